@@ -35,7 +35,7 @@ from benchmarks.conflict_shares import t_interval
 from dataloader.errors import InputError
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import Routes, load_routes
-from routing_moe.model.saved_config import SavedConfig
+from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.results.compared_runs import Run, find_runs, scores_per_task
 from routing_moe.results.scores import ScoresFile
 
@@ -80,7 +80,7 @@ def pair_scores(run: Run, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def routes_of(place: Path) -> Routes | None:
     """Returns the routes of the train tasks that scores were computed with; None if tasks have none."""
-    config = SavedConfig.load(place / "best" / "config.json")
+    config = RoutingBartConfig.load(place / "best")
     if not config.routes_by_task:
         return None
     return load_routes(place, kind="chosen" if config.router_mode == "gumbel_softmax_st" else "soft")

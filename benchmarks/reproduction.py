@@ -24,20 +24,19 @@ from benchmarks.reproduction_batches import DeviceBatches
 from benchmarks.reproduction_data import GymData
 from benchmarks.reproduction_times import ANSWER_ROUNDS, MEASURED, Times
 from dataloader.errors import InputError, fault_context
-from dataloader.ontology import Ontology
+from dataloader.ontology import Ontology, ontology_path
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.precision import chosen_precision
-from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.loading import load_bart_config
 from routing_moe.optim.state_memory import State
 from routing_moe.studies.paper import PaperStudy
 from routing_moe.studies.paper_runs import ABLATION, STEP, CostedRun, PaperRuns
 from routing_moe.studies.real_gym import RealGymStudy
 from routing_moe.studies.runs import run_in_turn
 from routing_moe.studies.study import run_study
-from routing_moe.training.checks import ontology_path
 
 STUDIES = {"paper": PaperStudy, "real_gym": RealGymStudy}
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
@@ -164,11 +163,10 @@ def add_size(model: str) -> str:
     Raises InputError if there is no configuration, neither here nor on the hub, and the name is not known.
     """
     known = PUBLISHED_SIZES.get(model)
-    with fault_context("--model "):  # the sizes of known names need no connection
-        config = load_bart_config(model, ask_hub=known is None)
-    if config is None:
-        print(f"{model} is not on this machine; its published sizes: {measuring.SIZES[known]}")
+    if known:  # whose sizes need no connection
         return known
+    with fault_context("--model "):
+        config = load_bart_config(model)
     if config.encoder_ffn_dim != config.decoder_ffn_dim:
         raise InputError(f"--model {model}: encoder and decoder differ in width, which cannot be timed")
     measuring.SIZES["given"] = dict(

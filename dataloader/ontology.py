@@ -13,6 +13,7 @@ from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from dataloader.templates import dataset_of
 
+ONTOLOGY_FILE = "ontology.json"  # of a gym
 SHIPPED_ONTOLOGY = Path(__file__).parent / "ontology.json"
 UNCATEGORISED = ("uncategorised", "uncategorised")
 
@@ -89,3 +90,9 @@ def _shape_faults(tree: dict) -> list[str]:
                     faults.append(f"task '{task}' is in {places[task]} and again in {place}")
                 places.setdefault(task, place)
     return faults
+
+
+def ontology_path(train_dir: str | Path, task_ontology: str | Path | None) -> Path | None:
+    """Returns `--task_ontology`, else the gym's `ontology.json`, else None: of the 160 CrossFit tasks."""
+    of_gym = Path(train_dir) / ONTOLOGY_FILE
+    return Path(task_ontology) if task_ontology else of_gym if of_gym.is_file() else None

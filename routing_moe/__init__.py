@@ -1,14 +1,12 @@
 """Task-level mixture-of-experts on BART: a router reads a task vector and picks the experts of each layer.
 
-Importing this package registers the model with transformers, so that `AutoConfig` and `AutoModelForSeq2SeqLM`
-load a saved checkpoint by themselves. Torch and transformers take seconds to import: the names below are
-imported when they are first used, and the model when a checkpoint of it is loaded.
+Torch and transformers take seconds to import: the names below are imported when they are first used. The
+import of the model or its configuration also registers them with transformers, so that `AutoConfig` and
+`AutoModelForSeq2SeqLM` load a saved checkpoint by themselves.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from wrapt import when_imported
 
 if TYPE_CHECKING:
     from routing_moe.answering.routed import Routed
@@ -31,20 +29,3 @@ def __getattr__(name: str):
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(HOMES[name]), name)
-
-
-class RoutingBartOnDemand:
-    """Placeholder for `RoutingBartConfig` in transformers' registry until it is imported."""
-
-    def __new__(cls, *args, **kwargs):
-        return __getattr__("RoutingBartConfig")(*args, **kwargs)
-
-    @staticmethod
-    def from_dict(fields: dict, **kwargs):
-        return __getattr__("RoutingBartConfig").from_dict(fields, **kwargs)
-
-
-@when_imported("transformers.models.auto.configuration_auto")
-def register(auto) -> None:
-    # Importing the model here would fail where transformers is in the middle of importing BART.
-    auto.CONFIG_MAPPING.register("routing_bart", RoutingBartOnDemand, exist_ok=True)

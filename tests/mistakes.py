@@ -1,42 +1,60 @@
-"""Shared by the tests of user mistakes: a folder to make them in, and checks of every error."""
+"""Shared by the tests of wrong input: a folder for a case, and the errors of each command."""
 
 import json
 from pathlib import Path
 
 import numpy as np
-from tiny_runs import ROWS, contents, run
+import tiny_grids
+import tiny_vectors
+from tiny_runs import ROWS, contents, run, typed
 
+from routing_moe.cli.merge import main as merge
 from routing_moe.model.task_vectors import save_task_vectors
 
 
 class Place:
-    """A folder for one case: a gym, a BART, an output folder that does not exist yet or holds a run."""
+    """A folder for one case: a gym, a BART, an output folder that does not exist yet or holds a run.
 
-    def __init__(self, folder: Path, gym: Path, bart: Path):
+    runs: further folders by name, for `filled_in`.
+    """
+
+    def __init__(self, folder: Path, gym: Path, bart: Path, runs: dict[str, Path] | None = None):
         self.folder, self.gym, self.bart, self.out = folder, gym, bart, folder / "out"
+        self.runs = runs or {}
 
-    def write(self, path: Path, content: str | bytes | dict) -> None:
+    def write(self, path: Path | str, content: str | bytes | dict) -> None:
+        """Writes a file. path: relative to the folder, or absolute."""
+        path = self.folder / path
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, dict):
             content = json.dumps(content)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
 
+    def change(self, path: str, **fields) -> None:
+        """Changes fields of a JSON file."""
+        self.write(path, json.loads((self.folder / path).read_text()) | fields)
+
     def split(self, **sections) -> None:
         self.write(self.gym / "split.json", sections)
 
-    def vectors(self, names=tuple(ROWS), vectors_ND=None) -> None:
+    def vectors(self, names=tuple(ROWS), vectors_ND=None, D: int = 8, **meta) -> None:
         (self.folder / "vectors").mkdir()
-        save_task_vectors(self.folder / "vectors", names, np.zeros((len(names), 8)))
+        save_task_vectors(self.folder / "vectors", list(names), np.eye(len(names), D))
         if vectors_ND is not None:
             np.save(self.folder / "vectors/task_vecs.npy", vectors_ND, allow_pickle=True)
+        if meta:
+            self.write("vectors/meta.json", meta)
 
     def filled_in(self, text):
-        """Replaces <out>, <gym>, <bart>, <here> in a flag's value or an expected message by paths."""
+        """Replaces <out>, <gym>, <bart>, <here>, <run> in a flag's value or an expected message by paths."""
+        if isinstance(text, list):
+            return [self.filled_in(part) for part in text]
         if not isinstance(text, str):
             return text
-        for name in ("out", "gym", "bart"):
-            text = text.replace(f"<{name}>", str(getattr(self, name)))
-        return text.replace("<here>", str(self.folder))
+        folders = {"out": self.out, "gym": self.gym, "bart": self.bart, "here": self.folder} | self.runs
+        for name, folder in folders.items():
+            text = text.replace(f"<{name}>", str(folder))
+        return text
 
 
 def refused(place: Place, capsys, command):
@@ -55,15 +73,41 @@ def refused(place: Place, capsys, command):
     return output
 
 
-def complaint(place: Place, capsys, **changed) -> list[str]:
-    """Returns the lines of the training command's errors."""
+def complaint(place: Place, capsys, command: str = "train", **changed) -> list[str]:
+    """Returns the lines of the errors of train, finetune, merge or a command of task vectors.
+
+    changed: flag=value changes a flag of a valid command line, None omits it.
+    """
     changed = {name: place.filled_in(value) for name, value in changed.items()}
-    output_dir = Path(changed.pop("output_dir", place.out))
-    output = refused(place, capsys, lambda: run(place.gym, place.bart, output_dir, **changed))
-    return [line for line in output.err.splitlines() if not line.startswith("usage:")]
+    output_dir = Path(changed.pop("output_dir", place.folder / "new" if command == "merge" else place.out))
+    files = (place.gym, place.bart, output_dir)
+
+    def call():
+        if command == "train":
+            return run(*files, **changed)
+        if command == "finetune":
+            short = dict(task_dir=place.gym / "plural", max_output_length=6)
+            return tiny_grids.finetune(*files, **short | changed)
+        if command == "merge":
+            sources = dict(routes_from=place.out, model=place.bart, output_dir=output_dir)
+            return merge(typed(sources | changed))
+        return tiny_vectors.run(command, *files, **changed)
+
+    return [line for line in refused(place, capsys, call).err.splitlines() if not line.startswith("usage:")]
 
 
 def assert_fault(lines: list[str], *fragments: str) -> None:
     """Asserts that one fault contains all fragments."""
     faults = "\n".join(lines).split("error: ")
     assert any(all(fragment in fault for fragment in fragments) for fault in faults), lines
+
+
+def check(place: Place, capsys, command: str, changed: dict, message: str, damage=None) -> None:
+    """Asserts that a command refuses its input after a damage, with an error with all parts of the message.
+
+    message: parts separated by " ... ", with <here> and other names of `Place.filled_in`.
+    """
+    if damage:
+        damage(place)
+    lines = complaint(place, capsys, command, **changed)
+    assert_fault(lines, *(place.filled_in(part) for part in message.split(" ... ")))

@@ -54,7 +54,11 @@ def write_run(folder, history: dict, tasks=NAMES, encoder_layers=1, best=None, g
         (place / "route_tasks.txt").write_text("".join(f"{task}\n" for task in tasks))
     depth = np.shape(next(iter(history.values())))[1]
     (folder / "best").mkdir(exist_ok=True)
-    sizes = {"encoder_layers": encoder_layers, "decoder_layers": depth - encoder_layers}
+    sizes = {
+        "model_type": "routing_bart",
+        "encoder_layers": encoder_layers,
+        "decoder_layers": depth - encoder_layers,
+    }
     (folder / "best" / "config.json").write_text(json.dumps(sizes | config))
     (folder / "best" / PROGRESS_FILE).write_text(json.dumps({"step": best or next(iter(history))}))
     scores = [(step, float(step == best)) for step in history]

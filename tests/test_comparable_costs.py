@@ -177,7 +177,7 @@ def test_tables_at_a_budget_have_other_names_than_those_as_trained(folder):
 def test_all_runs_that_cannot_be_matched_are_reported_together(folder, capsys):
     out = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
     assert "--part test: with --match flops only dev files have scores" in out
-    assert "--predict_split has no effect with --match" in out
+    assert "--predict_split test: --match compares scores of the train tasks" in out
     place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
     out = refusal(capsys, folder, "--match", "flops")

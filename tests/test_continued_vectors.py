@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_vectors
-from mistakes import assert_fault
+from mistakes import assert_fault, complaint
 from tiny_runs import contents, write_bart
-from vector_mistakes import error_lines
 
 from dataloader.atomic_files import folder_lock
 
@@ -106,7 +105,7 @@ def test_a_folder_with_other_inputs_is_not_continued(name, begun, capsys):
     method, change, changed, *fragments = CHANGES[name]
     if change:
         change(begun)
-    printed = error_lines(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
+    printed = complaint(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
     assert_fault(printed, *map(begun.filled_in, fragments))
 
 

@@ -31,8 +31,7 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.cli.ablate import main as ablate
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
-from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.report.curves import curves_data
 from routing_moe.results.few_shot import read_results

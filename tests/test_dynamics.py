@@ -234,7 +234,7 @@ def run_folder(tmp_path):
         np.save(place / "route.npy", values_NLE.astype(np.float32))
         (place / "route_tasks.txt").write_text("".join(f"{task}\n" for task in run_history.tasks))
     (folder / "best").mkdir()
-    config = dict(encoder_layers=2, decoder_layers=1, encoder_vanilla_layers=[0])
+    config = dict(model_type="routing_bart", encoder_layers=2, decoder_layers=1, encoder_vanilla_layers=[0])
     (folder / "best/config.json").write_text(json.dumps(config))
     (folder / "losses.csv").write_text(",steps,dev_performance\n0,100,0.5\n")
     (tmp_path / "gym").mkdir()

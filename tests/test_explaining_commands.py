@@ -250,6 +250,9 @@ def test_mistakes_are_reported(place, capsys, command, words, fragments):
     assert_fault(output.err.splitlines(), *map(place.filled_in, fragments))
 
 
+MIXTURE = '{"model_type": "routing_bart", "encoder_layers": 1, %s}'
+
+
 @pytest.mark.parametrize(
     ("damage", "fragments"),
     [
@@ -260,7 +263,7 @@ def test_mistakes_are_reported(place, capsys, command, words, fragments):
         (lambda run: (run / "20-steps/route_tasks.txt").write_bytes(b"\xff"), ["route_tasks.txt", "list"]),
         (lambda run: (run / "best/config.json").unlink(), ["holds no checkpoint"]),
         (
-            lambda run: (run / "best/config.json").write_text('{"encoder_layers": 1, "decoder_layers": 1}'),
+            lambda run: (run / "best/config.json").write_text(MIXTURE % '"decoder_layers": 1'),
             ["has 1 + 1 layers", "3"],
         ),
         (lambda run: (run / "losses.csv").write_bytes(b'"\x00'), ["losses.csv", "cannot be read"]),
@@ -270,7 +273,7 @@ def test_mistakes_are_reported(place, capsys, command, words, fragments):
         ),
         (
             lambda run: (run / "best/config.json").write_text(
-                '{"encoder_layers": 1, "decoder_layers": 2, "encoder_vanilla_layers": 7}'
+                MIXTURE % '"decoder_layers": 2, "encoder_vanilla_layers": 7'
             ),
             ["best/config.json", "encoder_vanilla_layers"],
         ),

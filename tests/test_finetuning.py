@@ -33,7 +33,7 @@ from routing_moe.config.finetune import Configuration
 from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
-from routing_moe.finetuning.grid import Grid
+from routing_moe.finetuning.grid import COLUMNS, Grid
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.optim.step import Stepper
 
@@ -99,8 +99,8 @@ def test_the_folder_has_the_documented_files(finished_grid):
 def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     (grid.folder / "configurations").mkdir(parents=True)
     for i, (c, dev) in enumerate(dev_of.items()):
-        row = dict(dev_performance=dev, test_performance=float(i), best_step=1, route="none")
-        grid.keep(c, dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}) | row)
+        scores = dict(dev_performance=dev, test_performance=float(i), best_step=1, predictions={})
+        grid.keep(c, dict.fromkeys(COLUMNS) | dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz) | scores)
     return grid.table().set_index("prefix")
 
 

@@ -116,7 +116,7 @@ def test_logits_start_at_the_route_of_the_nearest_cluster(grids, mixture_of, tmp
     assert words.endswith("; logits trained")
     assert model.routes_for([TASK])[0].argmax(dim=-1).tolist() == [1, 1, 1]
     settings = grids.settings("unused", moe_init=True, init_dir=mixture_of("clusters"), **flags)
-    assert least_state(settings, find_start(settings)).trained == 3 * 2
+    assert least_state(settings, find_start(settings.start, settings.moe_init)).trained == 3 * 2
 
 
 def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
@@ -165,7 +165,7 @@ MISTAKES = {
         {},
         "has no route for naming; did you mean 'namings'?",
     ),
-    "too many experts": ("clusters", {TASK: 2}, {}, "routes 3 experts; there are 2"),
+    "too many experts": ("clusters", {TASK: 2}, {}, "the routes name 3 experts; there are 2"),
     "another depth": ("clusters", {TASK: [0]}, {}, "the route of naming has 1 layers; the model has 2+1"),
     "two routes": (
         "clusters",
@@ -173,23 +173,11 @@ MISTAKES = {
         dict(moe_avg_route=True),
         "--moe_avg_route and --task_routes each set the source of the route; give one of them",
     ),
-    "vectors for a given route": (
-        "clusters",
-        {TASK: 0},
-        dict(taskvecs="nowhere"),
-        "--taskvecs has no effect with fixed routes: they use no router",
-    ),
-    "vectors for a run without them": (
-        "file",
-        None,
-        dict(taskvecs="nowhere"),
-        "--taskvecs has no effect with given routes without vectors of the run's tasks",
-    ),
     "a plain BART of equal weights": (
         "clusters",
         None,
         dict(route_training="plain"),
-        "has no route for naming, and averaged outputs have no equivalent plain BART",
+        "all experts have equal weights for naming, and averaged outputs have no equivalent",
     ),
     "a trained router": (
         "clusters",

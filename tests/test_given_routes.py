@@ -109,7 +109,7 @@ def test_missing_files_are_errors(tmp_path):
 def test_routes_of_another_model_are_errors(written):
     with pytest.raises(InputError, match=r"the route of a has 2 layers; the model has 2\+2"):
         matrices(written({"a": [0, 1]}), 2, 2, 2)
-    with pytest.raises(InputError, match="x routes 4 experts; there are 3"):
+    with pytest.raises(InputError, match="the routes name 4 experts; there are 3"):
         matrices(written({"a": 3}), 2, 2, 3)
 
 

@@ -129,16 +129,6 @@ MISTAKES = {
         "--taskvecs <here>/vectors has no vector for plural",
     ),
     "vectors that do not exist": (None, {}, "--taskvecs <here>/vectors is not a task-vector folder"),
-    "vectors that are not used": (
-        lambda place: place.vectors(),
-        dict(task_vector="nearest"),
-        "--taskvecs has no effect with --task_vector nearest: no given vector is used",
-    ),
-    "vectors with average routes": (
-        lambda place: place.vectors(),
-        dict(avg_routing=True, prefix="x-"),
-        "--taskvecs has no effect with average routes: they use no router",
-    ),
 }
 
 

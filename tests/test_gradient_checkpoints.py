@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tiny_vectors
 import torch
+from mistakes import complaint
 from tiny_vectors import meta, same_vectors, vectors
-from vector_mistakes import error_lines
 
 from routing_moe.model.task_vectors import load_meta, parts_in
 from task.task_emb.mean_gradient import projected
@@ -63,21 +63,21 @@ def test_a_changed_checkpoint_is_detected(finished, fresh, capsys):
     run = shutil.copytree(finished, fresh.folder / "run")
     made(fresh, fresh.out, model=run, **FLAGS)
     shutil.copy(run / "6-steps/model.safetensors", run / "4-steps")
-    (fault,) = error_lines(fresh, capsys, "gradient", model=run, checkpoint_names=NAMES)
+    (fault,) = complaint(fresh, capsys, "gradient", model=run, checkpoint_names=NAMES)
     assert "its vectors were computed with a model whose files differ from those of the given model" in fault
 
 
 @pytest.mark.parametrize("names", [None, NAMES[::-1]])
 def test_other_checkpoints_are_an_error(names, finished, fresh, capsys):
     made(fresh, fresh.out, model=finished, **FLAGS)
-    fault = error_lines(fresh, capsys, "gradient", model=finished, checkpoint_names=names)[0]
+    fault = complaint(fresh, capsys, "gradient", model=finished, checkpoint_names=names)[0]
     given = " ".join(names) if names else "not given"
     assert f"--checkpoint_names is {given}, but in the vectors in {fresh.out} it was 2-steps 4-steps" in fault
 
 
 def test_checkpoints_that_the_run_does_not_have_are_reported_with_those_it_has(finished, fresh, capsys):
     names = ["2-steps", "800-steps", "900-steps"]
-    faults = error_lines(fresh, capsys, "gradient", model=finished, checkpoint_names=names)
+    faults = complaint(fresh, capsys, "gradient", model=finished, checkpoint_names=names)
     there = "2-steps, 4-steps, 6-steps, best, last"
     assert faults == [
         f"error: --model {finished} has no checkpoint '{name}'; choose one with --checkpoint_names: {there}"

@@ -15,8 +15,7 @@ from routing_moe.checkpoints.find import SavedBart
 from routing_moe.checkpoints.start import load_tokenizer
 from routing_moe.io import hub, model_files
 from routing_moe.io.process_pool import environment, worker_environment
-from routing_moe.model.loading import load_bart
-from routing_moe.model.saved_config import load_bart_config
+from routing_moe.model.loading import load_bart, load_bart_config
 
 NAME = "facebook/bart-base"
 

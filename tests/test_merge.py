@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
 from routing_moe.cli.merge import main
+from routing_moe.model.configuration import MIXTURE_FIELDS
 from routing_moe.model.conversion import with_fresh_experts
-from routing_moe.model.mixture_fields import MIXTURE_FIELDS
 from routing_moe.model.routers import ROUTERS
 
 ROUTES = ("router.", "task_vectors.")

@@ -17,9 +17,8 @@ from transformers import BartForConditionalGeneration
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
 from routing_moe.model.conversion import load_plain_weights
-from routing_moe.model.published import upstream_name
+from routing_moe.model.published import published_fields, upstream_name
 from routing_moe.model.routers import ROUTERS
-from routing_moe.model.saved_config import published_fields
 from routing_moe.model.selection import temperature_at
 
 

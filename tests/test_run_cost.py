@@ -88,14 +88,14 @@ def test_equal_flops_subtracts_the_flops_of_earlier_runs(stages, make_stepper):
     reference.mkdir()
     cost = read_cost(stage_1) | {"total_flops_with_start": before + round(3.5 * own)}
     (reference / "cost.json").write_text(json.dumps(cost))
-    settings = dataclasses.replace(stage_2(run), equal_flops=str(reference))
-    assert equal_steps(stepper, 20, settings) == 3
+    runs = earlier(stage_2(run))
+    assert equal_steps(stepper, 20, str(reference), runs) == 3
     for path, message in ((stage_1, "leave no step of this training after the"), (run, "has no cost.json")):
         with pytest.raises(InputError, match=message):
-            equal_steps(stepper, 20, dataclasses.replace(settings, equal_flops=str(path)))
+            equal_steps(stepper, 20, str(path), runs)
     (stage_1 / "cost.json").unlink()
     with pytest.raises(InputError, match="total FLOPs are unknown"):
-        equal_steps(stepper, 20, settings)
+        equal_steps(stepper, 20, str(reference), earlier(stage_2(run)))
 
 
 # ---- earlier runs
@@ -114,73 +114,85 @@ def stages(tmp_path, finished):
 
 
 def stage_2(run: Path, **changed):
-    return settings_with(**(dict(output_dir=run, checkpoint_name="init") | changed))
+    settings = settings_with(**(dict(output_dir=run, checkpoint_name="init") | changed))
+    return dataclasses.replace(settings, do_train=True)
+
+
+def start_of(settings):
+    return settings.start, Path(settings.output_dir)
+
+
+def earlier(settings):
+    return earlier_runs(*start_of(settings))
 
 
 def test_stage_2_counts_stage_1(stages, make_stepper):
     stage_1, run = stages
     before = read_cost(stage_1)
-    cost = write_cost(make_stepper(), 5, stage_2(run))
+    cost = write_cost(make_stepper(), 5, *start_of(stage_2(run)))
     assert cost == json.loads((run / "cost.json").read_text())
     assert cost["steps_with_start"] == 5 + before["steps"]
     assert cost["total_flops_with_start"] == cost["total_flops"] + before["total_flops"]
     assert "FLOPs including earlier runs" in described_cost(cost)
     (next_stage := run.parent / "next").mkdir()  # a third run, from stage 2's best
-    third = write_cost(make_stepper(), 5, stage_2(next_stage, checkpoint=run / "init"))
+    third = write_cost(make_stepper(), 5, *start_of(stage_2(next_stage, checkpoint=run / "init")))
     assert third["steps_with_start"] == cost["steps_with_start"]
     (run / "best").mkdir()
-    third = write_cost(make_stepper(), 5, stage_2(next_stage, checkpoint=run / "best"))
+    third = write_cost(make_stepper(), 5, *start_of(stage_2(next_stage, checkpoint=run / "best")))
     assert third["steps_with_start"] == 5 + cost["steps_with_start"]
 
 
 def test_an_earlier_run_without_cost_is_null_with_the_reason(stages, make_stepper):
     stage_1, run = stages
     (stage_1 / "cost.json").unlink()
-    cost = write_cost(make_stepper(), 5, stage_2(run))
+    cost = write_cost(make_stepper(), 5, *start_of(stage_2(run)))
     assert cost["total_flops_with_start"] is None
     assert cost["steps_with_start"] is None
     assert f"no cost.json with {stage_1}" in cost["start_unknown"]
     assert "unknown: no cost.json" in described_cost(cost)
     (run / "best").mkdir()
-    (later,) = earlier_runs(stage_2(run.parent / "next", checkpoint=run / "best"))
+    (later,) = earlier(stage_2(run.parent / "next", checkpoint=run / "best"))
     assert later["unknown"] == cost["start_unknown"]
 
 
 def test_the_known_cost_of_a_deleted_earlier_run_is_kept(stages, make_stepper):
     stage_1, run = stages
-    cost = write_cost(make_stepper(), 5, stage_2(run))
+    cost = write_cost(make_stepper(), 5, *start_of(stage_2(run)))
     shutil.rmtree(stage_1)
-    assert write_cost(make_stepper(), 5, stage_2(run)) == cost
+    assert write_cost(make_stepper(), 5, *start_of(stage_2(run))) == cost
     (run / "cost.json").write_text('{"earlier_runs": [3]}')
-    assert write_cost(make_stepper(), 5, stage_2(run))["start_unknown"] == f"{stage_1} is not there any more"
+    assert (
+        write_cost(make_stepper(), 5, *start_of(stage_2(run)))["start_unknown"]
+        == f"{stage_1} no longer exists"
+    )
 
 
 def test_a_plain_bart_counts_if_a_run_trained_it_but_not_from_the_hub(stages):
     stage_1, run = stages
     settings = dataclasses.replace(stage_2(run), initialize_from_vanilla=True)
-    assert earlier_runs(settings) == []
+    assert earlier(settings) == []
     trained = dataclasses.replace(settings, vanilla_checkpoint=str(stage_1 / "best"))
-    assert [before["steps"] for before in earlier_runs(trained)] == [6]
+    assert [before["steps"] for before in earlier(trained)] == [6]
 
 
 def test_the_run_that_task_vectors_were_computed_with_counts_once(stages, make_stepper):
     stage_1, run = stages
     (vectors := run.parent / "vectors").mkdir()
     settings = dataclasses.replace(stage_2(run), initialize_from_vanilla=True, taskvecs=str(vectors))
-    assert earlier_runs(settings) == []
+    assert earlier(settings) == []
     for model in (stage_1, stage_1 / "best"):
         (vectors / "meta.json").write_text(json.dumps({"model": str(model)}))
         (stage_1 / "run.json").unlink(missing_ok=True)
-        assert earlier_runs(settings) == []  # a BART that no run of ours trained
+        assert earlier(settings) == []  # a BART that no run of ours trained
         (stage_1 / "run.json").write_text("{}")
-        (before,) = earlier_runs(settings)
+        (before,) = earlier(settings)
         assert (before["folder"], before["steps"]) == (str(model), 6)
         both = dataclasses.replace(settings, vanilla_checkpoint=str(stage_1 / "best"))
-        assert [before["steps"] for before in earlier_runs(both)] == [6]
+        assert [before["steps"] for before in earlier(both)] == [6]
     own = read_cost(stage_1)
-    assert write_cost(make_stepper(), 5, settings)["total_flops_with_start"] > own["total_flops"]
+    assert write_cost(make_stepper(), 5, *start_of(settings))["total_flops_with_start"] > own["total_flops"]
     (stage_1 / "cost.json").unlink()
-    (before,) = earlier_runs(settings)
+    (before,) = earlier(settings)
     assert "no cost.json with" in before["unknown"]
 
 

@@ -45,14 +45,7 @@ def test_the_counts_are_those_of_the_model(fields, frozen):
     config = RoutingBartConfig(**BASE | fields)
     with torch.device("meta"):
         model = RoutingBartForConditionalGeneration(config)
-    set_trained(
-        model,
-        settings_of(
-            FinetuneSettings,
-            freeze_embeds="embeddings" in frozen,
-            route_training="plain" if "router" in frozen else "router",
-        ),
-    )
+    set_trained(model, "plain" if "router" in frozen else "router", "embeddings" in frozen)
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (0, 1)]
     assert State.of(config, frozen) == State(*counts)
 
@@ -185,7 +178,7 @@ def test_fine_tuning_reports_it_before_loading(case, with_run: Place, free, caps
         config = RoutingBartConfig.from_pretrained(place.out / "best", route_source="average")
         config.num_experts = experts
         model = RoutingBartForConditionalGeneration(config)
-    set_trained(model, settings_of(FinetuneSettings, freeze_embeds=bool(flags.get("freeze_embeds"))))
+    set_trained(model, None, bool(flags.get("freeze_embeds")))
     assert counted == [
         State(*(sum(p.numel() for p in model.parameters() if p.requires_grad or not k) for k in (0, 1)))
     ]

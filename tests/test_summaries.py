@@ -236,7 +236,7 @@ def test_two_folders_of_one_task_are_a_fault(logs, capsys):
 def test_invalid_flags_are_reported_together(logs, capsys):
     output = refusal(capsys, logs, "--postfix", "", "--section", "dev")
     assert "--postfix is empty" in output
-    assert "--section has no effect without --custom_tasks_splits" in output
+    assert "--section is a section of a split; name the split with --custom_tasks_splits" in output
     assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
         capsys, logs, "--custom_tasks_splits", "nowhere.json"
     )

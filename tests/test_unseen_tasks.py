@@ -334,26 +334,6 @@ MISTAKES = {
         TEXTS,
         "--text_vectors <here>/vectors: no vector of any task with a task vector, such as colour, count and",
     ),
-    "text vectors that no task needs": (
-        lambda place: place.vectors(),
-        TEXTS | dict(task_vector="stored"),
-        "--text_vectors has no effect with --task_vector stored: no nearest task is searched for",
-    ),
-    "text vectors where all tasks have their own": (
-        lambda place: place.vectors(),
-        TEXTS | dict(predict_split="train"),
-        "--text_vectors has no effect on the train tasks of <gym>/split.json: each has its own task",
-    ),
-    "a vector where none is read": (
-        None,
-        dict(avg_routing=True, task_vector="nearest", prefix="x-"),
-        "--task_vector has no effect with average routes: they use no router",
-    ),
-    "text vectors where none is read": (
-        None,
-        TEXTS | dict(random_routing=True, prefix="x-"),
-        "--text_vectors has no effect with random routes: they use no router",
-    ),
 }
 
 
@@ -364,21 +344,6 @@ def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
         change(fresh)
     asked = ONLY | dict(checkpoint=originals.out / "best") | changed
     assert_fault(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
-
-
-@pytest.mark.parametrize("flags", [dict(task_vector="nearest"), dict(text_vectors="<here>")])
-def test_both_flags_are_unused_in_training_alone(flags, fresh, capsys):
-    (name,) = flags
-    assert_fault(complaint(fresh, capsys, **flags), f"--{name} has no effect without --do_predict")
-    if name == "task_vector":
-        output = complaint(fresh, capsys, **flags, do_predict=True)
-        assert_fault(output, "--task_vector has no effect with --predict_split train after --do_train")
-
-
-def test_vector_flags_are_unused_with_one_expert(fresh, capsys):
-    plain = dict(num_experts=1, do_predict=True, task_vector="nearest")
-    output = complaint(fresh, capsys, **ONLY | plain | dict(do_train=True, initialize_from_vanilla=True))
-    assert_fault(output, "--task_vector has no effect with one expert")
 
 
 def test_no_file_of_dev_or_test_is_opened_to_find_neighbours(finished, world, tmp_path):

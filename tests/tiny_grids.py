@@ -91,7 +91,7 @@ class Grids:
     def settings(self, name: str, **changed) -> FinetuneSettings:
         """Returns the checked settings of the command."""
         flags = grid_flags(self.gym, self.bart, self / name, **changed)
-        return check_finetuning(finetune_settings(parse(FinetuneSettings, flags)), set()).settings
+        return check_finetuning(finetune_settings(parse(FinetuneSettings, flags))).settings
 
     def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
         """Starts the command in its own process, on a single CPU core; program: to run instead."""

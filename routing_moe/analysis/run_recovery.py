@@ -13,7 +13,7 @@ from dataloader.errors import Faults, InputError, did_you_mean
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.runs import read_runs
-from routing_moe.model.saved_config import SavedConfig
+from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.scores import markdown_table, mean_and_std
 
@@ -42,7 +42,7 @@ def recovery_of_runs(
 
 
 def _recovery(place: Path, kinds: Sequence[str], step: str) -> list[dict]:
-    config = SavedConfig.load(place / "best" / "config.json")
+    config = RoutingBartConfig.load(place / "best")
     if not config.routes_by_task:
         return [{"kind": kind} for kind in kinds]
     (explained,) = read_runs([place], step)

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.errors import Faults, InputError, in_short
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.ontology import ONTOLOGY_FILE, UNCATEGORISED, Ontology, ontology_path
 from routing_moe.analysis.features import OWN_FEATURES, Features, features_of
 from routing_moe.analysis.saved_routes import Routes, load_routes
 from routing_moe.io.files import distinct_tails
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.training.checks import ONTOLOGY_FILE, ontology_path
 
 
 @dataclass(frozen=True, eq=False)

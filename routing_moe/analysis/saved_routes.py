@@ -20,7 +20,6 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.io.files import folder_fault
 from routing_moe.io.hub import folder_of_run
 from routing_moe.model.given_routes import read_route_array
-from routing_moe.model.saved_config import SavedConfig
 
 # "soft": the softmax at the temperature of the step; "soft_t1": at temperature 1; "chosen": one-hot, the
 # expert of the largest weight in each layer, as straight-through runs are evaluated.
@@ -147,7 +146,9 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
     found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
     if not found:
         raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
-    config = SavedConfig.load(found[0])
+    from routing_moe.model.configuration import RoutingBartConfig  # imports torch, after files were checked
+
+    config = RoutingBartConfig.load(found[0].parent)
     if config.num_layers != n_layers:
         depth = f"{config.encoder_layers} + {config.decoder_layers}"
         raise InputError(f"{found[0]} has {depth} layers, the routes of the run {n_layers}")

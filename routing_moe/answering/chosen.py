@@ -8,7 +8,7 @@ from dataloader.task_files import read_task_file
 from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_queries
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture, find_saved
 from routing_moe.config.answer import AnswerSettings, ExportSettings
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.task_choice.given_routes import routes_of_tasks
 from routing_moe.task_choice.given_vectors import GivenVectors
@@ -16,7 +16,7 @@ from routing_moe.task_choice.given_vectors import GivenVectors
 
 def check(settings: AnswerSettings | ExportSettings) -> None:
     """Raises one InputError for all wrong values, contradictions, missing files and unknown names."""
-    faults = Faults(value_faults(settings))
+    faults = Faults(flag_faults(settings))
     if len(settings.ways) > 1:
         faults.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:

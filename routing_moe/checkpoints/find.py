@@ -1,46 +1,57 @@
-"""Finds and checks a trained model on disk, of this or the published code, without loading it."""
+"""Finds a trained model on disk, of this or the published code, without loading it.
+
+What is found is checked by its names and files. Reading its configuration imports torch, which takes seconds.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
-from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.choices import ROUTING_BART
+from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder, snapshot
-from routing_moe.model.saved_config import (
-    ROUTING_BART,
-    SavedConfig,
-    load_routing_config,
-    published_fields,
-)
-from routing_moe.model.task_vectors import VECTORS_FILE, load_task_vectors
+from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
+    from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+
+WEIGHTS = (".pt", ".bin", ".safetensors")  # endings of files of weights
 
 
 @dataclass(frozen=True)
 class SavedMixture:
     """A checkpoint of a routing BART that was found but is not loaded yet.
 
-    kept: the model if it was loaded before it is needed; the next `load` returns it.
+    loaded: the model if it was loaded before it is needed; the next `load` returns it.
     """
 
     checkpoint: Path
-    config: SavedConfig
     is_published: bool = False
-    kept: list = field(default_factory=list, compare=False, repr=False)
+    loaded: list = field(default_factory=list, compare=False, repr=False)
+
+    @cached_property
+    def config(self) -> "RoutingBartConfig":
+        """The model's configuration. Raises InputError if it is broken."""
+        from routing_moe.model.configuration import RoutingBartConfig
+        from routing_moe.model.published import published_config
+
+        if self.is_published:
+            return published_config(self.checkpoint.parent, self.checkpoint.name)
+        return RoutingBartConfig.load(self.checkpoint)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
-        if self.kept:
-            return self.kept.pop()
-        from routing_moe.model.loading import load_routing_bart  # imports torch, which takes seconds
+        if self.loaded:
+            return self.loaded.pop()
+        from routing_moe.model.loading import load_routing_bart
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
         cls = RoutingBartForConditionalGeneration
@@ -72,38 +83,25 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
         raise InputError(f"{folder}: no such folder, expected a run or a checkpoint")
     if not (folder / "config.json").is_file():
         if checkpoint := find_checkpoint(folder / name):
-            return routing_mixture(checkpoint)
+            return SavedMixture(checkpoint)
         raise InputError(no_checkpoint(folder, name, name_flag))
-    published = load_json_object(folder / "config.json", "a model's configuration")
-    if "router_block_num" in published:
-        return published_mixture(folder, name, published)
+    saved = saved_fields(folder)
+    if "router_block_num" in saved:
+        if not (folder / name / "model.pt").is_file():
+            there = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.pt"))) or "none"
+            raise InputError(f"{folder / name / 'model.pt'}: not found; checkpoints there: {there}")
+        return SavedMixture(folder / name, is_published=True)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
-    return routing_mixture(folder)
+    if saved.get("model_type") != ROUTING_BART:
+        raise InputError(f"{folder} holds a {saved.get('model_type')!r} model, not a routing BART")
+    return SavedMixture(folder)
 
 
-def routing_mixture(checkpoint: Path) -> SavedMixture:
-    """Returns a checkpoint of this code. Raises InputError if its configuration is broken."""
-    config = load_routing_config(checkpoint)
-    return SavedMixture(checkpoint, SavedConfig.of(config, checkpoint / "config.json"))
-
-
-def published_mixture(run: Path, name: str, published: dict) -> SavedMixture:
-    """Returns the checkpoint `name` in a run of the published code, whose config.json is `published`.
-
-    Raises InputError if it is missing or its configuration is broken.
-    """
-    if not (run / name / "model.pt").is_file():
-        there = ", ".join(sorted(path.parent.name for path in run.glob("*/model.pt"))) or "none"
-        raise InputError(f"{run / name / 'model.pt'}: not found; checkpoints there: {there}")
-    names, vectors_ND = load_task_vectors(run / name)
-    path = run / "config.json"
-    try:
-        fields = published_fields(published, names, vectors_ND.shape[1])
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a valid configuration ({in_brief(error)})") from None
-    config = SavedConfig.of(fields, path)
-    return SavedMixture(run / name, config, is_published=True)
+def saved_fields(folder: Path) -> dict:
+    """Returns the fields of the configuration in a folder, {} if there is none. Raises InputError."""
+    path = folder / "config.json"
+    return load_json_object(path, "a model's configuration") if path.is_file() else {}
 
 
 def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
@@ -127,12 +125,12 @@ def weight_files(source: str | Path) -> list[Path]:
     return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
 
 
-def checksums(weights: list[Path], place: str | Path) -> dict[str, str]:
-    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `place`.
+def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
+    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `source`.
 
-    place: a folder or hub name. Raises InputError if a hub name cannot be downloaded.
+    source: a folder or hub name. Raises InputError if a hub name cannot be downloaded.
     """
-    files, folder = {file.name: file for file in weights}, local_folder(place)
+    files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
@@ -149,46 +147,50 @@ def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
 
 
 def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
-    """Returns the checkpoint folder that the flags name.
+    """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain BART."""
+    return checkpoint_to_resume(settings) or checkpoint_of(settings.start)
 
-    None if it is missing or the start is a plain BART.
-    """
-    if last := checkpoint_to_resume(settings):
-        return last
-    if settings.do_train and settings.initialize_from_vanilla:
+
+def checkpoint_of(start: Start) -> Path | None:
+    """Returns the checkpoint folder of a start; None if it is missing, or for a plain BART."""
+    if start.checkpoint is None:
         return None
-    if settings.checkpoint:
-        return find_checkpoint(folder_of_run(settings.checkpoint))
-    return find_checkpoint(Path(settings.output_dir) / settings.checkpoint_name)
+    if start.checkpoint_name:
+        return find_checkpoint(Path(start.checkpoint, start.checkpoint_name))
+    return find_checkpoint(folder_of_run(start.checkpoint))
 
 
-def mixture_to_score(settings: TrainSettings) -> SavedMixture:
+def mixture_to_score(start: Start) -> SavedMixture:
     """Returns the checkpoint of a prediction. Raises InputError if there is no valid one."""
-    if settings.checkpoint:
-        return find_mixture(settings.checkpoint, None, "checkpoint_name")
-    return find_mixture(settings.output_dir, settings.checkpoint_name, "checkpoint_name")
+    return find_mixture(start.checkpoint, start.checkpoint_name, "checkpoint_name")
 
 
 @dataclass(frozen=True)
 class SavedBart:
-    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own.
-
-    kept: the content of that file if it was read before it is needed; the next `load` takes it.
-    """
+    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
 
     source: str
     weights: str | None = None
-    kept: list = field(default_factory=list, compare=False, repr=False)
+
+    @cached_property
+    def config(self) -> "RoutingBartConfig":
+        """The BART's configuration, with one expert. Raises InputError if it is broken, or not on the hub."""
+        from routing_moe.model.loading import load_bart_config
+
+        return load_bart_config(self.source)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
-        from routing_moe.checkpoints.vanilla import load_vanilla_weights  # imports torch, which takes seconds
+        from routing_moe.model.conversion import load_plain_weights
+        from routing_moe.model.loading import load_vanilla_checkpoint
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
         model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
         if self.weights:
-            content = self.kept.pop() if self.kept else None
-            load_vanilla_weights(model, self.weights, 0.0, flag="checkpoint", content=content)
+            with fault_context("--checkpoint "):
+                content = load_vanilla_checkpoint(self.weights)
+            with fault_context(f"--checkpoint {self.weights}: "):
+                load_plain_weights(model, content, init_eps=0.0)
         return model
 
     def files(self) -> list[Path]:
@@ -200,74 +202,78 @@ class SavedBart:
         return checksums(self.files(), self.source)
 
 
-def find_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
-    """Returns the model that --moe_init and --init_dir, --checkpoint or --model name. Raises InputError."""
-    if settings.moe_init:
+def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
+    """Returns the model that fine-tuning starts from. Raises InputError that names the flag.
+
+    moe_init: whether the checkpoint is a mixture, of --init_dir; otherwise it is a plain BART.
+    """
+    if moe_init:
         with fault_context("--init_dir "):
-            found = find_mixture(settings.init_dir, settings.init_checkpoint_name, "init_checkpoint_name")
-            if found.config.num_experts == 1:
-                raise InputError(f"{found.checkpoint} has one expert, a plain BART; give it as --checkpoint")
-            return found
-    if settings.checkpoint is None:
-        return SavedBart(settings.model)
-    advice = f"start from it with --moe_init --init_dir {settings.checkpoint}"
+            return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
+    if start.checkpoint is None:
+        with fault_context("--model "):
+            return find_bart(start.model)
     with fault_context("--checkpoint "):
-        return find_plain(settings.checkpoint, settings.model, "checkpoint", advice)
+        return find_plain(start.checkpoint, start.model)
 
 
-def find_plain(place: str, model: str, name_flag: str, advice: str) -> SavedMixture | SavedBart:
-    """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run with one expert.
+def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+    """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run of one expert.
 
-    model: the BART whose weights a file replaces. name_flag: as of `find_saved`. advice: what to do with a
-    mixture. Raises InputError for anything else.
+    `check_one_expert` checks a run's experts. model: --model, the BART whose weights a file replaces.
+    name_flag: as of `find_saved`. Raises InputError if there is none.
     """
-    if Path(place).is_file():
-        return plain_file(Path(place), model)
-    found = find_saved(place, name_flag)
-    if isinstance(found, SavedMixture) and found.config.num_experts > 1:
-        raise InputError(f"{found.checkpoint} is a mixture of {found.config.num_experts} experts; {advice}")
-    return found
+    path = Path(source)
+    if path.is_file():
+        if saved_fields(path.parent).get("model_type") == ROUTING_BART:
+            raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
+        return SavedBart(model, weights=source)
+    if not path.is_dir() and (path.suffix in WEIGHTS or not is_hub_name(source)):
+        raise InputError(f"{source}: not found; name a file of weights, a folder or a hub name")
+    return find_saved(source, name_flag)
 
 
-def plain_file(path: Path, model: str) -> SavedBart:
-    """Returns the BART `model` with a file's weights. Raises InputError for a file of a run's checkpoint."""
-    config = path.parent / "config.json"
-    model_type = config.is_file() and load_json_object(config, "a configuration").get("model_type")
-    if model_type == ROUTING_BART:
-        raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
-    return SavedBart(model, weights=str(path))
+def find_vanilla(source: str) -> SavedMixture | SavedBart:
+    """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
+    return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
 
 
-def find_vanilla(place: str) -> SavedMixture | SavedBart:
-    """Returns the plain BART of --vanilla_checkpoint: a file of weights, a folder, or a run with one expert.
+def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
+    """Raises InputError for a mixture where a plain BART is needed. instead: what to give."""
+    if start.config.num_experts > 1:
+        raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
 
-    place: also a hub name of such a folder or run. Raises InputError for anything else.
+
+def find_bart(source: str) -> SavedBart:
+    """Returns the plain BART in a folder or of a hub name. Raises InputError if there is no such folder.
+
+    A hub name is looked up when the configuration is read.
     """
-    if not Path(place).is_file() and not _configured(place).is_dir():
-        raise InputError(f"{place}: not found")
-    flag = f"vanilla_checkpoint {place}/NAME"
-    return find_plain(place, place, flag, "give a plain BART, or a run with one expert")
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InputError(f"{source} has no config.json, the configuration of a model")
+    if not Path(source).is_dir() and not is_hub_name(source):
+        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+    return SavedBart(source)
 
 
-def find_saved(place: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+def find_saved(source: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
     """Returns a saved plain BART, a hub name, or a run or checkpoint with any number of experts.
 
     name_flag: the flag that names a checkpoint of a run. Raises InputError for anything else.
     """
-    path = _configured(place)
+    path = _configured(source)
     if not path.is_dir():
-        if is_hub_name(place):
-            return SavedBart(place)
-        raise InputError(f"{place}: not found; name a folder or a hub name")
-    config = path / "config.json"
-    fields = load_json_object(config, "a model's configuration") if config.is_file() else {}
+        if is_hub_name(source):
+            return SavedBart(source)
+        raise InputError(f"{source}: not found; name a folder or a hub name")
+    fields = saved_fields(path)
     kind = fields.get("model_type")
     is_published = "router_block_num" in fields
-    if (is_on_hub(place) and kind != ROUTING_BART) or (kind == "bart" and not is_published):
-        return SavedBart(place)
-    return find_mixture(place, None, name_flag)
+    if (is_on_hub(source) and kind != ROUTING_BART) or (kind == "bart" and not is_published):
+        return SavedBart(source)
+    return find_mixture(source, None, name_flag)
 
 
-def _configured(place: str) -> Path:
+def _configured(source: str) -> Path:
     """Returns a path itself, or the folder of a hub name, which has its configuration."""
-    return snapshot(place).folder if is_on_hub(place) else Path(place)
+    return snapshot(source).folder if is_on_hub(source) else Path(source)

@@ -15,17 +15,17 @@ from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import (
     SavedMixture,
+    find_bart,
     find_mixture,
     find_vanilla,
     sha256,
     weight_files,
 )
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import replacing_directory, unwritable
 from routing_moe.io.run_folder import describe_run
-from routing_moe.model.saved_config import load_bart_config
 
 if TYPE_CHECKING:
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -39,34 +39,40 @@ OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 
 def check_merge(settings: MergeSettings) -> SavedMixture:
     """Returns the checkpoint of the routes, after all checks. Raises one InputError with all faults."""
-    faults = Faults(value_faults(settings))
-    routes = faults.of(find_routes, settings.routes_from, settings.routes_checkpoint_name, flag="routes_from")
-    bart = faults.of(load_bart_config, settings.model, not faults, flag="model")
-    if routes and bart:
-        depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart, routes.config))
-        if depths != routed:
-            faults.append(
-                f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the "
-                f"routes of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
-            )
+    faults = Faults(flag_faults(settings))
+    routes = faults.of(
+        find_mixture,
+        settings.routes_from,
+        settings.routes_checkpoint_name,
+        "routes_checkpoint_name",
+        flag="routes_from",
+    )
+    bart = faults.of(find_bart, settings.model, flag="model")
     if settings.vanilla_checkpoint:
         faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
     faults += target_faults(settings)
     if faults:
         raise InputError(faults)
+    with fault_context("--routes_from "):
+        check_routes(routes)
+    with fault_context("--model "):
+        depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart.config, routes.config))
+    if depths != routed:
+        raise InputError(
+            f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the routes "
+            f"of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
+        )
     return routes
 
 
-def find_routes(routes_from: str, checkpoint_name: str | None) -> SavedMixture:
-    """Returns the mixture whose routes are kept. Raises InputError if its tasks have none of their own."""
-    routes = find_mixture(routes_from, checkpoint_name, "routes_checkpoint_name")
+def check_routes(routes: SavedMixture) -> None:
+    """Raises InputError if the tasks of a mixture have no routes of their own."""
     if routes.config.num_experts == 1:
         raise InputError(f"{routes.checkpoint} has 1 expert per layer: there are no routes to keep")
     if not routes.config.routes_by_task:
         raise InputError(
             f"{routes.checkpoint} has {routes.config.route_source} routes: tasks have none to keep"
         )
-    return routes
 
 
 def target_faults(settings: MergeSettings) -> list[str]:

@@ -1,5 +1,6 @@
 """Loads the model and tokenizer that a run starts from: a plain BART made into experts, or a checkpoint."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,36 +8,127 @@ from transformers import AutoTokenizer
 
 from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.task_splits import Split
-from routing_moe.checkpoints.find import SavedBart, checkpoint_to_start_from, find_vanilla
+from routing_moe.checkpoints.find import (
+    SavedBart,
+    check_one_expert,
+    checkpoint_to_start_from,
+    find_vanilla,
+)
 from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
-from routing_moe.checkpoints.vanilla import load_vanilla_weights
-from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
+from routing_moe.config.shared import Start
+from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
 from routing_moe.io.hub import local_folder
+from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.conversion import load_plain_weights
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
+from routing_moe.model.loading import (
+    load_bart,
+    load_bart_config,
+    load_routing_bart,
+    load_vanilla_checkpoint,
+    with_fields,
+)
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_fit import RouteFit, fit_router
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
+log = logging.getLogger("routing_moe")
+
+# ---- its configuration
+
+
+def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> RoutingBartConfig:
+    """Returns the configuration of the model that a run starts with, with the values of its flags.
+
+    No weights are read. routes: those of --task_routes for training. Raises InputError with a line for each
+    flag that does not fit the others or the checkpoint.
+    """
+    checkpoint = checkpoint_to_start_from(settings)
+    if checkpoint is None:
+        with fault_context("--model "):
+            config = load_bart_config(settings.model)
+        return with_flags(config, new_fields(settings, split, routes))
+    config = RoutingBartConfig.load(checkpoint)
+    wrong = [
+        f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {getattr(config, field)}; "
+        "leave the flag out to use the checkpoint's"
+        for flag, field in ARCHITECTURE_FLAGS.items()
+        if getattr(settings, flag) is not None and getattr(settings, flag) != getattr(config, field)
+    ]
+    if wrong:
+        raise InputError(wrong)
+    return with_flags(config, changed_fields(settings, config))
+
+
+def with_flags(config: RoutingBartConfig, fields: dict) -> RoutingBartConfig:
+    """Returns a copy with other fields. Raises InputError with a line for each flag that does not fit."""
+    try:
+        return with_fields(config, fields)
+    except ValueError as error:
+        named = str(error).replace("router_input_dim is", "taskvecs_dim is")
+        raise InputError(f"--{line}" for line in named.splitlines()) from None
+
+
+def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> dict:
+    """Returns the fields of a new mixture, with the tasks of the split, or of --taskvecs if it reads them."""
+    fields = settings.architecture() | {"task_names": sorted(split.all)}
+    if routes is not None and settings.num_experts is None:
+        fields["num_experts"] = routes.num_experts
+    if settings.taskvecs and fields["route_source"] == "learned" and fields["num_experts"] > 1:
+        with fault_context("--taskvecs "):
+            fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
+        if settings.taskvecs_dim not in (None, vectors_ND.shape[1]):
+            raise InputError(
+                f"--taskvecs_dim is {settings.taskvecs_dim}, but the vectors of {settings.taskvecs} have "
+                f"{vectors_ND.shape[1]} dimensions; leave the flag out to use the file's"
+            )
+        fields["router_input_dim"] = vectors_ND.shape[1]
+    return fields
+
+
+def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:
+    """Returns the fields of a checkpoint's configuration that the flags change."""
+    fields = {name: getattr(settings, name) for name in ROUTING_FLAGS if getattr(settings, name) is not None}
+    fields["exploration_epsilon"] = settings.exploration_epsilon
+    source = settings.route_source
+    if source not in (None, "learned"):
+        fields["route_source"] = source
+        if source == "random" and settings.expert_mixing is None:  # one-hot routes do not mix experts
+            fields["expert_mixing"] = "outputs"
+        redraws = settings.task_level_random_routing and not config.routes_are_drawn
+        if source != "fixed" or redraws:
+            fields |= {"given_routes": None, "route_parts": None}
+    return fields
+
+
+# ---- the model
+
 
 def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None = None):
     """Returns (model, tokenizer) to start from.
 
-    A new model gets vectors for every task of the split; a checkpoint has its own, if it needs them
-    (`start_checks.checkpoint_faults` reports missing ones). routes: those of --task_routes, which replace the
-    routes of a checkpoint; None: a checkpoint keeps its own.
+    A new model gets vectors for every task of the split; a checkpoint has its own. routes: those of
+    --task_routes, which replace the routes of a checkpoint; None: a checkpoint keeps its own.
     Raises InputError if weights, vectors and tokenizer do not match.
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
-        model = model_from_bart(settings, list(split.all), routes)
+        torch.manual_seed(settings.seed)
+        config = start_config(settings, split, routes)
+        model = new_model(settings.start, config, settings.init_eps, routes)
+        if settings.task_level_random_routing:
+            model.task_routes.copy_(
+                task_level_random_routes(config, settings.task_level_random_n, settings.seed)
+            )
         with fault_context("--model "):
-            tokenizer = load_tokenizer(settings.model, model.config.vocab_size)
+            tokenizer = load_tokenizer(settings.model, config.vocab_size)
     else:
         model = load_checkpoint(checkpoint, settings)
         if routes is not None:
             model.use_given_routes(routes)
+        elif settings.taskvecs and settings.do_train:
+            log.info("note: --taskvecs is not read: %s has vectors", checkpoint)
         if not model.config.routes_by_task:
             names = model.config.task_names
             model.config.task_names = names + sorted(set(split.all) - set(names))
@@ -44,33 +136,33 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if settings.do_train:
         model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
-    freeze(model, settings)
+    freeze(model, settings.trains_router, settings.trains_task_vectors)
     return model, tokenizer
 
 
-def start_router(model, routes: GivenRoutes, settings: TrainSettings) -> RouteFit:
-    """Fits a new router to the routes at --initial_tau, and task vectors that are random and not frozen.
+def start_router(model, routes: GivenRoutes, temperature: float, fits_vectors: bool) -> RouteFit:
+    """Fits a new router to the routes at a temperature, and with `fits_vectors` the task vectors, too.
 
-    Vectors of --taskvecs stay as they are. Fitted vectors no longer count as random.
+    Fitted vectors no longer count as random.
     """
-    config, fits_vectors = model.config, not settings.taskvecs and settings.trains_task_vectors
+    config = model.config
     routes_NLE = torch.from_numpy(
         routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows)
     )
-    fit = fit_router(model, routes.tasks, routes_NLE, settings.initial_tau, fits_vectors)
+    fit = fit_router(model, routes.tasks, routes_NLE, temperature, fits_vectors)
     if fits_vectors:
         config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))
     return fit
 
 
-def freeze(model, settings: TrainSettings) -> None:
-    """Freezes router and task vectors if their learning rate is 0 or the flag says so.
+def freeze(model, trains_router: bool, trains_task_vectors: bool) -> None:
+    """Freezes the router or the task vectors, if there are any and they are not trained.
 
     Frozen parts save time: with a frozen router, straight-through routes run only the selected experts.
     """
     if model.config.has_router:
-        model.router.requires_grad_(settings.trains_router)
-        model.task_vectors.requires_grad_(settings.trains_task_vectors)
+        model.router.requires_grad_(trains_router)
+        model.task_vectors.requires_grad_(trains_task_vectors)
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):
@@ -90,68 +182,58 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     return tokenizer
 
 
-def load_start_tokenizer(place: str | Path, model: str, vocab_size: int):
-    """Returns the tokenizer of a model in `place` (a folder or hub name), or of `model` if there is none.
+def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
+    """Returns the tokenizer of a model in `source` (a folder or hub name), or of `model` if there is none.
 
     Raises InputError that names the source; `model` is the value of --model.
     """
-    if keeps_tokenizer(place):
-        return load_tokenizer(place, vocab_size)
+    if keeps_tokenizer(source):
+        return load_tokenizer(source, vocab_size)
     with fault_context("--model "):
         return load_tokenizer(model, vocab_size)
 
 
-def model_from_bart(
-    settings: TrainSettings, tasks: list[str], routes: GivenRoutes | None = None
+def new_model(
+    start: Start, config: RoutingBartConfig, init_eps: float, routes: GivenRoutes | None = None
 ) -> RoutingBartForConditionalGeneration:
-    """Returns a new model: experts from --model or --vanilla_checkpoint, vectors from --taskvecs or random.
+    """Returns a new model: experts of the start's plain BART, its vectors or random ones, and given routes.
 
-    tasks: the tasks to draw random vectors for. routes: those of --task_routes. Raises InputError that names
-    the flag and the source.
+    config: that of the model. init_eps: as of `from_bart`. Raises InputError that names the flag and the
+    source.
     """
-    fields, names, vectors = settings.architecture(), sorted(tasks), None
-    if routes is not None and settings.num_experts is None:
-        fields["num_experts"] = routes.num_experts
-    if settings.taskvecs and settings.route_source != "fixed":
-        names, vectors = load_task_vectors(settings.taskvecs)
-        fields["router_input_dim"] = vectors.shape[1]
-    torch.manual_seed(settings.seed)
     with fault_context("--model "):
-        bart = load_bart(settings.model)
-    num_experts = fields.pop("num_experts")
-    model = RoutingBartForConditionalGeneration.from_bart(
-        bart, num_experts, settings.init_eps, task_names=names, **fields
-    )
-    if settings.vanilla_checkpoint:
-        take_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
-    if vectors is not None:
-        model.task_vectors.weight.data.copy_(torch.from_numpy(vectors))
-        model.config.vectors_seen = seen_by(load_meta(settings.taskvecs))
+        bart = load_bart(start.model)
+    model = RoutingBartForConditionalGeneration.from_bart(bart, init_eps=init_eps, **config.mixture_fields())
+    if start.vanilla:
+        take_vanilla_weights(model, start.vanilla, init_eps)
+    if model.config.has_router and start.vectors:
+        vectors_ND = load_task_vectors(start.vectors)[1]
+        model.task_vectors.weight.data.copy_(torch.from_numpy(vectors_ND))
+        model.config.vectors_seen = seen_by(load_meta(start.vectors))
     elif model.config.has_router:
-        model.config.random_vectors = list(names)  # `load_start` removes those that are trained
-    if settings.task_level_random_routing:
-        model.task_routes.copy_(task_level_random_routes(model.config, settings))
-    elif settings.route_source == "fixed":
+        model.config.random_vectors = list(config.task_names)  # `load_start` removes those that are trained
+    elif routes is not None and config.route_source == "fixed":
         model.use_given_routes(routes)
     return model
 
 
-def take_vanilla_weights(model, place: str, init_eps: float) -> None:
+def take_vanilla_weights(model, source: str, init_eps: float) -> None:
     """Loads the weights of --vanilla_checkpoint into every expert, with noise. Raises InputError."""
     with fault_context("--vanilla_checkpoint "):
-        found = find_vanilla(place)
-        if isinstance(found, SavedBart):
-            content = load_vanilla_checkpoint(found.weights or local_folder(found.source))
+        vanilla = find_vanilla(source)
+        if isinstance(vanilla, SavedBart):
+            content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
         else:
-            dense = found.load()
+            check_one_expert(vanilla, "give a plain BART, or a run with one expert")
+            dense = vanilla.load()
             content = dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
-    load_vanilla_weights(model, place, init_eps, content=content)
+    with fault_context(f"--vanilla_checkpoint {source}: "):
+        load_plain_weights(model, content, init_eps)
 
 
-def task_level_random_routes(config, settings: TrainSettings) -> torch.Tensor:
-    """Returns random routes per task (N, L, E), which depend on the flags only."""
-    size = (len(config.task_names), config.num_layers, config.num_experts)
-    return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
+def task_level_random_routes(config: RoutingBartConfig, n: int, seed: int) -> torch.Tensor:
+    """Returns routes per task (N, L, E) of n random experts a layer, which depend on the arguments only."""
+    return random_task_routes(len(config.task_names), config.num_layers, config.num_experts, n=n, seed=seed)
 
 
 def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartForConditionalGeneration:
@@ -166,7 +248,8 @@ def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartFor
     model.config.exploration_epsilon = settings.exploration_epsilon
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
     if draws and not is_drawn:
-        model.use_routes("fixed", task_level_random_routes(model.config, settings))
+        n, seed = settings.task_level_random_n, settings.seed
+        model.use_routes("fixed", task_level_random_routes(model.config, n, seed))
     elif settings.route_source in ("average", "random"):
         model.use_routes(settings.route_source)
     elif draws:  # routes are drawn once, so those of the checkpoint are kept

@@ -41,7 +41,7 @@ from dataloader.task_files import MalformedLines, describe
 from dataloader.templates import dataset_of
 from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.io.files import unwritable
 
 
@@ -74,7 +74,7 @@ def add_task(settings: AddTaskSettings) -> None:
 
 def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
     """Raises InputError with the faults that need no rows."""
-    faults = Faults([*value_faults(settings), *templates.faults()])
+    faults = Faults([*flag_faults(settings), *templates.faults()])
     if not TASK_NAME.fullmatch(settings.name):
         faults.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
     if (known := dataset_of(settings.name)) in METRICS:

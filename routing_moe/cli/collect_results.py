@@ -59,6 +59,8 @@ def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
     tasks = settings.tasks
     if settings.custom_tasks_splits and tasks is not None:
         faults.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
+    elif settings.section and not settings.custom_tasks_splits:
+        faults.append("--section is a section of a split; name the split with --custom_tasks_splits")
     elif settings.custom_tasks_splits:
         split = faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
         section = with_valid_values(settings).section or "test"

@@ -22,7 +22,7 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.tables import CompareSettings
@@ -31,7 +31,6 @@ from routing_moe.results import scores as results
 from routing_moe.results.compared_costs import Compared
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.scores import ScoresFile
-from routing_moe.training.checks import ontology_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,6 +62,8 @@ def compare(settings: CompareSettings) -> int:
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that cannot be combined with --match."""
     faults = flag_faults(settings)
+    if settings.match and settings.predict_split != "train":
+        faults.append(f"--predict_split {settings.predict_split}: --match compares scores of the train tasks")
     if settings.match and settings.part == "test":
         faults.append(
             f"--part test: with --match {settings.match} only dev files have scores, those of the "

@@ -20,7 +20,7 @@ from huggingface_hub.utils import disable_progress_bars
 from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
-from routing_moe.config.flags import parse, unused_note
+from routing_moe.config.flags import parse
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes, uses_model
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.task_choices import (
@@ -44,12 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         settings = finetune_settings(given)
         if settings.quiet:
             disable_progress_bars()
-        inputs = check_finetuning(settings, set(given))
+        inputs = check_finetuning(settings)
         grid = Grid(inputs.settings, inputs.gym)
-        grid.load(start_checksums(inputs.settings, inputs.start))
+        grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()
-        for note in unused_note(FinetuneSettings, given, settings.do_train):
-            log.info("note: %s", note)
         if "model" in given and not uses_model(settings, inputs.start):
             log.info("note: --model has no effect: the start has its own weights and tokenizer")
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]

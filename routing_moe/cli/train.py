@@ -7,6 +7,8 @@
     python -m routing_moe.cli.train --do_predict --predict_split test --train_dir data/gym \\
         --custom_tasks_splits dataloader/splits/random.json --output_dir models/moe
     accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
+
+The flags of the published code come first, then the additions.
 """
 
 import logging
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.cli.console import reporting_errors
-from routing_moe.config.flags import parse, unused_note
+from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.training.checks import Inputs, check_inputs, run_folder_faults
 
@@ -27,13 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     given, settings = parse(TrainSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(settings)) as result:
         settings = train_settings(given)
-        inputs = check_inputs(settings, set(given))
+        inputs = check_inputs(settings)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
-        result.exit_code = run(settings, inputs, given, command)
+        result.exit_code = run(settings, inputs, command)
     return result.exit_code
 
 
-def run(settings: TrainSettings, inputs: Inputs, given: dict, command: list[str] | None) -> int:
+def run(settings: TrainSettings, inputs: Inputs, command: list[str] | None) -> int:
     # Torch is imported here, after the checks: it takes seconds.
     from routing_moe.io import hub
     from routing_moe.io.accelerator import make_accelerator
@@ -48,8 +50,6 @@ def run(settings: TrainSettings, inputs: Inputs, given: dict, command: list[str]
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
         hub.use_commits(on_main(accelerator, hub.commits))
-        for note in unused_note(TrainSettings, given, settings.do_train):
-            log.info("note: %s", note)
         if not (settings.do_train and settings.equal_flops):  # which writes nothing
             at_exit.enter_context(
                 main_process_lock(accelerator, settings.output_dir, lambda: run_folder_faults(settings))

@@ -14,8 +14,13 @@ ROUTER_NETWORKS = (
     "transformer_layer_specific",
 )
 ROUTER_TYPES = (*ROUTER_NETWORKS, "table")  # the keys of ROUTERS in model/routers.py
-# The keys of ROUTE_SOURCES in model/route_sources.py, and their names in messages.
-ROUTE_SOURCES = {"learned": "learned", "average": "average", "random": "random", "fixed": "fixed"}
+ROUTE_SOURCES = (
+    "learned",
+    "average",
+    "random",
+    "fixed",
+)  # the keys of ROUTE_SOURCES in model/route_sources.py
+ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
 POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>

@@ -7,18 +7,15 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import ROUTE_SOURCES, ROUTE_TRAININGS, VECTOR_SOURCES
+from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, recipe_of
+from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, Start, recipe_of
 
 DATA = group("data")
 START = group("where fine-tuning starts")
 ROUTE = group("the task's route through a mixture")
 GRID = group("the grid")
 RUNNING = group("running, evaluating, saving")
-ROUTED = ("experts", "router")  # what flags of the router need
-VECTOR = (*ROUTED, "own_vector")
-SEARCH = (*VECTOR, "vector_search")
 NO_CHECKPOINT = ("None", "")  # what the published scripts pass if there is none
 PUBLISHED_GRID = {"learning_rate_list": [1e-5, 2e-5, 5e-5], "bsz_list": [2, 4, 8]}
 LOGIT_RATES = [0.03, 0.1, 0.3]
@@ -55,7 +52,7 @@ class FinetuneSettings(RunFlags):
 
     program = "python -m routing_moe.cli.finetune"
     usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
-    groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation")
+    groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation", "running, evaluating, saving")
     source_flags: ClassVar[Mapping[str, str]] = {"moe_avg_route": "average", "moe_random_route": "random", "moe_random2_route": "fixed", "task_routes": "fixed"}
 
     task_dir: str = DATA(REQUIRED, "the task's folder, with <task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", is_path=True)
@@ -67,42 +64,42 @@ class FinetuneSettings(RunFlags):
     model: str = START("facebook/bart-base", "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
     checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: --model)", is_path=True)
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
-    init_dir: str | None = START(None, "run (ours or of the published code), checkpoint or hub name owner/name[@revision] of the mixture", needs=("experts",), is_path=True)
-    init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)", needs=("experts",))
-    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions", needs=("training", "trained_bart"))
+    init_dir: str | None = START(None, "run (ours or of the published code), checkpoint or hub name owner/name[@revision] of the mixture", is_path=True)
+    init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)")
+    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions")
 
-    moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E", needs=("experts",))
-    moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
-    moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)", needs=("experts",))
-    task_routes: str | None = ROUTE(None, "file with the task's route: .json or .npy, as for --task_routes of training", metavar="FILE", needs=("experts",), is_path=True)
-    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain BART whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid and without weight decay. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS, needs=("experts", "one_route"))
-    task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES, needs=VECTOR)
-    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", needs=("experts", "read_vectors"), is_path=True)
-    text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", needs=SEARCH, is_path=True)
-    train_dir: str | None = ROUTE(None, "with --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", needs=(*SEARCH, "texts"), is_path=True)
-    vector_steps: int = ROUTE(100, "with --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1, needs=(*ROUTED, "learned_vector"))
-    task_model_lr: float = ROUTE(1e-2, "peak learning rate of a vector that is learned or trained", range=NOT_NEGATIVE, needs=(*ROUTED, "trained_vector"))
-    router_lr: float = ROUTE(1e-3, "with --route_training router: peak learning rate of the router", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_router"))
-    random_eval_draws: int = ROUTE(5, "with random routes for each example: scores are means over this many draws", range=AT_LEAST_1, needs=("experts", "random_routes"))
+    moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E")
+    moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step")
+    moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)")
+    task_routes: str | None = ROUTE(None, "file with the task's route: .json or .npy, as for --task_routes of training", metavar="FILE", is_path=True)
+    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain BART whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid and without weight decay. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS)
+    task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES)
+    taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", is_path=True)
+    text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", is_path=True)
+    train_dir: str | None = ROUTE(None, "with --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", is_path=True)
+    vector_steps: int = ROUTE(100, "with --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1)
+    task_model_lr: float = ROUTE(1e-2, "peak learning rate of a vector that is learned or trained", range=NOT_NEGATIVE)
+    router_lr: float = ROUTE(1e-3, "with --route_training router: peak learning rate of the router", range=NOT_NEGATIVE)
+    random_eval_draws: int = ROUTE(5, "with random routes for each example: scores are means over this many draws", range=AT_LEAST_1)
 
-    learning_rate_list: list[float] | None = GRID(None, "peak learning rates to try (default: 1e-5 2e-5 5e-5, with --route_training logits 0.03 0.1 0.3, or --learning_rate)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
-    bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, needs=("training",), on_resume=True)
-    learning_rate: float | None = GRID(None, "a single learning rate, instead of a list", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
-    train_batch_size: int | None = GRID(None, "a single batch size, instead of a list", range=AT_LEAST_1, needs=("training",), on_resume=True)
-    gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1, needs=("training",))
-    total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",))
-    num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE, needs=("training",))
-    warmup_steps: int = OPTIMISATION(100, "steps over which the learning rate rises", range=NOT_NEGATIVE, needs=("training",))
+    learning_rate_list: list[float] | None = GRID(None, "peak learning rates to try (default: 1e-5 2e-5 5e-5, with --route_training logits 0.03 0.1 0.3, or --learning_rate)", range=NOT_NEGATIVE, on_resume=True)
+    bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, on_resume=True)
+    learning_rate: float | None = GRID(None, "a single learning rate, instead of a list", range=NOT_NEGATIVE, on_resume=True)
+    train_batch_size: int | None = GRID(None, "a single batch size, instead of a list", range=AT_LEAST_1, on_resume=True)
+    gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1)
+    total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1)
+    num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE)
+    warmup_steps: int = OPTIMISATION(100, "steps over which the learning rate rises", range=NOT_NEGATIVE)
     seed: int = OPTIMISATION(42, "seed of batches, dropout and drawn routes, the same for every configuration", range=SEED)
 
     output_dir: str = RUNNING(REQUIRED, "folder of the grid; configurations that are finished there are not run again", on_resume=True)
     do_train: bool = RUNNING(False, "train every configuration; without it the start itself is scored")
     do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score")
-    eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1, needs=("training",))
-    wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1, needs=("training",))
-    predict_max_examples: int | None = RUNNING(None, "examples of the test file that are scored, evenly spaced (default: all)", range=AT_LEAST_1, needs=("prediction",))
+    eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1)
+    wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1)
+    predict_max_examples: int | None = RUNNING(None, "examples of the test file that are scored, evenly spaced (default: all)", range=AT_LEAST_1)
     predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
-    save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations", needs=("trained_models",))
+    save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations")
     num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, on_resume=True)
     ray: str | None = RUNNING(None, "run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS", on_resume=True)
     quiet: bool = RUNNING(False, "no progress bars", on_resume=True)
@@ -111,6 +108,14 @@ class FinetuneSettings(RunFlags):
     @property
     def task(self) -> str:
         return self.dataset
+
+    @property
+    def start(self) -> Start:
+        """Where the model comes from: the mixture in --init_dir, or a plain BART."""
+        given = dict(model=self.model, vectors=self.taskvecs, routes=self.task_routes)
+        if self.moe_init:
+            return Start(checkpoint=self.init_dir, checkpoint_name=self.init_checkpoint_name, **given)
+        return Start(checkpoint=self.checkpoint, **given)
 
     @property
     def gym_dir(self) -> Path:
@@ -162,56 +167,3 @@ def finetune_settings(given: Mapping) -> FinetuneSettings:
     checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
     dataset = settings.dataset or Path(task_dir).absolute().name
     return replace(settings, task_dir=task_dir, dataset=dataset, checkpoint=checkpoint)
-
-
-def unmet_needs(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> dict[str, str]:
-    """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}.
-
-    mixture: the configuration of the mixture that is the start; None if it is a plain BART or has faults.
-    needs_neighbour: whether the task gets the vector of its nearest task.
-    """
-    conditions = {
-        "training": (settings.do_train, "out --do_train"),
-        "prediction": (settings.do_predict, "out --do_predict"),
-        "experts": (settings.moe_init, "out --moe_init"),
-        "router": (settings.moe_init, "out --moe_init"),
-        "read_vectors": (settings.moe_init, "out --moe_init"),
-        "trained_models": (settings.do_train, "out --do_train"),
-    }  # fmt: skip
-    if settings.moe_init and mixture is not None:
-        conditions |= _unmet_routing(settings, mixture, needs_neighbour)
-    return {need: reason for need, (is_met, reason) in conditions.items() if not is_met}
-
-
-def _unmet_routing(settings: FinetuneSettings, mixture, needs_neighbour: bool) -> dict[str, tuple[bool, str]]:
-    source, training = settings.route_source or mixture.route_source, settings.route_training
-    how, mode = settings.task_vector, mixture.router_mode
-    trains_vector, learns = training in ("vector", "router"), how == "learned"
-    unsearched = f" --task_vector {how}: no nearest task is searched for"
-    if how not in ("stored", "learned"):
-        unsearched = f" {settings.task}, whose vector is in the mixture: no nearest task is searched for"
-    not_sampled = f" {mode} routes: nothing is sampled" if trains_vector else " a route that is not sampled"
-    uses_mean = training in ("merged", "logits")
-    return {
-        "router": (
-            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
-        ),
-        "read_vectors": (
-            source == "learned" or (settings.route_source is None and bool(mixture.route_parts)),
-            " given routes without vectors of the run's tasks"
-            if settings.route_source is None and mixture.given_routes
-            else f" {ROUTE_SOURCES.get(source)} routes: they use no router",
-        ),
-        "random_routes": (source == "random" and not uses_mean, "out random routes for each example"),
-        "one_route": (
-            source != "random" or uses_mean, " random routes: examples have different ones at every step"
-        ),
-        "trained_bart": (training != "logits", " --route_training logits: only the route is trained"),
-        "own_vector": (not settings.taskvecs, " --taskvecs, which has the vector"),
-        "vector_search": (source != "learned" or needs_neighbour, unsearched),
-        "texts": (not settings.text_vectors, " --text_vectors, which has the texts"),
-        "learned_vector": (learns, "out --task_vector learned"),
-        "trained_vector": (learns or trains_vector, " a vector that is not trained"),
-        "trained_router": (training == "router", "out --route_training router"),
-        "sampling": (trains_vector and mode not in ("softmax", "top_k"), not_sampled),
-    }  # fmt: skip

@@ -52,7 +52,6 @@ class Flag:
 
     help: without the default, unless that is None and needs an explanation
     choices: the accepted values
-    needs: conditions without which the flag has no effect, keys of the command's `unmet_needs`
     on_resume: whether a resumed run may have another value
     inherited: whether a prediction takes the value from its training run
     new_model: the value where None is given and a model is made; otherwise the checkpoint decides
@@ -67,7 +66,6 @@ class Flag:
     group: str
     choices: Collection[str] | None = None
     range: Range | None = None
-    needs: tuple[str, ...] = ()
     on_resume: bool = False
     inherited: bool = False
     new_model: Any = None
@@ -101,10 +99,6 @@ class Command:
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
-
-    def unmet_needs(self) -> Mapping[str, str]:
-        """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}."""
-        return {}
 
 
 def flags_of(command: type | Command) -> dict[str, Flag]:
@@ -158,20 +152,20 @@ def build_parser(command: type[Command], description: str | None = None) -> Pars
 
 def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
     kind, several = scalar_type(field.type)
-    wanted: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
+    arguments: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
     if not flag.positional:
-        wanted["dest"] = field.name
+        arguments["dest"] = field.name
     if field.default is REQUIRED and not flag.positional:
-        wanted["required"] = True
+        arguments["required"] = True
     if kind is bool:
         negatable = flag.negatable or field.default is not False
-        return wanted | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
+        return arguments | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
     if several and not flag.parse:
-        wanted["nargs"] = "+"
-    wanted["type"] = flag.parse or kind
+        arguments["nargs"] = "+"
+    arguments["type"] = flag.parse or kind
     if flag.metavar or flag.choices:
-        wanted["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"
-    return wanted
+        arguments["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"
+    return arguments
 
 
 def scalar_type(annotation: Any) -> tuple[type, bool]:
@@ -216,13 +210,13 @@ def shown(value: Any) -> str:
 # ---- checks that follow from the fields
 
 
-def value_faults(settings: Any) -> list[str]:
+def flag_faults(settings: Command) -> list[str]:
     """Returns faults of values out of range and of unknown choices."""
     return [fault for faults in _faults_by_flag(settings).values() for fault in faults]
 
 
 def with_valid_values(settings: Any) -> Any:
-    """Returns the settings with defaults in place of values with `value_faults`, for further checks."""
+    """Returns the settings with defaults in place of values with `flag_faults`, for further checks."""
     wrong = _faults_by_flag(settings)
     defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wrong}
     return dataclasses.replace(settings, **defaults)
@@ -230,14 +224,14 @@ def with_valid_values(settings: Any) -> Any:
 
 def _faults_by_flag(settings: Any) -> dict[str, list[str]]:
     """Returns {name: faults} of the flags with a wrong value, in the order of the fields."""
-    found = {}
+    by_flag = {}
     for name, flag in flags_of(settings).items():
         value = getattr(settings, name)
         several = isinstance(value, list | tuple)
-        reasons = [_reason(flag, each) for each in (value if several else [value]) if each is not None]
+        reasons = [_reason(flag, one) for one in (value if several else [value]) if one is not None]
         faults = [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
-        found |= {name: faults} if faults else {}
-    return found
+        by_flag |= {name: faults} if faults else {}
+    return by_flag
 
 
 def _reason(flag: Flag, value: Any) -> str | None:
@@ -249,35 +243,6 @@ def _reason(flag: Flag, value: Any) -> str | None:
     if flag.range and not flag.range.holds(value):
         return f"{value}; it must be {flag.range.must_be}"
     return None
-
-
-def flag_faults(settings: Command) -> list[str]:
-    """Returns faults of values out of range and of flags without effect by `Command.unmet_needs`."""
-    given = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) != f.default}
-    return value_faults(settings) + unused_flags(settings, given, settings.unmet_needs())
-
-
-def unused_flags(
-    settings: Any, given: Collection[str], unmet: Mapping[str, str], unless: str = "training"
-) -> list[str]:
-    """Returns faults of given flags without effect, because a condition that they need is not met.
-
-    unmet: {condition: why}, such as "out --do_train" or " one expert"; of several the first is reported.
-    Where `unless` is unmet, flags that need it are accepted: predictions keep flags of their training command.
-    """
-    faults = []
-    for name, flag in flags_of(settings).items():
-        reasons = [reason for need, reason in unmet.items() if need in flag.needs]
-        if name in given and reasons and not (unless in unmet and unless in flag.needs):
-            faults.append(f"--{name} has no effect with{reasons[0]}")
-    return faults
-
-
-def unused_note(command: type[Command], given: Collection[str], do_train: bool) -> list[str]:
-    """Returns a note on training flags that a prediction keeps, which `unused_flags` does not report."""
-    flags = flags_of(command)
-    names = sorted(f"--{name}" for name in given if not do_train and "training" in flags[name].needs)
-    return [f"without --do_train these flags have no effect: {', '.join(names)}"] if names else []
 
 
 def differences(
@@ -324,8 +289,8 @@ def _as_typed(value: Any) -> str:
 def inherited(command: type[Command], saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Returns values that a prediction takes from the run.json `path`. Raises InputError for wrong types."""
     kinds = {field.name: field.type for field in dataclasses.fields(command)}
-    found = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
-    wrong = [name for name, value in found.items() if not isinstance(value, kinds[name])]
+    values = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
+    wrong = [name for name, value in values.items() if not isinstance(value, kinds[name])]
     if wrong:
-        raise InputError(f"{path} is damaged: {name} is {found[name]!r}; give --{name}" for name in wrong)
-    return found
+        raise InputError(f"{path} is damaged: {name} is {values[name]!r}; give --{name}" for name in wrong)
+    return values

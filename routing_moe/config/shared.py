@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 from routing_moe.config.choices import PRECISIONS, SCORINGS
@@ -9,6 +10,9 @@ from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIV
 
 TEXTS = group("texts and decoding")
 OPTIMISATION = group("optimisation")
+# What the published code does not have comes after its flags in the help.
+MORE_TEXTS = group("additions: texts and decoding")
+MORE_OPTIMISATION = group("additions: memory, time and precision")
 
 
 # fmt: off
@@ -20,12 +24,12 @@ class TextFlags(Command):
     max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens", inherited=True, compared_as="scoring")
     do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, compared_as="scoring")
     append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, compared_as="scoring")
-    hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
-    scoring: str = TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
+    hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
+    scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
-    no_repeat_ngram_size: int | None = TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
-    generate_from_bos: bool = TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
-    eval_sampled_routes: bool = TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", needs=("experts", "router", "sampling"), compared_as="scoring")
+    no_repeat_ngram_size: int | None = MORE_TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
+    generate_from_bos: bool = MORE_TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
+    eval_sampled_routes: bool = MORE_TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", compared_as="scoring")
 
 
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
@@ -39,13 +43,13 @@ TEXT_SETTINGS = (
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int | None = OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit (default: 16384 on a CPU; on CUDA as many as fit into free memory, at most 32768)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
-    micro_batch_overhead: int | None = OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, needs=("training",), on_resume=True)  # affects only the rounding of sums
-    weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
-    adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE, needs=("training",))
-    max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, needs=("training",), compared_as="budget")
-    mixed_precision: str | None = OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
-    compile: bool = OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", needs=("training",), on_resume=True)
+    max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit (default: 16384 on a CPU; on CUDA as many as fit into free memory, at most 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
+    micro_batch_overhead: int | None = MORE_OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
+    weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, compared_as="budget")
+    adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE)
+    max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, compared_as="budget")
+    mixed_precision: str | None = MORE_OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    compile: bool = MORE_OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", on_resume=True)
 # fmt: on
 
 
@@ -76,9 +80,61 @@ def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
+def position_faults(
+    settings: TextFlags, positions: int, where, lengths=("max_input_length", "max_output_length")
+) -> list[str]:
+    """Returns errors of lengths of texts above the number of positions of the model `where`."""
+    return [
+        f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
+        for name in lengths
+        if getattr(settings, name) > positions
+    ]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a model comes from: a checkpoint, or a plain BART; and what replaces parts of it.
+
+    model: plain BART, also the tokenizer of a checkpoint without one. checkpoint: run, checkpoint, plain BART or
+    hub name; None: `model`. checkpoint_name: which checkpoint of a run; None: best. vanilla: weights instead of
+    those of `model`. vectors: folder of task vectors. routes: value of --task_routes.
+    """
+
+    model: str
+    checkpoint: str | None = None
+    checkpoint_name: str | None = None
+    vanilla: str | None = None
+    vectors: str | None = None
+    routes: str | None = None
+
+    @property
+    def described(self) -> str:
+        """The start in words, for logs and errors."""
+        if self.checkpoint:
+            return str(Path(self.checkpoint, self.checkpoint_name or ""))
+        return self.model + (f" with the weights of {self.vanilla}" if self.vanilla else "")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Which examples are scored along which routes.
+
+    section: of the split. samples: which samples of a task. most: examples of each file, evenly spaced; None:
+    all. scoring: how answers are made. task_vector: the rule by which a task gets its vector. prefix: of the
+    names of result files.
+    """
+
+    section: str = "train"
+    samples: str = "first"
+    most: int | None = None
+    scoring: str = "generate"
+    task_vector: str = "auto"
+    prefix: str = ""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """What an optimizer step depends on, besides model and data. `TrainSettings` has all of these fields.
+    """What an optimizer step depends on, besides model and data.
 
     A learning rate of 0 freezes its part of the model. The temperature is 1 by default.
     """

@@ -41,9 +41,9 @@ class CompareSettings(Command):
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     part: str | None = SCORES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
-    predict_split: str = SCORES("train", "section of the split", choices=SECTIONS, needs=("predictions",))
-    checkpoint_name: str = SCORES("best", "checkpoint of the scores", needs=("predictions",))
-    prefix: str = SCORES("", "the --prefix that the scores were written with", needs=("predictions",))
+    predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
+    checkpoint_name: str = SCORES("best", "checkpoint of the scores")
+    prefix: str = SCORES("", "the --prefix that the scores were written with")
     match: str | None = SCORES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
     baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
@@ -56,9 +56,6 @@ class CompareSettings(Command):
     @property
     def scored_part(self) -> str:
         return self.part or ("dev" if self.match else "test")
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {"predictions": " --match: evaluations in training are of train tasks"} if self.match else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +80,8 @@ class CollectSettings(Command):
     postfix: str = RESULTS("_best", "suffix of the rows to read")
     tasks: tuple[str, ...] | None = RESULTS(None, "only these tasks (default: all tasks with a folder)", metavar="TASK")
     custom_tasks_splits: Path | None = RESULTS(None, "only the tasks of a section of this split", metavar="FILE")
-    section: str | None = RESULTS(None, "section of the split (default: test)", choices=(*SECTIONS, "all"), needs=("split",))
+    section: str | None = RESULTS(None, "section of the split (default: test)", choices=(*SECTIONS, "all"))
     output_file: Path = WRITING(REQUIRED, "CSV file to write")
-
-    def unmet_needs(self) -> dict[str, str]:
-        return {} if self.custom_tasks_splits else {"split": "out --custom_tasks_splits, which names the split"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from dataloader.task_sampling import WANTED, is_task_sampling
 from routing_moe.config.choices import (
     EXPERT_MIXINGS,
     FOUND_BY_RULE,
-    ROUTE_SOURCES,
     ROUTE_USES,
     ROUTER_MODES,
     ROUTER_NETWORKS,
@@ -32,7 +31,7 @@ from routing_moe.config.flags import (
     group,
     inherited,
 )
-from routing_moe.config.shared import OPTIMISATION, RunFlags
+from routing_moe.config.shared import OPTIMISATION, Evaluation, Recipe, RunFlags, Start, recipe_of
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
 
@@ -40,8 +39,11 @@ DATA = group("data")
 START = group("where the model starts")
 ROUTING = group("experts and router")
 RUNNING = group("running, evaluating, saving")
+MORE_DATA = group("additions: data")
+MORE_START = group("additions: where the model starts")
+MORE_ROUTING = group("additions: experts and routes")
+MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
-ROUTED = ("experts", "router")  # what flags of the router need
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 
 
@@ -60,79 +62,83 @@ class TrainSettings(RunFlags):
 
     program = "python -m routing_moe.cli.train"
     usage = "--output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
-    groups = ("data", "where the model starts", "experts and router", "texts and decoding", "optimisation")
+    groups = (
+        *("data", "where the model starts", "experts and router", "texts and decoding", "optimisation"),
+        *("running, evaluating, saving", "additions: data", "additions: where the model starts"),
+        "additions: experts and routes",
+    )
     source_flags: ClassVar[Mapping[str, str]] = {"avg_routing": "average", "random_routing": "random", "task_level_random_routing": "fixed", "task_routes": "fixed"}
 
     train_dir: str = DATA("data", "gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", inherited=True)
     predict_dir: str | None = DATA(None, "gym folder for dev and test scores (default: that of --train_dir)", inherited=True)
     custom_tasks_splits: str | None = DATA(None, "JSON with task lists train, dev, test (default: split.json in --train_dir)", inherited=True)
-    task_ontology: str | None = DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
-    taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on; with --task_routes: vectors that tasks are clustered and unseen tasks routed by (default: random vectors for every task of the split)", needs=("new_vectors", "experts", "read_vectors", "given_vectors"))
-    taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", range=AT_LEAST_1, needs=ROUTED, new_model=768)
-    skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
+    task_ontology: str | None = MORE_DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
+    taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on; with --task_routes: vectors that tasks are clustered and unseen tasks routed by (default: random vectors for every task of the split)")
+    taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", range=AT_LEAST_1, new_model=768)
+    skip_malformed: bool = MORE_DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
-    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", needs=("training", "new_model"), compared_as="budget")
-    initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint", needs=("training",))
-    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two", needs=("training", "new_model"))
-    init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE, needs=("training", "new_model", "experts"))
+    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", compared_as="budget")
+    initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint")
+    vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two")
+    init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
     checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: --output_dir/--checkpoint_name)")
-    checkpoint_name: str = START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", needs=("checkpoint",), on_resume=True)
+    checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", on_resume=True)
 
     num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes; with --task_routes, as many as the routes name; with its clusters:K, fewer experts compose the routes of all clusters", range=AT_LEAST_1, new_model=3, compared_as="budget")
-    avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task", needs=("experts",))
-    random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step", needs=("experts",))
-    task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once", needs=("experts",))
-    task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1, needs=("experts", "drawn_routes"))
-    task_routes: str | None = ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks", metavar="SPEC", needs=("experts",))
-    task_routes_as: str = ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES, needs=("training", "given_routes"))
-    random_eval_draws: int = ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, needs=("experts", "random_routes"), inherited=True)
-    expert_mixing: str | None = ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, needs=("experts", "soft_routes"), new_model="outputs")
-    router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, needs=ROUTED, new_model="linear_layer_specific")
-    router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, needs=ROUTED, new_model=64)
-    router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, needs=ROUTED, new_model="gumbel_softmax_st")
-    router_top_k: int | None = ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, needs=(*ROUTED, "top_k"), new_model=2)
-    encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])
-    decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", needs=("experts",), new_model=[])
-    initial_tau: float = ROUTING(2.0, "temperature of the routes at the start", range=POSITIVE, needs=("training", *ROUTED))
-    minimum_tau: float = ROUTING(0.1, "temperature that annealing ends at", range=POSITIVE, needs=("training", *ROUTED))
-    anneal_rate: float = ROUTING(3e-4, "temperature = max(initial_tau * exp(-anneal_rate * step), minimum_tau)", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    exploration_epsilon: float = ROUTING(0.0, "probability in training that a layer uses a random expert", range=PROBABILITY, needs=("training", *ROUTED))
-    expert_regularization: float = ROUTING(0.0, "weight of the distance between experts in the loss", range=NOT_NEGATIVE, needs=("training", "experts"))
-    load_balance: float = ROUTING(0.0, "weight, in units of the loss of an example, of the load-balancing loss of Switch Transformers (Fedus et al. 2022) on the routes of a step; 0: none", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
-    alternate_every: int = ROUTING(0, "steps after which updates alternate between BART and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE, needs=("training", *ROUTED, "trained_routes"))
-    freeze_task_model: bool = ROUTING(False, "do not train the task vectors", needs=("training", *ROUTED, "trained_vectors"))
+    avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task")
+    random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step")
+    task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once")
+    task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1)
+    task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks", metavar="SPEC")
+    task_routes_as: str = MORE_ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES)
+    random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
+    expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
+    router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, new_model="linear_layer_specific")
+    router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, new_model=64)
+    router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, new_model="gumbel_softmax_st")
+    router_top_k: int | None = MORE_ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, new_model=2)
+    encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
+    decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
+    initial_tau: float = ROUTING(2.0, "temperature of the routes at the start", range=POSITIVE)
+    minimum_tau: float = ROUTING(0.1, "temperature that annealing ends at", range=POSITIVE)
+    anneal_rate: float = ROUTING(3e-4, "temperature = max(initial_tau * exp(-anneal_rate * step), minimum_tau)", range=NOT_NEGATIVE)
+    exploration_epsilon: float = ROUTING(0.0, "probability in training that a layer uses a random expert", range=PROBABILITY)
+    expert_regularization: float = ROUTING(0.0, "weight of the distance between experts in the loss", range=NOT_NEGATIVE)
+    load_balance: float = MORE_ROUTING(0.0, "weight, in units of the loss of an example, of the load-balancing loss of Switch Transformers (Fedus et al. 2022) on the routes of a step; 0: none", range=NOT_NEGATIVE)
+    alternate_every: int = ROUTING(0, "steps after which updates alternate between BART and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE)
+    freeze_task_model: bool = ROUTING(False, "do not train the task vectors")
 
-    train_batch_size: int = OPTIMISATION(16, "examples per batch", range=AT_LEAST_1, needs=("training",), compared_as="budget")
-    gradient_accumulation_steps: int = OPTIMISATION(2, "batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, needs=("training",), compared_as="budget")
-    task_sampling: str = OPTIMISATION("examples", "how often each train task of the split is drawn, by its number n of train rows. examples: in proportion to n, every row equally often; tasks: all equally often; temperature:T: in proportion to n^(1/T), from examples (T = 1) to tasks (large T); cap:N: in proportion to the smaller of n and N", metavar="SAMPLING", range=TASK_SAMPLING, needs=("training",), compared_as="budget")
-    learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, needs=("training",), compared_as="budget")
-    router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE, needs=("training", *ROUTED))
-    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit; of a resumed run its own)", range=POSITIVE, needs=("training",))
-    total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, needs=("training",), compared_as="budget")
-    warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, needs=("training",), compared_as="budget")
+    train_batch_size: int = OPTIMISATION(16, "examples per batch", range=AT_LEAST_1, compared_as="budget")
+    gradient_accumulation_steps: int = OPTIMISATION(2, "batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, compared_as="budget")
+    task_sampling: str = MORE_DATA("examples", "how often each train task of the split is drawn, by its number n of train rows. examples: in proportion to n, every row equally often; tasks: all equally often; temperature:T: in proportion to n^(1/T), from examples (T = 1) to tasks (large T); cap:N: in proportion to the smaller of n and N", metavar="SAMPLING", range=TASK_SAMPLING, compared_as="budget")
+    learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, compared_as="budget")
+    router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE)
+    task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE)
+    num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit; of a resumed run its own)", range=POSITIVE)
+    total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, compared_as="budget")
+    warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, compared_as="budget")
     seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
 
     output_dir: str = RUNNING(REQUIRED, "run folder", on_resume=True)
     do_train: bool = RUNNING(False, "train", on_resume=True)
     do_predict: bool = RUNNING(False, "score dev and test files with the best checkpoint (after training) or --checkpoint_name", on_resume=True)
-    resume: bool = RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet", needs=("training",), on_resume=True)
-    equal_flops: str | None = RUNNING(None, "do not train; print how many steps of this training cost the training FLOPs of RUN", metavar="RUN", needs=("training",), on_resume=True)
-    eval_period: int = RUNNING(150, "steps between evaluations", range=AT_LEAST_1, needs=("training",))
-    no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE, needs=("training",))
-    select_best: str | None = RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=SELECTIONS, needs=("training", *ROUTED))
-    checkpoint_period: int = RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, needs=("training",), on_resume=True)
-    save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, needs=("training",), on_resume=True)
-    log_with: str = RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, needs=("training",), on_resume=True)
+    resume: bool = MORE_RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet", on_resume=True)
+    equal_flops: str | None = MORE_RUNNING(None, "do not train; print how many steps of this training cost the training FLOPs of RUN", metavar="RUN", on_resume=True)
+    eval_period: int = RUNNING(150, "steps between evaluations", range=AT_LEAST_1)
+    no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
+    select_best: str | None = MORE_RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=SELECTIONS)
+    checkpoint_period: int = MORE_RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, on_resume=True)
+    save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, on_resume=True)
+    log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, on_resume=True)
     predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
-    predict_split: str = RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, needs=("prediction",), on_resume=True)
-    predict_samples: str = RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
-    predict_max_examples: int | None = RUNNING(None, "examples of each dev and test file that --do_predict scores, evenly spaced (default: all)", range=AT_LEAST_1, needs=("prediction",), on_resume=True, compared_as="scoring")
-    predict_temperature: float | None = RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, needs=("prediction", *ROUTED, "temperature"), on_resume=True, compared_as="scoring")
-    task_vector: str = RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing", choices=FOUND_BY_RULE, needs=("prediction", *ROUTED, "unseen_tasks"), on_resume=True, compared_as="scoring")
-    text_vectors: str | None = RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model's encoder with average routes)", needs=("prediction", *ROUTED, "text_search"), on_resume=True)
-    prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", needs=("prediction",), on_resume=True)
+    predict_split: str = MORE_RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, on_resume=True)
+    predict_samples: str = MORE_RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
+    predict_max_examples: int | None = MORE_RUNNING(None, "examples of each dev and test file that --do_predict scores, evenly spaced (default: all)", range=AT_LEAST_1, on_resume=True, compared_as="scoring")
+    predict_temperature: float | None = MORE_RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, on_resume=True, compared_as="scoring")
+    task_vector: str = MORE_RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing", choices=FOUND_BY_RULE, on_resume=True, compared_as="scoring")
+    text_vectors: str | None = MORE_RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model's encoder with average routes)", on_resume=True)
+    prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", on_resume=True)
 # fmt: on
 
     @property
@@ -143,12 +149,33 @@ class TrainSettings(RunFlags):
         return super().route_source
 
     @property
-    def start_in_words(self) -> str:
-        """The plain BART or checkpoint that training starts from, for the log."""
-        if not self.initialize_from_vanilla:
-            return self.checkpoint or str(Path(self.output_dir) / self.checkpoint_name)
-        weights = f" with the weights of {self.vanilla_checkpoint}" if self.vanilla_checkpoint else ""
-        return f"{self.model}{weights}"
+    def start(self) -> Start:
+        """Where the model comes from."""
+        has_routes = self.do_train or self.route_source == "fixed"  # else they are those of the training
+        routes = self.task_routes if has_routes else None
+        given = dict(model=self.model, vectors=self.taskvecs, routes=routes)
+        if self.do_train and self.initialize_from_vanilla:
+            return Start(vanilla=self.vanilla_checkpoint, **given)
+        if self.checkpoint:
+            return Start(checkpoint=self.checkpoint, **given)
+        return Start(checkpoint=self.output_dir, checkpoint_name=self.checkpoint_name, **given)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What --do_predict scores."""
+        return Evaluation(
+            section=self.predict_split,
+            samples=self.predict_samples,
+            most=self.predict_max_examples or self.examples_per_file,
+            scoring=self.scoring,
+            task_vector=self.task_vector,
+            prefix=self.prefix,
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """What a step depends on."""
+        return recipe_of(self, warmup_steps=self.warmup_steps)
 
     @property
     def starts_from_routes(self) -> bool:
@@ -162,6 +189,12 @@ class TrainSettings(RunFlags):
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
+
+    @property
+    def frozen(self) -> list[str]:
+        """The parts of routing that are not trained, of "router" and "vectors"."""
+        trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
+        return [part for part, is_trained in trained.items() if not is_trained]
 
     @property
     def selects_at_final_temperature(self) -> bool:
@@ -230,51 +263,3 @@ def train_settings(given: Mapping) -> TrainSettings:
         trained = inherited(TrainSettings, saved, run / "run.json")
     settings = TrainSettings(**{**trained, **given})
     return replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
-
-
-def unmet_needs(settings: TrainSettings, routing: Mapping) -> dict[str, str]:
-    """Returns {unmet condition of `Flag.needs`: the rest of "--flag has no effect with"}.
-
-    routing: the fields of `routing_moe.training.start_checks.routing_fields`.
-    """
-    source, mode = routing["route_source"], routing["router_mode"]
-    from_bart = settings.initialize_from_vanilla and settings.do_train
-    from_checkpoint = settings.do_train and not from_bart and not settings.resume
-    frozen = not (settings.trains_router or settings.trains_task_vectors)
-    takes_routes = bool(settings.task_routes) and settings.do_train
-    draws_for_tasks = settings.task_level_random_routing
-    one_hot = source == "random" or (draws_for_tasks and settings.task_level_random_n == 1)
-    keeps_vectors = settings.do_train and settings.predict_split == "train"
-    searches = settings.do_train or settings.task_vector == "auto"
-    conditions = {
-        "training": (settings.do_train, "out --do_train"),
-        "prediction": (settings.do_predict, "out --do_predict"),
-        "new_model": (not from_checkpoint, "out --initialize_from_vanilla: a checkpoint has its own"),
-        "new_vectors": (
-            not from_checkpoint or takes_routes, "out --initialize_from_vanilla: a checkpoint has its own"
-        ),
-        "checkpoint": (not from_bart, " --initialize_from_vanilla: training starts from --model, best predicts"),
-        "experts": (routing["num_experts"] > 1, " one expert: there is nothing to select or mix"),
-        "router": (
-            source == "learned", f" {ROUTE_SOURCES.get(source)} routes: they use no router"
-        ),
-        "random_routes": (source == "random", "out --random_routing"),
-        "drawn_routes": (draws_for_tasks, "out --task_level_random_routing"),
-        "given_routes": (bool(settings.task_routes), "out --task_routes"),
-        "read_vectors": (
-            source == "learned" or takes_routes or bool(routing["route_parts"]),
-            " given routes without vectors: train with --taskvecs to route other tasks by theirs"
-            if routing["given_routes"] else f" {ROUTE_SOURCES.get(source)} routes: they use no router",
-        ),
-        "top_k": (mode == "top_k", "out --router_mode top_k"),
-        "soft_routes": (not one_hot, " one-hot routes: there is nothing to mix"),
-        "sampling": (mode not in ("softmax", "top_k"), f" {mode} routes: nothing is sampled"),
-        # The choice is that of the largest logit plus noise at every temperature.
-        "temperature": (mode != "gumbel_softmax_st", f" {mode}: the choice is the same at any temperature"),
-        "trained_routes": (not frozen, " a frozen router and frozen task vectors: routes are fixed"),
-        "trained_vectors": (settings.task_model_lr != 0, " --task_model_lr 0, which freezes them too"),
-        "unseen_tasks": (not keeps_vectors, " --predict_split train after --do_train: train tasks keep their vectors"),
-        "given_vectors": (searches, f" --task_vector {settings.task_vector}: no given vector is used"),
-        "text_search": (settings.task_vector != "stored", " --task_vector stored: no nearest task is searched for"),
-    }  # fmt: skip
-    return {need: reason for need, (is_met, reason) in conditions.items() if not is_met}

@@ -1,34 +1,38 @@
-"""Checks of a grid's flags and files before torch is imported; all faults are reported at once."""
+"""The checks of `routing_moe.cli.finetune`, before weights are loaded.
+
+First names, ranges and files, without torch, which takes seconds to import; then what the configuration of
+the start tells. The errors of each of the two are reported together.
+"""
 
 import dataclasses
 import importlib.util
 import os
-import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.errors import Faults, InputError, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_start
 from routing_moe.checkpoints.tokenizer_files import check_start_tokenizer, keeps_tokenizer
-from routing_moe.config.choices import ROUTE_SOURCES
-from routing_moe.config.finetune import SINGLE, FinetuneSettings, unmet_needs
-from routing_moe.config.flags import (
-    differences,
-    existing_paths,
-    unused_flags,
-    value_faults,
-    with_valid_values,
+from routing_moe.config.finetune import SINGLE, FinetuneSettings
+from routing_moe.config.flags import differences, existing_paths, flag_faults, with_valid_values
+from routing_moe.config.shared import position_faults
+from routing_moe.finetuning.task_choices import (
+    given_vectors,
+    lacks_route,
+    reads_clusters,
+    text_source,
+    vector_table,
 )
-from routing_moe.finetuning.task_choices import given_route_faults, needs_neighbour, vector_faults
 from routing_moe.io.files import unwritable
-from routing_moe.io.hub import local_folder
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
-from routing_moe.model.saved_config import load_bart_config
-from routing_moe.training.start_checks import position_faults
+from routing_moe.model.task_vectors import load_task_vectors
+from routing_moe.task_choice.choice import rows_read
+from routing_moe.task_choice.given_routes import file_routes
 
 
 @dataclass(frozen=True)
@@ -41,43 +45,64 @@ class FinetuneInputs:
     start: SavedMixture | SavedBart
 
 
-def check_finetuning(settings: FinetuneSettings, given: set[str]) -> FinetuneInputs:
+def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     """Opens and checks all that the settings name; fills in the grid's lists and the samples.
 
-    given: names of the flags on the command line. Raises one InputError with all faults.
+    Raises InputError with all errors in names and files, and if there are none, with those in the start.
     """
-    faults = Faults(value_faults(settings) + precision_faults(settings) + list_faults(settings))
+    faults = Faults(flag_faults(settings) + precision_faults(settings) + contradictions(settings))
     settings = with_valid_values(settings).with_lists()
-    if not settings.do_train and not settings.do_predict:
-        faults.append("nothing to do: give --do_train, --do_predict or both")
     faults.of(TextFormat.of, settings)
     gym = faults.of(open_gym, settings)
     if gym:
-        settings, data = with_samples(settings, gym)
-        faults += data
+        settings, of_samples = with_samples(settings, gym)
+        faults += of_samples
     gyms = [gym] if gym else []
     if settings.train_dir:
         other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
         gyms = [other, *gyms] if other else gyms
-    start = faults.of(find_valid_start, settings)
-    mixture = getattr(start, "config", None)
-    unmet = unmet_needs(
-        settings, mixture, bool(mixture) and settings.moe_init and needs_neighbour(settings, start)
-    )
-    faults += unused_flags(settings, given, unmet)
-    if start:
-        faults += start_faults(settings, start, gyms, ask_hub=not faults)
+    start = None
+    if settings.init_dir or not settings.moe_init:
+        start = faults.of(find_start, settings.start, settings.moe_init)
+    if settings.taskvecs:
+        faults.of(given_vectors, settings.taskvecs, flag="taskvecs")
+    if settings.text_vectors:
+        faults.of(load_task_vectors, settings.text_vectors, flag="text_vectors")
+    if settings.task_routes:
+        faults.of(file_routes, settings.task_routes, [settings.task])
     faults += running_faults(settings) + folder_faults(settings)
     if faults:
+        raise InputError(dict.fromkeys(faults))
+    if faults := start_faults(settings, start, gyms):
         raise InputError(dict.fromkeys(faults))
     return FinetuneInputs(settings, gym, gyms, start)
 
 
 def check_start(settings: FinetuneSettings) -> None:
     """Raises InputError if the start does not exist; the hub must know a model that is not here."""
-    start = find_valid_start(settings)
-    if isinstance(start, SavedBart):
-        load_bart_config(start.source, ask_hub=True)
+    find_start(settings.start, settings.moe_init).config  # noqa: B018 (read from the hub)
+
+
+def contradictions(settings: FinetuneSettings) -> list[str]:
+    """Returns errors in flags that exclude each other or need another one."""
+    faults, sources = list_faults(settings), [f"--{flag}" for flag in settings.selecting_flags]
+    if not settings.do_train and not settings.do_predict:
+        faults.append("nothing to do: give --do_train, --do_predict or both")
+    if len(sources) > 1:
+        faults.append(f"{' and '.join(sources)} each set the source of the route; give one of them")
+    if settings.moe_init and not settings.init_dir:
+        faults.append("--moe_init starts from a mixture; name its run or checkpoint with --init_dir")
+    if settings.moe_init and settings.checkpoint:
+        faults.append("--moe_init --init_dir and --checkpoint both name a start; give one of them")
+    of_mixture = sources + [f"--{flag}" for flag in ("init_dir", "route_training") if getattr(settings, flag)]
+    if of_mixture and not settings.moe_init:
+        faults.append(f"{of_mixture[0]} is for the start from a mixture: give --moe_init")
+    if settings.taskvecs and settings.task_vector != "auto":
+        faults.append(
+            f"--taskvecs and --task_vector {settings.task_vector} both choose the task's vector; give one of "
+            "them"
+        )
+    return faults
 
 
 # ---- the grid
@@ -139,55 +164,24 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
 # ---- the start and the route
 
 
-def find_valid_start(settings: FinetuneSettings) -> SavedMixture | SavedBart:
-    if settings.moe_init and not settings.init_dir:
-        raise InputError("--moe_init starts from a mixture; name its run or checkpoint with --init_dir")
-    if settings.moe_init and settings.checkpoint:
-        raise InputError("--moe_init --init_dir and --checkpoint both name a start; give one of them")
-    return find_start(settings)
-
-
-def start_faults(
-    settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym], ask_hub: bool
-) -> list[str]:
-    """Returns faults: a route that the mixture lacks, a task without a vector, texts that are too long."""
-    faults = Faults()
-    if isinstance(start, SavedBart):
-        flag = "checkpoint" if settings.checkpoint and not start.weights else "model"
-        config, place = faults.of(load_bart_config, start.source, ask_hub, flag=flag), start.source
+def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
+    """Returns errors: a start of another kind, a route that it lacks, a task without a vector, long texts."""
+    faults, config, place = Faults(), start.config, place_of(start)
+    faults += position_faults(settings, config.max_position_embeddings, place)
+    faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
+    if not settings.moe_init:
+        instead = f"start from it with --moe_init --init_dir {settings.checkpoint}"
+        faults.of(check_one_expert, start, instead, flag="checkpoint")
+    elif config.num_experts == 1:
+        faults.append(f"--init_dir {place} has one expert, a plain BART; give it as --checkpoint")
     else:
-        config, place = start.config, start.checkpoint
-    if config is not None:
-        faults += position_faults(settings, config.max_position_embeddings, place)
-        faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
-        if isinstance(start, SavedBart) and start.weights:
-            content = faults.of(fits, start.weights, start.source)
-            if settings.runs_here and content is not None:
-                start.kept.append(content)
-    if settings.moe_init:
-        faults += route_faults(settings, start)
-        if not faults and gyms:
-            faults += given_route_faults(settings, start, gyms)
-        if not faults and gyms and learns_routes(settings, start):
-            faults += vector_faults(settings, start, gyms)
+        faults += route_faults(settings, start) or route_source_faults(settings, start, gyms)
     return list(faults)
 
 
-def fits(weights: str, source: str) -> dict:
-    """Returns the content of a file. Raises InputError for weights of another shape than BART `source`."""
-    import torch  # takes seconds, so only if there are weights to check
-    from transformers import AutoConfig
-    from transformers.initialization import no_init_weights
-
-    from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
-    from routing_moe.checkpoints.vanilla import load_vanilla_weights
-    from routing_moe.model.loading import bart_fields
-
-    fields = bart_fields(AutoConfig.from_pretrained(local_folder(source)))
-    with torch.device("meta"), no_init_weights(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that copying into such a model has no effect
-        model = RoutingBartForConditionalGeneration(RoutingBartConfig(**fields, num_experts=1))
-        return load_vanilla_weights(model, weights, init_eps=0.0, flag="checkpoint")
+def place_of(start: SavedMixture | SavedBart) -> str | Path:
+    """Returns the folder of a checkpoint, or the source of a plain BART."""
+    return start.checkpoint if isinstance(start, SavedMixture) else start.source
 
 
 def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
@@ -196,25 +190,72 @@ def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
 
 
 def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
-    given = [f"--{flag}" for flag in settings.selecting_flags]
-    if len(given) > 1:
-        return [f"{' and '.join(given)} each set the source of the route; give one of them"]
-    source, training = settings.route_source or start.config.route_source, settings.route_training
+    """Returns the error of a --route_training that the kind of route does not allow."""
+    config, training = start.config, settings.route_training
+    source = settings.route_source or config.route_source
     if training in ("vector", "router") and source != "learned":
         return [
-            f"--route_training is {training}, but {ROUTE_SOURCES[source]} routes use no router; give "
-            "plain or fixed, or leave it out"
+            f"--route_training is {training}, but {source} routes use no router; give plain or fixed, or "
+            "leave it out"
         ]
-    if training == "plain" and source == "average" and start.config.expert_mixing == "outputs":
+    if training in ("plain", "fixed") and source == "random":
         return [
-            "--route_training is plain, but averaged outputs have no equivalent plain BART; give fixed, or "
-            "merged to average the experts' parameters"
+            f"--route_training is {training}, but random routes differ between examples and steps; give "
+            "merged or logits, or leave it out"
+        ]
+    averages = source == "average" or lacks_route(settings, config)
+    if training == "plain" and averages and config.expert_mixing == "outputs":
+        return [
+            f"--route_training is plain, but all experts have equal weights for {settings.task}, and "
+            "averaged outputs have no equivalent plain BART; give fixed, or merged to average the experts' "
+            "parameters"
         ]
     learns = training in ("vector", "router") or settings.task_vector == "learned"
-    if source == "learned" and start.config.is_top_1 and learns:
+    if source == "learned" and config.is_top_1 and learns:
         return [
             f"{start.checkpoint} has top-1 routes, whose weight is always 1, so a vector gets no gradient; "
             "give --task_vector stored or nearest, and --route_training plain or fixed, or leave them out"
+        ]
+    return []
+
+
+def route_source_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
+    """Returns errors of what the route is found by: a file, given vectors, rows of the mixture, or texts."""
+    faults, config, task = Faults(), start.config, settings.task
+    reads_vector = learns_routes(settings, start)
+    if settings.selecting_flags == ["task_routes"]:
+        depths = config.encoder_layers, config.decoder_layers
+        routes = file_routes(settings.task_routes, [task])
+        faults.of(routes.matrices, *depths, config.num_experts, flag=f"task_routes {routes.source}:")
+    if settings.taskvecs:
+        if not (reads_vector or reads_clusters(settings, config)):
+            faults.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
+        vectors = given_vectors(settings.taskvecs)
+        faults += row_faults(settings, vectors.names, gyms, f"--taskvecs {settings.taskvecs}")
+        faults += vectors.faults(start.checkpoint, config)
+    elif reads_vector and settings.task_vector != "learned":
+        table = vector_table(task, config)
+        if not table.needing_nearest([task], settings.task_vector):
+            return row_faults(settings, rows_read(config, task), gyms, str(start.checkpoint))
+        faults += text_source(settings, gyms).faults([task], table.seen)
+        if settings.text_vectors:
+            names = load_task_vectors(settings.text_vectors)[0]
+            faults += row_faults(settings, names, gyms, f"--text_vectors {settings.text_vectors}")
+    return list(faults)
+
+
+def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
+    """Returns errors: samples without a row if other samples of the task have one; a task without a row."""
+    task, missing = settings.task, [sample for sample in settings.samples if sample not in names]
+    if missing and any(sample in names for sample in gyms[-1].samples(task)):
+        return [
+            f"{where} has vectors of other samples of {task}, but none of {in_short(missing)}; compute them "
+            "by --samples each, or leave these samples out"
+        ]
+    if missing and task not in names:
+        return [
+            f"{where} has no vector for {task}, only for {in_short(list(names))}; give one by --taskvecs, or "
+            "another --task_vector: nearest, learned"
         ]
     return []
 
@@ -245,8 +286,8 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
     if not any((folder / "configurations").glob("*.json")):  # a grid without results may change
         return []
-    found = differences(settings, saved, f"the grid in {folder}", ignored=existing_paths(settings))
-    return [*found[:-1], f"{found[-1]}; for other settings name another --output_dir"] if found else []
+    changed = differences(settings, saved, f"the grid in {folder}", ignored=existing_paths(settings))
+    return [*changed[:-1], f"{changed[-1]}; for other settings name another --output_dir"] if changed else []
 
 
 def uses_model(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> bool:

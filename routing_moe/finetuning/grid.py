@@ -27,18 +27,20 @@ from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, sha256
 from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.config.shared import Start
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
-from routing_moe.model.task_vectors import NAMES_FILE, UNKNOWN, VECTORS_FILE
+from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.task_choice.choice import TaskChoice
 
 RESULTS_FILE = RESULT_FILES[0]
-OLD_COLUMNS = ["prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route"]
-COLUMNS = [*OLD_COLUMNS, "vector_seen", *TRAINING_COST]
-OUTCOME_KEYS = {*OLD_COLUMNS, "data"}
+COLUMNS = [
+    *("prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route", "vector_seen"),
+    *TRAINING_COST,
+]
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +75,12 @@ class Grid:
         if finished and saved.get("start") != start:
             raise InputError(
                 f"--output_dir {self.folder}: its grid started from other files (weights, settings, task "
-                f"vectors) than those of {start_folder(self.settings)} and the flags; name another folder"
+                f"vectors) than those of {self.settings.start.described} and the flags; name another folder"
             )
         self.configurations = sorted(finished.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
-        self.data = {sample: data_checksum(self.gym, self.settings, sample) for sample in self.samples}
+        task, scoring = self.settings.task, self.settings.scoring
+        self.data = {sample: data_checksum(self.gym, task, sample, scoring) for sample in self.samples}
         for configuration in self.configurations:
             outcome = self.files.finished(configuration)
             if outcome is None:
@@ -138,8 +141,7 @@ class Grid:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def row(self, configuration: Configuration) -> dict:
-        outcome = {"vector_seen": UNKNOWN} | self.outcomes[configuration]  # older ones lack it, and the cost
-        return {name: outcome.get(name) for name in COLUMNS}
+        return {name: self.outcomes[configuration][name] for name in COLUMNS}
 
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
@@ -168,30 +170,30 @@ class Grid:
 
 def read_outcome(path: Path) -> dict:
     outcome = load_json_object(path, "the outcome of a configuration")
-    if not outcome.keys() >= OUTCOME_KEYS:
+    if not outcome.keys() >= {*COLUMNS, "data"}:
         raise ValueError("keys are missing")
     return outcome
 
 
-def start_folder(settings: FinetuneSettings) -> str:
-    """Returns the name of the start in the flags."""
-    return settings.init_dir if settings.moe_init else settings.checkpoint or settings.model
+def start_checksums(
+    start: Start, model: SavedMixture | SavedBart, text_vectors: str | None
+) -> dict[str, str]:
+    """Returns the SHA-256 of the files that determine the start: model, given vectors and routes.
 
-
-def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
-    """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
-    is_checkpoint = isinstance(start, SavedBart) and start.source == settings.checkpoint
+    model: that of the start, found on disk. text_vectors: the folder of --text_vectors.
+    """
+    is_checkpoint = isinstance(model, SavedBart) and model.source == start.checkpoint
     with fault_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
-        found = start.checksums()
-    for flag in ("taskvecs", "text_vectors"):
-        if folder := getattr(settings, flag):
+        sums = model.checksums()
+    for flag, folder in (("taskvecs", start.vectors), ("text_vectors", text_vectors)):
+        if folder:
             files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
-            found |= {name: sha256(file) for name, file in files.items() if file.is_file()}
-    if settings.task_routes:
-        path = Path(settings.task_routes)
+            sums |= {name: sha256(file) for name, file in files.items() if file.is_file()}
+    if start.routes:
+        path = Path(start.routes)
         files = [path, path.with_name(ROUTE_TASKS_FILE)] if path.suffix == ".npy" else [path]
-        found |= {f"--task_routes {number}": sha256(file) for number, file in enumerate(files)}
-    return found
+        sums |= {f"--task_routes {number}": sha256(file) for number, file in enumerate(files)}
+    return sums
 
 
 def remove(path: Path) -> None:
@@ -201,14 +203,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
+def data_checksum(gym: Gym, task: str, sample: str, scoring: str) -> int:
     """Returns a checksum of the texts of all the sample's files, the metric and the labels to rank.
 
     The labels come from the train files of all samples.
     """
-    task = settings.task
     checksum = zlib.crc32(gym.metric(task).encode())
-    if settings.scoring == "rank":
+    if scoring == "rank":
         checksum = zlib.crc32(repr(find_options(task, gym.metric(task), [gym])).encode(), checksum)
     for part in ("train", "dev", "test"):
         try:
@@ -235,7 +236,7 @@ def run_grid(
     missing, failed, routes = grid.missing, {}, {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
-    log.info("start: %s", start_folder(settings))
+    log.info("start: %s", settings.start.described)
 
     def keep(configuration: Configuration, outcome: dict) -> None:
         grid.keep(configuration, outcome)

@@ -28,9 +28,9 @@ from routing_moe.finetuning.task_choices import (
     share_row,
 )
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.loading import with_fields
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
-from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
@@ -53,19 +53,19 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     Without --route_training it depends on the route whether the experts are kept; those of a plain BART are
     then counted, the least that is possible.
     """
-    config = start.config if isinstance(start, SavedMixture) else load_bart_config(start.source)
+    config = start.config
     source, training = settings.route_source or config.route_source, settings.route_training
     mixes = source in WITHOUT_VECTOR and config.expert_mixing == "outputs"
     if not settings.moe_init or training in PLAIN or (training is None and not mixes):
-        config = dataclasses.replace(config, num_experts=1, router_mode="softmax")
+        config = with_fields(config, dict(num_experts=1))
     elif training == "logits":
         size = config.num_layers * config.num_experts
         table = dict(route_source="learned", router_nn_type="table", router_input_dim=size, route_parts=None)
-        config = dataclasses.replace(config, task_names=[settings.task], **table)
+        config = with_fields(config, table | {"task_names": [settings.task]})
         return State.of(config, ["embeddings", "layers", "router"])
     else:
         routed = "learned" if training in ("vector", "router") else "fixed"
-        config = dataclasses.replace(config, task_names=[settings.task], route_source=routed)
+        config = with_fields(config, dict(task_names=[settings.task], route_source=routed))
     frozen = ["embeddings"] if settings.freeze_embeds else []
     return State.of(config, frozen + (["router"] if training != "router" else []))
 
@@ -85,11 +85,11 @@ class Starts:
         start: SavedMixture | SavedBart | None = None,
     ):
         self.settings, self.choices = settings, choices or {}
-        start = start or find_start(settings)
+        start = start or find_start(settings.start, settings.moe_init)
         self.device, self.loaded = device, start.load()
         place = start.checkpoint if isinstance(start, SavedMixture) else start.source
         self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
-        self._given = given_vectors(settings)
+        self._given = given_vectors(settings.taskvecs)
         self._sample = self._model = None
         self._shared = self._samples_share_start()
 
@@ -103,7 +103,7 @@ class Starts:
             model, route, seen = self._adapted(sample, examples)
             model.to(self.device).config.task_names = [self.settings.task]
             model.config.text_settings = text_settings(self.settings)
-            set_trained(model, self.settings)
+            set_trained(model, self.settings.route_training, self.settings.freeze_embeds)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
                 self.loaded = None
@@ -169,7 +169,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
         described = choice.words
     elif source == "fixed":
-        route_LE, described = task_route(mixture, settings)
+        route_LE, described = task_route(mixture, settings.task, settings.seed)
     else:
         only_task(mixture, settings.task, choice.vector_D, choice.seen)
         route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.words
@@ -202,13 +202,12 @@ def average_route(mixture) -> Tensor:
     return torch.full((config.num_layers, config.num_experts), 1 / config.num_experts, device=mixture.device)
 
 
-def task_route(mixture, settings: FinetuneSettings) -> tuple[Tensor, str]:
+def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
     """Returns the route (L, E) drawn for the task, in the run if that drew some, and its description."""
     config = mixture.config
-    if config.routes_are_drawn and settings.task in config.task_names:
-        row = config.task_names.index(settings.task)
-        return mixture.task_routes[row], "random for the task, drawn in the run"
-    seed = settings.seed + zlib.crc32(settings.task.encode())
+    if config.routes_are_drawn and task in config.task_names:
+        return mixture.task_routes[config.task_names.index(task)], "random for the task, drawn in the run"
+    seed += zlib.crc32(task.encode())
     drawn = random_task_routes(1, config.num_layers, config.num_experts, n=1, seed=seed)[0]
     return drawn.to(mixture.device), "random for the task"
 
@@ -227,13 +226,13 @@ def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:
     return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, **fields)
 
 
-def set_trained(model, settings: FinetuneSettings) -> None:
-    """Sets `requires_grad` of the model's parts as the flags say."""
-    model.requires_grad_(settings.route_training != "logits")
-    if settings.freeze_embeds:  # of tokens and positions
+def set_trained(model, route_training: str | None, freeze_embeds: bool) -> None:
+    """Sets `requires_grad` of the model's parts. route_training, freeze_embeds: values of the flags."""
+    model.requires_grad_(route_training != "logits")
+    if freeze_embeds:  # of tokens and positions
         for module in model.model.modules():
             if isinstance(module, torch.nn.Embedding):
                 module.requires_grad_(False)
     if model.config.has_router:
-        model.router.requires_grad_(settings.route_training == "router")
-        model.task_vectors.requires_grad_(settings.route_training in ("logits", "vector", "router"))
+        model.router.requires_grad_(route_training == "router")
+        model.task_vectors.requires_grad_(route_training in ("logits", "vector", "router"))

@@ -14,15 +14,14 @@ import numpy as np
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
-from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, seen_by
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
-from routing_moe.task_choice.given_routes import routes_of_tasks
+from routing_moe.task_choice.given_routes import file_routes
 from routing_moe.task_choice.given_vectors import GivenVectors, rows_of_samples
 from routing_moe.task_choice.texts import TextsOfModel, TextSource
 
@@ -51,7 +50,8 @@ def reads_row(settings: FinetuneSettings, config) -> bool:
 
 def lacks_route(settings: FinetuneSettings, config) -> bool:
     """Returns whether nothing is known of the task's route, so that all experts have equal weights."""
-    known = settings.task_routes or settings.taskvecs or settings.task in config.task_names
+    by_cluster = reads_clusters(settings, config)
+    known = settings.task_routes or by_cluster or settings.task in config.task_names
     return follows_given_routes(settings, config) and not known
 
 
@@ -59,12 +59,13 @@ def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
     """Returns whether the task gets the vector of its nearest task, not a given, stored or learned one."""
     if settings.taskvecs or settings.task_vector == "learned":
         return False
-    return bool(vector_table(settings, start.config).needing_nearest([settings.task], settings.task_vector))
+    table = vector_table(settings.task, start.config)
+    return bool(table.needing_nearest([settings.task], settings.task_vector))
 
 
-def vector_table(settings: FinetuneSettings, config) -> VectorTable:
+def vector_table(task: str, config) -> VectorTable:
     """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
-    neighbours = set(config.trained_tasks) or set(config.task_names) - {settings.task}
+    neighbours = set(config.trained_tasks) or set(config.task_names) - {task}
     return VectorTable.of(config.task_names, config.random_vectors, neighbours)
 
 
@@ -73,79 +74,9 @@ def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
     return TextSource(tuple(gyms), text_format, settings.text_vectors, settings.examples_per_file)
 
 
-def given_vectors(settings: FinetuneSettings) -> GivenVectors | None:
+def given_vectors(folder: str | None) -> GivenVectors | None:
     """Returns the vectors of `--taskvecs`, None without. Raises InputError if they cannot be read."""
-    return GivenVectors.load(settings.taskvecs) if settings.taskvecs else None
-
-
-def file_route(settings: FinetuneSettings) -> GivenRoutes:
-    """Returns the task's route in the file `--task_routes`. Raises InputError."""
-    return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [settings.task]))
-
-
-# ---- checks
-
-
-def given_route_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Returns faults of `--task_routes` and of the vectors by which a cluster is found."""
-    faults, config = Faults(), start.config
-    if settings.selecting_flags == ["task_routes"] and (routes := faults.of(file_route, settings)):
-        depths = config.encoder_layers, config.decoder_layers
-        faults.of(routes.matrices, *depths, config.num_experts, flag="task_routes")
-    if reads_clusters(settings, config):
-        faults += given_vector_faults(settings, start, gyms)
-    averages = lacks_route(settings, config) and config.expert_mixing == "outputs"
-    if settings.route_training == "plain" and averages:
-        faults.append(
-            f"--route_training is plain, but {start.checkpoint} has no route for {settings.task}, and "
-            "averaged outputs have no equivalent plain BART; give fixed or merged, or a route by "
-            "--task_routes or --taskvecs"
-        )
-    return list(faults)
-
-
-def given_vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Returns faults of `--taskvecs` for the task and the mixture."""
-    faults = Faults()
-    if given := faults.of(given_vectors, settings, flag="taskvecs"):
-        faults += row_faults(settings, given.names, gyms, f"--taskvecs {settings.taskvecs}")
-        faults += given.faults(start.checkpoint, start.config)
-    return list(faults)
-
-
-def vector_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
-    """Returns why the task has no vector, with what to give instead."""
-    faults, task = Faults(), settings.task
-    if settings.taskvecs:
-        faults += given_vector_faults(settings, start, gyms)
-    elif settings.task_vector == "stored" and not rows_of_samples(
-        start.config.task_names, task, settings.samples
-    ):
-        faults.append(
-            f"--task_vector is stored, but {start.checkpoint} has no vector for {task}; give it by "
-            "--taskvecs, or another --task_vector: nearest, learned"
-        )
-    elif needs_neighbour(settings, start):
-        faults += text_source(settings, gyms).faults([task], vector_table(settings, start.config).seen)
-        if settings.text_vectors and (loaded := faults.of(load_task_vectors, settings.text_vectors)):
-            faults += row_faults(settings, loaded[0], gyms, f"--text_vectors {settings.text_vectors}")
-    elif settings.task_vector != "learned":
-        faults += row_faults(settings, rows_read(start.config, settings.task), gyms, str(start.checkpoint))
-    return list(dict.fromkeys(faults))
-
-
-def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
-    """Returns faults: samples without a row if other samples of the task have one; a task without a row."""
-    own_gym, task = gyms[-1], settings.task
-    lacking = [sample for sample in settings.samples if sample not in names]
-    if lacking and any(sample in names for sample in own_gym.samples(task)):
-        return [
-            f"{where} has vectors of other samples of {task}, but none of {in_short(lacking)}; compute them "
-            "by --samples each, or leave these samples out"
-        ]
-    if lacking and task not in names:
-        return [f"{where} has no vector for {task}, only for {in_short(names)}"]
-    return []
+    return GivenVectors.load(folder) if folder else None
 
 
 # ---- nearest task
@@ -163,13 +94,13 @@ def find_neighbours(
     samples' files; if a sample's files have changed, its task is searched for again.
     """
     path = Path(settings.output_dir) / CHOICES_FILE
-    kept = read_choices(path, data) if path.is_file() else {}
-    wanted = [sample for sample in settings.samples if sample not in kept]
-    if wanted:
-        kept |= search_neighbours(settings, start, gyms, wanted)
-        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(kept.items())}
+    choices = read_choices(path, data) if path.is_file() else {}
+    missing = [sample for sample in settings.samples if sample not in choices]
+    if missing:
+        choices |= search_neighbours(settings, start, gyms, missing)
+        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(choices.items())}
         write_text(path, json.dumps(described, indent=1))
-    return {sample: kept[sample] for sample in settings.samples}
+    return {sample: choices[sample] for sample in settings.samples}
 
 
 def search_neighbours(
@@ -184,12 +115,12 @@ def search_neighbours(
     model = start.load().eval().to(command_device())
     tokenizer = load_start_tokenizer(start.checkpoint, settings.model, model.config.vocab_size)
     texts = TextsOfModel(text_source(settings, gyms), model, tokenizer, start, settings.quiet, keep=True)
-    trained = vector_table(settings, start.config).trained
+    trained = vector_table(settings.task, start.config).trained
     chooser = Chooser(model, trained=trained, texts=texts)
     task = settings.task
     found = {sample: chooser.nearest(task, *texts.of(task, sample)) for sample in samples}
     if settings.runs_here:
-        start.kept.append(model)
+        start.loaded.append(model)
     del model, texts, chooser
     if torch.cuda.is_available():  # the configurations need the memory
         torch.cuda.empty_cache()
@@ -229,10 +160,11 @@ def choose(mixture, settings: FinetuneSettings, sample: str, vectors: GivenVecto
 
     config, routes = mixture.config, {}
     if settings.task_routes:
-        depths = config.encoder_layers, config.decoder_layers
-        routes = {settings.task: file_route(settings).matrices(*depths, config.num_experts)[0]}
+        sizes = config.encoder_layers, config.decoder_layers, config.num_experts
+        matrices = file_routes(settings.task_routes, [settings.task]).matrices(*sizes)
+        routes = {settings.task: matrices[0]}
     rule = "auto" if settings.task_vector == "learned" else settings.task_vector
-    trained = vector_table(settings, config).trained
+    trained = vector_table(settings.task, config).trained
     return Chooser(mixture, rule, trained, vectors, routes).choose(settings.task, sample)
 
 
@@ -249,7 +181,7 @@ def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
     """Returns a note to log if an unseen task's vector may have seen rows of other samples, else None."""
     if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
         return None
-    if given := given_vectors(settings):
+    if given := given_vectors(settings.taskvecs):
         names, seen = given.names, given.seen
     elif needs_neighbour(settings, start):
         if not settings.text_vectors:

@@ -64,9 +64,9 @@ class TrialRunner:
     def __init__(self, settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None, start=None):
         self.settings = settings
         accelerator = make_accelerator(settings.mixed_precision)
-        start = start or find_start(settings)
+        start = start or find_start(settings.start, settings.moe_init)
         if settings.do_train:
-            loaded = isinstance(start, SavedMixture) and bool(start.kept)  # by the search for neighbours
+            loaded = isinstance(start, SavedMixture) and bool(start.loaded)  # by the search for neighbours
             check_fits(lambda: least_state(settings, start), accelerator, settings, loaded)
         self.starts = Starts(settings, choices, accelerator.device, start)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)

@@ -74,12 +74,14 @@ class JobFolder:
         """Calls `keep(piece, result)` for each result; returns {message: error} of the pieces that failed.
 
         outcomes: a generator of (piece, result or exception). It is always closed at the end, and
-        with it the processes that it started.
+        with it the processes that it started. Raises the InputError of a piece.
         """
         failed = {}
         with bar, closing(outcomes):
             for piece, outcome in outcomes:
                 bar.update()
+                if isinstance(outcome, InputError):  # of the command's input, so all other pieces fail, too
+                    raise outcome
                 if isinstance(outcome, Exception):
                     line = f"{piece}: {self._write_failure(piece, outcome)}"
                     failed[line] = outcome

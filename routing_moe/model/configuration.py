@@ -1,23 +1,235 @@
-"""The configuration of a routing BART: the fields of a BART, and those of its experts and its router."""
+"""The configuration of a routing BART: the fields of a BART, and those of experts, router and tasks."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import BartConfig
 
-from routing_moe.model.mixture_fields import MIXTURE_FIELDS, MixtureFields
-from routing_moe.model.saved_config import ROUTING_BART
+from dataloader.errors import InputError, in_brief
+from dataloader.jsonfile import load_json_object
+from routing_moe.config.choices import EXPERT_MIXINGS, ROUTE_SOURCES, ROUTER_MODES, ROUTER_TYPES, ROUTING_BART
+from routing_moe.model.task_vectors import NAMES_FILE, read_names
+
+TRANSFORMER_HEADS = 4  # attention heads of transformer routers
+CHOICES = {
+    "route_source": ROUTE_SOURCES,
+    "expert_mixing": EXPERT_MIXINGS,
+    "router_nn_type": ROUTER_TYPES,
+    "router_mode": ROUTER_MODES,
+}
+PROBABILITIES = (
+    *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"),
+    "exploration_epsilon",
+)
 
 
 @strict
-class RoutingBartConfig(MixtureFields, BartConfig):
-    """`BartConfig` plus the fields of the mixture of experts, which `MixtureFields` documents.
+class RoutingBartConfig(BartConfig):
+    """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per fault.
 
-    Raises ValueError, with a line per fault, for an invalid configuration.
+    num_experts: experts per routed layer (E); 1 is a plain BART.
+    route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
+    expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
+    router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
+    router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
+    router_top_k: number of experts with a weight above 0 in mode "top_k".
+    router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
+        the router's hidden layer (H).
+    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
+    exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
+        drawn per example (if parameters are mixed: per task).
+    label_smoothing: of the training loss (the published code uses 0.1).
+    router_temperature: current temperature of the selection; training anneals and stores it.
+    task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
+    random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
+    trained_tasks: the tasks of all training so far, if known.
+    given_routes: the source of fixed routes that were given, in words; None: they were drawn at random.
+    route_parts: with vectors of the tasks beside given routes (`model.route_vectors`), {part: [start, end]}
+        of the dimensions by which a part of the layers is routed (`given_routes.py`); None: without vectors.
+    vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
+        `routing_moe.model.task_vectors.SEEN`; None: unknown.
+    text_settings: the flags of texts and decoding that the model was trained with, {name: value} of
+        `config.shared.TEXT_SETTINGS`, so that new texts are treated in the same way; None: unknown.
     """
 
     model_type = ROUTING_BART
 
+    num_experts: int = 3
+    route_source: str = "learned"
+    expert_mixing: str = "outputs"
+    router_nn_type: str = "linear_layer_specific"
+    router_mode: str = "gumbel_softmax_st"
+    router_top_k: int = 2
+    router_input_dim: int = 768
+    router_hidden_dim: int = 64
+    encoder_vanilla_layers: list[int] | None = None
+    decoder_vanilla_layers: list[int] | None = None
+    exploration_epsilon: float | int = 0.0
+    label_smoothing: float | int = 0.1
+    router_temperature: float | int = 1.0
+    task_names: list[str] | None = None
+    random_vectors: list[str] | None = None
+    trained_tasks: list[str] | None = None
+    given_routes: str | None = None
+    route_parts: dict[str, list[int]] | None = None
+    vectors_seen: str | None = None
+    text_settings: dict[str, int | bool | None] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
+        self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
+        self.task_names = list(self.task_names or [])
+        self.random_vectors = list(self.random_vectors or [])
+        self.trained_tasks = list(self.trained_tasks or [])
+        super().__post_init__(**kwargs)
+        self.check()
+
+    # ---- reading
+
+    @classmethod
+    def of(cls, values: dict, source: str | Path) -> Self:
+        """Returns the configuration with the values of a config.json. Raises InputError (with `source`)."""
+        try:
+            return cls(**{name: value for name, value in values.items() if name != "model_type"})
+        except Exception as error:  # `strict` wraps the error that __post_init__ raised
+            reason = in_brief(error.__cause__ or error)
+            raise InputError(f"{source}: not a valid configuration ({reason})") from None
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Self:
+        """Returns the configuration of a saved routing BART. Raises InputError that names its config.json."""
+        path = checkpoint / "config.json"
+        values = load_json_object(path, "a model's configuration")
+        if values.get("model_type") != ROUTING_BART:
+            raise InputError(f"{checkpoint} holds a {values.get('model_type')!r} model, not a routing BART")
+        config, names_file = cls.of(values, path), checkpoint / NAMES_FILE
+        if names_file.is_file() and read_names(names_file) != config.task_names:
+            raise InputError(f"{path}: task_names differ from those in {NAMES_FILE} of the same folder")
+        return config
+
+    # ---- checks
+
+    def check(self) -> None:
+        """Raises ValueError with a line for each invalid value or contradiction."""
+        wrong = [
+            *self._value_faults(),
+            *self._layer_faults(),
+            *self._router_faults(),
+        ]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+
+    def _value_faults(self) -> list[str]:
+        wrong = []
+        if self.num_experts < 1:
+            wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
+        for name in ("router_input_dim", "router_hidden_dim"):
+            if getattr(self, name) < 1:
+                wrong.append(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                wrong.append(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+        for name in PROBABILITIES:
+            if not 0.0 <= getattr(self, name) <= 1.0:  # this form rejects NaN, too
+                wrong.append(f"{name} is {getattr(self, name)}; it must be a probability, 0 to 1")
+        if not 0 <= self.init_std < math.inf:
+            wrong.append(f"init_std is {self.init_std!r}; it must be 0 or greater")
+        return wrong
+
+    def _layer_faults(self) -> list[str]:
+        wrong = []
+        for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
+            outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
+            if outside:
+                wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+        if self.expert_mixing == "parameters" and self.route_source == "random":
+            wrong.append(
+                "expert_mixing is 'parameters' with random routes, which are one-hot and do not mix experts"
+            )
+        vanilla = len(self.encoder_vanilla_layers) + len(self.decoder_vanilla_layers)
+        if self.num_experts > 1 and vanilla >= self.num_layers:
+            wrong.append(
+                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
+                "num_experts to 1"
+            )
+        return wrong
+
+    def _router_faults(self) -> list[str]:
+        wrong, D = [], self.router_input_dim
+        if self.has_router and self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
+            wrong.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
+        logits = self.num_layers * self.num_experts
+        if self.router_nn_type == "table" and logits != D:
+            wrong.append(
+                f"router_input_dim is {D}; it must be {logits}, layers x experts, because the vectors of a "
+                "table router are its logits"
+            )
+        of_attention = {
+            "transformer": "router_input_dim",
+            "transformer_layer_specific": "router_hidden_dim",
+        }
+        width = of_attention.get(self.router_nn_type)
+        if width and getattr(self, width) % TRANSFORMER_HEADS:
+            wrong.append(
+                f"{width} is {getattr(self, width)}; it must be a multiple of {TRANSFORMER_HEADS}, the "
+                f"number of attention heads of a {self.router_nn_type} router"
+            )
+        for part, ends in (self.route_parts or {}).items():
+            if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= D:
+                wrong.append(f"route_parts has {part} at {ends}; it must be two of the {D} dimensions")
+        return wrong
+
+    # ---- what follows from the fields
+
+    @property
+    def num_layers(self) -> int:
+        """L: number of encoder layers plus decoder layers, vanilla layers included."""
+        return self.encoder_layers + self.decoder_layers
+
+    @property
+    def has_router(self) -> bool:
+        """Whether routes are learned.
+
+        A model with one expert, or with routes from another source, has no router.
+        """
+        return self.route_source == "learned" and self.num_experts > 1
+
+    @property
+    def is_top_1(self) -> bool:
+        """Whether a route's only weight is always 1, which gives task vectors no gradient."""
+        return self.router_mode == "top_k" and self.router_top_k == 1
+
+    @property
+    def routes_by_task(self) -> bool:
+        """Whether only tasks in `task_names` have routes; False for average and random routes."""
+        return self.num_experts > 1 and self.route_source in ("learned", "fixed")
+
+    @property
+    def routes_are_drawn(self) -> bool:
+        """Whether each task has a fixed route that was drawn at random, not given."""
+        return self.route_source == "fixed" and self.given_routes is None
+
+    @property
+    def routed_rows(self) -> list[int]:
+        """The rows of a route (0 to L-1) that a layer uses: all except those of vanilla layers."""
+        vanilla = set(self.encoder_vanilla_layers)
+        vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
+        return [row for row in range(self.num_layers) if row not in vanilla]
+
+    def mixture_fields(self) -> dict:
+        """Returns {name: value} of the fields that a plain BART does not have."""
+        return {name: getattr(self, name) for name in MIXTURE_FIELDS}
+
     def to_bart_config(self) -> BartConfig:
         """Returns the configuration of a plain BART of the same size."""
         other = MIXTURE_FIELDS | {"model_type", "architectures"}
-        fields = {name: value for name, value in self.to_dict().items() if name not in other}
-        return BartConfig(**fields, architectures=["BartForConditionalGeneration"])
+        of_bart = {name: value for name, value in self.to_dict().items() if name not in other}
+        return BartConfig(**of_bart, architectures=["BartForConditionalGeneration"])
+
+
+MIXTURE_FIELDS = frozenset(field.name for field in fields(RoutingBartConfig)) - {
+    field.name for field in fields(BartConfig)
+}

@@ -11,7 +11,6 @@ from transformers import initialization as init
 from dataloader.errors import InputError, in_brief
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import bart_fields, load_bart
-from routing_moe.model.mixture_fields import MIXTURE_FIELDS
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
 from routing_moe.model.unfilled import unfilled_model
@@ -178,8 +177,7 @@ def with_fresh_experts(model, bart, init_eps: float):
     depths = (bart.config.encoder_layers, bart.config.decoder_layers)
     if depths != (model.config.encoder_layers, model.config.decoder_layers):
         raise ValueError(f"the BART has {depths} encoder and decoder layers, which the router does not route")
-    mixture = {name: getattr(model.config, name) for name in MIXTURE_FIELDS}
-    fresh = from_bart(type(model), bart, init_eps=init_eps, **mixture)
+    fresh = from_bart(type(model), bart, init_eps=init_eps, **model.config.mixture_fields())
     routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
     fresh.load_state_dict(routing, strict=False)
     return fresh

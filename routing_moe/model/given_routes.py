@@ -86,7 +86,7 @@ class GivenRoutes:
         layers or experts.
         """
         if self.least_experts > num_experts:
-            raise InputError(f"{self.source} routes {self.num_experts} experts; there are {num_experts}")
+            raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
         depths, by_task = (encoder_layers, decoder_layers), self.by_task
         if codes := self.codes(*depths, num_experts, routed_rows):
             rows_of = layers_of_parts(next(iter(by_task.values())), *depths)

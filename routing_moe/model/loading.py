@@ -1,5 +1,6 @@
 """Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the source."""
 
+import copy
 import math
 import re
 from collections.abc import Mapping
@@ -10,12 +11,47 @@ from torch import Tensor, nn
 from transformers import BartConfig, BartForConditionalGeneration
 
 from dataloader.errors import InputError, in_brief, in_short
-from routing_moe.io.hub import local_folder
+from dataloader.jsonfile import load_json_object
+from routing_moe.io.hub import NotAvailable, is_hub_name, local_folder, snapshot
+from routing_moe.model.configuration import RoutingBartConfig
+
+SMALL_BART = "task/skill_gym/tiny_bart"
+FOR_A_TRIAL = f"for a trial there is a small BART: --model {SMALL_BART} (scripts: MODEL={SMALL_BART})"
 
 
 def bart_fields(config: BartConfig) -> dict:
     """Returns the fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+
+
+def load_bart_config(source: str | Path, **fields) -> RoutingBartConfig:
+    """Returns the configuration of a mixture with the layers of the plain BART in a folder or of a hub name.
+
+    fields: those of the mixture; without any it has one expert. No weights are downloaded. Raises InputError
+    that names the source, and ValueError with a line for each wrong one of the `fields`.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        if not is_hub_name(str(source)):
+            raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+        try:
+            folder = snapshot(str(source)).folder
+        except NotAvailable as error:
+            raise InputError(f"{error}; {FOR_A_TRIAL}") from None
+    values = load_json_object(folder / "config.json", "a model's configuration")
+    if (kind := values.get("model_type")) != "bart":
+        raise InputError(f"{source} is a {kind!r} model; experts can only be made from a 'bart' model")
+    bart = RoutingBartConfig.of(values | {"num_experts": 1}, folder / "config.json")
+    return with_fields(bart, fields)
+
+
+def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig:
+    """Returns a copy of a configuration with other values. Raises ValueError with a line for each fault."""
+    changed = copy.deepcopy(config)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    changed.check()
+    return changed
 
 
 def load_bart(source: str | Path) -> BartForConditionalGeneration:

@@ -10,7 +10,6 @@ from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import check_finite
-from routing_moe.model.saved_config import published_fields
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.model.unfilled import unfilled_model
 
@@ -40,17 +39,12 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     Reads `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
     Raises InputError that names the file that is missing, broken, or does not fit.
     """
-    run_dir = Path(run_dir)
-    config_path, weights_path = run_dir / "config.json", run_dir / checkpoint_name / "model.pt"
-    for path in (config_path, weights_path):
-        if not path.is_file():
-            raise InputError(f"{path}: not found; a run of the published code has it")
-    names, vectors_ND = load_task_vectors(weights_path.parent)
-    published = load_json_object(config_path, "the configuration of a run of the published code")
-    if "router_block_num" not in published:
-        raise InputError(f"{config_path}: lacks router_block_num; a run of the published code has it")
+    config_path, weights_path = Path(run_dir) / "config.json", Path(run_dir) / checkpoint_name / "model.pt"
+    if not weights_path.is_file():
+        raise InputError(f"{weights_path}: not found; a run of the published code has it")
+    published = read_published(config_path)
+    config = published_config(run_dir, checkpoint_name)
     try:
-        config = RoutingBartConfig(**published_fields(published, names, vectors_ND.shape[1]))
         model = unfilled_model(cls, config)
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{config_path}: not the configuration of a model ({in_brief(error)})") from None
@@ -68,6 +62,7 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
     check_finite(state, weights_path)
     if model.config.has_router:
+        vectors_ND = load_task_vectors(weights_path.parent)[1]
         renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
     try:
         model.load_state_dict(renamed)
@@ -76,6 +71,46 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     # config.json includes the generation settings of the BART (bart-base: no repeated 3-grams).
     model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_SETTINGS})
     return model.eval()
+
+
+def read_published(path: Path) -> dict:
+    """Returns the fields in the config.json `path` of a run of the published code. Raises InputError."""
+    if not path.is_file():
+        raise InputError(f"{path}: not found; a run of the published code has it")
+    published = load_json_object(path, "the configuration of a run of the published code")
+    if "router_block_num" not in published:
+        raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
+    return published
+
+
+def published_config(run_dir: str | Path, checkpoint_name: str) -> RoutingBartConfig:
+    """Returns the configuration of a run of the published code. Raises InputError that names the file."""
+    path = Path(run_dir) / "config.json"
+    published = read_published(path)
+    names, vectors_ND = load_task_vectors(Path(run_dir) / checkpoint_name)
+    try:
+        fields = published_fields(published, names, vectors_ND.shape[1])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a valid configuration ({in_brief(error)})") from None
+    return RoutingBartConfig.of(fields, path)
+
+
+def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:
+    """Returns the fields of a RoutingBartConfig from a config.json of the published code.
+
+    The published code writes vanilla layers as text, separated by commas.
+    """
+    ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
+    for side in ("encoder", "decoder"):
+        layers = published.get(f"{side}_vanilla_layers") or ""
+        ours[f"{side}_vanilla_layers"] = (
+            [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
+        )
+    ours |= {
+        k: published[k] for k in ("router_nn_type", "router_mode", "router_hidden_dim") if k in published
+    }
+    ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
+    return ours | {"task_names": task_names}
 
 
 def upstream_name(name: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from routing_moe.model.mixture_fields import TRANSFORMER_HEADS
+from routing_moe.model.configuration import TRANSFORMER_HEADS
 
 TRANSFORMER_FFN_DIM = 64
 

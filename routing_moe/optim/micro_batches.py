@@ -23,7 +23,6 @@ from torch.nn import functional as F
 from dataloader.batching import OVERHEAD_TOKENS, micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.shared import Recipe
-from routing_moe.config.train import TrainSettings
 from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
 from routing_moe.model.flops import Work
@@ -56,7 +55,7 @@ class Cut:
     reason: str = ""
 
     @classmethod
-    def on(cls, accelerator: Accelerator, model, settings: TrainSettings | Recipe) -> Cut:
+    def on(cls, accelerator: Accelerator, model, settings: Recipe) -> Cut:
         """Returns the cut of the settings; what they leave open is chosen for the device.
 
         It is the same in all processes, which share the micro-batches of a step.

@@ -14,8 +14,8 @@ from accelerate.utils import gather_object
 
 from dataloader.errors import InputError
 from routing_moe.io.memory import free_gpu_memory, smaller_model
+from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.flops import parameters_of_parts
-from routing_moe.model.saved_config import SavedConfig
 
 BYTES = 4  # of a number
 STATE_NUMBERS = 3  # per trained parameter: its gradient and AdamW's two averages
@@ -29,7 +29,7 @@ class State:
     trained: int
 
     @classmethod
-    def of(cls, config: SavedConfig, frozen: Collection[str]) -> State:
+    def of(cls, config: RoutingBartConfig, frozen: Collection[str]) -> State:
         """Returns the state of a model. frozen: keys of `parameters_of_parts`."""
         parts = parameters_of_parts(config)
         return cls(sum(parts.values()), sum(n for part, n in parts.items() if part not in frozen))

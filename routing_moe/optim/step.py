@@ -23,7 +23,6 @@ from dataloader.batching import answer_choices, assign_to_ranks, padding_factor,
 from dataloader.encoding import EncodedExamples
 from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
-from routing_moe.config.train import TrainSettings
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.compiling import compile_layers, compiled
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
@@ -45,7 +44,7 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def build_optimizer(model, settings: TrainSettings | Recipe) -> torch.optim.AdamW:
+def build_optimizer(model, settings: Recipe) -> torch.optim.AdamW:
     """Returns AdamW with separate learning rates for BART, router and task vectors.
 
     Norms and biases have no weight decay.
@@ -85,9 +84,7 @@ def frozen_parts(step: int, alternate_every: int) -> set[str]:
 class Stepper:
     """Runs optimizer steps of a model on encoded examples."""
 
-    def __init__(
-        self, model, examples: EncodedExamples, settings: TrainSettings | Recipe, accelerator: Accelerator
-    ):
+    def __init__(self, model, examples: EncodedExamples, settings: Recipe, accelerator: Accelerator):
         self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
         self.mixture = TaskMixture(examples.task_ids_N, settings.task_sampling)
         self.optimizer = build_optimizer(model, settings)

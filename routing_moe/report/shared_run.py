@@ -28,7 +28,7 @@ from dataloader.building.report import REPORT
 from dataloader.building.task_folder import sources_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from dataloader.ontology import Ontology
+from dataloader.ontology import ONTOLOGY_FILE, Ontology
 from dataloader.recipes import RECIPES
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
@@ -44,7 +44,6 @@ from routing_moe.plots.route_map import plot_routes
 from routing_moe.report.data import scores_of
 from routing_moe.results.run_cost import COST_FILE, read_cost
 from routing_moe.task_choice.texts import TEXTS_FILE
-from routing_moe.training.checks import ONTOLOGY_FILE
 
 PICTURE, SPLIT_FILE = "routes.png", "split.json"
 # Patterns of the files of a checkpoint, and of what is shared beside it and the card.

@@ -10,7 +10,7 @@ from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.config.train import TrainSettings
+from routing_moe.config.shared import Start
 from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
@@ -64,53 +64,53 @@ def with_start(own: dict, earlier: list[dict]) -> dict:
     return {"earlier_runs": earlier, **totals, "start_unknown": unknown}
 
 
-def earlier_runs(settings: TrainSettings) -> list[dict]:
+def earlier_runs(start: Start, run: str | Path) -> list[dict]:
     """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
     Earlier runs are the run that the training started from, or the runs that a merge took routes and weights
     from, and the run whose model the task vectors were computed with. Their numbers include their own earlier
-    runs.
+    runs. start: of the run in the folder `run`.
     """
     places = {}  # one for each run
-    for place in [*_start_places(settings), *_vector_places(settings)]:
-        places.setdefault(_run_folder(place, settings) or place, place)
-    return [_earlier_run(place, settings) for place in places.values()]
+    for place in [*_start_places(start), *_vector_places(start, run)]:
+        places.setdefault(_run_folder(place, run) or place, place)
+    return [_earlier_run(place, run) for place in places.values()]
 
 
-def _start_places(settings: TrainSettings) -> list[str]:
-    if settings.initialize_from_vanilla:
-        return [settings.vanilla_checkpoint] if settings.vanilla_checkpoint else []
-    checkpoint = settings.checkpoint or Path(settings.output_dir) / settings.checkpoint_name
+def _start_places(start: Start) -> list[str]:
+    if start.checkpoint is None:
+        return [start.vanilla] if start.vanilla else []
+    checkpoint = start.described
     merged = known_folder(checkpoint) / MERGE_FILE
     if not merged.is_file():
-        return [str(checkpoint)]
+        return [checkpoint]
     merge = load_json_object(merged, "what a merge was made of").get("settings")
     merge = merge if isinstance(merge, dict) else {}
     named = [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")]
-    return [place for place in named if isinstance(place, str)] or [str(checkpoint)]
+    return [place for place in named if isinstance(place, str)] or [checkpoint]
 
 
-def _vector_places(settings: TrainSettings) -> list[str]:
-    """Returns the run whose model the vectors of --taskvecs were computed with, [] for a BART of no run."""
-    model = load_meta(settings.taskvecs).get("model") if settings.taskvecs else None
-    if not isinstance(model, str) or not _run_folder(model, settings, "run.json"):
+def _vector_places(start: Start, run: str | Path) -> list[str]:
+    """Returns the run whose model the task vectors were computed with, [] for a BART of no run."""
+    model = load_meta(start.vectors).get("model") if start.vectors else None
+    if not isinstance(model, str) or not _run_folder(model, run, "run.json"):
         return []
     return [model]
 
 
-def _run_folder(place: str, settings: TrainSettings, file: str = COST_FILE) -> Path | None:
+def _run_folder(place: str, run: str | Path, file: str = COST_FILE) -> Path | None:
     """Returns the folder of another run that holds a place: itself, or a checkpoint or weights in it."""
-    path, own = known_folder(place), Path(settings.output_dir).resolve()
+    path, own = known_folder(place), Path(run).resolve()
     folders = (f.resolve() for f in (path, *list(path.parents)[:2]) if (f / file).is_file())
     return next((folder for folder in folders if folder != own), None)
 
 
-def _earlier_run(place: str, settings: TrainSettings) -> dict:
+def _earlier_run(place: str, run: str | Path) -> dict:
     """Returns the entry of `earlier_runs` for a run, or for a checkpoint or file of weights in a run."""
-    folder = _run_folder(place, settings)
+    folder = _run_folder(place, run)
     known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
     if not known_folder(place).exists():
-        return known | {"unknown": f"{place} is not there any more"}
+        return known | {"unknown": f"{place} no longer exists"}
     if folder is None:
         return known | {"unknown": f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"}
     cost = read_cost(folder)

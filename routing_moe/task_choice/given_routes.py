@@ -12,7 +12,7 @@ import numpy as np
 from dataloader.errors import InputError, did_you_mean, fault_context, in_short
 from dataloader.ontology import SHIPPED_ONTOLOGY, UNCATEGORISED, Ontology
 from dataloader.task_splits import Split
-from routing_moe.config.train import TrainSettings
+from routing_moe.config.shared import Start
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
 from routing_moe.model.route_clusters import (
     MOST_CLUSTERS,
@@ -34,43 +34,42 @@ def names_file(spec: str) -> bool:
     return Path(spec).suffix in (".json", ".npy")
 
 
-def described(settings: TrainSettings) -> str:
+def described(start: Start) -> str:
     """Returns the source of given routes in words, such as "clusters:16 of data/vectors"."""
-    spec = settings.task_routes
-    return f"{spec} of {settings.taskvecs}" if spec.startswith(f"{CLUSTERS}:") else spec
+    spec = start.routes
+    return f"{spec} of {start.vectors}" if spec.startswith(f"{CLUSTERS}:") else spec
 
 
-def training_routes(settings: TrainSettings, split: Split, ontology: Ontology) -> GivenRoutes:
+def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) -> GivenRoutes:
     """Returns the routes of `--task_routes` for training, with the vectors of `--taskvecs` if they are given.
 
+    stay: whether the routes stay, so that tasks without one have equal weights.
     Raises InputError for another value, an unreadable file, and for train tasks without a route or vector.
     """
-    spec, vectors, parts, seen, notes = settings.task_routes, {}, {}, UNKNOWN, []
-    if settings.taskvecs:
+    spec, vectors, parts, seen, notes = start.routes, {}, {}, UNKNOWN, []
+    if start.vectors:
         with fault_context("--taskvecs "):
-            given = GivenVectors.load(settings.taskvecs)
+            given = GivenVectors.load(start.vectors)
         vectors, parts, seen = given.by_name, given.parts, given.seen
     with fault_context("--task_routes "):
         if names_file(spec):
             routes = of_file(spec, split)
         elif spec in ONTOLOGY_LEVELS:
-            routes, notes = of_ontology(settings, split, ontology)
+            routes, notes = of_ontology(spec, split, ontology)
         elif spec.startswith(f"{CLUSTERS}:"):
-            routes, notes = of_clusters(settings, split, ontology, vectors, parts)
+            routes, notes = of_clusters(start, split, ontology, vectors, parts)
         else:
             known = [*ONTOLOGY_LEVELS, "clusters:auto"]
             raise InputError(f"is {spec!r}; give {SPECS}{did_you_mean(spec, known)}")
-    lacking = [task for task in routes if settings.taskvecs and task not in vectors]
+    lacking = [task for task in routes if start.vectors and task not in vectors]
     if lacking:
-        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(lacking)}")
+        raise InputError(f"--taskvecs {start.vectors} has no vector for {in_short(lacking)}")
     without = sorted(set(split.all) - set(routes))
-    if without and not settings.starts_from_routes:
+    if without and stay:
         notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
     own = {task: vectors[task] for task in routes} if vectors else {}
     are_clusters = spec.startswith(f"{CLUSTERS}:")
-    return GivenRoutes(
-        described(settings), routes, own, parts if own else {}, seen, tuple(notes), are_clusters
-    )
+    return GivenRoutes(described(start), routes, own, parts if own else {}, seen, tuple(notes), are_clusters)
 
 
 # ---- sources
@@ -85,16 +84,14 @@ def of_file(path: str, split: Split) -> dict[str, Route]:
     return {task: routes[task] for task in split.all if task in routes}
 
 
-def of_ontology(
-    settings: TrainSettings, split: Split, ontology: Ontology
-) -> tuple[dict[str, Route], list[str]]:
+def of_ontology(spec: str, split: Split, ontology: Ontology) -> tuple[dict[str, Route], list[str]]:
     """Returns the routes of the tasks of categories with train tasks, and a note with the experts."""
-    level = ONTOLOGY_LEVELS[settings.task_routes]
+    level = ONTOLOGY_LEVELS[spec]
     category_of = {task: ontology.category(task)[:level] for task in split.all}
     lacking = [task for task in split.train if category_of[task] == UNCATEGORISED[:level]]
     if lacking:
-        where = settings.task_ontology or f"--train_dir's ontology.json (or {SHIPPED_ONTOLOGY})"
-        raise InputError(f"{settings.task_routes}: {where} has no category for {in_short(lacking)}")
+        where = f"the ontology (--task_ontology, ontology.json in --train_dir, or {SHIPPED_ONTOLOGY})"
+        raise InputError(f"{spec}: {where} has no category for {in_short(lacking)}")
     order = [category_of[task] for task in ontology.order(split.train)]
     expert = {category: number for number, category in enumerate(dict.fromkeys(order))}
     note = ", ".join(f"{number} {'/'.join(category)}" for category, number in expert.items())
@@ -103,7 +100,7 @@ def of_ontology(
 
 
 def of_clusters(
-    settings: TrainSettings,
+    start: Start,
     split: Split,
     ontology: Ontology,
     vectors: Mapping[str, np.ndarray],
@@ -113,22 +110,22 @@ def of_clusters(
 
     Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
-    if not settings.taskvecs:
-        raise InputError(f"is {settings.task_routes}, clusters of the vectors of --taskvecs; give them")
+    if not start.vectors:
+        raise InputError(f"is {start.routes}, clusters of the vectors of --taskvecs; give them")
     if lacking := sorted(set(split.train) - set(vectors)):
-        raise InputError(f"{described(settings)}: no vector for the train tasks {in_short(lacking)}")
+        raise InputError(f"{described(start)}: no vector for the train tasks {in_short(lacking)}")
     train = ontology.order(split.train)
     others = [task for task in split.all if task in vectors and task not in split.train]
     routes: dict[str, Route] = {task: {} for task in (*train, *others)}
     notes = []
-    for part, (start, end) in parts.items():
-        vectors_ND = np.stack([vectors[task][start:end] for task in train])
-        labels_N, note = clusters_of(settings.task_routes, vectors_ND)
+    for part, (first, end) in parts.items():
+        vectors_ND = np.stack([vectors[task][first:end] for task in train])
+        labels_N, note = clusters_of(start.routes, vectors_ND)
         notes.append(f"{part} layers: {note}")
         for task, label in zip(train, labels_N.tolist(), strict=True):
             routes[task][part] = label
         for task in others:
-            routes[task][part] = nearest_cluster(vectors[task][start:end], vectors_ND, labels_N).label
+            routes[task][part] = nearest_cluster(vectors[task][first:end], vectors_ND, labels_N).label
     return routes, notes
 
 
@@ -153,10 +150,9 @@ def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
 # ---- other tasks than those of the split
 
 
-def file_routes(settings: TrainSettings, split: Split) -> GivenRoutes:
-    """Returns the routes that a file gives scored tasks. Raises InputError if it has none of them."""
-    tasks = split.section(settings.predict_split)
-    return GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, tasks))
+def file_routes(path: str, tasks: Collection[str]) -> GivenRoutes:
+    """Returns the routes that a file gives some of the tasks. Raises InputError if it has none of them."""
+    return GivenRoutes(path, routes_of_tasks(path, tasks))
 
 
 def routes_of_tasks(path: str, tasks: Collection[str]) -> dict[str, Route]:

@@ -1,35 +1,48 @@
-"""Checks flags and data before a model is loaded or torch is imported; reports all faults at once.
+"""The checks of `routing_moe.cli.train`, before weights are loaded.
 
-Numbers, data and the run's folder are checked here, the model's start in `start_checks.py`.
+First names, ranges and files, without torch, which takes seconds to import; then what the configuration of
+the start tells. The errors of each of the two are reported together.
 """
 
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import Faults, InputError, fault_context, in_short
 from dataloader.gym import Gym
-from dataloader.ontology import Ontology
+from dataloader.ontology import Ontology, ontology_path
 from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
-from routing_moe.config.flags import differences, unused_flags, value_faults, with_valid_values
-from routing_moe.config.train import TrainSettings, unmet_needs
+from routing_moe.checkpoints.find import (
+    SavedMixture,
+    checkpoint_to_resume,
+    checkpoint_to_start_from,
+    find_bart,
+    find_vanilla,
+)
+from routing_moe.config.flags import differences, flag_faults, with_valid_values
+from routing_moe.config.shared import position_faults
+from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.results.run_cost import reference_cost
-from routing_moe.task_choice.given_routes import training_routes
+from routing_moe.task_choice.choice import VectorTable
+from routing_moe.task_choice.given_routes import described, file_routes, names_file, training_routes
+from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextSource
-from routing_moe.training.start_checks import gives_routes, routing_fields, start_faults
 
-ONTOLOGY_FILE = "ontology.json"  # of a gym
+if TYPE_CHECKING:
+    from routing_moe.model.configuration import RoutingBartConfig
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The checked data of a run."""
+    """The checked inputs of a run."""
 
     train_gym: Gym
     predict_gym: Gym
@@ -37,41 +50,39 @@ class Inputs:
     ontology: Ontology
     text_format: TextFormat
     texts: TextSource  # for the nearest task of a task without a vector
+    config: "RoutingBartConfig"  # of the model that the run starts with
     routes: GivenRoutes | None = None  # of --task_routes, for training
 
 
-def check_inputs(settings: TrainSettings, given: set[str] = frozenset()) -> Inputs:
-    """Opens and checks everything that the settings name. Raises one InputError with all faults.
+def check_inputs(settings: TrainSettings) -> Inputs:
+    """Opens and checks everything that the settings name.
 
-    given: names of the flags on the command line; a flag without effect is a fault.
+    Raises InputError with all errors in names and files, and if there are none, with those in the start.
     """
-    faults = Faults(number_faults(settings))
+    faults = Faults(number_faults(settings) + contradictions(settings))
     settings = with_valid_values(settings)
-    data = Faults()  # reported after those of the flags
-    train_gym, predict_gym, split, ontology = open_data(settings, data)
-    routes = None
-    if gives_routes(settings) and split and split.train and ontology:
-        routes = faults.of(training_routes, settings, split, ontology)
-    fields = routing_fields(settings, routes)
-    faults += source_faults(settings, fields)
-    faults += unused_flags(settings, given, unmet_needs(settings, fields))
-    if settings.checkpoint and "checkpoint_name" in given:
-        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
+    train_gym, predict_gym, split, ontology = open_data(settings, faults)
     text_format = faults.of(TextFormat.of, settings)
-    faults += data
     if split and train_gym and predict_gym:
         faults += data_faults(settings, train_gym, predict_gym, split)
     faults += run_folder_faults(settings)
     if settings.do_train and settings.equal_flops:
         faults.of(reference_cost, settings.equal_flops)
-    texts = None
-    if train_gym and predict_gym and text_format:
-        gyms = (train_gym, predict_gym)
-        texts = TextSource(gyms, text_format, settings.text_vectors, settings.examples_per_file)
-    faults += start_faults(settings, split, fields, texts, routes, ask_hub=not faults)
+    faults += start_file_faults(settings, split)
+    routes = None
+    if gives_routes(settings) and split and split.train and ontology:
+        routes = faults.of(training_routes, settings.start, split, ontology, not settings.starts_from_routes)
     if faults:
         raise InputError(dict.fromkeys(faults))
-    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, routes)
+    from routing_moe.checkpoints.start import start_config
+
+    texts = TextSource(
+        (train_gym, predict_gym), text_format, settings.text_vectors, settings.examples_per_file
+    )
+    config = start_config(settings, split, routes)
+    if faults := config_faults(settings, split, config, texts, routes):
+        raise InputError(dict.fromkeys(faults))
+    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
 def open_data(settings: TrainSettings, faults: Faults):
@@ -98,15 +109,9 @@ def split_path(settings: TrainSettings) -> Path:
     return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
 
 
-def ontology_path(train_dir: str, task_ontology: str | None) -> Path | None:
-    """Returns `--task_ontology`, else the gym's `ontology.json`, else None: the 160 CrossFit tasks'."""
-    own = Path(train_dir) / ONTOLOGY_FILE
-    return Path(task_ontology) if task_ontology else own if own.is_file() else None
-
-
 def number_faults(settings: TrainSettings) -> list[str]:
     """Returns faults of numbers out of range, unknown choices and missing packages."""
-    faults = value_faults(settings) + precision_faults(settings)
+    faults = flag_faults(settings) + precision_faults(settings)
     if settings.minimum_tau > settings.initial_tau:
         faults.append(
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
@@ -120,26 +125,20 @@ def number_faults(settings: TrainSettings) -> list[str]:
     return faults
 
 
-def source_faults(settings: TrainSettings, fields: dict) -> list[str]:
-    """Returns faults of route sources that exclude each other, and of more experts per route than exist."""
-    given = [f"--{flag}" for flag in settings.selecting_flags]
-    faults = []
-    if len(given) > 1:
-        faults.append(f"{' and '.join(given)} each set the source of routes; give one of them")
-    counts = {
-        "task_level_random_n": settings.task_level_random_routing,
-        "router_top_k": fields["router_mode"] == "top_k",
-    }
-    for name, counts_experts in counts.items():
-        n, E = getattr(settings, name), fields["num_experts"]
-        if counts_experts and n is not None and n > E >= 1:
-            faults.append(f"--{name} is {n}, but a layer has {E} experts")
-    trains = settings.trains_router or settings.trains_task_vectors
-    if settings.do_train and trains and counts["router_top_k"] and fields["router_top_k"] == 1:
-        faults.append(
-            "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
-            "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
-        )
+def contradictions(settings: TrainSettings) -> list[str]:
+    """Returns errors in flags that exclude each other."""
+    faults, sources = [], [f"--{flag}" for flag in settings.selecting_flags]
+    if len(sources) > 1:
+        faults.append(f"{' and '.join(sources)} each set the source of routes; give one of them")
+    if settings.initialize_from_vanilla and settings.checkpoint:
+        faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
+    if settings.checkpoint and settings.checkpoint_name != "best":
+        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
+    is_new = settings.do_train and settings.initialize_from_vanilla
+    if settings.do_train and settings.vanilla_checkpoint and not (is_new or settings.resume):
+        faults.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
+    if settings.do_train and settings.task_routes and settings.task_routes_as == "start" and not is_new:
+        faults.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
     return faults
 
 
@@ -170,7 +169,7 @@ def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
         parts[settings.predict_split] = ["dev", "test"]
     faults = Faults()
     for section, of_section in parts.items():
-        found = [
+        sources = [
             faults.of(
                 find_options,
                 task,
@@ -181,7 +180,7 @@ def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
             for task in split.section(section)
             for part in of_section
         ]
-        if not any(source is None or source.name for source in found):
+        if not any(source is None or source.name for source in sources):
             faults.append(
                 f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
                 "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
@@ -223,3 +222,201 @@ def run_folder_faults(settings: TrainSettings) -> list[str]:
             f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"
         ]
     return differences(settings, saved, "the run to resume")
+
+
+# ---- the start: names and files
+
+
+def gives_routes(settings: TrainSettings) -> bool:
+    """Returns whether training starts with the routes of `--task_routes`; a resumed run has them already."""
+    return bool(settings.task_routes) and settings.do_train and checkpoint_to_resume(settings) is None
+
+
+def start_file_faults(settings: TrainSettings, split: Split | None) -> list[str]:
+    """Returns errors of models, task vectors and routes that are not where the flags say."""
+    faults = Faults()
+    if settings.vanilla_checkpoint:
+        faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
+    unseen = split and set(split.section(settings.predict_split)) - set(split.train)
+    reads_vectors = settings.do_train or unseen  # train tasks keep those of the training
+    if settings.taskvecs and reads_vectors and not gives_routes(settings):  # `training_routes` reads them
+        faults.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
+    if checkpoint_to_start_from(settings):
+        return list(faults)
+    if settings.do_train and settings.initialize_from_vanilla:
+        faults.of(find_bart, settings.model, flag="model")
+    elif settings.do_train or settings.do_predict:
+        flags = f"--checkpoint {settings.checkpoint}"
+        if not settings.checkpoint:
+            flags = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
+        hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
+        faults.append(f"{flags}: no checkpoint there (a folder with a config.json){hint}")
+    return list(faults)
+
+
+# ---- the start: its configuration
+
+
+def config_faults(
+    settings: TrainSettings,
+    split: Split,
+    config: "RoutingBartConfig",
+    texts: TextSource,
+    routes: GivenRoutes | None,
+) -> list[str]:
+    """Returns errors of flags that do not fit the model, and of tasks that it has no vector or route for.
+
+    config: of the model that the run starts with. routes: of --task_routes for training.
+    """
+    checkpoint = checkpoint_to_start_from(settings)
+    faults = Faults(expert_faults(settings, config))
+    faults += position_faults(settings, config.max_position_embeddings, checkpoint or settings.model)
+    if routes:
+        faults += fit_faults(routes, config)
+    faults += missing_task_faults(settings, split, config, checkpoint, routes)
+    given_tasks = set()
+    if checkpoint and not settings.do_train:
+        faults += scored_route_faults(settings, split, config)
+        given_tasks = faults.of(tasks_given, settings, split, config, checkpoint) or given_tasks
+        if not settings.prefix:
+            faults += overwriting_faults(settings, checkpoint)
+    if settings.do_predict and config.has_router:
+        is_new = checkpoint is None and not settings.taskvecs
+        random = set(config.task_names if is_new else config.random_vectors) - given_tasks
+        random -= set(split.train if settings.do_train else ())
+        table = VectorTable.of({*config.task_names, *given_tasks}, random, split.train)
+        needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
+        faults += texts.faults(needing, table.seen) if needing else []
+    return list(faults)
+
+
+def expert_faults(settings: TrainSettings, config: "RoutingBartConfig") -> list[str]:
+    """Returns errors of numbers of experts, and of a router that is not trained or cannot be."""
+    faults = []
+    trains = config.has_router and (settings.trains_router or settings.trains_task_vectors)
+    if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
+        faults.append(
+            f"--task_level_random_n is {settings.task_level_random_n}, but a layer has {config.num_experts} "
+            "experts"
+        )
+    if settings.do_train and trains and config.is_top_1:
+        faults.append(
+            "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
+            "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
+        )
+    if settings.do_train and settings.alternate_every and not trains:
+        faults.append("--alternate_every: router and task vectors are not trained, so nothing can alternate")
+    return faults
+
+
+def fit_faults(routes: GivenRoutes, config: "RoutingBartConfig") -> list[str]:
+    """Returns the error of given routes that do not fit the model's layers or number of experts."""
+    faults, sizes = Faults(), (config.encoder_layers, config.decoder_layers, config.num_experts)
+    faults.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
+    return list(faults)
+
+
+def missing_task_faults(
+    settings: TrainSettings,
+    split: Split,
+    config: "RoutingBartConfig",
+    checkpoint: Path | None,
+    routes: GivenRoutes | None,
+) -> list[str]:
+    """Returns the error of tasks that the model has no vector or route for, if they cannot do without."""
+    if not config.routes_by_task or (routes and not settings.starts_from_routes):
+        return []
+    needed = set(split.train) if settings.do_train else set()
+    stored_only = not config.has_router or settings.task_vector == "stored"
+    # Among given routes, a task without one gets equal weights.
+    averages = config.route_source == "fixed" and (settings.task_routes or config.given_routes)
+    if settings.do_predict and stored_only and not averages:
+        needed |= set(split.section(settings.predict_split))
+    missing = sorted(needed - set(config.task_names))
+    if not missing:
+        return []
+    if checkpoint is None:
+        return [f"--taskvecs {settings.taskvecs} has no vector for {in_short(missing)}"]
+    kind = "task vector" if config.has_router else "route"
+    hint = ""
+    if config.has_router and settings.task_vector == "stored" and not settings.do_train:
+        hint = "; without --task_vector stored, they get the vector of their nearest task"
+    return [
+        f"{checkpoint} has no {kind} for {in_short(missing)}; it knows the tasks of the split that it was "
+        f"trained with{hint}"
+    ]
+
+
+def scored_route_faults(settings: TrainSettings, split: Split, config: "RoutingBartConfig") -> list[str]:
+    """Returns errors of `--task_routes`, a file with routes of scored tasks, for a checkpoint."""
+    faults = Faults()
+    if settings.route_source != "fixed" or not settings.task_routes:
+        return []
+    if names_file(settings.task_routes):
+        if routes := faults.of(file_routes, settings.task_routes, split.section(settings.predict_split)):
+            faults += fit_faults(routes, config)
+    elif described(settings.start) != config.given_routes:
+        faults.append(
+            f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "
+            "give a file (.json or .npy) with the routes of the scored tasks"
+        )
+    return list(faults)
+
+
+def tasks_given(
+    settings: TrainSettings, split: Split, config: "RoutingBartConfig", checkpoint: Path
+) -> set[str]:
+    """Returns the scored tasks that take their vector from `--taskvecs`, none of them trained on.
+
+    Raises InputError if the model cannot read the vectors, if none is of such a task, or if they replace
+    different stored vectors without a --prefix for the scores.
+    """
+    untrained = set(split.section(settings.predict_split)) - trained_on(config, split)
+    if not settings.taskvecs or not untrained or not config.routes_by_task:
+        return set()
+    if not (config.has_router or config.route_parts):
+        raise InputError(
+            f"--taskvecs {settings.taskvecs}: the routes of {checkpoint} do not depend on vectors; train "
+            "with --taskvecs to route other tasks by theirs"
+        )
+    with fault_context("--taskvecs "):
+        vectors = GivenVectors.load(settings.taskvecs)
+    if faults := vectors.faults(checkpoint, config):
+        raise InputError(faults)
+    given = untrained & set(vectors.names)
+    if not given:
+        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(sorted(untrained))}")
+    stored = dict(zip(*load_task_vectors(checkpoint), strict=True))
+    rows, learned = vectors.by_name, given & set(stored) - set(config.random_vectors)
+    replaced = [task for task in sorted(learned) if (stored[task] != rows[task]).any()]
+    if replaced and not settings.prefix:
+        raise InputError(
+            f"{checkpoint} has other task vectors of {in_short(replaced)}; to score them with those of "
+            f"--taskvecs {settings.taskvecs} give --prefix, so that its own scores are not overwritten"
+        )
+    return given
+
+
+def trained_on(config: "RoutingBartConfig", split: Split) -> set[str]:
+    """Returns the tasks that a checkpoint was trained on; if it lists none, the split's train tasks."""
+    return set(config.trained_tasks or split.train)
+
+
+def overwriting_faults(settings: TrainSettings, checkpoint: Path) -> list[str]:
+    """Returns errors of a prediction with another source of routes, which overwrites the run's scores."""
+    saved = SavedMixture(checkpoint).config
+    other = [
+        f"--{flag} {getattr(saved, flag)}"
+        for flag in ROUTING_FLAGS
+        if getattr(settings, flag) not in (None, getattr(saved, flag))
+    ]
+    redrawn = settings.task_level_random_routing and saved.given_routes
+    if settings.route_source not in (None, saved.route_source) or redrawn:
+        given = saved.given_routes
+        other.insert(0, f"given routes ({given})" if given else f"{saved.route_source} routes")
+    if not other:
+        return []
+    return [
+        f"{checkpoint} was trained with {' and '.join(other)}; to score it with other routes give --prefix, "
+        "so that its own scores are not overwritten"
+    ]

@@ -16,7 +16,7 @@ import numpy as np
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.train import TrainSettings
+from routing_moe.config.shared import Start
 from routing_moe.model import flops
 from routing_moe.model.flops import Work
 from routing_moe.optim.step import Stepper, frozen_parts
@@ -83,11 +83,11 @@ def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLE
     }
 
 
-def write_cost(stepper: Stepper, total_steps: int, settings: TrainSettings) -> dict:
-    """Writes a run's `cost.json`, which includes the runs that it started from. Returns its content."""
-    path = Path(settings.output_dir) / COST_FILE
+def write_cost(stepper: Stepper, total_steps: int, start: Start, run: Path) -> dict:
+    """Writes the `cost.json` of a run, which includes the runs that it started from. Returns its content."""
+    path = run / COST_FILE
     own = training_cost(stepper, total_steps)
-    cost = own | with_start(own, earlier_runs(settings))
+    cost = own | with_start(own, earlier_runs(start, run))
     # The run that it started from may have been deleted since the file was first written.
     if cost["start_unknown"] and (before := known_before(path)):
         cost = own | with_start(own, before)
@@ -106,18 +106,18 @@ def known_before(path: Path) -> list[dict] | None:
     return None
 
 
-def equal_steps(stepper: Stepper, total_steps: int, settings: TrainSettings) -> int:
-    """Returns the largest number of steps that cost at most the FLOPs of the run `--equal_flops`.
+def equal_steps(stepper: Stepper, total_steps: int, other: str, earlier: list[dict]) -> int:
+    """Returns the largest number of steps that cost at most the FLOPs of the run `other`, of --equal_flops.
 
-    Both include earlier runs. The cost of a step is the mean over total_steps. Raises InputError if there is
-    no such number.
+    Both include earlier runs; those of this training are `earlier`. The cost of a step is the mean over
+    total_steps. Raises InputError if there is no such number.
     """
-    flag = f"--equal_flops {settings.equal_flops}"
-    reference, own = reference_cost(settings.equal_flops), training_cost(stepper, total_steps)
-    start = with_start(own, earlier_runs(settings))
-    if unknown := start["start_unknown"]:
+    flag = f"--equal_flops {other}"
+    reference, own = reference_cost(other), training_cost(stepper, total_steps)
+    total = with_start(own, earlier)
+    if unknown := total["start_unknown"]:
         raise InputError(f"{flag}: total FLOPs are unknown: {unknown}")
-    before = start["total_flops_with_start"] - own["total_flops"]
+    before = total["total_flops_with_start"] - own["total_flops"]
     budget = reference["total_flops_with_start"] - before
     if (steps := int(budget * total_steps // own["total_flops"])) < 1:
         spent = f" after the {in_units(before)}FLOPs of earlier runs" if before else ""

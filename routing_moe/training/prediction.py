@@ -13,11 +13,11 @@ from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_short
-from dataloader.task_splits import Split
 from dataloader.templates import has_templates
-from routing_moe.checkpoints.find import checkpoint_to_start_from, routing_mixture
+from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start, load_tokenizer
+from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import (
@@ -37,8 +37,7 @@ from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_routes, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
-from routing_moe.training.checks import Inputs
-from routing_moe.training.start_checks import trained_on
+from routing_moe.training.checks import Inputs, trained_on
 
 log = logging.getLogger(__name__)
 
@@ -50,31 +49,29 @@ def run_prediction(
 
     keep_texts: whether to write `keep_text_vectors`, too.
     """
-    tasks = list(inputs.split.section(settings.predict_split))
+    evaluation = settings.evaluation
+    tasks = list(inputs.split.section(evaluation.section))
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
     log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
-    if settings.predict_temperature is not None:
+    if settings.predict_temperature is not None and model.config.has_router:
         model.config.router_temperature = settings.predict_temperature
     checkpoint = checkpoint_to_start_from(settings)
     selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
-    if settings.predict_temperature is not None:
+    if settings.predict_temperature is not None and model.config.has_router:
         selected["temperature"] = settings.predict_temperature
     if selected:
         log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     if keep_texts and accelerator.is_main_process:
         keep_text_vectors(inputs, checkpoint, model.device, (model, tokenizer))
-    choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)
+    choices = route_tasks(settings.start, evaluation, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run, name = Path(settings.output_dir), checkpoint.name
     if settings.checkpoint and is_on_hub(settings.checkpoint):
         name = "best"  # else that of the commit
-    most = settings.predict_max_examples
-    parts = {
-        part: task_files(settings, inputs, tasks, part, model, tokenizer, most) for part in ("dev", "test")
-    }
-    if settings.scoring == "rank":
-        log.info("%s section: %s", settings.predict_split, described_scoring(parts["dev"] + parts["test"]))
+    parts = {part: task_files(evaluation, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
+    if evaluation.scoring == "rank":
+        log.info("%s section: %s", evaluation.section, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
         answers = answer(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
@@ -84,14 +81,14 @@ def run_prediction(
                 scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
-            written = ScoresFile(part, settings.predict_split, name, settings.prefix)
+            written = ScoresFile(part, evaluation.section, name, evaluation.prefix)
             predicted = run / name / "predictions"
-            write_predictions(predicted, settings.prefix, files, *texts_and_scores(answers))
+            write_predictions(predicted, evaluation.prefix, files, *texts_and_scores(answers))
             datasets = write_datasets(run / written.datasets_path, scores) if has_templates(tasks) else ""
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f over %d files%s%s, in %s",
-                settings.predict_split, part, mean_score(scores), len(files), of_draws(scores), datasets,
+                evaluation.section, part, mean_score(scores), len(files), of_draws(scores), datasets,
                 run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
@@ -107,7 +104,7 @@ def keep_text_vectors(
     loaded: the checkpoint's model and tokenizer; None: they are loaded. Without routes that depend on the
     task, nothing is written.
     """
-    start = routing_mixture(checkpoint)
+    start = SavedMixture(checkpoint)
     if not start.config.routes_by_task or (checkpoint / TEXTS_FILE).is_file():
         return
     model, tokenizer = loaded or (
@@ -121,39 +118,39 @@ def keep_text_vectors(
 
 
 def route_tasks(
-    settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
+    start: Start, evaluation: Evaluation, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
 ) -> dict[str, TaskChoice]:
     """Gives every task its route or the vector that its route is computed from; logs each choice.
 
-    Returns {task: choice}; {} if all tasks are those of training, or their routes do not depend on them.
+    start: of the model. Returns {task: choice}; {} if all tasks are those of training, or their routes do not
+    depend on them.
     """
     config, split, is_main = model.config, inputs.split, accelerator.is_main_process
-    from_file = bool(settings.route_source == "fixed" and settings.task_routes and not settings.do_train)
-    by_vector = config.has_router and not from_file
-    if not (by_vector or from_file or config.given_routes):
+    by_vector = config.has_router and not start.routes
+    if not (by_vector or start.routes or config.given_routes):
         return {}
-    trained = trained_on(config.to_dict(), split)
-    start = routing_mixture(checkpoint_to_start_from(settings))
+    trained = trained_on(config, split)
+    mixture = SavedMixture(checkpoint_of(start))
     chooser = Chooser(
         model,
-        settings.task_vector,
+        evaluation.task_vector,
         split.train,
-        given_vectors(settings, tasks, trained),
-        given_matrices(settings, split, config),
-        TextsOfModel(inputs.texts, model, tokenizer, start, quiet=not is_main),
+        given_vectors(start.vectors, tasks, trained),
+        given_matrices(start.routes, tasks, config),
+        TextsOfModel(inputs.texts, model, tokenizer, mixture, quiet=not is_main),
         by_vector,
     )
     choices = {task: chooser.choose(task) for task in tasks}
     if not by_vector:
-        check_replaced(settings, chooser)
+        check_replaced(start.routes, chooser, evaluation.prefix)
     notable = [choice for choice in choices.values() if is_notable(choice, trained)]
-    for line in notes_on(choices, notable, settings, by_vector) if is_main else ():
+    for line in notes_on(choices, notable, by_vector and bool(start.vectors)) if is_main else ():
         log.info(line)
     if not by_vector and notable:
         with_routes(model, choices.values())
-    found = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
-    if by_vector and found:
-        with_vectors(model, found)
+    vectors = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
+    if by_vector and vectors:
+        with_vectors(model, vectors)
     return choices if notable else {}
 
 
@@ -162,13 +159,14 @@ def is_notable(choice: TaskChoice, trained: set[str]) -> bool:
     return choice.task not in trained or choice.source not in ("own", "stored", "random")
 
 
-def notes_on(
-    choices: dict[str, TaskChoice], notable: list[TaskChoice], settings: TrainSettings, by_vector: bool
-) -> list[str]:
-    """Returns lines for the log: each notable choice, and the tasks that nothing is known of."""
+def notes_on(choices: dict[str, TaskChoice], notable: list[TaskChoice], reads_vectors: bool) -> list[str]:
+    """Returns lines for the log: each notable choice, and the tasks that nothing is known of.
+
+    reads_vectors: whether the router reads vectors of --taskvecs.
+    """
     lines = []
     own = [task for task, choice in choices.items() if choice.source != "given"]
-    if by_vector and settings.taskvecs and own:
+    if reads_vectors and own:
         lines.append(f"note: no vector of --taskvecs is used for {in_short(own)}: trained on, or not in it")
     lines += [f"{c.task}: {c.words}; has seen of the task: {c.seen}" for c in notable]
     if random := sorted(task for task, choice in choices.items() if choice.source == "random"):
@@ -181,31 +179,31 @@ def notes_on(
     return lines
 
 
-def check_replaced(settings: TrainSettings, chooser: Chooser) -> None:
+def check_replaced(path: str | None, chooser: Chooser, prefix: str) -> None:
     """Raises InputError if routes of a file would overwrite scores along other routes."""
     given, own = chooser.routes, chooser.clusters.routes
     replaced = [task for task in given if task in own and not np.allclose(own[task], given[task])]
-    if replaced and not settings.prefix:
+    if replaced and not prefix:
         raise InputError(
-            f"--task_routes {settings.task_routes} has other routes of {in_short(replaced)} than the "
-            "checkpoint; to score it with them give --prefix, so that its own scores are not overwritten"
+            f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
+            "with them give --prefix, so that its own scores are not overwritten"
         )
 
 
-def given_matrices(settings: TrainSettings, split: Split, config) -> dict[str, np.ndarray]:
+def given_matrices(spec: str | None, tasks: list[str], config) -> dict[str, np.ndarray]:
     """Returns {task: route (L, E)} of the file `--task_routes`, {} without a file."""
-    if not settings.task_routes or not names_file(settings.task_routes):
+    if not spec or not names_file(spec):
         return {}
-    routes = file_routes(settings, split)
+    routes = file_routes(spec, tasks)
     matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
     return dict(zip(routes.tasks, matrices, strict=True))
 
 
-def given_vectors(settings: TrainSettings, tasks: list[str], trained: set[str]) -> GivenVectors | None:
+def given_vectors(folder: str | None, tasks: list[str], trained: set[str]) -> GivenVectors | None:
     """Returns the vectors of `--taskvecs` of the tasks that were not trained on, None without any."""
-    if not settings.taskvecs or trained.issuperset(tasks):
+    if not folder or trained.issuperset(tasks):
         return None
-    return GivenVectors.load(settings.taskvecs).only(set(tasks) - trained)
+    return GivenVectors.load(folder).only(set(tasks) - trained)
 
 
 def write_datasets(path: Path, scores: pd.DataFrame) -> str:
@@ -222,17 +220,17 @@ def of_draws(scores: pd.DataFrame) -> str:
     return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
-def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, limit=None):
-    """Returns the tasks' files of a part as the settings score them. limit: maximum examples per file."""
+def task_files(evaluation: Evaluation, inputs: Inputs, tasks, part: str, model, tokenizer):
+    """Returns the tasks' files of a part, as they are scored."""
     return load_task_files(
         inputs.predict_gym,
         tasks,
         part,
-        settings.predict_samples,
+        evaluation.samples,
         tokenizer,
         inputs.text_format,
         {name: row for row, name in enumerate(model.config.task_names)},
-        limit=limit or settings.examples_per_file,
-        scoring=settings.scoring,
+        limit=evaluation.most,
+        scoring=evaluation.scoring,
         train_gyms=(inputs.train_gym, inputs.predict_gym),
     )

@@ -19,12 +19,13 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
+from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.optim.state_memory import State, check_fits
+from routing_moe.results.run_cost import earlier_runs
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
-from routing_moe.training.start_checks import start_config
 from routing_moe.training.trainer import Training, check_epochs
 
 log = logging.getLogger("routing_moe")
@@ -64,20 +65,32 @@ def run_training(
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
-    check_fits(lambda: start_state(settings, inputs), accelerator, settings)
+    check_fits(lambda: State.of(inputs.config, settings.frozen), accelerator, settings)
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)
-    fitted = start_router(model, inputs.routes, settings) if settings.starts_from_routes else None
+    fit = None
+    if settings.starts_from_routes and inputs.routes:
+        fits_vectors = not settings.taskvecs and settings.trains_task_vectors
+        fit = start_router(model, inputs.routes, settings.initial_tau, fits_vectors)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
-    dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer)
+    evaluation = dataclasses.replace(settings.evaluation, most=settings.examples_per_file)
+    dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
     training = Training(
-        model, tokenizer, examples, dev_files, inputs.ontology, settings, accelerator, draw_routes
+        model,
+        tokenizer,
+        examples,
+        dev_files,
+        ontology=inputs.ontology,
+        settings=settings,
+        accelerator=accelerator,
+        draw_routes=draw_routes,
     )
     if settings.equal_flops:
-        print(equal_steps(training.stepper, training.total_steps, settings))
+        earlier = earlier_runs(settings.start, settings.output_dir)
+        print(equal_steps(training.stepper, training.total_steps, settings.equal_flops, earlier))
         return
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
@@ -85,10 +98,8 @@ def run_training(
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
-    for note in route_notes(inputs.routes, model.config):
+    for note in [*route_notes(inputs.routes, model.config), *([fit.described()] if fit else [])]:
         log.info(note)
-    if fitted:
-        log.info(fitted.described())
     if accelerator.is_main_process:
         description = describe_run(settings.to_dict(), command)
         if checkpoint:  # the run started from the model of an earlier call
@@ -97,22 +108,13 @@ def run_training(
     training.run()
 
 
-def start_state(settings: TrainSettings, inputs: Inputs) -> State:
-    """Returns the numbers of parameters of the model that training starts with, which is not loaded yet."""
-    trained = {"router": settings.trains_router, "vectors": settings.trains_task_vectors}
-    frozen = [part for part, is_trained in trained.items() if not is_trained]
-    return State.of(start_config(settings, inputs.split, inputs.routes), frozen)
-
-
-def route_notes(routes: GivenRoutes | None, config) -> list[str]:
-    """Returns notes on given routes for the log. config: the model's."""
+def route_notes(routes: GivenRoutes | None, config: RoutingBartConfig) -> list[str]:
+    """Returns notes on given routes for the log. config: of the model that they are for."""
     if routes is None:
         return []
     codes = routes.codes(config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows)
-    return [
-        *routes.notes,
-        *(f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows),
-    ]
+    composed = [f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows]
+    return [*routes.notes, *composed]
 
 
 def note_skipped(inputs: Inputs) -> None:

@@ -53,7 +53,7 @@ class Training:
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
         self.draw_routes = draw_routes
-        self.stepper = Stepper(model, train_examples, settings, accelerator)
+        self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
         # since_eval: loss (nats) and target tokens since the last evaluation
@@ -254,7 +254,7 @@ class Training:
         counts = {"trainable": 0, "frozen": 0}
         for p in self.model.parameters():
             counts["trainable" if p.requires_grad else "frozen"] += p.numel()
-        log.info("model: %s, %d expert(s) per layer", settings.start_in_words, self.model.config.num_experts)
+        log.info("model: %s, %d expert(s) per layer", settings.start.described, self.model.config.num_experts)
         log.info(
             "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
             "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s, mixed precision: %s",
@@ -283,7 +283,7 @@ class Training:
             log.info("resuming after step %d", self.state["step"])
 
     def _write_cost(self) -> dict:
-        return write_cost(self.stepper, self.total_steps, self.settings)
+        return write_cost(self.stepper, self.total_steps, self.settings.start, self.folder)
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:

@@ -10,11 +10,10 @@ import numpy as np
 
 from dataloader.errors import Faults, InputError, did_you_mean, fault_context
 from dataloader.labels import Labelling, ontology_labels, read_labels
-from dataloader.ontology import Ontology
+from dataloader.ontology import Ontology, ontology_path
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
-from routing_moe.training.checks import ontology_path
 from task.task_emb.agreement import DISTANCES
 from task.task_emb.sources import chosen_tasks, split_of
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, fault_context
+from dataloader.errors import Faults, fault_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
 from routing_moe.checkpoints.tokenizer_files import check_tokenizer
@@ -27,11 +27,9 @@ from routing_moe.config.flags import (
     flag_faults,
     group,
 )
-from routing_moe.config.shared import Recipe, recipe_of
+from routing_moe.config.shared import Recipe, position_faults, recipe_of
 from routing_moe.io.precision import precision_faults
-from routing_moe.model.saved_config import load_bart_config
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
-from routing_moe.training.start_checks import position_faults
 from task.task_emb.sources import EACH, TrainFiles
 
 OUTPUT = group("tasks and output")
@@ -171,26 +169,25 @@ class GymSettings(VectorSettings):
 
     def found_model(self) -> SavedBart | SavedMixture:
         """Returns the model, found on disk but not loaded. Raises InputError."""
-        found = find_saved(self.model, name_flag="model")
-        if isinstance(found, SavedMixture) and found.config.num_experts > 1 and not self.takes_mixtures:
-            raise InputError(
-                f"{self.model} is a mixture of {found.config.num_experts} experts; {self.method} vectors "
-                "need a plain BART: a hub name, a saved folder or a run with one expert"
-            )
-        return found
+        return find_saved(self.model, name_flag="model")
 
     def faults(self) -> list[str]:
         """Returns errors in ranges and lengths, and a model or tokenizer that cannot be used."""
         faults = Faults(super().faults())
         faults.of(lambda: self.text_format)
-        if found := faults.of(self.found_model, flag="model"):
-            config = found.config if isinstance(found, SavedMixture) else None
-            config = config or faults.of(load_bart_config, found.source, not faults, flag="model")
-            if config is not None:
-                lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
-                faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
-                flag = "tokenizer" if self.tokenizer else "model"
-                faults.of(check_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
+        found = faults.of(self.found_model, flag="model")
+        config = None if faults else faults.of(lambda: found.config, flag="model")
+        if config is None:
+            return list(faults)
+        if config.num_experts > 1 and not self.takes_mixtures:
+            faults.append(
+                f"--model {self.model} is a mixture of {config.num_experts} experts; {self.method} vectors "
+                "need a plain BART: a hub name, a saved folder or a run with one expert"
+            )
+        lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
+        faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
+        flag = "tokenizer" if self.tokenizer else "model"
+        faults.of(check_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
         return list(faults)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:

@@ -28,7 +28,7 @@ def check_ablation(settings: AblationSettings) -> AblationInputs:
     faults = Faults(flag_faults(settings) + _number_faults(settings))
     if fault := unwritable(settings.output_dir):
         faults.append(f"--output_dir {fault}")
-    mixture = faults.of(mixture_to_score, prediction)
+    mixture = faults.of(mixture_to_score, prediction.start)
     inputs = faults.of(check_inputs, prediction) if mixture else None
     if not inputs:
         raise InputError(faults)

@@ -24,9 +24,10 @@ def make_job(settings: AblationSettings, inputs: AblationInputs, accelerator: Ac
     prediction, run = settings.prediction, inputs.run
     model, tokenizer = load_start(prediction, run.split)
     model.to(accelerator.device)
-    route_tasks(prediction, run, inputs.tasks, model, tokenizer, accelerator)
-    limit = settings.max_examples
-    files = task_files(prediction, run, inputs.tasks, settings.part, model, tokenizer, limit)
+    route_tasks(prediction.start, prediction.evaluation, run, inputs.tasks, model, tokenizer, accelerator)
+    most = settings.max_examples or prediction.examples_per_file
+    evaluation = dataclasses.replace(prediction.evaluation, most=most)
+    files = task_files(evaluation, run, inputs.tasks, settings.part, model, tokenizer)
     evaluator = Evaluator(model, tokenizer, files, decoding_of(prediction), accelerator)
     log.info("%d tasks, %s files; scored with all experts first", len(evaluator.tasks), settings.part)
     return AblationJob(evaluator, settings.output_dir, described(settings, evaluator))

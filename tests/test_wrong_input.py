@@ -1,0 +1,329 @@
+"""Wrong input of training and merging: one clear error that names flag and value, or file and line.
+
+A case is (changed flags, parts of the message, damage before). Nothing is written, and there is no traceback.
+"""
+
+import importlib.util
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mistakes import assert_fault, check, complaint
+from test_task_routes import FIXED, FORMS
+from tiny_runs import ROWS, TRAIN_TASKS, run, weights, write_bart
+from transformers import AutoTokenizer, BartForConditionalGeneration, T5Config
+
+from routing_moe import RoutingBartConfig
+
+pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
+
+
+def cases(*groups):
+    """Parametrises a test by the cases of the groups, which their messages name."""
+    listed = [case if len(case) == 3 else (*case, None) for group in groups for case in group]
+    ids = [message.split(" ... ")[0][:60] for _, message, _ in listed]
+    return pytest.mark.parametrize(("changed", "message", "damage"), listed, ids=ids)
+
+
+def written(path: str, content):
+    return lambda place: place.write(place.filled_in(path), content)
+
+
+def removed(path: str):
+    return lambda place: [file.unlink() for file in place.folder.glob(path)]
+
+
+class Trap:
+    """Fails the test if it is unpickled."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was loaded",))
+
+
+# ---- flags of training
+
+FLAGS = [
+    (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
+    (dict(seed=2**32), "--seed is 4294967296; it must be 0 or greater and below 2**32"),
+    (dict(minimum_tau=3), "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls"),
+    (
+        dict(router_mode="gumbel_sofmax_st"),
+        "--router_mode is 'gumbel_sofmax_st'; choose from softmax, ... did you mean 'gumbel_softmax_st'?",
+    ),
+    (dict(learning="0.1"), "unrecognized arguments: --learning 0.1; did you mean '--learning_rate'?"),
+    (dict(decoder_vanilla_layers="first"), "'first' is not a comma-separated list of layer numbers"),
+    (dict(do_train=None), "nothing to do: give --do_train, --do_predict or both"),
+    (dict(avg_routing=True, random_routing=True), "--avg_routing and --random_routing each set the source"),
+    (dict(checkpoint="<here>"), "--initialize_from_vanilla and --checkpoint both name a start; give one"),
+    (
+        dict(initialize_from_vanilla=None, checkpoint="<bart>", checkpoint_name="last"),
+        "--checkpoint and --checkpoint_name both name a checkpoint; give one of them",
+    ),
+    (
+        dict(initialize_from_vanilla=None, vanilla_checkpoint="<bart>"),
+        "--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla",
+    ),
+    (dict(predict_samples="999"), "--predict_samples is '999': no such sample of colour, count, opposite;"),
+    (
+        dict(do_predict=True, predict_split="dev"),
+        "--predict_split is 'dev', but this section of <gym>/split.json is empty",
+    ),
+    # ---- of the model, whose configuration is read
+    (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3, but a layer"),
+    (dict(router_mode="top_k", router_top_k=3), "--router_top_k is 3; there are 2 experts"),
+    (dict(router_mode="top_k", router_top_k=1), "--router_top_k is 1: the weight of a top-1 route is alw"),
+    (dict(random_routing=True, expert_mixing="parameters"), "--expert_mixing is 'parameters' with random"),
+    (dict(router_lr=0, freeze_task_model=True, alternate_every=2), "--alternate_every: router and task vec"),
+    (dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"), "--encoder_vanilla_layers and decoder"),
+    (dict(encoder_vanilla_layers="0,5"), "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1"),
+    (dict(router_nn_type="transformer", taskvecs_dim=6), "--taskvecs_dim is 6; it must be a multiple of 4"),
+    (dict(max_input_length=2000), "--max_input_length is 2000, but <bart> has 32 positions"),
+]
+
+
+@cases(FLAGS)
+def test_a_wrong_flag_is_an_error(changed, message, damage, fresh, capsys):
+    check(fresh, capsys, "train", changed, message, damage)
+
+
+def test_all_errors_in_names_and_files_are_reported_together(fresh, capsys):
+    written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")(fresh)
+    fresh.split(train=["colour", "count", "nosuch"], test=[])
+    wrong = dict(learning_rate=-1, predict_samples="999", num_beams=0)
+    lines = complaint(fresh, capsys, model="<here>/x", taskvecs="<here>/y", **wrong)
+    for fragment in (
+        "--learning_rate is -1.0",
+        "--num_beams is 0",
+        "split.json: no task 'nosuch'",
+        "count_12_13_train.tsv:2: no answer",
+        "--predict_samples is '999'",
+        f"--model {fresh.folder}/x: no such folder",
+        f"--taskvecs {fresh.folder}/y is not a task-vector folder",
+    ):
+        assert_fault(lines, fragment)
+    assert sum(line.startswith("error: ") for line in lines) == 7
+
+
+@pytest.mark.parametrize("package", ["tensorboard", "wandb"])
+def test_a_tracker_that_is_not_installed_is_an_error(package, fresh, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == package else find(name))
+    message = f"--log_with is '{package}', which needs: pip install {package}"
+    check(fresh, capsys, "train", dict(log_with=package), message)
+
+
+@pytest.mark.parametrize("changed", [{}, dict(total_steps=0)], ids=["no other", "another"])
+def test_the_hub_is_asked_only_if_no_other_error_was_found(changed, fresh, capsys, local_hub):
+    (line,) = complaint(fresh, capsys, model="someone/bart", **changed)
+    assert local_hub.requests == ([] if changed else ["api/models/someone/bart/revision/main"])
+    assert ("--total_steps is 0" if changed else "--model someone/bart: no such folder, and no model") in line
+
+
+def test_malformed_lines_can_be_skipped(fresh):
+    written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")(fresh)
+    assert run(fresh.gym, fresh.bart, fresh.out, skip_malformed=True, total_steps=1) == 0
+    assert AutoTokenizer.from_pretrained(fresh.out / "best")(" x")["input_ids"]
+
+
+# ---- files of training
+
+
+def other_family(place):
+    T5Config().save_pretrained(place.bart)
+
+
+def small_vocabulary(place):
+    config = BartForConditionalGeneration.config_class.from_pretrained(place.bart, vocab_size=50)
+    BartForConditionalGeneration(config).save_pretrained(place.bart)
+
+
+def without_layer_norms(place):
+    state = {name: tensor for name, tensor in weights(place.bart).items() if "layernorm_emb" not in name}
+    torch.save(state, place.folder / "x.pt")
+
+
+def saved(folder: str, **fields):
+    return lambda place: RoutingBartConfig(**fields).save_pretrained(place.folder / folder)
+
+
+TSV = "gym/count/count_12_100_dev.tsv"
+FILES = [
+    (dict(train_dir="<here>/nowhere"), "--train_dir <here>/nowhere: no such folder, expected a gym"),
+    (dict(custom_tasks_splits="<here>/no.json"), "--custom_tasks_splits <here>/no.json: no such file"),
+    (
+        {},
+        "--train_dir <gym> has no split.json; name one with --custom_tasks_splits",
+        removed("gym/split.json"),
+    ),
+    (
+        {},
+        "<gym>/split.json: no task 'cuont' in <gym>; did you mean 'count'? (4 tasks there, one folder each)",
+        lambda place: place.split(train=["colour", "cuont"]),
+    ),
+    ({}, "<gym>/split.json: the train section is empty", lambda place: place.split(train=[])),
+    (
+        {},
+        "<gym>/split.json is not valid JSON ... (line 2, column 1)",
+        written("gym/split.json", '{"train": ["colour",\n]}'),
+    ),
+    ({}, f"<here>/{TSV}: no such file", removed(TSV)),
+    (
+        {},
+        "count_12_13_train.tsv:2: no answer (no tab in the line) ... --skip_malformed leaves it out",
+        written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n"),
+    ),
+    (
+        {},
+        "<gym>/metrics.json: unknown metric 'EMM' for task 'colour'; did you mean 'EM'?",
+        written("gym/metrics.json", dict.fromkeys(ROWS, "EMM")),
+    ),
+    (
+        {},
+        '<gym>/ontology.json: "words" must be an object {subcategory: [task, ...]}',
+        written("gym/ontology.json", {"words": ["colour"]}),
+    ),
+    ({}, "--model <bart> is a 't5' model; experts can only be made from a 'bart' model", other_family),
+    (
+        {},
+        "--model <bart>/config.json: not a valid configuration ( ... 'd_model'",
+        written("bart/config.json", {"model_type": "bart", "d_model": "wide"}),
+    ),
+    ({}, "--model <bart>: no plain BART can be loaded from there", removed("bart/model.safetensors")),
+    ({}, "<bart> has no tokenizer files", removed("bart/tokenizer*")),
+    ({}, "--model <bart>: its tokenizer has ... more than the 50 embeddings of its model", small_vocabulary),
+]
+VECTORS = dict(taskvecs="<here>/vectors")
+VECTOR_FILES = [
+    (
+        VECTORS,
+        "--taskvecs <here>/vectors has no vector for opposite",
+        lambda p: p.vectors(["colour", "count"]),
+    ),
+    (
+        VECTORS | dict(do_predict=True, predict_split="test", task_vector="stored"),
+        "--taskvecs <here>/vectors has no vector for plural",
+        lambda place: place.vectors(TRAIN_TASKS),
+    ),
+    (
+        VECTORS,
+        "<here>/vectors/task_vecs.npy: not a NumPy array file",
+        lambda place: place.vectors(vectors_ND=np.array([[Trap()] * 8] * 4)),
+    ),
+    (
+        VECTORS,
+        "<here>/vectors/task_vecs.npy: row 0 (colour) has a value that is not finite",
+        lambda place: place.vectors(vectors_ND=np.full((4, 8), np.nan)),
+    ),
+    (
+        VECTORS | dict(taskvecs_dim=9),
+        "--taskvecs_dim is 9, but the vectors of <here>/vectors have 8 dimensions",
+        lambda place: place.vectors(),
+    ),
+]
+VANILLA = [
+    (dict(vanilla_checkpoint="<here>/x.pt"), "--vanilla_checkpoint <here>/x.pt: not found; name a file"),
+    (
+        dict(vanilla_checkpoint="<here>/x.pt"),
+        "--vanilla_checkpoint <here>/x.pt: not a checkpoint of a plain BART",
+        written("x.pt", pickle.dumps(Trap(), protocol=2)),
+    ),
+    (
+        dict(vanilla_checkpoint="<here>/deep"),
+        "--vanilla_checkpoint <here>/deep: these are not the weights of a plain BART with 2+1 layers ... "
+        "unexpected: model.decoder.layers.1.",
+        lambda place: write_bart(place.folder / "deep", decoder_layers=2),
+    ),
+    (
+        dict(vanilla_checkpoint="<here>/x.pt"),
+        "--vanilla_checkpoint <here>/x.pt: these are not the weights ... missing: model.encoder.layernorm_e",
+        without_layer_norms,
+    ),
+    (
+        dict(vanilla_checkpoint="<here>/run/model.safetensors"),
+        "--vanilla_checkpoint <here>/run/model.safetensors: a file of a run's checkpoint; name its folder",
+        lambda place: (saved("run")(place), written("run/model.safetensors", b"")(place)),
+    ),
+    (
+        dict(vanilla_checkpoint="<here>/mixture"),
+        "--vanilla_checkpoint <here>/mixture is a mixture of 2 experts; give a plain BART, or a run with one",
+        saved("mixture", num_experts=2),
+    ),
+]
+NO_START = dict(initialize_from_vanilla=None, model=None)
+STARTS = [
+    (
+        NO_START,
+        "--output_dir <out> --checkpoint_name best: no checkpoint there ... give --initialize_from_vanilla",
+    ),
+    (NO_START | dict(checkpoint="<here>/nowhere"), "--checkpoint <here>/nowhere: no checkpoint there"),
+]
+
+
+@cases(FILES, VECTOR_FILES, VANILLA, STARTS)
+def test_a_wrong_file_is_an_error(changed, message, damage, fresh, capsys):
+    check(fresh, capsys, "train", changed, message, damage)
+
+
+# ---- given routes
+
+ALL = dict.fromkeys(FORMS, 0)
+FILE = FIXED | dict(task_routes="<here>/routes.json")
+CLUSTERS = FIXED | dict(task_routes="clusters:2", taskvecs="<here>/vectors")
+
+
+def routes(content):
+    return written("routes.json", content)
+
+
+def vectors(names=tuple(FORMS), **fields):
+    return lambda place: place.vectors(names, **{"D": 4} | fields)
+
+
+ROUTES = [
+    (FIXED | dict(task_routes="ontolgy"), "--task_routes is 'ontolgy'; give a file ... did you mean 'ontol"),
+    (FILE, "--task_routes <here>/routes.json: no such file"),
+    (FILE, "--task_routes <here>/routes.json: the route of colour", routes(ALL | {"colour": -1})),
+    (
+        FILE,
+        "--task_routes <here>/routes.json has no route for the train tasks colour; did you mean 'color'?",
+        routes({"color": 0, "count": 1, "opposite": 0}),
+    ),
+    (
+        FILE,
+        "--task_routes <here>/routes.json: the route of count has 4 layers; the model has 2+1",
+        routes(ALL | {"count": [0, 1, 0, 1]}),
+    ),
+    (
+        FILE | dict(num_experts=2),
+        "--task_routes <here>/routes.json: the routes name 4 experts; there are 2",
+        routes(ALL | {"count": 3}),
+    ),
+    (FILE | dict(avg_routing=True), "--avg_routing and --task_routes each set the source of", routes(FORMS)),
+    (
+        FIXED | dict(task_routes="clusters:2"),
+        "--task_routes is clusters:2, clusters of the vectors of --task",
+    ),
+    (CLUSTERS, "--taskvecs <here>/vectors is not a task-vector folder"),
+    (
+        CLUSTERS | dict(task_routes="clusters:3", num_experts=2, encoder_vanilla_layers="0,1"),
+        "all layers: 3 clusters are too many for 2 experts per layer (--num_experts): there are only 2^1 = 2",
+        vectors(),
+    ),
+    (
+        FILE | VECTORS,
+        "--taskvecs <here>/vectors has no vector for plural",
+        lambda place: (routes(FORMS)(place), vectors(TRAIN_TASKS)(place)),
+    ),
+    (CLUSTERS, '--taskvecs <here>/vectors/meta.json: "parts" must', vectors(parts={"encoder": [2, 1]})),
+    (
+        FIXED | dict(task_routes="ontology"),
+        "--task_routes ontology: ... has no category for count, opposite",
+        written("gym/ontology.json", {"words": {"meaning": ["colour"]}}),
+    ),
+]
+
+
+@cases(ROUTES)
+def test_wrong_routes_in_training_are_an_error(changed, message, damage, fresh, capsys):
+    check(fresh, capsys, "train", changed, message, damage)

@@ -1,0 +1,359 @@
+"""Wrong input of commands that start from a trained run: other flags, other files, damaged weights."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from conftest import tiny_bart_config
+from mistakes import Place, assert_fault, check, complaint, refused
+from safetensors.torch import load_file, save_file
+from test_task_routes import FIXED, FORMS, ONLY, SIDES
+from test_wrong_input import CLUSTERS, cases, routes, vectors, written
+from tiny_runs import run, weights, write_bart, write_gym
+from transformers import BartForConditionalGeneration
+
+from dataloader.errors import InputError
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.cli.ablate import main as ablate
+from routing_moe.cli.inspect_routes import main as inspect_routes
+from routing_moe.model.loading import check_finite
+
+pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
+
+# ---- the same run again, and predictions with it
+
+STEP = dict(total_steps=1)
+PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
+
+
+def foreign_state(place):
+    state = {"step": 1, "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(state, place.out / "last/training_state.pt")
+
+
+def without_plural(place):
+    """Removes the task of the split's test section from the checkpoint."""
+    config = json.loads((place.out / "best/config.json").read_text())
+    names = [name for name in config["task_names"] if name != "plural"]
+    place.change("out/best/config.json", task_names=names)
+    place.write(place.out / "best/id2task.json", dict(enumerate(names)))
+
+
+RUNS = [
+    (STEP, "--output_dir <out> already holds a run; give --resume to continue it, or name another folder"),
+    (
+        STEP | dict(resume=True, learning_rate=0.5),
+        "--learning_rate is 0.5, but in the run to resume it was 0.01",
+    ),
+    (
+        STEP | dict(resume=True, num_experts=None),
+        "--num_experts is not given, but in the run to resume it was",
+    ),
+    (
+        STEP | dict(resume=True),
+        "<out>/last: its training state is not that of this run ... to start again, delete <out>/last",
+        foreign_state,
+    ),
+    (
+        STEP | dict(resume=True),
+        "<out>/run.json has no settings of a run",
+        written("out/run.json", {"settings": 3}),
+    ),
+    (
+        STEP,
+        "--output_dir <out> holds best and last, but no run.json; name another",
+        lambda place: (place.out / "run.json").unlink(),
+    ),
+    (
+        dict(model="<out>/best", output_dir="<here>/new"),
+        "--model <out>/best is a 'routing_bart' model; experts can",
+    ),
+    (
+        PREDICT | dict(num_experts=5),
+        "--num_experts is 5, but <out>/best was trained with 2; leave the flag out",
+    ),
+    (
+        PREDICT | dict(checkpoint_name="7-steps"),
+        "--output_dir <out> --checkpoint_name 7-steps: no checkpoint there",
+    ),
+    (PREDICT | dict(checkpoint="<bart>"), "<bart> holds a 'bart' model, not a routing BART"),
+    (
+        PREDICT | dict(num_experts=None, router_mode="softmax"),
+        "was trained with --router_mode gumbel_softmax_st ... give --prefix",
+    ),
+    (
+        PREDICT | dict(predict_split="test", task_vector="stored"),
+        "<out>/best has no task vector for plural ... without --task_vector stored",
+        without_plural,
+    ),
+    (
+        PREDICT,
+        "<out>/best/config.json: not a valid configuration (router_nn_type is 'linaer'",
+        lambda place: place.change("out/best/config.json", router_nn_type="linaer"),
+    ),
+]
+
+
+@cases(RUNS)
+def test_a_wrong_use_of_a_run_is_an_error(changed, message, damage, with_run, capsys):
+    check(with_run, capsys, "train", changed, message, damage)
+
+
+def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_path):
+    gym = Path(shutil.copytree(originals.gym, tmp_path / "changed"))
+    file = gym / "colour/colour_12_100_train.tsv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    settings = json.loads((with_run.out / "run.json").read_text())["settings"]
+    with_run.change("out/run.json", settings=settings | {"train_dir": str(gym), "predict_dir": str(gym)})
+    message = f"--train_dir {gym}: the training data is not what the run in ... was trained on"
+    check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
+
+
+# ---- given routes and vectors for a checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A place with runs of one step: "out" with clusters of vectors by side, "plain" without vectors."""
+    folder = tmp_path_factory.mktemp("trained")
+    place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
+    vectors(parts=SIDES)(place)
+    routes(FORMS)(place)
+    flags = {name: place.filled_in(value) for name, value in CLUSTERS.items()}
+    assert run(place.gym, place.bart, place.out, **flags, total_steps=1) == 0
+    file = FIXED | dict(task_routes=folder / "routes.json")
+    assert run(place.gym, place.bart, folder / "plain", **file, total_steps=1) == 0
+    shutil.rmtree(folder / "vectors")
+    (folder / "routes.json").unlink()
+    return place
+
+
+FURTHER = FIXED | dict(
+    checkpoint="<here>/out/best", output_dir="<here>/new", initialize_from_vanilla=None, model=None
+)
+ROUTE_FILE, VECTORS = dict(task_routes="<here>/routes.json"), dict(taskvecs="<here>/vectors")
+CHECKPOINT = [
+    (
+        ONLY | dict(task_routes="ontology"),
+        "--task_routes is ontology, which a model is trained with; without",
+    ),
+    (
+        ONLY | ROUTE_FILE,
+        "--task_routes <here>/routes.json has no route for plural; did you mean 'plurals'?",
+        routes({"plurals": 1}),
+    ),
+    (
+        ONLY | ROUTE_FILE,
+        "--task_routes <here>/routes.json: the routes name 8 experts; there are 2",
+        routes({"plural": 7}),
+    ),
+    (
+        ONLY | VECTORS,
+        "--taskvecs <here>/vectors has vectors of 3 dimensions, but those of <here>/out/best have 4",
+        vectors(D=3),
+    ),
+    (
+        ONLY | VECTORS | dict(prefix="x-"),
+        "--taskvecs <here>/vectors has vectors with the parts all 0-4, but those of <here>/out/best have",
+        vectors(),
+    ),
+    (
+        ONLY | VECTORS | dict(output_dir="<here>/plain"),
+        "--taskvecs <here>/vectors: the routes of <here>/plain/best do not depend on vectors;",
+        vectors(),
+    ),
+    (
+        FURTHER | ROUTE_FILE | dict(task_routes_as="start"),
+        "--task_routes_as is start, which needs a new router: give --initialize_from_vanilla",
+        routes(FORMS),
+    ),
+    (
+        ONLY | dict(task_level_random_routing=True),
+        "<here>/out/best was trained with given routes (clusters:2 of <here>/vectors); to score it",
+    ),
+]
+
+
+@cases(CHECKPOINT)
+def test_wrong_routes_for_a_checkpoint_are_an_error(changed, message, damage, trained, capsys):
+    try:
+        check(trained, capsys, "train", changed, message, damage)
+    finally:
+        shutil.rmtree(trained.folder / "vectors", ignore_errors=True)
+        (trained.folder / "routes.json").unlink(missing_ok=True)
+
+
+# ---- merging
+
+
+def without_a_weight(place):
+    state = weights(place.out / "best")
+    state.pop("router.units.0.hidden.bias")
+    save_file(state, place.out / "best/model.safetensors", {"format": "pt"})
+
+
+def published(place):
+    """Writes a run of the published code into <here>/published."""
+    config = tiny_bart_config(decoder_layers=1).to_dict() | {"router_block_num": 2}
+    place.write("published/config.json", config)
+    place.vectors(["colour"])
+    (place.folder / "vectors").rename(place.folder / "published/best")
+    place.write("published/best/model.pt", b"garbage")
+
+
+def deeper(place):
+    write_bart(place.folder / "deep", encoder_layers=1, decoder_layers=2)
+
+
+def small_vocabulary(place):
+    write_bart(place.folder / "small")
+    bart = BartForConditionalGeneration(tiny_bart_config(decoder_layers=1, vocab_size=50))
+    bart.save_pretrained(place.folder / "small")
+
+
+PUBLISHED = dict(routes_from="<here>/published")
+MERGES = [
+    (
+        dict(vanilla_checkpoint="<out>"),
+        "--vanilla_checkpoint <out>/best is a mixture of 2 experts; give a plain",
+    ),
+    (
+        dict(routes_from="<gym>"),
+        "--routes_from <gym> is neither a run, with best/config.json, nor a checkpoint",
+    ),
+    (
+        dict(routes_checkpoint_name="bset"),
+        "--routes_from <out> has no checkpoint 'bset'; choose one with --rou",
+    ),
+    (
+        {},
+        "--routes_from <out>/best has 1 expert per layer: there are no routes to keep",
+        lambda place: place.change("out/best/config.json", num_experts=1),
+    ),
+    (
+        {},
+        "--routes_from <out>/best: its files lack 1 weights, such as router.units.0.hidden",
+        without_a_weight,
+    ),
+    (
+        PUBLISHED | dict(routes_checkpoint_name="last"),
+        "--routes_from <here>/published/last/model.pt: not found; checkpoints there: best",
+        published,
+    ),
+    (PUBLISHED, "--routes_from <here>/published/best/model.pt: not the weights of a run", published),
+    (
+        dict(model="<here>/deep"),
+        "--model <here>/deep has 1+2 layers (encoder+decoder), but the routes of <out>/best are of 2+1",
+        deeper,
+    ),
+    (dict(model="<here>/small"), "--model <here>/small: its tokenizer has", small_vocabulary),
+    (
+        dict(output_dir="<out>", checkpoint_name="init2"),
+        "--output_dir <out>: <out>/init2 exists already; delete it to merge again",
+        lambda place: shutil.copytree(place.out / "best", place.out / "init2"),
+    ),
+    (
+        dict(keep_existing=True),
+        "--keep_existing: <here>/new/init was made from other sources",
+        written("new/init/something", "of the user's"),
+    ),
+    (dict(checkpoint_name="best"), "--checkpoint_name is 'best', which training writes; choose another name"),
+    (
+        dict(checkpoint_name="../init"),
+        "--checkpoint_name is '../init'; it must be the name of a folder in --outp",
+    ),
+]
+
+
+@cases(MERGES)
+def test_a_wrong_merge_is_an_error(changed, message, damage, with_run, capsys):
+    check(with_run, capsys, "merge", changed, message, damage)
+
+
+def test_all_errors_of_a_merge_are_reported_together(with_run, capsys):
+    wrong = dict(routes_from="<bart>", model="<here>/x", init_eps="nan", vanilla_checkpoint="<here>/none")
+    lines = complaint(with_run, capsys, "merge", **wrong)
+    assert len(lines) == 4
+    for fragment in (
+        f"--routes_from {with_run.bart} holds a 'bart' model, not a routing BART",
+        f"--model {with_run.folder}/x: no such folder",
+        "--init_eps is nan",
+        f"--vanilla_checkpoint {with_run.folder}/none: not found",
+    ):
+        assert_fault(lines, fragment)
+
+
+# ---- weights that are not finite
+
+OF_AN_EXPERT = "model.decoder.layers.0.experts.1.fc1.weight"
+OF_A_BART = "model.encoder.layers.1.fc2.bias"
+
+
+def corrupt(file, name, value=math.nan):
+    """Makes two values of a tensor in a file of weights not finite."""
+    state = load_file(file)
+    state[name].view(-1)[[0, 3]] = value
+    save_file(state, file, {"format": "pt"})
+
+
+@pytest.fixture
+def broken(with_run):
+    """A run whose best and last checkpoints have weights that are not finite, and such a BART in bart/."""
+    write_bart(with_run.folder / "bart")
+    for name in ("best", "last"):
+        corrupt(with_run.out / name / "model.safetensors", OF_AN_EXPERT)
+    corrupt(with_run.folder / "bart/model.safetensors", OF_A_BART, -math.inf)
+    torch.save(load_file(with_run.folder / "bart/model.safetensors"), with_run.folder / "bart.pt")
+    return with_run
+
+
+NEW = dict(output_dir="<here>/new")
+CHECKED = NEW | dict(initialize_from_vanilla=None, model=None, checkpoint="<out>/best")
+RUN, BART = "<out>/best/model.safetensors", "<here>/bart/model.safetensors"
+COMMANDS = {
+    "train --checkpoint": (("train", CHECKED), RUN),
+    "train --resume": (("train", STEP | dict(resume=True)), RUN.replace("best", "last")),
+    "train --model": (("train", NEW | dict(model="<here>/bart")), f"--model {BART}"),
+    "train --vanilla_checkpoint": (
+        ("train", NEW | dict(vanilla_checkpoint="<here>/bart.pt")),
+        "--vanilla_checkpoint <here>/bart.pt",
+    ),
+    "merge --routes_from": (("merge", {}), f"--routes_from {RUN}"),
+    "ablate": ((ablate, ["<out>"]), RUN),
+    "inspect_routes": ((inspect_routes, ["<out>/best", "--output_dir", "<here>/new"]), RUN),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_refuses_weights_that_are_not_finite(name, broken, capsys):
+    (command, given), file = COMMANDS[name]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if callable(command):
+        lines = refused(broken, capsys, lambda: command(broken.filled_in(given))).err.splitlines()
+    else:
+        lines = complaint(broken, capsys, command, **given)
+    tensor = OF_A_BART if "bart" in file else OF_AN_EXPERT
+    assert_fault(lines, f"{broken.filled_in(file)} has weights that are not finite: {tensor} (2 of ")
+
+
+def test_weights_of_the_published_code_and_of_a_folder_must_be_finite(broken):
+    with pytest.raises(InputError, match=f"bart/model.safetensors has .* {OF_A_BART} "):
+        RoutingBartForConditionalGeneration.from_bart(str(broken.folder / "bart"))
+    published(broken)
+    state = {"model.shared.weight": torch.tensor([1, math.inf])}
+    torch.save(state, broken.folder / "published/best/model.pt")
+    with pytest.raises(InputError, match=r"best/model\.pt has weights that are not finite: model\.shared"):
+        RoutingBartForConditionalGeneration.from_upstream(broken.folder / "published")
+
+
+def test_the_first_of_many_tensors_are_named_and_integer_or_empty_ones_are_valid():
+    check_finite({"whole": torch.ones(2, dtype=torch.int64), "empty": torch.empty(0)}, "a.pt")
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for value in (math.nan, math.inf, -math.inf):
+            tensors = {f"t{i}": torch.tensor([1, value], dtype=dtype) for i in range(9)}
+            with pytest.raises(InputError, match=r"a\.pt has .* t0 \(1 of 2 values\), .* and 4 more"):
+                check_finite(tensors, "a.pt")

