@@ -30,7 +30,7 @@ from transformers.utils import logging as library_logging
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, group, value_faults
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_faults, group
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.conversion import share_tensors
@@ -104,7 +104,7 @@ def run_benchmark(
     """
 
     def run(settings: Settings) -> None:
-        if faults := value_faults(settings):
+        if faults := flag_faults(settings):
             raise InputError(faults)
         prepare(settings)
         load = os.getloadavg()[0]

@@ -32,7 +32,7 @@ from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
 from routing_moe.cli.console import run_command
 from routing_moe.config.build_gym import BuildGymSettings
-from routing_moe.config.flags import value_faults
+from routing_moe.config.flags import flag_faults
 from routing_moe.io.files import unwritable
 
 
@@ -81,7 +81,7 @@ def all_recipes(own_file: Path | None) -> dict[str, Recipe]:
 
 
 def setting_faults(settings: BuildGymSettings) -> list[str]:
-    faults, seeds = value_faults(settings), settings.samples
+    faults, seeds = flag_faults(settings), settings.samples
     if len(set(seeds)) < len(seeds):
         faults.append(f"--samples {' '.join(map(str, seeds))}: a seed is given twice")
     if settings.mirror and not settings.mirror.is_dir():

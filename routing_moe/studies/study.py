@@ -18,11 +18,11 @@ from routing_moe.config.flags import (
     AT_LEAST_1,
     Command,
     differences,
+    flag_faults,
     flags_of,
     group,
     parse,
     scalar_type,
-    value_faults,
 )
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
@@ -60,7 +60,7 @@ class Script(Command):
 
     def faults(self) -> list[str]:
         """Returns values that are out of range or given more than once."""
-        return value_faults(self) + [
+        return flag_faults(self) + [
             f"--{name} has a value more than once"
             for name in flags_of(self)
             if isinstance(value := getattr(self, name), tuple) and len(set(value)) < len(value)
