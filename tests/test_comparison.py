@@ -10,7 +10,7 @@ from sample_pictures import compared
 from dataloader.ontology import Ontology
 from routing_moe.cli import compare_runs
 from routing_moe.plots.variants import plot_comparison
-from routing_moe.results import scores as results
+from routing_moe.results import comparison
 from routing_moe.results.statistics import mean_interval
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -76,7 +76,7 @@ def refusal(capsys, *argv):
 
 
 def test_the_mean_of_a_run_has_equal_weights_in_each_category_and_in_all():
-    table = results.means_per_run(score_rows(), ONTOLOGY)
+    table = comparison.means_per_run(score_rows(), ONTOLOGY)
     assert table[table["variant"] == "a"][["seed", "category", "tasks"]].values.tolist() == [
         [1, "labels", 1], [1, "text", 2], [1, "all", 3], [2, "labels", 1], [2, "text", 2], [2, "all", 3]
     ]  # fmt: skip
@@ -84,7 +84,7 @@ def test_the_mean_of_a_run_has_equal_weights_in_each_category_and_in_all():
 
 
 def test_means_over_runs_have_the_sample_std_and_n():
-    table = results.comparison_table(score_rows(), ONTOLOGY)
+    table = comparison.comparison_table(score_rows(), ONTOLOGY)
     assert cells(table, ("a", "text"))[["tasks", "mean", "std", "n"]].tolist() == pytest.approx(
         [2, 0.6, 0.02**0.5, 2]
     )
@@ -93,12 +93,12 @@ def test_means_over_runs_have_the_sample_std_and_n():
 
 
 def test_a_single_run_has_no_std_and_the_constant_answer_no_n():
-    table = results.comparison_table(score_rows({("a", 1): SCORES["a", 1]}), ONTOLOGY)
+    table = comparison.comparison_table(score_rows({("a", 1): SCORES["a", 1]}), ONTOLOGY)
     assert pd.isna(cells(table, ("a", "all"))["std"])
     constant = cells(table, ("constant answer", "all"))
     assert constant["mean"] == pytest.approx(0.3)
     assert pd.isna(constant["n"])
-    assert results.comparison_markdown(table).splitlines() == [
+    assert comparison.comparison_markdown(table).splitlines() == [
         "| variant         |  n | labels (1) | text (2) | all (3) |",
         "| --------------- | -: | ---------: | -------: | ------: |",
         "| a               |  1 |      0.200 |    0.500 |   0.400 |",
@@ -108,25 +108,20 @@ def test_a_single_run_has_no_std_and_the_constant_answer_no_n():
 
 def test_the_constant_mean_is_empty_if_a_task_has_none():
     rows = score_rows().assign(constant=lambda table: table["constant"].where(table["task"] != "spell"))
-    table = results.comparison_table(rows, ONTOLOGY)
-    assert cells(table, ("constant answer", "labels"))["mean"] == 0.5
-    assert pd.isna(cells(table, ("constant answer", "text"))["mean"])
-    last = results.comparison_markdown(table).splitlines()[-1]
+    table = comparison.comparison_table(rows, ONTOLOGY)
+    last = comparison.comparison_markdown(table).splitlines()[-1]
     assert [cell.strip() for cell in last.split("|")[1:-1]] == ["constant answer", "", "0.500", "-", "-"]
 
 
 def test_differences_are_paired_by_task_and_common_seeds():
-    differences = results.paired_differences(score_rows(), "a").set_index("task")
-    assert differences["variant"].tolist() == ["b"] * 3
-    assert differences["difference"].to_dict() == pytest.approx({"copy": 0.1, "spell": 0.1, "yesno": 0.15})
-    assert differences["pairs"].tolist() == [2, 2, 2]
-    table = results.comparison_table(score_rows(), ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(score_rows(), ONTOLOGY, baseline="a")
+    # of copy 0.1 and 0.1, of spell 0.0 and 0.2, of yesno 0.3 and 0.0 with seeds 1 and 2; a has no seed 3
     assert cells(table, ("b", "all"))["difference"] == pytest.approx(0.35 / 3)
     assert cells(table, ("b", "text"))[["difference", "pairs"]].tolist() == pytest.approx([0.1, 2])
     assert cells(table, ("b", "all"))[["low", "high", "p", "p_holm"]].isna().all()
     assert cells(table, ("b", "text"))["interval"] == "too few tasks (2)"
     assert pd.isna(cells(table, ("a", "all"))["difference"])
-    assert "| +0.117, too few tasks (3) |" in results.comparison_markdown(table, "a")
+    assert "| +0.117, too few tasks (3) |" in comparison.comparison_markdown(table, "a")
 
 
 def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
@@ -145,37 +140,34 @@ def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
 
 def test_intervals_are_over_seeds_and_tasks_and_p_is_corrected_over_variants():
     rows = many_tasks()
-    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(rows, ONTOLOGY, baseline="a")
     wide = rows.pivot(index="seed", columns=["variant", "task"], values="performance")
-    found = {variant: mean_interval((wide[variant] - wide["a"]).to_numpy()) for variant in ("b", "c")}
-    for variant, own in found.items():
+    b, c = (mean_interval((wide[variant] - wide["a"]).to_numpy()) for variant in ("b", "c"))
+    for variant, interval in (("b", b), ("c", c)):
         row = cells(table, (variant, "all"))
-        assert row[["low", "high", "p"]].tolist() == pytest.approx([own.low, own.high, own.p])
+        assert row[["low", "high", "p"]].tolist() == pytest.approx([interval.low, interval.high, interval.p])
         assert row["interval"] == "seeds x tasks"
-    assert found["c"].p < found["b"].p
-    assert cells(table, ("c", "all"))["p_holm"] == pytest.approx(2 * found["c"].p)
-    assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(found["b"].p, 2 * found["c"].p))
-    line = results.comparison_markdown(table, "a").splitlines()[3]
-    shown = [cell.strip() for cell in line.split("|")[-4:-1]]
-    own = found["b"]
-    assert shown[0].endswith(f"[{own.low:+.3f}, {own.high:+.3f}]")
-    assert shown[1] == f"{own.p:.3f}"
+    assert c.p < b.p
+    assert cells(table, ("c", "all"))["p_holm"] == pytest.approx(2 * c.p)
+    assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(b.p, 2 * c.p))
+    line = comparison.comparison_markdown(table, "a").splitlines()[3]
+    assert f"[{b.low:+.3f}, {b.high:+.3f}] | {b.p:.3f} |" in line
 
 
 def test_a_single_seed_has_an_interval_labelled_as_over_tasks():
     rows = many_tasks(variants=("b",), seeds=(1,))
-    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(rows, ONTOLOGY, baseline="a")
     assert cells(table, ("b", "all"))["interval"] == "tasks"
-    assert "] (tasks alone) |" in results.comparison_markdown(table, "a")
-    assert "with one seed, over tasks only" in results.explain_comparison("scores", "best", "a", {})
+    assert "] (tasks alone) |" in comparison.comparison_markdown(table, "a")
+    assert "with one seed, over tasks only" in comparison.explain_comparison("scores", "best", "a", {})
 
 
 def test_without_a_common_seed_there_is_no_difference():
     rows = score_rows({("a", 1): SCORES["a", 1], ("b", 2): SCORES["b", 2]})
-    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(rows, ONTOLOGY, baseline="a")
     assert pd.isna(cells(table, ("b", "all"))["difference"])
     assert cells(table, ("b", "all"))["pairs"] == 0
-    assert "| no common seed |" in results.comparison_markdown(table, "a")
+    assert "| no common seed |" in comparison.comparison_markdown(table, "a")
 
 
 # ---------------------------------------------------------------------------- folders
@@ -216,36 +208,41 @@ def test_unfinished_runs_are_listed_and_the_others_compared(folder, capsys):
 def test_missing_or_unfinished_runs_are_reported(folder, tmp_path, capsys):
     assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
     assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
-    assert "holds no runs" in refusal(capsys, tmp_path / "gym")
-    assert "give the folder of the variants" in refusal(capsys, folder / "a")
+    assert "holds no runs; give the folder of <variant>/<run>/run.json" in refusal(capsys, folder / "a")
     write_run(tmp_path / "new", "a", 1, None)
     assert "not finished: a/seed1" in refusal(capsys, tmp_path / "new")
     assert not (tmp_path / "new/comparison.csv").exists()
 
 
-def test_runs_with_different_tasks_are_named_with_the_tasks(folder, capsys):
-    write_run(folder, "c", 1, {"copy": 0.5, "yesno": 0.5})
-    output = refusal(capsys, folder)
-    assert output == "error: c/seed1 has different tasks than a/seed1: without spell"
-
-
-def test_runs_scored_on_another_gym_are_named_with_the_tasks(folder, capsys):
-    write_run(folder, "c", 1, SCORES["a", 1], n=100)
-    output = refusal(capsys, folder)
-    assert output.startswith("error: c/seed1 was scored on a different gym than a/seed1: ")
-    assert output.endswith(" for copy, spell, yesno")
-
-
-def test_two_runs_of_a_variant_with_one_seed_are_a_fault(folder, capsys):
-    write_run(folder, "a", 1, SCORES["a", 1], name="again")
-    assert "a/again and a/seed1 have the same seed, 1" in refusal(capsys, folder)
+@pytest.mark.parametrize(
+    ("run", "error"),
+    [
+        (
+            dict(variant="c", tasks={"copy": 0.5, "yesno": 0.5}),
+            "c/seed1 has different tasks than a/seed1: without spell",
+        ),
+        (
+            dict(variant="c", tasks=SCORES["a", 1], n=100),
+            "c/seed1 was scored on a different gym than a/seed1: different samples, metrics, numbers of "
+            "examples or constant scores for copy, spell, yesno",
+        ),
+        (
+            dict(variant="a", tasks=SCORES["a", 1], name="again"),
+            "a/again and a/seed1 have the same seed, 1; the runs of a variant must differ in it",
+        ),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_named(folder, capsys, run, error):
+    write_run(folder, seed=1, **run)
+    assert refusal(capsys, folder) == f"error: {error}"
 
 
 def test_unknown_variants_and_unreadable_files_are_reported_together(folder, capsys):
-    output = refusal(capsys, folder, "--order", "aa", "c", "--baseline", "bb")
+    output = refusal(capsys, folder, "--order", "aa", "c", "--leave_out", "bb")
     assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in output
     assert "--order c: " in output
-    assert "--baseline bb: " in output
+    assert "--leave_out bb: " in output
+    assert "--baseline bb: no such variant" in refusal(capsys, folder, "--baseline", "bb")
     (folder / "a/seed1/best/eval-test-performance.csv").write_text("x,y\n1,2\n")
     (folder / "a/seed2/best/eval-test-performance.csv").write_text("")
     (folder / "b/seed1/run.json").write_text("{")
@@ -255,25 +252,23 @@ def test_unknown_variants_and_unreadable_files_are_reported_together(folder, cap
     assert "b/seed1/run.json is not valid JSON" in output
 
 
-def test_different_settings_in_a_variant_are_a_warning_except_seed_and_its_paths(folder, capsys):
+def test_settings_that_make_runs_less_comparable_are_warnings(folder, capsys, tmp_path):
+    """Of a variant all but the seed and paths with the run's name; of all runs, how they were scored."""
     write_run(folder, "c", 1, SCORES["a", 1], num_beams=4, checkpoint="runs/a/seed1/best", output_dir="x")
     write_run(folder, "c", 2, SCORES["a", 2], num_beams=1, checkpoint="runs/a/seed2/best", output_dir="y")
-    assert compare_runs.main([str(folder)]) == 0
-    line = "warning: c: settings other than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)"
-    assert capsys.readouterr().err.splitlines() == [line]
-
-
-def test_different_scoring_and_copies_of_a_gym_are_warnings(folder, capsys, tmp_path):
-    beside = folder / "b/seed1/best/eval-settings.json"
-    beside.write_text(json.dumps({"settings": {"num_beams": 1}}))
-    (folder / "a/seed1/best/eval-settings.json").write_text(json.dumps({"settings": {"num_beams": 4}}))
-    write_run(folder, "c", 1, SCORES["a", 1], train_dir=str(tmp_path / "copy"))
+    for run, beams in (("a/seed1", 4), ("b/seed1", 1)):
+        settings = json.dumps({"settings": {"num_beams": beams}})
+        (folder / run / "best/eval-settings.json").write_text(settings)
+    write_run(folder, "d", 1, SCORES["a", 1], train_dir=str(tmp_path / "copy"))
     assert compare_runs.main([str(folder)]) == 0
     lines = capsys.readouterr().err.splitlines()
-    scored = "num_beams is 4 (a/seed1), 1 (b/seed1)"
-    assert lines[0] == f"warning: not all runs were scored in the same way: {scored}"
-    assert lines[1].startswith("warning: train_dir is ")
-    assert len(lines) == 2
+    assert lines[:2] == [
+        "warning: c: settings other than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)",
+        "warning: not all runs were scored in the same way: num_beams is 4 (a/seed1), 1 (b/seed1)",
+    ]
+    gym = f"train_dir is {tmp_path / 'gym'} (a/seed1 and 6 more), {tmp_path / 'copy'} (d/seed1)"
+    assert lines[2].startswith(f"warning: {gym}; the scores have the same tasks and rows")
+    assert len(lines) == 3
 
 
 def test_a_missing_ontology_is_reported_and_can_be_given(folder, capsys, tmp_path):

@@ -32,9 +32,9 @@ from routing_moe.model.task_vectors import META_FILE, load_meta, load_task_vecto
 from routing_moe.report.ablation import ablation_data
 from routing_moe.report.curves import curves_data
 from routing_moe.report.data import _some_predictions
-from routing_moe.results.few_shot import read_summary
+from routing_moe.results.few_shot import read_results
 from routing_moe.results.scores import read_scores
-from routing_moe.results.summaries import read_summary as read_either
+from routing_moe.results.summaries import read_summary
 from task.task_emb.job import read_finished
 from task.task_emb.reduction import Reduction
 from task.task_emb.sources import Descriptions
@@ -131,10 +131,10 @@ READERS = {
         load_vanilla_checkpoint,
     ],
     "out/last/training_state.pt": [lambda path: load_training_state(path.parent)],
-    "out/best/eval-dev-performance.csv": [read_scores, lambda path: read_either(path, "dev_performance")],
+    "out/best/eval-dev-performance.csv": [read_scores, lambda path: read_summary(path, "dev_performance")],
     "out/best/predictions/a_dev.jsonl": [lambda path: _some_predictions(path, 5)],
     "out/analysis/ablation/tasks.csv": [lambda path: ablation_data(path.parents[2], None, {})],
-    "results.csv": [read_summary],
+    "results.csv": [read_summary, lambda path: read_results("task", path)],
     "bart/config.json": [lambda path: load_bart_config(path.parent)],
     "bart/model.safetensors": [lambda path: load_bart(path.parent)],
     "bart/tokenizer.json": [lambda path: load_tokenizer(path.parent, 10**6)],

@@ -33,7 +33,7 @@ from routing_moe.config.finetune import Configuration
 from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
-from routing_moe.finetuning.grid import Grid
+from routing_moe.finetuning.grid import COLUMNS, Grid
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.optim.step import Stepper
 
@@ -89,7 +89,7 @@ def test_the_folder_has_the_documented_files(finished_grid):
     assert line in log
     best = results(finished_grid).iloc[[2, 5]]
     means = (
-        f"{part} {c.mean():.4f} ± {c.std():.4f}"
+        f"{part} {c.mean():.3f} ± {c.std():.3f}"
         for part in ("dev", "test")
         for c in [best[f"{part}_performance"]]
     )
@@ -99,8 +99,8 @@ def test_the_folder_has_the_documented_files(finished_grid):
 def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     (grid.folder / "configurations").mkdir(parents=True)
     for i, (c, dev) in enumerate(dev_of.items()):
-        row = dict(dev_performance=dev, test_performance=float(i), best_step=1, route="none")
-        grid.keep(c, dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}) | row)
+        row = dict.fromkeys(COLUMNS) | dict(dev_performance=dev, test_performance=float(i), route="none")
+        grid.keep(c, row | dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}))
     return grid.table().set_index("prefix")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sample_pictures import gain_tables
 
 from routing_moe.cli import compute_arg
 from routing_moe.plots.gains import plot_gains
@@ -113,16 +112,11 @@ def test_p_is_corrected_for_the_number_of_systems():
 
 @pytest.mark.parametrize("baseline", [0.0, 0.01, -0.2])
 def test_a_baseline_at_below_or_near_zero_has_no_relative_gain(baseline):
-    assert np.isnan(gains.relative_gains([0.3], [baseline], 0.01)).all()
+    assert np.isnan(gains.relative_gains([0.3, 0.9], [baseline, 0.3], 0.3)).all()
     per_task, per_system = tables_of({"base": summary([baseline, 0.5]), "ours": summary([0.3, 0.6])})
     assert per_task["in_arg"].tolist() == [False, True]
     assert per_task["difference"][0] == pytest.approx(0.3 - baseline)
     assert per_system[["arg", "wins", "n", "excluded"]].values.tolist()[0] == pytest.approx([0.2, 2, 2, 1])
-
-
-def test_the_minimum_baseline_can_be_chosen():
-    assert gains.relative_gains([0.02], [0.01], 0.0).tolist() == pytest.approx([1.0])
-    assert np.isnan(gains.relative_gains([0.9], [0.3], 0.3)).all()
 
 
 def test_means_that_differ_by_rounding_are_a_tie():
@@ -140,22 +134,7 @@ def test_p_equals_a_hand_counted_signed_rank_test():
     assert gains.signed_rank_p([0.0, 0.2, 0.3, 0.0, -0.4]) == gains.signed_rank_p([0.2, 0.3, -0.4])
     # three of equal size: ranks 2 2 2, one of them negative. Sums 0, 2, 4, 6 have 1, 3, 3, 1 choices
     assert gains.signed_rank_p([0.1, 0.1, -0.1]) == pytest.approx(1.0)
-
-
-def test_no_or_one_difference_has_p_of_one():
-    assert gains.signed_rank_p([0.0, 0.0]) == 1.0
-    assert gains.signed_rank_p([0.3]) == 1.0
-    _, per_system = tables_of({"base": summary([0.0]), "ours": summary([0.3])})
-    assert per_system[["arg", "low", "high", "median"]].isna().all(axis=None)
-    assert per_system["p"].tolist() == [1.0]
-    assert "|   - |" in gains.systems_markdown(per_system, "base")
-
-
-def test_tasks_missing_in_some_summaries_are_omitted_and_named():
-    ours = summary([0.6, np.nan, 0.3], tasks=["boolq", "sick", "new"])
-    tasks, lines = gains.common_tasks({"base": summary(BASE), "ours": ours}, "test_performance")
-    assert tasks == ["boolq"]
-    assert lines == ["base: lacks new", "ours: lacks copa, emo", "ours: no mean test_performance of sick"]
+    assert gains.signed_rank_p([0.0, 0.0]) == gains.signed_rank_p([0.3]) == 1.0
 
 
 def test_unequal_numbers_of_samples_are_a_warning():
@@ -206,15 +185,9 @@ def test_latex_has_bold_best_scores_and_escaped_characters():
     body = [line for line in lines if line.endswith(r"\\")]
     columns = [line.replace(r"\&", "").count("&") + line.count(r"\multicolumn{2}") for line in body]
     assert set(columns) == {5}
-
-
-def test_equally_good_systems_are_all_bold():
+    assert escaped("<$1>") == r"\textless{}\$1\textgreater{}"
     per_task, per_system = tables_of({"base": summary([0.5]), "ours": summary([0.5])})
     assert gains_latex(per_task, per_system, "base", []).count(r"\textbf{0.500}") == 2
-
-
-def test_special_characters_of_latex_are_escaped():
-    assert escaped("50% of a_b & <$1>") == r"50\% of a\_b \& \textless{}\$1\textgreater{}"
 
 
 # ---------------------------------------------------------------------------- the chart
@@ -223,25 +196,6 @@ def test_special_characters_of_latex_are_escaped():
 def draw(figures, per_task, per_system, baseline="base"):
     plot_gains(per_task, per_system, "x.png", baseline)
     return figures[-1]
-
-
-@pytest.mark.parametrize(("n_tasks", "n_systems"), [(8, 3), (42, 2)])
-def test_numbers_lie_inside_their_bars_and_panels(figures, n_tasks, n_systems):
-    figure = draw(figures, *gain_tables(n_tasks, n_systems))
-    in_bars = 0
-    for axes in figure.axes:
-        panel = axes.get_window_extent()
-        bars = bars_of(axes)
-        for text in axes.texts:
-            box = text.get_window_extent()
-            assert panel.x0 <= box.x0
-            assert box.x1 <= panel.x1
-            if text.get_color() == "white":
-                bar = bars[round(text.xy[1])].get_window_extent()
-                assert bar.x0 <= box.x0
-                assert box.x1 <= bar.x1
-                in_bars += 1
-    assert in_bars
 
 
 def bars_of(axes) -> dict:
@@ -265,17 +219,16 @@ def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers(figures):
     assert below[-1].startswith("† baseline at or below 0.01")
 
 
-def test_a_huge_gain_is_clipped_with_its_value_and_the_others_stay_readable(figures):
+def test_the_scale_is_logarithmic_beyond_most_gains_if_a_few_are_huge(figures):
     base, ours = [0.5] * 20 + [0.02], [0.55 + 0.001 * i for i in range(20)] + [0.9]
     tasks = [f"t{i}" for i in range(21)]
-    per_task, per_system = tables_of({"base": summary(base, tasks=tasks), "ours": summary(ours, tasks=tasks)})
-    (axes,) = draw(figures, per_task, per_system).axes
-    assert [text.get_text() for text in axes.texts] == ["+4400% ▸"]  # (0.9 - 0.02) / 0.02 = 44
-    # the median gain of 0.12 asks for a scale of 0.48; ARG, (44 + 20 * 0.119) / 21 = 2.2, for half more
-    assert 0.72 < axes.get_xlim()[1] < 0.78
-    assert [line.get_marker() for line in axes.lines if line.get_marker() in "<>D"] == ["<", ">", ">"]
+    huge = tables_of({"base": summary(base, tasks=tasks), "ours": summary(ours, tasks=tasks)})
+    (axes,) = draw(figures, *huge).axes
+    assert bars_of(axes)[1].get_width() == pytest.approx(44)  # (0.9 - 0.02) / 0.02
+    assert axes.get_xscale() == "symlog"
+    assert axes.get_xlabel() == "logarithmic beyond 50%"  # 4 times the median of 0.12, rounded up
     few = tables_of({"base": summary([0.5, 0.05]), "ours": summary([0.52, 0.06])})
-    assert not draw(figures, *few).axes[0].texts  # 4% and 20%: both to scale
+    assert draw(figures, *few).axes[0].get_xscale() == "linear"  # 4% and 20%
 
 
 # ---------------------------------------------------------------------------- the script
@@ -328,11 +281,13 @@ def test_metric_names_and_minimum_baseline_can_be_chosen(files):
 
 
 def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(files, capsys):
-    write_summary(files / "less.csv", {"boolq": 0.6, "new": 0.1})
+    write_summary(files / "less.csv", {"boolq": 0.6, "new": 0.1, "emo": np.nan})
     assert call(files, "less") == 1
-    assert capsys.readouterr().err.splitlines() == ["base: lacks new", "less: lacks sick, copa, emo"]
+    assert capsys.readouterr().err.splitlines() == [
+        *("base: lacks new", "less: lacks sick, copa", "less: no mean test_performance of emo")
+    ]
     assert pd.read_csv(files / "out/gains.csv")["task"].tolist() == ["boolq"]
-    assert "- less: lacks sick, copa, emo" in (files / "out/gains.md").read_text()
+    assert "- less: lacks sick, copa" in (files / "out/gains.md").read_text()
 
 
 def test_a_published_summary_is_compared(files):
@@ -365,14 +320,9 @@ def test_invalid_flags_are_reported_together(files, capsys):
     assert "--names: 1 names, expected 3, one for the baseline and for each system" in output
     assert "is a file; name a folder" in output
     assert "x: the name must end in .csv" in output
-    assert "base.csv is given twice" in refusal(capsys, files, "base")
-    assert "names must be different and not empty" in refusal(capsys, files, flags=["--names", "a", "a"])
+    assert "names must be different" in refusal(capsys, files, flags=["--names", "a", "a"])
     output = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
     assert "is one of the summaries; name another file" in output
-    output = refusal(capsys, files, "nowhere", flags=["--output_file", "", "--names", "a"])
-    assert "must end in .csv" in output
-    assert "--names: 1 names, expected 2" in output
-    assert "nowhere.csv: no such file" in output
 
 
 @pytest.mark.slow

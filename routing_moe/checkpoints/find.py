@@ -1,10 +1,10 @@
 """Finds and checks a trained model on disk, of this or the published code, without loading it."""
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, fault_context, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
@@ -145,11 +145,6 @@ def same_files(saved: dict[str, str] | None, now: dict[str, str]) -> bool:
     if not saved or "config.json" in saved:
         return saved in (now, {}, None)
     return all(now.get(name) == checksum for name, checksum in saved.items())
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def checkpoint_to_resume(settings: TrainSettings) -> Path | None:

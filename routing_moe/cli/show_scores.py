@@ -17,12 +17,13 @@ from dataloader.ontology import Ontology
 from dataloader.templates import has_templates
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import value_faults
 from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import settings_of_run
-from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
+from routing_moe.results.markdown import markdown_table
+from routing_moe.results.scores import ScoresFile, category_table, read_scores
 from routing_moe.results.templates import datasets_markdown
 
 
@@ -43,7 +44,7 @@ def show(settings: ShowSettings) -> None:
 
 def read_run(settings: ShowSettings) -> tuple[dict[str, pd.DataFrame], Ontology]:
     """Returns a run's {"dev": scores, "test": scores} and ontology. Raises InputError."""
-    faults = flag_faults(settings)
+    faults = value_faults(settings)
     if settings.output and (reason := unwritable(Path(settings.output).parent)):
         faults.append(f"--output {reason}")
     if faults:

@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
+from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import same_files
@@ -32,7 +33,6 @@ from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
-from task.task_emb.sources import sha256_of
 
 RUN_FILE = "run.json"
 # Values of settings that earlier versions did not have.
