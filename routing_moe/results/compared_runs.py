@@ -141,31 +141,19 @@ def _task_faults(runs: Sequence[Run]) -> list[str]:
     rows_of = {str(run): _rows_scored(run.scores) for run in runs}
     usual = Counter(rows_of.values()).most_common(1)[0][0]
     example = next(name for name, rows in rows_of.items() if rows == usual)
-    faults = []
-    for name, rows in rows_of.items():
-        tasks, usual_tasks = ({row[0] for row in of_run} for of_run in (rows, usual))
-        if tasks != usual_tasks:
-            words = [f"without {_names(usual_tasks - tasks)}"] if usual_tasks - tasks else []
-            words += [f"with {_names(tasks - usual_tasks)}"] if tasks - usual_tasks else []
-            faults.append(f"{name} has different tasks than {example}: {' and '.join(words)}")
-        elif rows != usual:
-            changed = _names({row[0] for row in set(rows) ^ set(usual)})
-            faults.append(
-                f"{name} was scored on a different gym than {example}: different samples, metrics, numbers "
-                f"of examples or constant scores for {changed}"
-            )
-    return faults
+    return [
+        f"{name} was scored on different tasks, or on different samples, metrics, numbers of examples or "
+        f"constant scores, than {example}: {in_short(sorted({row[0] for row in rows ^ usual}), MOST_NAMES)}"
+        for name, rows in rows_of.items()
+        if rows != usual
+    ]
 
 
-def _rows_scored(scores: pd.DataFrame) -> tuple:
+def _rows_scored(scores: pd.DataFrame) -> frozenset:
     """Returns task, sample, metric, examples and constant score of each row, which identify a gym."""
     rounded = scores.assign(constant=scores["constant"].astype(float).round(6).fillna(-1.0))
     columns = ["task_prefix", "sample", "metric", "n", "constant"]
-    return tuple(sorted(rounded[columns].itertuples(index=False, name=None)))
-
-
-def _names(tasks: set[str]) -> str:
-    return in_short(sorted(tasks), MOST_NAMES)
+    return frozenset(rounded[columns].itertuples(index=False, name=None))
 
 
 # ---------------------------------------------------------------------------- warnings
@@ -180,28 +168,23 @@ def comparison_warnings(runs: Sequence[Run], gym_per_seed: bool = False) -> list
     settings_of = {str(run): {k: v for k, v in run.settings.items() if k not in ignored} for run in runs}
     warnings = []
     for variant in dict.fromkeys(run.variant for run in runs):
-        trained = {
-            str(run): _settings_without_seed(settings_of[str(run)], run.name)
-            for run in runs
-            if run.variant == variant
-        }
+        members = [run for run in runs if run.variant == variant]
+        trained = {str(run): _settings_without_seed(settings_of[str(run)], run.name) for run in members}
         warnings += _differing(f"{variant}: settings other than the seed differ: ", trained)
     scored = {str(run): {k: v for k, v in run.scored_with.items() if k in SCORING} for run in runs}
     warnings += _differing("not all runs were scored in the same way: ", scored)
-    budgets = {name: {k: v for k, v in own.items() if k in BUDGET} for name, own in settings_of.items()}
-    for run in runs:
-        budget = budgets[str(run)]
-        if run.settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
-            del budget["num_experts"]
-        if not run.settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
-            budget.pop("model", None), budget.pop("num_experts", None)
-    warnings += _differing("not all runs were trained in the same way: ", budgets)
-    copies = "; the scores have the same tasks and rows, so these are assumed to be copies of one gym"
-    gyms = {
-        name: {k: str(Path(own[k]).resolve()) for k in ("train_dir", "predict_dir") if own.get(k)}
-        for name, own in settings_of.items()
-    }
-    return warnings + _differing("", gyms, copies)
+    budgets = {str(run): _budget(settings_of[str(run)]) for run in runs}
+    return warnings + _differing("not all runs were trained in the same way: ", budgets)
+
+
+def _budget(settings: Mapping) -> dict:
+    """Returns the settings of training budget and model size that should be equal in all runs."""
+    budget = {name: value for name, value in settings.items() if name in BUDGET}
+    if settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
+        del budget["num_experts"]
+    if not settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
+        budget.pop("model", None), budget.pop("num_experts", None)
+    return budget
 
 
 def _settings_without_seed(settings: Mapping, run_name: str) -> dict:
@@ -217,21 +200,18 @@ def _settings_without_seed(settings: Mapping, run_name: str) -> dict:
     }
 
 
-def _differing(start: str, settings_of: Mapping[str, Mapping], end: str = "") -> list[str]:
-    """Returns a line for each setting with several values, with the runs of each value.
-
-    start, end: of each line.
-    """
-    values: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, settings in settings_of.items():
-        for key, value in settings.items():
-            values[key][str(value)].append(name)
+def _differing(start: str, settings_of: Mapping[str, Mapping]) -> list[str]:
+    """Returns a line for each setting with several values, with the runs of each value, after `start`."""
+    runs_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for run, settings in settings_of.items():
+        for name, value in settings.items():
+            runs_of[name][str(value)].append(run)
     return [
-        f"{start}{key} is {', '.join(f'{value} ({_few(names)})' for value, names in runs.items())}{end}"
-        for key, runs in values.items()
-        if len(runs) > 1
+        f"{start}{name} is " + ", ".join(f"{value} ({_few(runs)})" for value, runs in values.items())
+        for name, values in runs_of.items()
+        if len(values) > 1
     ]
 
 
-def _few(names: list[str]) -> str:
-    return in_short(names, 2 if len(names) == 2 else 1)
+def _few(runs: list[str]) -> str:
+    return in_short(runs, 2 if len(runs) == 2 else 1)
