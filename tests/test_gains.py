@@ -1,7 +1,5 @@
 """Gains over a baseline: hand-computed numbers, small baselines, tables, the chart, the script."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +12,6 @@ from routing_moe.results import gains
 from routing_moe.results.gains_latex import escaped, gains_latex
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
-
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "example_scripts/compute_arg.py"
 
 TASKS = ["boolq", "sick", "copa", "emo"]
 BASE = [0.5, 0.2, 0.4, 0.0]
@@ -117,12 +112,8 @@ def test_a_baseline_at_below_or_near_zero_has_no_relative_gain(baseline):
     assert per_task["in_arg"].tolist() == [False, True]
     assert per_task["difference"][0] == pytest.approx(0.3 - baseline)
     assert per_system[["arg", "wins", "n", "excluded"]].values.tolist()[0] == pytest.approx([0.2, 2, 2, 1])
-
-
-def test_means_that_differ_by_rounding_are_a_tie():
-    per_task, per_system = tables_of({"base": summary([0.1 + 0.2, 0.5]), "ours": summary([0.3, 0.6])})
-    assert per_system[["wins", "losses", "ties"]].values.tolist() == [[1, 0, 1]]
-    assert per_task["relative_gain"].tolist()[0] == 0
+    _, rounded = tables_of({"base": summary([0.1 + 0.2, 0.5]), "ours": summary([0.3, 0.6])})
+    assert rounded[["wins", "losses", "ties"]].values.tolist() == [[1, 0, 1]]
 
 
 def test_p_equals_a_hand_counted_signed_rank_test():
@@ -143,11 +134,6 @@ def test_unequal_numbers_of_samples_are_a_warning():
     uneven, _ = tables_of({"base": summary(BASE), "ours": summary(OURS, n=3)})
     assert "boolq (ours 3, baseline 5)" in gains.uneven_samples(uneven)[0]
     assert "(n = 3 to 5)" in gains.explain_gains(uneven, "base", "test_performance", 0.01)[0]
-
-
-def test_names_are_file_names_with_folders_if_they_are_equal():
-    paths = [Path("x/base.csv"), Path("x/a/sum.csv"), Path("x/b/sum.csv"), Path("x/one.csv")]
-    assert gains.system_names(paths) == ["base", "a/sum", "b/sum", "one"]
 
 
 # ---------------------------------------------------------------------------- tables
@@ -266,38 +252,21 @@ def test_without_an_output_file_the_tables_are_named_after_the_summaries(files, 
     summaries = ["--summary1", "base.csv", "--summary2", "ours.csv", "other.csv"]
     assert compute_arg.main(summaries) == 0
     assert compute_arg.main([*summaries, "--names", "one BART", "a/b", "c"]) == 0
+    paths = [Path("x/base.csv"), Path("x/a/sum.csv"), Path("x/b/sum.csv"), Path("x/one.csv")]
+    assert gains.system_names(paths) == ["base", "a/sum", "b/sum", "one"]
     tables = sorted(path.name for path in (files / "results_summary").glob("*_summary.csv"))
     assert tables == ["CMP_base_ours_other_summary.csv", "CMP_one-BART_a-b_c_summary.csv"]
     assert "results_summary/CMP_base_ours_other.csv, _summary.csv" in capsys.readouterr().out
 
 
-def test_metric_names_and_minimum_baseline_can_be_chosen(files):
-    flags = ["--metric", "dev_performance", "--min_baseline", "0.5", "--names", "B", "S"]
-    assert call(files, flags=flags) == 0
-    per_task = pd.read_csv(files / "out/gains.csv")
-    assert per_task["system"].unique().tolist() == ["S"]
-    assert per_task["baseline"].tolist() == [0.5] * 4
-    assert not per_task["in_arg"].any()
-
-
 def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(files, capsys):
     write_summary(files / "less.csv", {"boolq": 0.6, "new": 0.1, "emo": np.nan})
-    assert call(files, "less") == 1
+    assert call(files, "less", flags=["--min_baseline", "0.5"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         *("base: lacks new", "less: lacks sick, copa", "less: no mean test_performance of emo")
     ]
-    assert pd.read_csv(files / "out/gains.csv")["task"].tolist() == ["boolq"]
+    assert pd.read_csv(files / "out/gains.csv")[["task", "in_arg"]].values.tolist() == [["boolq", False]]
     assert "- less: lacks sick, copa" in (files / "out/gains.md").read_text()
-
-
-def test_a_published_summary_is_compared(files):
-    rows = ",task,entry,dev_performance,test_performance\n0,boolq,b_1,0.5,0.5\n1,boolq,b_2,0.5,0.7\n"
-    rows += "2,boolq,mean,0.5,0.6\n3,boolq,std,0.0,0.1\n4,,,,\n"
-    (files / "published.csv").write_text(rows)
-    assert call(files, "published") == 1
-    row = pd.read_csv(files / "out/gains.csv").loc[0]
-    # of 0.5 and 0.7: squared distances 0.01 + 0.01 over n - 1 = 1
-    assert row[["score", "std", "n", "relative_gain"]].tolist() == pytest.approx([0.6, 0.02**0.5, 2, 0.2])
 
 
 def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
@@ -323,15 +292,6 @@ def test_invalid_flags_are_reported_together(files, capsys):
     assert "names must be different" in refusal(capsys, files, flags=["--names", "a", "a"])
     output = refusal(capsys, files, flags=["--output_file", files / "ours.csv"])
     assert "is one of the summaries; name another file" in output
-
-
-@pytest.mark.slow
-def test_the_script_runs_from_another_folder_without_being_installed(files):
-    command = [sys.executable, str(SCRIPT), "--summary1", "base.csv", "--summary2", "ours.csv"]
-    command += ["--output_file", "new/gains.csv"]
-    done = subprocess.run(command, cwd=files, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list((files / "new").iterdir())) == 6
 
 
 # ---------------------------------------------------------------------------- cost

@@ -87,14 +87,6 @@ def test_a_task_has_its_samples_best_then_mean_and_sample_std(logs, capsys):
     ]
 
 
-def test_the_std_of_a_single_sample_is_empty(tmp_path):
-    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)})
-    code, table = call(tmp_path / "logs")
-    assert code == 0
-    assert cells(table, "boolq", "mean") == [0.5, 0.4, 1]
-    assert table[table["entry"] == "std"].isna().sum(axis=1).tolist() == [2]
-
-
 def test_results_of_the_published_code_are_read_if_there_are_none_of_ours(tmp_path):
     diverged = [("boolq_16_13", 1.0, 8, None, None)]
     write_results(tmp_path / "logs/singletask-boolq", BOOLQ, "result.csv", extra=diverged)
@@ -106,16 +98,20 @@ def test_results_of_the_published_code_are_read_if_there_are_none_of_ours(tmp_pa
     assert cells(table, "sick", "mean") == pytest.approx([0.2, 0.0, 3])
 
 
-def test_rows_of_another_postfix_can_be_collected(tmp_path):
-    rows = [("boolq_16_100_zeroshot", None, None, 0.2, 0.3)]
-    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)}, extra=rows)
-    code, table = call(tmp_path / "logs", "--postfix", "_zeroshot")
-    assert code == 0
-    assert table["entry"].tolist() == ["boolq_16_100", "mean", "std"]
-    assert cells(table, "boolq", "mean") == [0.2, 0.3, 1]
-
-
 # ---------------------------------------------------------------------------- what is missing
+
+
+def test_the_scores_of_one_sample_have_no_std_and_rows_of_another_postfix_are_collected(tmp_path, capsys):
+    rows = [("boolq_16_100_zeroshot", None, None, 0.2, None), ("boolq_16_13_zeroshot", None, None, 0.4, None)]
+    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)}, extra=rows)
+    _, table = call(tmp_path / "logs")
+    assert cells(table, "boolq", "mean") == [0.5, 0.4, 1]
+    assert table[table["entry"] == "std"].isna().sum(axis=1).tolist() == [2]
+    capsys.readouterr()
+    _, table = call(tmp_path / "logs", "--postfix", "_zeroshot")
+    assert table["entry"].tolist() == ["boolq_16_100", "boolq_16_13", "mean", "std"]
+    assert cells(table, "boolq", "mean")[::2] == pytest.approx([0.3, 2])  # dev alone: no sample was tested
+    assert "| 0.300 ± 0.141 |    - |  2 |" in capsys.readouterr().out
 
 
 def test_missing_samples_and_scores_are_listed_and_means_are_of_the_samples_with_both(logs, capsys):
@@ -133,15 +129,6 @@ def test_missing_samples_and_scores_are_listed_and_means_are_of_the_samples_with
     assert cells(table, "copa", "mean") == [0.5, 0.5, 1]
     assert cells(table, "emo", "mean") == pytest.approx([0.6, 0.6, 2])  # c_2 in neither
     assert cells(table, "emo", "c_2")[0] == 0.9
-
-
-def test_dev_scores_are_used_if_no_sample_was_tested(tmp_path, capsys):
-    write_results(tmp_path / "logs/boolq", {"b_1": (0.5, None), "b_2": (0.7, None)})
-    code, table = call(tmp_path / "logs")
-    assert code == 1
-    assert cells(table, "boolq", "mean")[::2] == pytest.approx([0.6, 2])
-    assert pd.isna(cells(table, "boolq", "mean")[1])
-    assert "| 0.600 ± 0.141 |    - |  2 |" in capsys.readouterr().out
 
 
 def test_tasks_without_results_are_listed_of_all_or_of_those_that_flags_name(logs, capsys, tmp_path):

@@ -207,16 +207,6 @@ def test_arg_can_use_the_median_of_the_templates_and_tasks_without_templates_kee
     assert system["arg"] == pytest.approx((0.0 + 0.2 + 0.3) / 3)
 
 
-def test_templates_missing_in_a_summary_count_for_no_system(files, capsys):
-    less = {name: mean for name, mean in MEANS.items() if name != "rte__third"}
-    write_scores(files, "less", scores_of(less))
-    assert call(files, f"less/{ZERO_SHOT}", flags=["--group_templates", "mean", "--names", "b", "less"]) == 1
-    assert capsys.readouterr().err.splitlines() == ["less: lacks rte__third"]
-    per_task, _ = gains_of(files)
-    assert per_task["templates"].tolist() == [2, 2]
-    assert per_task["baseline"].tolist() == pytest.approx([0.35, 0.5])
-
-
 def test_zero_shot_and_fine_tuned_scores_are_compared_in_the_same_metric(files, capsys):
     write_summary(files / "tuned.csv", {"boolq": 0.6, "new__a": 0.5})
     write_scores(files, "zero", scores_of({"boolq": 0.5, "new__a": 0.4}))
