@@ -24,7 +24,7 @@ from routing_moe.plots.similarity import Panel, plot_similarities
 from routing_moe.plots.style import HeatScale
 from routing_moe.plots.variant_curves import plot_curves
 from routing_moe.plots.variants import plot_comparison
-from routing_moe.results import gains, scores
+from routing_moe.results import comparison, gains
 
 ONTOLOGY = Ontology.load()
 OVERLAP = HeatScale("overlap of routes", "Blues", 0.0, 1.0)
@@ -112,7 +112,7 @@ def compared(variants, n_categories, n_runs):
     ]
     columns = ["variant", "run", "seed", "task", "performance", "constant"]
     rows = pd.DataFrame(rows, columns=columns)
-    return scores.means_per_run(rows, ontology), scores.comparison_table(rows, ontology)
+    return comparison.means_per_run(rows, ontology), comparison.comparison_table(rows, ontology)
 
 
 def curves(variants) -> pd.DataFrame:

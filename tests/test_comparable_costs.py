@@ -10,6 +10,7 @@ from test_comparison import TREE, refusal, write_run
 from routing_moe.cli import compare_runs
 from routing_moe.plots.variant_curves import plot_curves
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 TASKS = ("copy", "spell", "yesno")
 
 
@@ -27,12 +28,6 @@ def write_cost_and_evaluations(place, flops_a_step, steps, scores, before=(0, 0)
         rows = [(task, f"{task}_32_100", "ACC", score, 20) for task in TASKS]
         table = pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"])
         table.to_csv(place / f"{step}-steps/dev_results.csv")
-
-
-@pytest.fixture(autouse=True)
-def quick_pictures(monkeypatch):
-    monkeypatch.setattr("routing_moe.plots.variants.plot_comparison", lambda *arguments: arguments[2].touch())
-    monkeypatch.setattr("routing_moe.plots.variant_curves.plot_curves", lambda curves, path: path.touch())
 
 
 @pytest.fixture
@@ -93,39 +88,36 @@ def test_the_cost_table_has_the_scored_step_and_the_final_expert_distance(folder
     assert row_of("costly", capsys.readouterr().out)[-2:] == ["300", "0.4"]
 
 
-def test_earlier_runs_count(folder):
+def test_earlier_runs_count_in_costs_and_curves(folder):
     place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
     _, costs = compared(folder)
     assert costs.loc["late", ["steps", "total_flops"]].tolist() == [500, 4_000_000_000]
     curves = pd.read_csv(folder / "comparison_curves.csv")
+    assert list(curves.columns) == ["variant", "run", "seed", "step", "flops", "dev_score"]
+    assert len(curves) == 4 * 4 + 1
     assert curves[curves["variant"] == "late"][["step", "flops"]].values.tolist() == [[500, 4_000_000_000]]
+    second = curves[(curves["variant"] == "costly") & (curves["seed"] == 2)].iloc[1]
+    assert second[["step", "flops", "dev_score"]].tolist() == pytest.approx([200, 3.2e9, 0.4])
 
 
-def test_a_missing_cost_is_a_dash_with_a_note(folder, capsys):
-    (folder / "costly/seed2/cost.json").unlink()
-    _, costs = compared(folder)
-    assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
-    out = capsys.readouterr().out
-    assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
-    assert (
-        "- cost of costly/seed2 is unknown: no cost.json; the command that trained a run, given again" in out
-    )
-
-
-def test_an_earlier_run_of_unknown_cost_does_not_hide_the_run_s_own_cost(folder, capsys):
+def test_an_unknown_cost_is_a_dash_with_a_note_and_a_damaged_one_an_error(folder, capsys):
     path = folder / "costly/seed2/cost.json"
     unknown = {"steps_with_start": None, "total_flops_with_start": None, "start_unknown": "stage1 is gone"}
     path.write_text(json.dumps(json.loads(path.read_text()) | unknown))
     _, costs = compared(folder)
-    assert costs.loc["costly", "flops_per_example"] == 2_000_000
+    assert costs.loc["costly", "flops_per_example"] == 2_000_000  # the run's own cost is known
     assert costs.loc["costly", ["steps", "total_flops"]].isna().all()
     assert "- cost of costly/seed2 is unknown: stage1 is gone" in capsys.readouterr().out
-
-
-def test_a_damaged_cost_is_one_error(folder, capsys):
-    (folder / "costly/seed2/cost.json").write_text("{")
+    path.write_text("{")
     assert "costly/seed2/cost.json is not valid JSON" in refusal(capsys, folder)
+    path.unlink()
+    _, costs = compared(folder)
+    assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
+    out = capsys.readouterr().out
+    assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
+    note = "- cost of costly/seed2 is unknown: no cost.json; the command that trained a run, given again"
+    assert note in out
 
 
 # ---- at an equal budget
@@ -160,24 +152,16 @@ def test_tables_at_a_budget_have_other_names_than_those_as_trained(folder):
     compared(folder, "--match", "flops")
     assert (folder / "comparison.csv").read_bytes() == before
     names = {path.name for path in folder.glob("comparison_at_equal_flops*")}
-    ends = {
-        ".md",
-        ".csv",
-        ".png",
-        ".pdf",
-        "_runs.csv",
-        "_cost.csv",
-        "_curves.csv",
-        "_curves.png",
-        "_curves.pdf",
-    }
-    assert names == {f"comparison_at_equal_flops{end}" for end in ends}
+    ends = ("", "_runs", "_cost", "_curves")
+    pictures = {f"comparison_at_equal_flops{end}.{kind}" for end in ends[::3] for kind in ("png", "pdf")}
+    tables = {f"comparison_at_equal_flops{end}.csv" for end in ends}
+    assert names == {*tables, *pictures, "comparison_at_equal_flops.md"}
 
 
 def test_all_runs_that_cannot_be_matched_are_reported_together(folder, capsys):
     out = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
     assert "--part test: with --match flops only dev files have scores" in out
-    assert "--predict_split test: --match compares scores of the train tasks" in out
+    assert "--predict_split test: with --match flops only train tasks have scores" in out
     place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
     out = refusal(capsys, folder, "--match", "flops")
@@ -189,28 +173,16 @@ def test_all_runs_that_cannot_be_matched_are_reported_together(folder, capsys):
     assert "--leave_out lat: no such variant" in refusal(capsys, folder, "--leave_out", "lat")
 
 
-def test_a_run_that_stopped_early_is_not_finished(folder, capsys):
+def test_a_run_that_stopped_early_is_not_finished_and_broken_dev_scores_are_named(folder, capsys):
     (folder / "costly/seed2/400-steps/dev_results.csv").unlink()
     assert compare_runs.main([str(folder), "--match", "flops"]) == 1
     assert capsys.readouterr().err == "not finished: costly/seed2 (no evaluation of its last step)\n"
     assert pd.read_csv(folder / "comparison_at_equal_flops_cost.csv")["n"].tolist() == [2, 1]
-
-
-def test_broken_dev_scores_are_named(folder, capsys):
     (folder / "costly/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")
-    assert "costly/seed2/200-steps/dev_results.csv: cannot be read as dev scores" in refusal(capsys, folder)
+    assert "costly/seed2/200-steps/dev_results.csv: was not written" in refusal(capsys, folder)
 
 
 # ---- curves
-
-
-def test_curves_have_a_row_per_evaluation(folder):
-    compared(folder)
-    curves = pd.read_csv(folder / "comparison_curves.csv")
-    assert list(curves.columns) == ["variant", "run", "seed", "step", "flops", "dev_score"]
-    assert len(curves) == 4 * 4
-    second = curves[(curves["variant"] == "costly") & (curves["seed"] == 2)].iloc[1]
-    assert second[["step", "flops", "dev_score"]].tolist() == pytest.approx([200, 3.2e9, 0.4])
 
 
 def test_the_picture_has_a_thin_line_per_run_and_one_per_mean_against_steps_and_flops(figures):

@@ -10,7 +10,7 @@ from sample_pictures import compared
 from dataloader.ontology import Ontology
 from routing_moe.cli import compare_runs
 from routing_moe.plots.variants import plot_comparison
-from routing_moe.results import scores as results
+from routing_moe.results import comparison
 from routing_moe.results.statistics import mean_interval
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -75,58 +75,44 @@ def refusal(capsys, *argv):
 # ---------------------------------------------------------------------------- numbers
 
 
-def test_the_mean_of_a_run_has_equal_weights_in_each_category_and_in_all():
-    table = results.means_per_run(score_rows(), ONTOLOGY)
-    assert table[table["variant"] == "a"][["seed", "category", "tasks"]].values.tolist() == [
-        [1, "labels", 1], [1, "text", 2], [1, "all", 3], [2, "labels", 1], [2, "text", 2], [2, "all", 3]
+def test_means_have_equal_weights_of_tasks_and_the_sample_std_over_n_runs():
+    per_run = comparison.means_per_run(score_rows(), ONTOLOGY)
+    assert per_run[per_run["variant"] == "a"].drop(columns=["variant", "run"]).values.tolist() == [
+        [1, "labels", 1, pytest.approx(0.2)], [1, "text", 2, pytest.approx(0.5)],
+        [1, "all", 3, pytest.approx(0.4)], [2, "labels", 1, pytest.approx(0.4)],
+        [2, "text", 2, pytest.approx(0.7)], [2, "all", 3, pytest.approx(0.6)],
     ]  # fmt: skip
-    assert table[table["variant"] == "a"]["mean"].tolist() == pytest.approx([0.2, 0.5, 0.4, 0.4, 0.7, 0.6])
-
-
-def test_means_over_runs_have_the_sample_std_and_n():
-    table = results.comparison_table(score_rows(), ONTOLOGY)
-    assert cells(table, ("a", "text"))[["tasks", "mean", "std", "n"]].tolist() == pytest.approx(
-        [2, 0.6, 0.02**0.5, 2]
-    )
+    table = comparison.comparison_table(score_rows(), ONTOLOGY)
+    found = cells(table, ("a", "text"))[["tasks", "mean", "std", "n"]].tolist()
+    assert found == pytest.approx([2, 0.6, 0.02**0.5, 2])
     # of 0.5, 0.4 and 0: mean 0.3, squared distances 0.04 + 0.01 + 0.09 over n - 1 = 2
     assert cells(table, ("b", "labels"))[["mean", "std", "n"]].tolist() == pytest.approx([0.3, 0.07**0.5, 3])
 
 
-def test_a_single_run_has_no_std_and_the_constant_answer_no_n():
-    table = results.comparison_table(score_rows({("a", 1): SCORES["a", 1]}), ONTOLOGY)
+def test_a_single_run_has_no_std_and_the_constant_answer_no_n_or_mean_if_a_task_has_none():
+    rows = score_rows({("a", 1): SCORES["a", 1]})
+    table = comparison.comparison_table(rows, ONTOLOGY)
     assert pd.isna(cells(table, ("a", "all"))["std"])
-    constant = cells(table, ("constant answer", "all"))
-    assert constant["mean"] == pytest.approx(0.3)
-    assert pd.isna(constant["n"])
-    assert results.comparison_markdown(table).splitlines() == [
+    assert comparison.comparison_markdown(table).splitlines() == [
         "| variant         |  n | labels (1) | text (2) | all (3) |",
         "| --------------- | -: | ---------: | -------: | ------: |",
         "| a               |  1 |      0.200 |    0.500 |   0.400 |",
         "| constant answer |    |      0.500 |    0.200 |   0.300 |",
     ]
-
-
-def test_the_constant_mean_is_empty_if_a_task_has_none():
-    rows = score_rows().assign(constant=lambda table: table["constant"].where(table["task"] != "spell"))
-    table = results.comparison_table(rows, ONTOLOGY)
-    assert cells(table, ("constant answer", "labels"))["mean"] == 0.5
-    assert pd.isna(cells(table, ("constant answer", "text"))["mean"])
-    last = results.comparison_markdown(table).splitlines()[-1]
+    rows.loc[rows["task"] == "spell", "constant"] = None
+    last = comparison.comparison_markdown(comparison.comparison_table(rows, ONTOLOGY)).splitlines()[-1]
     assert [cell.strip() for cell in last.split("|")[1:-1]] == ["constant answer", "", "0.500", "-", "-"]
 
 
 def test_differences_are_paired_by_task_and_common_seeds():
-    differences = results.paired_differences(score_rows(), "a").set_index("task")
-    assert differences["variant"].tolist() == ["b"] * 3
-    assert differences["difference"].to_dict() == pytest.approx({"copy": 0.1, "spell": 0.1, "yesno": 0.15})
-    assert differences["pairs"].tolist() == [2, 2, 2]
-    table = results.comparison_table(score_rows(), ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(score_rows(), ONTOLOGY, baseline="a")
+    # of copy 0.1 and 0.1, of spell 0.0 and 0.2, of yesno 0.3 and 0.0 with seeds 1 and 2; a has no seed 3
     assert cells(table, ("b", "all"))["difference"] == pytest.approx(0.35 / 3)
     assert cells(table, ("b", "text"))[["difference", "pairs"]].tolist() == pytest.approx([0.1, 2])
     assert cells(table, ("b", "all"))[["low", "high", "p", "p_holm"]].isna().all()
     assert cells(table, ("b", "text"))["interval"] == "too few tasks (2)"
     assert pd.isna(cells(table, ("a", "all"))["difference"])
-    assert "| +0.117, too few tasks (3) |" in results.comparison_markdown(table, "a")
+    assert "| +0.117, too few tasks (3) |" in comparison.comparison_markdown(table, "a")
 
 
 def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
@@ -145,37 +131,29 @@ def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
 
 def test_intervals_are_over_seeds_and_tasks_and_p_is_corrected_over_variants():
     rows = many_tasks()
-    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(rows, ONTOLOGY, baseline="a")
     wide = rows.pivot(index="seed", columns=["variant", "task"], values="performance")
-    found = {variant: mean_interval((wide[variant] - wide["a"]).to_numpy()) for variant in ("b", "c")}
-    for variant, own in found.items():
+    b, c = (mean_interval((wide[variant] - wide["a"]).to_numpy()) for variant in ("b", "c"))
+    for variant, interval in (("b", b), ("c", c)):
         row = cells(table, (variant, "all"))
-        assert row[["low", "high", "p"]].tolist() == pytest.approx([own.low, own.high, own.p])
+        assert row[["low", "high", "p"]].tolist() == pytest.approx([interval.low, interval.high, interval.p])
         assert row["interval"] == "seeds x tasks"
-    assert found["c"].p < found["b"].p
-    assert cells(table, ("c", "all"))["p_holm"] == pytest.approx(2 * found["c"].p)
-    assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(found["b"].p, 2 * found["c"].p))
-    line = results.comparison_markdown(table, "a").splitlines()[3]
-    shown = [cell.strip() for cell in line.split("|")[-4:-1]]
-    own = found["b"]
-    assert shown[0].endswith(f"[{own.low:+.3f}, {own.high:+.3f}]")
-    assert shown[1] == f"{own.p:.3f}"
+    assert c.p < b.p
+    assert cells(table, ("c", "all"))["p_holm"] == pytest.approx(2 * c.p)
+    assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(b.p, 2 * c.p))
+    line = comparison.comparison_markdown(table, "a").splitlines()[3]
+    assert f"[{b.low:+.3f}, {b.high:+.3f}] | {b.p:.3f} |" in line
 
 
-def test_a_single_seed_has_an_interval_labelled_as_over_tasks():
-    rows = many_tasks(variants=("b",), seeds=(1,))
-    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+def test_an_interval_of_one_seed_is_over_tasks_and_without_a_common_seed_there_is_none():
+    table = comparison.comparison_table(many_tasks(variants=("b",), seeds=(1,)), ONTOLOGY, baseline="a")
     assert cells(table, ("b", "all"))["interval"] == "tasks"
-    assert "] (tasks alone) |" in results.comparison_markdown(table, "a")
-    assert "with one seed, over tasks only" in results.explain_comparison("scores", "best", "a", {})
-
-
-def test_without_a_common_seed_there_is_no_difference():
+    assert "] (tasks alone) |" in comparison.comparison_markdown(table, "a")
     rows = score_rows({("a", 1): SCORES["a", 1], ("b", 2): SCORES["b", 2]})
-    table = results.comparison_table(rows, ONTOLOGY, baseline="a")
+    table = comparison.comparison_table(rows, ONTOLOGY, baseline="a")
     assert pd.isna(cells(table, ("b", "all"))["difference"])
     assert cells(table, ("b", "all"))["pairs"] == 0
-    assert "| no common seed |" in results.comparison_markdown(table, "a")
+    assert "| no common seed |" in comparison.comparison_markdown(table, "a")
 
 
 # ---------------------------------------------------------------------------- folders
@@ -197,55 +175,47 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
     assert printed.err == ""
 
 
-def test_variants_are_in_the_given_order_then_by_name(folder):
-    write_run(folder, "c", 1, SCORES["a", 1])
-    assert compare_runs.main([str(folder), "--order", "b"]) == 0
-    table = pd.read_csv(folder / "comparison.csv")
-    assert table["variant"].unique().tolist() == ["b", "a", "c", "constant answer"]
-
-
-def test_unfinished_runs_are_listed_and_the_others_compared(folder, capsys):
+def test_unfinished_runs_are_listed_and_the_others_compared_in_the_given_order(folder, tmp_path, capsys):
     write_run(folder, "a", 4, None)
-    assert compare_runs.main([str(folder)]) == 1
+    assert compare_runs.main([str(folder), "--order", "b"]) == 1
     line = "not finished: a/seed4 (no best/eval-test-performance.csv)"
     assert capsys.readouterr().err.splitlines() == [line]
     assert line in (folder / "comparison.md").read_text()
-    assert cells(pd.read_csv(folder / "comparison.csv"), ("a", "all"))["n"] == 2
-
-
-def test_missing_or_unfinished_runs_are_reported(folder, tmp_path, capsys):
-    assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
-    assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
-    assert "holds no runs" in refusal(capsys, tmp_path / "gym")
-    assert "give the folder of the variants" in refusal(capsys, folder / "a")
+    table = pd.read_csv(folder / "comparison.csv")
+    assert cells(table, ("a", "all"))["n"] == 2
+    assert table["variant"].unique().tolist() == ["b", "a", "constant answer"]
     write_run(tmp_path / "new", "a", 1, None)
     assert "not finished: a/seed1" in refusal(capsys, tmp_path / "new")
     assert not (tmp_path / "new/comparison.csv").exists()
 
 
-def test_runs_with_different_tasks_are_named_with_the_tasks(folder, capsys):
-    write_run(folder, "c", 1, {"copy": 0.5, "yesno": 0.5})
-    output = refusal(capsys, folder)
-    assert output == "error: c/seed1 has different tasks than a/seed1: without spell"
+OTHER = (
+    "was scored on different tasks, or on different samples, metrics, numbers of examples or constant scores"
+)
 
 
-def test_runs_scored_on_another_gym_are_named_with_the_tasks(folder, capsys):
-    write_run(folder, "c", 1, SCORES["a", 1], n=100)
-    output = refusal(capsys, folder)
-    assert output.startswith("error: c/seed1 was scored on a different gym than a/seed1: ")
-    assert output.endswith(" for copy, spell, yesno")
+@pytest.mark.parametrize(
+    ("run", "error"),
+    [
+        (dict(variant="c", tasks={"copy": 0.5, "yesno": 0.5}), f"c/seed1 {OTHER}, than a/seed1: spell"),
+        (dict(variant="c", tasks=SCORES["a", 1], n=9), f"c/seed1 {OTHER}, than a/seed1: copy, spell, yesno"),
+        (dict(variant="a", tasks=SCORES["a", 1], name="x"), "a/seed1 and a/x have the same seed, 1; "),
+    ],
+)  # fmt: skip
+def test_runs_that_cannot_be_compared_are_named(folder, capsys, run, error):
+    write_run(folder, seed=1, **run)
+    assert refusal(capsys, folder).startswith(f"error: {error}")
 
 
-def test_two_runs_of_a_variant_with_one_seed_are_a_fault(folder, capsys):
-    write_run(folder, "a", 1, SCORES["a", 1], name="again")
-    assert "a/again and a/seed1 have the same seed, 1" in refusal(capsys, folder)
-
-
-def test_unknown_variants_and_unreadable_files_are_reported_together(folder, capsys):
-    output = refusal(capsys, folder, "--order", "aa", "c", "--baseline", "bb")
+def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
+    assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
+    assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
+    assert "holds no runs; give the folder of <variant>/<run>/run.json" in refusal(capsys, folder / "a")
+    output = refusal(capsys, folder, "--order", "aa", "c", "--leave_out", "bb")
     assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in output
     assert "--order c: " in output
-    assert "--baseline bb: " in output
+    assert "--leave_out bb: " in output
+    assert "--baseline bb: no such variant" in refusal(capsys, folder, "--baseline", "bb")
     (folder / "a/seed1/best/eval-test-performance.csv").write_text("x,y\n1,2\n")
     (folder / "a/seed2/best/eval-test-performance.csv").write_text("")
     (folder / "b/seed1/run.json").write_text("{")
@@ -255,41 +225,31 @@ def test_unknown_variants_and_unreadable_files_are_reported_together(folder, cap
     assert "b/seed1/run.json is not valid JSON" in output
 
 
-def test_different_settings_in_a_variant_are_a_warning_except_seed_and_its_paths(folder, capsys):
+def test_settings_that_make_runs_less_comparable_are_warnings(folder, capsys):
+    """Of a variant all but the seed and paths with the run's name; of all runs, how they were scored."""
     write_run(folder, "c", 1, SCORES["a", 1], num_beams=4, checkpoint="runs/a/seed1/best", output_dir="x")
     write_run(folder, "c", 2, SCORES["a", 2], num_beams=1, checkpoint="runs/a/seed2/best", output_dir="y")
+    for run, beams in (("a/seed1", 4), ("b/seed1", 1)):
+        settings = json.dumps({"settings": {"num_beams": beams}})
+        (folder / run / "best/eval-settings.json").write_text(settings)
     assert compare_runs.main([str(folder)]) == 0
-    line = "warning: c: settings other than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)"
-    assert capsys.readouterr().err.splitlines() == [line]
-
-
-def test_different_scoring_and_copies_of_a_gym_are_warnings(folder, capsys, tmp_path):
-    beside = folder / "b/seed1/best/eval-settings.json"
-    beside.write_text(json.dumps({"settings": {"num_beams": 1}}))
-    (folder / "a/seed1/best/eval-settings.json").write_text(json.dumps({"settings": {"num_beams": 4}}))
-    write_run(folder, "c", 1, SCORES["a", 1], train_dir=str(tmp_path / "copy"))
-    assert compare_runs.main([str(folder)]) == 0
-    lines = capsys.readouterr().err.splitlines()
-    scored = "num_beams is 4 (a/seed1), 1 (b/seed1)"
-    assert lines[0] == f"warning: not all runs were scored in the same way: {scored}"
-    assert lines[1].startswith("warning: train_dir is ")
-    assert len(lines) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: c: settings other than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)",
+        "warning: not all runs were scored in the same way: num_beams is 4 (a/seed1), 1 (b/seed1)",
+    ]
 
 
 def test_a_missing_ontology_is_reported_and_can_be_given(folder, capsys, tmp_path):
+    """The scores of a are means over draws of random routes, which is noted."""
+    path = folder / "a/seed1/best/eval-test-performance.csv"
+    pd.read_csv(path, index_col=0).assign(performance_std=0.1, draws=5).to_csv(path)
     (tmp_path / "gym/ontology.json").rename(tmp_path / "moved.json")
     assert compare_runs.main([str(folder)]) == 0
     assert "no task has a category" in capsys.readouterr().err
     assert compare_runs.main([str(folder), "--task_ontology", str(tmp_path / "moved.json")]) == 0
-    assert "text (2)" in capsys.readouterr().out
-
-
-def test_scores_of_random_routes_state_their_number_of_draws(folder, capsys):
-    for seed in (1, 2):
-        path = folder / f"a/seed{seed}/best/eval-test-performance.csv"
-        pd.read_csv(path, index_col=0).assign(performance_std=0.1, draws=5).to_csv(path)
-    assert compare_runs.main([str(folder)]) == 0
-    assert "Scores of a are means over 5 draws of its routes." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "text (2)" in printed
+    assert "Scores of a are means over 5 draws of its routes." in printed
 
 
 # ---------------------------------------------------------------------------- the figure

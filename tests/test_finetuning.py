@@ -89,7 +89,7 @@ def test_the_folder_has_the_documented_files(finished_grid):
     assert line in log
     best = results(finished_grid).iloc[[2, 5]]
     means = (
-        f"{part} {c.mean():.4f} ± {c.std():.4f}"
+        f"{part} {c.mean():.3f} ± {c.std():.3f}"
         for part in ("dev", "test")
         for c in [best[f"{part}_performance"]]
     )
@@ -99,8 +99,8 @@ def test_the_folder_has_the_documented_files(finished_grid):
 def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     (grid.folder / "configurations").mkdir(parents=True)
     for i, (c, dev) in enumerate(dev_of.items()):
-        scores = dict(dev_performance=dev, test_performance=float(i), best_step=1, predictions={})
-        grid.keep(c, dict.fromkeys(COLUMNS) | dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz) | scores)
+        row = dict.fromkeys(COLUMNS) | dict(dev_performance=dev, test_performance=float(i), route="none")
+        grid.keep(c, row | dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}))
     return grid.table().set_index("prefix")
 
 

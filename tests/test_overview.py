@@ -9,9 +9,10 @@ import pytest
 from planted_routes import NAMES, one_hot, write_place, write_run
 from test_comparable_costs import write_cost_and_evaluations
 
-from routing_moe.cli import compare_runs, overview
+from routing_moe.cli import compare, compare_runs, overview
 from routing_moe.results.overview import overview_markdown
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 SPELLING = [0, 0, 0, 1, 1, 1]  # of NAMES: skill:spell or skill:count
 SCORES = {"train": {"dev": 0.4, "test": 0.5}, "test": {"test": 0.25}}  # of seed 1; of seed 2 0.1 more
 
@@ -123,12 +124,10 @@ def test_columns_that_no_run_has_are_left_out(folder, capsys):
         path.unlink()
     (folder / "dense/seed2/cost.json").unlink()
     table, printed = shown(folder, capsys)
-    assert "unseen" not in table
+    assert not any("ami" in name or "unseen" in name for name in table)
     assert "unseen" not in printed.out
-    assert not any("ami" in name for name in table)
     assert math.isnan(table.loc["dense", "steps"])  # of one of two runs
     assert overview_markdown(pd.read_csv(folder / "overview.csv")) in printed.out
-    assert not (folder / "recovery.csv").exists()
 
 
 def test_missing_scores_of_train_tasks_are_reported(folder, capsys):
@@ -155,25 +154,45 @@ def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
     assert not (folder / "out").exists()
 
 
-def test_runs_of_other_tasks_and_unknown_variants_are_errors(folder, capsys):
+def test_runs_of_other_tasks_are_errors(folder, capsys):
     path = folder / "dense/seed1/best/eval-test_tasks-test-performance.csv"
     pd.read_csv(path, index_col=0).iloc[:1].to_csv(path)
-    assert overview.main([str(folder), "--order", "foun"]) == 2
-    errors = capsys.readouterr().err
-    assert "dense/seed1 has different tasks than" in errors
-    assert "--order foun: no such variant; did you mean 'found'?" in errors
+    assert overview.main([str(folder)]) == 2
+    assert "dense/seed1 was scored on different tasks" in capsys.readouterr().err
 
 
-# ---- compare_runs
+# ---- compare, with chosen columns; compare_runs
 
 
-@pytest.fixture
-def quick_pictures(monkeypatch):
-    monkeypatch.setattr("routing_moe.plots.variants.plot_comparison", lambda *arguments: arguments[2].touch())
-    monkeypatch.setattr("routing_moe.plots.variant_curves.plot_curves", lambda curves, path: path.touch())
+def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, capsys):
+    """The old names are this command with other columns by default."""
+    folders = {name: tmp_path / name for name in ("both", "means", "categories", "chosen")}
+    flags = {name: [str(folder), "--output_dir", str(path)] for name, path in folders.items()}
+    assert compare.main(flags["both"]) == 0
+    assert overview.main(flags["means"]) == 0
+    assert compare_runs.main(flags["categories"]) == 0
+    files = {
+        name: {path.name: path.read_bytes() for path in folder.iterdir()}
+        for name, folder in folders.items()
+        if folder.exists()
+    }
+    assert files["both"] == files["means"] | files["categories"]
+    capsys.readouterr()
+    chosen = ["--columns", "unseen", "--leave_out", "equal", "average", "--recovery", "skill"]
+    assert compare.main([*flags["chosen"], *chosen]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["variant", "n", "unseen", "AMI skill"]
+    assert len(lines) == 2 + 2 + 5 + 1
+    assert sorted(path.name for path in folders["chosen"].iterdir()) == [
+        *("overview.csv", "overview.md", "recovery.csv")
+    ]
+    table = pd.read_csv(folders["chosen"] / "overview.csv")
+    assert list(table) == ["variant", "n", "unseen", "unseen_std", "skill_ami", "skill_ami_std"]
+    assert compare.main([str(folder), "--columns", "unsen"]) == 2
+    assert "--columns holds 'unsen'; choose from cost, dev, test, unseen" in capsys.readouterr().err
 
 
-def test_a_comparison_has_recovery_beside_its_scores(folder, capsys, quick_pictures):
+def test_a_comparison_has_recovery_beside_its_scores(folder, capsys):
     assert compare_runs.main([str(folder), "--recovery", "skill", "category"]) == 0
     printed = capsys.readouterr().out
     (found,) = [line for line in printed.splitlines() if line.startswith("| found ") and "1.000 ±" in line]
@@ -186,7 +205,7 @@ def test_a_comparison_has_recovery_beside_its_scores(folder, capsys, quick_pictu
     assert 0 < own.loc[(1, "category"), "ami"] < 1
 
 
-def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys, quick_pictures):
+def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys):
     run = folder / "found/seed1"
     (run / "last").mkdir()
     (run / "best/eval-test-performance.csv").rename(run / "last/eval-test-performance.csv")
@@ -198,13 +217,12 @@ def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys, quick_pi
     table = pd.read_csv(folder / "comparison_recovery.csv")
     assert table["run"].tolist() == ["seed1"]
     assert table["ami"][0] < 0.5
-    assert (
-        compare_runs.main([str(folder), *flags[:2], "--leave_out", *others]) == 1
-    )  # seed 1 has none of best
+    flags = [*flags[:2], "--leave_out", *others]
+    assert compare_runs.main([str(folder), *flags]) == 1  # seed 1 has none of best
     assert pd.read_csv(folder / "comparison_recovery.csv")["ami"].tolist() == [1]
 
 
-def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys, quick_pictures):
+def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     """Runs of seed 2 were scored on another gym, with other numbers of examples."""
     other = write_place(tmp_path / "other", runs=()).gym
     for path in folder.glob("*/seed2/best/eval-*.csv"):
@@ -215,7 +233,7 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys, quick_pic
         path.write_text(json.dumps({"settings": settings | {"train_dir": str(other)}}))
     for command in (overview, compare_runs):
         assert command.main([str(folder)]) == 2
-        assert "was scored on a different gym" in capsys.readouterr().err
+        assert "was scored on different tasks, or on" in capsys.readouterr().err
     assert overview.main([str(folder), "--gym_per_seed"]) == 0
     assert compare_runs.main([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
     printed = capsys.readouterr()
@@ -225,4 +243,4 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys, quick_pic
     path = next(folder.glob("found/seed2/best/eval-test-performance.csv"))
     pd.read_csv(path, index_col=0).assign(n=8).to_csv(path)
     assert overview.main([str(folder), "--gym_per_seed"]) == 2
-    assert "seed2 was scored on a different gym than" in capsys.readouterr().err
+    assert "seed2 was scored on different tasks, or on" in capsys.readouterr().err

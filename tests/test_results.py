@@ -8,7 +8,8 @@ from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
 from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.evaluation.scoring import mean_score
-from routing_moe.results.scores import category_table, constant_scores, markdown_table
+from routing_moe.results.markdown import markdown_table
+from routing_moe.results.scores import category_table, constant_scores
 
 
 def examples(*answers):
@@ -23,12 +24,7 @@ def test_the_constant_answer_is_the_most_frequent_first_answer():
     assert constant_baseline(examples("a"), examples("a", "b"), "Classification-F1") == pytest.approx(1 / 3)
 
 
-def test_the_mean_score_weights_tasks_equally_for_any_number_of_samples():
-    scores = pd.DataFrame({"task_prefix": ["a", "a", "b"], "performance": [0.0, 1.0, 1.0]})
-    assert mean_score(scores) == 0.75
-
-
-def test_a_category_table_has_means_per_category_then_all_with_equal_weights():
+def test_means_have_equal_weights_of_tasks_for_any_number_of_samples():
     ontology = Ontology({"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy"]}})
     scores = pd.DataFrame(
         {
@@ -37,6 +33,7 @@ def test_a_category_table_has_means_per_category_then_all_with_equal_weights():
             "constant": [0.2, 0.4, 0.1],
         }
     )
+    assert mean_score(scores) == 0.5
     table = category_table({"dev": scores, "test": scores}, ontology)
     assert table.index.tolist() == ["labels", "text", "all"]
     assert table["tasks"].tolist() == [1, 1, 2]

@@ -14,11 +14,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from routing_moe.analysis.run_recovery import mean_recovery, recovery_markdown
-from routing_moe.results.compared_costs import Compared, cost_markdown
+from routing_moe.analysis.run_recovery import mean_recovery_markdown
+from routing_moe.results.compared_costs import cost_markdown
+from routing_moe.results.comparison import comparison_markdown
 from routing_moe.results.gains import systems_markdown
 from routing_moe.results.overview import overview_markdown
-from routing_moe.results.scores import comparison_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
@@ -41,11 +41,11 @@ def overview(path: Path) -> str:
 
 
 def costs(path: Path) -> str:
-    return cost_markdown(Compared([]), pd.read_csv(path)).split("\n\n")[1]
+    return cost_markdown(pd.read_csv(path)).split("\n\n")[1]
 
 
 def recovery(path: Path) -> str:
-    return recovery_markdown(mean_recovery(pd.read_csv(path))).split("\n\n")[1]
+    return mean_recovery_markdown(pd.read_csv(path)).split("\n\n")[1]
 
 
 def gains(path: Path) -> str:

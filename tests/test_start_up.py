@@ -26,6 +26,7 @@ MISSING_FILE = {
     "finetune": "--do_train --task_dir nowhere --output_dir out",
     "merge": "--routes_from nowhere --model ./nowhere --output_dir out",
     "show-scores": "nowhere",
+    "compare": "nowhere",
     "compare-runs": "nowhere",
     "overview": "nowhere",
     "answer": "--checkpoint ./nowhere --task a --inputs nowhere.txt",

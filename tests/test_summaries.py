@@ -10,7 +10,7 @@ import pytest
 
 from dataloader.errors import InputError
 from routing_moe.cli import collect_results
-from routing_moe.results import few_shot
+from routing_moe.results.summaries import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/collect_results.py"
@@ -87,23 +87,9 @@ def test_a_task_has_its_samples_best_then_mean_and_sample_std(logs, capsys):
     ]
 
 
-def test_the_published_code_finds_the_means_in_its_format(logs):
-    _, table = call(logs)
-    means = table[table["entry"] == "mean"].drop(columns=["dev_performance", "entry"])
-    assert means["task"].tolist() == ["boolq", "sick"]
-    assert means["test_performance"].tolist() == pytest.approx([0.6, 0.0])
-
-
-def test_the_std_of_a_single_sample_is_empty(tmp_path):
-    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)})
-    code, table = call(tmp_path / "logs")
-    assert code == 0
-    assert cells(table, "boolq", "mean") == [0.5, 0.4, 1]
-    assert table[table["entry"] == "std"].isna().sum(axis=1).tolist() == [2]
-
-
 def test_results_of_the_published_code_are_read_if_there_are_none_of_ours(tmp_path):
-    write_results(tmp_path / "logs/singletask-boolq", BOOLQ, "result.csv")
+    diverged = [("boolq_16_13", 1.0, 8, None, None)]
+    write_results(tmp_path / "logs/singletask-boolq", BOOLQ, "result.csv", extra=diverged)
     write_results(tmp_path / "logs/singletask-sick", BOOLQ, "result.csv")
     write_results(tmp_path / "logs/singletask-sick", SICK, "results.csv")
     code, table = call(tmp_path / "logs")
@@ -112,77 +98,51 @@ def test_results_of_the_published_code_are_read_if_there_are_none_of_ours(tmp_pa
     assert cells(table, "sick", "mean") == pytest.approx([0.2, 0.0, 3])
 
 
-def test_rows_of_another_postfix_can_be_collected(tmp_path):
-    rows = [("boolq_16_100_zeroshot", None, None, 0.2, 0.3)]
-    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)}, extra=rows)
-    code, table = call(tmp_path / "logs", "--postfix", "_zeroshot")
-    assert code == 0
-    assert table["entry"].tolist() == ["boolq_16_100", "mean", "std"]
-    assert cells(table, "boolq", "mean") == [0.2, 0.3, 1]
-
-
-def test_an_empty_dev_score_of_a_diverged_configuration_is_not_a_fault(tmp_path):
-    write_results(tmp_path / "logs/boolq", BOOLQ, extra=[("boolq_16_13", 1.0, 8, None, None)])
-    assert call(tmp_path / "logs")[0] == 0
-
-
 # ---------------------------------------------------------------------------- what is missing
 
 
-def test_samples_without_a_best_row_are_listed(logs, capsys):
-    write_results(logs / "copa", {"copa_16_100": (0.5, 0.5)}, extra=[("copa_16_13", 1e-5, 8, 0.4, None)],
-                  samples=["copa_16_100", "copa_16_13", "copa_16_21"])  # fmt: skip
+def test_the_scores_of_one_sample_have_no_std_and_rows_of_another_postfix_are_collected(tmp_path, capsys):
+    rows = [("boolq_16_100_zeroshot", None, None, 0.2, None), ("boolq_16_13_zeroshot", None, None, 0.4, None)]
+    write_results(tmp_path / "logs/boolq", {"boolq_16_100": (0.5, 0.4)}, extra=rows)
+    _, table = call(tmp_path / "logs")
+    assert cells(table, "boolq", "mean") == [0.5, 0.4, 1]
+    assert table[table["entry"] == "std"].isna().sum(axis=1).tolist() == [2]
+    capsys.readouterr()
+    _, table = call(tmp_path / "logs", "--postfix", "_zeroshot")
+    assert table["entry"].tolist() == ["boolq_16_100", "boolq_16_13", "mean", "std"]
+    assert cells(table, "boolq", "mean")[::2] == pytest.approx([0.3, 2])  # dev alone: no sample was tested
+    assert "| 0.300 ± 0.141 |    - |  2 |" in capsys.readouterr().out
+
+
+def test_missing_samples_and_scores_are_listed_and_means_are_of_the_samples_with_both(logs, capsys):
+    best, samples = {"copa_16_100": (0.5, 0.5)}, ["copa_16_100", "copa_16_13", "copa_16_21"]
+    write_results(logs / "copa", best, extra=[("copa_16_13", 1e-5, 8, 0.4, None)], samples=samples)
+    write_results(logs / "emo", {"c_1": (0.5, 0.4), "c_2": (0.9, None), "c_3": (0.7, 0.8)})
+    write_results(logs / "wic", {"wic_16_100": (0.5, 0.5)})
     code, table = call(logs)
     assert code == 1
-    assert capsys.readouterr().err == "partial: copa: not finished: copa_16_13, copa_16_21\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "partial: copa: no best configuration: copa_16_13, copa_16_21",
+        "partial: emo: no test score: c_2",
+        "partial: wic: number of samples is 1, of other tasks 3",
+    ]
     assert cells(table, "copa", "mean") == [0.5, 0.5, 1]
+    assert cells(table, "emo", "mean") == pytest.approx([0.6, 0.6, 2])  # c_2 in neither
+    assert cells(table, "emo", "c_2")[0] == 0.9
 
 
-def test_a_task_with_fewer_samples_than_most_is_listed(logs, capsys):
-    write_results(logs / "copa", {"copa_16_100": (0.5, 0.5)})
-    assert call(logs)[0] == 1
-    assert capsys.readouterr().err == "partial: copa: number of samples is 1, of other tasks 3\n"
-
-
-def test_means_are_of_the_samples_with_both_scores(logs, capsys):
-    write_results(logs / "copa", {"c_1": (0.5, 0.4), "c_2": (0.9, None), "c_3": (0.7, 0.8)})
-    code, table = call(logs)
-    assert code == 1
-    assert capsys.readouterr().err == "partial: copa: no test score: c_2\n"
-    assert cells(table, "copa", "mean") == pytest.approx([0.6, 0.6, 2])  # c_2 in neither
-    assert cells(table, "copa", "c_2")[0] == 0.9
-
-
-def test_dev_scores_are_used_if_no_sample_was_tested(tmp_path, capsys):
-    write_results(tmp_path / "logs/boolq", {"b_1": (0.5, None), "b_2": (0.7, None)})
-    code, table = call(tmp_path / "logs")
-    assert code == 1
-    assert cells(table, "boolq", "mean")[::2] == pytest.approx([0.6, 2])
-    assert pd.isna(cells(table, "boolq", "mean")[1])
-    assert "| 0.600 ± 0.141 |    - |  2 |" in capsys.readouterr().out
-
-
-def test_tasks_without_a_file_and_expected_ones_without_a_folder_are_listed(logs, capsys):
+def test_tasks_without_results_are_listed_of_all_or_of_those_that_flags_name(logs, capsys, tmp_path):
     (logs / "singletask-copa").mkdir()
     assert call(logs)[0] == 1
-    line = f"missing: copa: no results.csv or result.csv in {logs / 'singletask-copa'}\n"
-    assert capsys.readouterr().err == line
-    code, table = call(logs, "--tasks", "boolq", "sik", "text_vectors")
-    assert code == 1
-    assert table["task"].unique().tolist() == ["boolq"]  # the named ones only
-    assert capsys.readouterr().err.splitlines() == [
-        f"missing: sik: no folder singletask-sik or sik in {logs}; did you mean 'sick'?",
-        f"missing: text_vectors: no results.csv or result.csv in {logs / 'text_vectors'}",
-    ]
-
-
-def test_the_tasks_of_a_split_s_section_are_expected(logs, capsys, tmp_path):
+    missing = "missing: {0}: no singletask-{0}/results.csv or {0}/results.csv\n"
+    assert capsys.readouterr().err == missing.format("copa")
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train": ["copa"], "dev": ["sick"], "test": ["boolq", "emo"]}))
-    code, table = call(logs, "--custom_tasks_splits", split)
-    assert code == 1
-    assert table["task"].unique().tolist() == ["boolq"]
-    assert capsys.readouterr().err.startswith("missing: emo: no folder singletask-emo or emo in ")
+    for flags in (["--tasks", "boolq", "emo"], ["--custom_tasks_splits", split]):
+        code, table = call(logs, *flags)
+        assert code == 1
+        assert table["task"].unique().tolist() == ["boolq"]  # the named ones only
+        assert capsys.readouterr().err == missing.format("emo")
     assert call(logs, "--custom_tasks_splits", split, "--section", "dev")[0] == 0
 
 
@@ -207,36 +167,33 @@ def test_a_folder_without_results_is_reported(logs, tmp_path, capsys):
     assert "missing: emo" in messages
     write_results(tmp_path / "new/boolq", {}, extra=[("boolq_16_13", 1e-5, 8, 0.4, None)])
     messages = refusal(capsys, tmp_path / "new")
-    assert "partial: boolq: not finished: boolq_16_13" in messages
+    assert "partial: boolq: no best configuration: boolq_16_13" in messages
     assert "no row of a finished sample (<sample>_best)" in messages
 
 
 def test_unreadable_files_are_reported_together(logs, capsys):
     (logs / "singletask-boolq/results.csv").write_text(",prefix,dev_performance\n0,b_best,1\n")
     (logs / "sick/results.csv").write_text("")
-    write_results(logs / "copa", {"c_1": (0.5, 0.4)}, extra=[("c_2_best", 0, 8, "high", float("inf"))])
+    write_results(logs / "copa", {"c_1": (0.5, 0.4)}, extra=[("c_2_best", 0, 8, "high", 0.5)])
     write_results(logs / "emo", {"e_1": (0.5, 0.4)}, extra=[("e_1_best", 0, 8, 0.1, 0.2)])
     (logs / "wic/results.csv").mkdir(parents=True)
     messages = refusal(capsys, logs)
     boolq = f"{logs / 'singletask-boolq/results.csv'} holds no results of fine-tuning"
-    assert f"{boolq}: no column test_performance (it has prefix, dev_performance)" in messages
+    assert f"{boolq}: no column test_performance" in messages
     assert f"{logs / 'sick/results.csv'}: cannot be read (" in messages
-    assert "copa/results.csv: row 4 (c_2_best): dev_performance is 'high', expected a number" in messages
-    assert "copa/results.csv: row 4 (c_2_best): test_performance is 'inf', expected a number" in messages
+    column = "copa/results.csv: column dev_performance holds values that are not numbers, such as 'high'"
+    assert column in messages
     assert "emo/results.csv: more than one row of e_1_best; keep only one of them" in messages
     assert "wic/results.csv: cannot be read (" in messages
-
-
-def test_two_folders_of_one_task_are_a_fault(logs, capsys):
     write_results(logs / "boolq", BOOLQ)
     messages = refusal(capsys, logs)
     assert "singletask-boolq/results.csv both hold results of boolq; keep only one of them" in messages
 
 
 def test_invalid_flags_are_reported_together(logs, capsys):
-    output = refusal(capsys, logs, "--postfix", "", "--section", "dev")
+    output = refusal(capsys, logs, "--postfix", "", "--section", "deev")
     assert "--postfix is empty" in output
-    assert "--section is a section of a split; name the split with --custom_tasks_splits" in output
+    assert "--section is 'deev'; choose from train, dev, test, all" in output
     assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
         capsys, logs, "--custom_tasks_splits", "nowhere.json"
     )
@@ -244,9 +201,6 @@ def test_invalid_flags_are_reported_together(logs, capsys):
     assert "would replace the results of a task" in output
     assert "is a folder; name a CSV file" in refusal(capsys, logs, "--output_file", logs)
     assert "is a file; name a folder" in refusal(capsys, logs, "--output_file", logs / "times.csv/x.csv")
-    with pytest.raises(SystemExit):
-        call(logs, "--task", "boolq")
-    assert "did you mean '--tasks'?" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------- summaries read back
@@ -254,11 +208,12 @@ def test_invalid_flags_are_reported_together(logs, capsys):
 
 def test_a_written_summary_is_read_unchanged(logs):
     call(logs)
-    summary = few_shot.read_summary(logs.parent / "tables/out.csv")
+    summary = read_summary(logs.parent / "tables/out.csv")
     assert summary.index.tolist() == ["boolq", "sick"]
-    assert summary.loc["boolq"].tolist() == pytest.approx([0.6, 0.2, 3])
-    dev = few_shot.read_summary(logs.parent / "tables/out.csv", "dev_performance")
-    assert dev.loc["sick"].tolist() == pytest.approx([0.2, 0.1, 3])
+    assert summary.loc["boolq", ["mean", "std", "n"]].tolist() == pytest.approx([0.6, 0.2, 3])
+    assert summary["metric"].tolist() == ["ACC", "Classification-F1"]
+    dev = read_summary(logs.parent / "tables/out.csv", "dev_performance")
+    assert dev.loc["sick", ["mean", "std", "n"]].tolist() == pytest.approx([0.2, 0.1, 3])
 
 
 PUBLISHED = """,task,entry,dev_performance,test_performance
@@ -276,10 +231,10 @@ PUBLISHED = """,task,entry,dev_performance,test_performance
 
 def test_a_published_summary_is_read_with_the_sample_std(tmp_path):
     (tmp_path / "s.csv").write_text(PUBLISHED)
-    summary = few_shot.read_summary(tmp_path / "s.csv")
+    summary = read_summary(tmp_path / "s.csv")
     assert summary.index.tolist() == ["boolq", "nan"]
     # of 0.4 and 0.8: squared distances 0.04 + 0.04 over n - 1 = 1; the file's 0.2 is over n = 2
-    assert summary.loc["boolq"].tolist() == pytest.approx([0.6, 0.08**0.5, 2])
+    assert summary.loc["boolq", ["mean", "std", "n"]].tolist() == pytest.approx([0.6, 0.08**0.5, 2])
     assert summary.loc["nan", ["mean", "std"]].isna().all()
 
 
@@ -289,13 +244,13 @@ def test_other_files_than_summaries_are_errors_with_the_reason(tmp_path):
     def refused(text):
         path.write_text(text)
         with pytest.raises(InputError) as error:
-            few_shot.read_summary(path)
+            read_summary(path)
         return str(error.value)
 
     assert "holds no summary as collect_results.py writes it: no column task, entry" in refused(
         ",prefix,test_performance\n0,a,1\n"
     )
-    assert "row 3 (boolq, mean): test_performance is '0,6', expected a number" in refused(
+    assert "column test_performance holds values that are not numbers, such as '0,6'" in refused(
         PUBLISHED.replace("mean,0.6,0.6", 'mean,0.6,"0,6"')
     )
     assert "has more than one mean of boolq" in refused(PUBLISHED + "9,boolq,mean,0.1,0.1\n")
@@ -304,7 +259,7 @@ def test_other_files_than_summaries_are_errors_with_the_reason(tmp_path):
     assert "cannot be read" in refused(PUBLISHED + "9,boolq,std,1,2,3,4,5\n")
     path.unlink()
     with pytest.raises(InputError, match=r"s\.csv: no such file"):
-        few_shot.read_summary(path)
+        read_summary(path)
 
 
 def test_the_script_runs_from_another_folder_without_being_installed(logs):

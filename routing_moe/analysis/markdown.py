@@ -12,7 +12,7 @@ from routing_moe.analysis.correlation import PERMUTATIONS
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.stability import Stability
-from routing_moe.results.scores import markdown_table
+from routing_moe.results.markdown import markdown_table
 
 SIGNIFICANT = 0.05  # false discovery rate
 MOST_FEATURES = 30
@@ -44,7 +44,7 @@ def features_markdown(
         for feature in order
         if len(own := top[top["feature"] == feature])
     }
-    listed = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("feature"))
+    listed = markdown_table(rows, "feature")
     return f"{text}\n\n{listed}"
 
 
@@ -98,7 +98,7 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
     )
     if len(names) > 1:
         what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
-    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('kind'))}"
+    return f"{what}\n\n{markdown_table(rows, 'kind')}"
 
 
 def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
@@ -119,7 +119,7 @@ def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
         "that both have in common; chance: with one run's tasks permuted; adjusted: 0 at chance, 1 if equal; "
         f"p: from {permutations} permutations, so at least {1 / (1 + permutations):.2g}."
     )
-    return f"{what}\n\n{markdown_table(pd.DataFrame.from_dict(rows, orient='index').rename_axis('runs'))}"
+    return f"{what}\n\n{markdown_table(rows, 'runs')}"
 
 
 def _with_p(value: float, p: float, q: float) -> str:

@@ -1,6 +1,6 @@
 """How well the routes of compared runs agree with kinds of tasks, such as the hidden skills of a gym.
 
-table = recovery_of_runs("models/compare_routings", runs, kinds=["skill"])
+table = recovery_of_runs(runs, kinds=["skill"], steps={"found/seed1": "best"})
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from routing_moe.analysis.recovery import recovery_table
 from routing_moe.analysis.runs import read_runs
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.results.compared_runs import Run
-from routing_moe.results.scores import markdown_table, mean_and_std
+from routing_moe.results.markdown import markdown_table, mean_and_std
 
-MEASURES = ("ami", "mantel_r")
+MEASURES = {"ami": "AMI", "mantel_r": "Mantel r"}
 COLUMNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", *MEASURES)
 
 
 def recovery_of_runs(
-    folder: str | Path, runs: Sequence[Run], kinds: Sequence[str], steps: Mapping[str, str | int]
+    runs: Sequence[Run], kinds: Sequence[str], steps: Mapping[str, str | int]
 ) -> pd.DataFrame:
     """Returns a row per run and kind, with COLUMNS: `recovery_table` of the routes of its train tasks.
 
@@ -32,20 +32,18 @@ def recovery_of_runs(
     """
     faults, rows = Faults(), []
     for run in runs:
-        place = Path(folder) / run.variant / run.name
-        found = faults.of(_recovery, place, kinds, str(steps[str(run)]))
-        for row in found or []:
+        for row in faults.of(_recovery, run.folder, kinds, str(steps[str(run)])) or []:
             rows.append(dict(variant=run.variant, run=run.name, seed=run.seed) | row)
     if faults:
         raise InputError(dict.fromkeys(faults))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _recovery(place: Path, kinds: Sequence[str], step: str) -> list[dict]:
-    config = RoutingBartConfig.load(place / "best")
+def _recovery(run_folder: Path, kinds: Sequence[str], step: str) -> list[dict]:
+    config = RoutingBartConfig.load(run_folder / "best")
     if not config.routes_by_task:
         return [{"kind": kind} for kind in kinds]
-    (explained,) = read_runs([place], step)
+    (explained,) = read_runs([run_folder], step)
     table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
     if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
         table = table.assign(ami=np.nan, mantel_r=np.nan)
@@ -65,29 +63,18 @@ def of_kinds(features: Features, kinds: Sequence[str]) -> Features:
     return Features(features.tasks, names, features.values_NF[:, columns], features.described)
 
 
-def mean_recovery(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns means and sample stds over the runs of each variant, in order, a row per variant and kind.
-
-    Columns variant, kind, n, then mean and std of each measure: ami, ami_std, mantel_r, mantel_r_std.
-    """
-    grouped = table.groupby(["variant", "kind"], sort=False)
-    means = {"n": grouped.size()}
-    for measure in MEASURES:
-        means |= {measure: grouped[measure].mean(), f"{measure}_std": grouped[measure].std()}
-    return pd.DataFrame(means).reset_index()
-
-
-def recovery_markdown(table: pd.DataFrame) -> str:
-    """Returns `mean_recovery` as Markdown, a row per variant, with an explanation."""
-    rows: dict[str, dict[str, str]] = {}
-    for row in table.itertuples():
-        cells = rows.setdefault(row.variant, {"n": str(row.n)})
-        cells[f"{row.kind}: AMI"] = mean_and_std(row.ami, row.ami_std)
-        cells[f"{row.kind}: Mantel r"] = mean_and_std(row.mantel_r, row.mantel_r_std)
+def mean_recovery_markdown(table: pd.DataFrame) -> str:
+    """Returns means of `recovery_of_runs` over the runs of each variant as Markdown, with an explanation."""
+    rows = {}
+    for variant, runs in table.groupby("variant", sort=False):
+        rows[variant] = {"n": str(runs.groupby("kind").size().max())}
+        for kind, values in runs.groupby("kind", sort=False):
+            for measure, shown in MEASURES.items():
+                cell = mean_and_std(values[measure].mean(), values[measure].std())
+                rows[variant][f"{kind}: {shown}"] = cell
     lines = [
         "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual",
         "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of",
         "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal.",
     ]
-    shown = markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
-    return "\n".join([*lines, "", shown])
+    return "\n".join([*lines, "", markdown_table(rows, "variant")])

@@ -3,12 +3,12 @@
 What is found is checked by its names and files. Reading its configuration imports torch, which takes seconds.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
@@ -133,11 +133,6 @@ def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
     files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
-
-
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def checkpoint_to_resume(settings: TrainSettings) -> Path | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.atomic_files import write_text
+from dataloader.checksums import sha256
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import (
@@ -18,7 +19,6 @@ from routing_moe.checkpoints.find import (
     find_bart,
     find_mixture,
     find_vanilla,
-    sha256,
     weight_files,
 )
 from routing_moe.checkpoints.folder import find_checkpoint

@@ -18,7 +18,7 @@ from dataloader.errors import did_you_mean
 
 OF_CLI = (
     *("add_task", "build_gym", "list_tasks"),
-    *("train", "finetune", "merge", "show_scores", "compare_runs", "overview"),
+    *("train", "finetune", "merge", "show_scores", "compare", "compare_runs", "overview"),
     *("answer", "export"),
     *("collect_results", "compute_arg"),
     *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report", "push"),

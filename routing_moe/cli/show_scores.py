@@ -22,7 +22,8 @@ from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import settings_of_run
-from routing_moe.results.scores import ScoresFile, category_table, markdown_table, read_scores
+from routing_moe.results.markdown import markdown_table
+from routing_moe.results.scores import ScoresFile, category_table, read_scores
 from routing_moe.results.templates import datasets_markdown
 
 

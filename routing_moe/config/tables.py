@@ -10,15 +10,10 @@ SCORES = group("scores")
 VARIANTS = group("variants")
 RESULTS = group("results of fine-tuning")
 GAINS = group("gains")
+OF_CATEGORIES = group("scores by category")
 WRITING = group("writing")
-GYM_PER_SEED = (
-    "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have "
-    "the same gym"
-)
-RECOVERY = (
-    "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of "
-    "the gym's skills.csv, or category"
-)
+MEANS = ("cost", "dev", "test", "unseen")  # columns of the table of means
+CATEGORIES = "categories"  # the table of scores by category
 
 
 # fmt: off
@@ -36,21 +31,23 @@ class ShowSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(Command):
-    program = "python -m routing_moe.cli.compare_runs"
+    program = "python -m routing_moe.cli.compare"
     usage = "FOLDER [flags, see --help]"
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
-    part: str | None = SCORES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
-    predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
-    checkpoint_name: str = SCORES("best", "checkpoint of the scores")
-    prefix: str = SCORES("", "the --prefix that the scores were written with")
-    match: str | None = SCORES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
+    columns: tuple[str, ...] = SCORES((*MEANS, CATEGORIES), f"what the tables show. cost: parameters, steps, FLOPs; dev, test: mean scores of train tasks; unseen: of tasks that were not trained on; {CATEGORIES}: a table with scores by category, differences with intervals, costs and dev scores during training", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
+    few_shot: Path | None = SCORES(None, "also mean scores after few-shot fine-tuning: holds <variant>/<run>/summary.csv of the runs of the same names", metavar="FOLDER")
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
-    baseline: str | None = VARIANTS(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
     leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
-    gym_per_seed: bool = VARIANTS(False, f"{GYM_PER_SEED}, and there are no scores by category")
-    recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
-    task_ontology: Path | None = WRITING(None, "ontology file (default: that of the runs)")
+    gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and scores are not divided by category")
+    recovery: tuple[str, ...] = VARIANTS((), "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
+    baseline: str | None = OF_CATEGORIES(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
+    part: str | None = OF_CATEGORIES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
+    predict_split: str = OF_CATEGORIES("train", "section of the split", choices=SECTIONS)
+    checkpoint_name: str = OF_CATEGORIES("best", "checkpoint of the scores")
+    prefix: str = OF_CATEGORIES("", "the --prefix that the scores were written with")
+    match: str | None = OF_CATEGORIES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
+    task_ontology: Path | None = OF_CATEGORIES(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
 
     @property
@@ -59,16 +56,17 @@ class CompareSettings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OverviewSettings(Command):
-    program = "python -m routing_moe.cli.overview"
-    usage = "FOLDER [flags, see --help]"
+class CompareRunsSettings(CompareSettings):
+    program = "python -m routing_moe.cli.compare_runs"
 
-    folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
-    order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
-    gym_per_seed: bool = VARIANTS(False, GYM_PER_SEED)
-    recovery: tuple[str, ...] = VARIANTS((), RECOVERY, metavar="KIND")
-    few_shot: Path | None = SCORES(None, "holds <variant>/<run>/summary.csv, the few-shot scores of the runs of the same names", metavar="FOLDER")
-    output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
+    columns: tuple[str, ...] = SCORES((CATEGORIES,), "as in `compare`", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverviewSettings(CompareSettings):
+    program = "python -m routing_moe.cli.overview"
+
+    columns: tuple[str, ...] = SCORES(MEANS, "as in `compare`", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,7 @@ class CollectSettings(Command):
     postfix: str = RESULTS("_best", "suffix of the rows to read")
     tasks: tuple[str, ...] | None = RESULTS(None, "only these tasks (default: all tasks with a folder)", metavar="TASK")
     custom_tasks_splits: Path | None = RESULTS(None, "only the tasks of a section of this split", metavar="FILE")
-    section: str | None = RESULTS(None, "section of the split (default: test)", choices=(*SECTIONS, "all"))
+    section: str = RESULTS("test", "section of the split", choices=(*SECTIONS, "all"))
     output_file: Path = WRITING(REQUIRED, "CSV file to write")
 
 

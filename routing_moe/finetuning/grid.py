@@ -21,11 +21,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from dataloader.atomic_files import flush, write_text
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, fault_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, sha256
+from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.shared import Start
 from routing_moe.finetuning.executors import executor, model_folder
@@ -33,6 +34,7 @@ from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES
+from routing_moe.results.markdown import mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.task_choice.choice import TaskChoice
 
@@ -266,16 +268,12 @@ def in_words(outcome: dict) -> str:
     return f"{text}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
 
 
-def mean_and_std(scores: pd.Series) -> str:
-    return f"{scores.mean():.4f}" + (f" ± {scores.std():.4f}" if len(scores) > 1 else "")
-
-
 def summary(grid: Grid) -> str:
     """Returns mean and sample standard deviation of the best scores over samples."""
     best = grid.table()
     best = best[best["prefix"].str.endswith(BEST)]
     scores = ", ".join(
-        f"{part} {mean_and_std(best[f'{part}_performance'])}"
+        f"{part} {mean_and_std(best[f'{part}_performance'].mean(), best[f'{part}_performance'].std())}"
         for part in ("dev", "test")
         if best[f"{part}_performance"].notna().any()
     )

@@ -8,18 +8,30 @@ import pandas as pd
 from dataloader.errors import InputError, in_brief
 
 
-def read_table(path: str | Path, **how) -> pd.DataFrame:
-    """Returns `pandas.read_csv(path, **how)`. Raises InputError for a file that is missing or broken."""
+def read_table(path: str | Path, **options) -> pd.DataFrame:
+    """Returns `pandas.read_csv(path, **options)`. Raises InputError for a file that is missing or broken."""
     try:
-        return pd.read_csv(path, **how)
+        table = pd.read_csv(path, encoding="utf-8-sig", **options)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # pandas raises many types of errors; the user needs the same message
         raise InputError(f"{path}: cannot be read ({in_brief(error)})") from None
+    if "index_col" not in options and not isinstance(table.index, pd.RangeIndex):
+        raise InputError(f"{path}: its rows have more fields than its header")  # pandas makes them an index
+    return table
 
 
 def check_numbers(table: pd.DataFrame, columns: Iterable[str], path: str | Path) -> None:
-    """Raises InputError for a column with a cell that is not a number or has too many digits."""
+    """Raises InputError for columns with a cell that is not a number or has too many digits.
+
+    Cells may be empty.
+    """
+    faults = []
     for name in columns:
         if len(table) and table[name].dtype.kind not in "fiu":
-            raise InputError(f"{path}: column {name} holds values that are not numbers")
+            texts = table[name].dropna().astype(str)
+            wrong = texts[pd.to_numeric(texts, errors="coerce").isna()]
+            example = f", such as {wrong.iloc[0]!r}" if len(wrong) else ""
+            faults.append(f"{path}: column {name} holds values that are not numbers{example}")
+    if faults:
+        raise InputError(faults)

@@ -1,6 +1,6 @@
 """Dev scores during training against steps and FLOPs: a thin line per run, a bold one per variant's mean.
 
-plot_curves(comparable_costs.curves(costs), "comparison_curves.pdf")
+plot_curves(compared_costs.curves(costs), "comparison_curves.pdf")
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AXES = {"step": "training steps", "flops": "training FLOPs"}
 
 @rc_context(PAPER_STYLE)
 def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Writes the picture (PNG or PDF). curves: `comparable_costs.curves`, a row per evaluation.
+    """Writes the picture (PNG or PDF). curves: `compared_costs.curves`, a row per evaluation.
 
     The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
     """

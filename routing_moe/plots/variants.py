@@ -2,8 +2,8 @@
 
     plot_comparison(per_run, table, "comparison.pdf", "mean score on the test files")
 
-Takes `results.means_per_run` and `results.comparison_table`. Each panel has its own scale, fitted to the
-runs; the constant answer is a dashed line if it is near the values, else an arrow at the edge with its value.
+Takes `comparison.means_per_run` and `comparison_table`. Each panel has its own scale, fitted to the
+runs; the constant answer is a dashed line if it is among the values, else an arrow at the edge.
 """
 
 from __future__ import annotations
@@ -32,21 +32,20 @@ from routing_moe.plots.style import (
     shown_name,
     write_figure,
 )
-from routing_moe.results.scores import CONSTANT
+from routing_moe.results.comparison import CONSTANT
 
 ROW, NARROWEST_PANEL = 0.155, 1.0  # inches
 NARROWEST_SCALE = 0.02  # of scores: smaller differences do not fill a panel
-NEAR = 0.5  # the constant answer is drawn to scale if that widens a panel's scale by no more than this share
 
 
 @rc_context(PAPER_STYLE)
 def plot_comparison(
-    per_run: pd.DataFrame, table: pd.DataFrame, path: str | os.PathLike, what: str = "mean score"
+    per_run: pd.DataFrame, table: pd.DataFrame, path: str | os.PathLike, title: str = "mean score"
 ) -> None:
     """Writes the picture: PDF if `path` ends in .pdf, PNG if in .png. The same tables give the same bytes.
 
     `per_run`: variant, seed, category, mean. `table`: variant, category, tasks, mean, std, n; the variants in
-    the order of the rows from the top, the constant answer last. `what`: the name of the numbers.
+    the order of the rows from the top, the constant answer last. `title`: the name of the numbers.
 
     Raises ValueError if the file name ends differently.
     """
@@ -60,7 +59,7 @@ def plot_comparison(
     for axes, category in zip(panels, categories, strict=True):
         rows = table[table["category"] == category].set_index("variant")
         _draw_panel(axes, list(runs.index), rows, per_run[per_run["category"] == category])
-    _draw_legend(figure, runs, what)
+    _draw_legend(figure, runs, title)
     write_figure(figure, path)
 
 
@@ -73,24 +72,15 @@ def _labels(runs: pd.Series) -> list[str]:
 def _draw_panel(axes: Axes, variants: list[str], rows: pd.DataFrame, dots: pd.DataFrame) -> None:
     constant = float(rows.loc[CONSTANT, "mean"])
     bars = rows.loc[variants, ["mean", "std"]].fillna(0.0)
-    reach = [dots["mean"], bars["mean"] - bars["std"], bars["mean"] + bars["std"]]
-    axes.set_xlim(_scale(np.concatenate(reach), constant))
+    reach = np.concatenate([dots["mean"], bars["mean"] - bars["std"], bars["mean"] + bars["std"]])
+    low, high = reach.min(), reach.max()
+    margin = max(0.07 * (high - low), (NARROWEST_SCALE - (high - low)) / 2)
+    axes.set_xlim(low - margin, high + margin)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10], min_n_ticks=2))
     for row, variant in enumerate(variants):
         values = dots.loc[dots["variant"] == variant].sort_values("seed")["mean"].to_numpy()
         _draw_variant(axes, row, values, rows.loc[variant, "mean"], rows.loc[variant, "std"])
     _draw_constant(axes, len(variants), constant)
-
-
-def _scale(values: np.ndarray, constant: float) -> tuple[float, float]:
-    """From, to: the values with a margin, and the constant too if it is near the values."""
-    low, high = values.min(), values.max()
-    lacking = max(0.0, NARROWEST_SCALE - (high - low)) / 2
-    low, high = low - lacking, high + lacking
-    if not np.isnan(constant) and max(low - constant, constant - high) <= NEAR * (high - low):
-        low, high = min(low, constant), max(high, constant)
-    margin = 0.07 * (high - low)
-    return low - margin, high + margin
 
 
 def _draw_variant(axes: Axes, row: int, values: np.ndarray, mean: float, std: float) -> None:
@@ -111,20 +101,18 @@ def _draw_constant(axes: Axes, row: int, constant: float) -> None:
     if np.isnan(constant):
         return
     low, high = axes.get_xlim()
-    shown = f"{constant:.2f}"
+    text, side = f"{constant:.2f}", "left" if constant < (low + high) / 2 else "right"
     if low <= constant <= high:
         axes.axvline(constant, color=DARK, linewidth=0.8, linestyle=DASHES, zorder=1)
-        left_half = constant < (low + high) / 2
-        text, place, side = shown, constant, "left" if left_half else "right"
     else:
-        text, place, side = (f"◂ {shown}", low, "left") if constant < low else (f"{shown} ▸", high, "right")
+        text = f"◂ {text}" if side == "left" else f"{text} ▸"
     axes.annotate(
-        text, (place, row), xytext=(3 if side == "left" else -3, 0), textcoords="offset points", ha=side,
-        va="center", fontsize=SMALL, color=DARK,
+        text, (np.clip(constant, low, high), row), xytext=(3 if side == "left" else -3, 0),
+        textcoords="offset points", ha=side, va="center", fontsize=SMALL, color=DARK,
     )  # fmt: skip
 
 
-def _draw_legend(figure: Figure, runs: pd.Series, what: str) -> None:
+def _draw_legend(figure: Figure, runs: pd.Series, title: str) -> None:
     n = f"n = {runs.iloc[0]} of each variant" if runs.nunique() == 1 else "n beside each variant"
     dot = dict(linestyle="", marker="o", markersize=3, color="0.6", markeredgecolor=EDGE_COLOUR)
     handles = [
@@ -133,5 +121,5 @@ def _draw_legend(figure: Figure, runs: pd.Series, what: str) -> None:
         Line2D([], [], color=DARK, linewidth=0.8, linestyle=DASHES),
     ]
     names = [f"one run ({n})", "mean ± sample std", f"{CONSTANT} (arrow: outside the scale)"]
-    title = f"{what} (number of tasks in brackets)"
+    title = f"{title} (number of tasks in brackets)"
     figure.legend(handles, names, loc="outside lower center", ncols=3, title=title)

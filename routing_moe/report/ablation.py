@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation.expert_sets import FEATURES, JOB_FILE, SETS, TASKS, places_of
 from routing_moe.analysis.ablation.tables import number_drawn
 from routing_moe.analysis.saved_routes import Routes, run_name
-from routing_moe.checkpoints.find import sha256
 from routing_moe.io.csv_files import read_table
 from routing_moe.report.curves import rounded
 

@@ -25,7 +25,7 @@ from routing_moe.analysis.ablation.tables import (
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
-from routing_moe.results.scores import markdown_table
+from routing_moe.results.markdown import markdown_table
 
 MOST_ROWS = 12  # of a table in Markdown
 DIGITS = "%.6g"

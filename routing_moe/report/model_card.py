@@ -11,8 +11,8 @@ from dataloader.errors import counted
 from routing_moe.analysis.route_tables import layer_table
 from routing_moe.config.push import PushSettings
 from routing_moe.report.shared_run import PICTURE, SharedRun, command_of, data_sources, without_places
+from routing_moe.results.markdown import markdown_table
 from routing_moe.results.run_cost import in_units
-from routing_moe.results.scores import markdown_table
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 GENERATION = "text2text-generation"

@@ -22,7 +22,7 @@ from routing_moe.plots.expert_load import plot_load
 from routing_moe.plots.route_change import plot_change
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.style import HeatScale
-from routing_moe.results.scores import markdown_table
+from routing_moe.results.markdown import markdown_table
 
 KINDS = ("png", "pdf")
 DIGITS = "%.6g"

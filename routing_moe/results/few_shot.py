@@ -1,57 +1,51 @@
-"""Results of few-shot fine-tuning: reads one folder per task, writes and reads a summary table.
+"""Results of few-shot fine-tuning: reads one folder per task and makes a summary table.
 
     <logs_dir>/singletask-<task>/results.csv    or <logs_dir>/<task>/results.csv; published runs: result.csv
     <logs_dir>/singletask-<task>/run.json       optional: its settings list the expected samples
 
-A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others).
-For each sample whose configurations have all finished it also has the row "<sample>_best", the configuration
-with the best dev score. A summary has for each task a row per sample, then "mean" and "std" (columns task,
-entry, scores, n).
+A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others; of
+this project also TRAINING_COST). For each sample whose configurations have all finished it also has the row
+"<sample>_best", the configuration with the best dev score. `summaries.read_summary` reads summaries.
 """
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, did_you_mean, in_short
-from routing_moe.io.csv_files import read_table
+from dataloader.errors import Faults, InputError, in_short
+from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.files import folder_fault
 from routing_moe.io.run_folder import load_run_settings
-from routing_moe.results.few_shot_costs import sample_costs, with_costs
-from routing_moe.results.scores import markdown_table, mean_and_std
+from routing_moe.results.markdown import markdown_table, mean_and_std
+from routing_moe.results.run_cost import TRAINING_COST
+from routing_moe.results.summaries import PARTS, SCORES
 
 RESULT_FILES = ("results.csv", "result.csv")  # the first that exists is used
 FOLDER_PREFIX = "singletask-"
 BEST = "_best"  # suffix of the row, predictions and model of a sample's best configuration
-SCORES = ("dev_performance", "test_performance")
-PARTS = dict(zip(("dev", "test"), SCORES, strict=True))
-SUMMARY_COLUMNS = ("task", "entry", *SCORES, "n")
 MOST_NAMES = 8  # samples listed in one message
 
 
 @dataclass(frozen=True)
 class TaskResults:
-    """Results of one task.
+    """Results of one task. best: SCORES and TRAINING_COST of each finished sample, NaN if missing.
 
-    best: SCORES of each finished sample, NaN if missing. samples: all known samples. never_scored: samples
-    with rows but without any dev score. costs: `few_shot_costs.sample_costs` of `best`.
+    samples: all known samples.
     """
 
     task: str
-    path: Path
     best: pd.DataFrame
     samples: tuple[str, ...]
-    never_scored: frozenset[str] = frozenset()
-    costs: pd.DataFrame | None = None
 
 
 # ---------------------------------------------------------------------------- folders
 
 
-def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dict[str, Path | None]:
+def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) -> dict[str, Path | None]:
     """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given.
 
     A folder belongs to a task if it is named singletask-<task>, has a results file, or has an expected name;
@@ -61,55 +55,33 @@ def find_results(logs_dir: str | Path, expected: list[str] | None = None) -> dic
     logs_dir = Path(logs_dir)
     if fault := folder_fault(logs_dir):
         raise InputError(f"{fault}, expected one with a folder per task")
-    found: dict[str, Path | None] = {}
+    files: dict[str, Path | None] = {}
     faults = []
-    for folder in sorted(place for place in logs_dir.iterdir() if place.is_dir()):
+    for folder in sorted(path for path in logs_dir.iterdir() if path.is_dir()):
         path = next((folder / name for name in RESULT_FILES if (folder / name).exists()), None)
         task = folder.name.removeprefix(FOLDER_PREFIX)
         if not task or (path is None and task == folder.name):
             continue
-        if path is not None and found.get(task) is not None:
-            faults.append(f"{found[task]} and {path} both hold results of {task}; keep only one of them")
-        found[task] = path or found.get(task)
+        if path is not None and files.get(task) is not None:
+            faults.append(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
+        files[task] = path or files.get(task)
     if faults:
         raise InputError(faults)
-    if not found and expected is None:
+    if not files and expected is None:
         raise InputError(
             f"{logs_dir} holds no task folder (expected {FOLDER_PREFIX}<task>/{RESULT_FILES[0]}"
             f" or <task>/{RESULT_FILES[0]})"
         )
-    return {task: found.get(task) for task in sorted(found if expected is None else set(expected))}
+    return {task: files.get(task) for task in sorted(files if expected is None else set(expected))}
 
 
-def missing_tasks(logs_dir: str | Path, found: dict[str, Path | None]) -> list[str]:
-    """Returns a line for each task of `find_results` that has no results file."""
-    there = [place.name.removeprefix(FOLDER_PREFIX) for place in Path(logs_dir).iterdir() if place.is_dir()]
-    lines = []
-    for task in (task for task, path in found.items() if path is None):
-        folders = [Path(logs_dir) / f"{FOLDER_PREFIX}{task}", Path(logs_dir) / task]
-        folder = next((folder for folder in folders if folder.is_dir()), None)
-        if folder is not None:
-            lines.append(f"missing: {task}: no {' or '.join(RESULT_FILES)} in {folder}")
-        else:
-            hint = did_you_mean(task, there)
-            lines.append(f"missing: {task}: no folder {folders[0].name} or {task} in {logs_dir}{hint}")
-    return lines
-
-
-def read_all(found: dict[str, Path | None], postfix: str = BEST) -> list[TaskResults]:
-    """Returns `read_results` of every task that has a file.
-
-    Raises InputError with the faults of all files.
-    """
-    read, faults = [], []
-    for task, path in found.items():
-        try:
-            read += [] if path is None else [read_results(task, path, postfix)]
-        except InputError as error:
-            faults += error.faults
+def read_all(files: dict[str, Path | None], postfix: str = BEST) -> list[TaskResults]:
+    """Returns `read_results` of every task with a file. Raises InputError with the faults of all files."""
+    faults = Faults()
+    results = [faults.of(read_results, task, path, postfix) for task, path in files.items() if path]
     if faults:
         raise InputError(faults)
-    return read
+    return results
 
 
 def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
@@ -119,45 +91,42 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     be read, lacks a column, has a value that is not a number, or has two best rows for one sample; also for a
     damaged run.json.
     """
-    rows = _read_table(path, ("prefix", *SCORES), "results of fine-tuning")
-    rows = rows[(rows[["prefix", *SCORES]] != "").any(axis=1)]
-    unnamed = [str(row + 1) for row in rows.index[rows["prefix"] == ""]]
-    if unnamed:
-        raise InputError(f"{path}: row {in_short(unnamed)} has no prefix")
-    scores = _numbers(rows, SCORES, rows["prefix"], path)
-    counts = rows["prefix"].str.endswith(postfix)
-    best = scores[counts].set_index(rows.loc[counts, "prefix"].str.removesuffix(postfix))
-    twice = list(best.index[best.index.duplicated()].unique())
-    if twice:
+    rows = read_table(path, dtype={"prefix": str})
+    if lacking := [name for name in ("prefix", *SCORES) if name not in rows]:
+        raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
+    if rows["prefix"].isna().any():
+        raise InputError(f"{path}: a row has no prefix")
+    numbers = [*SCORES, *TRAINING_COST]
+    check_numbers(rows, [name for name in numbers if name in rows], path)
+    samples = rows["prefix"].str.removesuffix(postfix)
+    is_best = samples != rows["prefix"]
+    best = rows[is_best].set_index(samples[is_best]).reindex(columns=numbers).astype(float)
+    if twice := list(best.index[best.index.duplicated()].unique()):
         names = in_short([f"{sample}{postfix}" for sample in twice])
         raise InputError(f"{path}: more than one row of {names}; keep only one of them")
-    others = rows["prefix"].str.removesuffix(postfix).str.removesuffix(BEST)
-    settings = load_run_settings(path.parent) or {}
-    named = settings.get("samples")
-    expected = [sample for sample in named if isinstance(sample, str)] if isinstance(named, list) else []
-    scored = scores[SCORES[0]].notna().groupby(others).any()
-    never_scored = frozenset(scored.index[~scored])
-    costs = sample_costs(rows[counts]).set_index(best.index)
-    return TaskResults(task, path, best, tuple(dict.fromkeys([*others, *expected])), never_scored, costs)
+    expected = (load_run_settings(path.parent) or {}).get("samples")
+    expected = expected if isinstance(expected, list) else []
+    return TaskResults(task, best, tuple(dict.fromkeys([*samples.str.removesuffix(BEST), *expected])))
 
 
-def partial_tasks(read: list[TaskResults]) -> list[str]:
-    """Returns a line for each task with missing samples or scores."""
-    counts = Counter(len(results.samples) for results in read)
+def missing_results(files: dict[str, Path | None], results: Sequence[TaskResults]) -> list[str]:
+    """Returns a line for each task without a file, or with missing samples or scores."""
+    lines = [
+        f"missing: {task}: no {FOLDER_PREFIX}{task}/{RESULT_FILES[0]} or {task}/{RESULT_FILES[0]}"
+        for task, path in files.items()
+        if path is None
+    ]
+    counts = Counter(len(task.samples) for task in results)
     usual = max(counts, key=lambda size: (counts[size], size), default=0)
-    lines = []
-    for results in read:
-        without = [sample for sample in results.samples if sample not in results.best.index]
-        unfinished = [sample for sample in without if sample not in results.never_scored]
-        faults = [f"not finished: {in_short(unfinished, MOST_NAMES)}"] if unfinished else []
-        if never_scored := [sample for sample in without if sample in results.never_scored]:
-            faults.append(f"no configuration has a dev score: {in_short(never_scored, MOST_NAMES)}")
+    for task in results:
+        without = [sample for sample in task.samples if sample not in task.best.index]
+        reasons = [f"no best configuration: {in_short(without, MOST_NAMES)}"] if without else []
         for part, column in PARTS.items():
-            unscored = list(results.best.index[results.best[column].isna()])
-            faults += [f"no {part} score: {in_short(unscored, MOST_NAMES)}"] if unscored else []
-        if len(results.samples) < usual:
-            faults.append(f"number of samples is {len(results.samples)}, of other tasks {usual}")
-        lines += [f"partial: {results.task}: {'; '.join(faults)}"] if faults else []
+            unscored = list(task.best.index[task.best[column].isna()])
+            reasons += [f"no {part} score: {in_short(unscored, MOST_NAMES)}"] if unscored else []
+        if len(task.samples) < usual:
+            reasons.append(f"number of samples is {len(task.samples)}, of other tasks {usual}")
+        lines += [f"partial: {task.task}: {'; '.join(reasons)}"] if reasons else []
     return lines
 
 
@@ -165,29 +134,31 @@ def partial_tasks(read: list[TaskResults]) -> list[str]:
 
 
 def counted(scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows used for means: those with both scores or, if there are none, those with one.
+    """Returns the rows used for means: those with both SCORES or, if there are none, those with one.
 
     So both means have the same n.
     """
-    both = scores.dropna()
-    return scores.dropna(how="all") if both.empty else both
+    both = scores.dropna(subset=list(SCORES))
+    return scores.dropna(subset=list(SCORES), how="all") if both.empty else both
 
 
-def summary_table(read: list[TaskResults]) -> pd.DataFrame:
-    """Returns SUMMARY_COLUMNS: each task's samples (n = 1), then their mean and sample std (NaN for n = 1).
+def summary_table(results: Sequence[TaskResults]) -> pd.DataFrame:
+    """Returns a row per sample of each task (n = 1), then mean and sample std (NaN for n = 1) of its scores.
 
-    Tasks without scores are omitted. `few_shot_costs.with_costs` adds known costs.
+    Columns task, entry, SCORES, n, and TRAINING_COST if any is known: of each sample, and the mean of all in
+    the rows "mean". Tasks without scores are omitted.
     """
-    rows = []
-    for results in read:
-        scores = counted(results.best)
-        if scores.empty:
+    rows, scores, costs = [], list(SCORES), list(TRAINING_COST)
+    for task in results:
+        scored = counted(task.best)
+        if scored.empty:
             continue
-        rows += [(results.task, sample, *values, 1) for sample, *values in results.best.itertuples()]
-        rows.append((results.task, "mean", *scores.mean(), len(scores)))
-        rows.append((results.task, "std", *scores.std(ddof=1), len(scores)))
-    table = pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
-    return with_costs(table, {results.task: results.costs for results in read})
+        rows += [{"task": task.task, "entry": name, **best, "n": 1} for name, best in task.best.iterrows()]
+        rows.append({"task": task.task, "entry": "mean", "n": len(scored), **scored[scores].mean()})
+        rows[-1] |= task.best[costs].mean(skipna=False)
+        rows.append({"task": task.task, "entry": "std", "n": len(scored), **scored[scores].std(ddof=1)})
+    table = pd.DataFrame(rows, columns=["task", "entry", *scores, "n", *costs])
+    return table.drop(columns=costs) if table[costs].isna().all(axis=None) else table
 
 
 def summary_markdown(table: pd.DataFrame) -> str:
@@ -197,89 +168,8 @@ def summary_markdown(table: pd.DataFrame) -> str:
     for task, row in means.iterrows():
         cells = {part: mean_and_std(row[c], stds.loc[task, c]) for part, c in PARTS.items()}
         rows[task] = {**cells, "n": int(row["n"])}
-    overall = counted(means[list(SCORES)])
+    overall = counted(means)
     cells = {part: mean_and_std(overall[c].mean(), math.nan) for part, c in PARTS.items()}
     rows["mean of the tasks"] = {**cells, "n": len(overall)}
-    shown = pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
     explained = "Mean ± sample std over n samples; in the last row, mean of the means of n tasks."
-    return f"{explained}\n\n{markdown_table(shown)}"
-
-
-def read_summary(path: str | Path, metric: str = "test_performance") -> pd.DataFrame:
-    """Returns the tasks of a summary, in the file's order, with mean, std and n of the metric (NaN if none).
-
-    Also reads published summaries, which have empty rows between tasks, no n, and the population std. For
-    these, n is the number of sample rows, and the sample std is computed from them.
-
-    Raises InputError for another kind of file, a value that is not a number, a task with two means, or no
-    task.
-    """
-    path = Path(path)
-    rows = _read_table(path, ("task", "entry", metric), "summary as collect_results.py writes it")
-    rows = rows[(rows["task"] != "") | (rows["entry"] != "")]
-    names = rows["task"] + ", " + rows["entry"]
-    rows[metric] = _numbers(rows, (metric,), names, path)[metric]
-    if "n" in rows:
-        rows["n"] = _numbers(rows, ("n",), names, path)["n"]
-    means = rows[rows["entry"] == "mean"]
-    twice = sorted(means.loc[means["task"].duplicated(), "task"].unique())
-    if twice:
-        raise InputError(f"{path} has more than one mean of {in_short(twice)}; keep only one of them")
-    if rows.empty:
-        raise InputError(f"{path} holds no task")
-    tasks = {task: _task_summary(group, metric) for task, group in rows.groupby("task", sort=False)}
-    return pd.DataFrame.from_dict(tasks, orient="index", columns=["mean", "std", "n"]).rename_axis("task")
-
-
-def _task_summary(rows: pd.DataFrame, metric: str) -> tuple[float, float, float]:
-    """Returns mean, sample std and n of one task's rows of a summary."""
-    of = rows.drop_duplicates("entry").set_index("entry")
-    mean = of[metric].get("mean", math.nan)
-    if "n" in of:
-        return mean, of[metric].get("std", math.nan), of["n"].get("mean", math.nan)
-    samples = of[metric].drop(["mean", "std"], errors="ignore")
-    return mean, samples.std(ddof=1, skipna=False), len(samples) or math.nan
-
-
-# ---------------------------------------------------------------------------- one CSV file
-
-
-def _read_table(path: Path, columns: tuple[str, ...], what: str) -> pd.DataFrame:
-    """Returns the file's cells as text (a task may be called "nan"). what: the kind of file, for errors."""
-    table = read_table(path, dtype=str, keep_default_na=False, encoding="utf-8-sig").fillna("")
-    lacking = [name for name in columns if name not in table]
-    if lacking:
-        there = in_short([str(name) for name in table if not str(name).startswith("Unnamed")], MOST_NAMES)
-        lacks = f"no column {', '.join(lacking)} (it has {there or 'none'})"
-        raise InputError(f"{path} holds no {what}: {lacks}")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas uses surplus fields as row names
-        raise InputError(f"{path}: its rows have more fields than its header")
-    return table.apply(lambda column: column.str.strip())
-
-
-def _numbers(table: pd.DataFrame, columns: tuple[str, ...], names: pd.Series, path: Path) -> pd.DataFrame:
-    """Returns the columns as numbers, NaN for empty cells.
-
-    Raises InputError for other cells, with row and name.
-    """
-    faults, numbers = [], {}
-    for column in columns:
-        numbers[column] = [_number(text) for text in table[column]]
-        for row, value in zip(table.index, numbers[column], strict=True):
-            if value is None:
-                where = f"row {row + 1} ({names[row]})"
-                faults.append(f"{path}: {where}: {column} is {table.loc[row, column]!r}, expected a number")
-    if faults:
-        raise InputError(faults)
-    return pd.DataFrame(numbers, index=table.index, dtype=float)
-
-
-def _number(text: str) -> float | None:
-    """Returns the number, NaN for an empty cell, None for anything else."""
-    if text.lower() in ("", "nan"):
-        return math.nan
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return f"{explained}\n\n{markdown_table(rows, 'task')}"

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError, in_short
-from routing_moe.results.scores import markdown_table, mean_and_std, shown_p
+from routing_moe.io.files import distinct_tails
+from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
 from routing_moe.results.statistics import FEWEST_TASKS, holm, mean_interval
 
 NUMBERS = ["mean", "std", "n"]  # columns of a summary
@@ -66,16 +67,20 @@ def gains_per_task(
     base = baseline.loc[tasks, NUMBERS].add_prefix("baseline_").rename(columns={"baseline_mean": "baseline"})
     tables = []
     for name, summary in systems:
-        own = summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"})
-        table = pd.concat([base, own], axis=1).rename_axis("task").reset_index()
+        scores = summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"})
+        table = pd.concat([base, scores], axis=1).rename_axis("task").reset_index()
         table.insert(1, "system", name)
         table["difference"] = differences_of(table["score"], table["baseline"])
         table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
         tables.append(table.assign(in_arg=table["relative_gain"].notna()))
-    rank = {task: number for number, task in enumerate(tasks)}
-    joined = pd.concat(tables, ignore_index=True)
-    joined = joined.sort_values("task", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
-    return joined.astype({"baseline_n": "Int64", "n": "Int64"})
+    return _by_task(tables).astype({"baseline_n": "Int64", "n": "Int64"})
+
+
+def _by_task(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Returns the tables of systems as one, task by task."""
+    rank = {task: number for number, task in enumerate(tables[0]["task"])}
+    rows = pd.concat(tables, ignore_index=True)
+    return rows.sort_values("task", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
 
 
 def gains_over_seeds(
@@ -90,24 +95,22 @@ def gains_over_seeds(
     number) and difference_seed<seed>. Raises InputError for a system without a common seed.
     """
     (base_name, base), *systems = by_seed.items()
-    if apart := [name for name, own in systems if not base.keys() & own.keys()]:
+    if apart := [name for name, summaries in systems if not base.keys() & summaries.keys()]:
         raise InputError(f"{name}: no seed in common with {base_name}" for name in apart)
     tables = []
-    for name, own in systems:
-        each = {s: gains_of({base_name: base[s], name: own[s]}, tasks) for s in base if s in own}
-        table = next(iter(each.values())).assign(seeds=len(each))
+    for name, summaries in systems:
+        gains = {s: gains_of({base_name: base[s], name: summaries[s]}, tasks) for s in base if s in summaries}
+        table = next(iter(gains.values())).assign(seeds=len(gains))
         for column in ("baseline", "score", "difference"):
-            table[column] = np.mean([one[column] for one in each.values()], axis=0)
+            table[column] = np.mean([of_seed[column] for of_seed in gains.values()], axis=0)
         for column in ("baseline_std", "std"):
-            table[column] = np.sqrt(np.mean([one[column] ** 2 for one in each.values()], axis=0))
+            table[column] = np.sqrt(np.mean([of_seed[column] ** 2 for of_seed in gains.values()], axis=0))
         table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
         table["in_arg"] = table["relative_gain"].notna()
-        for seed, one in each.items():
-            table[f"{OF_SEED}{seed}"] = one["difference"]
+        for seed, of_seed in gains.items():
+            table[f"{OF_SEED}{seed}"] = of_seed["difference"]
         tables.append(table)
-    rank = {task: number for number, task in enumerate(tables[0]["task"])}
-    joined = pd.concat(tables, ignore_index=True)
-    return joined.sort_values("task", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
+    return _by_task(tables)
 
 
 def gains_ST(rows: pd.DataFrame) -> np.ndarray:
@@ -137,11 +140,11 @@ def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for name, group in per_task.groupby("system", sort=False):
         gains, differences = group["relative_gain"].dropna(), group["difference"]
-        found = mean_interval(gains_ST(group))
+        interval = mean_interval(gains_ST(group))
         rows[name] = {
             "arg": gains.mean(),
-            "low": found.low,
-            "high": found.high,
+            "low": interval.low,
+            "high": interval.high,
             "median": gains.median(),
             "wins": int((differences > 0).sum()),
             "losses": int((differences < 0).sum()),
@@ -151,7 +154,7 @@ def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
             "excluded": len(group) - len(gains),
             "baseline": group["baseline"].mean(),
             "score": group["score"].mean(),
-            "interval": found.over,
+            "interval": interval.over,
             **({"seeds": group["seeds"].iloc[0]} if "seeds" in group else {}),
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("system").reset_index()
@@ -163,15 +166,9 @@ def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
 
 def system_names(paths: list[Path]) -> list[str]:
     """Returns the files' names without extension, each with as many parent folders as needed to be unique."""
-    absolute = [path.resolve() for path in paths]
-    return [_shortest_name(path, [other for other in absolute if other != path]) for path in absolute]
-
-
-def _shortest_name(path: Path, others: list[Path]) -> str:
-    for depth in range(1, len(path.parts)):
-        if path.with_suffix("").parts[-depth:] not in [o.with_suffix("").parts[-depth:] for o in others]:
-            return "/".join(path.with_suffix("").parts[-depth:])
-    return str(path)  # x.csv and x.txt
+    unique = list(dict.fromkeys(path.resolve().with_suffix("") for path in paths))
+    names = dict(zip(unique, distinct_tails(unique), strict=True))
+    return [names[path.resolve().with_suffix("")] for path in paths]
 
 
 def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[str], list[str]]:
@@ -254,7 +251,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
         for row in group.itertuples():
             cells[row.system] = f"{mean_and_std(row.score, row.std)} ({shown_task_gain(row)})"
         rows[task] = cells
-    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("task"))
+    return markdown_table(rows, "task")
 
 
 def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
@@ -274,4 +271,4 @@ def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
             "of them not in ARG": str(row.excluded),
             **({"seeds": str(row.seeds)} if "seeds" in per_system else {}),
         }
-    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").fillna("").rename_axis("system"))
+    return markdown_table(rows, "system")

@@ -7,7 +7,7 @@ that spans the two columns of a system.
 import pandas as pd
 
 from routing_moe.results.gains import MARK, shown_arg, shown_gain, shown_task_gain, with_most_seeds
-from routing_moe.results.scores import shown_p
+from routing_moe.results.markdown import shown_p
 
 LONG = 36  # rows: longer tables, and wider ones, have a smaller font
 WIDE = 2  # systems

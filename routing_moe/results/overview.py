@@ -11,14 +11,20 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.errors import Faults, InputError
-from routing_moe.results.compared_costs import RunCost
+from routing_moe.results.compared_costs import RunCost, means_of_variants
 from routing_moe.results.compared_runs import Run
-from routing_moe.results.few_shot import read_summary
-from routing_moe.results.scores import ScoresFile, markdown_table, mean_and_std
+from routing_moe.results.markdown import markdown_table, mean_and_std, whole
+from routing_moe.results.scores import ScoresFile
+from routing_moe.results.summaries import read_summary
 
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
-COSTS = ("total_parameters", "active_parameters", "steps", "gflops")
+COSTS = {
+    "total_parameters": "parameters",
+    "active_parameters": "active",
+    "steps": "steps",
+    "gflops": "GFLOPs",
+}
 
 
 def overview(
@@ -34,29 +40,29 @@ def overview(
     the columns KIND_ami, KIND_ami_std. NaN where a run of the variant has no value; a column that no run has
     is left out. steps and gflops include earlier runs.
     """
-    table = pd.DataFrame([_costs(each) for each in costs])
+    table = pd.DataFrame([_costs(cost) for cost in costs])
     for name, scored in runs.items():
         table[name] = [_mean_score(run) for run in scored]
     if few_shot is not None:
-        table["few_shot"] = [few_shot.get(str(each.run), math.nan) for each in costs]
+        table["few_shot"] = [few_shot.get(str(cost.run), math.nan) for cost in costs]
     if recovery is not None:
-        for kind, own in recovery.groupby("kind", sort=False):
-            table[f"{kind}_ami"] = own["ami"].to_numpy()
-    grouped = table.groupby("variant", sort=False)
-    means = grouped.agg(lambda values: values.mean(skipna=False))
-    found = {"n": grouped.size()} | {name: means[name] for name in COSTS}
+        for kind, rows in recovery.groupby("kind", sort=False):
+            table[f"{kind}_ami"] = rows["ami"].to_numpy()
+    means, grouped = means_of_variants(table), table.groupby("variant", sort=False)
     for name in table.columns.drop(["variant", *COSTS]):
-        if table[name].notna().any():
-            spread = grouped[name].agg(lambda values: values.std(skipna=False))
-            found |= {name: means[name], f"{name}_std": spread}
-    return pd.DataFrame(found).reset_index()
+        if table[name].isna().all():
+            del means[name]
+        else:
+            stds = grouped[name].agg(lambda values: values.std(skipna=False))
+            means.insert(means.columns.get_loc(name) + 1, f"{name}_std", stds)
+    return means.reset_index()
 
 
-def _costs(each: RunCost) -> dict:
-    cost = each.cost or {}
-    sizes = {name: cost.get(name, math.nan) for name in COSTS[:2]}
-    spent = {"steps": each.total("steps"), "gflops": each.total("flops") / 1e9}
-    return {"variant": each.run.variant} | sizes | spent
+def _costs(cost: RunCost) -> dict:
+    known = cost.cost or {}
+    sizes = {name: known.get(name, math.nan) for name in ("total_parameters", "active_parameters")}
+    spent = {"steps": cost.spent("steps"), "gflops": cost.spent("flops") / 1e9}
+    return {"variant": cost.run.variant} | sizes | spent
 
 
 def _mean_score(run: Run) -> float:
@@ -76,43 +82,42 @@ def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
     if not files:
         raise InputError(f"--few_shot {folder} holds no <variant>/<run>/summary.csv of the compared runs")
     faults = Faults()
-    read = {run: faults.of(read_summary, file) for run, file in files.items()}
+    summaries = {run: faults.of(read_summary, file) for run, file in files.items()}
+    if not faults:
+        (first, expected), *others = summaries.items()
+        faults += (
+            f"{files[run]} has other tasks or samples than {files[first]}"
+            for run, summary in others
+            if summary["n"].to_dict() != expected["n"].to_dict()
+        )
     if faults:
-        raise InputError(list(faults))
-    (first, expected), *others = read.items()
-    for run, table in others:
-        if table["n"].to_dict() != expected["n"].to_dict():
-            faults.append(f"{files[run]} has other tasks or samples than {files[first]}")
-    if faults:
-        raise InputError(list(faults))
-    return {run: table["mean"].mean(skipna=False) for run, table in read.items()}
+        raise InputError(faults)
+    return {run: summary["mean"].mean(skipna=False) for run, summary in summaries.items()}
 
 
 def overview_markdown(table: pd.DataFrame) -> str:
-    """Returns `overview` as Markdown."""
-    names = dict(zip(COSTS, ("parameters", "active", "steps", "GFLOPs"), strict=True))
+    """Returns `overview`, or some of its columns, as Markdown."""
     scores = [name for name in table.columns if f"{name}_std" in table]
     rows = {}
     for row in table.to_dict("records"):
-        cells = {"n": str(row["n"])} | {shown: _whole(row[name]) for name, shown in names.items()}
+        cells = {"n": str(row["n"])}
+        cells |= {shown: whole(row[name]) for name, shown in COSTS.items() if name in row}
         for name in scores:
             shown = f"AMI {name.removesuffix('_ami')}" if name.endswith("_ami") else name.replace("_", "-")
             cells[shown] = mean_and_std(row[name], row[f"{name}_std"])
         rows[row["variant"]] = cells
-    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
-
-
-def _whole(number: float) -> str:
-    return "-" if pd.isna(number) else f"{number:.0f}"
+    return markdown_table(rows, "variant")
 
 
 def explain_overview(table: pd.DataFrame) -> str:
     """Returns an explanation of the columns of `overview_markdown`."""
-    lines = [
-        "Means over n runs, with the sample std if n > 1. active: parameters that process one example.",
-        "steps, GFLOPs: of training, including earlier runs that a run, or the vectors of its tasks, used.",
-        "dev, test: mean score of the train tasks; the checkpoint was chosen by dev.",
-    ]
+    lines = ["Means over n runs, with the sample std if n > 1."]
+    if "steps" in table:
+        lines[0] += " active: parameters that process one example."
+        earlier = "including earlier runs that a run, or the vectors of its tasks, used."
+        lines += [f"steps, GFLOPs: of training, {earlier}"]
+    if "dev" in table or "test" in table:
+        lines += ["dev, test: mean score of the train tasks; the checkpoint was chosen by dev."]
     if "unseen" in table:
         lines += ["unseen: mean test score of tasks that were not trained on."]
     if "few_shot" in table:

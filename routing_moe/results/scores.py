@@ -1,12 +1,8 @@
-"""Predictions and scores of tasks as files and tables, and comparisons of variants over runs.
-
-Scores are averaged by category and compared with a constant baseline. Comparisons have means, sample standard
-deviations, and paired differences with intervals.
-"""
+"""Predictions and scores of tasks as files, and mean scores by category beside those of a constant answer."""
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +16,12 @@ from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.results.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
 
 if TYPE_CHECKING:
     from routing_moe.evaluation.scored_files import TaskFile
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
-CONSTANT = "constant answer"  # the baseline's name among the variants of a comparison
+DEV_COLUMNS = SCORE_COLUMNS[:-1]  # of an evaluation during training
 ALL = "all"  # the category that has all tasks
 
 
@@ -105,16 +100,18 @@ def _constant_score(file: "TaskFile", gyms: tuple[Gym, ...]) -> float | None:
     return None
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """Returns the scores that `--do_predict` wrote: task_prefix, sample, metric, performance, n, constant.
+def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
+    """Returns the scores that `--do_predict`, or an evaluation during training, wrote: a row per sample.
 
-    Raises InputError that names the file if it is missing, broken or lacks scores.
+    Raises InputError that names the file if it is missing, broken, or lacks a column or a score.
     """
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
-    lacking = [name for name in SCORE_COLUMNS if name not in scores]
-    if lacking:
-        raise InputError(f"{path}: was not written by --do_predict (no column {', '.join(lacking)})")
-    check_numbers(scores, ("performance", "n", "constant"), path)
+    if lacking := [name for name in columns if name not in scores]:
+        raise InputError(
+            f"{path}: was not written by --do_predict or during training (no column {', '.join(lacking)})"
+        )
+    numbers = [name for name in ("performance", "n", "constant") if name in scores]
+    check_numbers(scores, numbers, path)
     if scores.empty or not np.isfinite(scores[["performance", "n"]]).all(axis=None):
         raise InputError(f"{path} holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
@@ -145,173 +142,3 @@ def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], ALL]))
     both = pd.concat([table.assign(category=kinds), table.assign(category=ALL)], ignore_index=True)
     return both.assign(category=pd.Categorical(both["category"], categories=order))
-
-
-def markdown_table(table: pd.DataFrame, digits: int = 3) -> str:
-    """Returns a data frame as a Markdown table whose columns are also aligned in a terminal."""
-    header = [table.index.name or "", *map(str, table.columns)]
-    rows = [[str(name), *(_cell(value, digits) for value in row)] for name, *row in table.itertuples()]
-    widths = [max(2, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
-
-    def line(cells: Iterable[str]) -> str:
-        padded = [
-            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    return "\n".join(line(cells) for cells in [header, rule, *rows])
-
-
-def _cell(value, digits: int) -> str:
-    return str(value) if isinstance(value, int | str) else f"{value:.{digits}f}"
-
-
-# ---------------------------------------------------------------------------- variants over runs
-#
-# Below, `scores` has one row per run and task: variant, run, seed, task, performance, constant.
-
-
-def means_per_run(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Returns the mean over the tasks of each category and of all tasks, with equal weights, for each run.
-
-    Columns variant, run, seed, category, tasks (their number), mean; variants in the order of `scores`.
-    """
-    keys = ["variant", "run", "seed", "category"]
-    grouped = in_categories(scores, ontology).groupby(keys, sort=False, observed=True)
-    table = grouped["performance"].agg(tasks="size", mean="mean").reset_index()
-    rank = {variant: rank for rank, variant in enumerate(scores["variant"].unique())}
-    order = table.assign(variant=table["variant"].map(rank)).sort_values(["variant", "seed", "category"])
-    return table.loc[order.index].reset_index(drop=True)
-
-
-def means_over_runs(per_run: pd.DataFrame) -> pd.DataFrame:
-    """Returns the mean and sample std (NaN for one run) of `means_per_run` over the n runs of a variant."""
-    grouped = per_run.groupby(["variant", "category"], sort=False, observed=True)
-    columns = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
-    return grouped.agg(**columns).reset_index()
-
-
-def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Returns the mean constant score of each category and of all tasks; NaN if a task has none.
-
-    Has no n, because the baseline has no runs.
-    """
-    tasks = in_categories(scores.drop_duplicates("task"), ontology)
-    grouped = tasks["constant"].astype(float).groupby(tasks["category"], observed=True)
-    table = grouped.agg(tasks="size", mean=lambda values: values.mean(skipna=False)).reset_index()
-    return table.assign(variant=CONSTANT)
-
-
-def paired_by_seed(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Returns score minus baseline score of the same seed: a row per variant and task, a column per seed.
-
-    NaN if one of the two has no run with that seed.
-    """
-    table = scores.pivot(index=["variant", "task"], columns="seed", values="performance")
-    others = table.drop(index=baseline, level="variant")
-    return others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
-
-
-def paired_differences(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Returns the mean of `paired_by_seed` over common seeds. Columns variant, task, difference, pairs."""
-    differences = paired_by_seed(scores, baseline)
-    columns = {"difference": differences.mean(axis=1), "pairs": differences.count(axis=1)}
-    return pd.DataFrame(columns).reset_index()
-
-
-def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) -> pd.DataFrame:
-    """Returns the mean of `paired_differences` per category, with its interval and p-value.
-
-    Columns variant, category, difference, low, high (`statistics.mean_interval` over seeds and tasks), pairs,
-    p (two-sided, of the corresponding t test), p_holm (over the variants of a category), interval (what it
-    covers, or why there is none).
-    """
-    rows = []
-    by_seed = paired_by_seed(scores, baseline)
-    tasks = in_categories(paired_differences(scores, baseline), ontology)
-    for (variant, category), group in tasks.groupby(["variant", "category"], sort=False, observed=True):
-        # Finished runs have the same tasks, so a seed has scores of all tasks or of none.
-        values_TS = by_seed.loc[[(variant, task) for task in group["task"]]].dropna(axis="columns")
-        found = mean_interval(values_TS.to_numpy().T)
-        numbers = (group["difference"].mean(), found.low, found.high, int(group["pairs"].min()), found.p)
-        rows.append((variant, category, *numbers, found.over))
-    columns = ["variant", "category", "difference", "low", "high", "pairs", "p", "interval"]
-    table = pd.DataFrame(rows, columns=columns)
-    corrected = table.groupby("category", observed=True)["p"].transform(holm)
-    table.insert(columns.index("interval"), "p_holm", corrected)
-    return table
-
-
-def comparison_table(scores: pd.DataFrame, ontology: Ontology, baseline: str | None = None) -> pd.DataFrame:
-    """Returns one row per variant and category, then those of the constant answer.
-
-    Columns variant, category, tasks, mean, std, n; with a baseline also the columns of `mean_differences`,
-    which are empty for the baseline.
-    """
-    table = means_over_runs(means_per_run(scores, ontology))
-    table = pd.concat([table, constant_means(scores, ontology)], ignore_index=True)
-    table["category"] = table["category"].astype(str)
-    if baseline is not None:
-        differences = mean_differences(scores, ontology, baseline).astype({"category": str})
-        table = table.merge(differences, how="left", on=["variant", "category"])
-    return table.astype({name: "Int64" for name in ("n", "pairs") if name in table})
-
-
-def explain_comparison(what: str, checkpoint: str, baseline: str | None, draws: dict[str, int]) -> str:
-    """Returns an explanation of `comparison_markdown`.
-
-    draws: {variant: number of draws of routes that its scores are means of}.
-    """
-    lines = [
-        f"{what.capitalize()}, checkpoint {checkpoint}: mean ± sample std over n runs with",
-        "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
-        f"{CONSTANT.capitalize()}: each task's most frequent training answer.",
-    ]
-    if baseline is not None:
-        lines += [
-            f"Minus {baseline}: differences between runs with the same seed, mean over seeds and tasks; in",
-            "brackets the 95% two-way t interval over seeds and tasks (with one seed, over tasks only, not",
-            f"covering other seeds), none below {FEWEST_TASKS} tasks. p: the corresponding t test; p (Holm):",
-            "corrected for the number of variants. If few tasks account for the effect, intervals are too",
-            "narrow.",
-        ]
-    lines += [f"Scores of {variant} are means over {n} draws of its routes." for variant, n in draws.items()]
-    return "\n".join(lines)
-
-
-def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str:
-    """Returns `comparison_table` as Markdown: a row per variant, a column per category."""
-    rows = {}
-    for variant, group in table.groupby("variant", sort=False):
-        n = group["n"].iloc[0]
-        row = {"n": "" if pd.isna(n) else str(n)}
-        row |= {f"{x.category} ({x.tasks})": mean_and_std(x.mean, x.std) for x in group.itertuples()}
-        if baseline is not None:
-            last = group.iloc[-1]
-            row[f"all, minus {baseline}"] = _difference(last)
-            row |= {"p": shown_p(last["p"]), "p (Holm)": shown_p(last["p_holm"])}
-        rows[variant] = row
-    return markdown_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant"))
-
-
-def mean_and_std(mean: float, std: float) -> str:
-    """Returns "0.123 ± 0.045", "0.123" if the std is NaN, "-" if the mean is NaN."""
-    if np.isnan(mean):
-        return "-"
-    return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
-
-
-def shown_p(p: float) -> str:
-    """Returns a p-value such as "0.012", "<0.001", or "" for NaN."""
-    return "" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _difference(row: pd.Series) -> str:
-    """Returns "+0.027 [+0.002, +0.057]", marked if it covers tasks only, or the reason for no interval."""
-    if np.isnan(row["difference"]):
-        return row["interval"] if isinstance(row["interval"], str) else ""
-    if np.isnan(row["low"]):
-        return f"{row['difference']:+.3f}, {row['interval']}"
-    over = f" ({TASKS_ALONE} alone)" if row["interval"] == TASKS_ALONE else ""
-    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{over}"

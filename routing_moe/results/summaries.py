@@ -1,9 +1,11 @@
 """The summaries that gains are computed from: tables of collect_results.py, or scores of `--do_predict`.
 
-Both give a table with a row per task: mean and sample std (NaN for one sample) over its n samples, and the
-metric, NaN if it is not known.
+A table of collect_results.py has for each task a row per sample, then "mean" and "std" (columns task, entry,
+SCORES, n, and TRAINING_COST if known). Those of the published code have empty rows between tasks, no n, and
+the population std.
 """
 
+import math
 import re
 from pathlib import Path
 
@@ -12,32 +14,67 @@ import pandas as pd
 from dataloader.errors import InputError, in_short
 from dataloader.metrics import METRICS
 from dataloader.templates import dataset_of
-from routing_moe.io.csv_files import read_table
-from routing_moe.results import few_shot
+from routing_moe.io.csv_files import check_numbers, read_table
+from routing_moe.results.markdown import markdown_table
+from routing_moe.results.run_cost import TRAINING_COST, shown_cost
 from routing_moe.results.scores import read_scores
+
+SCORES = ("dev_performance", "test_performance")
+PARTS = dict(zip(("dev", "test"), SCORES, strict=True))
 
 
 def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataFrame:
-    """Returns the tasks of either kind of file, in its order, with mean, std, n and metric.
+    """Returns a row per task, in the file's order: mean, sample std (NaN for one sample), n and metric.
 
-    A table of collect_results.py does not name its metrics: they are those of dataloader/metrics.json. Raises
-    InputError like `few_shot.read_summary` and `scores.read_scores`, and for scores of the wrong part.
+    Reads either kind of file; in a table without n, n is the number of sample rows, and the std is computed
+    from them. A table of collect_results.py does not name its metrics: they are those of
+    dataloader/metrics.json, NaN if unknown. Raises InputError for another kind of file, scores of the wrong
+    part, a value that is not a number, a task with two means, or no task.
     """
-    if "task_prefix" in read_table(path, nrows=0, encoding="utf-8-sig"):
-        return _of_predictions(Path(path), column)
-    summary = few_shot.read_summary(path, column)
-    return summary.assign(metric=[METRICS.get(task, METRICS.get(dataset_of(task))) for task in summary.index])
+    path = Path(path)
+    if "task_prefix" in read_table(path, nrows=0):
+        return _of_predictions(path, column)
+    rows = _rows(path, column)
+    means = rows.loc[rows["entry"] == "mean", "task"]
+    if twice := sorted(means[means.duplicated()].unique()):
+        raise InputError(f"{path} has more than one mean of {in_short(twice)}; keep only one of them")
+    if rows.empty:
+        raise InputError(f"{path} holds no task")
+    summary = rows.groupby("task", sort=False).apply(_of_task, column, include_groups=False)
+    metrics = [METRICS.get(task, METRICS.get(dataset_of(task))) for task in summary.index]
+    return summary.assign(metric=metrics)
+
+
+def _rows(path: Path, *columns: str) -> pd.DataFrame:
+    """Returns the rows of a table of collect_results.py that have a task. columns: of numbers."""
+    numbers = {name: ["", "nan"] for name in (*columns, "n", *TRAINING_COST)}  # a task may be called "nan"
+    texts = {"task": str, "entry": str}
+    rows = read_table(path, dtype=texts, keep_default_na=False, na_values=numbers)
+    if lacking := [name for name in ("task", "entry", *columns) if name not in rows]:
+        names = ", ".join(lacking)
+        raise InputError(f"{path} holds no summary as collect_results.py writes it: no column {names}")
+    check_numbers(rows, [name for name in numbers if name in rows], path)
+    return rows[rows["task"] != ""]
+
+
+def _of_task(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Returns mean, sample std and n of one task's rows of a summary."""
+    entries = rows.drop_duplicates("entry").set_index("entry")
+    mean, std = (entries[column].get(name, math.nan) for name in ("mean", "std"))
+    if "n" in entries:
+        n = entries["n"].get("mean", math.nan)
+    else:
+        samples = entries[column].drop(["mean", "std"], errors="ignore")
+        std, n = samples.std(ddof=1, skipna=False), len(samples) or math.nan
+    return pd.Series({"mean": mean, "std": std, "n": n}, dtype=float)
 
 
 def _of_predictions(path: Path, column: str) -> pd.DataFrame:
     part = re.search(r"(dev|test)-performance$", path.stem)
-    if part and few_shot.PARTS[part[1]] != column:
+    if part and PARTS[part[1]] != column:
         raise InputError(f"{path} holds {part[1]} scores, but --metric is {column}")
     scores = read_scores(path)
-    keys = ["task_prefix", "sample"]
-    if scores[[*keys, "metric"]].isna().any(axis=None):
-        raise InputError(f"{path}: a row has no task_prefix, sample or metric")
-    twice = scores.loc[scores.duplicated(keys), "sample"]
+    twice = scores.loc[scores.duplicated(["task_prefix", "sample"]), "sample"]
     if not twice.empty:
         raise InputError(f"{path} has more than one score of {in_short(list(twice))}; keep only one of them")
     grouped = scores.groupby("task_prefix", sort=False)
@@ -57,3 +94,26 @@ def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> list[
         return []
     of_tables = "a summary of collect_results.py has those of dataloader/metrics.json"
     return [f"scores in different metrics cannot be compared: {in_short(where)}; {of_tables}"]
+
+
+# ---- costs of fine-tuning
+
+
+def summary_cost(path: Path, tasks: list[str]) -> pd.Series:
+    """Returns the mean TRAINING_COST of a summary over these tasks; NaN if one has none.
+
+    Scores without fine-tuning have none. Raises InputError.
+    """
+    if "entry" not in read_table(path, nrows=0):
+        return pd.Series(math.nan, index=list(TRAINING_COST))
+    rows = _rows(path)
+    means = rows[(rows["entry"] == "mean") & rows["task"].isin(tasks)]
+    return means.reindex(columns=list(TRAINING_COST)).mean(skipna=False)
+
+
+def costs_markdown(costs: pd.DataFrame) -> str:
+    """Returns a Markdown table with a row per system, the index of `costs`, and its TRAINING_COST."""
+    names = ("active parameters", "total parameters", "FLOPs per example", "steps", "total FLOPs")
+    shown = costs[list(TRAINING_COST)].map(shown_cost).set_axis(names, axis="columns")
+    text = "Cost of fine-tuning the best configurations, mean over samples and tasks (-: not in the summary)."
+    return f"{text}\n\n{markdown_table(shown.rename_axis('system'))}"

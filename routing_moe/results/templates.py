@@ -10,7 +10,7 @@ import pandas as pd
 from dataloader.errors import InputError
 from dataloader.templates import dataset_of
 from routing_moe.results.gains import gains_per_task
-from routing_moe.results.scores import markdown_table
+from routing_moe.results.markdown import markdown_table
 
 ALL = "mean of the data sets"
 
@@ -51,39 +51,30 @@ def datasets_markdown(scores: dict[str, pd.DataFrame]) -> str:
     return "\n".join([*lines, "", markdown_table(shown.rename_axis("data set"))])
 
 
-def group_summaries(
-    summaries: dict[str, pd.DataFrame], tasks: list[str], how: str
-) -> tuple[dict[str, pd.DataFrame], pd.Series]:
-    """Returns the summaries with a row per data set of `tasks`, and the number of templates of each.
+def gains_per_dataset(
+    summaries: dict[str, pd.DataFrame], tasks: list[str], statistic: str, min_baseline: float
+) -> pd.DataFrame:
+    """Returns `gains_per_task` with a row per data set of `tasks`, and the column templates (their number).
 
-    summaries: {name: `summaries.read_summary`}. how: "mean" or "median", the statistic over the templates'
-    means. n is the smallest of the templates; the std is NaN for several templates. Raises InputError if
-    templates of a data set have different metrics.
+    summaries: {name: `summaries.read_summary`}. statistic: "mean" or "median", over the templates' means. n
+    is the smallest of the templates; the std is NaN for several templates. Raises InputError if templates of
+    a data set have different metrics.
     """
     grouped, faults = {}, []
     for name, summary in summaries.items():
-        by_dataset = summary.loc[tasks].groupby(dataset_of, sort=False)
-        metrics = by_dataset["metric"].agg(lambda own: ", ".join(own.dropna().unique()))
+        datasets = summary.loc[tasks].groupby(dataset_of, sort=False)
+        metrics = datasets["metric"].agg(lambda names: ", ".join(names.dropna().unique()))
         faults += [
-            f"{name}: templates of {d} have several metrics ({m})" for d, m in metrics.items() if "," in m
+            f"--group_templates {statistic}: {name}: templates of {dataset} have several metrics ({several})"
+            for dataset, several in metrics.items()
+            if "," in several
         ]
-        grouped[name] = pd.DataFrame(
-            {
-                "mean": by_dataset["mean"].agg(how),
-                "std": by_dataset["std"].agg(lambda own: own.iloc[0] if len(own) == 1 else math.nan),
-                "n": by_dataset["n"].agg(lambda own: own.min(skipna=False)),
-            }
-        )
+        stds = datasets["std"].agg(lambda values: values.iloc[0] if len(values) == 1 else math.nan)
+        n = datasets["n"].agg(lambda values: values.min(skipna=False))
+        grouped[name] = pd.DataFrame({"mean": datasets["mean"].agg(statistic), "std": stds, "n": n})
     if faults:
-        raise InputError([f"--group_templates {how}: {fault}" for fault in faults])
-    return grouped, by_dataset.size()
-
-
-def gains_per_dataset(
-    summaries: dict[str, pd.DataFrame], tasks: list[str], how: str, min_baseline: float
-) -> pd.DataFrame:
-    """Returns `gains_per_task` of `group_summaries`, with the column templates (their number)."""
-    grouped, templates = group_summaries(summaries, tasks, how)
+        raise InputError(faults)
+    templates = datasets.size()
     table = gains_per_task(grouped, list(templates.index), min_baseline)
     return table.assign(templates=table["task"].map(templates))
 

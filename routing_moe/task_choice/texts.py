@@ -12,7 +12,6 @@ Training writes them for the train tasks, so that the nearest task of new texts 
 """
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.atomic_files import write_bytes
+from dataloader.checksums import sha256_of
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, InputError, in_short
 from dataloader.gym import Example, Gym, evenly_spread
@@ -90,10 +90,6 @@ class KeptTexts:
             vectors_ND=np.stack([self.vectors[name] for name in names]),
         )
         write_bytes(checkpoint / TEXTS_FILE, content)
-
-
-def checksum(content) -> str:
-    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 # ---- texts of tasks
@@ -202,12 +198,13 @@ class TextsOfModel:
             names, vectors_ND = load_task_vectors(source.folder)
             return {task: vectors_ND[names.index(task)] for task in tasks}
         texts = {task: train_inputs(gym_with_inputs(source.gyms, task), task, source.limit) for task in tasks}
-        inputs = {task: checksum(of_task) for task, of_task in texts.items()}
+        inputs = {task: sha256_of([repr(of_task)]) for task, of_task in texts.items()}
         # Neither answers nor task names are part of a text vector.
         shown = replace(
             source.text_format, max_output_length=TextFormat.max_output_length, hide_task_names=False
         )
-        made_from = checksum((self.start.checksums(), sorted(self.tokenizer.get_vocab().items()), shown))
+        start = (self.start.checksums(), sorted(self.tokenizer.get_vocab().items()), shown)
+        made_from = sha256_of(map(repr, start))
         kept = KeptTexts.load(self.start.checkpoint)
         if kept is None or kept.made_from != made_from:
             kept = KeptTexts(made_from, {}, {}, shown)

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, fault_context, in_brief
-from routing_moe.checkpoints.find import sha256
 from routing_moe.config.flags import REQUIRED, group
 from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.io.model_files import files_to_load, names_in

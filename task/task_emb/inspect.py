@@ -24,7 +24,7 @@ import pandas as pd
 from dataloader.atomic_files import write_text
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.cli.console import run_command
-from routing_moe.results.scores import markdown_table
+from routing_moe.results.markdown import markdown_table
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
 from task.task_emb.inspect_inputs import Inputs, Settings, check
 

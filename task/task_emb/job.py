@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
+from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import differences, existing_paths
@@ -31,7 +32,6 @@ from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import describe_run, foreign_faults, load_run_settings
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
-from task.task_emb.sources import sha256_of
 
 log = logging.getLogger("routing_moe")
 _extractors: dict = {}  # {settings: extractor}, at most one: the model that this process has loaded

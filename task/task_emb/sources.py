@@ -1,12 +1,12 @@
 """The data that a task's vector is computed from: its name, its train files, or sentences about it, but never
 its dev or test files."""
 
-import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
+from dataloader.checksums import sha256_of
 from dataloader.errors import FEW, InputError, did_you_mean, in_short
 from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
@@ -130,14 +130,6 @@ class Descriptions(Source):
 
     def checksum(self, task: str) -> str:
         return sha256_of(self.sentences[task])
-
-
-def sha256_of(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        encoded = text.encode("utf-8", "surrogatepass")
-        digest.update(f"{len(encoded)} ".encode() + encoded)  # the length separates consecutive texts
-    return digest.hexdigest()
 
 
 def split_of(custom_tasks_splits: str | Path | None, train_dir: str | Path | None) -> Split | None:

@@ -10,7 +10,6 @@ among themselves.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -23,6 +22,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
+from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation.expert_sets import BASE, JOB_FILE, ExpertSet
@@ -72,7 +72,7 @@ class AblationJob:
         name = self.name(experts)
         if len(name) <= MAX_NAME_LENGTH:
             return name
-        return f"{len(experts)}_experts_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        return f"{len(experts)}_experts_{sha256_of([name])[:16]}"
 
     def name(self, experts: ExpertSet) -> str:
         """Returns the name of a set, such as `enc0.1+dec2.0`, layers and experts; `base` for none."""

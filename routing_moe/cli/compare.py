@@ -1,0 +1,267 @@
+"""Compare the runs of a folder: a table of costs and mean scores, and one of scores by category.
+
+    routing-moe compare models/quickstart --recovery skill
+    routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
+        --few_shot models/reproduce_paper/few_shot --output_dir tables
+    routing-moe compare models/compare_routings --columns categories --baseline average
+    routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
+
+Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/. The columns cost, dev, test and unseen, with
+--few_shot and --recovery more, are those of overview.csv and overview.md (a row per variant, scores of
+checkpoint best); with --recovery there is recovery.csv too (per run and kind: agreement of routes with the
+kinds of tasks).
+
+The column categories stands for a table of its own: comparison.md (a row per variant), comparison.csv (per
+variant and category), comparison_runs.csv (per run and category), comparison.png, .pdf; comparison_cost.csv
+(parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training); with --recovery
+comparison_recovery.csv. With --match it compares the dev scores of the last evaluations within an equal
+training budget, and file names begin with comparison_at_equal_steps or comparison_at_equal_flops.
+
+Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.atomic_files import write_text
+from dataloader.errors import InputError
+from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import flag_faults
+from routing_moe.config.tables import CATEGORIES, CompareSettings
+from routing_moe.io.files import folder_fault, unwritable
+from routing_moe.results import comparison
+from routing_moe.results.compared_costs import (
+    RunCost,
+    at_budget,
+    cost_markdown,
+    cost_table,
+    curves,
+    explain_budget,
+    find_costs,
+)
+from routing_moe.results.compared_runs import (
+    Run,
+    comparison_faults,
+    comparison_warnings,
+    find_runs,
+    scores_per_task,
+    unknown_variants,
+)
+from routing_moe.results.overview import (
+    COSTS,
+    SCORED,
+    explain_overview,
+    few_shot_scores,
+    overview,
+    overview_markdown,
+)
+from routing_moe.results.scores import ALL, ScoresFile
+from routing_moe.training.checks import ontology_path
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(compare, CompareSettings, argv, __doc__)
+
+
+def compare(settings: CompareSettings) -> int:
+    """Writes and prints the tables. Returns 1 if a run is not finished, else 0."""
+    check_flags(settings)
+    unfinished = write_means(settings) if set(settings.columns) - {CATEGORIES} else []
+    unfinished += write_categories(settings) if CATEGORIES in settings.columns else []
+    return 1 if unfinished else 0
+
+
+def check_flags(settings: CompareSettings) -> None:
+    """Raises InputError for wrong flags, or those that contradict --match."""
+    faults, match = flag_faults(settings), settings.match
+    if match and settings.part == "test":
+        faults.append(
+            f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
+            "training; for test scores train every variant to the budget (MATCH=flops of "
+            "compare_routings.sh)"
+        )
+    if match and settings.predict_split != "train":
+        faults.append(
+            f"--predict_split {settings.predict_split}: with --match {match} only train tasks have scores"
+        )
+    if settings.output_dir and (reason := unwritable(settings.output_dir)):
+        faults.append(f"--output_dir {reason}")
+    if settings.few_shot and (fault := folder_fault(settings.few_shot)):
+        faults.append(f"--few_shot {fault}")
+    if faults:
+        raise InputError(faults)
+
+
+def recovery_of(settings: CompareSettings, costs: Sequence[RunCost], checkpoint: str) -> pd.DataFrame | None:
+    """Returns the agreement of each run's routes with kinds of tasks; None without --recovery.
+
+    The routes are those of the compared step or, where runs are not matched, of the checkpoint.
+    """
+    if not settings.recovery:
+        return None
+    from routing_moe.analysis.run_recovery import recovery_of_runs  # imports scipy, which takes a second
+
+    steps = {str(cost.run): cost.step or checkpoint.removesuffix("-steps") for cost in costs}
+    return recovery_of_runs([cost.run for cost in costs], settings.recovery, steps)
+
+
+def output_folder(settings: CompareSettings) -> Path:
+    folder = settings.output_dir or settings.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# ---- the table of means
+
+
+def write_means(settings: CompareSettings) -> list[str]:
+    """Writes and prints the table of means. Returns a line per missing file of scores of train tasks."""
+    runs, unfinished = runs_with_means(settings)
+    costs = find_costs(runs["test"])
+    recovery = recovery_of(settings, costs, "best")
+    few_shot = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
+    shown = {name: scored for name, scored in runs.items() if name in settings.columns}
+    table = overview(shown, costs, recovery, few_shot)
+    if "cost" not in settings.columns:
+        table = table.drop(columns=list(COSTS))
+    markdown = f"{overview_markdown(table)}\n\n{explain_overview(table)}\n"
+    folder = output_folder(settings)
+    write_text(folder / "overview.csv", table.to_csv(index=False))
+    write_text(folder / "overview.md", markdown)
+    if recovery is not None:
+        write_text(folder / "recovery.csv", recovery.to_csv(index=False))
+    print(markdown)
+    for line in unfinished:
+        print(line, file=sys.stderr)
+    return unfinished
+
+
+def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], list[str]]:
+    """Returns {column: finished runs, in order, with its scores}, and a line per missing file of train tasks.
+
+    A run is finished if it has scores on test files of train tasks. Raises InputError if there is none, or if
+    runs were scored on different gyms.
+    """
+    runs, faults, unfinished = {}, [], []
+    for name, file in SCORED.items():
+        if name != "test" and name not in settings.columns:
+            continue
+        runs[name] = find_runs(settings.folder, file, settings.order, settings.leave_out)
+        faults += comparison_faults(runs[name], settings.gym_per_seed)
+        if file.section == "train":
+            unfinished += [
+                f"not finished: {run} (no {file.path})" for run in runs[name] if run.scores is None
+            ]
+    finished = {str(run) for run in runs["test"] if run.scores is not None}
+    if not finished:
+        faults += [f"{settings.folder}: no run has scores of train tasks; they are written with --do_predict"]
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    return {name: [run for run in runs[name] if str(run) in finished] for name in runs}, unfinished
+
+
+# ---- the tables by category
+
+
+def write_categories(settings: CompareSettings) -> list[str]:
+    """Writes and prints the tables by category. Returns a line per unfinished run."""
+    scores_file = ScoresFile(
+        settings.scored_part, settings.predict_split, settings.checkpoint_name, settings.prefix
+    )
+    runs = find_runs(settings.folder, scores_file, settings.order, settings.leave_out)
+    costs, limit = find_costs(runs, settings.checkpoint_name), None
+    if settings.match:
+        costs, limit = at_budget(costs, settings.match)
+    scored = [cost for cost in costs if cost.run.scores is not None]
+    lacking = "evaluation of its last step" if settings.match else scores_file.path
+    unfinished = [f"not finished: {cost.run} (no {lacking})" for cost in costs if cost.run.scores is None]
+    finished = [cost.run for cost in scored]
+    check_runs(settings, [cost.run for cost in costs], finished, unfinished)
+    warnings = comparison_warnings(finished, settings.gym_per_seed)
+    notes = [*unfinished, *(f"warning: {line}" for line in warnings)]
+    ontology = ontology_of(settings, finished, notes)
+    recovery = recovery_of(settings, scored, settings.checkpoint_name)
+    write_comparison(settings, costs, limit, finished, ontology, notes, recovery)
+    for note in notes:
+        print(note, file=sys.stderr)
+    return unfinished
+
+
+def check_runs(
+    settings: CompareSettings, runs: list[Run], finished: list[Run], unfinished: list[str]
+) -> None:
+    """Raises InputError with all reasons why no table can be made."""
+    faults = comparison_faults(runs, settings.gym_per_seed)
+    if not finished:
+        hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
+        faults += [*unfinished, f"{settings.folder}: no run is finished; {hint}"]
+    elif settings.baseline:
+        faults += unknown_variants("--baseline", [settings.baseline], finished)
+    if faults:
+        raise InputError(faults)
+
+
+def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) -> Ontology:
+    """Returns --task_ontology, else that of the first run; adds a note if no task has a category."""
+    trained = runs[0].settings
+    path = settings.task_ontology or ontology_path(trained["train_dir"], trained.get("task_ontology"))
+    ontology = Ontology.load(path)
+    if all(ontology.category(task) == UNCATEGORISED for task in runs[0].scores["task_prefix"]):
+        where = path or f"{Path(trained['train_dir']) / 'ontology.json'} is not here"
+        notes.append(f"warning: no task has a category ({where}); name a file with --task_ontology")
+    return ontology
+
+
+def write_comparison(
+    settings: CompareSettings,
+    costs: list[RunCost],
+    limit: float | None,
+    runs: list[Run],
+    ontology: Ontology,
+    notes: list[str],
+    recovery: pd.DataFrame | None,
+) -> None:
+    """Writes the files and prints the tables. The contents do not depend on time or machine."""
+    # Matplotlib is imported here, after the checks: it takes half a second.
+    from routing_moe.analysis.run_recovery import mean_recovery_markdown
+    from routing_moe.plots.variant_curves import plot_curves
+    from routing_moe.plots.variants import plot_comparison
+
+    scores = scores_per_task(runs)
+    per_run = comparison.means_per_run(scores, ontology)
+    table = comparison.comparison_table(scores, ontology, settings.baseline)
+    if settings.gym_per_seed:  # a task of the same name has another category in each gym
+        per_run, table = (rows[rows["category"] == ALL] for rows in (per_run, table))
+    of_cost, dev_curves = cost_table(costs), curves(costs)
+    title = f"mean score on the {settings.scored_part} files of the {settings.predict_split} tasks"
+    draws = {run.variant: run.draws for run in runs if run.draws > 1}
+    checkpoint = "of the last evaluation within the budget" if settings.match else settings.checkpoint_name
+    parts = [
+        *([explain_budget(settings.match, limit)] if settings.match else []),
+        comparison.explain_comparison(title, checkpoint, settings.baseline, draws),
+        comparison.comparison_markdown(table, settings.baseline),
+        cost_markdown(of_cost, costs),
+        *([mean_recovery_markdown(recovery)] if recovery is not None else []),
+    ]
+    markdown = "\n\n".join(parts) + "\n"
+    stem = f"comparison_at_equal_{settings.match}" if settings.match else "comparison"
+    path = output_folder(settings) / stem
+    tables = {"": table, "_runs": per_run, "_cost": of_cost, "_recovery": recovery, "_curves": dev_curves}
+    tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
+    for end, rows in tables.items():
+        write_text(path.with_name(f"{stem}{end}.csv"), rows.to_csv(index=False))
+    write_text(path.with_name(f"{stem}.md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
+    for kind in (".png", ".pdf"):
+        plot_comparison(per_run, table, path.with_name(stem + kind), title)
+        if len(dev_curves):
+            plot_curves(dev_curves, path.with_name(f"{stem}_curves{kind}"))
+    more = ", ".join(f"{end}.csv" for end in tables if end) + (", .png, .pdf" if len(dev_curves) else "")
+    print(f"{markdown}\n{path}.md, .csv, .png, .pdf; {more}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Tables and numbers as Markdown."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+
+def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "", digits: int = 3) -> str:
+    """Returns a Markdown table whose columns are also aligned in a terminal.
+
+    table: a data frame, or {label: {column: cell}}; a missing cell is empty. heading: of the column of
+    labels; a data frame's is the name of its index. digits: decimals of floating-point numbers.
+    """
+    if not isinstance(table, pd.DataFrame):
+        table = pd.DataFrame.from_dict(table, orient="index").fillna("").rename_axis(heading)
+    header = [table.index.name or "", *map(str, table.columns)]
+    rows = [[str(name), *(_cell(value, digits) for value in row)] for name, *row in table.itertuples()]
+    widths = [max(2, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = [
+            c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * w if i == 0 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    return "\n".join(line(cells) for cells in [header, rule, *rows])
+
+
+def _cell(value, digits: int) -> str:
+    return str(value) if isinstance(value, int | str) else f"{value:.{digits}f}"
+
+
+def mean_and_std(mean: float, std: float) -> str:
+    """Returns "0.123 ± 0.045", "0.123" if the std is NaN, "-" if the mean is NaN."""
+    if np.isnan(mean):
+        return "-"
+    return f"{mean:.3f}" if np.isnan(std) else f"{mean:.3f} ± {std:.3f}"
+
+
+def whole(number: float) -> str:
+    """Returns a number without decimals, "-" for NaN."""
+    return "-" if np.isnan(number) else f"{number:.0f}"
+
+
+def shown_p(p: float) -> str:
+    """Returns a p-value such as "0.012", "<0.001", or "" for NaN."""
+    return "" if np.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
