@@ -9,29 +9,31 @@ facebook/bart-base and -large are known without download. Writes a table hours.c
 """
 
 import math
+import random
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
+from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import measuring
-from benchmarks.reproduction_batches import DeviceBatches
-from benchmarks.reproduction_data import GymData
-from benchmarks.reproduction_times import ANSWER_ROUNDS, MEASURED, Times
+from benchmarks import measuring, predict, train_step
+from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, fault_context
+from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.hub import local_folder
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.loading import load_bart_config
-from routing_moe.optim.state_memory import State
 from routing_moe.studies.paper import PaperStudy
 from routing_moe.studies.paper_runs import ABLATION, STEP, CostedRun, PaperRuns
 from routing_moe.studies.real_gym import RealGymStudy
@@ -40,28 +42,22 @@ from routing_moe.studies.study import run_study
 
 STUDIES = {"paper": PaperStudy, "real_gym": RealGymStudy}
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
-NOT_INCLUDED = (
-    "text vectors, reduction, figures, losses on dev files, loading models and data, making --model"
-)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What is timed. steps: measured steps of each kind."""
-
-    model: str
-    longest: tuple[int, int]
-    num_beams: int
-    precision: str
-    device: str
-    num_experts: int = 3
-    steps: int = 3
+# The kinds of steps and answers, and the variants of train_step.py and predict.py that measure them.
+STEPS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}
+ANSWERS = {"plain": "plain", "dense": "soft"}
+ROWS = {"cpu": 8, "cuda": 32}  # in the batches that are timed
+ROUNDS = 3  # timed steps and batches of each kind
+# Of a section of random.json, where the gym lacks it: mean source and target tokens (from characters), rows
+# of a dev and of a test file.
+ASSUMED = {"train": (65, 6, 44, 8300), "test": (43, 10, 34, 2900)}
+PADDING = 1.5  # tokens with padding over tokens, in steps cut by length; measured on CrossFit's gym
+SAMPLES = 5  # of a task in CrossFit's gym
+ROWS_PER_TASK = 32  # whose lengths are averaged
 
 
 def estimate(study: PaperStudy) -> None:
     """Prints the settings, the runs and their hours."""
-    runs = PaperRuns(study)
-    model = study.model
+    runs, model = PaperRuns(study), study.model
     if study.english_bart:  # without the warm-up, of the same sizes
         run_in_turn(PaperRuns(study, warm_up_steps=0).model())
         model = str(study.english_bart / "bart")
@@ -69,101 +65,196 @@ def estimate(study: PaperStudy) -> None:
     for name, value in study.to_dict().items():
         print(f"    --{name} {value}")
     costed = [run for run in runs.all() if isinstance(run, CostedRun)]
-    accelerator = make_accelerator(chosen_precision(study.mixed_precision or "no"))
-    timing = timing_of(runs, model, accelerator)
-    data = GymData(study.gym, study.custom_tasks_splits, model, timing.longest)
-    size = add_size(model)
-    check_memory(size, timing)
-    batches = DeviceBatches.on(accelerator, size, timing.num_experts, timing.num_beams)
-    times = Times.measure(
-        size, data, batches, [run.work for run in costed], [run.answers for run in costed], timing
-    )
-    n_ablations = ablations(size, data, timing.num_experts)
-    plan = pd.DataFrame([row_of(run, data, times, n_ablations) for run in costed])
+    hours = Hours(model_size(model), Texts(runs, model), runs)
+    plan = pd.DataFrame([row_of(run, hours) for run in costed])
     print_runs(plan)
     print_summary(plan)
-    print_method(timing, data, times)
+    print(hours.described())
     path = study.output_dir / "hours.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     plan.to_csv(path, index=False, float_format="%.4g")
     print(f"The same as a table: {path}")
 
 
-def timing_of(runs: PaperRuns, model: str, accelerator) -> Timing:
-    """Returns the lengths, beams and precision of the study's trainings."""
-    command = runs.recipe.train("", *runs.training_flags(0), "--num_experts", "1")
-    given = {word: command[i + 1] for i, word in enumerate(command[:-1]) if word.startswith("--")}
-    longest = int(given.get("--max_input_length", 512)), int(given.get("--max_output_length", 64))
-    device = "cuda" if accelerator.device.type == "cuda" else "cpu"
-    return Timing(model, longest, int(given.get("--num_beams", 4)), accelerator.mixed_precision, device)
-
-
-# ---- hours
-
-
-def row_of(run: CostedRun, data: GymData, times: Times, n_ablations: int) -> dict:
+def row_of(run: CostedRun, hours: "Hours") -> dict:
     return {
         "step": run.step,
         "run": run.name.split()[1],
         "state": "finished" if run.is_finished else "to do",
-        "training_h": training_hours(run, data, times),
-        "answering_h": answering_hours(run, data, times, n_ablations),
+        "training_h": hours.of_training(run),
+        "answering_h": hours.of_answers(run),
         "folder": run.folder,
         "command": "; ".join(shlex.join(["python", "-m", *command]) for command in run.commands()),
     }
 
 
-def training_hours(run: CostedRun, data: GymData, times: Times) -> float:
-    """Returns the hours of a run's optimizer steps; NaN for a run without such steps."""
-    seconds = 0.0
-    for work in run.work:
-        cut = times.batches.cuts[work.kind]
-        shapes = [data.step_shape(work.section, batch, cut) for batch in work.batches]
-        seconds += work.steps * sum(times.step(work.kind, *shape) for shape in shapes)
-    return seconds / 3600 if run.work else math.nan
+class Texts:
+    """Lengths of texts and numbers of rows of the study's gym; of tasks that it lacks, assumed values."""
+
+    def __init__(self, runs: PaperRuns, model: str):
+        self.folder, self.split = runs.study.gym, runs.split
+        self.gym = Gym(self.folder, skip_malformed=True) if self.folder.is_dir() else None
+        self.known = set(self.gym.tasks()) if self.gym else set()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(local_folder(model), local_files_only=True)
+        except (OSError, ValueError, InputError):  # not on this machine: lengths are assumed
+            self.tokenizer = None
+
+    def tasks(self, section: str) -> list[str]:
+        """Returns the tasks of a section that the gym has."""
+        return [task for task in self.split.section(section) if task in self.known]
+
+    def lengths(self, section: str) -> tuple[float, float]:
+        """Returns mean source and target tokens of a section's train rows."""
+        rows, rng = [], random.Random(0)
+        for task in self.tasks(section) if self.tokenizer else ():
+            examples = self.gym.examples(task, "train", "first")
+            rows += rng.sample(examples, min(ROWS_PER_TASK, len(examples)))
+        if not rows:
+            return ASSUMED[section][:2]
+        text = TextFormat()
+        pairs = [(text.source(row), text.target(row.outputs[0])) for row in rows]
+        counts = [self.tokenizer(list(side))["input_ids"] for side in zip(*pairs, strict=True)]
+        source, target = (sum(map(len, ids)) / len(ids) for ids in counts)
+        return source, target
+
+    def rows(self, section: str, part: str, samples: tuple[str, ...], most: int | None) -> int:
+        """Returns the rows of files. samples: all, first, or seeds. most: of each file; None: all."""
+        tasks, limit = self.tasks(section), most or math.inf
+        named = [
+            (task, each) for task in tasks for name in samples for each in self.gym.named_samples(task, name)
+        ]
+        counts = [min(limit, lines(self.folder / task, f"{sample}_{part}")) for task, sample in named]
+        n_lacking = len(self.split.section(section)) - len(tasks)
+        n_files = n_lacking * (SAMPLES if samples == ("all",) else len(samples))
+        return sum(counts) + n_files * int(min(limit, ASSUMED[section][2 if part == "dev" else 3]))
 
 
-def answering_hours(run: CostedRun, data: GymData, times: Times, n_ablations: int) -> float:
-    """Returns the hours of a run's answers; NaN for a run without any."""
-    seconds = 0.0
-    for files in run.answers:
-        repeated = n_ablations if files.times == ABLATION else files.times
-        rows = data.file_rows(files.section, files.part, files.samples, files.most)
-        pools = rows if run.alone else [sum(rows)]
-        seconds += repeated * sum(times.answering(files.kind, files.section, count) for count in pools)
-    return seconds / 3600 if run.answers else math.nan
+def lines(folder: Path, stem: str) -> int:
+    """Returns the number of lines of a task file of either format, without empty ones; 0 if there is none."""
+    for path in folder.glob(f"{stem}.*"):
+        with path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
+    return 0
 
 
-def ablations(size: str, data: GymData, num_experts: int) -> int:
-    """Returns how often `ablate --features all` scores the model, at most; once with all experts."""
-    tasks = data.split.train
-    features = features_of(tasks, Ontology.load(ontology_path(data.folder, None)), data.folder)
-    draws = AblationSettings(run=Path()).random_draws
-    return 1 + sum(measuring.layers(size)) * num_experts + len(testable(features)) * (1 + draws)
+@dataclass
+class Hours:
+    """Hours of runs, from the seconds of steps and answers on this machine. size: as in `measuring.SIZES`."""
 
+    size: str
+    texts: Texts
+    runs: PaperRuns
+    num_experts: int = 3
 
-# ---- sizes
+    def __post_init__(self):
+        accelerator = make_accelerator(chosen_precision(self.runs.study.mixed_precision or "no"))
+        self.device = "cuda" if accelerator.device.type == "cuda" else "cpu"
+        self.precision = accelerator.mixed_precision or "no"
+        self.timed = dict(model_size=self.size, num_experts=self.num_experts, batch_size=ROWS[self.device])
+        self.timed |= dict(device=self.device, mixed_precision=self.precision, steps=ROUNDS)
+        self.lengths = {section: self.texts.lengths(section) for section in ASSUMED}
 
+    def of_training(self, run: CostedRun) -> float:
+        """Returns the hours of a run's optimizer steps; NaN for a run without such steps."""
+        seconds = 0.0
+        for work in run.work:
+            scale = sum(self.lengths[work.section]) / sum(self.lengths["train"])
+            passes, update = self.steps[work.kind]
+            seconds += work.steps * sum(batch / STEP * scale * passes + update for batch in work.batches)
+        return seconds / 3600 if run.work else math.nan
 
-def check_memory(size: str, args: Timing) -> None:
-    """Raises InputError if the model and its optimizer exceed the memory of the machine."""
-    state = State.of(measuring.model_config(size, args.num_experts), frozen=())
-    needed, total = state.bytes / 1e9, measuring.machine_memory_gb(args.device)[1]
-    if needed > total:
-        raise InputError(
-            f"--model {args.model} with {args.num_experts} experts: weights, gradients and AdamW's state of "
-            f"{state.parameters / 1e6:.0f}M parameters take {needed:.1f} GB, plus activations; this machine "
-            f"has {total:.1f} GB"
+    def of_answers(self, run: CostedRun) -> float:
+        """Returns the hours of a run's answers; NaN for a run without any."""
+        seconds = 0.0
+        for files in run.answers:
+            times = self.ablations if files.times == ABLATION else files.times
+            rows = self.texts.rows(files.section, files.part, files.samples, files.most)
+            seconds += times * rows * self.answers[files.section][files.kind]
+        return seconds / 3600 if run.answers else math.nan
+
+    @cached_property
+    def steps(self) -> dict[str, tuple[float, float]]:
+        """{kind: seconds of the passes of a step of STEP train rows, and of its update}."""
+        source, target = (math.ceil(PADDING * length) for length in self.lengths["train"])
+        variants = tuple(STEPS.values())
+        settings = train_step.Settings(
+            source_length=source, target_length=target, variants=variants, **self.timed
         )
+        measuring.prepare(settings)
+        measured, passes = train_step.measure_with(settings), STEP / settings.batch_size
+        return {
+            kind: (passes * measured[name]["forward_backward_s"], measured[name]["optimizer_s"])
+            for kind, name in STEPS.items()
+        }
+
+    @cached_property
+    def answers(self) -> dict[str, dict[str, float]]:
+        """{section: {kind: seconds of a row}}, in batches of one length."""
+        beams = flag_of(self.runs, "--num_beams", 4)
+        seconds = {}
+        for section, (source, target) in self.lengths.items():
+            settings = predict.Settings(
+                source_length=math.ceil(source),
+                new_tokens=math.ceil(target),
+                num_beams=beams,
+                variants=tuple(ANSWERS.values()),
+                **self.timed,
+            )
+            measuring.prepare(settings)
+            model = measuring.build_routing_model(settings, self.num_experts).eval()
+            plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
+            calls = {name: predict.make_call(name, model, plain, settings) for name in settings.variants}
+            medians = measuring.measure(calls, ROUNDS)
+            seconds[section] = {
+                k: medians[name]["median_s"] / settings.batch_size for k, name in ANSWERS.items()
+            }
+        return seconds
+
+    @cached_property
+    def ablations(self) -> int:
+        """How often `ablate --features all` scores the model, at most; once with all experts."""
+        tasks, folder = self.texts.split.train, self.texts.folder
+        features = features_of(tasks, Ontology.load(ontology_path(folder, None)), folder)
+        draws = AblationSettings(run=Path()).random_draws
+        return 1 + sum(measuring.layers(self.size)) * self.num_experts + len(testable(features)) * (1 + draws)
+
+    def described(self) -> str:
+        """Returns what was measured and what the hours include."""
+        device = (
+            torch.cuda.get_device_name()
+            if self.device == "cuda"
+            else f"a CPU, {torch.get_num_threads()} threads"
+        )
+        texts = [
+            f"{section} tasks: {source:.0f} source and {target:.0f} target tokens a row, of "
+            f"{len(self.texts.tasks(section))} tasks"
+            for section, (source, target) in self.lengths.items()
+        ]
+        steps = ", ".join(f"{kind} {sum(seconds):.3g}" for kind, seconds in self.steps.items())
+        return f"""
+Measured on {device}: medians of {ROUNDS} steps and batches of answers of {ROWS[self.device]} rows,
+{self.num_experts} experts, precision {self.precision}.
+{"; ".join(texts)}; values of tasks that the gym lacks are assumed.
+Seconds of a step of {STEP} train rows: {steps}. Padding is taken as {PADDING} times.
+Random routes are drawn five times, and each of their answers takes as long as one of all experts.
+Not included: text vectors, reduction, figures, losses on dev files, loading models and data, making --model.
+Overestimated: steps of Fisher vectors, counted as steps of the whole model, and the number of ablations."""
 
 
-def add_size(model: str) -> str:
+def flag_of(runs: PaperRuns, flag: str, default: int) -> int:
+    """Returns the value of a flag in the study's trainings."""
+    command = runs.recipe.train("", *runs.training_flags(0), "--num_experts", "1")
+    given = [command[i + 1] for i, word in enumerate(command[:-1]) if word == flag]
+    return int(given[-1]) if given else default
+
+
+def model_size(model: str) -> str:
     """Returns the name in `measuring.SIZES` of a model's sizes; no weights are read.
 
     Raises InputError if there is no configuration, neither here nor on the hub, and the name is not known.
     """
-    known = PUBLISHED_SIZES.get(model)
-    if known:  # whose sizes need no connection
+    if known := PUBLISHED_SIZES.get(model):  # whose sizes need no connection
         return known
     with fault_context("--model "):
         config = load_bart_config(model)
@@ -207,43 +298,6 @@ def print_summary(plan: pd.DataFrame) -> None:
         todo = rows[rows["state"] == "to do"]
         sums = [*rows[columns].sum(min_count=1), todo[columns].sum(min_count=1).sum(min_count=1)]
         print(f"{step:<14} {len(rows):>5} {len(todo):>6} {hours_of(sums)}")
-
-
-def print_method(args: Timing, data: GymData, times: Times) -> None:
-    """Prints what was measured and what the hours include."""
-    is_cuda = args.device == "cuda"
-    device = torch.cuda.get_device_name() if is_cuda else f"a CPU with {torch.get_num_threads()} threads"
-    print(f"""
-Measured on {device} (load average before: {times.load:.1f}; other jobs make steps slower):
-medians of {args.steps} steps and {ANSWER_ROUNDS} batches of answers after a warm-up, random weights of
-the sizes of {args.model}, {args.num_experts} experts. Batches are those of runs on this device.""")
-    for section, parts in (("train", ["dev"]), ("test", ["dev", "test"])):
-        S, T = data.mean_lengths(section)
-        rows = ", ".join(f"{data.rows(section, part, ('first',))} {part}" for part in parts)
-        print(f"{section} tasks: {data.described(section)}.")
-        print(f"    {rows} rows of first samples. A row has {S} source and {T} target tokens; up to")
-        print(f"    {times.at_once[section]} rows are answered at once.")
-    for section, batch in (("train", STEP), ("test", 4)):
-        for kind in times.passes:
-            tokens, count = data.step_shape(section, batch, times.batches.cuts[kind])
-            print(
-                f"A {kind} step of {batch} rows of {section} tasks: {tokens / batch:.0f} tokens a row with "
-                f"padding, {count:.1f} micro-batches, {times.step(kind, tokens, count):.3g} s."
-            )
-    for (kind, section), measured in times.answers.items():
-        seconds = ", ".join(f"{rows} rows {value:.3g}" for rows, value in measured.items())
-        print(f"Seconds of {kind} answers with {args.num_beams} beams, {section} tasks: {seconds}.")
-    small, large = MEASURED[args.device]
-    precision = {"no": "TF32" if is_cuda else "float32"}.get(args.precision, args.precision)
-    print(f"""Products in {precision}.
-Training: optimizer steps (forward, backward, update), one run after the other. A pass takes seconds per
-padded token and per micro-batch, which fit micro-batches of {small} and {large} rows.
-Answering: dev files at every evaluation, zero-shot and few-shot dev and test files, ablation. Answers are
-as long as the mean target. A batch takes seconds per row and per batch, which fit the two that were timed.
-Random routes are drawn five times, and each of their answers takes as long as one of all experts.
-Not included: {NOT_INCLUDED}.
-Overestimated: steps of Fisher vectors, counted as steps of the whole model; the number of ablations, if
-random sets of experts cannot be matched.""")
 
 
 def main(argv: list[str] | None = None) -> int:
