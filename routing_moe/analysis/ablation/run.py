@@ -50,5 +50,5 @@ def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
         "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
         "routes": evaluator.fingerprint(),
         "checkpoint_name": prediction.checkpoint_name,
-        "checkpoint": mixture_to_score(prediction).checksums(),
+        "checkpoint": mixture_to_score(prediction.start).checksums(),
     }
