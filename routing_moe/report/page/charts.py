@@ -13,7 +13,7 @@ import pandas as pd
 
 from routing_moe.report.data import UNIT
 
-ROW, CELL = 14, 13  # pixels: height of a task, width of an expert in a map
+ROW = 14  # pixels: height of a task
 NAMES = 230  # pixels of a task's name
 MARK = "#b35806"  # of what is chosen
 HUES = ("#0b66a8", "#d97706", "#00765a", "#94458c", "#5a6270", "#7a6400")  # of runs
@@ -79,7 +79,9 @@ def over_experts(run: dict, *marks: alt.Chart) -> alt.LayerChart:
         labelExpr=f"{json.dumps(layers)}[floor(datum.value / {experts})]",
     )  # fmt: skip
     spans = [{"layer": name, "start": n * experts, "end": (n + 1) * experts} for n, name in enumerate(layers)]
-    scale = alt.Scale(domain=[0, len(layers) * experts], nice=False)
+    columns = len(layers) * experts
+    cell = min(24, max(10, 32 / experts, 384 / columns))  # pixels; 32: a layer's name
+    scale = alt.Scale(domain=[0, columns], nice=False)
     base = alt.Chart(alt.Data(values=spans)).encode(x=alt.X("start:Q", scale=scale, axis=axis, title=None))
     outline = base.transform_filter("datum.layer === chosen_layer").encode(x2="end:Q")
     return alt.layer(
@@ -87,7 +89,7 @@ def over_experts(run: dict, *marks: alt.Chart) -> alt.LayerChart:
         base.mark_rule(color="#888", strokeWidth=0.8),
         outline.mark_rect(filled=False, stroke=MARK, strokeWidth=2),
         title=alt.Title(run["name"], anchor="start"),
-        width=max(CELL, 44 / experts) * len(layers) * experts,
+        width=cell * columns,
     )
 
 
@@ -137,7 +139,7 @@ def correlation_maps(runs: list[dict]) -> alt.HConcatChart | None:
         most = max(abs(row["r"]) for row in rows)
         base = named_columns(alt.Chart(alt.Data(values=rows)), run)
         y = alt.Y("feature:N", sort=features, title=None, axis=alt.Axis(labelLimit=NAMES))
-        r = alt.Color("r:Q", scale=alt.Scale(scheme="blueorange", domain=[-most, most], domainMid=0))
+        r = alt.Color("r:Q", scale=alt.Scale(scheme="blueorange", domain=[-most, most]))
         fields = [alt.Tooltip("feature:N"), alt.Tooltip("r:Q"), alt.Tooltip("p:Q"), alt.Tooltip("q:Q")]
         fields += [alt.Tooltip("q_by:Q", title="q (BY)"), alt.Tooltip("tasks:Q")]
         dots = base.transform_filter("datum.q < 0.05").transform_calculate(middle="datum.column + 0.5")
@@ -156,6 +158,7 @@ def drop_maps(data: dict) -> alt.HConcatChart | None:
         tasks = [data["tasks"][number]["task"] for number in run["ablation"]["tasks"]]
         drops = zip(*run["ablation"]["drops"], strict=True)
         rows = [{"task": task, "drop": list(row)} for task, row in zip(tasks, drops, strict=True)]
+        most = largest_mean(rows, data["tasks"])
         base = with_task(alt.Chart(alt.Data(values=rows)), "category").transform_calculate(
             group=f"{CHOSEN} ? ['all tasks', datum.category, 'chosen task'] : ['all tasks', datum.category]"
         )
@@ -165,11 +168,19 @@ def drop_maps(data: dict) -> alt.HConcatChart | None:
             groupby=["group", "column", "end", "layer", "expert"],
         )  # fmt: skip
         y = alt.Y("group:N", sort=["all tasks", *categories, "chosen task"], title=None)
-        colour = alt.Color("mean:Q", title="mean drop", scale=alt.Scale(scheme="blueorange", domainMid=0))
+        scale = alt.Scale(scheme="blueorange", domain=[-most, most], clamp=True)
+        colour = alt.Color("mean:Q", title="mean drop", scale=scale)
         fields = [alt.Tooltip("group:N"), alt.Tooltip("mean:Q", format=".4f")]
         fields += [alt.Tooltip("largest:Q", format=".4f"), alt.Tooltip("tasks:Q")]
         maps.append(over_experts(run, cells(base, y, colour, *fields)).properties(height=20 * (len(categories) + 2)))
     return alt.hconcat(*maps).resolve_scale(color="independent") if maps else None
+
+
+def largest_mean(rows: list[dict], tasks: list[dict]) -> float:
+    """Returns the largest size of a mean drop over the tasks of a category, for the scale; 1 if all are 0."""
+    drops = pd.DataFrame([row["drop"] for row in rows], index=[row["task"] for row in rows], dtype=float)
+    means = drops.groupby({row["task"]: row["category"] for row in tasks}).mean()
+    return float(means.abs().max().max()) or 1.0
 
 
 def with_task(chart: alt.Chart, *fields: str, task: str = "task") -> alt.Chart:
