@@ -1,6 +1,7 @@
 """Corrupt files: every reader raises one InputError that names the file."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 

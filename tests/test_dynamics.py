@@ -158,13 +158,6 @@ def call(*flags) -> int:
         return stopped.code
 
 
-def call(*flags) -> int:
-    try:
-        return create_gif.main([str(flag) for flag in flags])
-    except SystemExit as stopped:  # argparse's own
-        return stopped.code
-
-
 FILES = ["dynamics.csv", "dynamics.pdf", "dynamics.png", "routes.gif"]
 
 

@@ -223,9 +223,10 @@ def _correlations(run: ExplainedRun, table: pd.DataFrame, permutations: int) -> 
     in_top = table.set_index(["layer", "expert", "feature"]).index.isin(strong)
     others = table.index[(table["q"] < SIGNIFICANT) & ~in_top]  # the smallest p first
     shown = table[in_top | table.index.isin(others[:MOST_CORRELATIONS])]
+    first = {layer: place * run.routes.experts for place, layer in enumerate(run.routes.layers)}
     rows = [
         {
-            "feature": row.feature, "column": run.routes.layers.index(row.layer) * run.routes.experts + row.expert,
+            "feature": row.feature, "column": first[row.layer] + int(row.expert),
             "tasks": int(row.tasks if pd.isna(row.with_feature) else row.with_feature),
             **{name: rounded(getattr(row, name), 3) for name in ("r", "p", "q", "q_by")},
         }

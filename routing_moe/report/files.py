@@ -132,8 +132,7 @@ def explain(
     """Returns (correlations, recovery), each a table per run. permutations: None for those of each test."""
     correlations, recovery = [], []
     for run in tqdm(runs, "correlating", leave=False, unit="run"):
-        correlations.append(correlate(run.routes, run.features, permutations or PERMUTATIONS, seed))
-        recovery.append(
-            recovery_table(run.routes, run.features, permutations or RECOVERY_PERMUTATIONS, seed)
-        )
+        data = (run.routes, run.features)
+        correlations.append(correlate(*data, permutations or PERMUTATIONS, seed))
+        recovery.append(recovery_table(*data, permutations or RECOVERY_PERMUTATIONS, seed))
     return correlations, recovery

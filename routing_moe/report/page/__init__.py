@@ -2,7 +2,7 @@
 
     Path("report.html").write_text(render(data), encoding="utf-8")
 
-Vega, Vega-Lite and vega-embed are written into the file, and its content security policy forbids all requests.
+Vega, Vega-Lite and vega-embed are written into the file. Its content security policy forbids all requests.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ CHOSEN = "datum.task === chosen_task"
 def charts(data: dict) -> dict[str, dict]:
     """Returns {name: specification} of the charts that have something to show."""
     runs, tasks = data["runs"], [row["task"] for row in data["tasks"]]
-    choices = [alt.param("chosen_task", value=tasks[0]), alt.param("chosen_layer", value=runs[0]["layers"][0])]
+    task, layer = tasks[0], runs[0]["layers"][0]
+    choices = [alt.param("chosen_task", value=task), alt.param("chosen_layer", value=layer)]
     made = {
         "routes": route_maps(data),
         "nearest": nearest(runs),
@@ -43,14 +44,24 @@ def charts(data: dict) -> dict[str, dict]:
     return specs
 
 
+def chart_of(rows: list[dict]) -> alt.Chart:
+    return alt.Chart(alt.Data(values=rows))
+
+
+def with_task(chart: alt.Chart, *fields: str, task: str = "task") -> alt.Chart:
+    """Returns the chart with fields of "tasks". task: the field that has its name."""
+    tasks = alt.LookupData(TASKS, key="task", fields=list(fields))
+    return chart.transform_lookup(lookup=task, from_=tasks)
+
+
 # ---------------------------------------------------------------------------- maps over the experts of a run
 
 
-def in_columns(chart: alt.Chart, run: dict, *lists: str) -> alt.Chart:
-    """Returns the chart with a row for each expert of `run`: rows with lists over experts are taken apart."""
-    return chart.transform_calculate(column=f"sequence({len(run['layers']) * run['experts']})").transform_flatten(
-        [*lists, "column"]
-    )
+def in_columns(chart: alt.Chart, run: dict, values: str) -> alt.Chart:
+    """Returns the chart with a row for each expert of `run`. values: the field with a list over experts."""
+    columns = f"sequence({len(run['layers']) * run['experts']})"
+    chart = chart.transform_calculate(column=columns).transform_flatten([values, "column"])
+    return named_columns(chart, run)
 
 
 def named_columns(chart: alt.Chart, run: dict) -> alt.Chart:
@@ -82,7 +93,7 @@ def over_experts(run: dict, *marks: alt.Chart) -> alt.LayerChart:
     columns = len(layers) * experts
     cell = min(24, max(10, 32 / experts, 384 / columns))  # pixels; 32: a layer's name
     scale = alt.Scale(domain=[0, columns], nice=False)
-    base = alt.Chart(alt.Data(values=spans)).encode(x=alt.X("start:Q", scale=scale, axis=axis, title=None))
+    base = chart_of(spans).encode(x=alt.X("start:Q", scale=scale, axis=axis, title=None))
     outline = base.transform_filter("datum.layer === chosen_layer").encode(x2="end:Q")
     return alt.layer(
         *marks,
@@ -107,15 +118,14 @@ def route_maps(data: dict) -> alt.HConcatChart:
     about = [alt.Tooltip(f"{field}:N") for field in ("task", "category", "subcategory")]
     maps = []
     for number, run in enumerate(runs):
-        weights = in_columns(alt.Chart(alt.Data(values=run["routes"])), run, "weights")
-        weights = named_columns(weights, run).transform_calculate(weight=f"datum.weights / {UNIT}")
-        weights = with_task(weights, "category", "subcategory", "ranks")
-        weights = weights.transform_calculate(rank="datum.ranks[order]")
+        weights = with_task(chart_of(run["routes"]), "category", "subcategory", "ranks")
+        weights = in_columns(weights, run, "weights")
+        weights = weights.transform_calculate(weight=f"datum.weights / {UNIT}", rank="datum.ranks[order]")
         shades = alt.Scale(domain=[0, 0.5, 1], range=["#f7fbff", "#6baed6", "#08306b"])
         colour = alt.Color("weight:Q", scale=shades, legend=alt.Legend(orient="bottom"))
         weight = alt.Tooltip("weight:Q", format=".4f")
-        marks = [cells(weights, y, colour, weight, *about)]
-        marks.append(rows.transform_filter(CHOSEN).mark_rect(filled=False, stroke=MARK, strokeWidth=2).encode(y=y))
+        outline = rows.transform_filter(CHOSEN).mark_rect(filled=False, stroke=MARK, strokeWidth=2)
+        marks = [cells(weights, y, colour, weight, *about), outline.encode(y=y)]
         for field, left in (("colour", -16), ("shade", -8)):
             strip = rows.mark_rect().encode(y=y, x=alt.value(left), x2=alt.value(left + 7))
             tooltip = [*about, alt.Tooltip("features:N")]
@@ -137,14 +147,15 @@ def correlation_maps(runs: list[dict]) -> alt.HConcatChart | None:
         rows = run["correlations"]["rows"]
         features = list(dict.fromkeys(row["feature"] for row in rows))
         most = max(abs(row["r"]) for row in rows)
-        base = named_columns(alt.Chart(alt.Data(values=rows)), run)
+        base = named_columns(chart_of(rows), run)
         y = alt.Y("feature:N", sort=features, title=None, axis=alt.Axis(labelLimit=NAMES))
         r = alt.Color("r:Q", scale=alt.Scale(scheme="blueorange", domain=[-most, most]))
         fields = [alt.Tooltip("feature:N"), alt.Tooltip("r:Q"), alt.Tooltip("p:Q"), alt.Tooltip("q:Q")]
         fields += [alt.Tooltip("q_by:Q", title="q (BY)"), alt.Tooltip("tasks:Q")]
         dots = base.transform_filter("datum.q < 0.05").transform_calculate(middle="datum.column + 0.5")
         dots = dots.mark_circle(size=12, color="black").encode(x="middle:Q", y=y, tooltip=fields)
-        maps.append(over_experts(run, cells(base, y, r, *fields), dots).properties(height=ROW * len(features)))
+        chart = over_experts(run, cells(base, y, r, *fields), dots)
+        maps.append(chart.properties(height=ROW * len(features)))
     return alt.hconcat(*maps).resolve_scale(color="independent") if maps else None
 
 
@@ -159,10 +170,10 @@ def drop_maps(data: dict) -> alt.HConcatChart | None:
         drops = zip(*run["ablation"]["drops"], strict=True)
         rows = [{"task": task, "drop": list(row)} for task, row in zip(tasks, drops, strict=True)]
         most = largest_mean(rows, data["tasks"])
-        base = with_task(alt.Chart(alt.Data(values=rows)), "category").transform_calculate(
-            group=f"{CHOSEN} ? ['all tasks', datum.category, 'chosen task'] : ['all tasks', datum.category]"
-        )
-        base = named_columns(in_columns(base.transform_flatten(["group"]), run, "drop"), run)
+        groups = "['all tasks', datum.category"
+        groups = f"{CHOSEN} ? {groups}, 'chosen task'] : {groups}]"
+        base = with_task(chart_of(rows), "category").transform_calculate(group=groups)
+        base = in_columns(base.transform_flatten(["group"]), run, "drop")
         base = base.transform_filter("isValid(datum.drop)").transform_aggregate(
             mean="mean(drop)", largest="max(drop)", tasks="count()",
             groupby=["group", "column", "end", "layer", "expert"],
@@ -172,7 +183,8 @@ def drop_maps(data: dict) -> alt.HConcatChart | None:
         colour = alt.Color("mean:Q", title="mean drop", scale=scale)
         fields = [alt.Tooltip("group:N"), alt.Tooltip("mean:Q", format=".4f")]
         fields += [alt.Tooltip("largest:Q", format=".4f"), alt.Tooltip("tasks:Q")]
-        maps.append(over_experts(run, cells(base, y, colour, *fields)).properties(height=20 * (len(categories) + 2)))
+        chart = over_experts(run, cells(base, y, colour, *fields))
+        maps.append(chart.properties(height=20 * (len(categories) + 2)))
     return alt.hconcat(*maps).resolve_scale(color="independent") if maps else None
 
 
@@ -181,11 +193,6 @@ def largest_mean(rows: list[dict], tasks: list[dict]) -> float:
     drops = pd.DataFrame([row["drop"] for row in rows], index=[row["task"] for row in rows], dtype=float)
     means = drops.groupby({row["task"]: row["category"] for row in tasks}).mean()
     return float(means.abs().max().max()) or 1.0
-
-
-def with_task(chart: alt.Chart, *fields: str, task: str = "task") -> alt.Chart:
-    """Returns the chart with fields of "tasks"."""
-    return chart.transform_lookup(lookup=task, from_=alt.LookupData(TASKS, key="task", fields=list(fields)))
 
 
 # ---------------------------------------------------------------------------- bars and lines
@@ -202,8 +209,8 @@ def nearest(runs: list[dict]) -> alt.VConcatChart:
     """Returns the tasks whose routes overlap most with those of the chosen task, in each run."""
     parts = []
     for run in runs:
-        base = with_task(alt.Chart(alt.Data(values=run["nearest"])), "shade", task="other")
-        bars = base.transform_filter(CHOSEN).mark_bar().encode(
+        base = with_task(chart_of(run["nearest"]).transform_filter(CHOSEN), "shade", task="other")
+        bars = base.mark_bar().encode(
             x=alt.X("overlap:Q", scale=alt.Scale(domain=[0, 1]), title="overlap of routes"),
             y=alt.Y("other:N", sort="-x", title=None, axis=alt.Axis(labelLimit=NAMES)),
             color=alt.Color("shade:N", scale=None),
@@ -220,8 +227,7 @@ def load(data: dict) -> alt.VConcatChart:
     names, colours = ([row[field] for row in categories] for field in ("name", "colour"))
     parts = []
     for run in data["runs"]:
-        base = in_columns(alt.Chart(alt.Data(values=run["routes"])), run, "weights")
-        base = with_task(named_columns(base, run), "category")
+        base = in_columns(with_task(chart_of(run["routes"]), "category"), run, "weights")
         base = base.transform_filter("datum.layer === chosen_layer")
         base = base.transform_calculate(share=f"datum.weights / {UNIT * len(run['routes'])}")
         bars = base.mark_bar().encode(
@@ -245,7 +251,7 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     rows = means.round(4).astype(object).where(means.notna(), None).reset_index().to_dict("records")
     files = list(dict.fromkeys(scores["files"]))
     shown = alt.param("files", value=files[0], bind=alt.binding_select(options=files, name="files: "))
-    base = alt.Chart(alt.Data(values=rows)).transform_filter("datum.files === files")
+    base = chart_of(rows).transform_filter("datum.files === files")
     x = alt.X("task:N", sort=tasks, title=None, axis=alt.Axis(labelAngle=-60, labelLimit=NAMES))
     names = [{"name": name} for name in dict.fromkeys(scores["run"])]
     dots = base.mark_point(filled=True, size=50).encode(
@@ -265,7 +271,7 @@ def curves(runs: list[dict]) -> alt.ConcatChart | None:
             panels.setdefault(curve["curve"], []).append({"run": run["name"], **curve})
     charts = []
     for name, rows in panels.items():
-        base = alt.Chart(alt.Data(values=rows), title=name, width=330, height=150)
+        base = chart_of(rows).properties(title=name, width=330, height=150)
         base = base.transform_flatten(["steps", "values"], ["step", "value"])
         line = base.mark_line(point={"size": 12}, strokeWidth=1.5).encode(
             x=alt.X("step:Q", title="step"),

@@ -52,17 +52,17 @@ def _place(chart: str) -> str:
 # ---------------------------------------------------------------------------- routes and scores
 
 ROUTES = (
-    "The weight that each task (row) gives to each expert of each layer (column). Click on a cell to choose its "
-    "task and its layer, on a name to choose the task: both are marked in all charts of the page, which then "
+    "The weight that each task (row) gives to each expert of each layer (column). Click on a cell to choose "
+    "its task and its layer, on a name to choose the task: both are marked in all charts of the page, which "
     "show the nearest tasks, the load of the layer's experts, and the task's scores, drops and predictions."
 )
 DROPS = (
-    "Drop: score before minus after ablating the expert; above 0 the expert helped. Mean over tasks; point at a "
-    "cell for the number of tasks and the largest drop."
+    "Drop: score before minus after ablating the expert; above 0 the expert helped. Mean over tasks; point "
+    "at a cell for the number of tasks and the largest drop."
 )
 SCORES = (
-    "Scores of the best checkpoint of each run, by each task's own metric (mean over samples). Tick: the same "
-    "answer to all examples."
+    "Scores of the best checkpoint of each run, by each task's own metric (mean over samples). Tick: the "
+    "same answer to all examples."
 )
 MEANS = "Means over tasks; a task's samples are averaged first. Constant: the same answer to all examples."
 
@@ -107,7 +107,7 @@ def mean_scores(scores: pd.DataFrame, tasks: Sequence[dict]) -> pd.DataFrame:
         means["difference"] = means[names[1]] - means[names[0]]
     groups = both.groupby(["files", "category"], sort=False)
     means = means.assign(constant=groups["constant"].mean(), tasks=groups["task"].nunique())
-    kinds = itertools.product(dict.fromkeys(scores["files"]), dict.fromkeys(["all tasks", *category.values()]))
+    kinds = itertools.product(scores["files"].unique(), dict.fromkeys(["all tasks", *category.values()]))
     return means.loc[[kind for kind in kinds if kind in means.index]]
 
 
@@ -136,14 +136,12 @@ def _recovery(runs: Sequence[dict]) -> str:
 def _stability(pairs: Sequence[tuple]) -> str:
     if not pairs:
         return ""
-    rows = {
-        names: {field: getattr(agreement, field) for field in ("tasks", "overlap", "chance", "p", "permutations")}
-        for names, agreement in pairs
-    }
+    fields = ("tasks", "overlap", "chance", "p", "permutations")
+    rows = {names: {field: getattr(agreement, field) for field in fields} for names, agreement in pairs}
     layers = pd.concat({names: agreement.table.set_index("layer") for names, agreement in pairs})
     note = (
-        "Overlap of the routes of two runs after the best matching of their experts, and the overlap expected "
-        "by chance; below, for each layer."
+        "Overlap of the routes of two runs after the best matching of their experts, and the overlap "
+        "expected by chance; below, for each layer."
     )
     return _text("p", note) + table(pd.DataFrame.from_dict(rows, orient="index")) + table(layers)
 
@@ -159,17 +157,18 @@ def _ablation(run: dict, tasks: Sequence[dict]) -> str:
     if ablation["tasks"]:
         text += table(expert_drops(run, names, tasks))
     if ablation["features"]:
-        note = "The experts most correlated with a feature, all ablated at once, against random sets of others."
+        note = "The experts most correlated with a feature, all ablated at once, and random sets of others."
         rows = []
         for feature in ablation["features"]:
-            experts = "; ".join(names[layer * run["experts"] + expert] for layer, expert in feature["experts"])
+            columns = [layer * run["experts"] + expert for layer, expert in feature["experts"]]
+            experts = "; ".join(names[column] for column in columns)
             rows += [(feature["feature"], experts, *group) for group in feature["groups"]]
         frame = pd.DataFrame(rows, columns=["feature", "experts", *GROUP])
         text += _text("p", note) + table(frame.set_index(["feature", "experts", "group"]))
     if ablation["sets"]:
-        rows = {name: {"mean drop": mean, "worst": _worst(worst, tasks)} for name, mean, worst in ablation["sets"]}
+        rows = [(name, mean, _worst(worst, tasks)) for name, mean, worst in ablation["sets"]]
         text += _text("p", "Sets of experts that were named, each ablated at once.")
-        text += table(pd.DataFrame.from_dict(rows, orient="index"))
+        text += table(pd.DataFrame(rows, columns=["experts", "mean drop", "worst"]).set_index("experts"))
     return text
 
 
@@ -184,7 +183,8 @@ def expert_drops(run: dict, names: Sequence[str], tasks: Sequence[dict]) -> pd.D
             mean = sum(drop for _, drop in known) / len(known)
             worst = _worst([pair for pair in known[:3] if pair[1] > 0], tasks)
             rows[name] = {"load": load, "mean drop": mean, "tasks": len(known), "worst": worst}
-    return pd.DataFrame.from_dict(rows, orient="index").sort_values("mean drop", ascending=False, kind="stable")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.sort_values("mean drop", ascending=False, kind="stable")
 
 
 def _worst(pairs: Sequence, tasks: Sequence[dict]) -> str:
@@ -198,7 +198,7 @@ def _predictions(rows: pd.DataFrame, tasks: Sequence[dict]) -> str:
     """Returns a folded table for each task: inputs with the answers and each run's predictions."""
     if rows.empty:
         return ""
-    text = _text("p", "Examples evenly spread over each task's file, with the predictions of the best checkpoints.")
+    text = _text("p", "Examples evenly spread over each task's file, answered by the best checkpoints.")
     exact = rows["exact"].map({True: " ✓", False: ""})
     rows = rows.assign(prediction=rows["prediction"].str.strip().replace("", "(empty)") + exact)
     # The same input may occur several times in a file, or after it was shortened.
