@@ -85,7 +85,7 @@ def over_experts(run: dict, *marks: alt.Chart) -> alt.LayerChart:
     """Returns a map whose columns are the run's experts, with borders of layers and the chosen layer."""
     experts, layers = run["experts"], run["layers"]
     axis = alt.Axis(
-        orient="top", grid=False, ticks=False, domain=False,
+        orient="top", grid=False, ticks=False, domain=False, labelFontSize=9, labelOverlap=False,
         values=[(place + 0.5) * experts for place in range(len(layers))],
         labelExpr=f"{json.dumps(layers)}[floor(datum.value / {experts})]",
     )  # fmt: skip
