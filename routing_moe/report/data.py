@@ -222,7 +222,7 @@ def _correlations(run: ExplainedRun, table: pd.DataFrame, permutations: int) -> 
     strong = top_experts(table, TOP, either_sign=True).set_index(["layer", "expert", "feature"]).index
     in_top = table.set_index(["layer", "expert", "feature"]).index.isin(strong)
     others = table.index[(table["q"] < SIGNIFICANT) & ~in_top]  # the smallest p first
-    shown = table[in_top | table.index.isin(others[:MOST_CORRELATIONS])]
+    listed = table[in_top | table.index.isin(others[:MOST_CORRELATIONS])]
     first = {layer: place * run.routes.experts for place, layer in enumerate(run.routes.layers)}
     rows = [
         {
@@ -230,7 +230,7 @@ def _correlations(run: ExplainedRun, table: pd.DataFrame, permutations: int) -> 
             "tasks": int(row.tasks if pd.isna(row.with_feature) else row.with_feature),
             **{name: rounded(getattr(row, name), 3) for name in ("r", "p", "q", "q_by")},
         }
-        for row in shown.itertuples()
+        for row in listed.itertuples()
     ]  # fmt: skip
     significant, strictly = (int((table[q] < SIGNIFICANT).sum()) for q in ("q", "q_by"))
     most = f" ({MOST_CORRELATIONS} of them)" if len(others) > MOST_CORRELATIONS else ""
@@ -269,11 +269,11 @@ def _some_predictions(path: Path, count: int) -> list[dict]:
             row = parse_json(line)
             prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
             more = len(answers) - MOST_ANSWERS
-            shown = [_cut(answer) for answer in answers[:MOST_ANSWERS]]
+            first = [_cut(answer) for answer in answers[:MOST_ANSWERS]]
             rows.append(
                 {
                     "input": _cut(str(row["input"])),
-                    "answers": " | ".join(shown) + f" | … and {more} more" * (more > 0),
+                    "answers": " | ".join(first) + f" | … and {more} more" * (more > 0),
                     "prediction": _cut(prediction),
                     "exact": evaluate([prediction], [answers], "EM") == 1,
                 }

@@ -77,30 +77,32 @@ def named_columns(chart: alt.Chart, run: dict) -> alt.Chart:
 def cells(chart: alt.Chart, y: alt.Y, colour: alt.Color, *tooltip: alt.Tooltip) -> alt.Chart:
     place = [alt.Tooltip("layer:N"), alt.Tooltip("expert:N")]
     return chart.mark_rect(stroke="white", strokeWidth=0.3).encode(
-        x="column:Q", x2="end:Q", y=y, color=colour, tooltip=[*place, *tooltip]
+        x=alt.X("column:Q", axis=None), x2="end:Q", y=y, color=colour, tooltip=[*place, *tooltip]
     )
 
 
 def over_experts(run: dict, *marks: alt.Chart) -> alt.LayerChart:
-    """Returns a map whose columns are the run's experts, with borders of layers and the chosen layer."""
-    experts, layers = run["experts"], run["layers"]
-    axis = alt.Axis(
-        orient="top", grid=False, ticks=False, domain=False, labelFontSize=9, labelOverlap=False,
-        values=[(place + 0.5) * experts for place in range(len(layers))],
-        labelExpr=f"{json.dumps(layers)}[floor(datum.value / {experts})]",
-    )  # fmt: skip
-    spans = [{"layer": name, "start": n * experts, "end": (n + 1) * experts} for n, name in enumerate(layers)]
-    columns = len(layers) * experts
-    cell = min(24, max(10, 32 / experts, 384 / columns))  # pixels; 32: a layer's name
+    """Returns a map whose columns are the run's experts, below the names of the layers."""
+    experts, columns = run["experts"], len(run["layers"]) * run["experts"]
+    spans = [
+        {"layer": name, "start": n * experts, "middle": (n + 0.5) * experts, "end": (n + 1) * experts}
+        for n, name in enumerate(run["layers"])
+    ]
     scale = alt.Scale(domain=[0, columns], nice=False)
-    base = chart_of(spans).encode(x=alt.X("start:Q", scale=scale, axis=axis, title=None))
-    outline = base.transform_filter("datum.layer === chosen_layer").encode(x2="end:Q")
+    layers = chart_of(spans)
+    outline = layers.transform_filter("datum.layer === chosen_layer")
+    outline = outline.mark_rect(filled=False, stroke=MARK, strokeWidth=2)
+    colour = alt.condition("datum.layer === chosen_layer", alt.value(MARK), alt.value("black"))
+    names = layers.mark_text(fontSize=10, cursor="pointer").encode(
+        y=alt.value(-9), text="layer:N", color=colour
+    )
     return alt.layer(
         *marks,
-        base.mark_rule(color="#888", strokeWidth=0.8),
-        outline.mark_rect(filled=False, stroke=MARK, strokeWidth=2),
+        layers.mark_rule(color="#888", strokeWidth=0.8).encode(x=alt.X("start:Q", axis=None, scale=scale)),
+        outline.encode(x=alt.X("start:Q", axis=None), x2="end:Q"),
+        names.encode(x=alt.X("middle:Q", axis=None)),
         title=alt.Title(run["name"], anchor="start"),
-        width=cell * columns,
+        width=min(24, max(10, 32 / experts, 384 / columns)) * columns,  # pixels; 32: a layer's name
     )
 
 
@@ -153,7 +155,9 @@ def correlation_maps(runs: list[dict]) -> alt.HConcatChart | None:
         fields = [alt.Tooltip("feature:N"), alt.Tooltip("r:Q"), alt.Tooltip("p:Q"), alt.Tooltip("q:Q")]
         fields += [alt.Tooltip("q_by:Q", title="q (BY)"), alt.Tooltip("tasks:Q")]
         dots = base.transform_filter("datum.q < 0.05").transform_calculate(middle="datum.column + 0.5")
-        dots = dots.mark_circle(size=12, color="black").encode(x="middle:Q", y=y, tooltip=fields)
+        dots = dots.mark_circle(size=12, color="black").encode(
+            x=alt.X("middle:Q", axis=None), y=y, tooltip=fields
+        )
         chart = over_experts(run, cells(base, y, r, *fields), dots)
         maps.append(chart.properties(height=ROW * len(features)))
     return alt.hconcat(*maps).resolve_scale(color="independent") if maps else None
@@ -250,7 +254,7 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     means = scores.groupby(["run", "files", "task", "metric"], sort=False)[["score", "constant"]].mean()
     rows = means.round(4).astype(object).where(means.notna(), None).reset_index().to_dict("records")
     files = list(dict.fromkeys(scores["files"]))
-    shown = alt.param("files", value=files[0], bind=alt.binding_select(options=files, name="files: "))
+    choice = alt.param("files", value=files[0], bind=alt.binding_select(options=files, name="files: "))
     base = chart_of(rows).transform_filter("datum.files === files")
     x = alt.X("task:N", sort=tasks, title=None, axis=alt.Axis(labelAngle=-60, labelLimit=NAMES))
     names = [{"name": name} for name in dict.fromkeys(scores["run"])]
@@ -260,7 +264,7 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     )  # fmt: skip
     ticks = base.mark_tick(color="#555").encode(x=x, y=alt.Y("constant:Q", title="score"))
     line = base.transform_filter(CHOSEN).mark_rule(color=MARK, strokeWidth=2, opacity=0.5).encode(x=x)
-    return alt.layer(line, ticks, dots).add_params(shown).properties(width=alt.Step(ROW), height=220)
+    return alt.layer(line, ticks, dots).add_params(choice).properties(width=alt.Step(ROW), height=220)
 
 
 def curves(runs: list[dict]) -> alt.ConcatChart | None:

@@ -18,7 +18,7 @@ GROUP = ("group", "tasks", "drop", "random sets", "std", "sets", "p", "weight", 
 def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
     """Returns {title: HTML} of the sections that have something to show. charts: names of the charts."""
     runs = data["runs"]
-    found = {
+    texts = {
         "Routes": _routes(data),
         "Scores": _scores(data) if "scores" in charts else "",
         "Curves": _place("curves") if "curves" in charts else "",
@@ -30,8 +30,8 @@ def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
         "Settings": _settings(runs),
     }
     if "ablation" in charts:
-        found["Ablation"] = _text("p", DROPS) + _place("ablation") + found["Ablation"]
-    return {title: text for title, text in found.items() if text}
+        texts["Ablation"] = _text("p", DROPS) + _place("ablation") + texts["Ablation"]
+    return {title: text for title, text in texts.items() if text}
 
 
 def table(frame: pd.DataFrame, kind: str = "data") -> str:
@@ -53,7 +53,7 @@ def _place(chart: str) -> str:
 
 ROUTES = (
     "The weight that each task (row) gives to each expert of each layer (column). Click on a cell to choose "
-    "its task and its layer, on a name to choose the task: both are marked in all charts of the page, which "
+    "its task and its layer, or on a name to choose one: both are marked in all charts of the page, which "
     "show the nearest tasks, the load of the layer's experts, and the task's scores, drops and predictions."
 )
 DROPS = (
@@ -208,8 +208,8 @@ def _predictions(rows: pd.DataFrame, tasks: Sequence[dict]) -> str:
         wide = of_task.pivot(index=["part", "input", "answers", "copy"], columns="run", values="prediction")
         wide = wide[list(dict.fromkeys(of_task["run"]))].reset_index().drop(columns="copy")
         name = html.escape(task)
-        shown = table(wide.set_index("part"), "text")
-        text += f'<details data-task="{name}"><summary>{name}</summary>{shown}</details>'
+        rows_of_task = table(wide.set_index("part"), "text")
+        text += f'<details data-task="{name}"><summary>{name}</summary>{rows_of_task}</details>'
     return text + _text("p", "✓: exact match with an answer, as the metric EM decides.")
 
 
