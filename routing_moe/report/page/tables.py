@@ -86,7 +86,7 @@ def _scores(data: dict) -> str:
     scores = data["scores"]
     means = table(mean_scores(scores, data["tasks"]))
     rows = ["files", "task", "sample", "metric"]
-    wide = scores.pivot_table("score", rows, "run", sort=False)[list(dict.fromkeys(scores["run"]))]
+    wide = scores.pivot_table("score", rows, "run", sort=False).reindex(columns=scores["run"].unique())
     others = scores.groupby(rows, sort=False)[["constant", "n"]].first()
     every = f"<details><summary>All scores</summary>{table(wide.join(others))}</details>"
     return _text("p", SCORES) + _place("scores") + _text("p", MEANS) + means + every
@@ -102,7 +102,7 @@ def mean_scores(scores: pd.DataFrame, tasks: Sequence[dict]) -> pd.DataFrame:
     by_task = scores.groupby(["files", "run", "task"], sort=False)[["score", "constant"]].mean().reset_index()
     by_task["category"] = by_task["task"].map(category)
     both = pd.concat([by_task.assign(category="all tasks"), by_task])
-    means = both.pivot_table("score", ["files", "category"], "run", sort=False)[names]
+    means = both.pivot_table("score", ["files", "category"], "run", sort=False).reindex(columns=names)
     if len(names) == 2:
         means["difference"] = means[names[1]] - means[names[0]]
     groups = both.groupby(["files", "category"], sort=False)
