@@ -35,7 +35,7 @@ setup(
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
-        "routing_moe.report.page": ["*.html", "*.css", "*.js"],
+        "routing_moe.report.page": ["*.css", "*.js"],
         "routing_moe.studies": ["*.json"],
         "task.skill_gym": ["tiny_bart/*"],
     },

@@ -330,28 +330,6 @@ def starts(originals):
     return {"run": originals.out} | {name: originals.folder / name for name in flags}
 
 
-# ---- the report page (page_browser.py)
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    from page_browser import started_browser
-
-    yield from started_browser(tmp_path_factory.mktemp("profile"))
-
-
-@pytest.fixture
-def page(browser, tmp_path):
-    """A page in the browser. Asserts at the end that it made no console message and no request."""
-    from page_browser import Page
-
-    page = Page(browser, tmp_path)
-    page.complaints()
-    yield page
-    assert page.complaints() == []
-    assert page.js("return performance.getEntriesByType('resource').map(entry => entry.name)") == []
-
-
 @pytest.fixture
 def build(tmp_path):
     """The command build_gym on a small mirror and recipes (small_mirror.py)."""

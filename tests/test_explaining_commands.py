@@ -12,7 +12,7 @@ from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
 from routing_moe.checkpoints.folder import PROGRESS_FILE
 from routing_moe.cli import correlate_routes, inspect_routes, report
-from routing_moe.report import feature_files, route_files
+from routing_moe.report import files
 from routing_moe.results.statistics import benjamini_yekutieli
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -28,8 +28,8 @@ def place(tmp_path):
 @pytest.fixture
 def no_pictures(monkeypatch):
     for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(route_files, name, lambda *args, **kwargs: None)
-    monkeypatch.setattr(feature_files, "plot_correlations", lambda *args, **kwargs: None)
+        monkeypatch.setattr(files, name, lambda *args, **kwargs: None)
+    monkeypatch.setattr(files, "plot_correlations", lambda *args, **kwargs: None)
 
 
 # ---------------------------------------------------------------------------- routes on disk
@@ -111,7 +111,7 @@ def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(plac
     place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")
     titles = []
     for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(route_files, name, lambda *args, own=name: titles.append((own, args[-1])))
+        monkeypatch.setattr(files, name, lambda *args, own=name, title, **_: titles.append((own, title)))
     run = str(place.folder / "one")
     assert inspect_routes.main([run, "--before", run, "--before_step", "10"]) == 0
     assert ("plot_change", "one, step 20 minus one, step 10") in titles

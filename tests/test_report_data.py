@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import re
 
 import numpy as np
 import pandas as pd
@@ -12,14 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from planted_routes import write_place
 
+from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.runs import read_runs
-from routing_moe.analysis.saved_routes import load_routes
-from routing_moe.cli import inspect_routes, report
+from routing_moe.analysis.features import features_of
+from routing_moe.analysis.runs import ExplainedRun, read_runs
+from routing_moe.analysis.saved_routes import Routes, layer_names, load_routes
+from routing_moe.cli import inspect_routes
 from routing_moe.config.explain import ReportSettings
 from routing_moe.report import data as report_data_module
-from routing_moe.report.data import report_data
+from routing_moe.report.data import UNIT, report_data
 from routing_moe.report.page import render
+from routing_moe.report.page.tables import mean_scores
 
 
 @pytest.fixture
@@ -27,39 +29,32 @@ def place(tmp_path):
     return write_place(tmp_path)
 
 
-def page_data_of(path) -> dict:
-    text = re.search(r'<script type="application/json"[^>]*>(.*?)</script>', path.read_text(), re.DOTALL)[1]
-    return json.loads(text)
+def data_of(*runs, **flags) -> dict:
+    return report_data(read_runs(runs, **flags), ReportSettings(runs=[], permutations=20))
 
 
-def test_the_page_of_a_trained_run_shows_its_files(finished, tmp_path, capsys):
-    path = tmp_path / "page.html"
-    words = [str(finished), "--permutations", "50", "--samples", "2", "--output_file", str(path)]
-    assert report.main(words) == 0
-    assert path.resolve().as_uri() in capsys.readouterr().out
-    data = page_data_of(path)
+def test_the_data_of_a_trained_run_are_those_of_its_files(finished):
+    data = data_of(finished)
     (run,) = data["runs"]
-    named = [task["name"] for task in data["tasks"]]
     routes = load_routes(finished)
-    assert sorted(named[n] for n in run["tasks"]) == sorted(routes.tasks)
-    row = run["tasks"].index(named.index("count"))
-    expected = 10_000 * routes.values_NLE[routes.tasks.index("count")].ravel()
-    assert run["routes"][row] == pytest.approx(expected, abs=0.51)
-    scores = next(own for own in run["scores"] if own["part"] == "test" and own["section"] == "train")
+    assert {row["task"] for row in run["routes"]} == set(routes.tasks)
+    (row,) = (row for row in run["routes"] if row["task"] == "count")
+    expected = UNIT * routes.values_NLE[routes.tasks.index("count")].ravel()
+    assert row["weights"] == pytest.approx(expected, abs=0.51)
     written = pd.read_csv(finished / "best" / "eval-test-performance.csv").set_index("task_prefix")
-    for task, sample, metric, score, n, constant in scores["rows"]:
-        own = written.loc[named[task]]
-        assert (sample, metric, n) == (own["sample"], own["metric"], own["n"])
-        assert score == pytest.approx(own["performance"], abs=1e-3)
-        assert constant == pytest.approx(own["constant"], abs=1e-3)
-    samples = {named[own["task"]]: own["samples"] for own in run["predictions"]}
-    assert set(samples) == {"colour", "count", "opposite"}
+    scores = data["scores"]
+    of_test = scores[scores["files"] == "test, train tasks"].set_index("task")
+    for task, own_row in written.iterrows():
+        assert of_test.loc[task, "score"] == own_row["performance"]
+        assert of_test.loc[task, ["sample", "metric", "n"]].tolist() == [*own_row[["sample", "metric", "n"]]]
     line = json.loads((finished / "best/predictions/count_12_100_test.jsonl").read_text().splitlines()[0])
-    shown = {key: line[key] for key in ("input", "answers", "prediction")}
-    exact = line["prediction"].lower() in [answer.lower() for answer in line["answers"]]
-    assert samples["count"][0] == shown | {"exact": exact, "more_answers": 0}
-    assert {len(own) for own in samples.values()} == {2}
-    curves = {curve["name"]: curve for curve in run["curves"]}
+    predictions = data["predictions"]
+    assert set(predictions["task"]) == {"colour", "count", "opposite"}
+    first = predictions[predictions["task"] == "count"].iloc[0]
+    assert (first["input"], first["prediction"]) == (line["input"], line["prediction"])
+    assert first["answers"] == " | ".join(line["answers"])
+    assert first["exact"] == (line["prediction"].lower() in [answer.lower() for answer in line["answers"]])
+    curves = {curve["curve"]: curve for curve in run["curves"]}
     losses = pd.read_csv(finished / "losses.csv")
     assert curves["dev loss"]["steps"] == losses["steps"].tolist()
     assert curves["dev loss"]["values"] == pytest.approx(losses["dev_loss"].tolist(), rel=1e-4)
@@ -84,11 +79,9 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     pd.DataFrame(features, columns=columns).to_csv(folder / "features.csv", index=False)
     job = {"part": "dev", "predict_split": "train", "max_examples": 8, "checkpoint_name": "last"}
     (folder / "job.json").write_text(json.dumps(job))
-    data = report_data(
-        read_runs([place.folder / "one", place.folder / "two"]), ReportSettings(runs=[], permutations=20)
-    )
+    data = data_of(place.folder / "one", place.folder / "two")
     ablation = data["runs"][0]["ablation"]
-    hot = [task["name"] for task in data["tasks"]].index("hot")
+    hot = [task["task"] for task in data["tasks"]].index("hot")
     assert ablation["tasks"][0] == hot
     assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
     assert len(ablation["drops"]) == 9
@@ -98,10 +91,9 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     assert "8 examples of each" in ablation["note"]
     assert "share of 1 random sets" in ablation["note"]
     assert data["runs"][1]["ablation"] is None
-    assert [(pair["a"], pair["b"]) for pair in data["stability"]] == [(0, 1)]
-    assert data["stability"][0]["permutations"] == 20
-    assert data["tasks"][hot]["features"] == ["skill:spell"]
-    assert "skill:spell" in render(data)
+    ((names, agreement),) = data["stability"]
+    assert (names, agreement.permutations) == ("one and two", 20)
+    assert data["tasks"][hot]["features"] == "skill:spell"
 
 
 def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(place, monkeypatch):
@@ -109,13 +101,13 @@ def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(p
     table = correlate(runs[0].routes, runs[0].features, 20)
     monkeypatch.setattr(report_data_module, "SIGNIFICANT", 1.1)
     monkeypatch.setattr(report_data_module, "MOST_CORRELATIONS", 2)
-    shown = report_data(runs, ReportSettings(runs=[], permutations=20))["runs"][0]["correlations"]
-    wanted = table.assign(size=table["r"].abs()).sort_values("size", ascending=False).groupby("feature")
-    sizes = {feature: own["size"].head(3).round(3).tolist() for feature, own in wanted}
-    assert any(row[3] < 0 for row in shown["rows"])
+    shown = data_of(place.folder / "one")["runs"][0]["correlations"]
+    ranked = table.assign(size=table["r"].abs()).sort_values("size", ascending=False).groupby("feature")
+    sizes = {feature: own["size"].head(3).round(3).tolist() for feature, own in ranked}
+    assert any(row["r"] < 0 for row in shown["rows"])
     for feature, largest in sizes.items():
-        strongest = sorted((abs(row[3]) for row in shown["rows"] if row[0] == feature), reverse=True)
-        assert strongest[:3] == pytest.approx(largest, abs=1e-3)
+        strongest = [abs(row["r"]) for row in shown["rows"] if row["feature"] == feature]
+        assert sorted(strongest, reverse=True)[:3] == pytest.approx(largest, abs=1e-3)
     assert len(shown["rows"]) == 3 * len(sizes) + 2
     assert "Shown: these (2 of them), and for each feature the 3 largest |r|" in shown["note"]
     needed = math.ceil(len(table) / 0.05)
@@ -134,20 +126,19 @@ def test_an_ablation_of_other_weights_is_left_out_with_a_note(place):
     job = {"part": "dev", "predict_split": "train", "checkpoint_name": "best"}
     job |= {"checkpoint": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}}
     (folder / "job.json").write_text(json.dumps(job))
-    data = report_data(read_runs([place.folder / "one"]), ReportSettings(runs=[], permutations=20))
-    named = [task["name"] for task in data["tasks"]]
+    data = data_of(place.folder / "one")
+    named = [task["task"] for task in data["tasks"]]
     worst = [[named.index("big"), 0.3], [named.index("hot"), 0.1]]
     assert data["runs"][0]["ablation"]["sets"] == [["enc0.1+dec0.0", 0.2, worst]]
     assert data["notes"] == []
     weights.write_bytes(b"other weights")
-    data = report_data(read_runs([place.folder / "one"]), ReportSettings(runs=[], permutations=20))
+    data = data_of(place.folder / "one")
     assert data["runs"][0]["ablation"] is None
     assert "belongs to other weights than those in best/" in data["notes"][0]
 
 
 def test_a_note_reports_that_routes_and_scores_are_of_different_steps(place):
-    runs = read_runs([place.folder / "one"], step="30", kind="chosen")
-    notes = report_data(runs, ReportSettings(runs=[], permutations=20))["notes"]
+    notes = data_of(place.folder / "one", step="30", kind="chosen")["notes"]
     assert "routes are of step 30, but scores" in notes[0]
     assert "of step 20" in notes[0]
     assert "each layer's expert of largest weight" in notes[1]
@@ -163,15 +154,13 @@ def test_order_equals_similarity_png_and_nearest_tasks_equal_neighbours_csv(plac
     monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **kwargs: drawn.append(figure))
     words = [str(run), "--routes", kind, "--neighbours", "12", "--output_dir", str(place.folder / "tables")]
     assert inspect_routes.main(words) == 0
-    data = report_data(read_runs([run], kind=kind), ReportSettings(runs=[], permutations=20))
-    names, (shown,) = [task["name"] for task in data["tasks"]], data["runs"]
-    order = [names[task] for task in shown["order"]]
-    assert [rows_from_the_top(figure, names) for figure in similarity_pictures(drawn)] == [order, order]
+    data = data_of(run, kind=kind)
+    order = [row["task"] for row in sorted(data["tasks"], key=lambda row: row["ranks"][1])]
+    assert [rows_from_the_top(figure, order) for figure in similarity_pictures(drawn)] == [order, order]
     table = pd.read_csv(place.folder / "tables" / "neighbours.csv")
-    for task, nearest in zip(shown["tasks"], shown["nearest"], strict=True):
-        own = table[table["task"] == names[task]]
-        assert [names[other] for other, _ in nearest] == own["neighbour"].tolist()
-        assert [value for _, value in nearest] == pytest.approx(own["overlap"].tolist(), abs=1e-3)
+    nearest = pd.DataFrame(data["runs"][0]["nearest"])
+    assert nearest[["task", "other"]].to_numpy().tolist() == table[["task", "neighbour"]].to_numpy().tolist()
+    assert nearest["overlap"].tolist() == pytest.approx(table["overlap"].tolist(), abs=1e-3)
 
 
 def similarity_pictures(figures):
@@ -184,10 +173,29 @@ def rows_from_the_top(figure, names):
     return [text.get_text() for text in sorted(texts, key=lambda text: -text.get_window_extent().y0)]
 
 
-def test_the_page_is_reproducible(place):
-    path = place.folder / "one" / "analysis" / "report.html"
-    pages = []
-    for _ in range(2):
-        assert report.main([str(place.folder / "one"), "--permutations", "20"]) == 0
-        pages.append(path.read_bytes())
-    assert pages[0] == pages[1]
+def test_mean_scores_are_means_over_tasks_of_their_mean_over_samples():
+    rows = [("one", "a", 0.0, 0.1), ("one", "a", 0.5, 0.1), ("one", "b", 0.75, 0.3), ("one", "c", 0.4, None)]
+    rows += [("two", "a", 0.5, 0.1), ("two", "b", 0.25, 0.3), ("two", "c", 0.1, None)]
+    scores = pd.DataFrame(rows, columns=["run", "task", "score", "constant"]).assign(files="dev, train tasks")
+    tasks = [{"task": task, "category": kind} for task, kind in (("c", "q"), ("a", "p"), ("b", "p"))]
+    means = mean_scores(scores, tasks)
+    assert [kind for _, kind in means.index] == ["all tasks", "q", "p"]
+    p = means.loc[("dev, train tasks", "p")]
+    assert p[["one", "two", "difference", "constant", "tasks"]].tolist() == pytest.approx(
+        [0.5, 0.375, -0.125, 0.2, 2]
+    )
+    assert means.loc[("dev, train tasks", "all tasks"), "two"] == pytest.approx(0.85 / 3)
+
+
+def test_the_page_is_one_reproducible_file_of_one_to_two_megabytes(tmp_path):
+    ontology, draw, runs = Ontology.load(), np.random.default_rng(0), []
+    tasks = ontology.tasks[:80]
+    for name in ("one", "two"):
+        values_NLE = draw.dirichlet(np.full(3, 0.3), (80, 12))
+        routes = Routes(name, tasks, layer_names(6, range(12)), values_NLE, 1)
+        runs.append(ExplainedRun(tmp_path / name, {}, routes, ontology, features_of(tasks, ontology)))
+    data = report_data(runs, ReportSettings(runs=[], permutations=20))
+    page = render(data)
+    assert 1e6 < len(page) < 2e6
+    assert page == render(data)
+    assert "default-src 'none'" in page

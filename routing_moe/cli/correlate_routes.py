@@ -24,7 +24,7 @@ def run(settings: CorrelateSettings) -> None:
     output_dir = checked_output_dir(settings)
     how = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
     runs = read_runs(settings.runs, *how)
-    from routing_moe.report.feature_files import write_feature_files  # takes a second
+    from routing_moe.report.files import write_feature_files  # takes a second
 
     text = write_feature_files(settings, runs, output_dir)
     print(f"{text}\n{output_dir}: correlations.csv, top_experts.csv, recovery.csv, features.md, pictures")

@@ -5,10 +5,10 @@
     python -m routing_moe.cli.create_gif --run models/moe --routes chosen --output_dir animations/moe_chosen
     python -m routing_moe.cli.create_gif --run models/moe --title "Learned routes" --seconds_per_frame 0.25
 
-Writes routes.gif, routes.mp4 (where ffmpeg is installed), dynamics.csv, dynamics.png and dynamics.pdf: a
-frame, or a row per layer, for every evaluation. --routes soft: at the temperature of the step; soft_t1: at
-temperature 1; chosen: only the expert of largest weight in each layer. A run with a single evaluation gets
-the table and the curves, but no animation.
+Writes routes.gif, dynamics.csv, dynamics.png and dynamics.pdf: a frame, or a row per layer, for every
+evaluation. --routes soft: at the temperature of the step; soft_t1: at temperature 1; chosen: only the expert
+of largest weight in each layer. A run with a single evaluation gets the table and the curves, but no
+animation.
 """
 
 import sys
@@ -25,7 +25,7 @@ from routing_moe.config.flags import flag_faults, with_valid_values
 from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import load_run_settings
 
-WHAT = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}
+TITLES = {"soft": "Routes", "soft_t1": "Routes at temperature 1", "chosen": "Heaviest experts"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,23 +33,35 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GifSettings) -> None:
-    place = settings.output_dir or settings.run / "analysis"
-    history, ontology = check(settings, place)
-    title = settings.title or f"{WHAT[settings.routes]} of {history.name}"
-    written = write_curves(history, place, title)
+    folder = settings.output_dir or settings.run / "analysis"
+    history, ontology = check(settings, folder)
+    # Matplotlib is imported after the checks: it takes half a second.
+    from routing_moe.analysis.dynamics import dynamics_table
+    from routing_moe.plots.animation import write_animation
+    from routing_moe.plots.dynamics import plot_dynamics
+
+    title = settings.title or f"{TITLES[settings.routes]} of {history.name}"
+    table = dynamics_table(history)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"dynamics.{kind}" for kind in ("csv", "png", "pdf")]
+    write_text(paths[0], table.to_csv(index=False))
+    for path in paths[1:]:
+        plot_dynamics(table, path, title)
     if len(history.steps) > 1:
-        written += write_animations(settings, history, ontology, place, title)
+        paths.append(folder / "routes.gif")
+        in_order = history.of(ontology.order(history.tasks))
+        write_animation(in_order, ontology, paths[-1], title, settings.seconds_per_frame)
     else:
         note = f"{settings.run}: evaluated only once, nothing to animate; --eval_period sets how often"
         print(note, file=sys.stderr)
-    print("\n".join(map(str, written)))
+    print("\n".join(map(str, paths)))
 
 
-def check(settings: GifSettings, place: Path) -> tuple[History, Ontology]:
+def check(settings: GifSettings, folder: Path) -> tuple[History, Ontology]:
     """Returns the history and the ontology to draw. Raises InputError with all faults of the flags."""
     faults = Faults(flag_faults(settings))
     history = faults.of(load_history, settings.run, with_valid_values(settings).routes, flag="run")
-    if history and (fault := unwritable(place)):
+    if history and (fault := unwritable(folder)):
         faults.append(f"--output_dir {fault}")
     trained = faults.of(load_run_settings, settings.run) or {}
     flag = "task_ontology" if settings.task_ontology else None
@@ -59,38 +71,6 @@ def check(settings: GifSettings, place: Path) -> tuple[History, Ontology]:
     if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
         print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
     return history, ontology
-
-
-def write_curves(history: History, place: Path, title: str) -> list[Path]:
-    # Matplotlib is imported here and below, after the checks: it takes half a second.
-    from routing_moe.analysis.dynamics import dynamics_table
-    from routing_moe.plots.dynamics import plot_dynamics
-
-    table = dynamics_table(history)
-    place.mkdir(parents=True, exist_ok=True)
-    paths = [place / f"dynamics.{kind}" for kind in ("csv", "png", "pdf")]
-    write_text(paths[0], table.to_csv(index=False))
-    for path in paths[1:]:
-        plot_dynamics(table, path, title)
-    return paths
-
-
-def write_animations(
-    settings: GifSettings, history: History, ontology: Ontology, place: Path, title: str
-) -> list[Path]:
-    from routing_moe.plots.animation import can_write_mp4, write_animation
-
-    history = history.of(ontology.order(history.tasks))
-    kinds = ["gif", "mp4"] if can_write_mp4() else ["gif"]
-    paths = [place / f"routes.{kind}" for kind in kinds]
-    for path in paths:
-        write_animation(history, ontology, path, title, settings.seconds_per_frame)
-    if "mp4" not in kinds:
-        print(
-            "routes.mp4 is not written: it needs ffmpeg with an H.264 encoder, which is not installed",
-            file=sys.stderr,
-        )
-    return paths
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def run(settings: InspectSettings) -> None:
         before = load_routes(settings.before, settings.before_step, settings.routes, "before_step")
     # These take a second, so flags and files are checked before.
     from routing_moe.analysis.route_tables import common_routes
-    from routing_moe.report.route_files import write_route_files
+    from routing_moe.report.files import write_route_files
 
     compared = common_routes(runs[0].routes, before) if before else None
     text = write_route_files(settings, runs, compared, output_dir)

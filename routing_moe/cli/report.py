@@ -26,11 +26,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: ReportSettings) -> None:
     path = output_path(settings)
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for folder in run_folders(settings.runs):
-            held.enter_context(folder_lock(folder, "RUN"))
-        how = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
-        runs = read_runs(settings.runs, *how)
+            locks.enter_context(folder_lock(folder, "RUN"))
+        flags = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
+        runs = read_runs(settings.runs, *flags)
         from routing_moe.report.data import report_data  # imports scipy and sklearn, which takes seconds
         from routing_moe.report.page import render
 
@@ -40,11 +40,11 @@ def run(settings: ReportSettings) -> None:
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")
 
 
-def run_folders(places: list[str]) -> list[Path]:
-    """Returns the writable run folders, which can be locked, of places: a run or a folder in one."""
-    around = [(Path(place).absolute(), Path(place).absolute().parent) for place in places]
-    found = [next((folder for folder in both if (folder / "run.json").is_file()), None) for both in around]
-    different = {folder.resolve(): folder for folder in found if folder}
+def run_folders(runs: tuple[str, ...]) -> list[Path]:
+    """Returns the writable folders, which can be locked, of runs or of checkpoints in them."""
+    paths = [Path(run).absolute() for run in runs]
+    folders = [next((f for f in (path, path.parent) if (f / "run.json").is_file()), None) for path in paths]
+    different = {folder.resolve(): folder for folder in folders if folder}
     return [folder for folder in different.values() if not unwritable(folder)]
 
 

@@ -1,4 +1,4 @@
-"""Everything that draws, with matplotlib: route maps, clustermaps, curves, dot plots, animations.
+"""Everything that draws, with matplotlib: route maps, clustermaps, curves, dot plots, an animation.
 
 May import: analysis and below.
 """

@@ -1,4 +1,4 @@
-"""The HTML report page, and the result files of routes, features and ablations.
+"""The HTML report page (Altair), and the result files of routes, features and ablations.
 
 May import: plots and below.
 """

@@ -14,27 +14,19 @@ from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.run_folder import CURVES_FILE
 
 MOST_POINTS = 250  # of a curve
-# column: (name, chart); curves of one chart share its axes
-LOSSES = {
-    "train_loss": ("train loss", "loss"),
-    "dev_loss": ("dev loss", "loss"),
-    "dev_performance": ("mean dev score", "score"),
-}
+# {column: name of the curve}; entropies and information are shares of log E, distance is a share of weight
+LOSSES = {"train_loss": "train loss", "dev_loss": "dev loss", "dev_performance": "mean dev score"}
 DYNAMICS = {
-    "entropy": ("route entropy", "route"),
-    "load_entropy": ("load entropy", "route"),
-    "information": ("information", "route"),
-    "distance_to_final": ("distance to last", "route"),
+    "entropy": "route entropy",
+    "load_entropy": "load entropy",
+    "information": "information",
+    "distance_to_final": "distance to last routes",
 }
-STEPPED = {
-    "temperature": ("temperature", "optimizer"),
-    "learning_rate": ("learning rate", "optimizer"),
-    "grad_norm": ("gradient norm", "optimizer"),
-}
+STEPPED = {"temperature": "temperature", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
 
 
 def curves_data(run: Path, kind: str = "soft") -> list[dict]:
-    """Returns [{name, group, steps, values}, ...] of the curves that the run folder has.
+    """Returns [{curve, steps, values}, ...] of the curves that the run folder has.
 
     kind: of routes. Raises InputError for a broken file.
     """
@@ -56,21 +48,20 @@ def _read(path: Path, steps: str) -> pd.DataFrame:
     return table.astype(float)
 
 
-def _curves(table: pd.DataFrame, steps: str, columns: dict[str, tuple[str, str]]) -> list[dict]:
+def _curves(table: pd.DataFrame, steps: str, names: dict[str, str]) -> list[dict]:
     """Returns the columns that exist, thinned evenly to MOST_POINTS steps."""
     table = table[np.isfinite(table[steps])]
     if table.empty:
         return []
-    kept = np.unique(np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int))
-    table = table.iloc[kept]
+    rows = np.unique(np.linspace(0, len(table) - 1, min(MOST_POINTS, len(table))).round().astype(int))
+    table = table.iloc[rows]
     return [
         {
-            "name": name,
-            "group": group,
+            "curve": name,
             "steps": [int(step) for step in table[steps]],
             "values": [rounded(value, 5) for value in table[column]],
         }
-        for column, (name, group) in columns.items()
+        for column, name in names.items()
         if column in table
     ]
 

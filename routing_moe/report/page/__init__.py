@@ -1,75 +1,64 @@
-"""The report page: one self-contained HTML file.
+"""The report page: one self-contained HTML file with the charts of charts.py.
 
     Path("report.html").write_text(render(data), encoding="utf-8")
 
-Style, scripts and data are written into the file, and its content security policy allows nothing else: the
-page sends no request, and markup in a task's name or a prediction stays text.
-
-The scripts are ES modules, which linters and editors understand. Browsers load no module from a file://
-address, so `render` joins them into one inline module script: each after those that it imports, without
-import and export lines. No build step and no Node.js is needed. All modules then share one scope, so
-- imports have the form `import {a, b} from "./file.js";`,
-- top-level names are unique across all files,
-- imports have no cycles.
+Vega, Vega-Lite and vega-embed are written into the file. Its content security policy forbids all requests.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
-import re
-from graphlib import TopologicalSorter
 from importlib.resources import files
 
-BROWSER_CHECK = "browser_check.js"  # a classic script, which old browsers run too
-IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
-EXPORT = re.compile(r"^export (?=function |const |let )", re.MULTILINE)
-# "</script>" would end the data early, older parsers of scripts read the two separators as line breaks, and
-# half a surrogate pair has no UTF-8.
-UNSAFE = re.compile("[<\u2028\u2029\ud800-\udfff]")
+import altair
+import vl_convert
+
+from routing_moe.report.page.charts import charts
+from routing_moe.report.page.tables import sections
+
+# 'unsafe-eval': Vega compiles the expressions of a specification.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
 
 
 def render(data: dict) -> str:
-    """Returns the page of `data`, as text to write as UTF-8; `tests/page_data.py` makes such data.
+    """Returns the page of `report_data`, as text to write as UTF-8.
 
-    Raises ValueError if a number is NaN or infinite: unknown numbers are None.
+    Raises ValueError if a number of a chart is NaN or infinite: unknown numbers are None.
     """
-    style, check, modules = _read("style.css"), _read(BROWSER_CHECK), joined_modules()
-    parts = {
-        "title": html.escape(str(data["title"])),
-        "policy": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(check)} {_hash(modules)}",
-        "style": style,
-        "check": check,
-        "data": _json(data),
-        "modules": modules,
-    }
-    # In one pass, so that data holding "{{modules}}" is left alone.
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("page.html"))
-
-
-def joined_modules() -> str:
-    """All modules as one script, each after those that it imports.
-
-    Raises graphlib.CycleError if modules import each other.
-    """
-    names = sorted(file.name for file in files(__package__).iterdir() if file.name.endswith(".js"))
-    texts = {name: _read(name) for name in names if name != BROWSER_CHECK}
-    imports = {name: IMPORT.findall(text) for name, text in texts.items()}
-    return "\n".join(
-        EXPORT.sub("", IMPORT.sub("", texts[name])) for name in TopologicalSorter(imports).static_order()
+    specs = charts(data)
+    parts = sections(data, specs)
+    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in parts)
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in data["notes"])
+    body = "".join(
+        f'<section id="{title.lower()}"><h2>{title}</h2>{text}</section>' for title, text in parts.items()
     )
-
-
-def _json(data: dict) -> str:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-
-
-def _hash(text: str) -> str:
-    """Returns how a policy names the one inline text that it allows."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    rows = json.dumps({"tasks": data["tasks"], "charts": specs}, allow_nan=False, separators=(",", ":"))
+    rows = rows.replace("<", "\\u003c")  # "</script>" would end the data early
+    title, version = html.escape(data["title"]), ".".join(altair.SCHEMA_VERSION.strip("v").split(".")[:2])
+    page = f"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>{_read("style.css")}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<noscript><p class="note">The charts of this page need JavaScript.</p></noscript>
+{notes}
+<nav>{links}</nav>
+{body}
+<script>{vl_convert.javascript_bundle(vl_version=version)}</script>
+<script type="application/json" id="report-data">{rows}</script>
+<script>{_read("linked.js")}</script>
+</body>
+</html>
+"""
+    return page.encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
 
 
 def _read(name: str) -> str:
