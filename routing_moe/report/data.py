@@ -7,9 +7,8 @@ Rows of charts are dictionaries whose numbers are rounded, and None where they a
 are data frames. Lists over the experts of a run have expert e of layer l at l * E + e.
 """
 
-from __future__ import json
-
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 

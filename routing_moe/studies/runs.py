@@ -111,7 +111,7 @@ class Runner:
     def _do(self, run: Run, caller) -> None:
         """Calls the commands of a run until one fails; their output goes to its log."""
         start, error = time.monotonic(), None
-        print(f"started  {run.name}", flush=True)
+        tell(f"started  {run.name}")
         run.log_file.parent.mkdir(parents=True, exist_ok=True)
         run.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -127,13 +127,19 @@ class Runner:
             file.rename(file.with_name(f"incomplete-{file.name}"))
         ended = "finished" if run.is_finished else "interrupted" if caller.stopping else "failed"
         self._note_time(run, seconds := round(time.monotonic() - start), ended)
-        print(f"{ended:8} {run.name} after {seconds} s", flush=True)
+        tell(f"{ended:8} {run.name} after {seconds} s")
 
     def _note_time(self, run: Run, seconds: int, ended: str) -> None:
         with _writing, (self.folder / TIMES_FILE).open("a") as file:
             if not file.tell():
                 print("run,seconds,ended", file=file)
             print(f"{run.name},{seconds},{ended}", file=file)
+
+
+def tell(line: str) -> None:
+    """Prints a line at once, so that lines of several threads are not joined."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def with_needs(runs: Iterable[Run]) -> Iterator[Run]:
