@@ -16,7 +16,6 @@ variants:
 import csv
 import json
 import math
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,13 @@ from dataloader.atomic_files import write_text
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, PROBABILITY, SEED, Range, group
 from routing_moe.studies.conflict_variants import VARIANTS, described, rate_of
-from routing_moe.studies.runs import Run, report_unfinished
+from routing_moe.studies.recipes import SCORES, device
+from routing_moe.studies.runs import Run, call_here, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
 
 COMPARED = group("what is compared")
 TRAINING = group("training")
 SQUARE = Range(lambda value: 4 <= value <= 64 and math.isqrt(value) ** 2 == value, "a square from 4 to 64")
-SCORES = "best/eval-test-performance.csv"  # the last file that a training writes
 
 
 # fmt: off
@@ -303,7 +302,7 @@ def compare(study: ConflictStudy) -> int:
     print(
         f"BARTs of width 16 and 32, variants: {' '.join(study.variants)}; {study.skills} skills, conflicts: "
         f"{' '.join(f'{conflict:g}' for conflict in study.conflicts)}; seeds: {' '.join(map(str, study.seeds))}\n"
-        f"{study.total_steps} steps, learning rates {rates}, {study.jobs} at a time; output in {study.output_dir}"
+        f"{study.total_steps} steps, learning rates {rates}, {study.jobs} at a time; on {device()}; output in {study.output_dir}"
     )
     study.save_settings()
     gyms = [ConflictGym(study, conflict, study.skills, seed) for conflict in study.conflicts for seed in study.seeds]
@@ -331,12 +330,8 @@ def tables(folder: Path) -> int:
     print(f"\n{folder.name}:\n", flush=True)
     flags = [str(folder), "--gym_per_seed", "--order", *order]
     baseline = ["--baseline", "dense"] if "dense" in order else []
-    overview = call(["routing_moe.cli.overview", *flags, "--recovery", "skill"])
-    return call(["routing_moe.cli.compare_runs", *flags, *baseline]) or overview
-
-
-def call(command: list[str]) -> int:
-    return subprocess.run([sys.executable, "-m", *command], check=False).returncode
+    overview = call_here(["routing_moe.cli.overview", *flags, "--recovery", "skill"])
+    return call_here(["routing_moe.cli.compare_runs", *flags, *baseline]) or overview
 
 
 def main(argv: list[str] | None = None) -> int:
