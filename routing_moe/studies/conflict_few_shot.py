@@ -25,7 +25,7 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import run_command
 from routing_moe.config.choices import ROUTE_TRAININGS
-from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, value_faults
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, flag_faults
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 
@@ -53,7 +53,7 @@ class FewShot(Analysis):
 
 
 def run(settings: FewShot) -> None:
-    if faults := value_faults(settings) + unknown_variants(settings.variants):
+    if faults := flag_faults(settings) + unknown_variants(settings.variants):
         raise InputError(faults)
     rows = []
     for seed in settings.seeds:

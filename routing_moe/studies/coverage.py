@@ -19,7 +19,7 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, SEED, Range, value_faults
+from routing_moe.config.flags import AT_LEAST_1, SEED, Range, flag_faults
 from routing_moe.results.statistics import mean_squares, two_way_t
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 
@@ -53,7 +53,7 @@ class Coverage(Analysis):
 
 
 def run(settings: Coverage) -> None:
-    if faults := value_faults(settings):
+    if faults := flag_faults(settings):
         raise InputError(faults)
     rows = []
     for case in CASES:
