@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -328,14 +327,6 @@ def prepare(settings) -> None:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
-
-
-def write_tables(table: pd.DataFrame, means: pd.DataFrame, path: Path | None) -> None:
-    """Prints the means of a table. path: CSV file to write the table to, the means beside it (_means.csv)."""
-    if path:
-        path.write_text(table.round(4).to_csv(index=False))
-        path.with_name(f"{path.stem}_means.csv").write_text(means.round(4).to_csv(index=False))
-    print(means.round(3).to_string(index=False), file=sys.stderr)
 
 
 def print_report(benchmark: str, settings, load: float, **measured: dict) -> None:

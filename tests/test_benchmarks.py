@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from tiny_answers import TEXTS
 
-from benchmarks import answer, coverage, evaluation, finetune_grid, measuring, predict, train_step
+from benchmarks import answer, evaluation, finetune_grid, measuring, predict, train_step
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.flags import parse
 
@@ -98,23 +98,6 @@ def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
     report = parse_report(capsys.readouterr().out)
     assert list(report["variants"]) == ["routed", "transformers"]
     assert report["equal_answers"] == 8
-
-
-def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):
-    few = ["--simulations", "20", "--resamples", "20", "--tasks", "6", "--seeds", "1", "2"]
-    coverage.main([*few, "--output_file", str(tmp_path / "coverage.csv")])
-    printed = capsys.readouterr()
-    report = parse_report(printed.out)
-    assert report["benchmark"] == "coverage"
-    assert list(report["variants"])[:3] == [
-        "normal_6x1_little",
-        "normal_6x1_realistic",
-        "normal_6x2_realistic",
-    ]
-    assert len(report["variants"]) == 9
-    assert set(report["variants"]["few_6x2_realistic"]) == set(coverage.intervals(20, None))
-    assert "| skewed | 6 | 1, little noise |" in printed.err
-    assert len((tmp_path / "coverage.csv").read_text().splitlines()) == 1 + 3 * (4 + 4 + 6)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])

@@ -165,7 +165,7 @@ def test_a_misspelt_flag_is_found(parse):
 
 FOLDERS_OF_COMMANDS = (
     *("routing_moe/cli", "task/task_emb", "task/skill_gym", "task/conflict_gym", "task/english_bart"),
-    *("dataloader", "benchmarks", "example_scripts"),
+    *("dataloader", "benchmarks", "example_scripts", "routing_moe/studies"),
 )
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts)

@@ -1,17 +1,14 @@
-"""run_gradient_routing.sh and the quickstart: their commands, and a whole run."""
+"""run_gradient_routing.sh: its commands, and a whole run."""
 
 import json
 import shlex
-import subprocess
 
 import pandas as pd
 import pytest
 from recording_scripts import Scripts
-from tiny_runs import ROOT
 from tiny_vectors import meta
 
 from routing_moe.config.flags import parse
-from routing_moe.config.tables import OverviewSettings
 from routing_moe.config.train import TrainSettings
 from task.task_emb.gradient import GradientSettings
 
@@ -21,7 +18,6 @@ EMBEDDED = dict(MODEL="", DATA_DIR="")
 CHECKPOINTS = ["10-steps", "12-steps", "14-steps", "16-steps", "18-steps", "20-steps"]
 KINDS = {
     "routing_moe.cli.train": TrainSettings,
-    "routing_moe.cli.overview": OverviewSettings,
     "task.task_emb.gradient": GradientSettings,
 }
 
@@ -152,55 +148,3 @@ def test_a_whole_run_clusters_tasks_and_scores_unseen_ones(scripts: Scripts):
     unseen = pd.read_csv(run / "best/eval-test_tasks-test-performance.csv")
     assert unseen["task_prefix"].tolist() == ["plural"]
     assert unseen["route"][0].startswith("clusters encoder ")
-
-
-# ---- the quickstart
-
-
-@pytest.fixture
-def quick(scripts: Scripts) -> Scripts:
-    """The scripts with an environment that is installed."""
-    write_split(scripts)
-    (scripts.folder / ".venv/bin").mkdir(parents=True)
-    (scripts.folder / ".venv/bin/python").symlink_to(scripts.folder / "python")
-    for name in ("requirements.txt", "setup.py"):
-        (scripts.folder / name).write_bytes((ROOT / name).read_bytes())
-    stamp = subprocess.run(
-        "cat requirements.txt setup.py | cksum", shell=True, cwd=ROOT, capture_output=True, check=True
-    )
-    (scripts.folder / ".venv/installed").write_bytes(stamp.stdout)
-    return scripts
-
-
-def test_the_quickstart_trains_three_models_for_the_same_total_steps(quick):
-    code, calls, output = quick.run("quickstart.sh", finishes=True, DENSE_STEPS="20", TOTAL_STEPS="10")
-    assert code == 0, output
-    trained = [parsed(call)[1] for call in calls if "--do_train" in call]
-    folder = "models/quickstart"
-    assert {given["output_dir"]: given["total_steps"] for given in trained} == {
-        f"{folder}/gradient_routing/seed42/dense": 20,
-        f"{folder}/gradient_routing/seed42": 10,
-        f"{folder}/dense/seed42": 30,
-        f"{folder}/oracle/seed42": 30,
-    }
-    (oracle,) = [given for given in trained if given["output_dir"].endswith("oracle/seed42")]
-    assert oracle["task_routes"] == "data/conflict_gym/oracle_routes.json"
-    assert {given["model"] for given in trained} == {"data/conflict_gym_bart/width16"}
-    assert len([call for call in calls if "--predict_split test" in call]) == 3
-    module, shown = parsed(calls[-1])
-    assert (module, list(shown["recovery"])) == ("routing_moe.cli.overview", ["skill"])
-    assert list(shown["order"]) == ["gradient_routing", "dense", "oracle"]
-
-
-def test_failed_runs_of_the_quickstart_are_reported_and_finished_ones_kept(quick):
-    _, calls, output = quick.run("quickstart.sh", failing="routing_moe.cli.train")
-    for variant in ("gradient_routing", "dense", "oracle"):
-        log = f"models/quickstart/{variant}.log"
-        assert f"error: {variant} failed; the end of its log:" in output
-        assert f"; output in models/quickstart/{variant}/seed42" in (quick.folder / log).read_text()
-    assert "    model data/conflict_gym_bart/width16; gym data/conflict_gym, split " in output
-    quick.run("quickstart.sh", finishes=True)
-    (quick.folder / "models/quickstart/dense/seed42/best/eval-test_tasks-test-performance.csv").unlink()
-    _, calls, output = quick.run("quickstart.sh", finishes=True)
-    trained = [parsed(call)[1]["output_dir"] for call in calls if "--do_train" in call]
-    assert trained == ["models/quickstart/dense/seed42"]

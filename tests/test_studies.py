@@ -446,6 +446,13 @@ def test_every_script_starts_one_module_with_the_flags_of_the_command_line(scrip
     path.mkdir()
     for each in (ROOT / "example_scripts").glob("*.sh"):
         (path / each.name).write_bytes(each.read_bytes())
+    if script == "quickstart.sh":  # with an environment that is installed
+        (tmp_path / ".venv/bin").mkdir(parents=True)
+        (tmp_path / ".venv/bin/python").symlink_to(python)
+        for name in ("requirements.txt", "setup.py"):
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+        stamp = "cat requirements.txt setup.py | cksum >.venv/installed"
+        subprocess.run(stamp, shell=True, cwd=tmp_path, check=True)
     subprocess.run(
         ["bash", path / script, "--seed", "3"], env={"PATH": "/usr/bin:/bin", "PYTHON": python}, check=True
     )

@@ -1,12 +1,9 @@
 """The scripts for task vectors: their commands and flags, and runs with their defaults."""
 
-import json
-
 import pytest
 from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import meta, vectors
 
-SEEN = "unlabelled inputs of all samples"
 EMBEDDED = dict(MODEL="", DATA_DIR="")
 
 
@@ -114,33 +111,3 @@ def test_fisher_vectors_are_frozen_in_both_stages(scripts):
     assert "--task_model_lr 0" in stage2
     assert "--taskvecs" not in stage2
     assert stage2.endswith("--resume --predict_samples all")
-
-
-def test_methods_of_task_vectors_are_compared_over_seeds(scripts):
-    variables = dict(
-        OUTPUT_DIR="models/kinds", DIM="7", SPLIT="s.json", KINDS="trained random text", SEEDS="1 2"
-    )
-    for kind in ("trained", "random", "text"):
-        for seed in (1, 2):
-            merged(scripts, f"models/kinds/runs/{kind}/seed{seed}")
-    (scripts.folder / "models/kinds/vectors/text").mkdir(parents=True)  # as if vectors had been computed
-    (scripts.folder / "models/kinds/vectors/text/meta.json").write_text(json.dumps({"seen": SEEN}, indent=1))
-    code, calls, output = scripts.run("compare_task_vectors.sh", **variables)
-    assert code == 0, output
-    assert f"text: data of an unseen task that its vector has seen: {SEEN}" in output
-    made = [call for call in calls if "task_emb" in call]
-    assert [call.split()[1] for call in made] == [f"task.task_emb.{m}" for m in ("random", "text", "reduce")]
-    assert "--taskvecs_dim 7" in made[0]
-    assert "--output_dir models/kinds/vectors/text --transform none" in made[2]
-    stage1 = [call for call in calls if "--initialize_from_vanilla" in call]
-    assert len(stage1) == 6
-    for number, call in enumerate(stage1):
-        seed, kind = divmod(number, 3)
-        kind = ["trained", "random", "text"][kind]
-        assert call.endswith(f"--seed {seed + 1}")
-        assert ("--freeze_task_model" in call) == (kind != "trained")
-        assert (f"--taskvecs models/kinds/vectors/{kind} " in call) == (kind != "trained")
-    unseen = [call for call in calls if "--predict_split test --output_dir models/kinds/runs/" in call]
-    assert len(unseen) == 6
-    assert [call.split()[2] for call in calls[-2:]] == ["models/kinds/runs"] * 2
-    assert calls[-1].endswith("--order trained random text --baseline trained --output_dir models/kinds/test")

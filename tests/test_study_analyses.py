@@ -1,6 +1,5 @@
-"""The benchmarks of gradient routing: shares by hand, ingredients on a tiny dense run."""
+"""The analyses of studies: shares by hand, ingredients on a tiny dense run, fine-tuning, coverage."""
 
-import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +10,14 @@ import pytest
 from scipy.stats import ttest_1samp
 from test_conflict_gym_bart import made, run
 
-from benchmarks import conflict_few_shot, conflict_ingredients, conflict_shares
+from routing_moe.studies import conflict_few_shot, conflict_shares, coverage
+from task.conflict_gym import gradient_clusters, ingredients
 
 ROUTING = ("taskvecs_dim", "router_hidden_dim", "router_lr", "task_model_lr")
 DENSE = dict.fromkeys((*ROUTING, "init_eps")) | dict(num_experts=1)
 
 
-def place_of(folder: Path, **scores: list[float]) -> Path:
+def level_of(folder: Path, **scores: list[float]) -> Path:
     """Returns the folder, with a comparison_runs.csv of these scores by seed."""
     rows = [
         {"variant": variant, "run": f"seed{seed}", "seed": seed, "category": category, "mean": mean}
@@ -29,8 +29,8 @@ def place_of(folder: Path, **scores: list[float]) -> Path:
     return folder
 
 
-def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path, capsys):
-    place = place_of(
+def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path):
+    level = level_of(
         tmp_path,
         dense=[0.1, 0.2, 0.3],
         clusters=[0.5, 0.5, 0.8],
@@ -38,8 +38,7 @@ def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path, capsy
         two=[0.5, 0.8],
         alone=[0.5],
     )
-    conflict_shares.main([str(place), "--output_file", str(tmp_path / "shares.csv")])
-    variants = json.loads(capsys.readouterr().out)["variants"]
+    assert conflict_shares.main([str(level), "--output_file", str(tmp_path / "shares.csv")]) == 0
     table = pd.read_csv(tmp_path / "shares.csv").set_index("variant")
     assert list(table) == ["place", "n", *conflict_shares.COLUMNS]
     assert table["n"].to_dict() == {"dense": 3, "clusters": 3, "oracle": 3, "two": 2, "alone": 1}
@@ -60,12 +59,11 @@ def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path, capsy
     assert table.loc["two", "share"] == pytest.approx(0.5 / 0.75, abs=1e-4)
     assert table.loc["alone", "difference"] == pytest.approx(0.4)
     assert table.loc["alone", ["difference_low", "difference_high", *shares]].isna().all()
-    assert variants[f"{place.name}/alone"] == {"n": 1, "difference": 0.4}
 
 
 def test_a_share_is_empty_if_the_oracle_may_equal_dense(tmp_path):
-    place = place_of(tmp_path, dense=[0.5, 0.5, 0.5], oracle=[0.5, 0.6, 0.5], clusters=[0.6, 0.6, 0.7])
-    conflict_shares.main([str(place), "--output_file", str(tmp_path / "shares.csv")])
+    level = level_of(tmp_path, dense=[0.5, 0.5, 0.5], oracle=[0.5, 0.6, 0.5], clusters=[0.6, 0.6, 0.7])
+    conflict_shares.main([str(level), "--output_file", str(tmp_path / "shares.csv")])
     clusters = pd.read_csv(tmp_path / "shares.csv").set_index("variant").loc["clusters"]
     assert clusters[["share", "share_low", "share_high"]].isna().all()
     assert clusters["difference"] == pytest.approx(0.1333, abs=1e-4)
@@ -80,11 +78,11 @@ def test_a_share_is_empty_if_the_oracle_may_equal_dense(tmp_path):
         ({"clusters": [0.5]}, "comparison_runs.csv has no run of dense and oracle"),
     ],
 )
-def test_shares_need_dense_and_oracle(tmp_path, scores, error):
+def test_shares_need_dense_and_oracle(tmp_path, capsys, scores, error):
     if scores:
-        place_of(tmp_path, **scores)
-    with pytest.raises(SystemExit, match=error):
-        conflict_shares.main([str(tmp_path)])
+        level_of(tmp_path, **scores)
+    assert conflict_shares.main([str(tmp_path)]) == 2
+    assert error in capsys.readouterr().err
 
 
 def test_agreement_by_hand():
@@ -95,11 +93,11 @@ def test_agreement_by_hand():
     )
     axes = np.eye(3)[[0, 0, 1, 1, 2, 2, 0, 1]]
     vectors = axes + rng.normal(0, 0.01, axes.shape) + [50, 0, 0]
-    agreement, nan = conflict_ingredients.agreement, math.nan
+    agreement, nan = gradient_clusters.agreement, math.nan
     expected = {"ami": 1, "ami_auto": 1, "clusters": 3, "unseen": 0.5}
     assert agreement(run, vectors) == pytest.approx(expected)
     for kind in ("complete", "single", "k-means"):
-        found = agreement(run, vectors, conflict_ingredients.linkage(kind))
+        found = agreement(run, vectors, gradient_clusters.linkage(kind))
         assert found == pytest.approx(expected | {"ami_auto": nan, "clusters": nan}, nan_ok=True)
     run.skill_N = np.array([0, 1, 2, 0, 1, 2])
     assert agreement(run, vectors)["ami"] < 0.1
@@ -111,99 +109,93 @@ def test_agreement_by_hand():
     assert agreement(run, rays)["ami"] < 0.9
 
 
-def test_each_ingredient_is_changed_on_its_own(tmp_path, capsys, monkeypatch):
+def test_each_ingredient_is_changed_on_its_own(tmp_path):
     gym, bart = made(tmp_path, encoder_parts=2, decoder_parts=1, rows=14)
     dense = DENSE | dict(hide_task_names=True, total_steps=3, save_period=1)
     assert run(gym, bart, tmp_path / "run", **dense) == 0
-    capsys.readouterr()
-    agreement, calls = conflict_ingredients.agreement, []
-
-    def recorded(run, vectors_MD, *args, **changed):
-        calls.append((run, vectors_MD, agreement(run, vectors_MD, *args, **changed)))
-        return calls[-1][2]
-
-    monkeypatch.setattr(conflict_ingredients, "agreement", recorded)
-    conflict_ingredients.main([str(tmp_path / "run"), "--output_file", str(tmp_path / "table.csv")])
-    assert json.loads(capsys.readouterr().out)["benchmark"] == "conflict_ingredients"
-    table = pd.read_csv(tmp_path / "table.csv", dtype={"value": str}).fillna({"value": ""})
-    means = pd.read_csv(tmp_path / "table_means.csv")
-    assert list(means) == ["names", "changed", "n", "ami", "ami_lowest", "ami_auto", "clusters", "unseen"]
-    assert set(table["names"]) == {"hidden"}
-    numbers = ["ami", "ami_auto", "clusters", "unseen"]
-    expected = pd.DataFrame([found for *_, found in calls])[numbers].astype(float).round(4)
-    pd.testing.assert_frame_equal(table[numbers].astype(float), expected)
-
-    keys = zip(table["ingredient"], table["value"], strict=True)
-    of = dict(zip(keys, [vectors_MD for _, vectors_MD, _ in calls], strict=True))
-    dense_run, N = calls[0][0], 4
+    dense_run, N = gradient_clusters.DenseRun(tmp_path / "run"), 4
+    dense_run.compute()
 
     def by_hand(*steps, rows=None, few=None, part="model.shared.weight"):
         blocks = [
-            np.concatenate([gradients[:N], dense_run.found[step, few][name][N:]])
+            np.concatenate([gradients[:N], dense_run.gradients[step, few][name][N:]])
             for step in steps
-            for name, gradients in dense_run.found[step, rows].items()
+            for name, gradients in dense_run.gradients[step, rows].items()
             if part in name
         ]
         return np.concatenate(blocks, axis=1)
 
-    assert dense_run.steps == [1, 2, 3]
-    np.testing.assert_array_equal(of["recipe", ""], by_hand(2, 3))
-    changed = {
+    vectors = {
+        ("recipe", ""): by_hand(2, 3),
         ("one checkpoint, at step", "3"): by_hand(3),
-        ("checkpoints", "first half"): by_hand(1),
         ("checkpoints", "all"): by_hand(1, 2, 3),
         ("weights", "decoder"): by_hand(2, 3, part="model.decoder.layers."),
-        ("weights", "all"): by_hand(2, 3, part=""),
         ("rows of a train task", "12"): by_hand(2, 3, rows=12),
         ("rows of an unseen task", "4"): by_hand(2, 3, few=4),
     }
-    for key, vectors_MD in changed.items():
-        np.testing.assert_array_equal(of[key], vectors_MD)
-        assert not np.array_equal(of[key], of["recipe", ""]), key
-    for key in (("weights", "embeddings"), ("centring", "none"), ("clusters by", "single")):
-        np.testing.assert_array_equal(of[key], of["recipe", ""])
-    assert of["projection of a checkpoint", "64"].shape == (N + 2, 2 * 64)
+    rows = gradient_clusters.ingredients(dense_run)
+    for key, vectors_MD in vectors.items():
+        expected = gradient_clusters.agreement(dense_run, vectors_MD)
+        assert rows[key] == pytest.approx(expected, nan_ok=True), key
+    assert gradient_clusters.projection(dense_run, 64).shape == (N + 2, 2 * 64)
+    assert ingredients.main([str(tmp_path / "run"), "--output_file", str(tmp_path / "table.csv")]) == 0
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert table["ami"].to_list() == pytest.approx([row["ami"] for row in rows.values()], abs=1e-4)
+    means = pd.read_csv(tmp_path / "table_means.csv")
+    assert list(means) == ["names", "changed", "n", "ami", "ami_lowest", "ami_auto", "clusters", "unseen"]
 
 
 def test_unseen_tasks_are_fine_tuned_from_every_start(tmp_path, capsys):
     small = dict(encoder_parts=2, decoder_parts=1, words=8, unseen_rows=4, test_rows=12)
     gym, bart = made(tmp_path, **small)
-    given = dict.fromkeys(ROUTING) | dict(num_experts=None)
-    oracle = given | dict(task_routes=gym / "oracle_routes.json")
+    fixed = dict.fromkeys(ROUTING) | dict(num_experts=None)
+    oracle = fixed | dict(task_routes=gym / "oracle_routes.json")
     lengths = dict(max_input_length=16, max_output_length=8, num_beams=1)
     for variant, flags in (("dense", DENSE), ("oracle", oracle)):
         folder = tmp_path / variant / "seed3"
         assert run(gym, bart, folder, total_steps=60, eval_period=60, **lengths, **flags) == 0
-    capsys.readouterr()
-    flags = ["--seeds", "3", "--variants", "dense", "oracle", "--tasks", "1", "--steps", "4"]
-    table = tmp_path / "table.csv"
-    conflict_few_shot.main([str(tmp_path), *flags, "--rates", "0.01", "--output_file", str(table)])
-    assert set(json.loads(capsys.readouterr().out)["variants"]) == {"dense", "oracle"}
-    found = pd.read_csv(table)
-    assert list(found["variant"]) == ["dense", "oracle"]
-    assert set(found["task"]) == {"t004"}
-    place = tmp_path / "oracle/seed3"
-    results = pd.read_csv(place / "few_shot_4_steps_rates_0.01/t004/results.csv")
+    table, oracle_run = tmp_path / "table.csv", tmp_path / "oracle/seed3"
+
+    def few_shot(flags: str) -> int:
+        given = [
+            "--seeds",
+            "3",
+            "--tasks",
+            "1",
+            "--steps",
+            "4",
+            "--rates",
+            "0.01",
+            "--output_file",
+            str(table),
+        ]
+        return conflict_few_shot.main([str(tmp_path), *given, *flags.split()])
+
+    assert few_shot("--variants dense oracle-average-logits oracle --logit_rates 0.5") == 0
+    rows = pd.read_csv(table).set_index("variant")
+    assert list(rows.index) == ["dense", "oracle-average-logits", "oracle"]
+    assert (rows["seconds"] > 0).all()
+    results = pd.read_csv(oracle_run / "few_shot_4_steps_rates_0.01/t004/results.csv")
     assert set(results["route"]) == {"given route; plain BART"}
-    assert found.loc[1, "few_shot"] == pytest.approx(results["test_performance"].iloc[-1], abs=1e-4)
+    assert rows.loc["oracle", "few_shot"] == pytest.approx(results["test_performance"].iloc[-1], abs=1e-4)
+    learned = pd.read_csv(oracle_run / "few_shot_4_steps_rates_0.5-average-logits/t004/results.csv")
+    assert set(learned["route"]) == {"average; logits trained"}
+    assert rows["mflops"].iloc[1] == pytest.approx(learned["total_flops"].iloc[0] / 1e6, abs=1e-3)
     # zero_shot is the score of a prediction along the true route, by the command for trained models.
     predict = dict(do_train=None, initialize_from_vanilla=None, init_eps=None, do_predict=True)
-    predict |= given | lengths | dict(predict_split="test")
-    assert run(gym, bart, place, **predict) == 0
-    scores = pd.read_csv(place / "best/eval-test_tasks-test-performance.csv").set_index("task_prefix")
-    score = scores.loc["t004", "performance"]
-    assert found.loc[1, "zero_shot"] == pytest.approx(score, abs=1e-4)
-    assert score > 0
-    # Other rates have a folder of their own.
-    rest = ["--variants", "dense", "oracle-average-logits", "--logit_rates", "0.5"]
-    conflict_few_shot.main([str(tmp_path), *flags, *rest, "--rates", "0.02", "--output_file", str(table)])
-    learned = pd.read_csv(place / "few_shot_4_steps_rates_0.5-average-logits/t004/results.csv")
-    assert set(learned["route"]) == {"average; logits trained"}
-    found = pd.read_csv(table).set_index("variant")
-    assert list(found.index) == ["dense", "oracle-average-logits"]
-    assert found["mflops"].iloc[1] == pytest.approx(learned["total_flops"].iloc[0] / 1e6, abs=1e-3)
-    assert (found["seconds"] > 0).all()
-    assert (tmp_path / "dense/seed3/few_shot_4_steps_rates_0.02/t004/results.csv").exists()
-    with pytest.raises(SystemExit):
-        conflict_few_shot.main([str(tmp_path), "--variants", "oracle-logit"])
-    assert "'oracle-logit' is not one of dense, softmax, " in capsys.readouterr().err
+    predict |= fixed | lengths | dict(predict_split="test")
+    assert run(gym, bart, oracle_run, **predict) == 0
+    scores = pd.read_csv(oracle_run / "best/eval-test_tasks-test-performance.csv").set_index("task_prefix")
+    assert rows.loc["oracle", "zero_shot"] == pytest.approx(scores.loc["t004", "performance"], abs=1e-4) != 0
+    assert few_shot("--variants oracle-logit") == 2
+    assert "--variants holds 'oracle-logit', not one of dense, softmax, " in capsys.readouterr().err
+
+
+def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):
+    few = ["--simulations", "20", "--resamples", "20", "--tasks", "6", "--seeds", "1", "2"]
+    assert coverage.main([*few, "--output_file", str(tmp_path / "coverage.csv")]) == 0
+    assert "| skewed | 6 | 1, little noise |" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "coverage.csv")
+    sizes = table.groupby(["case", "seeds", "spread"], sort=False).size()
+    assert sizes.to_list() == 3 * [4, 4, 6]
+    assert table["coverage"].between(0, 1).all()

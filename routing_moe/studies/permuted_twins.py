@@ -1,7 +1,7 @@
 """Tasks with the same rows and permuted labels: are both answered, and do their routes differ?
 
-    python benchmarks/permuted_twins.py models/relabelled_study/runs --relabelled data/relabelled \\
-        --output_file docs/results/permuted_twins.csv
+    python -m routing_moe.studies.permuted_twins models/relabelled_study/runs \\
+        --relabelled data/relabelled --output_file docs/results/permuted_twins.csv
 
 `runs` is a folder of `<variant>/<run>/`, trained on a gym of `python -m task.conflict_gym.relabel`. A pair is
 a classification task with its labels and its copy with permuted labels, both among the train tasks. One row
@@ -16,11 +16,9 @@ distance         1 - overlap of their routes: the share of layers with another e
 distance_others  that of all pairs of train tasks that are not such a pair
 
 The last three are of the routes that scores were computed with, and empty if routes are not of tasks: with
-one expert, average or random routes. Measures no time. Prints one JSON line.
+one expert, average or random routes.
 """
 
-import argparse
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,62 +26,73 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import measuring
-from benchmarks.conflict_shares import t_interval
 from dataloader.errors import InputError
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import Routes, load_routes
-from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import REQUIRED
 from routing_moe.results.compared_runs import Run, find_runs, scores_per_task
 from routing_moe.results.scores import ScoresFile
+from routing_moe.studies.analysis import ANALYSIS, Analysis, t_interval
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 ROUTES = ("other_route", "distance", "distance_others")
 
 
-@dataclass(frozen=True)
-class Settings:
-    runs: str
-    relabelled: str
-    device: str = "cpu"
+@dataclass(frozen=True, kw_only=True)
+class PermutedTwins(Analysis):
+    program = "python -m routing_moe.studies.permuted_twins"
+
+    runs: Path = ANALYSIS(REQUIRED, "folder of <variant>/<run>/", positional=True)
+    relabelled: Path = ANALYSIS(REQUIRED, "gym that the runs were trained on")
+
+
+def run(settings: PermutedTwins) -> None:
+    """Writes a row per variant with finished runs. Raises InputError for files that cannot be read."""
+    pairs, variants = label_pairs(settings.relabelled), {}
+    for trained in find_runs(settings.runs, ScoresFile("test")):
+        if trained.scores is not None:
+            variants.setdefault(trained.variant, []).append(trained)
+    rows = [{"variant": name} | row_of(settings.runs, runs, pairs) for name, runs in variants.items()]
+    settings.write(pd.DataFrame(rows))
 
 
 def label_pairs(relabelled: Path) -> pd.DataFrame:
     """Returns the pairs in relabelled.csv: columns kept, permuted (names of tasks).
 
-    SystemExit without the file, or without a pair.
+    Raises InputError without the file, or without a pair.
     """
     path = relabelled / "relabelled.csv"
     if not path.is_file():
-        raise SystemExit(f"{path} does not exist; python -m task.conflict_gym.relabel writes it")
+        raise InputError(f"{path} does not exist; python -m task.conflict_gym.relabel writes it")
     tasks = pd.read_csv(path, keep_default_na=False).pivot(index="source", columns="labels", values="task")
     pairs = tasks.reindex(columns=["kept", "permuted"]).dropna()
     if pairs.empty:
-        raise SystemExit(f"{path} has no task with kept and permuted labels; give --share to relabel")
+        raise InputError(f"{path} has no task with kept and permuted labels; give --share to relabel")
     return pairs
 
 
 def pair_scores(run: Run, pairs: pd.DataFrame) -> pd.DataFrame:
     """Returns kept, permuted and constant of the pairs that the run was trained on, by source."""
     scores = scores_per_task([run]).set_index("task")
-    own = pairs[pairs["kept"].isin(scores.index) & pairs["permuted"].isin(scores.index)]
-    if own.empty:
-        raise SystemExit(f"{run}: no pair is among its train tasks")
-    kept, permuted = (scores.loc[own[labels]].set_index(own.index) for labels in ("kept", "permuted"))
+    trained = pairs[pairs["kept"].isin(scores.index) & pairs["permuted"].isin(scores.index)]
+    if trained.empty:
+        raise InputError(f"{run}: no pair is among its train tasks")
+    kept, permuted = (scores.loc[trained[labels]].set_index(trained.index) for labels in ("kept", "permuted"))
     constant = (kept["constant"] + permuted["constant"]) / 2
     return pd.DataFrame(
         {"kept": kept["performance"], "permuted": permuted["performance"], "constant": constant}
     )
 
 
-def routes_of(place: Path) -> Routes | None:
+def routes_of(folder: Path) -> Routes | None:
     """Returns the routes of the train tasks that scores were computed with; None if tasks have none."""
-    config = RoutingBartConfig.load(place / "best")
+    from routing_moe.model.configuration import RoutingBartConfig  # imports torch, which takes seconds
+
+    config = RoutingBartConfig.load(folder / "best")
     if not config.routes_by_task:
         return None
-    return load_routes(place, kind="chosen" if config.router_mode == "gumbel_softmax_st" else "soft")
+    return load_routes(folder, kind="chosen" if config.router_mode == "gumbel_softmax_st" else "soft")
 
 
 def route_distances(routes: Routes, pairs: pd.DataFrame) -> dict[str, float]:
@@ -104,42 +113,13 @@ def row_of(folder: Path, runs: list[Run], pairs: pd.DataFrame) -> dict:
     row = {"n": len(runs), "pairs": len(scores)} | scores.mean().to_dict()
     row |= zip(DIFFERENCE, t_interval((scores["kept"] - scores["permuted"]).to_numpy()), strict=True)
     routes = [routes_of(folder / run.variant / run.name) for run in runs]
-    distances = [route_distances(each, pairs.loc[scores.index]) for each in routes if each is not None]
+    distances = [route_distances(of_run, pairs.loc[scores.index]) for of_run in routes if of_run is not None]
     return row | (pd.DataFrame(distances).mean().to_dict() if distances else dict.fromkeys(ROUTES, np.nan))
 
 
-def table_of(folder: Path, relabelled: Path) -> pd.DataFrame:
-    """Returns a row per variant with finished runs. Raises InputError for files that cannot be read."""
-    pairs, variants = label_pairs(relabelled), {}
-    for run in find_runs(folder, ScoresFile("test")):
-        if run.scores is not None:
-            variants.setdefault(run.variant, []).append(run)
-    return pd.DataFrame([{"variant": name} | row_of(folder, runs, pairs) for name, runs in variants.items()])
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", type=Path, help="folder of <variant>/<run>/")
-    parser.add_argument("--relabelled", type=Path, required=True, help="gym that the runs were trained on")
-    parser.add_argument("--output_file", type=Path, help="CSV file to write the table to")
-    args = parser.parse_args(argv)
-    load = os.getloadavg()[0]
-    try:
-        table = table_of(args.runs, args.relabelled).round(4)
-    except InputError as error:
-        raise SystemExit("\n".join(f"error: {fault}" for fault in error.faults)) from None
-    if args.output_file:
-        args.output_file.write_text(table.to_csv(index=False))
-    print(table.to_string(index=False), file=sys.stderr)
-    variants = {
-        variant: {name: value for name, value in row.items() if not pd.isna(value)}
-        for variant, row in table.set_index("variant").to_dict("index").items()
-    }
-    settings = Settings(str(args.runs), str(args.relabelled))
-    measuring.print_report("permuted_twins", settings, load, variants=variants, ratios={})
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, PermutedTwins, argv, __doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

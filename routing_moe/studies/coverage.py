@@ -1,29 +1,27 @@
 """Coverage of 95% intervals of a mean over seeds and tasks, by simulation.
 
-    python benchmarks/coverage.py                                      under a minute; a table to stderr
-    python benchmarks/coverage.py --simulations 100 --resamples 100    a test run
-    python benchmarks/coverage.py --output_file coverage.csv           also writes the table
+    python -m routing_moe.studies.coverage                                      under a minute
+    python -m routing_moe.studies.coverage --simulations 100 --resamples 100    a test run
+    python -m routing_moe.studies.coverage --output_file coverage.csv           also writes the table
 
 A cell of a seeds x tasks table of paired differences is the sum of a task effect, a seed effect and an
 interaction. Task effects have mean 0 and standard deviation 1, and are normal, skewed (exponential), or
-"few": exponential in a quarter of the tasks and 0 in the others. Prints one JSON line; README.md explains it.
+"few": exponential in a quarter of the tasks and 0 in the others. Prints a table of coverage (mean width, in
+standard deviations of a task's effect); docs/results/coverage.md discusses it.
 """
 
-import argparse
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, t
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import measuring
+from dataloader.errors import InputError
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import AT_LEAST_1, SEED, Range, flag_faults
 from routing_moe.results.statistics import mean_squares, two_way_t
+from routing_moe.studies.analysis import ANALYSIS, Analysis
 
 CONFIDENCE = 0.95
 CARRIERS = 0.25  # share of tasks with an effect in the case "few"
@@ -41,20 +39,22 @@ SPREADS = {"little": (0.0, 0.2), "realistic": (0.3, 0.7)}
 Ends = tuple[np.ndarray, np.ndarray]  # low and high ends (N,) of an interval, one per simulation
 
 
-@dataclass(frozen=True)
-class Settings:
-    simulations: int
-    resamples: int
-    tasks: list[int]
-    seeds: list[int]
-    seed: int
-    output_file: Path | None
-    device: str = "cpu"
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class Coverage(Analysis):
+    program = "python -m routing_moe.studies.coverage"
+
+    simulations: int = ANALYSIS(4000, "simulated tables per case and size", range=AT_LEAST_1)
+    resamples: int = ANALYSIS(1000, "resamples of each bootstrap", range=AT_LEAST_1)
+    tasks: tuple[int, ...] = ANALYSIS((8, 24), "numbers of tasks", range=Range(lambda value: value >= 2, "at least 2"))
+    seeds: tuple[int, ...] = ANALYSIS((1, 3, 5), "numbers of seeds", range=AT_LEAST_1)
+    seed: int = ANALYSIS(0, "seed of the simulation", range=SEED)
+# fmt: on
 
 
-def main(argv: list[str] | None = None) -> None:
-    settings = parse_settings(argv)
-    load = os.getloadavg()[0]
+def run(settings: Coverage) -> None:
+    if faults := flag_faults(settings):
+        raise InputError(faults)
     rows = []
     for case in CASES:
         for tasks in settings.tasks:
@@ -62,17 +62,9 @@ def main(argv: list[str] | None = None) -> None:
             for seeds in settings.seeds:
                 rows += simulated(case, tasks, seeds, "realistic", settings)
     table = pd.DataFrame(rows).round(4)
-    print(markdown(table), file=sys.stderr)
     if settings.output_file:
         settings.output_file.write_text(table.to_csv(index=False))
-    variants: dict = {}
-    for row in rows:
-        cell = variants.setdefault(f"{row['case']}_{row['tasks']}x{row['seeds']}_{row['spread']}", {})
-        cell[row["interval"]] = {"coverage": row["coverage"], "mean_width": row["mean_width"]}
-    ratios = {name: cell["two_way_t"]["mean_width"] / cell["percentile"]["mean_width"]
-              for name, cell in variants.items()}  # fmt: skip
-    fields = vars(settings) | {"output_file": str(settings.output_file or "")}
-    measuring.print_report("coverage", Settings(**fields), load, variants=variants, ratios=ratios)
+    print(markdown(table))
 
 
 # ---------------------------------------------------------------------------- simulation
@@ -91,7 +83,7 @@ def drawn_tables(case: str, size: tuple[int, int, int], spread: str, draw: np.ra
     return table_NST, seed_NS1[:, 0, 0] if seeds == 1 else np.zeros(n)
 
 
-def simulated(case: str, tasks: int, seeds: int, spread: str, settings: Settings) -> list[dict]:
+def simulated(case: str, tasks: int, seeds: int, spread: str, settings: Coverage) -> list[dict]:
     """Returns one row per type of interval: coverage with its (binomial) standard error, mean width."""
     cell = [settings.seed, list(CASES).index(case), tasks, seeds, list(SPREADS).index(spread)]
     draw = np.random.default_rng(cell)
@@ -140,6 +132,8 @@ def two_way(table_NST: np.ndarray) -> Ends:
 
 def t_ends(mean_N: np.ndarray, error_N: np.ndarray, df_N: np.ndarray) -> Ends:
     """Returns the t interval for a mean with this standard error and these degrees of freedom."""
+    from scipy.stats import t  # takes most of a second to import
+
     half_N = error_N * t.ppf((1 + CONFIDENCE) / 2, df_N)
     return mean_N - half_N, mean_N + half_N
 
@@ -164,12 +158,14 @@ def two_way_unbiased(table_NST: np.ndarray) -> Ends:
 
 def over_tasks(table_NST: np.ndarray, method: str, resamples: int, draw: np.random.Generator) -> Ends:
     """Returns scipy's bootstrap of tasks, with each task's mean over seeds."""
-    found = []
+    from scipy.stats import bootstrap
+
+    intervals = []
     for values_nT in in_batches(table_NST.mean(axis=1)):
         options = dict(n_resamples=resamples, confidence_level=CONFIDENCE, method=method, rng=draw)
         ends = bootstrap((values_nT,), np.mean, axis=1, **options).confidence_interval
-        found.append((ends.low, ends.high))
-    return tuple(np.concatenate(ends) for ends in zip(*found, strict=True))
+        intervals.append((ends.low, ends.high))
+    return tuple(np.concatenate(ends) for ends in zip(*intervals, strict=True))
 
 
 def hierarchical(table_NST: np.ndarray, resamples: int, draw: np.random.Generator) -> Ends:
@@ -178,13 +174,13 @@ def hierarchical(table_NST: np.ndarray, resamples: int, draw: np.random.Generato
     Owen 2007, the pigeonhole bootstrap.
     """
     _, seeds, tasks = table_NST.shape
-    found = []
+    intervals = []
     for values_nST in in_batches(table_NST):
         seeds_BS = draw.multinomial(seeds, np.full(seeds, 1 / seeds), resamples) / seeds
         tasks_BT = draw.multinomial(tasks, np.full(tasks, 1 / tasks), resamples) / tasks
         means_nB = ((seeds_BS @ values_nST) * tasks_BT).sum(axis=-1)
-        found.append(np.quantile(means_nB, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1))
-    return tuple(np.concatenate(found, axis=1))
+        intervals.append(np.quantile(means_nB, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1))
+    return tuple(np.concatenate(intervals, axis=1))
 
 
 def in_batches(array: np.ndarray) -> list[np.ndarray]:
@@ -200,31 +196,16 @@ def markdown(table: pd.DataFrame) -> str:
     lines = ["| case | tasks | seeds | " + " | ".join(names) + " |", "|---|--:|--:|" + "--:|" * len(names)]
     keys = ["case", "tasks", "seeds", "spread"]
     for (case, tasks, seeds, spread), rows in table.groupby(keys, sort=False):
-        found = {row.interval: f"{row.coverage:.3f} ({row.mean_width:.2f})" for row in rows.itertuples()}
-        shown = f"{seeds}, little noise" if spread == "little" else str(seeds)
-        cells = [case, str(tasks), shown, *(found.get(name, "-") for name in names)]
+        cell_of = {row.interval: f"{row.coverage:.3f} ({row.mean_width:.2f})" for row in rows.itertuples()}
+        seeds_and_noise = f"{seeds}, little noise" if spread == "little" else str(seeds)
+        cells = [case, str(tasks), seeds_and_noise, *(cell_of.get(name, "-") for name in names)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def parse_settings(argv: list[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.coverage",
-        description=__doc__,
-        formatter_class=argparse.RawTextHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--simulations", type=int, default=4000, help="simulated tables per case and size (default 4000)")
-    add("--resamples", type=int, default=1000, help="resamples of each bootstrap (default 1000)")
-    add("--tasks", type=int, nargs="+", default=[8, 24], help="numbers of tasks (default 8 24)")
-    add("--seeds", type=int, nargs="+", default=[1, 3, 5], help="numbers of seeds (default 1 3 5)")
-    add("--seed", type=int, default=0, help="seed of the simulation (default 0)")
-    add("--output_file", type=Path, help="CSV file for the table (default: none)")
-    args = parser.parse_args(argv)
-    if min(args.simulations, args.resamples, *args.seeds) < 1 or min(args.tasks) < 2:
-        parser.error("--simulations, --resamples and --seeds must be at least 1, --tasks at least 2")
-    return Settings(**vars(args))
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, Coverage, argv, __doc__)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

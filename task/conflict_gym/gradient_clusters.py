@@ -1,37 +1,21 @@
-"""What each ingredient of gradient routing adds, on conflict gyms: do clusters find the true skills?
+"""Clusters of the gradients of dense runs on conflict gyms: how well they agree with the true skills.
 
-    python benchmarks/conflict_ingredients.py models/compare_conflict/dense_runs/conflict1_16skills_seed*
-    python benchmarks/conflict_ingredients.py RUN ... --output_file docs/results/conflict_ingredients.csv
-
-A run is a dense run on a conflict gym with kept checkpoints (--save_period), as those of
-compare_conflict.sh. The recipe is: gradients by the token embeddings at the checkpoints of the second half
-of the run, centred, cosines, average linkage. Each row of the table changes one ingredient of it. Columns:
-ami, adjusted mutual information of the clusters and the skills, with the number of skills given; ami_auto
-and clusters, with the number by the silhouette; unseen, share of the unseen tasks whose nearest cluster
-(of the given number) has mostly tasks of their skill. Empty: unseen without centring, since the nearest
-cluster is found in centred vectors; ami_auto and clusters of another linkage. The file has a row per run;
-means over runs are beside it (_means.csv). Measures no time. Prints one JSON line; README.md explains it.
+M: N train tasks, then U unseen tasks.
 """
 
-import argparse
 import math
-import os
 import re
-import sys
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
+import torch
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import measuring
 from dataloader.encoding import TextFormat, encode
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
@@ -51,13 +35,6 @@ from task.task_emb.mean_gradient import PATTERNS, chosen_parameters, mean_gradie
 ROWS = (4, 8, 12, 24)  # numbers of rows that gradients are also computed from
 
 
-@dataclass(frozen=True)
-class Settings:
-    runs: list[str]
-    output_file: str
-    device: str = "cpu"
-
-
 class DenseRun:
     """The gradients of all tasks at the checkpoints of a dense run."""
 
@@ -73,10 +50,9 @@ class DenseRun:
         self.hides_names, self.seed = settings["hide_task_names"], settings["seed"]
         lengths = settings["max_input_length"], settings["max_output_length"]
         self.text_format = TextFormat(*lengths, hide_task_names=self.hides_names)
-        found = sorted(folder.glob("*-steps/model.safetensors"), key=lambda path: steps_of(path.parent))
-        if not found:
-            raise SystemExit(f"{folder} keeps no checkpoints; train it with --save_period")
-        self.steps = [steps_of(path.parent) for path in found]
+        self.steps = sorted(steps_of(path.parent) for path in folder.glob("*-steps/model.safetensors"))
+        if not self.steps:
+            raise InputError(f"{folder} keeps no checkpoints; train it with --save_period")
 
     @cached_property
     def second_half(self) -> list[int]:
@@ -84,31 +60,32 @@ class DenseRun:
 
     def compute(self) -> None:
         """Computes {(step, rows): {parameter: gradients (N + U, n)}}; rows None: all of them."""
-        self.found = {}
+        self.gradients = {}
         for step in tqdm(self.steps, desc=str(self.folder), unit="checkpoint"):
             saved = find_mixture(self.folder, f"{step}-steps", "run")
             model = saved.load().eval().requires_grad_(False)
             model.set_attn_implementation("eager")
             tokenizer = load_tokenizer(saved.checkpoint, model.config.vocab_size)
             for rows in (None, *ROWS) if step in self.second_half else (None,):
-                own = [self._gradient(model, tokenizer, task, rows) for task in (*self.train, *self.unseen)]
-                self.found[step, rows] = {
-                    name: np.stack([gradient[name] for gradient in own]) for name in own[0]
+                tasks = (*self.train, *self.unseen)
+                of_tasks = [self._gradient(model, tokenizer, task, rows) for task in tasks]
+                self.gradients[step, rows] = {
+                    name: np.stack([gradient[name] for gradient in of_tasks]) for name in of_tasks[0]
                 }
 
     def _gradient(self, model, tokenizer, task: str, rows: int | None) -> dict[str, np.ndarray]:
         examples = self.gym.pool([task], "train", "first")[:rows]
         batches = fisher_batches(encode(examples, tokenizer, self.text_format, {task: 0}), model, 0, 1)
-        found = mean_gradient(bart_log_likelihood(model), chosen_parameters(model, "all"), batches)
-        return {name: gradient.flatten().numpy() for name, gradient in found.items()}
+        gradients = mean_gradient(bart_log_likelihood(model), chosen_parameters(model, "all"), batches)
+        return {name: gradient.flatten().numpy() for name, gradient in gradients.items()}
 
     def vectors(self, weights="embeddings", steps=None, rows=None, few=None) -> np.ndarray:
         """Returns vectors (N + U, D). rows, few: rows of train and of unseen tasks; None: all."""
         N, blocks = len(self.train), []
         for step in self.second_half if steps is None else steps:
-            for name, gradients in self.found[step, rows].items():
+            for name, gradients in self.gradients[step, rows].items():
                 if re.match(PATTERNS[weights], name):
-                    blocks.append(np.concatenate([gradients[:N], self.found[step, few][name][N:]]))
+                    blocks.append(np.concatenate([gradients[:N], self.gradients[step, few][name][N:]]))
         return np.concatenate(blocks, axis=1)
 
 
@@ -123,21 +100,21 @@ def agreement(run: DenseRun, vectors_MD: np.ndarray, cluster=cluster_labels, cen
     of vectors that are not centred, since the nearest cluster is found in centred ones.
     """
     N, K = len(run.train), len(set(run.skill_N))
-    own_ND = vectors_MD[:N]
-    cosine_NN = centred_cosine(own_ND)
+    vectors_ND = vectors_MD[:N]
+    cosine_NN = centred_cosine(vectors_ND)
     if not centred:
-        directions_ND = centred_directions(own_ND, np.zeros(own_ND.shape[1]))
+        directions_ND = centred_directions(vectors_ND, np.zeros(vectors_ND.shape[1]))
         cosine_NN = np.clip(directions_ND @ directions_ND.T, -1, 1)
     labels_N = cluster(cosine_NN, K)
-    found = {"ami": adjusted_mutual_info_score(run.skill_N, labels_N)}
-    found |= dict.fromkeys(("ami_auto", "clusters", "unseen"), math.nan)
+    numbers = {"ami": adjusted_mutual_info_score(run.skill_N, labels_N)}
+    numbers |= dict.fromkeys(("ami_auto", "clusters", "unseen"), math.nan)
     if cluster is cluster_labels:
         auto, _ = best_count(cosine_NN)
         labels_auto_N = cluster_labels(cosine_NN, auto)
-        found |= {"ami_auto": adjusted_mutual_info_score(run.skill_N, labels_auto_N), "clusters": auto}
+        numbers |= {"ami_auto": adjusted_mutual_info_score(run.skill_N, labels_auto_N), "clusters": auto}
     if centred:
-        found["unseen"] = share_of_unseen(run, vectors_MD, labels_N)
-    return found
+        numbers["unseen"] = share_of_unseen(run, vectors_MD, labels_N)
+    return numbers
 
 
 def share_of_unseen(run: DenseRun, vectors_MD: np.ndarray, labels_N: np.ndarray) -> float:
@@ -154,8 +131,8 @@ def linkage(kind: str):
             values, directions_NN = np.linalg.eigh(cosine_NN)
             points_NN = directions_NN * np.sqrt(np.maximum(values, 0))
             return KMeans(count, n_init=10, random_state=0).fit_predict(points_NN)
-        made = AgglomerativeClustering(count, metric="precomputed", linkage=kind)
-        return made.fit_predict(1 - cosine_NN)
+        clustering = AgglomerativeClustering(count, metric="precomputed", linkage=kind)
+        return clustering.fit_predict(1 - cosine_NN)
 
     return labels
 
@@ -185,49 +162,9 @@ def ingredients(run: DenseRun) -> dict[tuple[str, str], dict]:
 
 
 def projection(run: DenseRun, D: int) -> np.ndarray:
-    import torch
-
     blocks = []
     for step in run.second_half:
         rows = torch.from_numpy(run.vectors(steps=[step]))
-        made = [projected([row], D, torch.Generator().manual_seed(42)) for row in rows]
-        blocks.append(torch.stack(made).numpy())
+        vectors = [projected([row], D, torch.Generator().manual_seed(42)) for row in rows]
+        blocks.append(torch.stack(vectors).numpy())
     return np.concatenate(blocks, axis=1)
-
-
-def mean_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row per names and changed ingredient: n, means over the runs, and the lowest ami."""
-    changed = (table["ingredient"] + ": " + table["value"]).str.removesuffix(": ")
-    grouped = table.assign(changed=changed).groupby(["names", "changed"], sort=False)
-    means = grouped[["ami", "ami_auto", "clusters", "unseen"]].mean()
-    means.insert(0, "n", grouped.size())
-    means.insert(2, "ami_lowest", grouped["ami"].min())
-    return means.reset_index()
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, help="dense runs on conflict gyms, with kept checkpoints"
-    )
-    parser.add_argument("--output_file", type=Path, help="CSV file to write the table to")
-    args = parser.parse_args(argv)
-    load = os.getloadavg()[0]
-    rows = []
-    for run in [DenseRun(folder) for folder in args.runs]:
-        run.compute()
-        names = "hidden" if run.hides_names else "shown"
-        for (ingredient, value), found in ingredients(run).items():
-            rows.append({"names": names, "ingredient": ingredient, "value": value, "seed": run.seed, **found})
-    table = pd.DataFrame(rows)
-    means = mean_table(table)
-    measuring.write_tables(table, means, args.output_file)
-    variants = {f"{row.names}_{row.changed}": {"n": row.n, "ami": row.ami} for row in means.itertuples()}
-    settings = Settings([str(folder) for folder in args.runs], str(args.output_file or ""))
-    measuring.print_report("conflict_ingredients", settings, load, variants=variants, ratios={})
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,37 @@
+"""What the analyses of studies share: where their table goes, and the t interval of a mean."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from routing_moe.config.flags import Command, group
+
+ANALYSIS = group("analysis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Command):
+    output_file: Path | None = ANALYSIS(None, "CSV file to write the table to")
+
+    def write(self, table: pd.DataFrame, means: pd.DataFrame | None = None) -> None:
+        """Writes the table, and any means to a file beside it (_means.csv); prints the means or the table."""
+        if self.output_file:
+            self.output_file.write_text(table.round(4).to_csv(index=False))
+        if self.output_file and means is not None:
+            path = self.output_file.with_name(f"{self.output_file.stem}_means.csv")
+            path.write_text(means.round(4).to_csv(index=False))
+        print((table if means is None else means).round(3).to_string(index=False))
+
+
+def t_interval(values_n: np.ndarray) -> tuple[float, float, float]:
+    """Returns the mean and its 95% t interval, NaN where there are too few values."""
+    from scipy.stats import t  # takes most of a second to import
+
+    n = len(values_n)
+    if n < 2:
+        return (float(values_n[0]) if n else math.nan), math.nan, math.nan
+    mean, half = values_n.mean(), t.ppf(0.975, n - 1) * values_n.std(ddof=1) / math.sqrt(n)
+    return float(mean), float(mean - half), float(mean + half)
