@@ -275,14 +275,6 @@ def with_run(originals, tmp_path):
 
 
 @pytest.fixture
-def scripts(world, tmp_path):
-    """The example scripts, in a copy of the repository with a fake Python that records its arguments."""
-    from recording_scripts import Scripts
-
-    return Scripts(tmp_path, world.gym, world.bart)
-
-
-@pytest.fixture
 def recorder(tmp_path, monkeypatch):
     """Records the commands of studies, in an empty working directory."""
     from recorded_commands import Recorder

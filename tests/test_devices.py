@@ -164,21 +164,6 @@ def test_memory_segments_of_a_gpu_can_grow_unless_the_user_has_set_them(gpu, own
 NVIDIA_SMI = "#!/bin/sh\n[ $FOUND = yes ] && echo 'GPU 0: a card'\n"
 
 
-@pytest.mark.parametrize(
-    ("found", "chosen", "expected"),
-    [("no", "", None), ("yes", "", "auto"), ("yes", "no", None), ("no", "bf16", "bf16")],
-)
-def test_scripts_choose_bf16_if_there_is_a_gpu(found, chosen, expected, scripts, tmp_path):
-    (tmp_path / "nvidia-smi").write_text(NVIDIA_SMI)
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    machine = dict(PATH=f"{tmp_path}:{os.environ['PATH']}", FOUND=found, MIXED_PRECISION=chosen)
-    code, (call,), output = scripts.run("train_routing_bart.sh", **machine)
-    assert code == 0, output
-    words = call.split()
-    assert ("--mixed_precision" in words) == (expected is not None)
-    assert expected is None or words[words.index("--mixed_precision") + 1] == expected
-
-
 class WithoutBf16:
     """Accelerate's Accelerator on a GPU that has no bf16."""
 

@@ -215,7 +215,7 @@ def started(monkeypatch, workers: int, gpus: int, dead=(), jobs: str = "") -> li
 def test_workers_are_spread_over_the_gpus_and_read_how_many_share_theirs(monkeypatch):
     first, second = ("GPU-0", "3"), ("GPU-1", "2")
     assert started(monkeypatch, 5, gpus=2) == [first, second, first, second, first]
-    assert started(monkeypatch, 2, gpus=4) == [("GPU-0", "1"), ("GPU-1", "1")]
+    assert started(monkeypatch, 2, gpus=4) == [("GPU-0,GPU-2", "1"), ("GPU-1,GPU-3", "1")]
     assert started(monkeypatch, 2, gpus=0) == [("", ""), ("", "")]
     assert started(monkeypatch, 2, gpus=1, jobs="3") == [("GPU-0", "6"), ("GPU-0", "6")]
 

@@ -19,7 +19,7 @@ MISSING_FILE = {
     "conflict-gym": "--names nowhere --output_dir out",
     "conflict-gym bart": "--gym nowhere --output_dir out",
     "conflict-gym relabel": "--gym nowhere --output_dir out",
-    "skill-gym": "--seed=-1 --output_dir nowhere",
+    "skill-gym": "--output_dir nowhere/gym.json --seed=-1",
     "english-bart": "--encoder ./nowhere --output_dir out",
     "english-bart denoise": "--gym nowhere --output_dir out",
     "train": f"--do_train --initialize_from_vanilla {VECTORS}",

@@ -234,7 +234,7 @@ VECTORS = [
     (
         "text",
         {},
-        "--output_dir <out> holds id2task.json, which this",
+        "--output_dir <out> holds id2task.json, but no run.json",
         written("out/id2task.json", {"0": "a"}),
     ),
     ("fisher", {}, "holds a 'bert' model, not a", written("bart/config.json", {"model_type": "bert"})),
