@@ -19,7 +19,7 @@ MISSING_FILE = {
     "conflict-gym": "--names nowhere --output_dir out",
     "conflict-gym bart": "--gym nowhere --output_dir out",
     "conflict-gym relabel": "--gym nowhere --output_dir out",
-    "skill-gym": "--output_dir nowhere/gym.json --seed=-1",
+    "skill-gym": "--output_dir /dev/null/nowhere",
     "english-bart": "--encoder ./nowhere --output_dir out",
     "english-bart denoise": "--gym nowhere --output_dir out",
     "train": f"--do_train --initialize_from_vanilla {VECTORS}",

@@ -31,8 +31,9 @@ PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 
 
 def foreign_state(place):
-    state = {"step": 1, "optimizer": {"state": {}, "param_groups": []}}
-    torch.save(state, place.out / "last/training_state.pt")
+    path = place.out / "last/training_state.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save(state | {"optimizer": {"state": {}, "param_groups": []}}, path)
 
 
 def without_plural(place):
