@@ -30,7 +30,6 @@ from pathlib import Path
 
 from routing_moe.config.flags import REQUIRED, SEED, group
 from task.gym_files import SAMPLE_SEEDS, Row, tables_of, without_repeats, write_rows, write_tables
-from task.skill_gym.descriptions import DESCRIPTIONS
 from task.skill_gym.tasks import TASKS, Task
 from task.written_folder import FolderCommand, run_once, written_at_once
 
@@ -70,7 +69,8 @@ def generate(folder: str | Path, seed: int = 0) -> None:
             write_rows(Path(folder) / task.name / name, rows)
     tables = tables_of([task.described() for task in TASKS])
     tables["split.json"]["all"] = [task.name for task in TASKS]
-    write_tables(Path(folder), tables | {"descriptions.json": DESCRIPTIONS})
+    tables["descriptions.json"] = {task.name: task.description for task in TASKS}
+    write_tables(Path(folder), tables)
 
 
 def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
