@@ -246,7 +246,6 @@ def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, mes
             "task is '../fruits'; it must be letters",
         ),
         (RECIPES.replace('"capitals",', '"fruits",', 1), "two recipes of 'fruits'"),
-        (RECIPES.replace('splits=("train",)', 'splits="train"'), "splits is 'train'; it must be a tuple"),
         ("raise SystemExit(0)", "mine.py, line 1: SystemExit: 0"),
         ("x = (", "mine.py, line 1: SyntaxError: '(' was never closed"),
         ("RECIPES = []", "has no list RECIPES"),

@@ -1,6 +1,5 @@
 """The flags of `task.conflict_gym.generate` and `task.conflict_gym.bart`, and what follows from them."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,43 +100,20 @@ def faults_of(settings: GymSettings) -> list[str]:
         )
     if settings.overlap and settings.skills == 1:
         faults.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
-    for name, of, count in (
-        ("overlap", "contested words", settings.contested),
-        ("label_noise", "train rows (--rows)", settings.rows),
-    ):
-        share = getattr(settings, name)
-        if share > 0 and count and round(share * count) == 0:
-            faults.append(
-                f"--{name} is {share:g}, less than one of {count} {of}; give 0, or {1 / count:.2g} or more"
-            )
-    if reason := _too_few_words(settings):
-        more = (dataclasses.replace(settings, words=n) for n in range(settings.words + 1, MOST_WORDS + 1))
-        enough = next((other.words for other in more if not _too_few_words(other)), None)
-        remedy = f"{enough} are enough" if enough else f"{MOST_WORDS}, the most allowed, are too few as well"
-        faults.append(f"--words is {settings.words}: {reason}; {remedy}")
-    return faults
+    return faults + _word_faults(settings)
 
 
-def _too_few_words(settings: GymSettings) -> str | None:
-    """Returns why the contested or the other words are too few for the skills or the rows; None: they suffice."""
-    parts = max(("encoder_parts", "decoder_parts"), key=lambda name: getattr(settings, name))
-    count = getattr(settings, parts)
-    if settings.conflict > 0 and settings.contested < count:
-        return (
-            f"--{parts} {count} needs as many contested words, but --conflict {settings.conflict:g} makes "
-            f"{settings.contested}"
-        )
-    for kind, share, words in (
-        ("contested", settings.conflict, settings.contested),
-        ("uncontested", 1 - settings.conflict, settings.words - settings.contested),
-    ):
+def _word_faults(settings: GymSettings) -> list[str]:
+    """Returns a fault if the contested words or the others are too few for the skills or the rows."""
+    contested, start = settings.contested, f"--words is {settings.words}, --conflict {settings.conflict:g}"
+    parts = max(settings.encoder_parts, settings.decoder_parts)
+    if settings.conflict > 0 and contested < parts:
+        return [f"{start}: {contested} contested words are fewer than the {parts} parts of one side"]
+    for kind, words in (("contested", contested), ("uncontested", settings.words - contested)):
         inputs, rows = math.perm(words, settings.input_words), _most_rows(settings, kind == "contested")
-        if share > 0 and inputs < max(rows, 1):
-            return (
-                f"{words} {kind} words (--conflict {settings.conflict:g}) make {inputs} inputs of "
-                f"--input_words {settings.input_words}, but the files of a task need {max(rows, 1)}"
-            )
-    return None
+        if inputs < rows:
+            return [f"{start}: {words} {kind} words make {inputs} inputs, but a task needs {rows}"]
+    return []
 
 
 def _most_rows(settings: GymSettings, contested: bool) -> int:
