@@ -11,8 +11,7 @@ from local_hub import use_endpoint
 from small_mirror import make_mirror, write_parquet
 
 from dataloader.building import downloads
-from dataloader.building.downloads import Downloads, Mirror, names_on_hub, path_of
-from dataloader.building.parquet_files import CONVERTED, select_parquet
+from dataloader.building.downloads import CONVERTED, Downloads, Mirror, names_on_hub, path_of, select_parquet
 from dataloader.building.sources import Hub, Unavailable
 
 CONTENT = bytes(range(256)) * 400

@@ -15,7 +15,7 @@ from dataloader.labels import read_labels
 from routing_moe.model.task_vectors import save_task_vectors
 from task.skill_gym.tasks import TASKS
 from task.task_emb import inspect
-from task.task_emb.inspect_inputs import names_of_folders
+from task.task_emb.inspect import names_of_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}

@@ -13,8 +13,7 @@ has to learn to write. The output folder is a plain BART that transformers loads
 import sys
 
 from routing_moe.checkpoints.tokenizer_files import check_size
-from task.english_bart.settings import BuildSettings
-from task.english_bart.source import chosen_layers, positions_of, source_config
+from task.english_bart.source import BuildSettings, chosen_layers, positions_of, source_config
 from task.task_emb.descriptions import encoder_path
 from task.written_folder import run_once, written_at_once
 

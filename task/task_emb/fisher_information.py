@@ -7,6 +7,7 @@ vector: it is large for weights that the task's answers depend on. Gradients are
 
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
@@ -14,8 +15,11 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from dataloader.errors import InputError
 from routing_moe.model.routed_layer import RoutePlan
-from task.task_emb.settings import PARTS
+from task.task_emb.adapters import insert_adapters, layer_parameters
+from task.task_emb.extractors import MAX_DIMENSIONS, TrainingExtractor
+from task.task_emb.settings import PARTS, TrainingSettings
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 
@@ -148,3 +152,48 @@ def fisher_vector(fisher: Parameters, part: str) -> Tensor:
         side, _, rest = name.partition(".layers.")
         layers.setdefault(f"{side} {rest.split('.')[0]}", []).append(value.flatten())
     return torch.stack([torch.cat(values).mean() for values in layers.values()])
+
+
+# ---- the extractor
+
+
+class FisherExtractor(TrainingExtractor):
+    """Trains the weights, then computes their Fisher information.
+
+    Raises InputError if the bottleneck is wider than the model or vectors would have too many dimensions.
+    """
+
+    def __init__(self, settings: TrainingSettings):
+        settings = settings.resolved()
+        super().__init__(settings)
+        # vmap supports the operations of eager attention, but no fused attention kernel.
+        self.model.set_attn_implementation("eager")
+        if settings.weights == "adapters":
+            width = self.model.config.d_model
+            if settings.bottleneck > width:
+                raise InputError(
+                    f"--bottleneck is {settings.bottleneck}; it must be at most {width}, the hidden size of "
+                    f"{settings.model}"
+                )
+            self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
+        else:
+            self.parameters = layer_parameters(self.model)
+        dimensions = len(fisher_vector(self.parameters, settings.average_over))
+        if dimensions > MAX_DIMENSIONS:
+            raise InputError(
+                f"--weights {settings.weights} --average_over {settings.average_over}: vectors would have "
+                f"{dimensions} dimensions, more than {MAX_DIMENSIONS}; give --average_over unit or tensor"
+            )
+        self.save_initial_weights()
+
+    def vector_of(self, task: str) -> np.ndarray:
+        self.train_on(task, self.encoded(task))
+        return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
+
+    def fisher_of(self, task: str) -> dict:
+        """Returns {parameter: Fisher information} of the current weights on a task's train examples."""
+        parameters = {name: p.detach() for name, p in self.parameters.items()}
+        n_parameters = sum(p.numel() for p in parameters.values())
+        examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch
+        batches = fisher_batches(examples, self.model, tokens, n_parameters)
+        return diagonal_fisher(bart_log_likelihood(self.model), parameters, batches)
