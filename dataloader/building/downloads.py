@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
-from dataloader.building.sources import Unavailable, UnknownName
 from dataloader.errors import in_brief
 
 CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
@@ -34,6 +33,14 @@ MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410
 _unreachable: set[str] = set()  # hosts that this process could not connect to
 
 Result = TypeVar("Result")
+
+
+class Unavailable(Exception):
+    """A source cannot be read; the message says why."""
+
+
+class UnknownName(Unavailable):
+    """A data set on the hub has no such configuration or split."""
 
 
 @cache
@@ -66,9 +73,13 @@ def check_content(path: Path, url: str) -> None:
 
 
 @dataclass(frozen=True)
-class CheckedFiles(ABC):
-    """Files of which those in `folder` are checked against the checksums, unless changes are accepted."""
+class Files(ABC):
+    """Makes files available, and checks those in `folder` against the checksums, unless changes are accepted.
 
+    offline: they come from a folder, not from the network.
+    """
+
+    offline: ClassVar[bool]
     folder: Path
     accept_changed: bool = False
 
@@ -103,7 +114,7 @@ class CheckedFiles(ABC):
     def _file(self, repository: str, revision: str, name: str) -> Path: ...
 
 
-class Mirror(CheckedFiles):
+class Mirror(Files):
     """Files from a folder; nothing is downloaded."""
 
     offline = True
@@ -129,7 +140,7 @@ class Mirror(CheckedFiles):
         return self._revision(repository, revision) / name
 
 
-class Downloads(CheckedFiles):
+class Downloads(Files):
     """Files from the network. Raw files are kept in `folder`, those of the hub in the hub's own cache."""
 
     offline = False

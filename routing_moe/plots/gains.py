@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -30,7 +29,6 @@ from routing_moe.plots.style import (
     FONT,
     PAPER_STYLE,
     SMALL,
-    check_picture_name,
     row_font,
     shown_name,
     wrapped,
@@ -58,8 +56,6 @@ def plot_gains(
     min_baseline: float = MIN_BASELINE,
 ) -> None:
     """Writes the chart, PDF or PNG as `path` ends; tasks are sorted by the gain of the first system."""
-    path = Path(path)
-    check_picture_name(path)
     tasks = _sorted_tasks(per_task)
     names = [shown_name(task) if in_arg else f"{shown_name(task)} {MARK}" for task, in_arg in tasks.items()]
     systems = list(per_system.itertuples())

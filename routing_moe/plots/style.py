@@ -139,8 +139,9 @@ def check_picture_name(path: Path) -> None:
 
 
 def write_figure(figure: Figure, path: str | os.PathLike) -> None:
-    """Writes the whole figure or nothing, in the format of the file's name: .png or .pdf."""
+    """Writes the whole figure or nothing, in the format of the file's name. Raises ValueError for another."""
     path = Path(path)
+    check_picture_name(path)
     kind = path.suffix.lower().removeprefix(".")
     # The same figure gives the same bytes: PDF would note the time of writing.
     metadata = {"CreationDate": None} if kind == "pdf" else None

@@ -9,7 +9,6 @@ runs; the constant answer is a dashed line if it is among the values, else an ar
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,7 +27,6 @@ from routing_moe.plots.style import (
     PAPER_STYLE,
     SERIES_COLOURS,
     SMALL,
-    check_picture_name,
     legend_columns,
     paper_figure,
     shown_name,
@@ -51,8 +49,6 @@ def plot_comparison(
 
     Raises ValueError if the file name ends differently.
     """
-    path = Path(path)
-    check_picture_name(path)
     runs = table[table["variant"] != CONSTANT].groupby("variant", sort=False)["n"].first()
     tasks = table.groupby("category", sort=False)["tasks"].first()
     categories = ["all", *(name for name in tasks.index if name != "all")]
@@ -140,8 +136,6 @@ def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
 
     The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
     """
-    path = Path(path)
-    check_picture_name(path)
     variants = list(curves["variant"].unique())
     names = [shown_name(variant) for variant in variants]
     columns = legend_columns(names)

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -16,12 +15,11 @@ from routing_moe.config.flags import (
     group,
 )
 from task.gym_files import SAMPLE_SEEDS
-from task.written_folder import FolderCommand
+from task.written_folder import FILES, FolderCommand
 
 NAMES = ("opaque", "telling")
 MOST_WORDS = 1000
 
-FILES = group("files")
 TASKS = group("tasks")
 SKILLS = group("skills")
 ROWS = group("rows")
@@ -35,7 +33,6 @@ class GymSettings(FolderCommand):
     usage = "--output_dir FOLDER [flags, see --help]"
     settings_file = "gym.json"
 
-    output_dir: Path = FILES(REQUIRED, "folder to write the gym into, new or empty", on_resume=True)
     seed: int = FILES(0, "seed of the skills, the tasks and the rows", range=SEED)
     tasks: int = TASKS(64, "number of train tasks", range=AT_LEAST_1)
     unseen_tasks: int = TASKS(16, "number of unseen tasks, the test section of the split", range=NOT_NEGATIVE)
@@ -68,7 +65,6 @@ class BartSettings(FolderCommand):
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "folder of a conflict gym, whose words and task names become tokens")
-    output_dir: Path = FILES(REQUIRED, "folder to write the model into, new or empty", on_resume=True)
     width: int = MODEL(16, "hidden size", range=AT_LEAST_1)
     layers: int = MODEL(2, "number of encoder layers, and of decoder layers", range=AT_LEAST_1)
     init_std: float = MODEL(0.1, "standard deviation of the random weights", range=POSITIVE)

@@ -25,9 +25,8 @@ from dataloader.gym import Gym, evenly_spread
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, group
 from task.gym_files import write_rows, write_tables
-from task.written_folder import FolderCommand, run_once, written_at_once
+from task.written_folder import FILES, FolderCommand, run_once, written_at_once
 
-FILES = group("files")
 TEXTS = group("texts")
 TASK = "denoising"
 MASK = "[MASK]"
@@ -42,7 +41,6 @@ class DenoiseSettings(FolderCommand):
 
     gym: str = FILES(REQUIRED, "gym folder whose train inputs are the texts")
     split: str | None = FILES(None, "JSON with a task list train; other tasks are not read (default: split.json in --gym)")
-    output_dir: str = FILES(REQUIRED, "folder to write the denoising gym into, new or empty", on_resume=True)
     skip_malformed: bool = FILES(False, "leave out malformed lines of task files instead of stopping")
     words: int = TEXTS(40, "most words of a text; longer inputs are cut into several", range=AT_LEAST_1)
     texts_per_task: int = TEXTS(400, "most texts of a task, evenly spread over its inputs", range=AT_LEAST_1)

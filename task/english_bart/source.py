@@ -6,12 +6,11 @@ from pathlib import Path
 
 from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, group
+from routing_moe.config.flags import NOT_NEGATIVE, group
 from routing_moe.io.hub import is_hub_name, snapshot
 from task.task_emb.descriptions import MINILM, encoder_path, missing_package
-from task.written_folder import FolderCommand
+from task.written_folder import FILES, FolderCommand
 
-FILES = group("files")
 LAYERS = group("layers")
 
 # Encoders whose layers are those of BART's encoder: attention, residual, norm, two matrices, residual, norm.
@@ -34,7 +33,6 @@ class BuildSettings(FolderCommand):
     usage = "--output_dir FOLDER [flags, see --help]"
 
     encoder: str = FILES(MINILM, "BERT or RoBERTa to make it from: a folder or a hub name; the default is part of the extra [sentences]")
-    output_dir: str = FILES(REQUIRED, "folder to write the BART into, new or empty", on_resume=True)
     encoder_layers: tuple[int, ...] | None = LAYERS(None, "layers of the source that the encoder keeps, numbered from 0 (default: all)", range=NOT_NEGATIVE, parse=numbers, metavar="0,2,5")
     decoder_layers: tuple[int, ...] | None = LAYERS(None, "the layer of the source that each decoder layer starts from (default: two layers, from the first and the last)", range=NOT_NEGATIVE, parse=numbers, metavar="0,5")
 # fmt: on

@@ -28,12 +28,13 @@ import pandas as pd
 from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, did_you_mean, fault_context
 from dataloader.labels import Labelling, ontology_labels, read_labels
-from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
+from dataloader.ontology import Ontology, ontology_path
+from routing_moe.analysis.route_tables import neighbours
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
-from routing_moe.results.markdown import markdown_table
+from routing_moe.results.markdown import markdown_table, mean_and_std
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
 from task.task_emb.sources import chosen_tasks, split_of
 
@@ -255,7 +256,7 @@ def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> s
     )
     by_folder, by_labelling = (table.groupby(column, sort=False) for column in ("vectors", "labelling"))
     rows = [[_cell(row) for row in rows.itertuples()] for _, rows in by_folder]
-    rows.append([_formatted(chance) for chance in by_labelling["chance"].mean()])
+    rows.append([mean_and_std(chance, np.nan) for chance in by_labelling["chance"].mean()])
     heads = [f"{labelling} ({scored})" for labelling, scored in by_labelling["scored"].first().items()]
     index = pd.Index([*inputs.vectors, "chance"], name="vectors")
     body = markdown_table(pd.DataFrame(rows, index=index, columns=heads))
@@ -266,39 +267,19 @@ def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> s
 def _cell(row) -> str:
     if np.isnan(row.accuracy):
         return "-"
-    return f"{_formatted(row.accuracy)} (p {row.p:.2g}) / {_formatted(row.silhouette)}"
-
-
-def _formatted(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
+    return f"{mean_and_std(row.accuracy, np.nan)} (p {row.p:.2g}) / {mean_and_std(row.silhouette, np.nan)}"
 
 
 def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS.
-
-    same_category, same_subcategory: 1 or 0, empty if one of the tasks is not in the ontology.
-    """
-    rows = []
+    """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS."""
+    tables = [pd.DataFrame(columns=NEIGHBOUR_COLUMNS)]
     for name, distance_NN in distances.items():
-        if all_equidistant(distance_NN):
-            continue
-        similarity_NN = similarity(distance_NN, settings.similarity)
-        for row, columns in enumerate(nearest(distance_NN, settings.neighbours)):
-            task = inputs.tasks[row]
-            for rank, column in enumerate(columns, start=1):
-                neighbour = inputs.tasks[column]
-                category = inputs.ontology.category(task)[0]
-                same = _same_categories(task, neighbour, inputs.ontology)
-                value = round(float(similarity_NN[row, column]), 6)
-                rows.append((name, task, category, rank, neighbour, value, *same))
-    return pd.DataFrame(rows, columns=NEIGHBOUR_COLUMNS)
-
-
-def _same_categories(task: str, other: str, ontology: Ontology) -> tuple[str, str]:
-    one, two = ontology.category(task), ontology.category(other)
-    if UNCATEGORISED in (one, two):
-        return "", ""
-    return str(int(one[0] == two[0])), str(int(one == two))
+        if not all_equidistant(distance_NN):
+            nearest_NK = nearest(distance_NN, settings.neighbours)
+            similarity_NN = similarity(distance_NN, settings.similarity)
+            table = neighbours(inputs.tasks, nearest_NK, similarity_NN, inputs.ontology)
+            tables.append(table.assign(vectors=name, similarity=[round(x, 6) for x in table["similarity"]]))
+    return pd.concat(tables, ignore_index=True)[list(NEIGHBOUR_COLUMNS)]
 
 
 def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list:
