@@ -17,8 +17,7 @@ from transformers import AutoModel, AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe.cli.export import main as export
 from task.english_bart.build import main as build
-from task.english_bart.convert import bart_from
-from task.english_bart.tokenizer import bart_tokenizer
+from task.english_bart.convert import bart_from, bart_tokenizer
 from task.task_emb.descriptions import encoder_path
 
 TEXTS = ["[task] the sky is not big", "two and one", "[opposite] Sky-blue (a), don't!"]

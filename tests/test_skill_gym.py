@@ -13,9 +13,8 @@ from tiny_runs import contents
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from task.skill_gym import TINY_BART
-from task.skill_gym.formats import FORMATS
 from task.skill_gym.generate import POOL_ROWS, SAMPLE_SEEDS, TEST_ROWS, generate, main
-from task.skill_gym.skills import PROBLEMS
+from task.skill_gym.skills import FORMATS, PROBLEMS
 from task.skill_gym.tasks import TASKS
 from task.skill_gym.world import VOCABULARIES
 

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -46,19 +46,9 @@ def run_file(path: Path):
     sys.path.append(str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{where(error, path)}: {type(error).__name__}: {in_brief(error)}") from None
+    except (Exception, SystemExit):
+        raise InputError(f"--recipes {path}: {traceback.format_exc(limit=-1)}") from None
     return module
-
-
-def where(error: BaseException, path: Path) -> str:
-    """Returns the file and the line in it that an error comes from."""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        lines.append(error.lineno)
-    return f"--recipes {path}" + (f", line {lines[-1]}" if lines else "")
 
 
 def faults_of(recipe: Recipe) -> list[str]:

@@ -21,14 +21,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.plots.dot_panels import LINE, dot_panels
 from routing_moe.plots.style import (
     CATEGORY_COLOURS,
     DARK,
     DASHES,
     FONT,
+    LINE,
     PAPER_STYLE,
     SMALL,
+    dot_panels,
     row_font,
     shown_name,
     wrapped,

@@ -4,6 +4,10 @@
 
 Takes `comparison.means_per_run` and `comparison_table`. Each panel has its own scale, fitted to the
 runs; the constant answer is a dashed line if it is among the values, else an arrow at the edge.
+
+    plot_curves(compared_costs.curves(costs), "comparison_curves.pdf")
+
+Dev scores during training against steps and FLOPs: a thin line per run, a bold one per variant's mean.
 """
 
 from __future__ import annotations
@@ -18,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.plots.dot_panels import dot_panels
 from routing_moe.plots.style import (
     DARK,
     DASHES,
@@ -27,6 +30,7 @@ from routing_moe.plots.style import (
     PAPER_STYLE,
     SERIES_COLOURS,
     SMALL,
+    dot_panels,
     legend_columns,
     paper_figure,
     shown_name,

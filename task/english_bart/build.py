@@ -32,8 +32,12 @@ def write(settings: BuildSettings, inputs: tuple[dict, tuple[list[int], list[int
     config, layers = inputs
 
     from routing_moe.io.logs import start_logging
-    from task.english_bart.convert import bart_from, load_encoder  # these import torch, which takes seconds
-    from task.english_bart.tokenizer import bart_tokenizer, lowers_case
+    from task.english_bart.convert import (  # these import torch, which takes seconds
+        bart_from,
+        bart_tokenizer,
+        load_encoder,
+        lowers_case,
+    )
 
     start_logging()
     path = encoder_path(settings.encoder)

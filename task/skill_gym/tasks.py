@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from task.gym_files import GymTask, Row
-from task.skill_gym.formats import FORMATS
-from task.skill_gym.skills import PROBLEMS
+from task.skill_gym.skills import FORMATS, PROBLEMS
 from task.skill_gym.world import VOCABULARIES
 
 

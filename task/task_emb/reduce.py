@@ -41,6 +41,11 @@ from task.task_emb.descriptions import DescriptionSettings
 from task.task_emb.settings import GymSettings
 from task.task_emb.sources import chosen_tasks, split_of
 
+# ---- scaling and principal components, fitted on some of the tasks
+
+# A reduction that is fitted on train tasks holds no information about unseen tasks, and can be applied to new
+# tasks. It is saved as plain arrays.
+
 REDUCTION_FILE = "reduction.npz"
 TRANSFORMS = ("none", "unit", "log")
 LOG_OFFSET = 1e-3  # relative to the median positive number: added before the log, so that it is finite
