@@ -118,7 +118,7 @@ def layer_weights(source: nn.Module, is_decoder: bool) -> dict[str, torch.Tensor
 # ---- the tokenizer: the same tokens, and texts that can be compared with answers
 
 # A WordPiece tokenizer separates punctuation and does not record the spaces, so that its text for the tokens
-# of "not_entailment" is "not _ entailment". A model could then not give such an answer. The rules below restore
+# of "not_entailment" is "not _ entailment". A model could then not give such an answer. The rules restore
 # the usual spaces. Of the first answers of 105 CrossFit tasks in lower case, the mean share that is the same
 # after encoding and decoding rises from 0.83 to 0.92. It is 1 for the labels of classification tasks, except
 # for emojis, which BERT's tokens do not include.
