@@ -171,13 +171,13 @@ def _information(codes_N: np.ndarray, groups_N: np.ndarray) -> float:
 
 
 MEASURES = {"ami": "AMI", "mantel_r": "Mantel r"}
-COLUMNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", *MEASURES)
+COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", *MEASURES)
 
 
 def recovery_of_runs(
     runs: Sequence[Run], kinds: Sequence[str], steps: Mapping[str, str | int]
 ) -> pd.DataFrame:
-    """Returns a row per run and kind, with COLUMNS: `recovery_table` of the routes of its train tasks.
+    """Returns a row per run and kind (COLUMNS_OF_RUNS): `recovery_table` of the routes of its train tasks.
 
     kinds: the kinds of features to compare with, such as "skill" for the columns "skill:..." of the gym's
     skills.csv. steps: {run: step of its routes, "best" or "last"}. NaN where all tasks have the same route:
@@ -189,7 +189,7 @@ def recovery_of_runs(
             rows.append(dict(variant=run.variant, run=run.name, seed=run.seed) | row)
     if faults:
         raise InputError(dict.fromkeys(faults))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(COLUMNS_OF_RUNS))
 
 
 def _recovery(run_folder: Path, kinds: Sequence[str], step: str) -> list[dict]:
@@ -200,7 +200,7 @@ def _recovery(run_folder: Path, kinds: Sequence[str], step: str) -> list[dict]:
     table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
     if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
         table = table.assign(ami=np.nan, mantel_r=np.nan)
-    return table[[*COLUMNS[3:]]].to_dict("records")
+    return table[[*COLUMNS_OF_RUNS[3:]]].to_dict("records")
 
 
 def of_kinds(features: Features, kinds: Sequence[str]) -> Features:

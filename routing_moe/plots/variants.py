@@ -147,7 +147,7 @@ def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, (column, label) in zip((left, right), AXES.items(), strict=True):
         handles = [
-            _draw_variant(axes, curves[curves["variant"] == v], column, i) for i, v in enumerate(variants)
+            _draw_curve(axes, curves[curves["variant"] == v], column, i) for i, v in enumerate(variants)
         ]
         axes.set_xlabel(label)
     left.set_ylabel("mean dev score")
@@ -155,7 +155,7 @@ def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
     write_figure(figure, path)
 
 
-def _draw_variant(axes: Axes, rows: pd.DataFrame, column: str, number: int):
+def _draw_curve(axes: Axes, rows: pd.DataFrame, column: str, number: int):
     colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
     for _, run in rows.groupby("run", sort=True):
         axes.plot(run[column], run["dev_score"], color=colour, linewidth=0.4, alpha=0.6, zorder=1)

@@ -178,9 +178,6 @@ def _duration(seconds: float) -> str:
 # ---- the job of a run
 
 
-log = logging.getLogger("routing_moe")
-
-
 def make_job(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> AblationJob:
     """Returns the job of the run's checkpoint in --output_dir. Raises InputError if scores there differ."""
     prediction, run = settings.prediction, inputs.run
@@ -212,5 +209,5 @@ def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
         "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
         "routes": evaluator.fingerprint(),
         "checkpoint_name": prediction.checkpoint_name,
-        "checkpoint": mixture_to_score(prediction).checksums(),
+        "checkpoint": mixture_to_score(prediction.start).checksums(),
     }
