@@ -18,7 +18,8 @@ from routing_moe.plots.correlations import plot_correlations
 from routing_moe.plots.dynamics import plot_dynamics
 from routing_moe.plots.expert_load import plot_load
 from routing_moe.plots.gains import plot_gains
-from routing_moe.plots.route_map import plot_change, plot_routes
+from routing_moe.plots.route_change import plot_change
+from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.similarity import Panel, plot_similarities
 from routing_moe.plots.style import HeatScale
 from routing_moe.plots.variants import plot_comparison, plot_curves

@@ -24,7 +24,8 @@ from routing_moe.plots.agreement import plot_agreement
 from routing_moe.plots.clustermap import MIXED, plot_clustered
 from routing_moe.plots.correlations import plot_correlations
 from routing_moe.plots.expert_load import plot_load
-from routing_moe.plots.route_map import plot_change, plot_routes
+from routing_moe.plots.route_change import plot_change
+from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.similarity import Panel, plot_similarities
 
 

@@ -19,7 +19,8 @@ from routing_moe.analysis.stability import stability
 from routing_moe.config.explain import InspectSettings
 from routing_moe.plots.clustermap import plot_clustered
 from routing_moe.plots.expert_load import plot_load
-from routing_moe.plots.route_map import plot_change, plot_routes
+from routing_moe.plots.route_change import plot_change
+from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.style import HeatScale
 from routing_moe.results.markdown import markdown_table
 
