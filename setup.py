@@ -37,7 +37,7 @@ setup(
         "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
         "routing_moe.report.page": ["*.css", "*.js"],
         "routing_moe.studies": ["*.json"],
-        "task.skill_gym": ["tiny_bart/*"],
+        "task.skill_gym": ["*.csv", "tiny_bart/*"],
     },
     entry_points={"console_scripts": ["routing-moe = routing_moe.cli.entry:main"]},
     install_requires=REQUIREMENTS,

@@ -4,8 +4,8 @@ gym.py          a folder of tasks in the CrossFit format      task_splits.py  tr
 task_files.py   one task file: TSV or JSON lines              options.py      answer options of a task
 metrics.py      the seven metrics and each task's metric      ontology.py     category of each task
 encoding.py     examples to token ids                         batching.py     batches and micro-batches
-labels.py       labels of tasks from a CSV file               baselines.py    constant-answer baseline
-jsonfile.py     JSON with clear errors                        list_tasks.py   tasks that a user names
+labels.py       labels of tasks from a CSV file               list_tasks.py   tasks that a user names
+jsonfile.py     JSON with clear errors
 templates.py    names of tasks that are prompts of a data set
 task_sampling.py  share of each task in training
 atomic_files.py atomic writes, locks of folders               processes.py    a pool of worker processes

@@ -12,7 +12,7 @@ are 0.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from dataloader.errors import InputError, did_you_mean, in_short
@@ -39,9 +39,8 @@ def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Label
 def read_labels(path: str | Path) -> dict[str, Labelling]:
     """Returns {kind: labelling} of a CSV file, with kinds in the order of the columns.
 
-    Raises InputError with file, line and column of every fault: no column `task` or no other column, a column
-    or task twice, a task without a name, a line with too few or too many cells, a `kind:value` cell that is
-    not 0 or 1.
+    Raises InputError with file and line: no column `task`, a column or task twice, a line with too few or too
+    many cells, a `kind:value` cell that is not 0 or 1.
     """
     header, rows = read_task_table(path)
     return {
@@ -60,12 +59,12 @@ def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     header, rows = _read_rows(path)
     if faults := [f"{path}: {fault}" for fault in _header_faults(header)]:
         raise InputError(faults)
-    faults = [f"{path}, line {line}: {fault}" for line, fault in _row_faults(header, rows)]
-    rows = [row for row in rows if len(row[1]) == len(header)]
-    faults += [f"{path}, {fault}" for fault in _cell_faults(header, rows)]
-    if faults:
-        raise InputError(faults)
-    return header, {cells[header.index("task")]: cells for _, cells in rows}
+    table: dict[str, list[str]] = {}
+    for line, cells in rows:
+        if fault := _row_fault(header, cells, table):
+            raise InputError(f"{path}, line {line}{fault}")
+        table[cells[header.index("task")]] = cells
+    return header, table
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
@@ -105,15 +104,7 @@ def _header_faults(header: Sequence[str]) -> list[str]:
         guess = did_you_mean("task", header)
         return [f"no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
     faults = [f"column {name} occurs twice" for name in dict.fromkeys(header) if header.count(name) > 1]
-    faults += [
-        f"column {number} is '{name}'; it must be a name, or kind:value"
-        for number, name in enumerate(header, start=1)
-        if not name.partition(":")[0] or name.endswith(":")
-    ]
-    kinds = kinds_of(header)
-    if not kinds:
-        faults.append("no column besides task")
-    for kind, columns in kinds.items():
+    for kind, columns in kinds_of(header).items():
         if "" in columns and len(columns) > 1:
             faults.append(f"both a column {kind} and columns {kind}:value; rename one of them")
         if kind in ONTOLOGY_KINDS:
@@ -121,30 +112,13 @@ def _header_faults(header: Sequence[str]) -> list[str]:
     return faults
 
 
-def _row_faults(header: Sequence[str], rows: Sequence[Row]) -> list[tuple[int, str]]:
-    """Returns (line, fault) of lines of different length, without a task name, or with a repeated task."""
-    faults = []
-    lines: dict[str, int] = {}
-    for line, cells in rows:
-        if len(cells) != len(header):
-            faults.append((line, f"{len(cells)} columns, the first line has {len(header)}"))
-            continue
-        task = cells[header.index("task")]
-        if not task:
-            faults.append((line, "column task is empty"))
-        elif task in lines:
-            faults.append((line, f"task {task} occurs already in line {lines[task]}"))
-        lines.setdefault(task, line)
-    return faults
-
-
-def _cell_faults(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Returns one fault per kind:value column: its first cell that is not 0, 1 or empty."""
-    faults = []
-    for column, name in enumerate(header):
-        wrong = [(line, cells[column]) for line, cells in rows if cells[column] not in (*ZERO_OR_ONE, "")]
-        if wrong and ":" in name:
-            line, cell = wrong[0]
-            more = f", and {len(wrong) - 1} more lines" if len(wrong) > 1 else ""
-            faults.append(f"line {line}, column {name}: '{cell}' is neither 0 nor 1{more}")
-    return faults
+def _row_fault(header: Sequence[str], cells: Sequence[str], earlier: Collection[str]) -> str | None:
+    """Returns what is wrong with a line, else None. earlier: the tasks of the lines before."""
+    if len(cells) != len(header):
+        return f": {len(cells)} columns, the first line has {len(header)}"
+    if (task := cells[header.index("task")]) in earlier:
+        return f": task {task} occurs already in an earlier line"
+    for name, cell in zip(header, cells, strict=True):
+        if ":" in name and cell not in (*ZERO_OR_ONE, ""):
+            return f", column {name}: '{cell}' is neither 0 nor 1"
+    return None

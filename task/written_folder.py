@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 from dataloader.errors import Faults, InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import Command, differences, flag_faults, flags_of
+from routing_moe.config.flags import REQUIRED, Command, differences, flag_faults, flags_of, group
 from routing_moe.io.files import replacing_directory, unwritable
 from task.gym_files import write_tables
+
+FILES = group("files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class FolderCommand(Command):
     """
 
     settings_file: ClassVar[str] = "settings.json"
+
+    output_dir: Path = FILES(REQUIRED, "folder to write, new or empty", on_resume=True)
 
 
 def saved_settings(command: type[FolderCommand], folder: Path) -> dict[str, Any]:

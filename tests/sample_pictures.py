@@ -22,8 +22,7 @@ from routing_moe.plots.route_change import plot_change
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.similarity import Panel, plot_similarities
 from routing_moe.plots.style import HeatScale
-from routing_moe.plots.variant_curves import plot_curves
-from routing_moe.plots.variants import plot_comparison
+from routing_moe.plots.variants import plot_comparison, plot_curves
 from routing_moe.results import comparison, gains
 
 ONTOLOGY = Ontology.load()

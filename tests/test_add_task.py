@@ -10,8 +10,7 @@ from pyarrow import parquet
 from small_mirror import files_of
 from tiny_runs import run
 
-from dataloader.building.downloads import names_on_hub
-from dataloader.building.parquet_files import CONVERTED
+from dataloader.building.downloads import CONVERTED, names_on_hub
 from dataloader.building.sampling import SAMPLES
 from dataloader.gym import Gym
 from routing_moe.cli.add_task import main

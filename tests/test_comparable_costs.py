@@ -8,7 +8,7 @@ from sample_pictures import curves as made_up_curves
 from test_comparison import TREE, refusal, write_run
 
 from routing_moe.cli import compare_runs
-from routing_moe.plots.variant_curves import plot_curves
+from routing_moe.plots.variants import plot_curves
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 TASKS = ("copy", "spell", "yesno")

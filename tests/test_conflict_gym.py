@@ -15,10 +15,9 @@ from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
 from routing_moe.analysis.features import features_of
-from task.conflict_gym.generate import generate, main
+from task.conflict_gym.generate import draw_tasks, generate, main, task_files
 from task.conflict_gym.settings import GymSettings
 from task.conflict_gym.skills import draw_skills, latin_rectangle, made_up_words
-from task.conflict_gym.tasks import draw_tasks, task_files
 from task.written_folder import saved_settings
 
 UNUSED = Path("unused")

@@ -30,42 +30,21 @@ UNUSED = Path("unused")
             "--overlap needs a second skill: --encoder_parts or --decoder_parts above 1",
         ),
         (
-            {"overlap": 0.01},
-            "--overlap is 0.01, less than one of 40 contested words; give 0, or 0.025 or more",
-        ),
-        (
-            {"label_noise": 0.01},
-            "--label_noise is 0.01, less than one of 48 train rows (--rows); give 0, or 0.021 or more",
-        ),
-        (
             {"tasks": 15},
             "--tasks is 15; it must be at least 16, the number of skills (--encoder_parts 4 times "
             "--decoder_parts 4)",
         ),
         (
-            {"words": 30, "conflict": 0.1},
-            "--words is 30: --encoder_parts 4 needs as many contested words, but --conflict 0.1 makes 3; "
-            "55 are enough",
+            {"words": 40, "conflict": 0.08},
+            "--words is 40, --conflict 0.08: 3 contested words are fewer than the 4 parts of one side",
         ),
         (
             {"words": 15},
-            "--words is 15: 15 contested words (--conflict 1) make 210 inputs of --input_words 2, but the "
-            "files of a task need 224; 16 are enough",
+            "--words is 15, --conflict 1: 15 contested words make 210 inputs, but a task needs 224",
         ),
         (
-            {"conflict": 0.99},
-            "--words is 40: 0 uncontested words (--conflict 0.99) make 0 inputs of --input_words 2, but the "
-            "files of a task need 1; 150 are enough",
-        ),
-        (
-            {"input_words": 1},
-            "--words is 40: 40 contested words (--conflict 1) make 40 inputs of --input_words 1, but the "
-            "files of a task need 224; 224 are enough",
-        ),
-        (
-            {"conflict": 0.001},
-            "--words is 40: --encoder_parts 4 needs as many contested words, but --conflict 0.001 makes 0; "
-            "1000, the most allowed, are too few as well",
+            {"conflict": 0.95, "words": 20},
+            "--words is 20, --conflict 0.95: 1 uncontested words make 0 inputs, but a task needs 13",
         ),
     ],
 )

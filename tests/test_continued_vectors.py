@@ -69,7 +69,7 @@ CHANGES = {
         "text",
         None,
         dict(output_dir="<here>/fisher"),
-        "--output_dir <here>/fisher holds vectors of the method 'fisher', not 'text'; name another folder",
+        "--output_dir <here>/fisher holds vectors of the method 'fisher'; name another folder",
     ),
     "other answers": (
         "fisher",

@@ -13,8 +13,8 @@ from dataloader.task_splits import load_split
 from routing_moe.config.answer import ExportSettings
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from task.english_bart.denoise import TASK, cut, main
-from task.english_bart.settings import BuildSettings, DenoiseSettings
+from task.english_bart.denoise import TASK, DenoiseSettings, cut, main
+from task.english_bart.source import BuildSettings
 
 SENTENCES = [f"the {a} {b} is {c} than the small {b}" for a in ("big", "old", "red") for b in ("cat", "dog")
              for c in ("taller", "older", "faster", "nicer")]  # fmt: skip

@@ -17,8 +17,7 @@ from transformers import AutoModel, AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe.cli.export import main as export
 from task.english_bart.build import main as build
-from task.english_bart.convert import bart_from
-from task.english_bart.tokenizer import bart_tokenizer
+from task.english_bart.convert import bart_from, bart_tokenizer
 from task.task_emb.descriptions import encoder_path
 
 TEXTS = ["[task] the sky is not big", "two and one", "[opposite] Sky-blue (a), don't!"]
@@ -237,7 +236,6 @@ def change_config(folder: Path, **fields) -> Path:
     ("fields", "fault"),
     [
         ({"model_type": "gpt2"}, "it is a 'gpt2' model; a BART can be made from a bert or a roberta model"),
-        ({"position_embedding_type": "relative_key"}, "it has 'relative_key' positions; BART's are absolute"),
         ({"hidden_act": "sine"}, "no encoder can be loaded from there"),
         ({"num_hidden_layers": 4}, "it lacks 16 weights, such as encoder.layer.3."),
         ({"intermediate_size": 25}, "no encoder can be loaded from there"),

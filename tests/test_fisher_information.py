@@ -9,13 +9,15 @@ from torch import nn
 
 from dataloader.batching import micro_batches
 from task.task_emb import fisher_information
-from task.task_emb.adapters import Adapter, insert_adapters, layer_parameters
 from task.task_emb.fisher_information import (
     PARTS,
+    Adapter,
     bart_log_likelihood,
     diagonal_fisher,
     fisher_batches,
     fisher_vector,
+    insert_adapters,
+    layer_parameters,
 )
 
 BOTH = pytest.mark.parametrize("fisher_of", [diagonal_fisher, diagonal_fisher_one_by_one])

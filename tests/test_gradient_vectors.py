@@ -19,11 +19,12 @@ from routing_moe.model.task_vectors import load_meta, parts_in
 from task.task_emb.command import settings_of
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
 from task.task_emb.gradient import WEIGHTS, GradientSettings
-from task.task_emb.gradient_extractor import GradientExtractor, route_of
 from task.task_emb.mean_gradient import (
+    GradientExtractor,
     chosen_parameters,
     mean_gradient,
     projected,
+    route_of,
     summed_over_experts,
 )
 

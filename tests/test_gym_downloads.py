@@ -11,9 +11,16 @@ from local_hub import use_endpoint
 from small_mirror import make_mirror, write_parquet
 
 from dataloader.building import downloads
-from dataloader.building.downloads import Downloads, Mirror, names_on_hub, path_of
-from dataloader.building.parquet_files import CONVERTED, select_parquet
-from dataloader.building.sources import Hub, Unavailable
+from dataloader.building.downloads import (
+    CONVERTED,
+    Downloads,
+    Mirror,
+    Unavailable,
+    names_on_hub,
+    path_of,
+    select_parquet,
+)
+from dataloader.building.sources import Hub
 
 CONTENT = bytes(range(256)) * 400
 

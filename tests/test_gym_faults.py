@@ -235,7 +235,7 @@ def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, mes
     ("text", "message"),
     [
         ("RECIPES = 3", "has no list RECIPES"),
-        ("\n\nimport nothing_like_this", "mine.py, line 3: ModuleNotFoundError: No module named"),
+        ("\n\nimport nothing_like_this", 'mine.py", line 3'),
         (
             RECIPES.replace('metric="EM"', 'metric="EMM"'),
             "'capitals': metric is 'EMM'; it must be one of EM",
@@ -246,9 +246,8 @@ def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, mes
             "task is '../fruits'; it must be letters",
         ),
         (RECIPES.replace('"capitals",', '"fruits",', 1), "two recipes of 'fruits'"),
-        (RECIPES.replace('splits=("train",)', 'splits="train"'), "splits is 'train'; it must be a tuple"),
-        ("raise SystemExit(0)", "mine.py, line 1: SystemExit: 0"),
-        ("x = (", "mine.py, line 1: SyntaxError: '(' was never closed"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("x = (", "SyntaxError: '(' was never closed"),
         ("RECIPES = []", "has no list RECIPES"),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 from small_mirror import files_of
 
-from dataloader.building.downloads import Mirror
-from dataloader.building.sources import Hub, Raw, Unavailable
+from dataloader.building.downloads import Mirror, Unavailable
+from dataloader.building.sources import Hub, Raw
 from dataloader.recipes import PUBLISHED
 from routing_moe.cli.build_gym import main
 

@@ -13,7 +13,7 @@ from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import SavedBart
 from routing_moe.checkpoints.start import load_tokenizer
-from routing_moe.io import hub, model_files
+from routing_moe.io import hub
 from routing_moe.io.process_pool import environment, worker_environment
 from routing_moe.model.loading import load_bart, load_bart_config
 
@@ -209,11 +209,11 @@ def test_weights_for_other_libraries_are_not_downloaded(local_hub, bart):
 def test_the_files_that_loading_needs_are_chosen():
     shards = [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     bins = ["pytorch_model.bin", "merges.txt", "config.json", "spiece.model"]
-    assert model_files.files_to_load([*bins, "README.md"]) == [*sorted(bins[1:]), bins[0]]
-    assert model_files.files_to_load([*shards, *bins[:1], "model.safetensors.index.json"])[1:] == shards
-    assert model_files.weights_among([*shards[:1], "model.fp16.safetensors"]) == []
+    assert hub.files_to_load([*bins, "README.md"]) == [*sorted(bins[1:]), bins[0]]
+    assert hub.files_to_load([*shards, *bins[:1], "model.safetensors.index.json"])[1:] == shards
+    assert hub.weights_among([*shards[:1], "model.fp16.safetensors"]) == []
     encoder = ["1_Pooling/config.json", "2_Dense/model.safetensors", "checkpoint-5/model.safetensors"]
-    assert model_files.files_to_load([*encoder, "model.safetensors"]) == [
+    assert hub.files_to_load([*encoder, "model.safetensors"]) == [
         encoder[0],
         "model.safetensors",
         encoder[1],

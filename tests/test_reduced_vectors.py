@@ -10,7 +10,7 @@ from tiny_vectors import meta, vectors
 
 from routing_moe.model.task_vectors import save_task_vectors
 from task.task_emb import reduce
-from task.task_emb.reduction import Reduction
+from task.task_emb.reduce import Reduction
 
 TRAIN, UNSEEN = [f"train{i}" for i in range(6)], ["unseen0", "unseen1"]
 

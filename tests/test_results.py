@@ -3,13 +3,12 @@
 import pandas as pd
 import pytest
 
-from dataloader.baselines import constant_answer, constant_baseline
 from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
 from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.evaluation.scoring import mean_score
 from routing_moe.results.markdown import markdown_table
-from routing_moe.results.scores import category_table, constant_scores
+from routing_moe.results.scores import category_table, constant_answer, constant_baseline, constant_scores
 
 
 def examples(*answers):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from routing_moe.analysis.run_recovery import mean_recovery_markdown
+from routing_moe.analysis.recovery import mean_recovery_markdown
 from routing_moe.results.compared_costs import cost_markdown
 from routing_moe.results.comparison import comparison_markdown
 from routing_moe.results.gains import systems_markdown

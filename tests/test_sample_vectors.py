@@ -15,7 +15,7 @@ from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_bart
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, save_task_vectors, seen_by
-from task.task_emb import inspect_inputs, reduce
+from task.task_emb import inspect, reduce
 from task.task_emb.command import settings_of
 from task.task_emb.descriptions import DescriptionSettings
 from task.task_emb.finetuned_text import FinetunedTextSettings
@@ -160,7 +160,7 @@ def test_a_reduction_states_what_its_vectors_and_the_fitted_vectors_have_seen(ra
 
 def test_only_tasks_are_inspected_not_their_samples(raw):
     given = dict(taskvecs=(str(raw / "raw"),), output_dir=raw / "out", neighbours=1)
-    found = inspect_inputs.check(inspect_inputs.Settings(**given))
+    found = inspect.check(inspect.Settings(**given))
     assert sorted(found.tasks) == sorted([*TRAIN_TASKS, "plural"])
 
 

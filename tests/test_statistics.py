@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import binom, ttest_1samp
 
-from benchmarks import coverage
 from routing_moe.results.statistics import benjamini_yekutieli, holm, mean_interval, two_way_t
+from routing_moe.studies import coverage
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 

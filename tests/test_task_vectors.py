@@ -30,8 +30,7 @@ from routing_moe.optim.step import TrainingDiverged
 from task.task_emb.command import settings_of
 from task.task_emb.extractors import TrainingExtractor
 from task.task_emb.fisher import FisherSettings
-from task.task_emb.fisher_extractor import FisherExtractor
-from task.task_emb.fisher_information import fisher_vector
+from task.task_emb.fisher_information import FisherExtractor, fisher_vector
 from task.task_emb.job import VectorJob
 
 FORK = multiprocessing.get_context("fork")  # a new process that does not need to import torch again
@@ -173,7 +172,7 @@ def test_fisher_trains_its_weights_and_computes_their_information_after_training
     vector = extractor.vector_of("count")
     moved = {name for name, p in extractor.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(extractor.parameters)
-    monkeypatch.setattr("task.task_emb.fisher_extractor.diagonal_fisher", diagonal_fisher_one_by_one)
+    monkeypatch.setattr("task.task_emb.fisher_information.diagonal_fisher", diagonal_fisher_one_by_one)
     slow = fisher_vector(extractor.fisher_of("count"), extractor.settings.average_over)
     monkeypatch.undo()
     np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dataloader.building.downloads import Files
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
-from dataloader.building.sources import Files
 from dataloader.building.task_folder import PARTIAL, NotBuilt, build_task, missing_samples
 from dataloader.errors import in_brief
 from dataloader.processes import leave_signals_to, run_in_processes

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
-from dataloader.building.parquet_files import CONVERTED, select_parquet
-from dataloader.building.sources import Unavailable, UnknownName
 from dataloader.errors import in_brief
 
 CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
@@ -35,6 +33,14 @@ MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410
 _unreachable: set[str] = set()  # hosts that this process could not connect to
 
 Result = TypeVar("Result")
+
+
+class Unavailable(Exception):
+    """A source cannot be read; the message says why."""
+
+
+class UnknownName(Unavailable):
+    """A data set on the hub has no such configuration or split."""
 
 
 @cache
@@ -67,9 +73,13 @@ def check_content(path: Path, url: str) -> None:
 
 
 @dataclass(frozen=True)
-class CheckedFiles(ABC):
-    """Files of which those in `folder` are checked against the checksums, unless changes are accepted."""
+class Files(ABC):
+    """Makes files available, and checks those in `folder` against the checksums, unless changes are accepted.
 
+    offline: they come from a folder, not from the network.
+    """
+
+    offline: ClassVar[bool]
     folder: Path
     accept_changed: bool = False
 
@@ -104,7 +114,7 @@ class CheckedFiles(ABC):
     def _file(self, repository: str, revision: str, name: str) -> Path: ...
 
 
-class Mirror(CheckedFiles):
+class Mirror(Files):
     """Files from a folder; nothing is downloaded."""
 
     offline = True
@@ -130,7 +140,7 @@ class Mirror(CheckedFiles):
         return self._revision(repository, revision) / name
 
 
-class Downloads(CheckedFiles):
+class Downloads(Files):
     """Files from the network. Raw files are kept in `folder`, those of the hub in the hub's own cache."""
 
     offline = False
@@ -218,3 +228,49 @@ def fetched(fetch: Callable[[], Result], url: str) -> Result:
             _unreachable.add(host)
         reason = f"all attempts failed, the last one because: {in_brief(cause or error)}"
     raise Unavailable(f"{url}: {reason}")
+
+
+# ---- the parquet files of a split
+
+
+CONVERTED = "refs/convert/parquet"  # revision with the files that the hub made from a data set's script
+
+# cola/train-00000-of-00001.parquet, data/train-00000-of-00002-0a1b2c.parquet, plain_text/train.parquet
+_OWN = re.compile(r"(?:data/)?(?:(?P<config>[^/]+)/)?(?P<split>[\w.]+?)(?:-\d+-of-\d+(?:-\w+)?)?\.parquet")
+# cola/train/0000.parquet, cola/partial-train/0000.parquet
+_CONVERTED = re.compile(r"(?P<config>[^/]+)/(?P<partial>partial-)?(?P<split>[^/]+)/\d{4}\.parquet")
+DEFAULTS = ("", "default", "plain_text")  # what the hub calls the configuration of a data set with one
+
+
+def select_parquet(names: list[str], repository: str, config: str, split: str) -> list[str]:
+    """Returns the paths, sorted, of a split's files.
+
+    names: paths of all files of the repository. config: "" for the only configuration or the default one.
+    Raises Unavailable if there is no such configuration or split, or if only a part of it was converted.
+    """
+    matches = [(name, _CONVERTED.fullmatch(name) or _OWN.fullmatch(name)) for name in sorted(names)]
+    files = [(name, match.groupdict()) for name, match in matches if match]
+    configs = {groups["config"] or "" for _, groups in files}
+    if not configs:
+        raise Unavailable(f"{repository} has no parquet files")
+    chosen = _configuration(configs, repository, config)
+    files = [(name, groups) for name, groups in files if (groups["config"] or "") == chosen]
+    of_split = [(name, groups) for name, groups in files if groups["split"] == split]
+    if not of_split:
+        splits = ", ".join(sorted({groups["split"] for _, groups in files}))
+        raise UnknownName(f"{repository} {chosen} has no split {split} (it has {splits})".replace("  ", " "))
+    if any(groups.get("partial") for _, groups in of_split):
+        raise Unavailable(f"{repository} {chosen}: the hub has converted only a part of the split {split}")
+    return [name for name, _ in of_split]
+
+
+def _configuration(configs: set[str], repository: str, config: str) -> str:
+    if config in configs:
+        return config
+    default = [name for name in DEFAULTS if name in configs]
+    if default and (not config or len(configs) == 1):
+        return default[0]
+    if not config and len(configs) == 1:
+        return next(iter(configs))
+    known = ", ".join(sorted(configs))
+    raise UnknownName(f"{repository} has no configuration {config or 'by default'} (it has {known})")

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 from dataloader.building.recipe import Recipe
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -46,31 +46,16 @@ def run_file(path: Path):
     sys.path.append(str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{where(error, path)}: {type(error).__name__}: {in_brief(error)}") from None
+    except (Exception, SystemExit):
+        raise InputError(f"--recipes {path}: {traceback.format_exc(limit=-1)}") from None
     return module
 
 
-def where(error: BaseException, path: Path) -> str:
-    """Returns the file and the line in it that an error comes from."""
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
-    ]
-    if isinstance(error, SyntaxError) and error.filename == str(path):
-        lines.append(error.lineno)
-    return f"--recipes {path}" + (f", line {lines[-1]}" if lines else "")
-
-
 def faults_of(recipe: Recipe) -> list[str]:
-    """Returns what is wrong with the fields of a recipe whose values would be seen late or in the files."""
-    metrics, splits, category = ", ".join(METRIC_FUNCTIONS), recipe.splits, recipe.category
-    checks = [
-        (TASK_NAME.fullmatch(str(recipe.task)), "task", "letters, digits and _ + -"),
-        (isinstance(splits, tuple) and len(splits) in (1, 2), "splits", "a tuple of one or two names"),
-        (isinstance(recipe.k, int) and recipe.k >= 1, "k", "a whole number of at least 1"),
-        (category is None or isinstance(category, tuple), "category", "a pair of names"),
-        (str(recipe.metric or METRICS.get(recipe.task)) in METRIC_FUNCTIONS, "metric", f"one of {metrics}"),
-    ]
-    return [
-        f"{name} is {getattr(recipe, name)!r}; it must be {rule}" for holds, name, rule in checks if not holds
-    ]
+    """Returns what is wrong with the name of a recipe's task and with its metric, which are in files."""
+    task, metric, faults = str(recipe.task), recipe.metric or METRICS.get(recipe.task), []
+    if not TASK_NAME.fullmatch(task):
+        faults.append(f"task is {task!r}; it must be letters, digits and _ + -")
+    if metric not in METRIC_FUNCTIONS:
+        faults.append(f"metric is {metric!r}; it must be one of {', '.join(METRIC_FUNCTIONS)}")
+    return faults

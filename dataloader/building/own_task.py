@@ -10,10 +10,11 @@ from pathlib import Path
 
 from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import remove_unfinished
+from dataloader.building.downloads import Files
 from dataloader.building.gym_files import GYM_LOCK, GymFiles
 from dataloader.building.recipe import Recipe, classification, text_to_text
 from dataloader.building.sampling import draw_sample
-from dataloader.building.sources import Files, Row
+from dataloader.building.sources import Row
 from dataloader.building.task_folder import PROVENANCE, NotBuilt, Rows, sample_contents, write_task
 from dataloader.errors import InputError, counted, in_short
 from dataloader.gym import Example

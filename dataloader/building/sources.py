@@ -7,31 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.raw_file import RawFile
 
 Row = dict  # column -> value
 
 ARCHIVE_MEMBER = "!"  # "https://host/archive.zip!folder/file" is a member of the archive
-
-
-class Files(Protocol):
-    """Makes files available. offline: they come from a folder, not from the network."""
-
-    offline: bool
-
-    def raw(self, url: str) -> Path:
-        """Returns the file of a URL. Raises Unavailable."""
-
-    def parquet(self, repository: str, config: str, split: str) -> list[Path]:
-        """Returns the parquet files of a split of a data set on the hub, in order. Raises Unavailable."""
-
-
-class Unavailable(Exception):
-    """A source cannot be read; the message says why."""
-
-
-class UnknownName(Unavailable):
-    """A data set on the hub has no such configuration or split."""
 
 
 class Source(Protocol):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.building.sources import Files, Row, Unavailable, UnknownName, parquet_rows
+from dataloader.building.downloads import Files, Unavailable, UnknownName
+from dataloader.building.sources import Row, parquet_rows
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import kind_of
 

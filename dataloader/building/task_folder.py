@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 from dataloader.atomic_files import write_bytes, write_text
+from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.recipe import Recipe
 from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, whole_splits
-from dataloader.building.sources import Files, Source, Unavailable
+from dataloader.building.sources import Source
 from dataloader.building.verification import published_sums
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object

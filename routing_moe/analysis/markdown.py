@@ -12,7 +12,7 @@ from routing_moe.analysis.correlation import PERMUTATIONS
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.stability import Stability
-from routing_moe.results.markdown import markdown_table
+from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 
 SIGNIFICANT = 0.05  # false discovery rate
 MOST_FEATURES = 30
@@ -83,12 +83,12 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
     rows = {}
     for kind, own in joint.groupby("kind", sort=False):
         first = own.iloc[0]
-        cells = {"tasks": int(first["tasks"]), "labels": _whole(first["labels"])}
+        cells = {"tasks": int(first["tasks"]), "labels": whole(first["labels"])}
         for what, value in (("AMI", "ami"), ("Mantel r", "mantel_r")):
             test = value.removesuffix("_r")
             tested = zip(own[value], own[f"{test}_p"], own[f"{test}_q_by"], strict=True)
             if len(names) > 1:
-                cells[f"{what}, mean"] = _mean(own[value])
+                cells[f"{what}, mean"] = mean_and_std(own[value].mean(), own[value].std())
             cells[f"{what} (p; q)"] = ", ".join(_with_p(*found) for found in tested)
         rows[kind] = cells
     what = (
@@ -124,12 +124,3 @@ def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
 
 def _with_p(value: float, p: float, q: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3f} ({p:.2g}; {q:.2g})"
-
-
-def _mean(values: pd.Series) -> str:
-    known = values.dropna()
-    return "-" if known.empty else f"{known.mean():.3f} ± {known.std():.3f}"
-
-
-def _whole(value: float) -> str:
-    return "-" if np.isnan(value) else str(int(value))

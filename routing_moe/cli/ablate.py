@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: AblationSettings, inputs: AblationInputs, started: list[Path]) -> None:
     """Ablates experts. started: gets the output folder when work in it starts."""
     # Torch is imported here, after the checks: it takes seconds.
+    from routing_moe.analysis.ablation.job import make_job
     from routing_moe.analysis.ablation.plan import make_plan
-    from routing_moe.analysis.ablation.run import make_job
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock, on_main

@@ -17,7 +17,7 @@ interrupted one has left. Exits with 0; with 2 if nothing was added; with 130 af
 import sys
 from pathlib import Path
 
-from dataloader.building.downloads import Downloads
+from dataloader.building.downloads import Downloads, Files
 from dataloader.building.gym_files import GymFiles
 from dataloader.building.own_recipes import TASK_NAME
 from dataloader.building.own_task import (
@@ -31,7 +31,7 @@ from dataloader.building.own_task import (
     summary,
 )
 from dataloader.building.sampling import SAMPLES
-from dataloader.building.sources import Files, Row
+from dataloader.building.sources import Row
 from dataloader.building.table_rows import Template, Templates, column_of, examples_of
 from dataloader.building.tables import read_table
 from dataloader.building.task_folder import NotBuilt, read_rows

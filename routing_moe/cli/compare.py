@@ -103,7 +103,7 @@ def recovery_of(settings: CompareSettings, costs: Sequence[RunCost], checkpoint:
     """
     if not settings.recovery:
         return None
-    from routing_moe.analysis.run_recovery import recovery_of_runs  # imports scipy, which takes a second
+    from routing_moe.analysis.recovery import recovery_of_runs  # imports scipy, which takes a second
 
     steps = {str(cost.run): cost.step or checkpoint.removesuffix("-steps") for cost in costs}
     return recovery_of_runs([cost.run for cost in costs], settings.recovery, steps)
@@ -227,9 +227,8 @@ def write_comparison(
 ) -> None:
     """Writes the files and prints the tables. The contents do not depend on time or machine."""
     # Matplotlib is imported here, after the checks: it takes half a second.
-    from routing_moe.analysis.run_recovery import mean_recovery_markdown
-    from routing_moe.plots.variant_curves import plot_curves
-    from routing_moe.plots.variants import plot_comparison
+    from routing_moe.analysis.recovery import mean_recovery_markdown
+    from routing_moe.plots.variants import plot_comparison, plot_curves
 
     scores = scores_per_task(runs)
     per_run = comparison.means_per_run(scores, ontology)

@@ -19,7 +19,7 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.push import PushSettings
 from routing_moe.io.files import replacing_directory, unwritable
-from routing_moe.io.hub_upload import push_faults, upload
+from routing_moe.io.hub import push_faults, upload
 
 
 def main(argv: list[str] | None = None) -> int:

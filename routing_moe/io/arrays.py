@@ -21,16 +21,14 @@ def load_array(path: str | Path) -> np.ndarray:
     return array
 
 
-def load_arrays(
-    path: str | Path, names: Iterable[str], optional: Iterable[str] = ()
-) -> dict[str, np.ndarray]:
-    """Returns the named arrays of a .npz file, and those of `optional` that it has.
+def load_arrays(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Returns the named arrays of a .npz file.
 
     Raises FileNotFoundError, or InputError for any other problem. Never unpickles.
     """
 
     def take(found) -> dict[str, np.ndarray]:
-        arrays = {name: found[name] for name in (*names, *(name for name in optional if name in found))}
+        arrays = {name: found[name] for name in names}
         if any(not isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("a member is not an array")
         return arrays

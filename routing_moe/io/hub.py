@@ -8,16 +8,17 @@ the newest commit. All files come from the folder of one commit, so that they be
 import json
 import logging
 import os
+import re
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import constants, errors, get_token, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.utils import validate_repo_id
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, in_brief
-from routing_moe.io.model_files import files_to_load, has_tokenizer, names_in, weights_among
 
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
@@ -210,3 +211,103 @@ def use_commits(commits_of_main: dict[str, str]) -> None:
     for name, commit in commits_of_main.items():
         if name in _snapshots and _snapshots[name].commit != commit:
             del _snapshots[name]
+
+
+# ---- the files of a model
+
+
+PART = r"(?:\d+_\w+/)?"  # folder of a module of a sentence encoder
+SMALL_FILES = re.compile(rf"{PART}[^/]+\.(?:json|txt|model)")
+# Of a run (`report/shared_run.py`): vectors and curves; scores; routes.
+OF_RUN = re.compile(r"[^/]+\.(?:npy|npz|csv)|best/[^/]+\.csv|\d+-steps/route[^/]*\.(?:npy|txt)")
+TOKENIZERS = re.compile(r"tokenizer\.json|vocab\.(?:json|txt)|.+\.model")
+WEIGHTS = (("model", "safetensors"), ("pytorch_model", "bin"))  # what transformers loads, the first one found
+
+
+def names_in(folder: Path) -> set[str]:
+    """Returns the paths of all files of a folder, relative to it."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def files_to_load(names: Collection[str]) -> list[str]:
+    """Returns those files of a repository that loading needs: small_files(names), then weights.
+
+    Weights for other libraries (Flax, TensorFlow, Rust, ONNX), a second format and subfolders are left out.
+    """
+    parts = sorted({re.match(PART, name)[0] for name in names})
+    return small_files(names) + [file for part in parts for file in weights_among(names, part)]
+
+
+def small_files(names: Collection[str]) -> list[str]:
+    """Returns the files of configuration and tokenizer, and those of a run."""
+    return sorted(name for name in names if SMALL_FILES.fullmatch(name) or OF_RUN.fullmatch(name))
+
+
+def weights_among(names: Collection[str], part: str = "") -> list[str]:
+    """Returns the files of weights that transformers would load; [] if there are none or a shard is missing.
+
+    part: "", or the folder of a module of a sentence encoder, with a slash.
+    """
+    for stem, ending in WEIGHTS:
+        if (single := f"{part}{stem}.{ending}") in names:
+            return [single]
+        shards = [re.fullmatch(rf"{part}{stem}-\d+-of-(\d+)\.{ending}", name) for name in sorted(names)]
+        found = [shard for shard in shards if shard]
+        if found and len(found) == int(found[0][1]):
+            return [shard[0] for shard in found]
+    return []
+
+
+def has_tokenizer(names: Collection[str]) -> bool:
+    return any(TOKENIZERS.fullmatch(name) for name in names)
+
+
+# ---- upload
+
+
+def push_faults(name: str, uploads: bool) -> list[str]:
+    """Returns faults of a name to push to, and if it `uploads`, of a process that cannot."""
+    faults = []
+    if "@" in name or name.count("/") != 1 or not Faults().of(repository_and_revision, name):
+        faults.append(f"{name}: not a name on the hub; give owner/name, such as my-group/my-mixture")
+    if uploads and constants.HF_HUB_OFFLINE:
+        faults += [
+            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, which forbids uploads; --dry_run FOLDER "
+            "writes the files"
+        ]
+    elif uploads and not get_token():
+        faults += ["no token for the hub: hf auth login, or HF_TOKEN; --dry_run FOLDER only writes the files"]
+    return faults
+
+
+def upload(folder: Path, repository: str, private: bool, replaced: Sequence[str]) -> str:
+    """Makes a folder the newest commit of a repository, which is created if necessary; returns its address.
+
+    replaced: patterns of the files that are removed if the folder does not have them, those of an earlier
+    push. Raises InputError.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        url = api.create_repo(repository, private=private or None, exist_ok=True)
+        if private and not api.model_info(repository).private:
+            raise InputError(f"{url} exists and is public; change that in its settings")
+        done = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message="Upload of a run by routing-moe",
+            delete_patterns=list(replaced),
+        )
+    except InputError:
+        raise
+    except Exception as error:  # the client and the network raise many types of errors
+        reason = failure_of(error, repository)
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            why = "does not accept the token" if status == 401 else "does not let this token write there"
+            reason = (
+                f"{constants.ENDPOINT} {why}; log in with one that may write (hf auth login, or HF_TOKEN)"
+            )
+        raise InputError(reason) from None
+    return f"{url} (commit {done.oid})"

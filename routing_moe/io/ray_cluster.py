@@ -15,7 +15,7 @@ RETRIES = 3  # of a call whose process or machine died
 
 
 @contextmanager
-def remote_function(function: Callable, address: str, workers: int, retries: int = RETRIES) -> Iterator:
+def remote_function(function: Callable, address: str, workers: int) -> Iterator:
     """Connects to a cluster; gives the function as one whose calls return references for `ray.get`.
 
     workers: the calls that run at the same time; they divide the GPUs of the cluster evenly. With the address
@@ -38,7 +38,7 @@ def remote_function(function: Callable, address: str, workers: int, retries: int
     try:
         gpus = ray.cluster_resources().get("GPU", 0)
         # max_calls=0: a process is reused for further calls, even if it has a GPU.
-        options = dict(num_cpus=1, max_retries=retries, max_calls=0)
+        options = dict(num_cpus=1, max_retries=RETRIES, max_calls=0)
         yield ray.remote(**options | (gpu_options(workers, gpus) if gpus else {}))(function).remote
     finally:
         ray.shutdown()

@@ -18,7 +18,6 @@ from matplotlib.axes import Axes
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.tables import number_drawn
 from routing_moe.analysis.saved_routes import encoder_part
-from routing_moe.plots.dot_panels import dot_panels
 from routing_moe.plots.heat_map import draw_colour_bar, draw_heat, heat_map, name_rows
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.plots.style import (
@@ -30,6 +29,7 @@ from routing_moe.plots.style import (
     HeatScale,
     dot,
     dot_legend,
+    dot_panels,
     write_figure,
 )
 

@@ -12,8 +12,16 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 
-from routing_moe.plots.dot_panels import dot_panels
-from routing_moe.plots.style import DARK, PAPER_STYLE, TICK, dot, dot_legend, shown_name, write_figure
+from routing_moe.plots.style import (
+    DARK,
+    PAPER_STYLE,
+    TICK,
+    dot,
+    dot_legend,
+    dot_panels,
+    shown_name,
+    write_figure,
+)
 
 ROW, NARROWEST_PANEL = 0.17, 0.95  # inches
 SIGNIFICANT = 0.05

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,15 +21,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.plots.dot_panels import LINE, dot_panels
 from routing_moe.plots.style import (
     CATEGORY_COLOURS,
     DARK,
     DASHES,
     FONT,
+    LINE,
     PAPER_STYLE,
     SMALL,
-    check_picture_name,
+    dot_panels,
     row_font,
     shown_name,
     wrapped,
@@ -58,8 +57,6 @@ def plot_gains(
     min_baseline: float = MIN_BASELINE,
 ) -> None:
     """Writes the chart, PDF or PNG as `path` ends; tasks are sorted by the gain of the first system."""
-    path = Path(path)
-    check_picture_name(path)
     tasks = _sorted_tasks(per_task)
     names = [shown_name(task) if in_arg else f"{shown_name(task)} {MARK}" for task, in_arg in tasks.items()]
     systems = list(per_system.itertuples())

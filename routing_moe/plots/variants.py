@@ -4,12 +4,15 @@
 
 Takes `comparison.means_per_run` and `comparison_table`. Each panel has its own scale, fitted to the
 runs; the constant answer is a dashed line if it is among the values, else an arrow at the edge.
+
+    plot_curves(compared_costs.curves(costs), "comparison_curves.pdf")
+
+Dev scores during training against steps and FLOPs: a thin line per run, a bold one per variant's mean.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from routing_moe.plots.dot_panels import dot_panels
 from routing_moe.plots.style import (
     DARK,
     DASHES,
@@ -28,7 +30,9 @@ from routing_moe.plots.style import (
     PAPER_STYLE,
     SERIES_COLOURS,
     SMALL,
-    check_picture_name,
+    dot_panels,
+    legend_columns,
+    paper_figure,
     shown_name,
     write_figure,
 )
@@ -49,8 +53,6 @@ def plot_comparison(
 
     Raises ValueError if the file name ends differently.
     """
-    path = Path(path)
-    check_picture_name(path)
     runs = table[table["variant"] != CONSTANT].groupby("variant", sort=False)["n"].first()
     tasks = table.groupby("category", sort=False)["tasks"].first()
     categories = ["all", *(name for name in tasks.index if name != "all")]
@@ -123,3 +125,43 @@ def _draw_legend(figure: Figure, runs: pd.Series, title: str) -> None:
     names = [f"one run ({n})", "mean ± sample std", f"{CONSTANT} (arrow: outside the scale)"]
     title = f"{title} (number of tasks in brackets)"
     figure.legend(handles, names, loc="outside lower center", ncols=3, title=title)
+
+
+# ---- curves of training
+
+
+PANEL, LEGEND_ROW = 2.6, 0.16  # inches, a panel with its labels
+AXES = {"step": "training steps", "flops": "training FLOPs"}
+
+
+@rc_context(PAPER_STYLE)
+def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Writes the picture (PNG or PDF). curves: `compared_costs.curves`, a row per evaluation.
+
+    The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
+    """
+    variants = list(curves["variant"].unique())
+    names = [shown_name(variant) for variant in variants]
+    columns = legend_columns(names)
+    figure = paper_figure(PANEL + LEGEND_ROW * -(-len(names) // columns))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, (column, label) in zip((left, right), AXES.items(), strict=True):
+        handles = [
+            _draw_curve(axes, curves[curves["variant"] == v], column, i) for i, v in enumerate(variants)
+        ]
+        axes.set_xlabel(label)
+    left.set_ylabel("mean dev score")
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
+    write_figure(figure, path)
+
+
+def _draw_curve(axes: Axes, rows: pd.DataFrame, column: str, number: int):
+    colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
+    for _, run in rows.groupby("run", sort=True):
+        axes.plot(run[column], run["dev_score"], color=colour, linewidth=0.4, alpha=0.6, zorder=1)
+    means = rows.groupby("step", as_index=False)[["flops", "dev_score"]].mean()
+    (line,) = axes.plot(
+        means[column], means["dev_score"], color=colour, linewidth=1.2, marker=MARKERS[number % len(MARKERS)],
+        markersize=3, markeredgecolor=EDGE_COLOUR, markeredgewidth=0.3, zorder=2,
+    )  # fmt: skip
+    return line

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 
 
-def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "", digits: int = 3) -> str:
+def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "") -> str:
     """Returns a Markdown table whose columns are also aligned in a terminal.
 
     table: a data frame, or {label: {column: cell}}; a missing cell is empty. heading: of the column of
-    labels; a data frame's is the name of its index. digits: decimals of floating-point numbers.
+    labels; a data frame's is the name of its index. Numbers have three decimals.
     """
     if not isinstance(table, pd.DataFrame):
         table = pd.DataFrame.from_dict(table, orient="index").fillna("").rename_axis(heading)
     header = [table.index.name or "", *map(str, table.columns)]
-    rows = [[str(name), *(_cell(value, digits) for value in row)] for name, *row in table.itertuples()]
+    rows = [[str(name), *map(_cell, row)] for name, *row in table.itertuples()]
     widths = [max(2, *(len(row[i]) for row in [header, *rows])) for i in range(len(header))]
 
     def line(cells: Iterable[str]) -> str:
@@ -28,8 +28,8 @@ def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "
     return "\n".join(line(cells) for cells in [header, rule, *rows])
 
 
-def _cell(value, digits: int) -> str:
-    return str(value) if isinstance(value, int | str) else f"{value:.{digits}f}"
+def _cell(value) -> str:
+    return str(value) if isinstance(value, int | str) else f"{value:.3f}"
 
 
 def mean_and_std(mean: float, std: float) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.baselines import constant_baseline
 from dataloader.errors import InputError
-from dataloader.gym import Gym
+from dataloader.gym import Example, Gym
+from dataloader.metrics import evaluate
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.io.csv_files import check_numbers, read_table
 
@@ -142,3 +143,18 @@ def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], ALL]))
     both = pd.concat([table.assign(category=kinds), table.assign(category=ALL)], ignore_index=True)
     return both.assign(category=pd.Categorical(both["category"], categories=order))
+
+
+# ---- the constant answer
+
+
+def constant_answer(train: Sequence[Example]) -> str:
+    """Returns the most frequent first answer of the training examples (ties: the first in order)."""
+    counts = Counter(example.outputs[0] for example in train)
+    return min(counts, key=lambda answer: (-counts[answer], answer))
+
+
+def constant_baseline(train: Sequence[Example], scored: Sequence[Example], metric: str) -> float:
+    """Returns the metric of predicting `constant_answer(train)` for every scored example."""
+    predictions = [constant_answer(train)] * len(scored)
+    return evaluate(predictions, [list(example.outputs) for example in scored], metric)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 FEWEST_TASKS = 6
+CONFIDENCE = 0.95
 SEEDS_AND_TASKS, TASKS_ALONE = "seeds x tasks", "tasks"
 ROUNDING = 1e-12  # a standard error below this share of the values is rounding error
 NONE = float("nan")
@@ -32,12 +33,12 @@ class Interval:
     over: str
 
 
-def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
+def mean_interval(values_ST) -> Interval:
     """Returns the two-way t interval of the mean of a seeds x tasks table.
 
     values_ST: numbers without NaN, (S, T), or (T,) for one seed. With one seed, it is the t interval over
     tasks. No interval for fewer than FEWEST_TASKS tasks. p is that of the corresponding t test: below 1 -
-    confidence if the interval excludes 0.
+    CONFIDENCE if the interval excludes 0.
     """
     values_ST = np.atleast_2d(np.asarray(values_ST, dtype=float))
     seeds, tasks = values_ST.shape
@@ -46,7 +47,7 @@ def mean_interval(values_ST, confidence: float = 0.95) -> Interval:
     mean, error, df = map(float, two_way_t(values_ST))
     from scipy.stats import t  # takes most of a second to import
 
-    half = error * float(t.ppf((1 + confidence) / 2, df))
+    half = error * float(t.ppf((1 + CONFIDENCE) / 2, df))
     p = 2 * float(t.sf(abs(mean) / error, df)) if error else float(mean == 0)
     return Interval(mean - half, mean + half, p, SEEDS_AND_TASKS if seeds > 1 else TASKS_ALONE)
 

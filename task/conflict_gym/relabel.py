@@ -34,35 +34,25 @@ from dataloader.task_splits import SECTIONS, Split, load_split
 from routing_moe.analysis.features import OWN_FEATURES, SHIPPED_FEATURES
 from routing_moe.config.flags import PROBABILITY, REQUIRED, SEED, group
 from task.gym_files import ontology_of, write_tables
-from task.written_folder import FolderCommand, run_once, written_at_once
+from task.written_folder import FILES, FolderCommand, run_once, written_at_once
 
-FILES = group("files")
 LABELS = group("labels")
 PERMUTE = ("copy", "in_place")
 
 
+# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RelabelSettings(FolderCommand):
     program = "python -m task.conflict_gym.relabel"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "gym folder")
-    split: str | None = FILES(
-        None, "JSON with task lists train, dev, test; other tasks are left out (default: split.json in --gym)"
-    )
-    output_dir: str = FILES(REQUIRED, "folder to write the new gym into, new or empty", on_resume=True)
+    split: str | None = FILES(None, "JSON with task lists train, dev, test; other tasks are left out (default: split.json in --gym)")
     skip_malformed: bool = FILES(False, "leave out malformed lines of task files instead of stopping")
-    share: float = LABELS(
-        0.5,
-        "share of the classification tasks whose labels are permuted; 0: only names change",
-        range=PROBABILITY,
-    )
-    permute: str = LABELS(
-        "copy",
-        "copy: the task stays, and a copy of it has permuted labels; in_place: the task itself has them",
-        choices=PERMUTE,
-    )
+    share: float = LABELS(0.5, "share of the classification tasks whose labels are permuted; 0: only names change", range=PROBABILITY)
+    permute: str = LABELS("copy", "copy: the task stays, and a copy of it has permuted labels; in_place: the task itself has them", choices=PERMUTE)
     seed: int = LABELS(0, "seed of the names, the choice of tasks and the permutations", range=SEED)
+# fmt: on
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """The flags of `task.conflict_gym.generate` and `task.conflict_gym.bart`, and what follows from them."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -17,12 +15,11 @@ from routing_moe.config.flags import (
     group,
 )
 from task.gym_files import SAMPLE_SEEDS
-from task.written_folder import FolderCommand
+from task.written_folder import FILES, FolderCommand
 
 NAMES = ("opaque", "telling")
 MOST_WORDS = 1000
 
-FILES = group("files")
 TASKS = group("tasks")
 SKILLS = group("skills")
 ROWS = group("rows")
@@ -36,7 +33,6 @@ class GymSettings(FolderCommand):
     usage = "--output_dir FOLDER [flags, see --help]"
     settings_file = "gym.json"
 
-    output_dir: Path = FILES(REQUIRED, "folder to write the gym into, new or empty", on_resume=True)
     seed: int = FILES(0, "seed of the skills, the tasks and the rows", range=SEED)
     tasks: int = TASKS(64, "number of train tasks", range=AT_LEAST_1)
     unseen_tasks: int = TASKS(16, "number of unseen tasks, the test section of the split", range=NOT_NEGATIVE)
@@ -69,7 +65,6 @@ class BartSettings(FolderCommand):
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "folder of a conflict gym, whose words and task names become tokens")
-    output_dir: Path = FILES(REQUIRED, "folder to write the model into, new or empty", on_resume=True)
     width: int = MODEL(16, "hidden size", range=AT_LEAST_1)
     layers: int = MODEL(2, "number of encoder layers, and of decoder layers", range=AT_LEAST_1)
     init_std: float = MODEL(0.1, "standard deviation of the random weights", range=POSITIVE)
@@ -101,43 +96,20 @@ def faults_of(settings: GymSettings) -> list[str]:
         )
     if settings.overlap and settings.skills == 1:
         faults.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
-    for name, of, count in (
-        ("overlap", "contested words", settings.contested),
-        ("label_noise", "train rows (--rows)", settings.rows),
-    ):
-        share = getattr(settings, name)
-        if share > 0 and count and round(share * count) == 0:
-            faults.append(
-                f"--{name} is {share:g}, less than one of {count} {of}; give 0, or {1 / count:.2g} or more"
-            )
-    if reason := _too_few_words(settings):
-        more = (dataclasses.replace(settings, words=n) for n in range(settings.words + 1, MOST_WORDS + 1))
-        enough = next((other.words for other in more if not _too_few_words(other)), None)
-        remedy = f"{enough} are enough" if enough else f"{MOST_WORDS}, the most allowed, are too few as well"
-        faults.append(f"--words is {settings.words}: {reason}; {remedy}")
-    return faults
+    return faults + _word_faults(settings)
 
 
-def _too_few_words(settings: GymSettings) -> str | None:
-    """Returns why the contested or the other words are too few for the skills or the rows; None: they suffice."""
-    parts = max(("encoder_parts", "decoder_parts"), key=lambda name: getattr(settings, name))
-    count = getattr(settings, parts)
-    if settings.conflict > 0 and settings.contested < count:
-        return (
-            f"--{parts} {count} needs as many contested words, but --conflict {settings.conflict:g} makes "
-            f"{settings.contested}"
-        )
-    for kind, share, words in (
-        ("contested", settings.conflict, settings.contested),
-        ("uncontested", 1 - settings.conflict, settings.words - settings.contested),
-    ):
+def _word_faults(settings: GymSettings) -> list[str]:
+    """Returns a fault if the contested words or the others are too few for the skills or the rows."""
+    contested, start = settings.contested, f"--words is {settings.words}, --conflict {settings.conflict:g}"
+    parts = max(settings.encoder_parts, settings.decoder_parts)
+    if settings.conflict > 0 and contested < parts:
+        return [f"{start}: {contested} contested words are fewer than the {parts} parts of one side"]
+    for kind, words in (("contested", contested), ("uncontested", settings.words - contested)):
         inputs, rows = math.perm(words, settings.input_words), _most_rows(settings, kind == "contested")
-        if share > 0 and inputs < max(rows, 1):
-            return (
-                f"{words} {kind} words (--conflict {settings.conflict:g}) make {inputs} inputs of "
-                f"--input_words {settings.input_words}, but the files of a task need {max(rows, 1)}"
-            )
-    return None
+        if inputs < rows:
+            return [f"{start}: {words} {kind} words make {inputs} inputs, but a task needs {rows}"]
+    return []
 
 
 def _most_rows(settings: GymSettings, contested: bool) -> int:

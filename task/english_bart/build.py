@@ -13,8 +13,7 @@ has to learn to write. The output folder is a plain BART that transformers loads
 import sys
 
 from routing_moe.checkpoints.tokenizer_files import check_size
-from task.english_bart.settings import BuildSettings
-from task.english_bart.source import chosen_layers, positions_of, source_config
+from task.english_bart.source import BuildSettings, chosen_layers, positions_of, source_config
 from task.task_emb.descriptions import encoder_path
 from task.written_folder import run_once, written_at_once
 
@@ -33,8 +32,12 @@ def write(settings: BuildSettings, inputs: tuple[dict, tuple[list[int], list[int
     config, layers = inputs
 
     from routing_moe.io.logs import start_logging
-    from task.english_bart.convert import bart_from, load_encoder  # these import torch, which takes seconds
-    from task.english_bart.tokenizer import bart_tokenizer, lowers_case
+    from task.english_bart.convert import (  # these import torch, which takes seconds
+        bart_from,
+        bart_tokenizer,
+        load_encoder,
+        lowers_case,
+    )
 
     start_logging()
     path = encoder_path(settings.encoder)

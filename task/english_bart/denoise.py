@@ -17,18 +17,39 @@ import math
 import random
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.errors import Faults, InputError
 from dataloader.gym import Gym, evenly_spread
 from dataloader.task_splits import load_split
-from task.english_bart.settings import DenoiseSettings
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, group
 from task.gym_files import write_rows, write_tables
-from task.written_folder import run_once, written_at_once
+from task.written_folder import FILES, FolderCommand, run_once, written_at_once
 
+TEXTS = group("texts")
 TASK = "denoising"
 MASK = "[MASK]"
 FEWEST_WORDS = 4  # shorter texts are too short to mask
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class DenoiseSettings(FolderCommand):
+    program = "python -m task.english_bart.denoise"
+    usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
+
+    gym: str = FILES(REQUIRED, "gym folder whose train inputs are the texts")
+    split: str | None = FILES(None, "JSON with a task list train; other tasks are not read (default: split.json in --gym)")
+    skip_malformed: bool = FILES(False, "leave out malformed lines of task files instead of stopping")
+    words: int = TEXTS(40, "most words of a text; longer inputs are cut into several", range=AT_LEAST_1)
+    texts_per_task: int = TEXTS(400, "most texts of a task, evenly spread over its inputs", range=AT_LEAST_1)
+    noises: int = TEXTS(4, "times that each text occurs, each with other masks", range=AT_LEAST_1)
+    dev_rows: int = TEXTS(64, "texts for dev scores, which do not occur in training", range=AT_LEAST_1)
+    mask: float = TEXTS(0.3, "share of the words that are masked", range=Range(lambda value: 0 < value < 1, "between 0 and 1"))
+    span: float = TEXTS(3.0, "mean number of words that one [MASK] stands for", range=AT_LEAST_1)
+    seed: int = TEXTS(0, "seed of the choice of dev texts and of the masks", range=SEED)
+# fmt: on
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,16 +1,41 @@
-"""Finds and checks the encoder that a BART is made from, without torch."""
+"""The flags of `task.english_bart.build`, and the encoder that they name, found and checked without torch."""
 
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.errors import InputError, fault_context
 from dataloader.jsonfile import load_json_object
+from routing_moe.config.flags import NOT_NEGATIVE, group
 from routing_moe.io.hub import is_hub_name, snapshot
-from task.english_bart.settings import BuildSettings
-from task.task_emb.descriptions import encoder_path, missing_package
+from task.task_emb.descriptions import MINILM, encoder_path, missing_package
+from task.written_folder import FILES, FolderCommand
+
+LAYERS = group("layers")
 
 # Encoders whose layers are those of BART's encoder: attention, residual, norm, two matrices, residual, norm.
 # Value: how many rows of the table of positions come before that of the first token.
 FIRST_POSITION = {"bert": 0, "roberta": 2}
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Parses layer numbers in their order: "0,3,5" is (0, 3, 5)."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list of layer numbers") from None
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings(FolderCommand):
+    program = "python -m task.english_bart.build"
+    usage = "--output_dir FOLDER [flags, see --help]"
+
+    encoder: str = FILES(MINILM, "BERT or RoBERTa to make it from: a folder or a hub name; the default is part of the extra [sentences]")
+    encoder_layers: tuple[int, ...] | None = LAYERS(None, "layers of the source that the encoder keeps, numbered from 0 (default: all)", range=NOT_NEGATIVE, parse=numbers, metavar="0,2,5")
+    decoder_layers: tuple[int, ...] | None = LAYERS(None, "the layer of the source that each decoder layer starts from (default: two layers, from the first and the last)", range=NOT_NEGATIVE, parse=numbers, metavar="0,5")
+# fmt: on
 
 
 def source_config(encoder: str) -> dict:
@@ -25,23 +50,14 @@ def source_config(encoder: str) -> dict:
                 raise InputError(f"{encoder}: no such folder (nor a hub name such as bert-base-uncased)")
             folder = snapshot(path).folder
         config = load_json_object(folder / "config.json", "a model's configuration")
-    if faults := _misfits(config):
-        raise InputError(f"--encoder {encoder}: {fault}" for fault in faults)
+    if (kind := config.get("model_type")) not in FIRST_POSITION:
+        known = " or a ".join(FIRST_POSITION)
+        raise InputError(
+            f"--encoder {encoder}: it is a {kind!r} model; a BART can be made from a {known} model"
+        )
+    if (positions := config.get("position_embedding_type", "absolute")) != "absolute":
+        raise InputError(f"--encoder {encoder}: it has {positions!r} positions; BART's are absolute")
     return config
-
-
-def _misfits(config: dict) -> list[str]:
-    """Returns why a BART cannot be made from a model with this configuration."""
-    kind = config.get("model_type")
-    if kind not in FIRST_POSITION:
-        return [f"it is a {kind!r} model; a BART can be made from a {' or a '.join(FIRST_POSITION)} model"]
-    faults = []
-    positions = config.get("position_embedding_type", "absolute")
-    if positions != "absolute":
-        faults.append(f"it has {positions!r} positions; BART's are absolute")
-    if config.get("is_decoder"):
-        faults.append("it is a decoder, whose tokens do not attend to later ones")
-    return faults
 
 
 def positions_of(config: dict) -> int:

@@ -28,13 +28,11 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from routing_moe.config.flags import REQUIRED, SEED, group
+from routing_moe.config.flags import SEED
 from task.gym_files import SAMPLE_SEEDS, Row, tables_of, without_repeats, write_rows, write_tables
-from task.skill_gym.descriptions import DESCRIPTIONS
 from task.skill_gym.tasks import TASKS, Task
-from task.written_folder import FolderCommand, run_once, written_at_once
+from task.written_folder import FILES, FolderCommand, run_once, written_at_once
 
-OUTPUT = group("output")
 ROWS_PER_CLASS = 16
 ROWS = 32
 POOL_ROWS = 1536
@@ -49,8 +47,7 @@ class SkillGymSettings(FolderCommand):
     usage = "--output_dir FOLDER [--seed N]"
     settings_file = "gym.json"
 
-    output_dir: str = OUTPUT(REQUIRED, "folder to write the gym into, new or empty", on_resume=True)
-    seed: int = OUTPUT(0, "seed of the rows; the world is always the same", range=SEED)
+    seed: int = FILES(0, "seed of the rows; the world is always the same", range=SEED)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,7 +67,8 @@ def generate(folder: str | Path, seed: int = 0) -> None:
             write_rows(Path(folder) / task.name / name, rows)
     tables = tables_of([task.described() for task in TASKS])
     tables["split.json"]["all"] = [task.name for task in TASKS]
-    write_tables(Path(folder), tables | {"descriptions.json": DESCRIPTIONS})
+    tables["descriptions.json"] = {task.name: task.description for task in TASKS}
+    write_tables(Path(folder), tables)
 
 
 def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:

@@ -4,8 +4,8 @@ have the names of standard-library modules.
 
 random.py         N(0, sigma)                             reduce.py      principal components of a folder
 text.py           encoder states of train inputs          inspect.py     do similar vectors have equal labels?
-finetuned_text.py the same after fine-tuning on the task  agreement.py, inspect_inputs.py: its parts
-fisher.py         Fisher information of adapters          adapters.py, fisher_information.py: its parts
+finetuned_text.py the same after fine-tuning on the task  agreement.py: its statistics
+fisher.py         Fisher information of adapters          fisher_information.py: its parts
 gradient.py       mean gradient of answers, projected     mean_gradient.py: its parts
 descriptions.py   sentence embeddings of descriptions
 

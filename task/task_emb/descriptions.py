@@ -21,8 +21,7 @@ import numpy as np
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, fault_context, in_brief
 from routing_moe.config.flags import REQUIRED, group
-from routing_moe.io.hub import is_hub_name, local_folder
-from routing_moe.io.model_files import files_to_load, names_in
+from routing_moe.io.hub import files_to_load, is_hub_name, local_folder, names_in
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import Descriptions

@@ -68,7 +68,7 @@ class FisherSettings(TrainingSettings):
         return dataclasses.replace(self, **missing)
 
     def extractor(self):
-        from task.task_emb.fisher_extractor import FisherExtractor  # imports torch, which takes seconds
+        from task.task_emb.fisher_information import FisherExtractor  # imports torch, which takes seconds
 
         return FisherExtractor(self)
 

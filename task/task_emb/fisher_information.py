@@ -7,15 +7,18 @@ vector: it is large for weights that the task's answers depend on. Gradients are
 
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from transformers.models.bart.modeling_bart import shift_tokens_right
+from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from dataloader.errors import InputError
 from routing_moe.model.routed_layer import RoutePlan
-from task.task_emb.settings import PARTS
+from task.task_emb.extractors import MAX_DIMENSIONS, TrainingExtractor
+from task.task_emb.settings import PARTS, TrainingSettings
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 
@@ -148,3 +151,108 @@ def fisher_vector(fisher: Parameters, part: str) -> Tensor:
         side, _, rest = name.partition(".layers.")
         layers.setdefault(f"{side} {rest.split('.')[0]}", []).append(value.flatten())
     return torch.stack([torch.cat(values).mean() for values in layers.values()])
+
+
+# ---- the extractor
+
+
+class FisherExtractor(TrainingExtractor):
+    """Trains the weights, then computes their Fisher information.
+
+    Raises InputError if the bottleneck is wider than the model or vectors would have too many dimensions.
+    """
+
+    def __init__(self, settings: TrainingSettings):
+        settings = settings.resolved()
+        super().__init__(settings)
+        # vmap supports the operations of eager attention, but no fused attention kernel.
+        self.model.set_attn_implementation("eager")
+        if settings.weights == "adapters":
+            width = self.model.config.d_model
+            if settings.bottleneck > width:
+                raise InputError(
+                    f"--bottleneck is {settings.bottleneck}; it must be at most {width}, the hidden size of "
+                    f"{settings.model}"
+                )
+            self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
+        else:
+            self.parameters = layer_parameters(self.model)
+        dimensions = len(fisher_vector(self.parameters, settings.average_over))
+        if dimensions > MAX_DIMENSIONS:
+            raise InputError(
+                f"--weights {settings.weights} --average_over {settings.average_over}: vectors would have "
+                f"{dimensions} dimensions, more than {MAX_DIMENSIONS}; give --average_over unit or tensor"
+            )
+        self.save_initial_weights()
+
+    def vector_of(self, task: str) -> np.ndarray:
+        self.train_on(task, self.encoded(task))
+        return fisher_vector(self.fisher_of(task), self.settings.average_over).cpu().numpy()
+
+    def fisher_of(self, task: str) -> dict:
+        """Returns {parameter: Fisher information} of the current weights on a task's train examples."""
+        parameters = {name: p.detach() for name, p in self.parameters.items()}
+        n_parameters = sum(p.numel() for p in parameters.values())
+        examples, tokens = self.encoded(task), self.settings.max_tokens_per_micro_batch
+        batches = fisher_batches(examples, self.model, tokens, n_parameters)
+        return diagonal_fisher(bart_log_likelihood(self.model), parameters, batches)
+
+
+# ---- bottleneck adapters (Houlsby et al. 2019): small trainable modules inside a frozen BART
+
+# Every sub-layer is followed by an adapter, before the residual connection: two per encoder layer
+# (self-attention, feed-forward), three per decoder layer (cross-attention as well). Adapters are initialised
+# near the identity.
+
+
+SUBLAYERS = {
+    BartEncoderLayer: ("self_attn.out_proj", "fc2"),
+    BartDecoderLayer: ("self_attn.out_proj", "encoder_attn.out_proj", "fc2"),
+}
+INIT_STD = 0.01  # of Houlsby et al.
+
+
+class Adapter(nn.Module):
+    """Wraps a `sublayer` with an adapter: h = sublayer(x), then h + up(gelu(down(h))).
+
+    h has width D, the output of `down` has width `bottleneck`.
+    """
+
+    def __init__(self, sublayer: nn.Linear, bottleneck: int):
+        super().__init__()
+        D = sublayer.out_features
+        self.sublayer = sublayer
+        self.down, self.up = nn.Linear(D, bottleneck), nn.Linear(bottleneck, D)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = self.sublayer(hidden)
+        return hidden + self.up(nn.functional.gelu(self.down(hidden)))
+
+
+def insert_adapters(model: nn.Module, bottleneck: int, seed: int) -> dict[str, nn.Parameter]:
+    """Inserts adapters into every BART layer of a model; returns their parameters by name.
+
+    All other parameters are frozen. The same seed gives the same initial adapters, because Fisher information
+    is compared between tasks weight by weight.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    for layer in [module for module in model.modules() if type(module) in SUBLAYERS]:
+        for path in SUBLAYERS[type(layer)]:
+            owner, _, name = path.rpartition(".")
+            owner = layer.get_submodule(owner)
+            adapter = Adapter(getattr(owner, name), bottleneck)
+            for linear in (adapter.down, adapter.up):
+                nn.init.normal_(linear.weight, std=INIT_STD, generator=generator)
+                nn.init.zeros_(linear.bias)
+            setattr(owner, name, adapter.to(adapter.sublayer.weight))
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def layer_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of all encoder and decoder layers by name; all other parameters are frozen."""
+    model.requires_grad_(False)
+    for layer in model.modules():
+        if type(layer) in SUBLAYERS:
+            layer.requires_grad_(True)
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -103,7 +103,7 @@ class GradientSettings(GymSettings):
         return files
 
     def extractor(self):
-        from task.task_emb.gradient_extractor import GradientExtractor  # imports torch, which takes seconds
+        from task.task_emb.mean_gradient import GradientExtractor  # imports torch, which takes seconds
 
         return GradientExtractor(self)
 

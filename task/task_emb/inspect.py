@@ -14,19 +14,179 @@ error prevents the results.
 """
 
 import dataclasses
+import os
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.errors import Faults, InputError, did_you_mean, fault_context
+from dataloader.labels import Labelling, ontology_labels, read_labels
+from dataloader.ontology import Ontology, ontology_path
+from routing_moe.analysis.route_tables import neighbours
 from routing_moe.cli.console import run_command
-from routing_moe.results.markdown import markdown_table
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
+from routing_moe.io.files import distinct_tails, unwritable
+from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
+from routing_moe.results.markdown import markdown_table, mean_and_std
 from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
-from task.task_emb.inspect_inputs import Inputs, Settings, check
+from task.task_emb.sources import chosen_tasks, split_of
+
+MIN_TASKS = 3
+VECTORS = group("vectors and tasks")
+LABELS = group("labels of tasks")
+STATISTICS = group("statistics")
+OUTPUT = group("output")
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class Settings(Command):
+    """The flags of `python -m task.task_emb.inspect`."""
+
+    program = "python -m task.task_emb.inspect"
+    usage = "--taskvecs FOLDER [FOLDER ...] --output_dir FOLDER [flags, see --help]"
+
+    taskvecs: tuple[str, ...] = VECTORS(REQUIRED, "folders with id2task.json and task_vecs.npy", metavar="FOLDER")
+    names: tuple[str, ...] | None = VECTORS(None, "names of the folders in tables and pictures (default: the distinct ends of their paths)", metavar="NAME")
+    tasks: tuple[str, ...] | None = VECTORS(None, "tasks, or sections of the split: train, dev, test, all, file.json:section (default: the tasks that all folders have)", metavar="WORD")
+    custom_tasks_splits: str | None = VECTORS(None, "split of the sections in --tasks (default: split.json in --train_dir)", metavar="FILE")
+    train_dir: str | None = LABELS(None, "gym folder; only ontology.json and split.json are read", metavar="GYM")
+    task_ontology: str | None = LABELS(None, "two-level ontology JSON (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", metavar="FILE")
+    labels: str | None = LABELS(None, "further labellings: a column task, and columns of labels, or columns of 0 and 1 named labelling:value", metavar="CSV")
+    neighbours: int = STATISTICS(3, "number of nearest neighbours", metavar="K", range=AT_LEAST_1)
+    similarity: str = STATISTICS("cosine", "of two vectors", choices=tuple(DISTANCES))
+    no_centring: bool = STATISTICS(False, "cosine without mean-centring (default: the mean vector of the tasks is subtracted first)")
+    permutations: int = STATISTICS(10_000, "permutations of the labels; the smallest possible p is 1 / (1 + P)", metavar="P", range=AT_LEAST_1)
+    seed: int = STATISTICS(0, "seed of the permutations", range=SEED)
+    output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
+    title: str | None = OUTPUT(None, "title of the pictures (default: none)")
+# fmt: on
+
+    @property
+    def is_centred(self) -> bool:
+        """Whether vectors are mean-centred; Euclidean distances do not depend on it."""
+        return not self.no_centring and self.similarity == "cosine"
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Checked vectors and labels. The rows of all `vectors` are in the order of `tasks`."""
+
+    vectors: dict[str, np.ndarray]  # {name of the folder: (N, D)}
+    tasks: list[str]  # in the order of the ontology
+    ontology: Ontology
+    labellings: dict[str, Labelling]
+    notes: list[str]
+
+
+def check(settings: Settings) -> Inputs:
+    """Reads all input files. Raises one InputError with all errors."""
+    faults, notes = Faults(flag_faults(settings)), []
+    if fault := unwritable(settings.output_dir):
+        faults.append(f"--output_dir {fault}")
+    names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
+    folders = [faults.of(vectors_of_tasks, folder, flag="taskvecs") for folder in settings.taskvecs]
+    ontology = faults.of(load_ontology, settings)
+    labellings = faults.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
+    vectors = dict(zip(names, folders, strict=True))
+    tasks = None if None in folders else faults.of(common_tasks, vectors, settings, notes)
+    if tasks and settings.neighbours >= len(tasks):
+        faults.append(
+            f"--neighbours {settings.neighbours} must be less than {len(tasks)}, the number of tasks"
+        )
+    labelled = {task for labelling in (labellings or {}).values() for task in labelling}
+    if tasks and labellings and labelled.isdisjoint(tasks):
+        guess = did_you_mean(tasks[0], labelled)
+        faults.append(
+            f"--labels {settings.labels} has labels for none of the tasks, such as {tasks[0]}{guess}"
+        )
+    if faults:
+        raise InputError(dict.fromkeys(faults))
+    tasks = ontology.order(tasks)
+    labellings = ontology_labels(tasks, ontology) | labellings
+    notes += label_notes(tasks, labellings)
+    stacked = {name: np.stack([rows[task] for task in tasks]) for name, rows in vectors.items()}
+    return Inputs(stacked, tasks, ontology, labellings, notes)
+
+
+def vectors_of_tasks(folder: str) -> dict[str, np.ndarray]:
+    """Returns {task: vector (D,)}. Rows of samples are left out: their tasks have their own rows."""
+    names, vectors_ND = load_task_vectors(folder)
+    samples = samples_in(load_meta(folder))
+    return {
+        name: vector_D for name, vector_D in zip(names, vectors_ND, strict=True) if name not in samples
+    }
+
+
+def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
+    """Returns `names`, else the shortest ends of the folders' paths that are distinct. Raises InputError."""
+    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    faults = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
+    if names is not None and len(names) != len(folders):
+        faults.append(f"--names: {len(names)} names for {len(folders)} folders")
+    faults += [f"--names: '{name}' is given twice" for name, n in Counter(names or ()).items() if n > 1]
+    if faults:
+        raise InputError(faults)
+    return distinct_tails(paths) if names is None else list(names)
+
+
+def load_ontology(settings: Settings) -> Ontology:
+    if settings.train_dir and not Path(settings.train_dir).is_dir():
+        raise InputError(f"--train_dir {settings.train_dir}: no such folder")
+    path = settings.task_ontology
+    if settings.train_dir:
+        path = ontology_path(settings.train_dir, settings.task_ontology)
+    with fault_context("--task_ontology " if settings.task_ontology else ""):
+        return Ontology.load(path)
+
+
+def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list[str]) -> list[str]:
+    """The tasks (of --tasks, or all) that have a vector in every folder; appends a note on the others.
+
+    Raises InputError if fewer than MIN_TASKS remain.
+    """
+    chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
+    if settings.tasks is not None:
+        split = split_of(settings.custom_tasks_splits, settings.train_dir)
+        in_split = split.all if split else ()
+        chosen = chosen_tasks(settings.tasks, split, [*chosen, *in_split], "the folders of --taskvecs")
+    for name, rows in vectors.items():
+        if missing := [task for task in chosen if task not in rows]:
+            notes.append(
+                f"{len(missing)} of {len(chosen)} tasks left out, without a vector in {name}: "
+                + ", ".join(missing)
+            )
+    tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
+    if len(tasks) < MIN_TASKS:
+        raise InputError(
+            f"--tasks: of {len(chosen)} tasks, {len(tasks)} have vectors in all of {' and '.join(vectors)}; at "
+            f"least {MIN_TASKS} are needed"
+        )
+    return tasks
+
+
+def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> list[str]:
+    """Returns one note per labelling with tasks that have no label and are left out."""
+    notes = []
+    for name, labels in labellings.items():
+        unlabelled = [task for task in tasks if task not in labels]
+        if unlabelled and name != "subcategory":  # the same tasks as for category
+            reason = "not in the ontology" if name == "category" else f"without a label of {name}"
+            names = ", ".join(unlabelled) if len(unlabelled) < len(tasks) else "all"
+            notes.append(f"{len(unlabelled)} of {len(tasks)} tasks {reason}: {names}")
+    if not labellings["category"]:
+        notes.append("no task has a category; name the ontology with --train_dir or --task_ontology")
+    return notes
+
+
+# ---- the command
 
 EQUIDISTANT = "all distances between tasks are equal, so that no task has a nearest neighbour"
 AGREEMENT_COLUMNS = (
@@ -96,7 +256,7 @@ def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> s
     )
     by_folder, by_labelling = (table.groupby(column, sort=False) for column in ("vectors", "labelling"))
     rows = [[_cell(row) for row in rows.itertuples()] for _, rows in by_folder]
-    rows.append([_formatted(chance) for chance in by_labelling["chance"].mean()])
+    rows.append([mean_and_std(chance, np.nan) for chance in by_labelling["chance"].mean()])
     heads = [f"{labelling} ({scored})" for labelling, scored in by_labelling["scored"].first().items()]
     index = pd.Index([*inputs.vectors, "chance"], name="vectors")
     body = markdown_table(pd.DataFrame(rows, index=index, columns=heads))
@@ -107,39 +267,19 @@ def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> s
 def _cell(row) -> str:
     if np.isnan(row.accuracy):
         return "-"
-    return f"{_formatted(row.accuracy)} (p {row.p:.2g}) / {_formatted(row.silhouette)}"
-
-
-def _formatted(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
+    return f"{mean_and_std(row.accuracy, np.nan)} (p {row.p:.2g}) / {mean_and_std(row.silhouette, np.nan)}"
 
 
 def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS.
-
-    same_category, same_subcategory: 1 or 0, empty if one of the tasks is not in the ontology.
-    """
-    rows = []
+    """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS."""
+    tables = [pd.DataFrame(columns=NEIGHBOUR_COLUMNS)]
     for name, distance_NN in distances.items():
-        if all_equidistant(distance_NN):
-            continue
-        similarity_NN = similarity(distance_NN, settings.similarity)
-        for row, columns in enumerate(nearest(distance_NN, settings.neighbours)):
-            task = inputs.tasks[row]
-            for rank, column in enumerate(columns, start=1):
-                neighbour = inputs.tasks[column]
-                category = inputs.ontology.category(task)[0]
-                same = _same_categories(task, neighbour, inputs.ontology)
-                value = round(float(similarity_NN[row, column]), 6)
-                rows.append((name, task, category, rank, neighbour, value, *same))
-    return pd.DataFrame(rows, columns=NEIGHBOUR_COLUMNS)
-
-
-def _same_categories(task: str, other: str, ontology: Ontology) -> tuple[str, str]:
-    one, two = ontology.category(task), ontology.category(other)
-    if UNCATEGORISED in (one, two):
-        return "", ""
-    return str(int(one[0] == two[0])), str(int(one == two))
+        if not all_equidistant(distance_NN):
+            nearest_NK = nearest(distance_NN, settings.neighbours)
+            similarity_NN = similarity(distance_NN, settings.similarity)
+            table = neighbours(inputs.tasks, nearest_NK, similarity_NN, inputs.ontology)
+            tables.append(table.assign(vectors=name, similarity=[round(x, 6) for x in table["similarity"]]))
+    return pd.concat(tables, ignore_index=True)[list(NEIGHBOUR_COLUMNS)]
 
 
 def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list:

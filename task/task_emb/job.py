@@ -106,17 +106,12 @@ class VectorJob:
                 raise InputError(faults)
             return
         described = load_json_object(self.folder / "run.json", "the description of a folder of task vectors")
-        if "method" not in described:
-            raise InputError(
-                f"--output_dir {self.folder} holds a run of another command; name another folder"
-            )
-        if not self.by_task.names():
+        method = described.get("method")
+        if method and not self.by_task.names():
             return
-        if described["method"] != self.settings.method:
-            raise InputError(
-                f"--output_dir {self.folder} holds vectors of the method {described['method']!r}, not "
-                f"{self.settings.method!r}; name another folder"
-            )
+        if method != self.settings.method:
+            other = f"vectors of the method {method!r}" if method else "a run of another command"
+            raise InputError(f"--output_dir {self.folder} holds {other}; name another folder")
         where = f"the vectors in {self.folder}"
         faults = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
         if self.model and described.get("model") != self.model:

@@ -10,26 +10,36 @@ among themselves.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import time
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
 import pandas as pd
+from accelerate import Accelerator
 from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
 from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.analysis.ablation.checks import AblationInputs
 from routing_moe.analysis.ablation.expert_sets import BASE, JOB_FILE, ExpertSet
 from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.analysis.saved_routes import layer_names
+from routing_moe.checkpoints.find import mixture_to_score
+from routing_moe.checkpoints.start import load_start
+from routing_moe.config.ablate import AblationSettings
+from routing_moe.evaluation.pool import Pool
+from routing_moe.evaluation.scored_files import decoding_of
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
+from routing_moe.training.prediction import route_tasks, task_files
 
 log = logging.getLogger("routing_moe")
 
@@ -163,3 +173,41 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+# ---- the job of a run
+
+
+def make_job(settings: AblationSettings, inputs: AblationInputs, accelerator: Accelerator) -> AblationJob:
+    """Returns the job of the run's checkpoint in --output_dir. Raises InputError if scores there differ."""
+    prediction, run = settings.prediction, inputs.run
+    model, tokenizer = load_start(prediction, run.split)
+    model.to(accelerator.device)
+    route_tasks(prediction.start, prediction.evaluation, run, inputs.tasks, model, tokenizer, accelerator)
+    most = settings.max_examples or prediction.examples_per_file
+    evaluation = dataclasses.replace(prediction.evaluation, most=most)
+    files = task_files(evaluation, run, inputs.tasks, settings.part, model, tokenizer)
+    evaluator = Evaluator(model, tokenizer, files, decoding_of(prediction), accelerator)
+    log.info("%d tasks, %s files; scored with all experts first", len(evaluator.tasks), settings.part)
+    return AblationJob(evaluator, settings.output_dir, described(settings, evaluator))
+
+
+def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
+    """Returns all that the scores of a set depend on, which must not change when a folder is continued."""
+    prediction, pool = settings.prediction, Pool(evaluator.files)
+    decoding = dataclasses.asdict(evaluator.decoding)
+    for name in ("batch_size", "random_draws", "seed"):  # only the speed, and what random draws use
+        del decoding[name]
+    return {
+        "part": settings.part,
+        "predict_split": prediction.predict_split,
+        "max_examples": settings.max_examples,
+        "decoding": decoding,
+        "mixed_precision": prediction.mixed_precision,
+        "files": {file.sample: file.metric for file in evaluator.files},
+        "data": pool.encoded.fingerprint(),
+        "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
+        "routes": evaluator.fingerprint(),
+        "checkpoint_name": prediction.checkpoint_name,
+        "checkpoint": mixture_to_score(prediction.start).checksums(),
+    }
