@@ -77,7 +77,7 @@ def test_a_run_with_a_result_of_its_own_is_finished_when_its_command_has_written
 )
 def test_runs_divide_the_gpus(tmp_path, monkeypatch, jobs, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    workers = OnThisMachine(Runner(tmp_path, jobs=jobs)).workers
+    workers = OnThisMachine(Runner(tmp_path, jobs=jobs)).free_workers
     variables = [workers.get() for _ in range(jobs)]
     assert {each["CUDA_VISIBLE_DEVICES"] for each in variables} == seen
     shares = sorted(int(each["ROUTING_MOE_WORKERS_OF_GPU"]) for each in variables)
