@@ -38,6 +38,7 @@ from routing_moe.studies.recipes import (
     command,
     given_of,
     is_tiny,
+    number,
 )
 from routing_moe.studies.runs import call_here
 from routing_moe.studies.study import RUNNING, leading_words, parse_further, part_of, run_study
@@ -125,7 +126,8 @@ class Finetuner:
     def described(self) -> str:
         is_plain = self.checkpoint == "None"
         start = f"model {self.recipe.model}" if is_plain else f"checkpoint {self.checkpoint}, grid of {self.recipe.model}"
-        rates, sizes = (" ".join(map(str, self.grid[name])) for name in ("learning_rate_list", "bsz_list"))
+        rates = " ".join(map(number, self.grid["learning_rate_list"]))
+        sizes = " ".join(map(str, self.grid["bsz_list"]))
         steps = f"{self.grid['total_steps']} steps, evaluation every {self.grid['eval_period']}"
         grid = f"{steps}, learning rates {rates}, batch sizes {sizes}"
         return self.recipe.announced(f"fine-tuning on {self.flags.tasks}, {start}", grid, self.folder, self.flags.further)

@@ -24,6 +24,7 @@ from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, grou
 from routing_moe.studies.paper_runs import PaperRuns
 from routing_moe.studies.paper_tables import write_tables
 from routing_moe.studies.recipes import (
+    CLUSTERS,
     GYMS,
     SKILL,
     DataFlags,
@@ -52,9 +53,6 @@ BUILT_GYM, BUILT_SPLIT = Path("data/gym"), Path("dataloader/splits/random.json")
 SMALL_SPLIT = "paper_small_split.json"  # of the embedded gym: 8 train and 4 test tasks
 SAMPLES = Range(
     lambda text: text in ("all", "first") or text.isdigit(), "all, first or seeds such as 100 13 21"
-)
-CLUSTERS = Range(
-    lambda text: text == "auto" or (text.isdigit() and int(text) > 0), "auto or a whole number of at least 1"
 )
 
 
@@ -133,7 +131,7 @@ class PaperStudy(DataFlags, Study):
             stage2_eval_period=self.stage2_eval_period or period,
             dense_steps=self.dense_steps or -(-total // 3),
             variants=variants,
-            starts=self.starts or (DIRECT, *variants),
+            starts=self.starts or (DIRECT, *(name for name in variants if name in ALL)),
         )
 
     @property

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import PRECISIONS
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, flags_of, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, Range, flags_of, group
 from routing_moe.config.train import TrainSettings
 from routing_moe.studies.runs import Run
 from routing_moe.studies.study import Script, parse_further
@@ -31,6 +31,9 @@ CONFLICT_BARTS = Path("data/conflict_gym_bart")
 CONFLICT_WIDTHS = (16, 32)
 TRAIN = "routing_moe.cli.train"
 SCORES = "best/eval-test-performance.csv"  # the last file that a training writes
+CLUSTERS = Range(
+    lambda text: text == "auto" or (text.isdigit() and int(text) > 0), "auto or a whole number of at least 1"
+)
 UNSEEN_SCORES = "best/eval-test_tasks-test-performance.csv"  # the last of a prediction of unseen tasks
 
 
