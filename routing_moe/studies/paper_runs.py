@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from dataloader.task_splits import load_split
@@ -306,6 +307,6 @@ class PaperRuns:
 
 def limit_in(flags: str) -> int | None:
     """Returns the value of --predict_max_examples in flags."""
-    given = shlex.split(flags)
-    limits = [given[i + 1] for i, word in enumerate(given[:-1]) if word == "--predict_max_examples"]
+    line = shlex.split(flags)
+    limits = [value for flag, value in pairwise(line) if flag == "--predict_max_examples"]
     return int(limits[-1]) if limits else None

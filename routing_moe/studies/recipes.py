@@ -153,15 +153,15 @@ class TrainingRecipe:
             further=flags,
         )
 
-    def route_flags(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def route_flags(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the flags of the start from a plain BART, and of learned routes or of the vectors that given routes are
-        clusters of. given: values of other flags.
+        clusters of. values: of other flags.
         """
         start = dict(initialize_from_vanilla=True, model=self.model)
-        if given.get("task_routes") and given.get("task_routes_as") != "start":
+        if values.get("task_routes") and values.get("task_routes_as") != "start":
             return dict(start, taskvecs=self.taskvecs)
         fixed = ("avg_routing", "random_routing", "task_level_random_routing")
-        if given.get("num_experts") == 1 or any(given.get(name) for name in fixed):
+        if values.get("num_experts") == 1 or any(values.get(name) for name in fixed):
             return start
         start |= dict(router_lr=self.router_lr, task_model_lr=self.task_model_lr, taskvecs=self.taskvecs)
         return start | (ANNEALING if self.embedded else {}) | ({} if self.taskvecs else dict(taskvecs_dim=self.width))
@@ -183,12 +183,12 @@ class TrainingRecipe:
     def described(self) -> str:
         return f"model {self.model}" + (f", task vectors {self.taskvecs}" if self.taskvecs else "")
 
-    def announced(self, what: str, steps: str, folder: str | Path, further: Iterable[str] = ()) -> str:
+    def announced(self, title: str, steps: str, folder: str | Path, further: Iterable[str] = ()) -> str:
         """Returns two lines on what a command is about to do."""
         flags = " ".join(further)
         precision = f", precision {self.mixed_precision}" if self.mixed_precision else ""
         return (
-            f"{what}; gym {self.gym}, split {self.split_file}\n"
+            f"{title}; gym {self.gym}, split {self.split_file}\n"
             f"{steps}; on {device()}{precision}; output in {folder}" + (f"; flags: {flags}" if flags else "")
         )
 

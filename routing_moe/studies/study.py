@@ -87,8 +87,8 @@ class Study(Script):
     def save_settings(self) -> None:
         """Writes the settings that `faults` compares with those of a later call."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        kept = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
-        write_text(self.output_dir / SETTINGS_FILE, json.dumps(kept, indent=1))
+        fixed = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
+        write_text(self.output_dir / SETTINGS_FILE, json.dumps(fixed, indent=1))
 
 
 def run_study(
@@ -97,11 +97,11 @@ def run_study(
     """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
     words = [*from_environment(study, os.environ), *(sys.argv[1:] if argv is None else argv)]
     further = [] if study.takes_further else None
-    given = parse(study, words, description, further)
+    values = parse(study, words, description, further)
     if further and study.further_flags_of:  # unknown to that command too, or without a value it needs: its error, before any run
         parse_further(study.further_flags_of, further)
     with reporting_errors(lambda: "run the same command to continue") as result:
-        settings = study(**given, further=tuple(further or ()), given=frozenset(given)).resolved()
+        settings = study(**values, further=tuple(further or ()), given=frozenset(values)).resolved()
         if faults := settings.faults():
             raise InputError(faults)
         result.exit_code = run(settings) or 0
