@@ -267,7 +267,8 @@ def base_of(folder: Path) -> str:
 
 
 def sizes_in(config: Path) -> dict[str, int]:
-    names = ("vocab_size", "d_model", *(f"{side}_{field}" for side in ("encoder", "decoder") for field in ("layers", "ffn_dim")))
+    of_sides = (f"{side}_{size}" for side in ("encoder", "decoder") for size in ("layers", "ffn_dim"))
+    names = ("vocab_size", "d_model", *of_sides)
     saved = load_json_object(config, "a configuration")
     return {name: saved[name] for name in names if name in saved}
 
