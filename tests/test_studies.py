@@ -393,11 +393,17 @@ def test_runs_are_analysed_alone_and_together(recorder, capsys):
     "script", sorted(path.name for path in (ROOT / "example_scripts").glob("*.sh") if path.name != "setup.sh")
 )
 def test_every_script_starts_one_module_with_the_flags_of_the_command_line(script, tmp_path):
+    for name in ("example_scripts", "routing_moe", "dataloader", "task"):
+        (tmp_path / name).symlink_to(ROOT / name)
     python = write(tmp_path / "python", f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
     python.chmod(0o755)
-    folder = shutil.copytree(ROOT / "example_scripts", tmp_path / "example_scripts")
-    environment = {"PATH": "/usr/bin:/bin", "PYTHON": python}
-    subprocess.run(["bash", folder / script, "--seed", "3"], env=environment, check=True)
+    path = tmp_path / "scripts"
+    path.mkdir()
+    for each in (ROOT / "example_scripts").glob("*.sh"):
+        (path / each.name).write_bytes(each.read_bytes())
+    subprocess.run(
+        ["bash", path / script, "--seed", "3"], env={"PATH": "/usr/bin:/bin", "PYTHON": python}, check=True
+    )
     calls = (tmp_path / "calls").read_text().splitlines()
     assert calls[-1].startswith("-m ")
     assert calls[-1].endswith("--seed 3")
