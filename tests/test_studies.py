@@ -149,6 +149,18 @@ def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
     assert recipes.device() == "CPU"
 
 
+def test_a_command_has_flags_by_name_and_further_words_that_win():
+    line = recipes.command(
+        *("module", Path("first")),
+        **dict(
+            rate=1e-05, exact=0.00012345678, sizes=(2, 4), none=None, off=False, on=True, flags="--seed 3"
+        ),
+        further=["--rate", 2],
+    )
+    expected = ["module", "first", "--rate", "1e-5", "--exact", "0.00012345678", "--sizes", "2", "4"]
+    assert line == [*expected, "--on", "--flags=--seed 3", "--rate", "2"]
+
+
 # ---- two stages
 
 
@@ -258,6 +270,9 @@ def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
     with pytest.raises(SystemExit):
         vectors.main(["tex"])
     assert "did you mean 'text'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        finetuning.main(["--tasks", "test"])
+    assert "unknown START '--tasks'" in capsys.readouterr().err
     assert vectors.main(["inspect"]) == 2
     assert "no folder in data/task_vectors has a task_vecs.npy" in capsys.readouterr().err
 
@@ -305,6 +320,8 @@ def test_a_start_that_is_not_there_is_reported_once(recorder, gym, capsys):
     assert recorder.commands == []
     assert finetuning.main(["moe", "test e", "no-run", "mine", "--train_dir", gym]) == 2
     assert "no task 'e' in gym" in capsys.readouterr().err
+    assert finetuning.main(["moe", "", "no-run", "mine", "--train_dir", gym]) == 2
+    assert "--tasks names no task" in capsys.readouterr().err
 
 
 def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder, gym, any_start):
