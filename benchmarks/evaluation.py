@@ -8,7 +8,6 @@ unseen tasks. A model with random weights ends no answer: all answers have --max
 one JSON line; README.md explains it.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -35,8 +34,7 @@ from routing_moe.evaluation import scoring
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.io.accelerator import make_accelerator
 from task.skill_gym import TINY_BART
-from task.skill_gym.generate import task_files, write_rows
-from task.skill_gym.tasks import TASKS, metric_table
+from task.skill_gym.tasks import TASKS
 
 UNSEEN = [task for task in TASKS if task.split == "test"]  # of all skills, and of many formats
 KINDS = {"soft": "softmax", "one_hot": "gumbel_softmax_st", "one_expert": "softmax"}
@@ -121,23 +119,16 @@ def dev_files(folder: Path, tokenizer, settings: Settings) -> list[TaskFile]:
         split = settings.custom_tasks_splits or Path(settings.train_dir) / "split.json"
         gym, tasks = Gym(settings.train_dir), list(load_split(split).train)
     else:
-        gym, tasks = Gym(write_gym(folder / "gym", settings.seed)), [task.name for task in UNSEEN]
+        gym, tasks = (
+            Gym(measuring.write_gym(folder / "gym", UNSEEN, settings.seed)),
+            [task.name for task in UNSEEN],
+        )
     tasks = sorted(tasks)[: settings.tasks]
     texts = TextFormat(max_output_length=settings.max_output_length)
     ids = {name: row for row, name in enumerate(tasks)}
     return load_task_files(
         gym, tasks, "dev", settings.samples, tokenizer, texts, ids, limit=settings.examples
     )
-
-
-def write_gym(folder: Path, seed: int) -> Path:
-    """Writes a gym folder with the unseen tasks of the embedded gym."""
-    for task in UNSEEN:
-        (folder / task.name).mkdir(parents=True)
-        for name, rows in task_files(task, seed).items():
-            write_rows(folder / task.name / name, rows)
-    (folder / "metrics.json").write_text(json.dumps(metric_table()))
-    return folder
 
 
 @contextmanager

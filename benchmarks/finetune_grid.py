@@ -9,7 +9,6 @@ tokenizes the data. All must write the same rows to results.csv, which is checke
 commands, including their start.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -26,14 +25,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.measuring import MEASURED, ratio
+from benchmarks.measuring import MEASURED, SAMPLES, ratio
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, Range
-from task.skill_gym.generate import task_files, write_rows
-from task.skill_gym.tasks import TASKS, metric_table
+from task.skill_gym.tasks import TASKS
 
 TASK = "entailment-shop-labels"  # three labels: 48 train, 48 dev and 144 test examples per sample
 VARIANTS = ("grid", "workers", "processes")
-SAMPLES = ("100", "13", "21", "42", "87")
 SCORES = ["prefix", "lr", "bsz", "dev_performance", "test_performance"]
 
 
@@ -70,7 +67,8 @@ class Grids:
     def __init__(self, folder: Path, settings: Settings):
         self.folder, self.settings = folder, settings
         self.samples = SAMPLES[: settings.samples]
-        write_task(folder / "gym" / TASK, self.samples, settings.seed)
+        tasks = [task for task in TASKS if task.name == TASK]
+        measuring.write_gym(folder / "gym", tasks, settings.seed, self.samples)
         self.bart = measuring.saved_bart(folder / "bart", settings.model_size, settings.seed)
         self.numbers, self.expected = count(), None
 
@@ -121,16 +119,6 @@ class Grids:
         if self.expected is not None and not rows.equals(self.expected):
             raise RuntimeError(f"results differ from those of an earlier run:\n{rows}\n{self.expected}")
         self.expected = rows
-
-
-def write_task(folder: Path, samples: tuple[str, ...], seed: int) -> None:
-    """Writes the files of TASK for these samples into the folder, and metrics.json beside it."""
-    (task,) = (task for task in TASKS if task.name == TASK)
-    folder.mkdir(parents=True)
-    (folder.parent / "metrics.json").write_text(json.dumps(metric_table()), encoding="utf-8")
-    for name, rows in task_files(task, seed).items():
-        if name.split("_")[-2] in samples:
-            write_rows(folder / name, rows)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ from routing_moe.io.run_folder import describe_run
 from routing_moe.model.conversion import share_tensors
 from routing_moe.model.selection import random_one_hot
 from task.skill_gym import TINY_BART
+from task.skill_gym.generate import task_files, write_rows
+from task.skill_gym.tasks import Task, metric_table
 
 # "base" and "large" are the sizes of facebook/bart-base and facebook/bart-large. "half": 16 experts train in
 # 8 GB plus activations. "tiny" is for test runs.
@@ -46,6 +48,7 @@ SIZES = {
 }
 SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # with a large enough vocabulary
 N_TASKS = 64  # number of task vectors of a model
+SAMPLES = ("100", "13", "21", "42", "87")  # of a task of the embedded gym
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # ---- flags
@@ -300,19 +303,15 @@ def own_peak_memory_gb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def count_parameters(model_size: str, num_experts: int) -> int:
-    return sum(p.numel() for p in uninitialised_model(model_size, num_experts, "meta").parameters())
-
-
-def machine_memory_gb(device: str) -> tuple[float, float]:
-    """Returns (free, total) memory in GB. On a CPU, memory of the file cache is not counted as free."""
-    if device == "cuda":
-        free, total = torch.cuda.mem_get_info()
-        return free / 1e9, total / 1e9
-    page = os.sysconf("SC_PAGE_SIZE") / 1e9
-    total = os.sysconf("SC_PHYS_PAGES") * page
-    knows_free = "SC_AVPHYS_PAGES" in os.sysconf_names
-    return (os.sysconf("SC_AVPHYS_PAGES") * page if knows_free else total), total
+def write_gym(folder: Path, tasks: Iterable[Task], seed: int, samples: Collection[str] = SAMPLES) -> Path:
+    """Writes a gym folder with tasks of the embedded gym; returns the folder."""
+    for task in tasks:
+        (folder / task.name).mkdir(parents=True)
+        for name, rows in task_files(task, seed).items():
+            if name.split("_")[-2] in samples:
+                write_rows(folder / task.name / name, rows)
+    (folder / "metrics.json").write_text(json.dumps(metric_table()), encoding="utf-8")
+    return folder
 
 
 # ---- start and end of a script

@@ -14,6 +14,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +39,7 @@ from routing_moe.studies.paper import PaperStudy
 from routing_moe.studies.paper_runs import ABLATION, STEP, CostedRun, PaperRuns
 from routing_moe.studies.real_gym import RealGymStudy
 from routing_moe.studies.runs import run_in_turn
-from routing_moe.studies.study import run_study
+from routing_moe.studies.study import part_of, run_study
 
 STUDIES = {"paper": PaperStudy, "real_gym": RealGymStudy}
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
@@ -122,7 +123,10 @@ class Texts:
         """Returns the rows of files. samples: all, first, or seeds. most: of each file; None: all."""
         tasks, limit = self.tasks(section), most or math.inf
         named = [
-            (task, each) for task in tasks for name in samples for each in self.gym.named_samples(task, name)
+            (task, sample)
+            for task in tasks
+            for name in samples
+            for sample in self.gym.named_samples(task, name)
         ]
         counts = [min(limit, lines(self.folder / task, f"{sample}_{part}")) for task, sample in named]
         n_lacking = len(self.split.section(section)) - len(tasks)
@@ -245,8 +249,8 @@ Overestimated: steps of Fisher vectors, counted as steps of the whole model, and
 def flag_of(runs: PaperRuns, flag: str, default: int) -> int:
     """Returns the value of a flag in the study's trainings."""
     command = runs.recipe.train("", *runs.training_flags(0), "--num_experts", "1")
-    given = [command[i + 1] for i, word in enumerate(command[:-1]) if word == flag]
-    return int(given[-1]) if given else default
+    values = [value for name, value in pairwise(command) if name == flag]
+    return int(values[-1]) if values else default
 
 
 def model_size(model: str) -> str:
@@ -277,8 +281,10 @@ def model_size(model: str) -> str:
 
 def hours_of(values: list[float]) -> str:
     """Returns numbers in columns, with - for those that are not estimated."""
-    shown = ["-" if math.isnan(each) else f"{each:.0f}" if each >= 100 else f"{each:.3g}" for each in values]
-    return " ".join(f"{each:>10}" for each in shown)
+    texts = [
+        "-" if math.isnan(hours) else f"{hours:.0f}" if hours >= 100 else f"{hours:.3g}" for hours in values
+    ]
+    return " ".join(f"{text:>10}" for text in texts)
 
 
 def print_runs(plan: pd.DataFrame) -> None:
@@ -301,11 +307,8 @@ def print_summary(plan: pd.DataFrame) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    name, *given = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name not in STUDIES:
-        print(f"{__doc__}\nstudies: {', '.join(STUDIES)}")
-        return 0 if name in ("-h", "--help") else 2
-    return run_study(estimate, STUDIES[name], given, __doc__)
+    study, line = part_of(argv, "STUDY", STUDIES)
+    return run_study(estimate, study, line, __doc__)
 
 
 if __name__ == "__main__":

@@ -279,11 +279,10 @@ def recorder(tmp_path, monkeypatch):
     """Records the commands of studies, in an empty working directory."""
     from recorded_commands import Recorder
 
-    from routing_moe.studies import paper_tables, recipes, runs
+    from routing_moe.studies import recipes, runs
 
     recorder = Recorder()
-    for module in (runs, paper_tables):
-        monkeypatch.setattr(module, "python", recorder.python)
+    monkeypatch.setattr(runs, "python", recorder.python)
     monkeypatch.setattr(recipes, "gpus", list)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 
-import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -217,17 +215,9 @@ def test_invalid_flags_are_errors(flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_copied_experts_and_counted_parameters_match_those_of_an_initialised_model(tiny_settings):
+def test_copied_experts_match_those_of_an_initialised_model(tiny_settings):
     real = RoutingBartForConditionalGeneration(measuring.model_config("tiny", 4))
     filled = measuring.build_routing_model(tiny_settings, 4)
     shapes = {name: p.shape for name, p in real.named_parameters()}
     assert {name: p.shape for name, p in filled.named_parameters()} == shapes
     assert all(p.isfinite().all() and p.abs().max() < 2 for p in [*filled.parameters(), *filled.buffers()])
-    assert measuring.count_parameters("tiny", 4) == sum(p.numel() for p in real.parameters())
-
-
-def test_the_memory_of_this_machine_is_counted_in_pages(monkeypatch):
-    assert measuring.machine_memory_gb("cpu")[1] == pytest.approx(psutil.virtual_memory().total / 1e9)
-    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4_000_000, "SC_AVPHYS_PAGES": 1_000_000}
-    monkeypatch.setattr(os, "sysconf", pages.get)
-    assert measuring.machine_memory_gb("cpu") == pytest.approx((4.096, 16.384))

@@ -35,9 +35,8 @@ def planned(**flags) -> dict:
 
 
 def test_runs_come_after_what_they_need_and_all_are_done(gym):
-    assert (
-        paper.main([*SMALL, "--variants", "multitask", "text", "fisher_two_stage", "gradient_routing"]) == 0
-    )
+    variants = ["--variants", "multitask", "text", "fisher_two_stage", "gradient_routing"]
+    assert paper.main([*SMALL, *variants]) == 0
     names = gym.names()
     assert names.count("train") == 8  # three trainings, with the first stage; five zero-shot
     assert names.index("reduce") < names.index("two_stages")
@@ -47,9 +46,8 @@ def test_runs_come_after_what_they_need_and_all_are_done(gym):
     assert list(tuned) == ["direct", "multitask", "text", "fisher_two_stage", "gradient_routing", "fisher"]
     assert value_of(tuned["text"], "--taskvecs") == "out/vectors/text_each"
     assert value_of(tuned["fisher"], "--taskvecs") == "out/vectors/fisher3_each"
-    assert (
-        value_of(tuned["gradient_routing"], "--taskvecs") == "out/runs/gradient_routing/seed42/vectors_each"
-    )
+    vectors = "out/runs/gradient_routing/seed42/vectors_each"
+    assert value_of(tuned["gradient_routing"], "--taskvecs") == vectors
     assert [tuned[name][1] for name in ("direct", "multitask", "text")] == ["bart", "bart", "moe"]
     gym.commands.clear()
     assert paper.main([*SMALL, "--variants", "multitask", "text"]) == 0
@@ -60,9 +58,8 @@ def test_a_failure_skips_what_needs_it_and_the_rest_is_done(gym, capsys):
     gym.failing = "--num_experts 1"
     assert paper.main([*SMALL, "--variants", "multitask", "softmax"]) == 1
     errors = capsys.readouterr().err
-    assert (
-        "not finished: training multitask/seed42; the end of out/logs/training-multitask-seed42.log" in errors
-    )
+    log = "out/logs/training-multitask-seed42.log"
+    assert f"not finished: training multitask/seed42; the end of {log}" in errors
     assert "not finished: few_shot multitask/seed42; it was skipped" in errors
     assert [command[4] for command in gym.named("finetuning")] == ["direct", "softmax"]
 
@@ -75,9 +72,8 @@ def test_an_incomplete_summary_does_not_finish_a_run(gym):
 
 
 def test_a_first_stage_with_other_steps_is_trained_by_the_two_stages():
-    runs = planned(
-        variants=("two_stage", "fisher_two_stage"), stage1_steps=50, train_flags="", starts=("direct",)
-    )
+    variants = ("two_stage", "fisher_two_stage")
+    runs = planned(variants=variants, stage1_steps=50, train_flags="", starts=("direct",))
     (command,) = runs["training two_stage/seed42"].commands()
     assert value_of(command, "--total_steps") == "50"
     assert "--stage1_flags=--seed 42 --init_eps 1e-8" in command
@@ -92,9 +88,8 @@ def split(gym):
 
 
 def test_the_work_of_runs_is_counted():
-    runs = planned(
-        variants=("multitask", "random", "two_stage"), total_steps=100, eval_period=30, samples=("1", "2")
-    )
+    variants = ("multitask", "random", "two_stage")
+    runs = planned(variants=variants, total_steps=100, eval_period=30, samples=("1", "2"))
     assert runs["training multitask/seed42"].work == (Work("plain", 100),)
     assert runs["training multitask/seed42"].answers == (
         Answering("plain", "train", "dev", times=4),
@@ -122,37 +117,14 @@ def test_a_gym_that_was_built_has_malformed_lines_left_out(tmp_path):
 
 
 def test_wrong_values_are_reported_together_before_anything_runs(gym, capsys):
-    wrong = [
-        "--variants",
-        "sofmax",
-        "--starts",
-        "random",
-        "--dim",
-        "5",
-        "--seeds",
-        "1",
-        "1",
-        "--clusters",
-        "0",
-    ]
-    wrong += ["--bsz_list", "0", "--dense_steps", "40000"]
-    assert paper.main([*SMALL, *wrong, "--samples", "some"]) == 2
+    wrong = "--variants sofmax --starts random --seeds 1 1 --clusters 0 --bsz_list 0 --samples some"
+    assert paper.main([*SMALL, *wrong.split()]) == 2
     errors = capsys.readouterr().err
-    for part in (
-        "did you mean 'softmax'",
-        "--starts: random",
-        "--seeds has a value more than once",
-        "--bsz_list",
-        "--clusters",
-        "--samples",
-    ):
+    expected = ["did you mean 'softmax'", "--starts: random", "--seeds has a value more than once"]
+    for part in [*expected, "--bsz_list", "--clusters", "--samples"]:
         assert part in errors
-    assert (
-        paper.main(
-            [*SMALL, "--variants", "fisher", "gradient_routing", "--dim", "5", "--dense_steps", "40000"]
-        )
-        == 2
-    )
+    wrong = "--variants fisher gradient_routing --dim 5 --dense_steps 40000"
+    assert paper.main([*SMALL, *wrong.split()]) == 2
     errors = capsys.readouterr().err
     assert "--dim is 5; it must be less than the number of train tasks, 5" in errors
     assert "--dense_steps is 40000; it must be below --total_steps, 30000" in errors
@@ -185,9 +157,7 @@ def test_tasks_that_the_gym_lacks_are_built_first(gym, capsys, monkeypatch):
 def test_variables_set_flags_also_to_no_flags():
     environment = dict(VARIANTS="multitask softmax", TRAIN_FLAGS="", DATA_DIR="gym", DRY_RUN="no", SEEDS=" ")
     words = from_environment(paper.PaperStudy, environment)
-    assert sorted(words) == sorted(
-        ["--variants", "multitask", "softmax", "--train_flags=", "--train_dir=gym"]
-    )
+    assert set(words) == {"--variants", "multitask", "softmax", "--train_flags=", "--train_dir=gym"}
 
 
 # ---- real tasks
@@ -200,10 +170,8 @@ def test_all_variants_on_real_tasks_have_the_same_number_of_steps():
     assert len(trainings) == len(real_gym.VARIANTS)
     for name, run in trainings.items():
         (command,) = run.commands()
-        steps = [
-            int(value_of(command, flag) or 0) for flag in ("--total_steps", "--stage2_steps", "--dense_steps")
-        ]
-        assert sum(steps) == 1201, name
+        steps = [value_of(command, f"--{part}_steps") or 0 for part in ("total", "stage2", "dense")]
+        assert sum(map(int, steps)) == 1201, name
         has_router_flags = "--minimum_tau 0.3" in " ".join(map(str, command))
         assert has_router_flags == (run.folder.parent.name in ("straight_through", "two_stage"))
 
@@ -228,36 +196,10 @@ def test_a_small_study_continues_to_its_tables(recorder, world, capsys):
     """Commands are executed, in a folder with a space."""
     recorder.really = "routing_moe."
     out = "my study"
-    small = [
-        "--model",
-        str(world.bart),
-        "--train_dir",
-        str(world.gym),
-        "--output_dir",
-        out,
-        "--samples",
-        "first",
-    ]
-    small += [
-        "--total_steps",
-        "2",
-        "--eval_period",
-        "2",
-        "--few_shot_steps",
-        "2",
-        "--few_shot_eval_period",
-        "2",
-    ]
-    small += [
-        "--warmup_steps",
-        "1",
-        "--bsz_list",
-        "2",
-        "--learning_rate_list",
-        "1e-3",
-        "--variants",
-        "multitask",
-    ]
+    small = f"--model {world.bart} --train_dir {world.gym} --samples first --total_steps 2".split()
+    small += ["--output_dir", out, "--variants", "multitask", "--learning_rate_list", "1e-3"]
+    for flag in ("eval_period", "few_shot_steps", "few_shot_eval_period", "warmup_steps", "bsz_list"):
+        small += [f"--{flag}", "2"]
     small += ["--text_flags", "--max_input_length 24 --max_output_length 8 --num_beams 1"]
     assert paper.main([*small, "--starts", "direct"]) == 0
     folder = Path(out)
@@ -270,9 +212,8 @@ def test_a_small_study_continues_to_its_tables(recorder, world, capsys):
 
 
 def test_the_split_must_exist():
-    study = paper.PaperStudy(
-        model="my/bart", train_dir=Path("gym"), custom_tasks_splits=Path("none.json")
-    ).resolved()
+    files = dict(train_dir=Path("gym"), custom_tasks_splits=Path("none.json"))
+    study = paper.PaperStudy(model="my/bart", **files).resolved()
     assert any("none.json" in fault for fault in study.faults())
     with pytest.raises(InputError):
         PaperRuns(study)

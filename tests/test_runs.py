@@ -77,24 +77,40 @@ def test_a_run_with_a_result_of_its_own_is_finished_when_its_command_has_written
 )
 def test_runs_divide_the_gpus(tmp_path, monkeypatch, jobs, seen):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    workers = OnThisMachine(Runner(tmp_path, jobs=jobs)).workers
+    workers = OnThisMachine(Runner(tmp_path, jobs=jobs)).free_workers
     variables = [workers.get() for _ in range(jobs)]
     assert {each["CUDA_VISIBLE_DEVICES"] for each in variables} == seen
     shares = sorted(int(each["ROUTING_MOE_WORKERS_OF_GPU"]) for each in variables)
     assert shares == ([1, 2, 2, 2, 2] if jobs == 5 else [1] * jobs)
 
 
-def test_ctrl_c_lets_running_commands_save_their_state_and_starts_no_others(tmp_path):
-    saving = (
-        "import time\ntry:\n    open('ready', 'w')\n    time.sleep(60)\n"
-        "except KeyboardInterrupt:\n    open('saved', 'w')\n    raise SystemExit(130)"
-    )
+SAVING = """
+import time
+try:
+    open("ready", "w")
+    time.sleep(60)
+except KeyboardInterrupt:
+    open("saved", "w")
+    raise SystemExit(130)
+"""
+TERMINATED = f"import signal; signal.signal(signal.SIGTERM, signal.default_int_handler){SAVING}"
+
+
+@pytest.mark.parametrize(
+    ("number", "saving", "calls"),
+    [
+        (signal.SIGINT, SAVING, "runs.Runner(Path('.')).run([saving, other])"),
+        (signal.SIGTERM, SAVING, "runs.Runner(Path('.')).run([saving, other])"),
+        (signal.SIGTERM, TERMINATED, "runs.call_all(*saving.commands(), *other.commands())"),
+    ],
+)
+def test_signals_let_running_commands_save_their_state_and_no_others_start(tmp_path, number, saving, calls):
     script = f"""
 from pathlib import Path
-from routing_moe.studies.runs import Run, Runner
-saving = Run("saving", Path("saving"), lambda: [["timeit", "-n", "1", "-r", "1", {saving!r}]])
-other = Run("other", Path("other"), lambda: [["calendar", "2026", "1"]])
-Runner(Path(".")).run([saving, other])
+from routing_moe.studies import runs
+saving = runs.Run("saving", Path("saving"), lambda: [["timeit", "-n", "1", "-r", "1", {saving!r}]])
+other = runs.Run("other", Path("other"), lambda: [["timeit", "-n", "1", "-r", "1", "open('other', 'w')"]])
+{calls}
 """
     process = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ
@@ -103,11 +119,12 @@ Runner(Path(".")).run([saving, other])
     watch.start()
     while not (tmp_path / "ready").exists() and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     errors = process.communicate()[1]
     watch.cancel()
     assert "KeyboardInterrupt" in errors
     assert (tmp_path / "saved").exists()
-    assert not (tmp_path / "other.log").exists()
-    assert "saving" in (times := (tmp_path / "times.csv").read_text())
-    assert "interrupted" in times
+    assert not (tmp_path / "other").exists()
+    if "Runner" in calls:
+        assert "saving" in (times := (tmp_path / "times.csv").read_text())
+        assert "interrupted" in times

@@ -91,18 +91,13 @@ def test_a_training_says_first_what_it_does_and_flags_win_over_variables(recorde
         monkeypatch.setenv(name, value)
     assert training.main(["--total_steps", "7", "--seed", "3", "--taskvecs", "vectors"]) == 0
     output = capsys.readouterr().out
-    assert output.startswith(
-        f"model {BART_BASE}, task vectors vectors; gym gym, split gym/split.json\n7 steps"
-    )
-    assert (
-        "learning rate 0.01, router 0.001, task vectors 0.01; on CPU; output in mine; flags: --seed 3"
-        in output
-    )
-    given = recorder.settings()
-    expected = dict(
-        total_steps=7, learning_rate=0.01, seed=3, output_dir="mine", train_dir=gym, taskvecs="vectors"
-    )
-    assert {name: given[name] for name in expected} == expected
+    start = f"model {BART_BASE}, task vectors vectors; gym gym, split gym/split.json\n7 steps"
+    assert output.startswith(start)
+    rates = "learning rate 0.01, router 0.001, task vectors 0.01"
+    assert f"{rates}; on CPU; output in mine; flags: --seed 3" in output
+    expected = dict(total_steps=7, learning_rate=0.01, seed=3, output_dir="mine")
+    expected |= dict(train_dir=gym, taskvecs="vectors")
+    assert expected.items() <= recorder.settings().items()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +143,7 @@ def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
     for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
         monkeypatch.delenv(name, raising=False)
     assert recipes.device() == expected
-    assert recipes.precision_flags(None) == (("--mixed_precision", "auto") if listed else ())
+    assert recipes.precision(None) == ("auto" if listed else None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert recipes.device() == ("1 GPU (A)" if listed else "CPU")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
@@ -169,6 +164,16 @@ def test_a_bart_from_a_bert_is_made_and_with_steps_warmed_up(recorder, gym, caps
     assert "do_lowercase" not in warm_up
     assert english_bart.main(["--warm_up_steps", "10"]) == 2
     assert "--warm_up_steps needs --train_dir" in capsys.readouterr().err
+def test_a_command_has_flags_by_name_and_further_words_that_win():
+    line = recipes.command(
+        *("module", Path("first")),
+        **dict(
+            rate=1e-05, exact=0.00012345678, sizes=(2, 4), none=None, off=False, on=True, flags="--seed 3"
+        ),
+        further=["--rate", 2],
+    )
+    expected = ["module", "first", "--rate", "1e-5", "--exact", "0.00012345678", "--sizes", "2", "4"]
+    assert line == [*expected, "--on", "--flags=--seed 3", "--rate", "2"]
 
 
 # ---- two stages
@@ -179,16 +184,11 @@ def test_both_stages_follow_from_each_other_and_finished_ones_are_kept(recorder,
     assert two_stages.main(flags) == 0
     assert recorder.names() == ["train", "merge", "train"]
     first, merged, last = (recorder.settings(i) for i in range(3))
-    assert (first["output_dir"], first["num_experts"], first.get("seed")) == (
-        "models/two_stage/stage1",
-        4,
-        None,
-    )
+    assert dict(output_dir="models/two_stage/stage1", num_experts=4).items() <= first.items()
+    assert "seed" not in first
     assert (merged["routes_from"], merged["model"]) == ("models/two_stage/stage1", BART_BASE)
-    expected = dict(
-        checkpoint_name="init", router_lr=0, initial_tau=300, anneal_rate=0.12, no_eval_until=12, seed=2
-    )
-    assert {name: last[name] for name in expected} == expected
+    expected = dict(checkpoint_name="init", router_lr=0, initial_tau=300, anneal_rate=0.12, seed=2)
+    assert (expected | dict(no_eval_until=12)).items() <= last.items()
     assert "initialize_from_vanilla" not in last
     assert two_stages.main(flags) == 0  # finished
     assert len(recorder.commands) == 3
@@ -204,10 +204,7 @@ def test_both_stages_and_their_merge_have_the_model_of_a_given_first_stage(recor
 
 def test_parts_can_be_run_alone(recorder, gym, capsys):
     assert two_stages.main(["stage2", "--train_dir", gym]) == 2
-    assert (
-        "models/two_stage/init: no such checkpoint; write it with build_a_checkpoint2.sh"
-        in capsys.readouterr().err
-    )
+    assert "models/two_stage/init: no such checkpoint; write it with" in capsys.readouterr().err
     assert two_stages.main(["merge", "--stage1", "first", "--stage1_checkpoint", "last", "--seed", "3"]) == 0
     merged = recorder.settings()
     assert (merged["routes_from"], merged["routes_checkpoint_name"], merged["seed"]) == ("first", "last", 3)
@@ -233,12 +230,7 @@ def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(
     assert gradient_routing.main([*flags, "--dense_flags", "--seed 5", "--upcycle", "--each_sample"]) == 0
     assert recorder.names() == ["train", "gradient", "gradient", "train", "train"]
     dense, mixture, unseen = (recorder.settings(i) for i in (0, 3, 4))
-    assert (dense["hide_task_names"], dense["seed"], dense["total_steps"], dense["save_period"]) == (
-        True,
-        5,
-        20,
-        2,
-    )
+    assert dict(hide_task_names=True, seed=5, total_steps=20, save_period=2).items() <= dense.items()
     words = recorder.commands[1]
     first = words.index("--checkpoint_names")
     assert words[first + 1 : first + 7] == [f"{step}-steps" for step in range(10, 21, 2)]
@@ -290,8 +282,12 @@ def test_vectors_are_reduced_with_the_split_of_the_gym(recorder, gym):
 
 
 def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
-    assert vectors.main(["tex"]) == 2
+    with pytest.raises(SystemExit):
+        vectors.main(["tex"])
     assert "did you mean 'text'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        finetuning.main(["--tasks", "test"])
+    assert "unknown START '--tasks'" in capsys.readouterr().err
     assert vectors.main(["inspect"]) == 2
     assert "no folder in data/task_vectors has a task_vecs.npy" in capsys.readouterr().err
 
@@ -311,7 +307,7 @@ def test_fine_tuning_starts_from_its_checkpoint_with_the_published_grid(recorder
     given = recorder.settings(0)
     expected = dict(learning_rate_list=[1e-5, 2e-5, 5e-5], bsz_list=[2, 4, 8], total_steps=1000, seed=3)
     expected |= dict(task_dir="gym/d", output_dir="models/mine/singletask-d")
-    assert {name: given[name] for name in expected} == expected
+    assert expected.items() <= given.items()
     assert given.get("init_dir" if start != "bart" else "checkpoint") == "some/run"
     assert recorder.commands[2][1:] == [
         *("--logs_dir", "models/mine", "--tasks", "d", "c", "--output_file", "models/mine/summary.csv")
@@ -339,6 +335,8 @@ def test_a_start_that_is_not_there_is_reported_once(recorder, gym, capsys):
     assert recorder.commands == []
     assert finetuning.main(["moe", "test e", "no-run", "mine", "--train_dir", gym]) == 2
     assert "no task 'e' in gym" in capsys.readouterr().err
+    assert finetuning.main(["moe", "", "no-run", "mine", "--train_dir", gym]) == 2
+    assert "--tasks names no task" in capsys.readouterr().err
 
 
 def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder, gym, any_start):
@@ -364,15 +362,8 @@ def test_every_variant_has_existing_flags_of_its_own():
 def test_two_stages_share_the_run_of_straight_through(recorder, gym):
     flags = ["--train_dir", gym, "--seeds", "1", "2", "--output_dir", "out", "--init_eps", "0.1"]
     assert routings.main([*flags, "--variants", "two_stage", "softmax", "--num_beams", "2"]) == 0
-    assert recorder.names() == [
-        "train",
-        "two_stages",
-        "train",
-        "two_stages",
-        "train",
-        "train",
-        "compare_runs",
-    ]
+    both = ["train", "two_stages"]
+    assert recorder.names() == [*both, *both, "train", "train", "compare_runs"]
     assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
     assert recorder.settings(0)["num_beams"] == 2
     assert value_of(recorder.commands[1], "--stage1") == "out/straight_through/seed1"
@@ -384,18 +375,13 @@ def test_two_stages_share_the_run_of_straight_through(recorder, gym):
 def test_at_equal_flops_every_variant_computes_its_steps_and_two_stages_share_them(recorder, gym):
     flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out", "--match", "flops"]
     assert routings.main([*flags, "--variants", "multitask", "two_stage"]) == 0
-    steps = [
-        value_of(command, "--total_steps") or value_of(command, "--stage2_steps")
-        for command in recorder.commands
-    ]
-    references = [value_of(command, "--equal_flops") for command in recorder.commands]
+    commands = recorder.commands
+    steps = [value_of(c, "--total_steps") or value_of(c, "--stage2_steps") for c in commands]
+    references = [value_of(command, "--equal_flops") for command in commands]
     assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
     assert set(references[1:]) == {None, "out/straight_through/seed1"}
-    trained = {
-        value_of(c, "--output_dir"): n
-        for c, n, r in zip(recorder.commands, steps, references, strict=True)
-        if not r
-    }
+    folders = [value_of(command, "--output_dir") for command in commands]
+    trained = {folder: n for folder, n, r in zip(folders, steps, references, strict=True) if not r}
     assert trained["out/multitask/seed1"] == "7"
     assert trained["out/two_stage/seed1/stage1"] == "4"  # half of 7
     assert value_of(recorder.named("two_stages")[0], "--stage2_steps") == "7"
@@ -406,27 +392,11 @@ def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, 
     recorder.failing = "--avg_routing"
     assert routings.main([*flags, "--variants", "average", "softmax"]) == 1
     assert "not finished: average/seed1" in capsys.readouterr().err
-    wrong = [
-        "--variants",
-        "softmx",
-        "--seeds",
-        "1",
-        "1",
-        "--num_experts",
-        "3",
-        "--match",
-        "flops",
-        "--match_to",
-        "two_stage",
-    ]
-    assert routings.main([*flags, *wrong]) == 2
+    wrong = "--variants softmx --seeds 1 1 --num_experts 3 --match flops --match_to two_stage"
+    assert routings.main([*flags, *wrong.split()]) == 2
     errors = capsys.readouterr().err
-    for part in (
-        "did you mean 'softmax'",
-        "--seeds has a value more than once",
-        "--num_experts: cannot be given",
-        "--match_to",
-    ):
+    expected = ["did you mean 'softmax'", "--seeds has a value more than once"]
+    for part in [*expected, "--num_experts: cannot be given", "--match_to"]:
         assert part in errors
 
 
@@ -519,18 +489,7 @@ def test_python_scripts_run_by_themselves_with_the_packages_of_the_environment(b
 @pytest.mark.slow
 def test_a_comparison_trains_its_runs_and_compares_them(recorder: Recorder, world, capsys):
     recorder.really = "routing_moe."
-    flags = [
-        "--model",
-        str(world.bart),
-        "--train_dir",
-        str(world.gym),
-        "--output_dir",
-        "runs",
-        "--seeds",
-        "1",
-        "--jobs",
-        "2",
-    ]
+    flags = f"--model {world.bart} --train_dir {world.gym} --output_dir runs --seeds 1 --jobs 2".split()
     flags += ["--total_steps", "2", "--debug", "--max_input_length", "24", "--max_output_length", "8"]
     assert routings.main([*flags, "--variants", "softmax", "two_stage"]) == 0
     output = capsys.readouterr().out

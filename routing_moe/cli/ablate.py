@@ -21,9 +21,9 @@ from routing_moe.config.flags import parse
 
 
 def main(argv: list[str] | None = None) -> int:
-    given, started = parse(AblationSettings, argv, __doc__), []
+    values, started = parse(AblationSettings, argv, __doc__), []
     with reporting_errors(lambda: what_is_kept(*started)) as result:
-        settings = ablation_settings(given)
+        settings = ablation_settings(values)
         run(settings, check_ablation(settings), started)
     return result.exit_code
 

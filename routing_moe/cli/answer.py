@@ -18,18 +18,14 @@ from tqdm import tqdm
 from dataloader.errors import InputError
 from routing_moe.answering.chosen import check, chosen_task
 from routing_moe.answering.queries import STDIN, STDOUT, read_queries
-from routing_moe.cli.console import reporting_errors
+from routing_moe.cli.console import run_command
 from routing_moe.config.answer import AnswerSettings
-from routing_moe.config.flags import parse
 
 log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = AnswerSettings(**parse(AnswerSettings, argv, __doc__))
-    with reporting_errors(lambda: kept(settings)) as result:
-        run(settings)
-    return result.exit_code
+    return run_command(run, AnswerSettings, argv, __doc__, kept)
 
 
 def run(settings: AnswerSettings) -> None:

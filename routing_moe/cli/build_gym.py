@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock
@@ -110,7 +111,7 @@ def chosen_recipes(
     ]
     if faults:
         raise InputError(faults)
-    return [known[task] for task in dict.fromkeys(task for found in matches.values() for task in found)]
+    return [known[task] for task in dict.fromkeys(chain(*matches.values()))]
 
 
 def matches_pattern(task: str, pattern: str) -> bool:

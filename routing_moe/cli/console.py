@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, parse
@@ -22,12 +24,19 @@ class CommandResult:
 
 
 def run_command(
-    run: Callable, command: type[Command], argv: list[str] | None, description: str | None
+    run: Callable,
+    command: type[Command],
+    argv: list[str] | None,
+    description: str | None,
+    kept: Callable[[Any], str] | None = None,
 ) -> int:
-    """Returns the exit code of `run(settings)`, which returns one or None for 0; reports errors."""
-    given = parse(command, argv, description)
-    with reporting_errors() as result:
-        result.exit_code = run(command(**given)) or 0
+    """Returns the exit code of `run(settings)`, which returns one or None for 0; reports errors.
+
+    kept: returns what is kept of the work with these settings, see `reporting_errors`.
+    """
+    settings = command(**parse(command, argv, description))
+    with reporting_errors(partial(kept, settings) if kept else None) as result:
+        result.exit_code = run(settings) or 0
     return result.exit_code
 
 

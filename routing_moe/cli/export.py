@@ -13,18 +13,14 @@ import sys
 
 from routing_moe.answering.chosen import check, chosen_task
 from routing_moe.answering.queries import read_queries
-from routing_moe.cli.console import reporting_errors
+from routing_moe.cli.console import run_command
 from routing_moe.config.answer import ExportSettings
-from routing_moe.config.flags import parse
 
 log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = ExportSettings(**parse(ExportSettings, argv, __doc__))
-    with reporting_errors() as result:
-        run(settings)
-    return result.exit_code
+    return run_command(run, ExportSettings, argv, __doc__)
 
 
 def run(settings: ExportSettings) -> None:

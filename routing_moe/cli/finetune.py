@@ -39,16 +39,16 @@ log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    given, grid = parse(FinetuneSettings, argv, __doc__), None
+    values, grid = parse(FinetuneSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(grid)) as result:
-        settings = finetune_settings(given)
+        settings = finetune_settings(values)
         if settings.quiet:
             disable_progress_bars()
         inputs = check_finetuning(settings)
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()
-        if "model" in given and not uses_model(settings, inputs.start):
+        if "model" in values and not uses_model(settings, inputs.start):
             log.info("note: --model has no effect: the start has its own weights and tokenizer")
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         with naming_memory_flags(inputs.settings):

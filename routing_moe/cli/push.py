@@ -40,8 +40,8 @@ def run(settings: PushSettings) -> None:
             write(shared, settings, folder)
         print(f"{settings.dry_run}: {described(settings.dry_run)}; nothing was uploaded")
         return
-    with tempfile.TemporaryDirectory() as place:
-        write(shared, settings, folder := Path(place))
+    with tempfile.TemporaryDirectory() as temporary:
+        write(shared, settings, folder := Path(temporary))
         print(f"uploading {described(folder)} to {settings.name}")
         with fault_context(f"{settings.name}: ", "; nothing was published"):
             url = upload(folder, settings.name, settings.private, (*OF_CHECKPOINT, *BESIDE))

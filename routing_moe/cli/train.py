@@ -26,9 +26,9 @@ log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    given, settings = parse(TrainSettings, argv, __doc__), None
+    values, settings = parse(TrainSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(settings)) as result:
-        settings = train_settings(given)
+        settings = train_settings(values)
         inputs = check_inputs(settings)
         command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
         result.exit_code = run(settings, inputs, command)

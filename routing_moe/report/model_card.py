@@ -113,8 +113,8 @@ def description(shared: SharedRun) -> str:
     if base := base_model(shared):
         commit = (shared.described.get("hub") or {}).get(base)
         start = f"Made from the BART `{base}`" + (f", commit {commit}." if commit else ".")
-    elif place := shared.settings.get("checkpoint"):
-        start = f"Trained further from `{without_places(place)}`."
+    elif checkpoint := shared.settings.get("checkpoint"):
+        start = f"Trained further from `{without_places(checkpoint)}`."
     else:
         start = "What it was made from is not recorded."
     if config.num_experts == 1:
@@ -176,12 +176,12 @@ def task_of_texts(shared: SharedRun) -> tuple[str, str]:
 
 def scores(shared: SharedRun) -> str:
     """Returns a table of test scores of train tasks, and one of unseen tasks."""
-    how = "`routing-moe train --do_predict --predict_split"
+    call = "`routing-moe train --do_predict --predict_split"
     parts = []
     for section, title in TITLES.items():
         table = shared.scores.get(("test", section))
         if table is None:
-            parts.append(f"**{title}**: not scored ({how} {section} --output_dir RUN` writes their scores).")
+            parts.append(f"**{title}**: not scored ({call} {section} --output_dir RUN` writes their scores).")
             continue
         mean = f"mean {table['performance'].mean():.3f} over {counted(len(table), 'test file')}"
         parts.append(f"**{title}**, {mean}:\n\n{score_table(table)}")
@@ -194,11 +194,11 @@ def scores(shared: SharedRun) -> str:
 def score_table(table: pd.DataFrame) -> str:
     columns = {"metric": "metric", "performance": "score", "n": "n", "constant": "constant answer"}
     columns |= {"route": "route", "vector_seen": "has seen of the task"}
-    shown = table.set_index("sample")[[name for name in columns if name in table]].rename(columns=columns)
-    shown["constant answer"] = shown["constant answer"].map(lambda x: "-" if pd.isna(x) else f"{x:.3f}")
-    texts = shown.select_dtypes(exclude="number").columns
-    shown[texts] = shown[texts].fillna("-").map(lambda text: without_places(str(text)).replace("|", "\\|"))
-    return markdown_table(shown.astype({"n": int}).rename_axis("task"))
+    cells = table.set_index("sample")[[name for name in columns if name in table]].rename(columns=columns)
+    cells["constant answer"] = cells["constant answer"].map(lambda x: "-" if pd.isna(x) else f"{x:.3f}")
+    texts = cells.select_dtypes(exclude="number").columns
+    cells[texts] = cells[texts].fillna("-").map(lambda text: without_places(str(text)).replace("|", "\\|"))
+    return markdown_table(cells.astype({"n": int}).rename_axis("task"))
 
 
 def routes(shared: SharedRun) -> str:
@@ -262,19 +262,17 @@ def limits(shared: SharedRun) -> str:
 
 def data(shared: SharedRun, settings: PushSettings) -> str:
     """Returns the licence of the weights, and the terms of use of the data as far as they are recorded."""
-    own = (
-        f"Licence of the weights: {settings.license}."
-        if settings.license
-        else ("No licence of the weights is stated; those of the base model and of the data apply.")
-    )
-    found, tasks = data_sources(shared), shared.tasks
+    text = "No licence of the weights is stated; those of the base model and of the data apply."
+    if settings.license:
+        text = f"Licence of the weights: {settings.license}."
+    sources, tasks = data_sources(shared), shared.tasks
     by_terms: dict[str, list[str]] = {}
-    for task, (_, terms) in found.items():
+    for task, (_, terms) in sources.items():
         by_terms.setdefault(terms, []).append(task)
     lines = [f"- {terms}: {', '.join(names)}" for terms, names in by_terms.items() if terms]
     if lines:
-        own += "\n\nTerms of use of data sets that tasks were made from:\n\n" + "\n".join(lines)
-    unknown = [task for task in tasks if not found.get(task, ("", ""))[1]]
+        text += "\n\nTerms of use of data sets that tasks were made from:\n\n" + "\n".join(lines)
+    unknown = [task for task in tasks if not sources.get(task, ("", ""))[1]]
     if unknown:
-        own += f"\n\nFor {len(unknown)} of {counted(len(tasks), 'task')} no terms of use are recorded here."
-    return own
+        text += f"\n\nFor {len(unknown)} of {counted(len(tasks), 'task')} no terms of use are recorded here."
+    return text

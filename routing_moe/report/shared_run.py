@@ -17,7 +17,7 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -110,20 +110,19 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
             f"`hf upload OWNER/NAME {checkpoint}` uploads it without a card, for answer --checkpoint "
             f"OWNER/NAME --task {names[0]}"
         )
-    run = next((place for place in (checkpoint, checkpoint.parent) if (place / "run.json").is_file()), None)
-    found = SharedRun(mixture, run, ontology=Ontology.load())
+    folders = (checkpoint, checkpoint.parent)
+    run = next((folder for folder in folders if (folder / "run.json").is_file()), None)
     if run is None:
-        return _with_routes(found, checkpoint, "best")
+        return _with_routes(SharedRun(mixture, run, ontology=Ontology.load()), checkpoint, "best")
     described = load_json_object(run / "run.json", "the description of a run")
     trained = described.get("settings") or {}
     gym = Path(trained.get("train_dir") or "")
-    own = "best" if run == checkpoint else checkpoint.name
-    found = SharedRun(
+    shared = SharedRun(
         mixture,
         run,
         described | measured(run / "log.txt"),
         read_cost(run) or {},
-        scores_of(run, own),
+        scores_of(run, _checkpoint_name(run, checkpoint)),
         ontology=ontology_of(run, trained, None),
         gym=gym if trained.get("train_dir") and gym.is_dir() else None,
     )
@@ -131,7 +130,11 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
     step = load_progress(checkpoint).get("step")
     if step is None and steps:
         step = best_step(run, steps)
-    return _with_routes(found, run, step) if step in steps else _with_routes(found, checkpoint, "best")
+    return _with_routes(shared, *((run, step) if step in steps else (checkpoint, "best")))
+
+
+def _checkpoint_name(run: Path, checkpoint: Path) -> str:
+    return "best" if run == checkpoint else checkpoint.name
 
 
 def measured(log: Path) -> dict:
@@ -139,25 +142,24 @@ def measured(log: Path) -> dict:
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     seconds = re.findall(r" trained \d+ steps in ([\d.]+) s", text)
     devices = re.findall(r"(\d+) process\(es\) on (\w+)", text)
-    found = {"seconds": round(sum(map(float, seconds)), 1)} if seconds else {}
-    return found | ({"device": "{1}, {0} process(es)".format(*devices[-1])} if devices else {})
+    training = {"seconds": round(sum(map(float, seconds)), 1)} if seconds else {}
+    return training | ({"device": "{1}, {0} process(es)".format(*devices[-1])} if devices else {})
 
 
-def _with_routes(found: SharedRun, place: Path, step: int | str) -> SharedRun:
-    config = found.mixture.config
+def _with_routes(shared: SharedRun, folder: Path, step: int | str) -> SharedRun:
+    config = shared.mixture.config
     if config.num_experts == 1:
         why = "it has one expert, a plain BART"
     elif not config.routes_by_task:
         why = f"they are {config.route_source}, not of a task"
     else:
         try:
-            routes = load_routes(place, step)
+            routes = load_routes(folder, step)
         except InputError as error:
             why = str(error)
         else:
-            ordered = routes.of(found.ontology.order(routes.tasks))
-            return SharedRun(**vars(found) | {"routes": ordered})
-    return SharedRun(**vars(found) | {"no_routes": without_places(why)})
+            return replace(shared, routes=routes.of(shared.ontology.order(routes.tasks)))
+    return replace(shared, no_routes=without_places(why))
 
 
 # ---- writing
@@ -176,8 +178,11 @@ def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) ->
             _copy(file, folder / name)
     if shared.routes:
         layers, n = shared.routes.layers, encoder_part(shared.routes.layers)
-        how = (shared.routes.tasks, shared.ontology, folder / PICTURE, n)
-        plot_routes(shared.routes.values_NLE, *how, title=f"Routes of {settings.name}", layers=layers)
+        plot_routes(
+            *(shared.routes.values_NLE, shared.routes.tasks, shared.ontology, folder / PICTURE, n),
+            title=f"Routes of {settings.name}",
+            layers=layers,
+        )
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -185,10 +190,7 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _copy_run(shared: SharedRun, folder: Path) -> None:
-    run, own = (
-        shared.run,
-        "best" if shared.run == shared.mixture.checkpoint else shared.mixture.checkpoint.name,
-    )
+    run, name = shared.run, _checkpoint_name(shared.run, shared.mixture.checkpoint)
     named = {"custom_tasks_splits": None, "task_ontology": None}  # files of the folder, see `_of_gym`
     described = shared.described | {"settings": shared.settings | named, "command": command_of(shared)}
     write_text(folder / "run.json", json.dumps(without_places(described), indent=1))
@@ -200,7 +202,7 @@ def _copy_run(shared: SharedRun, folder: Path) -> None:
     for file in files:
         if file.is_file() and file.suffix != ".png":
             _copy(file, folder / file.relative_to(run))
-    for file in sorted((run / own).glob("eval-*.csv")):
+    for file in sorted((run / name).glob("eval-*.csv")):
         _copy(file, folder / "best" / file.name)
 
 
@@ -238,8 +240,8 @@ def without_places(value):
     return PLACE.sub(_name_of, value)
 
 
-def _name_of(found: re.Match) -> str:
-    return Path(found[0]).name
+def _name_of(match: re.Match) -> str:
+    return Path(match[0]).name
 
 
 def command_of(shared: SharedRun) -> str:

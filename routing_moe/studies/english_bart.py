@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
-from routing_moe.studies.recipes import TRAIN, TrainingFlags, device, number, precision_flags, words
+from routing_moe.studies.recipes import TRAIN, TrainingFlags, command, device, number, precision
+from routing_moe.studies.runs import call_all
 from routing_moe.studies.study import RUNNING, run_study
-from routing_moe.studies.understand import call_all
 
 ENCODER, WARM_UP = group("the encoder"), group("warm-up")
 LAYERS_OF_PACKAGE = "0,2,5"  # of 6
@@ -49,8 +49,9 @@ def english_bart(flags: EnglishBart) -> int:
     if code := call_all(build_command(flags), *(warm_up_commands(flags) if steps else ())):
         return code
     # Not the best by dev score: restored texts have score 0 for a while, and the last one has learned most.
-    export = words("routing_moe.cli.export", "--checkpoint", folder / "warm_up", "--checkpoint_name", "last", "--output_dir", folder / "warm_bart")
-    if steps and not (folder / "warm_bart").is_dir() and (code := call_all(export)):
+    warm_bart = folder / "warm_bart"
+    export = command("routing_moe.cli.export", checkpoint=folder / "warm_up", checkpoint_name="last", output_dir=warm_bart)
+    if steps and not warm_bart.is_dir() and (code := call_all(export)):
         return code
     lower = "" if flags.cased else "--do_lowercase "
     print(
@@ -62,26 +63,29 @@ def english_bart(flags: EnglishBart) -> int:
 
 def build_command(flags: EnglishBart) -> list[str]:
     layers = flags.encoder_layers or (None if flags.encoder else LAYERS_OF_PACKAGE)
-    values = {"encoder": flags.encoder, "encoder_layers": layers, "decoder_layers": flags.decoder_layers}
-    given = [word for name, value in values.items() if value for word in (f"--{name}", value)]
-    return words("task.english_bart.build", *given, "--output_dir", flags.output_dir / "bart")
+    return command(
+        "task.english_bart.build",
+        **dict(encoder=flags.encoder or None, encoder_layers=layers, decoder_layers=flags.decoder_layers or None),
+        output_dir=flags.output_dir / "bart",
+    )
 
 
 def warm_up_commands(flags: EnglishBart) -> tuple[list[str], list[str]]:
     folder, steps = flags.output_dir, flags.warm_up_steps
     gym = folder / "denoising_gym"
-    split = ("--split", flags.custom_tasks_splits) if flags.custom_tasks_splits else ()
     # Some published files have lines that are broken by line feeds in their texts.
-    malformed = ("--skip_malformed",) if (flags.train_dir / "gym_report.csv").is_file() else ()
-    training = words(
-        *(TRAIN, "--do_train", "--initialize_from_vanilla", "--model", folder / "bart", "--num_experts", "1"),
-        *("--train_dir", gym, "--output_dir", folder / "warm_up", "--max_input_length", "128", "--max_output_length", "96"),
-        *("--num_beams", "1", "--gradient_accumulation_steps", "1", "--max_grad_norm", "16"),
-        *("--learning_rate", number(flags.learning_rate), "--total_steps", steps),
-        *("--eval_period", flags.eval_period or -(-steps // 4), "--resume", *([] if flags.cased else ["--do_lowercase"])),
-        *(*precision_flags(flags.mixed_precision), *flags.further),
+    malformed = (flags.train_dir / "gym_report.csv").is_file()
+    noise = dict(gym=flags.train_dir, split=flags.custom_tasks_splits, skip_malformed=malformed, output_dir=gym)
+    training = command(
+        TRAIN,
+        **dict(do_train=True, initialize_from_vanilla=True, model=folder / "bart", num_experts=1, train_dir=gym),
+        **dict(output_dir=folder / "warm_up", max_input_length=128, max_output_length=96, num_beams=1),
+        **dict(gradient_accumulation_steps=1, max_grad_norm=16, learning_rate=flags.learning_rate, total_steps=steps),
+        **dict(eval_period=flags.eval_period or -(-steps // 4), resume=True, do_lowercase=not flags.cased),
+        mixed_precision=precision(flags.mixed_precision),
+        further=flags.further,
     )
-    return words("task.english_bart.denoise", "--gym", flags.train_dir, *split, *malformed, "--output_dir", gym), training
+    return command("task.english_bart.denoise", **noise), training
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,9 +20,11 @@ it is that of the train task nearest to its unlabelled train inputs (column vect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from dataloader.errors import InputError
 from dataloader.list_tasks import check_tasks, tasks_named
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group, parse
@@ -33,17 +35,17 @@ from routing_moe.studies.recipes import (
     SKILL,
     DataFlags,
     TrainingRecipe,
+    command,
+    given_of,
     is_tiny,
     number,
-    words,
 )
 from routing_moe.studies.runs import call_here
-from routing_moe.studies.study import RUNNING, run_study
+from routing_moe.studies.study import RUNNING, leading_words, parse_further, part_of, run_study
 from routing_moe.studies.training import in_turn
 
 WHAT = group("tasks and start")
 GRID = group("grid; by default that of the model")
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -70,33 +72,12 @@ STARTS = {
         ("--task_level_random_routing",),
     ),
 }
-# By embedded gym; "": the published grid. max_grad_norm is the last.
+# By embedded gym; "": the published grid.
 GRIDS = {
-    "": dict(
-        learning_rate_list=(1e-5, 2e-5, 5e-5),
-        bsz_list=(2, 4, 8),
-        total_steps=1000,
-        eval_period=100,
-        warmup_steps=100,
-        norm="0.1",
-    ),
-    SKILL: dict(
-        learning_rate_list=(3e-4, 1e-3),
-        bsz_list=(4, 8),
-        total_steps=100,
-        eval_period=25,
-        warmup_steps=10,
-        norm="0.1",
-    ),
-    CONFLICT: dict(
-        learning_rate_list=(1e-3, 3e-3),
-        bsz_list=(16,),
-        total_steps=60,
-        eval_period=15,
-        warmup_steps=10,
-        norm="16",
-    ),
-}
+    "": dict(learning_rate_list=(1e-5, 2e-5, 5e-5), bsz_list=(2, 4, 8), total_steps=1000, eval_period=100, warmup_steps=100, max_grad_norm=0.1),
+    SKILL: dict(learning_rate_list=(3e-4, 1e-3), bsz_list=(4, 8), total_steps=100, eval_period=25, warmup_steps=10, max_grad_norm=0.1),
+    CONFLICT: dict(learning_rate_list=(1e-3, 3e-3), bsz_list=(16,), total_steps=60, eval_period=15, warmup_steps=10, max_grad_norm=16),
+}  # fmt: skip
 RATES_OF_LOGITS = (0.03, 0.1, 0.3)  # with --route_training logits; others are for weights
 
 
@@ -138,84 +119,60 @@ class Finetuner:
         has_base = self.checkpoint != "None" and not self.trains_start
         self.recipe = TrainingRecipe.chosen(flags, self.checkpoint if has_base else None)
         self.grid = dict(GRIDS[self.recipe.embedded])
-        if (
-            parse(FinetuneSettings, [*flags.further, "--task_dir", "", "--output_dir", ""]).get(
-                "route_training"
-            )
-            == "logits"
-        ):
+        if parse_further(FinetuneSettings, flags.further).get("route_training") == "logits":
             self.grid["learning_rate_list"] = RATES_OF_LOGITS
-        self.grid |= {name: value for name in self.grid if (value := getattr(flags, name, None)) is not None}
+        self.grid |= given_of(flags, self.grid)
 
     def described(self) -> str:
-        start = (
-            f"model {self.recipe.model}"
-            if self.checkpoint == "None"
-            else f"checkpoint {self.checkpoint}, grid of {self.recipe.model}"
-        )
+        is_plain = self.checkpoint == "None"
+        start = f"model {self.recipe.model}" if is_plain else f"checkpoint {self.checkpoint}, grid of {self.recipe.model}"
         rates = " ".join(map(number, self.grid["learning_rate_list"]))
-        grid = f"learning rates {rates}, batch sizes {' '.join(map(str, self.grid['bsz_list']))}"
-        steps = f"{self.grid['total_steps']} steps, evaluation every {self.grid['eval_period']}, {grid}"
-        return self.recipe.announced(
-            f"fine-tuning on {self.flags.tasks}, {start}", steps, self.folder, " ".join(self.flags.further)
-        )
+        sizes = " ".join(map(str, self.grid["bsz_list"]))
+        steps = f"{self.grid['total_steps']} steps, evaluation every {self.grid['eval_period']}"
+        grid = f"{steps}, learning rates {rates}, batch sizes {sizes}"
+        return self.recipe.announced(f"fine-tuning on {self.flags.tasks}, {start}", grid, self.folder, self.flags.further)
 
     def command(self, task: str) -> list[str]:
         """Returns the command that fine-tunes on a task."""
-        grid, recipe = self.grid, self.recipe
-        start = ["--init_dir" if self.start.flags else "--checkpoint", self.checkpoint]
-        start += ["--taskvecs", recipe.taskvecs] if recipe.taskvecs else []
-        return words(
-            *("routing_moe.cli.finetune", "--task_dir", recipe.gym / task, "--do_train", "--do_predict"),
-            *("--model", recipe.model, "--learning_rate_list", *map(number, grid["learning_rate_list"])),
-            *("--bsz_list", *grid["bsz_list"], "--total_steps", grid["total_steps"]),
-            *("--eval_period", grid["eval_period"], "--warmup_steps", grid["warmup_steps"]),
-            *(
-                "--max_grad_norm",
-                grid["norm"],
-                "--weight_decay",
-                "0.01",
-                "--gradient_accumulation_steps",
-                "1",
-            ),
-            *("--num_train_epochs", "1000", "--num_workers", self.flags.num_workers),
-            *(
-                "--output_dir",
-                self.folder / f"singletask-{task}",
-                *recipe.texts,
-                *recipe.one_beam,
-                *recipe.precision,
-            ),
-            *(*self.start.flags, *start, *self.flags.further),
+        recipe, is_moe = self.recipe, bool(self.start.flags)
+        return command(
+            "routing_moe.cli.finetune",
+            **dict(task_dir=recipe.gym / task, do_train=True, do_predict=True, model=recipe.model),
+            **dict(init_dir=self.checkpoint if is_moe else None, checkpoint=None if is_moe else self.checkpoint),
+            **dict(taskvecs=recipe.taskvecs, output_dir=self.folder / f"singletask-{task}"),
+            **dict(weight_decay=0.01, gradient_accumulation_steps=1, num_train_epochs=1000, num_workers=self.flags.num_workers),
+            **dict(num_beams=recipe.num_beams, mixed_precision=recipe.mixed_precision),
+            **self.grid,
+            **recipe.texts,
+            further=(*self.start.flags, *self.flags.further),
         )
 
     def run(self) -> int:
         """Fine-tunes on every task, also if one fails; returns the exit code of the last that failed, else 0."""
-        training = (
-            [self.recipe.train(self.checkpoint, *self.start.training, "--resume")]
-            if self.trains_start
-            else []
-        )
-        if code := in_turn(self.recipe, training):
+        training = self.recipe.train(self.checkpoint, *self.start.training, "--resume")
+        if code := in_turn(self.recipe, [training] if self.trains_start else []):
             return code
-        tasks = tasks_named(self.flags.tasks.split(), self.recipe.split_file)
-        check_tasks(tasks, str(self.recipe.gym))
-        # Once for all tasks: none of them would start, and each would wait for a hub that does not answer.
-        check_start(finetune_settings(parse(FinetuneSettings, self.command(tasks[0])[1:])))
+        tasks = self.checked_tasks()
         codes = []
         for task in tasks:
             print(f"Task: {task}, checkpoint: {self.checkpoint}, results: {self.folder}", flush=True)
             codes.append(call_here(self.command(task)))
-            if codes[-1] == INTERRUPTED:  # Ctrl-C stops all tasks
-                return INTERRUPTED
             if codes[-1]:
                 print(f"error: fine-tuning on {task} ended with exit code {codes[-1]}", file=sys.stderr)
         if self.folder.is_dir():
-            summary = ("--tasks", *tasks, "--output_file", str(self.folder / "summary.csv"))
-            codes.append(
-                call_here(["routing_moe.cli.collect_results", "--logs_dir", str(self.folder), *summary])
-            )
+            flags = dict(logs_dir=self.folder, tasks=tuple(tasks), output_file=self.folder / "summary.csv")
+            codes.append(call_here(command("routing_moe.cli.collect_results", **flags)))
         return next((code for code in reversed(codes) if code), 0)
+
+    def checked_tasks(self) -> list[str]:
+        """Returns the tasks. Raises InputError if one is unknown, or none of them could start."""
+        tasks = tasks_named(self.flags.tasks.split(), self.recipe.split_file)
+        if not tasks:
+            raise InputError("--tasks names no task")
+        check_tasks(tasks, str(self.recipe.gym))
+        # Once for all tasks: none of them would start, and each would wait for a hub that does not answer.
+        check_start(finetune_settings(parse(FinetuneSettings, self.command(tasks[0])[1:])))
+        return tasks
 
 
 def finetune(start: Start, flags: Finetuning) -> int:
@@ -224,22 +181,13 @@ def finetune(start: Start, flags: Finetuning) -> int:
     return finetuner.run()
 
 
-def named_arguments(argv: list[str], names: tuple[str, ...]) -> list[str]:
-    """Returns the command line with leading arguments that have no flag as `--name=argument`."""
-    count = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
-    leading = [f"--{name}={word}" for name, word in zip(names, argv[:count], strict=False)]
-    return [*leading, *argv[len(leading) :]]
-
-
 def main(argv: list[str] | None = None) -> int:
-    name, *given = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name not in STARTS:
-        if not name.startswith("-"):
-            print(f"error: unknown START {name!r}; give one of {', '.join(STARTS)}", file=sys.stderr)
-            return 2
-        name, given = "moe", [name]
-    words_of = named_arguments(given, ("tasks", "checkpoint", "identifier"))
-    return run_study(lambda flags: finetune(STARTS[name], flags), Finetuning, words_of, __doc__)
+    start, line = part_of(argv, "START", STARTS)
+    arguments, flags = leading_words(line)
+    names = ("tasks", "checkpoint", "identifier")
+    named = [f"--{flag}={value}" for flag, value in zip(names, arguments, strict=False)]
+    line = [*named, *arguments[len(names) :], *flags]
+    return run_study(partial(finetune, start), Finetuning, line, __doc__)
 
 
 if __name__ == "__main__":

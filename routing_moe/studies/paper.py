@@ -23,37 +23,29 @@ from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, group
 from routing_moe.studies.paper_runs import PaperRuns
 from routing_moe.studies.paper_tables import write_tables
-from routing_moe.studies.recipes import GYMS, SKILL, DataFlags, TrainingRecipe, in_package, is_tiny, number
-from routing_moe.studies.routings import minutes
-from routing_moe.studies.runs import call_here, report_unfinished, run_in_turn
+from routing_moe.studies.recipes import (
+    CLUSTERS,
+    GYMS,
+    SKILL,
+    DataFlags,
+    TrainingRecipe,
+    command,
+    given_of,
+    in_package,
+    is_tiny,
+    number,
+)
+from routing_moe.studies.runs import call_here, minutes, report_unfinished, run_in_turn
 from routing_moe.studies.study import RUNNING, Study, run_study
 from routing_moe.studies.variants import VARIANTS
 
-WHAT, TRAINING, FEW_SHOT, VECTORS, FLAGS = map(
-    group,
-    (
-        "what is run",
-        "training",
-        "few-shot fine-tuning",
-        "task vectors and clusters",
-        "further flags of commands",
-    ),
-)
-ADDED = ("gradient_routing", "gradient_upcycled", "fisher_clusters", "ontology")  # not in the paper
+WHAT, TRAINING, FEW_SHOT = group("what is run"), group("training"), group("few-shot fine-tuning")
+VECTORS, FLAGS = group("task vectors and clusters"), group("further flags of commands")
 PUBLISHED = (
-    *(
-        "multitask",
-        "average",
-        "random",
-        "task_random",
-        "softmax",
-        "gumbel",
-        "straight_through",
-        "lstm",
-        "transformer",
-    ),
-    *("text", "fisher", "two_stage", "fisher_two_stage"),
-)
+    "multitask", "average", "random", "task_random", "softmax", "gumbel", "straight_through", "lstm", "transformer", "text",
+    "fisher", "two_stage", "fisher_two_stage",
+)  # fmt: skip
+ADDED = ("gradient_routing", "gradient_upcycled", "fisher_clusters", "ontology")  # not in the paper
 ALL = (*PUBLISHED, *ADDED)
 FIRST_STAGES = {"two_stage": "straight_through", "fisher_two_stage": "fisher"}
 DIRECT = "direct"  # fine-tuning from --model itself
@@ -61,9 +53,6 @@ BUILT_GYM, BUILT_SPLIT = Path("data/gym"), Path("dataloader/splits/random.json")
 SMALL_SPLIT = "paper_small_split.json"  # of the embedded gym: 8 train and 4 test tasks
 SAMPLES = Range(
     lambda text: text in ("all", "first") or text.isdigit(), "all, first or seeds such as 100 13 21"
-)
-CLUSTERS = Range(
-    lambda text: text == "auto" or (text.isdigit() and int(text) > 0), "auto or a whole number of at least 1"
 )
 
 
@@ -119,7 +108,7 @@ class PaperStudy(DataFlags, Study):
         """Fills in the defaults that go with the model, and the first stages of two-stage variants."""
         model = TrainingRecipe.chosen(self).model
         values = dict(SMALL if is_tiny(model) else PUBLISHED_VALUES)
-        values |= {name: value for name in values if (value := getattr(self, name)) is not None}
+        values |= given_of(self, values)
         total = values["total_steps"]
         gym, split = self.train_dir, self.custom_tasks_splits
         if gym is None and is_tiny(model):
@@ -142,7 +131,7 @@ class PaperStudy(DataFlags, Study):
             stage2_eval_period=self.stage2_eval_period or period,
             dense_steps=self.dense_steps or -(-total // 3),
             variants=variants,
-            starts=self.starts or (DIRECT, *variants),
+            starts=self.starts or (DIRECT, *(name for name in variants if name in ALL)),
         )
 
     @property
@@ -190,14 +179,10 @@ def reproduce(study: PaperStudy) -> int:
     runs = PaperRuns(study)
     rates, sizes = " ".join(map(number, study.learning_rate_list)), " ".join(map(str, study.bsz_list))
     seeds = " ".join(map(str, study.seeds))
-    print(
-        runs.recipe.announced(
-            f"model {study.model}, variants: {' '.join(study.variants)}; seeds: {seeds}",
-            f"{study.total_steps} steps; fine-tuning: {study.few_shot_steps}, learning rates {rates}, batch sizes {sizes}",
-            study.output_dir,
-        ),
-        flush=True,
-    )
+    compared = f"model {study.model}, variants: {' '.join(study.variants)}; seeds: {seeds}"
+    tuning = f"fine-tuning: {study.few_shot_steps}, learning rates {rates}, batch sizes {sizes}"
+    steps = f"{study.total_steps} steps; {tuning}"
+    print(runs.recipe.announced(compared, steps, study.output_dir), flush=True)
     build_gym(study)
     if code := run_in_turn(runs.model()):
         return code
@@ -221,9 +206,7 @@ def build_gym(study: PaperStudy) -> None:
 
     if study.gym_is_given or is_complete():
         return
-    code = call_here(["routing_moe.cli.build_gym", "--output_dir", str(study.gym), "--split", str(study.custom_tasks_splits)])
-    if code == 130:
-        raise KeyboardInterrupt
+    call_here(command("routing_moe.cli.build_gym", output_dir=study.gym, split=study.custom_tasks_splits))
     if not is_complete():
         raise InputError(
             f"{study.gym}/gym_report.csv says why some tasks could not be built; to run the study without them, give "
@@ -231,15 +214,17 @@ def build_gym(study: PaperStudy) -> None:
         )
 
 
-def run(study: PaperStudy) -> int:
+def run(study: PaperStudy, argv: list[str] | None) -> int:
+    """argv: the command line, for --dry_run; None: that of the process."""
     if not study.dry_run:
         return reproduce(study)
     # Timing needs the code of benchmarks/, which is above this package.
-    return call_here(["benchmarks.reproduction", study.program.rpartition(".")[2], *sys.argv[1:]])
+    name = study.program.rpartition(".")[2]
+    return call_here(["benchmarks.reproduction", name, *(sys.argv[1:] if argv is None else argv)])
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_study(run, PaperStudy, argv, __doc__)
+    return run_study(lambda study: run(study, argv), PaperStudy, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from dataloader.task_splits import load_split
-from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, TrainingRecipe, number, words
+from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, TrainingRecipe, command, given_of
 from routing_moe.studies.runs import Run
 from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS, Variant
 from routing_moe.studies.vectors import reduce_command, vectors_command
@@ -87,21 +88,14 @@ class PaperRuns:
         """Yields the run that makes the model, if the study does; its finished parts are kept."""
         study = self.study
         if study.english_bart:
-            flags = (
-                "--output_dir",
-                study.english_bart,
-                "--warm_up_steps",
-                study.warm_up_steps,
-                "--train_dir",
-                study.gym,
+            making = command(
+                "routing_moe.studies.english_bart",
+                **given_of(study, ("warm_up_steps", "custom_tasks_splits")),
+                **dict(output_dir=study.english_bart, train_dir=study.gym),
+                cased="--do_lowercase" not in self.texts,
             )
-            split = ("--custom_tasks_splits", study.custom_tasks_splits)
-            command = words("routing_moe.studies.english_bart", *flags, *split, *self.lowercase())
             folder = Path(study.model) if self.warm_up_steps else study.english_bart / "bart"
-            yield Run("model", folder, lambda: [command], result="config.json")
-
-    def lowercase(self) -> list[str]:
-        return [] if "--do_lowercase" in self.texts else ["--cased"]
+            yield Run("model", folder, lambda: [making], result="config.json")
 
     # ---- task vectors
 
@@ -110,44 +104,36 @@ class PaperRuns:
         return self.folder / "vectors" / ("text" if kind == "text" else f"fisher{self.study.dim}")
 
     def vector_runs(self, kind: str) -> list[CostedRun]:
-        each = (
-            [self.vectors(kind, each=True)]
-            if any(VARIANTS[n].vectors == kind for n in self.study.starts if n in VARIANTS)
-            else []
-        )
-        runs = [self.vectors(kind), *each]
-        return (
-            runs
-            if kind == "text"
-            else [*runs, self.reduction(), *([self.reduction(each=True)] if each else [])]
-        )
+        is_tuned = any(VARIANTS[name].vectors == kind for name in self.study.starts if name in VARIANTS)
+        runs = [self.vectors(kind), *([self.vectors(kind, each=True)] if is_tuned else [])]
+        if kind == "fisher":
+            runs += [self.reduction(), *([self.reduction(each=True)] if is_tuned else [])]
+        return runs
 
     def vectors(self, kind: str, each: bool = False) -> CostedRun:
         """Returns the run of vectors. each: of each sample of the unseen tasks, computed from its own rows."""
         study, work = self.study, ()
         name = f"{kind}_each" if each else kind
-        flags = [*shlex.split(study.vector_flags), *self.texts]
+        flags = command(tasks=("test",) if each else ("train", "test"), samples="each" if each else None)
         if kind == "fisher":
-            flags += words("--total_steps", study.vector_steps, *self.recipe.precision)
+            flags += command(total_steps=study.vector_steps, mixed_precision=self.recipe.mixed_precision)
             n_tests = len(self.split.test)
             n = n_tests * 5 if each else len(self.split.train) + n_tests
             work = (Work("plain", n * study.vector_steps, (8,), "test" if each else "train"),)
-        flags += ["--tasks", "test", "--samples", "each"] if each else ["--tasks", "train", "test"]
         folder = self.folder / "vectors" / name
-        command = vectors_command(self.recipe, kind, folder, *flags, workers=study.num_workers)
-        return self.run("vectors", name, folder, "meta.json", command, work=work)
+        further = [*shlex.split(study.vector_flags), *self.texts, *flags]
+        computing = vectors_command(self.recipe, kind, folder, *further, num_workers=study.num_workers)
+        return self.run("vectors", name, folder, "meta.json", computing, work=work)
 
     def reduction(self, each: bool = False) -> CostedRun:
         folder, whole = self.vectors_of("fisher"), self.vectors("fisher", each)
         if not each:
-            command = reduce_command(whole.folder, self.study.custom_tasks_splits, self.study.dim, folder)
-            return self.run("reduction", folder.name, folder, "meta.json", command, (whole,))
+            reducing = reduce_command(whole.folder, self.study.custom_tasks_splits, self.study.dim, folder)
+            return self.run("reduction", folder.name, folder, "meta.json", reducing, (whole,))
         target = folder.with_name(f"{folder.name}_each")
-        command = words(
-            "task.task_emb.reduce", "--taskvecs", whole.folder, "--like", folder, "--output_dir", target
-        )
+        reducing = command("task.task_emb.reduce", taskvecs=whole.folder, like=folder, output_dir=target)
         return self.run(
-            "reduction_each", target.name, target, "meta.json", command, (whole, self.reduction())
+            "reduction_each", target.name, target, "meta.json", reducing, (whole, self.reduction())
         )
 
     def reduced(self, kind: str, each: bool = False) -> CostedRun:
@@ -164,22 +150,24 @@ class PaperRuns:
             return self.gradient_routing(name, seed)
         folder, needs, recipe = self.run_folder(name, seed), (), self.recipe
         if variant.vectors:
-            needs, recipe = (
-                (self.reduced(variant.vectors),),
-                recipe.with_(taskvecs=self.vectors_of(variant.vectors)),
-            )
-        own = [
-            *variant.flags.format(clusters=self.study.clusters).split(),
-            *self.training_flags(seed),
-            "--resume",
-        ]
-        noise = ["--init_eps", number(self.study.init_eps)] if variant.experts else []
-        router = shlex.split(self.study.router_flags) if variant.router else []
-        command = recipe.train(folder, *own, *noise, *router)
-        return self.run(
-            *("training", f"{name}/seed{seed}", folder, SCORES, command, needs),
+            needs = (self.reduced(variant.vectors),)
+            recipe = recipe.with_(taskvecs=self.vectors_of(variant.vectors))
+        flags = [*variant.flags.format(clusters=self.study.clusters).split(), *self.training_flags(seed)]
+        flags += command(init_eps=self.study.init_eps) if variant.experts else []
+        flags += shlex.split(self.study.router_flags) if variant.router else []
+        return self.trained(
+            *("training", name, seed, recipe.train(folder, *flags, "--resume"), needs),
             work=(Work(variant.steps, self.study.total_steps),),
-            answers=self.answers(variant, -(-self.study.total_steps // self.study.eval_period)),
+            evaluations=-(-self.study.total_steps // self.study.eval_period),
+        )
+
+    def trained(
+        self, step: str, name: str, seed: int, command: list[str], needs=(), *, work: tuple, evaluations: int
+    ) -> CostedRun:
+        """Returns a training. evaluations: how often it answers the dev files of train tasks."""
+        costs = dict(work=work, answers=self.answers(VARIANTS[name], evaluations))
+        return self.run(
+            step, f"{name}/seed{seed}", self.run_folder(name, seed), SCORES, command, needs, **costs
         )
 
     def run_folder(self, name: str, seed: int) -> Path:
@@ -200,82 +188,55 @@ class PaperRuns:
     def gradient_routing(self, name: str, seed: int) -> CostedRun:
         study, folder, flags = self.study, self.run_folder(name, seed), self.training_flags(seed)
         steps = study.total_steps - study.dense_steps
-        vector_flags = [
-            *self.texts,
-            *shlex.split(study.gradient_flags),
-            *self.recipe.precision,
-            "--tasks",
-            "train",
-            "test",
-        ]
-        command = words(
-            *(GRADIENT_ROUTING, "--output_dir", folder, *self.data_words(), "--total_steps", steps),
-            *(
-                "--eval_period",
-                study.eval_period,
-                "--dense_steps",
-                study.dense_steps,
-                "--clusters",
-                study.clusters,
-            ),
-            *(
-                f"--dense_flags={shlex.join(flags)}",
-                f"--vector_flags={shlex.join(vector_flags)}",
-                "--each_sample",
-            ),
-            *(
-                f"--zero_shot_flags={study.zero_shot_flags}",
-                *(["--upcycle"] if name == "gradient_upcycled" else []),
-            ),
-            *(*flags, "--resume", "--init_eps", number(study.init_eps)),
+        vector_flags = [*self.texts, *shlex.split(study.gradient_flags)]
+        vector_flags += command(mixed_precision=self.recipe.mixed_precision, tasks=("train", "test"))
+        routing = command(
+            GRADIENT_ROUTING,
+            **given_of(study, ("eval_period", "dense_steps", "clusters", "zero_shot_flags", "init_eps")),
+            **dict(output_dir=folder, total_steps=steps, upcycle=name == "gradient_upcycled"),
+            **dict(dense_flags=shlex.join(flags), vector_flags=shlex.join(vector_flags)),
+            **dict(each_sample=True, resume=True),
+            **self.data(),
+            further=flags,
         )
         # Gradients of rows take as long as steps of as many.
         gradients = (len(self.split.train) + 6 * len(self.split.test)) * 6 * ROWS_OF_SAMPLE // STEP
-        return self.run(
-            *("training", f"{name}/seed{seed}", folder, SCORES, command),
+        return self.trained(
+            *("training", name, seed, routing),
             work=(Work("plain", study.dense_steps + gradients), Work("random", steps)),
-            answers=self.answers(VARIANTS[name], -(-steps // study.eval_period)),
+            evaluations=-(-steps // study.eval_period),
         )
 
-    def data_words(self) -> list[str]:
+    def data(self) -> dict:
         """Returns the flags of model and data for a command of this package."""
-        study = self.study
-        data = ("--model", study.model, "--custom_tasks_splits", study.custom_tasks_splits)
-        return words(
-            *data, *(("--train_dir", study.train_dir) if study.train_dir else ()), *self.recipe.precision
-        )
+        files = given_of(self.study, ("model", "custom_tasks_splits", "train_dir"))
+        return dict(files, mixed_precision=self.recipe.mixed_precision)
 
     def two_stages(self, name: str, seed: int) -> CostedRun:
         study, folder, flags = self.study, self.run_folder(name, seed), self.training_flags(seed)
         first = "fisher" if name == "fisher_two_stage" else "straight_through"
         step, needs, work = "stage2", (self.training(first, seed),), ()
-        stage1 = ["--stage1", str(self.run_folder(first, seed))]
+        start = dict(stage1=self.run_folder(first, seed))
         if study.stage1_steps != study.total_steps:
             step, needs, work = "training", (), (Work("straight_through", study.stage1_steps),)
-            own = [*flags, "--init_eps", number(study.init_eps), *shlex.split(study.router_flags)]
-            stage1 = []
+            stage1_flags = [*flags, *command(init_eps=study.init_eps), *shlex.split(study.router_flags)]
+            start = {}
             if first == "fisher":
-                own.append("--freeze_task_model")
-                needs, stage1 = (self.reduced("fisher"),), ["--taskvecs", str(self.vectors_of("fisher"))]
-            stage1.append(f"--stage1_flags={shlex.join(own)}")
-        command = words(
-            *(TWO_STAGES, "--output_dir", folder, *self.data_words(), "--total_steps", study.stage1_steps),
-            *("--eval_period", study.eval_period, "--stage2_steps", study.stage2_steps),
-            *(
-                "--stage2_eval_period",
-                study.stage2_eval_period,
-                "--init_eps",
-                number(study.init_eps),
-                *stage1,
-                *flags,
-            ),
-        )
+                stage1_flags.append("--freeze_task_model")
+                needs, start = (self.reduced("fisher"),), dict(taskvecs=self.vectors_of("fisher"))
+            start |= dict(stage1_flags=shlex.join(stage1_flags))
         steps, period, until = study.stage2_steps, study.stage2_eval_period, study.stage2_steps // 4
+        both = command(
+            TWO_STAGES,
+            **given_of(study, ("eval_period", "stage2_steps", "stage2_eval_period", "init_eps")),
+            **dict(output_dir=folder, total_steps=study.stage1_steps),
+            **self.data(),
+            **start,
+            further=flags,
+        )
         evaluations = -(-steps // period) - ((until - 1) // period if until else 0)
-        return self.run(
-            *(step, f"{name}/seed{seed}", folder, SCORES, command, needs),
-            work=(*work, Work("dense", steps)),
-            answers=self.answers(VARIANTS[name], evaluations),
+        return self.trained(
+            *(step, name, seed, both, needs), work=(*work, Work("dense", steps)), evaluations=evaluations
         )
 
     # ---- what is made of a training
@@ -288,39 +249,38 @@ class PaperRuns:
             Answering(variant.answers, "test", part, most=most, times=variant.draws)
             for part in ("dev", "test")
         )
-        command = self.recipe.predict_unseen(run.folder, *shlex.split(flags))
-        return self.run("zero_shot", name, run.folder, UNSEEN_SCORES, command, (run,), answers=answers)
+        predicting = self.recipe.predict_unseen(run.folder, *shlex.split(flags))
+        return self.run("zero_shot", name, run.folder, UNSEEN_SCORES, predicting, (run,), answers=answers)
 
     def few_shot(self, name: str, seed: int) -> CostedRun:
         study, folder = self.study, self.folder / "few_shot" / name / f"seed{seed}"
         variant = VARIANTS.get(name, VARIANTS["multitask"])  # direct: a plain BART too
         is_direct = name not in VARIANTS
         needs = () if is_direct else (self.training(name, seed),)
-        flags = ["--seed", seed, "--samples", *study.samples, *self.texts, *shlex.split(study.few_shot_flags)]
+        vectors = None
         if variant.vectors == "gradient":
-            flags += ["--taskvecs", self.run_folder(name, seed) / "vectors_each"]
+            vectors = self.run_folder(name, seed) / "vectors_each"
         elif variant.vectors:
-            each = self.reduced(variant.vectors, each=True)
-            flags += ["--taskvecs", each.folder]
-            needs += (each,)
-        start = "None" if is_direct else str(self.run_folder(name, seed))
-        grid = ("--learning_rate_list", *map(number, study.learning_rate_list), "--bsz_list", *study.bsz_list)
-        data = [word for word in self.data_words() if word]
-        command = words(
-            *(
-                "routing_moe.studies.finetuning",
-                variant.start,
-                "test",
-                start,
-                name,
-                "--results_dir",
-                folder,
-                *data,
-                *grid,
-            ),
-            *("--total_steps", study.few_shot_steps, "--eval_period", study.few_shot_eval_period),
-            *("--warmup_steps", study.warmup_steps, "--num_workers", study.num_workers, *flags),
+            reduced = self.reduced(variant.vectors, each=True)
+            vectors, needs = reduced.folder, (*needs, reduced)
+        start = "None" if is_direct else self.run_folder(name, seed)
+        tuning = command(
+            *("routing_moe.studies.finetuning", variant.start, "test", start, name),
+            **given_of(study, ("learning_rate_list", "bsz_list", "warmup_steps", "num_workers", "samples")),
+            **dict(total_steps=study.few_shot_steps, eval_period=study.few_shot_eval_period),
+            **dict(results_dir=folder, seed=seed, taskvecs=vectors),
+            **self.data(),
+            further=(*self.texts, *shlex.split(study.few_shot_flags)),
         )
+        return self.run(
+            *("few_shot", f"{name}/seed{seed}", folder, "summary.csv", tuning, needs),
+            **self.cost_of_few_shot(variant),
+            alone=True,
+        )
+
+    def cost_of_few_shot(self, variant: Variant) -> dict:
+        """Returns the work and the answers of fine-tuning on all test tasks."""
+        study = self.study
         # Soft routes keep all experts; others are converted into a plain BART.
         kind = "random" if variant.draws > 1 else "dense" if variant.answers == "dense" else "plain"
         n_samples = 5 if study.samples == ("all",) else len(study.samples)
@@ -328,27 +288,25 @@ class PaperRuns:
         times = variant.draws * len(study.learning_rate_list) * len(study.bsz_list)
         evaluations = -(-study.few_shot_steps // study.few_shot_eval_period)
         most = limit_in(study.few_shot_flags)
-        return self.run(
-            *("few_shot", f"{name}/seed{seed}", folder, "summary.csv", command, needs),
-            work=(Work(kind, runs * study.few_shot_steps, tuple(study.bsz_list), "test"),),
+        return dict(
+            work=(Work(kind, runs * study.few_shot_steps, study.bsz_list, "test"),),
             answers=(
                 Answering(variant.answers, "test", "dev", study.samples, times=times * evaluations),
                 Answering(variant.answers, "test", "test", study.samples, most, times),
             ),
-            alone=True,
         )
 
     def figures(self, run: CostedRun) -> CostedRun:
         name, ablates = run.name.split()[1], self.study.ablate_flags
-        command = ["routing_moe.studies.understand", str(run.folder), f"--ablate_flags={ablates}"]
+        drawing = command("routing_moe.studies.understand", run.folder, ablate_flags=ablates)
         answers = (Answering("dense", "train", "dev", times=ABLATION),) if ablates == "--features all" else ()
         return self.run(
-            "figures", name, run.folder / "analysis", "report.html", command, (run,), answers=answers
+            "figures", name, run.folder / "analysis", "report.html", drawing, (run,), answers=answers
         )
 
 
 def limit_in(flags: str) -> int | None:
     """Returns the value of --predict_max_examples in flags."""
-    given = shlex.split(flags)
-    limits = [given[i + 1] for i, word in enumerate(given[:-1]) if word == "--predict_max_examples"]
+    line = shlex.split(flags)
+    limits = [value for flag, value in pairwise(line) if flag == "--predict_max_examples"]
     return int(limits[-1]) if limits else None

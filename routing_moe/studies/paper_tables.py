@@ -1,11 +1,12 @@
 """Tables of the finished runs of the paper's study, also of earlier calls, one page with all, a report about routes."""
 
-import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES
-from routing_moe.studies.runs import call_here, python
+from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, command
+from routing_moe.studies.runs import call_here
 from routing_moe.studies.variants import VARIANTS
 
 SYSTEMS = ("direct", *VARIANTS)
@@ -27,15 +28,23 @@ def write_tables(study) -> int:
     return PaperTables(study).write()
 
 
+@dataclass(frozen=True)
 class PaperTables:
-    def __init__(self, study):
-        self.study, self.folder, self.tables = study, study.output_dir, study.output_dir / "tables"
+    study: Any
+
+    @property
+    def folder(self) -> Path:
+        return self.study.output_dir
+
+    @property
+    def tables(self) -> Path:
+        return self.folder / "tables"
 
     def write(self) -> int:
         self.tables.mkdir(parents=True, exist_ok=True)
         codes = []
         if any(self.folder.glob(f"runs/*/*/{SCORES}")):
-            codes += [self.compare("train", SCORES, "--recovery", *self.study.recovery), self.overview()]
+            codes += [self.compare("train", SCORES, recovery=self.study.recovery), self.overview()]
         if any(self.folder.glob(f"runs/*/*/{UNSEEN_SCORES}")):
             codes.append(self.compare("test", UNSEEN_SCORES))
         codes += [
@@ -51,96 +60,58 @@ class PaperTables:
         print(f"Tables: {self.tables}, all on one page: {self.tables}/study.md{routes}")
         return int(any(codes))
 
-    def named(self, folder: str, file: str) -> list[str]:
+    def named(self, folder: str, file: str) -> tuple[str, ...]:
         """Returns the systems with FOLDER/<system>/seed<seed>/FILE, in the order of the table of variants."""
-        return [name for name in SYSTEMS if any(self.folder.glob(f"{folder}/{name}/seed*/{file}"))]
+        return tuple(name for name in SYSTEMS if any(self.folder.glob(f"{folder}/{name}/seed*/{file}")))
 
-    def compare(self, section: str, file: str, *flags: str) -> int:
+    def compare(self, section: str, file: str, **flags: Any) -> int:
         """Makes tables and pictures of the scores of a section of the split, train or test."""
-        order = self.named("runs", "run.json")
-        baseline = ["--baseline", "multitask"] if any(self.folder.glob(f"runs/multitask/*/{file}")) else []
-        target = str(self.tables / f"{section}_tasks")
-        where = ["--predict_split", section, "--output_dir", target]
+        is_compared = any(self.folder.glob(f"runs/multitask/*/{file}"))
         return self.call(
             f"{section}_tasks",
-            "compare_runs",
-            str(self.folder / "runs"),
-            *where,
-            "--order",
-            *order,
-            *baseline,
-            *flags,
+            *("compare_runs", self.folder / "runs"),
+            **dict(predict_split=section, output_dir=self.tables / f"{section}_tasks"),
+            **dict(order=self.named("runs", "run.json"), baseline="multitask" if is_compared else None),
+            **flags,
         )
 
     def overview(self) -> int:
-        tuned = [name for name in self.named("few_shot", SUMMARY) if name != "direct"]  # direct has no run
-        few_shot = ["--few_shot", str(self.folder / "few_shot")] if tuned else []
-        order = ["--order", *self.named("runs", SCORES)]
-        return self.call(
-            "overview",
-            "overview",
-            str(self.folder / "runs"),
-            "--output_dir",
-            str(self.tables),
-            *order,
-            *few_shot,
-        )
+        is_tuned = set(self.named("few_shot", SUMMARY)) - {"direct"}  # which has no run
+        few_shot = self.folder / "few_shot" if is_tuned else None
+        order = self.named("runs", SCORES)
+        flags = dict(output_dir=self.tables, order=order, few_shot=few_shot)
+        return self.call("overview", "overview", self.folder / "runs", **flags)
 
     def gains(self, baseline: str, folder: str, file: str, table: str) -> int:
         """Prints and writes gains over a baseline of all systems with a file of the same seed."""
-        seeds = sorted(
-            path.name.removeprefix("seed")
-            for path in self.folder.glob(f"{folder}/{baseline}/seed*")
-            if (path / file).is_file()
-        )
-        others = [
-            name
-            for name in self.named(folder, file)
-            if name != baseline
-            and any((self.folder / folder / name / f"seed{seed}" / file).is_file() for seed in seeds)
+        seeds = [
+            path.name for path in self.folder.glob(f"{folder}/{baseline}/seed*") if (path / file).is_file()
         ]
+
+        def is_comparable(name: str) -> bool:
+            return any((self.folder / folder / name / seed / file).is_file() for seed in seeds)
+
+        others = [name for name in self.named(folder, file) if name != baseline and is_comparable(name)]
         if not others:
             return 0
-        first, *files = (
-            str(self.folder / folder / name / "seed{seed}" / file) for name in (baseline, *others)
-        )
-        names = ["--names", baseline, *others, "--seeds", *seeds]
+        first, *files = (self.folder / folder / name / "seed{seed}" / file for name in (baseline, *others))
+        flags = dict(summary1=first, summary2=tuple(files), names=(baseline, *others))
+        flags |= dict(seeds=tuple(sorted(seed.removeprefix("seed") for seed in seeds)))
         return call_here(
-            [
-                "routing_moe.cli.compute_arg",
-                "--summary1",
-                first,
-                "--summary2",
-                *files,
-                *names,
-                "--output_file",
-                str(self.tables / f"{table}.csv"),
-            ]
+            command("routing_moe.cli.compute_arg", output_file=self.tables / f"{table}.csv", **flags)
         )
 
     def report(self) -> int:
-        runs = sorted(self.folder.glob("runs/*/seed*"))
-        routed = [
-            str(run)
-            for run in runs
-            if run.parent.name not in WITHOUT_ROUTES_OF_TASKS and (run / SCORES).is_file()
-        ]
+        runs = [path.parents[1] for path in sorted(self.folder.glob(f"runs/*/seed*/{SCORES}"))]
+        routed = [run for run in runs if run.parent.name not in WITHOUT_ROUTES_OF_TASKS]
         return (
-            self.call("report", "report", *routed, "--output_file", str(self.tables / "report.html"))
-            if routed
-            else 0
+            self.call("report", "report", *routed, output_file=self.tables / "report.html") if routed else 0
         )
 
-    def call(self, log: str, command: str, *arguments: str) -> int:
+    def call(self, log: str, module: str, *arguments: Any, **flags: Any) -> int:
         """Calls a command with its output in a log, which is printed if it fails; returns its exit code."""
-        done = subprocess.run(
-            python([f"routing_moe.cli.{command}", *arguments]),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        path = Path(self.tables / f"{log}.log")
-        path.write_text(done.stdout + done.stderr)
-        if done.returncode:
-            print(path.read_text(), file=sys.stderr)
-        return done.returncode
+        file = self.tables / f"{log}.log"
+        code = call_here(command(f"routing_moe.cli.{module}", *arguments, **flags), file)
+        if code:
+            print(file.read_text(), file=sys.stderr)
+        return code

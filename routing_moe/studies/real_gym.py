@@ -21,17 +21,9 @@ from routing_moe.studies.study import RUNNING, run_study
 
 SCALE = group("scale")
 VARIANTS = (
-    *(
-        "multitask",
-        "average",
-        "task_random",
-        "straight_through",
-        "two_stage",
-        "gradient_routing",
-        "gradient_upcycled",
-    ),
-    *("fisher_clusters", "ontology"),
-)
+    "multitask", "average", "task_random", "straight_through", "two_stage", "gradient_routing", "gradient_upcycled",
+    "fisher_clusters", "ontology",
+)  # fmt: skip
 DEFAULTS = dict(
     recovery=("category", "format", "domain", "skill"), clusters="8", init_eps=1e-3, ablate_flags="none",
     vector_steps=30,  # few, but 2500 as published take longer than everything else
@@ -84,7 +76,7 @@ class RealGymStudy(PaperStudy):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_study(run, RealGymStudy, argv, __doc__)
+    return run_study(lambda study: run(study, argv), RealGymStudy, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import PRECISIONS
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group, parse
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, Range, flags_of, group
 from routing_moe.config.train import TrainSettings
 from routing_moe.studies.runs import Run
-from routing_moe.studies.study import Script
+from routing_moe.studies.study import Script, parse_further
 
 DATA = group("model and data")
 HYPERPARAMETERS = group("hyperparameters; by default those that go with the model")
@@ -31,6 +31,9 @@ CONFLICT_BARTS = Path("data/conflict_gym_bart")
 CONFLICT_WIDTHS = (16, 32)
 TRAIN = "routing_moe.cli.train"
 SCORES = "best/eval-test-performance.csv"  # the last file that a training writes
+CLUSTERS = Range(
+    lambda text: text == "auto" or (text.isdigit() and int(text) > 0), "auto or a whole number of at least 1"
+)
 UNSEEN_SCORES = "best/eval-test_tasks-test-performance.csv"  # the last of a prediction of unseen tasks
 
 
@@ -70,27 +73,19 @@ class TrainingFlags(DataFlags):
 
     def as_words(self, model: str) -> list[str]:
         """Returns the flags of data and hyperparameters that are given, and the model, for another command."""
-        names = [field.name for field in fields(TrainingFlags) if "flag" in field.metadata]
-        given = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return [word for name, value in (given | {"model": model}).items() for word in (f"--{name}", str(value))]
+        return command(**{name: getattr(self, name) for name in flags_of(TrainingFlags)} | {"model": model})
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """A model with its gym, hyperparameters and flags. embedded: its gym, "" for a model that is not embedded.
-
-    width: of an embedded BART, for task vectors of the same. texts: flags of every command that reads texts.
-    """
+    """A model with its gym and hyperparameters. embedded: its gym, "" for a model that is not embedded."""
 
     model: str
-    gym: Path | None
+    gym: Path
     split: Path | None
     taskvecs: Path | None
     embedded: str
-    width: int | None
-    texts: tuple[str, ...]
-    one_beam: tuple[str, ...]
-    precision: tuple[str, ...]
+    mixed_precision: str | None
     total_steps: int
     eval_period: int
     learning_rate: float
@@ -102,20 +97,15 @@ class TrainingRecipe:
         """Returns the recipe of the flags. checkpoint: its base is the model, unless --model is given."""
         model = flags.model or (checkpoint and base_of(Path(checkpoint))) or default_model(flags)
         embedded = embedded_as(model, flags.embedded_gym)
-        values = HYPERPARAMETERS_OF[embedded]
-        given = {name: getattr(flags, name, None) for name in values}
-        lengths = TEXT_LENGTHS[embedded]
+        defaults = HYPERPARAMETERS_OF[embedded]
         return cls(
             model=model,
             gym=flags.train_dir or GYMS[embedded or SKILL],
             split=flags.custom_tasks_splits,
             taskvecs=flags.taskvecs,
             embedded=embedded,
-            width={SKILL: 64, CONFLICT: CONFLICT_WIDTHS[0]}.get(embedded),
-            texts=lengths,
-            one_beam=("--num_beams", "1") if embedded else (),
-            precision=precision_flags(flags.mixed_precision),
-            **values | {name: value for name, value in given.items() if value is not None},
+            mixed_precision=precision(flags.mixed_precision),
+            **defaults | given_of(flags, defaults),
         )
 
     def with_(self, **fields) -> "TrainingRecipe":
@@ -124,6 +114,20 @@ class TrainingRecipe:
     @property
     def split_file(self) -> Path:
         return self.split or self.gym / "split.json"
+
+    @property
+    def texts(self) -> dict[str, int]:
+        """Flags of the commands that read texts."""
+        return TEXT_LENGTHS[self.embedded]
+
+    @property
+    def num_beams(self) -> int | None:
+        return 1 if self.embedded else None
+
+    @property
+    def width(self) -> int | None:
+        """The width of an embedded BART, for task vectors of the same."""
+        return WIDTHS[self.embedded]
 
     def set_threads(self) -> None:
         """With such small matrices, a second thread barely helps, and slows down training on a busy machine."""
@@ -137,39 +141,34 @@ class TrainingRecipe:
 
         from_checkpoint: start from a checkpoint in the folder instead of the model.
         """
-        given = parse(TrainSettings, [*flags, "--output_dir", str(folder)])
-        return words(
+        start = {} if from_checkpoint else self.route_flags(parse_further(TrainSettings, flags))
+        return command(
             TRAIN,
-            *("--do_train", "--do_predict", "--train_dir", self.gym),
-            *(("--custom_tasks_splits", self.split) if self.split else ()),
-            *("--output_dir", folder, "--learning_rate", number(self.learning_rate)),
-            *("--total_steps", self.total_steps, "--eval_period", self.eval_period),
-            *(*self.texts, *self.one_beam, *BATCHES[self.embedded], *self.precision),
-            *(
-                ()
-                if from_checkpoint
-                else (*self.route_flags(given), "--initialize_from_vanilla", "--model", self.model)
-            ),
-            *flags,
+            **dict(do_train=True, do_predict=True, train_dir=self.gym, custom_tasks_splits=self.split),
+            **dict(output_dir=folder, learning_rate=self.learning_rate, total_steps=self.total_steps),
+            **dict(eval_period=self.eval_period, num_beams=self.num_beams, mixed_precision=self.mixed_precision),
+            **self.texts,
+            **BATCHES[self.embedded],
+            **start,
+            further=flags,
         )
 
-    def route_flags(self, given: Mapping[str, Any]) -> list[str]:
-        """Returns flags of learned routes, or of the vectors that given ones are clusters of. given: other flags."""
-        if given.get("task_routes") and given.get("task_routes_as") != "start":
-            return ["--taskvecs", self.taskvecs] if self.taskvecs else []
+    def route_flags(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the flags of the start from a plain BART, and of learned routes or of the vectors that given routes are
+        clusters of. values: of other flags.
+        """
+        start = dict(initialize_from_vanilla=True, model=self.model)
+        if values.get("task_routes") and values.get("task_routes_as") != "start":
+            return dict(start, taskvecs=self.taskvecs)
         fixed = ("avg_routing", "random_routing", "task_level_random_routing")
-        if given.get("num_experts") == 1 or any(given.get(name) for name in fixed):
-            return []
-        rates = ["--router_lr", number(self.router_lr), "--task_model_lr", number(self.task_model_lr)]
-        if self.taskvecs:
-            vectors = ["--taskvecs", self.taskvecs]
-        else:
-            vectors = ["--taskvecs_dim", self.width] if self.width else []
-        return [*rates, *(ANNEALING if self.embedded else ()), *vectors]
+        if values.get("num_experts") == 1 or any(values.get(name) for name in fixed):
+            return start
+        start |= dict(router_lr=self.router_lr, task_model_lr=self.task_model_lr, taskvecs=self.taskvecs)
+        return start | (ANNEALING if self.embedded else {}) | ({} if self.taskvecs else dict(taskvecs_dim=self.width))
 
     def predict_unseen(self, folder: str | Path, *flags: str) -> list[str]:
-        return words(
-            TRAIN, "--do_predict", "--predict_split", "test", "--output_dir", folder, *self.precision, *flags
+        return command(
+            TRAIN, do_predict=True, predict_split="test", output_dir=folder, mixed_precision=self.mixed_precision, further=flags
         )
 
     # ---- the embedded gym
@@ -180,11 +179,16 @@ class TrainingRecipe:
             return (conflict_gym_run(),)
         return (skill_gym_run(),) if self.gym == GYMS[SKILL] else ()
 
-    def announced(self, what: str, steps: str, folder: str | Path, flags: str = "") -> str:
+    @property
+    def described(self) -> str:
+        return f"model {self.model}" + (f", task vectors {self.taskvecs}" if self.taskvecs else "")
+
+    def announced(self, title: str, steps: str, folder: str | Path, further: Iterable[str] = ()) -> str:
         """Returns two lines on what a command is about to do."""
-        precision = f", precision {self.precision[1]}" if self.precision else ""
+        flags = " ".join(further)
+        precision = f", precision {self.mixed_precision}" if self.mixed_precision else ""
         return (
-            f"{what}; gym {self.gym}, split {self.split_file}\n"
+            f"{title}; gym {self.gym}, split {self.split_file}\n"
             f"{steps}; on {device()}{precision}; output in {folder}" + (f"; flags: {flags}" if flags else "")
         )
 
@@ -197,16 +201,17 @@ HYPERPARAMETERS_OF = {
     CONFLICT: dict(total_steps=1000, eval_period=500, learning_rate=3e-3, router_lr=1e-2, task_model_lr=1e-2),
 }
 TEXT_LENGTHS = {
-    "": (),
-    SKILL: ("--max_input_length", "128", "--max_output_length", "32"),
-    CONFLICT: ("--max_input_length", "32", "--max_output_length", "8"),
+    "": {},
+    SKILL: dict(max_input_length=128, max_output_length=32),
+    CONFLICT: dict(max_input_length=32, max_output_length=8),
 }
 BATCHES = {
-    "": (),
-    SKILL: (),
-    CONFLICT: ("--train_batch_size", "128", "--gradient_accumulation_steps", "1", "--max_grad_norm", "128"),
+    "": {},
+    SKILL: {},
+    CONFLICT: dict(train_batch_size=128, gradient_accumulation_steps=1, max_grad_norm=128),
 }
-ANNEALING = ("--anneal_rate", "0.003", "--minimum_tau", "0.3")  # of an embedded BART
+WIDTHS = {"": None, SKILL: 64, CONFLICT: CONFLICT_WIDTHS[0]}
+ANNEALING = dict(anneal_rate=0.003, minimum_tau=0.3)  # of an embedded BART
 
 
 def tiny_bart() -> Path:
@@ -243,17 +248,17 @@ def base_of(folder: Path) -> str:
     It is the recorded one; where none is, as for runs of the published code, an embedded BART, bart-large or
     bart-base, by its sizes.
     """
-    for place in (folder, folder / "init", folder.parent, folder.parent / "init"):
+    for saved_in in (folder, folder / "init", folder.parent, folder.parent / "init"):
         run, merge = (
             load_json_object(file, "a run") if file.is_file() else {}
-            for file in (place / "run.json", place / "merge.json")
+            for file in (saved_in / "run.json", saved_in / "merge.json")
         )
         # run.json names a model that the run does not start from, unless it started from plain BART.
         saved = run if run.get("initialize_from_vanilla") else merge
         if saved.get("model"):
             return saved["model"]
-    place = folder if folder.is_dir() else folder.parent  # of a file of weights
-    configs = [place / "config.json", *sorted(place.glob("*/config.json"))] if folder.exists() else []
+    checkpoint = folder if folder.is_dir() else folder.parent  # of a file of weights
+    configs = [checkpoint / "config.json", *sorted(checkpoint.glob("*/config.json"))] if folder.exists() else []
     sizes = next((sizes_in(path) for path in configs if path.is_file()), {})
     for bart in (tiny_bart(), *(CONFLICT_BARTS / f"width{width}" for width in CONFLICT_WIDTHS)):
         if sizes and (bart / "config.json").is_file() and sizes == sizes_in(bart / "config.json"):
@@ -262,14 +267,8 @@ def base_of(folder: Path) -> str:
 
 
 def sizes_in(config: Path) -> dict[str, int]:
-    names = (
-        "vocab_size",
-        "d_model",
-        "encoder_layers",
-        "decoder_layers",
-        "encoder_ffn_dim",
-        "decoder_ffn_dim",
-    )
+    of_sides = (f"{side}_{size}" for side in ("encoder", "decoder") for size in ("layers", "ffn_dim"))
+    names = ("vocab_size", "d_model", *of_sides)
     saved = load_json_object(config, "a configuration")
     return {name: saved[name] for name in names if name in saved}
 
@@ -279,16 +278,16 @@ def sizes_in(config: Path) -> dict[str, int]:
 
 def skill_gym_run() -> Run:
     gym = GYMS[SKILL]
-    return generated("task.skill_gym", [["task.skill_gym.generate", "--output_dir", str(gym)]], gym)
+    return generated("task.skill_gym", [command("task.skill_gym.generate", output_dir=gym)], gym)
 
 
 def conflict_gym_run() -> Run:
     gym = GYMS[CONFLICT]
     barts = [
-        words("task.conflict_gym.bart", "--gym", gym, "--width", w, "--output_dir", CONFLICT_BARTS / f"width{w}")
-        for w in CONFLICT_WIDTHS
+        command("task.conflict_gym.bart", gym=gym, width=width, output_dir=CONFLICT_BARTS / f"width{width}")
+        for width in CONFLICT_WIDTHS
     ]
-    generate = ["task.conflict_gym.generate", "--output_dir", str(gym)]
+    generate = command("task.conflict_gym.generate", output_dir=gym)
     return generated("task.conflict_gym", [generate, *barts], CONFLICT_BARTS, gym)
 
 
@@ -317,13 +316,40 @@ def words(*values: Any) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Returns 1e-05 as 1e-5."""
-    return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
+    """Returns 1e-05 as 1e-5, 300.0 as 300, with all digits."""
+    return str(value).replace("e-0", "e-").removesuffix(".0")
 
 
-def precision_flags(mixed_precision: str | None) -> tuple[str, ...]:
+def command(*arguments: Any, further: Iterable[Any] = (), **flags: Any) -> list[str]:
+    """Returns the words of a command: arguments, flags by name, then further words, which win over flags.
+
+    A flag with None or False is left out, one with True has no value, one with a tuple has several.
+    """
+    line = words(*arguments)
+    for name, value in flags.items():
+        if value is None or value is False:
+            continue
+        values = () if value is True else value if isinstance(value, tuple) else (value,)
+        texts = [number(one) if isinstance(one, float) else str(one) for one in values]
+        if len(texts) == 1 and (not texts[0] or texts[0].startswith("-")):
+            line.append(f"--{name}={texts[0]}")
+        else:
+            line += [f"--{name}", *texts]
+    return line + words(*further)
+
+
+def given_of(flags: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Returns {name: value} of those of the names that the flags have a value for."""
+    return {name: value for name in names if (value := getattr(flags, name, None)) is not None}
+
+
+# ---- the device
+
+
+def precision(mixed_precision: str | None) -> str | None:
+    """Returns the value of --mixed_precision; None for "no"."""
     chosen = mixed_precision or ("auto" if gpus() else "no")
-    return () if chosen == "no" else ("--mixed_precision", chosen)
+    return None if chosen == "no" else chosen
 
 
 def gpus() -> list[str]:
@@ -342,11 +368,9 @@ def gpus() -> list[str]:
         if line.startswith("GPU ")
     ]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        names
-        if visible is None
-        else names[: len([each for each in visible.split(",") if each.strip() not in ("", "-1")])]
-    )
+    if visible is None:
+        return names
+    return names[: sum(gpu.strip() not in ("", "-1") for gpu in visible.split(","))]
 
 
 def device() -> str:

@@ -10,48 +10,29 @@ Further flags are those of routing_moe.cli.train for all runs. A second call kee
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-import pandas as pd
-
 from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
-from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, number, words
-from routing_moe.studies.runs import TIMES_FILE, Run, call_here, report_unfinished
+from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, command, number
+from routing_moe.studies.runs import Run, call_here, minutes, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
 from routing_moe.studies.two_stages import TwoStages, merge_command, stage2_command, stage2_of
 from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS
 
 COMPARED = group("what is compared")
 NAMES = (
-    *(
-        "multitask",
-        "multitask_no_names",
-        "average",
-        "random",
-        "task_random",
-        "softmax",
-        "gumbel",
-        "straight_through",
-    ),
-    *("top_k", "merged_parameters", "gradient_routing", "two_stage"),
-)
+    "multitask", "multitask_no_names", "average", "random", "task_random", "softmax", "gumbel", "straight_through", "top_k",
+    "merged_parameters", "gradient_routing", "two_stage",
+)  # fmt: skip
 STAGE1 = "straight_through"  # the variant whose runs are the first stages of two_stage
 SET_BY_VARIANTS = (
-    *("--avg_routing", "--random_routing", "--task_level_random_routing", "--router_mode", "--router_top_k"),
-    *(
-        "--expert_mixing",
-        "--num_experts",
-        "--init_eps",
-        "--hide_task_names",
-        "--seed",
-        "--prefix",
-        "--predict_split",
-    ),
-)
+    "--avg_routing", "--random_routing", "--task_level_random_routing", "--router_mode", "--router_top_k", "--expert_mixing",
+    "--num_experts", "--init_eps", "--hide_task_names", "--seed", "--prefix", "--predict_split",
+)  # fmt: skip
 
 
 # fmt: off
@@ -78,9 +59,7 @@ class RoutingsStudy(TrainingFlags, Study):
 
     def faults(self) -> list[str]:
         faults = super().faults()
-        if self.match == "flops" and GRADIENT_ROUTING in {
-            VARIANTS[name].module for name in self.variants if name in VARIANTS
-        }:
+        if self.match == "flops" and "gradient_routing" in self.variants:
             faults.append(
                 "--variants: gradient_routing cannot be trained to given FLOPs; leave it out, or give --match steps"
             )
@@ -109,9 +88,7 @@ class Runs:
     def flags(self, name: str, seed: int) -> list[str]:
         """Returns the flags of a training of one stage."""
         variant, study = VARIANTS[name], self.study
-        noise = (
-            ["--init_eps", number(study.init_eps), *study.mixture_flags.split()] if variant.experts else []
-        )
+        noise = ["--init_eps", number(study.init_eps), *study.mixture_flags.split()] if variant.experts else []
         return [*variant.flags.split(), "--seed", str(seed), *noise, *study.further]
 
     def run(self, name: str, seed: int) -> Run:
@@ -123,54 +100,45 @@ class Runs:
             return self.gradient_routing(seed)
         folder, flags = self.folder(name, seed), self.flags(name, seed)
         if self.study.match == "steps" or name == self.study.match_to:
-            command = self.recipe.train(folder, *flags, "--resume")
-            return Run(f"{name}/seed{seed}", folder, lambda: [command], self.gym, result=SCORES)
+            training = self.recipe.train(folder, *flags, "--resume")
+            return self.scored(folder, lambda: [training], self.gym)
         steps = self.steps(seed, folder, "steps_of", self.recipe.train(folder, *flags))
+        return self.scored(
+            folder, lambda: [self.recipe.with_(total_steps=saved_steps(steps)).train(folder, *flags, "--resume")], (steps,)
+        )
 
-        def commands() -> list[list[str]]:
-            return [self.recipe.with_(total_steps=saved_steps(steps)).train(folder, *flags, "--resume")]
-
-        return Run(f"{name}/seed{seed}", folder, commands, (steps,), result=SCORES)
+    def scored(self, folder: Path, commands: Callable[[], list[list[str]]], needs: tuple[Run, ...]) -> Run:
+        """Returns a run that ends with scores, named after its folder."""
+        return Run(str(folder.relative_to(self.study.output_dir)), folder, commands, needs, SCORES)
 
     def steps(
         self, seed: int, folder: Path, name: str, command: list[str], needs: tuple[Run, ...] = ()
     ) -> Run:
         """Returns the run that computes the number of steps with the FLOPs of a run of --match_to."""
         reference = self.run(self.study.match_to, seed)
-        result = f"{folder.name}.{name}_{self.study.match_to}"
-        place = folder.parent
-        call = [*command, "--equal_flops", str(reference.folder)]
+        result, parent = f"{folder.name}.{name}_{self.study.match_to}", folder.parent
+        counting = [*command, "--equal_flops", str(reference.folder)]
+        log = parent / f"{folder.name}.log"
         return Run(
-            f"{place.name}/{result}",
-            place,
-            lambda: [call],
-            (reference, *needs),
-            result=result,
-            printed=True,
-            log=place / f"{folder.name}.log",
+            f"{parent.name}/{result}", parent, lambda: [counting], (reference, *needs), result, printed=True, log=log
         )
 
     def gradient_routing(self, seed: int) -> Run:
         folder, study = self.folder("gradient_routing", seed), self.study
-        dense_flags = " ".join(["--seed", str(seed), *study.further])
-        command = words(
-            *(GRADIENT_ROUTING, "--output_dir", folder, *study.as_words(self.recipe.model), f"--dense_flags={dense_flags}"),
-            *("--seed", seed, "--resume", "--init_eps", number(study.init_eps), *study.further),
+        routing = command(
+            GRADIENT_ROUTING,
+            **dict(output_dir=folder, dense_flags=" ".join(["--seed", str(seed), *study.further])),
+            **dict(seed=seed, resume=True, init_eps=study.init_eps),
+            further=(*study.as_words(self.recipe.model), *study.further),
         )
-        return Run(f"gradient_routing/seed{seed}", folder, lambda: [command], self.gym, result=SCORES)
+        return self.scored(folder, lambda: [routing], self.gym)
 
     def two_stages(self, seed: int) -> Run:
         """Two stages of --total_steps each, the first of them a run of straight_through; or of half of the FLOPs each."""
         study, folder = self.study, self.folder("two_stage", seed)
         if study.match == "steps":
             stage1 = self.run(STAGE1, seed)
-            return Run(
-                f"two_stage/seed{seed}",
-                folder,
-                lambda: [self.second_stage(folder, seed, stage1.folder)],
-                (stage1,),
-                result=SCORES,
-            )
+            return self.scored(folder, lambda: [self.second_stage(folder, seed, stage1.folder)], (stage1,))
         flags = TwoStages(output_dir=folder, init_eps=study.init_eps, further=study.further)
         first, training = folder / "stage1", self.flags(STAGE1, seed)
         steps = self.steps(seed, folder, "steps_of", self.recipe.train(first, *training))
@@ -179,38 +147,19 @@ class Runs:
             half = (saved_steps(steps) + 1) // 2
             return [self.recipe.with_(total_steps=half).train(first, *training, "--resume")]
 
-        stage1 = Run(f"two_stage/seed{seed}/stage1", first, stage1_commands, (steps,), result=SCORES)
-        merged = Run(
-            f"two_stage/seed{seed}/init",
-            folder,
-            lambda: [merge_command(self.recipe, flags)],
-            (stage1,),
-            result="init/config.json",
-        )
-        command = stage2_command(stage2_of(self.recipe, flags), flags, "--seed", str(seed), *study.further)
-        steps2 = self.steps(seed, folder, "stage2_steps_of", command, (merged,))
-        return Run(
-            f"two_stage/seed{seed}",
-            folder,
-            lambda: [self.second_stage(folder, seed, first, "--stage2_steps", str(saved_steps(steps2)))],
-            (steps2,),
-            result=SCORES,
-        )
+        stage1 = self.scored(first, stage1_commands, (steps,))
+        merging = merge_command(self.recipe, flags)
+        merged = Run(f"two_stage/seed{seed}/init", folder, lambda: [merging], (stage1,), "init/config.json")
+        stage2 = stage2_command(stage2_of(self.recipe, flags), flags, "--seed", str(seed), *study.further)
+        steps2 = self.steps(seed, folder, "stage2_steps_of", stage2, (merged,))
+        return self.scored(folder, lambda: [self.second_stage(folder, seed, first, saved_steps(steps2))], (steps2,))
 
-    def second_stage(self, folder: Path, seed: int, stage1: Path, *further: str) -> list[str]:
+    def second_stage(self, folder: Path, seed: int, stage1: Path, steps: int | None = None) -> list[str]:
         study = self.study
-        start = ("--stage1", stage1, "--init_eps", number(study.init_eps))
-        return words(
+        return command(
             TWO_STAGES,
-            "--output_dir",
-            folder,
-            *study.as_words(self.recipe.model),
-            *start,
-            *further,
-            "--seed",
-            seed,
-            "--resume",
-            *study.further,
+            **dict(output_dir=folder, stage1=stage1, init_eps=study.init_eps, stage2_steps=steps, seed=seed, resume=True),
+            further=(*study.as_words(self.recipe.model), *study.further),
         )
 
 
@@ -224,22 +173,15 @@ def saved_steps(run: Run) -> int:
 def compare(study: RoutingsStudy) -> int:
     recipe = TrainingRecipe.chosen(study)
     seeds = " ".join(map(str, study.seeds))
-    print(
-        recipe.announced(
-            f"model {recipe.model}", f"{recipe.total_steps} steps", study.output_dir, " ".join(study.further)
-        )
-    )
+    steps = f"{recipe.total_steps} steps"
+    print(recipe.announced(f"model {recipe.model}", steps, study.output_dir, study.further))
     print(f"variants: {' '.join(study.variants)}; seeds: {seeds}; {study.jobs} at a time", flush=True)
     runs = Runs(study, recipe)
     recipe.set_threads()
     left = study.runner().run([runs.run(name, seed) for name in study.variants for seed in study.seeds])
     status = report_unfinished(left)
-    print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes\n")
+    print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes\n", flush=True)
     return tables(study) or status
-
-
-def minutes(folder: Path) -> float:
-    return pd.read_csv(folder / TIMES_FILE)["seconds"].sum() / 60 if (folder / TIMES_FILE).is_file() else 0.0
 
 
 def tables(study: RoutingsStudy) -> int:
@@ -247,10 +189,9 @@ def tables(study: RoutingsStudy) -> int:
     folder = study.output_dir
     if not any(folder.glob(f"*/*/{SCORES}")):
         return 1
-    order = [name for name in NAMES if any(folder.glob(f"{name}/*/run.json"))]
+    order = tuple(name for name in NAMES if any(folder.glob(f"{name}/*/run.json")))
     baseline = study.baseline or ("multitask" if any(folder.glob(f"multitask/*/{SCORES}")) else None)
-    flags = [*(["--order", *order] if order else []), *(["--baseline", baseline] if baseline else [])]
-    return call_here(["routing_moe.cli.compare_runs", str(folder), *flags])
+    return call_here(command("routing_moe.cli.compare_runs", folder, order=order or None, baseline=baseline))
 
 
 def main(argv: list[str] | None = None) -> int:

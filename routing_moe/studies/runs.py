@@ -5,6 +5,7 @@ this machine, each with its share of the GPUs, or on a Ray cluster, as tasks. Ct
 which save their state; the same call continues.
 """
 
+import csv
 import os
 import queue
 import signal
@@ -71,12 +72,12 @@ class Runner:
     ray: str | None = None
     threads: int | None = None
 
-    def run(self, wanted: Iterable[Run]) -> list[Run]:
+    def run(self, runs: Iterable[Run]) -> list[Run]:
         """Does what is not finished of the runs and of what they need; returns what is not finished then.
 
         Raises KeyboardInterrupt after Ctrl-C, when all running commands have saved their state.
         """
-        runs = list(dict.fromkeys(with_needs(wanted)))
+        runs = list(dict.fromkeys(with_needs(runs)))
         waiting, running = [run for run in runs if not run.is_finished], {}
         if not waiting:
             return []
@@ -100,13 +101,9 @@ class Runner:
     @contextmanager
     def _caller(self) -> Iterator["OnThisMachine | OnRay"]:
         """Gives what calls commands; Ctrl-C and SIGTERM stop it in the block."""
-        with OnRay.connected(self) if self.ray else nullcontext(OnThisMachine(self)) as caller:
-            before = {number: signal.signal(number, lambda *_: caller.stop()) for number in STOPPING}
-            try:
-                yield caller
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+        calling = OnRay.connected(self) if self.ray else nullcontext(OnThisMachine(self))
+        with calling as caller, handled(lambda *_: caller.stop()):
+            yield caller
 
     def _do(self, run: Run, caller) -> None:
         """Calls the commands of a run until one fails; their output goes to its log."""
@@ -155,35 +152,55 @@ def write_result(run: Run, printed: str = "") -> None:
         write_text(run.folder / run.result, printed)
 
 
-def run_in_turn(wanted: Iterable[Run]) -> int:
+def run_in_turn(runs: Iterable[Run]) -> int:
     """Does what is not finished of the runs and of what they need, one after the other, on this terminal.
 
-    Returns the exit code of the first command that fails, else 0. Ctrl-C reaches the running command.
+    Returns the exit code of the first command that fails, else 0.
     """
-    for run in dict.fromkeys(with_needs(wanted)):
-        for command in () if run.is_finished else run.commands():
-            if code := call_here(command):
-                return code
+    for run in dict.fromkeys(with_needs(runs)):
         if not run.is_finished:
+            if code := call_all(*run.commands()):
+                return code
             write_result(run)
     return 0
 
 
-def call_here(command: list[str]) -> int:
-    """Calls `python -m` with these arguments on this terminal; returns its exit code, 130 after Ctrl-C."""
-    process = subprocess.Popen(python(command))
+def call_here(command: list[str], log: Path | None = None) -> int:
+    """Calls `python -m` with these arguments; returns its exit code. Its output goes to the terminal, or to a log.
+
+    Raises KeyboardInterrupt after Ctrl-C or SIGTERM, when the command has saved its state.
+    """
+    processes, received = [], []
 
     def pass_on(number: int, _) -> None:
-        if number != signal.SIGINT:  # Ctrl-C in a terminal reaches the process too
-            process.send_signal(number)
+        received.append(number)
+        for process in processes:
+            if number != signal.SIGINT:  # Ctrl-C in a terminal reaches the process too
+                process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in STOPPING}
-    try:
-        code = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with log.open("wb") if log else nullcontext() as file, handled(pass_on):
+        processes.append(subprocess.Popen(python(command), stdout=file, stderr=file))
+        code = processes[0].wait()
+    if received:
+        raise KeyboardInterrupt
     return 128 - code if code < 0 else code
+
+
+def call_all(*commands: list[str]) -> int:
+    """Calls commands on this terminal until one fails; returns its exit code, else 0."""
+    return next((code for command in commands if (code := call_here(command))), 0)
+
+
+@contextmanager
+def handled(handler: Callable) -> Iterator[None]:
+    """Calls the handler for the signals that stop a process in the block, except those that are ignored, as by nohup."""
+    stopping = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in stopping}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def python(command: list[str]) -> list[str]:
@@ -236,25 +253,20 @@ class OnThisMachine:
     def __init__(self, runner: Runner):
         self.stopping = False
         self.processes: set[subprocess.Popen] = set()
-        self.workers: queue.SimpleQueue[dict[str, str]] = (
-            queue.SimpleQueue()
-        )  # variables of those that are free
-        variables = {name: os.environ.get(name, value) for name, value in self._variables(runner).items()}
+        self.free_workers: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()  # their variables
+        threads = {"OMP_NUM_THREADS": str(runner.threads)} if runner.threads else {}
+        variables = worker_environment(runner.jobs) | threads
+        variables |= {name: os.environ[name] for name in variables if name in os.environ}
         gpus = visible_gpus()
         for worker in range(runner.jobs):
-            self.workers.put(variables | (gpu_of(worker, runner.jobs, gpus) if gpus else {}))
-
-    @staticmethod
-    def _variables(runner: Runner) -> dict[str, str]:
-        threads = {"OMP_NUM_THREADS": str(runner.threads)} if runner.threads else {}
-        return worker_environment(runner.jobs) | threads
+            self.free_workers.put(variables | (gpu_of(worker, runner.jobs, gpus) if gpus else {}))
 
     def call(self, commands: list[list[str]], log: Path, printed: bool) -> str:
-        variables = self.workers.get()
-        own: list[subprocess.Popen] = []
+        variables = self.free_workers.get()
+        processes: list[subprocess.Popen] = []
 
         def started(process: subprocess.Popen) -> None:
-            own.append(process)
+            processes.append(process)
             self.processes.add(process)
             if self.stopping:
                 process.send_signal(signal.SIGINT)
@@ -262,8 +274,8 @@ class OnThisMachine:
         try:
             return call(commands, log, printed, variables, started)
         finally:
-            self.processes.difference_update(own)
-            self.workers.put(variables)
+            self.processes.difference_update(processes)
+            self.free_workers.put(variables)
 
     def stop(self) -> None:
         """Sends Ctrl-C to all processes: after the first they save their state, after the second they end."""
@@ -324,3 +336,12 @@ def report_unfinished(runs: list[Run]) -> int:
         end = f"the end of {run.log_file}:\n{end_of_log(run)}" if run.log_file.is_file() else "it was skipped"
         print(f"not finished: {run.name}; {end}", file=sys.stderr)
     return 1 if runs else 0
+
+
+def minutes(folder: Path) -> float:
+    """Returns the minutes of all runs of the study in a folder, also of earlier calls."""
+    times = folder / TIMES_FILE
+    if not times.is_file():
+        return 0.0
+    with times.open() as file:
+        return sum(float(row["seconds"]) for row in csv.DictReader(file)) / 60

@@ -4,13 +4,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError
+from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings
@@ -87,8 +87,8 @@ class Study(Script):
     def save_settings(self) -> None:
         """Writes the settings that `faults` compares with those of a later call."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        kept = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
-        write_text(self.output_dir / SETTINGS_FILE, json.dumps(kept, indent=1))
+        fixed = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
+        write_text(self.output_dir / SETTINGS_FILE, json.dumps(fixed, indent=1))
 
 
 def run_study(
@@ -97,15 +97,46 @@ def run_study(
     """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
     words = [*from_environment(study, os.environ), *(sys.argv[1:] if argv is None else argv)]
     further = [] if study.takes_further else None
-    given = parse(study, words, description, further)
+    values = parse(study, words, description, further)
     if further and study.further_flags_of:  # unknown to that command too, or without a value it needs: its error, before any run
-        parse(study.further_flags_of, [*further, *REQUIRED_FLAGS.get(study.further_flags_of, ())])
+        parse_further(study.further_flags_of, further)
     with reporting_errors(lambda: "run the same command to continue") as result:
-        settings = study(**given, further=tuple(further or ()), given=frozenset(given)).resolved()
+        settings = study(**values, further=tuple(further or ()), given=frozenset(values)).resolved()
         if faults := settings.faults():
             raise InputError(faults)
         result.exit_code = run(settings) or 0
     return result.exit_code
+
+
+def parse_further(command: type[Command], further: Iterable[str]) -> dict[str, Any]:
+    """Returns the values of further flags of a command."""
+    return parse(command, [*further, *REQUIRED_FLAGS[command]])
+
+
+def part_of(
+    argv: list[str] | None, metavar: str, parts: Mapping[str, Any], default: str | None = None
+) -> tuple[Any, list[str]]:
+    """Returns the part that the first word of a command line names, and the other words. argv: None is the process's.
+
+    default: the part if the first word is a flag, or there is none. Ends the process for an unknown name, as argparse does.
+    """
+    line = sys.argv[1:] if argv is None else argv
+    if default and (not line or line[0].startswith("-")):
+        return parts[default], line
+    if not line or line[0] in ("-h", "--help"):
+        return next(iter(parts.values())), ["--help"]
+    name, *others = line
+    if name not in parts:
+        guess = did_you_mean(name, parts)
+        print(f"error: unknown {metavar} {name!r}{guess}; give one of {', '.join(parts)}", file=sys.stderr)
+        raise SystemExit(2)
+    return parts[name], others
+
+
+def leading_words(line: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the words of a command line before its first flag, and the rest."""
+    count = next((i for i, word in enumerate(line) if word.startswith("-")), len(line))
+    return line[:count], line[count:]
 
 
 def from_environment(study: type[Script], environment: Mapping[str, str]) -> list[str]:

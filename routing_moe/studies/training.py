@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.studies.recipes import TrainingFlags, TrainingRecipe, number
-from routing_moe.studies.runs import call_here, run_in_turn
+from routing_moe.studies.runs import call_all, run_in_turn
 from routing_moe.studies.study import RUNNING, run_study
 
 
@@ -30,7 +30,11 @@ class Training(TrainingFlags):
 def train(flags: Training) -> int:
     recipe = TrainingRecipe.chosen(flags)
     command = recipe.train(flags.output_dir, *flags.further)
-    print(described(recipe, command, flags.output_dir, flags.further), flush=True)
+    rates = f"learning rate {number(recipe.learning_rate)}"
+    if "--router_lr" in command:
+        rates += f", router {number(recipe.router_lr)}, task vectors {number(recipe.task_model_lr)}"
+    steps = f"{recipe.total_steps} steps, evaluation every {recipe.eval_period}, {rates}"
+    print(recipe.announced(recipe.described, steps, flags.output_dir, flags.further), flush=True)
     return in_turn(recipe, [command])
 
 
@@ -38,18 +42,7 @@ def in_turn(recipe: TrainingRecipe, commands: list[list[str]]) -> int:
     """Makes the embedded gym, if it is used, then calls the commands until one fails; returns the exit code."""
     recipe.set_threads()
     code = run_in_turn(recipe.embedded_run())
-    for command in commands:
-        code = code or call_here(command)
-    return code
-
-
-def described(recipe: TrainingRecipe, command: list[str], folder: Path, further: tuple[str, ...]) -> str:
-    rates = f"learning rate {number(recipe.learning_rate)}"
-    if "--router_lr" in command:
-        rates += f", router {number(recipe.router_lr)}, task vectors {number(recipe.task_model_lr)}"
-    vectors = f", task vectors {recipe.taskvecs}" if recipe.taskvecs else ""
-    steps = f"{recipe.total_steps} steps, evaluation every {recipe.eval_period}, {rates}"
-    return recipe.announced(f"model {recipe.model}{vectors}", steps, folder, " ".join(further))
+    return code or call_all(*commands)
 
 
 def main(argv: list[str] | None = None) -> int:

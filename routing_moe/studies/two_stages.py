@@ -5,6 +5,7 @@
     python -m routing_moe.studies.two_stages [PART] --train_dir gym --output_dir models/moe
 
 PART is one of
+    both      all, also without PART
     merge     only the step between the stages (build_a_checkpoint2.sh): writes a checkpoint OUTPUT_DIR/init with the
               router and the task vectors of stage 1, and with experts that are copies of plain BART. Further flags are
               those of routing_moe.cli.merge
@@ -29,11 +30,10 @@ from typing import ClassVar
 from dataloader.errors import InputError
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
 from routing_moe.config.merge import MergeSettings
-from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, number, words
-from routing_moe.studies.runs import Run
-from routing_moe.studies.study import RUNNING, run_study
+from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, command, number
+from routing_moe.studies.study import RUNNING, part_of, run_study
 from routing_moe.studies.training import in_turn
-from routing_moe.studies.vectors import fisher_commands
+from routing_moe.studies.vectors import reduce_command, vectors_command
 
 STAGES = group("stages")
 INIT = "init"  # the checkpoint that stage 2 starts from
@@ -43,6 +43,7 @@ INIT = "init"  # the checkpoint that stage 2 starts from
 @dataclass(frozen=True, kw_only=True)
 class TwoStages(TrainingFlags):
     program = "python -m routing_moe.studies.two_stages"
+    usage = "[PART] [flags]"
 
     output_dir: Path = RUNNING(Path("models/two_stage"), "run folder of stage 2, with the final scores")
     stage1: Path | None = STAGES(None, "run whose routes are kept, of this project or of the published code (default: stage 1 is trained in OUTPUT_DIR/stage1)")
@@ -90,17 +91,11 @@ def stage2_of(recipe: TrainingRecipe, flags: TwoStages) -> TrainingRecipe:
 
 
 def merge_command(recipe: TrainingRecipe, flags: TwoStages, *further: str) -> list[str]:
-    name = ("--routes_checkpoint_name", flags.stage1_checkpoint) if flags.stage1_checkpoint else ()
-    return words(
-        *("routing_moe.cli.merge", "--routes_from", flags.stage1_run, *name, "--model", recipe.model),
-        *(
-            "--init_eps",
-            number(flags.init_eps),
-            "--output_dir",
-            flags.output_dir,
-            "--keep_existing",
-            *further,
-        ),
+    return command(
+        "routing_moe.cli.merge",
+        **dict(routes_from=flags.stage1_run, routes_checkpoint_name=flags.stage1_checkpoint, model=recipe.model),
+        **dict(init_eps=flags.init_eps, output_dir=flags.output_dir, keep_existing=True),
+        further=further,
     )
 
 
@@ -108,17 +103,11 @@ def stage2_command(recipe: TrainingRecipe, flags: TwoStages, *further: str) -> l
     """recipe: of stage 2."""
     steps, first = recipe.total_steps, flags.stage2_no_eval_until
     # 300 * exp(-6) < 1: the temperature reaches its minimum after 95% of the steps, for any number of steps.
-    annealing = ("--initial_tau", "300", "--minimum_tau", "1", "--anneal_rate", f"{6 / steps:g}")
-    frozen = ("--router_mode", "softmax", "--router_lr", "0", "--task_model_lr", "0")
-    evaluation = ("--no_eval_until", str(steps // 4 if first is None else first))
-    flags_of_stage = ("--checkpoint_name", INIT, *frozen, *annealing, *evaluation, *further)
-    return recipe.train(flags.output_dir, *flags_of_stage, from_checkpoint=True)
-
-
-def stage1_run(recipe: TrainingRecipe, flags: TwoStages) -> Run:
-    """Returns the run of stage 1 in the folder of stage 2."""
-    command = recipe.train(flags.stage1_run, "--resume", *shlex.split(flags.stage1_flags))
-    return Run("stage1", flags.stage1_run, lambda: [command], result=SCORES)
+    annealing = dict(initial_tau=300, minimum_tau=1, anneal_rate=f"{6 / steps:g}")
+    frozen = dict(router_mode="softmax", router_lr=0, task_model_lr=0)
+    no_eval_until = steps // 4 if first is None else first
+    stage = command(**frozen, **annealing, checkpoint_name=INIT, no_eval_until=no_eval_until, further=further)
+    return recipe.train(flags.output_dir, *stage, from_checkpoint=True)
 
 
 # ---- one command
@@ -126,8 +115,9 @@ def stage1_run(recipe: TrainingRecipe, flags: TwoStages) -> Run:
 
 def first_stage(recipe: TrainingRecipe, flags: TwoStages) -> list[list[str]]:
     """Returns the command of stage 1, unless it is finished. A given run is never trained: it may be published."""
-    run = stage1_run(recipe, flags)
-    return [] if flags.stage1 or run.is_finished else run.commands()
+    if flags.stage1 or (flags.stage1_run / SCORES).is_file():
+        return []
+    return [recipe.train(flags.stage1_run, "--resume", *shlex.split(flags.stage1_flags))]
 
 
 def two_stages(flags: TwoStages, before: tuple[list[str], ...] = ()) -> int:
@@ -171,12 +161,13 @@ def fisher(flags: FisherTwoStages) -> int:
     recipe = TrainingRecipe.chosen(replace(flags, taskvecs=None))
     dim = flags.dim or (64 if flags.train_dir else 16)
     reduced = Path(f"{folder}{dim}")
-    commands = fisher_commands(recipe, folder, reduced, dim)
-    stage1_flags = f"--freeze_task_model {flags.stage1_flags}"
-    print(f"its Fisher vectors in {dim} dimensions: {reduced}")
-    return two_stages(
-        replace(flags, taskvecs=reduced, model=recipe.model, stage1_flags=stage1_flags), commands
+    vectors = (
+        vectors_command(recipe, "fisher", folder),
+        reduce_command(folder, recipe.split_file, dim, reduced),
     )
+    print(f"its Fisher vectors in {dim} dimensions: {reduced}", flush=True)
+    stage1_flags = f"--freeze_task_model {flags.stage1_flags}"
+    return two_stages(replace(flags, taskvecs=reduced, model=recipe.model, stage1_flags=stage1_flags), vectors)
 
 
 def check(further: tuple[str, ...]) -> None:
@@ -192,18 +183,21 @@ def described(recipe: TrainingRecipe, flags: TwoStages) -> str:
         return f"{stage.total_steps} steps, learning rate {number(stage.learning_rate)}"
 
     first = f"routes of {flags.stage1}" if flags.stage1 else f"stage 1: {steps(recipe)}"
-    vectors = f", task vectors {recipe.taskvecs}" if recipe.taskvecs else ""
     both = f"{first}; stage 2: {steps(stage2_of(recipe, flags))}"
-    return recipe.announced(f"model {recipe.model}{vectors}", both, flags.output_dir, " ".join(flags.further))
+    return recipe.announced(recipe.described, both, flags.output_dir, flags.further)
 
 
-PARTS = {"merge": (merge, Merging), "stage2": (stage2, TwoStages), "fisher": (fisher, FisherTwoStages)}
+PARTS = {
+    "both": (two_stages, TwoStages),
+    "merge": (merge, Merging),
+    "stage2": (stage2, TwoStages),
+    "fisher": (fisher, FisherTwoStages),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else argv
-    run, flags = PARTS.get(given[0] if given else "", (two_stages, TwoStages))
-    return run_study(run, flags, given[flags is not TwoStages or run is stage2 :], __doc__)
+    (run, flags), line = part_of(argv, "PART", PARTS, default="both")
+    return run_study(run, flags, line, __doc__)
 
 
 if __name__ == "__main__":

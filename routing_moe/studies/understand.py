@@ -15,8 +15,8 @@ from pathlib import Path
 
 from routing_moe.config.flags import group
 from routing_moe.studies.recipes import device
-from routing_moe.studies.runs import call_here
-from routing_moe.studies.study import RUNNING, Script, run_study
+from routing_moe.studies.runs import call_all, call_here
+from routing_moe.studies.study import RUNNING, Script, leading_words, run_study
 from routing_moe.studies.two_stages import TwoStages, two_stages
 
 WHAT = group("what is analysed")
@@ -39,8 +39,8 @@ class Understanding(Script):
 def understand(flags: Understanding) -> int:
     runs = flags.runs or (Path("models/two_stage"),)
     folder = flags.output_dir if len(runs) > 1 else runs[0] / "analysis"
-    names = " ".join(map(str, runs))
-    print(f"routes, correlations and ablation ({flags.ablate_flags}) of the experts of {names}; on {device()}; output in {folder}", flush=True)
+    names = list(map(str, runs))
+    print(f"routes, correlations and ablation ({flags.ablate_flags}) of the experts of {' '.join(names)}; on {device()}; output in {folder}", flush=True)
     if not flags.runs and (code := two_stages(TwoStages(output_dir=runs[0]))):
         return code
     for run in runs:
@@ -52,19 +52,13 @@ def understand(flags: Understanding) -> int:
         ) or ablate(run, flags.ablate_flags)
         if code:
             return code
-    words = list(map(str, runs))
     if len(runs) == 1:
-        return call_here(["routing_moe.cli.report", *words])
+        return call_here(["routing_moe.cli.report", *names])
     return call_all(
-        ["routing_moe.cli.inspect_routes", *words, "--output_dir", str(folder)],
-        ["routing_moe.cli.correlate_routes", *words, "--output_dir", str(folder)],
-        ["routing_moe.cli.report", *words, "--output_file", str(folder / "report.html")],
+        ["routing_moe.cli.inspect_routes", *names, "--output_dir", str(folder)],
+        ["routing_moe.cli.correlate_routes", *names, "--output_dir", str(folder)],
+        ["routing_moe.cli.report", *names, "--output_file", str(folder / "report.html")],
     )
-
-
-def call_all(*commands: list[str]) -> int:
-    """Calls commands until one fails; returns its exit code, else 0."""
-    return next((code for command in commands if (code := call_here(command))), 0)
 
 
 def ablate(run: Path, flags: str) -> int:
@@ -84,10 +78,8 @@ def ablate(run: Path, flags: str) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else argv
-    count = next((i for i, word in enumerate(given) if word.startswith("-")), len(given))
-    runs = ["--runs", *given[:count]] if count else []
-    return run_study(understand, Understanding, [*runs, *given[count:]], __doc__)
+    runs, flags = leading_words(sys.argv[1:] if argv is None else argv)
+    return run_study(understand, Understanding, [*(["--runs", *runs] if runs else []), *flags], __doc__)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,15 @@ The same command continues after an interruption; finished vectors are kept.
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError
 from routing_moe.config.flags import AT_LEAST_1, group
-from routing_moe.studies.recipes import GYMS, SKILL, DataFlags, TrainingRecipe, tiny_bart, words
-from routing_moe.studies.study import RUNNING, run_study
+from routing_moe.studies.recipes import GYMS, SKILL, DataFlags, TrainingRecipe, command, tiny_bart
+from routing_moe.studies.runs import call_all
+from routing_moe.studies.study import RUNNING, part_of, run_study
 from routing_moe.studies.training import in_turn
 
 VECTORS = group("vectors")
@@ -33,11 +36,8 @@ FOLDER = Path("data/task_vectors")
 DESCRIPTIONS = Path("dataloader/descriptions.json")  # of CrossFit's 160 tasks
 # Of the embedded skill gym. All tasks have the same number of examples, so that vectors are comparable; the five samples
 # of an unseen task have 160 in total. The vector of an unseen task is then computed from labels of all its samples.
-EXAMPLES = ("--samples", "all", "--max_examples", "160")
-TRAINING = {
-    "finetuned_text": ("--total_steps", "100", "--learning_rate", "3e-4"),
-    "fisher": ("--total_steps", "100"),
-}
+EXAMPLES = dict(samples="all", max_examples=160)
+TRAINING = {"finetuned_text": dict(total_steps=100, learning_rate=3e-4), "fisher": dict(total_steps=100)}
 
 
 # fmt: off
@@ -56,23 +56,18 @@ def compute(method: str, flags: Computing) -> int:
     recipe = TrainingRecipe.chosen(flags)
     folder = flags.output_dir or FOLDER / method
     reader = "" if method in ("random", "descriptions") else f" by {recipe.model}"
-    print(
-        recipe.announced(
-            f"{method} vectors{reader}",
-            f"{flags.num_workers} task(s) at a time",
-            folder,
-            " ".join(flags.further),
-        ),
-        flush=True,
+    workers = f"{flags.num_workers} task(s) at a time"
+    print(recipe.announced(f"{method} vectors{reader}", workers, folder, flags.further), flush=True)
+    if method != "descriptions":
+        return in_turn(recipe, [vectors_command(recipe, method, folder, *flags.further, num_workers=flags.num_workers)])
+    is_embedded = flags.train_dir is None and recipe.embedded == SKILL
+    file = flags.descriptions or (GYMS[SKILL] / "descriptions.json" if is_embedded else DESCRIPTIONS)
+    descriptions = command(
+        "task.task_emb.descriptions",
+        **dict(descriptions=file, custom_tasks_splits=recipe.split, num_workers=flags.num_workers, output_dir=folder),
+        further=flags.further,
     )
-    if method == "descriptions":
-        own = flags.train_dir is None and recipe.embedded == SKILL
-        file = flags.descriptions or (GYMS[SKILL] / "descriptions.json" if own else DESCRIPTIONS)
-        command = words("task.task_emb.descriptions", "--descriptions", file, *split_flags(recipe))
-        command += words("--num_workers", flags.num_workers, "--output_dir", folder, *flags.further)
-    else:
-        command = vectors_command(recipe, method, folder, *flags.further, workers=flags.num_workers)
-    return in_turn(recipe, [command])
+    return in_turn(recipe, [descriptions])
 
 
 def vectors_command(
@@ -80,25 +75,27 @@ def vectors_command(
     method: str,
     folder: Path,
     *further: str,
-    workers: int = 1,
+    num_workers: int = 1,
     model: str | Path | None = None,
+    **flags: Any,
 ) -> list[str]:
     """Returns the command that computes vectors. model: another one than the recipe's."""
     if method == "random":
-        flags = ("--taskvecs_dim", recipe.width) if recipe.width else ()
+        flags |= dict(taskvecs_dim=recipe.width)
     else:
-        examples = EXAMPLES if recipe.embedded == SKILL and not model else ()
-        training = TRAINING.get(method, ()) if recipe.embedded == SKILL else ()
-        texts = recipe.texts[:2] if method == "text" else recipe.texts  # no answers are read
-        flags = ("--model", model or recipe.model, *texts, *examples, *training)
-    return words(
-        *(f"task.task_emb.{method}", *split_flags(recipe), "--num_workers", workers, "--output_dir", folder),
-        *("--train_dir", recipe.gym, *flags, *further),
+        is_embedded = recipe.embedded == SKILL
+        texts = recipe.texts
+        if method == "text":  # no answers are read
+            texts = {name: value for name, value in texts.items() if name == "max_input_length"}
+        flags |= dict(model=model or recipe.model, **texts)
+        flags |= EXAMPLES if is_embedded and not model else {}
+        flags |= TRAINING.get(method, {}) if is_embedded else {}
+    return command(
+        f"task.task_emb.{method}",
+        **dict(custom_tasks_splits=recipe.split, num_workers=num_workers, output_dir=folder, train_dir=recipe.gym),
+        **flags,
+        further=further,
     )
-
-
-def split_flags(recipe: TrainingRecipe) -> tuple:
-    return ("--custom_tasks_splits", recipe.split) if recipe.split else ()
 
 
 # ---- reduction
@@ -128,22 +125,19 @@ def reduce(flags: Reducing) -> int:
         flush=True,
     )
     recipe = TrainingRecipe.chosen(DataFlags(model=str(tiny_bart()), mixed_precision=flags.mixed_precision))
-    makes = embedded and flags.taskvecs == FOLDER / "fisher"
-    before = [vectors_command(recipe, "fisher", flags.taskvecs)] if makes else []
-    commands = [*before, reduce_command(flags.taskvecs, split, dim, folder, *further)]
-    return in_turn(recipe if embedded else replace(recipe, embedded="", gym=split.parent), commands)
+    reduction = reduce_command(flags.taskvecs, split, dim, folder, *further)
+    if not embedded:
+        return call_all(reduction)
+    is_made_here = flags.taskvecs == FOLDER / "fisher"
+    return in_turn(recipe, [*([vectors_command(recipe, "fisher", flags.taskvecs)] if is_made_here else []), reduction])
 
 
 def reduce_command(vectors: Path, split: Path, dim: int, folder: Path, *further: str) -> list[str]:
-    flags = ("--taskvecs", vectors, "--custom_tasks_splits", split, "--dim", dim, "--output_dir", folder)
-    return words("task.task_emb.reduce", *flags, *(further or ("--transform", "log")))
-
-
-def fisher_commands(
-    recipe: TrainingRecipe, folder: Path, reduced: Path, dim: int
-) -> tuple[list[str], list[str]]:
-    """Returns the commands that compute Fisher vectors and reduce them."""
-    return vectors_command(recipe, "fisher", folder), reduce_command(folder, recipe.split_file, dim, reduced)
+    return command(
+        "task.task_emb.reduce",
+        **dict(taskvecs=vectors, custom_tasks_splits=split, dim=dim, output_dir=folder),
+        further=further or ("--transform", "log"),
+    )
 
 
 # ---- inspection
@@ -167,41 +161,25 @@ def inspect(flags: Inspecting) -> int:
             f"no folder in {FOLDER} has a task_vecs.npy; give --taskvecs_dirs, folders of vectors"
         )
     recipe = TrainingRecipe.chosen(replace(flags, model=str(tiny_bart())))
-    labels = ("--labels", recipe.gym / "skills.csv") if not flags.train_dir else ()
-    command = words(
-        *(
-            "task.task_emb.inspect",
-            "--taskvecs",
-            *folders,
-            "--train_dir",
-            recipe.gym,
-            *split_flags(recipe),
-            *labels,
-        ),
-        *("--output_dir", flags.output_dir, *flags.further),
+    inspection = command(
+        "task.task_emb.inspect",
+        **dict(taskvecs=folders, train_dir=recipe.gym, custom_tasks_splits=recipe.split, output_dir=flags.output_dir),
+        labels=None if flags.train_dir else recipe.gym / "skills.csv",
+        further=flags.further,
     )
-    return in_turn(recipe, [command])
+    return in_turn(recipe, [inspection])
 
 
-OTHERS = {"reduce": (reduce, Reducing), "inspect": (inspect, Inspecting)}
+PARTS = {
+    **{method: (partial(compute, method), Computing) for method in METHODS},
+    "reduce": (reduce, Reducing),
+    "inspect": (inspect, Inspecting),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
-    name, *given = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if name in OTHERS:
-        run, flags = OTHERS[name]
-    elif name in METHODS:
-        run, flags = (lambda computing: compute(name, computing)), Computing
-    elif name.startswith("-"):
-        run, flags, given = compute, Computing, [name]
-    else:
-        choices = (*METHODS, *OTHERS)
-        print(
-            f"error: unknown METHOD {name!r}{did_you_mean(name, choices)}; give one of {', '.join(choices)}",
-            file=sys.stderr,
-        )
-        return 2
-    return run_study(run, flags, given, __doc__)
+    (run, flags), line = part_of(argv, "METHOD", PARTS)
+    return run_study(run, flags, line, __doc__)
 
 
 if __name__ == "__main__":
