@@ -3,7 +3,7 @@
 What is found is checked by its names and files. Reading its configuration imports torch, which takes seconds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +28,15 @@ WEIGHTS = (".pt", ".bin", ".safetensors")  # endings of files of weights
 
 @dataclass(frozen=True)
 class SavedMixture:
-    """A checkpoint of a routing BART that was found but is not loaded yet.
-
-    loaded: the model if it was loaded before it is needed; the next `load` returns it.
-    """
+    """A checkpoint of a routing BART that was found but is not loaded yet."""
 
     checkpoint: Path
     is_published: bool = False
-    loaded: list = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def place(self) -> Path:
+        """The folder of the checkpoint."""
+        return self.checkpoint
 
     @cached_property
     def config(self) -> "RoutingBartConfig":
@@ -49,8 +50,6 @@ class SavedMixture:
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
-        if self.loaded:
-            return self.loaded.pop()
         from routing_moe.model.loading import load_routing_bart
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
@@ -166,6 +165,11 @@ class SavedBart:
 
     source: str
     weights: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder or hub name of the configuration and the tokenizer."""
+        return self.source
 
     @cached_property
     def config(self) -> "RoutingBartConfig":

@@ -22,6 +22,7 @@ from routing_moe.checkpoints.find import (
     weight_files,
 )
 from routing_moe.checkpoints.folder import find_checkpoint
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import replacing_directory, unwritable
@@ -102,7 +103,7 @@ def merge(
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
-    from routing_moe.checkpoints.start import load_tokenizer, take_vanilla_weights
+    from routing_moe.checkpoints.start import take_vanilla_weights
     from routing_moe.model.conversion import with_fresh_experts
     from routing_moe.model.loading import load_bart
 
@@ -160,7 +161,6 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
         f"{config.num_experts} experts in {layers}, embeddings: from "
         f"{settings.vanilla_checkpoint or settings.model}, {noise}",
         f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
-        *other_tokenizer(routes, tokenizer),
         f"written to {settings.target}",
     ]
     if (Path(settings.output_dir) / "run.json").is_file():
@@ -179,21 +179,3 @@ def kept_routes(model) -> str:
         return f"router ({config.router_nn_type}, {len(model.router.state_dict())} tensors) and {vectors}"
     source = config.given_routes or "drawn at random"
     return f"fixed routes of {N} tasks ({source})" + (f" and {vectors}" if config.route_parts else "")
-
-
-def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
-    """Returns a note if the run has a different tokenizer, else []."""
-    from routing_moe.checkpoints.start import load_tokenizer
-
-    if routes.is_published:  # published runs do not save their tokenizer
-        return []
-    try:
-        of_run = load_tokenizer(routes.checkpoint, routes.config.vocab_size)
-    except InputError:
-        return []
-    if of_run.get_vocab() == tokenizer.get_vocab():
-        return []
-    return [
-        f"note: {routes.checkpoint} has a different tokenizer ({len(of_run)} tokens), which does not affect "
-        "its routes"
-    ]

@@ -16,7 +16,8 @@ from dataloader.errors import InputError, in_short
 from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.checkpoints.start import load_start, load_tokenizer
+from routing_moe.checkpoints.start import load_start
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files

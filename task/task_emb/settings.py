@@ -13,7 +13,7 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, fault_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
-from routing_moe.checkpoints.tokenizer_files import check_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import POOLINGS, PRECISIONS
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -187,7 +187,7 @@ class GymSettings(VectorSettings):
         lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
         faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
         flag = "tokenizer" if self.tokenizer else "model"
-        faults.of(check_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
+        faults.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
         return list(faults)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
