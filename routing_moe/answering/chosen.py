@@ -6,7 +6,7 @@ from dataloader.errors import Faults, InputError, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.task_files import read_task_file
 from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_queries
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture, find_saved
+from routing_moe.checkpoints.find import SavedMixture, find_model
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_faults
 from routing_moe.model.given_routes import GivenRoutes
@@ -67,13 +67,6 @@ def without_route(config, task: str) -> str | None:
         f"was not trained on {task!r}{hint} Its tasks: {in_short(sorted(known))}. The route of another task "
         "is found by its texts (--like, inputs=), or learned from labelled rows (--examples, examples=)"
     )
-
-
-def find_model(place: str, checkpoint_name: str | None) -> SavedMixture | SavedBart:
-    """Returns the model in a run or checkpoint, a plain BART, or a hub name. Raises InputError."""
-    if checkpoint_name:
-        return find_mixture(place, checkpoint_name, "checkpoint_name")
-    return find_saved(place, "checkpoint_name")
 
 
 def chosen_task(routed, settings: AnswerSettings | ExportSettings):

@@ -20,11 +20,11 @@ import torch
 from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
 from dataloader.errors import InputError, counted, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
-from routing_moe.answering.chosen import find_model, without_route
+from routing_moe.answering.chosen import without_route
 from routing_moe.answering.export import export
 from routing_moe.answering.queries import Query, fault_of
 from routing_moe.answering.tasks import Answer, RoutedTask
-from routing_moe.checkpoints.find import SavedBart, SavedMixture
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
