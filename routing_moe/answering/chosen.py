@@ -9,8 +9,7 @@ from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_q
 from routing_moe.checkpoints.find import SavedMixture, find_model
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_faults
-from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.task_choice.given_routes import routes_of_tasks
+from routing_moe.task_choice.given_routes import file_routes
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 
@@ -83,6 +82,6 @@ def chosen_task(routed, settings: AnswerSettings | ExportSettings):
         return routed.task(name, examples=pairs, steps=settings.steps, rate=settings.rate, seed=settings.seed)
     route = None
     if settings.task_routes:
-        given = GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [name]))
+        given = file_routes(settings.task_routes, [name])
         route = given.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)[0]
     return routed.task(name, vectors=settings.taskvecs, route=route)
