@@ -269,11 +269,6 @@ class Routed:
         examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
-        nothing = encode_options([("",)], self.tokenizer, self.text_format).tokens[0]
-        distinct = dict.fromkeys(option for own in options for option in own)
-        for row, option in enumerate(distinct):
-            if np.array_equal(tokens.tokens[row], nothing):
-                raise InputError(f"the option {option!r} has no tokens; give a text")
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)
 
     def _cut(self, examples: list[Example], encoded: EncodedExamples) -> set[int]:

@@ -135,7 +135,9 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if settings.do_train:
         model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
-    freeze(model, settings.trains_router, settings.trains_task_vectors)
+    if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
+        model.router.requires_grad_(settings.trains_router)
+        model.task_vectors.requires_grad_(settings.trains_task_vectors)
     return model, tokenizer
 
 
@@ -152,16 +154,6 @@ def start_router(model, routes: GivenRoutes, temperature: float, fits_vectors: b
     if fits_vectors:
         config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))
     return fit
-
-
-def freeze(model, trains_router: bool, trains_task_vectors: bool) -> None:
-    """Freezes the router or the task vectors, if there are any and they are not trained.
-
-    Frozen parts save time: with a frozen router, straight-through routes run only the selected experts.
-    """
-    if model.config.has_router:
-        model.router.requires_grad_(trains_router)
-        model.task_vectors.requires_grad_(trains_task_vectors)
 
 
 def new_model(
