@@ -9,7 +9,7 @@ from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_q
 from routing_moe.checkpoints.find import SavedMixture, find_model
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_faults
-from routing_moe.task_choice.given_routes import file_routes
+from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 
@@ -82,6 +82,5 @@ def chosen_task(routed, settings: AnswerSettings | ExportSettings):
         return routed.task(name, examples=pairs, steps=settings.steps, rate=settings.rate, seed=settings.seed)
     route = None
     if settings.task_routes:
-        given = file_routes(settings.task_routes, [name])
-        route = given.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)[0]
+        route = file_matrices(settings.task_routes, [name], config)[name]
     return routed.task(name, vectors=settings.taskvecs, route=route)

@@ -26,7 +26,7 @@ from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import rows_read
-from routing_moe.task_choice.given_routes import file_routes
+from routing_moe.task_choice.given_routes import file_matrices, file_routes
 
 
 @dataclass(frozen=True)
@@ -208,9 +208,7 @@ def route_source_faults(settings: FinetuneSettings, start: SavedMixture, gyms: l
     faults, config, task = Faults(), start.config, settings.task
     kind = route_kind(settings, config)
     if kind == "given":
-        depths = config.encoder_layers, config.decoder_layers
-        routes = file_routes(settings.task_routes, [task])
-        faults.of(routes.matrices, *depths, config.num_experts, flag=f"task_routes {routes.source}:")
+        faults.of(file_matrices, settings.task_routes, [task], config)
     if settings.taskvecs:
         if kind not in ("given vector", "cluster"):
             faults.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")

@@ -14,7 +14,7 @@ from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.model.task_vectors import row_of
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read
-from routing_moe.task_choice.given_routes import file_routes
+from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextsOfModel, TextSource
 
@@ -51,7 +51,7 @@ def route_kind(settings: FinetuneSettings, config) -> str:
 def vector_table(task: str, config) -> VectorTable:
     """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
     neighbours = set(config.trained_tasks) or set(config.task_names) - {task}
-    return VectorTable.of(config.task_names, config.random_vectors, neighbours)
+    return VectorTable(config.task_names, config.random_vectors, neighbours)
 
 
 def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
@@ -102,9 +102,7 @@ def choose(mixture, settings: FinetuneSettings, sample: str, vectors: GivenVecto
 
     config, routes = mixture.config, {}
     if settings.task_routes:
-        sizes = config.encoder_layers, config.decoder_layers, config.num_experts
-        matrices = file_routes(settings.task_routes, [settings.task]).matrices(*sizes)
-        routes = {settings.task: matrices[0]}
+        routes = file_matrices(settings.task_routes, [settings.task], config)
     trained = vector_table(settings.task, config).trained
     return Chooser(mixture, settings.task_vector, trained, vectors, routes).choose(settings.task, sample)
 

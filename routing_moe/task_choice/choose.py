@@ -45,7 +45,7 @@ class Chooser:
         by_vector: bool | None = None,
     ):
         self.model, self.config, self.rule = model, model.config, rule
-        self.table = VectorTable.of(self.config.task_names, self.config.random_vectors, trained)
+        self.table = VectorTable(self.config.task_names, self.config.random_vectors, trained)
         self.vectors, self.routes, self.texts = vectors, routes or {}, texts
         by_vector = self.config.has_router if by_vector is None else by_vector
         self.clusters = None if by_vector else RouteClusters(model)

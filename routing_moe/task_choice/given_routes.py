@@ -159,3 +159,14 @@ def file_routes(path: str, tasks: Collection[str]) -> GivenRoutes:
             hint = did_you_mean(next(iter(tasks), ""), routes)
             raise InputError(f"{path} has no route for {in_short(sorted(tasks))}{hint}")
     return GivenRoutes(path, by_task)
+
+
+def file_matrices(path: str, tasks: Collection[str], config) -> dict[str, np.ndarray]:
+    """Returns {task: route (L, E)} of the tasks that a file has, for the layers and experts of a mixture.
+
+    Raises InputError if the file has none of them, or if they do not fit. config: the mixture's.
+    """
+    routes = file_routes(path, tasks)
+    with fault_context(f"--task_routes {path}: "):
+        matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+    return dict(zip(routes.tasks, matrices, strict=True))
