@@ -54,8 +54,13 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
     faults += target_faults(settings)
     if faults:
         raise InputError(faults)
+    place = f"--routes_from {routes.checkpoint}"
     with fault_context("--routes_from "):
-        check_routes(routes)
+        config = routes.config
+    if config.num_experts == 1:
+        raise InputError(f"{place} has 1 expert per layer: there are no routes to keep")
+    if not config.routes_by_task:
+        raise InputError(f"{place} has {config.route_source} routes: tasks have none to keep")
     with fault_context("--model "):
         depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart.config, routes.config))
     if depths != routed:
@@ -64,16 +69,6 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
             f"of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
         )
     return routes
-
-
-def check_routes(routes: SavedMixture) -> None:
-    """Raises InputError if the tasks of a mixture have no routes of their own."""
-    if routes.config.num_experts == 1:
-        raise InputError(f"{routes.checkpoint} has 1 expert per layer: there are no routes to keep")
-    if not routes.config.routes_by_task:
-        raise InputError(
-            f"{routes.checkpoint} has {routes.config.route_source} routes: tasks have none to keep"
-        )
 
 
 def target_faults(settings: MergeSettings) -> list[str]:

@@ -120,7 +120,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
         source = "average"  # the expectation of a route that is drawn for each example
     mixture.config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     if source in WITHOUT_VECTOR:
-        route_LE = average_route(mixture) if source == "average" else None
+        L, E = mixture.config.num_layers, mixture.config.num_experts
+        route_LE = torch.full((L, E), 1 / E, device=mixture.device) if source == "average" else None
         described = WITHOUT_VECTOR[source]
     elif choice is not None and choice.route_LE is not None:
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
@@ -130,12 +131,14 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     else:
         only_task(mixture, settings.task, choice.vector_D, choice.seen)
         route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.words
-    training = settings.route_training or default_training(mixture, route_LE)
+    has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
+    training = settings.route_training or ("plain" if has_plain else "fixed")
     if training in PLAIN:
         smoothing = mixture.config.label_smoothing
         if training == "merged":
             mixture.config.expert_mixing = "parameters"
-        plain = as_one_expert(mixture.to_bart(route_LE), label_smoothing=smoothing)
+        bart = mixture.to_bart(route_LE)
+        plain = RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, label_smoothing=smoothing)
         return plain, f"{described}; {PLAIN[training]}"
     mixture.config.task_names = [settings.task]
     if training == "logits":
@@ -147,16 +150,6 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     if training == "fixed":
         mixture.use_routes("fixed", route_LE[None])
     return mixture, f"{described}; {TRAINED[training]}"
-
-
-def default_training(mixture, route_LE: Tensor | None) -> str:
-    """Returns "plain" for a route with an equivalent plain BART, else "fixed"."""
-    return "plain" if route_LE is not None and mixture.has_plain_equivalent(route_LE[None]) else "fixed"
-
-
-def average_route(mixture) -> Tensor:
-    config = mixture.config
-    return torch.full((config.num_layers, config.num_experts), 1 / config.num_experts, device=mixture.device)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
@@ -176,11 +169,6 @@ def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
         mixture.task_vectors.weight.copy_(torch.as_tensor(vector_D))
     mixture.config.task_names, mixture.config.random_vectors = [task], []
     mixture.config.vectors_seen = seen
-
-
-def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:
-    """Returns a copy of a plain BART as a routing BART with one expert. fields: of its configuration."""
-    return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, **fields)
 
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool) -> None:
