@@ -163,6 +163,17 @@ def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, reque
         assert one.answer == model.tokenizer.decode(sequence_1T[0], skip_special_tokens=True).strip()
 
 
+def test_scores_read_the_keys_of_the_cross_attention_that_generation_computed(finished):
+    model = load(finished, num_beams=3)
+    task = model.task("count")
+    projection = model.model.to_bart(task.route_LE).model.decoder.layers[0].encoder_attn.k_proj
+    calls = []
+    hook = projection.register_forward_hook(lambda *_: calls.append(1))
+    assert len(list(model.answers(task, map(routed_module.Query, TEXTS)))) == len(TEXTS)
+    hook.remove()
+    assert len(calls) == 1  # the texts are one batch
+
+
 def test_options_are_ranked_with_their_scores(finished):
     model = load(finished)
     options = ("green", "a dog", "3")

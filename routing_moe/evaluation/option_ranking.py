@@ -7,7 +7,7 @@ and `</s>`:
     score = 1/T * sum over t of log p(y_t | y_<t, input)
 
 Each input is encoded once. The (example, option) pairs of a batch are decoded together in groups of similar
-length. Generated answers can be scored in the same way.
+length.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
+from routing_moe.model.modeling import CACHE_ARGUMENT
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and target
 # positions per projection to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
@@ -63,30 +64,6 @@ def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast:
         return bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
 
 
-@torch.no_grad()
-def sequence_scores(
-    bart,
-    encoded_BSD: Tensor,
-    batch: dict[str, Tensor],
-    sequences_BT: Tensor,
-    routes_BLE: Tensor | None,
-    autocast: Callable,
-) -> list[float]:
-    """Returns the scores of generated sequences, which begin with the token that starts decoding.
-
-    The log-probabilities are those of the model itself, whatever the generation forbids or forces.
-    encoded_BSD: `encoded` of the batch. Other arguments as for `option_scores`.
-    """
-    answers_BT = sequences_BT[:, 1:]
-    labels_BT = answers_BT.masked_fill(answers_BT == bart.config.pad_token_id, IGNORED_LABEL)
-    mask_BS = batch["attention_mask"]
-    with autocast():
-        scores_B = mean_log_likelihood(
-            bart, encoded_BSD, mask_BS, labels_BT, routes_BLE, sequences_BT[:, :-1]
-        )
-    return scores_B.tolist()
-
-
 def best(options: tuple[str, ...], scores: list[float]) -> str:
     """Returns the option with the largest score; of equal scores, the first."""
     return options[max(range(len(options)), key=scores.__getitem__)]
@@ -112,11 +89,11 @@ def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
 
 
 def mean_log_likelihood(
-    bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, decoder_inputs=None
+    bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, decoder_inputs=None, cache=None
 ) -> Tensor:
     """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better.
 
-    decoder_inputs: (P, T); None: those of training.
+    decoder_inputs: (P, T); None: those of training. cache: has keys and values of the cross-attention.
     """
     config = bart.config
     if decoder_inputs is None:
@@ -126,6 +103,7 @@ def mean_log_likelihood(
         encoder_hidden_states=encoded_PSD,
         encoder_attention_mask=attention_mask_PS,
         use_cache=False,
+        **({} if cache is None else {CACHE_ARGUMENT: cache}),
         **_along(bart, routes_PLE),
     )[0]
     is_real_PT = labels_PT != IGNORED_LABEL

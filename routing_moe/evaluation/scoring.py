@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from dataloader.metrics import evaluate
 from routing_moe.evaluation.batches import Batch, answering_batches, batch_size, loss_batches, own_share
-from routing_moe.evaluation.option_ranking import best, encoded, option_scores, sequence_scores
+from routing_moe.evaluation.generated_scores import GreedyScores, sequence_scores
+from routing_moe.evaluation.option_ranking import best, encoded, option_scores
 from routing_moe.evaluation.pool import Pool, Routes, draws_of
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.model.beams import SourceStates
-from routing_moe.model.modeling import generate_plain
+from routing_moe.model.beams import SourceCache, SourceStates
+from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
 
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
 
@@ -139,11 +140,19 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     if not decoding.likelihoods:
         with accelerator.autocast():
             sequences = generate(**batch, **limits)
-    else:  # the encoder's states are used again for the scores
+    elif decoding.num_beams == 1:
+        with accelerator.autocast(), GreedyScores(bart) as chosen:
+            sequences = generate(**batch, **limits, stopping_criteria=[chosen])
+        scores = chosen.means()
+    else:  # the encoder's states and the cross-attention's keys and values are used again for the scores
         states = encoded(bart, batch, routes, accelerator.autocast)
+        sources = {"encoder_outputs": SourceStates(states)}
+        if routes is None:
+            sources[CACHE_ARGUMENT] = SourceCache()
         with accelerator.autocast():
-            sequences = generate(**batch, encoder_outputs=SourceStates(states), **limits)
-        scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast)
+            sequences = generate(**batch, **sources, **limits)
+        cache = sources.get(CACHE_ARGUMENT)
+        scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast, cache)
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return Answers([text.strip() for text in texts], [None] * len(texts), scores)
 

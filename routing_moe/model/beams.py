@@ -74,12 +74,12 @@ def beams_share_sources(
     """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
 
     along: returns further arguments of the encoder. `kwargs` are not changed if nothing can be shared:
-    without beams or a cache, with given encoder states other than `SourceStates` or a given cache, or if more
-    than sequences is to be returned.
+    without beams or a cache, with given encoder states other than `SourceStates` or a cache other than
+    `SourceCache`, or if more than sequences is to be returned.
     """
     beams = kwargs.get("num_beams", bart.generation_config.num_beams) or 1
     given = {"return_dict_in_generate", "output_attentions"}
-    states = kwargs.get("encoder_outputs")
+    states, cache = kwargs.get("encoder_outputs"), kwargs.get(cache_name)
     usual = bart.config._attn_implementation
     if (
         beams == 1
@@ -88,7 +88,7 @@ def beams_share_sources(
         or kwargs.get("attention_mask") is None
         or kwargs.get("use_cache") is False
         or not (states is None or isinstance(states, SourceStates))
-        or kwargs.get(cache_name) is not None
+        or not (cache is None or isinstance(cache, SourceCache))
         or any(kwargs.get(name) for name in given)
     ):
         yield kwargs
@@ -99,6 +99,6 @@ def beams_share_sources(
         states = SourceStates(encoded[0])
     bart.config._attn_implementation = SHARING
     try:
-        yield kwargs | {"encoder_outputs": states, cache_name: SourceCache()}
+        yield kwargs | {"encoder_outputs": states, cache_name: SourceCache() if cache is None else cache}
     finally:
         bart.config._attn_implementation = usual
