@@ -12,7 +12,7 @@ from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.io import memory
 from routing_moe.model.flops import Work
 from routing_moe.model.routed_layer import RoutePlan
-from routing_moe.optim import micro_batches
+from routing_moe.optim import micro_batches, state_memory
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device, tokens_that_fit
 from routing_moe.optim.step import padding_report
 from routing_moe.training.cost import flops_of_steps
@@ -43,7 +43,7 @@ def test_a_cpu_has_the_defaults_of_the_published_runs():
 
 
 def test_on_cuda_the_limit_is_chosen_from_free_memory_and_logged(monkeypatch):
-    monkeypatch.setattr(micro_batches, "free_gpu_memory", lambda device: 78 * GB)
+    monkeypatch.setattr(state_memory, "free_gpu_memory", lambda device: 78 * GB)
     cut = Cut.on(CUDA, bart_base(), settings_with())
     assert (cut.max_tokens, cut.overhead, cut.multiple) == (32768, 8192, 8)
     assert "at most 32768 padded tokens for 78.0 GB of free GPU memory" in str(cut)
@@ -51,8 +51,8 @@ def test_on_cuda_the_limit_is_chosen_from_free_memory_and_logged(monkeypatch):
 
 
 def test_several_processes_agree_on_the_limit_of_the_smallest_free_memory(monkeypatch):
-    monkeypatch.setattr(micro_batches, "free_gpu_memory", lambda device: 78 * GB)
-    monkeypatch.setattr(micro_batches, "gather_object", lambda own: [*own, 20 * GB])
+    monkeypatch.setattr(state_memory, "free_gpu_memory", lambda device: 78 * GB)
+    monkeypatch.setattr(state_memory, "gather_object", lambda own: [*own, 20 * GB])
     both = SimpleNamespace(device=CUDA.device, num_processes=2)
     assert Cut.on(both, bart_base(), settings_with()).max_tokens == 16384
 

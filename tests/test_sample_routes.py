@@ -60,9 +60,11 @@ def nearest(grids):
 def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, changed, other, tmp_path):
     gym = gym_with_other_rows(grids, tmp_path / "gym", changed)
     after = along(grids, f"other_rows_{changed}", gym=gym)
+    chosen, chosen_after = (json.loads((f / "task_vector.json").read_text()) for f in (nearest, after))
+    assert chosen_after[other] == chosen[other]
     assert outcomes(after)[other] == outcomes(nearest)[other]
-    assert outcomes(nearest)[changed]["route"].startswith("vector of colour ")
-    assert outcomes(after)[changed]["route"].startswith("vector of count ")
+    assert (chosen[changed]["neighbour"], chosen_after[changed]["neighbour"]) == ("colour", "count")
+    assert outcomes(after)[changed]["route"] != outcomes(nearest)[changed]["route"]
 
 
 def test_the_tables_and_the_log_show_which_inputs_a_neighbour_was_found_by(nearest):
@@ -88,15 +90,16 @@ def test_a_neighbour_is_chosen_again_if_the_rows_have_changed(nearest, grids, tm
     gym = gym_with_other_rows(grids, tmp_path / "gym", SECOND)
     along(grids, "begun_before", gym=gym)
     whole = along(grids, "begun_after", gym=gym)
+    assert (folder / "task_vector.json").read_bytes() == (whole / "task_vector.json").read_bytes()
     assert outcomes(folder) == outcomes(whole)
 
 
 def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids, tmp_path):
     run = shutil.copytree(grids.mixture("mixture_soft", **SOFT), tmp_path / "run")
-    path, chosen = run / "best" / TEXTS_FILE, list(results(nearest)["route"])
+    path, chosen = run / "best" / TEXTS_FILE, (nearest / "task_vector.json").read_bytes()
 
-    def chosen_by(name: str, **changed) -> list[str]:
-        return list(results(along(grids, name, init_dir=run, **changed))["route"])
+    def chosen_by(name: str, **changed) -> bytes:
+        return (along(grids, name, init_dir=run, **changed) / "task_vector.json").read_bytes()
 
     kept = path.read_bytes()  # the first grid of this mixture wrote them
     assert chosen_by("texts_kept") == chosen

@@ -24,12 +24,12 @@ def load_tokenizer(source: str | Path, vocab_size: int):
     from transformers import AutoTokenizer  # takes seconds
 
     folder = local_folder(source)
-    if not any(file for name in (*TOKENIZER_FILES, *OTHER_FILES) for file in folder.glob(name)):
-        raise InputError(f"{source} has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
+        raise InputError(f"{source} has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
     check_size(source, len(tokenizer), vocab_size)
     return tokenizer
 

@@ -191,6 +191,12 @@ class TrainSettings(RunFlags):
         return self.task_model_lr != 0 and not self.freeze_task_model
 
     @property
+    def frozen(self) -> list[str]:
+        """The parts of routing that are not trained, of "router" and "vectors"."""
+        trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
+        return [part for part, is_trained in trained.items() if not is_trained]
+
+    @property
     def selects_at_final_temperature(self) -> bool:
         """Whether only evaluations at the run's final temperature may become the best checkpoint.
 

@@ -1,6 +1,6 @@
 """A grid of configurations in a folder: runs the missing ones, tabulates the finished ones.
 
-    run.json  log.txt  results.csv
+    run.json  log.txt  results.csv  task_vector.json
     configurations/<sample>_lr<lr>_bsz<bsz>.json      a finished configuration: scores, curve
     predictions/<sample>_best_test.jsonl               of each sample's best; of others until it is known
     models/<sample>_best/                              with --save_best

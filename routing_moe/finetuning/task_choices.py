@@ -6,10 +6,17 @@ grid; the text vectors of the train tasks, with which all unseen tasks are compa
 Imports torch only where a model is used, so that errors are reported quickly.
 """
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
+import numpy as np
+
+from dataloader.atomic_files import write_text
 from dataloader.encoding import TextFormat
+from dataloader.errors import InputError
 from dataloader.gym import Gym
+from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.model.task_vectors import row_of
@@ -17,6 +24,8 @@ from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read
 from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextsOfModel, TextSource
+
+CHOICES_FILE = "task_vector.json"
 
 # ---- what the choice is made by
 
@@ -68,9 +77,29 @@ def given_vectors(folder: str | None) -> GivenVectors | None:
 
 
 def find_neighbours(
+    settings: FinetuneSettings,
+    start: SavedMixture,
+    gyms: list[Gym],
+    data: Mapping[str, int],
+) -> dict[str, TaskChoice]:
+    """Returns {sample: the vector of the task nearest to its train inputs}, for all samples of the settings.
+
+    The choices are saved in the output folder, so that a continued grid uses the same. data: checksums of the
+    samples' files; if a sample's files have changed, its task is searched for again.
+    """
+    path = Path(settings.output_dir) / CHOICES_FILE
+    choices = read_choices(path, data) if path.is_file() else {}
+    missing = [sample for sample in settings.samples if sample not in choices]
+    if missing:
+        choices |= search_neighbours(settings, start, gyms, missing)
+        described = {s: to_json(choice) | {"data": data[s]} for s, choice in sorted(choices.items())}
+        write_text(path, json.dumps(described, indent=1))
+    return {sample: choices[sample] for sample in settings.samples}
+
+
+def search_neighbours(
     settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym], samples: Collection[str]
 ) -> dict[str, TaskChoice]:
-    """Returns {sample: the vector of the task nearest to its train inputs}."""
     import torch
 
     from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
@@ -88,6 +117,27 @@ def find_neighbours(
     if torch.cuda.is_available():  # the configurations need the memory
         torch.cuda.empty_cache()
     return found
+
+
+def to_json(choice: TaskChoice) -> dict:
+    fields = {name: value for name, value in vars(choice).items() if value is not None}
+    return fields | {"vector_D": choice.vector_D.tolist()}
+
+
+def read_choices(path: Path, data: Mapping[str, int]) -> dict[str, TaskChoice]:
+    """Returns {sample: choice} of the choices that were made from these data."""
+    choices, found = load_json_object(path, "the vectors of a task's samples"), {}
+    try:
+        for sample, fields in choices.items():
+            made_by = fields.pop("data")
+            fields["vector_D"] = np.array(fields["vector_D"], dtype=np.float32)
+            if fields["vector_D"].ndim != 1 or not np.isfinite(fields["vector_D"]).all():
+                raise ValueError("no vector")
+            if made_by == data.get(sample):
+                found[sample] = TaskChoice(**fields)
+        return found
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not the vectors of a task's samples; delete it to choose again") from None
 
 
 # ---- the choice of a sample

@@ -17,19 +17,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 
 from dataloader.batching import OVERHEAD_TOKENS, micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.shared import Recipe
-from routing_moe.io.memory import ON_CPU, free_gpu_memory
+from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
 from routing_moe.model.flops import Work
+from routing_moe.optim.state_memory import BYTES, STATE_NUMBERS, free_memory
 
-BYTES = 4  # of a number
-STATE_NUMBERS = 3  # per trained parameter: its gradient and AdamW's two averages
 CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
 CUDA_MULTIPLE = 8  # tensor cores and attention masks want widths that are multiples of 8
 MOST_TOKENS, LEAST_TOKENS = 32768, 1024  # range of the limit that is chosen on CUDA
@@ -157,14 +155,3 @@ def on_device(batches: list[dict[str, Tensor]], device: torch.device) -> list[di
         return next(pieces)[: tensor.nbytes].view(tensor.dtype).view(tensor.shape)
 
     return [{name: moved(tensor) for name, tensor in batch.items()} for batch in batches]
-
-
-def free_memory(accelerator: Accelerator) -> int | None:
-    """Returns the bytes that are free on a GPU, of several the fewest; None on another device.
-
-    With several processes, all of them must call this.
-    """
-    if accelerator.device.type != "cuda":
-        return None
-    free = free_gpu_memory(accelerator.device)
-    return free if accelerator.num_processes == 1 else min(gather_object([free]))

@@ -21,6 +21,7 @@ from routing_moe.io.run_folder import describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.results.run_cost import earlier_runs
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
@@ -64,6 +65,7 @@ def run_training(
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
+    check_fits(lambda: State.of(inputs.config, settings.frozen), accelerator, settings)
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)

@@ -1,0 +1,177 @@
+"""Weights, gradients and optimizer state that exceed a GPU are reported before the model is loaded."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from mistakes import Place, refused
+from test_micro_batches import BASE, CUDA, GB
+from tiny_grids import QUICK
+from tiny_grids import finetune as run_grid
+from tiny_runs import run
+
+from dataloader.errors import InputError
+from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
+from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.train import TrainSettings
+from routing_moe.finetuning.starting_model import set_trained
+from routing_moe.optim import state_memory
+from routing_moe.optim.state_memory import State, check_fits, free_memory
+
+
+def settings_of(kind, **given):
+    required = dict(output_dir="out", train_dir="gym") if kind is TrainSettings else dict(
+        output_dir="out", task_dir="task"
+    )  # fmt: skip
+    return kind(**required, do_train=True, **given)
+
+
+TRAINING = settings_of(TrainSettings, initialize_from_vanilla=True, num_experts=64)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(num_experts=1),
+        dict(num_experts=3),
+        dict(num_experts=16, encoder_vanilla_layers=[0, 1], decoder_vanilla_layers=[5]),
+        dict(num_experts=2, router_nn_type="lstm"),
+        dict(num_experts=2, route_source="average"),
+    ],
+)
+@pytest.mark.parametrize("frozen", [(), ("router", "vectors"), ("embeddings",)])
+def test_the_counts_are_those_of_the_model(fields, frozen):
+    config = RoutingBartConfig(**BASE | fields)
+    with torch.device("meta"):
+        model = RoutingBartForConditionalGeneration(config)
+    set_trained(model, "plain" if "router" in frozen else "router", "embeddings" in frozen)
+    counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (0, 1)]
+    assert State.of(config, frozen) == State(*counts)
+
+
+@pytest.mark.parametrize(("num_experts", "gigabytes"), [(3, 5.4), (16, 26.1), (32, 51.5), (64, 102.2)])
+def test_the_bytes_of_a_bart_base_with_experts(num_experts, gigabytes):
+    state = State.of(RoutingBartConfig(**BASE | dict(num_experts=num_experts)), frozen=())
+    assert state.bytes / 1e9 == pytest.approx(gigabytes, abs=0.1)
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """free(bytes): what commands find free on their device, as on a GPU. Loading a model is an error."""
+
+    def set_free(n_bytes: int) -> None:
+        monkeypatch.setattr(state_memory, "free_memory", lambda accelerator: n_bytes)
+
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("routing_moe.training.run.load_start", loaded)
+    monkeypatch.setattr("routing_moe.finetuning.trial.Starts", loaded)
+    return set_free
+
+
+def test_other_devices_are_not_checked_and_of_several_the_fullest_counts(monkeypatch):
+    assert free_memory(SimpleNamespace(device=torch.device("cpu"))) is None
+    monkeypatch.setattr(state_memory, "free_gpu_memory", lambda device: 78 * GB)
+    monkeypatch.setattr(state_memory, "gather_object", lambda own: [*own, 20 * GB])
+    assert free_memory(CUDA) == 78 * GB
+    assert free_memory(SimpleNamespace(device=CUDA.device, num_processes=2)) == 20 * GB
+
+
+def test_the_error_has_the_numbers_and_the_flags_that_help(free):
+    config = RoutingBartConfig(**BASE | dict(num_experts=64))
+    free(102 * GB)
+    with pytest.raises(InputError) as raised:
+        check_fits(lambda: State.of(config, ["router"]), CUDA, TRAINING)
+    assert str(raised.value) == (
+        "the model has 6392.0M parameters, 6391.4M of them trained: weights, gradients and AdamW's state "
+        "take 102.3 GB, but 102.0 GB of GPU memory are free; give a smaller --num_experts (now 64) or layers "
+        "without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)"
+    )
+    free(103 * GB)
+    check_fits(lambda: State.of(config, []), CUDA, TRAINING)
+
+
+def test_workers_are_named_if_there_are_several(free):
+    free(GB)
+    settings = settings_of(FinetuneSettings, num_workers=3)
+    with pytest.raises(InputError, match=r"give fewer --num_workers \(now 3\) or --freeze_embeds$"):
+        check_fits(lambda: State(GB, GB), CUDA, settings)
+
+
+# ---- commands
+
+CASES = {
+    "a new model": (
+        {},
+        "give a smaller --num_experts (now 2) or layers without experts (--encoder_vanilla_layers, "
+        "--decoder_vanilla_layers)",
+    ),
+    "clusters": (
+        dict(num_experts=None, task_routes="clusters:2", taskvecs="<here>/vectors", taskvecs_dim=None)
+        | dict(router_hidden_dim=None, router_lr=None, task_model_lr=None),
+        "give a smaller --num_experts or --task_routes clusters:K with fewer clusters (CLUSTERS; now "
+        "clusters:2) or layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)",
+    ),
+    "a checkpoint": (
+        dict(initialize_from_vanilla=None, checkpoint="<out>/best", num_experts=None, taskvecs_dim=None)
+        | dict(router_hidden_dim=None, init_eps=None, model=None),
+        "start from a smaller model",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_reports_it_before_loading(case, with_run: Place, free, capsys):
+    place, (changed, ways) = with_run, CASES[case]
+    place.vectors(vectors_ND=torch.eye(8)[:4].numpy())
+    free(10_000)
+    changed = {name: place.filled_in(value) for name, value in changed.items()}
+    output = refused(place, capsys, lambda: run(place.gym, place.bart, place.folder / "new", **changed))
+    assert "parameters: weights, gradients and AdamW's state take 0.0 GB, but 0.0 GB of GPU" in output.err
+    assert output.err.splitlines()[-1].endswith(f"are free; {ways}")
+
+
+GRIDS = {
+    # name: (flags, experts of the model that is trained, ways)
+    "plain BART": (dict(), 1, "give --freeze_embeds"),
+    "frozen embeddings": (dict(freeze_embeds=True), 1, "start from a smaller model"),
+    "a route that may be converted": (
+        dict(moe_init=True), 1, "give --route_training plain or --freeze_embeds",
+    ),
+    "converted": (dict(moe_init=True, route_training="plain"), 1, "give --freeze_embeds"),
+    "kept experts": (
+        dict(moe_init=True, route_training="fixed"), 2, "give --route_training plain or --freeze_embeds",
+    ),
+    "average": (
+        dict(moe_init=True, moe_avg_route=True), 2, "give --route_training merged or --freeze_embeds",
+    ),
+    "merged": (dict(moe_init=True, moe_avg_route=True, route_training="merged"), 1, "give --freeze_embeds"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GRIDS)
+def test_fine_tuning_reports_it_before_loading(case, with_run: Place, free, capsys, monkeypatch):
+    flags, experts, ways = GRIDS[case]
+    start = dict(init_dir=with_run.out) if flags.get("moe_init") else {}
+    place, counted = with_run, []
+    monkeypatch.setattr(
+        "routing_moe.finetuning.trial.check_fits",
+        lambda count, *rest: counted.append(count()) or check_fits(count, *rest),
+    )
+    free(10_000)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    folder = place.folder / "new"
+    flags = QUICK | flags | start | dict(task_dir=place.gym / "plural")
+    assert run_grid(place.gym, place.bart, folder, **flags) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].endswith(f"are free; {ways}")
+    with torch.device("meta"):
+        config = RoutingBartConfig.from_pretrained(place.out / "best", route_source="average")
+        config.num_experts = experts
+        model = RoutingBartForConditionalGeneration(config)
+    set_trained(model, None, bool(flags.get("freeze_embeds")))
+    assert counted == [
+        State(*(sum(p.numel() for p in model.parameters() if p.requires_grad or not k) for k in (0, 1)))
+    ]
