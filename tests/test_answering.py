@@ -11,7 +11,6 @@ import torch
 from test_unseen_tasks import ONLY, SCORES
 from tiny_answers import PLURALS, ROUTE, TEXTS, gym_inputs, load
 from tiny_runs import ROWS, TRAIN_TASKS, run
-from tokenizers.normalizers import Replace
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
@@ -182,12 +181,7 @@ def test_options_are_ranked_with_their_scores(finished):
     for one in model.answers("colour", [routed_module.Query(text, options) for text in TEXTS]):
         assert list(one.option_scores) == list(options)
         assert one.score == max(one.option_scores.values()) == one.option_scores[one.answer]
-    model.tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")  # as that of BERT
-    for wrong, message in (
-        (["one"], "'one' is the only option"),
-        (["yes", " "], "an option is empty"),
-        (["yes", "\u200b"], "the option .* has no tokens"),
-    ):
+    for wrong, message in ((["one"], "'one' is the only option"), (["yes", " "], "an option is empty")):
         with pytest.raises(InputError, match=message):
             model.answer("colour", TEXTS, options=wrong)
 

@@ -28,7 +28,7 @@ from routing_moe.analysis.ablation.job import read_scores as read_ablation
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.cli.ablate import main as ablate
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_finetuning_routes import assert_is_the_bart_of
 from test_task_routes import BY_SIDE, FIXED, FORMS, SIDES
-from tiny_grids import QUICK, SAMPLES, TASK, log_of, results
+from tiny_grids import QUICK, SAMPLES, TASK, results
 from tiny_runs import ROWS, TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -78,17 +78,6 @@ def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):
     assert found[SAMPLES[1]] == "clusters encoder 1 (cosine 1.00), decoder 0 (cosine 1.00); plain BART"
     for sample, seen in by_sample(folder, "vector_seen").items():
         assert seen == f"labelled rows of one sample: {sample.removesuffix('_best')}"
-    assert "note: all samples" not in log_of(folder)
-
-
-def test_one_vector_for_all_samples_is_noted(tune, tmp_path):
-    vectors = write_vectors(tmp_path / "one", {TASK: [0, 1, 0, 1]}, parts=SIDES)
-    folder = tune("given_one", "clusters", taskvecs=vectors)
-    assert {route.split(" (")[0] for route in by_sample(folder).values()} == {"clusters encoder 1"}
-    assert (
-        "note: all samples of naming read one vector, which has seen of the task: labelled rows of one"
-        in log_of(folder)
-    )
 
 
 def starting(grids, mixture_of, kind, **changed):
@@ -135,15 +124,10 @@ def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
 
 
 def test_a_task_of_which_nothing_is_known_has_equal_weights(tune):
-    for kind, why, give in (
-        ("clusters", "no vector", "--task_routes or --taskvecs"),
-        ("file", "no route", "--task_routes"),
-    ):
+    for kind, why in (("clusters", "no vector"), ("file", "no route")):
         folder = tune(f"given_unknown_{kind}", kind)
         assert set(by_sample(folder).values()) == {f"average: {why}; fixed"}
         assert set(by_sample(folder, "vector_seen").values()) == {"nothing"}
-        note = f"note: no route of naming is known: all experts have equal weights; {give} gives it one"
-        assert note in log_of(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ from tiny_runs import write_bart
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import SavedBart
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.io import hub
 from routing_moe.io.process_pool import environment, worker_environment
 from routing_moe.model.loading import load_bart, load_bart_config

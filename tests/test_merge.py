@@ -151,7 +151,7 @@ def test_the_seed_determines_the_noise(merge, tmp_path):
     assert different == {name for name in one if ".experts." in name}
 
 
-def test_the_bart_may_have_another_width_and_tokenizer(merge, with_run, tmp_path, capsys):
+def test_the_bart_may_have_another_width_and_tokenizer(merge, with_run, tmp_path):
     wide = write_bart(tmp_path / "wide", d_model=24, encoder_ffn_dim=40, decoder_attention_heads=3)
     tokenizer = AutoTokenizer.from_pretrained(wide)
     tokenizer.add_tokens(["<one_more>"])
@@ -164,8 +164,6 @@ def test_the_bart_may_have_another_width_and_tokenizer(merge, with_run, tmp_path
     assert_experts_are(model, wide)
     assert_equal(routes_of(weights(merged)), routes_of(weights(with_run.out / "best")))
     assert len(AutoTokenizer.from_pretrained(merged)) == len(tokenizer)
-    output = capsys.readouterr().out
-    assert f"note: {with_run.out}/best has a different tokenizer ({len(tokenizer) - 1} tokens)" in output
 
 
 def test_experts_can_come_from_a_vanilla_checkpoint(merge, with_run, tmp_path):

@@ -10,7 +10,7 @@ from tiny_runs import TRAIN_TASKS, typed, write_gym
 from tiny_vectors import TEXTS, meta, vectors
 
 from dataloader.encoding import TextFormat
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_bart

@@ -100,13 +100,6 @@ def test_workers_are_named_if_there_are_several(free):
         check_fits(lambda: State(GB, GB), CUDA, settings)
 
 
-def test_weights_that_are_on_the_gpu_already_do_not_count_again(free):
-    free(12 * GB)
-    check_fits(lambda: State(GB, GB), CUDA, TRAINING, loaded=True)
-    with pytest.raises(InputError, match=r"take 16\.0 GB, but 12\.0 GB"):
-        check_fits(lambda: State(GB, GB), CUDA, TRAINING)
-
-
 # ---- commands
 
 CASES = {

@@ -20,7 +20,7 @@ from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, ve
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io import job_folder

@@ -27,13 +27,13 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def test_rows_decide_which_tasks_get_the_nearest_tasks_vector():
-    table = VectorTable.of(["a", "b", "given", "drawn"], random=["drawn"], trained=["a", "b"])
+    table = VectorTable(["a", "b", "given", "drawn"], random=["drawn"], trained=["a", "b"])
     section = ["a", "given", "drawn", "absent"]
     assert table.needing_nearest(section, "auto") == ["drawn", "absent"]
     assert table.needing_nearest(section, "nearest") == ["given", "drawn", "absent"]
     assert table.needing_nearest(section, "stored") == []
     assert table.seen == {"a", "b"}
-    assert VectorTable.of(["a", "given", "drawn"], ["drawn"], trained=[]).seen == {"a", "given"}
+    assert VectorTable(["a", "given", "drawn"], ["drawn"], trained=[]).seen == {"a", "given"}
 
 
 def test_the_nearest_task_is_found_after_centring():

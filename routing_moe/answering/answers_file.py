@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 
 from dataloader.errors import InputError
@@ -86,42 +86,27 @@ def _continue(path: Path, first: dict, queries: Iterator[Query]) -> tuple[Writte
     Removes a line that was only partly written. Unless all texts are answered, it also removes the answers
     of a CHUNK that is not complete, because rounding depends on which texts are answered together.
     """
-    written, end, started, of_chunk = Written(), 0, Written(), []
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            if not line.endswith(b"\n"):
-                break
-            fields = _fields(line, f"{path}:{number + 1}")
-            if number == 0:
-                changed = [name for name in first if fields.get(name) != json.loads(_json(first[name]))]
-                if changed:
-                    raise InputError(
-                        f"{path}: the answers there differ from this call in {', '.join(changed)}; name "
-                        "another --output_file"
-                    )
-                end = start = len(line)
-                continue
-            query = next(queries, None)
-            options = set(fields.get("option_scores", ()))
-            if query is None or (fields.get("input"), options) != (query.input, set(query.options)):
-                raise InputError(
-                    f"{path}:{number + 1} does not answer text {number} of the inputs; name another "
-                    "--output_file"
-                )
-            end += len(line)
-            written = Written(number, number, written.cut + fields.get("was_cut", False))
-            of_chunk.append(query)
-            if number % CHUNK == 0:
-                start, started, of_chunk = end, written, []
-    following = next(queries, None)
-    if following is not None and of_chunk:
-        end, written = start, started
-        queries = chain(of_chunk, [following], queries)
-    elif following is not None:
-        queries = chain([following], queries)
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was only partly written
+    rows = [_fields(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    changed = [name for name in first if rows and rows[0].get(name) != json.loads(_json(first[name]))]
+    if changed:
+        raise InputError(
+            f"{path}: the answers there differ from this call in {', '.join(changed)}; name another "
+            "--output_file"
+        )
+    answered = list(islice(queries, len(rows[1:])))
+    for number, (fields, query) in enumerate(zip_longest(rows[1:], answered), start=1):
+        options = set(fields.get("option_scores", ()))
+        if query is None or (fields.get("input"), options) != (query.input, set(query.options)):
+            raise InputError(
+                f"{path}:{number + 1} does not answer text {number} of the inputs; name another --output_file"
+            )
+    following = list(islice(queries, 1))
+    kept = len(answered) - (len(answered) % CHUNK if following else 0)
     with path.open("r+b") as file:
-        file.truncate(end)
-    return written, queries
+        file.truncate(sum(len(line) + 1 for line in lines[: 1 + kept]))
+    cut = sum(fields.get("was_cut", False) for fields in rows[1 : 1 + kept])
+    return Written(kept, kept, cut), chain(answered[kept:], following, queries)
 
 
 def _fields(line: bytes, where: str) -> dict:

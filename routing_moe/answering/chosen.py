@@ -6,11 +6,10 @@ from dataloader.errors import Faults, InputError, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.task_files import read_task_file
 from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_queries
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture, find_saved
+from routing_moe.checkpoints.find import SavedMixture, find_model
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_faults
-from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.task_choice.given_routes import routes_of_tasks
+from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 
@@ -69,13 +68,6 @@ def without_route(config, task: str) -> str | None:
     )
 
 
-def find_model(place: str, checkpoint_name: str | None) -> SavedMixture | SavedBart:
-    """Returns the model in a run or checkpoint, a plain BART, or a hub name. Raises InputError."""
-    if checkpoint_name:
-        return find_mixture(place, checkpoint_name, "checkpoint_name")
-    return find_saved(place, "checkpoint_name")
-
-
 def chosen_task(routed, settings: AnswerSettings | ExportSettings):
     """Returns the `RoutedTask` of a `Routed` that the flags choose. Raises InputError."""
     config, name = routed.model.config, settings.name
@@ -90,6 +82,5 @@ def chosen_task(routed, settings: AnswerSettings | ExportSettings):
         return routed.task(name, examples=pairs, steps=settings.steps, rate=settings.rate, seed=settings.seed)
     route = None
     if settings.task_routes:
-        given = GivenRoutes(settings.task_routes, routes_of_tasks(settings.task_routes, [name]))
-        route = given.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)[0]
+        route = file_matrices(settings.task_routes, [name], config)[name]
     return routed.task(name, vectors=settings.taskvecs, route=route)

@@ -20,12 +20,12 @@ import torch
 from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
 from dataloader.errors import InputError, counted, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
-from routing_moe.answering.chosen import find_model, without_route
+from routing_moe.answering.chosen import without_route
 from routing_moe.answering.export import export
 from routing_moe.answering.queries import Query, fault_of
 from routing_moe.answering.tasks import Answer, RoutedTask
-from routing_moe.checkpoints.find import SavedBart, SavedMixture
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
@@ -74,7 +74,7 @@ class Routed:
         start = find_model(str(place), checkpoint_name)
         accelerator = make_accelerator(mixed_precision)
         model = start.load().to(accelerator.device)
-        tokenizer = load_tokenizer(place_of(start), model.config.vocab_size)
+        tokenizer = load_tokenizer(start.place, model.config.vocab_size)
         return cls(model, tokenizer, start, settings_of(start, model.config) | texts, accelerator)
 
     # ---- the route of a task
@@ -198,7 +198,7 @@ class Routed:
     @property
     def place(self) -> Path | str:
         """The checkpoint's folder, or the source of a plain BART."""
-        return place_of(self.start)
+        return self.start.place
 
     # ---- answers
 
@@ -269,11 +269,6 @@ class Routed:
         examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
-        nothing = encode_options([("",)], self.tokenizer, self.text_format).tokens[0]
-        distinct = dict.fromkeys(option for own in options for option in own)
-        for row, option in enumerate(distinct):
-            if np.array_equal(tokens.tokens[row], nothing):
-                raise InputError(f"the option {option!r} has no tokens; give a text")
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)
 
     def _cut(self, examples: list[Example], encoded: EncodedExamples) -> set[int]:
@@ -286,10 +281,6 @@ class Routed:
         return {int(i) for i, tokens in zip(full, lengths, strict=True) if len(tokens) + extra > limit}
 
 
-def place_of(start: SavedMixture | SavedBart) -> Path | str:
-    return start.checkpoint if isinstance(start, SavedMixture) else start.source
-
-
 def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool | None]:
     """Returns {name: value} of TEXT_SETTINGS: of the checkpoint, else the defaults."""
     values = {field.name: field.default for field in dataclasses.fields(TextFlags)}
@@ -297,7 +288,7 @@ def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool
         values[name] = min(values[name], config.max_position_embeddings)
     trained_with = config.text_settings or {}
     if not trained_with:
-        log.info("note: %s does not say how it was trained to read texts: defaults apply", place_of(start))
+        log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
     return {name: trained_with.get(name, values[name]) for name in TEXT_SETTINGS}
 
 

@@ -3,7 +3,7 @@
 What is found is checked by its names and files. Reading its configuration imports torch, which takes seconds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +28,15 @@ WEIGHTS = (".pt", ".bin", ".safetensors")  # endings of files of weights
 
 @dataclass(frozen=True)
 class SavedMixture:
-    """A checkpoint of a routing BART that was found but is not loaded yet.
-
-    loaded: the model if it was loaded before it is needed; the next `load` returns it.
-    """
+    """A checkpoint of a routing BART that was found but is not loaded yet."""
 
     checkpoint: Path
     is_published: bool = False
-    loaded: list = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def place(self) -> Path:
+        """The folder of the checkpoint."""
+        return self.checkpoint
 
     @cached_property
     def config(self) -> "RoutingBartConfig":
@@ -49,8 +50,6 @@ class SavedMixture:
 
     def load(self) -> "RoutingBartForConditionalGeneration":
         """Returns the model. Raises InputError if its files are broken."""
-        if self.loaded:
-            return self.loaded.pop()
         from routing_moe.model.loading import load_routing_bart
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
@@ -70,17 +69,68 @@ class SavedMixture:
         return checksums(self.files(), self.checkpoint)
 
 
-def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
-    """Returns the checkpoint in a run folder (of this or the published code), or that is `folder` itself.
+@dataclass(frozen=True)
+class SavedBart:
+    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
 
-    folder: also a hub name owner/name[@revision] (`folder_of_run`). checkpoint_name: name of the checkpoint
-    in a run folder, from the flag `name_flag`; None: "best". Raises InputError if there is no valid one.
+    source: str
+    weights: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder or hub name of the configuration and the tokenizer."""
+        return self.source
+
+    @cached_property
+    def config(self) -> "RoutingBartConfig":
+        """The BART's configuration, with one expert. Raises InputError if it is broken, or not on the hub."""
+        from routing_moe.model.loading import load_bart_config
+
+        return load_bart_config(self.source)
+
+    def load(self) -> "RoutingBartForConditionalGeneration":
+        """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
+        from routing_moe.model.conversion import load_plain_weights
+        from routing_moe.model.loading import load_vanilla_checkpoint
+        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+
+        model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
+        if self.weights:
+            with fault_context("--checkpoint "):
+                content = load_vanilla_checkpoint(self.weights)
+            with fault_context(f"--checkpoint {self.weights}: "):
+                load_plain_weights(model, content, init_eps=0.0)
+        return model
+
+    def files(self) -> list[Path]:
+        """Returns the files that contain the weights."""
+        return weight_files(self.weights or self.source)
+
+    def checksums(self) -> dict[str, str]:
+        """Returns {name: SHA-256} of the files that determine the model's output."""
+        return checksums(self.files(), self.source)
+
+
+def find_model(
+    source: str | Path, checkpoint_name: str | None = None, name_flag: str = "checkpoint_name"
+) -> SavedMixture | SavedBart:
+    """Returns the model in a folder or of a hub name.
+
+    source: a run with checkpoints in its subfolders, a checkpoint of a routing BART, a run of the published
+    code, a saved plain BART, or the hub name owner/name[@revision] of a checkpoint or plain BART.
+    checkpoint_name: name of the checkpoint in a run folder, from the flag `name_flag`; None: "best". Raises
+    InputError if there is no valid one.
     """
-    if checkpoint_name and is_on_hub(folder):
-        raise InputError(f"{folder}: no such folder; of a run on the hub, leave --{name_flag} out")
-    folder, name = folder_of_run(folder), checkpoint_name or "best"
+    folder, name = Path(source), checkpoint_name or "best"
+    if is_on_hub(source):
+        if checkpoint_name:
+            raise InputError(f"{source}: no such folder; of a run on the hub, leave --{name_flag} out")
+        is_mixture = saved_fields(snapshot(str(source)).folder).get("model_type") == ROUTING_BART
+        return SavedMixture(folder_of_run(source)) if is_mixture else SavedBart(str(source))
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected a run or a checkpoint")
+        if is_hub_name(str(source)):
+            return SavedBart(str(source))
+        raise InputError(f"{source}: not found; name a folder or a hub name")
     if not (folder / "config.json").is_file():
         if checkpoint := find_checkpoint(folder / name):
             return SavedMixture(checkpoint)
@@ -93,9 +143,22 @@ def find_mixture(folder: str | Path, checkpoint_name: str | None, name_flag: str
         return SavedMixture(folder / name, is_published=True)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
-    if saved.get("model_type") != ROUTING_BART:
-        raise InputError(f"{folder} holds a {saved.get('model_type')!r} model, not a routing BART")
-    return SavedMixture(folder)
+    kind = saved.get("model_type")
+    if kind not in (ROUTING_BART, "bart"):
+        raise InputError(f"{folder} holds a {kind!r} model, not a BART or a routing BART")
+    return SavedMixture(folder) if kind == ROUTING_BART else SavedBart(str(source))
+
+
+def find_mixture(source: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
+    """Returns a routing BART; arguments as of `find_model`. Raises InputError if there is no valid one."""
+    if is_on_hub(source) and not checkpoint_name:
+        source = folder_of_run(source)  # pickled weights of a run are not downloaded
+    saved = find_model(source, checkpoint_name, name_flag)
+    if isinstance(saved, SavedMixture):
+        return saved
+    if not Path(source).is_dir():
+        raise InputError(f"{source}: no such folder, expected a run or a checkpoint")
+    raise InputError(f"{source} holds a 'bart' model, not a routing BART")
 
 
 def saved_fields(folder: Path) -> dict:
@@ -160,43 +223,6 @@ def mixture_to_score(start: Start) -> SavedMixture:
     return find_mixture(start.checkpoint, start.checkpoint_name, "checkpoint_name")
 
 
-@dataclass(frozen=True)
-class SavedBart:
-    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
-
-    source: str
-    weights: str | None = None
-
-    @cached_property
-    def config(self) -> "RoutingBartConfig":
-        """The BART's configuration, with one expert. Raises InputError if it is broken, or not on the hub."""
-        from routing_moe.model.loading import load_bart_config
-
-        return load_bart_config(self.source)
-
-    def load(self) -> "RoutingBartForConditionalGeneration":
-        """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
-        from routing_moe.model.conversion import load_plain_weights
-        from routing_moe.model.loading import load_vanilla_checkpoint
-        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-
-        model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
-        if self.weights:
-            with fault_context("--checkpoint "):
-                content = load_vanilla_checkpoint(self.weights)
-            with fault_context(f"--checkpoint {self.weights}: "):
-                load_plain_weights(model, content, init_eps=0.0)
-        return model
-
-    def files(self) -> list[Path]:
-        """Returns the files that contain the weights."""
-        return weight_files(self.weights or self.source)
-
-    def checksums(self) -> dict[str, str]:
-        """Returns {name: SHA-256} of the files that determine the model's output."""
-        return checksums(self.files(), self.source)
-
-
 def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
     """Returns the model that fine-tuning starts from. Raises InputError that names the flag.
 
@@ -216,7 +242,7 @@ def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedM
     """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run of one expert.
 
     `check_one_expert` checks a run's experts. model: --model, the BART whose weights a file replaces.
-    name_flag: as of `find_saved`. Raises InputError if there is none.
+    name_flag: as of `find_model`. Raises InputError if there is none.
     """
     path = Path(source)
     if path.is_file():
@@ -225,7 +251,7 @@ def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedM
         return SavedBart(model, weights=source)
     if not path.is_dir() and (path.suffix in WEIGHTS or not is_hub_name(source)):
         raise InputError(f"{source}: not found; name a file of weights, a folder or a hub name")
-    return find_saved(source, name_flag)
+    return find_model(source, name_flag=name_flag)
 
 
 def find_vanilla(source: str) -> SavedMixture | SavedBart:
@@ -249,26 +275,3 @@ def find_bart(source: str) -> SavedBart:
     if not Path(source).is_dir() and not is_hub_name(source):
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
     return SavedBart(source)
-
-
-def find_saved(source: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
-    """Returns a saved plain BART, a hub name, or a run or checkpoint with any number of experts.
-
-    name_flag: the flag that names a checkpoint of a run. Raises InputError for anything else.
-    """
-    path = _configured(source)
-    if not path.is_dir():
-        if is_hub_name(source):
-            return SavedBart(source)
-        raise InputError(f"{source}: not found; name a folder or a hub name")
-    fields = saved_fields(path)
-    kind = fields.get("model_type")
-    is_published = "router_block_num" in fields
-    if (is_on_hub(source) and kind != ROUTING_BART) or (kind == "bart" and not is_published):
-        return SavedBart(source)
-    return find_mixture(source, None, name_flag)
-
-
-def _configured(source: str) -> Path:
-    """Returns a path itself, or the folder of a hub name, which has its configuration."""
-    return snapshot(source).folder if is_on_hub(source) else Path(source)

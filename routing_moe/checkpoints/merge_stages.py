@@ -22,6 +22,7 @@ from routing_moe.checkpoints.find import (
     weight_files,
 )
 from routing_moe.checkpoints.folder import find_checkpoint
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_faults
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import replacing_directory, unwritable
@@ -53,8 +54,13 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
     faults += target_faults(settings)
     if faults:
         raise InputError(faults)
+    place = f"--routes_from {routes.checkpoint}"
     with fault_context("--routes_from "):
-        check_routes(routes)
+        config = routes.config
+    if config.num_experts == 1:
+        raise InputError(f"{place} has 1 expert per layer: there are no routes to keep")
+    if not config.routes_by_task:
+        raise InputError(f"{place} has {config.route_source} routes: tasks have none to keep")
     with fault_context("--model "):
         depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart.config, routes.config))
     if depths != routed:
@@ -63,16 +69,6 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
             f"of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
         )
     return routes
-
-
-def check_routes(routes: SavedMixture) -> None:
-    """Raises InputError if the tasks of a mixture have no routes of their own."""
-    if routes.config.num_experts == 1:
-        raise InputError(f"{routes.checkpoint} has 1 expert per layer: there are no routes to keep")
-    if not routes.config.routes_by_task:
-        raise InputError(
-            f"{routes.checkpoint} has {routes.config.route_source} routes: tasks have none to keep"
-        )
 
 
 def target_faults(settings: MergeSettings) -> list[str]:
@@ -102,7 +98,7 @@ def merge(
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
-    from routing_moe.checkpoints.start import load_tokenizer, take_vanilla_weights
+    from routing_moe.checkpoints.start import take_vanilla_weights
     from routing_moe.model.conversion import with_fresh_experts
     from routing_moe.model.loading import load_bart
 
@@ -160,7 +156,6 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
         f"{config.num_experts} experts in {layers}, embeddings: from "
         f"{settings.vanilla_checkpoint or settings.model}, {noise}",
         f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
-        *other_tokenizer(routes, tokenizer),
         f"written to {settings.target}",
     ]
     if (Path(settings.output_dir) / "run.json").is_file():
@@ -179,21 +174,3 @@ def kept_routes(model) -> str:
         return f"router ({config.router_nn_type}, {len(model.router.state_dict())} tensors) and {vectors}"
     source = config.given_routes or "drawn at random"
     return f"fixed routes of {N} tasks ({source})" + (f" and {vectors}" if config.route_parts else "")
-
-
-def other_tokenizer(routes: SavedMixture, tokenizer) -> list[str]:
-    """Returns a note if the run has a different tokenizer, else []."""
-    from routing_moe.checkpoints.start import load_tokenizer
-
-    if routes.is_published:  # published runs do not save their tokenizer
-        return []
-    try:
-        of_run = load_tokenizer(routes.checkpoint, routes.config.vocab_size)
-    except InputError:
-        return []
-    if of_run.get_vocab() == tokenizer.get_vocab():
-        return []
-    return [
-        f"note: {routes.checkpoint} has a different tokenizer ({len(of_run)} tokens), which does not affect "
-        "its routes"
-    ]

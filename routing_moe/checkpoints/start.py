@@ -4,9 +4,8 @@ import logging
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 
-from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.errors import InputError, fault_context
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import (
     SavedBart,
@@ -14,7 +13,7 @@ from routing_moe.checkpoints.find import (
     checkpoint_to_start_from,
     find_vanilla,
 )
-from routing_moe.checkpoints.tokenizer_files import NO_FILES, check_size, keeps_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import Start
 from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
 from routing_moe.io.hub import local_folder
@@ -136,7 +135,9 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if settings.do_train:
         model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
-    freeze(model, settings.trains_router, settings.trains_task_vectors)
+    if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
+        model.router.requires_grad_(settings.trains_router)
+        model.task_vectors.requires_grad_(settings.trains_task_vectors)
     return model, tokenizer
 
 
@@ -153,44 +154,6 @@ def start_router(model, routes: GivenRoutes, temperature: float, fits_vectors: b
     if fits_vectors:
         config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))
     return fit
-
-
-def freeze(model, trains_router: bool, trains_task_vectors: bool) -> None:
-    """Freezes the router or the task vectors, if there are any and they are not trained.
-
-    Frozen parts save time: with a frozen router, straight-through routes run only the selected experts.
-    """
-    if model.config.has_router:
-        model.router.requires_grad_(trains_router)
-        model.task_vectors.requires_grad_(trains_task_vectors)
-
-
-def load_tokenizer(source: str | Path, vocab_size: int):
-    """Returns the tokenizer of a folder or hub name.
-
-    vocab_size: number of token embeddings of the model, an upper bound of the number of tokens.
-    Raises InputError that names the source.
-    """
-    folder = local_folder(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except Exception as error:  # transformers raises many types of errors
-        raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
-    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
-        raise InputError(f"{source} {NO_FILES}")
-    check_size(source, len(tokenizer), vocab_size)
-    return tokenizer
-
-
-def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
-    """Returns the tokenizer of a model in `source` (a folder or hub name), or of `model` if there is none.
-
-    Raises InputError that names the source; `model` is the value of --model.
-    """
-    if keeps_tokenizer(source):
-        return load_tokenizer(source, vocab_size)
-    with fault_context("--model "):
-        return load_tokenizer(model, vocab_size)
 
 
 def new_model(

@@ -1,16 +1,12 @@
-"""Finds and checks the tokenizer of a model without torch; `start.load_tokenizer` loads it."""
+"""Finds and loads the tokenizer of a model."""
 
-import json
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from dataloader.errors import InputError, fault_context, in_brief
-from dataloader.jsonfile import load_json_object
+from routing_moe.io.hub import local_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 OTHER_FILES = ("*.model", "vocab.txt")
-NO_FILES = "has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)"
 
 
 def keeps_tokenizer(place: str | Path) -> bool:
@@ -19,50 +15,34 @@ def keeps_tokenizer(place: str | Path) -> bool:
     return is_there or not Path(place).is_dir()
 
 
-def check_start_tokenizer(place: str | Path, model: str, vocab_size: int) -> None:
-    """Applies `check_tokenizer` to the model in `place`, or to --model if that is a folder without one."""
-    if keeps_tokenizer(place):
-        check_tokenizer(place, vocab_size)
-    else:
-        with fault_context("--model "):
-            check_tokenizer(model, vocab_size)
+def load_tokenizer(source: str | Path, vocab_size: int):
+    """Returns the tokenizer of a folder or hub name.
 
-
-def check_tokenizer(source: str | Path, vocab_size: int) -> None:
-    """Raises InputError unless a folder has a tokenizer for this number of embeddings.
-
-    The tokenizer of a hub name is checked when it is loaded.
+    vocab_size: number of token embeddings of the model, an upper bound of the number of tokens.
+    Raises InputError that names the source.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        return
-    if (file := folder / "tokenizer.json").is_file():
-        try:
-            tokens = Tokenizer.from_file(str(file)).get_vocab_size()
-        except Exception as error:  # tokenizers raises the class Exception itself
-            reason = f"no tokenizer can be loaded from there ({in_brief(error)})"
-            raise InputError(f"{source}: {reason}") from None
-    elif (file := folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        ids = load_json_object(file, "a tokenizer's vocabulary").values()
-        if not all(isinstance(number, int) for number in ids):
-            raise InputError(f"{file} must map tokens to numbers")
-        tokens = len(ids)
-    elif any(path for pattern in OTHER_FILES for path in folder.glob(pattern)):
-        return  # of another kind, which only transformers knows
-    else:
-        raise InputError(f"{source} {NO_FILES}")
-    check_size(source, max(tokens, added_tokens(folder / "tokenizer_config.json")), vocab_size)
+    from transformers import AutoTokenizer  # takes seconds
+
+    folder = local_folder(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # transformers raises many types of errors
+        raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
+        raise InputError(f"{source} has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
+    check_size(source, len(tokenizer), vocab_size)
+    return tokenizer
 
 
-def added_tokens(path: Path) -> int:
-    """Returns the number of tokens up to the last that a tokenizer_config.json adds; 0 if none."""
-    if not path.is_file():
-        return 0
-    try:  # transformers writes model_max_length as an integer of 31 digits, which `load_json` refuses
-        added = json.loads(path.read_text(encoding="utf-8")).get("added_tokens_decoder") or {}
-        return max((int(number) + 1 for number in added), default=0)
-    except (AttributeError, OSError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not the configuration of a tokenizer ({in_brief(error)})") from None
+def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
+    """Returns the tokenizer of a model in `source` (a folder or hub name), or of `model` if there is none.
+
+    Raises InputError that names the source; `model` is the value of --model.
+    """
+    if keeps_tokenizer(source):
+        return load_tokenizer(source, vocab_size)
+    with fault_context("--model "):
+        return load_tokenizer(model, vocab_size)
 
 
 def check_size(source: str | Path, tokens: int, vocab_size: int) -> None:

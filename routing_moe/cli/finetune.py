@@ -21,16 +21,9 @@ from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse
-from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning, learns_routes, uses_model
+from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
-from routing_moe.finetuning.task_choices import (
-    CHOICES_FILE,
-    find_neighbours,
-    leak_note,
-    needs_neighbour,
-    reads_row,
-    route_note,
-)
+from routing_moe.finetuning.task_choices import CHOICES_FILE, find_neighbours, route_kind
 from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from routing_moe.io.run_folder import describe_run
@@ -48,8 +41,6 @@ def main(argv: list[str] | None = None) -> int:
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()
-        if "model" in values and not uses_model(settings, inputs.start):
-            log.info("note: --model has no effect: the start has its own weights and tokenizer")
         command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         with naming_memory_flags(inputs.settings):
             result.exit_code = finetune(inputs, grid, command)
@@ -83,21 +74,12 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[s
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
     choices = None
-    if grid.missing and settings.moe_init and (note := route_note(settings, inputs.start.config)):
-        log.info("note: %s", note)
-    if grid.missing and reads_vector(inputs):
-        if note := leak_note(settings, inputs.start):
-            log.info("note: %s", note)
-        if learns_routes(settings, inputs.start) and needs_neighbour(settings, inputs.start):
-            choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
-            for sample, choice in choices.items():
-                log.info("%s: %s; has seen of the task: %s", sample, choice.words, choice.seen)
-    return run_grid(settings, grid, inputs.start, choices)
-
-
-def reads_vector(inputs: FinetuneInputs) -> bool:
-    settings, start = inputs.settings, inputs.start
-    return settings.moe_init and (learns_routes(settings, start) or reads_row(settings, start.config))
+    reads_neighbour = settings.moe_init and route_kind(settings, inputs.start.config) == "nearest vector"
+    if grid.missing and reads_neighbour:
+        choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
+        for sample, choice in choices.items():
+            log.info("%s: %s; has seen of the task: %s", sample, choice.words, choice.seen)
+    return run_grid(settings, grid, choices)
 
 
 def what_is_kept(grid: Grid | None) -> str:

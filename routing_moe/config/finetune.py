@@ -122,11 +122,6 @@ class FinetuneSettings(RunFlags):
         """The folder that the task's folder is in."""
         return Path(self.task_dir).absolute().parent
 
-    @property
-    def runs_here(self) -> bool:
-        """Whether configurations run in the process of the command, one after the other."""
-        return not self.ray and self.num_workers == 1
-
     def configurations(self) -> list[Configuration]:
         """Returns the sorted configurations of the grid."""
         if not self.do_train:

@@ -3,8 +3,6 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, encode, encode_options
 from dataloader.errors import in_short
 from dataloader.gym import Example, Gym, evenly_spread
@@ -37,16 +35,6 @@ class TaskFile:
     option_source: str | None = None
     options: list[tuple[str, ...]] | None = None
     encoded_options: EncodedOptions | None = None
-
-    @property
-    def ranked(self) -> np.ndarray:
-        """Indices of the examples whose options are ranked."""
-        return np.array([i for i, options in enumerate(self.options or []) if options], dtype=np.int64)
-
-    @property
-    def generated(self) -> np.ndarray:
-        """Indices of the examples whose answers are generated."""
-        return np.setdiff1d(np.arange(len(self.examples)), self.ranked)
 
 
 @dataclass(frozen=True)
@@ -140,5 +128,5 @@ def described_scoring(files: list[TaskFile]) -> str:
     generated = [task for task, source in source_of.items() if source is None]
     names = f" ({in_short(generated)})" if generated else ""
     line = f"tasks whose options are ranked: {counts.total()} ({sources}); generated: {len(generated)}{names}"
-    without = sum(len(file.generated) for file in files if file.option_source)
+    without = sum(file.options.count(()) for file in files if file.option_source)
     return line + (f"; examples without options in ranked tasks, generated: {without}" if without else "")

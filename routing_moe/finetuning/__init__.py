@@ -2,8 +2,8 @@
 
 May import: training and below, dataloader.
 
-checks.py          faults of flags and files      vectors.py                  the task's vector
-starting_model.py  the model to fine-tune         trial.py                    runs one configuration
+checks.py          faults of flags and files      task_choices.py    the task's vector or route
+starting_model.py  the model to fine-tune         trial.py           runs one configuration
 executors.py       in this process, in several, on Ray
 grid.py            missing configurations, result files
 """

@@ -16,23 +16,17 @@ from dataloader.errors import Faults, InputError, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_start
-from routing_moe.checkpoints.tokenizer_files import check_start_tokenizer, keeps_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_faults, with_valid_values
 from routing_moe.config.shared import position_faults
-from routing_moe.finetuning.task_choices import (
-    given_vectors,
-    lacks_route,
-    reads_clusters,
-    text_source,
-    vector_table,
-)
+from routing_moe.finetuning.task_choices import given_vectors, route_kind, text_source, vector_table
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_faults
 from routing_moe.io.run_folder import foreign_faults, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import rows_read
-from routing_moe.task_choice.given_routes import file_routes
+from routing_moe.task_choice.given_routes import file_matrices, file_routes
 
 
 @dataclass(frozen=True)
@@ -166,9 +160,9 @@ def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings
 
 def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
     """Returns errors: a start of another kind, a route that it lacks, a task without a vector, long texts."""
-    faults, config, place = Faults(), start.config, place_of(start)
+    faults, config, place = Faults(), start.config, start.place
     faults += position_faults(settings, config.max_position_embeddings, place)
-    faults.of(check_start_tokenizer, place, settings.model, config.vocab_size)
+    faults.of(load_start_tokenizer, place, settings.model, config.vocab_size)
     if not settings.moe_init:
         instead = f"start from it with --moe_init --init_dir {settings.checkpoint}"
         faults.of(check_one_expert, start, instead, flag="checkpoint")
@@ -177,16 +171,6 @@ def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gy
     else:
         faults += route_faults(settings, start) or route_source_faults(settings, start, gyms)
     return list(faults)
-
-
-def place_of(start: SavedMixture | SavedBart) -> str | Path:
-    """Returns the folder of a checkpoint, or the source of a plain BART."""
-    return start.checkpoint if isinstance(start, SavedMixture) else start.source
-
-
-def learns_routes(settings: FinetuneSettings, start: SavedMixture) -> bool:
-    """Returns whether the route comes from the mixture's router."""
-    return settings.route_source is None and start.config.has_router
 
 
 def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
@@ -203,7 +187,7 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
             f"--route_training is {training}, but random routes differ between examples and steps; give "
             "merged or logits, or leave it out"
         ]
-    averages = source == "average" or lacks_route(settings, config)
+    averages = route_kind(settings, config) in ("average", "unknown")
     if training == "plain" and averages and config.expert_mixing == "outputs":
         return [
             f"--route_training is plain, but all experts have equal weights for {settings.task}, and "
@@ -222,22 +206,19 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
 def route_source_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
     """Returns errors of what the route is found by: a file, given vectors, rows of the mixture, or texts."""
     faults, config, task = Faults(), start.config, settings.task
-    reads_vector = learns_routes(settings, start)
-    if settings.selecting_flags == ["task_routes"]:
-        depths = config.encoder_layers, config.decoder_layers
-        routes = file_routes(settings.task_routes, [task])
-        faults.of(routes.matrices, *depths, config.num_experts, flag=f"task_routes {routes.source}:")
+    kind = route_kind(settings, config)
+    if kind == "given":
+        faults.of(file_matrices, settings.task_routes, [task], config)
     if settings.taskvecs:
-        if not (reads_vector or reads_clusters(settings, config)):
+        if kind not in ("given vector", "cluster"):
             faults.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
         vectors = given_vectors(settings.taskvecs)
         faults += row_faults(settings, vectors.names, gyms, f"--taskvecs {settings.taskvecs}")
         faults += vectors.faults(start.checkpoint, config)
-    elif reads_vector and settings.task_vector != "learned":
-        table = vector_table(task, config)
-        if not table.needing_nearest([task], settings.task_vector):
-            return row_faults(settings, rows_read(config, task), gyms, str(start.checkpoint))
-        faults += text_source(settings, gyms).faults([task], table.seen)
+    elif kind == "stored vector":
+        faults += row_faults(settings, rows_read(config, task), gyms, str(start.checkpoint))
+    elif kind == "nearest vector":
+        faults += text_source(settings, gyms).faults([task], vector_table(task, config).seen)
         if settings.text_vectors:
             names = load_task_vectors(settings.text_vectors)[0]
             faults += row_faults(settings, names, gyms, f"--text_vectors {settings.text_vectors}")
@@ -288,10 +269,3 @@ def folder_faults(settings: FinetuneSettings) -> list[str]:
         return []
     changed = differences(settings, saved, f"the grid in {folder}", ignored=existing_paths(settings))
     return [*changed[:-1], f"{changed[-1]}; for other settings name another --output_dir"] if changed else []
-
-
-def uses_model(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> bool:
-    """Returns whether weights or tokenizer of `--model` are used: not if the start has both."""
-    if isinstance(start, SavedBart):
-        return start.source == settings.model or not keeps_tokenizer(start.source)
-    return not keeps_tokenizer(start.checkpoint)

@@ -8,10 +8,8 @@ its configurations.
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
-from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.flags import flags_of
 from routing_moe.io.hub import is_hub_name
@@ -30,19 +28,17 @@ def run_configuration(
     settings: FinetuneSettings,
     choice: Mapping[str, TaskChoice] | None,
     configuration: Configuration,
-    start: SavedMixture | SavedBart | None = None,
 ) -> dict:
     """Runs one configuration with the `TrialRunner` of this process, which is loaded on the first call.
 
-    start: None: find the model that the settings name. Adds the configuration's time in seconds and the peak
-    memory of the process in GB.
+    Adds the configuration's time in seconds and the peak memory of the process in GB.
     """
     from routing_moe.finetuning.trial import TrialRunner  # imports torch, which takes seconds
 
     key = repr((settings, choice))
     if key not in _runners:
         _runners.clear()
-        _runners[key] = TrialRunner(settings, choice, start)
+        _runners[key] = TrialRunner(settings, choice)
     began = time.perf_counter()
     with traceback_noted():
         outcome = _runners[key].run(configuration)
@@ -58,9 +54,9 @@ def model_folder(output_dir: str | Path, name: str) -> Path:
 # ---- on this machine
 
 
-def in_this_process(settings: FinetuneSettings, choice, missing: list[Configuration], start) -> Outcomes:
+def in_this_process(settings: FinetuneSettings, choice, missing: list[Configuration]) -> Outcomes:
     try:
-        yield from run_here(run_configuration, {c: (settings, choice, c, start) for c in missing})
+        yield from run_here(run_configuration, {c: (settings, choice, c) for c in missing})
     finally:
         _runners.clear()
 
@@ -98,8 +94,8 @@ def with_absolute_paths(settings: FinetuneSettings) -> FinetuneSettings:
     return dataclasses.replace(settings, **absolute)
 
 
-def executor(settings: FinetuneSettings, start: SavedMixture | SavedBart):
-    """Returns the executor that the settings select. start: the model, found on disk."""
-    if settings.runs_here:
-        return partial(in_this_process, start=start)
-    return on_ray if settings.ray else in_processes
+def executor(settings: FinetuneSettings):
+    """Returns the executor that the settings select."""
+    if settings.ray:
+        return on_ray
+    return in_processes if settings.num_workers > 1 else in_this_process

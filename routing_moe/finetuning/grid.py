@@ -230,7 +230,6 @@ def data_checksum(gym: Gym, task: str, sample: str, scoring: str) -> int:
 def run_grid(
     settings: FinetuneSettings,
     grid: Grid,
-    start: SavedMixture | SavedBart,
     choice: Mapping[str, TaskChoice] | None,
 ) -> dict[str, Exception]:
     """Runs the missing configurations. Returns {line: error} of those that failed. Raises InputError."""
@@ -250,7 +249,7 @@ def run_grid(
         routes.add(route)
 
     if missing:
-        outcomes = executor(settings, start)(settings, choice, missing)
+        outcomes = executor(settings)(settings, choice, missing)
         bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
         failed = grid.files.collect(outcomes, keep, bar)
     grid.write_results()

@@ -17,16 +17,10 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
-from routing_moe.checkpoints.start import load_start_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
-from routing_moe.finetuning.task_choices import (
-    choose,
-    follows_given_routes,
-    given_vectors,
-    reads_clusters,
-    share_row,
-)
+from routing_moe.finetuning.task_choices import choose, given_vectors, route_kind, share_row
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.loading import with_fields
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
@@ -73,8 +67,7 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
 class Starts:
     """Loads the start once; returns the model that the configurations of a sample start from.
 
-    choices: {sample: the vector of its nearest task}, for samples that read one. start: the model, found on
-    disk; None: the one that the settings name.
+    choices: {sample: the vector of its nearest task}, for samples that read one.
     """
 
     def __init__(
@@ -82,13 +75,13 @@ class Starts:
         settings: FinetuneSettings,
         choices: Mapping[str, TaskChoice] | None,
         device: torch.device,
-        start: SavedMixture | SavedBart | None = None,
     ):
         self.settings, self.choices = settings, choices or {}
-        start = start or find_start(settings.start, settings.moe_init)
+        start = find_start(settings.start, settings.moe_init)
         self.device, self.loaded = device, start.load()
-        place = start.checkpoint if isinstance(start, SavedMixture) else start.source
-        self.tokenizer = load_start_tokenizer(place, settings.model, self.loaded.config.vocab_size)
+        config = self.loaded.config
+        self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
+        self._kind = route_kind(settings, config) if config.num_experts > 1 else None
         self._given = given_vectors(settings.taskvecs)
         self._sample = self._model = None
         self._shared = self._samples_share_start()
@@ -110,34 +103,22 @@ class Starts:
         return self._model, self._route, self._seen
 
     def _samples_share_start(self) -> bool:
-        settings = self.settings
-        if len(settings.samples) == 1 or not (self._reads_vector or self._reads_clusters):
+        if len(self.settings.samples) == 1:
             return True
-        if settings.task_vector == "learned" or self.choices:
-            return False
-        return share_row(settings, self.loaded, self._given)
-
-    @property
-    def _reads_vector(self) -> bool:
-        config = self.loaded.config
-        return config.num_experts > 1 and (self.settings.route_source or config.route_source) == "learned"
-
-    @property
-    def _reads_clusters(self) -> bool:
-        return reads_clusters(self.settings, self.loaded.config)
+        if self._kind in ("given vector", "stored vector", "cluster"):
+            return share_row(self.settings, self.loaded, self._given)
+        return self._kind not in ("learned vector", "nearest vector")
 
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
-        if self.loaded.config.num_experts == 1:
+        if self._kind is None:
             return self.loaded, "none", None
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
-        if follows_given_routes(settings, mixture.config):
-            choice = choose(mixture, settings, sample, self._given if self._reads_clusters else None)
-            return *along_route(mixture, settings, choice), choice.seen
-        if not self._reads_vector:
+        if self._kind in ("average", "random", "drawn"):
             return *along_route(mixture, settings, None), None
-        choice = self.choices.get(sample)
-        if choice is None and settings.task_vector == "learned" and not settings.taskvecs:
+        if self._kind == "nearest vector":
+            choice = self.choices[sample]
+        elif self._kind == "learned vector":
             accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
             choice = learn_vector(
                 mixture.to(accelerator.device),
@@ -149,7 +130,8 @@ class Starts:
                 accelerator,
             )
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
-        choice = choice or choose(mixture, settings, sample, self._given)
+        else:
+            choice = choose(mixture, settings, sample, self._given)
         return *along_route(mixture, settings, choice), choice.seen
 
 
@@ -163,7 +145,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
         source = "average"  # the expectation of a route that is drawn for each example
     mixture.config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     if source in WITHOUT_VECTOR:
-        route_LE = average_route(mixture) if source == "average" else None
+        L, E = mixture.config.num_layers, mixture.config.num_experts
+        route_LE = torch.full((L, E), 1 / E, device=mixture.device) if source == "average" else None
         described = WITHOUT_VECTOR[source]
     elif choice is not None and choice.route_LE is not None:
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
@@ -173,12 +156,14 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     else:
         only_task(mixture, settings.task, choice.vector_D, choice.seen)
         route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.words
-    training = settings.route_training or default_training(mixture, route_LE)
+    has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
+    training = settings.route_training or ("plain" if has_plain else "fixed")
     if training in PLAIN:
         smoothing = mixture.config.label_smoothing
         if training == "merged":
             mixture.config.expert_mixing = "parameters"
-        plain = as_one_expert(mixture.to_bart(route_LE), label_smoothing=smoothing)
+        bart = mixture.to_bart(route_LE)
+        plain = RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, label_smoothing=smoothing)
         return plain, f"{described}; {PLAIN[training]}"
     mixture.config.task_names = [settings.task]
     if training == "logits":
@@ -190,16 +175,6 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     if training == "fixed":
         mixture.use_routes("fixed", route_LE[None])
     return mixture, f"{described}; {TRAINED[training]}"
-
-
-def default_training(mixture, route_LE: Tensor | None) -> str:
-    """Returns "plain" for a route with an equivalent plain BART, else "fixed"."""
-    return "plain" if route_LE is not None and mixture.has_plain_equivalent(route_LE[None]) else "fixed"
-
-
-def average_route(mixture) -> Tensor:
-    config = mixture.config
-    return torch.full((config.num_layers, config.num_experts), 1 / config.num_experts, device=mixture.device)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
@@ -219,11 +194,6 @@ def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
         mixture.task_vectors.weight.copy_(torch.as_tensor(vector_D))
     mixture.config.task_names, mixture.config.random_vectors = [task], []
     mixture.config.vectors_seen = seen
-
-
-def as_one_expert(bart, **fields) -> RoutingBartForConditionalGeneration:
-    """Returns a copy of a plain BART as a routing BART with one expert. fields: of its configuration."""
-    return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, **fields)
 
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool) -> None:

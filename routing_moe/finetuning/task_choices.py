@@ -1,7 +1,7 @@
 """The vector or route of the fine-tuned task: each sample has its own if it is found by the sample's rows.
 
 A vector is computed from the train rows of the sample that is fine-tuned, so that no sample learns from the
-rows of another; if this is impossible, a note is logged. The nearest task of every sample is found once per
+rows of another, where there is one for each sample. The nearest task of every sample is found once per
 grid; the text vectors of the train tasks, with which all unseen tasks are compared, once per checkpoint.
 Imports torch only where a model is used, so that errors are reported quickly.
 """
@@ -19,10 +19,10 @@ from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.finetune import FinetuneSettings
-from routing_moe.model.task_vectors import NOTHING, load_meta, load_task_vectors, seen_by
-from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
-from routing_moe.task_choice.given_routes import file_routes
-from routing_moe.task_choice.given_vectors import GivenVectors, rows_of_samples
+from routing_moe.model.task_vectors import row_of
+from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read
+from routing_moe.task_choice.given_routes import file_matrices
+from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextsOfModel, TextSource
 
 CHOICES_FILE = "task_vector.json"
@@ -30,43 +30,37 @@ CHOICES_FILE = "task_vector.json"
 # ---- what the choice is made by
 
 
-def follows_given_routes(settings: FinetuneSettings, config) -> bool:
-    """Returns whether the route is that of `--task_routes`, or comes from a mixture with given routes."""
-    if settings.route_source is None:
-        return config.given_routes is not None
-    return settings.selecting_flags == ["task_routes"]
+def route_kind(settings: FinetuneSettings, config) -> str:
+    """Returns what the task's route comes from. config: that of a mixture with several experts.
 
-
-def reads_clusters(settings: FinetuneSettings, config) -> bool:
-    """Returns whether the route is that of the cluster nearest to a vector of `--taskvecs`."""
-    return bool(settings.taskvecs and settings.route_source is None and config.route_parts)
-
-
-def reads_row(settings: FinetuneSettings, config) -> bool:
-    """Returns whether the route is found by a vector, of `--taskvecs` or of the mixture."""
-    follows = follows_given_routes(settings, config) and not settings.task_routes
-    return bool(follows and config.route_parts) and not lacks_route(settings, config)
-
-
-def lacks_route(settings: FinetuneSettings, config) -> bool:
-    """Returns whether nothing is known of the task's route, so that all experts have equal weights."""
-    by_cluster = reads_clusters(settings, config)
-    known = settings.task_routes or by_cluster or settings.task in config.task_names
-    return follows_given_routes(settings, config) and not known
-
-
-def needs_neighbour(settings: FinetuneSettings, start: SavedMixture) -> bool:
-    """Returns whether the task gets the vector of its nearest task, not a given, stored or learned one."""
-    if settings.taskvecs or settings.task_vector == "learned":
-        return False
-    table = vector_table(settings.task, start.config)
-    return bool(table.needing_nearest([settings.task], settings.task_vector))
+    A vector that the router reads: "given vector" (of --taskvecs), "learned vector", "nearest vector" or
+    "stored vector". A route: "given" (by --task_routes), "cluster" (the nearest to a vector of --taskvecs),
+    "own" (of the mixture), "unknown" (the mixture has none for the task: equal weights), "drawn" (at random
+    for the task), "random" (for each example) or "average".
+    """
+    source = settings.route_source or config.route_source
+    if source == "learned":
+        if settings.taskvecs:
+            return "given vector"
+        if settings.task_vector == "learned":
+            return "learned vector"
+        needs = vector_table(settings.task, config).needing_nearest([settings.task], settings.task_vector)
+        return "nearest vector" if needs else "stored vector"
+    if source in ("average", "random"):
+        return source
+    if settings.task_routes:
+        return "given"
+    if settings.route_source or not config.given_routes:
+        return "drawn"
+    if settings.taskvecs and config.route_parts:
+        return "cluster"
+    return "own" if settings.task in config.task_names else "unknown"
 
 
 def vector_table(task: str, config) -> VectorTable:
     """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
     neighbours = set(config.trained_tasks) or set(config.task_names) - {task}
-    return VectorTable.of(config.task_names, config.random_vectors, neighbours)
+    return VectorTable(config.task_names, config.random_vectors, neighbours)
 
 
 def text_source(settings: FinetuneSettings, gyms: list[Gym]) -> TextSource:
@@ -108,7 +102,7 @@ def search_neighbours(
 ) -> dict[str, TaskChoice]:
     import torch
 
-    from routing_moe.checkpoints.start import load_start_tokenizer
+    from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
     from routing_moe.io.accelerator import command_device
     from routing_moe.task_choice.choose import Chooser
 
@@ -119,8 +113,6 @@ def search_neighbours(
     chooser = Chooser(model, trained=trained, texts=texts)
     task = settings.task
     found = {sample: chooser.nearest(task, *texts.of(task, sample)) for sample in samples}
-    if settings.runs_here:
-        start.loaded.append(model)
     del model, texts, chooser
     if torch.cuda.is_available():  # the configurations need the memory
         torch.cuda.empty_cache()
@@ -160,46 +152,12 @@ def choose(mixture, settings: FinetuneSettings, sample: str, vectors: GivenVecto
 
     config, routes = mixture.config, {}
     if settings.task_routes:
-        sizes = config.encoder_layers, config.decoder_layers, config.num_experts
-        matrices = file_routes(settings.task_routes, [settings.task]).matrices(*sizes)
-        routes = {settings.task: matrices[0]}
-    rule = "auto" if settings.task_vector == "learned" else settings.task_vector
+        routes = file_matrices(settings.task_routes, [settings.task], config)
     trained = vector_table(settings.task, config).trained
-    return Chooser(mixture, rule, trained, vectors, routes).choose(settings.task, sample)
+    return Chooser(mixture, settings.task_vector, trained, vectors, routes).choose(settings.task, sample)
 
 
 def share_row(settings: FinetuneSettings, mixture, vectors: GivenVectors | None) -> bool:
     """Returns whether all samples read the same given or stored row."""
     names = vectors.names if vectors else rows_read(mixture.config, settings.task)
-    return len(set(rows_of_samples(names, settings.task, settings.samples).values())) <= 1
-
-
-# ---- notes
-
-
-def leak_note(settings: FinetuneSettings, start: SavedMixture) -> str | None:
-    """Returns a note to log if an unseen task's vector may have seen rows of other samples, else None."""
-    if settings.task_vector == "learned" or settings.task in start.config.trained_tasks:
-        return None
-    if given := given_vectors(settings.taskvecs):
-        names, seen = given.names, given.seen
-    elif needs_neighbour(settings, start):
-        if not settings.text_vectors:
-            return None
-        names, seen = load_task_vectors(settings.text_vectors)[0], seen_by(load_meta(settings.text_vectors))
-    else:
-        names, seen = rows_read(start.config, settings.task), seen_when_stored(start.config, settings.task)
-    if seen == NOTHING or set(rows_of_samples(names, settings.task, settings.samples)) <= set(names):
-        return None
-    return (
-        f"all samples of {settings.task} read one vector, which has seen of the task: {seen}; so rows of one "
-        "sample may reach another. --samples each of task.task_emb gives each its own vector"
-    )
-
-
-def route_note(settings: FinetuneSettings, config) -> str | None:
-    """Returns a note to log if nothing is known of the task's route, else None."""
-    if not lacks_route(settings, config):
-        return None
-    give = "--task_routes" + (" or --taskvecs" if config.route_parts else "")
-    return f"no route of {settings.task} is known: all experts have equal weights; {give} gives it one"
+    return len({row_of(names, settings.task, sample) for sample in settings.samples}) == 1

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
-from routing_moe.checkpoints.find import SavedMixture, find_start
+from routing_moe.checkpoints.find import find_start
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
@@ -57,18 +57,17 @@ class Weights:
 class TrialRunner:
     """Runs configurations of a task's grid, with the initial model and the tokenized files in memory.
 
-    choices: {sample: the vector of its nearest task}, for samples that read one. start: as of `Starts`.
+    choices: {sample: the vector of its nearest task}, for samples that read one.
     Raises InputError if the initial model cannot be loaded or trained in the free GPU memory.
     """
 
-    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None, start=None):
+    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None):
         self.settings = settings
         accelerator = make_accelerator(settings.mixed_precision)
-        start = start or find_start(settings.start, settings.moe_init)
         if settings.do_train:
-            loaded = isinstance(start, SavedMixture) and bool(start.loaded)  # by the search for neighbours
-            check_fits(lambda: least_state(settings, start), accelerator, settings, loaded)
-        self.starts = Starts(settings, choices, accelerator.device, start)
+            start = find_start(settings.start, settings.moe_init)
+            check_fits(lambda: least_state(settings, start), accelerator, settings)
+        self.starts = Starts(settings, choices, accelerator.device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat.of(settings)
         self._files: dict[tuple[str, str], TaskFile] = {}

@@ -63,11 +63,6 @@ class GivenRoutes:
         return max(map(experts_of, self.by_task.values()))
 
     @property
-    def least_experts(self) -> int:
-        """The smallest number of experts of a model that may have the routes."""
-        return 1 if self.are_clusters else self.num_experts
-
-    @property
     def vectors_ND(self) -> np.ndarray | None:
         if not self.vectors:
             return None
@@ -85,7 +80,7 @@ class GivenRoutes:
         routed_rows: of the layers with experts, None: all. Raises InputError if the routes do not fit the
         layers or experts.
         """
-        if self.least_experts > num_experts:
+        if self.num_experts > num_experts and not self.are_clusters:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
         depths, by_task = (encoder_layers, decoder_layers), self.by_task
         if codes := self.codes(*depths, num_experts, routed_rows):

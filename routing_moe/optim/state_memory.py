@@ -51,17 +51,17 @@ def free_memory(accelerator: Accelerator) -> int | None:
     return free if accelerator.num_processes == 1 else min(gather_object([free]))
 
 
-def check_fits(count: Callable[[], State], accelerator: Accelerator, settings, loaded: bool = False) -> None:
+def check_fits(count: Callable[[], State], accelerator: Accelerator, settings) -> None:
     """Raises InputError if a state exceeds free GPU memory.
 
     count: returns the state, from a configuration that only a GPU needs. settings: have an attribute for each
-    flag of the command. loaded: whether weights are on the GPU already.
+    flag of the command.
     """
     free = free_memory(accelerator)
     if free is None:
         return
     state = count()
-    if state.bytes - (BYTES * state.parameters if loaded else 0) <= free:
+    if state.bytes <= free:
         return
     trained = "" if state.trained == state.parameters else f", {state.trained / 1e6:.1f}M of them trained"
     ways = smaller_model(settings)

@@ -3,7 +3,7 @@
 Does not import torch, so missing vectors are reported quickly.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,23 +39,19 @@ class VectorTable:
     the current split.
     """
 
-    names: frozenset[str]
-    random: frozenset[str]
-    trained: frozenset[str]
-
-    @classmethod
-    def of(cls, names: Iterable[str], random: Iterable[str], trained: Iterable[str]) -> "VectorTable":
-        return cls(frozenset(names), frozenset(random), frozenset(trained))
+    names: Collection[str]
+    random: Collection[str]
+    trained: Collection[str]
 
     @property
     def known(self) -> frozenset[str]:
         """Tasks whose row has information about them."""
-        return self.names - self.random
+        return frozenset(self.names).difference(self.random)
 
     @property
     def seen(self) -> frozenset[str]:
         """Tasks whose vectors may be copied: the known train tasks, or all known tasks if there are none."""
-        return (self.known & self.trained) or self.known
+        return self.known.intersection(self.trained) or self.known
 
     def needing_nearest(self, tasks: Iterable[str], rule: str) -> list[str]:
         """Returns the tasks that get the vector of their nearest neighbour, in the order given.

@@ -45,7 +45,7 @@ class Chooser:
         by_vector: bool | None = None,
     ):
         self.model, self.config, self.rule = model, model.config, rule
-        self.table = VectorTable.of(self.config.task_names, self.config.random_vectors, trained)
+        self.table = VectorTable(self.config.task_names, self.config.random_vectors, trained)
         self.vectors, self.routes, self.texts = vectors, routes or {}, texts
         by_vector = self.config.has_router if by_vector is None else by_vector
         self.clusters = None if by_vector else RouteClusters(model)
@@ -61,28 +61,15 @@ class Chooser:
         Raises KeyError for a task without a row if its row is needed, and ValueError if there is no neighbour
         (`TextSource.faults` reports this before).
         """
-        own = self._route if self.clusters else self._vector
-        sources = (self._given_route, self._given_vector, own)
-        return next(choice for source in sources if (choice := source(task, sample)))
-
-    def _given_route(self, task: str, _) -> TaskChoice | None:
-        if task not in self.routes:
-            return None
-        return TaskChoice(task, "given", "given route", route_LE=self.routes[task])
-
-    def _given_vector(self, task: str, sample: str | None) -> TaskChoice | None:
-        found = self.vectors and self.vectors.of(task, sample)
-        if found is None:
-            return None
-        vector_D, seen = found
+        if task in self.routes:
+            return TaskChoice(task, "given", "given route", route_LE=self.routes[task])
+        if self.vectors and (given := self.vectors.of(task, sample)):
+            vector_D, seen = given
+            if self.clusters:
+                return self.clusters.nearest(task, vector_D, seen)
+            return TaskChoice(task, "given", "given vector", seen, vector_D)
         if self.clusters:
-            return self.clusters.nearest(task, vector_D, seen)
-        return TaskChoice(task, "given", "given vector", seen, vector_D)
-
-    def _route(self, task: str, _) -> TaskChoice:
-        return self.clusters.own(task) or self.clusters.average(task)
-
-    def _vector(self, task: str, sample: str | None) -> TaskChoice:
+            return self.clusters.own(task) or self.clusters.average(task)
         if self.table.needing_nearest([task], self.rule):
             return self.nearest(task, *self.texts.of(task, sample))
         return self.stored(task, row_of(rows_read(self.config, task), task, sample))
@@ -92,7 +79,8 @@ class Chooser:
         source = "random" if row in self.config.random_vectors else "stored"
         seen = seen_when_stored(self.config, row)
         seen = seen if row == task else of_sample(seen, row)
-        return TaskChoice(task, source, f"{source} vector", seen, stored_vector(self.model, row))
+        vector_D = self.model.task_vectors.weight.detach()[int(self.model.task_ids([row])[0])]
+        return TaskChoice(task, source, f"{source} vector", seen, vector_D.float().cpu().numpy().copy())
 
     def nearest(
         self,
@@ -110,12 +98,6 @@ class Chooser:
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
         found = self.clusters.own(neighbour) if self.clusters else self.stored(neighbour, neighbour)
         return TaskChoice(task, "nearest", words, seen, found.vector_D, found.route_LE, neighbour)
-
-
-def stored_vector(model, row: str) -> np.ndarray:
-    """Returns a copy of a row of the task vectors (D,), float32. Raises KeyError if there is none."""
-    number = int(model.task_ids([row])[0])
-    return model.task_vectors.weight.detach()[number].float().cpu().numpy().copy()
 
 
 # ---- choices in a model

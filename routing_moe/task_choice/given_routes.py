@@ -152,14 +152,21 @@ def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
 
 def file_routes(path: str, tasks: Collection[str]) -> GivenRoutes:
     """Returns the routes that a file gives some of the tasks. Raises InputError if it has none of them."""
-    return GivenRoutes(path, routes_of_tasks(path, tasks))
-
-
-def routes_of_tasks(path: str, tasks: Collection[str]) -> dict[str, Route]:
-    """Returns the routes in a file of those of the tasks that it has. Raises InputError if it has none."""
     with fault_context("--task_routes "):
         routes = read_routes(path)
-        if not (found := {task: routes[task] for task in tasks if task in routes}):
+        by_task = {task: routes[task] for task in tasks if task in routes}
+        if not by_task:
             hint = did_you_mean(next(iter(tasks), ""), routes)
             raise InputError(f"{path} has no route for {in_short(sorted(tasks))}{hint}")
-    return found
+    return GivenRoutes(path, by_task)
+
+
+def file_matrices(path: str, tasks: Collection[str], config) -> dict[str, np.ndarray]:
+    """Returns {task: route (L, E)} of the tasks that a file has, for the layers and experts of a mixture.
+
+    Raises InputError if the file has none of them, or if they do not fit. config: the mixture's.
+    """
+    routes = file_routes(path, tasks)
+    with fault_context(f"--task_routes {path}: "):
+        matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+    return dict(zip(routes.tasks, matrices, strict=True))

@@ -77,9 +77,3 @@ class GivenVectors:
 
 def _listed(parts: dict[str, tuple[int, int]]) -> str:
     return in_short([f"{part} {start}-{end}" for part, (start, end) in parts.items()])
-
-
-def rows_of_samples(names: Collection[str], task: str, samples: Collection[str]) -> dict[str, str]:
-    """Returns {sample: the row it reads, its own or else its task's}, without samples that have neither."""
-    rows = {sample: row_of(names, task, sample) for sample in samples}
-    return {sample: row for sample, row in rows.items() if row in names}

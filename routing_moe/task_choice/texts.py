@@ -126,7 +126,8 @@ class TextSource:
     def faults(self, needing: Collection[str], seen: Collection[str]) -> list[str]:
         """Returns faults for tasks without a nearest neighbour, with advice. Reads train files."""
         faults = Faults()
-        needed, candidates = (faults.of(self.covered, tasks, flag=self._flag) for tasks in (needing, seen))
+        flag = "text_vectors" if self.folder else None
+        needed, candidates = (faults.of(self.covered, tasks, flag=flag) for tasks in (needing, seen))
         if needed is None or candidates is None:
             return list(dict.fromkeys(faults))
         where, advice = self._lacking
@@ -146,10 +147,6 @@ class TextSource:
                 own = [task for task in {*needed, *candidates} if gym_with_inputs(self.gyms, task) is gym]
                 faults += gym.check(own, ["train"], "first", metrics=False)
         return list(faults)
-
-    @property
-    def _flag(self) -> str | None:
-        return "text_vectors" if self.folder else None
 
     @property
     def _lacking(self) -> tuple[str, str]:

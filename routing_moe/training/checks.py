@@ -32,7 +32,7 @@ from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.results.run_cost import reference_cost
 from routing_moe.task_choice.choice import VectorTable
-from routing_moe.task_choice.given_routes import described, file_routes, names_file, training_routes
+from routing_moe.task_choice.given_routes import described, file_matrices, names_file, training_routes
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextSource
 
@@ -272,7 +272,8 @@ def config_faults(
     faults = Faults(expert_faults(settings, config))
     faults += position_faults(settings, config.max_position_embeddings, checkpoint or settings.model)
     if routes:
-        faults += fit_faults(routes, config)
+        sizes = (config.encoder_layers, config.decoder_layers, config.num_experts)
+        faults.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
     faults += missing_task_faults(settings, split, config, checkpoint, routes)
     given_tasks = set()
     if checkpoint and not settings.do_train:
@@ -284,7 +285,7 @@ def config_faults(
         is_new = checkpoint is None and not settings.taskvecs
         random = set(config.task_names if is_new else config.random_vectors) - given_tasks
         random -= set(split.train if settings.do_train else ())
-        table = VectorTable.of({*config.task_names, *given_tasks}, random, split.train)
+        table = VectorTable({*config.task_names, *given_tasks}, random, split.train)
         needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
         faults += texts.faults(needing, table.seen) if needing else []
     return list(faults)
@@ -307,13 +308,6 @@ def expert_faults(settings: TrainSettings, config: "RoutingBartConfig") -> list[
     if settings.do_train and settings.alternate_every and not trains:
         faults.append("--alternate_every: router and task vectors are not trained, so nothing can alternate")
     return faults
-
-
-def fit_faults(routes: GivenRoutes, config: "RoutingBartConfig") -> list[str]:
-    """Returns the error of given routes that do not fit the model's layers or number of experts."""
-    faults, sizes = Faults(), (config.encoder_layers, config.decoder_layers, config.num_experts)
-    faults.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
-    return list(faults)
 
 
 def missing_task_faults(
@@ -353,8 +347,7 @@ def scored_route_faults(settings: TrainSettings, split: Split, config: "RoutingB
     if settings.route_source != "fixed" or not settings.task_routes:
         return []
     if names_file(settings.task_routes):
-        if routes := faults.of(file_routes, settings.task_routes, split.section(settings.predict_split)):
-            faults += fit_faults(routes, config)
+        faults.of(file_matrices, settings.task_routes, split.section(settings.predict_split), config)
     elif described(settings.start) != config.given_routes:
         faults.append(
             f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "

@@ -16,7 +16,8 @@ from dataloader.errors import InputError, in_short
 from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint_to_start_from
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.checkpoints.start import load_start, load_tokenizer
+from routing_moe.checkpoints.start import load_start
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
@@ -34,7 +35,7 @@ from routing_moe.results.scores import ScoresFile, constant_scores, write_predic
 from routing_moe.results.templates import dataset_scores
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
-from routing_moe.task_choice.given_routes import file_routes, names_file
+from routing_moe.task_choice.given_routes import file_matrices, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs, trained_on
@@ -136,7 +137,7 @@ def route_tasks(
         evaluation.task_vector,
         split.train,
         given_vectors(start.vectors, tasks, trained),
-        given_matrices(start.routes, tasks, config),
+        file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
         TextsOfModel(inputs.texts, model, tokenizer, mixture, quiet=not is_main),
         by_vector,
     )
@@ -188,15 +189,6 @@ def check_replaced(path: str | None, chooser: Chooser, prefix: str) -> None:
             f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
             "with them give --prefix, so that its own scores are not overwritten"
         )
-
-
-def given_matrices(spec: str | None, tasks: list[str], config) -> dict[str, np.ndarray]:
-    """Returns {task: route (L, E)} of the file `--task_routes`, {} without a file."""
-    if not spec or not names_file(spec):
-        return {}
-    routes = file_routes(spec, tasks)
-    matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
-    return dict(zip(routes.tasks, matrices, strict=True))
 
 
 def given_vectors(folder: str | None, tasks: list[str], trained: set[str]) -> GivenVectors | None:

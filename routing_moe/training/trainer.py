@@ -278,12 +278,10 @@ class Training:
             tasks = sorted({file.task for file in self.dev_files})
             for line in schedule_report(self.stepper, tasks, self.total_steps):
                 log.info(line)
-        log.info(described_cost(on_main(self.accelerator, self._write_cost)))
+        run = self.stepper, self.total_steps, settings.start, self.folder
+        log.info(described_cost(on_main(self.accelerator, lambda: write_cost(*run))))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
-
-    def _write_cost(self) -> dict:
-        return write_cost(self.stepper, self.total_steps, self.settings.start, self.folder)
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:

@@ -20,7 +20,7 @@ from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.checkpoints.find import find_mixture
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.model.route_clusters import (
     best_count,

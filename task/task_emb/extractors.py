@@ -6,7 +6,7 @@ import numpy as np
 
 from dataloader.encoding import EncodedExamples, encode
 from dataloader.gym import Example
-from routing_moe.checkpoints.start import load_tokenizer
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
 from routing_moe.finetuning.trial import Weights
 from routing_moe.io.accelerator import command_device, make_accelerator

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 from dataloader.encoding import TextFormat
 from dataloader.errors import Faults, fault_context
 from dataloader.gym import Gym
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_saved
-from routing_moe.checkpoints.tokenizer_files import check_tokenizer
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_model
+from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import POOLINGS, PRECISIONS
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -169,7 +169,7 @@ class GymSettings(VectorSettings):
 
     def found_model(self) -> SavedBart | SavedMixture:
         """Returns the model, found on disk but not loaded. Raises InputError."""
-        return find_saved(self.model, name_flag="model")
+        return find_model(self.model, name_flag="model")
 
     def faults(self) -> list[str]:
         """Returns errors in ranges and lengths, and a model or tokenizer that cannot be used."""
@@ -187,13 +187,12 @@ class GymSettings(VectorSettings):
         lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
         faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
         flag = "tokenizer" if self.tokenizer else "model"
-        faults.of(check_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
+        faults.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
         return list(faults)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
         """Returns the folder or hub name of the tokenizer: `--tokenizer`, by default that of the model."""
-        of_model = found.checkpoint if isinstance(found, SavedMixture) else found.source
-        return self.tokenizer or str(of_model)
+        return self.tokenizer or str(found.place)
 
     @property
     def text_format(self) -> TextFormat:
