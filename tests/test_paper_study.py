@@ -5,23 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded_commands import UNSEEN, value_of, write
+from recorded_commands import UNSEEN, value_of, write, write_gym
 
 from dataloader.errors import InputError
 from routing_moe.studies import paper, real_gym
 from routing_moe.studies.paper_runs import Answering, PaperRuns, Work
 from routing_moe.studies.study import from_environment
 
-SPLIT = {"train": ["a", "b", "e", "f", "g"], "dev": [], "test": ["c", "d"]}
 SMALL = ["--model", "my/bart", "--train_dir", "gym", "--dim", "3", "--output_dir", "out"]
 
 
 @pytest.fixture
 def gym(recorder, tmp_path):
     """A gym with files for seven tasks, in the working directory of the recorder."""
-    write(tmp_path / "gym/split.json", json.dumps(SPLIT))
-    for task in "abcdefg":
-        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    write_gym(tmp_path, train="abefg")
     return recorder
 
 
@@ -122,41 +119,18 @@ def test_a_gym_that_was_built_has_malformed_lines_left_out(tmp_path):
 
 
 def test_wrong_values_are_reported_together_before_anything_runs(gym, capsys):
-    wrong = [
-        "--variants",
-        "sofmax",
-        "--starts",
-        "random",
-        "--dim",
-        "5",
-        "--seeds",
-        "1",
-        "1",
-        "--clusters",
-        "0",
-    ]
-    wrong += ["--bsz_list", "0", "--dense_steps", "40000"]
-    assert paper.main([*SMALL, *wrong, "--samples", "some"]) == 2
+    wrong = "--variants sofmax --starts random --seeds 1 1 --clusters 0 --bsz_list 0 --samples some"
+    assert paper.main([*SMALL, *wrong.split()]) == 2
     errors = capsys.readouterr().err
-    for part in (
-        "did you mean 'softmax'",
-        "--starts: random",
-        "--seeds has a value more than once",
-        "--bsz_list",
-        "--clusters",
-        "--samples",
-    ):
+    for part in ("did you mean 'softmax'", "--starts: random", "--seeds has a value more than once"):
         assert part in errors
-    assert (
-        paper.main(
-            [*SMALL, "--variants", "fisher", "gradient_routing", "--dim", "5", "--dense_steps", "40000"]
-        )
-        == 2
-    )
+    assert all(flag in errors for flag in ("--bsz_list", "--clusters", "--samples"))
+    too_large = ["--dim", "5", "--dense_steps", "40000"]
+    assert paper.main([*SMALL, "--variants", "fisher", "gradient_routing", *too_large]) == 2
     errors = capsys.readouterr().err
     assert "--dim is 5; it must be less than the number of train tasks, 5" in errors
     assert "--dense_steps is 40000; it must be below --total_steps, 30000" in errors
-    write("gym/split.json", json.dumps(SPLIT | {"test": ["c", "missing"]}))
+    write("gym/split.json", json.dumps({"train": ["a"], "test": ["c", "missing"]}))
     assert paper.main([*SMALL, "--variants", "multitask"]) == 2
     assert "no task 'missing' in gym" in capsys.readouterr().err
     assert gym.commands == []
@@ -228,37 +202,11 @@ def test_a_small_study_continues_to_its_tables(recorder, world, capsys):
     """Commands are executed, in a folder with a space."""
     recorder.really = "routing_moe."
     out = "my study"
-    small = [
-        "--model",
-        str(world.bart),
-        "--train_dir",
-        str(world.gym),
-        "--output_dir",
-        out,
-        "--samples",
-        "first",
-    ]
-    small += [
-        "--total_steps",
-        "2",
-        "--eval_period",
-        "2",
-        "--few_shot_steps",
-        "2",
-        "--few_shot_eval_period",
-        "2",
-    ]
-    small += [
-        "--warmup_steps",
-        "1",
-        "--bsz_list",
-        "2",
-        "--learning_rate_list",
-        "1e-3",
-        "--variants",
-        "multitask",
-    ]
-    small += ["--text_flags", "--max_input_length 24 --max_output_length 8 --num_beams 1"]
+    small = f"--model {world.bart} --train_dir {world.gym} --samples first --total_steps 2 --eval_period 2"
+    small += " --few_shot_steps 2 --few_shot_eval_period 2 --warmup_steps 1 --bsz_list 2"
+    small += " --learning_rate_list 1e-3 --variants multitask"
+    text_flags = "--text_flags=--max_input_length 24 --max_output_length 8 --num_beams 1"
+    small = [*small.split(), "--output_dir", out, text_flags]
     assert paper.main([*small, "--starts", "direct"]) == 0
     folder = Path(out)
     assert (folder / "tables/test_tasks/comparison.md").is_file()

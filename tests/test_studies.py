@@ -1,41 +1,23 @@
-"""Scripts of one experiment: which model, data and hyperparameters they have, and their commands."""
+"""Studies of a training or a few: their model, data, hyperparameters and commands."""
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
-from recorded_commands import Recorder, value_of, write
-from tiny_runs import ROOT
+from recorded_commands import value_of, write, write_gym
 
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies import (
-    english_bart,
-    finetuning,
-    gradient_routing,
-    recipes,
-    routings,
-    training,
-    two_stages,
-    understand,
-    vectors,
-)
+from routing_moe.studies import gradient_routing, recipes, routings, training, two_stages
 from routing_moe.studies.recipes import BART_BASE, DataFlags, TrainingFlags, TrainingRecipe, tiny_bart
 from routing_moe.studies.variants import VARIANTS
-
-SPLIT = json.dumps({"train": ["a", "b"], "dev": [], "test": ["c", "d"]})
 
 
 @pytest.fixture
 def gym(tmp_path):
-    """A gym of four tasks."""
-    write(tmp_path / "gym/split.json", SPLIT)
-    for task in "abcd":
-        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
-    return "gym"
+    return write_gym(tmp_path)
 
 
 # ---- model and hyperparameters
@@ -155,22 +137,6 @@ def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
     assert recipes.device() == "CPU"
 
 
-def test_a_bart_from_a_bert_is_made_and_with_steps_warmed_up(recorder, gym, capsys):
-    assert english_bart.main([]) == 0
-    assert recorder.names() == ["build"]
-    assert value_of(recorder.commands[0], "--encoder_layers") == "0,2,5"
-    assert "MODEL=models/english_bart/bart" in capsys.readouterr().out
-    write("gym/gym_report.csv")
-    assert english_bart.main(["--train_dir", gym, "--warm_up_steps", "10", "--cased", "--seed", "3"]) == 0
-    assert recorder.names()[1:] == ["build", "denoise", "train", "export"]
-    assert "--skip_malformed" in recorder.commands[2]
-    warm_up = recorder.settings(3)
-    assert (warm_up["total_steps"], warm_up["eval_period"], warm_up["seed"]) == (10, 3, 3)
-    assert "do_lowercase" not in warm_up
-    assert english_bart.main(["--warm_up_steps", "10"]) == 2
-    assert "--warm_up_steps needs --train_dir" in capsys.readouterr().err
-
-
 # ---- two stages
 
 
@@ -179,11 +145,8 @@ def test_both_stages_follow_from_each_other_and_finished_ones_are_kept(recorder,
     assert two_stages.main(flags) == 0
     assert recorder.names() == ["train", "merge", "train"]
     first, merged, last = (recorder.settings(i) for i in range(3))
-    assert (first["output_dir"], first["num_experts"], first.get("seed")) == (
-        "models/two_stage/stage1",
-        4,
-        None,
-    )
+    assert (first["output_dir"], first["num_experts"]) == ("models/two_stage/stage1", 4)
+    assert "seed" not in first
     assert (merged["routes_from"], merged["model"]) == ("models/two_stage/stage1", BART_BASE)
     expected = dict(
         checkpoint_name="init", router_lr=0, initial_tau=300, anneal_rate=0.12, no_eval_until=12, seed=2
@@ -192,6 +155,19 @@ def test_both_stages_follow_from_each_other_and_finished_ones_are_kept(recorder,
     assert "initialize_from_vanilla" not in last
     assert two_stages.main(flags) == 0  # finished
     assert len(recorder.commands) == 3
+
+
+def test_stage_2_has_the_published_settings(recorder, gym):
+    flags = ["--train_dir", gym, "--model", BART_BASE, "--output_dir", "moe", "--stage1", "published"]
+    assert two_stages.main(flags) == 0
+    assert recorder.names() == ["merge", "train"]  # a given run is never trained
+    merged, given = recorder.settings(0), recorder.settings(1)
+    assert (merged["routes_from"], merged["init_eps"], merged["keep_existing"]) == ("published", 1e-8, True)
+    published = dict(learning_rate=1e-5, router_lr=0, task_model_lr=0, router_mode="softmax", initial_tau=300)
+    published |= dict(minimum_tau=1, anneal_rate=1e-4, total_steps=60000, no_eval_until=15000)
+    published |= dict(eval_period=3000, checkpoint_name="init", train_dir=gym, resume=True)
+    assert {name: given[name] for name in published} == published
+    assert not {"model", "num_experts", "taskvecs_dim", "initialize_from_vanilla"} & given.keys()
 
 
 def test_both_stages_and_their_merge_have_the_model_of_a_given_first_stage(recorder, gym):
@@ -233,12 +209,8 @@ def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(
     assert gradient_routing.main([*flags, "--dense_flags", "--seed 5", "--upcycle", "--each_sample"]) == 0
     assert recorder.names() == ["train", "gradient", "gradient", "train", "train"]
     dense, mixture, unseen = (recorder.settings(i) for i in (0, 3, 4))
-    assert (dense["hide_task_names"], dense["seed"], dense["total_steps"], dense["save_period"]) == (
-        True,
-        5,
-        20,
-        2,
-    )
+    expected = dict(num_experts=1, hide_task_names=True, seed=5, total_steps=20, save_period=2)
+    assert {name: dense[name] for name in expected} == expected
     words = recorder.commands[1]
     first = words.index("--checkpoint_names")
     assert words[first + 1 : first + 7] == [f"{step}-steps" for step in range(10, 21, 2)]
@@ -248,6 +220,17 @@ def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(
     assert unseen["predict_split"] == "test"
     assert gradient_routing.main(flags) == 0  # finished
     assert len(recorder.commands) == 5
+
+
+def test_gradient_routing_is_by_default_on_the_conflict_gym(recorder):
+    write("data/conflict_gym/split.json", json.dumps({"train": ["t000"], "dev": [], "test": []}))
+    assert gradient_routing.main(["--weights", "layers", "--output_dir", "mine"]) == 0
+    assert recorder.names() == ["generate", "bart", "bart", "train", "gradient", "train"]  # no unseen tasks
+    assert value_of(recorder.commands[-2], "--weights") == "layers"
+    expected = dict(train_dir="data/conflict_gym", model="data/conflict_gym_bart/width16", total_steps=1000)
+    expected |= dict(max_input_length=32, train_batch_size=128, learning_rate=3e-3)
+    for index in (-3, -1):
+        assert {name: recorder.settings(index)[name] for name in expected} == expected
 
 
 def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, gym):
@@ -263,94 +246,6 @@ def test_a_dense_run_that_has_hardly_learned_is_noted(recorder, gym, capsys, sco
     assert ("note: the dense run has hardly learned anything" in capsys.readouterr().err) == is_noted
 
 
-# ---- task vectors
-
-
-@pytest.mark.parametrize("method", vectors.METHODS)
-def test_each_method_uses_the_given_gym_and_model_else_the_embedded_one(recorder, gym, method):
-    assert vectors.main([method, "--train_dir", gym, "--model", "m", "--tasks", "train"]) == 0
-    (command,) = recorder.commands
-    assert command[0] == method
-    assert value_of(command, "--tasks") == "train"
-    reads_model = method not in ("random", "descriptions")
-    assert value_of(command, "--model") == ("m" if reads_model else None)
-    assert value_of(command, "--train_dir") == (None if method == "descriptions" else gym)
-    assert vectors.main([method]) == 0
-    assert recorder.names()[1:] == ["generate", method]
-    assert value_of(recorder.commands[-1], "--model") == (str(tiny_bart()) if reads_model else None)
-
-
-def test_vectors_are_reduced_with_the_split_of_the_gym(recorder, gym):
-    assert vectors.main(["reduce", "--taskvecs", "v", "--train_dir", gym, "--dim", "3"]) == 0
-    (command,) = recorder.commands
-    assert value_of(command, "--custom_tasks_splits") == "gym/split.json"
-    assert value_of(command, "--transform") == "log"
-    assert vectors.main(["reduce"]) == 0
-    assert recorder.names()[1:] == ["generate", "fisher", "reduce"]
-
-
-def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
-    assert vectors.main(["tex"]) == 2
-    assert "did you mean 'text'" in capsys.readouterr().err
-    assert vectors.main(["inspect"]) == 2
-    assert "no folder in data/task_vectors has a task_vecs.npy" in capsys.readouterr().err
-
-
-# ---- fine-tuning
-
-
-@pytest.fixture
-def any_start(monkeypatch):
-    monkeypatch.setattr(finetuning, "check_start", lambda settings: None)
-
-
-@pytest.mark.parametrize("start", finetuning.STARTS)
-def test_fine_tuning_starts_from_its_checkpoint_with_the_published_grid(recorder, gym, any_start, start):
-    assert finetuning.main([start, "d c", "some/run", "mine", "--train_dir", gym, "--seed", "3"]) == 0
-    assert recorder.names() == ["finetune", "finetune", "collect_results"]
-    given = recorder.settings(0)
-    expected = dict(learning_rate_list=[1e-5, 2e-5, 5e-5], bsz_list=[2, 4, 8], total_steps=1000, seed=3)
-    expected |= dict(task_dir="gym/d", output_dir="models/mine/singletask-d")
-    assert {name: given[name] for name in expected} == expected
-    assert given.get("init_dir" if start != "bart" else "checkpoint") == "some/run"
-    assert recorder.commands[2][1:] == [
-        *("--logs_dir", "models/mine", "--tasks", "d", "c", "--output_file", "models/mine/summary.csv")
-    ]
-
-
-def test_logits_have_learning_rates_of_their_own_unless_some_are_given(recorder, gym, any_start):
-    flags = ["moe", "c", "some/run", "mine", "--train_dir", gym, "--route_training", "logits"]
-    assert finetuning.main(flags) == 0
-    assert recorder.settings(0)["learning_rate_list"] == [0.03, 0.1, 0.3]
-    assert finetuning.main([*flags, "--learning_rate_list", "0.5"]) == 0
-    assert recorder.settings(2)["learning_rate_list"] == [0.5]
-
-
-def test_a_task_that_fails_does_not_stop_the_others_and_sets_the_exit_code(recorder, gym, any_start, capsys):
-    recorder.failing = "singletask-c"
-    assert finetuning.main(["moe", "test", "some/run", "mine", "--train_dir", gym]) == 3
-    assert recorder.names() == ["finetune", "finetune", "collect_results"]
-    assert "fine-tuning on c ended with exit code 3" in capsys.readouterr().err
-
-
-def test_a_start_that_is_not_there_is_reported_once(recorder, gym, capsys):
-    assert finetuning.main(["moe", "test", "no-run", "mine", "--train_dir", gym]) == 2
-    assert capsys.readouterr().err.count("error:") == 1
-    assert recorder.commands == []
-    assert finetuning.main(["moe", "test e", "no-run", "mine", "--train_dir", gym]) == 2
-    assert "no task 'e' in gym" in capsys.readouterr().err
-
-
-def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder, gym, any_start):
-    write("data/skill_gym/split.json", SPLIT)
-    finetuning.main(["moe_avg"])
-    assert recorder.names()[:2] == ["generate", "train"]
-    assert recorder.settings(1)["avg_routing"]
-    recorder.commands.clear()
-    assert finetuning.main(["moe_avg", "--train_dir", gym]) == 0
-    assert "train" not in recorder.names()
-
-
 # ---- the comparison of routings
 
 
@@ -364,15 +259,7 @@ def test_every_variant_has_existing_flags_of_its_own():
 def test_two_stages_share_the_run_of_straight_through(recorder, gym):
     flags = ["--train_dir", gym, "--seeds", "1", "2", "--output_dir", "out", "--init_eps", "0.1"]
     assert routings.main([*flags, "--variants", "two_stage", "softmax", "--num_beams", "2"]) == 0
-    assert recorder.names() == [
-        "train",
-        "two_stages",
-        "train",
-        "two_stages",
-        "train",
-        "train",
-        "compare_runs",
-    ]
+    assert recorder.names() == ["train", "two_stages"] * 2 + ["train", "train", "compare_runs"]
     assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
     assert recorder.settings(0)["num_beams"] == 2
     assert value_of(recorder.commands[1], "--stage1") == "out/straight_through/seed1"
@@ -406,132 +293,29 @@ def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, 
     recorder.failing = "--avg_routing"
     assert routings.main([*flags, "--variants", "average", "softmax"]) == 1
     assert "not finished: average/seed1" in capsys.readouterr().err
-    wrong = [
-        "--variants",
-        "softmx",
-        "--seeds",
-        "1",
-        "1",
-        "--num_experts",
-        "3",
-        "--match",
-        "flops",
-        "--match_to",
-        "two_stage",
-    ]
-    assert routings.main([*flags, *wrong]) == 2
+    wrong = "--variants softmx --seeds 1 1 --num_experts 3 --match flops --match_to two_stage"
+    assert routings.main([*flags, *wrong.split()]) == 2
     errors = capsys.readouterr().err
-    for part in (
-        "did you mean 'softmax'",
-        "--seeds has a value more than once",
-        "--num_experts: cannot be given",
-        "--match_to",
-    ):
-        assert part in errors
+    once, num_experts = "--seeds has a value more than once", "--num_experts: cannot be given"
+    assert all(part in errors for part in ("did you mean 'softmax'", once, num_experts, "--match_to"))
 
 
-# ---- understanding
-
-
-def test_runs_are_analysed_alone_and_together(recorder, capsys):
-    (recorder_run := write("one/stage1/run.json").parents[1]).mkdir(exist_ok=True)
-    assert understand.main([str(recorder_run), "two", "--output_dir", "all"]) == 0
-    assert recorder.names() == ["inspect_routes", "create_gif", "correlate_routes"] * 2 + [
-        *("inspect_routes", "correlate_routes", "report")
-    ]
-    assert value_of(recorder.commands[0], "--before") == "one/stage1"
-    assert "note: two is analysed without ablation: it has no run.json" in capsys.readouterr().err
-    write("one/run.json")
-    write("one/best/model.safetensors")
-    recorder.failing = "cli.ablate"  # exit code 3: not possible
-    assert understand.main(["one"]) == 0
-    assert recorder.names()[-2:] == ["ablate", "report"]
-
-
-# ---- the scripts
-
-
-@pytest.mark.parametrize(
-    "script",
-    sorted(
-        path.name
-        for path in (ROOT / "example_scripts").glob("*.sh")
-        if path.name not in ("setup.sh", "quickstart.sh")
-    ),
-)
-def test_every_script_starts_one_module_with_the_flags_of_the_command_line(script, tmp_path):
-    for name in ("example_scripts", "routing_moe", "dataloader", "task"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    python = write(tmp_path / "python", f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
-    python.chmod(0o755)
-    path = tmp_path / "scripts"
-    path.mkdir()
-    for each in (ROOT / "example_scripts").glob("*.sh"):
-        (path / each.name).write_bytes(each.read_bytes())
-    if script == "quickstart.sh":  # with an environment that is installed
-        (tmp_path / ".venv/bin").mkdir(parents=True)
-        (tmp_path / ".venv/bin/python").symlink_to(python)
-        for name in ("requirements.txt", "setup.py"):
-            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-        stamp = "cat requirements.txt setup.py | cksum >.venv/installed"
-        subprocess.run(stamp, shell=True, cwd=tmp_path, check=True)
-    subprocess.run(
-        ["bash", path / script, "--seed", "3"], env={"PATH": "/usr/bin:/bin", "PYTHON": python}, check=True
-    )
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[-1].startswith("-m ")
-    assert calls[-1].endswith("--seed 3")
-    assert len((ROOT / "example_scripts" / script).read_text().splitlines()) <= 12
-    assert (ROOT / "example_scripts" / script).stat().st_mode & 0o100
-
-
-@pytest.fixture
-def bare_path(tmp_path) -> str:
-    """A PATH whose python3 has no packages."""
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare/python3").write_text(f'#!/bin/sh\nexec {Path(sys.executable).resolve()} -S "$@"\n')
-    (tmp_path / "bare/python3").chmod(0o755)
-    return f"{tmp_path}/bare:/usr/bin:/bin"
-
-
-@pytest.mark.parametrize("name", ["collect_results", "compute_arg", "create_gif"])
-def test_python_scripts_run_by_themselves_with_the_packages_of_the_environment(bare_path, tmp_path, name):
-    folder = tmp_path / "copy"
-    shutil.copytree(ROOT / "example_scripts", folder / "example_scripts")
-
-    def call():
-        return subprocess.run(
-            [str(folder / f"example_scripts/{name}.py"), "--a", "b c"],
-            env={"PATH": bare_path}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    done = call()
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: No module named '")
-    assert done.stderr.count("\n") == 1
-    python = folder / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
-    python.chmod(0o755)
-    assert call().stdout == f"{folder}/example_scripts/{name}.py|--a|b c|"
+# ---- whole runs
 
 
 @pytest.mark.slow
-def test_a_comparison_trains_its_runs_and_compares_them(recorder: Recorder, world, capsys):
-    recorder.really = "routing_moe."
-    flags = [
-        "--model",
-        str(world.bart),
-        "--train_dir",
-        str(world.gym),
-        "--output_dir",
-        "runs",
-        "--seeds",
-        "1",
-        "--jobs",
-        "2",
-    ]
-    flags += ["--total_steps", "2", "--debug", "--max_input_length", "24", "--max_output_length", "8"]
-    assert routings.main([*flags, "--variants", "softmax", "two_stage"]) == 0
-    output = capsys.readouterr().out
-    assert "finished softmax/seed1" in output
+def test_gradient_routing_clusters_tasks_and_scores_unseen_ones(recorder, world):
+    recorder.really = "."
+    short = "--max_input_length 24 --max_output_length 8"
+    flags = f"--model {world.bart} --train_dir {world.gym} --output_dir mine --weights layers --upcycle"
+    flags += f" --dense_steps 4 --total_steps 2 --eval_period 2 --clusters 2 {short} --num_beams 1"
+    given = [f"--dense_flags={short} --num_beams 1", f"--vector_flags={short} --parts sides"]
+    assert gradient_routing.main([*flags.split(), *given]) == 0
+    settings = json.loads(Path("mine/vectors/meta.json").read_text())["settings"]
+    assert settings["checkpoint_names"] == ["2-steps", "3-steps", "4-steps"]
+    assert json.loads(Path("mine/best/config.json").read_text())["num_experts"] == 2
+    cost = json.loads(Path("mine/cost.json").read_text())
+    assert (cost["steps"], cost["steps_with_start"]) == (2, 6)
+    unseen = pd.read_csv("mine/best/eval-test_tasks-test-performance.csv")
+    assert unseen["task_prefix"].tolist() == ["plural"]
+    assert unseen["route"][0].startswith("clusters encoder ")
