@@ -131,6 +131,7 @@ def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
         monkeypatch.delenv(name, raising=False)
     assert recipes.device() == expected
     assert recipes.precision_flags(None) == (("--mixed_precision", "auto") if listed else ())
+    assert recipes.precision_flags("bf16") == ("--mixed_precision", "bf16")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert recipes.device() == ("1 GPU (A)" if listed else "CPU")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
