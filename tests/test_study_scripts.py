@@ -44,6 +44,17 @@ def test_vectors_are_reduced_with_the_split_of_the_gym(recorder, gym):
     assert recorder.names()[1:] == ["generate", "fisher", "reduce"]
 
 
+def test_vectors_are_inspected_with_the_skills_of_the_embedded_gym(recorder, gym):
+    assert vectors.main(["inspect", "--taskvecs_dirs", "one", "two", "--permutations", "9"]) == 0
+    assert recorder.names() == ["generate", "inspect"]
+    command = recorder.commands[-1]
+    assert command[1:4] == ["--taskvecs", "one", "two"]
+    assert value_of(command, "--labels") == "data/skill_gym/skills.csv"
+    assert command[-2:] == ["--permutations", "9"]
+    assert vectors.main(["inspect", "--taskvecs_dirs", "one", "--train_dir", gym]) == 0
+    assert "--labels" not in recorder.commands[-1]
+
+
 def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
     assert vectors.main(["tex"]) == 2
     assert "did you mean 'text'" in capsys.readouterr().err

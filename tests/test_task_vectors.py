@@ -85,11 +85,6 @@ def test_a_folder_has_all_tasks_of_the_split_and_its_meta_data(method, made, wor
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_command_gives_the_same_bits(method, made, world):
-    assert same_vectors(again(world, method, f"{method}_again"), made[method])
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_a_vector_depends_neither_on_other_tasks_nor_on_the_name_of_its_task(method, made, world, tmp_path):
     one = vectors(again(world, method, f"{method}_one", tasks=["count"]))
     assert list(one) == ["count"]

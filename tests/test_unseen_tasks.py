@@ -1,7 +1,6 @@
 """Vectors of unseen tasks: stored, nearest, learned."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -344,15 +343,3 @@ def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
         change(fresh)
     asked = ONLY | dict(checkpoint=originals.out / "best") | changed
     assert_fault(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
-
-
-def test_no_file_of_dev_or_test_is_opened_to_find_neighbours(finished, world, tmp_path):
-    gym = shutil.copytree(world.gym, tmp_path / "gym")
-    for task in TRAIN_TASKS:
-        for part in ("dev", "test"):
-            for path in gym.glob(f"{task}/*_{part}.tsv"):
-                path.write_bytes(b"\xff\xff no text")
-    folders = [world.copy(finished, name) for name in ("with_parts", "without_parts")]
-    for folder, train_dir in zip(folders, (world.gym, gym), strict=True):
-        assert run(train_dir, world.bart, folder, **ONLY) == 0
-    assert len({(folder / SCORES).read_bytes() for folder in folders}) == 1
