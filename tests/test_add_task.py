@@ -8,7 +8,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 from small_mirror import files_of
-from tiny_runs import run
+from tiny_runs import run, typed
 
 from dataloader.building.downloads import names_on_hub
 from dataloader.building.parquet_files import CONVERTED
@@ -57,12 +57,7 @@ def add(tmp_path, monkeypatch):
             "output": "{verdict}",
         }
         given |= {"metric": "ACC", "k": 4, "samples": 2} | changed
-        words = []
-        for name, value in given.items():
-            if value is not None:
-                values = value if isinstance(value, list) else [] if value is True else [value]
-                words += [f"--{name}", *map(str, values)]
-        return main(words)
+        return main(typed(given))
 
     return call
 

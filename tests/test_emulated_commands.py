@@ -76,7 +76,7 @@ def test_a_run_that_stops_resumes_and_predicts(world):
 
 
 def test_a_fine_tuning_grid(grids, mixture):
-    flags = QUICK | dict(moe_init=True, init_dir=mixture, bsz_list=[6])
+    flags = QUICK | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03])
     in_both_places(lambda name: grids.run(name, **flags))
     cpu, device = grids / "on_cpu", grids / "on_device"
     assert learned(device) == learned(cpu)
@@ -85,7 +85,7 @@ def test_a_fine_tuning_grid(grids, mixture):
 
 @pytest.mark.parametrize("method", ["fisher", "gradient", "text"])
 def test_task_vectors(world, mixture, tmp_path, method):
-    start = dict(model=mixture) if method in ("gradient", "text") else {}
+    start = dict(tasks=["colour", "count"]) | (dict(model=mixture) if method != "fisher" else {})
 
     def command(name):
         assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / name, **start) == 0

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_merge import typed
 from test_unseen_tasks import SCORES
-from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, weights
+from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, typed, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.saved_routes import load_routes

@@ -288,22 +288,8 @@ def only_unseen(place):
             path.unlink()
 
 
-def malformed(place):
-    place.write(place.gym / "count/count_12_100_train.tsv", "one\t1\ntwo\n")
-
-
 TEXTS = dict(text_vectors="<here>/vectors")
 MISTAKES = {
-    "a source that does not exist": (
-        None,
-        dict(task_vector="next"),
-        "--task_vector is 'next'; choose from auto, stored, nearest",
-    ),
-    "learning in a prediction": (
-        None,
-        dict(task_vector="learned"),
-        "--task_vector is 'learned'; choose from auto, stored, nearest",
-    ),
     "an unseen task without text": (
         no_train_file,
         {},
@@ -315,12 +301,6 @@ MISTAKES = {
         {},
         "<gym>: no train file of any task with a task vector, such as colour, count and 1 more: the nearest",
         "the nearest task of plural cannot be found; give a gym with it as --train_dir, --text_vectors with",
-    ),
-    "malformed texts": (malformed, {}, "count_12_100_train.tsv:2: no answer"),
-    "text vectors that are not there": (
-        None,
-        TEXTS,
-        "--text_vectors <here>/vectors is not a task-vector folder",
     ),
     "text vectors without the unseen task": (
         lambda place: place.vectors(["colour", "count"]),
