@@ -141,7 +141,7 @@ DEFECTS = {
     "routing_moe.io.transfer": lambda world, mixture, folder: world.run(folder.name, total_steps=1),
     "routing_moe.evaluation.text_vectors": lambda world, mixture, folder: rank_options(mixture, folder),
     "routing_moe.evaluation.option_ranking": lambda world, mixture, folder: rank_options(mixture, folder),
-    "routing_moe.analysis.ablation.model": lambda world, mixture, folder: run_ablation(mixture, folder),
+    "routing_moe.evaluation.pool": lambda world, mixture, folder: run_ablation(mixture, folder),
 }
 
 
