@@ -11,10 +11,9 @@ import torch
 from accelerate.state import AcceleratorState
 from emulated_device import NAME, NEEDS_DEVICE, WrongDevice, counting, on_device
 from tiny_grids import QUICK, learned, predictions
-from tiny_runs import assert_same_run, contents, run, write_ranked_gym
+from tiny_runs import assert_same_run, contents, fail_in_step, run, write_ranked_gym
 
 from routing_moe.cli import ablate
-from routing_moe.optim.step import Stepper
 
 pytestmark = NEEDS_DEVICE
 
@@ -48,26 +47,12 @@ def in_both_places(command: Callable[[str], None]) -> None:
 # ---- commands
 
 
-def stop_in_second_step(patch) -> None:
-    step = Stepper.step
-
-    def failing(stepper, number):
-        if number == 1:
-            raise RuntimeError("power cut")
-        return step(stepper, number)
-
-    patch.setattr(Stepper, "step", failing)
-
-
 def test_a_run_that_stops_resumes_and_predicts(world):
     flags = dict(total_steps=2, eval_period=1, num_beams=1, do_predict=True)
 
     def command(name):
         if name == "on_device":
-            with pytest.MonkeyPatch.context() as patch:
-                stop_in_second_step(patch)
-                with pytest.raises(RuntimeError, match="power cut"):
-                    world.run(f"emulated/{name}", **flags)
+            fail_in_step(2, lambda: world.run(f"emulated/{name}", **flags))
         world.run(f"emulated/{name}", **flags, resume=name == "on_device")
 
     in_both_places(command)

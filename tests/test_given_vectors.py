@@ -1,13 +1,11 @@
 """Prediction with given task vectors: unseen tasks are routed by their own vectors."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from mistakes import assert_fault, complaint
 from test_unseen_tasks import ONLY, SCORES
-from tiny_runs import TRAIN_TASKS, assert_equal, run, weights
+from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.task_vectors import save_task_vectors
@@ -64,12 +62,7 @@ def test_train_tasks_keep_their_own_vectors(finished, world, given):
 
 
 def test_a_new_task_with_a_given_vector_needs_no_train_file(finished, world, given, tmp_path):
-    gym = tmp_path / "gym"
-    (gym / "newcomer").mkdir(parents=True)
-    for part in ("dev", "test"):
-        (gym / f"newcomer/newcomer_2_13_{part}.tsv").write_text("hot\tcold\nbig\tsmall\n")
-    (gym / "metrics.json").write_text('{"newcomer": "EM"}')
-    (gym / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["newcomer"]}))
+    gym = write_new_tasks(tmp_path / "gym", "newcomer", train=TRAIN_TASKS, test=["newcomer"])
     folder = world.copy(finished, "newcomer_given")
     asked = ONLY | dict(custom_tasks_splits=gym / "split.json", taskvecs=given(["newcomer"], np.ones((1, 8))))
     assert run(gym, world.bart, folder, **asked) == 0
@@ -77,12 +70,7 @@ def test_a_new_task_with_a_given_vector_needs_no_train_file(finished, world, giv
 
 
 def test_a_train_task_of_another_gym_is_not_a_task_the_model_was_trained_on(finished, world, given, tmp_path):
-    gym = tmp_path / "gym"
-    (gym / "newcomer").mkdir(parents=True)
-    for part in ("dev", "test"):
-        (gym / f"newcomer/newcomer_2_13_{part}.tsv").write_text("hot\tcold\nbig\tsmall\n")
-    (gym / "metrics.json").write_text('{"newcomer": "EM"}')
-    (gym / "split.json").write_text('{"train": ["newcomer"]}')
+    gym = write_new_tasks(tmp_path / "gym", "newcomer", train=["newcomer"])
     folder = world.copy(finished, "newcomer_own_gym")
     asked = ONLY | dict(predict_split="train", taskvecs=given(["newcomer"], np.ones((1, 8))))
     assert run(gym, world.bart, folder, **asked) == 0

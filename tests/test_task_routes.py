@@ -77,29 +77,10 @@ def scores_of(folder, prefix=""):
     return table.set_index("task_prefix")
 
 
-def interrupted(world, name, monkeypatch, **changed):
-    """A run that fails in step 5 and is resumed."""
-    from routing_moe.optim.step import Stepper
-
-    step = Stepper.step
-
-    def fail_in_step_5(self, number):
-        if number == 4:
-            raise RuntimeError("power cut")
-        return step(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "step", fail_in_step_5)
-        with pytest.raises(RuntimeError, match="power cut"):
-            run(world.gym, world.bart, world / name, **changed)
-    assert run(world.gym, world.bart, world / name, resume=True, **changed) == 0
-    return world / name
-
-
 # ---- training
 
 
-def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_file, monkeypatch):
+def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_file):
     asked = FIXED | dict(task_routes=routes_file(), do_predict=True)
     folder = world.run("outside/file", **asked)
     model = model_of(folder)
@@ -118,7 +99,7 @@ def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_f
     # Of twelve layers of tasks one has two experts (plural's second), the others one.
     expected = one + (cost["total_parameters"] - one) / 2 / 12
     assert cost["active_parameters"] == pytest.approx(expected, rel=1e-3)
-    assert_same_run(interrupted(world, "outside/file_resumed", monkeypatch, **asked), folder)
+    assert_same_run(world.resumed("outside/file_resumed", **asked), folder)
 
 
 def test_a_resumed_run_needs_the_file_no_more_but_the_same_flag(world, routes_file, capsys):
@@ -211,7 +192,7 @@ def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_a_router_starts_with_the_routes_and_is_trained_on(given, world, vectors, routes_file, monkeypatch):
+def test_a_router_starts_with_the_routes_and_is_trained_on(given, world, vectors, routes_file):
     asked = LEARNED | dict(task_routes=routes_file(), task_routes_as="start", do_predict=True)
     if given:
         asked |= dict(taskvecs=vectors(), taskvecs_dim=None, freeze_task_model=True)
@@ -231,7 +212,7 @@ def test_a_router_starts_with_the_routes_and_is_trained_on(given, world, vectors
     if given:
         assert np.array_equal(after["task_vectors.weight"], load_task_vectors(asked["taskvecs"])[1])
     else:  # the fit has also changed the vectors
-        assert_same_run(interrupted(world, "outside/start_resumed", monkeypatch, **asked), folder)
+        assert_same_run(world.resumed("outside/start_resumed", **asked), folder)
 
 
 # ---- both stages

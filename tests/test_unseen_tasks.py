@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from mistakes import assert_fault, complaint
-from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
+from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights, write_new_tasks
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
@@ -248,19 +248,14 @@ def test_stored_uses_the_random_row_bit_for_bit_and_reports_it(finished, world):
 
 
 def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):
-    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["newcomer", "colour2"]}))
-    for task in ("newcomer", "colour2"):
-        for part in ("dev", "test"):
-            path = tmp_path / f"gym/{task}/{task}_2_13_{part}.tsv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("hot\tcold\nbig\tsmall\n")
-    (tmp_path / "gym/metrics.json").write_text('{"newcomer": "EM", "colour2": "EM"}')
-    names = ["newcomer", "colour2", *TRAIN_TASKS]
+    new = ["newcomer", "colour2"]
+    gym = write_new_tasks(tmp_path / "gym", *new, train=TRAIN_TASKS, test=new)
+    names = [*new, *TRAIN_TASKS]
     (tmp_path / "texts").mkdir()
     save_task_vectors(tmp_path / "texts", names, np.eye(5)[[2, 0, 0, 1, 2]])
     folder = world.copy(finished, "newcomer")
-    asked = ONLY | dict(custom_tasks_splits=tmp_path / "split.json", text_vectors=tmp_path / "texts")
-    assert run(tmp_path / "gym", world.bart, folder, **asked) == 0
+    asked = ONLY | dict(custom_tasks_splits=gym / "split.json", text_vectors=tmp_path / "texts")
+    assert run(gym, world.bart, folder, **asked) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0).set_index("task_prefix")
     assert set(scores["vector_seen"]) == {"unknown"}  # the folder of text vectors does not say
     assert scores["route"].to_dict() == {
