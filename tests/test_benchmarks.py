@@ -119,7 +119,7 @@ def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monke
         assert (torch.bfloat16 in products) == (dtype == torch.bfloat16)
 
 
-@pytest.mark.usefixtures("forked_python")
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_for_each_variant(capsys):
     train_step.main([*TRAIN, "--variants", "plain", "--steps", "1"])
     (values,) = parse_report(capsys.readouterr().out)["variants"].values()
