@@ -1,5 +1,6 @@
 """Studies in this process whose commands are recorded, or executed in forks."""
 
+import json
 from pathlib import Path
 
 import fork_server
@@ -78,3 +79,12 @@ def write(path: str | Path, text: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+def write_gym(folder: Path, name="gym", train="ab", test="cd") -> str:
+    """Writes a gym whose tasks are letters, each with a train file; returns its name."""
+    split = {"train": list(train), "dev": [], "test": list(test)}
+    write(folder / name / "split.json", json.dumps(split))
+    for task in train + test:
+        write(folder / f"{name}/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    return name

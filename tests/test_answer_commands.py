@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import tiny_runs
 from accelerate.state import AcceleratorState
 from tiny_answers import PLURALS, ROUTE, TEXTS, load
 from tiny_runs import ROWS, contents
@@ -57,11 +58,7 @@ def test_text_vectors_are_made_of_a_gym_that_is_given(finished, tmp_path, world)
 def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
     (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
     chosen = dict(checkpoint=place, inputs=tmp_path / name, output_file=tmp_path / "answers.jsonl") | changed
-    words = []
-    for flag, value in chosen.items():
-        if value is not None:
-            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    return words
+    return tiny_runs.typed(chosen)
 
 
 def answered(tmp_path) -> tuple[dict, list[dict]]:

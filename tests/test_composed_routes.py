@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from test_task_routes import FIXED, LEARNED, ONLY, experts, interrupted, model_of, scores_of, vectors
+from test_task_routes import FIXED, LEARNED, ONLY, experts, model_of, scores_of, vectors
 from tiny_runs import TRAIN_TASKS, assert_same_run, run
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 __all__ = ["vectors"]  # a fixture
 
 
-def test_fewer_experts_than_clusters_are_composed(world, vectors, monkeypatch):
+def test_fewer_experts_than_clusters_are_composed(world, vectors):
     asked = FIXED | dict(num_experts=2, task_routes="clusters:3")
     asked["taskvecs"] = vectors([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0.9, 0.1]])
     folder = world.run("outside/composed", **asked)
@@ -19,7 +19,7 @@ def test_fewer_experts_than_clusters_are_composed(world, vectors, monkeypatch):
     assert "all layers: 3 clusters of 1, 1, 1 tasks" in log
     shared = "any two share an expert in at most 1 of 3 layers"
     assert f"all layers: 3 clusters composed of 2 experts per layer, {shared}" in log
-    assert_same_run(interrupted(world, "outside/composed_resumed", monkeypatch, **asked), folder)
+    assert_same_run(world.resumed("outside/composed_resumed", **asked), folder)
     assert run(world.gym, world.bart, folder, **ONLY) == 0
     assert scores_of(folder).loc["plural", "route"].startswith("cluster 1 (cosine 0.9")
     # A task that is given a vector later gets the word of its nearest cluster, too.

@@ -20,11 +20,8 @@ UNUSED = Path("unused")
             {"names": "telling_"},
             "--names is 'telling_'; choose from opaque, telling; did you mean 'telling'?",
         ),
-        ({"conflict": 1.5}, "--conflict is 1.5; it must be from 0 to 1"),
         ({"overlap": float("nan")}, "--overlap is nan; it must be from 0 to 1"),
-        ({"words": 1}, "--words is 1; it must be from 2 to 1000"),
         ({"input_words": 0}, "--input_words is 0; it must be from 1 to 32"),
-        ({"seed": -1}, "--seed is -1; it must be 0 or greater and below 2**32"),
         (
             {"overlap": 0.5, "encoder_parts": 1, "decoder_parts": 1},
             "--overlap needs a second skill: --encoder_parts or --decoder_parts above 1",

@@ -243,7 +243,7 @@ def test_a_reader_of_a_damaged_file_accepts_it_or_names_it(name, files):
     path, read = files.folder / name, READERS[name]
     original = path.read_bytes()
     read(path)
-    for damage, content in damaged(name, original, 60):
+    for damage, content in damaged(name, original, 30):
         path.write_bytes(content)
         names_it = True
         try:
@@ -261,7 +261,7 @@ def test_a_command_with_a_damaged_file_ends_with_one_error_or_without(name, file
     path, command = files.folder / name, COMMANDS[name]
     original = path.read_bytes()
     capsys.readouterr()
-    for damage, content in damaged(name, original, 12):
+    for damage, content in damaged(name, original, 8):
         path.write_bytes(content)
         try:
             code = command(files)

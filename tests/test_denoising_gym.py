@@ -2,7 +2,6 @@
 
 import csv
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,7 @@ from tiny_runs import contents, run, write_gym
 
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
-from routing_moe.config.answer import ExportSettings
-from routing_moe.config.flags import parse
-from routing_moe.config.train import TrainSettings
-from task.english_bart.denoise import TASK, DenoiseSettings, cut, main
-from task.english_bart.source import BuildSettings
+from task.english_bart.denoise import TASK, cut, main
 
 SENTENCES = [f"the {a} {b} is {c} than the small {b}" for a in ("big", "old", "red") for b in ("cat", "dog")
              for c in ("taller", "older", "faster", "nicer")]  # fmt: skip
@@ -113,15 +108,3 @@ def test_the_training_command_warms_a_bart_up_on_it_and_resumes(denoising, world
     assert len(losses) == 2
     assert run(denoising, world.bart, tmp_path / "run", total_steps=4, eval_period=2, **one) == 0
     assert load_split(denoising / "split.json").train == (TASK,)
-
-
-def commands(calls: list[str]) -> list[tuple[str, dict]]:
-    """The recorded commands, as (module, flags given), which must exist."""
-    kinds = {
-        "task.english_bart.build": BuildSettings,
-        "task.english_bart.denoise": DenoiseSettings,
-        "routing_moe.cli.train": TrainSettings,
-        "routing_moe.cli.export": ExportSettings,
-    }
-    split = [shlex.split(call) for call in calls]
-    return [(module.split(".")[-1], parse(kinds[module], flags)) for _, module, *flags in split]

@@ -161,9 +161,6 @@ def test_memory_segments_of_a_gpu_can_grow_unless_the_user_has_set_them(gpu, own
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == (expected or "")
 
 
-NVIDIA_SMI = "#!/bin/sh\n[ $FOUND = yes ] && echo 'GPU 0: a card'\n"
-
-
 class WithoutBf16:
     """Accelerate's Accelerator on a GPU that has no bf16."""
 

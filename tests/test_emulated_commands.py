@@ -11,10 +11,9 @@ import torch
 from accelerate.state import AcceleratorState
 from emulated_device import NAME, NEEDS_DEVICE, WrongDevice, counting, on_device
 from tiny_grids import QUICK, learned, predictions
-from tiny_runs import assert_same_run, contents, run, write_ranked_gym
+from tiny_runs import assert_same_run, contents, fail_in_step, run, write_ranked_gym
 
 from routing_moe.cli import ablate
-from routing_moe.optim.step import Stepper
 
 pytestmark = NEEDS_DEVICE
 
@@ -48,26 +47,12 @@ def in_both_places(command: Callable[[str], None]) -> None:
 # ---- commands
 
 
-def stop_in_second_step(patch) -> None:
-    step = Stepper.step
-
-    def failing(stepper, number):
-        if number == 1:
-            raise RuntimeError("power cut")
-        return step(stepper, number)
-
-    patch.setattr(Stepper, "step", failing)
-
-
 def test_a_run_that_stops_resumes_and_predicts(world):
     flags = dict(total_steps=2, eval_period=1, num_beams=1, do_predict=True)
 
     def command(name):
         if name == "on_device":
-            with pytest.MonkeyPatch.context() as patch:
-                stop_in_second_step(patch)
-                with pytest.raises(RuntimeError, match="power cut"):
-                    world.run(f"emulated/{name}", **flags)
+            fail_in_step(2, lambda: world.run(f"emulated/{name}", **flags))
         world.run(f"emulated/{name}", **flags, resume=name == "on_device")
 
     in_both_places(command)
@@ -76,7 +61,7 @@ def test_a_run_that_stops_resumes_and_predicts(world):
 
 
 def test_a_fine_tuning_grid(grids, mixture):
-    flags = QUICK | dict(moe_init=True, init_dir=mixture, bsz_list=[6])
+    flags = QUICK | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03])
     in_both_places(lambda name: grids.run(name, **flags))
     cpu, device = grids / "on_cpu", grids / "on_device"
     assert learned(device) == learned(cpu)
@@ -85,7 +70,7 @@ def test_a_fine_tuning_grid(grids, mixture):
 
 @pytest.mark.parametrize("method", ["fisher", "gradient", "text"])
 def test_task_vectors(world, mixture, tmp_path, method):
-    start = dict(model=mixture) if method in ("gradient", "text") else {}
+    start = dict(tasks=["colour", "count"]) | (dict(model=mixture) if method != "fisher" else {})
 
     def command(name):
         assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / name, **start) == 0
@@ -141,7 +126,14 @@ DEFECTS = {
     "routing_moe.io.transfer": lambda world, mixture, folder: world.run(folder.name, total_steps=1),
     "routing_moe.evaluation.text_vectors": lambda world, mixture, folder: rank_options(mixture, folder),
     "routing_moe.evaluation.option_ranking": lambda world, mixture, folder: rank_options(mixture, folder),
-    "routing_moe.analysis.ablation.model": lambda world, mixture, folder: run_ablation(mixture, folder),
+    "routing_moe.evaluation.pool": lambda world, mixture, folder: run_ablation(mixture, folder),
+}
+
+
+# Modules that use what others have moved.
+USERS = {
+    "routing_moe.io.transfer": "routing_moe.optim.step",
+    "routing_moe.evaluation.pool": "routing_moe.model.modeling",
 }
 
 
@@ -151,7 +143,6 @@ def test_a_missing_move_to_the_device_is_found(world, mixture, tmp_path, module)
         leave_on_cpu(module)
         return DEFECTS[module](world, mixture, tmp_path)
 
-    # The file is in the traceback. A step's batches are copied in one module and used in another.
-    user = module.replace("io.transfer", "optim.step").replace(".", "/")
+    user = USERS.get(module, module).replace(".", "/")  # its file is in the traceback
     with pytest.raises(WrongDevice, match=f"{user}.py"):
         on_device(defective)

@@ -47,5 +47,5 @@ def test_a_step_with_every_source_of_routes(make_stepper, source):
 
 @pytest.mark.parametrize("router", ROUTER_NETWORKS)
 def test_a_step_with_every_router(make_stepper, router):
-    settings = dict(max_tokens_per_micro_batch=60)
+    settings = dict(train_batch_size=2, max_tokens_per_micro_batch=1)
     assert_equal_to_the_cpu(make_stepper, settings, SOFTMAX | dict(router_nn_type=router))

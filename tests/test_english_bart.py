@@ -186,7 +186,7 @@ def scores(folder: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize(("name", "lower"), [("lower", True), ("cased", False), ("roberta", False)])
+@pytest.mark.parametrize(("name", "lower"), [("lower", True), ("roberta", False)])
 def test_a_mixture_of_it_trains_and_predicts(barts, gym, tmp_path, name, lower):
     folder = tmp_path / "run"
     assert run(gym, barts[name], folder, do_lowercase=lower, do_predict=True, total_steps=6) == 0

@@ -1,6 +1,5 @@
 """The limit of --num_train_epochs: none by default, and never within the warm-up."""
 
-import json
 from dataclasses import replace
 
 import pandas as pd
@@ -35,12 +34,3 @@ def test_epochs_do_not_end_a_run_in_its_warm_up(world, capsys):
         "leave the flag out, or give --total_steps 1",
     )
     assert not (world / "in_warm_up/run.json").exists()
-
-
-def test_a_run_that_its_epochs_ended_stays_complete(world):
-    folder = world.run("ended", num_train_epochs=0.1, warmup_ratio=0)
-    description = json.loads((folder / "run.json").read_text())
-    description["settings"]["warmup_ratio"] = 0.5  # a version without the check of the warm-up
-    (folder / "run.json").write_text(json.dumps(description))
-    world.run("ended", resume=True, warmup_ratio=0.5)
-    assert "the run was complete already, after step 1" in (folder / "log.txt").read_text()

@@ -149,14 +149,6 @@ MISTAKES = {
         {},
         "has no route for naming; did you mean 'namings'?",
     ),
-    "too many experts": ("clusters", {TASK: 2}, {}, "the routes name 3 experts; there are 2"),
-    "another depth": ("clusters", {TASK: [0]}, {}, "the route of naming has 1 layers; the model has 2+1"),
-    "two routes": (
-        "clusters",
-        {TASK: 0},
-        dict(moe_avg_route=True),
-        "--moe_avg_route and --task_routes each set the source of the route; give one of them",
-    ),
     "a plain BART of equal weights": (
         "clusters",
         None,

@@ -37,6 +37,9 @@ ROUTINGS = {
 }
 
 
+FEW_EXAMPLES = dict(train_batch_size=3, max_tokens_per_micro_batch=25)
+
+
 def counted(stepper, step=0) -> int:
     """Returns the FLOPs of a step by torch's counter, with eager attention, as it omits fused kernels."""
     stepper.model.set_attn_implementation("eager")
@@ -47,7 +50,7 @@ def counted(stepper, step=0) -> int:
 
 def prepared(make_stepper, fields, settings=None, frozen=()):
     """Returns a stepper with several micro-batches and frozen parameters (prefixes of their names)."""
-    stepper = make_stepper({"max_tokens_per_micro_batch": 60} | (settings or {}), **fields)
+    stepper = make_stepper(FEW_EXAMPLES | (settings or {}), **fields)
     if fields.get("route_source") == "fixed":
         stepper.model.use_routes("fixed", random_task_routes(4, 4, 3, n=2, seed=0).double())
     for name, p in stepper.model.named_parameters():

@@ -52,38 +52,21 @@ def test_the_gym_is_described_by_its_files(build, tmp_path):
     assert rows["fruits"]["source"] == "https://data.example.org/fruits/train.jsonl"
 
 
-def test_the_split_that_was_asked_for_gives_the_sections(build, tmp_path, mirror, recipes):
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"train": ["fruits"], "dev": ["colours"], "test": []}))
-    gym = tmp_path / "gym"
-    flags = [
-        "--output_dir",
-        str(gym),
-        "--mirror",
-        str(mirror),
-        "--recipes",
-        str(recipes),
-        "--split",
-        str(split),
-    ]
-    assert main(flags) == 0
-    assert json.loads((gym / "split.json").read_text()) == {
-        "train": ["fruits"],
-        "dev": ["colours"],
-        "test": [],
-    }
-    assert build() == 0  # the task that the split does not name is added; what was there remains
-    assert json.loads((gym / "split.json").read_text())["test"] == ["capitals"]
-
-
-def test_a_split_moves_the_tasks_that_it_names(build, tmp_path, mirror, recipes):
-    build()
-    split = tmp_path / "split.json"
-    split.write_text(json.dumps({"train": ["fruits", "colours"]}))
+def test_a_split_gives_the_sections_and_moves_tasks_that_are_there(build, tmp_path, mirror, recipes):
     flags = ["--output_dir", str(build.gym), "--mirror", str(mirror), "--recipes", str(recipes)]
+    split = tmp_path / "split.json"
+
+    def sections() -> dict:
+        return json.loads((build.gym / "split.json").read_text())
+
+    split.write_text(json.dumps({"train": ["fruits"], "dev": ["colours"], "test": []}))
     assert main([*flags, "--split", str(split)]) == 0
-    sections = json.loads((build.gym / "split.json").read_text())
-    assert sections == {"train": ["colours", "fruits"], "dev": [], "test": ["capitals"]}
+    assert sections() == {"train": ["fruits"], "dev": ["colours"], "test": []}
+    assert build() == 0  # the task that the split does not name is added; what was there remains
+    assert sections()["test"] == ["capitals"]
+    split.write_text(json.dumps({"train": ["fruits", "colours"]}))
+    assert main([*flags, "--split", str(split)]) == 0
+    assert sections() == {"train": ["colours", "fruits"], "dev": [], "test": ["capitals"]}
 
 
 def test_what_the_user_has_changed_in_the_gyms_files_remains(build, tmp_path):

@@ -144,12 +144,6 @@ def test_a_model_is_asked_for_once(local_hub, bart):
     assert local_hub.requests.count(f"api/models/{NAME}/revision/main") == 1
 
 
-def test_a_name_without_organisation_is_found(local_hub, bart):
-    local_hub.publish("bart-base", bart)
-    _, loaded, _ = load("bart-base")
-    assert torch.equal(weight(loaded), weight(load_bart(bart)))
-
-
 @pytest.mark.parametrize("revision", ["v1.0", "refs/pr/1", "<commit>"])
 def test_a_revision_can_be_given(revision, local_hub, bart, tmp_path, monkeypatch):
     commit = local_hub.publish(NAME, bart, revision)
@@ -162,15 +156,6 @@ def test_a_revision_can_be_given(revision, local_hub, bart, tmp_path, monkeypatc
         _, loaded, _ = load(name)
         assert torch.equal(weight(loaded), weight(load_bart(bart)))
         assert hub.commits() == {name: commit}
-
-
-def test_a_commit_in_the_cache_is_loaded_without_a_request(local_hub, bart, monkeypatch):
-    name = f"{NAME}@{local_hub.publish(NAME, bart)}"
-    load(name)
-    forget(monkeypatch)
-    local_hub.requests.clear()
-    load(name)
-    assert not local_hub.requests
 
 
 @pytest.mark.parametrize(
@@ -192,18 +177,6 @@ def test_a_wrong_name_is_one_clear_error(name, message, local_hub, bart, tmp_pat
         load(name)
     assert len(failed.value.faults) == 1
     assert str(failed.value).startswith(f"{name}: ")
-
-
-def test_weights_for_other_libraries_are_not_downloaded(local_hub, bart):
-    others = ["flax_model.msgpack", "tf_model.h5", "rust_model.ot", "pytorch_model.bin", "onnx/model.onnx"]
-    (bart / "onnx").mkdir()
-    for name in others:
-        (bart / name).write_bytes(b"of another library")
-    local_hub.publish(NAME, bart)
-    folder = hub.local_folder(NAME)
-    wanted = {path.name for path in bart.iterdir() if path.is_file()} - set(others)
-    assert {path.name for path in folder.iterdir()} == wanted
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= wanted
 
 
 def test_the_files_that_loading_needs_are_chosen():
@@ -250,14 +223,6 @@ def test_workers_load_the_commit_of_the_main_process(cached, local_hub, tmp_path
         load()
         assert hub.commits() == {NAME: cached}
         assert not local_hub.requests
-
-
-def test_ranks_load_the_commit_of_the_main_process(cached, local_hub, tmp_path):
-    newer = local_hub.publish(NAME, write_bart(tmp_path / "changed", seed=7))
-    load(f"{NAME}@{newer}")
-    hub.use_commits({NAME: newer})
-    load()
-    assert hub.commits()[NAME] == newer != cached
 
 
 def test_checksums_of_a_start_include_configuration_and_tokenizer(local_hub, bart):

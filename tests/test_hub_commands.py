@@ -90,13 +90,3 @@ def test_downloads_show_their_progress_unless_it_was_switched_off(shown):
     finally:
         enable_progress_bars()
         logging.getLogger("routing_moe").handlers[:] = handlers
-
-
-def test_quiet_shows_no_progress_of_downloads(published, tmp_path):
-    gym = write_few_shot_gym(tmp_path / "few_shot", write_gym(tmp_path / "gym"))
-    enable_progress_bars()
-    try:
-        assert finetune(gym, NAME, tmp_path / "grid", **QUICK | dict(quiet=True, bsz_list=[0])) == 2
-        assert are_progress_bars_disabled()
-    finally:
-        enable_progress_bars()

@@ -1,8 +1,5 @@
 """inspect: its outputs for small folders, and its error messages."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,6 @@ from mistakes import Place, assert_fault, refused
 
 from dataloader.labels import read_labels
 from routing_moe.model.task_vectors import save_task_vectors
-from task.skill_gym.tasks import TASKS
 from task.task_emb import inspect
 from task.task_emb.inspect import names_of_folders
 
@@ -187,6 +183,7 @@ def test_similarities_depend_on_the_measure_and_on_centring(place):
     assert (found["--similarity euclidean"] < 0).all()
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("measure", ["cosine", "euclidean"])
 def test_zero_and_identical_vectors_are_accepted(place, measure):
     write_folder(place.folder / "zero", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
@@ -218,27 +215,6 @@ def test_labels_are_read_verbatim_and_columns_of_0_and_1_are_joined(tmp_path):
     }
 
 
-@pytest.mark.slow
-def test_the_script_uses_the_embedded_gym_and_its_skills(tmp_path):
-    names = [task.name for task in TASKS]
-    draw = np.random.default_rng(0)
-    for folder in ("one", "two"):
-        write_folder(tmp_path / folder, names, {name: draw.normal(size=4) for name in names})
-    environment = os.environ | {
-        "PYTHON": sys.executable,
-        "TASKVECS_DIRS": f"{tmp_path}/one {tmp_path}/two",
-        "OUTPUT_DIR": str(tmp_path / "out"),
-    }
-    for name in ("DATA_DIR", "SPLIT"):
-        environment.pop(name, None)
-    command = ["bash", str(ROOT / "example_scripts/inspect_task_vectors.sh"), "--permutations", "9"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "out/agreement.csv")
-    assert list(table["labelling"]) == ["category", "subcategory", "skill", "format", "vocabulary"] * 2
-    assert (table["p"] >= 0.1).all()
-
-
 # ---------------------------------------------------------------------------- mistakes
 
 
@@ -252,7 +228,6 @@ def error_lines(place, capsys, *more, **changed):
     [
         (["--names", "a", "a"], ["--names", "'a' is given twice"]),
         (["--neighbours", "6"], ["--neighbours 6", "less than 6"]),
-        (["--permutations", "0"], ["--permutations is 0", "at least 1"]),
         (["--tasks", "hott", "big"], ["no task 'hott' in the folders of --taskvecs", "did you mean 'hot'?"]),
         (
             ["--tasks", "test"],

@@ -10,7 +10,7 @@ from forks import killed, renames
 from tiny_grids import assert_same_grid, finetune
 from tiny_runs import assert_same_run, run
 
-KILLS = 3  # of each command
+KILLS = 2  # of each command
 
 pytestmark = [
     pytest.mark.usefixtures("quick_pictures"),

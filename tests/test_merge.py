@@ -11,7 +11,7 @@ import torch
 from conftest import tiny_bart_config
 from mistakes import assert_fault
 from tiny_grids import ONE_EXPERT
-from tiny_runs import assert_equal, contents, run, weights, write_bart
+from tiny_runs import assert_equal, contents, run, typed, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
@@ -21,10 +21,6 @@ from routing_moe.model.conversion import with_fresh_experts
 from routing_moe.model.routers import ROUTERS
 
 ROUTES = ("router.", "task_vectors.")
-
-
-def typed(flags: dict) -> list[str]:
-    return [part for name, value in flags.items() if value is not None for part in (f"--{name}", str(value))]
 
 
 @pytest.fixture

@@ -5,23 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recorded_commands import UNSEEN, value_of, write
+from recorded_commands import UNSEEN, value_of, write, write_gym
 
 from dataloader.errors import InputError
 from routing_moe.studies import paper, real_gym
 from routing_moe.studies.paper_runs import Answering, PaperRuns, Work
 from routing_moe.studies.study import from_environment
 
-SPLIT = {"train": ["a", "b", "e", "f", "g"], "dev": [], "test": ["c", "d"]}
 SMALL = ["--model", "my/bart", "--train_dir", "gym", "--dim", "3", "--output_dir", "out"]
 
 
 @pytest.fixture
 def gym(recorder, tmp_path):
     """A gym with files for seven tasks, in the working directory of the recorder."""
-    write(tmp_path / "gym/split.json", json.dumps(SPLIT))
-    for task in "abcdefg":
-        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    write_gym(tmp_path, train="abefg")
     return recorder
 
 
@@ -128,7 +125,7 @@ def test_wrong_values_are_reported_together_before_anything_runs(gym, capsys):
     errors = capsys.readouterr().err
     assert "--dim is 5; it must be less than the number of train tasks, 5" in errors
     assert "--dense_steps is 40000; it must be below --total_steps, 30000" in errors
-    write("gym/split.json", json.dumps(SPLIT | {"test": ["c", "missing"]}))
+    write("gym/split.json", json.dumps({"train": ["a"], "test": ["c", "missing"]}))
     assert paper.main([*SMALL, "--variants", "multitask"]) == 2
     assert "no task 'missing' in gym" in capsys.readouterr().err
     assert gym.commands == []
@@ -192,7 +189,7 @@ def test_given_flags_win_over_those_of_real_tasks_and_the_bart_is_made_if_none_i
 
 
 @pytest.mark.slow
-def test_a_small_study_continues_to_its_tables(recorder, world, capsys):
+def test_a_small_study_ends_with_its_tables(recorder, world, capsys):
     """Commands are executed, in a folder with a space."""
     recorder.really = "routing_moe."
     out = "my study"
@@ -204,9 +201,7 @@ def test_a_small_study_continues_to_its_tables(recorder, world, capsys):
     assert paper.main([*small, "--starts", "direct"]) == 0
     folder = Path(out)
     assert (folder / "tables/test_tasks/comparison.md").is_file()
-    assert (folder / "tables/study.md").read_text().count("\n## ") == 3  # one start: no gains
     assert (folder / f"runs/multitask/seed42/{UNSEEN}").is_file()
-    assert paper.main([*small, "--starts", "direct", "multitask"]) == 0
     for name in ("direct", "multitask"):
         assert len(pd.read_csv(folder / f"tables/few_shot_over_{name}.csv")) == 1  # task
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.colors import to_hex
 from sample_pictures import (
     ONTOLOGY,
@@ -88,13 +87,6 @@ def test_the_legend_names_every_category_drawn_and_each_keeps_its_colour(figures
     assert np.array_equal(small[0], large[2])
     patches = figures[0].axes[2].get_legend().get_patches()
     assert [patch.get_facecolor()[:3] for patch in patches[:2]] == [tuple(colour) for colour in small[0]]
-
-
-def test_a_tensor_with_a_gradient_is_drawn_like_the_array(figures):
-    tensor = torch.tensor(routes(2, 2, 2).values_NLE, dtype=torch.bfloat16, requires_grad=True)
-    plot_routes(tensor, ["boolq", "imdb"], ONTOLOGY, "map.png", 1)
-    drawn = figures[0].axes[0].images[0].get_array()
-    assert np.array_equal(drawn, tensor.detach().float().numpy().reshape(2, 4))
 
 
 def test_a_change_is_after_minus_before_for_any_order_of_tasks(figures):

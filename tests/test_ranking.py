@@ -289,12 +289,6 @@ def test_random_routes_are_ranked_for_every_draw(ranked):
     assert len(line["other_draws"]) == 1
 
 
-def test_resuming_with_another_scoring_is_an_error(ranked, capsys):
-    flags = dict(do_predict=True, predict_split="test", resume=True) | NO_LEARNING
-    lines = complaint(ranked, capsys, **flags)
-    assert_fault(lines, "--scoring is generate, but in the run to resume it was rank")
-
-
 def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
     fresh.split(train=["colour", "count", "opposite"], test=["plural"])
     for section, flags in (
@@ -315,8 +309,3 @@ def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys)
         fresh, capsys, train_dir=fresh.folder / "other", checkpoint=ranked.out / "best", **flags
     )
     assert_fault(lines, f'{path.name}:1: unknown key "output"; did you mean "outputs"?')
-
-
-def test_a_misspelt_scoring_is_reported(fresh, capsys):
-    lines = complaint(fresh, capsys, scoring="ranking")
-    assert_fault(lines, "--scoring is 'ranking'; choose from generate, rank; did you mean 'rank'?")

@@ -173,7 +173,6 @@ MISTAKES = {
         dict(dim=6),
         "--dim is 6, but 6 mean-centred vectors of 9 dimensions span at most 5; give less",
     ),
-    "no number": (None, dict(dim=None), "give the number of dimensions as --dim"),
     "no train tasks": (
         None,
         dict(custom_tasks_splits=None),
@@ -204,16 +203,6 @@ MISTAKES = {
         dict(output_dir="<here>/raw"),
         "--output_dir <here>/raw is the folder of --taskvecs; name another folder",
     ),
-    "vectors that are not reduced in the output folder": (
-        None,
-        dict(output_dir="<here>/narrow"),
-        "--output_dir <here>/narrow is not empty and has no reduction.npz; name another folder",
-    ),
-    "the reduction that is applied as output": (
-        broken_reduction,
-        LIKE | dict(like="<here>/reduced", output_dir="<here>/reduced"),
-        "--output_dir <here>/reduced is the folder of --like; name another folder",
-    ),
     "dimensions with a saved reduction": (
         broken_reduction,
         LIKE | dict(like="<here>/reduced", dim=3),
@@ -223,11 +212,6 @@ MISTAKES = {
         other_settings,
         LIKE | dict(like="<here>/reduced", taskvecs="<here>/narrow"),
         "--taskvecs <here>/narrow: --seed is 7, but in the vectors that <here>/reduced was fitted on it was",
-    ),
-    "a folder without a reduction": (
-        None,
-        LIKE | dict(like="<here>/raw"),
-        "--like <here>/raw/reduction.npz: no such file; name a folder that task.task_emb.reduce wrote",
     ),
     "a reduction of other vectors": (
         other_width,

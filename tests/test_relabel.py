@@ -222,15 +222,8 @@ def test_a_derangement_changes_every_label():
 
 def test_the_real_gym_can_be_relabelled(real_gym, tmp_path):
     split = tmp_path / "split.json"
-    tasks = [
-        "glue-rte",
-        "superglue-rte",
-        "trec-finegrained",
-        "openbookqa",
-        "squad-with_context",
-        "tweet_eval-emoji",
-    ]
-    split.write_text(json.dumps({"train": tasks, "test": ["glue-cola", "aeslc"]}))
+    tasks = "glue-rte superglue-rte trec-finegrained openbookqa squad-with_context tweet_eval-emoji"
+    split.write_text(json.dumps({"train": tasks.split(), "test": ["glue-cola", "aeslc"]}))
     flags = dict(gym=real_gym, split=split, share=1, output_dir=tmp_path / "gym")
     assert main(typed(flags)) == 0
     gym, rows = Gym(tmp_path / "gym"), done(tmp_path / "gym")

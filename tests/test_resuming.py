@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from forks import forked
-from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, weights
+from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, fail_in_step, run, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.loading import load_routing_bart
@@ -16,26 +16,11 @@ from routing_moe.optim.step import Stepper
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
-def stop_in_step(monkeypatch, stop: int) -> None:
-    """Makes the step after `stop` steps fail once, as in a power failure."""
-    step = Stepper.step
-
-    def failing(self, number):
-        if number == stop:
-            monkeypatch.setattr(Stepper, "step", step)
-            raise RuntimeError("power cut")
-        return step(self, number)
-
-    monkeypatch.setattr(Stepper, "step", failing)
-
-
 @pytest.fixture
-def stopped(world, monkeypatch, tmp_path):
+def stopped(world, tmp_path):
     """A copy of a run that failed in its fifth step, with last/ of step 3."""
     if not (world / "stopped").exists():
-        stop_in_step(monkeypatch, 4)
-        with pytest.raises(RuntimeError, match="power cut"):
-            world.run("stopped", do_predict=True, save_period=2)
+        fail_in_step(5, lambda: world.run("stopped", do_predict=True, save_period=2))
     return world.copy(world / "stopped", tmp_path.name)
 
 

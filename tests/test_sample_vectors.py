@@ -56,17 +56,6 @@ def test_a_row_equals_the_vector_of_a_command_for_that_sample(method, each, worl
     assert meta(each[method])["tasks"] == 1
 
 
-@pytest.mark.parametrize("method", ["text", "fisher", "gradient"])
-def test_the_rows_of_a_sample_change_only_its_own_vector(method, each, world, tmp_path):
-    gym = write_gym(tmp_path / "gym")
-    path = gym / f"count/{FIRST}_train.tsv"
-    path.write_text(path.read_text().replace("and", "times"))
-    assert "times" in path.read_text()
-    before, after = vectors(each[method]), vectors(made(world, tmp_path / "out", method, gym, samples="each"))
-    assert np.array_equal(after[SECOND], before[SECOND])
-    assert not np.array_equal(after[FIRST], before[FIRST])
-
-
 def test_tasks_are_added_to_existing_samples(each, world, tmp_path):
     folder = shutil.copytree(each["text"], tmp_path / "more")
     made(world, folder, samples="each", tasks=["plural"])

@@ -1,41 +1,22 @@
-"""Scripts of one experiment: which model, data and hyperparameters they have, and their commands."""
+"""Studies of a training or a few: their model, data, hyperparameters and commands."""
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from recorded_commands import Recorder, value_of, write
-from tiny_runs import ROOT
+from recorded_commands import value_of, write, write_gym
 
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies import (
-    english_bart,
-    finetuning,
-    gradient_routing,
-    recipes,
-    routings,
-    training,
-    two_stages,
-    understand,
-    vectors,
-)
+from routing_moe.studies import gradient_routing, recipes, routings, training, two_stages
 from routing_moe.studies.recipes import BART_BASE, DataFlags, TrainingFlags, TrainingRecipe, tiny_bart
 from routing_moe.studies.variants import VARIANTS
-
-SPLIT = json.dumps({"train": ["a", "b"], "dev": [], "test": ["c", "d"]})
 
 
 @pytest.fixture
 def gym(tmp_path):
-    """A gym of four tasks."""
-    write(tmp_path / "gym/split.json", SPLIT)
-    for task in "abcd":
-        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
-    return "gym"
+    return write_gym(tmp_path)
 
 
 # ---- model and hyperparameters
@@ -150,20 +131,6 @@ def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
     assert recipes.device() == "CPU"
 
 
-def test_a_bart_from_a_bert_is_made_and_with_steps_warmed_up(recorder, gym, capsys):
-    assert english_bart.main([]) == 0
-    assert recorder.names() == ["build"]
-    assert value_of(recorder.commands[0], "--encoder_layers") == "0,2,5"
-    assert "MODEL=models/english_bart/bart" in capsys.readouterr().out
-    write("gym/gym_report.csv")
-    assert english_bart.main(["--train_dir", gym, "--warm_up_steps", "10", "--cased", "--seed", "3"]) == 0
-    assert recorder.names()[1:] == ["build", "denoise", "train", "export"]
-    assert "--skip_malformed" in recorder.commands[2]
-    warm_up = recorder.settings(3)
-    assert (warm_up["total_steps"], warm_up["eval_period"], warm_up["seed"]) == (10, 3, 3)
-    assert "do_lowercase" not in warm_up
-    assert english_bart.main(["--warm_up_steps", "10"]) == 2
-    assert "--warm_up_steps needs --train_dir" in capsys.readouterr().err
 def test_a_command_has_flags_by_name_and_further_words_that_win():
     line = recipes.command(
         *("module", Path("first")),
@@ -192,6 +159,19 @@ def test_both_stages_follow_from_each_other_and_finished_ones_are_kept(recorder,
     assert "initialize_from_vanilla" not in last
     assert two_stages.main(flags) == 0  # finished
     assert len(recorder.commands) == 3
+
+
+def test_stage_2_has_the_published_settings(recorder, gym):
+    flags = ["--train_dir", gym, "--model", BART_BASE, "--output_dir", "moe", "--stage1", "published"]
+    assert two_stages.main(flags) == 0
+    assert recorder.names() == ["merge", "train"]  # a given run is never trained
+    merged, given = recorder.settings(0), recorder.settings(1)
+    assert (merged["routes_from"], merged["init_eps"], merged["keep_existing"]) == ("published", 1e-8, True)
+    published = dict(learning_rate=1e-5, router_lr=0, task_model_lr=0, router_mode="softmax", initial_tau=300)
+    published |= dict(minimum_tau=1, anneal_rate=1e-4, total_steps=60000, no_eval_until=15000)
+    published |= dict(eval_period=3000, checkpoint_name="init", train_dir=gym, resume=True)
+    assert {name: given[name] for name in published} == published
+    assert not {"model", "num_experts", "taskvecs_dim", "initialize_from_vanilla"} & given.keys()
 
 
 def test_both_stages_and_their_merge_have_the_model_of_a_given_first_stage(recorder, gym):
@@ -240,6 +220,17 @@ def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(
     assert unseen["predict_split"] == "test"
     assert gradient_routing.main(flags) == 0  # finished
     assert len(recorder.commands) == 5
+
+
+def test_gradient_routing_is_by_default_on_the_conflict_gym(recorder):
+    write("data/conflict_gym/split.json", json.dumps({"train": ["t000"], "dev": [], "test": []}))
+    assert gradient_routing.main(["--weights", "layers", "--output_dir", "mine"]) == 0
+    assert recorder.names() == ["generate", "bart", "bart", "train", "gradient", "train"]  # no unseen tasks
+    assert value_of(recorder.commands[-2], "--weights") == "layers"
+    expected = dict(train_dir="data/conflict_gym", model="data/conflict_gym_bart/width16", total_steps=1000)
+    expected |= dict(max_input_length=32, train_batch_size=128, learning_rate=3e-3)
+    for index in (-3, -1):
+        assert {name: recorder.settings(index)[name] for name in expected} == expected
 
 
 def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, gym):
@@ -400,90 +391,7 @@ def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, 
         assert part in errors
 
 
-# ---- understanding
-
-
-def test_runs_are_analysed_alone_and_together(recorder, capsys):
-    (recorder_run := write("one/stage1/run.json").parents[1]).mkdir(exist_ok=True)
-    assert understand.main([str(recorder_run), "two", "--output_dir", "all"]) == 0
-    assert recorder.names() == ["inspect_routes", "create_gif", "correlate_routes"] * 2 + [
-        *("inspect_routes", "correlate_routes", "report")
-    ]
-    assert value_of(recorder.commands[0], "--before") == "one/stage1"
-    assert "note: two is analysed without ablation: it has no run.json" in capsys.readouterr().err
-    write("one/run.json")
-    write("one/best/model.safetensors")
-    recorder.failing = "cli.ablate"  # exit code 3: not possible
-    assert understand.main(["one"]) == 0
-    assert recorder.names()[-2:] == ["ablate", "report"]
-
-
-# ---- the scripts
-
-
-@pytest.mark.parametrize(
-    "script",
-    sorted(
-        path.name
-        for path in (ROOT / "example_scripts").glob("*.sh")
-        if path.name not in ("setup.sh", "quickstart.sh")
-    ),
-)
-def test_every_script_starts_one_module_with_the_flags_of_the_command_line(script, tmp_path):
-    for name in ("example_scripts", "routing_moe", "dataloader", "task"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    python = write(tmp_path / "python", f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
-    python.chmod(0o755)
-    path = tmp_path / "scripts"
-    path.mkdir()
-    for each in (ROOT / "example_scripts").glob("*.sh"):
-        (path / each.name).write_bytes(each.read_bytes())
-    if script == "quickstart.sh":  # with an environment that is installed
-        (tmp_path / ".venv/bin").mkdir(parents=True)
-        (tmp_path / ".venv/bin/python").symlink_to(python)
-        for name in ("requirements.txt", "setup.py"):
-            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-        stamp = "cat requirements.txt setup.py | cksum >.venv/installed"
-        subprocess.run(stamp, shell=True, cwd=tmp_path, check=True)
-    subprocess.run(
-        ["bash", path / script, "--seed", "3"], env={"PATH": "/usr/bin:/bin", "PYTHON": python}, check=True
-    )
-    calls = (tmp_path / "calls").read_text().splitlines()
-    assert calls[-1].startswith("-m ")
-    assert calls[-1].endswith("--seed 3")
-    assert len((ROOT / "example_scripts" / script).read_text().splitlines()) <= 12
-    assert (ROOT / "example_scripts" / script).stat().st_mode & 0o100
-
-
-@pytest.fixture
-def bare_path(tmp_path) -> str:
-    """A PATH whose python3 has no packages."""
-    (tmp_path / "bare").mkdir()
-    (tmp_path / "bare/python3").write_text(f'#!/bin/sh\nexec {Path(sys.executable).resolve()} -S "$@"\n')
-    (tmp_path / "bare/python3").chmod(0o755)
-    return f"{tmp_path}/bare:/usr/bin:/bin"
-
-
-@pytest.mark.parametrize("name", ["collect_results", "compute_arg", "create_gif"])
-def test_python_scripts_run_by_themselves_with_the_packages_of_the_environment(bare_path, tmp_path, name):
-    folder = tmp_path / "copy"
-    shutil.copytree(ROOT / "example_scripts", folder / "example_scripts")
-
-    def call():
-        return subprocess.run(
-            [str(folder / f"example_scripts/{name}.py"), "--a", "b c"],
-            env={"PATH": bare_path}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    done = call()
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: No module named '")
-    assert done.stderr.count("\n") == 1
-    python = folder / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
-    python.chmod(0o755)
-    assert call().stdout == f"{folder}/example_scripts/{name}.py|--a|b c|"
+# ---- whole runs
 
 
 @pytest.mark.slow

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
 import subprocess
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_vectors
 import torch
+from forks import killed
 from scipy.stats import kstest
 from slow_fisher import diagonal_fisher_one_by_one
 from tiny_runs import ROOT, ROWS, TRAIN_TASKS, write_gym
@@ -23,15 +22,12 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
-from routing_moe.io import job_folder
-from routing_moe.model import task_vectors
 from routing_moe.model.loading import load_bart
 from routing_moe.optim.step import TrainingDiverged
 from task.task_emb.command import settings_of
 from task.task_emb.extractors import TrainingExtractor
 from task.task_emb.fisher import FisherSettings
 from task.task_emb.fisher_information import FisherExtractor, fisher_vector
-from task.task_emb.job import VectorJob
 
 FORK = multiprocessing.get_context("fork")  # a new process that does not need to import torch again
 
@@ -81,11 +77,6 @@ def test_a_folder_has_all_tasks_of_the_split_and_its_meta_data(method, made, wor
         assert described["model_files"]["model.safetensors"] == digest
         assert f", 0 already finished; model: {world.bart}\n" in (folder / "log.txt").read_text()
     assert "4 vectors of" in (folder / "log.txt").read_text()
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_same_command_gives_the_same_bits(method, made, world):
-    assert same_vectors(again(world, method, f"{method}_again"), made[method])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -232,59 +223,22 @@ def test_any_encoder_in_a_folder_can_encode_descriptions(world, sentences, tmp_p
 # ---- killed, continued, extended
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dies_after_two_tasks() -> None:
-    real, kept = VectorJob.keep, []
-
-    def keep(self, task, *outcome):
-        real(self, task, *outcome)
-        kept.append(task)
-        if len(kept) == 2:
-            die()
-
-    VectorJob.keep = keep
-
-
-def dies_in_the_middle_of_a_file() -> None:
-    def half(path, content):
-        path.with_name(path.name + ".partial").write_bytes(content[:100])
-        die()
-
-    job_folder.write_bytes = half
-
-
-def dies_between_the_files_of_all_tasks() -> None:
-    task_vectors.write_text = lambda path, text: die()
-
-
-def killed(where, world, method: str, folder: Path) -> None:
-    """Run the command in a process that kills itself at the point that `where` defines."""
-
-    def command():
-        where()
-        tiny_vectors.run(method, world.gym, world.bart, folder)
-
-    process = FORK.Process(target=command)
-    process.start()
-    process.join(timeout=120)
-    assert process.exitcode == -signal.SIGKILL
-
-
 @pytest.mark.parametrize("method", ["fisher", "gradient"])
 def test_a_job_that_is_killed_three_times_gives_the_same_files_as_an_uninterrupted_one(method, made, world):
     folder = world / f"vectors/{method}_killed"
-    killed(dies_after_two_tasks, world, method, folder)
-    killed(dies_in_the_middle_of_a_file, world, method, folder)
-    kept = {path: path.stat().st_mtime_ns for path in (folder / "by_task").glob("*.npz")}
-    assert len(kept) == 2
-    killed(dies_between_the_files_of_all_tasks, world, method, folder)
+
+    def command() -> int:
+        return tiny_vectors.run(method, world.gym, world.bart, folder)
+
+    killed(command, "after", ".npz", number=2)
+    killed(command, "before", ".npz")  # in the third task
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "by_task").glob("*.npz")}
+    assert len(stamps) == 2
+    killed(command, "before", "id2task.json")
     assert not (folder / "meta.json").exists()
-    again(world, method, f"{method}_killed")
+    assert command() == 0
     assert same_vectors(folder, made[method])
-    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert list(folder.rglob("*.partial")) == []
 
 

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 from forks import in_two_processes
-from safetensors.torch import save_file
 from tiny_grids import ONE_EXPERT
 from tiny_runs import (
     METRICS,
@@ -146,14 +145,10 @@ def test_a_run_shorter_than_its_evaluation_period_still_has_scores_and_a_best_ch
 # ---- starts
 
 
-@pytest.mark.parametrize("kind", ["pt", "safetensors", "folder", "headless.pt", "run"])
+@pytest.mark.parametrize("kind", ["folder", "headless.pt", "run"])
 def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path):
     other = write_bart(tmp_path / "other", seed=6)
     plain = weights(other)
-    if kind == "pt":
-        torch.save({f"module.{name}": tensor for name, tensor in plain.items()}, tmp_path / "weights.pt")
-    if kind == "safetensors":
-        save_file(plain, tmp_path / "weights.safetensors")
     if kind == "headless.pt":
         torch.save(
             {name.removeprefix("model."): plain[name] for name in plain}, tmp_path / "weights.headless.pt"
@@ -277,18 +272,6 @@ def test_scores_of_lowercased_models_ignore_the_case_of_answers():
         decoding = Decoding(do_lowercase=lowercases)
         table = scores_table(learned, [file], [[Answers(["mice"], [None], [None])]], decoding)
         assert table["performance"].item() == pytest.approx(expected)
-
-
-def test_a_lowercased_run_does_not_see_the_case_of_a_gym(world, tmp_path):
-    upper = Path(shutil.copytree(world.gym, tmp_path / "upper"))
-    for path in upper.rglob("*.tsv"):
-        path.write_text(path.read_text().upper())
-    flags = dict(do_lowercase=True, total_steps=2, do_predict=True)
-    expected = world.run("lowercase", **flags)
-    assert run(upper, world.bart, tmp_path / "run", **flags) == 0
-    assert_equal(weights(tmp_path / "run/last"), weights(expected / "last"))
-    for name in ("2-steps/dev_results.csv", "best/eval-test-performance.csv", "losses.csv"):
-        assert (tmp_path / "run" / name).read_bytes() == (expected / name).read_bytes()
 
 
 # ---- other ways to train

@@ -1,7 +1,6 @@
 """Vectors of unseen tasks: stored, nearest, learned."""
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from mistakes import assert_fault, complaint
-from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights
+from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights, write_new_tasks
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
@@ -249,19 +248,14 @@ def test_stored_uses_the_random_row_bit_for_bit_and_reports_it(finished, world):
 
 
 def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):
-    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "test": ["newcomer", "colour2"]}))
-    for task in ("newcomer", "colour2"):
-        for part in ("dev", "test"):
-            path = tmp_path / f"gym/{task}/{task}_2_13_{part}.tsv"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("hot\tcold\nbig\tsmall\n")
-    (tmp_path / "gym/metrics.json").write_text('{"newcomer": "EM", "colour2": "EM"}')
-    names = ["newcomer", "colour2", *TRAIN_TASKS]
+    new = ["newcomer", "colour2"]
+    gym = write_new_tasks(tmp_path / "gym", *new, train=TRAIN_TASKS, test=new)
+    names = [*new, *TRAIN_TASKS]
     (tmp_path / "texts").mkdir()
     save_task_vectors(tmp_path / "texts", names, np.eye(5)[[2, 0, 0, 1, 2]])
     folder = world.copy(finished, "newcomer")
-    asked = ONLY | dict(custom_tasks_splits=tmp_path / "split.json", text_vectors=tmp_path / "texts")
-    assert run(tmp_path / "gym", world.bart, folder, **asked) == 0
+    asked = ONLY | dict(custom_tasks_splits=gym / "split.json", text_vectors=tmp_path / "texts")
+    assert run(gym, world.bart, folder, **asked) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0).set_index("task_prefix")
     assert set(scores["vector_seen"]) == {"unknown"}  # the folder of text vectors does not say
     assert scores["route"].to_dict() == {
@@ -289,22 +283,8 @@ def only_unseen(place):
             path.unlink()
 
 
-def malformed(place):
-    place.write(place.gym / "count/count_12_100_train.tsv", "one\t1\ntwo\n")
-
-
 TEXTS = dict(text_vectors="<here>/vectors")
 MISTAKES = {
-    "a source that does not exist": (
-        None,
-        dict(task_vector="next"),
-        "--task_vector is 'next'; choose from auto, stored, nearest",
-    ),
-    "learning in a prediction": (
-        None,
-        dict(task_vector="learned"),
-        "--task_vector is 'learned'; choose from auto, stored, nearest",
-    ),
     "an unseen task without text": (
         no_train_file,
         {},
@@ -316,12 +296,6 @@ MISTAKES = {
         {},
         "<gym>: no train file of any task with a task vector, such as colour, count and 1 more: the nearest",
         "the nearest task of plural cannot be found; give a gym with it as --train_dir, --text_vectors with",
-    ),
-    "malformed texts": (malformed, {}, "count_12_100_train.tsv:2: no answer"),
-    "text vectors that are not there": (
-        None,
-        TEXTS,
-        "--text_vectors <here>/vectors is not a task-vector folder",
     ),
     "text vectors without the unseen task": (
         lambda place: place.vectors(["colour", "count"]),
@@ -344,15 +318,3 @@ def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
         change(fresh)
     asked = ONLY | dict(checkpoint=originals.out / "best") | changed
     assert_fault(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
-
-
-def test_no_file_of_dev_or_test_is_opened_to_find_neighbours(finished, world, tmp_path):
-    gym = shutil.copytree(world.gym, tmp_path / "gym")
-    for task in TRAIN_TASKS:
-        for part in ("dev", "test"):
-            for path in gym.glob(f"{task}/*_{part}.tsv"):
-                path.write_bytes(b"\xff\xff no text")
-    folders = [world.copy(finished, name) for name in ("with_parts", "without_parts")]
-    for folder, train_dir in zip(folders, (world.gym, gym), strict=True):
-        assert run(train_dir, world.bart, folder, **ONLY) == 0
-    assert len({(folder / SCORES).read_bytes() for folder in folders}) == 1

@@ -121,16 +121,6 @@ def test_planted_clusters_have_the_smallest_possible_p_for_any_number_of_neighbo
         assert found.silhouette > 0.7
 
 
-def test_p_of_random_labels_is_uniform():
-    vectors_ND, labels = planted(4, 8, noise=50.0, width=64)
-    distance_NN = cosine_distances(vectors_ND)
-    draw = np.random.default_rng(1)
-    p = np.array([agreement(distance_NN, draw.permutation(labels), 3, 99, seed).p for seed in range(300)])
-    for level in (0.1, 0.25, 0.5, 0.75):
-        assert (p <= level).mean() == pytest.approx(level, abs=0.1)
-    assert (p <= 0.05).mean() < 0.08
-
-
 # ---------------------------------------------------------------------------- silhouette
 
 

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import tiny_bart_config
@@ -13,6 +15,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from dataloader.atomic_files import LOCK_FILE
 from routing_moe.cli.train import main
+from routing_moe.optim.step import Stepper
 from task.skill_gym import TINY_BART
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bit-identical results, also on a machine with a GPU
@@ -49,6 +52,17 @@ def write_gym(folder: Path) -> Path:
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def write_new_tasks(folder: Path, *tasks: str, **sections: list[str]) -> Path:
+    """Writes a gym of tasks without train rows, whose answers are scored by exact match, and its split."""
+    for task in tasks:
+        (folder / task).mkdir(parents=True)
+        for part in ("dev", "test"):
+            (folder / f"{task}/{task}_2_13_{part}.tsv").write_text("hot\tcold\nbig\tsmall\n")
+    (folder / "metrics.json").write_text(json.dumps(dict.fromkeys(tasks, "EM")))
+    (folder / "split.json").write_text(json.dumps(sections))
     return folder
 
 
@@ -142,6 +156,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
+def fail_in_step(number: int, command: Callable) -> None:
+    """Calls `command()`, which fails in a step (from 1) of its training, as in a power failure."""
+    step = Stepper.step
+
+    def failing(self, n):
+        if n == number - 1:
+            raise RuntimeError("power cut")
+        return step(self, n)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stepper, "step", failing)
+        with pytest.raises(RuntimeError, match="power cut"):
+            command()
+
+
 class World:
     """A folder with a gym, a BART and the runs made there."""
 
@@ -156,6 +185,11 @@ class World:
         """Returns the folder of a run that finished with exit code 0."""
         assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
         return self / name
+
+    def resumed(self, name: str, **changed) -> Path:
+        """Returns the folder of a run that failed in its fifth step and was resumed."""
+        fail_in_step(5, lambda: self.run(name, **changed))
+        return self.run(name, **changed, resume=True)
 
     def copy(self, run_folder: Path, name: str) -> Path:
         return Path(shutil.copytree(run_folder, self / name))

@@ -106,15 +106,24 @@ def experts_used(config, drawn: float | None = None) -> float:
 
 def total_parameters(config) -> int:
     """Returns the number of all parameters, including router and task vectors."""
-    E = getattr(config, "num_experts", 1)
+    return sum(parameters_of_parts(config).values())
+
+
+def parameters_of_parts(config) -> dict[str, int]:
+    """Returns the numbers of parameters of the parts of a model that may be frozen.
+
+    These are embeddings (of tokens and positions), layers (with the norms of the embeddings), router and
+    vectors.
+    """
+    E, norms = getattr(config, "num_experts", 1), 2 * 2 * config.d_model
     layers = sum(size * (E if is_routed else 1) for size, is_routed in _layers(config))
-    total = _embedding_parameters(config) + layers
+    parts = {"embeddings": _embedding_parameters(config) - norms, "layers": layers + norms}
     if getattr(config, "has_router", False):
         with torch.device("meta"):
             router = ROUTERS[config.router_nn_type](config)
-        total += sum(p.numel() for p in router.parameters())
-        total += len(config.task_names) * config.router_input_dim
-    return total
+        parts["router"] = sum(p.numel() for p in router.parameters())
+        parts["vectors"] = len(config.task_names) * config.router_input_dim
+    return parts
 
 
 def active_parameters(config, used: float) -> int:
