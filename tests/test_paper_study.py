@@ -198,7 +198,7 @@ def test_a_small_study_ends_with_its_tables(recorder, world, capsys):
     for flag in ("eval_period", "few_shot_steps", "few_shot_eval_period", "warmup_steps", "bsz_list"):
         small += [f"--{flag}", "2"]
     small += ["--text_flags", "--max_input_length 24 --max_output_length 8 --num_beams 1"]
-    assert paper.main([*small, "--starts", "direct"]) == 0
+    assert paper.main([*small, "--starts", "direct", "multitask"]) == 0
     folder = Path(out)
     assert (folder / "tables/test_tasks/comparison.md").is_file()
     assert (folder / f"runs/multitask/seed42/{UNSEEN}").is_file()

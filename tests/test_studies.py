@@ -1,22 +1,34 @@
-"""Studies of a training or a few: their model, data, hyperparameters and commands."""
+"""Scripts of one experiment: which model, data and hyperparameters they have, and their commands."""
 
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
-from recorded_commands import value_of, write, write_gym
+from recorded_commands import value_of, write
 
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies import gradient_routing, recipes, routings, training, two_stages
+from routing_moe.studies import (
+    gradient_routing,
+    recipes,
+    routings,
+    training,
+    two_stages,
+)
 from routing_moe.studies.recipes import BART_BASE, DataFlags, TrainingFlags, TrainingRecipe, tiny_bart
 from routing_moe.studies.variants import VARIANTS
+
+SPLIT = json.dumps({"train": ["a", "b"], "dev": [], "test": ["c", "d"]})
 
 
 @pytest.fixture
 def gym(tmp_path):
-    return write_gym(tmp_path)
+    """A gym of four tasks."""
+    write(tmp_path / "gym/split.json", SPLIT)
+    for task in "abcd":
+        write(tmp_path / f"gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
+    return "gym"
 
 
 # ---- model and hyperparameters
@@ -161,19 +173,6 @@ def test_both_stages_follow_from_each_other_and_finished_ones_are_kept(recorder,
     assert len(recorder.commands) == 3
 
 
-def test_stage_2_has_the_published_settings(recorder, gym):
-    flags = ["--train_dir", gym, "--model", BART_BASE, "--output_dir", "moe", "--stage1", "published"]
-    assert two_stages.main(flags) == 0
-    assert recorder.names() == ["merge", "train"]  # a given run is never trained
-    merged, given = recorder.settings(0), recorder.settings(1)
-    assert (merged["routes_from"], merged["init_eps"], merged["keep_existing"]) == ("published", 1e-8, True)
-    published = dict(learning_rate=1e-5, router_lr=0, task_model_lr=0, router_mode="softmax", initial_tau=300)
-    published |= dict(minimum_tau=1, anneal_rate=1e-4, total_steps=60000, no_eval_until=15000)
-    published |= dict(eval_period=3000, checkpoint_name="init", train_dir=gym, resume=True)
-    assert {name: given[name] for name in published} == published
-    assert not {"model", "num_experts", "taskvecs_dim", "initialize_from_vanilla"} & given.keys()
-
-
 def test_both_stages_and_their_merge_have_the_model_of_a_given_first_stage(recorder, gym):
     write("first/run.json", json.dumps({"initialize_from_vanilla": True, "model": "some/bart"}))
     assert two_stages.main(["--train_dir", gym, "--stage1", "first"]) == 0
@@ -222,17 +221,6 @@ def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(
     assert len(recorder.commands) == 5
 
 
-def test_gradient_routing_is_by_default_on_the_conflict_gym(recorder):
-    write("data/conflict_gym/split.json", json.dumps({"train": ["t000"], "dev": [], "test": []}))
-    assert gradient_routing.main(["--weights", "layers", "--output_dir", "mine"]) == 0
-    assert recorder.names() == ["generate", "bart", "bart", "train", "gradient", "train"]  # no unseen tasks
-    assert value_of(recorder.commands[-2], "--weights") == "layers"
-    expected = dict(train_dir="data/conflict_gym", model="data/conflict_gym_bart/width16", total_steps=1000)
-    expected |= dict(max_input_length=32, train_batch_size=128, learning_rate=3e-3)
-    for index in (-3, -1):
-        assert {name: recorder.settings(index)[name] for name in expected} == expected
-
-
 def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, gym):
     assert gradient_routing.main(["--train_dir", gym, "--total_steps", "7"]) == 0
     assert recorder.settings(0)["total_steps"] == 3
@@ -249,95 +237,7 @@ def test_a_dense_run_that_has_hardly_learned_is_noted(recorder, gym, capsys, sco
 # ---- task vectors
 
 
-@pytest.mark.parametrize("method", vectors.METHODS)
-def test_each_method_uses_the_given_gym_and_model_else_the_embedded_one(recorder, gym, method):
-    assert vectors.main([method, "--train_dir", gym, "--model", "m", "--tasks", "train"]) == 0
-    (command,) = recorder.commands
-    assert command[0] == method
-    assert value_of(command, "--tasks") == "train"
-    reads_model = method not in ("random", "descriptions")
-    assert value_of(command, "--model") == ("m" if reads_model else None)
-    assert value_of(command, "--train_dir") == (None if method == "descriptions" else gym)
-    assert vectors.main([method]) == 0
-    assert recorder.names()[1:] == ["generate", method]
-    assert value_of(recorder.commands[-1], "--model") == (str(tiny_bart()) if reads_model else None)
-
-
-def test_vectors_are_reduced_with_the_split_of_the_gym(recorder, gym):
-    assert vectors.main(["reduce", "--taskvecs", "v", "--train_dir", gym, "--dim", "3"]) == 0
-    (command,) = recorder.commands
-    assert value_of(command, "--custom_tasks_splits") == "gym/split.json"
-    assert value_of(command, "--transform") == "log"
-    assert vectors.main(["reduce"]) == 0
-    assert recorder.names()[1:] == ["generate", "fisher", "reduce"]
-
-
-def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
-    with pytest.raises(SystemExit):
-        vectors.main(["tex"])
-    assert "did you mean 'text'" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        finetuning.main(["--tasks", "test"])
-    assert "unknown START '--tasks'" in capsys.readouterr().err
-    assert vectors.main(["inspect"]) == 2
-    assert "no folder in data/task_vectors has a task_vecs.npy" in capsys.readouterr().err
-
-
 # ---- fine-tuning
-
-
-@pytest.fixture
-def any_start(monkeypatch):
-    monkeypatch.setattr(finetuning, "check_start", lambda settings: None)
-
-
-@pytest.mark.parametrize("start", finetuning.STARTS)
-def test_fine_tuning_starts_from_its_checkpoint_with_the_published_grid(recorder, gym, any_start, start):
-    assert finetuning.main([start, "d c", "some/run", "mine", "--train_dir", gym, "--seed", "3"]) == 0
-    assert recorder.names() == ["finetune", "finetune", "collect_results"]
-    given = recorder.settings(0)
-    expected = dict(learning_rate_list=[1e-5, 2e-5, 5e-5], bsz_list=[2, 4, 8], total_steps=1000, seed=3)
-    expected |= dict(task_dir="gym/d", output_dir="models/mine/singletask-d")
-    assert expected.items() <= given.items()
-    assert given.get("init_dir" if start != "bart" else "checkpoint") == "some/run"
-    assert recorder.commands[2][1:] == [
-        *("--logs_dir", "models/mine", "--tasks", "d", "c", "--output_file", "models/mine/summary.csv")
-    ]
-
-
-def test_logits_have_learning_rates_of_their_own_unless_some_are_given(recorder, gym, any_start):
-    flags = ["moe", "c", "some/run", "mine", "--train_dir", gym, "--route_training", "logits"]
-    assert finetuning.main(flags) == 0
-    assert recorder.settings(0)["learning_rate_list"] == [0.03, 0.1, 0.3]
-    assert finetuning.main([*flags, "--learning_rate_list", "0.5"]) == 0
-    assert recorder.settings(2)["learning_rate_list"] == [0.5]
-
-
-def test_a_task_that_fails_does_not_stop_the_others_and_sets_the_exit_code(recorder, gym, any_start, capsys):
-    recorder.failing = "singletask-c"
-    assert finetuning.main(["moe", "test", "some/run", "mine", "--train_dir", gym]) == 3
-    assert recorder.names() == ["finetune", "finetune", "collect_results"]
-    assert "fine-tuning on c ended with exit code 3" in capsys.readouterr().err
-
-
-def test_a_start_that_is_not_there_is_reported_once(recorder, gym, capsys):
-    assert finetuning.main(["moe", "test", "no-run", "mine", "--train_dir", gym]) == 2
-    assert capsys.readouterr().err.count("error:") == 1
-    assert recorder.commands == []
-    assert finetuning.main(["moe", "test e", "no-run", "mine", "--train_dir", gym]) == 2
-    assert "no task 'e' in gym" in capsys.readouterr().err
-    assert finetuning.main(["moe", "", "no-run", "mine", "--train_dir", gym]) == 2
-    assert "--tasks names no task" in capsys.readouterr().err
-
-
-def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder, gym, any_start):
-    write("data/skill_gym/split.json", SPLIT)
-    finetuning.main(["moe_avg"])
-    assert recorder.names()[:2] == ["generate", "train"]
-    assert recorder.settings(1)["avg_routing"]
-    recorder.commands.clear()
-    assert finetuning.main(["moe_avg", "--train_dir", gym]) == 0
-    assert "train" not in recorder.names()
 
 
 # ---- the comparison of routings
@@ -391,14 +291,7 @@ def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, 
         assert part in errors
 
 
-# ---- whole runs
+# ---- understanding
 
 
-@pytest.mark.slow
-def test_a_comparison_trains_its_runs_and_compares_them(recorder: Recorder, world, capsys):
-    recorder.really = "routing_moe."
-    flags = f"--model {world.bart} --train_dir {world.gym} --output_dir runs --seeds 1 --jobs 2".split()
-    flags += ["--total_steps", "2", "--debug", "--max_input_length", "24", "--max_output_length", "8"]
-    assert routings.main([*flags, "--variants", "softmax", "two_stage"]) == 0
-    output = capsys.readouterr().out
-    assert "finished softmax/seed1" in output
+# ---- the scripts

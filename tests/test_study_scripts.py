@@ -56,8 +56,12 @@ def test_vectors_are_inspected_with_the_skills_of_the_embedded_gym(recorder, gym
 
 
 def test_an_unknown_method_or_a_lack_of_vectors_is_an_error(recorder, capsys):
-    assert vectors.main(["tex"]) == 2
+    with pytest.raises(SystemExit):
+        vectors.main(["tex"])
     assert "did you mean 'text'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        finetuning.main(["--tasks", "test"])
+    assert "unknown START '--tasks'" in capsys.readouterr().err
     assert vectors.main(["inspect"]) == 2
     assert "no folder in data/task_vectors has a task_vecs.npy" in capsys.readouterr().err
 
@@ -77,7 +81,7 @@ def test_fine_tuning_starts_from_its_checkpoint_with_the_published_grid(recorder
     given = recorder.settings(0)
     expected = dict(learning_rate_list=[1e-5, 2e-5, 5e-5], bsz_list=[2, 4, 8], total_steps=1000, seed=3)
     expected |= dict(task_dir="gym/d", output_dir="models/mine/singletask-d")
-    assert {name: given[name] for name in expected} == expected
+    assert expected.items() <= given.items()
     assert given.get("init_dir" if start != "bart" else "checkpoint") == "some/run"
     assert recorder.commands[2][1:] == [
         *("--logs_dir", "models/mine", "--tasks", "d", "c", "--output_file", "models/mine/summary.csv")
@@ -105,6 +109,8 @@ def test_a_start_that_is_not_there_is_reported_once(recorder, gym, capsys):
     assert recorder.commands == []
     assert finetuning.main(["moe", "test e", "no-run", "mine", "--train_dir", gym]) == 2
     assert "no task 'e' in gym" in capsys.readouterr().err
+    assert finetuning.main(["moe", "", "no-run", "mine", "--train_dir", gym]) == 2
+    assert "--tasks names no task" in capsys.readouterr().err
 
 
 def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder, gym, any_start):
@@ -173,7 +179,14 @@ def test_runs_are_analysed_alone_and_together(recorder, capsys):
 SCRIPTS = {path.name for path in (ROOT / "example_scripts").glob("*.sh")} - {"setup.sh", "quickstart.sh"}
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS))
+@pytest.mark.parametrize(
+    "script",
+    sorted(
+        path.name
+        for path in (ROOT / "example_scripts").glob("*.sh")
+        if path.name not in ("setup.sh", "quickstart.sh")
+    ),
+)
 def test_every_script_starts_one_module_with_the_flags_of_the_command_line(script, tmp_path):
     for name in ("example_scripts", "routing_moe", "dataloader", "task"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -183,6 +196,13 @@ def test_every_script_starts_one_module_with_the_flags_of_the_command_line(scrip
     path.mkdir()
     for each in (ROOT / "example_scripts").glob("*.sh"):
         (path / each.name).write_bytes(each.read_bytes())
+    if script == "quickstart.sh":  # with an environment that is installed
+        (tmp_path / ".venv/bin").mkdir(parents=True)
+        (tmp_path / ".venv/bin/python").symlink_to(python)
+        for name in ("requirements.txt", "setup.py"):
+            (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+        stamp = "cat requirements.txt setup.py | cksum >.venv/installed"
+        subprocess.run(stamp, shell=True, cwd=tmp_path, check=True)
     subprocess.run(
         ["bash", path / script, "--seed", "3"], env={"PATH": "/usr/bin:/bin", "PYTHON": python}, check=True
     )

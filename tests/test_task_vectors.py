@@ -29,8 +29,6 @@ from task.task_emb.extractors import TrainingExtractor
 from task.task_emb.fisher import FisherSettings
 from task.task_emb.fisher_information import FisherExtractor, fisher_vector
 
-FORK = multiprocessing.get_context("fork")  # a new process that does not need to import torch again
-
 
 @pytest.fixture(scope="module")
 def made(world):
