@@ -1,7 +1,7 @@
 """List the runs of a study, and estimate their hours here, as `reproduce_paper.sh --dry_run` does.
 
-    python -m benchmarks.reproduction paper --model facebook/bart-base [flags of routing_moe.studies.paper]
-    python -m benchmarks.reproduction real_gym --train_dir data/gym
+    python -m benchmarks.reproduction paper --model facebook/bart-base [flags of routing-moe study paper]
+    python -m benchmarks.reproduction real-gym --train_dir data/gym
 
 Optimizer steps and the generation of answers are timed on a model of the same sizes with random weights, for
 each kind of routes, and multiplied by the numbers of steps and of rows. No weights are read; the sizes of
@@ -41,7 +41,7 @@ from routing_moe.studies.real_gym import RealGymStudy
 from routing_moe.studies.runs import run_in_turn
 from routing_moe.studies.study import part_of, run_study
 
-STUDIES = {"paper": PaperStudy, "real_gym": RealGymStudy}
+STUDIES = {"paper": PaperStudy, "real-gym": RealGymStudy}
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
 # The kinds of steps and answers, and the variants of train_step.py and predict.py that measure them.
 STEPS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}

@@ -1,23 +1,19 @@
-"""The parser of all commands: the name in their usage, and the nearest flag for an unknown one."""
+"""The parser of all commands, which suggests the nearest flag for an unknown one."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from dataloader.errors import did_you_mean
 
-ENTRY_POINT = "routing-moe"
-
 
 class Parser(argparse.ArgumentParser):
-    """Parser of a command. program: its name without the entry point, such as "python -m package.module"."""
+    """Parser of a command. program: its name, such as "routing-moe train"."""
 
     def __init__(self, program: str, **options):
         super().__init__(
-            # The entry point, which is `routing-moe <command>`, calls `main` under that name.
-            prog=sys.argv[0] if sys.argv[0].startswith(f"{ENTRY_POINT} ") else program,
+            prog=program,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
             **options,

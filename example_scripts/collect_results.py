@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Collect results of few-shot fine-tuning on many tasks in one table: mean and sample std over samples.
 
-The same as `python -m routing_moe.cli.collect_results`; runs without installation, from any folder.
+The same as `routing-moe collect-results`; runs without installation, from any folder.
 """
 
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
-The same as `python -m routing_moe.cli.compute_arg`; runs without installation, from any folder.
+The same as `routing-moe compute-arg`; runs without installation, from any folder.
 """
 
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How the routes of a run developed: an animation of its route maps, curves over training, and their table.
 
-The same as `python -m routing_moe.cli.create_gif`; runs without installation, from any folder.
+The same as `routing-moe create-gif`; runs without installation, from any folder.
 """
 
 import sys

@@ -111,7 +111,10 @@ def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task
     [
         (["--width", "0"], "--width is 0; it must be at least 1"),
         (["--init_std", "0"], "--init_std is 0.0; it must be greater than 0"),
-        (["--gym", "{}/none"], "{}/none/gym.json: no such file (expected the settings of python -m"),
+        (
+            ["--gym", "{}/none"],
+            "{}/none/gym.json: no such file (expected the settings of routing-moe conf",
+        ),
         (["--output_dir", "{}/full"], "--output_dir {}/full is not empty and has no settings.json; name a"),
     ],
 )

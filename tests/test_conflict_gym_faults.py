@@ -85,5 +85,5 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path, capsys):
     for damage in ("{}", '{"settings": {"seed": 0}}'):
         (gym / "gym.json").write_text(damage)
         assert main(["--output_dir", str(gym)]) == 2
-        error = f"error: {gym}/gym.json does not have the settings of python -m task.conflict_gym.generate"
+        error = f"error: {gym}/gym.json does not have the settings of routing-moe conflict-gym"
         assert capsys.readouterr().err.splitlines() == [f"{error}; name another folder"]

@@ -78,7 +78,7 @@ def test_the_folder_has_the_documented_files(finished_grid):
     assert outcomes(finished_grid).keys() == {name_of(s, lr) for s in SAMPLES for lr in LEARNING_RATES}
     described = json.loads((finished_grid / "run.json").read_text())
     assert described["settings"]["samples"] == SAMPLES
-    assert described["command"].startswith("python -m routing_moe.cli.finetune --task_dir")
+    assert described["command"].startswith("routing-moe finetune --task_dir")
     assert list(described["start"]) == ["model.safetensors", "config.json", "tokenizer.json"]
     log = log_of(finished_grid)
     assert "4 configurations of naming, 0 of them finished already" in log

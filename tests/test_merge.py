@@ -228,7 +228,7 @@ def test_a_merged_checkpoint_records_its_inputs(merge, with_run):
     assert kept["settings"]["routes_from"] == str(with_run.out)
     # The wheels of torch differ: for some, torch.__version__ also has the CUDA version.
     assert kept["versions"]["torch"] == version("torch")
-    assert kept["command"].startswith("python -m routing_moe.cli.merge --routes_from")
+    assert kept["command"].startswith("routing-moe merge --routes_from")
 
 
 def test_a_merge_with_a_hub_name_records_its_commit_and_weights(merge, with_run, local_hub):

@@ -77,7 +77,7 @@ def test_a_gym_without_pairs_is_an_error(tmp_path, capsys):
         assert permuted_twins.main([str(tmp_path / "runs"), "--relabelled", str(tmp_path)]) == 2
         assert message in capsys.readouterr().err
 
-    error("relabelled.csv does not exist; python -m task.conflict_gym.relabel")
+    error("relabelled.csv does not exist; routing-moe conflict-gym relabel")
     gym = tmp_path / "relabelled.csv"
     gym.write_text("task,source,labels,permutation\na,first,kept,\nc,third,,\n")
     error("has no task with kept and permuted labels")

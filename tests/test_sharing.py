@@ -89,7 +89,7 @@ def test_no_path_of_this_machine_is_shared(written, scored, world):
         assert not [word for word in private if word in text], name
     described = json.loads((written / "run.json").read_text())
     assert described["settings"]["train_dir"] == world.gym.name
-    assert described["command"].startswith("python -m routing_moe.cli.train --")
+    assert described["command"].startswith("routing-moe train --")
 
 
 @pytest.mark.parametrize(

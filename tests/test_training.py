@@ -48,7 +48,7 @@ def test_a_run_folder_has_the_documented_files(finished):
     description = json.loads((finished / "run.json").read_text())
     assert description["settings"]["num_experts"] == 2
     assert description["settings"]["max_grad_norm"] == 0.1
-    assert description["command"].startswith("python -m routing_moe.cli.train --do_train --initialize")
+    assert description["command"].startswith("routing-moe train --do_train --initialize")
     assert {"torch", "transformers", "accelerate", "numpy", "python"} <= description["versions"].keys()
     assert description["git"] is None or len(description["git"]) == 40
     log = (finished / "log.txt").read_text()

@@ -38,7 +38,7 @@ def flags(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> li
 
 
 def run(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> int:
-    """Returns the exit code of `python -m task.task_emb.METHOD` with `flags(...)`, as in a new process."""
+    """Returns the exit code of `routing-moe vectors METHOD` with `flags(...)`, as in a new process."""
     AcceleratorState._reset_state(reset_partial_state=True)
     main = importlib.import_module(f"task.task_emb.{method}").main
     return main(flags(method, gym, bart, output_dir, **changed))

@@ -1,8 +1,8 @@
 """Ablate experts, each alone or the top experts of a feature together; report the drop of every task's score.
 
-    python -m routing_moe.cli.ablate models/moe                  every expert, dev files of the train tasks
-    python -m routing_moe.cli.ablate models/moe --dry_run        report how long that would take
-    python -m routing_moe.cli.ablate models/moe --experts none --features skill:negation category:qa --top 3
+    routing-moe ablate models/moe                  every expert, dev files of the train tasks
+    routing-moe ablate models/moe --dry_run        report how long that would take
+    routing-moe ablate models/moe --experts none --features skill:negation category:qa --top 3
     accelerate launch --num_processes 4 -m routing_moe.cli.ablate models/moe     the same on several GPUs
 
 Scores are written to RUN/analysis/ablation/sets/ one by one; the same command continues an interrupted one.

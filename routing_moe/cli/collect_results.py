@@ -1,7 +1,7 @@
 """Collect results of few-shot fine-tuning on many tasks in one table: mean and sample std over samples.
 
-    python -m routing_moe.cli.collect_results --logs_dir models/finetune --output_file tables/moe.csv
-    python -m routing_moe.cli.collect_results --logs_dir models/finetune --output_file tables/moe.csv \\
+    routing-moe collect-results --logs_dir models/finetune --output_file tables/moe.csv
+    routing-moe collect-results --logs_dir models/finetune --output_file tables/moe.csv \\
         --custom_tasks_splits dataloader/splits/random.json --section test
 
 Reads the best configuration of each sample from LOGS_DIR/singletask-<task>/results.csv (or

@@ -1,6 +1,6 @@
 """Compare variants by category: the same as `compare FOLDER --columns categories`.
 
-python -m routing_moe.cli.compare_runs models/compare_routings --baseline average
+routing-moe compare-runs models/compare_routings --baseline average
 """
 
 import sys

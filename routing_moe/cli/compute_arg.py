@@ -1,14 +1,14 @@
 """Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
-    python -m routing_moe.cli.compute_arg --summary1 tables/bart.csv --summary2 tables/moe.csv
-    python -m routing_moe.cli.compute_arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
+    routing-moe compute-arg --summary1 tables/bart.csv --summary2 tables/moe.csv
+    routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
 
-    python -m routing_moe.cli.compute_arg --summary1 models/avg/best/eval-test_tasks-test-performance.csv \\
+    routing-moe compute-arg --summary1 models/avg/best/eval-test_tasks-test-performance.csv \\
         --summary2 models/moe/best/eval-test_tasks-test-performance.csv --names average mixture \\
         --group_templates median --output_file gains.csv
 
-    python -m routing_moe.cli.compute_arg --seeds 42 43 --names BART mixture --output_file gains.csv \\
+    routing-moe compute-arg --seeds 42 43 --names BART mixture --output_file gains.csv \\
         --summary1 "few_shot/bart/seed{seed}/summary.csv" --summary2 "few_shot/moe/seed{seed}/summary.csv"
 
 The summaries are files of collect_results.py, of this project or of the published code, or scores of tasks

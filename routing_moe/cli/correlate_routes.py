@@ -1,8 +1,8 @@
 """Correlations of experts with features of tasks, and agreement of routes with kinds of tasks.
 
-    python -m routing_moe.cli.correlate_routes models/moe
-    python -m routing_moe.cli.correlate_routes models/moe --feature_file my_features.csv --top 5
-    python -m routing_moe.cli.correlate_routes runs/seed42 runs/seed43 runs/seed44 --output_dir tables
+    routing-moe correlate-routes models/moe
+    routing-moe correlate-routes models/moe --feature_file my_features.csv --top 5
+    routing-moe correlate-routes runs/seed42 runs/seed43 runs/seed44 --output_dir tables
 
 Writes correlations.csv (a row per layer, expert and feature), top_experts.csv, recovery.csv (Mantel's test
 and adjusted mutual information for each kind of features), features.md, and a picture of the correlations of

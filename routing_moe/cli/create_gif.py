@@ -1,9 +1,9 @@
 """Routes of a run over training: an animation of its route maps, curves, and their table.
 
-    python -m routing_moe.cli.create_gif
-    python -m routing_moe.cli.create_gif --run models/moe
-    python -m routing_moe.cli.create_gif --run models/moe --routes chosen --output_dir animations/moe_chosen
-    python -m routing_moe.cli.create_gif --run models/moe --title "Learned routes" --seconds_per_frame 0.25
+    routing-moe create-gif
+    routing-moe create-gif --run models/moe
+    routing-moe create-gif --run models/moe --routes chosen --output_dir animations/moe_chosen
+    routing-moe create-gif --run models/moe --title "Learned routes" --seconds_per_frame 0.25
 
 Writes routes.gif, dynamics.csv, dynamics.png and dynamics.pdf: a frame, or a row per layer, for every
 evaluation. --routes soft: at the temperature of the step; soft_t1: at temperature 1; chosen: only the expert

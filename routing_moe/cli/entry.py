@@ -1,9 +1,11 @@
 """All commands under one name: routing-moe COMMAND [flags].
 
-routing-moe --help                                 the commands
-routing-moe train --help                           the flags of one
-routing-moe train --do_train --output_dir ...      the same as python -m routing_moe.cli.train ...
-routing-moe vectors text --output_dir ...          the same as python -m task.task_emb.text ...
+    routing-moe --help                                 the commands
+    routing-moe train --help                           the flags of one
+    routing-moe train --do_train --output_dir ...      the same as routing-moe train ...
+    routing-moe recipe train --train_dir gym           with the hyperparameters that go with the model
+
+A recipe is one experiment, as run by a script in example_scripts/; a study runs many and compares them.
 """
 
 import argparse
@@ -13,56 +15,105 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from dataloader.command_line import ENTRY_POINT
 from dataloader.errors import did_you_mean
 
-OF_CLI = (
-    *("add_task", "build_gym", "list_tasks"),
-    *("train", "finetune", "merge", "show_scores", "compare", "compare_runs", "overview"),
-    *("answer", "export"),
-    *("collect_results", "compute_arg"),
-    *("inspect_routes", "correlate_routes", "ablate", "create_gif", "report", "push"),
-)
-OF_TASK_EMB = ("random", "text", "finetuned_text", "fisher", "gradient", "descriptions", "reduce", "inspect")
-COMMANDS = {name.replace("_", "-"): f"routing_moe.cli.{name}" for name in OF_CLI}
-COMMANDS |= {f"vectors {name.replace('_', '-')}": f"task.task_emb.{name}" for name in OF_TASK_EMB}
-COMMANDS |= {
-    "conflict-gym": "task.conflict_gym.generate",
-    "conflict-gym bart": "task.conflict_gym.bart",
-    "conflict-gym relabel": "task.conflict_gym.relabel",
-    "skill-gym": "task.skill_gym.generate",
-    "english-bart": "task.english_bart.build",
-    "english-bart denoise": "task.english_bart.denoise",
+NAME = "routing-moe"
+CLI, STUDIES, VECTORS = "routing_moe.cli", "routing_moe.studies", "task.task_emb"
+# {group: {command: module}}, in the order of --help.
+GROUPS = {
+    "gyms": {
+        "build-gym": f"{CLI}.build_gym",
+        "add-task": f"{CLI}.add_task",
+        "list-tasks": f"{CLI}.list_tasks",
+        "skill-gym": "task.skill_gym.generate",
+        "conflict-gym": "task.conflict_gym.generate",
+        "conflict-gym bart": "task.conflict_gym.bart",
+        "conflict-gym relabel": "task.conflict_gym.relabel",
+        "conflict-gym ingredients": "task.conflict_gym.ingredients",
+    },
+    "train and adapt": {
+        "train": f"{CLI}.train",
+        "merge": f"{CLI}.merge",
+        "finetune": f"{CLI}.finetune",
+        "answer": f"{CLI}.answer",
+        "export": f"{CLI}.export",
+        "push": f"{CLI}.push",
+        "english-bart": "task.english_bart.build",
+        "english-bart denoise": "task.english_bart.denoise",
+    },
+    "task vectors": {
+        "vectors random": f"{VECTORS}.random",
+        "vectors text": f"{VECTORS}.text",
+        "vectors finetuned-text": f"{VECTORS}.finetuned_text",
+        "vectors fisher": f"{VECTORS}.fisher",
+        "vectors gradient": f"{VECTORS}.gradient",
+        "vectors descriptions": f"{VECTORS}.descriptions",
+        "vectors reduce": f"{VECTORS}.reduce",
+        "vectors inspect": f"{VECTORS}.inspect",
+    },
+    "tables": {
+        "show-scores": f"{CLI}.show_scores",
+        "compare": f"{CLI}.compare",
+        "compare-runs": f"{CLI}.compare_runs",
+        "overview": f"{CLI}.overview",
+        "collect-results": f"{CLI}.collect_results",
+        "compute-arg": f"{CLI}.compute_arg",
+    },
+    "explain routes": {
+        "inspect-routes": f"{CLI}.inspect_routes",
+        "correlate-routes": f"{CLI}.correlate_routes",
+        "ablate": f"{CLI}.ablate",
+        "create-gif": f"{CLI}.create_gif",
+        "report": f"{CLI}.report",
+    },
+    "one experiment, with the hyperparameters that go with the model": {
+        "recipe train": f"{STUDIES}.training",
+        "recipe two-stages": f"{STUDIES}.two_stages",
+        "recipe gradient-routing": f"{STUDIES}.gradient_routing",
+        "recipe finetune": f"{STUDIES}.finetuning",
+        "recipe vectors": f"{STUDIES}.vectors",
+        "recipe understand": f"{STUDIES}.understand",
+        "recipe english-bart": f"{STUDIES}.english_bart",
+    },
+    "studies of many runs": {
+        "study quickstart": f"{STUDIES}.quickstart",
+        "study routings": f"{STUDIES}.routings",
+        "study task-vectors": f"{STUDIES}.task_vectors",
+        "study conflict": f"{STUDIES}.conflict",
+        "study conflict-shares": f"{STUDIES}.conflict_shares",
+        "study conflict-few-shot": f"{STUDIES}.conflict_few_shot",
+        "study paper": f"{STUDIES}.paper",
+        "study real-gym": f"{STUDIES}.real_gym",
+        "study permuted-twins": f"{STUDIES}.permuted_twins",
+        "study coverage": f"{STUDIES}.coverage",
+    },
 }
-OF_TWO_WORDS = {name.split()[0] for name in COMMANDS if " " in name}
+COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
+FIRST_OF_TWO_WORDS = {name.split()[0] for name in COMMANDS if " " in name}
 
 
 class Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """Lists the commands, each with the first line of its module, which is not imported."""
-        lines = [f"  {name:24}{first_line(module)}" for name, module in COMMANDS.items()]
-        return "\n".join([super().format_help(), "commands:", *lines, ""])
+        lines = []
+        for group, commands in GROUPS.items():
+            lines += ["", f"{group}:"]
+            lines += [f"  {name:25}{first_line(module)}" for name, module in commands.items()]
+        return "\n".join([super().format_help().rstrip(), *lines, ""])
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(
-        prog=ENTRY_POINT, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", metavar="COMMAND", help="a command, with - or _; see below")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="its flags; --help lists them")
     words = sys.argv[1:] if argv is None else argv
-    given = parser.parse_args(words or ["--help"])
-    name, flags = given.command.replace("_", "-"), given.flags
-    if name in OF_TWO_WORDS and flags and not flags[0].startswith("-"):
+    typed = parser.parse_args(words or ["--help"])
+    name, flags = typed.command.replace("_", "-"), typed.flags
+    if name in FIRST_OF_TWO_WORDS and flags and not flags[0].startswith("-"):
         name, flags = f"{name} {flags[0].replace('_', '-')}", flags[1:]
     if name not in COMMANDS:
         parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; --help lists all")
-    typed = sys.argv[0]
-    try:
-        sys.argv[0] = f"{ENTRY_POINT} {name}"  # for the usage in its --help
-        return import_module(COMMANDS[name]).main(flags)
-    finally:
-        sys.argv[0] = typed
+    return import_module(COMMANDS[name]).main(flags)
 
 
 def first_line(module: str) -> str:

@@ -1,10 +1,10 @@
 """Fine-tune on one few-shot task: every sample x learning rate x batch size, selected by dev score.
 
-    python -m routing_moe.cli.finetune --do_train --do_predict --task_dir data/gym/boolq \\
+    routing-moe finetune --do_train --do_predict --task_dir data/gym/boolq \\
         --checkpoint models/multitask_bart --output_dir models/multitask/singletask-boolq
-    python -m routing_moe.cli.finetune --do_train --do_predict --task_dir data/gym/boolq \\
+    routing-moe finetune --do_train --do_predict --task_dir data/gym/boolq \\
         --moe_init --init_dir models/two_stage --num_workers 4 --output_dir models/moe/singletask-boolq
-    python -m routing_moe.cli.finetune --do_predict --task_dir data/gym/boolq \\
+    routing-moe finetune --do_predict --task_dir data/gym/boolq \\
         --moe_init --init_dir models/two_stage --output_dir models/moe_as_it_is/singletask-boolq
 
 After an interruption the same command continues; given more samples, rates or batch sizes, it adds them.
@@ -20,7 +20,7 @@ from huggingface_hub.utils import disable_progress_bars
 from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
-from routing_moe.config.flags import parse
+from routing_moe.config.flags import command_line, parse
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
 from routing_moe.finetuning.task_choices import CHOICES_FILE, find_neighbours, route_kind
@@ -41,13 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()
-        command = None if argv is None else ["python", "-m", "routing_moe.cli.finetune", *argv]
         with naming_memory_flags(inputs.settings):
-            result.exit_code = finetune(inputs, grid, command)
+            result.exit_code = finetune(inputs, grid, command_line(FinetuneSettings, argv))
     return result.exit_code
 
 
-def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> int:
+def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str]) -> int:
     """Runs the missing configurations. Returns 1 if any failed, after listing them, else 0."""
     with folder_lock(grid.folder):
         failed = run(inputs, grid, command)
@@ -64,7 +63,7 @@ def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> i
     return 1 if failed or unscored else 0
 
 
-def run(inputs: FinetuneInputs, grid: Grid, command: list[str] | None) -> dict[str, Exception]:
+def run(inputs: FinetuneInputs, grid: Grid, command: list[str]) -> dict[str, Exception]:
     settings = inputs.settings
     log_to_file(settings.output_dir, "log.txt")
     grid.load(grid.start)  # again, now that the folder is locked

@@ -1,8 +1,8 @@
 """Pictures of routes: experts of each task, similar tasks, load of experts, changes.
 
-    python -m routing_moe.cli.inspect_routes models/moe
-    python -m routing_moe.cli.inspect_routes models/moe --before models/moe/stage1      the change by stage 2
-    python -m routing_moe.cli.inspect_routes runs/seed42 runs/seed43 --output_dir runs/both   their agreement
+    routing-moe inspect-routes models/moe
+    routing-moe inspect-routes models/moe --before models/moe/stage1      the change by stage 2
+    routing-moe inspect-routes runs/seed42 runs/seed43 --output_dir runs/both   their agreement
 
 Writes, of each run, routes (map of tasks and experts), similarity (tasks by their routes, with a dendrogram),
 layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of all runs; of several runs

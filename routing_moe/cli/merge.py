@@ -1,11 +1,11 @@
 """Between the two stages of training: keep a run's router and task vectors, copy new experts from BART.
 
-    python -m routing_moe.cli.merge --routes_from models/stage1 --model facebook/bart-base \\
+    routing-moe merge --routes_from models/stage1 --model facebook/bart-base \\
         --output_dir models/two_stage
-    python -m routing_moe.cli.train --do_train --do_predict --output_dir models/two_stage \\
+    routing-moe train --do_train --do_predict --output_dir models/two_stage \\
         --checkpoint_name init --router_mode softmax --initial_tau 300 --minimum_tau 1 --anneal_rate 1e-4 \\
         --router_lr 0 --task_model_lr 0 --total_steps 60000 --train_dir data/gym
-    python -m routing_moe.cli.merge --routes_from published_run --output_dir models/from_published
+    routing-moe merge --routes_from published_run --output_dir models/from_published
 
 The first command writes models/two_stage/init. The second, stage 2, starts from it: experts are trained again
 while the routes change from the average of the experts to the choice that the router learned in stage 1.
@@ -25,7 +25,7 @@ from routing_moe.checkpoints.merge_stages import (
     write_merged,
 )
 from routing_moe.cli.console import reporting_errors
-from routing_moe.config.flags import parse
+from routing_moe.config.flags import command_line, parse
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import naming_memory_flags
@@ -46,10 +46,9 @@ def merge_or_keep(settings: MergeSettings, routes: SavedMixture, argv: list[str]
         raise InputError(faults)
     if settings.target.exists():  # and --keep_existing was given
         return keep(settings, routes)
-    command = None if argv is None else ["python", "-m", "routing_moe.cli.merge", *argv]
     with naming_memory_flags(settings):
         model, tokenizer = merge(settings, routes)
-    write_merged(settings, routes, model, tokenizer, command)
+    write_merged(settings, routes, model, tokenizer, command_line(MergeSettings, argv))
     print(summary(settings, routes, model, tokenizer))
 
 

@@ -1,6 +1,6 @@
 """Print one table of compared runs: the same as `compare FOLDER --columns cost dev test unseen`.
 
-python -m routing_moe.cli.overview models/quickstart --recovery skill
+routing-moe overview models/quickstart --recovery skill
 """
 
 import sys

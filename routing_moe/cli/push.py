@@ -1,8 +1,8 @@
 """Share a run on the Hugging Face hub: its best checkpoint, scores, routes and a model card.
 
-    python -m routing_moe.cli.push models/moe owner/name
-    python -m routing_moe.cli.push models/moe owner/name --private --license apache-2.0
-    python -m routing_moe.cli.push models/moe owner/name --dry_run shared/moe     write the folder only
+    routing-moe push models/moe owner/name
+    routing-moe push models/moe owner/name --private --license apache-2.0
+    routing-moe push models/moe owner/name --dry_run shared/moe     write the folder only
 
 Uploading needs a token that may write: `hf auth login`, or HF_TOKEN. Absolute paths, predictions and the
 state of training are left out. Others use the name in place of a run folder: --checkpoint owner/name.

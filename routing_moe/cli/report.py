@@ -1,10 +1,10 @@
 """One page about runs: settings, curves, scores, interactive routes, features, ablation.
 
-    python -m routing_moe.cli.report models/moe
-    python -m routing_moe.cli.report runs/seed42 runs/seed43 runs/seed44 --output_file runs/report.html
+    routing-moe report models/moe
+    routing-moe report runs/seed42 runs/seed43 runs/seed44 --output_file runs/report.html
 
 The page is a single HTML file that needs no network. It has the results of the ablation if
-`python -m routing_moe.cli.ablate RUN` was run before; scores and predictions are those of RUN/best.
+`routing-moe ablate RUN` was run before; scores and predictions are those of RUN/best.
 """
 
 import sys

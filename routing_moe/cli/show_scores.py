@@ -1,7 +1,7 @@
 """Print a run's scores by category, beside those of a constant answer, and those of data sets with templates.
 
-    python -m routing_moe.cli.show_scores models/moe
-    python -m routing_moe.cli.show_scores models/moe --predict_split test --output scores.csv
+    routing-moe show-scores models/moe
+    routing-moe show-scores models/moe --predict_split test --output scores.csv
 
 Reads the scores of `--do_predict`. The constant answer is each task's most frequent training answer.
 """

@@ -1,10 +1,10 @@
 """Train a task-level mixture-of-experts on a gym, predict with it, or both.
 
-    python -m routing_moe.cli.train --do_train --do_predict --initialize_from_vanilla \\
+    routing-moe train --do_train --do_predict --initialize_from_vanilla \\
         --model facebook/bart-base --train_dir data/gym --custom_tasks_splits dataloader/splits/random.json \\
         --total_steps 30000 --eval_period 750 --output_dir models/moe
-    python -m routing_moe.cli.train --do_train --resume ...     the same flags: continue after an interruption
-    python -m routing_moe.cli.train --do_predict --predict_split test --train_dir data/gym \\
+    routing-moe train --do_train --resume ...     the same flags: continue after an interruption
+    routing-moe train --do_predict --predict_split test --train_dir data/gym \\
         --custom_tasks_splits dataloader/splits/random.json --output_dir models/moe
     accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.cli.console import reporting_errors
-from routing_moe.config.flags import parse
+from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.training.checks import Inputs, check_inputs, run_folder_faults
 
@@ -30,12 +30,11 @@ def main(argv: list[str] | None = None) -> int:
     with reporting_errors(lambda: what_is_kept(settings)) as result:
         settings = train_settings(values)
         inputs = check_inputs(settings)
-        command = None if argv is None else ["python", "-m", "routing_moe.cli.train", *argv]
-        result.exit_code = run(settings, inputs, command)
+        result.exit_code = run(settings, inputs, command_line(TrainSettings, argv))
     return result.exit_code
 
 
-def run(settings: TrainSettings, inputs: Inputs, command: list[str] | None) -> int:
+def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
     # Torch is imported here, after the checks: it takes seconds.
     from routing_moe.io import hub
     from routing_moe.io.accelerator import make_accelerator

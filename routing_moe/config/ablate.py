@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.ablate`. Flags that affect scores default to the values of the run."""
+"""The flags of `routing-moe ablate`. Flags that affect scores default to the values of the run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -13,7 +13,7 @@ from routing_moe.io.run_folder import settings_of_run
 
 EXPERTS = group("what is ablated")
 HOW_SCORED = "how tasks are scored"
-SCORES = group(HOW_SCORED)  # the same flags as those of `routing_moe.cli.train --do_predict`
+SCORES = group(HOW_SCORED)  # the same flags as those of `routing-moe train --do_predict`
 RUNNING = group("running")
 
 
@@ -22,7 +22,7 @@ RUNNING = group("running")
 class AblationSettings(Command):
     """prediction: the settings of `train --do_predict` that scores depend on, from the run and these flags."""
 
-    program = "python -m routing_moe.cli.ablate"
+    program = "routing-moe ablate"
     usage = "RUN [flags, see --help]"
 
     run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")

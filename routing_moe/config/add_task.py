@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.add_task`."""
+"""The flags of `routing-moe add-task`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ SAMPLED = group("samples")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class AddTaskSettings(Command):
-    program = "python -m routing_moe.cli.add_task"
+    program = "routing-moe add-task"
     usage = "--gym DIR --name TASK --from TABLE --input TEXT --output TEXT --metric METRIC [flags, see --help]"
 
     gym: Path = TASK(REQUIRED, "gym folder; it is created if necessary", metavar="DIR")

@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.answer` and `routing_moe.cli.export`."""
+"""The flags of `routing-moe answer` and `routing-moe export`."""
 
 import re
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class TaskFlags(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerSettings(TaskFlags):
-    program = "python -m routing_moe.cli.answer"
+    program = "routing-moe answer"
     usage = "--checkpoint RUN [--task NAME] --inputs FILE [flags, see --help]"
     groups = ("the model", "the task and its route")
 
@@ -60,7 +60,7 @@ class AnswerSettings(TaskFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(TaskFlags):
-    program = "python -m routing_moe.cli.export"
+    program = "routing-moe export"
     usage = "--checkpoint RUN [--task NAME] --output_dir FOLDER [flags, see --help]"
     groups = ("the model", "the task and its route")
 

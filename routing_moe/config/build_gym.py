@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.build_gym`."""
+"""The flags of `routing-moe build-gym`."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ RUNNING = group("running")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class BuildGymSettings(Command):
-    program = "python -m routing_moe.cli.build_gym"
+    program = "routing-moe build-gym"
     usage = "--output_dir DIR [flags, see --help]"
 
     output_dir: Path = TASKS(REQUIRED, "gym folder to write", metavar="DIR")

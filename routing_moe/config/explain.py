@@ -51,7 +51,7 @@ class FeatureFlags(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class InspectSettings(RouteFlags):
-    program = "python -m routing_moe.cli.inspect_routes"
+    program = "routing-moe inspect-routes"
     usage = "RUN [RUN ...] [flags, see --help]"
 
     before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of the change")
@@ -63,7 +63,7 @@ class InspectSettings(RouteFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelateSettings(RouteFlags, FeatureFlags):
-    program = "python -m routing_moe.cli.correlate_routes"
+    program = "routing-moe correlate-routes"
     usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features and tests")
 
@@ -74,7 +74,7 @@ class CorrelateSettings(RouteFlags, FeatureFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings(RouteFlags, FeatureFlags):
-    program = "python -m routing_moe.cli.report"
+    program = "routing-moe report"
     usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features and tests")
 
@@ -85,7 +85,7 @@ class ReportSettings(RouteFlags, FeatureFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class GifSettings(Command):
-    program = "python -m routing_moe.cli.create_gif"
+    program = "routing-moe create-gif"
     usage = "[--run RUN] [flags, see --help]"
 
     run: Path = ROUTES(Path("models/routing_bart"), "folder of a run, with <step>-steps/route.npy")

@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.finetune`. Names are those of CrossFit's tune_hps_singletask.py."""
+"""The flags of `routing-moe finetune`. Names are those of CrossFit's tune_hps_singletask.py."""
 
 import os
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ class FinetuneSettings(RunFlags):
     on_resume here: may differ when a grid is continued or extended, since no configuration's result changes.
     """
 
-    program = "python -m routing_moe.cli.finetune"
+    program = "routing-moe finetune"
     usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
     groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation", "running, evaluating, saving")
     source_flags: ClassVar[Mapping[str, str]] = {"moe_avg_route": "average", "moe_random_route": "random", "moe_random2_route": "fixed", "task_routes": "fixed"}

@@ -4,7 +4,7 @@
 
     @dataclass(frozen=True, kw_only=True)
     class Settings(Command):
-        program = "python -m routing_moe.cli.train"
+        program = "routing-moe train"
         train_dir: str = DATA("data", "gym folder", inherited=True)
         seed: int = DATA(42, "seed of all random draws", range=SEED)
 
@@ -15,6 +15,7 @@ takes several values, `X | None` may be left out. `Flag` says what else a field 
 import argparse
 import dataclasses
 import math
+import sys
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -108,6 +109,11 @@ def flags_of(command: type | Command) -> dict[str, Flag]:
 
 
 # ---- the command line
+
+
+def command_line(command: type[Command], argv: list[str] | None) -> list[str]:
+    """Returns the words of a command, as they are recorded. argv: its flags; None: those of this process."""
+    return [*command.program.split(), *(sys.argv[1:] if argv is None else argv)]
 
 
 def parse(

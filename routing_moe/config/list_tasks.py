@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.list_tasks`."""
+"""The flags of `routing-moe list-tasks`."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ TASKS = group("tasks")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class ListTasksSettings(Command):
-    program = "python -m routing_moe.cli.list_tasks"
+    program = "routing-moe list-tasks"
     usage = "--split FILE [--gym DIR] WORD [WORD ...]"
 
     words: tuple[str, ...] = TASKS(REQUIRED, "a task; train, dev, test or all; or file.json:section", positional=True)

@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.merge`."""
+"""The flags of `routing-moe merge`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ OUTPUT = group("what is written")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class MergeSettings(Command):
-    program = "python -m routing_moe.cli.merge"
+    program = "routing-moe merge"
     usage = "--routes_from RUN --output_dir FOLDER [flags, see --help]"
 
     routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), a checkpoint of this code, or a hub name owner/name[@revision]")

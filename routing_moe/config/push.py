@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.push`."""
+"""The flags of `routing-moe push`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ WHERE = group("where it goes")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PushSettings(Command):
-    program = "python -m routing_moe.cli.push"
+    program = "routing-moe push"
     usage = "RUN OWNER/NAME [flags, see --help]"
 
     run: Path = SHARED(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)

@@ -19,7 +19,7 @@ CATEGORIES = "categories"  # the table of scores by category
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(Command):
-    program = "python -m routing_moe.cli.show_scores"
+    program = "routing-moe show-scores"
     usage = "RUN [flags, see --help]"
 
     run: Path = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
@@ -31,7 +31,7 @@ class ShowSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(Command):
-    program = "python -m routing_moe.cli.compare"
+    program = "routing-moe compare"
     usage = "FOLDER [flags, see --help]"
 
     folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
@@ -57,21 +57,21 @@ class CompareSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareRunsSettings(CompareSettings):
-    program = "python -m routing_moe.cli.compare_runs"
+    program = "routing-moe compare-runs"
 
     columns: tuple[str, ...] = SCORES((CATEGORIES,), "as in `compare`", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverviewSettings(CompareSettings):
-    program = "python -m routing_moe.cli.overview"
+    program = "routing-moe overview"
 
     columns: tuple[str, ...] = SCORES(MEANS, "as in `compare`", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectSettings(Command):
-    program = "python -m routing_moe.cli.collect_results"
+    program = "routing-moe collect-results"
     usage = "--logs_dir FOLDER --output_file CSV [flags, see --help]"
 
     logs_dir: Path = RESULTS(REQUIRED, "folder of the tasks' folders")
@@ -84,7 +84,7 @@ class CollectSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class GainSettings(Command):
-    program = "python -m routing_moe.cli.compute_arg"
+    program = "routing-moe compute-arg"
     usage = "--summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
 
     summary1: Path = GAINS(REQUIRED, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")

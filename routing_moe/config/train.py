@@ -1,4 +1,4 @@
-"""The flags of `routing_moe.cli.train`. Names and defaults are those of the published code."""
+"""The flags of `routing-moe train`. Names and defaults are those of the published code."""
 
 import argparse
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def layers(text: str) -> list[int]:
 class TrainSettings(RunFlags):
     """The settings of a run, saved as `run.json`."""
 
-    program = "python -m routing_moe.cli.train"
+    program = "routing-moe train"
     usage = "--output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
     groups = (
         *("data", "where the model starts", "experts and router", "texts and decoding", "optimisation"),

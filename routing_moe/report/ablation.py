@@ -1,4 +1,4 @@
-"""The results of `routing_moe.cli.ablate` for a run, as data of the report page."""
+"""The results of `routing-moe ablate` for a run, as data of the report page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def other_checkpoint(run: Path) -> str | None:
         return None
     return (
         f"{run_name(run)}: {run / FOLDER} belongs to other weights than those in {checkpoint.name}/ and is "
-        "left out; delete it and run python -m routing_moe.cli.ablate again"
+        "left out; delete it and run routing-moe ablate again"
     )
 
 
@@ -60,7 +60,7 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{folder}: its tables do not fit this run ({in_brief(error)}); "
-            "write them again with python -m routing_moe.cli.ablate"
+            "write them again with routing-moe ablate"
         ) from None
     if features and (draws := int(tables[FEATURES]["draws"].max())):
         note += (

@@ -245,15 +245,8 @@ def _name_of(match: re.Match) -> str:
 
 
 def command_of(shared: SharedRun) -> str:
-    """Returns the command of the run's run.json, as a user types it, without absolute paths."""
-    words = shlex.split(shared.described.get("command") or "")
-    if words and words[0].endswith(".py"):
-        module = Path(words[0]).with_suffix("").parts
-        start = module.index("routing_moe") if "routing_moe" in module else len(module) - 1
-        words[:1] = ["python", "-m", ".".join(module[start:])]
-    elif words:
-        words[:1] = words[0].split()  # of the entry point, "routing-moe train"
-    return shlex.join(without_places(words))
+    """Returns the command of the run's run.json without absolute paths."""
+    return shlex.join(without_places(shlex.split(shared.described.get("command") or "")))
 
 
 # ---- the data

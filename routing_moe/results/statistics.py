@@ -3,7 +3,7 @@
     found = mean_interval(differences_ST)     # seeds x tasks, paired differences
     found.low, found.high, found.p, found.over
 
-S seeds (runs), T tasks, M tests. `routing_moe.studies.coverage` measures the coverage of intervals;
+S seeds (runs), T tasks, M tests. `routing-moe study coverage` measures the coverage of intervals;
 docs/results/coverage.md has the results and explains the choice of this interval.
 """
 

@@ -1,7 +1,7 @@
 """Compare routings with dense models on conflict gyms, where tasks of different skills contradict each other.
 
-    python -m routing_moe.studies.conflict
-    python -m routing_moe.studies.conflict --jobs 2 --conflicts 1 --seeds 11 12 --variants dense clusters oracle
+    routing-moe study conflict
+    routing-moe study conflict --jobs 2 --conflicts 1 --seeds 11 12 --variants dense clusters oracle
 
 At several levels of conflict, with several seeds: a gym (docs/conflict_gym.md) and an untrained BART each. All
 variants have the same number of steps, which includes those of the dense run that task vectors are computed
@@ -36,7 +36,7 @@ SQUARE = Range(lambda value: 4 <= value <= 64 and math.isqrt(value) ** 2 == valu
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class ConflictStudy(Study):
-    program = "python -m routing_moe.studies.conflict"
+    program = "routing-moe study conflict"
     usage = "[--variants NAME ...] [--conflicts C ...] [--seeds SEED ...] [further flags, see --help]"
     groups = ("what is compared", "training", "running")
 
@@ -46,7 +46,7 @@ class ConflictStudy(Study):
     skills: int = COMPARED(16, "number of hidden skills, a square", range=SQUARE, on_resume=True)
     seeds: tuple[int, ...] = COMPARED((11, 12, 13, 14, 15), "seeds", range=SEED, on_resume=True)
     tasks_per_skill: int = COMPARED(4, "train tasks of a skill", range=AT_LEAST_1)
-    gym_flags: str = COMPARED("", 'further flags of `python -m task.conflict_gym.generate`, such as "--label_noise 0.1"')
+    gym_flags: str = COMPARED("", 'further flags of `routing-moe conflict-gym`, such as "--label_noise 0.1"')
     total_steps: int = TRAINING(2400, "steps of every variant, including the dense run", range=AT_LEAST_1)
     dense_steps: int = TRAINING(1200, "steps of the dense run, a multiple of 10: it keeps 10 checkpoints", range=AT_LEAST_1)
     dense_rate: float = TRAINING(0.003, "learning rate of the dense run", range=POSITIVE)

@@ -1,7 +1,7 @@
 """Unseen tasks of a conflict gym: scores without and with fine-tuning on the 16 rows of a sample.
 
-    python -m routing_moe.studies.conflict_few_shot models/compare_conflict/conflict1_16skills --seeds 11 12
-    python -m routing_moe.studies.conflict_few_shot LEVEL --variants oracle-average-logits average-merged
+    routing-moe study conflict-few-shot models/compare_conflict/conflict1_16skills --seeds 11 12
+    routing-moe study conflict-few-shot LEVEL --variants oracle-average-logits average-merged
 
 LEVEL is a folder of the conflict study. Every variant's run starts the fine-tuning of each unseen task on
 its first sample, which the vectors were computed from: clusters and composed along the route of the cluster
@@ -40,7 +40,7 @@ STARTS = {
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class FewShot(Analysis):
-    program = "python -m routing_moe.studies.conflict_few_shot"
+    program = "routing-moe study conflict-few-shot"
 
     level: Path = ANALYSIS(REQUIRED, "folder of the conflict study with <variant>/seed<seed>", positional=True)
     seeds: tuple[int, ...] = ANALYSIS((11,), "seeds of the runs", range=SEED)

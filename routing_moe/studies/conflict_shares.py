@@ -1,7 +1,7 @@
 """The share of the oracle's advantage that each variant of the conflict study reaches.
 
-    python -m routing_moe.studies.conflict_shares models/compare_conflict/conflict1_16skills
-    python -m routing_moe.studies.conflict_shares LEVEL ... --output_file docs/results/conflict_shares.csv
+    routing-moe study conflict-shares models/compare_conflict/conflict1_16skills
+    routing-moe study conflict-shares LEVEL ... --output_file docs/results/conflict_shares.csv
 
 A level is a folder of the study with comparison_runs.csv. Scores are means of test scores over the train
 tasks. n: the number of seeds that the variant, dense and oracle have in common; other columns use these
@@ -30,7 +30,7 @@ COLUMNS = ("difference", "difference_low", "difference_high", "share", "share_lo
 
 @dataclass(frozen=True, kw_only=True)
 class Shares(Analysis):
-    program = "python -m routing_moe.studies.conflict_shares"
+    program = "routing-moe study conflict-shares"
 
     levels: tuple[Path, ...] = ANALYSIS(REQUIRED, "folders with comparison_runs.csv", positional=True)
 

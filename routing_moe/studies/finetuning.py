@@ -2,7 +2,7 @@
 
     bash example_scripts/finetune_a_list_of_tasks_moe.sh TASKS CHECKPOINT IDENTIFIER [FLAGS]
     bash example_scripts/finetune_a_list_of_tasks_moe.sh "boolq piqa" models/two_stage moe
-    python -m routing_moe.studies.finetuning START TASKS CHECKPOINT IDENTIFIER [FLAGS]
+    routing-moe recipe finetune START TASKS CHECKPOINT IDENTIFIER [FLAGS]
 
 START       moe: a mixture with the routes of its router; moe_avg, moe_random, moe_random2: with average routes, random
             ones for each example, random ones for each task; bart: a plain BART (finetune_a_list_of_tasks.sh)
@@ -11,7 +11,7 @@ CHECKPOINT  initial checkpoint; None: --model without further training
 IDENTIFIER  results are written to models/IDENTIFIER/singletask-<task>/, the table of all to models/IDENTIFIER/summary.csv
 
 Without arguments: the 8 unseen tasks of the embedded gym, from the embedded tiny BART or from a mixture trained on the
-embedded gym, which is trained first if necessary. Further flags are those of routing_moe.cli.finetune, such as
+embedded gym, which is trained first if necessary. Further flags are those of routing-moe finetune, such as
 --route_training merged or logits: other starts along the same routes. The same command continues after an interruption;
 finished configurations are kept. The task vector of each sample is computed only from the rows of this sample: by default
 it is that of the train task nearest to its unlabelled train inputs (column vector_seen of results.csv).
@@ -84,7 +84,7 @@ RATES_OF_LOGITS = (0.03, 0.1, 0.3)  # with --route_training logits; others are f
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Finetuning(DataFlags):
-    program = "python -m routing_moe.studies.finetuning"
+    program = "routing-moe recipe finetune"
     usage = "START [TASKS [CHECKPOINT [IDENTIFIER]]] [flags]"
     takes_further, further_flags_of = True, FinetuneSettings
     variables: ClassVar[Mapping[str, str]] = DataFlags.variables

@@ -2,12 +2,12 @@
 
     bash example_scripts/run_gradient_routing.sh                              on the embedded conflict gym
     DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_gradient_routing.sh
-    python -m routing_moe.studies.gradient_routing --train_dir gym --output_dir models/moe
+    routing-moe recipe gradient-routing --train_dir gym --output_dir models/moe
 
 Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, clusters the
 vectors, and trains a mixture with one expert per cluster, whose routes are fixed. Scores train tasks, and unseen tasks
 along the route of the cluster nearest to their vectors. Vectors are computed from labelled rows of the first sample of
-each task, also of unseen tasks, so that their scores are not zero-shot. Further flags are those of routing_moe.cli.train
+each task, also of unseen tasks, so that their scores are not zero-shot. Further flags are those of routing-moe train
 for the mixture. The same command continues after an interruption; finished stages are kept.
 """
 
@@ -40,13 +40,13 @@ SECTIONS = ("embeddings", "encoder", "decoder", "layers", "all")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class GradientRouting(TrainingFlags):
-    program = "python -m routing_moe.studies.gradient_routing"
+    program = "routing-moe recipe gradient-routing"
 
     output_dir: Path = RUNNING(Path("models/gradient_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
     dense_steps: int | None = STAGES(None, "steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on (default: 1000; on other data a third of TOTAL_STEPS)", range=AT_LEAST_1)
-    dense_flags: str = STAGES("", 'flags of routing_moe.cli.train for the BART, such as "--seed 43"')
+    dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
     weights: str = STAGES("embeddings", "weights whose gradients are taken", choices=SECTIONS)
-    vector_flags: str = STAGES("", 'flags of task.task_emb.gradient. "--parts sides" with --weights layers: encoder and decoder have clusters of their own')
+    vector_flags: str = STAGES("", 'flags of routing-moe vectors gradient. "--parts sides" with --weights layers: encoder and decoder have clusters of their own')
     clusters: str = STAGES("auto", "number of clusters, or auto: by silhouette", range=CLUSTERS)
     upcycle: bool = STAGES(False, "the experts start from the weights of the dense run instead of those of --model")
     each_sample: bool = STAGES(False, "also compute the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, for few-shot fine-tuning")

@@ -20,7 +20,7 @@ from typing import ClassVar
 from dataloader.errors import Faults, InputError
 from dataloader.list_tasks import check_tasks, tasks_named
 from dataloader.task_splits import load_split
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, command_line, group
 from routing_moe.studies.paper_runs import PaperRuns
 from routing_moe.studies.paper_tables import write_tables
 from routing_moe.studies.recipes import (
@@ -59,7 +59,7 @@ SAMPLES = Range(
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PaperStudy(DataFlags, Study):
-    program = "python -m routing_moe.studies.paper"
+    program = "routing-moe study paper"
     variables: ClassVar[Mapping[str, str]] = DataFlags.variables
 
     output_dir: Path = RUNNING(Path("models/reproduce_paper"), "folder of all results", on_resume=True)
@@ -99,7 +99,7 @@ class PaperStudy(DataFlags, Study):
     few_shot_flags: str = FLAGS("", "of fine-tuning")
     vector_flags: str | None = FLAGS(None, 'of text and Fisher vectors ("--recipe published"; "--max_examples 32")')
     gradient_flags: str = FLAGS("", "of gradient vectors")
-    ablate_flags: str = FLAGS("--features all", "of routing_moe.cli.ablate for the figures; none: no ablation")
+    ablate_flags: str = FLAGS("--features all", "of routing-moe ablate for the figures; none: no ablation")
     # fmt: on
 
     gym_is_given: bool = True  # False: data/gym, which is built if tasks are missing
@@ -219,8 +219,8 @@ def run(study: PaperStudy, argv: list[str] | None) -> int:
     if not study.dry_run:
         return reproduce(study)
     # Timing needs the code of benchmarks/, which is above this package.
-    name = study.program.rpartition(".")[2]
-    return call_here(["benchmarks.reproduction", name, *(sys.argv[1:] if argv is None else argv)])
+    name, *flags = command_line(type(study), argv)[2:]
+    return call_here(["benchmarks.reproduction", name, *flags])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """Tasks with the same rows and permuted labels: are both answered, and do their routes differ?
 
-    python -m routing_moe.studies.permuted_twins models/relabelled_study/runs \\
+    routing-moe study permuted-twins models/relabelled_study/runs \\
         --relabelled data/relabelled --output_file docs/results/permuted_twins.csv
 
-`runs` is a folder of `<variant>/<run>/`, trained on a gym of `python -m task.conflict_gym.relabel`. A pair is
+`runs` is a folder of `<variant>/<run>/`, trained on a gym of `routing-moe conflict-gym relabel`. A pair is
 a classification task with its labels and its copy with permuted labels, both among the train tasks. One row
 per variant, means over pairs of means over its n runs:
 
@@ -41,7 +41,7 @@ ROUTES = ("other_route", "distance", "distance_others")
 
 @dataclass(frozen=True, kw_only=True)
 class PermutedTwins(Analysis):
-    program = "python -m routing_moe.studies.permuted_twins"
+    program = "routing-moe study permuted-twins"
 
     runs: Path = ANALYSIS(REQUIRED, "folder of <variant>/<run>/", positional=True)
     relabelled: Path = ANALYSIS(REQUIRED, "gym that the runs were trained on")
@@ -64,7 +64,7 @@ def label_pairs(relabelled: Path) -> pd.DataFrame:
     """
     path = relabelled / "relabelled.csv"
     if not path.is_file():
-        raise InputError(f"{path} does not exist; python -m task.conflict_gym.relabel writes it")
+        raise InputError(f"{path} does not exist; routing-moe conflict-gym relabel writes it")
     tasks = pd.read_csv(path, keep_default_na=False).pivot(index="source", columns="labels", values="task")
     pairs = tasks.reindex(columns=["kept", "permuted"]).dropna()
     if pairs.empty:

@@ -1,7 +1,7 @@
 """First steps: write the conflict gym, train three models on it, two at a time, and print a table.
 
     bash example_scripts/quickstart.sh                  also creates .venv
-    python -m routing_moe.studies.quickstart
+    routing-moe study quickstart
 
     gradient_routing  a mixture whose routes are found from gradients, as by run_gradient_routing.sh
     dense             one BART of the mixture's active size
@@ -39,7 +39,7 @@ Predictions, one file per task: {run}/best/predictions/
 
 Next steps:
     source .venv/bin/activate                                  once in each shell
-    python -m routing_moe.cli.train --help                     all flags
+    routing-moe train --help                     all flags
     bash example_scripts/understand.sh {run}
                                                                analyse the experts (a few minutes)
     bash example_scripts/train_routing_bart.sh                 learn routes, on tasks in words (4 minutes)
@@ -51,7 +51,7 @@ Next steps:
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Quickstart(Study):
-    program = "python -m routing_moe.studies.quickstart"
+    program = "routing-moe study quickstart"
 
     dense_steps: int = TRAINING(1000, "steps of the BART whose gradients are taken", range=AT_LEAST_1)
     total_steps: int = TRAINING(600, "steps of the mixture; the other models have the steps of both", range=AT_LEAST_1)

@@ -35,7 +35,7 @@ DEFAULTS = dict(
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RealGymStudy(PaperStudy):
-    program = "python -m routing_moe.studies.real_gym"
+    program = "routing-moe study real-gym"
 
     output_dir: Path = RUNNING(Path("models/real_gym_study"), "folder of all results", on_resume=True)
     total_steps: int = SCALE(1200, "steps of each variant, half of them for each stage of two_stage", range=AT_LEAST_1)

@@ -2,11 +2,11 @@
 
     bash example_scripts/compare_routings.sh
     bash example_scripts/compare_routings.sh --jobs 4 --seeds 1 2 3 4 5 --variants multitask softmax
-    python -m routing_moe.studies.routings --match flops
+    routing-moe study routings --match flops
 
 Writes runs <variant>/seed<seed>/ and the comparison in --output_dir. Without dropout, almost equal experts get almost
 equal gradients and do not diverge, so they start with noise (--init_eps); the comparison prints their final distance.
-Further flags are those of routing_moe.cli.train for all runs. A second call keeps finished runs and continues the others.
+Further flags are those of routing-moe train for all runs. A second call keeps finished runs and continues the others.
 """
 
 import sys
@@ -38,7 +38,7 @@ SET_BY_VARIANTS = (
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RoutingsStudy(TrainingFlags, Study):
-    program = "python -m routing_moe.studies.routings"
+    program = "routing-moe study routings"
     variables: ClassVar[Mapping[str, str]] = TrainingFlags.variables
 
     output_dir: Path | None = RUNNING(None, "folder of the study (default: models/compare_routings, with --match flops models/compare_routings_equal_flops)", on_resume=True)

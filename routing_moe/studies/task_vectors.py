@@ -1,7 +1,7 @@
 """Compare methods of computing task vectors: train both stages with each method and several seeds; tables of scores.
 
     bash example_scripts/compare_task_vectors.sh
-    python -m routing_moe.studies.task_vectors --seeds 1 2 3 4 5 --kinds random fisher
+    routing-moe study task-vectors --seeds 1 2 3 4 5 --kinds random fisher
 
 Vectors of random, text, finetuned_text, fisher and descriptions are frozen; those of trained are initialised at
 random, with a dimension of their own, and trained. Train tasks are scored, and unseen tasks without training the
@@ -36,7 +36,7 @@ KINDS = (TRAINED, "random", "text", "finetuned_text", "fisher", "descriptions")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TaskVectorsStudy(TrainingFlags, Study):
-    program = "python -m routing_moe.studies.task_vectors"
+    program = "routing-moe study task-vectors"
     takes_further = False
 
     output_dir: Path = RUNNING(Path("models/compare_task_vectors"), "folder of the study", on_resume=True)

@@ -2,9 +2,9 @@
 
     bash example_scripts/train_routing_bart.sh                        a mixture, on the embedded gym
     DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/train_routing_bart.sh
-    python -m routing_moe.studies.training --train_dir gym --output_dir models/average --avg_routing
+    routing-moe recipe train --train_dir gym --output_dir models/average --avg_routing
 
-Further flags are those of routing_moe.cli.train. With --avg_routing, --random_routing, --task_level_random_routing or
+Further flags are those of routing-moe train. With --avg_routing, --random_routing, --task_level_random_routing or
 --num_experts 1, a baseline is trained with the same hyperparameters; with --task_routes, routes are given instead of
 learned (those of clusters:K by the vectors of --taskvecs).
 """
@@ -21,7 +21,7 @@ from routing_moe.studies.study import RUNNING, run_study
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Training(TrainingFlags):
-    program = "python -m routing_moe.studies.training"
+    program = "routing-moe recipe train"
 
     output_dir: Path = RUNNING(Path("models/routing_bart"), "run folder")
     # fmt: on

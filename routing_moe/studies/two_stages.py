@@ -2,20 +2,20 @@
 
     bash example_scripts/run_two_stage.sh                                          on the embedded gym
     DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_two_stage.sh
-    python -m routing_moe.studies.two_stages [PART] --train_dir gym --output_dir models/moe
+    routing-moe recipe two-stages [PART] --train_dir gym --output_dir models/moe
 
 PART is one of
     both      all, also without PART
     merge     only the step between the stages (build_a_checkpoint2.sh): writes a checkpoint OUTPUT_DIR/init with the
               router and the task vectors of stage 1, and with experts that are copies of plain BART. Further flags are
-              those of routing_moe.cli.merge
+              those of routing-moe merge
     stage2    only stage 2 (run_merged_fisher128freeze_1e-5.sh): trains the experts of OUTPUT_DIR/init with frozen router
               and task vectors, while routes are annealed from the average of the experts (temperature 300) to the
               routes learned in stage 1 (temperature 1)
     fisher    all, with Fisher vectors (run_fisher_two_stage.sh): computes them, reduces them to principal components
               fitted on the train tasks, and keeps them frozen in stage 1. They are computed from labelled rows, also those
               of unseen tasks (meta.json: "seen"), so that scores of unseen tasks are not zero-shot
-Further flags are those of routing_moe.cli.train for stage 2, except those that the checkpoint defines (--model,
+Further flags are those of routing-moe train for stage 2, except those that the checkpoint defines (--model,
 --num_experts, --taskvecs, ...). With the embedded gym, a missing stage is trained first. The same command continues
 after an interruption; finished stages are kept.
 """
@@ -42,13 +42,13 @@ INIT = "init"  # the checkpoint that stage 2 starts from
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TwoStages(TrainingFlags):
-    program = "python -m routing_moe.studies.two_stages"
+    program = "routing-moe recipe two-stages"
     usage = "[PART] [flags]"
 
     output_dir: Path = RUNNING(Path("models/two_stage"), "run folder of stage 2, with the final scores")
     stage1: Path | None = STAGES(None, "run whose routes are kept, of this project or of the published code (default: stage 1 is trained in OUTPUT_DIR/stage1)")
     stage1_checkpoint: str | None = STAGES(None, "its checkpoint (default: best)")
-    stage1_flags: str = STAGES("", 'flags of routing_moe.cli.train for stage 1, such as "--num_experts 4"')
+    stage1_flags: str = STAGES("", 'flags of routing-moe train for stage 1, such as "--num_experts 4"')
     init_eps: float = STAGES(1e-8, "standard deviation of the noise that is added to each copy of plain BART", range=NOT_NEGATIVE)
     stage2_steps: int | None = STAGES(None, "optimizer steps of stage 2 (default: 2 * TOTAL_STEPS, 60000 as published; of an embedded BART TOTAL_STEPS)", range=AT_LEAST_1)
     stage2_learning_rate: float | None = STAGES(None, "its peak learning rate (default: LEARNING_RATE)", range=NOT_NEGATIVE)

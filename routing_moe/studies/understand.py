@@ -2,7 +2,7 @@
 
     bash example_scripts/understand.sh models/moe
     bash example_scripts/understand.sh runs/seed42 runs/seed43 runs/seed44      also the agreement of the runs
-    python -m routing_moe.studies.understand RUN ...
+    routing-moe recipe understand RUN ...
 
 All results are in RUN/analysis. Without arguments: models/two_stage, which is trained on the embedded gym if necessary. A
 second call replaces all results, except for finished scores with ablated experts.
@@ -27,11 +27,11 @@ CANNOT_BE_ABLATED = 3  # exit code of ablate: one expert per layer, or routes dr
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Understanding(Script):
-    program = "python -m routing_moe.studies.understand"
+    program = "routing-moe recipe understand"
     usage = "[RUN ...] [flags]"
 
     runs: tuple[Path, ...] = WHAT((), "run folders (default: models/two_stage)")
-    ablate_flags: str = WHAT("--features all", "flags of routing_moe.cli.ablate; none: no ablation")
+    ablate_flags: str = WHAT("--features all", "flags of routing-moe ablate; none: no ablation")
     output_dir: Path = RUNNING(Path("models/understood"), "with several runs: folder of the results for all of them")
     # fmt: on
 

@@ -3,13 +3,13 @@
     bash example_scripts/task_vectors.sh METHOD [FLAGS]
     bash example_scripts/reduce_task_vectors.sh [FLAGS]
     bash example_scripts/inspect_task_vectors.sh [FLAGS]
-    python -m routing_moe.studies.vectors METHOD|reduce|inspect [FLAGS]
+    routing-moe recipe vectors METHOD|reduce|inspect [FLAGS]
 
 METHOD is random, text, finetuned_text, fisher, gradient or descriptions. Data of a task, including unseen tasks, that its
 vector has seen: random and descriptions none, text unlabelled inputs, finetuned_text, fisher and gradient labelled rows.
 For few-shot fine-tuning, --samples each computes one vector per sample from its own rows; --recipe published uses the
 settings of the published code. By default the embedded gym and tiny BART are read, with all samples of a task (meta.json:
-labelled rows of all samples). Further flags are those of the command, task.task_emb.METHOD.
+labelled rows of all samples). Further flags are those of the command, routing-moe vectors METHOD.
 
 reduce: principal components fitted on the train tasks of the split; by default of the Fisher vectors of the embedded gym,
 which are computed if necessary. Further flags replace the default --transform log, which is meant for Fisher vectors.
@@ -43,7 +43,7 @@ TRAINING = {"finetuned_text": dict(total_steps=100, learning_rate=3e-4), "fisher
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Computing(DataFlags):
-    program = "python -m routing_moe.studies.vectors"
+    program = "routing-moe recipe vectors"
     takes_further = True
 
     output_dir: Path | None = RUNNING(None, f"folder of the vectors (default: {FOLDER}/METHOD)")
@@ -104,7 +104,7 @@ def vectors_command(
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Reducing(DataFlags):
-    program = "python -m routing_moe.studies.vectors"
+    program = "routing-moe recipe vectors"
     takes_further = True
 
     taskvecs: Path = VECTORS(FOLDER / "fisher", "folder of the vectors")
@@ -146,7 +146,7 @@ def reduce_command(vectors: Path, split: Path, dim: int, folder: Path, *further:
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Inspecting(DataFlags):
-    program = "python -m routing_moe.studies.vectors"
+    program = "routing-moe recipe vectors"
     takes_further = True
 
     taskvecs_dirs: tuple[Path, ...] = VECTORS((), f"folders with id2task.json and task_vecs.npy (default: all in {FOLDER})")

@@ -1,4 +1,4 @@
-"""The checks of `routing_moe.cli.train`, before weights are loaded.
+"""The checks of `routing-moe train`, before weights are loaded.
 
 First names, ranges and files, without torch, which takes seconds to import; then what the configuration of
 the start tells. The errors of each of the two are reported together.

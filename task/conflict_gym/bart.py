@@ -1,7 +1,7 @@
 """Write an untrained BART for a conflict gym: one token per word, and per task name or part of it.
 
-    python -m task.conflict_gym.bart --gym data/conflict_gym --output_dir data/conflict_bart
-    python -m task.conflict_gym.bart --gym data/conflict_gym --output_dir data/wide_bart --width 32
+    routing-moe conflict-gym bart --gym data/conflict_gym --output_dir data/conflict_bart
+    routing-moe conflict-gym bart --gym data/conflict_gym --output_dir data/wide_bart --width 32
 
 The weights are random: a gym of made-up words has nothing that a model could know before. Gyms with the same
 --words, --tasks, --unseen_tasks and opaque names have the same tokens, whatever their seed. The model has 64

@@ -1,8 +1,8 @@
 """Copy a gym of real tasks so that the same text has different answers in different tasks.
 
-    python -m task.conflict_gym.relabel --gym data/gym --output_dir data/relabelled
-    python -m task.conflict_gym.relabel --gym data/gym --share 0 --output_dir data/opaque       # the control
-    python -m task.conflict_gym.relabel --gym data/gym --permute in_place --output_dir data/permuted
+    routing-moe conflict-gym relabel --gym data/gym --output_dir data/relabelled
+    routing-moe conflict-gym relabel --gym data/gym --share 0 --output_dir data/opaque       # the control
+    routing-moe conflict-gym relabel --gym data/gym --permute in_place --output_dir data/permuted
 
 Tasks get opaque names (t001, ...), in random order. Half of the classification tasks of each section of the
 split also get a copy: the same rows with permuted labels, where every label becomes another one. Only the
@@ -43,7 +43,7 @@ PERMUTE = ("copy", "in_place")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RelabelSettings(FolderCommand):
-    program = "python -m task.conflict_gym.relabel"
+    program = "routing-moe conflict-gym relabel"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "gym folder")

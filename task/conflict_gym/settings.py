@@ -1,4 +1,4 @@
-"""The flags of `task.conflict_gym.generate` and `task.conflict_gym.bart`, and what follows from them."""
+"""The flags of `routing-moe conflict-gym` and `routing-moe conflict-gym bart`, and what follows from them."""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ MODEL = group("model")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class GymSettings(FolderCommand):
-    program = "python -m task.conflict_gym.generate"
+    program = "routing-moe conflict-gym"
     usage = "--output_dir FOLDER [flags, see --help]"
     settings_file = "gym.json"
 
@@ -61,7 +61,7 @@ class GymSettings(FolderCommand):
 
 @dataclass(frozen=True, kw_only=True)
 class BartSettings(FolderCommand):
-    program = "python -m task.conflict_gym.bart"
+    program = "routing-moe conflict-gym bart"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "folder of a conflict gym, whose words and task names become tokens")

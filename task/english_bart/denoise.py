@@ -1,7 +1,7 @@
 """Write a gym of one task, to restore masked words in the train inputs of another gym: a warm-up for a BART.
 
-    python -m task.english_bart.denoise --gym data/gym --output_dir data/denoising
-    python -m routing_moe.cli.train --do_train --initialize_from_vanilla --model data/english_bart \\
+    routing-moe english-bart denoise --gym data/gym --output_dir data/denoising
+    routing-moe train --do_train --initialize_from_vanilla --model data/english_bart \\
         --num_experts 1 --train_dir data/denoising --do_lowercase --max_output_length 96 --num_beams 1 \\
         --learning_rate 5e-4 --gradient_accumulation_steps 1 --max_grad_norm 16 --total_steps 1600 --resume \\
         --output_dir models/warm_up
@@ -36,7 +36,7 @@ FEWEST_WORDS = 4  # shorter texts are too short to mask
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class DenoiseSettings(FolderCommand):
-    program = "python -m task.english_bart.denoise"
+    program = "routing-moe english-bart denoise"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "gym folder whose train inputs are the texts")

@@ -1,4 +1,4 @@
-"""The flags of `task.english_bart.build`, and the encoder that they name, found and checked without torch."""
+"""The flags of `routing-moe english-bart`, and the encoder that they name, found and checked without torch."""
 
 import argparse
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def numbers(text: str) -> tuple[int, ...]:
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings(FolderCommand):
-    program = "python -m task.english_bart.build"
+    program = "routing-moe english-bart"
     usage = "--output_dir FOLDER [flags, see --help]"
 
     encoder: str = FILES(MINILM, "BERT or RoBERTa to make it from: a folder or a hub name; the default is part of the extra [sentences]")

@@ -1,6 +1,6 @@
 """The embedded gym: small tasks built from known skills, and the tiny BART trained for them.
 
-    python -m task.skill_gym.generate --output_dir data/skill_gym      # write the gym (seconds)
+    routing-moe skill-gym --output_dir data/skill_gym      # write the gym (seconds)
 
 `TINY_BART` is the folder of the shipped model: config, float16 weights and tokenizer. `transformers` loads it
 without this package. It was pre-trained as BART was (Lewis et al. 2020) on raw text about the same invented

@@ -1,7 +1,7 @@
 """Write the embedded gym: 36 tasks built from known skills, in CrossFit's file format.
 
-    python -m task.skill_gym.generate --output_dir data/skill_gym
-    python -m task.skill_gym.generate --output_dir data/skill_gym_1 --seed 1
+    routing-moe skill-gym --output_dir data/skill_gym
+    routing-moe skill-gym --output_dir data/skill_gym_1 --seed 1
 
 Files are `<task>/<task>_<k>_<seed>_{train,dev,test}.tsv`, one row per line, `input<TAB>answer[<TAB>more
 answers]`. As in the published gym, every task has five samples (seeds 100, 13, 21, 42, 87) of 16 rows per
@@ -41,9 +41,9 @@ TEST_ROWS = 144
 
 @dataclass(frozen=True, kw_only=True)
 class SkillGymSettings(FolderCommand):
-    """The flags of `python -m task.skill_gym.generate`."""
+    """The flags of `routing-moe skill-gym`."""
 
-    program = "python -m task.skill_gym.generate"
+    program = "routing-moe skill-gym"
     usage = "--output_dir FOLDER [--seed N]"
     settings_file = "gym.json"
 

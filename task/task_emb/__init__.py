@@ -1,5 +1,5 @@
 """Task vectors, the input of the router. Each command writes a folder with `id2task.json`, `task_vecs.npy`
-and `meta.json`, for `--taskvecs` of `routing_moe.cli.train`. Run them with `python -m`, not as scripts: some
+and `meta.json`, for `--taskvecs` of `routing-moe train`. Run them with `python -m`, not as scripts: some
 have the names of standard-library modules.
 
 random.py         N(0, sigma)                             reduce.py      principal components of a folder

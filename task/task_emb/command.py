@@ -12,7 +12,7 @@ from huggingface_hub.utils import disable_progress_bars
 from dataloader.atomic_files import folder_lock
 from dataloader.errors import Faults, InputError, counted, fault_context
 from routing_moe.cli.console import reporting_errors
-from routing_moe.config.flags import parse
+from routing_moe.config.flags import command_line, parse
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from task.task_emb.job import VectorJob
 from task.task_emb.settings import PUBLISHED, VectorSettings
@@ -34,10 +34,9 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
         from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
 
         start_logging()
-        command = None if argv is None else [*method.program.split(), *argv]
         with naming_memory_flags(job.settings), folder_lock(job.folder):
             log_to_file(job.folder, "log.txt")
-            failed = job.run(command)
+            failed = job.run(command_line(method, argv))
         if failed:
             report_failed(job, failed)
             result.exit_code = 1

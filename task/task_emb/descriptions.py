@@ -1,8 +1,8 @@
 """Description vectors: sentence embeddings of a description of the task, which need no data of the task.
 
-    python -m task.task_emb.descriptions --descriptions dataloader/descriptions.json \\
+    routing-moe vectors descriptions --descriptions dataloader/descriptions.json \\
         --output_dir data/task_vectors/descriptions
-    python -m task.task_emb.descriptions --descriptions tasks.json --encoder intfloat/e5-base-v2 \\
+    routing-moe vectors descriptions --descriptions tasks.json --encoder intfloat/e5-base-v2 \\
         --output_dir data/task_vectors/e5
 
 tasks.json is {"task": "what it asks for"}. The value may be a list of sentences; the vector is then their
@@ -33,9 +33,9 @@ SENTENCES = group("sentences")
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptionSettings(VectorSettings):
-    """The flags of `python -m task.task_emb.descriptions`."""
+    """The flags of `routing-moe vectors descriptions`."""
 
-    program = "python -m task.task_emb.descriptions"
+    program = "routing-moe vectors descriptions"
     usage = "--descriptions FILE --output_dir FOLDER [flags, see --help]"
     method = "descriptions"
 

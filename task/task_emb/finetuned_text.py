@@ -1,6 +1,6 @@
-"""Text vectors after fine-tuning: as task.task_emb.text, but the BART is first fine-tuned on the task.
+"""Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task.
 
-    python -m task.task_emb.finetuned_text --train_dir data/gym --model facebook/bart-base \\
+    routing-moe vectors finetuned-text --train_dir data/gym --model facebook/bart-base \\
         --total_steps 100 --learning_rate 3e-5 --output_dir data/task_vectors/finetuned_text
 
 Every task starts from the same BART. Only the inputs and answers of the task's train files are read.
@@ -15,9 +15,9 @@ from task.task_emb.settings import PUBLISHED_TRAINING, TrainingSettings, pooling
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTextSettings(TrainingSettings):
-    """The flags of `python -m task.task_emb.finetuned_text`."""
+    """The flags of `routing-moe vectors finetuned-text`."""
 
-    program = "python -m task.task_emb.finetuned_text"
+    program = "routing-moe vectors finetuned-text"
     method = "finetuned_text"
     PUBLISHED_RECIPE = PUBLISHED_TRAINING
 

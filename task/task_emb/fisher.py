@@ -1,10 +1,10 @@
 """Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen BART.
 
-    python -m task.task_emb.fisher --train_dir data/gym --model facebook/bart-base \\
+    routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base \\
         --output_dir data/task_vectors/fisher
-    python -m task.task_emb.fisher --train_dir data/gym --model facebook/bart-base --weights layers \\
+    routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --weights layers \\
         --average_over unit --output_dir data/task_vectors/fisher_layers
-    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 64 \\
+    routing-moe vectors reduce --taskvecs data/task_vectors/fisher --dim 64 \\
         --custom_tasks_splits split.json --output_dir data/task_vectors/fisher64
 
 Bottleneck adapters in every layer, with the same initial weights for all tasks, are trained on the task. The
@@ -40,9 +40,9 @@ DEFAULTS = {
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class FisherSettings(TrainingSettings):
-    """The flags of `python -m task.task_emb.fisher`."""
+    """The flags of `routing-moe vectors fisher`."""
 
-    program = "python -m task.task_emb.fisher"
+    program = "routing-moe vectors fisher"
     method = "fisher"
     PUBLISHED_RECIPE = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
 

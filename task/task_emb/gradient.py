@@ -1,10 +1,10 @@
 """Gradient vectors: the direction in weight space that makes the answers of a task more probable.
 
-    python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --task_names \\
+    routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names \\
         --output_dir data/task_vectors/gradient
-    python -m task.task_emb.gradient --train_dir data/gym --model models/no_names --hide_task_names \\
+    routing-moe vectors gradient --train_dir data/gym --model models/no_names --hide_task_names \\
         --checkpoint_names 600-steps 800-steps 1000-steps --output_dir data/task_vectors/gradient_no_names
-    python -m task.task_emb.gradient --train_dir data/gym --model models/multitask --task_names \\
+    routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names \\
         --weights layers --parts sides --clip 1 --output_dir data/task_vectors/gradient_sides
 
 The vector is the mean over train examples of the gradient of the answer's log-probability (summed over its
@@ -16,7 +16,7 @@ task has which answers, so its gradients still differ between tasks late in trai
 Tasks with similar gradients gain from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
 2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. As LESS does, several
 checkpoints of a run can be used; their gradients are concatenated. TASK2VEC (Achille et al. 2019, arXiv
-1902.03545) squares the gradients instead, which loses their signs (python -m task.task_emb.fisher). As in TRAK
+1902.03545) squares the gradients instead, which loses their signs (routing-moe vectors fisher). As in TRAK
 (Park et al. 2023, arXiv 2303.14186), a random projection makes them short; it is the same for all tasks.
 
 Vectors are not mean-centred, since the mean would change when tasks are added: subtract the
@@ -47,9 +47,9 @@ GRADIENT_PRECISIONS = (
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class GradientSettings(GymSettings):
-    """The flags of `python -m task.task_emb.gradient`."""
+    """The flags of `routing-moe vectors gradient`."""
 
-    program = "python -m task.task_emb.gradient"
+    program = "routing-moe vectors gradient"
     method = "gradient"
     takes_mixtures = True
 

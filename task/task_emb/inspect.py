@@ -1,9 +1,9 @@
 """Compare task vectors with labels of tasks: do tasks with similar vectors have the same label?
 
-    python -m task.task_emb.inspect --taskvecs data/task_vectors/text --output_dir data/inspected
-    python -m task.task_emb.inspect --taskvecs data/task_vectors/text data/task_vectors/fisher \\
+    routing-moe vectors inspect --taskvecs data/task_vectors/text --output_dir data/inspected
+    routing-moe vectors inspect --taskvecs data/task_vectors/text data/task_vectors/fisher \\
         --names "text" "Fisher" --train_dir data/gym --tasks train --output_dir data/inspected
-    python -m task.task_emb.inspect --taskvecs data/task_vectors/* --train_dir data/skill_gym \\
+    routing-moe vectors inspect --taskvecs data/task_vectors/* --train_dir data/skill_gym \\
         --labels data/skill_gym/skills.csv --output_dir data/inspected
 
 Writes agreement.md and agreement.csv (for each folder and labelling: leave-one-out accuracy of the majority
@@ -48,9 +48,9 @@ OUTPUT = group("output")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Settings(Command):
-    """The flags of `python -m task.task_emb.inspect`."""
+    """The flags of `routing-moe vectors inspect`."""
 
-    program = "python -m task.task_emb.inspect"
+    program = "routing-moe vectors inspect"
     usage = "--taskvecs FOLDER [FOLDER ...] --output_dir FOLDER [flags, see --help]"
 
     taskvecs: tuple[str, ...] = VECTORS(REQUIRED, "folders with id2task.json and task_vecs.npy", metavar="FOLDER")

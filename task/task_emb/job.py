@@ -142,7 +142,7 @@ class VectorJob:
         self.finished[task] = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts)
         self.by_task.write(task, npz_bytes(**vars(self.finished[task])))
 
-    def run(self, command: list[str] | None) -> dict[str, Exception]:
+    def run(self, command: list[str]) -> dict[str, Exception]:
         """Computes the missing vectors, then writes the files of all tasks, unless a task failed.
 
         Returns {line that names the task: its error} of the tasks that failed.
@@ -177,7 +177,7 @@ class VectorJob:
         finally:
             _extractors.clear()
 
-    def write(self, command: list[str] | None) -> None:
+    def write(self, command: list[str]) -> None:
         """Writes the files of all tasks, meta.json last."""
         finished = dict(sorted(self.finished.items()))
         seconds = [vector.seconds for vector in finished.values()]

@@ -1,6 +1,6 @@
 """Random vectors, N(0, sigma): they identify a task, but hold no information about it.
 
-    python -m task.task_emb.random --train_dir data/gym --taskvecs_dim 128 \\
+    routing-moe vectors random --train_dir data/gym --taskvecs_dim 128 \\
         --output_dir data/task_vectors/random
 
 The vector of a task depends only on its name and the seed, not on the other tasks.
@@ -26,9 +26,9 @@ DRAW = group("random vectors")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RandomSettings(VectorSettings):
-    """The flags of `python -m task.task_emb.random`."""
+    """The flags of `routing-moe vectors random`."""
 
-    program = "python -m task.task_emb.random"
+    program = "routing-moe vectors random"
     usage = "--output_dir FOLDER [flags, see --help]"
     method = "random"
 

@@ -1,8 +1,8 @@
 """Task vectors of fewer dimensions: principal components, fitted on the train tasks only.
 
-    python -m task.task_emb.reduce --taskvecs data/task_vectors/fisher --dim 64 \\
+    routing-moe vectors reduce --taskvecs data/task_vectors/fisher --dim 64 \\
         --custom_tasks_splits split.json --output_dir data/task_vectors/fisher64
-    python -m task.task_emb.reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher64 \\
+    routing-moe vectors reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher64 \\
         --output_dir data/new_tasks/fisher64
 
 The first command fits a reduction on the train tasks of the split, and writes it and the reduced vectors of
@@ -24,7 +24,16 @@ from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import Faults, InputError, fault_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, changed, flag_faults, flags_of, group
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    REQUIRED,
+    Command,
+    changed,
+    command_line,
+    flag_faults,
+    flags_of,
+    group,
+)
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.run_folder import describe_run
@@ -131,9 +140,9 @@ class Reduction:
                 raise ValueError("shapes of arrays do not match")
             arrays |= {"transform": str(arrays["transform"]), "added": float(arrays["added"])}
         except FileNotFoundError:
-            raise InputError(f"{path}: no such file; name a folder that task.task_emb.reduce wrote") from None
+            raise InputError(f"{path}: no such file; name a folder of `routing-moe vectors reduce`") from None
         except (ValueError, TypeError):  # an InputError is a ValueError
-            raise InputError(f"{path} is damaged; write it again with task.task_emb.reduce") from None
+            raise InputError(f"{path} is damaged; write it again with `routing-moe vectors reduce`") from None
         return cls(**arrays)
 
 
@@ -181,9 +190,9 @@ log = logging.getLogger("routing_moe")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class ReduceSettings(Command):
-    """The flags of `python -m task.task_emb.reduce`."""
+    """The flags of `routing-moe vectors reduce`."""
 
-    program = "python -m task.task_emb.reduce"
+    program = "routing-moe vectors reduce"
     usage = "--taskvecs FOLDER --dim D --output_dir FOLDER [flags, see --help]"
 
     taskvecs: str = VECTORS(REQUIRED, "folder of the vectors")
@@ -199,11 +208,11 @@ class ReduceSettings(Command):
 
 
 def main(argv: list[str] | None = None) -> int:
-    command = None if argv is None else [*ReduceSettings.program.split(), *argv]
-    return run_command(partial(run, command=command), ReduceSettings, argv, __doc__)
+    run_here = partial(run, command=command_line(ReduceSettings, argv))
+    return run_command(run_here, ReduceSettings, argv, __doc__)
 
 
-def run(settings: ReduceSettings, command: list[str] | None) -> None:
+def run(settings: ReduceSettings, command: list[str]) -> None:
     names, vectors_ND = check(settings)
     from routing_moe.io.logs import start_logging  # imports transformers
 
@@ -294,7 +303,7 @@ def write(
     reduced_Nd: np.ndarray,
     reduction: Reduction,
     fitted_on: list[str],
-    command: list[str] | None,
+    command: list[str],
 ) -> None:
     """Writes the output folder, meta.json last, and logs the explained variance."""
     folder, source = Path(settings.output_dir), load_meta(settings.taskvecs)

@@ -1,8 +1,8 @@
 """Text vectors: the mean encoder state of a task's train inputs, from a model that is not trained on them.
 
-    python -m task.task_emb.text --train_dir data/gym --model facebook/bart-base \\
+    routing-moe vectors text --train_dir data/gym --model facebook/bart-base \\
         --output_dir data/task_vectors/text
-    python -m task.task_emb.text --train_dir data/gym --model models/moe --output_dir data/texts_of_moe
+    routing-moe vectors text --train_dir data/gym --model models/moe --output_dir data/texts_of_moe
 
 States are averaged over the tokens of an input (without padding, <s> and </s>), then over inputs; with
 --pooling bos, the states at <s> are averaged over inputs. A mixture is run with average routes, as for the
@@ -19,9 +19,9 @@ from task.task_emb.settings import PUBLISHED_TEXTS, GymSettings, pooling_flag, r
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings(GymSettings):
-    """The flags of `python -m task.task_emb.text`."""
+    """The flags of `routing-moe vectors text`."""
 
-    program = "python -m task.task_emb.text"
+    program = "routing-moe vectors text"
     method = "text"
     reads_answers = False
     takes_mixtures = True
