@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import importlib.util
 import re
 import runpy
 import shlex
@@ -11,18 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from dataloader.command_line import ENTRY_POINT
 from routing_moe.cli import entry
+from routing_moe.studies import study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
-PROGRAMS = ("python", "bash", "accelerate", ENTRY_POINT)
-INSTALLING = {  # they make environments
-    *("example_scripts/quickstart.sh", "tests/run_tests.sh", "tests/run_tests_of_versions.sh"),
-}
+PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
 NOT_OURS = {
     *("--num_processes", "--no-cov", "--durations"),
@@ -32,6 +28,10 @@ NOT_OURS = {
 # Of the published code, in the table of names in docs/differences.md.
 PUBLISHED_SCRIPTS = {
     *("get_text_emb.sh", "finetuneTextEmb_a_list_of_tasks.sh", "finetuneFisher_a_list_of_tasks.sh"),
+}
+NO_MODULE = {  # scripts of several commands
+    *("tests/run_tests.sh", "tests/run_tests_of_versions.sh", "example_scripts/quickstart.sh"),
+    *("example_scripts/compare_conflict.sh", "example_scripts/compare_task_vectors.sh"),
 }
 TOP_FOLDERS = "benchmarks|dataloader|docs|example_scripts|routing_moe|task|tests"
 
@@ -73,8 +73,6 @@ def program_of(command: str) -> str | None:
 
 
 COMMANDS = sorted({command for text in TEXTS.values() for command in commands_of(text)})
-PYTHON_COMMANDS = [command for command in COMMANDS if program_of(command) != "bash"]
-SHELL_COMMANDS = [command for command in COMMANDS if program_of(command) == "bash"]
 
 
 class Parsed(Exception):
@@ -83,95 +81,107 @@ class Parsed(Exception):
 
 @pytest.fixture
 def parse(monkeypatch):
-    """parse(words behind python): the parser of that command, which has accepted the words."""
+    """parse(module, words): calls `main` of a module until it has parsed the words, which it must accept."""
     original = argparse.ArgumentParser.parse_known_args
 
     def parse_known_args(self, args=None, namespace=None):
-        _, unknown = original(self, args, namespace)
+        known, unknown = original(self, args, namespace)
+        if self.prog.startswith(
+            (f"{entry.NAME} recipe", f"{entry.NAME} study")
+        ):  # they hand unknown flags on
+            return known, unknown
         assert not unknown
-        raise Parsed(self)
+        raise Parsed
+
+    def stop(*_):
+        raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
+    monkeypatch.setattr(study, "reporting_errors", stop)
 
-    def parse(words: list[str]) -> argparse.ArgumentParser:
-        if words[0] == "-m":
-            main, arguments = importlib.import_module(words[1]).main, words[2:]
-        else:
-            main, arguments = script_main(ROOT / words[0]), words[1:]
-        with pytest.raises(Parsed) as found:
-            main(arguments)
-        return found.value.args[0]
+    def parse(module: str, words: list[str]) -> None:
+        with pytest.raises(Parsed):
+            importlib.import_module(module).main(words)
 
     return parse
 
 
-def as_module(words: list[str]) -> list[str]:
-    """Words of the entry point as those of a module: train as python -m routing_moe.cli.train."""
-    if words == ["--help"]:
-        return ["python", "-m", "routing_moe.cli.entry"]
-    n = next(n for n in (2, 1) if " ".join(words[:n]) in entry.COMMANDS)
-    return ["python", "-m", entry.COMMANDS[" ".join(words[:n])], *words[n:]]
+def started_by(script: Path) -> tuple[str, list[str]]:
+    """Returns the module that a script starts, and the words in front of its arguments; ("", []) if none."""
+    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = re.sub(r'"?\$\{\w+:-([^}]*)\}"?', r"\1", text)  # the defaults of variables
+    started = re.search(r'^exec "\$PYTHON" -m ([\w.]+) ([^$"]*)', text, flags=re.MULTILINE)
+    return (started[1], started[2].split()) if started else ("", [])
 
 
-def script_main(path: Path):
-    return importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)).main
-
-
-@pytest.mark.parametrize("command", PYTHON_COMMANDS)
-def test_a_python_command_parses(parse, command):
-    _, words = split_command(command)
+def called(words: list[str]) -> tuple[str, list[str]]:
+    """Returns the module that a command calls, and its words; "" for a test of ours."""
     if words[0] == "accelerate":
         words = words[words.index("-m") - 1 :]
-    if words[0] == ENTRY_POINT:
-        words = as_module(words[1:])
-    _, *words = [word for word in words if word != "--help"]
-    if words[:2] == ["-m", "pytest"]:
-        assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
-    elif words[0] == "-m" and len(words) == 2:  # named, not called
-        assert importlib.util.find_spec(words[1])
-    elif len(words) == 1:
-        assert (ROOT / words[0]).is_file()
-    else:
-        parse(words)
+    if words[0] == entry.NAME:
+        n = next((n for n in (2, 1) if " ".join(words[1 : n + 1]) in entry.COMMANDS), 0)
+        return (entry.COMMANDS[" ".join(words[1 : n + 1])], words[n + 1 :]) if n else ("", [])
+    if words[0] == "bash":
+        module, first = started_by(ROOT / words[1])
+        return module, [*first, *({"METHOD": "random"}.get(word, word) for word in words[2:])]
+    if words[1] == "-m":
+        return words[2], words[3:]
+    return ".".join(Path(words[1]).with_suffix("").parts), words[2:]
 
 
-@pytest.mark.parametrize("command", SHELL_COMMANDS)
-def test_a_shell_command_is_a_script_and_its_python_commands_parse(parse, scripts, command):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_parses(parse, monkeypatch, command):
     variables, words = split_command(command)
-    script, arguments = words[1], [{"METHOD": "random"}.get(word, word) for word in words[2:]]
-    assert (ROOT / script).is_file()
-    sourced = "".join(path.read_text() for path in ROOT.glob("example_scripts/*.sh"))
-    assert [name for name in variables if not re.search(rf"\b{name}\b", sourced)] == []
-    if script in INSTALLING or "compare_" in script or "$" in command:
-        return  # test_scripts.py runs the comparisons
-    own = {name: value for name, value in variables.items() if name not in ("MODEL", "DATA_DIR", "SPLIT")}
-    _, calls, output = scripts.run(Path(script).name, *arguments, TASKVECS_DIRS="vectors", **own)
-    assert calls, output
-    for call in calls:
-        parse(shlex.split(call))
+    words = [word for word in words if word != "--help"]
+    paths = [word for word in words[1:2] if words[0] == "bash" or word.endswith(".py")]
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    module, arguments = called(words)
+    assert module or words[0] == entry.NAME or words[1] in NO_MODULE
+    if module == "pytest":
+        assert all((ROOT / word).exists() for word in arguments if word.startswith("tests/"))
+    elif module and (arguments or words[0] == "bash"):
+        parse(module, arguments)
+    elif module:  # named, not called
+        assert importlib.util.find_spec(module)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if split_command(command)[0]])
+def test_the_variables_of_a_command_are_flags_of_its_script(command):
+    variables, words = split_command(command)
+    if words[1] in NO_MODULE:
+        return
+    module, _ = started_by(ROOT / words[1])
+    known = {
+        settings.variables.get(name, name.upper())
+        for settings in vars(importlib.import_module(module)).values()
+        if isinstance(settings, type) and issubclass(settings, study.Script)
+        for name in study.flags_of(settings)
+    }
+    assert variables.keys() - known == set()
 
 
 def test_there_are_commands_of_both_kinds():
-    assert len(PYTHON_COMMANDS) > 40
-    assert len(SHELL_COMMANDS) > 30
+    programs = [split_command(command)[1][0] for command in COMMANDS]
+    assert programs.count(entry.NAME) > 30
+    assert programs.count("bash") > 30
 
 
 def test_a_misspelt_flag_is_found(parse):
     with pytest.raises((SystemExit, AssertionError)):
-        parse(["-m", "routing_moe.cli.train", "--do_trian", "--output_dir", "RUN"])
+        parse("routing_moe.cli.train", ["--do_trian", "--output_dir", "RUN"])
+    with pytest.raises((SystemExit, AssertionError)):
+        parse("routing_moe.studies.training", ["--do_trian", "--output_dir", "RUN"])
 
 
 # ---------------------------------------------------------------------------- flags, paths, links
 
-FOLDERS_OF_COMMANDS = (
-    *("routing_moe/cli", "task/task_emb", "task/skill_gym", "task/conflict_gym", "task/english_bart"),
-    *("dataloader", "benchmarks", "example_scripts", "routing_moe/studies"),
-)
-MODULES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for folder in FOLDERS_OF_COMMANDS
-    for path in sorted((ROOT / folder).glob("*.py"))
+BENCHMARKS = [
+    f"benchmarks.{path.stem}"
+    for path in sorted((ROOT / "benchmarks").glob("*.py"))
     if "\ndef main(" in path.read_text(encoding="utf-8")
+    and path.stem != "reproduction"  # whose are a study's
 ]
 
 
@@ -186,7 +196,7 @@ def known_flags() -> set[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-        for module in MODULES:
+        for module in (*entry.COMMANDS.values(), *BENCHMARKS):
             with pytest.raises(Parsed):
                 importlib.import_module(module).main([])
     return {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
@@ -243,19 +253,24 @@ def test_scripts_are_well_formed(path):
 # ---------------------------------------------------------------------------- README, figure, workflow
 
 
-def test_the_readme_is_short_and_lists_all_pages_and_folders():
+def test_the_readme_is_short_and_lists_all_folders():
     text = TEXTS[README]
     assert len(text.encode()) <= 12288
-    pages = {page.relative_to(ROOT).as_posix() for page in ROOT.glob("docs/*.md")}
-    assert sorted(page for page in pages if f"]({page})" not in text) == []
     folders = {folder for folder in TOP_FOLDERS.split("|") if folder != "task"}
     assert sorted(folder for folder in folders if f"| `{folder}/` |" not in text) == []
 
 
-def test_the_results_are_listed():
-    index = ROOT / "docs/results/README.md"
-    pages = {page.name for page in index.parent.glob("*.md")} - {index.name}
-    assert {page for page in pages if f"]({page})" not in TEXTS[index]} == set()
+@pytest.mark.parametrize("index", ["docs/README.md", "docs/results/README.md"])
+def test_an_index_lists_all_pages(index):
+    pages = {page.name for page in (ROOT / index).parent.glob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"]({page})" not in TEXTS[ROOT / index]} == set()
+
+
+def test_the_index_lists_all_scripts():
+    text = TEXTS[ROOT / "docs/README.md"]
+    scripts = [path.name for path in ROOT.glob("example_scripts/*.sh") if started_by(path)[0]]
+    names = {name: name.replace("finetune_a_list_of_tasks_", "_") for name in scripts}
+    assert sorted(name for name, short in names.items() if f"`{short}`" not in text) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -264,11 +279,13 @@ def test_lines_of_prose_are_within_the_line_limit(page):
     assert [line for line in prose if len(line) > 120] == []
 
 
-def test_the_workflow_runs_the_two_commands_of_the_readme():
-    workflow = (ROOT / ".github/workflows/test.yml").read_text()
-    (commands,) = [block for block in code_blocks(TEXTS[README], "bash") if "quickstart.sh" in block]
-    for line in commands.splitlines():
-        assert f"- run: {line.split('#')[0].strip()}\n" in workflow
+@pytest.mark.parametrize(
+    ("page", "script"),
+    [("README.md", "example_scripts/quickstart.sh"), ("docs/developing.md", "tests/run_tests.sh")],
+)
+def test_the_workflow_runs_the_first_command_of_a_page(page, script):
+    assert code_blocks(TEXTS[ROOT / page], "bash")[0].startswith(f"bash {script} ")
+    assert f"- run: bash {script}\n" in (ROOT / ".github/workflows/test.yml").read_text()
 
 
 def test_the_figure_is_what_its_script_draws():
@@ -288,6 +305,6 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     checkpoint = "models/quickstart/gradient_routing/seed42/best"
     model.save_pretrained(checkpoint)
     tokenizer.save_pretrained(checkpoint)
-    (example,) = code_blocks(TEXTS[ROOT / "docs/training.md"], "python")
-    exec(compile(example, "training.md", "exec"), {})
+    (example,) = code_blocks(TEXTS[ROOT / "docs/first_run.md"], "python")
+    exec(compile(example, "first_run.md", "exec"), {})
     assert (tmp_path / "models/plain_bart_of_one_task/model.safetensors").is_file()

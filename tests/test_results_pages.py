@@ -1,6 +1,6 @@
 """The tables of measured numbers in the README and in docs/results/ are those of their CSV files.
 
-A table that no function of the project renders has a comment before it:
+A table of docs/results/ that no function of the project renders has a comment before it:
     <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE; rows: LABEL ... -->
 Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
 """
@@ -75,11 +75,10 @@ RENDERED = {  # {file: (page, function of the file's path)}
 
 
 def marked_tables() -> list:
-    pages = [ROOT / "README.md", *sorted(RESULTS.glob("*.md"))]
     return [
-        pytest.param(page, *found.groups(), id=f"{page.name}-{number}")
-        for page in pages
-        for number, found in enumerate(MARKER.finditer(page.read_text(encoding="utf-8")))
+        pytest.param(page, *table.groups(), id=f"{page.name}-{number}")
+        for page in sorted(RESULTS.glob("*.md"))
+        for number, table in enumerate(MARKER.finditer(page.read_text(encoding="utf-8")))
     ]
 
 
@@ -104,7 +103,13 @@ def differences(lines: list[str], table: pd.DataFrame, label: str, values: list[
     if labels != expected_labels:
         return [f"labels {labels}, in the file {expected_labels}"]
     printed = [number for row in rows for cell in row[1:] for number in NUMBER.finditer(cell)]
-    expected = [value for value in table[values].to_numpy().ravel() if not math.isnan(value)]
+    return wrong_numbers(
+        printed, [value for value in table[values].to_numpy().ravel() if not math.isnan(value)]
+    )
+
+
+def wrong_numbers(printed: list[re.Match], expected: list[float]) -> list[str]:
+    """What numbers say otherwise than their rounded values."""
     if len(printed) != len(expected):
         return [f"{len(printed)} numbers, in the file {len(expected)}"]
     return [
@@ -117,6 +122,29 @@ def differences(lines: list[str], table: pd.DataFrame, label: str, values: list[
 def half_of_last_digit(number: re.Match) -> float:
     """What rounding may hide: 0.005 of 0.12, 0 of 1e-4."""
     return 0.0 if "e" in number.group() else 0.501 * 10.0 ** -len(number.group(1) or "")
+
+
+STRAIGHT_THROUGH = ("straight_through",)
+MEASURED = {  # {first words of a row of the README: (file, its rows, its columns)}, in the row's last cell
+    "few-shot ARG": ("real_gym_few_shot.csv", STRAIGHT_THROUGH, ["arg", "low", "high"]),
+    "zero-shot ARG": ("real_gym_zero_shot.csv", STRAIGHT_THROUGH, ["arg", "low", "high"]),
+    "the same rows": (
+        "permuted_twins.csv",
+        ("multitask", "straight_through", "task_random"),
+        ["kept", "permuted"],
+    ),
+    "tasks that contradict": ("conflict1_overview.csv", ("dense", "softmax", "clusters", "oracle"), ["test"]),
+}
+
+
+@pytest.mark.parametrize("question", MEASURED)
+def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
+    file, labels, columns = MEASURED[question]
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (cell,) = [line.strip(" |").split("|")[-1] for line in lines if line.startswith(f"| {question}")]
+    cell = re.sub(r"\]\([^)]*\)", "]", cell)  # links may contain digits
+    values = pd.read_csv(RESULTS / file, index_col=0).loc[list(labels), columns].to_numpy().ravel()
+    assert wrong_numbers(list(NUMBER.finditer(cell)), list(values * (100 if "%" in cell else 1))) == []
 
 
 @pytest.mark.parametrize(("page", "marker", "table"), marked_tables())
@@ -159,7 +187,7 @@ def test_tables_of_results_are_marked_or_rendered():
 
 
 def test_the_commits_named_exist():
-    pages = [*RESULTS.glob("*.md"), ROOT / "docs/training.md"]
+    pages = [*RESULTS.glob("*.md"), ROOT / "docs/two_stages.md"]
     named = {commit for page in pages for commit in COMMIT.findall(page.read_text(encoding="utf-8"))}
     assert len(named) > 10
     assert named - history() == set()
