@@ -1,4 +1,4 @@
-"""Writes the files of a gym: the rows of its tasks, and the tables beside them."""
+"""Writes the files of a gym: the rows of its tasks, and its tables."""
 
 import csv
 import io

@@ -231,7 +231,7 @@ def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, g
 def test_a_dense_run_that_has_hardly_learned_is_noted(recorder, gym, capsys, score, is_noted):
     write("mine/dense/best/eval-dev-performance.csv", f"performance,constant\n{score},0.1\n{score},0.1\n")
     assert gradient_routing.main(["--train_dir", gym, "--output_dir", "mine"]) == 0
-    assert ("note: the dense run has hardly learned anything" in capsys.readouterr().err) == is_noted
+    assert ("note: the dense run has barely learned anything" in capsys.readouterr().err) == is_noted
 
 
 # ---- task vectors

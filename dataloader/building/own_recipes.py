@@ -39,7 +39,7 @@ def load_recipes(path: Path | None) -> dict[str, Recipe]:
 
 
 def run_file(path: Path):
-    """Returns the module of a file, which may import modules beside it. Raises InputError if it fails."""
+    """Returns the module of a file, which may import modules of its folder. Raises InputError if it fails."""
     spec = importlib.util.spec_from_file_location(MODULE, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[MODULE] = module  # dataclasses look their module up

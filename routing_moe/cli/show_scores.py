@@ -1,4 +1,4 @@
-"""Print a run's scores by category, beside those of a constant answer, and those of data sets with templates.
+"""Print a run's scores by category, next to those of a constant answer, and those of data sets with prompts.
 
     routing-moe show-scores models/moe
     routing-moe show-scores models/moe --predict_split test --output scores.csv

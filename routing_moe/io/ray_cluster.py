@@ -19,7 +19,7 @@ def remote_function(function: Callable, address: str, workers: int) -> Iterator:
     """Connects to a cluster; gives the function as one whose calls return references for `ray.get`.
 
     workers: the calls that run at the same time; they divide the GPUs of the cluster evenly. With the address
-    "local", a cluster of so many CPUs is started on this machine. On every machine of another cluster the
+    "local", a cluster of that many CPUs is started on this machine. On every machine of another cluster the
     package must be installed, and the files must have the same paths. Raises InputError if the cluster
     cannot be reached.
     """

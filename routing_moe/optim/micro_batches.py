@@ -98,7 +98,7 @@ def default_overhead(device: torch.device) -> int:
 def tokens_that_fit(free_bytes: int, model) -> int:
     """Returns how many padded tokens go through the model at once: a power of 2, from 1024 to 32768.
 
-    free_bytes: free memory beside the weights, in which gradients, AdamW's state and activations must fit.
+    free_bytes: free memory next to the weights, in which gradients, AdamW's state and activations must fit.
     """
     config, work = model.config, Work.of(model)
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

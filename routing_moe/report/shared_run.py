@@ -46,7 +46,7 @@ from routing_moe.results.run_cost import COST_FILE, read_cost
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 PICTURE, SPLIT_FILE = "routes.png", "split.json"
-# Patterns of the files of a checkpoint, and of what is shared beside it and the card.
+# Patterns of the files of a checkpoint, and of what is shared in addition to it and the card.
 OF_TOKENIZER = (
     *TOKENIZER_FILES, *OTHER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json",

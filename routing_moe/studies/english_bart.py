@@ -55,8 +55,8 @@ def english_bart(flags: EnglishBart) -> int:
         return code
     lower = "" if flags.cased else "--do_lowercase "
     print(
-        f"\nTrain a mixture of it:\n    MODEL={folder / ('warm_bart' if steps else 'bart')} DATA_DIR=data/gym LEARNING_RATE=3e-4 "
-        f"OUTPUT_DIR=models/english_moe \\\n        bash example_scripts/train_routing_bart.sh {lower}--max_input_length 192 --num_beams 1"
+        f"\nTrain a mixture of it:\n    bash example_scripts/train_routing_bart.sh --model {folder / ('warm_bart' if steps else 'bart')} --train_dir data/gym \\\n"
+        f"        --learning_rate 3e-4 {lower}--max_input_length 192 --num_beams 1 --output_dir models/english_moe"
     )
     return 0
 

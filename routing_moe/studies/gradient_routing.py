@@ -1,7 +1,7 @@
 """Routes from gradients, without a router: one BART without task names, gradient vectors, clusters, a mixture of them.
 
     bash example_scripts/run_gradient_routing.sh                              on the embedded conflict gym
-    DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_gradient_routing.sh
+    bash example_scripts/run_gradient_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
     routing-moe recipe gradient-routing --train_dir gym --output_dir models/moe
 
 Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, clusters the
@@ -148,7 +148,7 @@ class Stages:
         score, constant = pd.read_csv(file)[["performance", "constant"]].mean()
         if score < 1.5 * constant:
             print(
-                f"note: the dense run has hardly learned anything: its mean dev score is {score:g}, that of constant "
+                f"note: the dense run has barely learned anything: its mean dev score is {score:g}, that of constant "
                 f"answers {constant:g}; its clusters may mean nothing, raise --dense_steps",
                 file=sys.stderr,
             )

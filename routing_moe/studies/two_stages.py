@@ -1,7 +1,7 @@
 """The whole method: stage 1 learns routes, a merge resets the experts to plain BART, stage 2 trains them with these routes.
 
     bash example_scripts/run_two_stage.sh                                          on the embedded gym
-    DATA_DIR=gym SPLIT=split.json OUTPUT_DIR=models/moe bash example_scripts/run_two_stage.sh
+    bash example_scripts/run_two_stage.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
     routing-moe recipe two-stages [PART] --train_dir gym --output_dir models/moe
 
 PART is one of

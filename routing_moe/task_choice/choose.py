@@ -106,7 +106,7 @@ class Chooser:
 def with_vectors(model, vectors: Mapping[str, np.ndarray]):
     """Returns the same model with these vectors (D,) as the rows of the named tasks.
 
-    A new name gets a new row after the others; none of the names counts as random any more. The rows are a
+    A new name gets a new row after the others; no name counts as random afterwards. The rows are a
     new parameter, so optimizers must be created afterwards. Raises ValueError for a model without a router,
     and for a vector of another width or with a value that is not finite.
     """

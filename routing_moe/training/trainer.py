@@ -218,7 +218,7 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def _keep_checkpoint(self) -> None:
-        """Writes a permanent checkpoint into the step's folder, beside its dev results if there are any."""
+        """Writes a permanent checkpoint into the step's folder, with its dev results if there are any."""
         if self.accelerator.is_main_process:
             place = self.folder / f"{self.state['step']}-steps"
             results = {path.name: path.read_bytes() for path in place.glob("*") if path.is_file()}

@@ -13,7 +13,7 @@ was trained on all of them. Nothing is trained here. Inputs should be those of t
 or --hide_task_names for a model that was trained with this flag. Without names, such a model cannot learn which
 task has which answers, so its gradients still differ between tasks late in training.
 
-Tasks with similar gradients gain from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
+Tasks with similar gradients benefit from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
 2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. As LESS does, several
 checkpoints of a run can be used; their gradients are concatenated. TASK2VEC (Achille et al. 2019, arXiv
 1902.03545) squares the gradients instead, which loses their signs (routing-moe vectors fisher). As in TRAK
