@@ -29,7 +29,6 @@ GROUPS = {
         "conflict-gym": "task.conflict_gym.generate",
         "conflict-gym bart": "task.conflict_gym.bart",
         "conflict-gym relabel": "task.conflict_gym.relabel",
-        "conflict-gym ingredients": "task.conflict_gym.ingredients",
     },
     "train and adapt": {
         "train": f"{CLI}.train",
@@ -82,6 +81,7 @@ GROUPS = {
         "study conflict": f"{STUDIES}.conflict",
         "study conflict-shares": f"{STUDIES}.conflict_shares",
         "study conflict-few-shot": f"{STUDIES}.conflict_few_shot",
+        "study gradient-ingredients": "task.conflict_gym.ingredients",
         "study paper": f"{STUDIES}.paper",
         "study real-gym": f"{STUDIES}.real_gym",
         "study permuted-twins": f"{STUDIES}.permuted_twins",
@@ -98,7 +98,7 @@ class Parser(argparse.ArgumentParser):
         lines = []
         for group, commands in GROUPS.items():
             lines += ["", f"{group}:"]
-            lines += [f"  {name:25}{first_line(module)}" for name, module in commands.items()]
+            lines += [f"  {name:28}{first_line(module)}" for name, module in commands.items()]
         return "\n".join([super().format_help().rstrip(), *lines, ""])
 
 

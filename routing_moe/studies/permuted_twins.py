@@ -27,7 +27,6 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError
-from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import Routes, load_routes
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
@@ -97,6 +96,8 @@ def routes_of(folder: Path) -> Routes | None:
 
 def route_distances(routes: Routes, pairs: pd.DataFrame) -> dict[str, float]:
     """Returns ROUTES; the distance of other pairs is the mean over all of them."""
+    from routing_moe.analysis.route_metrics import overlap  # imports scipy
+
     distance_NN = 1 - overlap(routes.values_NLE)
     is_other_NN = np.triu(np.ones_like(distance_NN, dtype=bool), k=1)
     kept, permuted = ([routes.tasks.index(task) for task in pairs[name]] for name in ("kept", "permuted"))

@@ -21,7 +21,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.io.run_folder import load_run_settings
+from routing_moe.io.run_folder import settings_of_run
 from routing_moe.model.route_clusters import (
     best_count,
     centred_cosine,
@@ -40,7 +40,7 @@ class DenseRun:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        settings = load_run_settings(folder)
+        settings = settings_of_run(folder)
         gym = Gym(settings["train_dir"])
         split = load_split(gym.folder / "split.json")
         skills = load_json_object(gym.folder / "skill_routes.json", "the skills of a conflict gym")

@@ -1,7 +1,7 @@
 """What each ingredient of gradient routing adds, on conflict gyms: do clusters find the true skills?
 
-    routing-moe conflict-gym ingredients models/compare_conflict/dense_runs/conflict1_16skills_seed*
-    routing-moe conflict-gym ingredients RUN ... --output_file docs/results/conflict_ingredients.csv
+    routing-moe study gradient-ingredients models/compare_conflict/dense_runs/conflict1_16skills_seed*
+    routing-moe study gradient-ingredients RUN ... --output_file docs/results/conflict_ingredients.csv
 
 A run is a dense run on a conflict gym with kept checkpoints (--save_period), as those of
 compare_conflict.sh. The recipe is: gradients by the token embeddings at the checkpoints of the second half
@@ -26,7 +26,7 @@ from routing_moe.studies.analysis import ANALYSIS, Analysis
 
 @dataclass(frozen=True, kw_only=True)
 class Ingredients(Analysis):
-    program = "routing-moe conflict-gym ingredients"
+    program = "routing-moe study gradient-ingredients"
 
     runs: tuple[Path, ...] = ANALYSIS(
         REQUIRED, "dense runs on conflict gyms, with kept checkpoints", positional=True
