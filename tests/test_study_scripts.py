@@ -128,7 +128,7 @@ def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder,
 
 def test_a_bart_is_built_and_with_steps_warmed_up(recorder, gym, capsys):
     assert english_bart.main([]) == 0
-    assert "MODEL=models/english_bart/bart" in capsys.readouterr().out
+    assert "--model models/english_bart/bart" in capsys.readouterr().out
     ((name, *words),) = recorder.commands
     assert (name, value_of(words, "--encoder_layers")) == ("build", "0,2,5")
     recorder.commands.clear()
