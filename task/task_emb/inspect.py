@@ -29,7 +29,6 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import Faults, InputError, did_you_mean, fault_context
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.ontology import Ontology, ontology_path
-from routing_moe.analysis.route_tables import neighbours
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
 from routing_moe.io.files import distinct_tails, unwritable
@@ -272,6 +271,8 @@ def _cell(row) -> str:
 
 def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
     """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS."""
+    from routing_moe.analysis.route_tables import neighbours  # imports scipy
+
     tables = [pd.DataFrame(columns=NEIGHBOUR_COLUMNS)]
     for name, distance_NN in distances.items():
         if not all_equidistant(distance_NN):
