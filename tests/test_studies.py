@@ -13,6 +13,7 @@ from routing_moe.studies import (
     gradient_routing,
     recipes,
     routings,
+    runs,
     training,
     two_stages,
 )
@@ -107,6 +108,26 @@ def test_a_training_says_first_what_it_does_and_flags_win_over_variables(recorde
 def test_only_learned_routes_have_the_hyperparameters_of_routers(recorder, gym, flags, learned):
     assert training.main(["--train_dir", gym, *flags]) == 0
     assert ("router_lr" in recorder.settings()) == learned
+
+
+def test_a_command_of_a_study_reads_no_variables(recorder, gym, monkeypatch):
+    for name, value in {"LEARNING_RATE": "0.5", runs.NESTED: "yes"}.items():
+        monkeypatch.setenv(name, value)
+    assert training.main(["--train_dir", gym]) == 0
+    assert recorder.settings()["learning_rate"] == 1e-5
+
+
+def test_a_switch_is_yes_or_no(recorder, gym, monkeypatch, capsys):
+    monkeypatch.setenv("UPCYCLE", "false")
+    assert gradient_routing.main(["--train_dir", gym]) == 2
+    assert "UPCYCLE is 'false'; it must be yes or no" in capsys.readouterr().err
+
+
+def test_a_study_with_other_hyperparameters_is_refused(recorder, gym, capsys):
+    flags = ["--train_dir", gym, "--output_dir", "out", "--seeds", "1", "--variants", "softmax"]
+    assert routings.main([*flags, "--total_steps", "5"]) == 0
+    assert routings.main([*flags, "--total_steps", "6"]) == 2
+    assert "--total_steps is 6, but in out/study.json it was 5" in capsys.readouterr().err
 
 
 def test_an_unknown_flag_is_an_error_before_anything_runs(recorder, capsys):

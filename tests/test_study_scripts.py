@@ -29,7 +29,7 @@ def test_each_method_uses_the_given_gym_and_model_else_the_embedded_one(recorder
     assert value_of(command, "--tasks") == "train"
     reads_model = method not in ("random", "descriptions")
     assert value_of(command, "--model") == ("m" if reads_model else None)
-    assert value_of(command, "--train_dir") == (None if method == "descriptions" else gym)
+    assert value_of(command, "--train_dir") == gym
     assert vectors.main([method]) == 0
     assert recorder.names()[1:] == ["generate", method]
     assert value_of(recorder.commands[-1], "--model") == (str(tiny_bart()) if reads_model else None)

@@ -78,10 +78,17 @@ def compare(settings: CompareSettings) -> int:
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that contradict --match."""
     faults, match = flag_faults(settings), settings.match
+    if CATEGORIES not in settings.columns:
+        of_categories = {"match": match, "baseline": settings.baseline}
+        faults += [
+            f"--{name} {value} is for the column {CATEGORIES}; add it to --columns"
+            for name, value in of_categories.items()
+            if value
+        ]
     if match and settings.part == "test":
         faults.append(
             f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
-            "training; for test scores train every variant to the budget (MATCH=flops of "
+            "training; for test scores train every variant to the budget (--match flops of "
             "compare_routings.sh)"
         )
     if match and settings.predict_split != "train":

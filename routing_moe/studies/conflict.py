@@ -16,6 +16,7 @@ variants:
 import csv
 import json
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,9 @@ TRAINING = group("training")
 SQUARE = Range(lambda value: 4 <= value <= 64 and math.isqrt(value) ** 2 == value, "a square from 4 to 64")
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class ConflictStudy(Study):
+    # fmt: off
     program = "routing-moe study conflict"
     usage = "[--variants NAME ...] [--conflicts C ...] [--seeds SEED ...] [further flags, see --help]"
     groups = ("what is compared", "training", "running")
@@ -54,7 +55,7 @@ class ConflictStudy(Study):
     tune_seed: int = TRAINING(101, "seed of the gym that rates are tuned on, none of --seeds", range=SEED)
     router_lr: float = TRAINING(0.01, "learning rate of routers and trained task vectors", range=POSITIVE)
     output_dir: Path = RUNNING(Path("models/compare_conflict"), "folder of the study", on_resume=True)
-# fmt: on
+    # fmt: on
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -108,7 +109,7 @@ class ConflictGym:
             "--decoder_parts {side} --tasks {tasks} --seed {seed}",
             gym=self.folder / "gym", conflict=f"{self.conflict:g}", side=side, tasks=tasks, seed=self.seed,
         )  # fmt: skip
-        command += self.study.gym_flags.split()
+        command += shlex.split(self.study.gym_flags)
         return Run(self.short(self.folder), self.folder / "gym", lambda: [command], result="split.json")
 
     def bart(self, width: int) -> Run:
@@ -191,7 +192,9 @@ class ConflictGym:
             return [[*training, "--equal_flops", str(other.folder)]]
 
         file, needs = f"{folder.name}.steps_of_{variant.flops_of}", (self.bart(variant.width), other)
-        return Run(self.short(folder.parent / file), folder.parent, commands, needs, file, printed=True, log=log)
+        return Run(
+            self.short(folder.parent / file), folder.parent, commands, needs, file, printed=True, log=log
+        )
 
     def merging(self, name: str, folder: Path) -> list[list[str]]:
         """Returns the command, if any, that joins the routes of the first stage and new experts."""
@@ -305,7 +308,11 @@ def compare(study: ConflictStudy) -> int:
         f"{study.total_steps} steps, learning rates {rates}, {study.jobs} at a time; on {device()}; output in {study.output_dir}"
     )
     study.save_settings()
-    gyms = [ConflictGym(study, conflict, study.skills, seed) for conflict in study.conflicts for seed in study.seeds]
+    gyms = [
+        ConflictGym(study, conflict, study.skills, seed)
+        for conflict in study.conflicts
+        for seed in study.seeds
+    ]
     runner = study.runner(threads=1)
     # A variant does not need all of its tuning runs: those that diverge do not count.
     unfinished = runner.run(tuning_runs(study))

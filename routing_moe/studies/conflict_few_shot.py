@@ -25,8 +25,8 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import run_command
 from routing_moe.config.choices import ROUTE_TRAININGS
-from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, flag_faults
-from routing_moe.io.run_folder import load_run_settings
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED
+from routing_moe.io.run_folder import load_run_settings, settings_of_run
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 
 VARIANTS = ("dense", "softmax", "clusters", "composed", "oracle")
@@ -37,9 +37,9 @@ STARTS = {
 }
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class FewShot(Analysis):
+    # fmt: off
     program = "routing-moe study conflict-few-shot"
 
     level: Path = ANALYSIS(REQUIRED, "folder of the conflict study with <variant>/seed<seed>", positional=True)
@@ -49,17 +49,17 @@ class FewShot(Analysis):
     rates: tuple[float, ...] = ANALYSIS((0.001, 0.003), "learning rates", range=POSITIVE)
     logit_rates: tuple[float, ...] = ANALYSIS((0.1, 0.3), "learning rates of logits", range=POSITIVE)
     steps: int = ANALYSIS(60, "steps of 16 rows", range=AT_LEAST_1)
-# fmt: on
+    # fmt: on
 
 
 def run(settings: FewShot) -> None:
-    if faults := flag_faults(settings) + unknown_variants(settings.variants):
+    if faults := settings.faults() + unknown_variants(settings.variants):
         raise InputError(faults)
     rows = []
     for seed in settings.seeds:
         for variant in settings.variants:
             start = settings.level / variant.split("-")[0] / f"seed{seed}"
-            gym = Path(load_run_settings(start)["train_dir"])
+            gym = Path(settings_of_run(start)["train_dir"])
             tasks = load_split(gym / "split.json").test[: settings.tasks]
             for task in tqdm(tasks, desc=f"{variant} {seed}"):
                 row = {"variant": variant, "seed": seed, "task": task}

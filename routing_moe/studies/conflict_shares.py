@@ -36,6 +36,8 @@ class Shares(Analysis):
 
 
 def run(settings: Shares) -> None:
+    if faults := settings.faults():
+        raise InputError(faults)
     table = pd.concat([shares(scores_of(level)).assign(place=level.name) for level in settings.levels])
     settings.write(table[["place", "variant", "n", *COLUMNS]])
 

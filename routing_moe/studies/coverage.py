@@ -19,7 +19,7 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, SEED, Range, flag_faults
+from routing_moe.config.flags import AT_LEAST_1, SEED, Range
 from routing_moe.results.statistics import mean_squares, two_way_t
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 
@@ -39,9 +39,9 @@ SPREADS = {"little": (0.0, 0.2), "realistic": (0.3, 0.7)}
 Ends = tuple[np.ndarray, np.ndarray]  # low and high ends (N,) of an interval, one per simulation
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Coverage(Analysis):
+    # fmt: off
     program = "routing-moe study coverage"
 
     simulations: int = ANALYSIS(4000, "simulated tables per case and size", range=AT_LEAST_1)
@@ -49,11 +49,11 @@ class Coverage(Analysis):
     tasks: tuple[int, ...] = ANALYSIS((8, 24), "numbers of tasks", range=Range(lambda value: value >= 2, "at least 2"))
     seeds: tuple[int, ...] = ANALYSIS((1, 3, 5), "numbers of seeds", range=AT_LEAST_1)
     seed: int = ANALYSIS(0, "seed of the simulation", range=SEED)
-# fmt: on
+    # fmt: on
 
 
 def run(settings: Coverage) -> None:
-    if faults := flag_faults(settings):
+    if faults := settings.faults():
         raise InputError(faults)
     rows = []
     for case in CASES:

@@ -81,9 +81,9 @@ GRIDS = {
 RATES_OF_LOGITS = (0.03, 0.1, 0.3)  # with --route_training logits; others are for weights
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Finetuning(DataFlags):
+    # fmt: off
     program = "routing-moe recipe finetune"
     usage = "START [TASKS [CHECKPOINT [IDENTIFIER]]] [flags]"
     takes_further, further_flags_of = True, FinetuneSettings
@@ -125,12 +125,18 @@ class Finetuner:
 
     def described(self) -> str:
         is_plain = self.checkpoint == "None"
-        start = f"model {self.recipe.model}" if is_plain else f"checkpoint {self.checkpoint}, grid of {self.recipe.model}"
+        start = (
+            f"model {self.recipe.model}"
+            if is_plain
+            else f"checkpoint {self.checkpoint}, grid of {self.recipe.model}"
+        )
         rates = " ".join(map(number, self.grid["learning_rate_list"]))
         sizes = " ".join(map(str, self.grid["bsz_list"]))
         steps = f"{self.grid['total_steps']} steps, evaluation every {self.grid['eval_period']}"
         grid = f"{steps}, learning rates {rates}, batch sizes {sizes}"
-        return self.recipe.announced(f"fine-tuning on {self.flags.tasks}, {start}", grid, self.folder, self.flags.further)
+        return self.recipe.announced(
+            f"fine-tuning on {self.flags.tasks}, {start}", grid, self.folder, self.flags.further
+        )
 
     def command(self, task: str) -> list[str]:
         """Returns the command that fine-tunes on a task."""
@@ -138,9 +144,16 @@ class Finetuner:
         return command(
             "routing_moe.cli.finetune",
             **dict(task_dir=recipe.gym / task, do_train=True, do_predict=True, model=recipe.model),
-            **dict(init_dir=self.checkpoint if is_moe else None, checkpoint=None if is_moe else self.checkpoint),
+            **dict(
+                init_dir=self.checkpoint if is_moe else None, checkpoint=None if is_moe else self.checkpoint
+            ),
             **dict(taskvecs=recipe.taskvecs, output_dir=self.folder / f"singletask-{task}"),
-            **dict(weight_decay=0.01, gradient_accumulation_steps=1, num_train_epochs=1000, num_workers=self.flags.num_workers),
+            **dict(
+                weight_decay=0.01,
+                gradient_accumulation_steps=1,
+                num_train_epochs=1000,
+                num_workers=self.flags.num_workers,
+            ),
             **dict(num_beams=recipe.num_beams, mixed_precision=recipe.mixed_precision),
             **self.grid,
             **recipe.texts,

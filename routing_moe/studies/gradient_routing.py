@@ -37,9 +37,9 @@ STAGES = group("stages")
 SECTIONS = ("embeddings", "encoder", "decoder", "layers", "all")
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class GradientRouting(TrainingFlags):
+    # fmt: off
     program = "routing-moe recipe gradient-routing"
 
     output_dir: Path = RUNNING(Path("models/gradient_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
@@ -107,7 +107,13 @@ class Stages:
     def dense(self) -> list[str]:
         recipe = self.recipe.with_(total_steps=self.dense_steps, eval_period=self.dense_steps)
         saving = dict(save_period=self.period, checkpoint_period=self.period)
-        flags = command(num_experts=1, hide_task_names=True, resume=True, **saving, further=shlex.split(self.flags.dense_flags))
+        flags = command(
+            num_experts=1,
+            hide_task_names=True,
+            resume=True,
+            **saving,
+            further=shlex.split(self.flags.dense_flags),
+        )
         return recipe.train(self.folder / "dense", *flags)
 
     @property
@@ -123,7 +129,12 @@ class Stages:
             self.folder / name,
             *shlex.split(self.flags.vector_flags),
             *further,
-            **dict(model=self.folder / "dense", hide_task_names=True, checkpoint_names=checkpoints, weights=self.flags.weights),
+            **dict(
+                model=self.folder / "dense",
+                hide_task_names=True,
+                checkpoint_names=checkpoints,
+                weights=self.flags.weights,
+            ),
         )
 
     def mixture(self) -> list[str]:

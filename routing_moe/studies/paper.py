@@ -56,9 +56,9 @@ SAMPLES = Range(
 )
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PaperStudy(DataFlags, Study):
+    # fmt: off
     program = "routing-moe study paper"
     variables: ClassVar[Mapping[str, str]] = DataFlags.variables
 
@@ -115,7 +115,9 @@ class PaperStudy(DataFlags, Study):
             split = split or in_package("routing_moe.studies", SMALL_SPLIT)
         elif gym is None:
             gym, split = BUILT_GYM, split or BUILT_SPLIT
-        stage2 = values.setdefault("stage2_steps", self.stage2_steps or (total if is_tiny(model) else 2 * total))
+        stage2 = values.setdefault(
+            "stage2_steps", self.stage2_steps or (total if is_tiny(model) else 2 * total)
+        )
         period = values["eval_period"] if is_tiny(model) else max(1, stage2 // 20)
         first = self.stage1_steps or total
         added = [FIRST_STAGES[name] for name in self.variants if name in FIRST_STAGES and first == total]
@@ -147,9 +149,13 @@ class PaperStudy(DataFlags, Study):
         if unknown := [name for name in self.starts if name not in (DIRECT, *self.variants)]:
             faults += [f"--starts: {name} is not one of --variants" for name in unknown]
         if self.reads("gradient") and self.dense_steps >= self.total_steps:
-            faults.append(f"--dense_steps is {self.dense_steps}; it must be below --total_steps, {self.total_steps}")
+            faults.append(
+                f"--dense_steps is {self.dense_steps}; it must be below --total_steps, {self.total_steps}"
+            )
         if self.reads("gradient") and self.mixed_precision == "fp16":
-            faults.append("--mixed_precision fp16 is too small for the gradients of gradient_routing; give bf16")
+            faults.append(
+                "--mixed_precision fp16 is too small for the gradients of gradient_routing; give bf16"
+            )
         if self.train_dir and self.gym_is_given and not self.train_dir.is_dir():
             faults.append(f"--train_dir {self.train_dir}: no such folder")
         split = faults.of(load_split, self.custom_tasks_splits)
@@ -159,7 +165,9 @@ class PaperStudy(DataFlags, Study):
             if self.train_dir and self.gym_is_given and self.train_dir.is_dir():
                 faults.of(check_tasks, tasks_named(["all"], self.custom_tasks_splits), str(self.train_dir))
             if self.reads("fisher") and 0 < len(split.train) <= self.dim:
-                faults.append(f"--dim is {self.dim}; it must be less than the number of train tasks, {len(split.train)}")
+                faults.append(
+                    f"--dim is {self.dim}; it must be less than the number of train tasks, {len(split.train)}"
+                )
         return list(faults)
 
 

@@ -93,6 +93,7 @@ class PaperRuns:
                 **given_of(study, ("warm_up_steps", "custom_tasks_splits")),
                 **dict(output_dir=study.english_bart, train_dir=study.gym),
                 cased="--do_lowercase" not in self.texts,
+                mixed_precision=self.recipe.mixed_precision,
             )
             folder = Path(study.model) if self.warm_up_steps else study.english_bart / "bart"
             yield Run("model", folder, lambda: [making], result="config.json")
@@ -276,6 +277,7 @@ class PaperRuns:
             *("few_shot", f"{name}/seed{seed}", folder, "summary.csv", tuning, needs),
             **self.cost_of_few_shot(variant),
             alone=True,
+            partial=True,
         )
 
     def cost_of_few_shot(self, variant: Variant) -> dict:

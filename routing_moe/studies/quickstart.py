@@ -48,9 +48,9 @@ Next steps:
         bash example_scripts/run_gradient_routing.sh           find routes of your own tasks with bart-base, on a GPU"""
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Quickstart(Study):
+    # fmt: off
     program = "routing-moe study quickstart"
 
     dense_steps: int = TRAINING(1000, "steps of the BART whose gradients are taken", range=AT_LEAST_1)
@@ -60,7 +60,7 @@ class Quickstart(Study):
     mixed_precision: str | None = TRAINING(None, "precision of matrix products (default: bf16 on a GPU that supports it, else no)", choices=PRECISIONS)
     output_dir: Path = RUNNING(Path("models/quickstart"), "folder of the three runs", on_resume=True)
     jobs: int = RUNNING(2, "runs at the same time", range=AT_LEAST_1, on_resume=True)
-# fmt: on
+    # fmt: on
 
     @property
     def recipe(self) -> TrainingRecipe:
@@ -94,7 +94,9 @@ class Quickstart(Study):
 
 def train(study: Quickstart) -> int:
     recipe, steps = study.recipe, study.dense_steps + study.total_steps
-    settings = f"{steps} steps of each of 3 models, {study.jobs} at a time, evaluation every {study.eval_period}"
+    settings = (
+        f"{steps} steps of each of 3 models, {study.jobs} at a time, evaluation every {study.eval_period}"
+    )
     settings += f", learning rate {number(study.learning_rate)}"
     print(recipe.announced(f"model {recipe.model}", settings, study.output_dir), flush=True)
     recipe.set_threads()

@@ -32,9 +32,9 @@ DEFAULTS = dict(
 )  # fmt: skip
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RealGymStudy(PaperStudy):
+    # fmt: off
     program = "routing-moe study real-gym"
 
     output_dir: Path = RUNNING(Path("models/real_gym_study"), "folder of all results", on_resume=True)

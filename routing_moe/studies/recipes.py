@@ -37,11 +37,11 @@ CLUSTERS = Range(
 UNSEEN_SCORES = "best/eval-test_tasks-test-performance.csv"  # the last of a prediction of unseen tasks
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class DataFlags(Script):
     """What is trained on what."""
 
+    # fmt: off
     variables: ClassVar[Mapping[str, str]] = {"train_dir": "DATA_DIR", "custom_tasks_splits": "SPLIT"}
 
     model: str | None = DATA(None, "plain BART, a hub name or a folder, which the hyperparameters go with (default: that of a checkpoint to start from; else facebook/bart-base if a gym, a split or task vectors are given; else the embedded BART)")
@@ -57,11 +57,11 @@ class DataFlags(Script):
         return bool(self.train_dir or self.custom_tasks_splits or self.taskvecs)
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TrainingFlags(DataFlags):
     """The hyperparameters that depend on the model."""
 
+    # fmt: off
     takes_further, further_flags_of = True, TrainSettings
 
     total_steps: int | None = HYPERPARAMETERS(None, "optimizer steps (30000; of an embedded BART 1000)", range=AT_LEAST_1)
@@ -146,7 +146,9 @@ class TrainingRecipe:
             TRAIN,
             **dict(do_train=True, do_predict=True, train_dir=self.gym, custom_tasks_splits=self.split),
             **dict(output_dir=folder, learning_rate=self.learning_rate, total_steps=self.total_steps),
-            **dict(eval_period=self.eval_period, num_beams=self.num_beams, mixed_precision=self.mixed_precision),
+            **dict(
+                eval_period=self.eval_period, num_beams=self.num_beams, mixed_precision=self.mixed_precision
+            ),
             **self.texts,
             **BATCHES[self.embedded],
             **start,
@@ -164,11 +166,20 @@ class TrainingRecipe:
         if values.get("num_experts") == 1 or any(values.get(name) for name in fixed):
             return start
         start |= dict(router_lr=self.router_lr, task_model_lr=self.task_model_lr, taskvecs=self.taskvecs)
-        return start | (ANNEALING if self.embedded else {}) | ({} if self.taskvecs else dict(taskvecs_dim=self.width))
+        return (
+            start
+            | (ANNEALING if self.embedded else {})
+            | ({} if self.taskvecs else dict(taskvecs_dim=self.width))
+        )
 
     def predict_unseen(self, folder: str | Path, *flags: str) -> list[str]:
         return command(
-            TRAIN, do_predict=True, predict_split="test", output_dir=folder, mixed_precision=self.mixed_precision, further=flags
+            TRAIN,
+            do_predict=True,
+            predict_split="test",
+            output_dir=folder,
+            mixed_precision=self.mixed_precision,
+            further=flags,
         )
 
     # ---- the embedded gym
@@ -258,7 +269,9 @@ def base_of(folder: Path) -> str:
         if saved.get("model"):
             return saved["model"]
     checkpoint = folder if folder.is_dir() else folder.parent  # of a file of weights
-    configs = [checkpoint / "config.json", *sorted(checkpoint.glob("*/config.json"))] if folder.exists() else []
+    configs = (
+        [checkpoint / "config.json", *sorted(checkpoint.glob("*/config.json"))] if folder.exists() else []
+    )
     sizes = next((sizes_in(path) for path in configs if path.is_file()), {})
     for bart in (tiny_bart(), *(CONFLICT_BARTS / f"width{width}" for width in CONFLICT_WIDTHS)):
         if sizes and (bart / "config.json").is_file() and sizes == sizes_in(bart / "config.json"):

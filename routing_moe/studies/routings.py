@@ -9,6 +9,7 @@ equal gradients and do not diverge, so they start with noise (--init_eps); the c
 Further flags are those of routing-moe train for all runs. A second call keeps finished runs and continues the others.
 """
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, group
 from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, command, number
 from routing_moe.studies.runs import Run, call_here, minutes, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
@@ -35,9 +36,9 @@ SET_BY_VARIANTS = (
 )  # fmt: skip
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RoutingsStudy(TrainingFlags, Study):
+    # fmt: off
     program = "routing-moe study routings"
     variables: ClassVar[Mapping[str, str]] = TrainingFlags.variables
 
@@ -45,10 +46,11 @@ class RoutingsStudy(TrainingFlags, Study):
     variants: tuple[str, ...] | None = COMPARED(None, "variants to train; gradient_routing only with --match steps (default: all)", choices=NAMES, on_resume=True)
     seeds: tuple[int, ...] = COMPARED((42, 43, 44), "seeds of each variant", range=SEED, on_resume=True)
     baseline: str | None = COMPARED(None, "variant that differences are relative to (default: multitask, if it is in --output_dir)", choices=NAMES, on_resume=True)
-    mixture_flags: str = COMPARED("", 'flags of all variants with several experts, such as "--num_experts 4"; not of gradient_routing, whose clusters give the number of experts', on_resume=True)
-    init_eps: float = COMPARED(1e-2, "standard deviation of the noise on each expert's weights", range=NOT_NEGATIVE, on_resume=True)
-    match: str = COMPARED("steps", "steps: --total_steps for all runs (two_stage: in each stage; gradient_routing: after the steps of its dense run, see run_gradient_routing.sh). flops: each run has the number of steps with the training FLOPs of the run of --match_to with the same seed", choices=("steps", "flops"), on_resume=True)
-    match_to: str = COMPARED(STAGE1, "variant whose FLOPs --match flops matches", choices=tuple(name for name in NAMES if not VARIANTS[name].module), on_resume=True)
+    mixture_flags: str = COMPARED("", 'flags of all variants with several experts, such as "--num_experts 4"; not of gradient_routing, whose clusters give the number of experts')
+    init_eps: float = COMPARED(1e-2, "standard deviation of the noise on each expert's weights", range=NOT_NEGATIVE)
+    dense_steps: int | None = COMPARED(None, "steps of the dense run of gradient_routing (default: see run_gradient_routing.sh)", range=AT_LEAST_1)
+    match: str = COMPARED("steps", "steps: --total_steps for all runs (two_stage: in each stage; gradient_routing: after the steps of its dense run, see run_gradient_routing.sh). flops: each run has the number of steps with the training FLOPs of the run of --match_to with the same seed", choices=("steps", "flops"))
+    match_to: str = COMPARED(STAGE1, "variant whose FLOPs --match flops matches", choices=tuple(name for name in NAMES if not VARIANTS[name].module))
     # fmt: on
 
     def resolved(self) -> "RoutingsStudy":
@@ -88,7 +90,11 @@ class Runs:
     def flags(self, name: str, seed: int) -> list[str]:
         """Returns the flags of a training of one stage."""
         variant, study = VARIANTS[name], self.study
-        noise = ["--init_eps", number(study.init_eps), *study.mixture_flags.split()] if variant.experts else []
+        noise = (
+            ["--init_eps", number(study.init_eps), *shlex.split(study.mixture_flags)]
+            if variant.experts
+            else []
+        )
         return [*variant.flags.split(), "--seed", str(seed), *noise, *study.further]
 
     def run(self, name: str, seed: int) -> Run:
@@ -104,7 +110,9 @@ class Runs:
             return self.scored(folder, lambda: [training], self.gym)
         steps = self.steps(seed, folder, "steps_of", self.recipe.train(folder, *flags))
         return self.scored(
-            folder, lambda: [self.recipe.with_(total_steps=saved_steps(steps)).train(folder, *flags, "--resume")], (steps,)
+            folder,
+            lambda: [self.recipe.with_(total_steps=saved_steps(steps)).train(folder, *flags, "--resume")],
+            (steps,),
         )
 
     def scored(self, folder: Path, commands: Callable[[], list[list[str]]], needs: tuple[Run, ...]) -> Run:
@@ -120,14 +128,24 @@ class Runs:
         counting = [*command, "--equal_flops", str(reference.folder)]
         log = parent / f"{folder.name}.log"
         return Run(
-            f"{parent.name}/{result}", parent, lambda: [counting], (reference, *needs), result, printed=True, log=log
+            f"{parent.name}/{result}",
+            parent,
+            lambda: [counting],
+            (reference, *needs),
+            result,
+            printed=True,
+            log=log,
         )
 
     def gradient_routing(self, seed: int) -> Run:
         folder, study = self.folder("gradient_routing", seed), self.study
         routing = command(
             GRADIENT_ROUTING,
-            **dict(output_dir=folder, dense_flags=" ".join(["--seed", str(seed), *study.further])),
+            **dict(
+                output_dir=folder,
+                dense_steps=study.dense_steps,
+                dense_flags=shlex.join(["--seed", str(seed), *study.further]),
+            ),
             **dict(seed=seed, resume=True, init_eps=study.init_eps),
             further=(*study.as_words(self.recipe.model), *study.further),
         )
@@ -152,13 +170,22 @@ class Runs:
         merged = Run(f"two_stage/seed{seed}/init", folder, lambda: [merging], (stage1,), "init/config.json")
         stage2 = stage2_command(stage2_of(self.recipe, flags), flags, "--seed", str(seed), *study.further)
         steps2 = self.steps(seed, folder, "stage2_steps_of", stage2, (merged,))
-        return self.scored(folder, lambda: [self.second_stage(folder, seed, first, saved_steps(steps2))], (steps2,))
+        return self.scored(
+            folder, lambda: [self.second_stage(folder, seed, first, saved_steps(steps2))], (steps2,)
+        )
 
     def second_stage(self, folder: Path, seed: int, stage1: Path, steps: int | None = None) -> list[str]:
         study = self.study
         return command(
             TWO_STAGES,
-            **dict(output_dir=folder, stage1=stage1, init_eps=study.init_eps, stage2_steps=steps, seed=seed, resume=True),
+            **dict(
+                output_dir=folder,
+                stage1=stage1,
+                init_eps=study.init_eps,
+                stage2_steps=steps,
+                seed=seed,
+                resume=True,
+            ),
             further=(*study.as_words(self.recipe.model), *study.further),
         )
 

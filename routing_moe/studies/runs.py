@@ -19,12 +19,13 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataloader.atomic_files import write_text
+from dataloader.atomic_files import folder_lock, write_text
 from dataloader.errors import in_brief
 from routing_moe.io.process_pool import gpu_of, visible_gpus, worker_environment
 from routing_moe.io.ray_cluster import remote_function
 
 FINISHED = "finished"  # the result that the runner itself writes after the last command
+NESTED = "ROUTING_MOE_FLAGS_ONLY"  # in the environment of commands: their flags are complete, variables do not count
 TIMES_FILE = "times.csv"  # of every run, also of earlier calls: name, seconds, how it ended
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,7 +39,8 @@ class Run:
     name: in messages and times.csv, such as "clusters/seed11". commands: returns the arguments of `python -m`
     of each command; called when all runs of `needs` are finished. result: the file that the last command
     writes, relative to the folder. printed: the runner writes the last line that the last command prints.
-    touched: the runner makes an empty `result`, as it does for FINISHED. log: by default next to the folder.
+    touched: the runner makes an empty `result`, as it does for FINISHED. partial: a command that fails may have
+    written a result of what did not fail. log: by default next to the folder.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Run:
     result: str = FINISHED
     printed: bool = False
     touched: bool = False
+    partial: bool = False
     log: Path | None = None
 
     @property
@@ -81,8 +84,7 @@ class Runner:
         waiting, running = [run for run in runs if not run.is_finished], {}
         if not waiting:
             return []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._caller() as caller, ThreadPoolExecutor(self.jobs) as pool:
+        with folder_lock(self.folder), self._caller() as caller, ThreadPoolExecutor(self.jobs) as pool:
             while running or (waiting and not caller.stopping):
                 waiting = [run for run in waiting if not run.is_finished]  # by a command of another run
                 ready = [run for run in waiting if all(need.is_finished for need in run.needs)]
@@ -119,7 +121,7 @@ class Runner:
                 print(f"error: {error}", file=log)
         if not error:
             write_result(run, printed)
-        elif run.is_finished:  # such as the summary of those tasks that did not fail
+        elif run.partial and run.is_finished:
             file = run.folder / run.result
             file.rename(file.with_name(f"incomplete-{file.name}"))
         ended = "finished" if run.is_finished else "interrupted" if caller.stopping else "failed"
@@ -175,11 +177,17 @@ def call_here(command: list[str], log: Path | None = None) -> int:
     def pass_on(number: int, _) -> None:
         received.append(number)
         for process in processes:
-            if number != signal.SIGINT:  # Ctrl-C in a terminal reaches the process too
-                process.send_signal(number)
+            process.send_signal(number)
 
     with log.open("wb") if log else nullcontext() as file, handled(pass_on):
-        processes.append(subprocess.Popen(python(command), stdout=file, stderr=file))
+        process = subprocess.Popen(
+            python(command),
+            stdout=file,
+            stderr=file,
+            env=os.environ | {NESTED: "yes"},
+            start_new_session=True,
+        )
+        processes.append(process)
         code = processes[0].wait()
     if received:
         raise KeyboardInterrupt
@@ -230,7 +238,7 @@ def call(
                 python(command),
                 stdout=subprocess.PIPE if printed else file,
                 stderr=file if printed else subprocess.STDOUT,
-                env=os.environ | variables,
+                env=os.environ | {NESTED: "yes"} | variables,
                 start_new_session=True,
                 text=True,
             )

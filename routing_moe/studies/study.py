@@ -26,7 +26,7 @@ from routing_moe.config.flags import (
 )
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies.runs import Runner
+from routing_moe.studies.runs import NESTED, Runner
 
 RUNNING = group("running")
 SETTINGS_FILE = "study.json"
@@ -38,7 +38,6 @@ REQUIRED_FLAGS = {
 }
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Script(Command):
     """Flags that environment variables may set: {flag: variable}, if it is not the flag in upper case."""
@@ -70,12 +69,25 @@ class Script(Command):
 @dataclass(frozen=True, kw_only=True)
 class Study(Script):
     """Flags of a study of many runs."""
+
+    # fmt: off
     output_dir: Path = RUNNING(Path("models/study"), "folder of the study", on_resume=True)
-    jobs: int = RUNNING(1, "runs at the same time, which divide the cores, or the visible GPUs", range=AT_LEAST_1, on_resume=True)
-    ray: str | None = RUNNING(None, "address of a Ray cluster that runs them, --jobs at a time: a run is a task with one CPU and its share of a GPU; folders are on a file system that all machines share (default: this machine)", on_resume=True)
-# fmt: on
+    jobs: int = RUNNING(
+        1,
+        "runs at the same time, which divide the cores, or the visible GPUs",
+        range=AT_LEAST_1,
+        on_resume=True,
+    )
+    ray: str | None = RUNNING(
+        None,
+        "address of a Ray cluster that runs them, --jobs at a time: a run is a task with one CPU and its share of a GPU; folders are on a file system that all machines share (default: this machine)",
+        on_resume=True,
+    )
+    # fmt: on
 
     def runner(self, threads: int | None = None) -> Runner:
+        """Returns what does the runs; keeps the settings that they depend on."""
+        self.save_settings()
         return Runner(self.output_dir, self.jobs, self.ray, threads)
 
     def faults(self) -> list[str]:
@@ -95,10 +107,16 @@ def run_study(
     run: Callable[[Any], int | None], study: type[Script], argv: list[str] | None, description: str | None
 ) -> int:
     """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
-    words = [*from_environment(study, os.environ), *(sys.argv[1:] if argv is None else argv)]
+    variables, line = {} if NESTED in os.environ else os.environ, sys.argv[1:] if argv is None else argv
+    with reporting_errors() as reading:
+        words = [*from_environment(study, variables), *line]
+    if reading.exit_code:
+        return reading.exit_code
     further = [] if study.takes_further else None
     values = parse(study, words, description, further)
-    if further and study.further_flags_of:  # unknown to that command too, or without a value it needs: its error, before any run
+    if (
+        further and study.further_flags_of
+    ):  # unknown to that command too, or without a value it needs: its error, before any run
         parse_further(study.further_flags_of, further)
     with reporting_errors(lambda: "run the same command to continue") as result:
         settings = study(**values, further=tuple(further or ()), given=frozenset(values)).resolved()
@@ -143,10 +161,12 @@ def from_environment(study: type[Script], environment: Mapping[str, str]) -> lis
     """Returns flags for the variables that are set: --seeds 1 2 for SEEDS="1 2", --upcycle for UPCYCLE=yes."""
     words = []
     for field in fields(study):
-        text = environment.get(study.variables.get(field.name, field.name.upper()))
-        kind, several = scalar_type(field.type)
-        if text is None or (kind is bool and text == "no"):
+        variable = study.variables.get(field.name, field.name.upper())
+        text, (kind, several) = environment.get(variable), scalar_type(field.type)
+        if text is None or "flag" not in field.metadata or (kind is bool and text == "no"):
             continue
+        if kind is bool and text.strip() not in ("yes", ""):
+            raise InputError(f"{variable} is {text!r}; it must be yes or no")
         if not text.strip() and not field.name.endswith("_flags"):  # TRAIN_FLAGS="" is no flags
             continue
         if kind is bool:

@@ -33,17 +33,17 @@ TRAINED = "trained"
 KINDS = (TRAINED, "random", "text", "finetuned_text", "fisher", "descriptions")
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TaskVectorsStudy(TrainingFlags, Study):
+    # fmt: off
     program = "routing-moe study task-vectors"
     takes_further = False
 
     output_dir: Path = RUNNING(Path("models/compare_task_vectors"), "folder of the study", on_resume=True)
     kinds: tuple[str, ...] = COMPARED(KINDS, "methods; the first is the baseline of differences", choices=KINDS, on_resume=True)
     seeds: tuple[int, ...] = COMPARED((42, 43, 44), "seeds of each method", range=SEED, on_resume=True)
-    dim: int | None = COMPARED(None, "dimension of the vectors, all but random ones reduced by principal components (default: 64; on the embedded gym 16)", range=AT_LEAST_1, on_resume=True)
-# fmt: on
+    dim: int | None = COMPARED(None, "dimension of the vectors, all but random ones reduced by principal components (default: 64; on the embedded gym 16)", range=AT_LEAST_1)
+    # fmt: on
 
     def resolved(self) -> "TaskVectorsStudy":
         return replace(self, dim=self.dim or (64 if self.train_dir else 16), taskvecs=None)
@@ -70,7 +70,11 @@ class Runs:
     def computed(self, kind: str, folder: Path, *flags: str) -> Run:
         names = [field.name for field in fields(DataFlags) if "flag" in field.metadata]
         given = {name: value for name in names if (value := getattr(self.study, name)) is not None}
-        data = [word for name, value in (given | {"model": self.recipe.model}).items() for word in (f"--{name}", value)]
+        data = [
+            word
+            for name, value in (given | {"model": self.recipe.model}).items()
+            for word in (f"--{name}", value)
+        ]
         command = words("routing_moe.studies.vectors", kind, *data, "--output_dir", folder, *flags)
         name, needs = f"{folder.parent.name}/{kind}", self.recipe.embedded_run()
         return Run(name, folder, lambda: [command], needs=needs, result="meta.json")
@@ -85,7 +89,9 @@ class Runs:
             *(TWO_STAGES, "--output_dir", folder, *study.as_words(self.recipe.model)),
             *(f"--stage1_flags={frozen}--seed {seed}", "--seed", seed),
         )
-        predict = words("routing_moe.cli.train", "--do_predict", "--predict_split", "test", "--output_dir", folder)
+        predict = words(
+            "routing_moe.cli.train", "--do_predict", "--predict_split", "test", "--output_dir", folder
+        )
         needs = vectors or self.recipe.embedded_run()
         return Run(f"{kind}/seed{seed}", folder, lambda: [stages, predict], needs=needs, result=UNSEEN_SCORES)
 
@@ -107,7 +113,9 @@ def compare(study: TaskVectorsStudy) -> int:
     recipe.set_threads()
     os.environ.pop("TASKVECS", None)  # the vectors that are computed here are used
     runs = Runs(study, recipe)
-    exit_code = report_unfinished(study.runner().run(runs.run(kind, seed) for seed in study.seeds for kind in study.kinds))
+    exit_code = report_unfinished(
+        study.runner().run(runs.run(kind, seed) for seed in study.seeds for kind in study.kinds)
+    )
     for kind in study.kinds:
         print(f"{kind}: data of an unseen task that its vector has seen: {runs.seen_by(kind)}", flush=True)
     for section in ("train", "test"):

@@ -18,9 +18,9 @@ from routing_moe.studies.runs import call_all, run_in_turn
 from routing_moe.studies.study import RUNNING, run_study
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Training(TrainingFlags):
+    # fmt: off
     program = "routing-moe recipe train"
 
     output_dir: Path = RUNNING(Path("models/routing_bart"), "run folder")

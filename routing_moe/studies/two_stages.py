@@ -39,9 +39,9 @@ STAGES = group("stages")
 INIT = "init"  # the checkpoint that stage 2 starts from
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class TwoStages(TrainingFlags):
+    # fmt: off
     program = "routing-moe recipe two-stages"
     usage = "[PART] [flags]"
 
@@ -66,9 +66,9 @@ class Merging(TwoStages):
     further_flags_of = MergeSettings
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class FisherTwoStages(TwoStages):
+    # fmt: off
     variables: ClassVar[Mapping[str, str]] = TwoStages.variables | {"fisher_vectors": "VECTORS"}
 
     output_dir: Path = RUNNING(Path("models/fisher_two_stage"), "run folder of stage 2, with the final scores")
@@ -93,7 +93,9 @@ def stage2_of(recipe: TrainingRecipe, flags: TwoStages) -> TrainingRecipe:
 def merge_command(recipe: TrainingRecipe, flags: TwoStages, *further: str) -> list[str]:
     return command(
         "routing_moe.cli.merge",
-        **dict(routes_from=flags.stage1_run, routes_checkpoint_name=flags.stage1_checkpoint, model=recipe.model),
+        **dict(
+            routes_from=flags.stage1_run, routes_checkpoint_name=flags.stage1_checkpoint, model=recipe.model
+        ),
         **dict(init_eps=flags.init_eps, output_dir=flags.output_dir, keep_existing=True),
         further=further,
     )
@@ -167,7 +169,9 @@ def fisher(flags: FisherTwoStages) -> int:
     )
     print(f"its Fisher vectors in {dim} dimensions: {reduced}", flush=True)
     stage1_flags = f"--freeze_task_model {flags.stage1_flags}"
-    return two_stages(replace(flags, taskvecs=reduced, model=recipe.model, stage1_flags=stage1_flags), vectors)
+    return two_stages(
+        replace(flags, taskvecs=reduced, model=recipe.model, stage1_flags=stage1_flags), vectors
+    )
 
 
 def check(further: tuple[str, ...]) -> None:

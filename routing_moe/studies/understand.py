@@ -24,9 +24,9 @@ NO_ABLATION = "none"
 CANNOT_BE_ABLATED = 3  # exit code of ablate: one expert per layer, or routes drawn for each example
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Understanding(Script):
+    # fmt: off
     program = "routing-moe recipe understand"
     usage = "[RUN ...] [flags]"
 
@@ -40,7 +40,10 @@ def understand(flags: Understanding) -> int:
     runs = flags.runs or (Path("models/two_stage"),)
     folder = flags.output_dir if len(runs) > 1 else runs[0] / "analysis"
     names = list(map(str, runs))
-    print(f"routes, correlations and ablation ({flags.ablate_flags}) of the experts of {' '.join(names)}; on {device()}; output in {folder}", flush=True)
+    print(
+        f"routes, correlations and ablation ({flags.ablate_flags}) of the experts of {' '.join(names)}; on {device()}; output in {folder}",
+        flush=True,
+    )
     if not flags.runs and (code := two_stages(TwoStages(output_dir=runs[0]))):
         return code
     for run in runs:

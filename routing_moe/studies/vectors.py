@@ -40,9 +40,9 @@ EXAMPLES = dict(samples="all", max_examples=160)
 TRAINING = {"finetuned_text": dict(total_steps=100, learning_rate=3e-4), "fisher": dict(total_steps=100)}
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Computing(DataFlags):
+    # fmt: off
     program = "routing-moe recipe vectors"
     takes_further = True
 
@@ -59,12 +59,15 @@ def compute(method: str, flags: Computing) -> int:
     workers = f"{flags.num_workers} task(s) at a time"
     print(recipe.announced(f"{method} vectors{reader}", workers, folder, flags.further), flush=True)
     if method != "descriptions":
-        return in_turn(recipe, [vectors_command(recipe, method, folder, *flags.further, num_workers=flags.num_workers)])
+        return in_turn(
+            recipe, [vectors_command(recipe, method, folder, *flags.further, num_workers=flags.num_workers)]
+        )
     is_embedded = flags.train_dir is None and recipe.embedded == SKILL
     file = flags.descriptions or (GYMS[SKILL] / "descriptions.json" if is_embedded else DESCRIPTIONS)
     descriptions = command(
         "task.task_emb.descriptions",
-        **dict(descriptions=file, custom_tasks_splits=recipe.split, num_workers=flags.num_workers, output_dir=folder),
+        **dict(descriptions=file, train_dir=flags.train_dir, custom_tasks_splits=recipe.split),
+        **dict(num_workers=flags.num_workers, output_dir=folder),
         further=flags.further,
     )
     return in_turn(recipe, [descriptions])
@@ -92,7 +95,9 @@ def vectors_command(
         flags |= TRAINING.get(method, {}) if is_embedded else {}
     return command(
         f"task.task_emb.{method}",
-        **dict(custom_tasks_splits=recipe.split, num_workers=num_workers, output_dir=folder, train_dir=recipe.gym),
+        **dict(
+            custom_tasks_splits=recipe.split, num_workers=num_workers, output_dir=folder, train_dir=recipe.gym
+        ),
         **flags,
         further=further,
     )
@@ -101,9 +106,9 @@ def vectors_command(
 # ---- reduction
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Reducing(DataFlags):
+    # fmt: off
     program = "routing-moe recipe vectors"
     takes_further = True
 
@@ -129,7 +134,9 @@ def reduce(flags: Reducing) -> int:
     if not embedded:
         return call_all(reduction)
     is_made_here = flags.taskvecs == FOLDER / "fisher"
-    return in_turn(recipe, [*([vectors_command(recipe, "fisher", flags.taskvecs)] if is_made_here else []), reduction])
+    return in_turn(
+        recipe, [*([vectors_command(recipe, "fisher", flags.taskvecs)] if is_made_here else []), reduction]
+    )
 
 
 def reduce_command(vectors: Path, split: Path, dim: int, folder: Path, *further: str) -> list[str]:
@@ -143,9 +150,9 @@ def reduce_command(vectors: Path, split: Path, dim: int, folder: Path, *further:
 # ---- inspection
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
 class Inspecting(DataFlags):
+    # fmt: off
     program = "routing-moe recipe vectors"
     takes_further = True
 
@@ -163,7 +170,12 @@ def inspect(flags: Inspecting) -> int:
     recipe = TrainingRecipe.chosen(replace(flags, model=str(tiny_bart())))
     inspection = command(
         "task.task_emb.inspect",
-        **dict(taskvecs=folders, train_dir=recipe.gym, custom_tasks_splits=recipe.split, output_dir=flags.output_dir),
+        **dict(
+            taskvecs=folders,
+            train_dir=recipe.gym,
+            custom_tasks_splits=recipe.split,
+            output_dir=flags.output_dir,
+        ),
         labels=None if flags.train_dir else recipe.gym / "skills.csv",
         further=flags.further,
     )

@@ -130,6 +130,8 @@ def contradictions(settings: TrainSettings) -> list[str]:
     faults, sources = [], [f"--{flag}" for flag in settings.selecting_flags]
     if len(sources) > 1:
         faults.append(f"{' and '.join(sources)} each set the source of routes; give one of them")
+    if sources and settings.num_experts == 1:
+        faults.append(f"{sources[0]} chooses among experts, but --num_experts is 1; give one of them")
     if settings.initialize_from_vanilla and settings.checkpoint:
         faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
     if settings.checkpoint and settings.checkpoint_name != "best":

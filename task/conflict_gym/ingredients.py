@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
 from routing_moe.studies.analysis import ANALYSIS, Analysis
@@ -34,6 +35,8 @@ class Ingredients(Analysis):
 
 
 def run(settings: Ingredients) -> None:
+    if faults := settings.faults():
+        raise InputError(faults)
     from task.conflict_gym.gradient_clusters import (
         DenseRun,
         ingredients,
