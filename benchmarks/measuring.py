@@ -29,7 +29,7 @@ from transformers.utils import logging as library_logging
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_faults, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.conversion import share_tensors
@@ -106,8 +106,8 @@ def run_benchmark(
     """
 
     def run(settings: Settings) -> None:
-        if faults := flag_faults(settings):
-            raise InputError(faults)
+        if problems := flag_problems(settings):
+            raise InputError(problems)
         prepare(settings)
         load = os.getloadavg()[0]
         print_report(command.program.rpartition(".")[2], settings, load, **measured(settings))

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring, predict, train_step
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError, problem_context
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
 from routing_moe.analysis.ablation.checks import testable
@@ -260,7 +260,7 @@ def model_size(model: str) -> str:
     """
     if known := PUBLISHED_SIZES.get(model):  # whose sizes need no connection
         return known
-    with fault_context("--model "):
+    with problem_context("--model "):
         config = load_bart_config(model)
     if config.encoder_ffn_dim != config.decoder_ffn_dim:
         raise InputError(f"--model {model}: encoder and decoder differ in width, which cannot be timed")

@@ -39,13 +39,13 @@ class TextFormat:
 
     def __post_init__(self):
         shortest = 3 if self.append_another_bos else 2
-        faults = [
+        problems = [
             f"--{name} is {getattr(self, name)}, must be at least {shortest + 1} to hold a token of the text"
             for name in ("max_input_length", "max_output_length")
             if getattr(self, name) <= shortest
         ]
-        if faults:
-            raise InputError(faults)
+        if problems:
+            raise InputError(problems)
 
     @classmethod
     def of(cls, settings) -> TextFormat:

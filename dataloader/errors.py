@@ -14,45 +14,45 @@ FEW = 5  # names shown of a long list
 class InputError(ValueError):
     """The files or settings given are wrong; the message says what is wrong, where, and what to do.
 
-    `faults` lists every fault found, so that a caller can collect the faults of several checks and raise
-    once.
+    `problems` lists every problem found, so that a caller can collect the problems of several checks and
+    raise once.
     """
 
     exit_code = 2  # of a command that it ends
 
-    def __init__(self, faults: str | Iterable[str]):
-        self.faults: list[str] = [faults] if isinstance(faults, str) else list(faults)
-        super().__init__("\n".join(self.faults))
+    def __init__(self, problems: str | Iterable[str]):
+        self.problems: list[str] = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
 
     def __reduce__(self):
-        return type(self), (self.faults,)  # lets pickle pass the error to another process
+        return type(self), (self.problems,)  # lets pickle pass the error to another process
 
 
 @contextmanager
-def fault_context(prefix: str, suffix: str = ""):
-    """Adds `prefix` and `suffix` to every fault of an InputError raised in the block.
+def problem_context(prefix: str, suffix: str = ""):
+    """Adds `prefix` and `suffix` to every problem of an InputError raised in the block.
 
     prefix: for example the flag as typed; suffix: for example what to do.
     """
     try:
         yield
     except InputError as error:
-        raise InputError(prefix + fault + suffix for fault in error.faults) from None
+        raise InputError(prefix + problem + suffix for problem in error.problems) from None
 
 
-class Faults(list):
-    """Collects the faults of checks that raise InputError."""
+class Problems(list):
+    """Collects the problems of checks that raise InputError."""
 
     def of(self, check, *arguments, flag: str | None = None):
-        """Returns check(*arguments), or None if it raised InputError, whose faults are collected.
+        """Returns check(*arguments), or None if it raised InputError, whose problems are collected.
 
-        flag: name of the flag to put before each fault; None: no prefix.
+        flag: name of the flag to put before each problem; None: no prefix.
         """
         try:
-            with fault_context(f"--{flag} " if flag else ""):
+            with problem_context(f"--{flag} " if flag else ""):
                 return check(*arguments)
         except InputError as error:
-            self.extend(error.faults)
+            self.extend(error.problems)
             return None
 
 

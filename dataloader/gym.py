@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.errors import InputError, Problems, did_you_mean
 from dataloader.jsonfile import load_json_object
-from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_fault
-from dataloader.task_files import FAULTS_SHOWN, MalformedLines, describe, read_task_file, read_tsv
+from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
+from dataloader.task_files import PROBLEMS_SHOWN, MalformedLines, describe, read_task_file, read_tsv
 from dataloader.templates import dataset_of
 
 __all__ = ["PARTS", "Example", "Gym", "read_tsv"]
@@ -112,7 +112,7 @@ class Gym:
         """Returns the examples of one task, in the order of its samples.
 
         part: "train", "dev" or "test". samples: "all", "first", a seed ("100") or a prefix ("boolq_32_100").
-        Raises InputError with all faults: unknown task, part or sample, missing file, malformed lines.
+        Raises InputError with all problems: unknown task, part or sample, missing file, malformed lines.
         """
         return self.pool([task], part, samples)
 
@@ -122,18 +122,18 @@ class Gym:
         """Returns the examples of several tasks in one list, sorted by task, for multi-task training.
 
         part, samples: as for `examples`. limit: number of examples kept from the start of each file; None:
-        all. Raises InputError like `examples`, with the faults of all tasks.
+        all. Raises InputError like `examples`, with the problems of all tasks.
         """
-        faults: list[str] = []
+        problems: list[str] = []
         pooled: list[Example] = []
         for task in sorted(set(tasks)):
             try:
                 for sample in self._chosen_samples(task, part, samples):
                     pooled += self._read(task, sample, part)[:limit]
             except InputError as error:
-                faults += error.faults
-        if faults:
-            raise InputError(dict.fromkeys(faults))
+                problems += error.problems
+        if problems:
+            raise InputError(dict.fromkeys(problems))
         return pooled
 
     def metric(self, task: str) -> str:
@@ -158,34 +158,34 @@ class Gym:
     def check(
         self, tasks: Iterable[str], parts: Iterable[str] = PARTS, samples: str = "all", metrics: bool = True
     ) -> list[str]:
-        """Returns the faults that reading and scoring these tasks would raise; [] if there are none.
+        """Returns the problems that reading and scoring these tasks would raise; [] if there are none.
 
         Reads (and keeps) all files concerned. metrics: whether to check that each task has a metric, and that
         this metric can use the answers of the dev and test parts.
         """
-        faults = Faults()
+        problems = Problems()
         malformed: dict[Path, MalformedLines] = {}
         parts = list(parts)
         for task in sorted(set(tasks)):
-            metric = faults.of(self.metric, task) if metrics else None
+            metric = problems.of(self.metric, task) if metrics else None
             for part in parts:
                 scored_by = metric if part != "train" else None
-                faults += faults.of(self._part_faults, task, part, samples, scored_by, malformed) or []
+                problems += problems.of(self._part_problems, task, part, samples, scored_by, malformed) or []
         if malformed:
-            faults.append(describe(list(malformed.values())))
-        return list(dict.fromkeys(faults))  # a missing task is reported once, not once per part
+            problems.append(describe(list(malformed.values())))
+        return list(dict.fromkeys(problems))  # a missing task is reported once, not once per part
 
     @cached_property
     def _own_metrics(self) -> dict[str, str]:
         path = self.folder / "metrics.json"
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
-    def _part_faults(self, task, part, samples, metric: str | None, malformed: dict) -> list[str]:
-        """Returns the faults of a part's files. Malformed lines are added to `malformed` instead.
+    def _part_problems(self, task, part, samples, metric: str | None, malformed: dict) -> list[str]:
+        """Returns the problems of a part's files. Malformed lines are added to `malformed` instead.
 
         metric: that the answers must suit; None: they are not scored.
         """
-        faults: list[str] = []
+        problems: list[str] = []
         for sample in self._chosen_samples(task, part, samples):
             try:
                 examples = self._read(task, sample, part)
@@ -193,14 +193,14 @@ class Gym:
                 malformed[error.path] = error
                 continue
             except InputError as error:
-                faults += error.faults
+                problems += error.problems
                 continue
             if metric:
                 answers = dict.fromkeys(example.outputs[0] for example in examples)
-                unusable = (answer_fault(answer, metric) for answer in answers)
+                unusable = (answer_problem(answer, metric) for answer in answers)
                 path = self._path(task, sample, part)
-                faults += [f"{path}: {fault}" for fault in unusable if fault][:FAULTS_SHOWN]
-        return faults
+                problems += [f"{path}: {problem}" for problem in unusable if problem][:PROBLEMS_SHOWN]
+        return problems
 
     def _chosen_samples(self, task: str, part: str, samples: str) -> list[str]:
         """Returns the prefixes of the chosen samples.

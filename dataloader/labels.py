@@ -57,12 +57,12 @@ def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     """Returns (column names, {task: cells}) of a CSV file. Raises InputError as `read_labels` does."""
     path = Path(path)
     header, rows = _read_rows(path)
-    if faults := [f"{path}: {fault}" for fault in _header_faults(header)]:
-        raise InputError(faults)
+    if problems := [f"{path}: {problem}" for problem in _header_problems(header)]:
+        raise InputError(problems)
     table: dict[str, list[str]] = {}
     for line, cells in rows:
-        if fault := _row_fault(header, cells, table):
-            raise InputError(f"{path}, line {line}{fault}")
+        if problem := _row_problem(header, cells, table):
+            raise InputError(f"{path}, line {line}{problem}")
         table[cells[header.index("task")]] = cells
     return header, table
 
@@ -99,20 +99,20 @@ def _label(cells: dict[str, str]) -> str:
     return "+".join(value for value, cell in cells.items() if ZERO_OR_ONE[cell])
 
 
-def _header_faults(header: Sequence[str]) -> list[str]:
+def _header_problems(header: Sequence[str]) -> list[str]:
     if "task" not in header:
         guess = did_you_mean("task", header)
         return [f"no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
-    faults = [f"column {name} occurs twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+    problems = [f"column {name} occurs twice" for name in dict.fromkeys(header) if header.count(name) > 1]
     for kind, columns in kinds_of(header).items():
         if "" in columns and len(columns) > 1:
-            faults.append(f"both a column {kind} and columns {kind}:value; rename one of them")
+            problems.append(f"both a column {kind} and columns {kind}:value; rename one of them")
         if kind in ONTOLOGY_KINDS:
-            faults.append(f"column {kind}: this name is used by the ontology; rename the column")
-    return faults
+            problems.append(f"column {kind}: this name is used by the ontology; rename the column")
+    return problems
 
 
-def _row_fault(header: Sequence[str], cells: Sequence[str], earlier: Collection[str]) -> str | None:
+def _row_problem(header: Sequence[str], cells: Sequence[str], earlier: Collection[str]) -> str | None:
     """Returns what is wrong with a line, else None. earlier: the tasks of the lines before."""
     if len(cells) != len(header):
         return f": {len(cells)} columns, the first line has {len(header)}"

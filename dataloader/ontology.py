@@ -36,14 +36,14 @@ class Ontology:
     def load(cls, path: str | os.PathLike | None = None) -> Ontology:
         """Reads an ontology file (None: the shipped one).
 
-        Raises InputError, with the file and category of each fault, if the file is missing, has another
+        Raises InputError, with the file and category of each problem, if the file is missing, has another
         structure, or lists a task twice.
         """
         path = Path(path) if path is not None else SHIPPED_ONTOLOGY
         tree = load_json_object(path, "an ontology like {category: {subcategory: [task, ...]}}")
-        faults = _shape_faults(tree)
-        if faults:
-            raise InputError(f"{path}: {fault}" for fault in faults)
+        problems = _shape_problems(tree)
+        if problems:
+            raise InputError(f"{path}: {problem}" for problem in problems)
         return cls(tree)
 
     @property
@@ -73,23 +73,23 @@ class Ontology:
         return sorted(tasks, key=place)
 
 
-def _shape_faults(tree: dict) -> list[str]:
-    faults = []
+def _shape_problems(tree: dict) -> list[str]:
+    problems = []
     places: dict[str, str] = {}
     for category, subcategories in tree.items():
         if not isinstance(subcategories, dict):
-            faults.append(f'"{category}" must be an object {{subcategory: [task, ...]}}')
+            problems.append(f'"{category}" must be an object {{subcategory: [task, ...]}}')
             continue
         for subcategory, tasks in subcategories.items():
             place = f'"{category}" / "{subcategory}"'
             if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-                faults.append(f"{place} must be a list of task names")
+                problems.append(f"{place} must be a list of task names")
                 continue
             for task in tasks:
                 if task in places:
-                    faults.append(f"task '{task}' is in {places[task]} and again in {place}")
+                    problems.append(f"task '{task}' is in {places[task]} and again in {place}")
                 places.setdefault(task, place)
-    return faults
+    return problems
 
 
 def ontology_path(train_dir: str | Path, task_ontology: str | Path | None) -> Path | None:

@@ -17,20 +17,20 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.jsonfile import kind_of
 
-FAULTS_SHOWN = 5
+PROBLEMS_SHOWN = 5
 FILES_SHOWN = 3
 KEYS = ("input", "outputs", "options")
 TYPO_SIMILARITY = 0.8  # of an unknown key and a known one: "option" counts as a typo, "input_id" does not
 
 _BOM = b"\xef\xbb\xbf"
-_BOM_FAULT = "starts with a byte order mark; save it as UTF-8 without BOM"
+_BOM_PROBLEM = "starts with a byte order mark; save it as UTF-8 without BOM"
 
 Row = tuple[str, tuple[str, ...]]  # input, accepted answers
 RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options; () for none
 
 
 class MalformedLines(InputError):
-    """The malformed lines of one file. `describe` combines those of several files into one fault."""
+    """The malformed lines of one file. `describe` combines those of several files into one problem."""
 
     def __init__(self, path: Path, lines: list[tuple[int, str]]):
         self.path, self.lines = path, lines
@@ -39,13 +39,13 @@ class MalformedLines(InputError):
 
 def describe(files: list[MalformedLines]) -> str:
     """Returns one message with the number of malformed lines, their files and the first few lines."""
-    every = [f"{file.path.name}:{number}: {fault}" for file in files for number, fault in file.lines]
+    every = [f"{file.path.name}:{number}: {problem}" for file in files for number, problem in file.lines]
     where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
     where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
-    more = f", the first {FAULTS_SHOWN} of them" if len(every) > FAULTS_SHOWN else ""
+    more = f", the first {PROBLEMS_SHOWN} of them" if len(every) > PROBLEMS_SHOWN else ""
     count, them = ("1 malformed line", "it") if len(every) == 1 else (f"{len(every)} malformed lines", "them")
     head = f"{where}: {count}{more} (--skip_malformed leaves {them} out):"
-    return "\n  ".join([head, *every[:FAULTS_SHOWN]])
+    return "\n  ".join([head, *every[:PROBLEMS_SHOWN]])
 
 
 def read_task_file(
@@ -65,7 +65,7 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
     Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
     and empty answers next to non-empty ones are removed. A line is malformed if it is blank, has no tab, an
     empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8. A byte order mark
-    at the start of the file is a fault, too.
+    at the start of the file is a problem, too.
 
     Raises one InputError for all malformed lines of the file. With `skip_malformed`, they are skipped and
     counted (a byte order mark is removed and its line kept). A file without a usable line is an error.
@@ -97,27 +97,27 @@ def _read_lines(
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    faults: list[tuple[int, str]] = []
+    problems: list[tuple[int, str]] = []
     if content.startswith(_BOM):
         content = content.removeprefix(_BOM)
         if not skip_malformed:
-            faults.append((1, _BOM_FAULT))
+            problems.append((1, _BOM_PROBLEM))
     if not content:
         raise InputError(f"{path} is empty, expected lines of {line_format}")
     rows: list[tuple] = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
         row = _parse_line(line.removesuffix(b"\r"), parse)
         if isinstance(row, str):
-            faults.append((number, row))
+            problems.append((number, row))
         else:
             rows.append(row)
-    if faults and not skip_malformed:
-        raise MalformedLines(path, faults)
+    if problems and not skip_malformed:
+        raise MalformedLines(path, problems)
     if not rows:
         raise InputError(
-            f"{path} has no usable line, all {len(faults)} are malformed, such as: {faults[0][1]}"
+            f"{path} has no usable line, all {len(problems)} are malformed, such as: {problems[0][1]}"
         )
-    return rows, len(faults)
+    return rows, len(problems)
 
 
 def _parse_line(line: bytes, parse: Callable[[str], tuple | str]) -> tuple | str:
@@ -153,21 +153,21 @@ def _parse_json(text: str) -> RowWithOptions | str:
     if not isinstance(line, dict):
         return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
-    if fault := _key_fault(line) or row_fault(source, outputs, options):
-        return fault
+    if problem := _key_problem(line) or row_problem(source, outputs, options):
+        return problem
     return source.strip(), _stripped(outputs), _stripped(options or [])
 
 
-def row_fault(source, outputs, options) -> str | None:
+def row_problem(source, outputs, options) -> str | None:
     """Returns what is wrong with an input, its accepted answers and its options (None: none), else None."""
-    fault = _text_fault(source, "input") or _list_fault(outputs, "outputs")
-    if fault or options is None:
-        return fault
-    return _list_fault(options, "options") or _options_fault(outputs, options)
+    problem = _text_problem(source, "input") or _list_problem(outputs, "outputs")
+    if problem or options is None:
+        return problem
+    return _list_problem(options, "options") or _options_problem(outputs, options)
 
 
-def _key_fault(line: dict) -> str | None:
-    """Returns a fault if a key is missing or looks like a typo, else None."""
+def _key_problem(line: dict) -> str | None:
+    """Returns a problem if a key is missing or looks like a typo, else None."""
     for key in line:
         close = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=TYPO_SIMILARITY)
         if key not in KEYS and close:
@@ -176,18 +176,18 @@ def _key_fault(line: dict) -> str | None:
     return f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})' if missing else None
 
 
-def _list_fault(value, name: str) -> str | None:
+def _list_problem(value, name: str) -> str | None:
     if isinstance(value, str):
         return f'"{name}" is a string, expected a list: [{json.dumps(value, ensure_ascii=False)}]'
     if not isinstance(value, list):
         return f'"{name}" is {kind_of(value)}, expected a list of strings'
     if not value:
         return f'"{name}" is an empty list'
-    faults = (_text_fault(text, f"{name}[{index}]") for index, text in enumerate(value))
-    return next((fault for fault in faults if fault), None)
+    problems = (_text_problem(text, f"{name}[{index}]") for index, text in enumerate(value))
+    return next((problem for problem in problems if problem), None)
 
 
-def _text_fault(value, name: str) -> str | None:
+def _text_problem(value, name: str) -> str | None:
     if not isinstance(value, str):
         return f'"{name}" is {kind_of(value)}, expected a string'
     try:
@@ -197,7 +197,7 @@ def _text_fault(value, name: str) -> str | None:
     return None if value.strip() else f'"{name}" is empty'
 
 
-def _options_fault(outputs: list[str], options: list[str]) -> str | None:
+def _options_problem(outputs: list[str], options: list[str]) -> str | None:
     accepted, offered = _stripped(outputs), _stripped(options)
     repeated = [option for index, option in enumerate(offered) if option in offered[:index]]
     if repeated:

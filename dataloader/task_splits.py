@@ -58,8 +58,8 @@ class Split:
 def load_split(path: str | os.PathLike) -> Split:
     """Reads a split file.
 
-    Raises InputError that names the file and all its faults: missing, no "train" key, a section that is not a
-    list of task names, a task twice in a section, or a train task that is also in dev or test. Overlaps in
+    Raises InputError that names the file and all its problems: missing, no "train" key, a section that is not
+    a list of task names, a task twice in a section, or a train task that is also in dev or test. Overlaps in
     PUBLISHED_LEAKS only give a warning.
     """
     path = Path(path)
@@ -67,16 +67,16 @@ def load_split(path: str | os.PathLike) -> Split:
     if not path.exists() and published.is_file():  # such as dataloader/custom_tasks_splits/random.json
         raise InputError(f"{path}: no such file; the published split is {os.path.relpath(published)}")
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
-    faults = []
+    problems = []
     if "train" not in content:
-        faults.append(f'{path} has no "train" key (it has: {", ".join(content) or "none"})')
+        problems.append(f'{path} has no "train" key (it has: {", ".join(content) or "none"})')
     sections = {name: content.get(name, []) for name in (*SECTIONS, "all")}
     for name, tasks in sections.items():
-        faults += [f"{path}: {fault}" for fault in _section_faults(name, tasks)]
-    if not faults:
-        faults = [f"{path}: {fault}" for fault in _overlap_faults(sections)]
-    if faults:
-        raise InputError(faults)
+        problems += [f"{path}: {problem}" for problem in _section_problems(name, tasks)]
+    if not problems:
+        problems = [f"{path}: {problem}" for problem in _overlap_problems(sections)]
+    if problems:
+        raise InputError(problems)
     split = Split(path, *(tuple(tasks) for tasks in sections.values()))
     if split.leaked:
         names = ", ".join(split.leaked)
@@ -84,7 +84,7 @@ def load_split(path: str | os.PathLike) -> Split:
     return split
 
 
-def _section_faults(name: str, tasks) -> list[str]:
+def _section_problems(name: str, tasks) -> list[str]:
     if not isinstance(tasks, list):
         return [f'"{name}" is not a list of task names']
     invalid = [task for task in tasks if not isinstance(task, str) or not task.strip()]
@@ -94,10 +94,10 @@ def _section_faults(name: str, tasks) -> list[str]:
     return [f'"{name}" lists {", ".join(twice)} more than once'] if twice else []
 
 
-def _overlap_faults(sections: dict[str, list[str]]) -> list[str]:
-    faults = []
+def _overlap_problems(sections: dict[str, list[str]]) -> list[str]:
+    problems = []
     for name in ("dev", "test"):
         both = [task for task in sections[name] if task in set(sections["train"])]
         if both and not (name == "dev" and PUBLISHED_LEAKS.issuperset(both)):
-            faults.append(f'in "train" and in "{name}": {", ".join(both)}; these tasks would not be unseen')
-    return faults
+            problems.append(f'in "train" and in "{name}": {", ".join(both)}; these tasks would not be unseen')
+    return problems

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import REQUIRED, Command, differences, flag_faults, flags_of, group
+from routing_moe.config.flags import REQUIRED, Command, differences, flag_problems, flags_of, group
 from routing_moe.io.files import replacing_directory, unwritable
 from task.gym_files import write_tables
 
@@ -49,8 +49,8 @@ def is_written(settings: FolderCommand) -> bool:
         return False
     if not (folder / file).is_file():
         raise InputError(f"--output_dir {folder} is not empty and has no {file}; name a new folder")
-    if faults := differences(settings, saved_settings(type(settings), folder), str(folder / file)):
-        raise InputError(f"{fault}; name a new folder, or delete this one" for fault in faults)
+    if problems := differences(settings, saved_settings(type(settings), folder), str(folder / file)):
+        raise InputError(f"{problem}; name a new folder, or delete this one" for problem in problems)
     return True
 
 
@@ -81,11 +81,11 @@ def run_once(
     """
 
     def run(settings: FolderCommand) -> None:
-        faults = Faults(flag_faults(settings))
-        written = faults.of(is_written, settings)
-        inputs = faults.of(check, settings)
-        if faults:
-            raise InputError(dict.fromkeys(faults))
+        problems = Problems(flag_problems(settings))
+        written = problems.of(is_written, settings)
+        inputs = problems.of(check, settings)
+        if problems:
+            raise InputError(dict.fromkeys(problems))
         if written:
             print(f"{settings.output_dir} was already written with these settings")
         else:

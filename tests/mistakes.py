@@ -96,10 +96,10 @@ def complaint(place: Place, capsys, command: str = "train", **changed) -> list[s
     return [line for line in refused(place, capsys, call).err.splitlines() if not line.startswith("usage:")]
 
 
-def assert_fault(lines: list[str], *fragments: str) -> None:
-    """Asserts that one fault contains all fragments."""
-    faults = "\n".join(lines).split("error: ")
-    assert any(all(fragment in fault for fragment in fragments) for fault in faults), lines
+def assert_problem(lines: list[str], *fragments: str) -> None:
+    """Asserts that one problem contains all fragments."""
+    problems = "\n".join(lines).split("error: ")
+    assert any(all(fragment in problem for fragment in fragments) for problem in problems), lines
 
 
 def check(place: Place, capsys, command: str, changed: dict, message: str, damage=None) -> None:
@@ -110,4 +110,4 @@ def check(place: Place, capsys, command: str, changed: dict, message: str, damag
     if damage:
         damage(place)
     lines = complaint(place, capsys, command, **changed)
-    assert_fault(lines, *(place.filled_in(part) for part in message.split(" ... ")))
+    assert_problem(lines, *(place.filled_in(part) for part in message.split(" ... ")))

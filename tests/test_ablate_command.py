@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from accelerate.state import AcceleratorState
 from forks import in_two_processes, killed
-from mistakes import Place, assert_fault, refused
+from mistakes import Place, assert_problem, refused
 from tiny_runs import contents, run
 
 from routing_moe.analysis.ablation.job import AblationJob
@@ -241,17 +241,17 @@ def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, 
 def test_mistakes_are_reported(place, capsys, words, fragments):
     words = [place.filled_in(word) for word in words]
     output = refused(place, capsys, lambda: ablate(place, *words))
-    assert_fault(output.err.splitlines(), *map(place.filled_in, fragments))
+    assert_problem(output.err.splitlines(), *map(place.filled_in, fragments))
 
 
 def test_a_folder_without_a_run_is_reported(place, capsys):
-    faults = {
+    problems = {
         place.folder: f"{place.folder} is not a run folder: it has no run.json",
         place.folder / "none": f"{place.folder}/none: no such folder, expected a run folder",
     }
-    for folder, fault in faults.items():
+    for folder, problem in problems.items():
         output = refused(place, capsys, lambda folder=folder: main([str(folder)]))
-        assert_fault(output.err.splitlines(), fault)
+        assert_problem(output.err.splitlines(), problem)
 
 
 def test_a_missing_gym_of_the_run_is_reported_with_its_flag(place, capsys):
@@ -260,20 +260,20 @@ def test_a_missing_gym_of_the_run_is_reported_with_its_flag(place, capsys):
     content["settings"] |= {"train_dir": "no/gym", "predict_dir": "no/gym"}
     path.write_text(json.dumps(content))
     output = refused(place, capsys, lambda: ablate(place))
-    assert_fault(output.err.splitlines(), "--train_dir no/gym: no such folder")
+    assert_problem(output.err.splitlines(), "--train_dir no/gym: no such folder")
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_folder_with_scores_of_other_settings_is_an_error(place, capsys):
     assert ablate(place, "--experts", "enc0.1") == 0
     output = refused(place, capsys, lambda: ablate(place, "--part", "test"))
-    assert_fault(output.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
+    assert_problem(output.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
     output = refused(place, capsys, lambda: ablate(place, "--num_beams", 1))
-    assert_fault(output.err.splitlines(), "--output_dir", "holds scores with decoding")
+    assert_problem(output.err.splitlines(), "--output_dir", "holds scores with decoding")
     path = place.out / "analysis" / "ablation" / "sets" / "base.json"
     path.write_text("{}")
     output = refused(place, capsys, lambda: ablate(place))
-    assert_fault(output.err.splitlines(), str(path), "is damaged; delete it")
+    assert_problem(output.err.splitlines(), str(path), "is damaged; delete it")
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,4 +1,4 @@
-"""add-task: a task of a gym from a table or a data set on the hub, and its faults."""
+"""add-task: a task of a gym from a table or a data set on the hub, and its problems."""
 
 import csv
 import json
@@ -342,9 +342,9 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
         in capsys.readouterr().err
     )
     assert add(metric="EM", section="dev") == 2
-    faults = capsys.readouterr().err
-    assert "--metric EM: gym/metrics.json has ACC for 'reviews'" in faults
-    assert "--section dev: gym/split.json has 'reviews' in section train" in faults
+    problems = capsys.readouterr().err
+    assert "--metric EM: gym/metrics.json has ACC for 'reviews'" in problems
+    assert "--section dev: gym/split.json has 'reviews' in section train" in problems
     assert files_of(Path("gym")) == before
     assert add(samples=3) == 0  # adds the missing sample
     after = files_of(Path("gym"))

@@ -44,7 +44,7 @@ def test_other_errors_pass_and_an_end_without_one_is_zero():
     assert result.exit_code == 0
 
 
-def test_only_the_first_of_several_processes_prints_faults(monkeypatch, capsys):
+def test_only_the_first_of_several_processes_prints_problems(monkeypatch, capsys):
     monkeypatch.setenv("LOCAL_RANK", "1")
     with reporting_errors() as result:
         raise InputError("--lr -1: must be above 0")

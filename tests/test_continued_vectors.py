@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_vectors
-from mistakes import assert_fault, complaint
+from mistakes import assert_problem, complaint
 from tiny_runs import contents, write_bart
 
 from dataloader.atomic_files import folder_lock
@@ -106,7 +106,7 @@ def test_a_folder_with_other_inputs_is_not_continued(name, begun, capsys):
     if change:
         change(begun)
     printed = complaint(begun, capsys, method, **{"output_dir": f"<here>/{method}"} | changed)
-    assert_fault(printed, *map(begun.filled_in, fragments))
+    assert_problem(printed, *map(begun.filled_in, fragments))
 
 
 def test_inputs_that_vectors_do_not_depend_on_may_change(begun, capsys):

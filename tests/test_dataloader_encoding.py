@@ -127,7 +127,7 @@ def test_all_tasks_without_an_id_are_named(tokenizer):
             TextFormat(),
             {"boolq": 0},
         )
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.problems) == 2
     assert "did you mean 'boolq'" in str(caught.value)
 
 

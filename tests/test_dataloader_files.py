@@ -40,10 +40,10 @@ def small_gym(tmp_path, write):
 # ---------------------------------------------------------------------------- errors
 
 
-def test_an_error_lists_each_fault_on_a_line():
+def test_an_error_lists_each_problem_on_a_line():
     assert str(InputError("one")) == "one"
     error = InputError(["one", "two"])
-    assert error.faults == ["one", "two"]
+    assert error.problems == ["one", "two"]
     assert str(error) == "one\ntwo"
     assert isinstance(error, ValueError)
 
@@ -103,18 +103,18 @@ def test_a_path_of_crossfit_is_answered_with_that_of_the_published_split(monkeyp
         ({"train": ["a", "b"], "dev": ["b"]}, 'in "train" and in "dev": b'),
     ],
 )
-def test_a_wrong_split_file_is_named_with_its_fault(write, content, message):
+def test_a_wrong_split_file_is_named_with_its_problem(write, content, message):
     with pytest.raises(InputError, match=message) as caught:
         load_split(write("wrong.json", content))
     assert "wrong.json" in str(caught.value)
 
 
-def test_a_missing_split_file_is_named_and_faults_are_gathered(tmp_path, write):
+def test_a_missing_split_file_is_named_and_problems_are_gathered(tmp_path, write):
     with pytest.raises(InputError, match=r"absent\.json: no such file"):
         load_split(tmp_path / "absent.json")
     with pytest.raises(InputError) as caught:
         load_split(write("s.json", {"dev": "x", "test": ["t", "t"]}))
-    assert len(caught.value.faults) == 3
+    assert len(caught.value.problems) == 3
 
 
 # ---------------------------------------------------------------------------- ontology
@@ -209,14 +209,14 @@ def test_malformed_lines_are_one_error_with_lines_reasons_and_count(write):
     path = write("boolq_32_100_train.tsv", MALFORMED)
     with pytest.raises(InputError) as caught:
         read_tsv(path)
-    (fault,) = caught.value.faults
-    assert "7 malformed lines" in fault
-    assert "--skip_malformed" in fault
+    (problem,) = caught.value.problems
+    assert "7 malformed lines" in problem
+    assert "--skip_malformed" in problem
     for number, reason in enumerate(
         ["no answer", "empty input", "empty answer", "blank line", "carriage return inside"], start=2
     ):
-        assert f"boolq_32_100_train.tsv:{number}: {reason}" in fault
-    assert "tsv:7:" not in fault  # only the first five
+        assert f"boolq_32_100_train.tsv:{number}: {reason}" in problem
+    assert "tsv:7:" not in problem  # only the first five
 
 
 def test_malformed_lines_are_skipped_and_counted(write):
@@ -231,7 +231,7 @@ def test_bytes_that_are_not_utf8_name_line_and_byte(write):
         read_tsv(write("t.tsv", b"good\tyes\ncaf\xe9\tx\n"))
 
 
-def test_a_byte_order_mark_is_a_fault_and_is_dropped_when_skipping(write):
+def test_a_byte_order_mark_is_a_problem_and_is_dropped_when_skipping(write):
     path = write("t.tsv", b"\xef\xbb\xbfx\ty\n")
     with pytest.raises(
         InputError, match=r"t\.tsv:1: starts with a byte order mark; save it as UTF-8 without BOM"
@@ -322,23 +322,23 @@ def test_the_metric_comes_from_the_gyms_own_file_first(small_gym, write):
         gym.metric("other")
 
 
-def test_check_gathers_every_fault_without_raising(small_gym, write):
+def test_check_gathers_every_problem_without_raising(small_gym, write):
     assert Gym(small_gym).check(["boolq", "aeslc"]) == []
     write("mine/mine_16_13_train.tsv", "no answer\n")
-    faults = Gym(small_gym).check(["boolqq", "mine", "aeslc"], ["train", "dev"])
-    assert len(faults) == 5
+    problems = Gym(small_gym).check(["boolqq", "mine", "aeslc"], ["train", "dev"])
+    assert len(problems) == 5
     assert (
-        sum("boolqq" in fault for fault in faults) == 2
+        sum("boolqq" in problem for problem in problems) == 2
     )  # no metric; no folder, reported once for both parts
-    assert any("mine_16_13_train.tsv:1: no answer" in fault for fault in faults)
-    assert any("mine_16_13_dev.tsv: no such file" in fault for fault in faults)
-    assert any("no metric known for task 'mine'" in fault for fault in faults)
+    assert any("mine_16_13_train.tsv:1: no answer" in problem for problem in problems)
+    assert any("mine_16_13_dev.tsv: no such file" in problem for problem in problems)
+    assert any("no metric known for task 'mine'" in problem for problem in problems)
     with pytest.raises(InputError) as caught:
         Gym(small_gym).pool(["boolqq", "mine"], "train")
-    assert len(caught.value.faults) == 2
+    assert len(caught.value.problems) == 2
 
 
-def test_every_file_of_the_real_gym_reads_without_a_fault(real_gym):
+def test_every_file_of_the_real_gym_reads_without_a_problem(real_gym):
     gym = Gym(real_gym)
     tasks = gym.tasks()
     assert len(tasks) == 105

@@ -56,15 +56,15 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "fault"), WRONG)
-def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, fault):
+@pytest.mark.parametrize(("wrong", "problem"), WRONG)
+def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, problem):
     path = write("t_2_13_train.jsonl", [line(), wrong])
     with pytest.raises(InputError) as caught:
         read_jsonl(path)
     output = str(caught.value)
     assert output.startswith(f"{path}: 1 malformed line (--skip_malformed leaves it out):")
     place = f"\n  {path.name}:2: "
-    start, *rest = fault.split(".*")
+    start, *rest = problem.split(".*")
     assert place + start in output
     assert all(part in output for part in rest)
     assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
@@ -87,7 +87,7 @@ def test_a_file_without_any_usable_line_is_an_error(write, skip):
             read_jsonl(write("t.jsonl", content), skip)
 
 
-def test_a_byte_order_mark_is_a_fault_and_is_dropped_when_skipping(write):
+def test_a_byte_order_mark_is_a_problem_and_is_dropped_when_skipping(write):
     path = write("t.jsonl", b"\xef\xbb\xbf" + line().encode())
     with pytest.raises(InputError, match=r"t\.jsonl:1: starts with a byte order mark"):
         read_jsonl(path)
@@ -115,30 +115,30 @@ def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):
     assert gym.check(["t"], ["train", "test"], metrics=False) == []
 
 
-def test_a_part_with_both_extensions_is_a_fault_that_names_both(write, tmp_path):
+def test_a_part_with_both_extensions_is_a_problem_that_names_both(write, tmp_path):
     for ending, content in (("tsv", ["a\tyes"]), ("jsonl", [line()])):
         write(f"t/t_2_13_dev.{ending}", content)
     path = tmp_path / "t" / "t_2_13_dev"
-    fault = f"{path}.tsv and t_2_13_dev.jsonl both exist; keep only one of them"
-    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]
+    problem = f"{path}.tsv and t_2_13_dev.jsonl both exist; keep only one of them"
+    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [problem]
     with pytest.raises(InputError) as caught:
         Gym(tmp_path).examples("t", "dev")
-    assert caught.value.faults == [fault]
+    assert caught.value.problems == [problem]
 
 
 def test_a_missing_part_is_reported_with_both_file_names(write, tmp_path):
     write("t/t_2_13_train.jsonl", [line()])
-    fault = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, and no t_2_13_dev.jsonl"
-    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [fault]
+    problem = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, and no t_2_13_dev.jsonl"
+    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [problem]
 
 
-def test_malformed_lines_of_both_kinds_are_one_fault(write, tmp_path):
+def test_malformed_lines_of_both_kinds_are_one_problem(write, tmp_path):
     write("t/t_2_13_train.tsv", ["no tab", "a\tyes"])
     write("t/t_2_13_dev.jsonl", [line(options=["no", "maybe"]), line()])
-    (fault,) = Gym(tmp_path).check(["t"], ["train", "dev"], metrics=False)
-    assert "2 malformed lines" in fault
-    assert "t_2_13_train.tsv:1: no answer (no tab in the line)" in fault
-    assert 't_2_13_dev.jsonl:1: "options" holds none of the outputs' in fault
+    (problem,) = Gym(tmp_path).check(["t"], ["train", "dev"], metrics=False)
+    assert "2 malformed lines" in problem
+    assert "t_2_13_train.tsv:1: no answer (no tab in the line)" in problem
+    assert 't_2_13_dev.jsonl:1: "options" holds none of the outputs' in problem
     gym = Gym(tmp_path, skip_malformed=True)
     assert len(gym.pool(["t"], "train") + gym.pool(["t"], "dev")) == 2
     assert gym.n_skipped == 2
@@ -147,5 +147,5 @@ def test_malformed_lines_of_both_kinds_are_one_fault(write, tmp_path):
 def test_an_answer_that_the_metric_cannot_use_names_the_jsonl_file(write, tmp_path):
     write("t/t_2_13_dev.jsonl", [line(outputs=["good"])])
     write("metrics.json", b'{"t": "Pearson-Correlation"}')
-    (fault,) = Gym(tmp_path).check(["t"], ["dev"])
-    assert fault.startswith(f"{tmp_path / 't' / 't_2_13_dev.jsonl'}: the answer 'good' is not a number")
+    (problem,) = Gym(tmp_path).check(["t"], ["dev"])
+    assert problem.startswith(f"{tmp_path / 't' / 't_2_13_dev.jsonl'}: the answer 'good' is not a number")

@@ -83,7 +83,7 @@ def test_the_same_settings_write_the_same_bytes_and_others_are_refused(gym, deno
 
 
 @pytest.mark.parametrize(
-    ("flags", "fault"),
+    ("flags", "problem"),
     [
         (["--mask", "1"], "--mask is 1.0; it must be between 0 and 1"),
         (["--span", "0"], "--span is 0.0; it must be at least 1"),
@@ -92,10 +92,10 @@ def test_the_same_settings_write_the_same_bytes_and_others_are_refused(gym, deno
         (["--dev_rows", "26"], "--dev_rows is 26, but the train inputs in"),
     ],
 )
-def test_wrong_flags_are_errors_and_nothing_is_written(gym, tmp_path, capsys, flags, fault):
+def test_wrong_flags_are_errors_and_nothing_is_written(gym, tmp_path, capsys, flags, problem):
     words = [word.format(tmp_path) for word in flags]
     assert main(["--gym", str(gym), "--output_dir", str(tmp_path / "out"), *words]) == 2
-    assert f"error: {fault.format(tmp_path)}" in capsys.readouterr().err
+    assert f"error: {problem.format(tmp_path)}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from mistakes import Place, assert_fault
+from mistakes import Place, assert_problem
 from tiny_runs import run
 
 from dataloader.errors import InputError
@@ -33,10 +33,10 @@ def _own_state(monkeypatch):
 def test_bf16_on_a_device_without_it_is_reported(monkeypatch):
     monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "meta")  # any but a CPU, which has it
     monkeypatch.setattr("accelerate.accelerator.is_bf16_available", lambda *_: False)
-    fault = "--mixed_precision is bf16, which this device does not support; give fp16 or no"
+    problem = "--mixed_precision is bf16, which this device does not support; give fp16 or no"
     with pytest.raises(InputError) as error:
         make_accelerator("bf16")
-    assert error.value.faults == [fault]
+    assert error.value.problems == [problem]
 
 
 def test_fp16_on_a_cpu_is_reported_also_from_accelerate_launch(monkeypatch):
@@ -111,8 +111,8 @@ def a_driver(tmp_path, monkeypatch):
 def test_a_gpu_that_torch_cannot_use_ends_the_command_with_the_remedy(made, a_driver):
     with pytest.raises(InputError) as error:
         made()
-    assert_fault(
-        error.value.faults,
+    assert_problem(
+        error.value.problems,
         f"this machine has GPU 0: a card (UUID: GPU-1), but torch {torch.__version__}, built for CUDA 13.2, "
         "cannot use it: update the driver",
         "with ACCELERATE_USE_CPU=true in the environment, the command runs on the CPU",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forks import FORK, in_two_processes
-from mistakes import assert_fault, complaint, refused
+from mistakes import assert_problem, complaint, refused
 from tiny_runs import contents, flags, run, typed
 
 from dataloader.atomic_files import folder_lock, write_text
@@ -157,7 +157,7 @@ def test_a_merge_and_a_report_are_refused_during_another_command(taken, capsys):
 
 def test_mistakes_in_flags_are_reported_before_the_folder_is_checked(taken, capsys):
     errors = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
-    assert_fault(errors, "--total_steps is 0")
+    assert_problem(errors, "--total_steps is 0")
     assert TAKEN not in "".join(errors)
 
 

@@ -233,7 +233,7 @@ def change_config(folder: Path, **fields) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("fields", "fault"),
+    ("fields", "problem"),
     [
         ({"model_type": "gpt2"}, "it is a 'gpt2' model; a BART can be made from a bert or a roberta model"),
         ({"hidden_act": "sine"}, "no encoder can be loaded from there"),
@@ -241,11 +241,11 @@ def change_config(folder: Path, **fields) -> Path:
         ({"intermediate_size": 25}, "no encoder can be loaded from there"),
     ],
 )
-def test_an_encoder_that_does_not_fit_is_one_error(tmp_path, capsys, fields, fault):
+def test_an_encoder_that_does_not_fit_is_one_error(tmp_path, capsys, fields, problem):
     encoder = change_config(write_bert(tmp_path / "bert"), **fields)
     assert build(["--encoder", str(encoder), "--output_dir", str(tmp_path / "bart")]) == 2
     (error,) = capsys.readouterr().err.splitlines()
-    assert error.startswith(f"error: --encoder {encoder}: {fault}")
+    assert error.startswith(f"error: --encoder {encoder}: {problem}")
     assert not (tmp_path / "bart").exists()
 
 
@@ -259,7 +259,7 @@ def test_a_tokenizer_without_the_special_tokens_is_an_error(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "faults"),
+    ("flags", "problems"),
     [
         (
             ["--encoder_layers", "0,3"],
@@ -270,11 +270,13 @@ def test_a_tokenizer_without_the_special_tokens_is_an_error(tmp_path, capsys):
         (["--encoder", "./nowhere"], ["--encoder ./nowhere: no such folder (nor a hub name such as"]),
     ],
 )
-def test_wrong_flags_are_errors(encoders, tmp_path, capsys, flags, faults):
+def test_wrong_flags_are_errors(encoders, tmp_path, capsys, flags, problems):
     words = ["--encoder", str(encoders["lower"]), "--output_dir", str(tmp_path / "bart"), *flags]
     assert build(words) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert [line.startswith(f"error: {fault}") for line, fault in zip(lines, faults, strict=True)] == [True]
+    assert [line.startswith(f"error: {problem}") for line, problem in zip(lines, problems, strict=True)] == [
+        True
+    ]
 
 
 def test_a_missing_package_is_named_with_how_to_install_it(tmp_path, capsys, monkeypatch):

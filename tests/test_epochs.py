@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from mistakes import assert_fault
+from mistakes import assert_problem
 from tiny_runs import run
 
 from routing_moe.config.train import TrainSettings
@@ -27,7 +27,7 @@ def test_a_small_gym_is_trained_for_the_steps_that_were_asked_for():
 def test_epochs_do_not_end_a_run_in_its_warm_up(world, capsys):
     changed = dict(num_train_epochs=0.1, warmup_ratio=0.5)  # 7.2 of 72 examples: one step of 8
     assert run(world.gym, world.bart, world / "in_warm_up", **changed) == 2
-    assert_fault(
+    assert_problem(
         capsys.readouterr().err.splitlines(),
         "--num_train_epochs 0.1 ends the run of 72 examples at step 1",
         "the learning rate rises until step 3 of --total_steps 6",

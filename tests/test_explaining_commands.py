@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from mistakes import assert_fault, refused
+from mistakes import assert_problem, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
 
@@ -247,7 +247,7 @@ OF_FEATURES = [
 def test_mistakes_are_reported(place, capsys, command, words, fragments):
     words = [place.filled_in(word) for word in words]
     output = refused(place, capsys, lambda: command.main(words))
-    assert_fault(output.err.splitlines(), *map(place.filled_in, fragments))
+    assert_problem(output.err.splitlines(), *map(place.filled_in, fragments))
 
 
 MIXTURE = '{"model_type": "routing_bart", "encoder_layers": 1, %s}'
@@ -286,7 +286,7 @@ MIXTURE = '{"model_type": "routing_bart", "encoder_layers": 1, %s}'
 def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     damage(place.folder / "one")
     output = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
-    assert_fault(output.err.splitlines(), *fragments)
+    assert_problem(output.err.splitlines(), *fragments)
 
 
 def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
@@ -296,7 +296,7 @@ def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
     (place.gym / "skills.csv").unlink()
     words = [str(place.folder / "one"), str(place.folder / "other"), "--output_dir", str(place.out)]
     output = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_fault(output.err.splitlines(), "0 tasks in common")
+    assert_problem(output.err.splitlines(), "0 tasks in common")
 
 
 def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pictures):
@@ -316,4 +316,4 @@ def test_routes_of_other_sizes_cannot_be_compared(place, capsys):
     write_run(place.folder / "small", {5: values_NLE}, gym=place.gym)
     words = [str(place.folder / "one"), "--before", str(place.folder / "small")]
     output = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_fault(output.err.splitlines(), "3 layers x 2 experts and 3 layers x 3 experts")
+    assert_problem(output.err.splitlines(), "3 layers x 2 experts and 3 layers x 3 experts")

@@ -303,19 +303,19 @@ def test_a_path_may_be_written_differently(quick_grid, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "fault"),
+    ("file", "content", "problem"),
     [
         ("run.json", {"settings": {"task_dir": "x"}, "configurations": [["x"]]}, "is damaged; delete"),
         (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", {"prefix": "x"}, "delete it to run that"),
         (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", "{", "delete it to run that configuration again"),
     ],
 )
-def test_damaged_files_are_reported(quick_grid, capsys, file, content, fault):
+def test_damaged_files_are_reported(quick_grid, capsys, file, content, problem):
     path = quick_grid[2] / file
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     output = refusal(quick_grid, capsys)
     assert str(path) in output
-    assert fault in output
+    assert problem in output
 
 
 def test_models_of_a_sample_are_removed_as_soon_as_its_best_is_known(grids, finished_grid, monkeypatch):
@@ -332,12 +332,12 @@ def test_models_of_a_sample_are_removed_as_soon_as_its_best_is_known(grids, fini
 
 def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, capsys):
     output = refusal(quick_grid, capsys, total_steps=3, weight_decay=0.5, freeze_embeds=True)
-    for fault in (
+    for problem in (
         "--total_steps is 3, but in the grid in {out} it was 2",
         "--weight_decay is 0.5, but in the grid in {out} it was 0.01",
         "--freeze_embeds is given, but in the grid in {out} it was not given",
     ):
-        assert fault.format(out=quick_grid[2]) in output
+        assert problem.format(out=quick_grid[2]) in output
     gym, bart, out = quick_grid
     free = dict(max_tokens_per_micro_batch=100, predict_batch_size=1, quiet=None)
     assert finetune(gym, bart, out, **QUICK | free) == 0

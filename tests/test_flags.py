@@ -23,7 +23,7 @@ from routing_moe.config.flags import (
     Command,
     build_parser,
     differences,
-    flag_faults,
+    flag_problems,
     flags_of,
     group,
     inherited,
@@ -98,13 +98,13 @@ def test_a_misspelt_flag_is_one_error_with_the_nearest_name(words, message, caps
 
 def test_every_wrong_value_is_reported_as_typed_and_replaced_by_a_valid_one():
     settings = Bake(oven="stove", flour="whaet", loaves=0, heat=float("inf"), times=[2.0, float("nan")])
-    assert flag_faults(settings) == [
+    assert flag_problems(settings) == [
         "--flour is 'whaet'; choose from rye, wheat; did you mean 'wheat'?",
         "--loaves is 0; it must be at least 1",
         "--times holds nan; it must be at least 1",
     ]
     assert with_valid_values(settings) == Bake(oven="stove", heat=float("inf"))
-    assert flag_faults(Bake(oven="stove", times=[float("inf")])) == [
+    assert flag_problems(Bake(oven="stove", times=[float("inf")])) == [
         "--times holds infinite; it must be a number"
     ]
 
@@ -159,7 +159,7 @@ def test_every_command_has_its_flags_in_one_class():
 def test_every_default_is_a_valid_value(command):
     required = [field.name for field in dataclasses.fields(command) if field.default is REQUIRED]
     given = {name: next(iter(flags_of(command)[name].choices or "x")) for name in required}
-    assert flag_faults(command(**given)) == []
+    assert flag_problems(command(**given)) == []
 
 
 def test_choices_are_the_names_of_the_implementations():

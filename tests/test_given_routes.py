@@ -51,7 +51,7 @@ def test_the_routes_that_a_run_writes_are_read(tmp_path):
     assert matrices(tmp_path / "route.npy", 2, 2, 3) == pytest.approx(routes_NLE[::-1])  # copy, sort
 
 
-FAULTS = {
+PROBLEMS = {
     "text": ({"a": "first"}, "routes.json: the route of a is 'first'; it must be an expert number, {\"enc"),
     "a negative expert": ({"a": -1}, "the route of a is '-1'; it must be"),
     "true": ({"a": True}, "the route of a is 'True'; it must be"),
@@ -66,9 +66,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", PROBLEMS)
 def test_a_wrong_route_is_an_error_with_its_task(name, written):
-    content, message = FAULTS[name]
+    content, message = PROBLEMS[name]
     with pytest.raises(InputError) as error:
         read_routes(written(content))
     assert message in str(error.value)
@@ -77,7 +77,7 @@ def test_a_wrong_route_is_an_error_with_its_task(name, written):
 def test_all_wrong_routes_of_a_file_are_reported(written):
     with pytest.raises(InputError) as error:
         read_routes(written({"a": "x", "b": 1, "c": -1}))
-    assert len(error.value.faults) == 2
+    assert len(error.value.problems) == 2
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from mistakes import assert_fault, complaint
+from mistakes import assert_problem, complaint
 from test_unseen_tasks import ONLY, SCORES
 from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
 
@@ -128,6 +128,6 @@ def test_prediction_of_train_tasks_does_not_need_the_vectors_of_training(finishe
 def test_vectors_of_another_width_are_an_error(fresh, originals, capsys):
     fresh.vectors(vectors_ND=np.zeros((4, 9)))
     asked = ONLY | dict(checkpoint=originals.out / "best", taskvecs="<here>/vectors")
-    fault = "--taskvecs <here>/vectors has vectors of 9 dimensions, but those of"
+    problem = "--taskvecs <here>/vectors has vectors of 9 dimensions, but those of"
     advice = "/best have 8; give vectors made like those that it was trained with"
-    assert_fault(complaint(fresh, capsys, **asked), fresh.filled_in(fault), advice)
+    assert_problem(complaint(fresh, capsys, **asked), fresh.filled_in(problem), advice)

@@ -63,23 +63,27 @@ def test_a_changed_checkpoint_is_detected(finished, fresh, capsys):
     run = shutil.copytree(finished, fresh.folder / "run")
     made(fresh, fresh.out, model=run, **FLAGS)
     shutil.copy(run / "6-steps/model.safetensors", run / "4-steps")
-    (fault,) = complaint(fresh, capsys, "gradient", model=run, checkpoint_names=NAMES)
-    assert "its vectors were computed with a model whose files differ from those of the given model" in fault
+    (problem,) = complaint(fresh, capsys, "gradient", model=run, checkpoint_names=NAMES)
+    assert (
+        "its vectors were computed with a model whose files differ from those of the given model" in problem
+    )
 
 
 @pytest.mark.parametrize("names", [None, NAMES[::-1]])
 def test_other_checkpoints_are_an_error(names, finished, fresh, capsys):
     made(fresh, fresh.out, model=finished, **FLAGS)
-    fault = complaint(fresh, capsys, "gradient", model=finished, checkpoint_names=names)[0]
+    problem = complaint(fresh, capsys, "gradient", model=finished, checkpoint_names=names)[0]
     given = " ".join(names) if names else "not given"
-    assert f"--checkpoint_names is {given}, but in the vectors in {fresh.out} it was 2-steps 4-steps" in fault
+    assert (
+        f"--checkpoint_names is {given}, but in the vectors in {fresh.out} it was 2-steps 4-steps" in problem
+    )
 
 
 def test_checkpoints_that_the_run_does_not_have_are_reported_with_those_it_has(finished, fresh, capsys):
     names = ["2-steps", "800-steps", "900-steps"]
-    faults = complaint(fresh, capsys, "gradient", model=finished, checkpoint_names=names)
+    problems = complaint(fresh, capsys, "gradient", model=finished, checkpoint_names=names)
     there = "2-steps, 4-steps, 6-steps, best, last"
-    assert faults == [
+    assert problems == [
         f"error: --model {finished} has no checkpoint '{name}'; choose one with --checkpoint_names: {there}"
         for name in names[1:]
     ]

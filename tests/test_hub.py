@@ -95,10 +95,10 @@ def test_without_a_copy_one_error_says_what_failed(network, local_hub, monkeypat
     network(local_hub, monkeypatch)
     with pytest.raises(InputError, match=NETWORKS[network]) as failed:
         load()
-    (fault,) = failed.value.faults
-    assert fault.startswith(f"{NAME}: no such folder, and no model of the hub: ")
-    assert f"the cache {constants.HF_HUB_CACHE} has no complete copy" in fault
-    assert fault.endswith(
+    (problem,) = failed.value.problems
+    assert problem.startswith(f"{NAME}: no such folder, and no model of the hub: ")
+    assert f"the cache {constants.HF_HUB_CACHE} has no complete copy" in problem
+    assert problem.endswith(
         "; for a trial there is a small BART: --model task/skill_gym/tiny_bart (scripts: "
         "MODEL=task/skill_gym/tiny_bart)"
     )
@@ -175,7 +175,7 @@ def test_a_wrong_name_is_one_clear_error(name, message, local_hub, bart, tmp_pat
     local_hub.publish("facebook/readme", tmp_path / "readme")
     with pytest.raises(InputError, match=message) as failed:
         load(name)
-    assert len(failed.value.faults) == 1
+    assert len(failed.value.problems) == 1
     assert str(failed.value).startswith(f"{name}: ")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.image import imread
-from mistakes import Place, assert_fault, refused
+from mistakes import Place, assert_problem, refused
 
 from dataloader.labels import read_labels
 from routing_moe.model.task_vectors import save_task_vectors
@@ -242,13 +242,13 @@ def error_lines(place, capsys, *more, **changed):
 )
 def test_a_wrong_flag_is_reported_as_it_was_typed(place, capsys, flags, fragments):
     lines = error_lines(place, capsys, *map(place.filled_in, flags))
-    assert_fault(lines, *map(place.filled_in, fragments))
+    assert_problem(lines, *map(place.filled_in, fragments))
 
 
 def test_sections_need_a_split(place, capsys):
     typed = [word for word in argv(place, "--tasks", "train") if word not in ("--train_dir", str(place.gym))]
     lines = refused(place, capsys, lambda: inspect.main(typed)).err.splitlines()
-    assert_fault(lines, "--tasks train: a section needs a split", "give --custom_tasks_splits")
+    assert_problem(lines, "--tasks train: a section needs a split", "give --custom_tasks_splits")
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_an_error_in_a_table_of_labels_names_its_line(place, capsys, content, fr
     lines = error_lines(
         place, capsys, "--labels", place.folder / "labels.csv", "--tasks", "hot", "big", "one"
     )
-    assert_fault(lines, f"--labels {place.folder / 'labels.csv'}", *fragments)
+    assert_problem(lines, f"--labels {place.folder / 'labels.csv'}", *fragments)
 
 
 def test_all_errors_are_reported_together(place, capsys):
@@ -279,14 +279,14 @@ def test_all_errors_are_reported_together(place, capsys):
     more = ["--labels", place.folder / "labels.csv", "--permutations", "0", "--names", "a", "b"]
     lines = error_lines(place, capsys, *more, folders=["clustered", "broken", "missing"])
     assert len(lines) == 5
-    assert_fault(lines, "--taskvecs", "broken", "lacks task_vecs.npy")
-    assert_fault(lines, "--taskvecs", "missing", "lacks id2task.json and task_vecs.npy")
-    assert_fault(lines, "line 2, column a:b", "'3'")
+    assert_problem(lines, "--taskvecs", "broken", "lacks task_vecs.npy")
+    assert_problem(lines, "--taskvecs", "missing", "lacks id2task.json and task_vecs.npy")
+    assert_problem(lines, "line 2, column a:b", "'3'")
 
 
 def test_folders_without_common_tasks_and_duplicate_folders_are_errors(place, capsys):
     write_folder(place.folder / "others", ["hot", "x", "y"], {"hot": [1.0], "x": [2.0], "y": [3.0]})
-    assert_fault(error_lines(place, capsys, folders=["clustered", "others"]), "1 have vectors in all of")
-    assert_fault(
+    assert_problem(error_lines(place, capsys, folders=["clustered", "others"]), "1 have vectors in all of")
+    assert_problem(
         error_lines(place, capsys, folders=["clustered", "noise/../clustered"]), "clustered is given twice"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_bart_config
-from mistakes import assert_fault
+from mistakes import assert_problem
 from tiny_grids import ONE_EXPERT
 from tiny_runs import assert_equal, contents, run, typed, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
@@ -275,6 +275,6 @@ def test_an_existing_checkpoint_is_kept_if_its_inputs_are_the_same(merge, tmp_pa
     for different in (["--model", str(other), "--init_eps", "0"], ["--vanilla_checkpoint", str(other)]):
         assert main([*flags, "--keep_existing", *different]) == 2
     output = capsys.readouterr().err.splitlines()
-    assert_fault(output, f"--keep_existing: {merged} was made from other sources (model, init_eps);")
-    assert_fault(output, f"{merged} was made from other sources (vanilla_checkpoint); delete it")
+    assert_problem(output, f"--keep_existing: {merged} was made from other sources (model, init_eps);")
+    assert_problem(output, f"{merged} was made from other sources (vanilla_checkpoint); delete it")
     assert contents(merged.parent) == before

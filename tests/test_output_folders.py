@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import tiny_runs
-from mistakes import assert_fault, refused
+from mistakes import assert_problem, refused
 from tiny_grids import grid_flags
 from tiny_vectors import METHODS
 from tiny_vectors import flags as vector_flags
@@ -45,7 +45,7 @@ def words_of(command: str, place) -> list[str]:
 def test_an_output_folder_inside_a_file_is_refused(command, with_run, capsys, no_gpu):
     main = importlib.import_module(command).main
     printed = refused(with_run, capsys, lambda: main(words_of(command, with_run)))
-    assert_fault(printed.err.splitlines(), f"{with_run.gym}/split.json is a file; name a folder")
+    assert_problem(printed.err.splitlines(), f"{with_run.gym}/split.json is a file; name a folder")
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):

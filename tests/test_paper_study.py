@@ -209,6 +209,6 @@ def test_a_small_study_ends_with_its_tables(recorder, world, capsys):
 def test_the_split_must_exist():
     files = dict(train_dir=Path("gym"), custom_tasks_splits=Path("none.json"))
     study = paper.PaperStudy(model="my/bart", **files).resolved()
-    assert any("none.json" in fault for fault in study.faults())
+    assert any("none.json" in problem for problem in study.problems())
     with pytest.raises(InputError):
         PaperRuns(study)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from mistakes import Place, assert_fault, complaint
+from mistakes import Place, assert_problem, complaint
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
 from tiny_steps import encoded, ragged
 from transformers import AutoTokenizer
@@ -297,7 +297,7 @@ def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
     ):
         lines = complaint(fresh, capsys, scoring="rank", **flags)
         where = f"no task of the {section} section of {fresh.gym / 'split.json'} has answer options"
-        assert_fault(lines, f"--scoring is rank, but {where}", "give generate")
+        assert_problem(lines, f"--scoring is rank, but {where}", "give generate")
 
 
 def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys):
@@ -308,4 +308,4 @@ def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys)
     lines = complaint(
         fresh, capsys, train_dir=fresh.folder / "other", checkpoint=ranked.out / "best", **flags
     )
-    assert_fault(lines, f'{path.name}:1: unknown key "output"; did you mean "outputs"?')
+    assert_problem(lines, f'{path.name}:1: unknown key "output"; did you mean "outputs"?')

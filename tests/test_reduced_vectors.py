@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from mistakes import assert_fault, refused
+from mistakes import assert_problem, refused
 from tiny_runs import typed
 from tiny_vectors import meta, vectors
 
@@ -233,4 +233,4 @@ def test_a_mistake_is_reported(name, place, capsys):
     if change:
         change(place)
     printed = refused(place, capsys, lambda: run(place, **changed))
-    assert_fault(printed.err.splitlines(), *map(place.filled_in, fragments))
+    assert_problem(printed.err.splitlines(), *map(place.filled_in, fragments))

@@ -181,7 +181,7 @@ def test_the_same_settings_write_the_same_bytes_and_others_are_refused(gym, copi
 
 
 @pytest.mark.parametrize(
-    ("flags", "fault"),
+    ("flags", "problem"),
     [
         (["--share", "2"], "--share is 2.0; it must be from 0 to 1"),
         (["--permute", "copies"], "--permute is 'copies'; choose from copy, in_place; did you mean 'copy'?"),
@@ -190,11 +190,11 @@ def test_the_same_settings_write_the_same_bytes_and_others_are_refused(gym, copi
         (["--gym", "{}/none"], "--gym {}/none: no such folder"),
     ],
 )
-def test_wrong_flags_are_errors_and_nothing_is_written(gym, tmp_path, capsys, flags, fault):
+def test_wrong_flags_are_errors_and_nothing_is_written(gym, tmp_path, capsys, flags, problem):
     (tmp_path / "split.json").write_text('{"train": ["moods"]}')
     words = [word.format(tmp_path) for word in flags]
     assert main(["--gym", str(gym), "--output_dir", str(tmp_path / "out"), *words]) == 2
-    assert f"error: {fault.format(tmp_path)}" in capsys.readouterr().err
+    assert f"error: {problem.format(tmp_path)}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

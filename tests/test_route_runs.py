@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from mistakes import assert_fault
+from mistakes import assert_problem
 from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, weights, write_new_tasks
 
 from dataloader.metrics import evaluate
@@ -177,7 +177,7 @@ def test_scoring_with_other_routes_does_not_overwrite_the_run_s_scores(finished,
     asked = only | dict(do_predict=True, avg_routing=True)
     assert run(world.gym, world.bart, folder, **asked) == 2
     output = capsys.readouterr().err.splitlines()
-    assert_fault(output, f"{folder}/best was trained with learned routes; to score it with other routes")
+    assert_problem(output, f"{folder}/best was trained with learned routes; to score it with other routes")
     assert run(world.gym, world.bart, folder, **asked, prefix="average-") == 0
     assert {p.name: p.read_bytes() for p in (folder / "best").glob("eval-*.csv")} == before
     assert (folder / "best/average-eval-test-performance.csv").is_file()
@@ -192,7 +192,7 @@ def test_stored_routes_with_another_n_are_an_error(trained, world, capsys):
     asked = only | dict(do_predict=True, task_level_random_routing=True)
     assert run(world.gym, world.bart, folder, **asked, task_level_random_n=2) == 2
     output = capsys.readouterr().err.splitlines()
-    assert_fault(output, "--task_level_random_n is 2, but the routes in", "have 1 experts per layer")
+    assert_problem(output, "--task_level_random_n is 2, but the routes in", "have 1 experts per layer")
     assert run(world.gym, world.bart, folder, **asked) == 0
 
 
@@ -205,7 +205,7 @@ def test_new_tasks_can_be_scored_if_routes_do_not_depend_on_the_task(name, train
     code = run(gym, world.bart, folder, **asked)
     if name == "task_random":
         assert code == 2
-        assert_fault(capsys.readouterr().err.splitlines(), f"{folder}/best has no route for newcomer")
+        assert_problem(capsys.readouterr().err.splitlines(), f"{folder}/best has no route for newcomer")
     else:
         assert code == 0
         scores = pd.read_csv(folder / "best/eval-test_tasks-test-performance.csv", index_col=0)

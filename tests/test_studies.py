@@ -119,7 +119,8 @@ def test_a_command_of_a_study_reads_no_variables(recorder, gym, monkeypatch):
 
 def test_a_switch_is_yes_or_no(recorder, gym, monkeypatch, capsys):
     monkeypatch.setenv("UPCYCLE", "false")
-    assert gradient_routing.main(["--train_dir", gym]) == 2
+    with pytest.raises(SystemExit):
+        gradient_routing.main(["--train_dir", gym])
     assert "UPCYCLE is 'false'; it must be yes or no" in capsys.readouterr().err
 
 

@@ -335,10 +335,10 @@ def test_other_routes_need_a_prefix(finished, world, routes_file, capsys):
             "outside/own_route", **FIXED, **own
         ),
     }
-    for number, (fault, start) in enumerate(starts.items()):
+    for number, (problem, start) in enumerate(starts.items()):
         folder = world.copy(start, f"outside/prefix_{number}")
         assert run(world.gym, world.bart, folder, **ONLY, task_routes=path) == 2
-        assert fault in capsys.readouterr().err
+        assert problem in capsys.readouterr().err
         assert run(world.gym, world.bart, folder, **ONLY, task_routes=path, prefix="other-") == 0
         assert scores_of(folder, "other-").loc["plural", "route"] == "given route"
         assert_equal(weights(folder / "best"), weights(start / "best"))

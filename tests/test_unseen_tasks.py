@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from mistakes import assert_fault, complaint
+from mistakes import assert_problem, complaint
 from tiny_runs import TRAIN_TASKS, assert_equal, contents, run, weights, write_new_tasks
 
 from dataloader.encoding import TextFormat
@@ -317,4 +317,4 @@ def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
     if change:
         change(fresh)
     asked = ONLY | dict(checkpoint=originals.out / "best") | changed
-    assert_fault(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))
+    assert_problem(complaint(fresh, capsys, **asked), *map(fresh.filled_in, fragments))

@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mistakes import assert_fault, check, complaint
+from mistakes import assert_problem, check, complaint
 from test_task_routes import FIXED, FORMS
 from tiny_runs import ROWS, TRAIN_TASKS, run, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration, T5Config
@@ -101,7 +101,7 @@ def test_all_errors_in_names_and_files_are_reported_together(fresh, capsys):
         f"--model {fresh.folder}/x: no such folder",
         f"--taskvecs {fresh.folder}/y is not a task-vector folder",
     ):
-        assert_fault(lines, fragment)
+        assert_problem(lines, fragment)
     assert sum(line.startswith("error: ") for line in lines) == 7
 
 

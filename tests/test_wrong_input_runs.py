@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from conftest import tiny_bart_config
-from mistakes import Place, assert_fault, check, complaint, refused
+from mistakes import Place, assert_problem, check, complaint, refused
 from safetensors.torch import load_file, save_file
 from test_task_routes import FIXED, FORMS, ONLY, SIDES
 from test_wrong_input import CLUSTERS, cases, routes, vectors, written
@@ -285,7 +285,7 @@ def test_all_errors_of_a_merge_are_reported_together(with_run, capsys):
         "--init_eps is nan",
         f"--vanilla_checkpoint {with_run.folder}/none: not found",
     ):
-        assert_fault(lines, fragment)
+        assert_problem(lines, fragment)
 
 
 # ---- weights that are not finite
@@ -338,7 +338,7 @@ def test_a_command_refuses_weights_that_are_not_finite(name, broken, capsys):
     else:
         lines = complaint(broken, capsys, command, **given)
     tensor = OF_A_BART if "bart" in file else OF_AN_EXPERT
-    assert_fault(lines, f"{broken.filled_in(file)} has weights that are not finite: {tensor} (2 of ")
+    assert_problem(lines, f"{broken.filled_in(file)} has weights that are not finite: {tensor} (2 of ")
 
 
 def test_weights_of_the_published_code_and_of_a_folder_must_be_finite(broken):

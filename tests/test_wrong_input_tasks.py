@@ -7,7 +7,7 @@ import shutil
 import pytest
 import tiny_vectors
 import torch
-from mistakes import Place, assert_fault, check, complaint, refused
+from mistakes import Place, assert_problem, check, complaint, refused
 from test_wrong_input import cases, removed, written
 from tiny_grids import finetune
 from tiny_runs import contents, run, weights
@@ -185,8 +185,8 @@ def test_a_launcher_of_several_processes_and_a_missing_ray_are_errors(fresh, cap
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     lines = complaint(fresh, capsys, "finetune", ray="local")
-    assert_fault(lines, "--ray is 'local', which needs the extra: pip install .[ray]")
-    assert_fault(lines, "one process: leave accelerate launch out, and give --num_workers")
+    assert_problem(lines, "--ray is 'local', which needs the extra: pip install .[ray]")
+    assert_problem(lines, "one process: leave accelerate launch out, and give --num_workers")
 
 
 def test_a_missing_cluster_is_an_error(fresh, capsys, monkeypatch):
@@ -228,7 +228,7 @@ VECTORS = [
     ),
     ("text", dict(model="<here>/no/one"), "--model <here>/no/one: not found; name a folder or a hub name"),
     ("text", {}, "--model <bart> has no tokenizer files", removed("bart/tokenizer*")),
-    ("text", dict(tokenizer="<gym>"), "--tokenizer <gym> has no tokenizer files"),
+    ("text", dict(tokenizer="<gym>"), "--tokenizer <gym>: no tokenizer can be loaded from there"),
     ("text", dict(max_input_length=64), "--max_input_length is 64, but <bart> has 32 positions"),
     ("text", {}, "--output_dir <out> holds a run of another command;", written("out/run.json", OTHER)),
     (
@@ -279,8 +279,8 @@ def test_missing_packages_are_named(fresh, capsys, monkeypatch):
 
 
 def test_too_wide_bottlenecks_and_too_large_vectors_are_reported_before_training(fresh, capsys, monkeypatch):
-    for module in ("fisher", "gradient"):
-        monkeypatch.setattr(f"task.task_emb.{module}_extractor.MAX_DIMENSIONS", 500)
+    for module in ("fisher_information", "mean_gradient"):
+        monkeypatch.setattr(f"task.task_emb.{module}.MAX_DIMENSIONS", 500)
     for method, changed, message in (
         ("fisher", dict(bottleneck=17), "--bottleneck is 17; it must be at most 16, the hidden size of"),
         (

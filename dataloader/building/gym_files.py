@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
@@ -31,13 +31,13 @@ class GymFiles:
 
     @classmethod
     def read(cls, folder: Path) -> GymFiles:
-        """Reads the files that are there. Raises InputError with the faults of all of them."""
-        faults = Faults()
-        metrics = faults.of(_read_metrics, folder / "metrics.json")
-        ontology = faults.of(_read, folder / "ontology.json", Ontology.load)
-        split = faults.of(_read, folder / "split.json", load_split)
-        if faults:
-            raise InputError(faults)
+        """Reads the files that are there. Raises InputError with the problems of all of them."""
+        problems = Problems()
+        metrics = problems.of(_read_metrics, folder / "metrics.json")
+        ontology = problems.of(_read, folder / "ontology.json", Ontology.load)
+        split = problems.of(_read, folder / "split.json", load_split)
+        if problems:
+            raise InputError(problems)
         return cls(folder, metrics, ontology, split)
 
     def add(self, recipes: Iterable[Recipe], split: Split, moves: bool) -> None:
@@ -94,12 +94,12 @@ def _read(path: Path, check=None) -> dict:
 
 
 def _read_metrics(path: Path) -> dict[str, str]:
-    metrics, faults = _read(path), Faults()
+    metrics, problems = _read(path), Problems()
     gym = Gym(path.parent) if metrics else None
     for task in metrics:
-        faults.of(gym.metric, task)
-    if faults:
-        raise InputError(faults)
+        problems.of(gym.metric, task)
+    if problems:
+        raise InputError(problems)
     return metrics
 
 

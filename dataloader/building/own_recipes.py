@@ -20,7 +20,7 @@ def load_recipes(path: Path | None) -> dict[str, Recipe]:
     """Returns the recipes in the list RECIPES of a Python file, by task; {} for None.
 
     The file is run, like any program of the user. Raises InputError if it fails, has no such list, or if a
-    recipe is faulty.
+    recipe is wrong.
     """
     if path is None:
         return {}
@@ -31,10 +31,12 @@ def load_recipes(path: Path | None) -> dict[str, Recipe]:
     if not recipes or not are_recipes:
         raise InputError(f"--recipes {path} has no list RECIPES of recipes (see docs/data.md)")
     tasks = [str(recipe.task) for recipe in recipes]
-    faults = [f"two recipes of '{task}'" for task in dict.fromkeys(tasks) if tasks.count(task) > 1]
-    faults += [f"recipe '{recipe.task}': {fault}" for recipe in recipes for fault in faults_of(recipe)]
-    if faults:
-        raise InputError(f"--recipes {path}: {fault}" for fault in faults)
+    problems = [f"two recipes of '{task}'" for task in dict.fromkeys(tasks) if tasks.count(task) > 1]
+    problems += [
+        f"recipe '{recipe.task}': {problem}" for recipe in recipes for problem in problems_of(recipe)
+    ]
+    if problems:
+        raise InputError(f"--recipes {path}: {problem}" for problem in problems)
     return {recipe.task: recipe for recipe in recipes}
 
 
@@ -51,11 +53,11 @@ def run_file(path: Path):
     return module
 
 
-def faults_of(recipe: Recipe) -> list[str]:
+def problems_of(recipe: Recipe) -> list[str]:
     """Returns what is wrong with the name of a recipe's task and with its metric, which are in files."""
-    task, metric, faults = str(recipe.task), recipe.metric or METRICS.get(recipe.task), []
+    task, metric, problems = str(recipe.task), recipe.metric or METRICS.get(recipe.task), []
     if not TASK_NAME.fullmatch(task):
-        faults.append(f"task is {task!r}; it must be letters, digits and _ + -")
+        problems.append(f"task is {task!r}; it must be letters, digits and _ + -")
     if metric not in METRIC_FUNCTIONS:
-        faults.append(f"metric is {metric!r}; it must be one of {', '.join(METRIC_FUNCTIONS)}")
-    return faults
+        problems.append(f"metric is {metric!r}; it must be one of {', '.join(METRIC_FUNCTIONS)}")
+    return problems

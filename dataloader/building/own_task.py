@@ -117,18 +117,18 @@ def check_numbers(recipe: Recipe, rows: Rows) -> None:
     )
 
 
-def place_faults(gym: Path, task: str, metric: str, section: str | None) -> list[str]:
+def place_problems(gym: Path, task: str, metric: str, section: str | None) -> list[str]:
     """Returns contradictions with metrics.json and split.json. Raises InputError for broken files."""
-    described, faults = GymFiles.read(gym), []
+    described, problems = GymFiles.read(gym), []
     if described.metrics.get(task, metric) != metric and metric in METRIC_FUNCTIONS:
         known = described.metrics[task]
-        faults.append(f"--metric {metric}: {gym}/metrics.json has {known} for '{task}'; change it there")
+        problems.append(f"--metric {metric}: {gym}/metrics.json has {known} for '{task}'; change it there")
     there = section_of(described, task)
     if section and there and task not in described.split.get(section, ()):
-        faults.append(
+        problems.append(
             f"--section {section}: {gym}/split.json has '{task}' in section {there}; change it there"
         )
-    return faults
+    return problems
 
 
 def section_of(described: GymFiles, task: str) -> str | None:

@@ -61,29 +61,29 @@ class Line:
 
 def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> Line:
     """Returns the report's line of a task that has been built, from its files."""
-    malformed, faults = unusable_lines(sample_files(recipe, gym, samples[0]))
+    malformed, problems = unusable_lines(sample_files(recipe, gym, samples[0]))
     sources = sources_of(gym / recipe.task)
     source = " and ".join(dict.fromkeys(sources[str(seed)] for seed in samples if str(seed) in sources))
     line = dict(task=recipe.task, malformed=malformed, source=source, terms=recipe.terms)
     paths = [path for seed in samples for path in sample_files(recipe, gym, seed)]
     published = [path for path in paths if path.name in published_sums()]
     if not verify or not published:
-        return Line(outcome=UNCOMPARED, note="; ".join(faults), **line)
+        return Line(outcome=UNCOMPARED, note="; ".join(problems), **line)
     results = {path: compare(path.name, path.read_bytes(), recipe.answers_are_a_set) for path in published}
     counts = {part: _count(results, part) for part in PARTS}
-    notes = [*faults, *_notes(results)]
+    notes = [*problems, *_notes(results)]
     return Line(outcome=outcome_of(results.values()), note="; ".join(notes), **line, **counts)
 
 
 def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
     """Returns how many lines the loader skips with --skip_malformed, and why whole files cannot be used."""
-    count, faults = 0, []
+    count, problems = 0, []
     for path in paths:
         try:
             count += read_task_file(path, skip_malformed=True)[1]
         except InputError as error:  # such as an empty file, if a label has fewer rows than a sample needs
-            faults.append(str(error))
-    return count, faults
+            problems.append(str(error))
+    return count, problems
 
 
 def outcome_of(results: Iterable[str]) -> str:

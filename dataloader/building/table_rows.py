@@ -12,8 +12,8 @@ from dataloader.building.sources import Row
 from dataloader.building.tables import Table
 from dataloader.building.text import LETTERS, clean, lettered
 from dataloader.errors import InputError, did_you_mean, in_short
-from dataloader.metrics import answer_fault
-from dataloader.task_files import row_fault
+from dataloader.metrics import answer_problem
+from dataloader.task_files import row_problem
 
 _FIELD = re.compile(r"(?P<column>[^\[]+)(?P<keys>(?:\[[^\]]+\])*)")  # {column}, {column[key]}
 
@@ -47,8 +47,8 @@ class Template:
     def fields(self) -> list[str]:
         return [field for _, field in self.parts if field is not None]
 
-    def fault(self, table: Table) -> str | None:
-        """Returns the fault of a column that the table does not have, else None."""
+    def problem(self, table: Table) -> str | None:
+        """Returns the problem of a column that the table does not have, else None."""
         for field in self.fields:
             if field not in table.columns and column_of(field) not in table.columns:
                 hint = did_you_mean(field, table.columns)
@@ -154,18 +154,18 @@ class Templates:
     def all(self) -> tuple[Template, ...]:
         return (self.input, *self.output, *self.options, *self.label_names)
 
-    def faults(self) -> list[str]:
-        """Returns the faults that no table can repair."""
-        faults, texts = [], (self.input, *self.output)
+    def problems(self) -> list[str]:
+        """Returns the problems that no table can repair."""
+        problems, texts = [], (self.input, *self.output)
         for template in self.all:
             try:
                 if not template.fields and template in texts:
-                    faults.append(f"{template.flag} {template.text!r} names no column; write {{column}}")
+                    problems.append(f"{template.flag} {template.text!r} names no column; write {{column}}")
                 elif not all(template.fields) and template.fields:
-                    faults.append(f"{template.flag} {template.text!r}: {{}} names no column")
+                    problems.append(f"{template.flag} {template.text!r}: {{}} names no column")
             except InputError as error:
-                faults += error.faults
-        return list(dict.fromkeys(faults))
+                problems += error.problems
+        return list(dict.fromkeys(problems))
 
     @cached_property
     def names_by_value(self) -> dict[str, str]:
@@ -183,8 +183,8 @@ class Templates:
         if self.label_names:
             outputs = self._named(outputs, row)
         options = [text for template in self.options for text in template.texts(row)]
-        if fault := row_fault(source, outputs, options if self.options else None):
-            raise ValueError(fault)
+        if problem := row_problem(source, outputs, options if self.options else None):
+            raise ValueError(problem)
         return source, list(dict.fromkeys(outputs)), options if self.options else None
 
     def _named(self, outputs: list[str], row: Row) -> list[str]:
@@ -204,7 +204,7 @@ class Templates:
 
 
 def examples_of(table: Table, templates: Templates, metric: str) -> tuple[list[Row], list[tuple[int, str]]]:
-    """Returns the examples as rows {"input", "output", "options"}, and the malformed lines with their faults.
+    """Returns the examples as rows {"input", "output", "options"}, and malformed lines with their problems.
 
     output: the accepted answers, separated by tabs.
     """
@@ -212,8 +212,8 @@ def examples_of(table: Table, templates: Templates, metric: str) -> tuple[list[R
     for number, row in table.rows:
         try:
             source, outputs, options = templates.example(row)
-            if fault := answer_fault(outputs[0], metric):
-                raise ValueError(fault)
+            if problem := answer_problem(outputs[0], metric):
+                raise ValueError(problem)
         except ValueError as error:
             malformed.append((number, str(error)))
         else:

@@ -138,9 +138,9 @@ def read_rows(recipe: Recipe, files: Files) -> Rows:
     reasons: list[str] = []
     test: Examples | None = None
     for source in recipe.sources:
-        splits, faults = read_splits(recipe, source, files)
-        reasons += faults
-        if not faults:
+        splits, problems = read_splits(recipe, source, files)
+        reasons += problems
+        if not problems:
             pool, *rest = (splits[split] for split in recipe.splits)
             cut = recipe.cut or (whole_splits if rest else eighty_twenty)
             rows = Rows(*cut(pool, rest[0] if rest else None), str(source))
@@ -157,18 +157,18 @@ def read_rows(recipe: Recipe, files: Files) -> Rows:
 def read_splits(recipe: Recipe, source: Source, files: Files) -> tuple[dict[str, Examples], list[str]]:
     """Returns the examples of each split that can be read, and why others cannot."""
     splits: dict[str, Examples] = {}
-    faults: list[str] = []
+    problems: list[str] = []
     for split in recipe.splits:
         try:
             read = partial(source.rows, split, files)
             splits[split] = to_examples(recipe, read, f"{source}, {split}")
         except Unavailable as error:
-            faults.append(str(error))
+            problems.append(str(error))
         except OSError as error:  # such as a full disk
-            faults.append(f"{source}: {error.strerror or in_brief(error)} ({error.filename or 'download'})")
-        if faults and not files.offline:
+            problems.append(f"{source}: {error.strerror or in_brief(error)} ({error.filename or 'download'})")
+        if problems and not files.offline:
             break  # the other split would be downloaded for nothing
-    return splits, faults
+    return splits, problems
 
 
 def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], source: str) -> Examples:

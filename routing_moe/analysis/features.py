@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import dataloader
-from dataloader.errors import InputError, did_you_mean, fault_context
+from dataloader.errors import InputError, did_you_mean, problem_context
 from dataloader.labels import kinds_of, ontology_labels, read_task_table
 from dataloader.ontology import Ontology
 
@@ -68,7 +68,7 @@ def features_of(
     path = Path(file) if file else of_gym if of_gym.is_file() else SHIPPED_FEATURES
     header, rows = read_task_table(path)
     if any(task in rows for task in tasks):
-        with fault_context(f"{path}, "):
+        with problem_context(f"{path}, "):
             columns |= file_columns(tasks, header, rows)
     elif path is not SHIPPED_FEATURES:
         guess = did_you_mean(tasks[0], rows)

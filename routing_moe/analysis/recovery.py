@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import fcluster
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
-from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.errors import InputError, Problems, did_you_mean
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.route_metrics import overlap
@@ -183,12 +183,12 @@ def recovery_of_runs(
     skills.csv. steps: {run: step of its routes, "best" or "last"}. NaN where all tasks have the same route:
     one expert, average or random routes. Raises InputError for a kind that a run's gym does not have.
     """
-    faults, rows = Faults(), []
+    problems, rows = Problems(), []
     for run in runs:
-        for row in faults.of(_recovery, run.folder, kinds, str(steps[str(run)])) or []:
+        for row in problems.of(_recovery, run.folder, kinds, str(steps[str(run)])) or []:
             rows.append(dict(variant=run.variant, run=run.name, seed=run.seed) | row)
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     return pd.DataFrame(rows, columns=list(COLUMNS_OF_RUNS))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import InputError, Problems, in_short
 from dataloader.ontology import ONTOLOGY_FILE, UNCATEGORISED, Ontology, ontology_path
 from routing_moe.analysis.features import OWN_FEATURES, Features, features_of
 from routing_moe.analysis.saved_routes import Routes, load_routes
@@ -42,16 +42,16 @@ def read_runs(
     feature_file: str | Path | None = None,
     with_features: bool = True,
 ) -> list[ExplainedRun]:
-    """Returns the runs, with distinct names. Raises InputError with all faults of all runs.
+    """Returns the runs, with distinct names. Raises InputError with all problems of all runs.
 
     with_features: False reads no file of features; the runs then have none.
     """
     paths = [Path(os.path.abspath(place)) for place in places]
-    faults = Faults(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
+    problems = Problems(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
     options = (step, kind, task_ontology, feature_file, with_features)
-    runs = [faults.of(_read_run, Path(place), *options) for place in places]
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+    runs = [problems.of(_read_run, Path(place), *options) for place in places]
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = distinct_tails(paths)

@@ -17,7 +17,7 @@ import numpy as np
 
 from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.io.files import folder_fault
+from routing_moe.io.files import folder_problem
 from routing_moe.io.hub import folder_of_run
 from routing_moe.model.given_routes import read_route_array
 
@@ -81,8 +81,8 @@ def load_routes(
     flag that gave it. Raises InputError if there are no such routes, or files do not match.
     """
     place = folder_of_run(place)
-    if fault := folder_fault(place):
-        raise InputError(f"{fault}; name that of a run or of a checkpoint")
+    if problem := folder_problem(place):
+        raise InputError(f"{problem}; name that of a run or of a checkpoint")
     steps = evaluated_steps(place)
     if not steps:
         if step not in ("best", "last"):
@@ -99,8 +99,8 @@ def load_routes(
 def load_history(run: str | Path, kind: str = "soft") -> History:
     """Returns routes at every evaluation of a run. Raises InputError if there are none or tasks differ."""
     run = Path(run)
-    if fault := folder_fault(run):
-        raise InputError(fault)
+    if problem := folder_problem(run):
+        raise InputError(problem)
     steps = evaluated_steps(run)
     if not steps:
         raise InputError(f"{run} holds no <step>-steps/route.npy")

@@ -2,54 +2,54 @@
 
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError, did_you_mean, in_short
+from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.task_files import read_task_file
-from routing_moe.answering.queries import STDIN, STDOUT, Query, fault_of, read_queries
+from routing_moe.answering.queries import STDIN, STDOUT, Query, problem_of, read_queries
 from routing_moe.checkpoints.find import SavedMixture, find_model
 from routing_moe.config.answer import AnswerSettings, ExportSettings
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 
 def check(settings: AnswerSettings | ExportSettings) -> None:
     """Raises one InputError for all wrong values, contradictions, missing files and unknown names."""
-    faults = Faults(flag_faults(settings))
+    problems = Problems(flag_problems(settings))
     if len(settings.ways) > 1:
-        faults.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")
+        problems.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:
-        faults.append(f"{settings.ways[0]} needs --task, the task's name in it")
-    start = faults.of(find_model, settings.checkpoint, settings.checkpoint_name, flag="checkpoint")
+        problems.append(f"{settings.ways[0]} needs --task, the task's name in it")
+    start = problems.of(find_model, settings.checkpoint, settings.checkpoint_name, flag="checkpoint")
     if isinstance(start, SavedMixture) and not settings.ways:
         if settings.task is None and start.config.num_experts > 1:
-            faults.append("--task is not given: name a task of the training, or give --like or --examples")
-        elif settings.task is not None and (fault := without_route(start.config, settings.task)):
-            faults.append(f"--task: {start.checkpoint} {fault}")
+            problems.append("--task is not given: name a task of the training, or give --like or --examples")
+        elif settings.task is not None and (problem := without_route(start.config, settings.task)):
+            problems.append(f"--task: {start.checkpoint} {problem}")
     for name in ("like", "examples", "inputs"):
         path = getattr(settings, name)
         if path and not Path(path).is_file() and (name, path) != ("inputs", STDIN):
-            faults.append(f"--{name} {path}: no such file")
+            problems.append(f"--{name} {path}: no such file")
     if settings.train_dir:
-        faults.of(Gym, settings.train_dir, flag="train_dir")
+        problems.of(Gym, settings.train_dir, flag="train_dir")
     if settings.taskvecs:
-        faults.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
-    faults += output_faults(settings)
-    if faults:
-        raise InputError(faults)
+        problems.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
+    problems += output_problems(settings)
+    if problems:
+        raise InputError(problems)
 
 
-def output_faults(settings: AnswerSettings | ExportSettings) -> list[str]:
+def output_problems(settings: AnswerSettings | ExportSettings) -> list[str]:
     if isinstance(settings, ExportSettings):
         there = settings.output_dir.exists()
         return [f"--output_dir {settings.output_dir} exists already; name another folder"] if there else []
-    faults = []
-    if fault := fault_of(Query("text", settings.options)):
-        faults.append(f"--options: {fault}")
+    problems = []
+    if problem := problem_of(Query("text", settings.options)):
+        problems.append(f"--options: {problem}")
     folder = Path(settings.output_file).parent
     if settings.output_file != STDOUT and not folder.is_dir():
-        faults.append(f"--output_file {settings.output_file}: no such folder {folder}")
-    return faults
+        problems.append(f"--output_file {settings.output_file}: no such folder {folder}")
+    return problems
 
 
 def without_route(config, task: str) -> str | None:

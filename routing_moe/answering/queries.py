@@ -26,7 +26,7 @@ class Query:
     options: tuple[str, ...] = ()
 
 
-def fault_of(query: Query) -> str | None:
+def problem_of(query: Query) -> str | None:
     """Returns what is wrong with a text or its options, or None."""
     if not query.input.strip():
         return "empty, but must have a text to answer"
@@ -56,8 +56,8 @@ def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
         except ValueError as error:
             raise InputError(f"{source}:{number}: {error}") from None
         query = query if query.options else Query(query.input, options)
-        if fault := fault_of(query):
-            raise InputError(f"{source}:{number}: {fault}")
+        if problem := problem_of(query):
+            raise InputError(f"{source}:{number}: {problem}")
         yield query
 
 

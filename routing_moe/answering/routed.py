@@ -22,7 +22,7 @@ from dataloader.errors import InputError, counted, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.chosen import without_route
 from routing_moe.answering.export import export
-from routing_moe.answering.queries import Query, fault_of
+from routing_moe.answering.queries import Query, problem_of
 from routing_moe.answering.tasks import Answer, RoutedTask
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -116,8 +116,8 @@ class Routed:
             choice = self._by_vector(name, vectors)
         elif route is not None:
             choice = TaskChoice(name, "given", "given route", route_LE=self._checked(route))
-        elif fault := without_route(config, name):
-            raise InputError(f"{self.place} {fault}")
+        elif problem := without_route(config, name):
+            raise InputError(f"{self.place} {problem}")
         else:
             choice = Chooser(self.model, "stored", config.trained_tasks).choose(name)
         return RoutedTask(name, self._route_of(choice), choice, depths)
@@ -136,8 +136,8 @@ class Routed:
         if not (config.has_router or config.route_parts):
             raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
         given = GivenVectors.load(folder)
-        if faults := given.faults(self.place, config):
-            raise InputError(faults)
+        if problems := given.problems(self.place, config):
+            raise InputError(problems)
         if given.of(name) is None:
             raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, given.names)}")
         return Chooser(self.model, vectors=given).choose(name)
@@ -258,8 +258,8 @@ class Routed:
     def task_file(self, name: str, queries: list[Query]) -> TaskFile:
         """Returns the queries as a file of the task. Raises InputError for empty texts and wrong options."""
         for number, query in enumerate(queries, start=1):
-            if fault := fault_of(query):
-                raise InputError(f"text {number}: {fault}")
+            if problem := problem_of(query):
+                raise InputError(f"text {number}: {problem}")
         lower = self.text_format.do_lowercase
         of_query = {
             own: tuple(dict.fromkeys(option.lower() if lower else option for option in own))

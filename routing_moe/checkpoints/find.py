@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.checksums import sha256
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
@@ -96,9 +96,9 @@ class SavedBart:
 
         model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
         if self.weights:
-            with fault_context("--checkpoint "):
+            with problem_context("--checkpoint "):
                 content = load_vanilla_checkpoint(self.weights)
-            with fault_context(f"--checkpoint {self.weights}: "):
+            with problem_context(f"--checkpoint {self.weights}: "):
                 load_plain_weights(model, content, init_eps=0.0)
         return model
 
@@ -229,12 +229,12 @@ def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
     moe_init: whether the checkpoint is a mixture, of --init_dir; otherwise it is a plain BART.
     """
     if moe_init:
-        with fault_context("--init_dir "):
+        with problem_context("--init_dir "):
             return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
     if start.checkpoint is None:
-        with fault_context("--model "):
+        with problem_context("--model "):
             return find_bart(start.model)
-    with fault_context("--checkpoint "):
+    with problem_context("--checkpoint "):
         return find_plain(start.checkpoint, start.model)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dataloader.atomic_files import write_text
 from dataloader.checksums import sha256
-from dataloader.errors import Faults, InputError, fault_context
+from dataloader.errors import InputError, Problems, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import (
     SavedMixture,
@@ -23,7 +23,7 @@ from routing_moe.checkpoints.find import (
 )
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.files import replacing_directory, unwritable
 from routing_moe.io.run_folder import describe_run
@@ -39,29 +39,29 @@ OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 
 
 def check_merge(settings: MergeSettings) -> SavedMixture:
-    """Returns the checkpoint of the routes, after all checks. Raises one InputError with all faults."""
-    faults = Faults(flag_faults(settings))
-    routes = faults.of(
+    """Returns the checkpoint of the routes, after all checks. Raises one InputError with all problems."""
+    problems = Problems(flag_problems(settings))
+    routes = problems.of(
         find_mixture,
         settings.routes_from,
         settings.routes_checkpoint_name,
         "routes_checkpoint_name",
         flag="routes_from",
     )
-    bart = faults.of(find_bart, settings.model, flag="model")
+    bart = problems.of(find_bart, settings.model, flag="model")
     if settings.vanilla_checkpoint:
-        faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
-    faults += target_faults(settings)
-    if faults:
-        raise InputError(faults)
+        problems.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
+    problems += target_problems(settings)
+    if problems:
+        raise InputError(problems)
     place = f"--routes_from {routes.checkpoint}"
-    with fault_context("--routes_from "):
+    with problem_context("--routes_from "):
         config = routes.config
     if config.num_experts == 1:
         raise InputError(f"{place} has 1 expert per layer: there are no routes to keep")
     if not config.routes_by_task:
         raise InputError(f"{place} has {config.route_source} routes: tasks have none to keep")
-    with fault_context("--model "):
+    with problem_context("--model "):
         depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart.config, routes.config))
     if depths != routed:
         raise InputError(
@@ -71,8 +71,8 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
     return routes
 
 
-def target_faults(settings: MergeSettings) -> list[str]:
-    """Returns a fault if the target cannot be written to, or exists already."""
+def target_problems(settings: MergeSettings) -> list[str]:
+    """Returns a problem if the target cannot be written to, or exists already."""
     name, folder = settings.checkpoint_name, Path(settings.output_dir)
     if Path(name).name != name or name in ("", ".."):
         return [f"--checkpoint_name is {name!r}; it must be the name of a folder in --output_dir"]
@@ -102,9 +102,9 @@ def merge(
     from routing_moe.model.conversion import with_fresh_experts
     from routing_moe.model.loading import load_bart
 
-    with fault_context("--routes_from "):
+    with problem_context("--routes_from "):
         trained = routes.load()
-    with fault_context("--model "):
+    with problem_context("--model "):
         bart = load_bart(settings.model)
         tokenizer = load_tokenizer(settings.model, bart.config.vocab_size)
     torch.manual_seed(settings.seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import (
     SavedBart,
@@ -45,7 +45,7 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
-        with fault_context("--model "):
+        with problem_context("--model "):
             config = load_bart_config(settings.model)
         return with_flags(config, new_fields(settings, split, routes))
     config = RoutingBartConfig.load(checkpoint)
@@ -75,7 +75,7 @@ def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if routes is not None and settings.num_experts is None:
         fields["num_experts"] = routes.num_experts
     if settings.taskvecs and fields["route_source"] == "learned" and fields["num_experts"] > 1:
-        with fault_context("--taskvecs "):
+        with problem_context("--taskvecs "):
             fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
         if settings.taskvecs_dim not in (None, vectors_ND.shape[1]):
             raise InputError(
@@ -120,7 +120,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
             model.task_routes.copy_(
                 task_level_random_routes(config, settings.task_level_random_n, settings.seed)
             )
-        with fault_context("--model "):
+        with problem_context("--model "):
             tokenizer = load_tokenizer(settings.model, config.vocab_size)
     else:
         model = load_checkpoint(checkpoint, settings)
@@ -164,7 +164,7 @@ def new_model(
     config: that of the model. init_eps: as of `from_bart`. Raises InputError that names the flag and the
     source.
     """
-    with fault_context("--model "):
+    with problem_context("--model "):
         bart = load_bart(start.model)
     model = RoutingBartForConditionalGeneration.from_bart(bart, init_eps=init_eps, **config.mixture_fields())
     if start.vanilla:
@@ -182,7 +182,7 @@ def new_model(
 
 def take_vanilla_weights(model, source: str, init_eps: float) -> None:
     """Loads the weights of --vanilla_checkpoint into every expert, with noise. Raises InputError."""
-    with fault_context("--vanilla_checkpoint "):
+    with problem_context("--vanilla_checkpoint "):
         vanilla = find_vanilla(source)
         if isinstance(vanilla, SavedBart):
             content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
@@ -190,7 +190,7 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
             check_one_expert(vanilla, "give a plain BART, or a run with one expert")
             dense = vanilla.load()
             content = dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
-    with fault_context(f"--vanilla_checkpoint {source}: "):
+    with problem_context(f"--vanilla_checkpoint {source}: "):
         load_plain_weights(model, content, init_eps)
 
 

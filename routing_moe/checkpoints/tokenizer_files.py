@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.io.hub import local_folder
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
@@ -41,7 +41,7 @@ def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
     """
     if keeps_tokenizer(source):
         return load_tokenizer(source, vocab_size)
-    with fault_context("--model "):
+    with problem_context("--model "):
         return load_tokenizer(model, vocab_size)
 
 

@@ -26,7 +26,7 @@ from dataloader.building.own_task import (
     apart,
     check_numbers,
     own_recipe,
-    place_faults,
+    place_problems,
     section_of,
     summary,
 )
@@ -35,13 +35,13 @@ from dataloader.building.sources import Row
 from dataloader.building.table_rows import Template, Templates, column_of, examples_of
 from dataloader.building.tables import read_table
 from dataloader.building.task_folder import NotBuilt, read_rows
-from dataloader.errors import Faults, InputError, counted
+from dataloader.errors import InputError, Problems, counted
 from dataloader.metrics import METRICS
 from dataloader.task_files import MalformedLines, describe
 from dataloader.templates import dataset_of
 from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 
 
@@ -73,34 +73,36 @@ def add_task(settings: AddTaskSettings) -> None:
 
 
 def check_flags(settings: AddTaskSettings, templates: Templates) -> None:
-    """Raises InputError with the faults that need no rows."""
-    faults = Faults([*flag_faults(settings), *templates.faults()])
+    """Raises InputError with the problems that need no rows."""
+    problems = Problems([*flag_problems(settings), *templates.problems()])
     if not TASK_NAME.fullmatch(settings.name):
-        faults.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
+        problems.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
     if (known := dataset_of(settings.name)) in METRICS:
-        faults.append(f"--name {settings.name}: {known} is a task of CrossFit; choose another name")
+        problems.append(f"--name {settings.name}: {known} is a task of CrossFit; choose another name")
     if reason := unwritable(settings.gym):
-        faults.append(f"--gym {reason}")
-    faults += faults.of(place_faults, settings.gym, settings.name, settings.metric, settings.section) or []
-    if faults:
-        raise InputError(faults)
+        problems.append(f"--gym {reason}")
+    problems += (
+        problems.of(place_problems, settings.gym, settings.name, settings.metric, settings.section) or []
+    )
+    if problems:
+        raise InputError(problems)
 
 
 def read_examples(settings: AddTaskSettings, templates: Templates, files: Files) -> dict[str, list[Row]]:
-    """Returns {split: examples} of the tables. Raises InputError with the faults of both."""
-    faults = Faults()
+    """Returns {split: examples} of the tables. Raises InputError with the problems of both."""
+    problems = Problems()
     fields = [field for template in templates.all for field in template.fields]
     columns = {*fields, *map(column_of, fields)}
     flags = {"train": "from", "test": "test_from"}
     sources = {"train": settings.from_} | ({"test": settings.test_from} if settings.test_from else {})
     tables = {
-        split: faults.of(read_table, source, columns, files, not settings.label_names, flag=flags[split])
+        split: problems.of(read_table, source, columns, files, not settings.label_names, flag=flags[split])
         for split, source in sources.items()
     }
     for table in filter(None, tables.values()):
-        faults += filter(None, (template.fault(table) for template in templates.all))
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+        problems += filter(None, (template.problem(table) for template in templates.all))
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     parsed = {split: examples_of(table, templates, settings.metric) for split, table in tables.items()}
     malformed = [
         MalformedLines(Path(tables[split].source), lines) for split, (_, lines) in parsed.items() if lines

@@ -27,13 +27,13 @@ from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
 from dataloader.building.task_folder import missing_samples
-from dataloader.errors import Faults, InputError, did_you_mean
+from dataloader.errors import InputError, Problems, did_you_mean
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
 from routing_moe.cli.console import run_command
 from routing_moe.config.build_gym import BuildGymSettings
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 
 
@@ -43,16 +43,16 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_gym(settings: BuildGymSettings) -> int:
     """Builds the tasks and returns 1 if some could not be built, else 0."""
-    faults, gym = Faults(setting_faults(settings)), settings.output_dir
-    own_recipes = faults.of(load_recipes, settings.recipes)
+    problems, gym = Problems(setting_problems(settings)), settings.output_dir
+    own_recipes = problems.of(load_recipes, settings.recipes)
     known = RECIPES | (own_recipes or {})
-    sections = faults.of(load_split, settings.split or PUBLISHED_SPLITS / "random.json")
+    sections = problems.of(load_split, settings.split or PUBLISHED_SPLITS / "random.json")
     if own_recipes is not None and sections:  # otherwise their tasks would be unknown
         default = sections.all if settings.split else own_recipes or PUBLISHED
-        recipes = faults.of(chosen_recipes, settings.tasks, settings.split, default, known)
-    described = faults.of(GymFiles.read, gym)
-    if faults:
-        raise InputError(faults)
+        recipes = problems.of(chosen_recipes, settings.tasks, settings.split, default, known)
+    described = problems.of(GymFiles.read, gym)
+    if problems:
+        raise InputError(problems)
     files = (Mirror if settings.mirror else Downloads)(
         settings.mirror or settings.cache_dir, settings.accept_changed
     )
@@ -81,21 +81,21 @@ def all_recipes(own_file: Path | None) -> dict[str, Recipe]:
     return RECIPES | load_recipes(own_file)
 
 
-def setting_faults(settings: BuildGymSettings) -> list[str]:
-    faults, seeds = flag_faults(settings), settings.samples
+def setting_problems(settings: BuildGymSettings) -> list[str]:
+    problems, seeds = flag_problems(settings), settings.samples
     if len(set(seeds)) < len(seeds):
-        faults.append(f"--samples {' '.join(map(str, seeds))}: a seed is given twice")
+        problems.append(f"--samples {' '.join(map(str, seeds))}: a seed is given twice")
     if settings.mirror and not settings.mirror.is_dir():
-        faults.append(f"--mirror {settings.mirror}: no such folder")
+        problems.append(f"--mirror {settings.mirror}: no such folder")
     if reason := unwritable(settings.output_dir):
-        faults.append(f"--output_dir {reason}")
-    return faults
+        problems.append(f"--output_dir {reason}")
+    return problems
 
 
 def chosen_recipes(
     tasks: Sequence[str], split: Path | None, default: Iterable[str], known: dict[str, Recipe]
 ) -> list[Recipe]:
-    """Returns the recipes of the tasks that the flags name. Raises InputError with all faults.
+    """Returns the recipes of the tasks that the flags name. Raises InputError with all problems.
 
     tasks: names or patterns; split: split file; default: tasks if neither is given.
     """
@@ -106,11 +106,11 @@ def chosen_recipes(
     if not tasks:
         raise InputError(f"--split {split} names no tasks")
     matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
-    faults = [
+    problems = [
         f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]
     ]
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     return [known[task] for task in dict.fromkeys(chain(*matches.values()))]
 
 

@@ -15,10 +15,10 @@ import sys
 from collections.abc import Sequence
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CollectSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import few_shot
@@ -48,27 +48,27 @@ def collect(settings: CollectSettings) -> int:
 
 def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
     """Returns the tasks that the flags name, None for all. Raises InputError with all errors in the flags."""
-    faults, output = Faults(flag_faults(settings)), settings.output_file
+    problems, output = Problems(flag_problems(settings)), settings.output_file
     if not settings.postfix:
-        faults.append(
+        problems.append(
             f"--postfix is empty, so that rows of all configurations would be read; give {few_shot.BEST}"
         )
     if reason := unwritable(output.parent):
-        faults.append(f"--output_file {reason}")
+        problems.append(f"--output_file {reason}")
     if output.is_dir():
-        faults.append(f"--output_file {output} is a folder; name a CSV file")
+        problems.append(f"--output_file {output} is a folder; name a CSV file")
     elif output.name in few_shot.RESULT_FILES and output.exists():
-        faults.append(f"--output_file {output}: would replace the results of a task; name another file")
+        problems.append(f"--output_file {output}: would replace the results of a task; name another file")
     tasks = settings.tasks
     if settings.custom_tasks_splits and tasks is not None:
-        faults.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
-    elif settings.custom_tasks_splits and not faults:
-        split = faults.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
+        problems.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
+    elif settings.custom_tasks_splits and not problems:
+        split = problems.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
         tasks = list(split.section(settings.section)) if split else None
         if tasks == []:
-            faults.append(f"--section {settings.section} is empty in {settings.custom_tasks_splits}")
-    if faults:
-        raise InputError(faults)
+            problems.append(f"--section {settings.section} is empty in {settings.custom_tasks_splits}")
+    if problems:
+        raise InputError(problems)
     return tasks
 
 

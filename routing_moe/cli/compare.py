@@ -30,9 +30,9 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
-from routing_moe.io.files import folder_fault, unwritable
+from routing_moe.io.files import folder_problem, unwritable
 from routing_moe.results import comparison
 from routing_moe.results.compared_costs import (
     RunCost,
@@ -45,7 +45,7 @@ from routing_moe.results.compared_costs import (
 )
 from routing_moe.results.compared_runs import (
     Run,
-    comparison_faults,
+    comparison_problems,
     comparison_warnings,
     find_runs,
     scores_per_task,
@@ -77,30 +77,30 @@ def compare(settings: CompareSettings) -> int:
 
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that contradict --match."""
-    faults, match = flag_faults(settings), settings.match
+    problems, match = flag_problems(settings), settings.match
     if CATEGORIES not in settings.columns:
         of_categories = {"match": match, "baseline": settings.baseline}
-        faults += [
+        problems += [
             f"--{name} {value} is for the column {CATEGORIES}; add it to --columns"
             for name, value in of_categories.items()
             if value
         ]
     if match and settings.part == "test":
-        faults.append(
+        problems.append(
             f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
             "training; for test scores train every variant to the budget (--match flops of "
             "compare_routings.sh)"
         )
     if match and settings.predict_split != "train":
-        faults.append(
+        problems.append(
             f"--predict_split {settings.predict_split}: with --match {match} only train tasks have scores"
         )
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
-        faults.append(f"--output_dir {reason}")
-    if settings.few_shot and (fault := folder_fault(settings.few_shot)):
-        faults.append(f"--few_shot {fault}")
-    if faults:
-        raise InputError(faults)
+        problems.append(f"--output_dir {reason}")
+    if settings.few_shot and (problem := folder_problem(settings.few_shot)):
+        problems.append(f"--few_shot {problem}")
+    if problems:
+        raise InputError(problems)
 
 
 def recovery_of(settings: CompareSettings, costs: Sequence[RunCost], checkpoint: str) -> pd.DataFrame | None:
@@ -153,21 +153,23 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
     A run is finished if it has scores on test files of train tasks. Raises InputError if there is none, or if
     runs were scored on different gyms.
     """
-    runs, faults, unfinished = {}, [], []
+    runs, problems, unfinished = {}, [], []
     for name, file in SCORED.items():
         if name != "test" and name not in settings.columns:
             continue
         runs[name] = find_runs(settings.folder, file, settings.order, settings.leave_out)
-        faults += comparison_faults(runs[name], settings.gym_per_seed)
+        problems += comparison_problems(runs[name], settings.gym_per_seed)
         if file.section == "train":
             unfinished += [
                 f"not finished: {run} (no {file.path})" for run in runs[name] if run.scores is None
             ]
     finished = {str(run) for run in runs["test"] if run.scores is not None}
     if not finished:
-        faults += [f"{settings.folder}: no run has scores of train tasks; they are written with --do_predict"]
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+        problems += [
+            f"{settings.folder}: no run has scores of train tasks; they are written with --do_predict"
+        ]
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     return {name: [run for run in runs[name] if str(run) in finished] for name in runs}, unfinished
 
 
@@ -202,14 +204,14 @@ def check_runs(
     settings: CompareSettings, runs: list[Run], finished: list[Run], unfinished: list[str]
 ) -> None:
     """Raises InputError with all reasons why no table can be made."""
-    faults = comparison_faults(runs, settings.gym_per_seed)
+    problems = comparison_problems(runs, settings.gym_per_seed)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
-        faults += [*unfinished, f"{settings.folder}: no run is finished; {hint}"]
+        problems += [*unfinished, f"{settings.folder}: no run is finished; {hint}"]
     elif settings.baseline:
-        faults += unknown_variants("--baseline", [settings.baseline], finished)
-    if faults:
-        raise InputError(faults)
+        problems += unknown_variants("--baseline", [settings.baseline], finished)
+    if problems:
+        raise InputError(problems)
 
 
 def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) -> Ontology:

@@ -25,9 +25,9 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
@@ -67,26 +67,26 @@ def run(settings: GainSettings) -> int:
 def check(settings: GainSettings, output: Path) -> None:
     """Raises InputError with all errors in the flags."""
     paths, names = settings.summaries, settings.names
-    real, faults = [path.resolve() for path in paths], flag_faults(settings)
+    real, problems = [path.resolve() for path in paths], flag_problems(settings)
     if settings.seeds:
-        faults += [f"{path}: --seeds needs {{seed}} in it" for path in paths if "{seed}" not in str(path)]
-    faults += [f"--summary2 {p} is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
+        problems += [f"{path}: --seeds needs {{seed}} in it" for path in paths if "{seed}" not in str(path)]
+    problems += [f"--summary2 {p} is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
     if names and len(names) != len(paths):
-        faults.append(
+        problems.append(
             f"--names: {len(names)} names, expected {len(paths)}, one for the baseline and for each system"
         )
     elif names and len(set(names)) < len(names):
-        faults.append(f"--names {' '.join(names)}: names must be different")
+        problems.append(f"--names {' '.join(names)}: names must be different")
     if reason := unwritable(output.parent):
-        faults.append(f"--output_file {reason}")
+        problems.append(f"--output_file {reason}")
     if output.suffix != ".csv":
-        faults.append(f"--output_file {output}: the name must end in .csv")
+        problems.append(f"--output_file {output}: the name must end in .csv")
     inputs = [file.resolve() for path in paths for file in settings.by_seed(path).values()]
     for path in (output, beside(output, "_summary.csv")):
         if path.resolve() in inputs:
-            faults.append(f"--output_file {output}: {path} is one of the summaries; name another file")
-    if faults:
-        raise InputError(faults)
+            problems.append(f"--output_file {output}: {path} is one of the summaries; name another file")
+    if problems:
+        raise InputError(problems)
 
 
 def beside(output: Path, end: str) -> Path:
@@ -98,14 +98,14 @@ def read_summaries(settings: GainSettings) -> list[dict[int, pd.DataFrame]]:
 
     Raises one InputError with the errors in all files.
     """
-    faults, summaries = Faults(), []
+    problems, summaries = Problems(), []
     for path in settings.summaries:
         files = settings.by_seed(path)
         if not files:
-            faults.append(f"{path}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
-        summaries.append({s: faults.of(read_summary, file, settings.metric) for s, file in files.items()})
-    if faults:
-        raise InputError(faults)
+            problems.append(f"{path}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
+        summaries.append({s: problems.of(read_summary, file, settings.metric) for s, file in files.items()})
+    if problems:
+        raise InputError(problems)
     return summaries
 
 

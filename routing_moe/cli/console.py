@@ -44,14 +44,15 @@ def run_command(
 def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandResult]:
     """Reports errors that a user can correct, and Ctrl-C, and sets the result's exit code.
 
-    InputError: prints its faults; its own exit code. Ctrl-C: 130. Full disk, unwritable file, out of memory:
-    1 if `kept` is given, which returns what is kept of the work done so far, else 2. Other exceptions pass.
+    InputError: prints its problems; its own exit code. Ctrl-C: 130. Full disk, unwritable file, out of
+    memory: 1 if `kept` is given, which returns what is kept of the work done so far, else 2. Other exceptions
+    pass.
     """
     result = CommandResult()
     try:
         yield result
     except InputError as error:
-        report_faults(error)
+        report_problems(error)
         result.exit_code = error.exit_code
     except KeyboardInterrupt:
         print(f"interrupted; {kept()}" if kept else "interrupted", file=sys.stderr)
@@ -74,7 +75,7 @@ def _resource_errors() -> tuple[type[Exception], ...]:
     return OSError, SafetensorError, OutOfMemory
 
 
-def report_faults(error: InputError) -> None:
-    """Prints the faults, in the first process only: all processes find the same."""
+def report_problems(error: InputError) -> None:
+    """Prints the problems, in the first process only: all processes find the same."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print("\n".join(f"error: {fault}" for fault in error.faults), file=sys.stderr)
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)

@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import History, load_history
 from routing_moe.cli.console import run_command
 from routing_moe.config.explain import GifSettings
-from routing_moe.config.flags import flag_faults, with_valid_values
+from routing_moe.config.flags import flag_problems, with_valid_values
 from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import load_run_settings
 
@@ -58,16 +58,16 @@ def run(settings: GifSettings) -> None:
 
 
 def check(settings: GifSettings, folder: Path) -> tuple[History, Ontology]:
-    """Returns the history and the ontology to draw. Raises InputError with all faults of the flags."""
-    faults = Faults(flag_faults(settings))
-    history = faults.of(load_history, settings.run, with_valid_values(settings).routes, flag="run")
-    if history and (fault := unwritable(folder)):
-        faults.append(f"--output_dir {fault}")
-    trained = faults.of(load_run_settings, settings.run) or {}
+    """Returns the history and the ontology to draw. Raises InputError with all problems of the flags."""
+    problems = Problems(flag_problems(settings))
+    history = problems.of(load_history, settings.run, with_valid_values(settings).routes, flag="run")
+    if history and (problem := unwritable(folder)):
+        problems.append(f"--output_dir {problem}")
+    trained = problems.of(load_run_settings, settings.run) or {}
     flag = "task_ontology" if settings.task_ontology else None
-    ontology = faults.of(ontology_of, settings.run, trained, settings.task_ontology, flag=flag)
-    if faults:
-        raise InputError(faults)
+    ontology = problems.of(ontology_of, settings.run, trained, settings.task_ontology, flag=flag)
+    if problems:
+        raise InputError(problems)
     if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
         print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
     return history, ontology

@@ -21,7 +21,7 @@ from routing_moe.checkpoints.merge_stages import (
     differences,
     merge,
     summary,
-    target_faults,
+    target_problems,
     write_merged,
 )
 from routing_moe.cli.console import reporting_errors
@@ -42,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def merge_or_keep(settings: MergeSettings, routes: SavedMixture, argv: list[str] | None) -> None:
-    if faults := target_faults(settings):  # again, now that the folder is locked
-        raise InputError(faults)
+    if problems := target_problems(settings):  # again, now that the folder is locked
+        raise InputError(problems)
     if settings.target.exists():  # and --keep_existing was given
         return keep(settings, routes)
     with naming_memory_flags(settings):

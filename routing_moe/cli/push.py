@@ -13,13 +13,13 @@ import tempfile
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError, fault_context
+from dataloader.errors import InputError, Problems, problem_context
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.config.push import PushSettings
 from routing_moe.io.files import replacing_directory, unwritable
-from routing_moe.io.hub import push_faults, upload
+from routing_moe.io.hub import push_problems, upload
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,11 +27,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: PushSettings) -> None:
-    faults = Faults(flag_faults(settings) + push_faults(settings.name, uploads=settings.dry_run is None))
-    faults += folder_faults(settings.dry_run)
-    mixture = faults.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
-    if faults:
-        raise InputError(faults)
+    problems = Problems(
+        flag_problems(settings) + push_problems(settings.name, uploads=settings.dry_run is None)
+    )
+    problems += folder_problems(settings.dry_run)
+    mixture = problems.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
+    if problems:
+        raise InputError(problems)
     from routing_moe.report.shared_run import BESIDE, OF_CHECKPOINT, read_shared_run  # takes seconds
 
     shared = read_shared_run(mixture)
@@ -43,7 +45,7 @@ def run(settings: PushSettings) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         write(shared, settings, folder := Path(temporary))
         print(f"uploading {described(folder)} to {settings.name}")
-        with fault_context(f"{settings.name}: ", "; nothing was published"):
+        with problem_context(f"{settings.name}: ", "; nothing was published"):
             url = upload(folder, settings.name, settings.private, (*OF_CHECKPOINT, *BESIDE))
     print(url)
 
@@ -56,12 +58,12 @@ def write(shared, settings: PushSettings, folder: Path) -> None:
     write_text(folder / "README.md", str(model_card(shared, settings)))
 
 
-def folder_faults(folder: Path | None) -> list[str]:
+def folder_problems(folder: Path | None) -> list[str]:
     if folder is None:
         return []
     if folder.exists():
         return [f"--dry_run {folder} exists already; name a new folder"]
-    return [f"--dry_run {fault}"] if (fault := unwritable(folder)) else []
+    return [f"--dry_run {problem}"] if (problem := unwritable(folder)) else []
 
 
 def described(folder: Path) -> str:

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock, write_text
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
 from routing_moe.config.explain import ReportSettings, without_folder
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 
 
@@ -50,17 +50,17 @@ def run_folders(runs: tuple[str, ...]) -> list[Path]:
 
 def output_path(settings: ReportSettings) -> Path:
     """Returns the file to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
-    faults = Faults(flag_faults(settings))
+    problems = Problems(flag_problems(settings))
     path = settings.output_file
     if path is None and (several := without_folder(settings.runs)):
-        faults.append(f"--output_file: must be given for {several}")
+        problems.append(f"--output_file: must be given for {several}")
     path = path or Path(settings.runs[0]) / "analysis" / "report.html"
     if path.is_dir():
-        faults.append(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
-    elif fault := unwritable(path.parent):
-        faults.append(f"--output_file {fault}")
-    if faults:
-        raise InputError(faults)
+        problems.append(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
+    elif problem := unwritable(path.parent):
+        problems.append(f"--output_file {problem}")
+    if problems:
+        raise InputError(problems)
     return path
 
 

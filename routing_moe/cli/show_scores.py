@@ -17,7 +17,7 @@ from dataloader.ontology import Ontology
 from dataloader.templates import has_templates
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_faults
+from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import folder_of_run
@@ -44,11 +44,11 @@ def show(settings: ShowSettings) -> None:
 
 def read_run(settings: ShowSettings) -> tuple[dict[str, pd.DataFrame], Ontology]:
     """Returns a run's {"dev": scores, "test": scores} and ontology. Raises InputError."""
-    faults = flag_faults(settings)
+    problems = flag_problems(settings)
     if settings.output and (reason := unwritable(Path(settings.output).parent)):
-        faults.append(f"--output {reason}")
-    if faults:
-        raise InputError(faults)
+        problems.append(f"--output {reason}")
+    if problems:
+        raise InputError(problems)
     run, section = folder_of_run(settings.run), settings.predict_split
     trained = settings_of_run(run)
     scores = {}

@@ -20,7 +20,7 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
-from routing_moe.training.checks import Inputs, check_inputs, run_folder_faults
+from routing_moe.training.checks import Inputs, check_inputs, run_folder_problems
 
 log = logging.getLogger("routing_moe")
 
@@ -51,7 +51,7 @@ def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
         hub.use_commits(on_main(accelerator, hub.commits))
         if not (settings.do_train and settings.equal_flops):  # which writes nothing
             at_exit.enter_context(
-                main_process_lock(accelerator, settings.output_dir, lambda: run_folder_faults(settings))
+                main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))
             )
         try:
             train_and_predict(settings, inputs, accelerator, command, plot_routes)

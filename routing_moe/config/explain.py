@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from routing_moe.config.choices import ROUTE_KINDS
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -12,7 +12,7 @@ from routing_moe.config.flags import (
     SEED,
     Command,
     Range,
-    flag_faults,
+    flag_problems,
     group,
 )
 from routing_moe.io.files import unwritable
@@ -104,12 +104,12 @@ def without_folder(runs: tuple[str, ...]) -> str:
 
 def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
     """Returns the folder to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
-    faults = Faults(flag_faults(settings))
+    problems = Problems(flag_problems(settings))
     folder = settings.output_dir
     if folder is None and (several := without_folder(settings.runs)):
-        faults.append(f"--output_dir: must be given for {several}")
-    elif fault := unwritable(folder := folder or Path(settings.runs[0]) / "analysis"):
-        faults.append(f"--output_dir {fault}")
-    if faults:
-        raise InputError(faults)
+        problems.append(f"--output_dir: must be given for {several}")
+    elif problem := unwritable(folder := folder or Path(settings.runs[0]) / "analysis"):
+        problems.append(f"--output_dir {problem}")
+    if problems:
+        raise InputError(problems)
     return folder

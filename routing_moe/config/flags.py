@@ -216,27 +216,27 @@ def shown(value: Any) -> str:
 # ---- checks that follow from the fields
 
 
-def flag_faults(settings: Command) -> list[str]:
-    """Returns faults of values out of range and of unknown choices."""
-    return [fault for faults in _faults_by_flag(settings).values() for fault in faults]
+def flag_problems(settings: Command) -> list[str]:
+    """Returns problems of values out of range and of unknown choices."""
+    return [problem for problems in _problems_by_flag(settings).values() for problem in problems]
 
 
 def with_valid_values(settings: Any) -> Any:
-    """Returns the settings with defaults in place of values with `flag_faults`, for further checks."""
-    wrong = _faults_by_flag(settings)
+    """Returns the settings with defaults in place of values with `flag_problems`, for further checks."""
+    wrong = _problems_by_flag(settings)
     defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wrong}
     return dataclasses.replace(settings, **defaults)
 
 
-def _faults_by_flag(settings: Any) -> dict[str, list[str]]:
-    """Returns {name: faults} of the flags with a wrong value, in the order of the fields."""
+def _problems_by_flag(settings: Any) -> dict[str, list[str]]:
+    """Returns {name: problems} of the flags with a wrong value, in the order of the fields."""
     by_flag = {}
     for name, flag in flags_of(settings).items():
         value = getattr(settings, name)
         several = isinstance(value, list | tuple)
         reasons = [_reason(flag, one) for one in (value if several else [value]) if one is not None]
-        faults = [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
-        by_flag |= {name: faults} if faults else {}
+        problems = [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
+        by_flag |= {name: problems} if problems else {}
     return by_flag
 
 
@@ -254,7 +254,7 @@ def _reason(flag: Flag, value: Any) -> str | None:
 def differences(
     settings: Any, saved: Mapping[str, Any], where: str, ignored: Collection[str] = ()
 ) -> list[str]:
-    """Returns faults of settings that must not change but had another value in `where`.
+    """Returns problems of settings that must not change but had another value in `where`.
 
     saved: the values there; ignored: names that may differ.
     """
@@ -272,7 +272,7 @@ def existing_paths(settings: Any) -> set[str]:
 
 
 def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
-    """Returns faults of the flags, {name: value}, that had another value in `where`, if it saved one.
+    """Returns problems of the flags, {name: value}, that had another value in `where`, if it saved one.
 
     A tuple equals the list that JSON makes of it.
     """

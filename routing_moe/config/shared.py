@@ -61,7 +61,7 @@ class RunFlags(TextFlags, OptimizerFlags):
 
     @property
     def selecting_flags(self) -> list[str]:
-        """The given flags that select a key of `ROUTE_SOURCES`; more than one is a fault."""
+        """The given flags that select a key of `ROUTE_SOURCES`; more than one is a problem."""
         return [flag for flag in self.source_flags if getattr(self, flag)]
 
     @property
@@ -80,7 +80,7 @@ def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
-def position_faults(
+def position_problems(
     settings: TextFlags, positions: int, where, lengths=("max_input_length", "max_output_length")
 ) -> list[str]:
     """Returns errors of lengths of texts above the number of positions of the model `where`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from dataloader.errors import fault_context
+from dataloader.errors import problem_context
 from dataloader.task_sampling import WANTED, is_task_sampling
 from routing_moe.config.choices import (
     EXPERT_MIXINGS,
@@ -248,7 +248,7 @@ def train_settings(given: Mapping) -> TrainSettings:
     """
     trained, checkpoint = {}, None
     if given.get("checkpoint"):
-        with fault_context("--checkpoint "):
+        with problem_context("--checkpoint "):
             checkpoint = folder_of_run(given["checkpoint"])
     if given.get("do_train") and given.get("resume"):
         epochs = (load_run_settings(given["output_dir"]) or {}).get("num_train_epochs")

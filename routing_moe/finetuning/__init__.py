@@ -2,7 +2,7 @@
 
 May import: training and below, dataloader.
 
-checks.py          faults of flags and files      task_choices.py    the task's vector or route
+checks.py          problems of flags and files      task_choices.py    the task's vector or route
 starting_model.py  the model to fine-tune         trial.py           runs one configuration
 executors.py       in this process, in several, on Ray
 grid.py            missing configurations, result files

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, did_you_mean, in_short
+from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.gym import Gym
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
-from routing_moe.config.flags import differences, existing_paths, flag_faults, with_valid_values
-from routing_moe.config.shared import position_faults
+from routing_moe.config.flags import differences, existing_paths, flag_problems, with_valid_values
+from routing_moe.config.shared import position_problems
 from routing_moe.finetuning.task_choices import given_vectors, route_kind, text_source, vector_table
 from routing_moe.io.files import unwritable
-from routing_moe.io.precision import precision_faults
-from routing_moe.io.run_folder import foreign_faults, load_run_settings
+from routing_moe.io.precision import precision_problems
+from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import rows_read
 from routing_moe.task_choice.given_routes import file_matrices, file_routes
@@ -44,31 +44,31 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
 
     Raises InputError with all errors in names and files, and if there are none, with those in the start.
     """
-    faults = Faults(flag_faults(settings) + precision_faults(settings) + contradictions(settings))
+    problems = Problems(flag_problems(settings) + precision_problems(settings) + contradictions(settings))
     settings = with_valid_values(settings).with_lists()
-    faults.of(TextFormat.of, settings)
-    gym = faults.of(open_gym, settings)
+    problems.of(TextFormat.of, settings)
+    gym = problems.of(open_gym, settings)
     if gym:
         settings, of_samples = with_samples(settings, gym)
-        faults += of_samples
+        problems += of_samples
     gyms = [gym] if gym else []
     if settings.train_dir:
-        other = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
+        other = problems.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
         gyms = [other, *gyms] if other else gyms
     start = None
     if settings.init_dir or not settings.moe_init:
-        start = faults.of(find_start, settings.start, settings.moe_init)
+        start = problems.of(find_start, settings.start, settings.moe_init)
     if settings.taskvecs:
-        faults.of(given_vectors, settings.taskvecs, flag="taskvecs")
+        problems.of(given_vectors, settings.taskvecs, flag="taskvecs")
     if settings.text_vectors:
-        faults.of(load_task_vectors, settings.text_vectors, flag="text_vectors")
+        problems.of(load_task_vectors, settings.text_vectors, flag="text_vectors")
     if settings.task_routes:
-        faults.of(file_routes, settings.task_routes, [settings.task])
-    faults += running_faults(settings) + folder_faults(settings)
-    if faults:
-        raise InputError(dict.fromkeys(faults))
-    if faults := start_faults(settings, start, gyms):
-        raise InputError(dict.fromkeys(faults))
+        problems.of(file_routes, settings.task_routes, [settings.task])
+    problems += running_problems(settings) + folder_problems(settings)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
+    if problems := start_problems(settings, start, gyms):
+        raise InputError(dict.fromkeys(problems))
     return FinetuneInputs(settings, gym, gyms, start)
 
 
@@ -79,38 +79,38 @@ def check_start(settings: FinetuneSettings) -> None:
 
 def contradictions(settings: FinetuneSettings) -> list[str]:
     """Returns errors in flags that exclude each other or need another one."""
-    faults, sources = list_faults(settings), [f"--{flag}" for flag in settings.selecting_flags]
+    problems, sources = list_problems(settings), [f"--{flag}" for flag in settings.selecting_flags]
     if not settings.do_train and not settings.do_predict:
-        faults.append("nothing to do: give --do_train, --do_predict or both")
+        problems.append("nothing to do: give --do_train, --do_predict or both")
     if len(sources) > 1:
-        faults.append(f"{' and '.join(sources)} each set the source of the route; give one of them")
+        problems.append(f"{' and '.join(sources)} each set the source of the route; give one of them")
     if settings.moe_init and not settings.init_dir:
-        faults.append("--moe_init starts from a mixture; name its run or checkpoint with --init_dir")
+        problems.append("--moe_init starts from a mixture; name its run or checkpoint with --init_dir")
     if settings.moe_init and settings.checkpoint:
-        faults.append("--moe_init --init_dir and --checkpoint both name a start; give one of them")
+        problems.append("--moe_init --init_dir and --checkpoint both name a start; give one of them")
     of_mixture = sources + [f"--{flag}" for flag in ("init_dir", "route_training") if getattr(settings, flag)]
     if of_mixture and not settings.moe_init:
-        faults.append(f"{of_mixture[0]} is for the start from a mixture: give --moe_init")
+        problems.append(f"{of_mixture[0]} is for the start from a mixture: give --moe_init")
     if settings.taskvecs and settings.task_vector != "auto":
-        faults.append(
+        problems.append(
             f"--taskvecs and --task_vector {settings.task_vector} both choose the task's vector; give one of "
             "them"
         )
-    return faults
+    return problems
 
 
 # ---- the grid
 
 
-def list_faults(settings: FinetuneSettings) -> list[str]:
-    faults = []
+def list_problems(settings: FinetuneSettings) -> list[str]:
+    problems = []
     for name, single in SINGLE.items():
         values = getattr(settings, name)
         if values is not None and getattr(settings, single) is not None:
-            faults.append(f"--{single} and --{name} both set the values to try; give one of them")
+            problems.append(f"--{single} and --{name} both set the values to try; give one of them")
         if values and len(set(values)) < len(values):
-            faults.append(f"--{name} holds a value twice: {' '.join(map(str, values))}")
-    return faults
+            problems.append(f"--{name} holds a value twice: {' '.join(map(str, values))}")
+    return problems
 
 
 # ---- the data
@@ -132,48 +132,48 @@ def open_gym(settings: FinetuneSettings) -> Gym:
 
 
 def with_samples(settings: FinetuneSettings, gym: Gym) -> tuple[FinetuneSettings, list[str]]:
-    """Returns the settings with the prefixes of the samples of `--samples`, and faults of their files."""
-    faults, task, chosen = Faults(), settings.task, {}
+    """Returns the settings with the prefixes of the samples of `--samples`, and problems of their files."""
+    problems, task, chosen = Problems(), settings.task, {}
     for name in settings.samples:
-        named = faults.of(gym.named_samples, task, name, flag="task_dir")
+        named = problems.of(gym.named_samples, task, name, flag="task_dir")
         chosen |= dict.fromkeys(named or ())
         if named == []:
-            faults.append(
+            problems.append(
                 f"--samples is {name!r}: no such sample of {task}; give all, first, or some of "
                 f"{', '.join(gym.samples(task))}"
             )
     parts = ["train", "dev", *(["test"] if settings.do_predict else [])]
     for sample in chosen:
-        faults += gym.check([task], parts, sample)
-    if settings.scoring == "rank" and not faults:
-        source = faults.of(find_options, task, gym.metric(task), [gym])
+        problems += gym.check([task], parts, sample)
+    if settings.scoring == "rank" and not problems:
+        source = problems.of(find_options, task, gym.metric(task), [gym])
         if source and source.name is None:
-            faults.append(
+            problems.append(
                 f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a "
                 "list (A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
             )
-    return dataclasses.replace(settings, samples=tuple(chosen)), list(faults)
+    return dataclasses.replace(settings, samples=tuple(chosen)), list(problems)
 
 
 # ---- the start and the route
 
 
-def start_faults(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
+def start_problems(settings: FinetuneSettings, start: SavedMixture | SavedBart, gyms: list[Gym]) -> list[str]:
     """Returns errors: a start of another kind, a route that it lacks, a task without a vector, long texts."""
-    faults, config, place = Faults(), start.config, start.place
-    faults += position_faults(settings, config.max_position_embeddings, place)
-    faults.of(load_start_tokenizer, place, settings.model, config.vocab_size)
+    problems, config, place = Problems(), start.config, start.place
+    problems += position_problems(settings, config.max_position_embeddings, place)
+    problems.of(load_start_tokenizer, place, settings.model, config.vocab_size)
     if not settings.moe_init:
         instead = f"start from it with --moe_init --init_dir {settings.checkpoint}"
-        faults.of(check_one_expert, start, instead, flag="checkpoint")
+        problems.of(check_one_expert, start, instead, flag="checkpoint")
     elif config.num_experts == 1:
-        faults.append(f"--init_dir {place} has one expert, a plain BART; give it as --checkpoint")
+        problems.append(f"--init_dir {place} has one expert, a plain BART; give it as --checkpoint")
     else:
-        faults += route_faults(settings, start) or route_source_faults(settings, start, gyms)
-    return list(faults)
+        problems += route_problems(settings, start) or route_source_problems(settings, start, gyms)
+    return list(problems)
 
 
-def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
+def route_problems(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
     """Returns the error of a --route_training that the kind of route does not allow."""
     config, training = start.config, settings.route_training
     source = settings.route_source or config.route_source
@@ -203,29 +203,31 @@ def route_faults(settings: FinetuneSettings, start: SavedMixture) -> list[str]:
     return []
 
 
-def route_source_faults(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
+def route_source_problems(settings: FinetuneSettings, start: SavedMixture, gyms: list[Gym]) -> list[str]:
     """Returns errors of what the route is found by: a file, given vectors, rows of the mixture, or texts."""
-    faults, config, task = Faults(), start.config, settings.task
+    problems, config, task = Problems(), start.config, settings.task
     kind = route_kind(settings, config)
     if kind == "given":
-        faults.of(file_matrices, settings.task_routes, [task], config)
+        problems.of(file_matrices, settings.task_routes, [task], config)
     if settings.taskvecs:
         if kind not in ("given vector", "cluster"):
-            faults.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
+            problems.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
         vectors = given_vectors(settings.taskvecs)
-        faults += row_faults(settings, vectors.names, gyms, f"--taskvecs {settings.taskvecs}")
-        faults += vectors.faults(start.checkpoint, config)
+        problems += row_problems(settings, vectors.names, gyms, f"--taskvecs {settings.taskvecs}")
+        problems += vectors.problems(start.checkpoint, config)
     elif kind == "stored vector":
-        faults += row_faults(settings, rows_read(config, task), gyms, str(start.checkpoint))
+        problems += row_problems(settings, rows_read(config, task), gyms, str(start.checkpoint))
     elif kind == "nearest vector":
-        faults += text_source(settings, gyms).faults([task], vector_table(task, config).seen)
+        problems += text_source(settings, gyms).problems([task], vector_table(task, config).seen)
         if settings.text_vectors:
             names = load_task_vectors(settings.text_vectors)[0]
-            faults += row_faults(settings, names, gyms, f"--text_vectors {settings.text_vectors}")
-    return list(faults)
+            problems += row_problems(settings, names, gyms, f"--text_vectors {settings.text_vectors}")
+    return list(problems)
 
 
-def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str) -> list[str]:
+def row_problems(
+    settings: FinetuneSettings, names: Collection[str], gyms: list[Gym], where: str
+) -> list[str]:
     """Returns errors: samples without a row if other samples of the task have one; a task without a row."""
     task, missing = settings.task, [sample for sample in settings.samples if sample not in names]
     if missing and any(sample in names for sample in gyms[-1].samples(task)):
@@ -244,25 +246,25 @@ def row_faults(settings: FinetuneSettings, names: Collection[str], gyms: list[Gy
 # ---- running, the output folder
 
 
-def running_faults(settings: FinetuneSettings) -> list[str]:
-    faults = []
+def running_problems(settings: FinetuneSettings) -> list[str]:
+    problems = []
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        faults.append(
+        problems.append(
             "a configuration runs in one process: leave accelerate launch out, and give --num_workers"
         )
     if settings.ray and importlib.util.find_spec("ray") is None:
-        faults.append(f"--ray is {settings.ray!r}, which needs the extra: pip install .[ray]")
-    return faults
+        problems.append(f"--ray is {settings.ray!r}, which needs the extra: pip install .[ray]")
+    return problems
 
 
-def folder_faults(settings: FinetuneSettings) -> list[str]:
-    """Returns faults: a folder with other files, a run of another command, a grid of other settings."""
-    folder, faults = Path(settings.output_dir), Faults()
+def folder_problems(settings: FinetuneSettings) -> list[str]:
+    """Returns problems: a folder with other files, a run of another command, a grid of other settings."""
+    folder, problems = Path(settings.output_dir), Problems()
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
-    saved = faults.of(load_run_settings, folder)
+    saved = problems.of(load_run_settings, folder)
     if saved is None:
-        return list(faults) or foreign_faults(folder, ("config.json", "best", "last", "results.csv"))
+        return list(problems) or foreign_problems(folder, ("config.json", "best", "last", "results.csv"))
     if "task_dir" not in saved:
         return [f"--output_dir {folder} holds a run of another command; name another folder"]
     if not any((folder / "configurations").glob("*.json")):  # a grid without results may change

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dataloader.atomic_files import flush, write_text
 from dataloader.checksums import sha256
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError, problem_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
@@ -185,7 +185,7 @@ def start_checksums(
     model: that of the start, found on disk. text_vectors: the folder of --text_vectors.
     """
     is_checkpoint = isinstance(model, SavedBart) and model.source == start.checkpoint
-    with fault_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
+    with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
         sums = model.checksums()
     for flag, folder in (("taskvecs", start.vectors), ("text_vectors", text_vectors)):
         if folder:

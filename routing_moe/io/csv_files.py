@@ -26,12 +26,12 @@ def check_numbers(table: pd.DataFrame, columns: Iterable[str], path: str | Path)
 
     Cells may be empty.
     """
-    faults = []
+    problems = []
     for name in columns:
         if len(table) and table[name].dtype.kind not in "fiu":
             texts = table[name].dropna().astype(str)
             wrong = texts[pd.to_numeric(texts, errors="coerce").isna()]
             example = f", such as {wrong.iloc[0]!r}" if len(wrong) else ""
-            faults.append(f"{path}: column {name} holds values that are not numbers{example}")
-    if faults:
-        raise InputError(faults)
+            problems.append(f"{path}: column {name} holds values that are not numbers{example}")
+    if problems:
+        raise InputError(problems)

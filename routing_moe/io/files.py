@@ -77,8 +77,8 @@ def replacing_directory(path: str | Path):
 # ---- checks of folders
 
 
-def folder_fault(path: str | Path) -> str | None:
-    """Returns the fault of a path that is not a folder, else None."""
+def folder_problem(path: str | Path) -> str | None:
+    """Returns the problem of a path that is not a folder, else None."""
     path = Path(path)
     if path.is_dir():
         return None

@@ -18,7 +18,7 @@ from huggingface_hub import constants, errors, get_token, hf_hub_download, try_t
 from huggingface_hub.utils import validate_repo_id
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError, in_brief
+from dataloader.errors import InputError, Problems, in_brief
 
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
@@ -101,7 +101,7 @@ def folder_of_run(place: str | Path) -> Path:
 
 def known_folder(place: str | Path) -> Path:
     """Returns the folder of a hub name if the cache has one, else `place`; asks no hub."""
-    known = _snapshots.get(str(place)) or (Faults().of(in_cache, str(place)) if is_on_hub(place) else None)
+    known = _snapshots.get(str(place)) or (Problems().of(in_cache, str(place)) if is_on_hub(place) else None)
     return known.folder if known else Path(place)
 
 
@@ -265,19 +265,21 @@ def has_tokenizer(names: Collection[str]) -> bool:
 # ---- upload
 
 
-def push_faults(name: str, uploads: bool) -> list[str]:
-    """Returns faults of a name to push to, and if it `uploads`, of a process that cannot."""
-    faults = []
-    if "@" in name or name.count("/") != 1 or not Faults().of(repository_and_revision, name):
-        faults.append(f"{name}: not a name on the hub; give owner/name, such as my-group/my-mixture")
+def push_problems(name: str, uploads: bool) -> list[str]:
+    """Returns problems of a name to push to, and if it `uploads`, of a process that cannot."""
+    problems = []
+    if "@" in name or name.count("/") != 1 or not Problems().of(repository_and_revision, name):
+        problems.append(f"{name}: not a name on the hub; give owner/name, such as my-group/my-mixture")
     if uploads and constants.HF_HUB_OFFLINE:
-        faults += [
+        problems += [
             "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, which forbids uploads; --dry_run FOLDER "
             "writes the files"
         ]
     elif uploads and not get_token():
-        faults += ["no token for the hub: hf auth login, or HF_TOKEN; --dry_run FOLDER only writes the files"]
-    return faults
+        problems += [
+            "no token for the hub: hf auth login, or HF_TOKEN; --dry_run FOLDER only writes the files"
+        ]
+    return problems
 
 
 def upload(folder: Path, repository: str, private: bool, replaced: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dataloader.atomic_files import write_bytes, write_text
-from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.errors import InputError, in_brief, problem_context
 
 log = logging.getLogger("routing_moe")
 
@@ -57,7 +57,7 @@ class JobFolder:
         if not path.is_file():
             return None
         try:
-            with fault_context("", advice):
+            with problem_context("", advice):
                 return self.read(path)
         except InputError:
             raise

@@ -32,15 +32,15 @@ def on_main(accelerator: Accelerator, act: Callable[[], object]):
 def main_process_lock(accelerator: Accelerator, folder: str | Path, check: Callable[[], list[str]] = list):
     """`folder_lock` for a command with several processes, of which the main process holds the lock.
 
-    check: returns the faults of the locked folder. Raises InputError in all processes if another command has
-    the lock, or if there are faults.
+    check: returns the problems of the locked folder. Raises InputError in all processes if another command
+    has the lock, or if there are problems.
     """
     with ExitStack() as held:
 
         def enter() -> None:
             held.enter_context(folder_lock(folder))
-            if faults := check():
-                raise InputError(faults)
+            if problems := check():
+                raise InputError(problems)
 
         on_main(accelerator, enter)
         yield

@@ -10,8 +10,8 @@ def uses_cpu() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
-def precision_faults(settings) -> list[str]:
-    """Returns a fault if this machine does not support `settings.mixed_precision`, else []."""
+def precision_problems(settings) -> list[str]:
+    """Returns a problem if this machine does not support `settings.mixed_precision`, else []."""
     if settings.mixed_precision == "fp16":
         import torch  # imported here because it takes seconds
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.io.files import folder_fault
+from routing_moe.io.files import folder_problem
 from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
@@ -50,16 +50,16 @@ def git_commit() -> str | None:
 
 def settings_of_run(run: Path) -> dict:
     """Returns the settings in `run.json`. Raises InputError if the folder is not that of a run."""
-    if fault := folder_fault(run):
-        raise InputError(f"{fault}, expected a run folder")
+    if problem := folder_problem(run):
+        raise InputError(f"{problem}, expected a run folder")
     settings = load_run_settings(run)
     if settings is None:
         raise InputError(f"{run} is not a run folder: it has no run.json")
     return settings
 
 
-def foreign_faults(output_dir: str | Path, names: Iterable[str]) -> list[str]:
-    """Returns the fault of an --output_dir without run.json in which files or folders `names` exist."""
+def foreign_problems(output_dir: str | Path, names: Iterable[str]) -> list[str]:
+    """Returns the problem of an --output_dir without run.json in which files or folders `names` exist."""
     found = [name for name in names if (Path(output_dir) / name).exists()]
     there = f"--output_dir {output_dir} holds {' and '.join(found)}, but no run.json; name another folder"
     return [there] if found else []

@@ -28,7 +28,7 @@ PROBABILITIES = (
 
 @strict
 class RoutingBartConfig(BartConfig):
-    """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per fault.
+    """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per problem.
 
     num_experts: experts per routed layer (E); 1 is a plain BART.
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
@@ -115,14 +115,14 @@ class RoutingBartConfig(BartConfig):
     def check(self) -> None:
         """Raises ValueError with a line for each invalid value or contradiction."""
         wrong = [
-            *self._value_faults(),
-            *self._layer_faults(),
-            *self._router_faults(),
+            *self._value_problems(),
+            *self._layer_problems(),
+            *self._router_problems(),
         ]
         if wrong:
             raise ValueError("\n".join(wrong))
 
-    def _value_faults(self) -> list[str]:
+    def _value_problems(self) -> list[str]:
         wrong = []
         if self.num_experts < 1:
             wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
@@ -139,7 +139,7 @@ class RoutingBartConfig(BartConfig):
             wrong.append(f"init_std is {self.init_std!r}; it must be 0 or greater")
         return wrong
 
-    def _layer_faults(self) -> list[str]:
+    def _layer_problems(self) -> list[str]:
         wrong = []
         for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
@@ -157,7 +157,7 @@ class RoutingBartConfig(BartConfig):
             )
         return wrong
 
-    def _router_faults(self) -> list[str]:
+    def _router_problems(self) -> list[str]:
         wrong, D = [], self.router_input_dim
         if self.has_router and self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
             wrong.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dataloader.errors import Faults, InputError, in_brief
+from dataloader.errors import InputError, Problems, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.arrays import load_array
 from routing_moe.model.route_codes import codewords, minimum_distance
@@ -208,14 +208,14 @@ def read_routes(path: str | Path) -> dict[str, Route]:
             raise InputError(f"{path}: no such file (expected routes)") from None
         return dict(zip(tasks, _normalised(values_NLE), strict=True))
     content = load_json_object(path, f'routes like {{"task": route, ...}}, where a route is {FORMS}')
-    faults, routes = Faults(), {}
+    problems, routes = Problems(), {}
     for task, value in content.items():
         try:
             routes[task] = route_in_json(value)
         except ValueError as error:
-            faults.append(f"{path}: the route of {task} {error}")
-    if faults:
-        raise InputError(faults)
+            problems.append(f"{path}: the route of {task} {error}")
+    if problems:
+        raise InputError(problems)
     if not routes:
         raise InputError(f"{path}: has no route")
     return routes

@@ -46,7 +46,7 @@ def load_bart_config(source: str | Path, **fields) -> RoutingBartConfig:
 
 
 def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig:
-    """Returns a copy of a configuration with other values. Raises ValueError with a line for each fault."""
+    """Returns a copy of a configuration with other values. Raises ValueError with a line for each problem."""
     changed = copy.deepcopy(config)
     for name, value in fields.items():
         setattr(changed, name, value)

@@ -298,5 +298,5 @@ def _stability(runs: Sequence[ExplainedRun], settings: ReportSettings) -> tuple[
             agreement = stability(one.routes, other.routes, permutations, settings.seed)
             pairs.append((f"{one.name} and {other.name}", agreement))
         except InputError as error:
-            notes += error.faults
+            notes += error.problems
     return pairs, notes

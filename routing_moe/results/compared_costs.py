@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import InputError, Problems, in_short
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.markdown import markdown_table, whole
@@ -69,10 +69,10 @@ def find_costs(runs: Sequence[Run], checkpoint_name: str = "best") -> list[RunCo
 
     Raises InputError with all damaged files.
     """
-    faults = Faults()
-    costs = [faults.of(_run_cost, run, checkpoint_name) for run in runs]
-    if faults:
-        raise InputError(faults)
+    problems = Problems()
+    costs = [problems.of(_run_cost, run, checkpoint_name) for run in runs]
+    if problems:
+        raise InputError(problems)
     return costs
 
 
@@ -190,11 +190,11 @@ def at_budget(costs: Sequence[RunCost], budget: str) -> tuple[list[RunCost], flo
     of unknown cost or without an evaluation within the budget.
     """
     complete = [cost for cost in costs if cost.is_complete]
-    if faults := [f"--match {budget}: {cost.run}: {cost.unknown}" for cost in complete if cost.unknown]:
-        raise InputError(faults)
+    if problems := [f"--match {budget}: {cost.run}: {cost.unknown}" for cost in complete if cost.unknown]:
+        raise InputError(problems)
     totals = pd.DataFrame([(cost.run.variant, float(cost.spent(budget))) for cost in complete])
     means = totals.groupby(0)[1].mean()
-    limit, scored, faults = float(means.min()), [], []
+    limit, scored, problems = float(means.min()), [], []
     most, show = limit * (1 + TOLERANCE) if budget == "flops" else limit, SHOWN[budget]
     for cost in costs:
         within = [step for step in cost.evaluations if cost.spent(budget, step) <= most]
@@ -206,13 +206,13 @@ def at_budget(costs: Sequence[RunCost], budget: str) -> tuple[list[RunCost], flo
             scored.append(replace(cost, run=run, step=max(within)))
         else:
             first = min((cost.spent(budget, step) for step in cost.evaluations), default=math.nan)
-            faults.append(
+            problems.append(
                 f"--match {budget}: {cost.run} has no evaluation within {show(limit)} {BUDGETS[budget]}, the "
                 f"total of {means.idxmin()} (its first: {show(first)}); train it with a smaller "
                 f"--eval_period, or compare with --leave_out {cost.run.variant}"
             )
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     return scored, limit
 
 

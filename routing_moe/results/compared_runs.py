@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import Faults, InputError, did_you_mean, in_short
+from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.files import folder_fault
+from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile, read_scores
 
@@ -64,17 +64,17 @@ def find_runs(
     no run of a named variant.
     """
     folder = Path(folder)
-    if fault := folder_fault(folder):
-        raise InputError(fault)
-    faults = Faults()
-    runs = [faults.of(_read_run, path.parent, scores_file) for path in folder.glob("*/*/run.json")]
+    if problem := folder_problem(folder):
+        raise InputError(problem)
+    problems = Problems()
+    runs = [problems.of(_read_run, path.parent, scores_file) for path in folder.glob("*/*/run.json")]
     if not runs:
         raise InputError(f"{folder} holds no runs; give the folder of <variant>/<run>/run.json")
-    if not faults:
+    if not problems:
         for flag, names in (("order", order), ("leave_out", leave_out)):
-            faults += unknown_variants(f"--{flag}", names, runs)
-    if faults:
-        raise InputError(faults)
+            problems += unknown_variants(f"--{flag}", names, runs)
+    if problems:
+        raise InputError(problems)
     rank = {variant: number for number, variant in enumerate(order)}
     runs.sort(key=lambda run: (rank.get(run.variant, len(order)), run.variant, run.name))
     return [run for run in runs if run.variant not in leave_out]
@@ -96,7 +96,7 @@ def _read_run(folder: Path, scores_file: ScoresFile) -> Run:
 
 
 def unknown_variants(flag: str, names: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    """Returns one fault for each name, given with the flag, for which there is no run."""
+    """Returns one problem for each name, given with the flag, for which there is no run."""
     known = sorted({run.variant for run in runs})
     return [
         f"{flag} {name}: no such variant{did_you_mean(name, known)} (there are {', '.join(known)})"
@@ -119,25 +119,25 @@ def scores_per_task(runs: Sequence[Run]) -> pd.DataFrame:
 # ---------------------------------------------------------------------------- checks of comparability
 
 
-def comparison_faults(runs: Sequence[Run], gym_per_seed: bool = False) -> list[str]:
+def comparison_problems(runs: Sequence[Run], gym_per_seed: bool = False) -> list[str]:
     """Returns why the finished ones of these runs cannot be compared in one table; [] if they can.
 
     gym_per_seed: only runs with the same seed must have been scored on the same gym.
     """
-    first, faults, groups = {}, [], defaultdict(list)
+    first, problems, groups = {}, [], defaultdict(list)
     for run in runs:
         same = first.setdefault((run.variant, run.seed), run)
         if same is not run:
-            faults.append(
+            problems.append(
                 f"{same} and {run} have the same seed, {run.seed}; the runs of a variant must differ in it"
             )
         if run.scores is not None:
             groups[run.seed if gym_per_seed else None].append(run)
-    return faults + [fault for group in groups.values() for fault in _task_faults(group)]
+    return problems + [problem for group in groups.values() for problem in _task_problems(group)]
 
 
-def _task_faults(runs: Sequence[Run]) -> list[str]:
-    """Returns one fault for each run that was scored on different tasks or rows than most runs."""
+def _task_problems(runs: Sequence[Run]) -> list[str]:
+    """Returns one problem for each run that was scored on different tasks or rows than most runs."""
     rows_of = {str(run): _rows_scored(run.scores) for run in runs}
     usual = Counter(rows_of.values()).most_common(1)[0][0]
     example = next(name for name, rows in rows_of.items() if rows == usual)

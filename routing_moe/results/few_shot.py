@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import InputError, Problems, in_short
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.io.files import folder_fault
+from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.markdown import markdown_table, mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
@@ -53,20 +53,20 @@ def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) ->
     folder although no tasks are expected, or if two folders have results of one task.
     """
     logs_dir = Path(logs_dir)
-    if fault := folder_fault(logs_dir):
-        raise InputError(f"{fault}, expected one with a folder per task")
+    if problem := folder_problem(logs_dir):
+        raise InputError(f"{problem}, expected one with a folder per task")
     files: dict[str, Path | None] = {}
-    faults = []
+    problems = []
     for folder in sorted(path for path in logs_dir.iterdir() if path.is_dir()):
         path = next((folder / name for name in RESULT_FILES if (folder / name).exists()), None)
         task = folder.name.removeprefix(FOLDER_PREFIX)
         if not task or (path is None and task == folder.name):
             continue
         if path is not None and files.get(task) is not None:
-            faults.append(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
+            problems.append(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
         files[task] = path or files.get(task)
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     if not files and expected is None:
         raise InputError(
             f"{logs_dir} holds no task folder (expected {FOLDER_PREFIX}<task>/{RESULT_FILES[0]}"
@@ -76,11 +76,11 @@ def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) ->
 
 
 def read_all(files: dict[str, Path | None], postfix: str = BEST) -> list[TaskResults]:
-    """Returns `read_results` of every task with a file. Raises InputError with the faults of all files."""
-    faults = Faults()
-    results = [faults.of(read_results, task, path, postfix) for task, path in files.items() if path]
-    if faults:
-        raise InputError(faults)
+    """Returns `read_results` of every task with a file. Raises InputError with the problems of all files."""
+    problems = Problems()
+    results = [problems.of(read_results, task, path, postfix) for task, path in files.items() if path]
+    if problems:
+        raise InputError(problems)
     return results
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from routing_moe.results.compared_costs import RunCost, means_of_variants
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
@@ -81,17 +81,17 @@ def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
     files = {run: file for run, file in files.items() if file.is_file()}
     if not files:
         raise InputError(f"--few_shot {folder} holds no <variant>/<run>/summary.csv of the compared runs")
-    faults = Faults()
-    summaries = {run: faults.of(read_summary, file) for run, file in files.items()}
-    if not faults:
+    problems = Problems()
+    summaries = {run: problems.of(read_summary, file) for run, file in files.items()}
+    if not problems:
         (first, expected), *others = summaries.items()
-        faults += (
+        problems += (
             f"{files[run]} has other tasks or samples than {files[first]}"
             for run, summary in others
             if summary["n"].to_dict() != expected["n"].to_dict()
         )
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     return {run: summary["mean"].mean(skipna=False) for run, summary in summaries.items()}
 
 

@@ -60,11 +60,11 @@ def gains_per_dataset(
     is the smallest of the templates; the std is NaN for several templates. Raises InputError if templates of
     a data set have different metrics.
     """
-    grouped, faults = {}, []
+    grouped, problems = {}, []
     for name, summary in summaries.items():
         datasets = summary.loc[tasks].groupby(dataset_of, sort=False)
         metrics = datasets["metric"].agg(lambda names: ", ".join(names.dropna().unique()))
-        faults += [
+        problems += [
             f"--group_templates {statistic}: {name}: templates of {dataset} have several metrics ({several})"
             for dataset, several in metrics.items()
             if "," in several
@@ -72,8 +72,8 @@ def gains_per_dataset(
         stds = datasets["std"].agg(lambda values: values.iloc[0] if len(values) == 1 else math.nan)
         n = datasets["n"].agg(lambda values: values.min(skipna=False))
         grouped[name] = pd.DataFrame({"mean": datasets["mean"].agg(statistic), "std": stds, "n": n})
-    if faults:
-        raise InputError(faults)
+    if problems:
+        raise InputError(problems)
     templates = datasets.size()
     table = gains_per_task(grouped, list(templates.index), min_baseline)
     return table.assign(templates=table["task"].map(templates))

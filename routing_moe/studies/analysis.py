@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from routing_moe.config.flags import Command, flag_faults, group
+from routing_moe.config.flags import Command, flag_problems, group
 from routing_moe.io.files import unwritable
 
 ANALYSIS = group("analysis")
@@ -17,10 +17,10 @@ ANALYSIS = group("analysis")
 class Analysis(Command):
     output_file: Path | None = ANALYSIS(None, "CSV file to write the table to")
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns flags out of range, and an output file that cannot be written."""
         reason = self.output_file and unwritable(self.output_file.parent)
-        return flag_faults(self) + ([f"--output_file {reason}"] if reason else [])
+        return flag_problems(self) + ([f"--output_file {reason}"] if reason else [])
 
     def write(self, table: pd.DataFrame, means: pd.DataFrame | None = None) -> None:
         """Writes the table, and any means to a file beside it (_means.csv); prints the means or the table."""

@@ -63,16 +63,16 @@ class ConflictStudy(Study):
         names = ((VARIANTS[variant].flops_of, variant) for variant in self.variants)
         return tuple(dict.fromkeys(name for pair in names for name in pair if name))
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.tune_seed in self.seeds:
-            faults.append(f"--seeds holds {self.tune_seed}, the seed that rates are tuned on (--tune_seed)")
+            problems.append(f"--seeds holds {self.tune_seed}, the seed that rates are tuned on (--tune_seed)")
         if self.dense_steps % 10 or self.dense_steps >= self.total_steps:
-            faults.append(
+            problems.append(
                 f"--dense_steps is {self.dense_steps}; it must be a multiple of 10 below --total_steps "
                 f"({self.total_steps})"
             )
-        return faults
+        return problems
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ class FewShot(Analysis):
 
 
 def run(settings: FewShot) -> None:
-    if faults := settings.faults() + unknown_variants(settings.variants):
-        raise InputError(faults)
+    if problems := settings.problems() + unknown_variants(settings.variants):
+        raise InputError(problems)
     rows = []
     for seed in settings.seeds:
         for variant in settings.variants:
@@ -69,14 +69,16 @@ def run(settings: FewShot) -> None:
 
 
 def unknown_variants(variants: tuple[str, ...]) -> list[str]:
-    """Returns faults of variants that are not the name of a run, followed by starts."""
-    faults, runs = [], (*VARIANTS, "average")
+    """Returns problems of variants that are not the name of a run, followed by starts."""
+    problems, runs = [], (*VARIANTS, "average")
     for variant in variants:
         name, *starts = variant.split("-")
         if name not in runs or not set(starts) <= set(STARTS) or (starts and name == "dense"):
             expected = f"{', '.join(runs)}, followed by -{', -'.join(STARTS)} except for dense"
-            faults.append(f"--variants holds {variant!r}, not one of {expected}{did_you_mean(variant, runs)}")
-    return faults
+            problems.append(
+                f"--variants holds {variant!r}, not one of {expected}{did_you_mean(variant, runs)}"
+            )
+    return problems
 
 
 def start_flags(run: Path, variant: str) -> list[str]:

@@ -36,8 +36,8 @@ class Shares(Analysis):
 
 
 def run(settings: Shares) -> None:
-    if faults := settings.faults():
-        raise InputError(faults)
+    if problems := settings.problems():
+        raise InputError(problems)
     table = pd.concat([shares(scores_of(level)).assign(place=level.name) for level in settings.levels])
     settings.write(table[["place", "variant", "n", *COLUMNS]])
 

@@ -53,8 +53,8 @@ class Coverage(Analysis):
 
 
 def run(settings: Coverage) -> None:
-    if faults := settings.faults():
-        raise InputError(faults)
+    if problems := settings.problems():
+        raise InputError(problems)
     rows = []
     for case in CASES:
         for tasks in settings.tasks:

@@ -46,9 +46,9 @@ class EnglishBart(Script):
     eval_period: int | None = WARM_UP(None, "steps between its evaluations (default: a quarter of the steps)", range=AT_LEAST_1)
     # fmt: on
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         lacking = bool(self.warm_up_steps) and not self.train_dir
-        return super().faults() + ["--warm_up_steps needs --train_dir, a gym with texts"] * lacking
+        return super().problems() + ["--warm_up_steps needs --train_dir, a gym with texts"] * lacking
 
 
 def english_bart(flags: EnglishBart) -> int:

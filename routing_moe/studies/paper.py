@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.list_tasks import check_tasks, tasks_named
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, command_line, group
@@ -144,31 +144,31 @@ class PaperStudy(DataFlags, Study):
         """Returns whether a variant reads vectors of a kind: text, fisher or gradient."""
         return any(VARIANTS[name].vectors == kind for name in self.variants if name in VARIANTS)
 
-    def faults(self) -> list[str]:
-        faults = Faults(super().faults())
+    def problems(self) -> list[str]:
+        problems = Problems(super().problems())
         if unknown := [name for name in self.starts if name not in (DIRECT, *self.variants)]:
-            faults += [f"--starts: {name} is not one of --variants" for name in unknown]
+            problems += [f"--starts: {name} is not one of --variants" for name in unknown]
         if self.reads("gradient") and self.dense_steps >= self.total_steps:
-            faults.append(
+            problems.append(
                 f"--dense_steps is {self.dense_steps}; it must be below --total_steps, {self.total_steps}"
             )
         if self.reads("gradient") and self.mixed_precision == "fp16":
-            faults.append(
+            problems.append(
                 "--mixed_precision fp16 is too small for the gradients of gradient_routing; give bf16"
             )
         if self.train_dir and self.gym_is_given and not self.train_dir.is_dir():
-            faults.append(f"--train_dir {self.train_dir}: no such folder")
-        split = faults.of(load_split, self.custom_tasks_splits)
+            problems.append(f"--train_dir {self.train_dir}: no such folder")
+        split = problems.of(load_split, self.custom_tasks_splits)
         if split:
             for section in ("test", "train"):
-                faults.of(tasks_named, [section], self.custom_tasks_splits)
+                problems.of(tasks_named, [section], self.custom_tasks_splits)
             if self.train_dir and self.gym_is_given and self.train_dir.is_dir():
-                faults.of(check_tasks, tasks_named(["all"], self.custom_tasks_splits), str(self.train_dir))
+                problems.of(check_tasks, tasks_named(["all"], self.custom_tasks_splits), str(self.train_dir))
             if self.reads("fisher") and 0 < len(split.train) <= self.dim:
-                faults.append(
+                problems.append(
                     f"--dim is {self.dim}; it must be less than the number of train tasks, {len(split.train)}"
                 )
-        return list(faults)
+        return list(problems)
 
 
 PUBLISHED_VALUES = dict(

@@ -48,8 +48,8 @@ class PermutedTwins(Analysis):
 
 def run(settings: PermutedTwins) -> None:
     """Writes a row per variant with finished runs. Raises InputError for files that cannot be read."""
-    if faults := settings.faults():
-        raise InputError(faults)
+    if problems := settings.problems():
+        raise InputError(problems)
     pairs, variants = label_pairs(settings.relabelled), {}
     for trained in find_runs(settings.runs, ScoresFile("test")):
         if trained.scores is not None:

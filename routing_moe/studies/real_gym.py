@@ -69,10 +69,10 @@ class RealGymStudy(PaperStudy):
         values = {name: value for name, value in values.items() if name not in self.given}
         return super(RealGymStudy, replace(self, **values)).resolved()
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         if not self.train_dir or not self.gym_is_given:
             return ["--train_dir is not given; give a gym folder, such as data/gym of build_gym.sh"]
-        return super().faults()
+        return super().problems()
 
 
 def main(argv: list[str] | None = None) -> int:

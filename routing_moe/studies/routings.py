@@ -59,18 +59,18 @@ class RoutingsStudy(TrainingFlags, Study):
         folder = Path("models/compare_routings_equal_flops" if is_flops else "models/compare_routings")
         return replace(self, variants=self.variants or names, output_dir=self.output_dir or folder)
 
-    def faults(self) -> list[str]:
-        faults = super().faults()
+    def problems(self) -> list[str]:
+        problems = super().problems()
         if self.match == "flops" and "gradient_routing" in self.variants:
-            faults.append(
+            problems.append(
                 "--variants: gradient_routing cannot be trained to given FLOPs; leave it out, or give --match steps"
             )
         for word in self.further:
             if word.partition("=")[0] in SET_BY_VARIANTS:
-                faults.append(
+                problems.append(
                     f"{word}: cannot be given for all runs; each variant sets it (see --variants, --seeds, --mixture_flags, --init_eps)"
                 )
-        return faults
+        return problems
 
 
 @dataclass(frozen=True)

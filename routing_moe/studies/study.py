@@ -18,7 +18,7 @@ from routing_moe.config.flags import (
     AT_LEAST_1,
     Command,
     differences,
-    flag_faults,
+    flag_problems,
     flags_of,
     group,
     parse,
@@ -57,9 +57,9 @@ class Script(Command):
         """Returns the settings with defaults that depend on other flags."""
         return self
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns values that are out of range or given more than once."""
-        return flag_faults(self) + [
+        return flag_problems(self) + [
             f"--{name} has a value more than once"
             for name in flags_of(self)
             if isinstance(value := getattr(self, name), tuple) and len(set(value)) < len(value)
@@ -90,14 +90,14 @@ class Study(Script):
         self.save_settings()
         return Runner(self.output_dir, self.jobs, self.ray, threads)
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Adds differences from the settings of the runs in the folder."""
         saved = self.output_dir / SETTINGS_FILE
         before = load_json_object(saved, "the settings of a study") if saved.is_file() else {}
-        return super().faults() + differences(self, before, str(saved))
+        return super().problems() + differences(self, before, str(saved))
 
     def save_settings(self) -> None:
-        """Writes the settings that `faults` compares with those of a later call."""
+        """Writes the settings that `problems` compares with those of a later call."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         fixed = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
         write_text(self.output_dir / SETTINGS_FILE, json.dumps(fixed, indent=1))
@@ -108,10 +108,7 @@ def run_study(
 ) -> int:
     """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
     variables, line = {} if NESTED in os.environ else os.environ, sys.argv[1:] if argv is None else argv
-    with reporting_errors() as reading:
-        words = [*from_environment(study, variables), *line]
-    if reading.exit_code:
-        return reading.exit_code
+    words = [*from_environment(study, variables), *line]
     further = [] if study.takes_further else None
     values = parse(study, words, description, further)
     if (
@@ -120,8 +117,8 @@ def run_study(
         parse_further(study.further_flags_of, further)
     with reporting_errors(lambda: "run the same command to continue") as result:
         settings = study(**values, further=tuple(further or ()), given=frozenset(values)).resolved()
-        if faults := settings.faults():
-            raise InputError(faults)
+        if problems := settings.problems():
+            raise InputError(problems)
         result.exit_code = run(settings) or 0
     return result.exit_code
 
@@ -166,7 +163,8 @@ def from_environment(study: type[Script], environment: Mapping[str, str]) -> lis
         if text is None or "flag" not in field.metadata or (kind is bool and text == "no"):
             continue
         if kind is bool and text.strip() not in ("yes", ""):
-            raise InputError(f"{variable} is {text!r}; it must be yes or no")
+            print(f"error: {variable} is {text!r}; it must be yes or no", file=sys.stderr)
+            raise SystemExit(2)
         if not text.strip() and not field.name.endswith("_flags"):  # TRAIN_FLAGS="" is no flags
             continue
         if kind is bool:

@@ -59,7 +59,7 @@ class Chooser:
         """Returns the choice for a task, or for one of its samples.
 
         Raises KeyError for a task without a row if its row is needed, and ValueError if there is no neighbour
-        (`TextSource.faults` reports this before).
+        (`TextSource.problems` reports this before).
         """
         if task in self.routes:
             return TaskChoice(task, "given", "given route", route_LE=self.routes[task])

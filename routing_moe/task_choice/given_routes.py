@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, did_you_mean, fault_context, in_short
+from dataloader.errors import InputError, did_you_mean, in_short, problem_context
 from dataloader.ontology import SHIPPED_ONTOLOGY, UNCATEGORISED, Ontology
 from dataloader.task_splits import Split
 from routing_moe.config.shared import Start
@@ -48,10 +48,10 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
     """
     spec, vectors, parts, seen, notes = start.routes, {}, {}, UNKNOWN, []
     if start.vectors:
-        with fault_context("--taskvecs "):
+        with problem_context("--taskvecs "):
             given = GivenVectors.load(start.vectors)
         vectors, parts, seen = given.by_name, given.parts, given.seen
-    with fault_context("--task_routes "):
+    with problem_context("--task_routes "):
         if names_file(spec):
             routes = of_file(spec, split)
         elif spec in ONTOLOGY_LEVELS:
@@ -152,7 +152,7 @@ def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
 
 def file_routes(path: str, tasks: Collection[str]) -> GivenRoutes:
     """Returns the routes that a file gives some of the tasks. Raises InputError if it has none of them."""
-    with fault_context("--task_routes "):
+    with problem_context("--task_routes "):
         routes = read_routes(path)
         by_task = {task: routes[task] for task in tasks if task in routes}
         if not by_task:
@@ -167,6 +167,6 @@ def file_matrices(path: str, tasks: Collection[str], config) -> dict[str, np.nda
     Raises InputError if the file has none of them, or if they do not fit. config: the mixture's.
     """
     routes = file_routes(path, tasks)
-    with fault_context(f"--task_routes {path}: "):
+    with problem_context(f"--task_routes {path}: "):
         matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
     return dict(zip(routes.tasks, matrices, strict=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, fault_context, in_short
+from dataloader.errors import InputError, in_short, problem_context
 from routing_moe.model.given_routes import ALL
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, of_sample, parts_in, row_of, seen_by
 
@@ -33,7 +33,7 @@ class GivenVectors:
         """Returns the vectors of a folder. Raises InputError that names it."""
         names, vectors_ND = load_task_vectors(folder)
         meta, D = load_meta(folder), vectors_ND.shape[1]
-        with fault_context(f"{folder}/"):
+        with problem_context(f"{folder}/"):
             parts = parts_in(meta)
             if outside := [part for part, (_, end) in parts.items() if end > D]:
                 raise InputError(f"meta.json: part {outside[0]} ends after the {D} dimensions of the vectors")
@@ -59,8 +59,8 @@ class GivenVectors:
         seen = self.seen if row == task else of_sample(self.seen, row)
         return self.vectors_ND[self.names.index(row)], seen
 
-    def faults(self, place: str | Path, config) -> list[str]:
-        """Returns faults of vectors that differ in width or parts from those of the mixture in `place`.
+    def problems(self, place: str | Path, config) -> list[str]:
+        """Returns problems of vectors that differ in width or parts from those of the mixture in `place`.
 
         config: the mixture's.
         """

@@ -22,7 +22,7 @@ import numpy as np
 from dataloader.atomic_files import write_bytes
 from dataloader.checksums import sha256_of
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, in_short
+from dataloader.errors import InputError, Problems, in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.io.arrays import load_arrays
@@ -123,30 +123,30 @@ class TextSource:
             return [task for task in tasks if task in names]
         return [task for task in tasks if gym_with_inputs(self.gyms, task)]
 
-    def faults(self, needing: Collection[str], seen: Collection[str]) -> list[str]:
-        """Returns faults for tasks without a nearest neighbour, with advice. Reads train files."""
-        faults = Faults()
+    def problems(self, needing: Collection[str], seen: Collection[str]) -> list[str]:
+        """Returns problems for tasks without a nearest neighbour, with advice. Reads train files."""
+        problems = Problems()
         flag = "text_vectors" if self.folder else None
-        needed, candidates = (faults.of(self.covered, tasks, flag=flag) for tasks in (needing, seen))
+        needed, candidates = (problems.of(self.covered, tasks, flag=flag) for tasks in (needing, seen))
         if needed is None or candidates is None:
-            return list(dict.fromkeys(faults))
+            return list(dict.fromkeys(problems))
         where, advice = self._lacking
         if lacking := sorted(set(needing) - set(needed)):
-            faults.append(
+            problems.append(
                 f"{where} of {in_short(lacking)} to find the nearest task, and the stored task vector is "
                 f"random or missing; {advice}"
             )
         if not candidates:
             such = in_short(sorted(seen), 2) or "a train task of the split"
-            faults.append(
+            problems.append(
                 f"{where} of any task with a task vector, such as {such}: the nearest task of "
                 f"{in_short(sorted(needing))} cannot be found; {advice}"
             )
         if not self.folder:
             for gym in dict.fromkeys(self.gyms):
                 own = [task for task in {*needed, *candidates} if gym_with_inputs(self.gyms, task) is gym]
-                faults += gym.check(own, ["train"], "first", metrics=False)
-        return list(faults)
+                problems += gym.check(own, ["train"], "first", metrics=False)
+        return list(problems)
 
     @property
     def _lacking(self) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, InputError, fault_context, in_short
+from dataloader.errors import InputError, Problems, in_short, problem_context
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.options import find_options
@@ -22,12 +22,12 @@ from routing_moe.checkpoints.find import (
     find_bart,
     find_vanilla,
 )
-from routing_moe.config.flags import differences, flag_faults, with_valid_values
-from routing_moe.config.shared import position_faults
+from routing_moe.config.flags import differences, flag_problems, with_valid_values
+from routing_moe.config.shared import position_problems
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.io.files import unwritable
-from routing_moe.io.precision import precision_faults
-from routing_moe.io.run_folder import foreign_faults, load_run_settings
+from routing_moe.io.precision import precision_problems
+from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.results.run_cost import reference_cost
@@ -59,48 +59,52 @@ def check_inputs(settings: TrainSettings) -> Inputs:
 
     Raises InputError with all errors in names and files, and if there are none, with those in the start.
     """
-    faults = Faults(number_faults(settings) + contradictions(settings))
+    problems = Problems(number_problems(settings) + contradictions(settings))
     settings = with_valid_values(settings)
-    train_gym, predict_gym, split, ontology = open_data(settings, faults)
-    text_format = faults.of(TextFormat.of, settings)
+    train_gym, predict_gym, split, ontology = open_data(settings, problems)
+    text_format = problems.of(TextFormat.of, settings)
     if split and train_gym and predict_gym:
-        faults += data_faults(settings, train_gym, predict_gym, split)
-    faults += run_folder_faults(settings)
+        problems += data_problems(settings, train_gym, predict_gym, split)
+    problems += run_folder_problems(settings)
     if settings.do_train and settings.equal_flops:
-        faults.of(reference_cost, settings.equal_flops)
-    faults += start_file_faults(settings, split)
+        problems.of(reference_cost, settings.equal_flops)
+    problems += start_file_problems(settings, split)
     routes = None
     if gives_routes(settings) and split and split.train and ontology:
-        routes = faults.of(training_routes, settings.start, split, ontology, not settings.starts_from_routes)
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+        routes = problems.of(
+            training_routes, settings.start, split, ontology, not settings.starts_from_routes
+        )
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     from routing_moe.checkpoints.start import start_config
 
     texts = TextSource(
         (train_gym, predict_gym), text_format, settings.text_vectors, settings.examples_per_file
     )
     config = start_config(settings, split, routes)
-    if faults := config_faults(settings, split, config, texts, routes):
-        raise InputError(dict.fromkeys(faults))
+    if problems := config_problems(settings, split, config, texts, routes):
+        raise InputError(dict.fromkeys(problems))
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
-def open_data(settings: TrainSettings, faults: Faults):
-    """Returns the gyms of training and prediction, the split and the ontology; None for one with faults."""
-    train_gym = faults.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
+def open_data(settings: TrainSettings, problems: Problems):
+    """Returns the gyms of training and prediction, the split and the ontology; None for one with problems."""
+    train_gym = problems.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
     predict_gym = train_gym
     if settings.predict_dir != settings.train_dir:
-        predict_gym = faults.of(Gym, settings.predict_dir, settings.skip_malformed, flag="predict_dir")
+        predict_gym = problems.of(Gym, settings.predict_dir, settings.skip_malformed, flag="predict_dir")
     split = None
     if train_gym and not settings.custom_tasks_splits and not split_path(settings).is_file():
-        faults.append(
+        problems.append(
             f"--train_dir {settings.train_dir} has no split.json; name one with --custom_tasks_splits"
         )
     elif train_gym or settings.custom_tasks_splits:
         flag = "custom_tasks_splits" if settings.custom_tasks_splits else None
-        split = faults.of(load_split, split_path(settings), flag=flag)
+        split = problems.of(load_split, split_path(settings), flag=flag)
     flag = "task_ontology" if settings.task_ontology else None
-    ontology = faults.of(Ontology.load, ontology_path(settings.train_dir, settings.task_ontology), flag=flag)
+    ontology = problems.of(
+        Ontology.load, ontology_path(settings.train_dir, settings.task_ontology), flag=flag
+    )
     return train_gym, predict_gym, split, ontology
 
 
@@ -109,70 +113,70 @@ def split_path(settings: TrainSettings) -> Path:
     return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
 
 
-def number_faults(settings: TrainSettings) -> list[str]:
-    """Returns faults of numbers out of range, unknown choices and missing packages."""
-    faults = flag_faults(settings) + precision_faults(settings)
+def number_problems(settings: TrainSettings) -> list[str]:
+    """Returns problems of numbers out of range, unknown choices and missing packages."""
+    problems = flag_problems(settings) + precision_problems(settings)
     if settings.minimum_tau > settings.initial_tau:
-        faults.append(
+        problems.append(
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
             "the temperature falls from the initial to the minimum"
         )
     if not settings.do_train and not settings.do_predict:
-        faults.append("nothing to do: give --do_train, --do_predict or both")
+        problems.append("nothing to do: give --do_train, --do_predict or both")
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
         if settings.log_with == name and importlib.util.find_spec(module) is None:
-            faults.append(f"--log_with is {name!r}, which needs: pip install {module}")
-    return faults
+            problems.append(f"--log_with is {name!r}, which needs: pip install {module}")
+    return problems
 
 
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
-    faults, sources = [], [f"--{flag}" for flag in settings.selecting_flags]
+    problems, sources = [], [f"--{flag}" for flag in settings.selecting_flags]
     if len(sources) > 1:
-        faults.append(f"{' and '.join(sources)} each set the source of routes; give one of them")
+        problems.append(f"{' and '.join(sources)} each set the source of routes; give one of them")
     if sources and settings.num_experts == 1:
-        faults.append(f"{sources[0]} chooses among experts, but --num_experts is 1; give one of them")
+        problems.append(f"{sources[0]} chooses among experts, but --num_experts is 1; give one of them")
     if settings.initialize_from_vanilla and settings.checkpoint:
-        faults.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
+        problems.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
     if settings.checkpoint and settings.checkpoint_name != "best":
-        faults.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
+        problems.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
     is_new = settings.do_train and settings.initialize_from_vanilla
     if settings.do_train and settings.vanilla_checkpoint and not (is_new or settings.resume):
-        faults.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
+        problems.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
     if settings.do_train and settings.task_routes and settings.task_routes_as == "start" and not is_new:
-        faults.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
-    return faults
+        problems.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
+    return problems
 
 
-def data_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """Returns faults of missing or malformed files and unknown metrics of the tasks that the run reads."""
-    faults = []
+def data_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+    """Returns problems of missing or malformed files and unknown metrics of the tasks that the run reads."""
+    problems = []
     if settings.do_train:
         if not split.train:
-            faults.append(f"{split.path}: the train section is empty; there is nothing to train on")
-        faults += task_faults(split, split.train, train_gym, ["train"], "all")
-        faults += task_faults(split, split.train, predict_gym, ["dev"], settings.predict_samples)
+            problems.append(f"{split.path}: the train section is empty; there is nothing to train on")
+        problems += task_problems(split, split.train, train_gym, ["train"], "all")
+        problems += task_problems(split, split.train, predict_gym, ["dev"], settings.predict_samples)
     if settings.do_predict:
         tasks = split.section(settings.predict_split)
         if not tasks:
-            faults.append(
+            problems.append(
                 f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
             )
-        faults += task_faults(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
-    if settings.scoring == "rank" and not faults:
-        faults += option_faults(settings, train_gym, predict_gym, split)
-    return list(dict.fromkeys(faults))
+        problems += task_problems(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
+    if settings.scoring == "rank" and not problems:
+        problems += option_problems(settings, train_gym, predict_gym, split)
+    return list(dict.fromkeys(problems))
 
 
-def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """Returns faults of --scoring rank: unreadable train files, sections in which no task has options."""
+def option_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
+    """Returns problems of --scoring rank: unreadable train files, sections in which no task has options."""
     parts = {"train": ["dev"]} if settings.do_train else {}
     if settings.do_predict:
         parts[settings.predict_split] = ["dev", "test"]
-    faults = Faults()
+    problems = Problems()
     for section, of_section in parts.items():
         sources = [
-            faults.of(
+            problems.of(
                 find_options,
                 task,
                 predict_gym.metric(task),
@@ -183,42 +187,42 @@ def option_faults(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
             for part in of_section
         ]
         if not any(source is None or source.name for source in sources):
-            faults.append(
+            problems.append(
                 f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
                 "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
                 "labels that recur in the train files; give generate"
             )
-    return faults
+    return problems
 
 
-def task_faults(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
-    """Returns faults of tasks of a split: tasks that the gym lacks, then faults of its files."""
+def task_problems(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
+    """Returns problems of tasks of a split: tasks that the gym lacks, then problems of its files."""
     known = set(gym.tasks())
     unknown = [task for task in tasks if task not in known]
-    faults = [f"{split.path}: {fault}" for fault in gym.check(unknown, parts, metrics=False)]
+    problems = [f"{split.path}: {problem}" for problem in gym.check(unknown, parts, metrics=False)]
     tasks = [task for task in tasks if task in known]
     if samples not in ("all", "first"):
         lacking = [task for task in tasks if not gym.has_sample(task, samples)]
         if lacking:
-            faults.append(
+            problems.append(
                 f"--predict_samples is {samples!r}: no such sample of {in_short(lacking)}; give all, first, "
                 f"or a seed such as {gym.samples(lacking[0])[0].rsplit('_', 1)[-1]}"
             )
         tasks = [task for task in tasks if task not in lacking]
-    return faults + gym.check(tasks, parts, samples)
+    return problems + gym.check(tasks, parts, samples)
 
 
-def run_folder_faults(settings: TrainSettings) -> list[str]:
-    """Returns faults of an output folder that holds another run, or this run with other settings."""
+def run_folder_problems(settings: TrainSettings) -> list[str]:
+    """Returns problems of an output folder that holds another run, or this run with other settings."""
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
-    faults = Faults()
-    saved = faults.of(load_run_settings, folder)
-    if faults or not settings.do_train:
-        return faults
+    problems = Problems()
+    saved = problems.of(load_run_settings, folder)
+    if problems or not settings.do_train:
+        return problems
     if saved is None:
-        return foreign_faults(folder, ("config.json", "best", "last"))
+        return foreign_problems(folder, ("config.json", "best", "last"))
     if not settings.resume:
         return [
             f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"
@@ -234,32 +238,32 @@ def gives_routes(settings: TrainSettings) -> bool:
     return bool(settings.task_routes) and settings.do_train and checkpoint_to_resume(settings) is None
 
 
-def start_file_faults(settings: TrainSettings, split: Split | None) -> list[str]:
+def start_file_problems(settings: TrainSettings, split: Split | None) -> list[str]:
     """Returns errors of models, task vectors and routes that are not where the flags say."""
-    faults = Faults()
+    problems = Problems()
     if settings.vanilla_checkpoint:
-        faults.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
+        problems.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
     unseen = split and set(split.section(settings.predict_split)) - set(split.train)
     reads_vectors = settings.do_train or unseen  # train tasks keep those of the training
     if settings.taskvecs and reads_vectors and not gives_routes(settings):  # `training_routes` reads them
-        faults.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
+        problems.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
     if checkpoint_to_start_from(settings):
-        return list(faults)
+        return list(problems)
     if settings.do_train and settings.initialize_from_vanilla:
-        faults.of(find_bart, settings.model, flag="model")
+        problems.of(find_bart, settings.model, flag="model")
     elif settings.do_train or settings.do_predict:
         flags = f"--checkpoint {settings.checkpoint}"
         if not settings.checkpoint:
             flags = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
         hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
-        faults.append(f"{flags}: no checkpoint there (a folder with a config.json){hint}")
-    return list(faults)
+        problems.append(f"{flags}: no checkpoint there (a folder with a config.json){hint}")
+    return list(problems)
 
 
 # ---- the start: its configuration
 
 
-def config_faults(
+def config_problems(
     settings: TrainSettings,
     split: Split,
     config: "RoutingBartConfig",
@@ -271,48 +275,50 @@ def config_faults(
     config: of the model that the run starts with. routes: of --task_routes for training.
     """
     checkpoint = checkpoint_to_start_from(settings)
-    faults = Faults(expert_faults(settings, config))
-    faults += position_faults(settings, config.max_position_embeddings, checkpoint or settings.model)
+    problems = Problems(expert_problems(settings, config))
+    problems += position_problems(settings, config.max_position_embeddings, checkpoint or settings.model)
     if routes:
         sizes = (config.encoder_layers, config.decoder_layers, config.num_experts)
-        faults.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
-    faults += missing_task_faults(settings, split, config, checkpoint, routes)
+        problems.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
+    problems += missing_task_problems(settings, split, config, checkpoint, routes)
     given_tasks = set()
     if checkpoint and not settings.do_train:
-        faults += scored_route_faults(settings, split, config)
-        given_tasks = faults.of(tasks_given, settings, split, config, checkpoint) or given_tasks
+        problems += scored_route_problems(settings, split, config)
+        given_tasks = problems.of(tasks_given, settings, split, config, checkpoint) or given_tasks
         if not settings.prefix:
-            faults += overwriting_faults(settings, checkpoint)
+            problems += overwriting_problems(settings, checkpoint)
     if settings.do_predict and config.has_router:
         is_new = checkpoint is None and not settings.taskvecs
         random = set(config.task_names if is_new else config.random_vectors) - given_tasks
         random -= set(split.train if settings.do_train else ())
         table = VectorTable({*config.task_names, *given_tasks}, random, split.train)
         needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
-        faults += texts.faults(needing, table.seen) if needing else []
-    return list(faults)
+        problems += texts.problems(needing, table.seen) if needing else []
+    return list(problems)
 
 
-def expert_faults(settings: TrainSettings, config: "RoutingBartConfig") -> list[str]:
+def expert_problems(settings: TrainSettings, config: "RoutingBartConfig") -> list[str]:
     """Returns errors of numbers of experts, and of a router that is not trained or cannot be."""
-    faults = []
+    problems = []
     trains = config.has_router and (settings.trains_router or settings.trains_task_vectors)
     if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
-        faults.append(
+        problems.append(
             f"--task_level_random_n is {settings.task_level_random_n}, but a layer has {config.num_experts} "
             "experts"
         )
     if settings.do_train and trains and config.is_top_1:
-        faults.append(
+        problems.append(
             "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
             "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
         )
     if settings.do_train and settings.alternate_every and not trains:
-        faults.append("--alternate_every: router and task vectors are not trained, so nothing can alternate")
-    return faults
+        problems.append(
+            "--alternate_every: router and task vectors are not trained, so nothing can alternate"
+        )
+    return problems
 
 
-def missing_task_faults(
+def missing_task_problems(
     settings: TrainSettings,
     split: Split,
     config: "RoutingBartConfig",
@@ -343,19 +349,19 @@ def missing_task_faults(
     ]
 
 
-def scored_route_faults(settings: TrainSettings, split: Split, config: "RoutingBartConfig") -> list[str]:
+def scored_route_problems(settings: TrainSettings, split: Split, config: "RoutingBartConfig") -> list[str]:
     """Returns errors of `--task_routes`, a file with routes of scored tasks, for a checkpoint."""
-    faults = Faults()
+    problems = Problems()
     if settings.route_source != "fixed" or not settings.task_routes:
         return []
     if names_file(settings.task_routes):
-        faults.of(file_matrices, settings.task_routes, split.section(settings.predict_split), config)
+        problems.of(file_matrices, settings.task_routes, split.section(settings.predict_split), config)
     elif described(settings.start) != config.given_routes:
-        faults.append(
+        problems.append(
             f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "
             "give a file (.json or .npy) with the routes of the scored tasks"
         )
-    return list(faults)
+    return list(problems)
 
 
 def tasks_given(
@@ -374,10 +380,10 @@ def tasks_given(
             f"--taskvecs {settings.taskvecs}: the routes of {checkpoint} do not depend on vectors; train "
             "with --taskvecs to route other tasks by theirs"
         )
-    with fault_context("--taskvecs "):
+    with problem_context("--taskvecs "):
         vectors = GivenVectors.load(settings.taskvecs)
-    if faults := vectors.faults(checkpoint, config):
-        raise InputError(faults)
+    if problems := vectors.problems(checkpoint, config):
+        raise InputError(problems)
     given = untrained & set(vectors.names)
     if not given:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(sorted(untrained))}")
@@ -397,7 +403,7 @@ def trained_on(config: "RoutingBartConfig", split: Split) -> set[str]:
     return set(config.trained_tasks or split.train)
 
 
-def overwriting_faults(settings: TrainSettings, checkpoint: Path) -> list[str]:
+def overwriting_problems(settings: TrainSettings, checkpoint: Path) -> list[str]:
     """Returns errors of a prediction with another source of routes, which overwrites the run's scores."""
     saved = SavedMixture(checkpoint).config
     other = [

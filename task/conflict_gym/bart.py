@@ -11,7 +11,7 @@ positions, so it trains with --max_input_length 64 or less.
 import sys
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.task_splits import Split, load_split
 from task.conflict_gym.settings import BartSettings, GymSettings
 from task.conflict_gym.skills import made_up_words
@@ -24,11 +24,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(settings: BartSettings) -> tuple[dict, Split]:
     """Returns the settings and the split of the gym. Raises InputError."""
-    faults, gym = Faults(), Path(settings.gym)
-    of_gym = faults.of(saved_settings, GymSettings, gym)
-    split = faults.of(load_split, gym / "split.json")
-    if faults:
-        raise InputError(faults)
+    problems, gym = Problems(), Path(settings.gym)
+    of_gym = problems.of(saved_settings, GymSettings, gym)
+    split = problems.of(load_split, gym / "split.json")
+    if problems:
+        raise InputError(problems)
     return of_gym, split
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dataloader.errors import InputError
-from task.conflict_gym.settings import GymSettings, contested_rows, faults_of, sample_sizes
+from task.conflict_gym.settings import GymSettings, contested_rows, problems_of, sample_sizes
 from task.conflict_gym.skills import Skills, draw_skills
 from task.gym_files import GymTask, Row, tables_of, without_repeats, write_rows, write_tables
 from task.written_folder import run_once, written_at_once
@@ -74,7 +74,7 @@ def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> Tas
 def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, list[Row]]:
     """Returns {file name: rows} of a task. No input repeats, except in the copies of the test file."""
     rng = random.Random(f"{settings.seed} rows {task.number}")
-    # `faults_of` ensures that there are enough inputs of either kind.
+    # `problems_of` ensures that there are enough inputs of either kind.
     contested, rest = (
         without_repeats(lambda words=words: tuple(rng.sample(words, skills.input_words)))
         for words in (range(skills.contested), range(skills.contested, len(skills.words)))
@@ -121,8 +121,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def check(settings: GymSettings) -> None:
-    if faults := faults_of(settings):
-        raise InputError(faults)
+    if problems := problems_of(settings):
+        raise InputError(problems)
 
 
 def write(settings: GymSettings, _) -> None:

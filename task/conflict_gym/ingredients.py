@@ -35,8 +35,8 @@ class Ingredients(Analysis):
 
 
 def run(settings: Ingredients) -> None:
-    if faults := settings.faults():
-        raise InputError(faults)
+    if problems := settings.problems():
+        raise InputError(problems)
     from task.conflict_gym.gradient_clusters import (
         DenseRun,
         ingredients,

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.gym import ENDINGS, Gym
 from dataloader.labels import read_task_table
 from dataloader.ontology import UNCATEGORISED, Ontology
@@ -71,15 +71,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(settings: RelabelSettings) -> tuple[Gym, Split, Ontology]:
     """Reads the gym. Raises InputError."""
-    faults = Faults()
-    gym = faults.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
-    split = faults.of(load_split, settings.split or Path(settings.gym) / "split.json")
+    problems = Problems()
+    gym = problems.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
+    split = problems.of(load_split, settings.split or Path(settings.gym) / "split.json")
     of_gym = Path(settings.gym) / "ontology.json"
-    ontology = faults.of(Ontology.load, of_gym if of_gym.exists() else None)
+    ontology = problems.of(Ontology.load, of_gym if of_gym.exists() else None)
     if gym and split:
-        faults += gym.check(split.all, parts=["train"])
-    if faults:
-        raise InputError(faults)
+        problems += gym.check(split.all, parts=["train"])
+    if problems:
+        raise InputError(problems)
     return gym, split, ontology
 
 

@@ -11,7 +11,7 @@ from routing_moe.config.flags import (
     REQUIRED,
     SEED,
     Range,
-    flag_faults,
+    flag_problems,
     group,
 )
 from task.gym_files import SAMPLE_SEEDS
@@ -85,22 +85,22 @@ def contested_rows(settings: GymSettings, rows: int) -> int:
     return round(settings.conflict * rows)
 
 
-def faults_of(settings: GymSettings) -> list[str]:
-    """Returns faults of values, and of numbers that no gym can have."""
-    if faults := flag_faults(settings):
-        return faults
+def problems_of(settings: GymSettings) -> list[str]:
+    """Returns problems of values, and of numbers that no gym can have."""
+    if problems := flag_problems(settings):
+        return problems
     if settings.tasks < settings.skills:
-        faults.append(
+        problems.append(
             f"--tasks is {settings.tasks}; it must be at least {settings.skills}, the number of skills "
             f"(--encoder_parts {settings.encoder_parts} times --decoder_parts {settings.decoder_parts})"
         )
     if settings.overlap and settings.skills == 1:
-        faults.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
-    return faults + _word_faults(settings)
+        problems.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
+    return problems + _word_problems(settings)
 
 
-def _word_faults(settings: GymSettings) -> list[str]:
-    """Returns a fault if the contested words or the others are too few for the skills or the rows."""
+def _word_problems(settings: GymSettings) -> list[str]:
+    """Returns a problem if the contested words or the others are too few for the skills or the rows."""
     contested, start = settings.contested, f"--words is {settings.words}, --conflict {settings.conflict:g}"
     parts = max(settings.encoder_parts, settings.decoder_parts)
     if settings.conflict > 0 and contested < parts:

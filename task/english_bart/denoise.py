@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from dataloader.gym import Gym, evenly_spread
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, group
@@ -83,13 +83,13 @@ def write(settings: DenoiseSettings, _) -> None:
 
 def texts_of(settings: DenoiseSettings) -> list[str]:
     """Returns the different texts of the train tasks, of at most --words words. Raises InputError."""
-    faults = Faults()
-    gym = faults.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
-    split = faults.of(load_split, settings.split or Path(settings.gym) / "split.json")
-    if not faults:
-        faults += gym.check(split.train, ["train"], metrics=False)
-    if faults:
-        raise InputError(faults)
+    problems = Problems()
+    gym = problems.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
+    split = problems.of(load_split, settings.split or Path(settings.gym) / "split.json")
+    if not problems:
+        problems += gym.check(split.train, ["train"], metrics=False)
+    if problems:
+        raise InputError(problems)
     texts: dict[str, None] = {}
     for task in split.train:
         inputs = dict.fromkeys(example.input for example in gym.examples(task, "train"))

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.errors import InputError, fault_context
+from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import NOT_NEGATIVE, group
 from routing_moe.io.hub import is_hub_name, snapshot
@@ -43,7 +43,7 @@ def source_config(encoder: str) -> dict:
     if missing := missing_package(encoder):
         raise InputError(missing)
     path = encoder_path(encoder)
-    with fault_context("--encoder "):
+    with problem_context("--encoder "):
         folder = Path(path)
         if not folder.is_dir():
             if not is_hub_name(path):
@@ -73,14 +73,14 @@ def chosen_layers(settings: BuildSettings, config: dict) -> tuple[list[int], lis
     count = config["num_hidden_layers"]
     encoder = list(range(count)) if settings.encoder_layers is None else list(settings.encoder_layers)
     decoder = [0, count - 1] if settings.decoder_layers is None else list(settings.decoder_layers)
-    faults = [
+    problems = [
         f"--{name} holds {layer}; the encoder's {count} layers have the numbers 0 to {count - 1}"
         for name, layers in (("encoder_layers", encoder), ("decoder_layers", decoder))
         for layer in layers
         if layer >= count
     ]
     if sorted(set(encoder)) != encoder:
-        faults.append("--encoder_layers must be in ascending order, each layer once")
-    if faults:
-        raise InputError(faults)
+        problems.append("--encoder_layers must be in ascending order, each layer once")
+    if problems:
+        raise InputError(problems)
     return encoder, decoder

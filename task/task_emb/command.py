@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub.utils import disable_progress_bars
 
 from dataloader.atomic_files import folder_lock
-from dataloader.errors import Faults, InputError, counted, fault_context
+from dataloader.errors import InputError, Problems, counted, problem_context
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
@@ -53,27 +53,27 @@ def settings_of(method: type[VectorSettings], flags: Mapping[str, Any]) -> Vecto
 
 def check(settings: VectorSettings) -> VectorJob:
     """Returns the checked job, with its finished vectors loaded. Raises one InputError with all errors."""
-    faults = Faults(settings.faults())
+    problems = Problems(settings.problems())
     settings = settings.resolved()
-    source, data, units = faults.of(settings.source), {}, {}
+    source, data, units = problems.of(settings.source), {}, {}
     if source is not None:
-        tasks = faults.of(tasks_of, settings, source) or []
-        file_faults = source.faults(tasks)
-        faults += file_faults
-        units = {} if file_faults else source.units(tasks)
+        tasks = problems.of(tasks_of, settings, source) or []
+        file_problems = source.problems(tasks)
+        problems += file_problems
+        units = {} if file_problems else source.units(tasks)
         data = {unit: source.checksum(unit) for unit in units}
-    job = VectorJob(settings, data, {} if faults else faults.of(settings.model_files) or {}, units)
-    faults.of(job.check_folder)
-    if not faults:
-        faults.of(job.load)
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+    job = VectorJob(settings, data, {} if problems else problems.of(settings.model_files) or {}, units)
+    problems.of(job.check_folder)
+    if not problems:
+        problems.of(job.load)
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     return job
 
 
 def tasks_of(settings: VectorSettings, source: Source) -> list[str]:
     """Returns the selected tasks. Raises InputError for a broken split and for unknown tasks."""
-    with fault_context("--custom_tasks_splits " if settings.custom_tasks_splits else ""):
+    with problem_context("--custom_tasks_splits " if settings.custom_tasks_splits else ""):
         split = split_of(settings.custom_tasks_splits, settings.train_dir)
     where = settings.train_dir or getattr(settings, "descriptions", None) or settings.custom_tasks_splits
     return chosen_tasks(settings.tasks, split, source.known, str(where or "the split"))

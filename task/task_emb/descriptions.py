@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.checksums import sha256
-from dataloader.errors import InputError, fault_context, in_brief
+from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.config.flags import REQUIRED, group
 from routing_moe.io.hub import files_to_load, is_hub_name, local_folder, names_in
 from task.task_emb.command import compute_vectors
@@ -50,22 +50,22 @@ class DescriptionSettings(VectorSettings):
     def source(self) -> Descriptions:
         return Descriptions(self.descriptions)
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns errors in ranges, a package that is not installed, an encoder that does not exist."""
-        faults = super().faults()
+        problems = super().problems()
         if importlib.util.find_spec("sentence_transformers") is None:
-            faults.append(f"this method needs the package sentence-transformers: {EXTRA}")
+            problems.append(f"this method needs the package sentence-transformers: {EXTRA}")
         elif missing := missing_package(self.encoder):
-            faults.append(missing)
+            problems.append(missing)
         elif self.encoder != MINILM and not Path(self.encoder).is_dir() and not is_hub_name(self.encoder):
-            faults.append(
+            problems.append(
                 f"--encoder {self.encoder} is neither a folder nor a hub name such as intfloat/e5-base-v2"
             )
-        return faults
+        return problems
 
     def model_files(self) -> dict[str, str]:
         path = Path(encoder_path(self.encoder))
-        with fault_context("--encoder "):
+        with problem_context("--encoder "):
             folder = local_folder(path)
         names = [name for name in sorted(names_in(folder)) if not name.endswith(".md")]
         if folder != path:  # a folder of the hub's cache, where other programs may add files

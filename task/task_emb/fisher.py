@@ -55,15 +55,15 @@ class FisherSettings(TrainingSettings):
     max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # less than for text: one gradient per example is kept
 # fmt: on
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns errors in ranges, lengths and the model."""
-        faults = super().faults()
+        problems = super().problems()
         if self.recipe == PUBLISHED and self.weights == "layers":
-            faults.append("--recipe published is for --weights adapters; omit it, or --weights layers")
-        return faults
+            problems.append("--recipe published is for --weights adapters; omit it, or --weights layers")
+        return problems
 
     def resolved(self) -> "FisherSettings":
-        default = DEFAULTS.get(self.weights, {})  # {}: `faults` reports it
+        default = DEFAULTS.get(self.weights, {})  # {}: `problems` reports it
         missing = {name: value for name, value in default.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 

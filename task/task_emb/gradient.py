@@ -27,7 +27,7 @@ import math
 import sys
 from dataclasses import dataclass
 
-from dataloader.errors import Faults, InputError
+from dataloader.errors import InputError, Problems
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture
 from routing_moe.config.flags import NOT_NEGATIVE, POSITIVE_OR_INFINITE, SEED, group
 from task.task_emb.command import compute_vectors
@@ -64,20 +64,20 @@ class GradientSettings(GymSettings):
     mixed_precision: str = GRADIENT("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=GRADIENT_PRECISIONS)
 # fmt: on
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns errors in ranges, lengths and the model, and flags that do not fit together."""
-        faults = super().faults()
+        problems = super().problems()
         if self.task_names and self.hide_task_names:
-            faults.append(
+            problems.append(
                 "--task_names and --hide_task_names exclude each other; give the one that the model was trained with"
             )
         if len(set(self.checkpoint_names)) < len(self.checkpoint_names):
-            faults.append(f"--checkpoint_names holds a value twice: {' '.join(self.checkpoint_names)}")
+            problems.append(f"--checkpoint_names holds a value twice: {' '.join(self.checkpoint_names)}")
         if self.parts in DIVISIONS[1:] and self.weights in WEIGHTS and self.weights != "layers":
-            faults.append(
+            problems.append(
                 f"--parts is {self.parts}, which needs --weights layers, but --weights is {self.weights}"
             )
-        return faults
+        return problems
 
     def found_model(self) -> SavedBart | SavedMixture:
         """Returns the first of `found_models`. Raises InputError if any cannot be used."""
@@ -87,12 +87,12 @@ class GradientSettings(GymSettings):
         """Returns the model at each of --checkpoint_names, found on disk but not loaded. Raises InputError."""
         if not self.checkpoint_names:
             return [super().found_model()]
-        faults = Faults()
+        problems = Problems()
         models = [
-            faults.of(find_mixture, self.model, name, "checkpoint_names") for name in self.checkpoint_names
+            problems.of(find_mixture, self.model, name, "checkpoint_names") for name in self.checkpoint_names
         ]
-        if faults:
-            raise InputError(dict.fromkeys(faults))
+        if problems:
+            raise InputError(dict.fromkeys(problems))
         return models
 
     def model_files(self) -> dict[str, str]:

@@ -26,11 +26,11 @@ import numpy as np
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import Faults, InputError, did_you_mean, fault_context
+from dataloader.errors import InputError, Problems, did_you_mean, problem_context
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.ontology import Ontology, ontology_path
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_faults, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_problems, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.results.markdown import markdown_table, mean_and_std
@@ -87,27 +87,27 @@ class Inputs:
 
 def check(settings: Settings) -> Inputs:
     """Reads all input files. Raises one InputError with all errors."""
-    faults, notes = Faults(flag_faults(settings)), []
-    if fault := unwritable(settings.output_dir):
-        faults.append(f"--output_dir {fault}")
-    names = faults.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
-    folders = [faults.of(vectors_of_tasks, folder, flag="taskvecs") for folder in settings.taskvecs]
-    ontology = faults.of(load_ontology, settings)
-    labellings = faults.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
+    problems, notes = Problems(flag_problems(settings)), []
+    if problem := unwritable(settings.output_dir):
+        problems.append(f"--output_dir {problem}")
+    names = problems.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
+    folders = [problems.of(vectors_of_tasks, folder, flag="taskvecs") for folder in settings.taskvecs]
+    ontology = problems.of(load_ontology, settings)
+    labellings = problems.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
     vectors = dict(zip(names, folders, strict=True))
-    tasks = None if None in folders else faults.of(common_tasks, vectors, settings, notes)
+    tasks = None if None in folders else problems.of(common_tasks, vectors, settings, notes)
     if tasks and settings.neighbours >= len(tasks):
-        faults.append(
+        problems.append(
             f"--neighbours {settings.neighbours} must be less than {len(tasks)}, the number of tasks"
         )
     labelled = {task for labelling in (labellings or {}).values() for task in labelling}
     if tasks and labellings and labelled.isdisjoint(tasks):
         guess = did_you_mean(tasks[0], labelled)
-        faults.append(
+        problems.append(
             f"--labels {settings.labels} has labels for none of the tasks, such as {tasks[0]}{guess}"
         )
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     tasks = ontology.order(tasks)
     labellings = ontology_labels(tasks, ontology) | labellings
     notes += label_notes(tasks, labellings)
@@ -127,12 +127,12 @@ def vectors_of_tasks(folder: str) -> dict[str, np.ndarray]:
 def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
     """Returns `names`, else the shortest ends of the folders' paths that are distinct. Raises InputError."""
     paths = [Path(os.path.abspath(folder)) for folder in folders]
-    faults = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
+    problems = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
     if names is not None and len(names) != len(folders):
-        faults.append(f"--names: {len(names)} names for {len(folders)} folders")
-    faults += [f"--names: '{name}' is given twice" for name, n in Counter(names or ()).items() if n > 1]
-    if faults:
-        raise InputError(faults)
+        problems.append(f"--names: {len(names)} names for {len(folders)} folders")
+    problems += [f"--names: '{name}' is given twice" for name, n in Counter(names or ()).items() if n > 1]
+    if problems:
+        raise InputError(problems)
     return distinct_tails(paths) if names is None else list(names)
 
 
@@ -142,7 +142,7 @@ def load_ontology(settings: Settings) -> Ontology:
     path = settings.task_ontology
     if settings.train_dir:
         path = ontology_path(settings.train_dir, settings.task_ontology)
-    with fault_context("--task_ontology " if settings.task_ontology else ""):
+    with problem_context("--task_ontology " if settings.task_ontology else ""):
         return Ontology.load(path)
 
 

@@ -29,7 +29,7 @@ from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.io.run_folder import describe_run, foreign_faults, load_run_settings
+from routing_moe.io.run_folder import describe_run, foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
 from task.task_emb.settings import VectorSettings
 
@@ -101,9 +101,9 @@ class VectorJob:
             raise InputError(f"--output_dir {reason}")
         saved = load_run_settings(self.folder)
         if saved is None:
-            faults = foreign_faults(self.folder, (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv"))
-            if faults:
-                raise InputError(faults)
+            problems = foreign_problems(self.folder, (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv"))
+            if problems:
+                raise InputError(problems)
             return
         described = load_json_object(self.folder / "run.json", "the description of a folder of task vectors")
         method = described.get("method")
@@ -113,14 +113,14 @@ class VectorJob:
             other = f"vectors of the method {method!r}" if method else "a run of another command"
             raise InputError(f"--output_dir {self.folder} holds {other}; name another folder")
         where = f"the vectors in {self.folder}"
-        faults = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
+        problems = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
         if self.model and described.get("model") != self.model:
-            faults.append(
+            problems.append(
                 f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
                 "those of the given model"
             )
-        if faults:
-            raise InputError([*faults[:-1], f"{faults[-1]}; name another --output_dir"])
+        if problems:
+            raise InputError([*problems[:-1], f"{problems[-1]}; name another --output_dir"])
 
     def load(self) -> None:
         """Reads the finished vectors. Raises InputError for a damaged file, or if the data has changed."""

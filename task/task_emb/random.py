@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataloader.errors import fault_context
+from dataloader.errors import problem_context
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, SEED, group
@@ -42,7 +42,7 @@ class RandomSettings(VectorSettings):
         if self.train_dir:
             return Names(Gym(self.train_dir).tasks())
         if self.custom_tasks_splits:
-            with fault_context("--custom_tasks_splits "):
+            with problem_context("--custom_tasks_splits "):
                 return Names(list(load_split(self.custom_tasks_splits).all))
         return Names(None)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.atomic_files import write_bytes, write_text
-from dataloader.errors import Faults, InputError, fault_context
+from dataloader.errors import InputError, Problems, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import (
@@ -30,7 +30,7 @@ from routing_moe.config.flags import (
     Command,
     changed,
     command_line,
-    flag_faults,
+    flag_problems,
     flags_of,
     group,
 )
@@ -218,12 +218,12 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
 
     start_logging()
     if settings.like:
-        with fault_context("--like "):
+        with problem_context("--like "):
             reduction = Reduction.load(settings.like)
         fitted_on = tasks_fitted_on(settings)
     else:
         fitted_on = tasks_to_fit_on(settings, names)
-        with fault_context(f"--taskvecs {settings.taskvecs}: "):
+        with problem_context(f"--taskvecs {settings.taskvecs}: "):
             reduction = Reduction.fit(
                 vectors_ND[[names.index(task) for task in fitted_on]],
                 settings.dim,
@@ -231,27 +231,29 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
                 not settings.no_standardisation,
                 settings.whiten,
             )
-    with fault_context(f"--taskvecs {settings.taskvecs}: "):
+    with problem_context(f"--taskvecs {settings.taskvecs}: "):
         reduced_Nd = reduction(vectors_ND)
     write(settings, names, reduced_Nd, reduction, fitted_on, command)
 
 
 def check(settings: ReduceSettings) -> tuple[list[str], np.ndarray]:
     """Returns the names and vectors (N, D) of the folder. Raises one InputError with all errors."""
-    faults, folder = Faults(flag_faults(settings)), Path(settings.output_dir)
-    loaded = faults.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
+    problems, folder = Problems(flag_problems(settings)), Path(settings.output_dir)
+    loaded = problems.of(load_task_vectors, settings.taskvecs, flag="taskvecs")
     if settings.dim is None and not settings.like:
-        faults.append("give the number of dimensions as --dim, or an existing reduction as --like")
+        problems.append("give the number of dimensions as --dim, or an existing reduction as --like")
     if settings.dim is not None and settings.like:
-        faults.append("--dim and --like both determine the reduction; give one of them")
+        problems.append("--dim and --like both determine the reduction; give one of them")
     if reason := unwritable(folder):
-        faults.append(f"--output_dir {reason}")
+        problems.append(f"--output_dir {reason}")
     elif same := [flag for flag in ("taskvecs", "like") if is_same(getattr(settings, flag), folder)]:
-        faults.append(f"--output_dir {folder} is the folder of --{same[0]}; name another folder")
+        problems.append(f"--output_dir {folder} is the folder of --{same[0]}; name another folder")
     elif folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
-        faults.append(f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another folder")
-    if faults:
-        raise InputError(dict.fromkeys(faults))
+        problems.append(
+            f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another folder"
+        )
+    if problems:
+        raise InputError(dict.fromkeys(problems))
     return loaded
 
 
@@ -265,20 +267,20 @@ def tasks_fitted_on(settings: ReduceSettings) -> list[str]:
     Raises InputError if it was fitted on vectors of another method, model or settings.
     """
     like = settings.like
-    with fault_context("--like "):
+    with problem_context("--like "):
         saved = load_json_object(Path(like) / META_FILE, "the description of a reduction")
     before, now = saved.get("source") or {}, load_meta(settings.taskvecs)
     if before and now:
         where = f"the vectors that {like} was fitted on"
         settings_now, settings_then = (meta.get("settings") or {} for meta in (now, before))
         fixed = {name: value for name, value in settings_now.items() if name not in FREE_TO_APPLY}
-        faults = changed(fixed, settings_then, where)
+        problems = changed(fixed, settings_then, where)
         if before.get("method") != now.get("method"):
-            faults = [f"the method is {now.get('method')}, but {before.get('method')} in {where}"]
+            problems = [f"the method is {now.get('method')}, but {before.get('method')} in {where}"]
         elif before.get("model_files") != now.get("model_files"):
-            faults.append(f"the files of the model differ from those of {where}")
-        if faults:
-            raise InputError(f"--taskvecs {settings.taskvecs}: {fault}" for fault in faults)
+            problems.append(f"the files of the model differ from those of {where}")
+        if problems:
+            raise InputError(f"--taskvecs {settings.taskvecs}: {problem}" for problem in problems)
     return saved.get("fitted_on", [])
 
 
@@ -292,7 +294,7 @@ def tasks_to_fit_on(settings: ReduceSettings, names: Sequence[str]) -> list[str]
         raise InputError(
             "the train tasks are not known: give --custom_tasks_splits, or --fit_on all to fit on all tasks"
         )
-    with fault_context("--custom_tasks_splits " if settings.custom_tasks_splits else ""):
+    with problem_context("--custom_tasks_splits " if settings.custom_tasks_splits else ""):
         split = split_of(settings.custom_tasks_splits, None)
     return chosen_tasks(settings.fit_on or ["train"], split, names, f"--taskvecs {settings.taskvecs}")
 

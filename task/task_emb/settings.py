@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import Faults, fault_context
+from dataloader.errors import Problems, problem_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -24,11 +24,11 @@ from routing_moe.config.flags import (
     REQUIRED,
     SEED,
     Command,
-    flag_faults,
+    flag_problems,
     group,
 )
-from routing_moe.config.shared import Recipe, position_faults, recipe_of
-from routing_moe.io.precision import precision_faults
+from routing_moe.config.shared import Recipe, position_problems, recipe_of
+from routing_moe.io.precision import precision_problems
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
 from task.task_emb.sources import EACH, TrainFiles
 
@@ -106,9 +106,9 @@ class VectorSettings(Command, ABC):
         """Returns {file: SHA-256} of the model, {} for methods without a model. Raises InputError."""
         return {}
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns errors: settings out of range, and errors specific to the method."""
-        return flag_faults(self)
+        return flag_problems(self)
 
     def resolved(self) -> "VectorSettings":
         """Returns the settings with the method's defaults for those that are None."""
@@ -159,10 +159,10 @@ class GymSettings(VectorSettings):
         return TrainFiles(gym, self.samples, self.max_examples, self.reads_answers)
 
     def model_files(self) -> dict[str, str]:
-        with fault_context("--model "):
+        with problem_context("--model "):
             files = self.found_model().checksums()
         if self.tokenizer:
-            with fault_context("--tokenizer "):
+            with problem_context("--tokenizer "):
                 of_tokenizer = checksums([], self.tokenizer)
             files |= {f"tokenizer's {name}": sha for name, sha in of_tokenizer.items()}
         return files
@@ -171,24 +171,24 @@ class GymSettings(VectorSettings):
         """Returns the model, found on disk but not loaded. Raises InputError."""
         return find_model(self.model, name_flag="model")
 
-    def faults(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Returns errors in ranges and lengths, and a model or tokenizer that cannot be used."""
-        faults = Faults(super().faults())
-        faults.of(lambda: self.text_format)
-        found = faults.of(self.found_model, flag="model")
-        config = None if faults else faults.of(lambda: found.config, flag="model")
+        problems = Problems(super().problems())
+        problems.of(lambda: self.text_format)
+        found = problems.of(self.found_model, flag="model")
+        config = None if problems else problems.of(lambda: found.config, flag="model")
         if config is None:
-            return list(faults)
+            return list(problems)
         if config.num_experts > 1 and not self.takes_mixtures:
-            faults.append(
+            problems.append(
                 f"--model {self.model} is a mixture of {config.num_experts} experts; {self.method} vectors "
                 "need a plain BART: a hub name, a saved folder or a run with one expert"
             )
         lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
-        faults += position_faults(self, config.max_position_embeddings, self.model, lengths)
+        problems += position_problems(self, config.max_position_embeddings, self.model, lengths)
         flag = "tokenizer" if self.tokenizer else "model"
-        faults.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
-        return list(faults)
+        problems.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
+        return list(problems)
 
     def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
         """Returns the folder or hub name of the tokenizer: `--tokenizer`, by default that of the model."""
@@ -216,8 +216,8 @@ class TrainingSettings(GymSettings):
     seed: int = TRAINING(42, "seed of batches, dropout and adapters, the same for all tasks", range=SEED)
 # fmt: on
 
-    def faults(self) -> list[str]:
-        return super().faults() + precision_faults(self)
+    def problems(self) -> list[str]:
+        return super().problems() + precision_problems(self)
 
     @property
     def of_training(self) -> Recipe:

@@ -24,7 +24,7 @@ class Source:
         """Returns {unit: its task}. One vector is computed per unit; by default, a unit is a task."""
         return {task: task for task in tasks}
 
-    def faults(self, tasks: Sequence[str]) -> list[str]:
+    def problems(self, tasks: Sequence[str]) -> list[str]:
         """Returns errors in the data of tasks."""
         return []
 
@@ -63,24 +63,24 @@ class TrainFiles(Source):
     def _tasks_of_samples(self) -> dict[str, str]:
         return self.units(self.known)
 
-    def faults(self, tasks: Sequence[str]) -> list[str]:
+    def problems(self, tasks: Sequence[str]) -> list[str]:
         """Returns errors: tasks without the given sample; missing, empty or malformed train files."""
-        faults = []
+        problems = []
         if self.samples == EACH:
-            faults += self._name_faults(tasks)
+            problems += self._name_problems(tasks)
         elif self.samples not in ("all", "first"):
             without = [task for task in tasks if not self.gym.has_sample(task, self.samples)]
             if without:
                 available = ", ".join(self.gym.samples(without[0]))
-                faults.append(
+                problems.append(
                     f"--samples is {self.samples!r}: no such sample of {in_short(without)}; give each, all, "
                     f"first, or a seed: {without[0]} has {available}"
                 )
             tasks = [task for task in tasks if task not in without]
         samples = "all" if self.samples == EACH else self.samples
-        return faults + self.gym.check(tasks, ["train"], samples, metrics=False)
+        return problems + self.gym.check(tasks, ["train"], samples, metrics=False)
 
-    def _name_faults(self, tasks: Sequence[str]) -> list[str]:
+    def _name_problems(self, tasks: Sequence[str]) -> list[str]:
         """Returns errors: samples that have the name of another sample or task."""
         every = [(sample, task) for task in self.known for sample in self.gym.samples(task)]
         counts = Counter([sample for sample, _ in every] + self.known)
@@ -112,16 +112,16 @@ class Descriptions(Source):
     def __init__(self, path: str | Path):
         self.path = Path(path)
         table = load_json_object(self.path, 'descriptions like {"task": "what it asks for"}')
-        faults = []
+        problems = []
         for task, value in table.items():
             sentences = value if isinstance(value, list) else [value]
             if not sentences or not all(isinstance(text, str) and text.strip() for text in sentences):
-                faults.append(f'{self.path}: "{task}" must be a sentence, or a list of sentences')
+                problems.append(f'{self.path}: "{task}" must be a sentence, or a list of sentences')
             table[task] = sentences
         if not table:
-            faults.append(f'{self.path} is empty; expected {{"task": "what it asks for"}}')
-        if faults:
-            raise InputError(faults)
+            problems.append(f'{self.path} is empty; expected {{"task": "what it asks for"}}')
+        if problems:
+            raise InputError(problems)
         self.sentences: dict[str, list[str]] = table
 
     @property

@@ -7,13 +7,13 @@ import pytest
 from tiny_runs import contents
 
 from task.conflict_gym.generate import main
-from task.conflict_gym.settings import GymSettings, faults_of
+from task.conflict_gym.settings import GymSettings, problems_of
 
 UNUSED = Path("unused")
 
 
 @pytest.mark.parametrize(
-    ("changed", "fault"),
+    ("changed", "problem"),
     [
         ({"unseen_tasks": -1}, "--unseen_tasks is -1; it must be 0 or greater"),
         (
@@ -45,9 +45,9 @@ UNUSED = Path("unused")
         ),
     ],
 )
-def test_a_wrong_setting_is_one_error_that_says_what_would_be_right(changed, fault):
+def test_a_wrong_setting_is_one_error_that_says_what_would_be_right(changed, problem):
     settings = dataclasses.replace(GymSettings(output_dir=UNUSED), **changed)
-    assert faults_of(settings) == [fault]
+    assert problems_of(settings) == [problem]
 
 
 def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Building a gym: faults in sources, recipes, flags and files, and commands that are killed."""
+"""Building a gym: problems in sources, recipes, flags and files, and commands that are killed."""
 
 import signal
 import zipfile
@@ -55,7 +55,7 @@ def truncate_parquet(mirror: Path) -> None:
         (truncate_parquet, "capitals", "0001.parquet cannot be read as parquet"),
     ],
 )
-def test_a_faulty_source_is_one_clear_error_and_the_other_tasks_are_built(
+def test_a_wrong_source_is_one_clear_error_and_the_other_tasks_are_built(
     build, mirror, capsys, spoil, task, message
 ):
     spoil(mirror)
@@ -192,7 +192,7 @@ def test_too_few_rows_for_a_sample_are_an_error(build, tmp_path, mirror):
         ("metrics.json", '{"fruits": "AC"}', "unknown metric 'AC' for task 'fruits'; did you mean 'ACC'?"),
     ],
 )
-def test_faulty_files_of_the_gym_are_named_before_anything_is_built(
+def test_wrong_files_of_the_gym_are_named_before_anything_is_built(
     build, tmp_path, capsys, name, content, message
 ):
     (tmp_path / "gym").mkdir()
@@ -245,7 +245,7 @@ def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, mes
         ("RECIPES = []", "has no list RECIPES"),
     ],
 )
-def test_a_faulty_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, message):
+def test_a_wrong_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, message):
     path = tmp_path / "mine.py"
     path.write_text(text)
     assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(path)]) == 2
