@@ -152,7 +152,7 @@ def test_the_schedule_is_logged_at_the_start(trained):
     log = (trained("merged") / "log.txt").read_text()
     assert "note: the temperature ends at 1.996, above --minimum_tau 0.1, which --anneal_rate 0.0003" in log
     line = next(line for line in log.splitlines() if "temperature / mean route entropy" in line)
-    assert "(at most 0.6931): 0% 2 / 0.68" in line
+    assert "(at most 0.6931): 0% 2 / 0.69" in line
     output = [part.split() for part in line.split("): ")[1].split(", ")]
     assert [percent for percent, *_ in output] == ["0%", "25%", "50%", "75%", "100%"]
     for (_, temperature, *_), step in zip(output, (0, 1, 3, 4, 6), strict=True):

@@ -10,10 +10,9 @@ from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import bart_fields, load_bart
+from routing_moe.model.loading import bart_fields, load_bart, unfilled_model
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
-from routing_moe.model.unfilled import unfilled_model
 
 # ---- plain BART -> experts
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from transformers import BartConfig, BartForConditionalGeneration
+from transformers.initialization import no_init_weights
 
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
@@ -150,6 +151,20 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     check_finite(state, path)
     # BARTs saved without a language-model head, as on the hub, have names without "model.".
     return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
+
+
+def unfilled_model(cls, config):
+    """Returns `cls(config)` whose weights will be loaded: only router and task vectors are initialised.
+
+    Drawing the other weights would take most of the time of building the model.
+    """
+    with no_init_weights():
+        model = cls(config)
+    model.tie_weights()  # which the library does when it initialises
+    for part in (model.router, model.task_vectors):
+        if part is not None:
+            part.apply(model._init_weights)
+    return model
 
 
 def load_routing_bart(cls, checkpoint: str | Path):

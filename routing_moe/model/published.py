@@ -9,9 +9,8 @@ from torch import Tensor
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import check_finite
+from routing_moe.model.loading import check_finite, unfilled_model
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.model.unfilled import unfilled_model
 
 # Names of router parameters in the published code (after "router.model.") and in this one.
 UPSTREAM_ROUTER_NAMES = (
