@@ -233,7 +233,7 @@ def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, 
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),
         (
             ["--features", "odd:yes", "--top", "8"],
-            ["--top 8: only 3", "correlate with odd:yes", "give 3 or less"],
+            ["--top 8: only 5", "correlate with odd:yes", "give 5 or less"],
         ),
         (["--checkpoint_name", "bist"], ["bist", "best, last"]),
     ],

@@ -92,6 +92,7 @@ MODELS = {
 
 
 def model_of(make_model, kind: str):
+    torch.manual_seed(2)
     model = make_model(bart_fields=dict(init_std=0.8), **MODELS[kind])
     if kind == "one-hot and soft":
         model.use_routes("fixed", one_hot_and_soft())

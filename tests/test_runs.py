@@ -106,8 +106,10 @@ TERMINATED = f"import signal; signal.signal(signal.SIGTERM, signal.default_int_h
 )
 def test_signals_let_running_commands_save_their_state_and_no_others_start(tmp_path, number, saving, calls):
     script = f"""
+import signal
 from pathlib import Path
 from routing_moe.studies import runs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored if the tests run in the background
 saving = runs.Run("saving", Path("saving"), lambda: [["timeit", "-n", "1", "-r", "1", {saving!r}]])
 other = runs.Run("other", Path("other"), lambda: [["timeit", "-n", "1", "-r", "1", "open('other', 'w')"]])
 {calls}

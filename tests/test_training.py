@@ -312,8 +312,8 @@ CHANGED_BY_FLAGS = {
     "eval_sampled_routes": (True, {"dev loss", "predictions"}),
     "exploration_epsilon": (0.9, EVERYTHING),
     "expert_regularization": (0.5, {"bart", "dev loss"}),
-    "load_balance": (1.0, {"router", "task vectors", "dev loss"}),
-    "alternate_every": (1, {"router", "task vectors", "dev loss"}),
+    "load_balance": (1.0, {"router", "task vectors"}),
+    "alternate_every": (1, {"router", "task vectors"}),
 }
 ONE_STEP = dict(total_steps=1, eval_period=1, max_grad_norm=1e6, do_predict=True)
 
