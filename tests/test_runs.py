@@ -109,7 +109,7 @@ def test_signals_let_running_commands_save_their_state_and_no_others_start(tmp_p
 import signal
 from pathlib import Path
 from routing_moe.studies import runs
-signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored if the tests run in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
 saving = runs.Run("saving", Path("saving"), lambda: [["timeit", "-n", "1", "-r", "1", {saving!r}]])
 other = runs.Run("other", Path("other"), lambda: [["timeit", "-n", "1", "-r", "1", "open('other', 'w')"]])
 {calls}
