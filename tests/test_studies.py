@@ -14,6 +14,7 @@ from routing_moe.studies import (
     recipes,
     routings,
     runs,
+    task_vectors,
     training,
     two_stages,
 )
@@ -152,9 +153,11 @@ def test_the_embedded_gym_is_written_once_per_version_of_its_generator(recorder)
 @pytest.mark.parametrize(
     ("listed", "expected"), [("", "CPU"), ("GPU 0: A (UUID: x)\nGPU 1: A (UUID: y)\n", "2 GPUs (A)")]
 )
-def test_the_device_is_that_of_nvidia_smi(monkeypatch, listed, expected):
+def test_the_device_is_that_of_nvidia_smi(monkeypatch, request, listed, expected):
     done = subprocess.CompletedProcess([], 0, stdout=listed)
     monkeypatch.setattr(recipes.subprocess, "run", lambda *_, **__: done)
+    recipes.installed_gpus.cache_clear()
+    request.addfinalizer(recipes.installed_gpus.cache_clear)
     for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
         monkeypatch.delenv(name, raising=False)
     assert recipes.device() == expected
@@ -283,6 +286,20 @@ def test_two_stages_share_the_run_of_straight_through(recorder, gym):
     recorder.commands.clear()
     assert routings.main([*flags, "--variants", "softmax", "--seeds", "1"]) == 0  # finished
     assert recorder.names() == ["compare_runs"]
+
+
+def test_variables_of_the_recipes_reach_the_commands_of_a_comparison(recorder, gym, monkeypatch):
+    variables = {"STAGE2_STEPS": "9", "STAGE2_EVAL_PERIOD": "4", "CLUSTERS": "3", "DENSE_STEPS": "8"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out"]
+    assert routings.main([*flags, "--variants", "two_stage", "gradient_routing"]) == 0
+    (stages,), (gradients,) = recorder.named("two_stages"), recorder.named("gradient_routing")
+    assert [value_of(stages, f"--{name.lower()}") for name in variables] == ["9", "4", None, None]
+    assert [value_of(gradients, f"--{name.lower()}") for name in variables] == [None, None, "3", "8"]
+    assert value_of(stages, "--init_eps") == "0.01"
+    assert task_vectors.main([*flags, "--output_dir", "vectors", "--kinds", "trained"]) == 0
+    assert value_of(recorder.named("two_stages")[1], "--stage2_steps") == "9"
 
 
 def test_at_equal_flops_every_variant_computes_its_steps_and_two_stages_share_them(recorder, gym):

@@ -38,19 +38,27 @@ SECTIONS = ("embeddings", "encoder", "decoder", "layers", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientRouting(TrainingFlags):
-    # fmt: off
-    program = "routing-moe recipe gradient-routing"
+class GradientFlags(TrainingFlags):
+    """How routes are computed from gradients."""
 
-    output_dir: Path = RUNNING(Path("models/gradient_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
+    # fmt: off
     dense_steps: int | None = STAGES(None, "steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on (default: 1000; on other data a third of TOTAL_STEPS)", range=AT_LEAST_1)
-    dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
     weights: str = STAGES("embeddings", "weights whose gradients are taken", choices=SECTIONS)
     vector_flags: str = STAGES("", 'flags of routing-moe vectors gradient. "--parts sides" with --weights layers: encoder and decoder have clusters of their own')
     clusters: str = STAGES("auto", "number of clusters, or auto: by silhouette", range=CLUSTERS)
     upcycle: bool = STAGES(False, "the experts start from the weights of the dense run instead of those of --model")
     each_sample: bool = STAGES(False, "also compute the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, for few-shot fine-tuning")
     zero_shot_flags: str = STAGES("", 'flags for the scores of unseen tasks, such as "--scoring rank"')
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientRouting(GradientFlags):
+    # fmt: off
+    program = "routing-moe recipe gradient-routing"
+
+    output_dir: Path = RUNNING(Path("models/gradient_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
+    dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
     # fmt: on
 
 

@@ -10,6 +10,7 @@ import subprocess
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,9 +72,9 @@ class TrainingFlags(DataFlags):
     task_model_lr: float | None = HYPERPARAMETERS(None, "learning rate of the task vectors (1e-2)", range=NOT_NEGATIVE)
     # fmt: on
 
-    def as_words(self, model: str) -> list[str]:
-        """Returns the flags of data and hyperparameters that are given, and the model, for another command."""
-        return command(**{name: getattr(self, name) for name in flags_of(TrainingFlags)} | {"model": model})
+    def as_words(self, flags: type[DataFlags], model: str) -> list[str]:
+        """Returns those of the flags that are given, and the model, for another command."""
+        return command(**{name: getattr(self, name) for name in flags_of(flags)} | {"model": model})
 
 
 @dataclass(frozen=True)
@@ -309,8 +310,6 @@ def generated(package: str, commands: list[list[str]], *folders: Path) -> Run:
 
     folders: what it writes; the first has a file that tells the version.
     """
-    sources = sorted(Path(find_spec(package).origin).parent.glob("*.py"))
-    version = zlib.crc32(b"".join(path.read_bytes() for path in sources))
 
     def commands_of_version() -> list[list[str]]:
         if any(folders[0].glob("generator-*")):  # of another version
@@ -318,7 +317,16 @@ def generated(package: str, commands: list[list[str]], *folders: Path) -> Run:
                 shutil.rmtree(folder, ignore_errors=True)
         return commands
 
-    return Run("gym", folders[0], commands_of_version, result=f"generator-{version:08x}", touched=True)
+    return Run(
+        "gym", folders[0], commands_of_version, result=f"generator-{version_of(package):08x}", touched=True
+    )
+
+
+@cache  # asked for each run of a study
+def version_of(package: str) -> int:
+    """Returns a checksum of the package's code."""
+    sources = sorted(Path(find_spec(package).origin).parent.glob("*.py"))
+    return zlib.crc32(b"".join(path.read_bytes() for path in sources))
 
 
 # ---- flags
@@ -369,21 +377,26 @@ def gpus() -> list[str]:
     """Returns the names of the GPUs that commands will use, by nvidia-smi; [] if accelerate is to use the CPU."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t"):
         return []
+    names = installed_gpus()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return names
+    return names[: sum(gpu.strip() not in ("", "-1") for gpu in visible.split(","))]
+
+
+@cache  # a driver may take seconds
+def installed_gpus() -> list[str]:
     try:
         listed = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):  # a driver that hangs is not waited for
         return []
-    names = [
+    return [
         line.partition(": ")[2].partition(" (UUID")[0]
         for line in listed.splitlines()
         if line.startswith("GPU ")
     ]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return names
-    return names[: sum(gpu.strip() not in ("", "-1") for gpu in visible.split(","))]
 
 
 def device() -> str:

@@ -11,17 +11,17 @@ Further flags are those of routing-moe train for all runs. A second call keeps f
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, group
-from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, command, number
+from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
+from routing_moe.studies.gradient_routing import GradientFlags
+from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
 from routing_moe.studies.runs import Run, call_here, minutes, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
-from routing_moe.studies.two_stages import TwoStages, merge_command, stage2_command, stage2_of
+from routing_moe.studies.two_stages import StageFlags, TwoStages, merge_command, stage2_command, stage2_of
 from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS
 
 COMPARED = group("what is compared")
@@ -37,10 +37,9 @@ SET_BY_VARIANTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoutingsStudy(TrainingFlags, Study):
+class RoutingsStudy(StageFlags, GradientFlags, Study):
     # fmt: off
     program = "routing-moe study routings"
-    variables: ClassVar[Mapping[str, str]] = TrainingFlags.variables
 
     output_dir: Path | None = RUNNING(None, "folder of the study (default: models/compare_routings, with --match flops models/compare_routings_equal_flops)", on_resume=True)
     variants: tuple[str, ...] | None = COMPARED(None, "variants to train; gradient_routing only with --match steps (default: all)", choices=NAMES, on_resume=True)
@@ -48,7 +47,6 @@ class RoutingsStudy(TrainingFlags, Study):
     baseline: str | None = COMPARED(None, "variant that differences are relative to (default: multitask, if it is in --output_dir)", choices=NAMES, on_resume=True)
     mixture_flags: str = COMPARED("", 'flags of all variants with several experts, such as "--num_experts 4"; not of gradient_routing, whose clusters give the number of experts')
     init_eps: float = COMPARED(1e-2, "standard deviation of the noise on each expert's weights", range=NOT_NEGATIVE)
-    dense_steps: int | None = COMPARED(None, "steps of the dense run of gradient_routing (default: see run_gradient_routing.sh)", range=AT_LEAST_1)
     match: str = COMPARED("steps", "steps: --total_steps for all runs (two_stage: in each stage; gradient_routing: after the steps of its dense run, see run_gradient_routing.sh). flops: each run has the number of steps with the training FLOPs of the run of --match_to with the same seed", choices=("steps", "flops"))
     match_to: str = COMPARED(STAGE1, "variant whose FLOPs --match flops matches", choices=tuple(name for name in NAMES if not VARIANTS[name].module))
     # fmt: on
@@ -143,11 +141,10 @@ class Runs:
             GRADIENT_ROUTING,
             **dict(
                 output_dir=folder,
-                dense_steps=study.dense_steps,
                 dense_flags=shlex.join(["--seed", str(seed), *study.further]),
             ),
             **dict(seed=seed, resume=True, init_eps=study.init_eps),
-            further=(*study.as_words(self.recipe.model), *study.further),
+            further=(*study.as_words(GradientFlags, self.recipe.model), *study.further),
         )
         return self.scored(folder, lambda: [routing], self.gym)
 
@@ -175,18 +172,11 @@ class Runs:
         )
 
     def second_stage(self, folder: Path, seed: int, stage1: Path, steps: int | None = None) -> list[str]:
-        study = self.study
+        study = replace(self.study, stage2_steps=steps or self.study.stage2_steps)
         return command(
             TWO_STAGES,
-            **dict(
-                output_dir=folder,
-                stage1=stage1,
-                init_eps=study.init_eps,
-                stage2_steps=steps,
-                seed=seed,
-                resume=True,
-            ),
-            further=(*study.as_words(self.recipe.model), *study.further),
+            **dict(output_dir=folder, stage1=stage1, seed=seed, resume=True),
+            further=(*study.as_words(StageFlags, self.recipe.model), *study.further),
         )
 
 

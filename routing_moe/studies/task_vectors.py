@@ -12,19 +12,19 @@ rows (of all samples on the embedded gym, otherwise of one); trained, through th
 of one sample. One line per method before the tables, and the column vector_seen of all scores, state it.
 
 --output_dir gets vectors/, runs/<method>/seed<seed>/, and the comparisons in train/ and test/. A second call keeps
-finished runs and continues the others. Variables of the environment for run_two_stage.sh reach the trainings.
+finished runs and continues the others. The flags of stage 2 are those of run_two_stage.sh.
 """
 
-import os
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import AT_LEAST_1, SEED, group
-from routing_moe.studies.recipes import UNSEEN_SCORES, DataFlags, TrainingFlags, TrainingRecipe, number, words
+from routing_moe.studies.recipes import UNSEEN_SCORES, DataFlags, TrainingRecipe, number, words
 from routing_moe.studies.runs import Run, call_here, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
+from routing_moe.studies.two_stages import StageFlags
 from routing_moe.studies.variants import TWO_STAGES
 from routing_moe.studies.vectors import reduce_command
 
@@ -34,7 +34,7 @@ KINDS = (TRAINED, "random", "text", "finetuned_text", "fisher", "descriptions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskVectorsStudy(TrainingFlags, Study):
+class TaskVectorsStudy(StageFlags, Study):
     # fmt: off
     program = "routing-moe study task-vectors"
     takes_further = False
@@ -68,13 +68,7 @@ class Runs:
         return Run(f"vectors/{kind}", folder, lambda: [command], needs=(raw,), result="meta.json")
 
     def computed(self, kind: str, folder: Path, *flags: str) -> Run:
-        names = [field.name for field in fields(DataFlags) if "flag" in field.metadata]
-        given = {name: value for name in names if (value := getattr(self.study, name)) is not None}
-        data = [
-            word
-            for name, value in (given | {"model": self.recipe.model}).items()
-            for word in (f"--{name}", value)
-        ]
+        data = self.study.as_words(DataFlags, self.recipe.model)
         command = words("routing_moe.studies.vectors", kind, *data, "--output_dir", folder, *flags)
         name, needs = f"{folder.parent.name}/{kind}", self.recipe.embedded_run()
         return Run(name, folder, lambda: [command], needs=needs, result="meta.json")
@@ -86,7 +80,7 @@ class Runs:
         study = replace(self.study, taskvecs=vectors[0].folder if vectors else None)
         frozen = "--freeze_task_model " if vectors else ""
         stages = words(
-            *(TWO_STAGES, "--output_dir", folder, *study.as_words(self.recipe.model)),
+            *(TWO_STAGES, "--output_dir", folder, *study.as_words(StageFlags, self.recipe.model)),
             *(f"--stage1_flags={frozen}--seed {seed}", "--seed", seed),
         )
         predict = words(
@@ -111,7 +105,6 @@ def compare(study: TaskVectorsStudy) -> int:
     compared = f"model {recipe.model}, vectors: {kinds}; seeds: {seeds}"
     print(recipe.announced(compared, f"{steps}; {study.jobs} at a time", study.output_dir), flush=True)
     recipe.set_threads()
-    os.environ.pop("TASKVECS", None)  # the vectors that are computed here are used
     runs = Runs(study, recipe)
     exit_code = report_unfinished(
         study.runner().run(runs.run(kind, seed) for seed in study.seeds for kind in study.kinds)

@@ -40,7 +40,20 @@ INIT = "init"  # the checkpoint that stage 2 starts from
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoStages(TrainingFlags):
+class StageFlags(TrainingFlags):
+    """The hyperparameters of the merge and of stage 2."""
+
+    # fmt: off
+    init_eps: float = STAGES(1e-8, "standard deviation of the noise that is added to each copy of plain BART", range=NOT_NEGATIVE)
+    stage2_steps: int | None = STAGES(None, "optimizer steps of stage 2 (default: 2 * TOTAL_STEPS, 60000 as published; of an embedded BART TOTAL_STEPS)", range=AT_LEAST_1)
+    stage2_learning_rate: float | None = STAGES(None, "its peak learning rate (default: LEARNING_RATE)", range=NOT_NEGATIVE)
+    stage2_eval_period: int | None = STAGES(None, "steps between its evaluations (default: 1/20 of the steps; of an embedded BART EVAL_PERIOD)", range=AT_LEAST_1)
+    stage2_no_eval_until: int | None = STAGES(None, "no evaluation before this step (default: a quarter of the steps)", range=NOT_NEGATIVE)
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoStages(StageFlags):
     # fmt: off
     program = "routing-moe recipe two-stages"
     usage = "[PART] [flags]"
@@ -49,11 +62,6 @@ class TwoStages(TrainingFlags):
     stage1: Path | None = STAGES(None, "run whose routes are kept, of this project or of the published code (default: stage 1 is trained in OUTPUT_DIR/stage1)")
     stage1_checkpoint: str | None = STAGES(None, "its checkpoint (default: best)")
     stage1_flags: str = STAGES("", 'flags of routing-moe train for stage 1, such as "--num_experts 4"')
-    init_eps: float = STAGES(1e-8, "standard deviation of the noise that is added to each copy of plain BART", range=NOT_NEGATIVE)
-    stage2_steps: int | None = STAGES(None, "optimizer steps of stage 2 (default: 2 * TOTAL_STEPS, 60000 as published; of an embedded BART TOTAL_STEPS)", range=AT_LEAST_1)
-    stage2_learning_rate: float | None = STAGES(None, "its peak learning rate (default: LEARNING_RATE)", range=NOT_NEGATIVE)
-    stage2_eval_period: int | None = STAGES(None, "steps between its evaluations (default: 1/20 of the steps; of an embedded BART EVAL_PERIOD)", range=AT_LEAST_1)
-    stage2_no_eval_until: int | None = STAGES(None, "no evaluation before this step (default: a quarter of the steps)", range=NOT_NEGATIVE)
     # fmt: on
 
     @property
