@@ -307,7 +307,6 @@ def compare(study: ConflictStudy) -> int:
         f"{' '.join(f'{conflict:g}' for conflict in study.conflicts)}; seeds: {' '.join(map(str, study.seeds))}\n"
         f"{study.total_steps} steps, learning rates {rates}, {study.jobs} at a time; on {device()}; output in {study.output_dir}"
     )
-    study.save_settings()
     gyms = [
         ConflictGym(study, conflict, study.skills, seed)
         for conflict in study.conflicts

@@ -194,7 +194,6 @@ def reproduce(study: PaperStudy) -> int:
     build_gym(study)
     if code := run_in_turn(runs.model()):
         return code
-    study.save_settings()
     runs.recipe.set_threads()
     status = report_unfinished(study.runner().run(runs.all()))
     print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes")

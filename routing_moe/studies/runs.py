@@ -188,7 +188,7 @@ def call_here(command: list[str], log: Path | None = None) -> int:
             start_new_session=True,
         )
         processes.append(process)
-        code = processes[0].wait()
+        code = process.wait()
     if received:
         raise KeyboardInterrupt
     return 128 - code if code < 0 else code

@@ -72,17 +72,8 @@ class Study(Script):
 
     # fmt: off
     output_dir: Path = RUNNING(Path("models/study"), "folder of the study", on_resume=True)
-    jobs: int = RUNNING(
-        1,
-        "runs at the same time, which divide the cores, or the visible GPUs",
-        range=AT_LEAST_1,
-        on_resume=True,
-    )
-    ray: str | None = RUNNING(
-        None,
-        "address of a Ray cluster that runs them, --jobs at a time: a run is a task with one CPU and its share of a GPU; folders are on a file system that all machines share (default: this machine)",
-        on_resume=True,
-    )
+    jobs: int = RUNNING(1, "runs at the same time, which divide the cores, or the visible GPUs", range=AT_LEAST_1, on_resume=True)
+    ray: str | None = RUNNING(None, "address of a Ray cluster that runs them, --jobs at a time: a run is a task with one CPU and its share of a GPU; folders are on a file system that all machines share (default: this machine)", on_resume=True)
     # fmt: on
 
     def runner(self, threads: int | None = None) -> Runner:
@@ -111,9 +102,7 @@ def run_study(
     words = [*from_environment(study, variables), *line]
     further = [] if study.takes_further else None
     values = parse(study, words, description, further)
-    if (
-        further and study.further_flags_of
-    ):  # unknown to that command too, or without a value it needs: its error, before any run
+    if further and study.further_flags_of:  # its error for a wrong flag comes before any run
         parse_further(study.further_flags_of, further)
     with reporting_errors(lambda: "run the same command to continue") as result:
         settings = study(**values, further=tuple(further or ()), given=frozenset(values)).resolved()
