@@ -9,7 +9,8 @@ like all elementwise operations.
 
 Not counted: other elementwise operations (norms, activations, weighting of outputs, dropout), the loss,
 expert regularisation, the optimizer, evaluations, recomputation in the backward pass of flash attention,
-pre-training and task vectors. An expert whose soft weight rounds to 0 counts as run.
+pre-training and task vectors except gradients (`mean_gradient`). An expert whose soft weight rounds to 0
+counts as run.
 
 Parameters: tied token embeddings count once; all rows of tokens and positions count. Active parameters are
 those that process an example: embeddings, vanilla layers, and in every routed layer the experts with a weight
