@@ -93,6 +93,11 @@ class Ragged:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
+    def subset(self, indices: np.ndarray) -> Ragged:
+        """Returns the given rows, in this order."""
+        flat = np.concatenate([self.flat[:0], *(self[i] for i in indices)])
+        return Ragged(flat, _offsets(self.lengths[indices]))
+
     def padded(self, indices: np.ndarray, fill: int, width: int | None = None) -> np.ndarray:
         """Returns the given rows as int64 (len(indices), width), padded with `fill` on the right.
 
@@ -127,6 +132,13 @@ class EncodedExamples:
             _joined_offsets([part.first_output for part in parts]),
             np.concatenate([part.task_ids_N for part in parts]),
         )
+
+    def subset(self, indices: np.ndarray) -> EncodedExamples:
+        """Returns the given examples, in this order."""
+        starts, counts = self.first_output[indices], self.n_outputs_N[indices]
+        outputs = np.concatenate([np.arange(0), *map(np.arange, starts, starts + counts)])
+        tokens = self.sources.subset(indices), self.outputs.subset(outputs)
+        return EncodedExamples(*tokens, _offsets(counts), self.task_ids_N[indices])
 
     def __len__(self) -> int:
         return len(self.task_ids_N)

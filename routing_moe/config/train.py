@@ -44,6 +44,7 @@ MORE_START = group("additions: where the model starts")
 MORE_ROUTING = group("additions: experts and routes")
 MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
+INNER_SHARE = Range(lambda value: 0 < value < 1, "between 0 and 1")
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 
 
@@ -92,6 +93,11 @@ class TrainSettings(RunFlags):
     task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1)
     task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks", metavar="SPEC")
     task_routes_as: str = MORE_ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES)
+    reassign_every: int = MORE_ROUTING(0, "with given one-hot routes (--task_routes or --task_level_random_routing): steps between re-assignments, in which each task moves to the route with the lowest loss on its held-out train rows; 0: routes stay", range=NOT_NEGATIVE)
+    reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
+    reassign_until: int | None = MORE_ROUTING(None, "no re-assignment after this step (default: the last step). Once tasks no longer move, held-out rows are trained on, too", range=AT_LEAST_1)
+    reassign_held_out: float = MORE_ROUTING(0.25, "share of the train rows of each task that are held out while tasks may move", range=INNER_SHARE)
+    reassign_margin: float = MORE_ROUTING(1.0, "standard errors by which the loss of a task must fall, for it to move", range=NOT_NEGATIVE)
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, new_model="linear_layer_specific")
@@ -189,6 +195,11 @@ class TrainSettings(RunFlags):
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
+
+    @property
+    def last_reassignment(self) -> int:
+        """The last step after which tasks may move: not the end of the training, which the experts need."""
+        return min(self.reassign_until or self.total_steps, self.total_steps - 1)
 
     @property
     def frozen(self) -> list[str]:

@@ -85,8 +85,8 @@ class Stepper:
     """Runs optimizer steps of a model on encoded examples."""
 
     def __init__(self, model, examples: EncodedExamples, settings: Recipe, accelerator: Accelerator):
-        self.model, self.examples, self.settings, self.accelerator = model, examples, settings, accelerator
-        self.mixture = TaskMixture(examples.task_ids_N, settings.task_sampling)
+        self.model, self.settings, self.accelerator = model, settings, accelerator
+        self.use(examples)
         self.optimizer = build_optimizer(model, settings)
         # accelerate's wrapper is for its loss scaler, and without one it only takes time in every step.
         if accelerator.scaler is not None:
@@ -96,6 +96,11 @@ class Stepper:
             compile_layers(model)
         self.cut = Cut.on(accelerator, model, settings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
+
+    def use(self, examples: EncodedExamples) -> None:
+        """Takes the examples of the next steps from these."""
+        self.examples = examples
+        self.mixture = TaskMixture(examples.task_ids_N, self.settings.task_sampling)
 
     def temperature(self, step: int) -> float:
         """Returns the temperature of the selection in a step (counted from 0)."""

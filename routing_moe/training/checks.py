@@ -121,6 +121,11 @@ def number_problems(settings: TrainSettings) -> list[str]:
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
             "the temperature falls from the initial to the minimum"
         )
+    if settings.reassign_every and settings.last_reassignment < settings.reassign_from:
+        problems.append(
+            f"--reassign_from is {settings.reassign_from}, after the last step of a re-assignment, "
+            f"{settings.last_reassignment} (--reassign_until, --total_steps)"
+        )
     if not settings.do_train and not settings.do_predict:
         problems.append("nothing to do: give --do_train, --do_predict or both")
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
@@ -310,6 +315,15 @@ def expert_problems(settings: TrainSettings, config: "RoutingBartConfig") -> lis
         problems.append(
             "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
             "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
+        )
+    if (
+        settings.do_train
+        and settings.reassign_every
+        and (config.route_source != "fixed" or config.num_experts == 1)
+    ):
+        problems.append(
+            "--reassign_every moves tasks between given routes of several experts: give --task_routes or "
+            "--task_level_random_routing"
         )
     if settings.do_train and settings.alternate_every and not trains:
         problems.append(

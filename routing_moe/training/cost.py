@@ -57,8 +57,13 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
     return tuple(float(flops.example_flops(config, work, *size, T).sum()) + rest for size in sizes)
 
 
-def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS) -> dict:
-    """Returns the fields of `cost.json` about the training itself, for a run of `total_steps` steps."""
+def training_cost(
+    stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS, reassignment: int = 0
+) -> dict:
+    """Returns the fields of `cost.json` about the training itself, for a run of `total_steps` steps.
+
+    reassignment: the FLOPs of all re-assignments of tasks, which are part of the total.
+    """
     config, alternate_every = stepper.model.config, stepper.settings.alternate_every
     work = Work.of(stepper.model)
     sampled = np.unique(np.linspace(0, total_steps - 1, min(total_steps, most_sampled)).round().astype(int))
@@ -77,16 +82,20 @@ def training_cost(stepper: Stepper, total_steps: int, most_sampled: int = SAMPLE
         "flops_per_example_unpadded": round(bare / size),
         "examples_per_step": size,
         "steps": total_steps,
-        "total_flops": round(padded * total_steps),
+        "total_flops": round(padded * total_steps) + reassignment,
+        "reassignment_flops": reassignment,
         "sampled_steps": len(sampled),
         "counted": COUNTED,
     }
 
 
-def write_cost(stepper: Stepper, total_steps: int, start: Start, run: Path) -> dict:
-    """Writes the `cost.json` of a run, which includes the runs that it started from. Returns its content."""
+def write_cost(stepper: Stepper, total_steps: int, start: Start, run: Path, reassignment: int = 0) -> dict:
+    """Writes the `cost.json` of a run, which includes the runs that it started from. Returns its content.
+
+    reassignment: as for `training_cost`.
+    """
     path = run / COST_FILE
-    own = training_cost(stepper, total_steps)
+    own = training_cost(stepper, total_steps, reassignment=reassignment)
     cost = own | with_start(own, earlier_runs(start, run))
     # The run that it started from may have been deleted since the file was first written.
     if cost["start_unknown"] and (before := known_before(path)):

@@ -26,6 +26,7 @@ from routing_moe.results.run_cost import earlier_runs
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
+from routing_moe.training.reassignment import Reassignment
 from routing_moe.training.trainer import Training, check_epochs
 
 log = logging.getLogger("routing_moe")
@@ -78,6 +79,9 @@ def run_training(
     evaluation = dataclasses.replace(settings.evaluation, most=settings.examples_per_file)
     dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
+    reassignment = None
+    if settings.reassign_every:
+        reassignment = Reassignment(model, examples, settings, accelerator)
     training = Training(
         model,
         tokenizer,
@@ -87,6 +91,7 @@ def run_training(
         settings=settings,
         accelerator=accelerator,
         draw_routes=draw_routes,
+        reassignment=reassignment,
     )
     if settings.equal_flops:
         earlier = earlier_runs(settings.start, settings.output_dir)

@@ -27,6 +27,7 @@ from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.optim.step import Stepper, padding_report, schedule_report
 from routing_moe.results.run_cost import described_cost
 from routing_moe.training.cost import write_cost
+from routing_moe.training.reassignment import Reassignment
 
 LOG_EVERY = 10  # steps between rows of the curves
 
@@ -37,6 +38,7 @@ class Training:
     """Trains `model` in `settings.output_dir`. Call `load_state` first to resume from a checkpoint.
 
     draw_routes: draws a route map, with the arguments of `routing_moe.plots.route_map.plot_routes`.
+    reassignment: moves tasks between routes; None: they stay.
     """
 
     def __init__(
@@ -49,11 +51,14 @@ class Training:
         settings: TrainSettings,
         accelerator: Accelerator,
         draw_routes: Callable,
+        reassignment: Reassignment | None = None,
     ):
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
         self.draw_routes = draw_routes
-        self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
+        self.reassignment = reassignment
+        first_examples = reassignment.examples_at(0) if reassignment else train_examples
+        self.stepper = Stepper(model, first_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
         # since_eval: loss (nats) and target tokens since the last evaluation
@@ -63,7 +68,7 @@ class Training:
             "history": [],
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
-        }
+        } | ({"reassignments": []} if reassignment else {})
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
 
@@ -82,6 +87,7 @@ class Training:
             while self.state["step"] < self.total_steps:
                 self._step(bar)
                 began = time.perf_counter()
+                self._reassign()
                 self._evaluate_and_save()
                 spent_evaluating += time.perf_counter() - began
                 if self.stop_requested:
@@ -110,6 +116,33 @@ class Training:
                 "route_entropy": report["route_entropy"],
             }
             self.accelerator.log(curves, step=step)
+
+    def _reassign(self) -> None:
+        """Moves tasks to other routes, if that is due, and adds held-out rows once no task moves any more."""
+        step, reassignment = self.state["step"], self.reassignment
+        if reassignment is None:
+            return
+        if reassignment.is_due(step):
+            row = reassignment.move(step)
+            self.state["reassignments"].append(row)
+            log.info(
+                "step %d: %d of %d tasks moved, %d of %d routes stay in use; "
+                "loss of held-out rows in nats: %.4f, along the best routes %.4f, now %.4f",
+                *(row[name] for name in ("step", "moved", "tasks", "routes", "routes_before")),
+                *(row[name] for name in ("loss_before", "loss_best", "loss")),
+            )  # fmt: skip
+            if self.accelerator.is_main_process:
+                reassignment.write(self.folder, self.state["reassignments"])
+                folder = self.folder / f"{step}-steps"
+                folder.mkdir(exist_ok=True)
+                self._write_routes(folder, pictures=False)
+                self._write_cost()  # the fewer routes are in use, the less the next re-assignments cost
+        self._train_on_due_examples()
+
+    def _train_on_due_examples(self) -> None:
+        examples = self.reassignment.examples_at(self.state["step"])
+        if examples is not self.stepper.examples:
+            self.stepper.use(examples)
 
     def _evaluate_and_save(self) -> None:
         settings, step = self.settings, self.state["step"]
@@ -183,7 +216,7 @@ class Training:
         return progress
 
     @torch.no_grad()
-    def _write_routes(self, folder: Path) -> None:
+    def _write_routes(self, folder: Path, pictures: bool = True) -> None:
         """Writes routes of the train tasks, in the ontology's order, as (N, L, E) arrays and as heat maps.
 
         `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1.
@@ -197,6 +230,8 @@ class Training:
         for name, tau in temperatures.items():
             routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
             write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
+            if not pictures:
+                continue
             self.draw_routes(
                 routes_NLE,
                 tasks,
@@ -241,6 +276,8 @@ class Training:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.state = {name: state[name] for name in self.state}
+            if self.reassignment:
+                self._train_on_due_examples()
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
@@ -278,10 +315,15 @@ class Training:
             tasks = sorted({file.task for file in self.dev_files})
             for line in schedule_report(self.stepper, tasks, self.total_steps):
                 log.info(line)
-        run = self.stepper, self.total_steps, settings.start, self.folder
-        log.info(described_cost(on_main(self.accelerator, lambda: write_cost(*run))))
+        log.info(described_cost(on_main(self.accelerator, self._write_cost)))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
+
+    def _write_cost(self) -> dict:
+        reassignment, more = self.reassignment, 0
+        if reassignment:
+            more = reassignment.total_flops(self.state["step"], self.state["reassignments"])
+        return write_cost(self.stepper, self.total_steps, self.settings.start, self.folder, more)
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:

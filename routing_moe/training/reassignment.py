@@ -1,0 +1,187 @@
+"""Re-assignment: during training, tasks move to the route with the lowest loss on their held-out rows.
+
+Hard expectation maximisation: training fits the experts to the tasks on their routes, and re-assignment fits
+the routes to the experts. A task moves only if its loss falls by more than `reassign_margin` standard errors.
+A route that no task takes is no longer a candidate, so the number of routes in use only falls. This needs
+experts that have begun to differ in what they can do: between copies of an untrained model the lowest loss is
+an accident, and all tasks collapse onto a few experts.
+
+IFCA (Ghosh et al. 2020, arXiv 2006.04088) alternates in this way, in federated learning, between assigning
+clients to the model with the lowest loss and training the models. What differs here: tasks of a few rows, a
+loss on rows that the experts were not trained on, and experts that share embeddings and start from the
+weights of one dense model, along clusters of its gradients.
+
+N tasks, K different routes, R held-out rows, L layers, E experts of a layer.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+
+from dataloader.atomic_files import write_text
+from dataloader.encoding import EncodedExamples
+from dataloader.errors import InputError, in_short
+from routing_moe.config.train import TrainSettings
+from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.model import flops
+from routing_moe.task_choice.clusters import RouteClusters
+
+TABLE_FILE = "reassignments.csv"
+ROUTES_FILE = "reassigned_routes.json"
+FORWARD_ONLY = flops.Work(layers=False, inputs=False, projection=False)
+
+log = logging.getLogger(__name__)
+
+
+class Reassignment:
+    """Moves the tasks of a model with given one-hot routes. `rows`: of the table, a part of the loop's state.
+
+    Raises InputError if routes are not one-hot, or a task has too few rows to hold some out.
+    """
+
+    def __init__(self, model, examples: EncodedExamples, settings: TrainSettings, accelerator: Accelerator):
+        self.model, self.settings, self.accelerator = model, settings, accelerator
+        is_held_R = held_out(examples.task_ids_N, settings.reassign_held_out)
+        self.all_examples = examples
+        self.trained_examples = examples.subset(np.flatnonzero(~is_held_R))
+        self.held_examples = examples.subset(np.flatnonzero(is_held_R))
+        self.tasks_N = np.unique(examples.task_ids_N)
+        self.last = settings.last_reassignment
+        self._check()
+
+    def _check(self) -> None:
+        if not self.model.is_one_hot(self.model.task_routes[self.tasks_N]):
+            raise InputError("--reassign_every moves tasks between one-hot routes, but a route mixes experts")
+        least = 2 if self.settings.reassign_margin else 1  # a standard error needs two rows
+        counts = np.bincount(self.held_examples.task_ids_N, minlength=self.tasks_N.max() + 1)
+        if lacking := [self.model.config.task_names[n] for n in self.tasks_N if counts[n] < least]:
+            raise InputError(
+                f"--reassign_held_out {self.settings.reassign_held_out:g} holds out fewer than {least} train "
+                f"rows of {in_short(lacking)}; give a larger share"
+            )
+
+    def examples_at(self, step: int) -> EncodedExamples:
+        """Returns the examples that are trained on after a step: all, once no task moves any more."""
+        return self.all_examples if step >= self.last else self.trained_examples
+
+    def is_due(self, step: int) -> bool:
+        """Returns whether tasks may move after a step (counted from 1)."""
+        first, every = self.settings.reassign_from, self.settings.reassign_every
+        return first <= step <= self.last and (step - first) % every == 0
+
+    def remaining(self, step: int) -> int:
+        """Returns how often tasks may still move after a step."""
+        return sum(map(self.is_due, range(step + 1, self.last + 1)))
+
+    def move(self, step: int) -> dict:
+        """Moves the tasks; returns the row of the table. All processes compute the same."""
+        routes_KLE, route_N = self.routes_in_use()
+        losses_RK = losses_along(self.model, self.held_examples, routes_KLE, self.accelerator)
+        tasks_R = np.searchsorted(self.tasks_N, self.held_examples.task_ids_N)
+        means_NK = task_means(losses_RK, tasks_R)
+        chosen_N = best_routes(losses_RK, tasks_R, route_N, self.settings.reassign_margin)
+        self.model.task_routes[self.tasks_N] = routes_KLE[chosen_N]
+        self._move_other_tasks()
+        every_N = np.arange(len(chosen_N))
+        return {
+            "step": step,
+            "moved": int((chosen_N != route_N).sum()),
+            "tasks": len(chosen_N),
+            "routes_before": len(routes_KLE),
+            "routes": len(set(chosen_N.tolist())),
+            "loss_before": float(means_NK[every_N, route_N].mean()),
+            "loss_best": float(means_NK.min(axis=1).mean()),
+            "loss": float(means_NK[every_N, chosen_N].mean()),
+            "flops": self.flops(len(routes_KLE)),
+        }
+
+    def routes_in_use(self) -> tuple[torch.Tensor, np.ndarray]:
+        """Returns the different routes (K, L, E) of the trained tasks and the route of each of them (N,)."""
+        routes_KLE, which_N = self.model.task_routes[self.tasks_N].unique(dim=0, return_inverse=True)
+        return routes_KLE, which_N.cpu().numpy()
+
+    def _move_other_tasks(self) -> None:
+        """Gives tasks that are not trained, if they have vectors, the route of the nearest cluster."""
+        config = self.model.config
+        if not config.route_parts:
+            return
+        clusters = RouteClusters(self.model)
+        for n in set(range(len(config.task_names))).difference(self.tasks_N.tolist()):
+            task = config.task_names[n]
+            nearest = clusters.nearest(task, clusters.vectors[task], config.vectors_seen or "")
+            self.model.task_routes[n] = torch.from_numpy(nearest.route_LE)
+
+    def flops(self, routes: int) -> int:
+        """Returns the FLOPs of the held-out rows along a number of routes: forward passes only."""
+        examples = self.held_examples
+        S, T = examples.source_lengths_N.astype(float), examples.target_lengths_N.astype(float)
+        per_row_R = flops.example_flops(self.model.config.to_bart_config(), FORWARD_ONLY, S, T, T)
+        return round(float(per_row_R.sum()) * routes)
+
+    def total_flops(self, step: int, rows: list[dict]) -> int:
+        """Returns the FLOPs of all re-assignments: those done, and the others with the routes in use."""
+        return sum(row["flops"] for row in rows) + self.remaining(step) * self.flops(
+            len(self.routes_in_use()[0])
+        )
+
+    # ---- files
+
+    def write(self, folder: Path, rows: list[dict]) -> None:
+        """Writes the table and, for --task_routes, the routes, with experts numbered without gaps."""
+        write_text(folder / TABLE_FILE, pd.DataFrame(rows).to_csv(index=False))
+        write_text(folder / ROUTES_FILE, json.dumps(self.numbered_routes(), indent=1))
+
+    def numbered_routes(self) -> dict[str, int | list[int]]:
+        """Returns {task: its expert, or experts by layer}, without the experts that no trained task takes."""
+        config = self.model.config
+        experts_NL = self.model.task_routes.argmax(dim=-1).cpu().numpy()
+        without = [row for row in range(experts_NL.shape[1]) if row not in config.routed_rows]
+        experts_NL[:, without] = experts_NL[:, config.routed_rows[:1]]
+        used_NL = experts_NL[self.tasks_N]
+        numbers = [{e: i for i, e in enumerate(np.unique(column))} for column in used_NL.T]
+        routes = {}
+        for task, experts_L in zip(config.task_names, experts_NL.tolist(), strict=True):
+            if all(e in own for e, own in zip(experts_L, numbers, strict=True)):
+                route = [own[e] for e, own in zip(experts_L, numbers, strict=True)]
+                routes[task] = route[0] if len(set(route)) == 1 else route
+        return routes
+
+
+def held_out(task_ids_R: np.ndarray, share: float) -> np.ndarray:
+    """Returns whether each row is held out (R,): evenly spread, a share of each task's rows, rounded down.
+
+    With a share of 1/4, it is every fourth row of a task.
+    """
+    is_held_R = np.zeros(len(task_ids_R), dtype=bool)
+    for task in np.unique(task_ids_R):
+        rows = np.flatnonzero(task_ids_R == task)
+        counts = np.floor(np.arange(len(rows) + 1) * share + 1e-9)
+        is_held_R[rows] = np.diff(counts) > 0
+    return is_held_R
+
+
+def task_means(losses_RK: np.ndarray, tasks_R: np.ndarray) -> np.ndarray:
+    """Returns the mean losses (N, K) of each task. tasks_R: the task of each row, from 0 to N - 1."""
+    return np.stack([losses_RK[tasks_R == task].mean(axis=0) for task in range(tasks_R.max() + 1)])
+
+
+def best_routes(losses_RK: np.ndarray, tasks_R: np.ndarray, route_N: np.ndarray, margin: float) -> np.ndarray:
+    """Returns the route of each task (N,): that with the lowest mean loss, or its own.
+
+    It keeps its own unless the mean of the differences of its rows' losses exceeds `margin` standard errors
+    of this mean.
+    """
+    chosen_N = route_N.copy()
+    for task, own in enumerate(route_N):
+        losses_rK = losses_RK[tasks_R == task]
+        best = losses_rK.mean(axis=0).argmin()
+        gains_r = losses_rK[:, own] - losses_rK[:, best]
+        error = gains_r.std(ddof=1) / np.sqrt(len(gains_r)) if margin else 0.0
+        if gains_r.mean() > margin * error:
+            chosen_N[task] = best
+    return chosen_N
