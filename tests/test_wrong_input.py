@@ -282,6 +282,7 @@ def vectors(names=tuple(FORMS), **fields):
 
 ROUTES = [
     (FIXED | dict(task_routes="ontolgy"), "--task_routes is 'ontolgy'; give a file ... did you mean 'ontol"),
+    (FIXED | dict(task_routes="lowest_loss"), "--task_routes is lowest_loss, ... leave --do_train out"),
     (FILE, "--task_routes <here>/routes.json: no such file"),
     (FILE, "--task_routes <here>/routes.json: the route of colour", routes(ALL | {"colour": -1})),
     (

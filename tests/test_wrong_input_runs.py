@@ -142,6 +142,12 @@ CHECKPOINT = [
         ONLY | dict(task_routes="ontology"),
         "--task_routes is ontology, which a model is trained with; without",
     ),
+    (ONLY | dict(task_routes="lowest_los"), "--task_routes is lowest_los, ... did you mean 'lowest_loss'?"),
+    (
+        ONLY | VECTORS | dict(task_routes="lowest_loss"),
+        "--taskvecs and --task_routes lowest_loss both choose the routes of tasks that were not trained on",
+        vectors(parts=SIDES),
+    ),
     (
         ONLY | ROUTE_FILE,
         "--task_routes <here>/routes.json has no route for plural; did you mean 'plurals'?",

@@ -108,6 +108,16 @@ GRIDS = [
     ),
     (MIX | dict(init_dir="<random>", route_training="fixed"), "--route_training is fixed, but random routes"),
     (
+        MIX | dict(init_dir="<random>", task_routes="lowest_loss"),
+        "--task_routes is lowest_loss, but the model has random routes for each example",
+    ),
+    (MIX | dict(task_routes="lowest_los"), "--task_routes is lowest_los, ... did you mean 'lowest_loss'?"),
+    (
+        MIX | dict(task_routes="lowest_loss", taskvecs="<here>/vectors"),
+        "--taskvecs <here>/vectors: this route does not depend on task vectors",
+        lambda place: place.vectors(),
+    ),
+    (
         MIX | dict(init_dir="<top>", route_training="router"),
         "<top>/best has top-1 routes, whose weight is alw",
     ),

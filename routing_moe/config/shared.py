@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import PRECISIONS, SCORINGS
+from routing_moe.config.choices import LOWEST_LOSS, PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INFINITE, Command, group
 
 TEXTS = group("texts and decoding")
@@ -55,7 +55,7 @@ class OptimizerFlags(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags(TextFlags, OptimizerFlags):
-    """What training and fine-tuning derive from their flags. A subclass has the switch `debug`."""
+    """What training and fine-tuning derive from their flags. A subclass has `debug` and `task_routes`."""
 
     source_flags: ClassVar[Mapping[str, str]]  # {flag: the key of `ROUTE_SOURCES` that it selects}
 
@@ -68,6 +68,11 @@ class RunFlags(TextFlags, OptimizerFlags):
     def route_source(self) -> str | None:
         """The selected key of `ROUTE_SOURCES`; None: that of the checkpoint, or learned."""
         return next((self.source_flags[flag] for flag in self.selecting_flags), None)
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether a task gets the route of lowest loss on its labelled rows, of those of a trained mixture."""
+        return self.task_routes == LOWEST_LOSS
 
     @property
     def examples_per_file(self) -> int | None:
@@ -120,8 +125,8 @@ class Evaluation:
     """Which examples are scored along which routes.
 
     section: of the split. samples: which samples of a task. most: examples of each file, evenly spaced; None:
-    all. scoring: how answers are made. task_vector: the rule by which a task gets its vector. prefix: of the
-    names of result files.
+    all. scoring: how answers are made. task_vector: the rule by which a task gets its vector. by_loss: whether
+    tasks that were not trained on get the route of lowest loss instead. prefix: of the names of result files.
     """
 
     section: str = "train"
@@ -129,6 +134,7 @@ class Evaluation:
     most: int | None = None
     scoring: str = "generate"
     task_vector: str = "auto"
+    by_loss: bool = False
     prefix: str = ""
 
 

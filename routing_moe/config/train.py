@@ -91,7 +91,7 @@ class TrainSettings(RunFlags):
     random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step")
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once")
     task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1)
-    task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks", metavar="SPEC")
+    task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks, or lowest_loss: a task that was not trained on gets the route of lowest loss on the labelled train rows of its first sample, of the routes of the trained tasks", metavar="SPEC")
     task_routes_as: str = MORE_ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES)
     reassign_every: int = MORE_ROUTING(0, "with given one-hot routes (--task_routes or --task_level_random_routing): steps between re-assignments, in which each task moves to the route with the lowest loss on its held-out train rows; 0: routes stay", range=NOT_NEGATIVE)
     reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
@@ -152,6 +152,8 @@ class TrainSettings(RunFlags):
         """As for all commands; routes that the router starts with are learned."""
         if self.selecting_flags[:1] == ["task_routes"] and self.task_routes_as == "start":
             return "learned" if self.do_train else None
+        if self.by_loss:  # the routes of the checkpoint
+            return None
         return super().route_source
 
     @property
@@ -175,6 +177,7 @@ class TrainSettings(RunFlags):
             most=self.predict_max_examples or self.examples_per_file,
             scoring=self.scoring,
             task_vector=self.task_vector,
+            by_loss=self.by_loss,
             prefix=self.prefix,
         )
 

@@ -26,7 +26,13 @@ from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import rows_read
-from routing_moe.task_choice.given_routes import file_matrices, file_routes
+from routing_moe.task_choice.given_routes import (
+    check_routes_differ,
+    check_scored_spec,
+    file_matrices,
+    file_routes,
+    names_file,
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,10 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
         problems.of(given_vectors, settings.taskvecs, flag="taskvecs")
     if settings.text_vectors:
         problems.of(load_task_vectors, settings.text_vectors, flag="text_vectors")
-    if settings.task_routes:
+    if settings.task_routes and names_file(settings.task_routes):
         problems.of(file_routes, settings.task_routes, [settings.task])
+    elif settings.task_routes:
+        problems.of(check_scored_spec, settings.task_routes, flag="task_routes")
     problems += running_problems(settings) + folder_problems(settings)
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -209,6 +217,8 @@ def route_source_problems(settings: FinetuneSettings, start: SavedMixture, gyms:
     kind = route_kind(settings, config)
     if kind == "given":
         problems.of(file_matrices, settings.task_routes, [task], config)
+    elif kind == "lowest loss":
+        problems.of(check_routes_differ, config, flag="task_routes")
     if settings.taskvecs:
         if kind not in ("given vector", "cluster"):
             problems.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")

@@ -37,6 +37,7 @@ from routing_moe.results.few_shot import BEST, RESULT_FILES
 from routing_moe.results.markdown import mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.given_routes import names_file
 
 RESULTS_FILE = RESULT_FILES[0]
 COLUMNS = [
@@ -191,7 +192,7 @@ def start_checksums(
         if folder:
             files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
             sums |= {name: sha256(file) for name, file in files.items() if file.is_file()}
-    if start.routes:
+    if start.routes and names_file(start.routes):
         path = Path(start.routes)
         files = [path, path.with_name(ROUTE_TASKS_FILE)] if path.suffix == ".npy" else [path]
         sums |= {f"--task_routes {number}": sha256(file) for number, file in enumerate(files)}

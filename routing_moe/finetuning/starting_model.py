@@ -20,7 +20,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
-from routing_moe.finetuning.task_choices import choose, given_vectors, route_kind, share_row
+from routing_moe.finetuning.task_choices import choose, given_vectors, route_kind, share_row, vector_table
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.loading import with_fields
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
@@ -30,6 +30,7 @@ from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.learned import learn_vector
+from routing_moe.task_choice.lowest_loss import LowestLoss
 
 PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}
 TRAINED = {
@@ -90,7 +91,7 @@ class Starts:
         """Returns (model, its route in words, what its vector has seen of the task or None without a vector).
 
         Samples that start from the same weights get the same model. examples: returns the sample's train
-        examples; called if a vector is learned from them.
+        examples; called if a vector is learned or a route chosen from them.
         """
         if self._model is None or (not self._shared and sample != self._sample):
             model, route, seen = self._adapted(sample, examples)
@@ -107,7 +108,7 @@ class Starts:
             return True
         if self._kind in ("given vector", "stored vector", "cluster"):
             return share_row(self.settings, self.loaded, self._given)
-        return self._kind not in ("learned vector", "nearest vector")
+        return self._kind not in ("learned vector", "nearest vector", "lowest loss")
 
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
@@ -118,6 +119,11 @@ class Starts:
             return *along_route(mixture, settings, None), None
         if self._kind == "nearest vector":
             choice = self.choices[sample]
+        elif self._kind == "lowest loss":
+            accelerator = make_accelerator(settings.mixed_precision)
+            trained = vector_table(settings.task, mixture.config).trained
+            source = LowestLoss(mixture.to(accelerator.device), trained, accelerator)
+            choice = source.choose(settings.task, examples(), sample)
         elif self._kind == "learned vector":
             accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
             choice = learn_vector(

@@ -34,9 +34,9 @@ def route_kind(settings: FinetuneSettings, config) -> str:
     """Returns what the task's route comes from. config: that of a mixture with several experts.
 
     A vector that the router reads: "given vector" (of --taskvecs), "learned vector", "nearest vector" or
-    "stored vector". A route: "given" (by --task_routes), "cluster" (the nearest to a vector of --taskvecs),
-    "own" (of the mixture), "unknown" (the mixture has none for the task: equal weights), "drawn" (at random
-    for the task), "random" (for each example) or "average".
+    "stored vector". A route: "given" (by --task_routes), "lowest loss" (on the sample's train rows),
+    "cluster" (the nearest to a vector of --taskvecs), "own" (of the mixture), "unknown" (the mixture has none
+    for the task: equal weights), "drawn" (at random for the task), "random" (for each example) or "average".
     """
     source = settings.route_source or config.route_source
     if source == "learned":
@@ -49,7 +49,7 @@ def route_kind(settings: FinetuneSettings, config) -> str:
     if source in ("average", "random"):
         return source
     if settings.task_routes:
-        return "given"
+        return "lowest loss" if settings.by_loss else "given"
     if settings.route_source or not config.given_routes:
         return "drawn"
     if settings.taskvecs and config.route_parts:

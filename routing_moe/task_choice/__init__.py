@@ -4,6 +4,7 @@
     choose.py        Chooser: the first source that has something for the task
     texts.py         text vectors of tasks, and the nearest task
     clusters.py      the clusters of given routes, and the nearest cluster
+    lowest_loss.py   the route of lowest loss on a few labelled rows
     learned.py       a vector or a route that is learned from a few labelled rows
     given_vectors.py vectors of --taskvecs, which may have a row for each sample
     given_routes.py  routes of --task_routes: of a file, of the ontology, of clusters

@@ -16,9 +16,9 @@ class TaskChoice:
     """What a task's route comes from: a vector (D,) float32 that the router reads, or a route (L, E).
 
     source of a vector: "given", "stored", "random" (stored but untrained), "nearest" or "learned"; of a
-    route: "given", "own" (of the mixture), "cluster", "nearest", "learned" or "average". words: the source as
-    logs and tables show it. seen: the data of the task that the choice is based on, one of
-    `task_vectors.SEEN`, with the name of the sample. neighbour: nearest: the task whose vector or route is
+    route: "given", "own" (of the mixture), "cluster", "nearest", "lowest_loss", "learned" or "average".
+    words: the source as logs and tables show it. seen: the data of the task that the choice is based on, one
+    of `task_vectors.SEEN`, with the name of the sample. neighbour: nearest: the task whose vector or route is
     copied.
     """
 

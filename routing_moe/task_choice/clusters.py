@@ -70,6 +70,12 @@ class RouteClusters:
 
 def cluster_name(routes_NLE: np.ndarray, task: int, label: int) -> int:
     """Returns a task's expert if each task has the same expert in all layers, else the cluster's number."""
+    experts_N = single_experts(routes_NLE)
+    return label if experts_N is None else int(experts_N[task])
+
+
+def single_experts(routes_NLE: np.ndarray) -> np.ndarray | None:
+    """Returns the experts (N,) of routes that each have the same expert in all layers, else None."""
     experts_NL = routes_NLE.argmax(axis=2)
     are_single = (routes_NLE.max(axis=2) == 1).all() and (experts_NL == experts_NL[:, :1]).all()
-    return int(experts_NL[task, 0]) if are_single else label
+    return experts_NL[:, 0] if are_single else None

@@ -12,6 +12,7 @@ import numpy as np
 from dataloader.errors import InputError, did_you_mean, in_short, problem_context
 from dataloader.ontology import SHIPPED_ONTOLOGY, UNCATEGORISED, Ontology
 from dataloader.task_splits import Split
+from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
 from routing_moe.model.route_clusters import (
@@ -58,6 +59,10 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
             routes, notes = of_ontology(spec, split, ontology)
         elif spec.startswith(f"{CLUSTERS}:"):
             routes, notes = of_clusters(start, split, ontology, vectors, parts)
+        elif spec == LOWEST_LOSS:
+            raise InputError(
+                f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out"
+            )
         else:
             known = [*ONTOLOGY_LEVELS, "clusters:auto"]
             raise InputError(f"is {spec!r}; give {SPECS}{did_you_mean(spec, known)}")
@@ -148,6 +153,28 @@ def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 # ---- other tasks than those of the split
+
+
+def check_scored_spec(spec: str) -> None:
+    """Raises InputError for a value of `--task_routes` that needs training: no file and not lowest_loss."""
+    if spec != LOWEST_LOSS and not names_file(spec):
+        hint = did_you_mean(spec, [LOWEST_LOSS])
+        raise InputError(
+            f"is {spec}, which a model is trained with; without training give a file (.json or .npy) with "
+            f"the routes of the scored tasks, or {LOWEST_LOSS}{hint}"
+        )
+
+
+def check_routes_differ(config) -> None:
+    """Raises InputError if a mixture has no routes of tasks for lowest_loss. config: the mixture's."""
+    reason = None
+    if config.num_experts == 1:
+        reason = "the model has one expert, so it has no routes to choose from"
+    elif not config.routes_by_task:
+        drawn = "random routes for each example" if config.route_source == "random" else "average routes"
+        reason = f"the model has {drawn}, the same for all tasks, so there is no choice"
+    if reason:
+        raise InputError(f"is {LOWEST_LOSS}, but {reason}")
 
 
 def file_routes(path: str, tasks: Collection[str]) -> GivenRoutes:

@@ -143,10 +143,23 @@ class TextSource:
                 f"{in_short(sorted(needing))} cannot be found; {advice}"
             )
         if not self.folder:
-            for gym in dict.fromkeys(self.gyms):
-                own = [task for task in {*needed, *candidates} if gym_with_inputs(self.gyms, task) is gym]
-                problems += gym.check(own, ["train"], "first", metrics=False)
+            problems += self.file_problems({*needed, *candidates})
         return list(problems)
+
+    def file_problems(self, tasks: Collection[str]) -> list[str]:
+        """Returns problems of the train files of the first samples of tasks. Reads them."""
+        problems = []
+        for gym in dict.fromkeys(self.gyms):
+            own = [task for task in tasks if gym_with_inputs(self.gyms, task) is gym]
+            problems += gym.check(own, ["train"], "first", metrics=False)
+        return problems
+
+    def row_problems(self, tasks: Collection[str]) -> list[str]:
+        """Returns problems of tasks whose train rows are read, with their answers. Reads train files."""
+        lacking = sorted(task for task in tasks if not gym_with_inputs(self.gyms, task))
+        where = " and ".join(dict.fromkeys(str(gym.folder) for gym in self.gyms))
+        without = [f"{where}: no train file of {in_short(lacking)}, whose rows are needed to choose a route"]
+        return (without if lacking else []) + self.file_problems(tasks)
 
     @property
     def _lacking(self) -> tuple[str, str]:

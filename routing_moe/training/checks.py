@@ -32,7 +32,14 @@ from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.results.run_cost import reference_cost
 from routing_moe.task_choice.choice import VectorTable
-from routing_moe.task_choice.given_routes import described, file_matrices, names_file, training_routes
+from routing_moe.task_choice.given_routes import (
+    check_routes_differ,
+    check_scored_spec,
+    described,
+    file_matrices,
+    names_file,
+    training_routes,
+)
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextSource
 
@@ -150,6 +157,11 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
     if settings.do_train and settings.task_routes and settings.task_routes_as == "start" and not is_new:
         problems.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
+    if settings.by_loss and settings.taskvecs and not settings.do_train:
+        problems.append(
+            f"--taskvecs and --task_routes {settings.task_routes} both choose the routes of tasks that were "
+            "not trained on; give one of them"
+        )
     return problems
 
 
@@ -289,10 +301,15 @@ def config_problems(
     given_tasks = set()
     if checkpoint and not settings.do_train:
         problems += scored_route_problems(settings, split, config)
+        if settings.by_loss:
+            problems.of(check_routes_differ, config, flag="task_routes")
+            problems += texts.row_problems(
+                set(split.section(settings.predict_split)) - trained_on(config, split)
+            )
         given_tasks = problems.of(tasks_given, settings, split, config, checkpoint) or given_tasks
         if not settings.prefix:
             problems += overwriting_problems(settings, checkpoint)
-    if settings.do_predict and config.has_router:
+    if settings.do_predict and config.has_router and not settings.by_loss:
         is_new = checkpoint is None and not settings.taskvecs
         random = set(config.task_names if is_new else config.random_vectors) - given_tasks
         random -= set(split.train if settings.do_train else ())
@@ -348,6 +365,8 @@ def missing_task_problems(
     averages = config.route_source == "fixed" and (settings.task_routes or config.given_routes)
     if settings.do_predict and stored_only and not averages:
         needed |= set(split.section(settings.predict_split))
+    if settings.by_loss:  # other tasks get the route of one of these
+        needed = trained_on(config, split).intersection(split.section(settings.predict_split))
     missing = sorted(needed - set(config.task_names))
     if not missing:
         return []
@@ -371,10 +390,7 @@ def scored_route_problems(settings: TrainSettings, split: Split, config: "Routin
     if names_file(settings.task_routes):
         problems.of(file_matrices, settings.task_routes, split.section(settings.predict_split), config)
     elif described(settings.start) != config.given_routes:
-        problems.append(
-            f"--task_routes is {settings.task_routes}, which a model is trained with; without --do_train "
-            "give a file (.json or .npy) with the routes of the scored tasks"
-        )
+        problems.of(check_scored_spec, settings.task_routes, flag="task_routes")
     return list(problems)
 
 
@@ -426,7 +442,8 @@ def overwriting_problems(settings: TrainSettings, checkpoint: Path) -> list[str]
         if getattr(settings, flag) not in (None, getattr(saved, flag))
     ]
     redrawn = settings.task_level_random_routing and saved.given_routes
-    if settings.route_source not in (None, saved.route_source) or redrawn:
+    chosen = settings.by_loss and saved.has_router  # for given routes see `check_replaced`
+    if settings.route_source not in (None, saved.route_source) or redrawn or chosen:
         given = saved.given_routes
         other.insert(0, f"given routes ({given})" if given else f"{saved.route_source} routes")
     if not other:

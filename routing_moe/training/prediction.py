@@ -18,6 +18,7 @@ from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
+from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
@@ -35,8 +36,10 @@ from routing_moe.results.scores import ScoresFile, constant_scores, write_predic
 from routing_moe.results.templates import dataset_scores
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
+from routing_moe.task_choice.clusters import RouteClusters
 from routing_moe.task_choice.given_routes import file_matrices, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
+from routing_moe.task_choice.lowest_loss import LowestLoss, labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs, trained_on
 
@@ -127,23 +130,27 @@ def route_tasks(
     depend on them.
     """
     config, split, is_main = model.config, inputs.split, accelerator.is_main_process
-    by_vector = config.has_router and not start.routes
-    if not (by_vector or start.routes or config.given_routes):
+    by_loss = evaluation.by_loss
+    by_vector = config.has_router and not start.routes and not by_loss
+    if not (by_vector or by_loss or start.routes or config.given_routes):
         return {}
     trained = trained_on(config, split)
-    mixture = SavedMixture(checkpoint_of(start))
-    chooser = Chooser(
-        model,
-        evaluation.task_vector,
-        split.train,
-        given_vectors(start.vectors, tasks, trained),
-        file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
-        TextsOfModel(inputs.texts, model, tokenizer, mixture, quiet=not is_main),
-        by_vector,
-    )
-    choices = {task: chooser.choose(task) for task in tasks}
+    if by_loss:
+        choices = choices_by_loss(inputs, tasks, trained, model, tokenizer, accelerator)
+    else:
+        mixture = SavedMixture(checkpoint_of(start))
+        chooser = Chooser(
+            model,
+            evaluation.task_vector,
+            split.train,
+            given_vectors(start.vectors, tasks, trained),
+            file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
+            TextsOfModel(inputs.texts, model, tokenizer, mixture, quiet=not is_main),
+            by_vector,
+        )
+        choices = {task: chooser.choose(task) for task in tasks}
     if not by_vector:
-        check_replaced(start.routes, chooser, evaluation.prefix)
+        check_replaced(LOWEST_LOSS if by_loss else start.routes, choices, model, evaluation.prefix)
     notable = [choice for choice in choices.values() if is_notable(choice, trained)]
     for line in notes_on(choices, notable, by_vector and bool(start.vectors)) if is_main else ():
         log.info(line)
@@ -153,6 +160,19 @@ def route_tasks(
     if by_vector and vectors:
         with_vectors(model, vectors)
     return choices if notable else {}
+
+
+def choices_by_loss(
+    inputs: Inputs, tasks: list[str], trained: set[str], model, tokenizer, accelerator
+) -> dict[str, TaskChoice]:
+    """Returns {task: choice}: its own route if it was trained on, else that of lowest loss on its rows."""
+    source = LowestLoss(model, trained, accelerator)
+    return {
+        task: source.own(task)
+        if task in trained
+        else source.choose(task, *labelled_rows(inputs.texts, task, tokenizer))
+        for task in tasks
+    }
 
 
 def is_notable(choice: TaskChoice, trained: set[str]) -> bool:
@@ -180,13 +200,19 @@ def notes_on(choices: dict[str, TaskChoice], notable: list[TaskChoice], reads_ve
     return lines
 
 
-def check_replaced(path: str | None, chooser: Chooser, prefix: str) -> None:
-    """Raises InputError if routes of a file would overwrite scores along other routes."""
-    given, own = chooser.routes, chooser.clusters.routes
-    replaced = [task for task in given if task in own and not np.allclose(own[task], given[task])]
+def check_replaced(spec: str | None, choices: dict[str, TaskChoice], model, prefix: str) -> None:
+    """Raises InputError if routes of `--task_routes` would overwrite scores along other routes."""
+    own = RouteClusters(model).routes
+    replaced = [
+        task
+        for task, choice in choices.items()
+        if choice.source in ("given", "lowest_loss")
+        and task in own
+        and not np.allclose(own[task], choice.route_LE)
+    ]
     if replaced and not prefix:
         raise InputError(
-            f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
+            f"--task_routes {spec} has other routes of {in_short(replaced)} than the checkpoint; to score it "
             "with them give --prefix, so that its own scores are not overwritten"
         )
 

@@ -1,0 +1,227 @@
+"""Routes of lowest loss on labelled rows of a task: in a model, in prediction, in fine-tuning."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_route_losses import slow_losses
+from test_task_routes import FIXED, ONLY
+from tiny_grids import QUICK, finetune, outcomes, results
+from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
+
+from dataloader.errors import InputError
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.task_choice.given_routes import check_routes_differ
+from routing_moe.task_choice.lowest_loss import LowestLoss
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+HUE, BOTH = "hue", "both"  # tasks with the rows of colour; of colour in one sample and of count in the other
+ROUTES = {"colour": 2, "count": 0, "opposite": 1}
+COMPOSED = {
+    "colour": {"encoder": 1, "decoder": 0},
+    "count": {"encoder": 0, "decoder": 0},
+    "opposite": {"encoder": 0, "decoder": 1},
+}
+COMPOSED |= {HUE: COMPOSED["colour"], BOTH: COMPOSED["count"]}
+LOWEST = dict(task_routes="lowest_loss")
+OF_ONE, OF_ALL = "labelled rows of one sample", "labelled rows of all samples"
+
+
+# ---- in a model
+
+
+@pytest.mark.parametrize("fields", [dict(router_mode="softmax"), dict(router_mode="gumbel_softmax_st")])
+def test_the_choice_equals_that_of_one_row_and_one_route_at_a_time(make_model, task_examples, fields):
+    model = make_model(random_vectors=["d"], **fields)
+    with torch.no_grad():
+        model.task_vectors.weight.mul_(20)  # so that routes differ
+    tasks = ["b", "c"]
+    source = LowestLoss(model, tasks, make_accelerator("no"))
+    routes_KLE = model.routes_for(tasks).detach()
+    losses_K = slow_losses(model, task_examples, routes_KLE).mean(axis=0)
+    best, other = losses_K.argsort()
+    choice = source.choose("new", task_examples, "new_7_13")
+    assert choice.words == (
+        f"route of {tasks[best]} (lowest loss, {losses_K[best]:.2f}; next {losses_K[other]:.2f})"
+    )
+    np.testing.assert_allclose(choice.route_LE, routes_KLE[best])
+    assert (choice.source, choice.seen) == ("lowest_loss", f"{OF_ONE}: new_7_13")
+
+
+def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
+    model = make_model(route_source="fixed", encoder_vanilla_layers=[0])
+    experts_NL = [[0, 1, 1, 1], [2, 1, 1, 1], [0, 2, 2, 2], [1, 0, 0, 0]]  # the first layer has one expert
+    model.task_routes.copy_(torch.nn.functional.one_hot(torch.tensor(experts_NL), 3))
+    source = LowestLoss(model, ["a", "b", "c"], make_accelerator("no"))
+    assert source.names == ["expert 1", "expert 2"]
+    assert source.choose("new", task_examples, "s").words.startswith("route of expert ")
+    source = LowestLoss(model, ["a"], make_accelerator("no"))
+    words = source.choose("new", task_examples, "s").words
+    assert words.startswith("route of expert 1 (lowest loss, ")
+    assert "next" not in words
+
+
+# ---- prediction
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Runs whose experts have learned the rows of train tasks, in a gym with further tasks of the same rows.
+
+    "experts": an expert a task. "composed": experts for encoder and decoder, with routes of hue (that of
+    colour) and both (that of count). "router": a soft router.
+    """
+    world = World(tmp_path_factory.mktemp("lowest"))
+    for task in (HUE, BOTH):
+        (world.gym / task).mkdir()
+        for seed, rows in (("100", "colour"), ("13", "colour" if task == HUE else "count")):
+            for part in ("train", "dev", "test"):
+                source = world.gym / rows / f"{rows}_12_{seed}_{part}.tsv"
+                shutil.copy(source, world.gym / task / f"{task}_12_{seed}_{part}.tsv")
+    (world.gym / "metrics.json").write_text(json.dumps(METRICS | {HUE: "ACC", BOTH: "EM"}))
+    sections = dict(train=TRAIN_TASKS, dev=[HUE], test=[BOTH])
+    (world.gym / "split.json").write_text(json.dumps(sections))
+    learning = dict(hide_task_names=True, init_eps=0.1, total_steps=40, eval_period=40)
+    for name, routes in {"experts": ROUTES, "composed": COMPOSED}.items():
+        (world / f"{name}.json").write_text(json.dumps(routes))
+        world.run(name, **FIXED | learning, task_routes=world / f"{name}.json")
+    world.run("router", **learning | dict(router_mode="softmax", total_steps=2))
+    return world
+
+
+def predict(place, start, code=0, section="dev", **changed) -> pd.DataFrame | None:
+    """Returns the scores of a section with a copy of a run, along routes of lowest loss; None if refused."""
+    folder = place / f"{start}_{len(list(place.folder.iterdir()))}"
+    shutil.copytree(place / start, folder)
+    asked = ONLY | LOWEST | dict(predict_split=section) | changed
+    assert run(place.gym, place.bart, folder, **asked) == code
+    name = f"best/{changed.get('prefix', '')}eval-{section}_tasks-test-performance.csv"
+    return None if code else pd.read_csv(folder / name, index_col=0).set_index("task_prefix")
+
+
+def test_an_unseen_task_is_scored_along_the_expert_that_knows_its_rows(place):
+    scores = predict(place, "experts")
+    assert scores.loc[HUE, "route"].startswith("route of expert 2 (lowest loss, ")
+    assert scores.loc[HUE, "vector_seen"] == f"{OF_ONE}: hue_12_100"
+    # The scores are those of the route, given by hand.
+    (place / "by_hand.json").write_text(json.dumps({HUE: 2}))
+    by_hand = predict(place, "experts", task_routes=place / "by_hand.json")
+    columns = ["route", "vector_seen"]
+    pd.testing.assert_frame_equal(by_hand.drop(columns=columns), scores.drop(columns=columns))
+
+
+def test_tasks_of_the_training_keep_their_routes(place, tmp_path):
+    other = tmp_path / "split.json"
+    other.write_text(json.dumps({"train": ["count"], "dev": [], "test": ["colour", HUE]}))
+    for start, changed in (("experts", {}), ("router", dict(prefix="loss-"))):
+        scores = predict(place, start, section="test", custom_tasks_splits=other, **changed)
+        assert scores.loc["colour", ["route", "vector_seen"]].tolist() == ["own route", OF_ALL]
+        assert scores.loc[HUE, "vector_seen"] == f"{OF_ONE}: hue_12_100"
+
+
+def test_routes_of_a_router_are_chosen_among(place, capsys):
+    predict(place, "router", code=2)
+    assert "was trained with learned routes; to score it with other routes give" in capsys.readouterr().err
+    route = predict(place, "router", prefix="loss-").loc[HUE, "route"]
+    assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
+
+
+def test_other_routes_than_those_of_the_checkpoint_need_a_prefix(place, capsys):
+    # That of hue is the one of lowest loss, that of both is not.
+    assert predict(place, "composed").loc[HUE, "route"].startswith("route of colour (lowest loss, ")
+    predict(place, "composed", section="test", code=2)
+    message = "--task_routes lowest_loss has other routes of both than the checkpoint; to score it with them"
+    assert message in capsys.readouterr().err
+    scores = predict(place, "composed", section="test", prefix="loss-")
+    assert scores.loc[BOTH, "route"].startswith("route of colour (lowest loss, ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (dict(num_experts=1), "the model has one expert"),
+        (dict(route_source="average"), "the model has average routes, the same for all tasks"),
+        (dict(route_source="random"), "the model has random routes for each example, the same for all tasks"),
+    ],
+)
+def test_mixtures_without_routes_of_tasks_are_refused(make_model, fields, reason):
+    with pytest.raises(InputError, match=f"^is lowest_loss, but {reason}"):
+        check_routes_differ(make_model(**fields).config)
+
+
+def test_predictions_without_a_choice_are_refused(place, starts, tmp_path, capsys):
+    predict(place, "experts", code=2, checkpoint=starts["random"] / "best")
+    assert "--task_routes is lowest_loss, but the model has random routes" in capsys.readouterr().err
+    write_new_tasks(tmp_path / "new", "verb", train=TRAIN_TASKS, dev=["verb"], test=[])
+    changed = dict(predict_dir=tmp_path / "new", custom_tasks_splits=tmp_path / "new/split.json")
+    predict(place, "experts", code=2, **changed)
+    message = (
+        f"{place.gym} and {tmp_path}/new: no train file of verb, whose rows are needed to choose a route"
+    )
+    assert message in capsys.readouterr().err
+
+
+def test_rows_are_those_of_either_gym(place, tmp_path):
+    shutil.copytree(place.gym / HUE, tmp_path / "gym/hue")
+    for path in (tmp_path / "gym/hue").iterdir():
+        path.rename(path.with_name(path.name.replace("hue", "tint")))
+    (tmp_path / "gym/hue").rename(tmp_path / "gym/tint")
+    (tmp_path / "gym/metrics.json").write_text('{"tint": "EM"}')
+    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "dev": ["tint"], "test": []}))
+    changed = dict(predict_dir=tmp_path / "gym", custom_tasks_splits=tmp_path / "split.json")
+    row = predict(place, "experts", **changed).loc["tint"]
+    assert row["route"].startswith("route of expert 2 (lowest loss, ")
+    assert row["vector_seen"] == f"{OF_ONE}: tint_12_100"
+
+
+# ---- fine-tuning
+
+
+def tune(place, name, start, code=0, **changed) -> Path:
+    asked = QUICK | LOWEST | dict(samples="all", learning_rate_list=[0.01], moe_init=True)
+    flags = asked | dict(task_dir=place.gym / BOTH, init_dir=place / start, hide_task_names=True) | changed
+    assert finetune(place.gym, place.bart, place / name, **flags) == code
+    return place / name
+
+
+def by_sample(folder, column="route") -> dict[str, str]:
+    table = results(folder)
+    return dict(zip(table["prefix"], table[column], strict=True))
+
+
+def test_each_sample_starts_from_the_route_of_its_own_rows(place):
+    folder = tune(place, "tuned", "experts")
+    found = by_sample(folder)
+    assert found["both_12_100"].startswith("route of expert 2 (lowest loss, ")
+    assert found["both_12_13"].startswith("route of expert 0 (lowest loss, ")
+    assert found["both_12_100"].endswith("); plain BART")
+    for sample, seen in by_sample(folder, "vector_seen").items():
+        assert seen == f"{OF_ONE}: {sample.removesuffix('_best')}"
+    alone = by_sample(tune(place, "tuned_alone", "experts", samples="13"))
+    assert alone["both_12_13"] == found["both_12_13"]
+
+
+def test_a_continued_grid_uses_the_same_route(place, tmp_path, capsys):
+    flags = dict(samples="13", total_steps=1)
+    tune(place, "grown", "experts", **flags)
+    folder = tune(place, "grown", "experts", **flags | dict(learning_rate_list=[0.01, 0.02]))
+    whole = tune(place, "whole", "experts", **flags | dict(learning_rate_list=[0.01, 0.02]))
+    assert (folder / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
+    assert outcomes(folder) == outcomes(whole)
+    capsys.readouterr()
+    (tmp_path / "route.json").write_text(json.dumps({BOTH: 1}))
+    tune(place, "grown", "experts", code=2, **flags, task_routes=tmp_path / "route.json")
+    assert "its grid started from other files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("training", "words"), [("logits", "logits trained"), ("fixed", "fixed")])
+def test_other_trainings_start_from_the_route_too(place, training, words):
+    folder = tune(place, f"tuned_{training}", "router", samples="13", route_training=training)
+    route, trained = by_sample(folder)["both_12_13"].split("); ")
+    assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
+    assert trained == words
