@@ -103,7 +103,7 @@ def test_routes_that_mix_experts_are_refused(routed, rows):
 
 @pytest.fixture
 def three_answers(make_stepper):
-    """A stepper of six tasks, two for each of three answers, and right routes; one of four experts is idle."""
+    """A stepper of six tasks, two for each of three answers, and right routes; expert 3 is idle."""
     draw = np.random.default_rng(2)
     tasks = [i % 6 for i in range(96)]
     sources = [[0, *draw.integers(4, 60, 5), 2] for _ in tasks]
