@@ -1,7 +1,6 @@
 """Re-assignment of tasks: a slow reference, planted errors that are repaired, resuming, several processes."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,19 +10,20 @@ from conftest import one_hot_routes
 from forks import in_two_processes
 from mistakes import assert_problem, complaint
 from test_route_losses import slow_losses
-from tiny_runs import assert_same_run, run, write_bart
-from tiny_steps import encoded
+from tiny_runs import assert_equal, assert_same_run, run, write_bart
+from tiny_steps import encoded, settings_with
 
 from dataloader.errors import InputError
+from routing_moe.config.train import TrainSettings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.training.reassignment import Reassignment, best_routes, held_out
 
 EVERY_TWO = dict(reassign_every=2, reassign_from=2, reassign_held_out=0.25)
 
 
-def settings(**changed) -> SimpleNamespace:
-    defaults = dict(reassign_every=1, reassign_from=1, reassign_held_out=0.5, reassign_margin=0.0)
-    return SimpleNamespace(**(defaults | dict(last_reassignment=10) | changed))
+def settings(**changed) -> TrainSettings:
+    defaults = dict(reassign_every=1, reassign_from=1, reassign_held_out=0.5, reassign_margin=0)
+    return settings_with(**(defaults | dict(reassign_until=10) | changed))
 
 
 @pytest.fixture
@@ -101,24 +101,47 @@ def test_routes_that_mix_experts_are_refused(routed, rows):
         Reassignment(routed, rows, settings(), make_accelerator("no"))
 
 
-def test_planted_errors_are_repaired(make_stepper):
-    """Three answers, two tasks each; experts trained on the right routes, then two tasks swapped."""
+@pytest.fixture
+def three_answers(make_stepper):
+    """A stepper of six tasks, two for each of three answers, and right routes; expert 3 is idle."""
     draw = np.random.default_rng(2)
-    sources = [[0, *draw.integers(4, 60, 5), 2] for _ in range(96)]
     tasks = [i % 6 for i in range(96)]
+    sources = [[0, *draw.integers(4, 60, 5), 2] for _ in tasks]
     examples = encoded(sources, [[0, 7 + 10 * (task // 2), 2] for task in tasks], tasks)
     names = list("abcdef")
-    stepper = make_stepper(dict(train_batch_size=24), examples, route_source="fixed", task_names=names)
-    right = one_hot_routes([[n // 2] * 4 for n in range(6)], 3)
-    stepper.model.task_routes.copy_(right)
+    fields = dict(num_experts=4, route_source="fixed", task_names=names)
+    stepper = make_stepper(dict(train_batch_size=24), examples, **fields)
+    return stepper, one_hot_routes([[n // 2] * 4 for n in range(6)], 4)
+
+
+def trained(stepper, routes) -> None:
+    stepper.model.task_routes.copy_(routes)
     for step in range(20):
         stepper.step(step)
+
+
+def test_planted_errors_are_repaired(three_answers):
+    stepper, right = three_answers
+    trained(stepper, right)
     stepper.model.task_routes[[0, 5]] = right[[5, 0]]
-    reassignment = Reassignment(stepper.model, examples, settings(reassign_margin=1), stepper.accelerator)
-    row = reassignment.move(1)
+    changed = settings(reassign_margin=1)
+    row = Reassignment(stepper.model, stepper.examples, changed, stepper.accelerator).move(1)
     assert row["moved"] == 2
     assert row["loss"] < row["loss_before"]
     assert torch.equal(stepper.model.task_routes, right)
+
+
+def test_an_idle_expert_takes_the_tasks_of_one_answer_from_an_expert_of_two(three_answers):
+    stepper, right = three_answers
+    right[2:4] = right[0]  # tasks of two answers share expert 0; experts 1 and 3 are idle
+    trained(stepper, right)
+    model, changed = stepper.model, settings(reassign_splits=1)
+    row = Reassignment(model, stepper.examples, changed, stepper.accelerator).move(1)
+    experts = model.task_routes.argmax(-1)[:, 0].tolist()
+    assert experts in ([0, 0, 1, 1, 2, 2], [1, 1, 0, 0, 2, 2])
+    assert (row["splits"], row["routes_before"], row["routes"]) == (1, 2, 3)
+    for layer in model.routed_layers():
+        assert_equal(layer.experts[1].state_dict(), layer.experts[0].state_dict())
 
 
 # ---- whole runs
@@ -163,6 +186,7 @@ def test_two_processes_move_the_same_tasks_as_one(world, start, tmp_path):
         (EVERY_TWO, "--task_routes"),
         (EVERY_TWO | dict(num_experts=1), "--task_routes"),
         (dict(reassign_every=2, task_level_random_routing=True), "--reassign_from is 100"),
+        (EVERY_TWO | dict(task_level_random_routing=True, reassign_splits=[4, 5]), "--reassign_splits has 5"),
         (dict(reassign_held_out=1), "--reassign_held_out is 1"),
     ],
 )

@@ -133,6 +133,10 @@ def number_problems(settings: TrainSettings) -> list[str]:
             f"--reassign_from is {settings.reassign_from}, after the last step of a re-assignment, "
             f"{settings.last_reassignment} (--reassign_until, --total_steps)"
         )
+    if settings.reassign_every and (
+        odd := [s for s in settings.reassign_splits if not settings.reassigns_at(s)]
+    ):
+        problems.append(f"--reassign_splits has {odd[0]}, which is not the step of a re-assignment")
     if not settings.do_train and not settings.do_predict:
         problems.append("nothing to do: give --do_train, --do_predict or both")
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):

@@ -2,9 +2,9 @@
 
 Hard expectation maximisation: training fits the experts to the tasks on their routes, and re-assignment fits
 the routes to the experts. A task moves only if its loss falls by more than `reassign_margin` standard errors.
-A route that no task takes is no longer a candidate, so the number of routes in use only falls. This needs
-experts that have begun to differ in what they can do: between copies of an untrained model the lowest loss is
-an accident, and all tasks collapse onto a few experts.
+A route that no task takes is no longer a candidate, so the number of routes in use only falls, except by
+splits of experts (`expert_splits.py`). This needs experts that have begun to differ in what they can do:
+between copies of an untrained model the lowest loss is an accident, and all tasks collapse onto few.
 
 IFCA (Ghosh et al. 2020, arXiv 2006.04088) alternates in this way, in federated learning, between assigning
 clients to the model with the lowest loss and training the models. What differs here: tasks of a few rows, a
@@ -30,6 +30,7 @@ from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.model import flops
 from routing_moe.task_choice.clusters import RouteClusters
+from routing_moe.training.expert_splits import split_experts
 
 TABLE_FILE = "reassignments.csv"
 ROUTES_FILE = "reassigned_routes.json"
@@ -57,6 +58,8 @@ class Reassignment:
     def _check(self) -> None:
         if not self.model.is_one_hot(self.model.task_routes[self.tasks_N]):
             raise InputError("--reassign_every moves tasks between one-hot routes, but a route mixes experts")
+        if self.settings.reassign_splits and not self._is_single(self.tasks_N):
+            raise InputError("--reassign_splits needs tasks with one expert in all layers")
         least = 2 if self.settings.reassign_margin else 1  # a standard error needs two rows
         counts = np.bincount(self.held_examples.task_ids_N, minlength=self.tasks_N.max() + 1)
         if lacking := [self.model.config.task_names[n] for n in self.tasks_N if counts[n] < least]:
@@ -65,18 +68,18 @@ class Reassignment:
                 f"rows of {in_short(lacking)}; give a larger share"
             )
 
+    def _is_single(self, tasks_N: np.ndarray) -> bool:
+        """Returns whether each of the tasks has the same expert in all layers with experts."""
+        experts_NL = self.model.task_routes[tasks_N][:, self.model.config.routed_rows].argmax(dim=-1)
+        return bool((experts_NL == experts_NL[:, :1]).all())
+
     def examples_at(self, step: int) -> EncodedExamples:
         """Returns the examples that are trained on after a step: all, once no task moves any more."""
         return self.all_examples if step >= self.last else self.trained_examples
 
-    def is_due(self, step: int) -> bool:
-        """Returns whether tasks may move after a step (counted from 1)."""
-        first, every = self.settings.reassign_from, self.settings.reassign_every
-        return first <= step <= self.last and (step - first) % every == 0
-
     def remaining(self, step: int) -> int:
         """Returns how often tasks may still move after a step."""
-        return sum(map(self.is_due, range(step + 1, self.last + 1)))
+        return sum(map(self.settings.reassigns_at, range(step + 1, self.last + 1)))
 
     def move(self, step: int) -> dict:
         """Moves the tasks; returns the row of the table. All processes compute the same."""
@@ -86,14 +89,18 @@ class Reassignment:
         means_NK = task_means(losses_RK, tasks_R)
         chosen_N = best_routes(losses_RK, tasks_R, route_N, self.settings.reassign_margin)
         self.model.task_routes[self.tasks_N] = routes_KLE[chosen_N]
+        every_N, splits = np.arange(len(chosen_N)), 0
+        if step in self.settings.reassign_splits:
+            losses = dict(zip(self.tasks_N.tolist(), means_NK[every_N, chosen_N].tolist(), strict=True))
+            splits = split_experts(self.model, self.trained_examples, losses, self.accelerator)
         self._move_other_tasks()
-        every_N = np.arange(len(chosen_N))
         return {
             "step": step,
             "moved": int((chosen_N != route_N).sum()),
             "tasks": len(chosen_N),
             "routes_before": len(routes_KLE),
-            "routes": len(set(chosen_N.tolist())),
+            "splits": splits,
+            "routes": len(self.routes_in_use()[0]),
             "loss_before": float(means_NK[every_N, route_N].mean()),
             "loss_best": float(means_NK.min(axis=1).mean()),
             "loss": float(means_NK[every_N, chosen_N].mean()),

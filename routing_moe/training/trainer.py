@@ -122,7 +122,7 @@ class Training:
         step, reassignment = self.state["step"], self.reassignment
         if reassignment is None:
             return
-        if reassignment.is_due(step):
+        if self.settings.reassigns_at(step):
             row = reassignment.move(step)
             self.state["reassignments"].append(row)
             log.info(
