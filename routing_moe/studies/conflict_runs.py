@@ -11,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.atomic_files import write_text
+from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
+from routing_moe.model.route_codes import codewords
 from routing_moe.studies.conflict_settings import ConflictStudy
 from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
 
 REFINED_ROUTES = "reassigned_routes.json"
+LAYERS = 4  # of a BART, encoder and decoder
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,15 @@ class ConflictGym:
 
         return Run(self.short(folder), folder, commands, needs=(self.vectors(),), result=SCORES)
 
+    def composed_routes(self) -> Path:
+        """Writes the refined clusters as routes of as few experts per layer as one side has parts; returns the file."""
+        folder = self.refinement().folder
+        cluster_of = load_json_object(folder / REFINED_ROUTES, "refined routes")
+        words_KL = codewords(1 + max(cluster_of.values()), LAYERS, self.side).tolist()
+        routes = {task: words_KL[cluster] for task, cluster in cluster_of.items()}
+        write_text(folder / "composed_routes.json", json.dumps(routes))
+        return folder / "composed_routes.json"
+
     def random_groups(self) -> Path:
         """Writes a file that divides the train tasks at random into 1.5 times as many groups as skills; returns it."""
         path, tasks = self.folder / "random_groups.json", load_split(self.folder / "gym/split.json").train
@@ -186,7 +198,7 @@ class ConflictGym:
         if rate is not None:
             tuning = self.study.output_dir / "tuning" / self.level.name
             folder = tuning / name / f"lr{rate:g}" / f"seed{self.seed}"
-        sources = {"{routes}": self.refinement, "{vectors}": self.vectors, "{dense}": self.dense_run}
+        sources = {"routes}": self.refinement, "{vectors}": self.vectors, "{dense}": self.dense_run}
         needs = [source() for word, source in sources.items() if word in variant.flags]
         needs = needs or [self.bart(variant.width)]
         if variant.first_stage:
@@ -248,7 +260,7 @@ class ConflictGym:
         variant, budget = VARIANTS[name], self.level.budget
         steps, width = budget.total, variant.width
         steps -= budget.dense if "{dense}" in variant.flags else 0
-        steps -= budget.refinement_run if "{routes}" in variant.flags else 0
+        steps -= budget.refinement_run if "routes}" in variant.flags else 0
         if variant.first_stage:
             steps, width = steps - steps // 2, None
         if variant.flops_of:
@@ -281,6 +293,11 @@ class ConflictGym:
     def flags_of(self, name: str) -> list[str]:
         """Returns the flags of a variant's row."""
         variant, budget = VARIANTS[name], self.level.budget
+        written = {
+            source: getattr(self, source)()
+            for source in ("composed_routes", "random_groups")
+            if f"{{{source}}}" in variant.flags
+        }
         words = arguments(
             variant.flags,
             router_lr=f"{self.study.router_lr:g}",
@@ -292,7 +309,7 @@ class ConflictGym:
             vectors=self.vectors().folder,
             dense=self.dense_run().folder,
             routes=self.refinement().folder / REFINED_ROUTES,
-            random_groups=self.random_groups() if "{random_groups}" in variant.flags else "",
+            **written,
         )
         return words + (shlex.split(self.study.refine_flags) if variant.is_refined else [])
 

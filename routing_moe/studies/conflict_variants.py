@@ -38,11 +38,12 @@ DENSE_RATE = 0.006  # of the dense run
 class Variant:
     """A way to train on a conflict gym.
 
-    about: for --help. flags: of the training; `ConflictGym` replaces {names}: with {dense} it starts from the dense run,
-    whose steps count; with {routes} it has the routes of a refinement, whose steps count, too. width: of the BART.
-    rate_of: the variant whose tuned learning rate it has (None: its own). flops_of: the variant of which its
-    training has the FLOPs instead of the steps. first_stage: the variant that is trained for half of the steps, whose
-    routes are then kept. unseen: the flags of each scoring of the unseen tasks.
+    about: for --help. flags: of the training; `ConflictGym` replaces {names}. With {dense} it starts from the dense
+    run, whose steps count; with {routes} or {composed_routes} it has those of a refinement, whose steps count, too.
+    {side}: the number of encoder-side parts. width: of the BART. rate_of: the variant whose tuned learning rate it
+    has (None: its own). flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage:
+    the variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each scoring of
+    the unseen tasks.
     """
 
     about: str
@@ -62,7 +63,7 @@ class Variant:
 NEAREST_CLUSTER = "nearest_cluster-"  # prefix of scores along other routes than those of lowest loss
 BY_LOSS_AND_VECTORS = ("--task_routes lowest_loss", f"--taskvecs {{vectors}} --prefix {NEAREST_CLUSTER}")
 
-MIXTURE = "--num_experts 4 --init_eps 1e-2"
+MIXTURE = "--num_experts {side} --init_eps 1e-2"
 LEARNED = (
     f"{MIXTURE} --router_lr {{router_lr}} --minimum_tau 0.3 --anneal_rate {{anneal_rate}} "
     "--task_model_lr {router_lr} --taskvecs_dim 16"
@@ -80,18 +81,18 @@ STAGE_2 = (
 VARIANTS = {
     "dense": Variant("one BART of width 16", "--num_experts 1"),
     "dense_flops": Variant("dense for the number of steps that costs the FLOPs of refined, with all its stages", "--num_experts 1", rate_of="dense", flops_of="refined"),
-    "straight_through": Variant("4 experts, learned one-hot routes", LEARNED),
-    "softmax": Variant("4 experts, learned weights", f"{LEARNED} --router_mode softmax"),
+    "straight_through": Variant("4 experts (of 36 skills 6), learned one-hot routes", LEARNED),
+    "softmax": Variant("the same with learned weights", f"{LEARNED} --router_mode softmax"),
     "two_stage": Variant("softmax for half of the steps, then new experts with its routes, frozen, from average to learned", STAGE_2, first_stage="softmax"),
     "clusters": Variant("an expert for each cluster of gradient vectors, from the weights of the dense run", f"{FROM_DENSE} clusters:auto", unseen=BY_LOSS_AND_VECTORS),
     "refined": Variant("clusters, but tasks move to the expert of lowest loss", f"{FROM_DENSE} clusters:auto {REASSIGNED}", unseen=BY_LOSS_AND_VECTORS),
-    "refined_composed": Variant("a new mixture along the refined clusters, composed of few experts per layer", f"{FROM_DENSE} {{routes}} --num_experts {{side}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
-    "oracle": Variant("4 (of 36 skills 6) experts, the true encoder and decoder parts", "--init_eps 1e-2 --task_routes {gym}/oracle_routes.json"),
+    "refined_composed": Variant("a new mixture along the refined clusters, composed of 4 (6) experts per layer", f"{FROM_DENSE} {{composed_routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
+    "oracle": Variant("4 (6) experts, the true encoder and decoder parts", "--init_eps 1e-2 --task_routes {gym}/oracle_routes.json"),
     # not by default
     "dense_total": Variant("one BART of width 32, with about the layer parameters of 4 experts", "--num_experts 1", width=32),
     "dense_no_names": Variant("dense with the task names hidden", "--num_experts 1 --hide_task_names", rate_of="dense"),
-    "average": Variant("4 experts, equal weights", f"{MIXTURE} --avg_routing"),
-    "task_random": Variant("4 experts, a random one for each task and layer", f"{MIXTURE} --task_level_random_routing"),
+    "average": Variant("4 (6) experts, equal weights", f"{MIXTURE} --avg_routing"),
+    "task_random": Variant("4 (6) experts, a random one for each task and layer", f"{MIXTURE} --task_level_random_routing"),
     "refined_random": Variant("refined from random groups of tasks instead of clusters, without vectors", f"{FROM_DENSE} {{random_groups}} {REASSIGNED}".replace("--taskvecs {vectors} ", ""), rate_of="refined", unseen=BY_LOSS_AND_VECTORS[:1]),
     "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
 }
