@@ -27,9 +27,9 @@ class Budget:
 # {(conflict, skills): budget}. Chosen on gyms of seeds 101 to 105: there, a tuned dense model answers about half of the
 # contested rows after so many steps. Conflict 0 has the steps of conflict 1.
 BUDGETS = {
-    (0.5, 16): Budget(total=1200, dense=600, refinement=300),
-    (1.0, 16): Budget(total=1400, dense=700, refinement=350),
-    (1.0, 36): Budget(total=2800, dense=1400, refinement=400),
+    (0.5, 16): Budget(total=1200, dense=800, refinement=250),
+    (1.0, 16): Budget(total=1400, dense=800, refinement=200),
+    (1.0, 36): Budget(total=2800, dense=1600, refinement=300),
 }
 DENSE_RATE = 0.006  # of the dense run
 
@@ -71,7 +71,7 @@ LEARNED = (
 FROM_DENSE = (
     "--vanilla_checkpoint {dense} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
 )
-REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {refinement}"
+REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {refinement} --reassign_margin 0"
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"
