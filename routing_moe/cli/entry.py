@@ -33,6 +33,7 @@ GROUPS = {
     "train and adapt": {
         "train": f"{CLI}.train",
         "merge": f"{CLI}.merge",
+        "compose": f"{CLI}.compose",
         "finetune": f"{CLI}.finetune",
         "answer": f"{CLI}.answer",
         "export": f"{CLI}.export",

@@ -97,7 +97,7 @@ class TrainSettings(RunFlags):
     reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
     reassign_until: int | None = MORE_ROUTING(None, "no re-assignment after this step (default: the last step). Once tasks no longer move, held-out rows are trained on, too", range=AT_LEAST_1)
     reassign_held_out: float = MORE_ROUTING(0.25, "share of the train rows of each task that are held out while tasks may move", range=INNER_SHARE)
-    reassign_margin: float = MORE_ROUTING(1.0, "standard errors by which the loss of a task must fall, for it to move", range=NOT_NEGATIVE)
+    reassign_margin: float = MORE_ROUTING(0.0, "standard errors by which the loss of a task must fall, for it to move; 0: any gain", range=NOT_NEGATIVE)
     reassign_splits: tuple[int, ...] = MORE_ROUTING((), "re-assignments, by their steps, after which experts without tasks take half of the tasks of the experts with the highest loss, two at most in each", range=AT_LEAST_1)
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")

@@ -6,6 +6,7 @@ are divided into two clusters of their gradients, after which re-assignment goes
 """
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,9 +43,10 @@ def split_experts(
         if not means:
             break
         worst = max(means, key=means.get)
-        halves = on_main(accelerator, lambda: halved(model, examples, tasks_of[worst]))
+        divided = tasks_of[worst]
+        halves = on_main(accelerator, partial(halved, model, examples, divided))
         copy_expert(model, worst, idle)
-        for task, half in zip(tasks_of[worst], halves, strict=True):
+        for task, half in zip(divided, halves, strict=True):
             losses[task] = 0.0  # both halves are new, and not split again in this step
             if half:
                 experts[task] = idle

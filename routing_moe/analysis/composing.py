@@ -1,0 +1,76 @@
+"""Composes the routes of many experts from few: those that share an encoder, by losses along mixed routes.
+
+A mixture with an expert for each cluster of tasks has experts that descend from the same weights. Along the
+encoder of expert i and the decoder of expert j, the rows of cluster c have the mean loss M[c, i, j]. Experts
+whose encoders do the same for all clusters and decoders have similar profiles M[:, i, :]; average linkage
+divides them into groups that share the encoder's expert. In the decoder's layers, the clusters of a group get
+different words (`route_codes.grouped_words`).
+
+K clusters of tasks, which are routes; E experts of a layer of the new mixture; L layers; R rows.
+"""
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from dataloader.encoding import EncodedExamples
+from dataloader.errors import InputError
+from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.model.route_clusters import centred_cosine, cluster_labels
+from routing_moe.model.route_codes import grouped_words
+
+
+def composed_routes(
+    model, examples: EncodedExamples, num_experts: int, accelerator: Accelerator
+) -> tuple[dict[str, list[int]], np.ndarray]:
+    """Returns {task: experts by layer} of the examples' tasks, and the encoder's group (K,) of each cluster.
+
+    Raises InputError if a task has several experts, the mixture has no more experts in use than
+    `num_experts`, or there are too few routes of that many experts.
+    """
+    config, tasks_N = model.config, np.unique(examples.task_ids_N)
+    routes_KLE, cluster_N = clusters_of(model, tasks_N)
+    K = len(routes_KLE)
+    if num_experts >= K:
+        raise InputError(f"--num_experts is {num_experts}; the mixture has {K} experts in use, give fewer")
+    clusters_R = cluster_N[np.searchsorted(tasks_N, examples.task_ids_N)]
+    profiles_KD = encoder_profiles(model, examples, routes_KLE, clusters_R, accelerator)
+    group_K = cluster_labels(centred_cosine(profiles_KD), num_experts)
+    try:
+        words_KL = grouped_words(group_K, config.encoder_layers, config.decoder_layers, num_experts)
+    except ValueError as error:
+        raise InputError(f"--num_experts {num_experts}: {error}") from None
+    names = [config.task_names[n] for n in tasks_N]
+    return {name: words_KL[k].tolist() for name, k in zip(names, cluster_N, strict=True)}, group_K
+
+
+def clusters_of(model, tasks_N: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    """Returns the different routes (K, L, E) of tasks with one expert each, and that of each task (N,)."""
+    config = model.config
+    if config.route_source != "fixed" or len(config.routed_rows) < config.num_layers:
+        raise InputError("only a mixture with given routes and experts in all layers can be composed")
+    routes_NLE = model.task_routes[tasks_N]
+    experts_NL = routes_NLE.argmax(dim=-1)
+    if not model.is_one_hot(routes_NLE) or not (experts_NL == experts_NL[:, :1]).all():
+        raise InputError("only a mixture with one expert for each task, in all layers, can be composed")
+    routes_KLE, cluster_N = routes_NLE.unique(dim=0, return_inverse=True)
+    return routes_KLE, cluster_N.cpu().numpy()
+
+
+def encoder_profiles(
+    model,
+    examples: EncodedExamples,
+    routes_KLE: torch.Tensor,
+    clusters_R: np.ndarray,
+    accelerator: Accelerator,
+) -> np.ndarray:
+    """Returns the profiles (K, K * K): the mean losses M[c, i, j], for each encoder i. K^2 forward passes."""
+    split, profiles = model.config.encoder_layers, []
+    for route_LE in tqdm(routes_KLE, desc="losses along encoders", unit="encoder"):
+        mixed_KLE = routes_KLE.clone()
+        mixed_KLE[:, :split] = route_LE[:split]
+        losses_RK = losses_along(model, examples, mixed_KLE, accelerator)
+        means_KK = [losses_RK[clusters_R == c].mean(axis=0) for c in range(len(routes_KLE))]
+        profiles.append(np.concatenate(means_KK))
+    return np.stack(profiles)
