@@ -9,6 +9,7 @@ import fork_server
 import pandas as pd
 import pytest
 
+from routing_moe.config.compose import ComposeSettings
 from routing_moe.config.flags import parse
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
@@ -22,6 +23,7 @@ from task.task_emb.gradient import GradientSettings
 
 LEVEL = "conflict1_16skills"
 KINDS = {
+    "routing_moe.cli.compose": ComposeSettings,
     "routing_moe.cli.merge": MergeSettings,
     "routing_moe.cli.train": TrainSettings,
     "task.conflict_gym.bart": BartSettings,
@@ -52,7 +54,7 @@ def planned(study: ConflictStudy) -> dict[str, list[tuple[str, dict]]]:
         commands[run.name] = [(module, parse(KINDS[module], flags)) for module, *flags in run.commands()]
         finish(run, '{"train": ["a", "b"]}' if run.result == "split.json" else "7" * run.printed)
         if "refinements" in run.name:
-            (run.folder / "reassigned_routes.json").write_text('{"a": 5, "b": 0}')
+            (run.folder / "reassigned_routes.json").write_text('{"a": 4, "b": 0}')
     return commands
 
 
@@ -85,8 +87,21 @@ def test_all_variants_have_existing_flags_and_the_same_total_steps(tmp_path):
     assert scored["refined"] == scored["clusters"] == scored["refined_composed"] == [by_loss, by_vectors]
     assert scored["dense"] == scored["oracle"] == [(None, None)]
     assert set(scored) == set(DEFAULT) - {"dense_flops"}
-    composed = json.loads(Path(ways["refined_composed"]["task_routes"]).read_text())
-    assert [len(set(experts)) for experts in zip(composed["a"], composed["b"], strict=True)].count(2) >= 3
+    (compose,) = plan[f"refinements/{LEVEL}_seed11/composed4_routes.json"]
+    assert compose == (
+        "routing_moe.cli.compose",
+        dict(run=tmp_path / f"refinements/{LEVEL}_seed11", num_experts=4),
+    )
+    assert Path(ways["refined_composed"]["task_routes"]).name == "composed4_routes.json"
+
+
+def test_as_few_clusters_as_experts_are_not_composed(tmp_path):
+    gym = level_of(study_of(tmp_path)).gym(11)
+    composed = gym.composed_routes()
+    finish(gym.refinement())
+    (composed.folder / "reassigned_routes.json").write_text('{"a": 3, "b": 0}')
+    assert composed.commands() == []
+    assert json.loads((composed.folder / composed.result).read_text()) == {"a": 3, "b": 0}
 
 
 def test_only_what_a_variant_needs_is_planned(tmp_path):
@@ -188,7 +203,8 @@ def test_a_whole_study_trains_and_compares(tmp_path, monkeypatch, capfd):
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     flags = "--conflicts 1 --skills 4 --tasks_per_skill 1 --seeds 11 --total_steps 16 --dense_steps 10"
-    flags += " --refine_steps 2 --rates 0.003 0.01 --tune_seeds 1 --variants dense dense_flops refined refined_composed oracle"
+    flags += " --refine_steps 2 --rates 0.003 0.01 --tune_seeds 1"
+    flags += " --variants dense dense_flops refined refined_composed oracle"
     flags += " --refine_flags=--reassign_from=1 --jobs 2 --output_dir"
     study = [*flags.split(), str(tmp_path / "out"), "--gym_flags=--unseen_tasks 2 --test_rows 8 --dev_rows 4"]
     assert conflict.main(study) == 0

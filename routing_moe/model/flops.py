@@ -187,6 +187,13 @@ def example_flops(config, work: Work, S, T, K):
     return total + _both([(2 * K * config.d_model * config.vocab_size, work.projection, states)])
 
 
+def forward_flops(config, examples) -> int:
+    """Returns the FLOPs of a forward pass of all examples, without padding, along a one-hot route."""
+    work = Work(layers=False, inputs=False, projection=False)
+    S, T = examples.source_lengths_N.astype(float), examples.target_lengths_N.astype(float)
+    return round(float(example_flops(config.to_bart_config(), work, S, T, T).sum()))
+
+
 def experts_run(config, work: Work) -> tuple[float, float]:
     """Returns (experts of a routed layer that run forward and backward, experts that run forward only).
 

@@ -15,6 +15,7 @@ from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
 COST_FILE = "cost.json"
+FLOPS_SUFFIX = ".flops"  # of a file beside a file of routes: the FLOPs of finding these
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
 TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
 NUMBERS = (
@@ -68,14 +69,15 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
     """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
     Earlier runs are the run that the training started from, or the runs that a merge took routes and weights
-    from; the run whose file of routes it has; the run whose model the task vectors were computed with, and
-    this computation (of 0 steps); and the earlier runs of these. Each is listed once, with its own cost.
-    start: of the run in the folder `run`.
+    from; the run whose file of routes it has; the run whose model the task vectors were computed with; the
+    computations of these vectors and routes (of 0 steps); and the earlier runs of these. Each is listed once,
+    with its own cost. start: of the run in the folder `run`.
     """
     runs: dict[Path, dict] = {}
     places = [*_start_places(start), *_route_places(start, run), *_vector_places(start, run)]
-    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_vectors(start)]:
-        runs.setdefault(_run_folder(entry["folder"], run) or known_folder(entry["folder"]).resolve(), entry)
+    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_inputs(start)]:
+        own = _run_folder(entry["folder"], run) if entry["steps"] != 0 else None
+        runs.setdefault(own or known_folder(entry["folder"]).resolve(), entry)
     return list(runs.values())
 
 
@@ -127,12 +129,17 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
     return [own, *cost.get("earlier_runs", [])]
 
 
-def _vectors(start: Start) -> list[dict]:
-    """Returns the entry of the computation of the task vectors, [] if its FLOPs are not counted."""
-    flops = load_meta(start.vectors).get("total_flops") if start.vectors else None
-    if not is_count(flops):
-        return []
-    return [{"folder": start.vectors, "steps": 0, "total_flops": flops, "unknown": None}]
+def _inputs(start: Start) -> list[dict]:
+    """Returns the entries of the computations of task vectors and routes whose FLOPs are counted."""
+    known = {start.vectors: load_meta(start.vectors).get("total_flops") if start.vectors else None}
+    of_routes = Path(start.routes or "").with_suffix(FLOPS_SUFFIX) if start.routes else None
+    if of_routes and of_routes.is_file():
+        known[start.routes] = int(of_routes.read_text())
+    return [
+        {"folder": place, "steps": 0, "total_flops": flops, "unknown": None}
+        for place, flops in known.items()
+        if is_count(flops)
+    ]
 
 
 # ---- reading

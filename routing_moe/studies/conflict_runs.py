@@ -13,14 +13,12 @@ import numpy as np
 from dataloader.atomic_files import write_text
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
-from routing_moe.model.route_codes import codewords
 from routing_moe.studies.conflict_settings import ConflictStudy
 from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
 
 REFINED_ROUTES = "reassigned_routes.json"
-LAYERS = 4  # of a BART, encoder and decoder
 
 
 @dataclass(frozen=True)
@@ -174,14 +172,22 @@ class ConflictGym:
 
         return Run(self.short(folder), folder, commands, needs=(self.vectors(),), result=SCORES)
 
-    def composed_routes(self) -> Path:
-        """Writes the refined clusters as routes of as few experts per layer as one side has parts; returns the file."""
-        folder = self.refinement().folder
-        cluster_of = load_json_object(folder / REFINED_ROUTES, "refined routes")
-        words_KL = codewords(1 + max(cluster_of.values()), LAYERS, self.side).tolist()
-        routes = {task: words_KL[cluster] for task, cluster in cluster_of.items()}
-        write_text(folder / "composed_routes.json", json.dumps(routes))
-        return folder / "composed_routes.json"
+    def composed_routes(self) -> Run:
+        """The routes of the refinement's clusters, composed of as many experts per layer as one side has parts."""
+        refinement = self.refinement()
+        folder, result = refinement.folder, f"composed{self.side}_routes.json"
+
+        def commands() -> list[list[str]]:
+            refined = load_json_object(folder / REFINED_ROUTES, "refined routes")
+            if max(refined.values()) < self.side:  # there is nothing to compose
+                write_text(folder / result, json.dumps(refined))
+                return []
+            return [
+                arguments("routing_moe.cli.compose {run} --num_experts {side}", run=folder, side=self.side)
+            ]
+
+        name, log = self.short(folder / result), refinement.log_file
+        return Run(name, folder, commands, needs=(refinement,), result=result, log=log)
 
     def random_groups(self) -> Path:
         """Writes a file that divides the train tasks at random into 1.5 times as many groups as skills; returns it."""
@@ -198,8 +204,8 @@ class ConflictGym:
         if rate is not None:
             tuning = self.study.output_dir / "tuning" / self.level.name
             folder = tuning / name / f"lr{rate:g}" / f"seed{self.seed}"
-        sources = {"routes}": self.refinement, "{vectors}": self.vectors, "{dense}": self.dense_run}
-        needs = [source() for word, source in sources.items() if word in variant.flags]
+        sources = ("composed_routes", "refinement", "vectors", "dense_run")
+        needs = [getattr(self, name)() for name in sources if f"{{{name}}}" in variant.flags]
         needs = needs or [self.bart(variant.width)]
         if variant.first_stage:
             needs.append(self.first_stage(name, folder, rate))
@@ -259,8 +265,8 @@ class ConflictGym:
         """Returns the command that trains a variant, or its second stage."""
         variant, budget = VARIANTS[name], self.level.budget
         steps, width = budget.total, variant.width
-        steps -= budget.dense if "{dense}" in variant.flags else 0
-        steps -= budget.refinement_run if "routes}" in variant.flags else 0
+        steps -= budget.dense if "{dense_run}" in variant.flags else 0
+        steps -= budget.refinement_run if variant.has_refined_routes else 0
         if variant.first_stage:
             steps, width = steps - steps // 2, None
         if variant.flops_of:
@@ -293,23 +299,19 @@ class ConflictGym:
     def flags_of(self, name: str) -> list[str]:
         """Returns the flags of a variant's row."""
         variant, budget = VARIANTS[name], self.level.budget
-        written = {
-            source: getattr(self, source)()
-            for source in ("composed_routes", "random_groups")
-            if f"{{{source}}}" in variant.flags
-        }
         words = arguments(
             variant.flags,
             router_lr=f"{self.study.router_lr:g}",
             anneal_rate=f"{2.3 / budget.total:g}",
             anneal_rate_of_average=f"{6 / (budget.total // 2):g}",
-            refinement=budget.refinement,
+            last_move=budget.refinement,
             side=self.side,
             gym=self.folder / "gym",
             vectors=self.vectors().folder,
-            dense=self.dense_run().folder,
-            routes=self.refinement().folder / REFINED_ROUTES,
-            **written,
+            dense_run=self.dense_run().folder,
+            refinement=self.refinement().folder,
+            composed_routes=self.refinement().folder / self.composed_routes().result,
+            random_groups=self.random_groups() if "{random_groups}" in variant.flags else "",
         )
         return words + (shlex.split(self.study.refine_flags) if variant.is_refined else [])
 

@@ -38,8 +38,8 @@ DENSE_RATE = 0.006  # of the dense run
 class Variant:
     """A way to train on a conflict gym.
 
-    about: for --help. flags: of the training; `ConflictGym` replaces {names}. With {dense} it starts from the dense
-    run, whose steps count; with {routes} or {composed_routes} it has those of a refinement, whose steps count, too.
+    about: for --help. flags: of the training; `ConflictGym` replaces {names}. With {dense_run} it starts from the dense
+    run, whose steps count; with {refinement} or {composed_routes} it has routes of a refinement, whose steps count, too.
     {side}: the number of encoder-side parts. width: of the BART. rate_of: the variant whose tuned learning rate it
     has (None: its own). flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage:
     the variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each scoring of
@@ -59,6 +59,11 @@ class Variant:
         """Whether tasks move in its training."""
         return "--reassign_every" in self.flags
 
+    @property
+    def has_refined_routes(self) -> bool:
+        """Whether its routes are those of another run, the refinement."""
+        return "{refinement}" in self.flags or "{composed_routes}" in self.flags
+
 
 NEAREST_CLUSTER = "nearest_cluster-"  # prefix of scores along other routes than those of lowest loss
 BY_LOSS_AND_VECTORS = ("--task_routes lowest_loss", f"--taskvecs {{vectors}} --prefix {NEAREST_CLUSTER}")
@@ -69,9 +74,9 @@ LEARNED = (
     "--task_model_lr {router_lr} --taskvecs_dim 16"
 )
 FROM_DENSE = (
-    "--vanilla_checkpoint {dense} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
+    "--vanilla_checkpoint {dense_run} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
 )
-REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {refinement} --reassign_margin 0"
+REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move}"
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"
@@ -94,7 +99,7 @@ VARIANTS = {
     "average": Variant("4 (6) experts, equal weights", f"{MIXTURE} --avg_routing"),
     "task_random": Variant("4 (6) experts, a random one for each task and layer", f"{MIXTURE} --task_level_random_routing"),
     "refined_random": Variant("refined from random groups of tasks instead of clusters, without vectors", f"{FROM_DENSE} {{random_groups}} {REASSIGNED}".replace("--taskvecs {vectors} ", ""), rate_of="refined", unseen=BY_LOSS_AND_VECTORS[:1]),
-    "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
+    "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{refinement}}/reassigned_routes.json", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
 }
 # fmt: on
 DEFAULT = tuple(VARIANTS)[: list(VARIANTS).index("oracle") + 1]
