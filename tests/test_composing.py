@@ -76,10 +76,11 @@ def test_the_command_writes_routes_that_training_reads(world, tmp_path):
     assert routes.keys() == {"colour", "count", "opposite"}
     composed = mixture / "composed2_routes.json"
     assert run(world.gym, world.bart, tmp_path / "run", task_routes=composed, total_steps=1) == 0
-    # The losses of all 72 rows along 9 routes cost a third of the products of a step with as many rows, or less.
+    # The losses of all 72 rows along 9 routes cost a third of a step with as many rows, or less.
     *_, losses = (cost := read_cost(tmp_path / "run"))["earlier_runs"]
     assert losses["total_flops"] == int((mixture / "composed2_routes.flops").read_text())
-    assert 0.6 < losses["total_flops"] / (9 * 72 * cost["flops_per_example_unpadded"] / 3) < 1.2
+    of_steps = 72 * cost["flops_per_example_unpadded"] / 3
+    assert 0.6 < losses["total_flops"] / (9 * of_steps) < 1.2
     assert cost["steps_with_start"] == 1 + 2
 
 

@@ -24,7 +24,11 @@ def write_scores(run, seed, scores=SCORES):
             rows = [(task, f"{task}_16_100", "EM", score + (seed - 1) / 10, 64, 0.1) for task in tasks]
             columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
             name = f"eval-{part}" if section == "train" else f"eval-{section}_tasks-{part}"
-            pd.DataFrame(rows, columns=columns).to_csv(run / f"best/{name}-performance.csv")
+            table = pd.DataFrame(rows, columns=columns)
+            if section == "test" and run.parent.name == "found":
+                table["route"] = ["route of expert 1 (lowest loss, 0.1)"] * 2
+                table["vector_seen"] = [f"labelled rows of one sample: {task}_16_100" for task in tasks]
+            table.to_csv(run / f"best/{name}-performance.csv")
 
 
 def add_run(folder, gym, variant, seed, experts_N, before=(0, 0), **config):
@@ -66,16 +70,19 @@ def test_a_row_has_costs_scores_and_the_agreement_of_routes(folder, capsys):
     assert found["gflops"] == 160 + 10
     assert table.loc["dense", ["steps", "gflops"]].tolist() == [20, 160]
     assert found[["dev", "test", "unseen"]].tolist() == pytest.approx([0.45, 0.55, 0.3])
+    assert table["unseen_read"].to_dict() == {
+        **dict.fromkeys(("dense", "average", "equal"), "nothing"), "found": "labelled rows of one sample"
+    }  # fmt: skip
     assert found["unseen_std"] == pytest.approx(0.1 / math.sqrt(2))
     assert math.isnan(table.loc["equal", "test_std"])
     assert (found["skill_ami"], found["skill_ami_std"]) == (1, 0)
     assert table.loc[["dense", "average", "equal"], "skill_ami"].isna().all()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.out.splitlines()[:6]]
     costs = ["variant", "n", "parameters", "active", "steps", "GFLOPs"]
-    assert cells[0] == [*costs, "dev", "test", "unseen", "AMI skill"]
+    assert cells[0] == [*costs, "dev", "test", "unseen", "read of unseen", "AMI skill"]
     assert cells[3] == [
         *("found", "2", "3000000", "1000000", "50", "170", "0.450 ± 0.071", "0.550 ± 0.071"),
-        *("0.300 ± 0.071", "1.000 ± 0.000"),
+        *("0.300 ± 0.071", "labelled rows of one sample", "1.000 ± 0.000"),
     ]
     assert cells[2][-1] == cells[5][-1] == "-"
     assert (folder / "overview.md").read_text() == printed.out.removesuffix("\n")
@@ -181,13 +188,27 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
     chosen = ["--columns", "unseen", "--leave_out", "equal", "average", "--recovery", "skill"]
     assert compare.main([*flags["chosen"], *chosen]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == ["variant", "n", "unseen", "AMI skill"]
-    assert len(lines) == 2 + 2 + 5 + 1
+    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
+        "variant",
+        "n",
+        "unseen",
+        "read of unseen",
+        "AMI skill",
+    ]
+    assert len(lines) == 2 + 2 + 6 + 1
     assert sorted(path.name for path in folders["chosen"].iterdir()) == [
         *("overview.csv", "overview.md", "recovery.csv")
     ]
     table = pd.read_csv(folders["chosen"] / "overview.csv")
-    assert list(table) == ["variant", "n", "unseen", "unseen_std", "skill_ami", "skill_ami_std"]
+    assert list(table) == [
+        "variant",
+        "n",
+        "unseen",
+        "unseen_std",
+        "unseen_read",
+        "skill_ami",
+        "skill_ami_std",
+    ]
     assert compare.main([str(folder), "--columns", "unsen"]) == 2
     assert "--columns holds 'unsen'; choose from cost, dev, test, unseen" in capsys.readouterr().err
 

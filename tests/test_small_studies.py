@@ -29,22 +29,25 @@ def parsed(run: Run) -> list[tuple[str, dict]]:
     ]
 
 
-def test_the_quickstart_trains_three_models_for_the_same_total_steps(tmp_path, monkeypatch):
+def test_the_quickstart_trains_four_models_for_the_same_total_steps(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/conflict_gym").mkdir(parents=True)
     (tmp_path / "data/conflict_gym/split.json").write_text('{"train": ["t000"], "dev": [], "test": ["t001"]}')
-    gradient_routing, dense, oracle = runs = quickstart.Quickstart(dense_steps=20, total_steps=10).runs()
+    refined, learned, dense, oracle = runs = quickstart.Quickstart(dense_steps=20, total_steps=10).runs()
     assert {run.needs[0].name for run in runs} == {"gym"}
-    assert [run.result for run in runs] == ["best/eval-test_tasks-test-performance.csv"] * 3
+    assert [run.result for run in runs] == ["best/eval-test_tasks-test-performance.csv"] * 4
     commands = [command for run in runs for command in parsed(run)]
-    assert [name for name, _ in commands] == ["train", "gradient", "train", "train"] + ["train", "train"] * 2
+    assert [name for name, _ in commands] == ["train", "gradient", "train", "train"] + ["train", "train"] * 3
     trained = {flags["output_dir"]: flags for _, flags in commands if "do_train" in flags}
     assert {folder: flags["total_steps"] for folder, flags in trained.items()} == {
-        f"{gradient_routing.folder}/dense": 20,
-        str(gradient_routing.folder): 10,
+        f"{refined.folder}/dense": 20,
+        str(refined.folder): 10,
+        str(learned.folder): 30,
         str(dense.folder): 30,
         str(oracle.folder): 30,
     }
+    assert trained[str(learned.folder)]["router_lr"] == 0.01
+    assert trained[str(refined.folder)]["reassign_until"] == 3
     assert trained[str(oracle.folder)]["task_routes"] == "data/conflict_gym/oracle_routes.json"
     assert {flags["model"] for flags in trained.values()} == {"data/conflict_gym_bart/width16"}
     assert {flags["predict_split"] for _, flags in commands if "predict_split" in flags} == {"test"}

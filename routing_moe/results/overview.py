@@ -11,12 +11,14 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.errors import InputError, Problems
+from routing_moe.model.task_vectors import NOTHING
 from routing_moe.results.compared_costs import RunCost, means_of_variants
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 from routing_moe.results.scores import ScoresFile
 from routing_moe.results.summaries import read_summary
 
+GIVEN_ROUTE = "given route"
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
 COSTS = {
@@ -38,7 +40,7 @@ def overview(
     runs: {column of SCORED: all runs, with these scores or None}. A score is the mean over tasks. few_shot:
     `few_shot_scores`, the column of this name. recovery: `recovery_of_runs`, whose AMI with a kind is in
     the columns KIND_ami, KIND_ami_std. NaN where a run of the variant has no value; a column that no run has
-    is left out. steps and gflops include earlier runs.
+    is left out. steps and gflops include earlier runs. unseen_read: `read_of_unseen`, beside unseen.
     """
     table = pd.DataFrame([_costs(cost) for cost in costs])
     for name, scored in runs.items():
@@ -55,7 +57,20 @@ def overview(
         else:
             stds = grouped[name].agg(lambda values: values.std(skipna=False))
             means.insert(means.columns.get_loc(name) + 1, f"{name}_std", stds)
+    if "unseen" in means:
+        read = {run.variant: read_of_unseen(run) for run in runs["unseen"] if run.scores is not None}
+        place = means.columns.get_loc("unseen_std") + 1
+        means.insert(place, "unseen_read", [read.get(variant, "") for variant in means.index])
     return means.reset_index()
+
+
+def read_of_unseen(run: Run) -> str:
+    """Returns what the routes of unseen tasks have read of them, such as "labelled rows of one sample"."""
+    if "vector_seen" not in run.scores:
+        return NOTHING  # routes do not depend on the task; its inputs may have its name
+    if (run.scores["route"] == GIVEN_ROUTE).all():
+        return GIVEN_ROUTE
+    return ", ".join(sorted({str(seen).partition(":")[0] for seen in run.scores["vector_seen"]}))
 
 
 def _costs(cost: RunCost) -> dict:
@@ -105,6 +120,8 @@ def overview_markdown(table: pd.DataFrame) -> str:
         for name in scores:
             shown = f"AMI {name.removesuffix('_ami')}" if name.endswith("_ami") else name.replace("_", "-")
             cells[shown] = mean_and_std(row[name], row[f"{name}_std"])
+            if name == "unseen":
+                cells["read of unseen"] = row["unseen_read"] or "-"
         rows[row["variant"]] = cells
     return markdown_table(rows, "variant")
 
@@ -119,7 +136,10 @@ def explain_overview(table: pd.DataFrame) -> str:
     if "dev" in table or "test" in table:
         lines += ["dev, test: mean score of the train tasks; the checkpoint was chosen by dev."]
     if "unseen" in table:
-        lines += ["unseen: mean test score of tasks that were not trained on."]
+        lines += [
+            "unseen: mean test score of tasks that were not trained on. read of unseen: what the choice of",
+            "their routes has read of them, besides the inputs to answer.",
+        ]
     if "few_shot" in table:
         lines += [
             "few-shot: mean test score of the tasks of --few_shot after fine-tuning on their train rows."

@@ -1,13 +1,14 @@
-"""First steps: write the conflict gym, train three models on it, two at a time, and print a table.
+"""First steps: write the conflict gym, train four models on it, two at a time, and print a table.
 
     bash example_scripts/quickstart.sh                  also creates .venv
     routing-moe study quickstart
 
-    gradient_routing  a mixture whose routes are found from gradients, as by run_gradient_routing.sh
-    dense             one BART of the mixture's active size
+    refined_routing   a mixture whose routes are found by loss, as by run_refined_routing.sh
+    straight_through  a mixture whose routes are learned by a router, as in the paper
+    dense             one BART of the mixtures' active size
     oracle            a mixture with the true routes
 
-All have the same number of steps: that of the dense run, whose gradients are clustered, and of the mixture. The
+All have the same number of steps: that of the dense run, which refined_routing starts from, and of its mixture. The
 same command continues after an interruption.
 """
 
@@ -17,7 +18,6 @@ from pathlib import Path
 
 from routing_moe.config.choices import PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
-from routing_moe.studies.gradient_routing import GradientRouting, Stages
 from routing_moe.studies.recipes import (
     CONFLICT,
     HYPERPARAMETERS_OF,
@@ -26,11 +26,13 @@ from routing_moe.studies.recipes import (
     TrainingRecipe,
     number,
 )
+from routing_moe.studies.refined_routing import RefinedRouting, Stages
 from routing_moe.studies.runs import Run, call_here, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
 
 TRAINING = group("training")
-GRADIENT_ROUTING, DENSE, ORACLE = "gradient_routing", "dense", "oracle"
+REFINED, LEARNED, DENSE, ORACLE = "refined_routing", "straight_through", "dense", "oracle"
+PARTS = 4  # of the skills of the embedded gym, on each side
 NEXT_STEPS = """\
 Routes that were found (rows: tasks in the order of their true skills, columns: experts of each layer):
     {steps}/route.png
@@ -45,7 +47,7 @@ Next steps:
     bash example_scripts/train_routing_bart.sh                 learn routes, on tasks in words (4 minutes)
     bash example_scripts/finetune_a_list_of_tasks_moe.sh       fine-tune that mixture on 8 unseen tasks (10 minutes)
     DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\
-        bash example_scripts/run_gradient_routing.sh           find routes of your own tasks with bart-base, on a GPU"""
+        bash example_scripts/run_refined_routing.sh            find routes of your own tasks with bart-base, on a GPU"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +55,12 @@ class Quickstart(Study):
     # fmt: off
     program = "routing-moe study quickstart"
 
-    dense_steps: int = TRAINING(1000, "steps of the BART whose gradients are taken", range=AT_LEAST_1)
+    dense_steps: int = TRAINING(1000, "steps of the BART that the mixture starts from", range=AT_LEAST_1)
     total_steps: int = TRAINING(600, "steps of the mixture; the other models have the steps of both", range=AT_LEAST_1)
     eval_period: int = TRAINING(200, "steps between evaluations", range=AT_LEAST_1)
     learning_rate: float = TRAINING(HYPERPARAMETERS_OF[CONFLICT]["learning_rate"], "learning rate of all models", range=NOT_NEGATIVE)
     mixed_precision: str | None = TRAINING(None, "precision of matrix products (default: bf16 on a GPU that supports it, else no)", choices=PRECISIONS)
-    output_dir: Path = RUNNING(Path("models/quickstart"), "folder of the three runs", on_resume=True)
+    output_dir: Path = RUNNING(Path("models/quickstart"), "folder of the runs", on_resume=True)
     jobs: int = RUNNING(2, "runs at the same time", range=AT_LEAST_1, on_resume=True)
     # fmt: on
 
@@ -74,10 +76,11 @@ class Quickstart(Study):
 
     def runs(self) -> list[Run]:
         recipe = self.recipe
-        flags = GradientRouting(output_dir=self.folder(GRADIENT_ROUTING), embedded_gym=CONFLICT)
+        flags = RefinedRouting(output_dir=self.folder(REFINED), embedded_gym=CONFLICT)
         stages = Stages(recipe, flags, self.dense_steps)
         commands = {
-            GRADIENT_ROUTING: lambda: [*stages.commands(), *stages.scoring()],
+            REFINED: lambda: [*stages.commands(), *stages.scoring()],
+            LEARNED: lambda: self.baseline(LEARNED, "--num_experts", str(PARTS), "--init_eps", "1e-2"),
             DENSE: lambda: self.baseline(DENSE, "--num_experts", "1"),
             ORACLE: lambda: self.baseline(ORACLE, "--task_routes", f"{recipe.gym}/oracle_routes.json"),
         }
@@ -87,7 +90,7 @@ class Quickstart(Study):
         ]  # fmt: skip
 
     def baseline(self, name: str, *flags: str) -> list[list[str]]:
-        """Returns the commands that train a model for as many steps as gradient routing, and score unseen tasks."""
+        """Returns the commands that train a model for as many steps as refined routing, and score unseen tasks."""
         recipe, folder = self.recipe.with_(total_steps=self.dense_steps + self.total_steps), self.folder(name)
         return [recipe.train(folder, *flags, "--resume"), recipe.predict_unseen(folder)]
 
@@ -95,7 +98,7 @@ class Quickstart(Study):
 def train(study: Quickstart) -> int:
     recipe, steps = study.recipe, study.dense_steps + study.total_steps
     settings = (
-        f"{steps} steps of each of 3 models, {study.jobs} at a time, evaluation every {study.eval_period}"
+        f"{steps} steps of each of 4 models, {study.jobs} at a time, evaluation every {study.eval_period}"
     )
     settings += f", learning rate {number(study.learning_rate)}"
     print(recipe.announced(f"model {recipe.model}", settings, study.output_dir), flush=True)
@@ -106,7 +109,7 @@ def train(study: Quickstart) -> int:
     print(flush=True)
     overview = ["routing_moe.cli.overview", str(study.output_dir), "--recovery", "skill", "--order", *names]
     exit_code = call_here(overview) or exit_code
-    run = study.folder(GRADIENT_ROUTING)
+    run = study.folder(REFINED)
     last = max(run.glob("*-steps"), key=lambda path: int(path.name.split("-")[0]), default=run)
     print(NEXT_STEPS.format(run=run, steps=last))
     return exit_code
