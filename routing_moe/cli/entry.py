@@ -81,6 +81,7 @@ GROUPS = {
         "study task-vectors": f"{STUDIES}.task_vectors",
         "study conflict": f"{STUDIES}.conflict",
         "study conflict-shares": f"{STUDIES}.conflict_shares",
+        "study conflict-curves": f"{STUDIES}.conflict_curves",
         "study conflict-few-shot": f"{STUDIES}.conflict_few_shot",
         "study gradient-ingredients": "task.conflict_gym.ingredients",
         "study paper": f"{STUDIES}.paper",

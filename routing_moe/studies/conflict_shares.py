@@ -1,4 +1,4 @@
-"""What each variant of the conflict study reaches: agreement of routes with skills, shares of the oracle's advantage.
+"""What variants of the conflict study reach: agreement with skills, shares of the oracle's advantage.
 
     routing-moe study conflict-shares models/compare_conflict/conflict1_16skills
     routing-moe study conflict-shares LEVEL ... --output_file docs/results/conflict_shares.csv

@@ -1,4 +1,4 @@
-"""Routes found by loss, without a router: one BART without task names, clusters of its gradients, a mixture that refines them.
+"""Routes found by loss: one BART without task names, clusters of its gradients, a mixture that refines them.
 
     bash example_scripts/run_refined_routing.sh                               on the embedded conflict gym
     bash example_scripts/run_refined_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
