@@ -31,7 +31,8 @@ def charts(data: dict) -> dict[str, dict]:
         "nearest": nearest(runs),
         "load": load(data),
         "scores": task_scores(data["scores"], tasks),
-        "curves": curves(runs),
+        "curves": curves(runs, "curves"),
+        "reassignment": curves(runs, "reassignment"),
         "correlations": correlation_maps(runs),
         "ablation": drop_maps(data),
     }
@@ -267,12 +268,13 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     return alt.layer(line, ticks, dots).add_params(choice).properties(width=alt.Step(ROW), height=220)
 
 
-def curves(runs: list[dict]) -> alt.ConcatChart | None:
-    """Returns a chart for each kind of curve, with a line for each run."""
+def curves(runs: list[dict], key: str) -> alt.ConcatChart | None:
+    """Returns a chart for each kind of curve in run[key], with a line, or a few named lines, for each run."""
     panels: dict[str, list[dict]] = {}
     for run in runs:
-        for curve in run["curves"]:
-            panels.setdefault(curve["curve"], []).append({"run": run["name"], **curve})
+        for curve in run[key]:
+            panel, _, line = curve["curve"].partition(": ")
+            panels.setdefault(panel, []).append({"run": run["name"], **curve, "line": line})
     charts = []
     for name, rows in panels.items():
         base = chart_of(rows).properties(title=name, width=330, height=150)
@@ -283,5 +285,9 @@ def curves(runs: list[dict]) -> alt.ConcatChart | None:
             color=of_run(runs),
             tooltip=["run:N", "step:Q", "value:Q"],
         )
+        if rows[0]["line"]:
+            names = [row["line"] for row in rows if row["run"] == rows[0]["run"]]
+            dashes = alt.StrokeDash("line:N", title=None, sort=names, legend=alt.Legend(orient="bottom"))
+            line = line.encode(strokeDash=dashes, tooltip=["run:N", "line:N", "step:Q", "value:Q"])
         charts.append(line)
     return alt.concat(*charts, columns=3) if charts else None
