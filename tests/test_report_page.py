@@ -145,7 +145,7 @@ def test_a_map_has_the_weights_of_its_run(page, runs):
 def test_re_assignments_have_panels_with_a_line_for_each_loss(page):
     titles = ["moved tasks", "routes in use", "held-out loss"]
     assert [text for text in texts(page, "#reassignment-chart .role-title-text") if text in titles] == titles
-    lines = {"before tasks move": 1.0, "after tasks moved": 0.875, "along the best routes": 0.8}
+    lines = {"before tasks move": 1, "after tasks moved": 0.875, "along the best routes": 0.8}
     for line, loss in lines.items():
         assert labels(page, "reassignment", f"line: {line}", "step: 20", f"value: {loss}")
 

@@ -279,15 +279,16 @@ def curves(runs: list[dict], key: str) -> alt.ConcatChart | None:
     for name, rows in panels.items():
         base = chart_of(rows).properties(title=name, width=330, height=150)
         base = base.transform_flatten(["steps", "values"], ["step", "value"])
-        line = base.mark_line(point={"size": 12}, strokeWidth=1.5).encode(
+        base = base.encode(
             x=alt.X("step:Q", title="step"),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
             color=of_run(runs),
-            tooltip=["run:N", "step:Q", "value:Q"],
+            tooltip=["run:N", *(["line:N"] if rows[0]["line"] else []), "step:Q", "value:Q"],
         )
+        lines = base.mark_line(strokeWidth=1.5)
         if rows[0]["line"]:
-            names = [row["line"] for row in rows if row["run"] == rows[0]["run"]]
-            dashes = alt.StrokeDash("line:N", title=None, sort=names, legend=alt.Legend(orient="bottom"))
-            line = line.encode(strokeDash=dashes, tooltip=["run:N", "line:N", "step:Q", "value:Q"])
-        charts.append(line)
-    return alt.concat(*charts, columns=3) if charts else None
+            names = list(dict.fromkeys(row["line"] for row in rows))
+            legend = alt.Legend(orient="top-right", symbolType="stroke", symbolSize=400)
+            lines = lines.encode(strokeDash=alt.StrokeDash("line:N", title=None, sort=names, legend=legend))
+        charts.append(lines + base.mark_point(filled=True, size=12, opacity=1))
+    return alt.concat(*charts, columns=3).resolve_scale(strokeDash="independent") if charts else None

@@ -60,8 +60,7 @@ ROUTES = (
 MOVES = (
     "Tasks that moved to the route with the lowest loss on their held-out train rows, the number of routes "
     "that tasks take afterwards, and the loss in nats per row, mean over tasks: along each task's route "
-    "before and after it may move, and along the best one. After differs from best where a gain was within "
-    "the margin."
+    "before and after it may move, and along the best one. A task stays if its gain is within the margin."
 )
 DROPS = (
     "Drop: score before minus after ablating the expert; above 0 the expert helped. Mean over tasks; point "
