@@ -14,6 +14,7 @@ from routing_moe.analysis.composing import composed_routes
 from routing_moe.cli.compose import main
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.route_codes import grouped_words
+from routing_moe.results.run_cost import read_cost
 
 
 @pytest.mark.parametrize("groups", [[0, 0, 1, 1], [0, 1, 0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2]])
@@ -75,6 +76,11 @@ def test_the_command_writes_routes_that_training_reads(world, tmp_path):
     assert routes.keys() == {"colour", "count", "opposite"}
     composed = mixture / "composed2_routes.json"
     assert run(world.gym, world.bart, tmp_path / "run", task_routes=composed, total_steps=1) == 0
+    # The losses of all 72 rows along 9 routes cost at most a third of a step with as many rows.
+    *_, losses = (cost := read_cost(tmp_path / "run"))["earlier_runs"]
+    assert losses["total_flops"] == int((mixture / "composed2_routes.flops").read_text())
+    assert 0.6 < losses["total_flops"] / (9 * 72 * cost["flops_per_example_unpadded"] / 3) < 1.2
+    assert cost["steps_with_start"] == 1 + 2
 
 
 def test_a_run_with_a_router_is_refused(finished, capsys):

@@ -10,6 +10,7 @@ import torch
 from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_steps import encoded
 from tiny_vectors import meta, vectors
+from torch.utils.flop_counter import FlopCounterMode
 
 from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
@@ -316,3 +317,15 @@ def test_a_mixture_uses_the_routes_of_the_tasks_it_was_trained_on(finished, worl
     found, of_dense = vectors(folder), vectors(dense)
     assert all(np.abs(found[task] - of_dense[task]).max() > 1e-3 for task in ROWS)
     assert meta(folder)["seen"] == "labelled rows of one sample"
+
+
+@pytest.mark.parametrize("weights", ["embeddings", "layers", "all"])
+def test_the_flops_of_gradients_are_those_that_torch_counts(world, tmp_path, weights):
+    one = extractor(world, weights=weights)
+    with FlopCounterMode(display=False) as counter:
+        one.vector_of("count")
+    assert one.flops == counter.get_total_flops()
+    tasks = ["count", "plural"]
+    one.vector_of("plural")
+    folder = made(world, tmp_path / "vectors", tasks=tasks, weights=weights)
+    assert meta(folder)["total_flops"] == counter.get_total_flops() + one.flops

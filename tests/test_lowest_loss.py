@@ -131,13 +131,10 @@ def test_routes_of_a_router_are_chosen_among(place, capsys):
     assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
 
 
-def test_other_routes_than_those_of_the_checkpoint_need_a_prefix(place, capsys):
+def test_a_task_that_is_not_trained_may_have_another_route_in_the_checkpoint(place):
     # That of hue is the one of lowest loss, that of both is not.
     assert predict(place, "composed").loc[HUE, "route"].startswith("route of colour (lowest loss, ")
-    predict(place, "composed", section="test", code=2)
-    message = "--task_routes lowest_loss has other routes of both than the checkpoint; to score it with them"
-    assert message in capsys.readouterr().err
-    scores = predict(place, "composed", section="test", prefix="loss-")
+    scores = predict(place, "composed", section="test")
     assert scores.loc[BOTH, "route"].startswith("route of colour (lowest loss, ")
 
 

@@ -196,6 +196,33 @@ def test_the_run_that_task_vectors_were_computed_with_counts_once(stages, make_s
     assert "no cost.json with" in before["unknown"]
 
 
+def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper):
+    """The dense run gives weights, gradients, and the first routes of a run whose last routes are used."""
+    dense, run = stages
+    vectors, refinement = run.parent / "vectors", run.parent / "refinement"
+    for folder in (vectors, refinement):
+        folder.mkdir()
+    (dense / "run.json").write_text("{}")
+    (vectors / "meta.json").write_text(json.dumps({"model": str(dense), "total_flops": 1000}))
+
+    def cost(folder, steps, **changed):
+        settings = dataclasses.replace(stage_2(folder), initialize_from_vanilla=True, **changed)
+        return write_cost(make_stepper(), steps, *start_of(settings))
+
+    given = dict(vanilla_checkpoint=str(dense), taskvecs=str(vectors))
+    first = cost(refinement, 4, task_routes="clusters:2", **given)
+    of_dense = read_cost(dense)["total_flops"]
+    assert first["total_flops_with_start"] == first["total_flops"] + of_dense + 1000
+    (routes := refinement / "reassigned_routes.json").write_text("{}")
+    for others in ({}, given):
+        last = cost(run, 5, task_routes=str(routes), **others)
+        assert last["steps_with_start"] == 5 + 4 + 6
+        assert last["total_flops_with_start"] == last["total_flops"] + first["total_flops_with_start"]
+    shutil.rmtree(dense)
+    assert cost(run, 5, task_routes=str(routes), **given) == last
+    assert cost(run, 5, task_routes="gym/oracle_routes.json")["earlier_runs"] == []
+
+
 @pytest.mark.parametrize("damage", ['{"steps": 1}', "{", "[]", '{"start_unknown": null}'])
 def test_a_damaged_file_is_named_with_the_way_to_repair_it(tmp_path, damage):
     (tmp_path / "cost.json").write_text(damage)

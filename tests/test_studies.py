@@ -10,8 +10,8 @@ from recorded_commands import value_of, write
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
 from routing_moe.studies import (
-    gradient_routing,
     recipes,
+    refined_routing,
     routings,
     runs,
     task_vectors,
@@ -119,10 +119,10 @@ def test_a_command_of_a_study_reads_no_variables(recorder, gym, monkeypatch):
 
 
 def test_a_switch_is_yes_or_no(recorder, gym, monkeypatch, capsys):
-    monkeypatch.setenv("UPCYCLE", "false")
+    monkeypatch.setenv("FROM_MODEL", "false")
     with pytest.raises(SystemExit):
-        gradient_routing.main(["--train_dir", gym])
-    assert "UPCYCLE is 'false'; it must be yes or no" in capsys.readouterr().err
+        refined_routing.main(["--train_dir", gym])
+    assert "FROM_MODEL is 'false'; it must be yes or no" in capsys.readouterr().err
 
 
 def test_a_study_with_other_hyperparameters_is_refused(recorder, gym, capsys):
@@ -226,12 +226,12 @@ def test_fisher_vectors_are_reduced_and_frozen_in_both_stages(recorder, gym):
     assert (stage1["taskvecs"], stage1["freeze_task_model"]) == (folder, True)
 
 
-# ---- gradient routing
+# ---- refined routing
 
 
-def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(recorder, gym):
-    flags = ["--train_dir", gym, "--dense_steps", "20", "--total_steps", "6", "--output_dir", "mine"]
-    assert gradient_routing.main([*flags, "--dense_flags", "--seed 5", "--upcycle", "--each_sample"]) == 0
+def test_refined_routing_trains_one_bart_computes_vectors_and_refines_a_mixture(recorder, gym):
+    flags = ["--train_dir", gym, "--dense_steps", "20", "--total_steps", "24", "--output_dir", "mine"]
+    assert refined_routing.main([*flags, "--dense_flags", "--seed 5", "--each_sample"]) == 0
     assert recorder.names() == ["train", "gradient", "gradient", "train", "train"]
     dense, mixture, unseen = (recorder.settings(i) for i in (0, 3, 4))
     assert dict(hide_task_names=True, seed=5, total_steps=20, save_period=2).items() <= dense.items()
@@ -240,14 +240,43 @@ def test_gradient_routing_trains_one_bart_computes_vectors_and_trains_a_mixture(
     assert words[first + 1 : first + 7] == [f"{step}-steps" for step in range(10, 21, 2)]
     assert value_of(words, "--model") == "mine/dense"
     assert (mixture["task_routes"], mixture["taskvecs"]) == ("clusters:auto", "mine/vectors")
-    assert mixture["vanilla_checkpoint"] == "mine/dense"
-    assert unseen["predict_split"] == "test"
-    assert gradient_routing.main(flags) == 0  # finished
+    expected = dict(reassign_every=2, reassign_from=4, reassign_until=8, hide_task_names=True)
+    assert (expected | dict(vanilla_checkpoint="mine/dense")).items() <= mixture.items()
+    assert (unseen["predict_split"], unseen["task_routes"]) == ("test", "lowest_loss")
+    assert refined_routing.main(flags) == 0  # finished
     assert len(recorder.commands) == 5
 
 
-def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, gym):
-    assert gradient_routing.main(["--train_dir", gym, "--total_steps", "7"]) == 0
+@pytest.mark.parametrize(
+    ("flags", "names", "missing"),
+    [
+        ("--refine_steps 0", ["train", "gradient", "train", "train"], {"reassign_every", "hide_task_names"}),
+        ("--from_model", ["train", "gradient", "train", "train"], {"vanilla_checkpoint"}),
+        ("--start_routes ontology", ["train", "train", "train"], {"taskvecs"}),
+        ("--start_routes ontology --from_model", ["train", "train"], {"taskvecs", "vanilla_checkpoint"}),
+    ],
+)
+def test_each_stage_of_refined_routing_may_be_left_out(recorder, gym, flags, names, missing):
+    assert refined_routing.main(["--train_dir", gym, "--total_steps", "9", *flags.split()]) == 0
+    assert recorder.names() == names
+    mixture, stages = (
+        recorder.settings(-2),
+        {"reassign_every", "hide_task_names", "vanilla_checkpoint", "taskvecs"},
+    )
+    assert stages - set(mixture) == missing
+    assert mixture["task_routes"] == ("ontology" if "ontology" in flags else "clusters:auto")
+
+
+def test_unseen_tasks_may_have_the_route_of_the_nearest_cluster(recorder, gym, capsys):
+    by_vector = ["--train_dir", gym, "--unseen", "nearest_cluster"]
+    assert refined_routing.main(by_vector) == 0
+    assert "task_routes" not in recorder.settings(-1)
+    assert refined_routing.main([*by_vector, "--start_routes", "ontology"]) == 2
+    assert "--unseen nearest_cluster needs vectors" in capsys.readouterr().err
+
+
+def test_the_dense_run_has_a_third_of_the_steps(recorder, gym):
+    assert refined_routing.main(["--train_dir", gym, "--total_steps", "7"]) == 0
     assert recorder.settings(0)["total_steps"] == 3
     assert recorder.settings(2)["total_steps"] == 7
 
@@ -255,7 +284,7 @@ def test_gradient_routing_has_a_third_of_the_steps_for_the_dense_run(recorder, g
 @pytest.mark.parametrize(("score", "is_noted"), [(0.2, False), (0.14, True)])
 def test_a_dense_run_that_has_hardly_learned_is_noted(recorder, gym, capsys, score, is_noted):
     write("mine/dense/best/eval-dev-performance.csv", f"performance,constant\n{score},0.1\n{score},0.1\n")
-    assert gradient_routing.main(["--train_dir", gym, "--output_dir", "mine"]) == 0
+    assert refined_routing.main(["--train_dir", gym, "--output_dir", "mine"]) == 0
     assert ("note: the dense run has barely learned anything" in capsys.readouterr().err) == is_noted
 
 
@@ -294,10 +323,12 @@ def test_variables_of_the_recipes_reach_the_commands_of_a_comparison(recorder, g
         monkeypatch.setenv(name, value)
     flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out"]
     assert routings.main([*flags, "--variants", "two_stage", "gradient_routing"]) == 0
-    (stages,), (gradients,) = recorder.named("two_stages"), recorder.named("gradient_routing")
+    (stages,), (gradients,) = recorder.named("two_stages"), recorder.named("refined_routing")
     assert [value_of(stages, f"--{name.lower()}") for name in variables] == ["9", "4", None, None]
     assert [value_of(gradients, f"--{name.lower()}") for name in variables] == [None, None, "3", "8"]
     assert value_of(stages, "--init_eps") == "0.01"
+    assert value_of(gradients, "--refine_steps") == "0"
+    assert "--from_model" in gradients
     assert task_vectors.main([*flags, "--output_dir", "vectors", "--kinds", "trained"]) == 0
     assert value_of(recorder.named("two_stages")[1], "--stage2_steps") == "9"
 

@@ -6,7 +6,8 @@
 
 Clusters whose experts have encoders that do the same, by the losses along the encoder of one expert and the
 decoder of another, share an expert in the encoder's layers; in the decoder's layers they have different
-experts. Writes the routes of the tasks that the mixture was trained on.
+experts. Writes the routes of the tasks that the mixture was trained on, and beside them the FLOPs of the
+losses (.flops), which the cost of a run along these routes includes.
 """
 
 import json
@@ -25,6 +26,7 @@ from routing_moe.config.compose import ComposeSettings
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.train import train_settings
 from routing_moe.io.run_folder import settings_of_run
+from routing_moe.results.run_cost import FLOPS_SUFFIX
 
 log = logging.getLogger("routing_moe")
 
@@ -48,6 +50,7 @@ def run(settings: ComposeSettings) -> None:
     from routing_moe.checkpoints.tokenizer_files import load_tokenizer
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
+    from routing_moe.model.flops import forward_flops
 
     start_logging()
     accelerator = make_accelerator(settings.mixed_precision)
@@ -59,6 +62,9 @@ def run(settings: ComposeSettings) -> None:
     examples = encode(pool, tokenizer, TextFormat.of(trained), task_ids)
     routes, group_K = composed_routes(model, examples, settings.num_experts, accelerator)
     write_text(settings.file, json.dumps(routes, indent=1))
+    # one forward pass over all rows for each pair of an encoder and a decoder
+    flops = forward_flops(model.config, examples) * len(group_K) ** 2
+    write_text(settings.file.with_suffix(FLOPS_SUFFIX), f"{flops}\n")
     sizes = ", ".join(map(str, np.bincount(group_K).tolist()))
     log.info("%d clusters, whose encoders are in %d groups of %s", len(group_K), settings.num_experts, sizes)
     log.info("%s: routes of %d tasks", settings.file, len(routes))

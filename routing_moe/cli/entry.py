@@ -69,7 +69,7 @@ GROUPS = {
     "one experiment, with the hyperparameters that go with the model": {
         "recipe train": f"{STUDIES}.training",
         "recipe two-stages": f"{STUDIES}.two_stages",
-        "recipe gradient-routing": f"{STUDIES}.gradient_routing",
+        "recipe refined-routing": f"{STUDIES}.refined_routing",
         "recipe finetune": f"{STUDIES}.finetuning",
         "recipe vectors": f"{STUDIES}.vectors",
         "recipe understand": f"{STUDIES}.understand",

@@ -9,7 +9,8 @@ like all elementwise operations.
 
 Not counted: other elementwise operations (norms, activations, weighting of outputs, dropout), the loss,
 expert regularisation, the optimizer, evaluations, recomputation in the backward pass of flash attention,
-pre-training and task vectors. An expert whose soft weight rounds to 0 counts as run.
+pre-training and task vectors except gradients (`mean_gradient`). An expert whose soft weight rounds to 0
+counts as run.
 
 Parameters: tied token embeddings count once; all rows of tokens and positions count. Active parameters are
 those that process an example: embeddings, vanilla layers, and in every routed layer the experts with a weight
@@ -184,6 +185,13 @@ def example_flops(config, work: Work, S, T, K):
         else:
             total = total + _both(products)
     return total + _both([(2 * K * config.d_model * config.vocab_size, work.projection, states)])
+
+
+def forward_flops(config, examples) -> int:
+    """Returns the FLOPs of a forward pass of all examples, without padding, along a one-hot route."""
+    work = Work(layers=False, inputs=False, projection=False)
+    S, T = examples.source_lengths_N.astype(float), examples.target_lengths_N.astype(float)
+    return round(float(example_flops(config.to_bart_config(), work, S, T, T).sum()))
 
 
 def experts_run(config, work: Work) -> tuple[float, float]:

@@ -15,6 +15,7 @@ from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
 COST_FILE = "cost.json"
+FLOPS_SUFFIX = ".flops"  # of a file beside a file of routes: the FLOPs of finding these
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
 TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
 NUMBERS = (
@@ -68,13 +69,16 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
     """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
     Earlier runs are the run that the training started from, or the runs that a merge took routes and weights
-    from, and the run whose model the task vectors were computed with. Their numbers include their own earlier
-    runs. start: of the run in the folder `run`.
+    from; the run whose file of routes it has; the run whose model the task vectors were computed with; the
+    computations of these vectors and routes (of 0 steps); and the earlier runs of these. Each is listed once,
+    with its own cost. start: of the run in the folder `run`.
     """
-    places = {}  # one for each run
-    for place in [*_start_places(start), *_vector_places(start, run)]:
-        places.setdefault(_run_folder(place, run) or place, place)
-    return [_earlier_run(place, run) for place in places.values()]
+    runs: dict[Path, dict] = {}
+    places = [*_start_places(start), *_route_places(start, run), *_vector_places(start, run)]
+    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_inputs(start)]:
+        own = _run_folder(entry["folder"], run) if entry["steps"] != 0 else None
+        runs.setdefault(own or known_folder(entry["folder"]).resolve(), entry)
+    return list(runs.values())
 
 
 def _start_places(start: Start) -> list[str]:
@@ -88,6 +92,11 @@ def _start_places(start: Start) -> list[str]:
     merge = merge if isinstance(merge, dict) else {}
     named = [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")]
     return [place for place in named if isinstance(place, str)] or [checkpoint]
+
+
+def _route_places(start: Start, run: str | Path) -> list[str]:
+    """Returns the file of --task_routes if another run wrote it."""
+    return [start.routes] if start.routes and _run_folder(start.routes, run) else []
 
 
 def _vector_places(start: Start, run: str | Path) -> list[str]:
@@ -105,18 +114,32 @@ def _run_folder(place: str, run: str | Path, file: str = COST_FILE) -> Path | No
     return next((folder for folder in folders if folder != own), None)
 
 
-def _earlier_run(place: str, run: str | Path) -> dict:
-    """Returns the entry of `earlier_runs` for a run, or for a checkpoint or file of weights in a run."""
+def _with_earlier(place: str, run: str | Path) -> list[dict]:
+    """Returns the entries of a run, or of a checkpoint or file in a run, and of its own earlier runs."""
     folder = _run_folder(place, run)
     known = {"folder": place, "steps": None, "total_flops": None, "unknown": None}
     if not known_folder(place).exists():
-        return known | {"unknown": f"{place} no longer exists"}
+        return [known | {"unknown": f"{place} no longer exists"}]
     if folder is None:
-        return known | {"unknown": f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"}
+        return [known | {"unknown": f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"}]
     cost = read_cost(folder)
     if cost["start_unknown"]:
-        return known | {"unknown": cost["start_unknown"]}
-    return known | {"steps": cost["steps_with_start"], "total_flops": cost["total_flops_with_start"]}
+        return [known | {"unknown": cost["start_unknown"]}]
+    own = known | {"steps": cost["steps"], "total_flops": cost["total_flops"]}
+    return [own, *cost.get("earlier_runs", [])]
+
+
+def _inputs(start: Start) -> list[dict]:
+    """Returns the entries of the computations of task vectors and routes whose FLOPs are counted."""
+    known = {start.vectors: load_meta(start.vectors).get("total_flops") if start.vectors else None}
+    of_routes = Path(start.routes or "").with_suffix(FLOPS_SUFFIX) if start.routes else None
+    if of_routes and of_routes.is_file():
+        known[start.routes] = int(of_routes.read_text())
+    return [
+        {"folder": place, "steps": 0, "total_flops": flops, "unknown": None}
+        for place, flops in known.items()
+        if is_count(flops)
+    ]
 
 
 # ---- reading

@@ -4,12 +4,13 @@
     routing-moe study conflict-few-shot LEVEL --variants oracle-average-logits average-merged
 
 LEVEL is a folder of the conflict study. Every variant's run starts the fine-tuning of each unseen task on
-its first sample, which the vectors were computed from: clusters and composed along the route of the cluster
-nearest to this vector, oracle along the true route, softmax along that of the nearest task by text. After the
+its first sample, which the vectors were computed from: clusters along the route of the cluster nearest to this vector,
+refined and refined_composed along that of lowest loss on its rows, oracle along the true route, softmax along that of
+the nearest task by text. After the
 run's name, a variant may have "-average" for equal weights instead, "-learned" for a learned vector, and a
 value of --route_training: "softmax-merged" fine-tunes the experts merged along that route. The rate is
 selected on the dev rows of the sample. Columns: zero_shot, the mean test score of the start along that route
-(for clusters and composed, the route has seen the labels of the 16 rows); few_shot, after fine-tuning;
+(for clusters and refined ones, the route has seen the labels of the 16 rows); few_shot, after fine-tuning;
 seconds and mflops of a configuration's training (seconds with its evaluations and the test score).
 """
 
@@ -29,7 +30,7 @@ from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED
 from routing_moe.io.run_folder import load_run_settings, settings_of_run
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 
-VARIANTS = ("dense", "softmax", "clusters", "composed", "oracle")
+VARIANTS = ("dense", "softmax", "clusters", "refined", "refined_composed", "oracle")
 STARTS = {
     "average": ["--moe_avg_route"],
     "learned": ["--task_vector", "learned", "--task_model_lr", "0.1"],
@@ -89,7 +90,9 @@ def start_flags(run: Path, variant: str) -> list[str]:
     flags = ["--moe_init", "--init_dir", str(run), *(flag for part in start for flag in STARTS[part])]
     if "average" in start:
         return flags
-    if variant in ("clusters", "composed"):
+    if variant.startswith("refined"):
+        return [*flags, "--task_routes", "lowest_loss"]
+    if variant == "clusters":
         return [*flags, "--taskvecs", load_run_settings(run)["taskvecs"]]
     return [*flags, "--task_routes", load_run_settings(run)["task_routes"]] if variant == "oracle" else flags
 

@@ -1,15 +1,17 @@
-"""The share of the oracle's advantage that each variant of the conflict study reaches.
+"""What each variant of the conflict study reaches: agreement of routes with skills, shares of the oracle's advantage.
 
     routing-moe study conflict-shares models/compare_conflict/conflict1_16skills
     routing-moe study conflict-shares LEVEL ... --output_file docs/results/conflict_shares.csv
 
-A level is a folder of the study with comparison_runs.csv. Scores are means of test scores over the train
-tasks. n: the number of seeds that the variant, dense and oracle have in common; other columns use these
-seeds only. difference: the mean of (variant - dense), paired by seed, with its 95% t interval over seeds.
-share: this mean divided by that of (oracle - dense), so that 0 is the dense model of the same active size and
-1 the true routes, with Fieller's 95% interval of a ratio of paired means (Fieller 1954). It is empty if the t
-interval of (oracle - dense) contains 0, or with one seed. Each seed has a gym and an untrained model of its
-own.
+A level is a folder of the study with comparison_runs.csv. The table of runs has the mean test score of the train tasks;
+clusters of tasks with equal routes and their adjusted mutual information with the skills (ami); the mean score of
+the unseen tasks and the share of them that is routed right (right), along the route of lowest loss and along the
+nearest cluster (_nearest). The table of means has a row per variant: n, the number of seeds that it, dense,
+dense_flops and oracle have in common; means over these, and the lowest ami. difference: the mean of (variant - dense),
+paired by seed, with its 95% t interval over seeds; flops_difference: that of (variant - dense_flops), which is dense
+with the FLOPs of refined. share: the latter divided by that of (oracle - dense_flops), so that 0 is the dense model
+and 1 the true routes, with Fieller's 95% interval of a ratio of paired means (Fieller 1954). It is empty if the t
+interval of (oracle - dense_flops) contains 0, or with one seed. Each seed has a gym and an untrained model of its own.
 """
 
 import math
@@ -24,8 +26,17 @@ from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
 from routing_moe.studies.analysis import ANALYSIS, Analysis, t_interval
+from routing_moe.studies.conflict_routes import COLUMNS as OF_ROUTES
+from routing_moe.studies.conflict_routes import routes_of_run
 
-COLUMNS = ("difference", "difference_low", "difference_high", "share", "share_low", "share_high")
+NEEDED = ("dense", "dense_flops", "oracle")
+INTERVALS = ("difference", "flops_difference", "share")
+COLUMNS = (
+    "score",
+    "ami_lowest",
+    *OF_ROUTES,
+    *(name + end for name in INTERVALS for end in ("", "_low", "_high")),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,37 +49,46 @@ class Shares(Analysis):
 def run(settings: Shares) -> None:
     if problems := settings.problems():
         raise InputError(problems)
-    table = pd.concat([shares(scores_of(level)).assign(place=level.name) for level in settings.levels])
-    settings.write(table[["place", "variant", "n", *COLUMNS]])
+    tables = {level.name: runs_of(level) for level in settings.levels}
+    runs = pd.concat([table.assign(place=name) for name, table in tables.items()])
+    means = pd.concat([means_of(table).assign(place=name) for name, table in tables.items()])
+    settings.write(runs[["place", *runs.columns[:-1]]], means[["place", "variant", "n", *COLUMNS]])
 
 
-def scores_of(level: Path) -> pd.DataFrame:
-    """Returns the scores of the runs in comparison_runs.csv, variants x seeds, in the order of the file.
+def runs_of(level: Path) -> pd.DataFrame:
+    """Returns variant, seed, score and the columns of `routes_of_run` of the runs in comparison_runs.csv.
 
-    Raises InputError without the file, or without a run of dense or oracle.
+    Raises InputError without the file, or without a run of the models that others are compared with.
     """
     path = level / "comparison_runs.csv"
     if not path.is_file():
         raise InputError(f"{path} does not exist; compare_conflict.sh writes it")
     runs = pd.read_csv(path)
-    missing = [name for name in ("dense", "oracle") if name not in set(runs["variant"])]
-    if missing:
-        raise InputError(
-            f"{path} has no run of {' and '.join(missing)}; shares are relative to dense and oracle"
+    if missing := [name for name in NEEDED if name not in set(runs["variant"])]:
+        raise InputError(f"{path} has no run of {' and '.join(missing)}, which shares are relative to")
+    runs = runs[runs["category"] == "all"].reset_index(drop=True)
+    routes = [routes_of_run(level / run.variant / run.run) for run in runs.itertuples()]
+    scores = runs[["variant", "seed", "mean"]].rename(columns={"mean": "score"})
+    return pd.concat([scores, pd.DataFrame(routes)], axis=1)
+
+
+def means_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows of a level, without `place`. runs: of `runs_of`."""
+    scores, rows = runs.pivot(index="variant", columns="seed", values="score"), []
+    for variant in runs["variant"].drop_duplicates():
+        common = scores.loc[[variant, *NEEDED]].dropna(axis=1)
+        own_n, dense_n, flops_n, oracle_n = common.to_numpy()
+        own = runs[(runs["variant"] == variant) & runs["seed"].isin(common.columns)]
+        row = {"variant": variant, "n": len(own_n), "ami_lowest": own["ami"].min()}
+        row |= own[["score", *OF_ROUTES]].mean().to_dict()
+        intervals = (
+            t_interval(own_n - dense_n),
+            t_interval(own_n - flops_n),
+            fieller_interval(own_n - flops_n, oracle_n - flops_n),
         )
-    scores = runs[runs["category"] == "all"].pivot(index="variant", columns="seed", values="mean")
-    return scores.loc[runs["variant"].drop_duplicates()]
-
-
-def shares(scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of a level, without `place`. scores: variants x seeds."""
-    rows = []
-    for variant in scores.index:
-        common = scores.loc[[variant, "dense", "oracle"]].dropna(axis=1).to_numpy()
-        differences_n, advantages_n = common[0] - common[1], common[2] - common[1]
-        row = {"variant": variant, "n": common.shape[1]}
-        row |= zip(COLUMNS[:3], t_interval(differences_n), strict=True)
-        rows.append(row | dict(zip(COLUMNS[3:], fieller_interval(differences_n, advantages_n), strict=True)))
+        for name, values in zip(INTERVALS, intervals, strict=True):
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

@@ -1,33 +1,86 @@
-"""The variants of the conflict study: a row each, with the flags of its training and its task vectors."""
+"""The variants and the budgets of the conflict study.
+
+A variant is a row with the flags of its training; a budget, the numbers of steps at a level of conflict.
+"""
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Steps of every variant at a level.
+
+    total: including those of the dense run whose weights and gradients a variant starts from. dense: of this
+    run. refinement: the step of a refined mixture after which tasks no longer move.
+    """
+
+    total: int
+    dense: int
+    refinement: int
+
+    @property
+    def refinement_run(self) -> int:
+        """The steps of a run of which only the routes are used: it ends with the last re-assignment."""
+        return self.refinement + 1  # tasks do not move after the last step of a run
+
+
+# {(conflict, skills): budget}. Chosen on gyms of seeds 101 to 105: there, a tuned dense model answers about half of the
+# contested rows after so many steps. Conflict 0 has the steps of conflict 1.
+BUDGETS = {
+    (0.5, 16): Budget(total=1100, dense=700, refinement=300),
+    (1.0, 16): Budget(total=1400, dense=800, refinement=300),
+    (1.0, 36): Budget(total=2800, dense=1600, refinement=300),
+}
+DENSE_RATE = 0.006  # of the dense run
+MIXTURE_RATE = 0.012  # of mixtures that start from it: an expert has few of the rows of a step
 
 
 @dataclass(frozen=True)
 class Variant:
     """A way to train on a conflict gym.
 
-    about: for --help. flags: of the training; `ConflictGym` replaces {names}. width: of the BART. vectors: kind
-    of task vectors, computed with the dense run, whose steps count. rate_of: the variant whose tuned learning
-    rate it has (None: its own). flops_of: the variant of which its training has the FLOPs instead of the steps.
-    first_stage: the variant that is trained for half of the steps, whose routes are then kept.
+    about: for --help. flags: of the training; `ConflictGym` replaces {names}. With {dense_run} it starts from
+    the dense run, whose steps count; with {refinement} or {composed_routes} it has routes of a refinement,
+    whose steps count, too. {side}: the number of encoder-side parts. width: of the BART. rate_of: the variant
+    whose learning rate it has (None: its own). rate: this rate, chosen on gyms of seeds 101 to 103; None: it
+    is tuned. flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage: the
+    variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each
+    scoring of the unseen tasks.
     """
 
     about: str
     flags: str
     width: int = 16
-    vectors: str | None = None
     rate_of: str | None = None
+    rate: float | None = None
     flops_of: str | None = None
     first_stage: str | None = None
+    unseen: tuple[str, ...] = ("",)
+
+    @property
+    def is_refined(self) -> bool:
+        """Whether tasks move in its training."""
+        return "--reassign_every" in self.flags
+
+    @property
+    def has_refined_routes(self) -> bool:
+        """Whether its routes are those of another run, the refinement."""
+        return "{refinement}" in self.flags or "{composed_routes}" in self.flags
 
 
-MIXTURE = "--num_experts 4 --init_eps 1e-2"
-LEARNED = f"{MIXTURE} --router_lr {{router_lr}} --minimum_tau 0.3 --anneal_rate {{anneal_rate}}"
-RANDOM_VECTORS = f"{LEARNED} --task_model_lr {{router_lr}} --taskvecs_dim 16"
-GIVEN = "--init_eps 1e-2 --task_routes"
-CLUSTERS = f"{GIVEN} clusters:{{skills}} --taskvecs {{vectors}}"  # their number is given
-AUTO_CLUSTERS = f"{GIVEN} clusters:auto --taskvecs {{vectors}}"
+NEAREST_CLUSTER = "nearest_cluster-"  # prefix of scores along other routes than those of lowest loss
+BY_LOSS_AND_VECTORS = ("--task_routes lowest_loss", f"--taskvecs {{vectors}} --prefix {NEAREST_CLUSTER}")
+
+MIXTURE = "--num_experts {side} --init_eps 1e-2"
+LEARNED = (
+    f"{MIXTURE} --router_lr {{router_lr}} --minimum_tau 0.3 --anneal_rate {{anneal_rate}} "
+    "--task_model_lr {router_lr} --taskvecs_dim 16"
+)
+FROM_DENSE = (
+    "--vanilla_checkpoint {dense_run} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
+)
+REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move}"
+SPLITS = (150, 200, 250)  # re-assignments after which idle experts take tasks of others
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"
@@ -36,24 +89,24 @@ STAGE_2 = (
 # fmt: off
 VARIANTS = {
     "dense": Variant("one BART of width 16", "--num_experts 1"),
+    "dense_flops": Variant("dense for the number of steps that costs the FLOPs of refined, with all its stages", "--num_experts 1", rate_of="dense", flops_of="refined"),
+    "straight_through": Variant("4 experts (of 36 skills 6), learned one-hot routes", LEARNED),
+    "softmax": Variant("the same with learned weights", f"{LEARNED} --router_mode softmax"),
+    "two_stage": Variant("softmax for half of the steps, then new experts with its routes, frozen, from average to learned", STAGE_2, first_stage="softmax"),
+    "clusters": Variant("an expert for each cluster of gradient vectors, from the weights of the dense run", f"{FROM_DENSE} clusters:auto", rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
+    "refined": Variant("clusters, but tasks move to the expert of lowest loss", f"{FROM_DENSE} clusters:auto {REASSIGNED}", rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
+    "refined_composed": Variant("a new mixture along the refined clusters, composed of 4 (6) experts per layer", f"{FROM_DENSE} {{composed_routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
+    "oracle": Variant("4 (6) experts, the true encoder and decoder parts", "--init_eps 1e-2 --task_routes {gym}/oracle_routes.json"),
+    # not by default
     "dense_total": Variant("one BART of width 32, with about the layer parameters of 4 experts", "--num_experts 1", width=32),
-    "dense_total_flops": Variant("dense_total for the number of steps that costs the FLOPs of dense", "--num_experts 1", width=32, rate_of="dense_total", flops_of="dense"),
     "dense_no_names": Variant("dense with the task names hidden", "--num_experts 1 --hide_task_names", rate_of="dense"),
-    "task_experts": Variant("an expert for each task (embeddings are shared)", f"{GIVEN} {{task_routes}}", rate_of="clusters"),
-    "average": Variant("4 experts, equal weights", f"{MIXTURE} --avg_routing"),
-    "task_random": Variant("4 experts, a random one for each task and layer", f"{MIXTURE} --task_level_random_routing"),
-    "straight_through": Variant("4 experts, learned one-hot routes", RANDOM_VECTORS),
-    "softmax": Variant("4 experts, learned weights", f"{RANDOM_VECTORS} --router_mode softmax"),
-    "balanced": Variant("softmax with --load_balance 0.1", f"{RANDOM_VECTORS} --router_mode softmax --load_balance 0.1", rate_of="softmax"),
-    "two_stage": Variant("softmax for half of the steps, then new experts with its routes, frozen, from average to learned", STAGE_2, rate_of="softmax", first_stage="softmax"),
-    "gradient_inputs": Variant("softmax, the router reads gradient vectors", f"{LEARNED} --router_mode softmax --taskvecs {{vectors}} --freeze_task_model", vectors="gradient", rate_of="softmax"),
-    "text_clusters": Variant("an expert for each cluster of text vectors, the number of clusters given", CLUSTERS, vectors="text", rate_of="clusters"),
-    "fisher_clusters": Variant("the same of Fisher vectors", CLUSTERS, vectors="fisher", rate_of="clusters"),
-    "clusters": Variant("an expert for each cluster of gradient vectors", AUTO_CLUSTERS, vectors="gradient"),
-    "composed": Variant("routes by the same clusters, composed of 4 experts per layer", f"{AUTO_CLUSTERS} --num_experts 4", vectors="gradient"),
-    "oracle": Variant("4 experts, the true encoder and decoder parts", f"{GIVEN} {{gym}}/oracle_routes.json"),
+    "average": Variant("4 (6) experts, equal weights", f"{MIXTURE} --avg_routing"),
+    "task_random": Variant("4 (6) experts, a random one for each task and layer", f"{MIXTURE} --task_level_random_routing"),
+    "refined_random": Variant("refined from random groups of tasks instead of clusters, without vectors", f"{FROM_DENSE} {{random_groups}} {REASSIGNED}".replace("--taskvecs {vectors} ", ""), rate_of="refined", unseen=BY_LOSS_AND_VECTORS[:1]),
+    "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{refinement}}/reassigned_routes.json", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
 }
 # fmt: on
+DEFAULT = tuple(VARIANTS)[: list(VARIANTS).index("oracle") + 1]
 
 
 def rate_of(variant: str) -> str:
@@ -63,4 +116,5 @@ def rate_of(variant: str) -> str:
 
 def described() -> str:
     """Returns the list of variants for --help."""
-    return "\n".join(f"    {name:18}{variant.about}" for name, variant in VARIANTS.items())
+    lines = [f"    {name:18}{variant.about}" for name, variant in VARIANTS.items()]
+    return "\n".join([*lines, "", f"by default: {' '.join(DEFAULT)}"])

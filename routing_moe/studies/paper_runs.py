@@ -9,7 +9,7 @@ from pathlib import Path
 from dataloader.task_splits import load_split
 from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, TrainingRecipe, command, given_of
 from routing_moe.studies.runs import Run
-from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS, Variant
+from routing_moe.studies.variants import REFINED_ROUTING, TWO_STAGES, UNREFINED, VARIANTS, Variant
 from routing_moe.studies.vectors import reduce_command, vectors_command
 
 STEP = 32  # examples in a training step
@@ -147,7 +147,7 @@ class PaperRuns:
         variant = VARIANTS[name]
         if variant.module == TWO_STAGES:
             return self.two_stages(name, seed)
-        if variant.module == GRADIENT_ROUTING:
+        if variant.module == REFINED_ROUTING:
             return self.gradient_routing(name, seed)
         folder, needs, recipe = self.run_folder(name, seed), (), self.recipe
         if variant.vectors:
@@ -192,9 +192,9 @@ class PaperRuns:
         vector_flags = [*self.texts, *shlex.split(study.gradient_flags)]
         vector_flags += command(mixed_precision=self.recipe.mixed_precision, tasks=("train", "test"))
         routing = command(
-            GRADIENT_ROUTING,
+            REFINED_ROUTING,
             **given_of(study, ("eval_period", "dense_steps", "clusters", "zero_shot_flags", "init_eps")),
-            **dict(output_dir=folder, total_steps=steps, upcycle=name == "gradient_upcycled"),
+            **dict(output_dir=folder, total_steps=steps, from_model=name != "gradient_upcycled", **UNREFINED),
             **dict(dense_flags=shlex.join(flags), vector_flags=shlex.join(vector_flags)),
             **dict(each_sample=True, resume=True),
             **self.data(),

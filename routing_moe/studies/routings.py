@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 
 from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
-from routing_moe.studies.gradient_routing import GradientFlags
 from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
+from routing_moe.studies.refined_routing import GradientFlags
 from routing_moe.studies.runs import Run, call_here, minutes, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
 from routing_moe.studies.two_stages import StageFlags, TwoStages, merge_command, stage2_command, stage2_of
-from routing_moe.studies.variants import GRADIENT_ROUTING, TWO_STAGES, VARIANTS
+from routing_moe.studies.variants import REFINED_ROUTING, TWO_STAGES, UNREFINED, VARIANTS
 
 COMPARED = group("what is compared")
 NAMES = (
@@ -47,13 +47,13 @@ class RoutingsStudy(StageFlags, GradientFlags, Study):
     baseline: str | None = COMPARED(None, "variant that differences are relative to (default: multitask, if it is in --output_dir)", choices=NAMES, on_resume=True)
     mixture_flags: str = COMPARED("", 'flags of all variants with several experts, such as "--num_experts 4"; not of gradient_routing, whose clusters give the number of experts')
     init_eps: float = COMPARED(1e-2, "standard deviation of the noise on each expert's weights", range=NOT_NEGATIVE)
-    match: str = COMPARED("steps", "steps: --total_steps for all runs (two_stage: in each stage; gradient_routing: after the steps of its dense run, see run_gradient_routing.sh). flops: each run has the number of steps with the training FLOPs of the run of --match_to with the same seed", choices=("steps", "flops"))
+    match: str = COMPARED("steps", "steps: --total_steps for all runs (two_stage: in each stage; gradient_routing: after the steps of its dense run, see run_refined_routing.sh). flops: each run has the number of steps with the training FLOPs of the run of --match_to with the same seed", choices=("steps", "flops"))
     match_to: str = COMPARED(STAGE1, "variant whose FLOPs --match flops matches", choices=tuple(name for name in NAMES if not VARIANTS[name].module))
     # fmt: on
 
     def resolved(self) -> "RoutingsStudy":
         is_flops = self.match == "flops"
-        names = tuple(name for name in NAMES if not (is_flops and VARIANTS[name].module == GRADIENT_ROUTING))
+        names = tuple(name for name in NAMES if not (is_flops and VARIANTS[name].module == REFINED_ROUTING))
         folder = Path("models/compare_routings_equal_flops" if is_flops else "models/compare_routings")
         return replace(self, variants=self.variants or names, output_dir=self.output_dir or folder)
 
@@ -100,7 +100,7 @@ class Runs:
         variant = VARIANTS[name]
         if variant.module == TWO_STAGES:
             return self.two_stages(seed)
-        if variant.module == GRADIENT_ROUTING:
+        if variant.module == REFINED_ROUTING:
             return self.gradient_routing(seed)
         folder, flags = self.folder(name, seed), self.flags(name, seed)
         if self.study.match == "steps" or name == self.study.match_to:
@@ -138,12 +138,12 @@ class Runs:
     def gradient_routing(self, seed: int) -> Run:
         folder, study = self.folder("gradient_routing", seed), self.study
         routing = command(
-            GRADIENT_ROUTING,
+            REFINED_ROUTING,
             **dict(
                 output_dir=folder,
                 dense_flags=shlex.join(["--seed", str(seed), *study.further]),
             ),
-            **dict(seed=seed, resume=True, init_eps=study.init_eps),
+            **dict(seed=seed, resume=True, init_eps=study.init_eps, from_model=True, **UNREFINED),
             further=(*study.as_words(GradientFlags, self.recipe.model), *study.further),
         )
         return self.scored(folder, lambda: [routing], self.gym)

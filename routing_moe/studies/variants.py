@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-TWO_STAGES, GRADIENT_ROUTING = "routing_moe.studies.two_stages", "routing_moe.studies.gradient_routing"
+TWO_STAGES, REFINED_ROUTING = "routing_moe.studies.two_stages", "routing_moe.studies.refined_routing"
+UNREFINED = dict(refine_steps=0, unseen="nearest_cluster")  # clusters of gradients alone
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ VARIANTS = {
     "fisher": learned("--freeze_task_model", vectors="fisher"),
     "two_stage": Variant(module=TWO_STAGES, **DENSE),
     "fisher_two_stage": Variant(module=TWO_STAGES, vectors="fisher", **DENSE),
-    "gradient_routing": Variant(module=GRADIENT_ROUTING, vectors="gradient"),
-    "gradient_upcycled": Variant(module=GRADIENT_ROUTING, vectors="gradient"),
+    "gradient_routing": Variant(module=REFINED_ROUTING, vectors="gradient"),
+    "gradient_upcycled": Variant(module=REFINED_ROUTING, vectors="gradient"),
     "fisher_clusters": Variant("--task_routes clusters:{clusters}", vectors="fisher"),
     "ontology": Variant("--task_routes ontology"),
 }

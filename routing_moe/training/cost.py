@@ -109,8 +109,8 @@ def known_before(path: Path) -> list[dict] | None:
     with contextlib.suppress(InputError):
         runs = load_json_object(path, "the cost of a run").get("earlier_runs") if path.is_file() else None
         if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
-            counts = [run.get(name) for run in runs for name in ("steps", "total_flops")]
-            if all(map(is_count, counts)) and all(run.get("unknown") is None for run in runs):
+            known = [is_count(run.get("total_flops")) and run.get("unknown") is None for run in runs]
+            if all(known) and all(run.get("steps") == 0 or is_count(run.get("steps")) for run in runs):
                 return [{"unknown": None} | run for run in runs]
     return None
 

@@ -18,7 +18,6 @@ from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
@@ -150,7 +149,7 @@ def route_tasks(
         )
         choices = {task: chooser.choose(task) for task in tasks}
     if not by_vector:
-        check_replaced(LOWEST_LOSS if by_loss else start.routes, choices, model, evaluation.prefix)
+        check_replaced(start.routes, choices, model, evaluation.prefix)
     notable = [choice for choice in choices.values() if is_notable(choice, trained)]
     for line in notes_on(choices, notable, by_vector and bool(start.vectors)) if is_main else ():
         log.info(line)
@@ -200,19 +199,17 @@ def notes_on(choices: dict[str, TaskChoice], notable: list[TaskChoice], reads_ve
     return lines
 
 
-def check_replaced(spec: str | None, choices: dict[str, TaskChoice], model, prefix: str) -> None:
-    """Raises InputError if routes of `--task_routes` would overwrite scores along other routes."""
+def check_replaced(path: str | None, choices: dict[str, TaskChoice], model, prefix: str) -> None:
+    """Raises InputError if routes of a file would overwrite scores along other routes."""
     own = RouteClusters(model).routes
     replaced = [
         task
         for task, choice in choices.items()
-        if choice.source in ("given", "lowest_loss")
-        and task in own
-        and not np.allclose(own[task], choice.route_LE)
+        if choice.source == "given" and task in own and not np.allclose(own[task], choice.route_LE)
     ]
     if replaced and not prefix:
         raise InputError(
-            f"--task_routes {spec} has other routes of {in_short(replaced)} than the checkpoint; to score it "
+            f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
             "with them give --prefix, so that its own scores are not overwritten"
         )
 

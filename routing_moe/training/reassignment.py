@@ -29,12 +29,11 @@ from dataloader.errors import InputError, in_short
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.io.run_folder import REASSIGNMENTS_FILE
-from routing_moe.model import flops
+from routing_moe.model.flops import forward_flops
 from routing_moe.task_choice.clusters import RouteClusters
 from routing_moe.training.expert_splits import split_experts
 
 ROUTES_FILE = "reassigned_routes.json"
-FORWARD_ONLY = flops.Work(layers=False, inputs=False, projection=False)
 
 log = logging.getLogger(__name__)
 
@@ -125,10 +124,7 @@ class Reassignment:
 
     def flops(self, routes: int) -> int:
         """Returns the FLOPs of the held-out rows along a number of routes: forward passes only."""
-        examples = self.held_examples
-        S, T = examples.source_lengths_N.astype(float), examples.target_lengths_N.astype(float)
-        per_row_R = flops.example_flops(self.model.config.to_bart_config(), FORWARD_ONLY, S, T, T)
-        return round(float(per_row_R.sum()) * routes)
+        return forward_flops(self.model.config, self.held_examples) * routes
 
     def total_flops(self, step: int, rows: list[dict]) -> int:
         """Returns the FLOPs of all re-assignments: those done, and the others with the routes in use."""

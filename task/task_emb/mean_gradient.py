@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.func import grad, vmap
 
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
+from routing_moe.model.flops import Work, example_flops
 from routing_moe.model.route_sources import average
 from task.task_emb.extractors import MAX_DIMENSIONS, BartExtractor
 from task.task_emb.fisher_information import (
@@ -147,8 +148,9 @@ class GradientExtractor(BartExtractor):
     """Computes the mean gradient of a task at one or more checkpoints, projected part by part.
 
     A vector is divided into parts, and each part into one projected gradient per checkpoint, in the order of
-    --checkpoint_names. parts: {part: [start, end]}; {} for --parts whole. Raises InputError if vectors would
-    have too many dimensions.
+    --checkpoint_names. parts: {part: [start, end]}; {} for --parts whole. flops: of the last vector, forward
+    and backward (`flops.py`); the layers of one side count as those of both. Raises InputError if vectors
+    would have too many dimensions.
     """
 
     def __init__(self, settings):
@@ -173,8 +175,10 @@ class GradientExtractor(BartExtractor):
             )
         spans = map(list, pairwise(accumulate(dimensions, initial=0)))
         self.parts = {} if settings.parts == "whole" else dict(zip(by_part, spans, strict=True))
+        self.flops = 0.0
 
     def vector_of(self, task: str) -> np.ndarray:
+        self.flops = 0.0
         gradients = [divided(self.gradient_of(task, model), self.settings.parts) for model in self.models]
         generator = torch.Generator().manual_seed(self.settings.projection_seed)
         vectors = [
@@ -195,9 +199,21 @@ class GradientExtractor(BartExtractor):
         if clip < math.inf:
             n_parameters = sum(p.numel() for p in parameters.values())
         batches = fisher_batches(self.encoded(task), model, tokens, n_parameters)
-        plan = model.plan_routes(route_of(model, self.source.of(task)[0].task))
+        route_1LE = route_of(model, self.source.of(task)[0].task)
+        likelihood = bart_log_likelihood(model, model.plan_routes(route_1LE))
+        batches = self.counted(batches, model.config, float((route_1LE > 0).sum(-1).float().mean()))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self.uses_bf16):
-            return mean_gradient(bart_log_likelihood(model, plan), parameters, batches, clip)
+            return mean_gradient(likelihood, parameters, batches, clip)
+
+    def counted(self, batches: Iterable[Batch], config, used: float) -> Iterator[Batch]:
+        """Yields the batches, and adds the FLOPs of their gradients. used: experts of a layer in a route."""
+        weights = self.settings.weights
+        embeddings = weights in ("embeddings", "all")
+        work = Work(used, weights != "embeddings", embeddings, embeddings, router=False, vectors=False)
+        for batch in batches:
+            B, T = batch["labels"].shape
+            self.flops += B * example_flops(config, work, batch["input_ids"].shape[1], T, T)
+            yield batch
 
 
 @torch.no_grad()

@@ -1,14 +1,15 @@
-"""Routes from gradients, without a router: one BART without task names, gradient vectors, clusters, a mixture of them.
+"""Routes found by loss, without a router: one BART without task names, clusters of its gradients, a mixture that refines them.
 
-    bash example_scripts/run_gradient_routing.sh                              on the embedded conflict gym
-    bash example_scripts/run_gradient_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
-    routing-moe recipe gradient-routing --train_dir gym --output_dir models/moe
+    bash example_scripts/run_refined_routing.sh                               on the embedded conflict gym
+    bash example_scripts/run_refined_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
+    routing-moe recipe refined-routing --train_dir gym --output_dir models/moe
 
-Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, clusters the
-vectors, and trains a mixture with one expert per cluster, whose routes are fixed. Scores train tasks, and unseen tasks
-along the route of the cluster nearest to their vectors. Vectors are computed from labelled rows of the first sample of
-each task, also of unseen tasks, so that their scores are not zero-shot. Further flags are those of routing-moe train
-for the mixture. The same command continues after an interruption; finished stages are kept.
+Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, and clusters the
+vectors. A mixture with one expert per cluster, each with the weights of this BART, is trained without task names. In its
+first steps, tasks move to the expert with the lowest loss on rows that are held out until then. Scores train tasks, and
+unseen tasks along the route with the lowest loss on the rows of their first sample. The vectors are computed from labelled
+rows, also of unseen tasks, so that their scores are not zero-shot. With --refine_steps 0, the clusters stay. Further flags
+are those of routing-moe train for the mixture. The same command continues after an interruption; finished stages are kept.
 """
 
 import shlex
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.task_splits import load_split
-from routing_moe.config.flags import AT_LEAST_1, group
+from routing_moe.config.choices import LOWEST_LOSS
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
 from routing_moe.studies.recipes import (
     CLUSTERS,
     CONFLICT,
@@ -34,35 +36,45 @@ from routing_moe.studies.training import in_turn
 from routing_moe.studies.vectors import vectors_command
 
 STAGES = group("stages")
+NEAREST_CLUSTER = "nearest_cluster"
 SECTIONS = ("embeddings", "encoder", "decoder", "layers", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientFlags(TrainingFlags):
-    """How routes are computed from gradients."""
+    """How clusters of gradients are computed."""
 
     # fmt: off
     dense_steps: int | None = STAGES(None, "steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on (default: 1000; on other data a third of TOTAL_STEPS)", range=AT_LEAST_1)
     weights: str = STAGES("embeddings", "weights whose gradients are taken", choices=SECTIONS)
     vector_flags: str = STAGES("", 'flags of routing-moe vectors gradient. "--parts sides" with --weights layers: encoder and decoder have clusters of their own')
     clusters: str = STAGES("auto", "number of clusters, or auto: by silhouette", range=CLUSTERS)
-    upcycle: bool = STAGES(False, "the experts start from the weights of the dense run instead of those of --model")
     each_sample: bool = STAGES(False, "also compute the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, for few-shot fine-tuning")
     zero_shot_flags: str = STAGES("", 'flags for the scores of unseen tasks, such as "--scoring rank"')
     # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientRouting(GradientFlags):
+class RefinedRouting(GradientFlags):
     # fmt: off
-    program = "routing-moe recipe gradient-routing"
+    program = "routing-moe recipe refined-routing"
 
-    output_dir: Path = RUNNING(Path("models/gradient_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
+    output_dir: Path = RUNNING(Path("models/refined_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
     dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
+    start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology or a file; no vectors are computed", metavar="SPEC")
+    from_model: bool = STAGES(False, "the experts start from the weights of --model instead of those of the BART")
+    refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move then, after a half and after three quarters of these steps (--reassign_every and further flags change this); 0: never (default: a third of TOTAL_STEPS)", range=NOT_NEGATIVE)
+    unseen: str = STAGES(LOWEST_LOSS, "the route of an unseen task: that of lowest loss on the rows of its first sample, or of the nearest cluster by its gradients", choices=(LOWEST_LOSS, NEAREST_CLUSTER))
     # fmt: on
 
+    def problems(self) -> list[str]:
+        problems = super().problems()
+        if self.start_routes and self.unseen == NEAREST_CLUSTER:
+            problems.append("--unseen nearest_cluster needs vectors, which --start_routes leaves out")
+        return problems
 
-def gradient_routing(flags: GradientRouting) -> int:
+
+def refined_routing(flags: RefinedRouting) -> int:
     if not (flags.model or flags.has_own_data):
         flags = replace(flags, embedded_gym=CONFLICT)
     recipe = TrainingRecipe.chosen(flags).with_(taskvecs=None)  # those that are computed here are used
@@ -70,8 +82,9 @@ def gradient_routing(flags: GradientRouting) -> int:
     stages = Stages(recipe, flags, steps)
     todo = stages.commands()
     if todo:
-        counts = f"{steps} steps of one BART, then {recipe.total_steps} of a mixture"
-        counts += f", learning rate {number(recipe.learning_rate)}, clusters: {flags.clusters}"
+        counts = f"{steps} steps of one BART, then {recipe.total_steps} of a mixture, learning rate "
+        counts += f"{number(recipe.learning_rate)}, first routes: {stages.first_routes}"
+        counts += f"; tasks move until step {stages.refine_steps}" if stages.refine_steps else ", which stay"
         print(recipe.announced(f"model {recipe.model}", counts, flags.output_dir, flags.further), flush=True)
     code = in_turn(recipe, todo)
     stages.warn_of_dense_run()
@@ -85,32 +98,44 @@ def gradient_routing(flags: GradientRouting) -> int:
 
 @dataclass(frozen=True)
 class Stages:
-    """The commands of the stages. dense_steps: of the BART whose gradients are taken."""
+    """The commands of the stages. dense_steps: of the BART whose weights and gradients are used."""
 
     recipe: TrainingRecipe
-    flags: GradientRouting
+    flags: RefinedRouting
     dense_steps: int
 
     @property
     def folder(self) -> Path:
         return self.flags.output_dir
 
+    @property
+    def first_routes(self) -> str:
+        return self.flags.start_routes or f"clusters:{self.flags.clusters}"
+
+    @property
+    def refine_steps(self) -> int:
+        steps = self.flags.refine_steps
+        return self.recipe.total_steps // 3 if steps is None else steps
+
     def commands(self) -> list[list[str]]:
         """Returns the commands of the stages that are not finished, without the scores of unseen tasks."""
-        commands = []
-        if not (self.folder / SCORES).is_file():
-            commands += [] if (self.folder / "dense" / SCORES).is_file() else [self.dense()]
+        if (self.folder / SCORES).is_file():
+            return []
+        flags, commands = self.flags, []
+        if not ((flags.start_routes and flags.from_model) or (self.folder / "dense" / SCORES).is_file()):
+            commands.append(self.dense())
+        if not flags.start_routes:
             commands.append(self.vectors("vectors"))
-            if self.flags.each_sample:
-                commands.append(self.vectors("vectors_each", "--tasks", "test", "--samples", "each"))
-            commands.append(self.mixture())
-        return commands
+        if flags.each_sample:
+            commands.append(self.vectors("vectors_each", "--tasks", "test", "--samples", "each"))
+        return [*commands, self.mixture()]
 
     def scoring(self) -> list[list[str]]:
         """Returns the command that scores the unseen tasks, if there are any and it is not finished."""
         if (self.folder / UNSEEN_SCORES).is_file() or not self.has_unseen_tasks():
             return []
-        return [self.recipe.predict_unseen(self.folder, *shlex.split(self.flags.zero_shot_flags))]
+        by_loss = ["--task_routes", LOWEST_LOSS] if self.flags.unseen == LOWEST_LOSS else []
+        return [self.recipe.predict_unseen(self.folder, *by_loss, *shlex.split(self.flags.zero_shot_flags))]
 
     def dense(self) -> list[str]:
         recipe = self.recipe.with_(total_steps=self.dense_steps, eval_period=self.dense_steps)
@@ -146,9 +171,20 @@ class Stages:
         )
 
     def mixture(self) -> list[str]:
-        recipe = self.recipe.with_(taskvecs=self.folder / "vectors")
-        start = self.folder / "dense" if self.flags.upcycle else None
-        flags = command(task_routes=f"clusters:{self.flags.clusters}", resume=True, vanilla_checkpoint=start)
+        steps, start = self.refine_steps, self.flags.start_routes
+        recipe = self.recipe.with_(taskvecs=None if start else self.folder / "vectors")
+        moving = {}
+        if steps:
+            moving = dict(
+                reassign_every=max(1, steps // 4), reassign_from=max(1, steps // 2), reassign_until=steps
+            )
+        flags = command(
+            task_routes=self.first_routes,
+            vanilla_checkpoint=None if self.flags.from_model else self.folder / "dense",
+            hide_task_names=bool(steps),  # known by its name, a task fits no expert but its own
+            resume=True,
+            **moving,
+        )
         return recipe.train(self.folder, *flags, *self.flags.further)
 
     def has_unseen_tasks(self) -> bool:
@@ -174,7 +210,7 @@ class Stages:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_study(gradient_routing, GradientRouting, argv, __doc__)
+    return run_study(refined_routing, RefinedRouting, argv, __doc__)
 
 
 if __name__ == "__main__":
