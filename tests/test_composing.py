@@ -76,7 +76,7 @@ def test_the_command_writes_routes_that_training_reads(world, tmp_path):
     assert routes.keys() == {"colour", "count", "opposite"}
     composed = mixture / "composed2_routes.json"
     assert run(world.gym, world.bart, tmp_path / "run", task_routes=composed, total_steps=1) == 0
-    # The losses of all 72 rows along 9 routes cost a third of a step with as many rows, or less.
+    # The losses of all 72 rows along 9 routes cost at most a third of a step with as many rows.
     *_, losses = (cost := read_cost(tmp_path / "run"))["earlier_runs"]
     assert losses["total_flops"] == int((mixture / "composed2_routes.flops").read_text())
     of_steps = 72 * cost["flops_per_example_unpadded"] / 3

@@ -60,10 +60,11 @@ def test_a_run_that_stops_resumes_and_predicts(world):
     assert_same_run(world / "emulated/on_device", world / "emulated/on_cpu")
 
 
-def test_a_fine_tuning_grid(grids, mixture):
-    flags = QUICK | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03])
-    in_both_places(lambda name: grids.run(name, **flags))
-    cpu, device = grids / "on_cpu", grids / "on_device"
+@pytest.mark.parametrize("routes", [None, "lowest_loss"])
+def test_a_fine_tuning_grid(grids, mixture, routes):
+    flags = QUICK | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03], task_routes=routes)
+    in_both_places(lambda name: grids.run(f"{name}_{routes}", **flags))
+    cpu, device = grids / f"on_cpu_{routes}", grids / f"on_device_{routes}"
     assert learned(device) == learned(cpu)
     assert predictions(device) == predictions(cpu)
 
@@ -91,19 +92,20 @@ def test_an_ablation(mixture, tmp_path):
         assert (tmp_path / "on_device" / table).read_bytes() == (tmp_path / "on_cpu" / table).read_bytes()
 
 
-def rank_options(mixture: Path, folder: Path) -> None:
+def rank_options(mixture: Path, folder: Path, **changed) -> None:
     """Ranks the options of test tasks in a copy of the mixture."""
     gym = write_ranked_gym(folder / "gym")
     shutil.copytree(mixture, folder / "run")
     flags = dict(do_train=False, do_predict=True, predict_split="test", scoring="rank")
     flags |= dict(initialize_from_vanilla=None, num_experts=None, init_eps=None, num_beams=1)
-    assert run(gym, None, folder / "run", **flags) == 0
+    assert run(gym, None, folder / "run", **flags | changed) == 0
 
 
-def test_ranking_of_options(mixture, tmp_path):
-    in_both_places(lambda name: rank_options(mixture, tmp_path / name))
+@pytest.mark.parametrize("changed", [{}, dict(task_routes="lowest_loss", prefix="loss-")], ids=str)
+def test_ranking_of_options(mixture, tmp_path, changed):
+    in_both_places(lambda name: rank_options(mixture, tmp_path / name, **changed))
     cpu, device = (contents(tmp_path / name / "run/best/predictions") for name in ("on_cpu", "on_device"))
-    assert b'"scores"' in cpu["given_6_13_test.jsonl"]
+    assert b'"scores"' in cpu[f"{changed.get('prefix', '')}given_6_13_test.jsonl"]
     assert device == cpu
 
 

@@ -9,13 +9,17 @@ import torch
 from conftest import one_hot_routes
 from forks import in_two_processes
 from mistakes import assert_problem, complaint
+from PIL import Image
 from test_route_losses import slow_losses
 from tiny_runs import assert_equal, assert_same_run, run, write_bart
 from tiny_steps import encoded, settings_with
 
 from dataloader.errors import InputError
+from routing_moe.analysis.saved_routes import load_history
+from routing_moe.cli import compare, create_gif, push
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.report.curves import reassignment_curves
 from routing_moe.training.reassignment import Reassignment, best_routes, held_out
 
 EVERY_TWO = dict(reassign_every=2, reassign_from=2, reassign_held_out=0.25)
@@ -178,6 +182,33 @@ def test_two_processes_move_the_same_tasks_as_one(world, start, tmp_path):
     tables = [pd.read_csv(folder / "reassignments.csv") for folder in (two, one)]
     pd.testing.assert_frame_equal(*tables, rtol=1e-5)
     assert (two / "reassigned_routes.json").read_bytes() == (one / "reassigned_routes.json").read_bytes()
+
+
+@pytest.mark.usefixtures("quick_pictures")
+def test_moves_are_in_what_commands_make_of_a_run_and_only_evaluations_have_scores(world, start, tmp_path):
+    changed = start | dict(total_steps=5, eval_period=3, learning_rate=0.01)
+    folder = world.run("commands/moving/seed1", **changed, do_predict=True)
+    history, table = load_history(folder), pd.read_csv(folder / "reassignments.csv")
+    assert history.steps == (0, 2, 3, 4, 5)
+    scored = {path.parent.name for path in folder.glob("*-steps/dev_results.csv")}
+    assert scored == {"3-steps", "5-steps"}
+    given = json.loads(start["task_routes"].read_text())
+    assert history.at(0).values_NLE[:, 0].argmax(-1).tolist() == [given[task] for task in history.tasks]
+    values_SNLE = history.values_SNLE
+    moved_S = (values_SNLE[1:] != values_SNLE[:-1]).any(axis=(2, 3)).sum(axis=1)
+    assert moved_S.tolist() == [table["moved"][0], 0, table["moved"][1], 0]
+    assert moved_S.sum() > 0
+    curves = {curve["curve"]: curve for curve in reassignment_curves(folder)}
+    assert curves["moved tasks"]["values"] == table["moved"].tolist()
+    assert curves["held-out loss: after tasks moved"]["steps"] == [2, 4]
+    assert create_gif.main(["--run", str(folder), "--output_dir", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "routes.gif") as image:
+        assert image.n_frames == 5
+    columns = ["--columns", "cost", "dev", "--recovery", "category"]
+    assert compare.main([str(world / "commands"), *columns, "--output_dir", str(tmp_path)]) == 0
+    assert push.main([str(folder), "owner/name", "--dry_run", str(tmp_path / "shared")]) == 0
+    assert (tmp_path / "shared/reassignments.csv").read_bytes() == (folder / "reassignments.csv").read_bytes()
+    assert "tasks could move to the route" in (tmp_path / "shared/README.md").read_text()
 
 
 @pytest.mark.parametrize(

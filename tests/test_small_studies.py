@@ -47,7 +47,7 @@ def test_the_quickstart_trains_four_models_for_the_same_total_steps(tmp_path, mo
         str(oracle.folder): 30,
     }
     assert trained[str(learned.folder)]["router_lr"] == 0.01
-    assert trained[str(refined.folder)]["reassign_until"] == 3
+    assert trained[str(refined.folder)]["reassign_until"] == 5
     assert trained[str(oracle.folder)]["task_routes"] == "data/conflict_gym/oracle_routes.json"
     assert {flags["model"] for flags in trained.values()} == {"data/conflict_gym_bart/width16"}
     assert {flags["predict_split"] for _, flags in commands if "predict_split" in flags} == {"test"}

@@ -1,4 +1,4 @@
-"""Routes over training: entropy, load and change at every evaluation, as a table.
+"""Routes over training: entropy, load and change at every evaluation and re-assignment, as a table.
 
     table = dynamics_table(load_history("models/moe"))
     plot_dynamics(table, "dynamics.pdf")
@@ -18,11 +18,11 @@ ALL = "all"  # in place of a layer: the mean over layers
 
 
 def dynamics_table(history: History) -> pd.DataFrame:
-    """Returns a row per evaluation and layer, and for the mean over layers ("all").
+    """Returns a row per step and layer, and for the mean over layers ("all").
 
     Columns: step, layer; entropy (mean over tasks), load_entropy, largest_load, information: see
     `route_metrics`; distance_to_final, distance_to_previous: share of the weight on other experts than at the
-    last step or at the previous evaluation (NaN for the first), mean over tasks.
+    last step or at the previous one (NaN for the first), mean over tasks.
     """
     values_SNLE = history.values_SNLE
     tables = []

@@ -1,7 +1,7 @@
 """The routes of a run, read from the files that training wrote.
 
     routes = load_routes("models/moe")               # at the step of the best dev score
-    history = load_history("models/moe")             # at every evaluation
+    history = load_history("models/moe")             # at every evaluation and re-assignment of tasks
 
 Only layers with experts are kept, named "enc 0" or "dec 2" in `Routes.layers`: the rows of vanilla layers,
 which no model reads, are in no picture and no statistic. N tasks, L layers with experts, E experts, S steps.
@@ -83,7 +83,7 @@ def load_routes(
     place = folder_of_run(place)
     if problem := folder_problem(place):
         raise InputError(f"{problem}; name that of a run or of a checkpoint")
-    steps = evaluated_steps(place)
+    steps = steps_with_routes(place)
     if not steps:
         if step not in ("best", "last"):
             raise InputError(
@@ -97,11 +97,11 @@ def load_routes(
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
-    """Returns routes at every evaluation of a run. Raises InputError if there are none or tasks differ."""
+    """Returns routes at every step of a run that has some. Raises InputError if none has, or tasks differ."""
     run = Path(run)
     if problem := folder_problem(run):
         raise InputError(problem)
-    steps = evaluated_steps(run)
+    steps = steps_with_routes(run)
     if not steps:
         raise InputError(f"{run} holds no <step>-steps/route.npy")
     read = [_read_step(run / f"{step}-steps", kind) for step in steps]
@@ -129,8 +129,8 @@ def run_name(place: str | Path) -> str:
     return f"{place.parent.name}/{place.name}" if is_generic else place.name
 
 
-def evaluated_steps(run: Path) -> list[int]:
-    """Returns the steps with saved routes, ascending."""
+def steps_with_routes(run: Path) -> list[int]:
+    """Returns the steps of evaluations and re-assignments, ascending. A run with re-assignment has step 0."""
     names = (path.parent.name.removesuffix("-steps") for path in run.glob("*-steps/route_tasks.txt"))
     return sorted(int(name) for name in names if name.isdecimal())
 

@@ -1,4 +1,4 @@
-"""An animation of routes over training: the route map at every evaluation, as a GIF.
+"""An animation of routes over training: the route map at every evaluation and re-assignment, as a GIF.
 
 write_animation(load_history("models/moe"), Ontology.load(), "routes.gif", "Routes of moe")
 """
@@ -37,7 +37,7 @@ def write_animation(
     seconds_per_frame: float = 0.5,
     quiet: bool = False,
 ) -> None:
-    """Writes a frame per evaluation, the last one held longer; the GIF starts again when it ends.
+    """Writes a frame per step of the history, the last one held longer; the GIF starts again when it ends.
 
     quiet: no progress bar. The file is written atomically; its folder must exist.
     """
@@ -52,7 +52,7 @@ def write_animation(
 
 
 def _frames(history: History, ontology: Ontology, heading: str) -> Iterator[Image.Image]:
-    """A frame per evaluation, all in the colours of one palette: what stays the same keeps its colour."""
+    """A frame per step, all in the colours of one palette: what stays the same keeps its colour."""
     picture = route_map(
         history.values_SNLE[-1], history.tasks, ontology, encoder_part(history.layers),
         heading + _caption(history, -1), history.layers,

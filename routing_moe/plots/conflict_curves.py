@@ -1,4 +1,4 @@
-"""Curves of agreement with the true skills and of scores, against what makes the tasks of a conflict gym harder."""
+"""Curves of agreement with true skills and of scores, against what makes a conflict gym harder."""
 
 import os
 
@@ -27,7 +27,7 @@ LABELS = {
 
 @rc_context(PAPER_STYLE)
 def plot_conflict_curves(table: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Writes the picture (PNG or PDF): a column of panels for each `what`, thin marks for runs, a line of means.
+    """Writes the picture (PNG or PDF): a column of panels for each `what`, marks of runs, a line of means.
 
     table: what, value, variant, seed, score, ami; a row per run. Variants without routes have no ami.
     """

@@ -27,13 +27,13 @@ from routing_moe.analysis.markdown import SIGNIFICANT, cautions
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.route_tables import neighbour_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of
-from routing_moe.analysis.saved_routes import best_step, evaluated_steps
+from routing_moe.analysis.saved_routes import best_step, steps_with_routes
 from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
 from routing_moe.analysis.stability import stability
 from routing_moe.config.explain import ReportSettings
 from routing_moe.plots.task_categories import kind_colours
 from routing_moe.report.ablation import ablation_data, other_checkpoint
-from routing_moe.report.curves import curves_data, rounded
+from routing_moe.report.curves import curves_data, reassignment_curves, rounded
 from routing_moe.report.files import explain
 from routing_moe.results.scores import ScoresFile, read_scores
 
@@ -137,7 +137,7 @@ def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
     """Notes on runs whose routes differ from those behind the scores of the best checkpoint."""
     notes = []
     for run in runs:
-        steps = evaluated_steps(run.place)
+        steps = steps_with_routes(run.place)
         best = best_step(run.place, steps) if steps else run.routes.step
         if run.routes.step != best:
             notes.append(
@@ -183,6 +183,7 @@ def _run(
         "settings": run.settings
         | {f"version of {name}": version for name, version in (description.get("versions") or {}).items()},
         "curves": curves_data(run.place, routes.kind),
+        "reassignment": reassignment_curves(run.place),
         "layers": list(routes.layers),
         "experts": routes.experts,
         "routes": [{"task": t, "weights": row} for t, row in zip(routes.tasks, weights, strict=True)],

@@ -127,6 +127,8 @@ def description(shared: SharedRun) -> str:
     mode = f", {config.router_mode}" if config.route_source == "learned" else ""
     decides = "The task of a text, not the text, decides which experts compute its answer. "
     routes = (decides if config.routes_by_task else "") + f"Routes: {config.route_source}{mode}."
+    if shared.settings.get("reassign_every"):
+        routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
     return (
         f"A BART with {config.num_experts} experts in {where} {config.num_layers} layers {layers}, trained "
         f"on {tasks}. {routes} {start}"

@@ -1,7 +1,7 @@
 """A run as a folder to share: its checkpoint, what the commands that explain runs read, and a model card.
 
     model.safetensors, config.json, tokenizer, task_vecs.npy, ...       the checkpoint
-    run.json, cost.json, losses.csv, curves.csv                         settings, costs, curves
+    run.json, cost.json, losses.csv, curves.csv, reassignments.csv      settings, costs, curves
     best/eval-*.csv                                                     its scores
     <step>-steps/route.npy, route_tasks.txt                             its routes
     ontology.json, skills.csv, split.json                               what the gym says of its tasks
@@ -32,13 +32,13 @@ from dataloader.ontology import ONTOLOGY_FILE, Ontology
 from dataloader.recipes import RECIPES
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, evaluated_steps, load_routes
+from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, load_routes, steps_with_routes
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.config.push import PushSettings
-from routing_moe.io.run_folder import CURVES_FILE
+from routing_moe.io.run_folder import CURVES_FILE, REASSIGNMENTS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.report.data import scores_of
@@ -56,8 +56,8 @@ OF_CHECKPOINT = (
     *OF_TOKENIZER, NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE,
 )  # fmt: skip
 BESIDE = (
-    "run.json", COST_FILE, "losses.csv", CURVES_FILE, ONTOLOGY_FILE, SPLIT_FILE, OWN_FEATURES, PICTURE,
-    "best/*", "*-steps/*",
+    "run.json", COST_FILE, "losses.csv", CURVES_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE, SPLIT_FILE,
+    OWN_FEATURES, PICTURE, "best/*", "*-steps/*",
 )  # fmt: skip
 # In a text: an absolute path of two parts (not "and /or"), or one with "~" or "..".
 PART = r"[^\s\"',;()/=:]+"
@@ -126,7 +126,7 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
         ontology=ontology_of(run, trained, None),
         gym=gym if trained.get("train_dir") and gym.is_dir() else None,
     )
-    steps = evaluated_steps(run)
+    steps = steps_with_routes(run)
     step = load_progress(checkpoint).get("step")
     if step is None and steps:
         step = best_step(run, steps)
@@ -196,7 +196,7 @@ def _copy_run(shared: SharedRun, folder: Path) -> None:
     write_text(folder / "run.json", json.dumps(without_places(described), indent=1))
     if shared.cost:  # of the steps taken, which last/ tells, which is not shared
         write_text(folder / COST_FILE, json.dumps(without_places(shared.cost), indent=1))
-    files = [run / name for name in ("losses.csv", CURVES_FILE)]
+    files = [run / name for name in ("losses.csv", CURVES_FILE, REASSIGNMENTS_FILE)]
     if shared.routes and shared.routes.step is not None:
         files += sorted((run / f"{shared.routes.step}-steps").glob("route*"))
     for file in files:

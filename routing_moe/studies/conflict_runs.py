@@ -14,7 +14,7 @@ from dataloader.atomic_files import write_text
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.studies.conflict_settings import ConflictStudy
-from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of
+from routing_moe.studies.conflict_variants import SPLITS, VARIANTS, Budget, rate_of
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
 
@@ -54,10 +54,16 @@ class Level:
         study = self.study
         if not study.tunes:
             return []
-        kinds = dict.fromkeys(map(rate_of, names))
         return [
-            self.gym(s).run(name, rate) for name in kinds for rate in study.rates for s in study.tune_seeds
+            self.gym(s).run(name, rate)
+            for name in self.tuned(names)
+            for rate in study.rates
+            for s in study.tune_seeds
         ]
+
+    def tuned(self, names: Iterable[str]) -> list[str]:
+        """Returns the variants whose tuned rates these variants have."""
+        return [name for name in dict.fromkeys(map(rate_of, names)) if VARIANTS[name].rate is None]
 
     def dev_scores(self, name: str) -> dict[float, float]:
         """Returns {rate: mean best dev score of the tuning gyms} of the rates whose runs are all finished."""
@@ -71,12 +77,15 @@ class Level:
     def chosen_rate(self, name: str) -> float:
         """Returns the rate with the best dev score; of equal ones the lowest. Raises RuntimeError if there is none.
 
-        At a high rate, training may diverge; such a rate is not chosen.
+        At a high rate, training may diverge; such a rate is not chosen. A single rate of the study is that of
+        all variants.
         """
+        if len(self.study.rates) == 1:
+            return self.study.rates[0]
+        if rate := VARIANTS[rate_of(name)].rate:
+            return rate
         if self.study.rates_of:
             return self._saved_rate(name)
-        if not self.study.tunes:
-            return self.study.rates[0]
         scores = self.dev_scores(name)
         if not scores:
             raise RuntimeError(f"{self.name}: no tuning run of {rate_of(name)} is finished")
@@ -313,7 +322,11 @@ class ConflictGym:
             composed_routes=self.refinement().folder / self.composed_routes().result,
             random_groups=self.random_groups() if "{random_groups}" in variant.flags else "",
         )
-        return words + (shlex.split(self.study.refine_flags) if variant.is_refined else [])
+        if not variant.is_refined:
+            return words
+        splits = [f"{step}" for step in SPLITS if step <= budget.refinement]
+        words += ["--reassign_splits", *splits] if splits else []
+        return words + shlex.split(self.study.refine_flags)
 
 
 def arguments(text: str, **values) -> list[str]:

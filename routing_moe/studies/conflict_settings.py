@@ -34,7 +34,7 @@ class ConflictStudy(Study):
     dense_rate: float = TRAINING(DENSE_RATE, "learning rate of the dense run", range=POSITIVE)
     refine_flags: str = TRAINING("", 'further flags of `routing-moe train` for refined mixtures, such as "--reassign_margin 2"')
     rates: tuple[float, ...] = TRAINING(RATES, "learning rates; of several, each kind of model is trained with each on the gyms of --tune_seeds of the same level, and has the one with the best mean dev score", range=POSITIVE)
-    tune_seeds: tuple[int, ...] = TRAINING((101, 102), "seeds of the gyms that rates are tuned on, none of --seeds", range=SEED)
+    tune_seeds: tuple[int, ...] = TRAINING((101,), "seeds of the gyms that rates are tuned on, none of --seeds", range=SEED)
     rates_of: Path | None = TRAINING(None, "tuning.csv of another study, which has the learning rates; none are tuned")
     router_lr: float = TRAINING(0.01, "learning rate of routers and trained task vectors", range=POSITIVE)
     output_dir: Path = RUNNING(Path("models/compare_conflict"), "folder of the study", on_resume=True)

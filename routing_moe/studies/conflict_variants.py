@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Budget:
     """Steps of every variant at a level.
 
-    total: including those of the dense run whose weights and gradients a variant starts from. dense: of this run.
-    refinement: the step of a refined mixture after which tasks no longer move.
+    total: including those of the dense run whose weights and gradients a variant starts from. dense: of this
+    run. refinement: the step of a refined mixture after which tasks no longer move.
     """
 
     total: int
@@ -27,29 +27,32 @@ class Budget:
 # {(conflict, skills): budget}. Chosen on gyms of seeds 101 to 105: there, a tuned dense model answers about half of the
 # contested rows after so many steps. Conflict 0 has the steps of conflict 1.
 BUDGETS = {
-    (0.5, 16): Budget(total=1200, dense=800, refinement=250),
-    (1.0, 16): Budget(total=1400, dense=800, refinement=200),
+    (0.5, 16): Budget(total=1100, dense=700, refinement=300),
+    (1.0, 16): Budget(total=1400, dense=800, refinement=300),
     (1.0, 36): Budget(total=2800, dense=1600, refinement=300),
 }
 DENSE_RATE = 0.006  # of the dense run
+MIXTURE_RATE = 0.012  # of mixtures that start from it: an expert has few of the rows of a step
 
 
 @dataclass(frozen=True)
 class Variant:
     """A way to train on a conflict gym.
 
-    about: for --help. flags: of the training; `ConflictGym` replaces {names}. With {dense_run} it starts from the dense
-    run, whose steps count; with {refinement} or {composed_routes} it has routes of a refinement, whose steps count, too.
-    {side}: the number of encoder-side parts. width: of the BART. rate_of: the variant whose tuned learning rate it
-    has (None: its own). flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage:
-    the variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each scoring of
-    the unseen tasks.
+    about: for --help. flags: of the training; `ConflictGym` replaces {names}. With {dense_run} it starts from
+    the dense run, whose steps count; with {refinement} or {composed_routes} it has routes of a refinement,
+    whose steps count, too. {side}: the number of encoder-side parts. width: of the BART. rate_of: the variant
+    whose learning rate it has (None: its own). rate: this rate, chosen on gyms of seeds 101 to 103; None: it
+    is tuned. flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage: the
+    variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each
+    scoring of the unseen tasks.
     """
 
     about: str
     flags: str
     width: int = 16
     rate_of: str | None = None
+    rate: float | None = None
     flops_of: str | None = None
     first_stage: str | None = None
     unseen: tuple[str, ...] = ("",)
@@ -77,6 +80,7 @@ FROM_DENSE = (
     "--vanilla_checkpoint {dense_run} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
 )
 REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move}"
+SPLITS = (150, 200, 250)  # re-assignments after which idle experts take tasks of others
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"
@@ -89,8 +93,8 @@ VARIANTS = {
     "straight_through": Variant("4 experts (of 36 skills 6), learned one-hot routes", LEARNED),
     "softmax": Variant("the same with learned weights", f"{LEARNED} --router_mode softmax"),
     "two_stage": Variant("softmax for half of the steps, then new experts with its routes, frozen, from average to learned", STAGE_2, first_stage="softmax"),
-    "clusters": Variant("an expert for each cluster of gradient vectors, from the weights of the dense run", f"{FROM_DENSE} clusters:auto", unseen=BY_LOSS_AND_VECTORS),
-    "refined": Variant("clusters, but tasks move to the expert of lowest loss", f"{FROM_DENSE} clusters:auto {REASSIGNED}", unseen=BY_LOSS_AND_VECTORS),
+    "clusters": Variant("an expert for each cluster of gradient vectors, from the weights of the dense run", f"{FROM_DENSE} clusters:auto", rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
+    "refined": Variant("clusters, but tasks move to the expert of lowest loss", f"{FROM_DENSE} clusters:auto {REASSIGNED}", rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
     "refined_composed": Variant("a new mixture along the refined clusters, composed of 4 (6) experts per layer", f"{FROM_DENSE} {{composed_routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
     "oracle": Variant("4 (6) experts, the true encoder and decoder parts", "--init_eps 1e-2 --task_routes {gym}/oracle_routes.json"),
     # not by default

@@ -63,7 +63,7 @@ class RefinedRouting(GradientFlags):
     dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
     start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology or a file; no vectors are computed", metavar="SPEC")
     from_model: bool = STAGES(False, "the experts start from the weights of --model instead of those of the BART")
-    refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move then, after a half and after three quarters of these steps (--reassign_every and further flags change this); 0: never (default: a third of TOTAL_STEPS)", range=NOT_NEGATIVE)
+    refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move from a third of these steps on, every sixth, and experts are split in between (--reassign_every, --reassign_splits and the like change this); 0: never (default: half of TOTAL_STEPS)", range=NOT_NEGATIVE)
     unseen: str = STAGES(LOWEST_LOSS, "the route of an unseen task: that of lowest loss on the rows of its first sample, or of the nearest cluster by its gradients", choices=(LOWEST_LOSS, NEAREST_CLUSTER))
     # fmt: on
 
@@ -115,7 +115,7 @@ class Stages:
     @property
     def refine_steps(self) -> int:
         steps = self.flags.refine_steps
-        return self.recipe.total_steps // 3 if steps is None else steps
+        return self.recipe.total_steps // 2 if steps is None else steps
 
     def commands(self) -> list[list[str]]:
         """Returns the commands of the stages that are not finished, without the scores of unseen tasks."""
@@ -175,8 +175,10 @@ class Stages:
         recipe = self.recipe.with_(taskvecs=None if start else self.folder / "vectors")
         moving = {}
         if steps:
+            every, first = max(1, steps // 6), max(1, steps // 3)
+            splits = tuple(range(first + every, steps, every))
             moving = dict(
-                reassign_every=max(1, steps // 4), reassign_from=max(1, steps // 2), reassign_until=steps
+                reassign_every=every, reassign_from=first, reassign_until=steps, reassign_splits=splits
             )
         flags = command(
             task_routes=self.first_routes,

@@ -28,11 +28,11 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_short
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.io.run_folder import REASSIGNMENTS_FILE
 from routing_moe.model.flops import forward_flops
 from routing_moe.task_choice.clusters import RouteClusters
 from routing_moe.training.expert_splits import split_experts
 
-TABLE_FILE = "reassignments.csv"
 ROUTES_FILE = "reassigned_routes.json"
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class Reassignment:
 
     def write(self, folder: Path, rows: list[dict]) -> None:
         """Writes the table and, for --task_routes, the routes, with experts numbered without gaps."""
-        write_text(folder / TABLE_FILE, pd.DataFrame(rows).to_csv(index=False))
+        write_text(folder / REASSIGNMENTS_FILE, pd.DataFrame(rows).to_csv(index=False))
         write_text(folder / ROUTES_FILE, json.dumps(self.numbered_routes(), indent=1))
 
     def numbered_routes(self) -> dict[str, int | list[int]]:

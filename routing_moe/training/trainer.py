@@ -77,6 +77,8 @@ class Training:
     def run(self) -> None:
         """Trains to the end, with evaluations every `--eval_period` steps and after the last step."""
         self._announce()
+        if self.reassignment and not self.state["step"] and self.accelerator.is_main_process:
+            self._write_routes(pictures=False)  # those that tasks start with
         started, first = time.perf_counter(), self.state["step"]
         spent_evaluating = 0.0
         quiet = not self.accelerator.is_local_main_process
@@ -133,9 +135,7 @@ class Training:
             )  # fmt: skip
             if self.accelerator.is_main_process:
                 reassignment.write(self.folder, self.state["reassignments"])
-                folder = self.folder / f"{step}-steps"
-                folder.mkdir(exist_ok=True)
-                self._write_routes(folder, pictures=False)
+                self._write_routes(pictures=False)
                 self._write_cost()  # the fewer routes are in use, the less the next re-assignments cost
         self._train_on_due_examples()
 
@@ -178,10 +178,8 @@ class Training:
         if is_best:
             self.state["best_score"] = score
         if self.accelerator.is_main_process:
-            folder = self.folder / f"{step}-steps"
-            folder.mkdir(exist_ok=True)
+            folder = self._write_routes()
             write_text(folder / "dev_results.csv", scores.to_csv())
-            self._write_routes(folder)
             if is_best:
                 save_checkpoint(
                     self.model, self.tokenizer, self.folder / "best", progress=self._progress(score)
@@ -216,11 +214,14 @@ class Training:
         return progress
 
     @torch.no_grad()
-    def _write_routes(self, folder: Path, pictures: bool = True) -> None:
+    def _write_routes(self, pictures: bool = True) -> Path:
         """Writes routes of the train tasks, in the ontology's order, as (N, L, E) arrays and as heat maps.
 
-        `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1.
+        `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1. Returns their
+        folder, `<step>-steps/`.
         """
+        folder = self.folder / f"{self.state['step']}-steps"
+        folder.mkdir(exist_ok=True)
         tasks = self.ontology.order({file.task for file in self.dev_files})
         write_text(folder / "route_tasks.txt", "".join(f"{task}\n" for task in tasks))
         temperature = self.model.config.router_temperature
@@ -240,6 +241,7 @@ class Training:
                 encoder_layers=self.model.config.encoder_layers,
                 title=f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else ""),
             )
+        return folder
 
     # ---- checkpoints
 

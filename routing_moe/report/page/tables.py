@@ -22,6 +22,7 @@ def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
         "Routes": _routes(data),
         "Scores": _scores(data) if "scores" in charts else "",
         "Curves": _place("curves") if "curves" in charts else "",
+        "Re-assignment": _text("p", MOVES) + _place("reassignment") if "reassignment" in charts else "",
         "Correlations": _correlations(runs) if "correlations" in charts else "",
         "Recovery": _recovery(runs),
         "Stability": _stability(data["stability"]),
@@ -55,6 +56,11 @@ ROUTES = (
     "The weight that each task (row) gives to each expert of each layer (column). Click on a cell to choose "
     "its task and its layer, or on a name to choose one: both are marked in all charts of the page, which "
     "show the nearest tasks, the load of the layer's experts, and the task's scores, drops and predictions."
+)
+MOVES = (
+    "Tasks that moved to the route with the lowest loss on their held-out train rows, the number of routes "
+    "that tasks take afterwards, and the loss in nats per row, mean over tasks: along each task's route "
+    "before and after it may move, and along the best one. A task stays if its gain is within the margin."
 )
 DROPS = (
     "Drop: score before minus after ablating the expert; above 0 the expert helped. Mean over tasks; point "
