@@ -102,6 +102,7 @@ VARIANTS = {
     "dense_no_names": Variant("dense with the task names hidden", "--num_experts 1 --hide_task_names", rate_of="dense"),
     "average": Variant("4 (6) experts, equal weights", f"{MIXTURE} --avg_routing"),
     "task_random": Variant("4 (6) experts, a random one for each task and layer", f"{MIXTURE} --task_level_random_routing"),
+    "oracle_skills": Variant("an expert for each true skill, from the weights of the dense run", f"{FROM_DENSE} {{gym}}/skill_routes.json", rate_of="refined"),
     "refined_random": Variant("refined from random groups of tasks instead of clusters, without vectors", f"{FROM_DENSE} {{random_groups}} {REASSIGNED}".replace("--taskvecs {vectors} ", ""), rate_of="refined", unseen=BY_LOSS_AND_VECTORS[:1]),
     "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{refinement}}/reassigned_routes.json", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
 }
