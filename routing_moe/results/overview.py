@@ -120,7 +120,7 @@ def overview_markdown(table: pd.DataFrame) -> str:
         for name in scores:
             shown = f"AMI {name.removesuffix('_ami')}" if name.endswith("_ami") else name.replace("_", "-")
             cells[shown] = mean_and_std(row[name], row[f"{name}_std"])
-            if name == "unseen":
+            if name == "unseen" and "unseen_read" in row:
                 cells["read of unseen"] = row["unseen_read"] or "-"
         rows[row["variant"]] = cells
     return markdown_table(rows, "variant")
