@@ -168,7 +168,9 @@ def check_scored_spec(spec: str) -> None:
 def check_routes_differ(config) -> None:
     """Raises InputError if a mixture has no routes of tasks for lowest_loss. config: the mixture's."""
     reason = None
-    if config.num_experts == 1 and config.route_source != "fixed":
+    if config.route_source == "fixed":  # also with one expert, to which all clusters may be reduced
+        return
+    if config.num_experts == 1:
         reason = "the model has one expert, so it has no routes to choose from"
     elif not config.routes_by_task:
         drawn = "random routes for each example" if config.route_source == "random" else "average routes"
