@@ -276,6 +276,26 @@ def test_unseen_tasks_may_have_the_route_of_the_nearest_cluster(recorder, gym, c
     assert "--unseen nearest_cluster needs vectors" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "rates"),
+    [
+        ("", [0.003, 0.012]),
+        ("--learning_rate 0.01", [0.01, 0.04]),
+        ("--mixture_rate 0.02", [0.003, 0.02]),
+        ("--from_model", [0.003, 0.003]),
+        ("--train_dir gym", [1e-5, 1e-5]),
+    ],
+)
+def test_experts_that_start_from_the_dense_run_have_a_higher_rate_on_a_conflict_gym(
+    recorder, gym, flags, rates
+):
+    assert refined_routing.main(flags.split()) == 0
+    trained = [
+        value_of(command, "--learning_rate") for command in recorder.commands if "--do_train" in command
+    ]
+    assert list(map(float, trained)) == rates
+
+
 def test_the_dense_run_has_a_third_of_the_steps(recorder, gym):
     assert refined_routing.main(["--train_dir", gym, "--total_steps", "7"]) == 0
     assert recorder.settings(0)["total_steps"] == 3

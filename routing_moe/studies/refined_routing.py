@@ -62,6 +62,7 @@ class RefinedRouting(GradientFlags):
     output_dir: Path = RUNNING(Path("models/refined_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
     dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
     start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology or a file; no vectors are computed", metavar="SPEC")
+    mixture_rate: float | None = STAGES(None, "learning rate of the mixture (default: LEARNING_RATE; on a conflict gym four times as much, as an expert has few of the rows of a step)", range=NOT_NEGATIVE)
     from_model: bool = STAGES(False, "the experts start from the weights of --model instead of those of the BART")
     refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move from a third of these steps on, every sixth, and experts are split in between (--reassign_every, --reassign_splits and the like change this); 0: never (default: half of TOTAL_STEPS)", range=NOT_NEGATIVE)
     unseen: str = STAGES(LOWEST_LOSS, "the route of an unseen task: that of lowest loss on the rows of its first sample, or of the nearest cluster by its gradients", choices=(LOWEST_LOSS, NEAREST_CLUSTER))
@@ -82,8 +83,8 @@ def refined_routing(flags: RefinedRouting) -> int:
     stages = Stages(recipe, flags, steps)
     todo = stages.commands()
     if todo:
-        counts = f"{steps} steps of one BART, then {recipe.total_steps} of a mixture, learning rate "
-        counts += f"{number(recipe.learning_rate)}, first routes: {stages.first_routes}"
+        counts = f"{steps} steps of one BART, learning rate {number(recipe.learning_rate)}, then {recipe.total_steps} "
+        counts += f"of a mixture, {number(stages.mixture_rate)}, first routes: {stages.first_routes}"
         counts += f"; tasks move until step {stages.refine_steps}" if stages.refine_steps else ", which stay"
         print(recipe.announced(f"model {recipe.model}", counts, flags.output_dir, flags.further), flush=True)
     code = in_turn(recipe, todo)
@@ -111,6 +112,13 @@ class Stages:
     @property
     def first_routes(self) -> str:
         return self.flags.start_routes or f"clusters:{self.flags.clusters}"
+
+    @property
+    def mixture_rate(self) -> float:
+        given, rate = self.flags.mixture_rate, self.recipe.learning_rate
+        if given is not None:
+            return given
+        return 4 * rate if self.recipe.embedded == CONFLICT and not self.flags.from_model else rate
 
     @property
     def refine_steps(self) -> int:
@@ -172,7 +180,8 @@ class Stages:
 
     def mixture(self) -> list[str]:
         steps, start = self.refine_steps, self.flags.start_routes
-        recipe = self.recipe.with_(taskvecs=None if start else self.folder / "vectors")
+        vectors = None if start else self.folder / "vectors"
+        recipe = self.recipe.with_(taskvecs=vectors, learning_rate=self.mixture_rate)
         moving = {}
         if steps:
             every, first = max(1, steps // 6), max(1, steps // 3)
