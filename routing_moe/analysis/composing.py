@@ -2,9 +2,9 @@
 
 A mixture with an expert for each cluster of tasks has experts that descend from the same weights. Along the
 encoder of expert i and the decoder of expert j, the rows of cluster c have the mean loss M[c, i, j]. Experts
-whose encoders do the same for all clusters and decoders have similar profiles M[:, i, :], and are divided into
-groups of equal size that share the encoder's expert. In the decoder's layers, the clusters of a group get
-different words (`route_codes.grouped_words`).
+whose encoders do the same for all clusters and decoders have similar profiles M[:, i, :], and are divided
+into groups of equal size that share the encoder's expert. In the decoder's layers, the clusters of a group
+get different words (`route_codes.grouped_words`).
 
 K clusters of tasks, which are routes; E experts of a layer of the new mixture; L layers; R rows.
 """
