@@ -28,7 +28,7 @@ class Budget:
 # contested rows after so many steps. Conflict 0 has the steps of conflict 1.
 BUDGETS = {
     (0.5, 16): Budget(total=1100, dense=700, refinement=300),
-    (1.0, 16): Budget(total=1400, dense=800, refinement=300),
+    (1.0, 16): Budget(total=1300, dense=700, refinement=300),
     (1.0, 36): Budget(total=2800, dense=1600, refinement=300),
 }
 DENSE_RATE = 0.006  # of the dense run
