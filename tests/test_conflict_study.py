@@ -220,6 +220,6 @@ def test_a_whole_study_trains_and_compares(tmp_path, monkeypatch, capfd):
     assert routed.notna().all(axis=None)
     assert len(pd.read_csv(folder / "shares_means.csv")) == 5
     assert (folder / "comparison.md").is_file()
-    assert "learning rate of refined: 0.0" in capfd.readouterr().out
+    assert "learning rate of oracle: 0.0" in capfd.readouterr().out
     assert conflict.main(study) == 0  # only the tables are written again
     assert "started  " not in capfd.readouterr().out
