@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_mutual_info_score
 
 from routing_moe.model.route_clusters import (
+    balanced_groups,
     best_count,
     centred_cosine,
     cluster_labels,
@@ -85,3 +87,12 @@ def test_impossible_numbers_of_clusters_are_errors(planted):
             cluster_labels(cosine_NN, count)
     with pytest.raises(ValueError, match="at least 3 tasks, not 2"):
         best_count(cosine_NN[:2, :2])
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 3, 3)])
+def test_balanced_groups_find_planted_groups_of_equal_size(sizes):
+    planted = np.random.default_rng(1).permutation(np.repeat(range(3), sizes))
+    noise = 0.3 * np.random.default_rng(2).standard_normal((len(planted), len(planted)))
+    group_N = balanced_groups((planted[:, None] == planted) + noise, 3)
+    assert adjusted_mutual_info_score(planted, group_N) == 1
+    assert sorted(np.bincount(group_N), reverse=True) == list(sizes)

@@ -2,9 +2,9 @@
 
 A mixture with an expert for each cluster of tasks has experts that descend from the same weights. Along the
 encoder of expert i and the decoder of expert j, the rows of cluster c have the mean loss M[c, i, j]. Experts
-whose encoders do the same for all clusters and decoders have similar profiles M[:, i, :]; average linkage
-divides them into groups that share the encoder's expert. In the decoder's layers, the clusters of a group get
-different words (`route_codes.grouped_words`).
+whose encoders do the same for all clusters and decoders have similar profiles M[:, i, :], and are divided
+into groups of equal size that share the encoder's expert. In the decoder's layers, the clusters of a group
+get different words (`route_codes.grouped_words`).
 
 K clusters of tasks, which are routes; E experts of a layer of the new mixture; L layers; R rows.
 """
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError
 from routing_moe.evaluation.route_losses import losses_along
-from routing_moe.model.route_clusters import centred_cosine, cluster_labels
+from routing_moe.model.route_clusters import balanced_groups, centred_cosine
 from routing_moe.model.route_codes import grouped_words
 
 
@@ -36,7 +36,7 @@ def composed_routes(
         raise InputError(f"--num_experts is {num_experts}; the mixture has {K} experts in use, give fewer")
     clusters_R = cluster_N[np.searchsorted(tasks_N, examples.task_ids_N)]
     profiles_KD = encoder_profiles(model, examples, routes_KLE, clusters_R, accelerator)
-    group_K = cluster_labels(centred_cosine(profiles_KD), num_experts)
+    group_K = balanced_groups(centred_cosine(profiles_KD), num_experts)
     try:
         words_KL = grouped_words(group_K, config.encoder_layers, config.decoder_layers, num_experts)
     except ValueError as error:

@@ -45,6 +45,38 @@ def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
     return _cut(cosine_NN, [count])[0]
 
 
+def balanced_groups(similarity_NN: np.ndarray, count: int, starts: int = 50) -> np.ndarray:
+    """Returns a group 0 to `count` - 1 of each row (N,), in groups of equal size (different by at most 1).
+
+    Their total similarity is the largest found by swaps of two rows, each the best one, from random starts.
+    Deterministic. Raises ValueError unless 1 <= count <= N.
+    """
+    N = len(similarity_NN)
+    if not 1 <= count <= N:
+        raise ValueError(f"{count} groups of {N} rows")
+    similarity_NN = (similarity_NN + similarity_NN.T) / 2
+    np.fill_diagonal(similarity_NN, 0)
+    draw, best, most = np.random.default_rng(0), None, -np.inf
+    for _ in range(starts):
+        group_N = _swapped(similarity_NN, draw.permutation(np.arange(N) % count))
+        total = similarity_NN[group_N[:, None] == group_N].sum()
+        if total > most + 1e-9:
+            best, most = group_N, total
+    return best
+
+
+def _swapped(similarity_NN: np.ndarray, group_N: np.ndarray) -> np.ndarray:
+    """Returns the groups after swaps of two rows, until none increases the similarity within groups."""
+    while True:
+        to_group_NG = similarity_NN @ np.eye(group_N.max() + 1)[group_N]
+        gain_NN = to_group_NG[:, group_N] - to_group_NG[np.arange(len(group_N)), group_N][:, None]
+        gain_NN = np.where(group_N[:, None] == group_N, 0, gain_NN + gain_NN.T - 2 * similarity_NN)
+        one, other = np.unravel_index(gain_NN.argmax(), gain_NN.shape)
+        if gain_NN[one, other] <= 1e-9:
+            return group_N
+        group_N[[one, other]] = group_N[[other, one]]
+
+
 def best_count(cosine_NN: np.ndarray, most: int = MOST_CLUSTERS) -> tuple[int, float]:
     """Returns (K, silhouette) of the K from 2 to min(N - 1, most) with the largest mean silhouette.
 
