@@ -80,8 +80,9 @@ def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path):
 
 @pytest.mark.usefixtures("routes")
 def test_a_share_is_empty_if_the_oracle_may_equal_dense(tmp_path):
-    dense = dict.fromkeys(("dense", "dense_flops"), [0.5, 0.5, 0.5])
-    level = level_of(tmp_path, **dense, oracle=[0.5, 0.6, 0.5], clusters=[0.6, 0.6, 0.7])
+    dense = [0.5, 0.5, 0.5]
+    scores = dict(dense=dense, dense_flops=dense, oracle=[0.5, 0.6, 0.5], clusters=[0.6, 0.6, 0.7])
+    level = level_of(tmp_path, **scores)
     conflict_shares.main([str(level), "--output_file", str(tmp_path / "shares.csv")])
     clusters = pd.read_csv(tmp_path / "shares_means.csv").set_index("variant").loc["clusters"]
     assert clusters[["share", "share_low", "share_high"]].isna().all()
