@@ -122,12 +122,14 @@ def test_steps_are_those_of_the_level_unless_they_are_given():
 
 def test_the_rate_is_the_best_mean_over_the_tuning_gyms(tmp_path, capsys):
     rates = (0.02, 0.01, 0.004, 0.001)
-    study = study_of(tmp_path, rates=rates, variants=("dense_no_names", "dense", "oracle"), tune_seeds=(1, 2))
+    study = study_of(
+        tmp_path, rates=rates, variants=("dense_no_names", "dense", "softmax", "refined"), tune_seeds=(1, 2)
+    )
     level = level_of(study)
     runs = {run.name: run for run in level.tuning_runs(study.trained)}
     assert list(runs) == [
         f"{TUNED}/{name}/lr{rate}/seed{seed}"
-        for name in ("dense", "oracle")
+        for name in ("dense", "softmax")
         for rate in rates
         for seed in (1, 2)
     ]
@@ -157,8 +159,8 @@ def test_the_rate_is_the_best_mean_over_the_tuning_gyms(tmp_path, capsys):
     assert level_of(study_of(tmp_path)).chosen_rate("dense") == RATE  # a single rate is used as it is
     other = level_of(study_of(tmp_path / "other", rates=rates, rates_of=tmp_path / "tuning.csv"))
     assert (other.chosen_rate("dense_flops"), other.tuning_runs(["dense"])) == (0.004, [])
-    with pytest.raises(RuntimeError, match="has no rate of oracle at conflict1_16skills"):
-        other.chosen_rate("oracle")
+    with pytest.raises(RuntimeError, match="has no rate of softmax at conflict1_16skills"):
+        other.chosen_rate("softmax")
 
 
 def test_hours_are_those_of_finished_runs_of_the_same_kind(tmp_path, capsys):
@@ -220,6 +222,6 @@ def test_a_whole_study_trains_and_compares(tmp_path, monkeypatch, capfd):
     assert routed.notna().all(axis=None)
     assert len(pd.read_csv(folder / "shares_means.csv")) == 5
     assert (folder / "comparison.md").is_file()
-    assert "learning rate of refined: 0.0" in capfd.readouterr().out
+    assert "learning rate of dense: 0.0" in capfd.readouterr().out
     assert conflict.main(study) == 0  # only the tables are written again
     assert "started  " not in capfd.readouterr().out

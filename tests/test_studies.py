@@ -279,8 +279,8 @@ def test_unseen_tasks_may_have_the_route_of_the_nearest_cluster(recorder, gym, c
 @pytest.mark.parametrize(
     ("flags", "rates"),
     [
-        ("", [0.003, 0.012]),
-        ("--learning_rate 0.01", [0.01, 0.04]),
+        ("", [0.003, 0.006]),
+        ("--learning_rate 0.01", [0.01, 0.02]),
         ("--mixture_rate 0.02", [0.003, 0.02]),
         ("--from_model", [0.003, 0.003]),
         ("--train_dir gym", [1e-5, 1e-5]),

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from test_conflict_gym_bart import made, run
 
-from routing_moe.studies import conflict_few_shot, conflict_shares, coverage
+from routing_moe.studies import conflict_few_shot, conflict_routes, conflict_shares, coverage
 from task.conflict_gym import gradient_clusters, ingredients
 
 ROUTING = ("taskvecs_dim", "router_hidden_dim", "router_lr", "task_model_lr")
@@ -29,23 +29,40 @@ def level_of(folder: Path, **scores: list[float]) -> Path:
     return folder
 
 
+@pytest.fixture
+def routes(monkeypatch):
+    """The agreement of each run with the skills, by its seed."""
+    ami = {"seed0": 0.7, "seed1": 0.9, "seed2": 0.8}
+    found = dict.fromkeys(conflict_routes.COLUMNS, math.nan)
+    monkeypatch.setattr(
+        conflict_shares, "routes_of_run", lambda run: found | {"ami": ami[run.name], "right": 1}
+    )
+
+
+@pytest.mark.usefixtures("routes")
 def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path):
     level = level_of(
         tmp_path,
-        dense=[0.1, 0.2, 0.3],
+        dense=[0.3, 0.2, 0.3],
+        dense_flops=[0.1, 0.2, 0.3],
         clusters=[0.5, 0.5, 0.8],
         oracle=[0.9, 0.9, 1.0],
         two=[0.5, 0.8],
         alone=[0.5],
     )
     assert conflict_shares.main([str(level), "--output_file", str(tmp_path / "shares.csv")]) == 0
-    table = pd.read_csv(tmp_path / "shares.csv").set_index("variant")
+    runs = pd.read_csv(tmp_path / "shares.csv")
+    assert list(runs) == ["place", "variant", "seed", "score", *conflict_routes.COLUMNS]
+    table = pd.read_csv(tmp_path / "shares_means.csv").set_index("variant")
     assert list(table) == ["place", "n", *conflict_shares.COLUMNS]
-    assert table["n"].to_dict() == {"dense": 3, "clusters": 3, "oracle": 3, "two": 2, "alone": 1}
-    # Differences from dense: 0.4, 0.3, 0.5; of the oracle: 0.8, 0.7, 0.7. The t quantile is 4.3027.
+    assert table["n"].to_dict() == dict(dense=3, dense_flops=3, clusters=3, oracle=3, two=2, alone=1)
+    # Differences from dense_flops: 0.4, 0.3, 0.5; of the oracle: 0.8, 0.7, 0.7. The t quantile is 4.3027.
     clusters = table.loc["clusters"]
-    assert clusters["difference"] == pytest.approx(0.4, abs=1e-4)
-    assert clusters["difference_high"] == pytest.approx(0.4 + 4.3027 * 0.1 / math.sqrt(3), abs=1e-4)
+    assert clusters["flops_difference"] == pytest.approx(0.4, abs=1e-4)
+    assert clusters["flops_difference_high"] == pytest.approx(0.4 + 4.3027 * 0.1 / math.sqrt(3), abs=1e-4)
+    assert clusters["difference"] == pytest.approx(1 / 3, abs=1e-4)
+    assert clusters[["ami", "ami_lowest", "right"]].tolist() == pytest.approx([0.8, 0.7, 1])
+    assert table.loc["two", "ami"] == pytest.approx(0.8)
     assert clusters["share"] == pytest.approx(1.2 / 2.2, abs=1e-4)
     # Fieller: the t value of the differences 0.4 - 0.8 r, ... is the quantile at both ends r.
     for end in ("share_low", "share_high"):
@@ -53,18 +70,21 @@ def test_shares_are_ratios_of_mean_differences_of_the_same_seeds(tmp_path):
         assert abs(ttest_1samp(rest, 0).statistic) == pytest.approx(4.3027, abs=0.01)
     assert clusters["share_low"] < clusters["share"] < clusters["share_high"]
     shares = ["share", "share_low", "share_high"]
-    assert table.loc["dense", shares].tolist() == [0, 0, 0]
+    assert table.loc["dense_flops", shares].tolist() == [0, 0, 0]
     assert table.loc["oracle", shares].tolist() == [1, 1, 1]
     # Of two seeds, 0.8 and 0.7: 0.75 -+ 12.7062 * 0.05 excludes 0. One seed has no interval.
     assert table.loc["two", "share"] == pytest.approx(0.5 / 0.75, abs=1e-4)
-    assert table.loc["alone", "difference"] == pytest.approx(0.4)
+    assert table.loc["alone", "flops_difference"] == pytest.approx(0.4)
     assert table.loc["alone", ["difference_low", "difference_high", *shares]].isna().all()
 
 
+@pytest.mark.usefixtures("routes")
 def test_a_share_is_empty_if_the_oracle_may_equal_dense(tmp_path):
-    level = level_of(tmp_path, dense=[0.5, 0.5, 0.5], oracle=[0.5, 0.6, 0.5], clusters=[0.6, 0.6, 0.7])
+    dense = [0.5, 0.5, 0.5]
+    scores = dict(dense=dense, dense_flops=dense, oracle=[0.5, 0.6, 0.5], clusters=[0.6, 0.6, 0.7])
+    level = level_of(tmp_path, **scores)
     conflict_shares.main([str(level), "--output_file", str(tmp_path / "shares.csv")])
-    clusters = pd.read_csv(tmp_path / "shares.csv").set_index("variant").loc["clusters"]
+    clusters = pd.read_csv(tmp_path / "shares_means.csv").set_index("variant").loc["clusters"]
     assert clusters[["share", "share_low", "share_high"]].isna().all()
     assert clusters["difference"] == pytest.approx(0.1333, abs=1e-4)
     assert clusters["difference_low"] < 0.1333 < clusters["difference_high"]
@@ -74,8 +94,8 @@ def test_a_share_is_empty_if_the_oracle_may_equal_dense(tmp_path):
     ("scores", "error"),
     [
         ({}, "comparison_runs.csv does not exist"),
-        ({"dense": [0.5]}, "comparison_runs.csv has no run of oracle"),
-        ({"clusters": [0.5]}, "comparison_runs.csv has no run of dense and oracle"),
+        ({"dense": [0.5], "oracle": [0.6]}, "comparison_runs.csv has no run of dense_flops, which"),
+        ({"clusters": [0.5]}, "comparison_runs.csv has no run of dense and dense_flops and oracle"),
     ],
 )
 def test_shares_need_dense_and_oracle(tmp_path, capsys, scores, error):
@@ -83,6 +103,27 @@ def test_shares_need_dense_and_oracle(tmp_path, capsys, scores, error):
         level_of(tmp_path, **scores)
     assert conflict_shares.main([str(tmp_path)]) == 2
     assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("experts", "words", "right"),
+    [
+        (
+            [[2, 2], [2, 2], [5, 5], [5, 5]],
+            ["route of expert 2 (lowest loss, 0.1)", "cluster 5 (cosine 0.1)"],
+            1,
+        ),
+        ([[2, 2], [2, 2], [5, 5], [5, 5]], ["cluster 5 (cosine 0.1)", "route of c (lowest loss, 0.1)"], 0.5),
+        # Composed routes: the clusters are 0 (a, b) and 1 (c, d).
+        ([[0, 1], [0, 1], [1, 1], [1, 1]], ["route of b (lowest loss, 0.1)", "cluster 1 (cosine 0.1)"], 1),
+        ([[0, 1], [0, 1], [1, 1], [1, 1]], ["route of b (lowest loss, 0.1)", "average: no vector"], math.nan),
+    ],
+)
+def test_an_unseen_task_is_routed_right_if_its_cluster_has_mostly_its_skill(experts, words, right):
+    skill_of = dict(a=0, b=0, c=1, d=1, new=0, other=1)
+    scores = pd.DataFrame({"task_prefix": ["new", "other"], "route": words})
+    found = conflict_routes.routed_right(scores, tuple("abcd"), np.array(experts), skill_of)
+    assert found == pytest.approx(right, nan_ok=True)
 
 
 def test_agreement_by_hand():

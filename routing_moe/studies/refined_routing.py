@@ -62,7 +62,7 @@ class RefinedRouting(GradientFlags):
     output_dir: Path = RUNNING(Path("models/refined_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
     dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
     start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology or a file; no vectors are computed", metavar="SPEC")
-    mixture_rate: float | None = STAGES(None, "learning rate of the mixture (default: LEARNING_RATE; on a conflict gym four times as much, as an expert has few of the rows of a step)", range=NOT_NEGATIVE)
+    mixture_rate: float | None = STAGES(None, "learning rate of the mixture (default: LEARNING_RATE; on a conflict gym twice as much, as an expert has few of the rows of a step)", range=NOT_NEGATIVE)
     from_model: bool = STAGES(False, "the experts start from the weights of --model instead of those of the BART")
     refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move from a third of these steps on, every sixth, and experts are split in between (--reassign_every, --reassign_splits and the like change this); 0: never (default: half of TOTAL_STEPS)", range=NOT_NEGATIVE)
     unseen: str = STAGES(LOWEST_LOSS, "the route of an unseen task: that of lowest loss on the rows of its first sample, or of the nearest cluster by its gradients", choices=(LOWEST_LOSS, NEAREST_CLUSTER))
@@ -118,7 +118,7 @@ class Stages:
         given, rate = self.flags.mixture_rate, self.recipe.learning_rate
         if given is not None:
             return given
-        return 4 * rate if self.recipe.embedded == CONFLICT and not self.flags.from_model else rate
+        return 2 * rate if self.recipe.embedded == CONFLICT and not self.flags.from_model else rate
 
     @property
     def refine_steps(self) -> int:
