@@ -16,7 +16,7 @@ from routing_moe.config.train import TrainSettings
 from routing_moe.studies import conflict
 from routing_moe.studies.conflict_runs import Level
 from routing_moe.studies.conflict_settings import ConflictStudy
-from routing_moe.studies.conflict_variants import BUDGETS, DEFAULT, VARIANTS
+from routing_moe.studies.conflict_variants import BUDGETS, DEFAULT, INGREDIENTS, VARIANTS
 from routing_moe.studies.runs import Run, with_needs
 from task.conflict_gym.settings import BartSettings, GymSettings
 from task.task_emb.gradient import GradientSettings
@@ -59,7 +59,9 @@ def planned(study: ConflictStudy) -> dict[str, list[tuple[str, dict]]]:
 
 
 def test_all_variants_have_existing_flags_and_the_same_total_steps(tmp_path):
-    plan = planned(study_of(tmp_path, variants=tuple(VARIANTS), refine_flags="--reassign_margin 3"))
+    steps = dict(total_steps=400, refine_steps=300)
+    study = study_of(tmp_path, variants=tuple(VARIANTS), refine_flags="--adam_epsilon 3", **steps)
+    plan = planned(study)
     ((_, dense),) = plan[f"dense_runs/{LEVEL}_seed11"]
     assert (dense["total_steps"], dense["save_period"], dense["hide_task_names"]) == (20, 2, True)
     ((_, gradient),) = plan[f"vectors/{LEVEL}_seed11"]
@@ -70,19 +72,21 @@ def test_all_variants_have_existing_flags_and_the_same_total_steps(tmp_path):
         variant = name.split("/")[1]
         for module, flags in commands if name.startswith(LEVEL) else ():
             if "do_train" in flags and "equal_flops" not in flags:
-                steps[variant] += flags["total_steps"] + (20 if "vanilla_checkpoint" in flags else 0)
+                has_dense = "vanilla_checkpoint" in flags or "taskvecs" in flags
+                steps[variant] += flags["total_steps"] + (20 if has_dense else 0)
                 ways[variant] = {flag: value for flag, value in flags.items() if flag != "output_dir"}
                 assert flags["learning_rate"] == RATE
             elif module == "routing_moe.cli.train" and "predict_split" in flags:
                 scored.setdefault(variant, []).append((flags.get("task_routes"), flags.get("prefix")))
-    assert (steps.pop("dense_flops"), refinement["total_steps"]) == (7, 5)
-    assert {steps.pop(name) for name in ("refined_composed", "refined_restarted")} == {33 - 5}
-    assert set(steps.values()) == {33}
+    assert (steps.pop("dense_flops"), refinement["total_steps"]) == (7, 301)
+    assert {steps.pop(name) for name in ("refined_composed", "refined_restarted")} == {400 - 301}
+    assert set(steps.values()) == {400}
     assert not [way for way in ways.values() if list(ways.values()).count(way) > 1]
     # Tasks move in the refinement as in the refined mixture, and only there.
     moving = {name: way for name, way in ways.items() if "reassign_every" in way} | {"refinement": refinement}
-    assert set(moving) == {"refined", "refined_random", "refinement"}
-    assert {(way["reassign_until"], way["reassign_margin"]) for way in moving.values()} == {(4, 3.0)}
+    ingredients = {f"refined_{name}" for name in INGREDIENTS}
+    assert set(moving) == {"refined", "refined_random", "refinement"} | ingredients
+    assert {(way["reassign_until"], way["adam_epsilon"]) for way in moving.values()} == {(300, 3.0)}
     by_loss, by_vectors = ("lowest_loss", None), (None, "nearest_cluster-")
     assert scored["refined"] == scored["clusters"] == scored["refined_composed"] == [by_loss, by_vectors]
     assert scored["dense"] == scored["oracle"] == [(None, None)]

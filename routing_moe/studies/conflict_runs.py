@@ -14,7 +14,7 @@ from dataloader.atomic_files import write_text
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.studies.conflict_settings import ConflictStudy
-from routing_moe.studies.conflict_variants import SPLITS, VARIANTS, Budget, rate_of
+from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
 
@@ -274,7 +274,7 @@ class ConflictGym:
         """Returns the command that trains a variant, or its second stage."""
         variant, budget = VARIANTS[name], self.level.budget
         steps, width = budget.total, variant.width
-        steps -= budget.dense if "{dense_run}" in variant.flags else 0
+        steps -= budget.dense if variant.has_dense_run else 0
         steps -= budget.refinement_run if variant.has_refined_routes else 0
         if variant.first_stage:
             steps, width = steps - steps // 2, None
@@ -324,7 +324,7 @@ class ConflictGym:
         )
         if not variant.is_refined:
             return words
-        splits = [f"{step}" for step in SPLITS if step <= budget.refinement]
+        splits = [f"{step}" for step in variant.splits if step <= budget.refinement]
         words += ["--reassign_splits", *splits] if splits else []
         return words + shlex.split(self.study.refine_flags)
 

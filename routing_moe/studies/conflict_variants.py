@@ -48,7 +48,8 @@ class Variant:
     whose learning rate it has (None: its own). rate: this rate, chosen on gyms of seeds 101 to 103; None: it
     is tuned. flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage: the
     variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each
-    scoring of the unseen tasks.
+    scoring of the unseen tasks. splits: of the re-assignments of a refined mixture, those after which idle
+    experts take tasks of others.
     """
 
     about: str
@@ -59,11 +60,17 @@ class Variant:
     flops_of: str | None = None
     first_stage: str | None = None
     unseen: tuple[str, ...] = ("",)
+    splits: tuple[int, ...] = (150, 200, 250)
 
     @property
     def is_refined(self) -> bool:
         """Whether tasks move in its training."""
         return "--reassign_every" in self.flags
+
+    @property
+    def has_dense_run(self) -> bool:
+        """Whether it has weights or vectors of the dense run, whose steps count."""
+        return "{dense_run}" in self.flags or "{vectors}" in self.flags
 
     @property
     def has_refined_routes(self) -> bool:
@@ -83,7 +90,7 @@ FROM_DENSE = (
     "--vanilla_checkpoint {dense_run} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
 )
 REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move}"
-SPLITS = (150, 200, 250)  # re-assignments after which idle experts take tasks of others
+REFINED = f"{FROM_DENSE} clusters:auto {REASSIGNED}"
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"
@@ -97,7 +104,7 @@ VARIANTS = {
     "softmax": Variant("the same with learned weights", f"{LEARNED} --router_mode softmax"),
     "two_stage": Variant("softmax for half of the steps, then new experts with its routes, frozen, from average to learned", STAGE_2, first_stage="softmax"),
     "clusters": Variant("an expert for each cluster of gradient vectors, from the weights of the dense run", f"{FROM_DENSE} clusters:auto", rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
-    "refined": Variant("clusters, but tasks move to the expert of lowest loss", f"{FROM_DENSE} clusters:auto {REASSIGNED}", rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
+    "refined": Variant("clusters, but tasks move to the expert of lowest loss", REFINED, rate=MIXTURE_RATE, unseen=BY_LOSS_AND_VECTORS),
     "refined_composed": Variant("a new mixture along the refined clusters, composed of 4 (6) experts per layer", f"{FROM_DENSE} {{composed_routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
     "oracle": Variant("4 (6) experts, the true encoder and decoder parts", "--init_eps 1e-2 --task_routes {gym}/oracle_routes.json", rate=ORACLE_RATE),
     # not by default
@@ -109,6 +116,22 @@ VARIANTS = {
     "refined_random": Variant("refined from random groups of tasks instead of clusters, without vectors", f"{FROM_DENSE} {{random_groups}} {REASSIGNED}".replace("--taskvecs {vectors} ", ""), rate_of="refined", unseen=BY_LOSS_AND_VECTORS[:1]),
     "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{refinement}}/reassigned_routes.json", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
 }
+# What each ingredient of refined adds: {name: (what is changed, flags that change it, fields that change)}.
+INGREDIENTS = {
+    "untrained": ("experts of the untrained BART", REFINED.replace("--vanilla_checkpoint {dense_run} ", ""), {}),
+    "names": ("task names are shown", REFINED.replace("--hide_task_names ", ""), {}),
+    "24_clusters": ("24 clusters", REFINED.replace("clusters:auto", "clusters:24"), {}),
+    "held_out_8th": ("an eighth of the rows is held out", f"{REFINED} --reassign_held_out 0.125", {}),
+    "held_out_half": ("half of the rows is held out", f"{REFINED} --reassign_held_out 0.5", {}),
+    "from_50": ("tasks move from step 50 on", f"{REFINED} --reassign_from 50", {}),
+    "from_150": ("tasks move from step 150 on", f"{REFINED} --reassign_from 150", {}),
+    "every_25": ("tasks move every 25 steps", f"{REFINED} --reassign_every 25", {}),
+    "every_100": ("tasks move every 100 steps", f"{REFINED} --reassign_every 100", {"splits": (200,)}),
+    "no_splits": ("no expert is split", REFINED, {"splits": ()}),
+    "margin_1": ("a task moves if it gains a standard error", f"{REFINED} --reassign_margin 1", {}),
+    "margin_2": ("a task moves if it gains two standard errors", f"{REFINED} --reassign_margin 2", {}),
+}
+VARIANTS |= {f"refined_{name}": Variant(f"refined, but {about}", flags, rate_of="refined", **fields) for name, (about, flags, fields) in INGREDIENTS.items()}
 # fmt: on
 DEFAULT = tuple(VARIANTS)[: list(VARIANTS).index("oracle") + 1]
 
@@ -120,5 +143,5 @@ def rate_of(variant: str) -> str:
 
 def described() -> str:
     """Returns the list of variants for --help."""
-    lines = [f"    {name:18}{variant.about}" for name, variant in VARIANTS.items()]
+    lines = [f"    {name:22}{variant.about}" for name, variant in VARIANTS.items()]
     return "\n".join([*lines, "", f"by default: {' '.join(DEFAULT)}"])
