@@ -28,7 +28,7 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
@@ -60,7 +60,6 @@ from routing_moe.results.overview import (
     overview_markdown,
 )
 from routing_moe.results.scores import ALL, ScoresFile
-from routing_moe.training.checks import ontology_path
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, Problems, in_short, problem_context
 from dataloader.gym import Gym
-from dataloader.ontology import Ontology, ontology_path
-from dataloader.options import find_options
-from dataloader.task_splits import Split, load_split
+from dataloader.ontology import Ontology
+from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import (
     SavedMixture,
     checkpoint_to_resume,
@@ -42,6 +41,7 @@ from routing_moe.task_choice.given_routes import (
 )
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextSource
+from routing_moe.training.data_checks import data_problems, open_data
 
 if TYPE_CHECKING:
     from routing_moe.model.configuration import RoutingBartConfig
@@ -94,32 +94,6 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
-def open_data(settings: TrainSettings, problems: Problems):
-    """Returns the gyms of training and prediction, the split and the ontology; None for one with problems."""
-    train_gym = problems.of(Gym, settings.train_dir, settings.skip_malformed, flag="train_dir")
-    predict_gym = train_gym
-    if settings.predict_dir != settings.train_dir:
-        predict_gym = problems.of(Gym, settings.predict_dir, settings.skip_malformed, flag="predict_dir")
-    split = None
-    if train_gym and not settings.custom_tasks_splits and not split_path(settings).is_file():
-        problems.append(
-            f"--train_dir {settings.train_dir} has no split.json; name one with --custom_tasks_splits"
-        )
-    elif train_gym or settings.custom_tasks_splits:
-        flag = "custom_tasks_splits" if settings.custom_tasks_splits else None
-        split = problems.of(load_split, split_path(settings), flag=flag)
-    flag = "task_ontology" if settings.task_ontology else None
-    ontology = problems.of(
-        Ontology.load, ontology_path(settings.train_dir, settings.task_ontology), flag=flag
-    )
-    return train_gym, predict_gym, split, ontology
-
-
-def split_path(settings: TrainSettings) -> Path:
-    """Returns `--custom_tasks_splits`, else the gym's `split.json`."""
-    return Path(settings.custom_tasks_splits or Path(settings.train_dir) / "split.json")
-
-
 def number_problems(settings: TrainSettings) -> list[str]:
     """Returns problems of numbers out of range, unknown choices and missing packages."""
     problems = flag_problems(settings) + precision_problems(settings)
@@ -167,70 +141,6 @@ def contradictions(settings: TrainSettings) -> list[str]:
             "not trained on; give one of them"
         )
     return problems
-
-
-def data_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """Returns problems of missing or malformed files and unknown metrics of the tasks that the run reads."""
-    problems = []
-    if settings.do_train:
-        if not split.train:
-            problems.append(f"{split.path}: the train section is empty; there is nothing to train on")
-        problems += task_problems(split, split.train, train_gym, ["train"], "all")
-        problems += task_problems(split, split.train, predict_gym, ["dev"], settings.predict_samples)
-    if settings.do_predict:
-        tasks = split.section(settings.predict_split)
-        if not tasks:
-            problems.append(
-                f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
-            )
-        problems += task_problems(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
-    if settings.scoring == "rank" and not problems:
-        problems += option_problems(settings, train_gym, predict_gym, split)
-    return list(dict.fromkeys(problems))
-
-
-def option_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """Returns problems of --scoring rank: unreadable train files, sections in which no task has options."""
-    parts = {"train": ["dev"]} if settings.do_train else {}
-    if settings.do_predict:
-        parts[settings.predict_split] = ["dev", "test"]
-    problems = Problems()
-    for section, of_section in parts.items():
-        sources = [
-            problems.of(
-                find_options,
-                task,
-                predict_gym.metric(task),
-                (train_gym, predict_gym),
-                predict_gym.examples(task, part, settings.predict_samples),
-            )
-            for task in split.section(section)
-            for part in of_section
-        ]
-        if not any(source is None or source.name for source in sources):
-            problems.append(
-                f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
-                "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
-                "labels that recur in the train files; give generate"
-            )
-    return problems
-
-
-def task_problems(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
-    """Returns problems of tasks of a split: tasks that the gym lacks, then problems of its files."""
-    known = set(gym.tasks())
-    unknown = [task for task in tasks if task not in known]
-    problems = [f"{split.path}: {problem}" for problem in gym.check(unknown, parts, metrics=False)]
-    tasks = [task for task in tasks if task in known]
-    if samples not in ("all", "first"):
-        lacking = [task for task in tasks if not gym.has_sample(task, samples)]
-        if lacking:
-            problems.append(
-                f"--predict_samples is {samples!r}: no such sample of {in_short(lacking)}; give all, first, "
-                f"or a seed such as {gym.samples(lacking[0])[0].rsplit('_', 1)[-1]}"
-            )
-        tasks = [task for task in tasks if task not in lacking]
-    return problems + gym.check(tasks, parts, samples)
 
 
 def run_folder_problems(settings: TrainSettings) -> list[str]:
