@@ -71,7 +71,7 @@ def test_the_command_writes_routes_that_training_reads(world, tmp_path):
     path = tmp_path / "routes.json"
     path.write_text(json.dumps({"colour": 0, "count": 1, "opposite": 2}))
     mixture = world.run("to_compose", task_routes=path, num_experts=3, total_steps=2)
-    assert main([str(mixture), "--num_experts", "2"]) == 0
+    assert main([str(mixture), "--num_experts", "2", "--rows", "12"]) == 0
     routes = json.loads((mixture / "composed2_routes.json").read_text())
     assert routes.keys() == {"colour", "count", "opposite"}
     composed = mixture / "composed2_routes.json"
@@ -84,6 +84,9 @@ def test_the_command_writes_routes_that_training_reads(world, tmp_path):
     assert cost["steps_with_start"] == 1 + 2
 
 
-def test_a_run_with_a_router_is_refused(finished, capsys):
-    assert main([str(finished), "--num_experts", "2"]) == 2
-    assert "given routes" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flags", "words"), [([], "given routes"), (["--output_file", "routes.txt"], "must end in .json")]
+)
+def test_a_run_with_a_router_and_a_wrong_file_are_refused(finished, capsys, flags, words):
+    assert main([str(finished), "--num_experts", "2", *flags]) == 2
+    assert words in capsys.readouterr().err

@@ -25,6 +25,7 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.compose import ComposeSettings
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.train import train_settings
+from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.run_cost import FLOPS_SUFFIX
 
@@ -36,7 +37,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: ComposeSettings) -> None:
-    if problems := flag_problems(settings):
+    problems = flag_problems(settings)
+    if settings.file.suffix != ".json":
+        problems.append(f"--output_file {settings.file}: the name of a file of routes must end in .json")
+    if reason := unwritable(settings.file.parent):
+        problems.append(f"--output_file {settings.file}: {reason}")
+    if problems:
         raise InputError(problems)
     settings_of_run(settings.run)
     trained = train_settings({"output_dir": str(settings.run)})
@@ -50,7 +56,7 @@ def run(settings: ComposeSettings) -> None:
     from routing_moe.checkpoints.tokenizer_files import load_tokenizer
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
-    from routing_moe.model.flops import forward_flops
+    from routing_moe.model.flops import rows_flops
 
     start_logging()
     accelerator = make_accelerator(settings.mixed_precision)
@@ -61,9 +67,10 @@ def run(settings: ComposeSettings) -> None:
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, TextFormat.of(trained), task_ids)
     routes, group_K = composed_routes(model, examples, settings.num_experts, accelerator)
+    settings.file.parent.mkdir(parents=True, exist_ok=True)
     write_text(settings.file, json.dumps(routes, indent=1))
     # one forward pass over all rows for each pair of an encoder and a decoder
-    flops = forward_flops(model.config, examples) * len(group_K) ** 2
+    flops = rows_flops(model.config, examples) * len(group_K) ** 2
     write_text(settings.file.with_suffix(FLOPS_SUFFIX), f"{flops}\n")
     sizes = ", ".join(map(str, np.bincount(group_K).tolist()))
     log.info("%d clusters, whose encoders are in %d groups of %s", len(group_K), settings.num_experts, sizes)

@@ -18,7 +18,7 @@ class ComposeSettings(Command):
     run: Path = COMPOSED(REQUIRED, "run folder of a mixture whose tasks have one expert each, in all layers", positional=True)
     num_experts: int = COMPOSED(REQUIRED, "experts of a layer that the routes are composed of, fewer than the mixture has in use", range=Range(lambda value: value >= 2, "at least 2"))
     checkpoint_name: str = COMPOSED("last", "its checkpoint")
-    rows: int | None = COMPOSED(8, "train rows of each file that losses are computed from", range=AT_LEAST_1)
+    rows: int = COMPOSED(8, "first train rows of each file, that losses are computed from", range=AT_LEAST_1)
     output_file: Path | None = COMPOSED(None, "where the routes are written (default: RUN/composed<E>_routes.json)")
     mixed_precision: str = COMPOSED("auto", "precision of matrix products", choices=PRECISIONS)
 # fmt: on

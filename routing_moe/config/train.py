@@ -95,10 +95,10 @@ class TrainSettings(RunFlags):
     task_routes_as: str = MORE_ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES)
     reassign_every: int = MORE_ROUTING(0, "with given one-hot routes (--task_routes or --task_level_random_routing): steps between re-assignments, in which each task moves to the route with the lowest loss on its held-out train rows; 0: routes stay", range=NOT_NEGATIVE)
     reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
-    reassign_until: int | None = MORE_ROUTING(None, "no re-assignment after this step (default: the last step). Once tasks no longer move, held-out rows are trained on, too", range=AT_LEAST_1)
+    reassign_until: int | None = MORE_ROUTING(None, "no re-assignment after this step (default: half of the steps). After the last one, held-out rows are trained on, too", range=AT_LEAST_1)
     reassign_held_out: float = MORE_ROUTING(0.25, "share of the train rows of each task that are held out while tasks may move", range=INNER_SHARE)
     reassign_margin: float = MORE_ROUTING(0.0, "standard errors by which the loss of a task must fall, for it to move; 0: any gain", range=NOT_NEGATIVE)
-    reassign_splits: tuple[int, ...] = MORE_ROUTING((), "re-assignments, by their steps, after which experts without tasks take half of the tasks of the experts with the highest loss, two at most in each", range=AT_LEAST_1)
+    reassign_splits: int = MORE_ROUTING(0, "in each re-assignment between the first and the last, at most so many experts without tasks become copies of the experts with the highest loss and take one of two clusters of their tasks; only if tasks have one expert in all layers", range=NOT_NEGATIVE)
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, new_model="linear_layer_specific")
@@ -200,15 +200,15 @@ class TrainSettings(RunFlags):
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
 
-    @property
-    def last_reassignment(self) -> int:
-        """The last step after which tasks may move: not the end of the training, which the experts need."""
-        return min(self.reassign_until or self.total_steps, self.total_steps - 1)
+    def reassignments(self, end: int) -> range:
+        """Returns the steps after which tasks may move in a training of `end` steps.
 
-    def reassigns_at(self, step: int) -> bool:
-        """Returns whether tasks may move after a step (counted from 1)."""
-        first, every = self.reassign_from, self.reassign_every
-        return first <= step <= self.last_reassignment and (step - first) % every == 0
+        Not after the last step, because the experts have to be trained along the last routes.
+        """
+        if not self.reassign_every:
+            return range(0)
+        last = min(self.reassign_until or end // 2, end - 1)
+        return range(self.reassign_from, last + 1, self.reassign_every)
 
     @property
     def frozen(self) -> list[str]:

@@ -15,6 +15,7 @@ from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
 REASSIGNMENTS_FILE = "reassignments.csv"
+REASSIGNED_ROUTES_FILE = "reassigned_routes.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 

@@ -187,9 +187,12 @@ def example_flops(config, work: Work, S, T, K):
     return total + _both([(2 * K * config.d_model * config.vocab_size, work.projection, states)])
 
 
-def forward_flops(config, examples) -> int:
-    """Returns the FLOPs of a forward pass of all examples, without padding, along a one-hot route."""
-    work = Work(layers=False, inputs=False, projection=False)
+FORWARD = Work(layers=False, inputs=False, projection=False)
+BY_EMBEDDINGS = Work(layers=False)  # a forward pass, and the gradient by the token embeddings
+
+
+def rows_flops(config, examples, work: Work = FORWARD) -> int:
+    """Returns the FLOPs of all examples (without padding) along a one-hot route of a mixture."""
     S, T = examples.source_lengths_N.astype(float), examples.target_lengths_N.astype(float)
     return round(float(example_flops(config.to_bart_config(), work, S, T, T).sum()))
 

@@ -26,7 +26,7 @@ from dataloader.atomic_files import write_text
 from routing_moe.studies.conflict_runs import Level
 from routing_moe.studies.conflict_settings import ConflictStudy
 from routing_moe.studies.conflict_shares import NEEDED
-from routing_moe.studies.conflict_variants import VARIANTS, described
+from routing_moe.studies.conflict_variants import VARIANTS, described, tuned
 from routing_moe.studies.recipes import device
 from routing_moe.studies.runs import TIMES_FILE, Run, call_here, report_unfinished, with_needs
 from routing_moe.studies.study import run_study
@@ -79,7 +79,7 @@ def report_rates(study: ConflictStudy) -> None:
                 if row["level"] not in {level.name for level in levels_of(study)}
             ]
     for level in levels_of(study):
-        for name in level.tuned(study.trained):
+        for name in tuned(study.trained):
             scores = level.dev_scores(name)
             if not scores:
                 print(f"{level.name}: no rate of {name}: no tuning run is finished")

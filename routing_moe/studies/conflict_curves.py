@@ -17,9 +17,10 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from routing_moe.config.flags import AT_LEAST_1, PROBABILITY, group
+from routing_moe.config.flags import AT_LEAST_1, PROBABILITY, SEED, group
 from routing_moe.studies.conflict import compare, levels_of
 from routing_moe.studies.conflict_settings import ConflictStudy
+from routing_moe.studies.conflict_shares import NEEDED
 from routing_moe.studies.conflict_variants import VARIANTS
 from routing_moe.studies.study import RUNNING, run_study
 
@@ -37,7 +38,7 @@ class ConflictCurves(ConflictStudy):
     variants: tuple[str, ...] = CURVES(("dense", "dense_flops", "clusters", "refined", "oracle"), "variants, of which dense, dense_flops and oracle must be some", choices=VARIANTS, metavar="NAME", on_resume=True)
     unseen: tuple[str, ...] = CURVES((), "variants whose runs also score the unseen tasks", choices=VARIANTS, metavar="NAME", on_resume=True)
     conflicts: tuple[float, ...] = CURVES((1.0,), "levels of conflict", range=PROBABILITY, on_resume=True)
-    seeds: tuple[int, ...] = CURVES((201, 202, 203), "seeds", on_resume=True)
+    seeds: tuple[int, ...] = CURVES((201, 202, 203), "seeds", range=SEED, on_resume=True)
     rows: tuple[int, ...] = CURVES((12, 24, 48, 96), "train rows of a train task", range=AT_LEAST_1, on_resume=True)
     label_noise: tuple[float, ...] = CURVES((0.0, 0.1, 0.2), "shares of train rows with a wrong answer", range=PROBABILITY, on_resume=True)
     overlap: tuple[float, ...] = CURVES((0.0, 0.25, 0.5), "shares of inputs that a second skill answers", range=PROBABILITY, on_resume=True)
@@ -46,6 +47,8 @@ class ConflictCurves(ConflictStudy):
 
     def problems(self) -> list[str]:
         problems = super().problems()
+        if missing := [name for name in NEEDED if name not in self.variants]:
+            problems.append(f"--variants lacks {', '.join(missing)}, which the others are compared with")
         if self.tunes:
             problems.append(
                 "--rates_of is not given; give the tuning.csv of a study, or a single one of --rates"

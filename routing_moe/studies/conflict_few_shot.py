@@ -1,14 +1,13 @@
 """Unseen tasks of a conflict gym: scores without and with fine-tuning on the 16 rows of a sample.
 
-    routing-moe study conflict-few-shot models/compare_conflict/conflict1_16skills --seeds 11 12
+    routing-moe study conflict-few-shot models/compare_conflict/conflict1_16skills --seeds 201 202
     routing-moe study conflict-few-shot LEVEL --variants oracle-average-logits average-merged
 
 LEVEL is a folder of the conflict study. Every variant's run starts the fine-tuning of each unseen task on
 its first sample, which the vectors were computed from: clusters along the route of the cluster nearest to this vector,
 refined and refined_composed along that of lowest loss on its rows, oracle along the true route, softmax along that of
-the nearest task by text. After the
-run's name, a variant may have "-average" for equal weights instead, "-learned" for a learned vector, and a
-value of --route_training: "softmax-merged" fine-tunes the experts merged along that route. The rate is
+the nearest task by text. After the run's name, a variant may have "-average" for equal weights instead, "-learned"
+for a learned vector, and a value of --route_training: "softmax-merged" fine-tunes the experts merged along that route. The rate is
 selected on the dev rows of the sample. Columns: zero_shot, the mean test score of the start along that route
 (for clusters and refined ones, the route has seen the labels of the 16 rows); few_shot, after fine-tuning;
 seconds and mflops of a configuration's training (seconds with its evaluations and the test score).
@@ -44,7 +43,7 @@ class FewShot(Analysis):
     program = "routing-moe study conflict-few-shot"
 
     level: Path = ANALYSIS(REQUIRED, "folder of the conflict study with <variant>/seed<seed>", positional=True)
-    seeds: tuple[int, ...] = ANALYSIS((11,), "seeds of the runs", range=SEED)
+    seeds: tuple[int, ...] = ANALYSIS((201,), "seeds of the runs", range=SEED)
     variants: tuple[str, ...] = ANALYSIS(VARIANTS, "variants, see above")
     tasks: int = ANALYSIS(16, "number of unseen tasks", range=AT_LEAST_1)
     rates: tuple[float, ...] = ANALYSIS((0.001, 0.003), "learning rates", range=POSITIVE)

@@ -13,12 +13,11 @@ import numpy as np
 from dataloader.atomic_files import write_text
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
-from routing_moe.studies.conflict_settings import ConflictStudy
-from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of
+from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE
+from routing_moe.studies.conflict_settings import ConflictStudy, saved_rates
+from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of, tuned
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
-
-REFINED_ROUTES = "reassigned_routes.json"
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,10 @@ class Level:
             return []
         return [
             self.gym(s).run(name, rate)
-            for name in self.tuned(names)
+            for name in tuned(names)
             for rate in study.rates
             for s in study.tune_seeds
         ]
-
-    def tuned(self, names: Iterable[str]) -> list[str]:
-        """Returns the variants whose tuned rates these variants have."""
-        return [name for name in dict.fromkeys(map(rate_of, names)) if VARIANTS[name].rate is None]
 
     def dev_scores(self, name: str) -> dict[float, float]:
         """Returns {rate: mean best dev score of the tuning gyms} of the rates whose runs are all finished."""
@@ -85,18 +80,11 @@ class Level:
         if rate := VARIANTS[rate_of(name)].rate:
             return rate
         if self.study.rates_of:
-            return self._saved_rate(name)
+            return saved_rates(self.study.rates_of)[self.name, rate_of(name)]
         scores = self.dev_scores(name)
         if not scores:
             raise RuntimeError(f"{self.name}: no tuning run of {rate_of(name)} is finished")
         return max(scores, key=scores.get)
-
-    def _saved_rate(self, name: str) -> float:
-        with self.study.rates_of.open() as file:
-            for row in csv.DictReader(file):
-                if (row["level"], row["variant"], row["chosen"]) == (self.name, rate_of(name), "True"):
-                    return float(row["rate"])
-        raise RuntimeError(f"{self.study.rates_of} has no rate of {rate_of(name)} at {self.name}")
 
 
 def best_dev_score(folder: Path) -> float:
@@ -187,7 +175,7 @@ class ConflictGym:
         folder, result = refinement.folder, f"composed{self.side}_routes.json"
 
         def commands() -> list[list[str]]:
-            refined = load_json_object(folder / REFINED_ROUTES, "refined routes")
+            refined = load_json_object(folder / REASSIGNED_ROUTES_FILE, "refined routes")
             if max(refined.values()) < self.side:  # there is nothing to compose
                 write_text(folder / result, json.dumps(refined))
                 return []
@@ -322,11 +310,7 @@ class ConflictGym:
             composed_routes=self.refinement().folder / self.composed_routes().result,
             random_groups=self.random_groups() if "{random_groups}" in variant.flags else "",
         )
-        if not variant.is_refined:
-            return words
-        splits = [f"{step}" for step in variant.splits if step <= budget.refinement]
-        words += ["--reassign_splits", *splits] if splits else []
-        return words + shlex.split(self.study.refine_flags)
+        return words + (shlex.split(self.study.refine_flags) if variant.is_refined else [])
 
 
 def arguments(text: str, **values) -> list[str]:

@@ -1,11 +1,12 @@
 """The flags of the conflict study."""
 
+import csv
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, PROBABILITY, SEED, Range, group
-from routing_moe.studies.conflict_variants import BUDGETS, DEFAULT, DENSE_RATE, VARIANTS, Budget
+from routing_moe.studies.conflict_variants import BUDGETS, DEFAULT, DENSE_RATE, VARIANTS, Budget, tuned
 from routing_moe.studies.study import RUNNING, Study
 
 COMPARED = group("what is compared")
@@ -65,6 +66,15 @@ class ConflictStudy(Study):
             problems.append(f"--seeds holds {min(both)}, a seed that rates are tuned on (--tune_seeds)")
         if self.rates_of and not self.rates_of.is_file():
             problems.append(f"--rates_of {self.rates_of}: no such file; give the tuning.csv of a study")
+        elif self.rates_of:
+            known = saved_rates(self.rates_of)
+            levels = [f"conflict{conflict:g}_{self.skills}skills" for conflict in self.conflicts]
+            problems += [
+                f"--rates_of {self.rates_of} has no rate of {name} for {level}"
+                for level in levels
+                for name in tuned(self.trained)
+                if (level, name) not in known
+            ]
         for conflict in self.conflicts:
             budget = self.budget(conflict)
             if not budget:
@@ -78,3 +88,13 @@ class ConflictStudy(Study):
                     f"({budget.refinement}) below --total_steps ({budget.total})"
                 )
         return list(dict.fromkeys(problems))
+
+
+def saved_rates(file: Path) -> dict[tuple[str, str], float]:
+    """Returns {(level, variant): chosen rate} of a tuning.csv."""
+    with file.open() as rows:
+        return {
+            (row["level"], row["variant"]): float(row["rate"])
+            for row in csv.DictReader(rows)
+            if row.get("chosen") == "True"
+        }

@@ -3,6 +3,7 @@
 A variant is a row with the flags of its training; a budget, the numbers of steps at a level of conflict.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -24,8 +25,9 @@ class Budget:
         return self.refinement + 1  # tasks do not move after the last step of a run
 
 
-# {(conflict, skills): budget}. Chosen on gyms of seeds 101 to 105: there, a tuned dense model answers about half of the
-# contested rows after so many steps. Conflict 0 has the steps of conflict 1.
+# {(conflict, skills): budget}. On tuning gyms (seeds 101 to 103), a tuned dense model answers about half of the
+# contested rows after so many steps; of 36 skills a third, also with more steps. Conflict 0 has the steps of
+# conflict 1.
 BUDGETS = {
     (0.5, 16): Budget(total=1100, dense=700, refinement=300),
     (1.0, 16): Budget(total=1300, dense=700, refinement=300),
@@ -33,9 +35,8 @@ BUDGETS = {
 }
 DENSE_RATE = 0.006  # of the dense run
 MIXTURE_RATE = 0.012  # of mixtures that start from it: an expert has few of the rows of a step
-ORACLE_RATE = (
-    0.006  # on gyms of seeds 101 and 11 to 15: of 0.012 some runs diverge, and the others gain at most 0.004
-)
+# On gyms of seeds 101 and 11 to 15: of 0.012 some runs diverge, and the others gain at most 0.004.
+ORACLE_RATE = 0.006
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Variant:
     whose learning rate it has (None: its own). rate: this rate, chosen on gyms of seeds 101 to 103; None: it
     is tuned. flops_of: the variant of which its training has the FLOPs instead of the steps. first_stage: the
     variant that is trained for half of the steps, whose routes are then kept. unseen: the flags of each
-    scoring of the unseen tasks. splits: of the re-assignments of a refined mixture, those after which idle
-    experts take tasks of others.
+    scoring of the unseen tasks.
     """
 
     about: str
@@ -60,7 +60,6 @@ class Variant:
     flops_of: str | None = None
     first_stage: str | None = None
     unseen: tuple[str, ...] = ("",)
-    splits: tuple[int, ...] = (150, 200, 250)
 
     @property
     def is_refined(self) -> bool:
@@ -89,7 +88,7 @@ LEARNED = (
 FROM_DENSE = (
     "--vanilla_checkpoint {dense_run} --init_eps 1e-2 --hide_task_names --taskvecs {vectors} --task_routes"
 )
-REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move}"
+REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move} --reassign_splits 2"
 REFINED = f"{FROM_DENSE} clusters:auto {REASSIGNED}"
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
@@ -116,22 +115,22 @@ VARIANTS = {
     "refined_random": Variant("refined from random groups of tasks instead of clusters, without vectors", f"{FROM_DENSE} {{random_groups}} {REASSIGNED}".replace("--taskvecs {vectors} ", ""), rate_of="refined", unseen=BY_LOSS_AND_VECTORS[:1]),
     "refined_restarted": Variant("a new mixture along the refined clusters", f"{FROM_DENSE} {{refinement}}/reassigned_routes.json", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
 }
-# What each ingredient of refined adds: {name: (what is changed, flags that change it, fields that change)}.
+# What each ingredient of refined adds: {name: (what is changed, flags)}.
 INGREDIENTS = {
-    "untrained": ("experts of the untrained BART", REFINED.replace("--vanilla_checkpoint {dense_run} ", ""), {}),
-    "names": ("task names are shown", REFINED.replace("--hide_task_names ", ""), {}),
-    "24_clusters": ("24 clusters", REFINED.replace("clusters:auto", "clusters:24"), {}),
-    "held_out_8th": ("an eighth of the rows is held out", f"{REFINED} --reassign_held_out 0.125", {}),
-    "held_out_half": ("half of the rows is held out", f"{REFINED} --reassign_held_out 0.5", {}),
-    "from_50": ("tasks move from step 50 on", f"{REFINED} --reassign_from 50", {}),
-    "from_150": ("tasks move from step 150 on", f"{REFINED} --reassign_from 150", {}),
-    "every_25": ("tasks move every 25 steps", f"{REFINED} --reassign_every 25", {}),
-    "every_100": ("tasks move every 100 steps", f"{REFINED} --reassign_every 100", {"splits": (200,)}),
-    "no_splits": ("no expert is split", REFINED, {"splits": ()}),
-    "margin_1": ("a task moves if it gains a standard error", f"{REFINED} --reassign_margin 1", {}),
-    "margin_2": ("a task moves if it gains two standard errors", f"{REFINED} --reassign_margin 2", {}),
+    "untrained": ("experts of the untrained BART", REFINED.replace("--vanilla_checkpoint {dense_run} ", "")),
+    "names": ("task names are shown", REFINED.replace("--hide_task_names ", "")),
+    "24_clusters": ("24 clusters (of 16 skills)", REFINED.replace("clusters:auto", "clusters:24")),
+    "held_out_8th": ("an eighth of the rows is held out", f"{REFINED} --reassign_held_out 0.125"),
+    "held_out_half": ("half of the rows is held out", f"{REFINED} --reassign_held_out 0.5"),
+    "from_50": ("tasks move from step 50 on", f"{REFINED} --reassign_from 50"),
+    "from_150": ("tasks move from step 150 on", f"{REFINED} --reassign_from 150"),
+    "every_25": ("tasks move every 25 steps", f"{REFINED} --reassign_every 25"),
+    "every_100": ("tasks move every 100 steps", f"{REFINED} --reassign_every 100"),
+    "no_splits": ("no expert is split", f"{REFINED} --reassign_splits 0"),
+    "margin_1": ("a task moves if it gains a standard error", f"{REFINED} --reassign_margin 1"),
+    "margin_2": ("a task moves if it gains two standard errors", f"{REFINED} --reassign_margin 2"),
 }
-VARIANTS |= {f"refined_{name}": Variant(f"refined, but {about}", flags, rate_of="refined", **fields) for name, (about, flags, fields) in INGREDIENTS.items()}
+VARIANTS |= {f"refined_{name}": Variant(f"refined, but {about}", flags, rate_of="refined") for name, (about, flags) in INGREDIENTS.items()}
 # fmt: on
 DEFAULT = tuple(VARIANTS)[: list(VARIANTS).index("oracle") + 1]
 
@@ -139,6 +138,11 @@ DEFAULT = tuple(VARIANTS)[: list(VARIANTS).index("oracle") + 1]
 def rate_of(variant: str) -> str:
     """Returns the variant whose learning rate is tuned for this one: the same kind of model and routes."""
     return VARIANTS[variant].rate_of or variant
+
+
+def tuned(variants: Iterable[str]) -> list[str]:
+    """Returns the variants whose tuned rates these variants have."""
+    return [name for name in dict.fromkeys(map(rate_of, variants)) if VARIANTS[name].rate is None]
 
 
 def described() -> str:

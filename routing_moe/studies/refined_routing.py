@@ -1,15 +1,16 @@
 """Routes found by loss: one BART without task names, clusters of its gradients, a mixture that refines them.
 
     bash example_scripts/run_refined_routing.sh                               on the embedded conflict gym
-    bash example_scripts/run_refined_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
-    routing-moe recipe refined-routing --train_dir gym --output_dir models/moe
+    bash example_scripts/run_refined_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir
+    models/moe routing-moe recipe refined-routing --train_dir gym --output_dir models/moe
 
-Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, and clusters the
-vectors. A mixture with one expert per cluster, each with the weights of this BART, is trained without task names. In its
-first steps, tasks move to the expert with the lowest loss on rows that are held out until then. Scores train tasks, and
-unseen tasks along the route with the lowest loss on the rows of their first sample. The vectors are computed from labelled
-rows, also of unseen tasks, so that their scores are not zero-shot. With --refine_steps 0, the clusters stay. Further flags
-are those of routing-moe train for the mixture. The same command continues after an interruption; finished stages are kept.
+Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, and
+clusters the vectors. A mixture with one expert per cluster, each with the weights of this BART, is trained
+without task names. In its first steps, tasks move to the expert with the lowest loss on rows that are held
+out until then. Scores train tasks, and unseen tasks along the route with the lowest loss on the rows of their
+first sample. The vectors are computed from labelled rows, also of unseen tasks, so that their scores are not
+zero-shot. With --refine_steps 0, the clusters stay. Further flags are those of routing-moe train for the
+mixture. The same command continues after an interruption; finished stages are kept.
 """
 
 import shlex
@@ -20,7 +21,8 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.task_splits import load_split
 from routing_moe.config.choices import LOWEST_LOSS
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group, parse
+from routing_moe.config.train import TrainSettings
 from routing_moe.studies.recipes import (
     CLUSTERS,
     CONFLICT,
@@ -34,6 +36,7 @@ from routing_moe.studies.recipes import (
 from routing_moe.studies.study import RUNNING, run_study
 from routing_moe.studies.training import in_turn
 from routing_moe.studies.vectors import vectors_command
+from routing_moe.training.checks import contradictions, number_problems
 
 STAGES = group("stages")
 NEAREST_CLUSTER = "nearest_cluster"
@@ -64,7 +67,7 @@ class RefinedRouting(GradientFlags):
     start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology or a file; no vectors are computed", metavar="SPEC")
     mixture_rate: float | None = STAGES(None, "learning rate of the mixture (default: LEARNING_RATE; on a conflict gym twice as much, as an expert has few of the rows of a step)", range=NOT_NEGATIVE)
     from_model: bool = STAGES(False, "the experts start from the weights of --model instead of those of the BART")
-    refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move from a third of these steps on, every sixth, and experts are split in between (--reassign_every, --reassign_splits and the like change this); 0: never (default: half of TOTAL_STEPS)", range=NOT_NEGATIVE)
+    refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move from a third of these steps on, every sixth, and experts are split in between (further flags, such as --reassign_every, change this); 0: never (default: half of TOTAL_STEPS)", range=NOT_NEGATIVE)
     unseen: str = STAGES(LOWEST_LOSS, "the route of an unseen task: that of lowest loss on the rows of its first sample, or of the nearest cluster by its gradients", choices=(LOWEST_LOSS, NEAREST_CLUSTER))
     # fmt: on
 
@@ -83,18 +86,27 @@ def refined_routing(flags: RefinedRouting) -> int:
     stages = Stages(recipe, flags, steps)
     todo = stages.commands()
     if todo:
+        check_mixture(todo[-1])
         counts = f"{steps} steps of one BART, learning rate {number(recipe.learning_rate)}, then {recipe.total_steps} "
         counts += f"of a mixture, {number(stages.mixture_rate)}, first routes: {stages.first_routes}"
         counts += f"; tasks move until step {stages.refine_steps}" if stages.refine_steps else ", which stay"
         print(recipe.announced(f"model {recipe.model}", counts, flags.output_dir, flags.further), flush=True)
-    code = in_turn(recipe, todo)
+    code = in_turn(recipe, todo[:-1])
     stages.warn_of_dense_run()
-    code = code or in_turn(recipe, stages.scoring())
+    code = code or in_turn(recipe, todo[-1:]) or in_turn(recipe, stages.scoring())
     if not code:
         files = [flags.output_dir / name for name in (SCORES, UNSEEN_SCORES)]
         scores = [str(file) for file in files if file.is_file()]
         print(f"{flags.output_dir} is finished: scores in {' and '.join(scores)}")
     return code
+
+
+def check_mixture(command: list[str]) -> None:
+    """Raises InputError for wrong numbers in the training of the mixture, which is the last stage."""
+    _, *flags = command
+    settings = TrainSettings(**parse(TrainSettings, flags))
+    if problems := [*number_problems(settings), *contradictions(settings)]:
+        raise InputError(problems)
 
 
 @dataclass(frozen=True)
@@ -185,10 +197,7 @@ class Stages:
         moving = {}
         if steps:
             every, first = max(1, steps // 6), max(1, steps // 3)
-            splits = tuple(range(first + every, steps, every))
-            moving = dict(
-                reassign_every=every, reassign_from=first, reassign_until=steps, reassign_splits=splits
-            )
+            moving = dict(reassign_every=every, reassign_from=first, reassign_until=steps, reassign_splits=2)
         flags = command(
             task_routes=self.first_routes,
             vanilla_checkpoint=None if self.flags.from_model else self.folder / "dense",

@@ -102,15 +102,12 @@ def number_problems(settings: TrainSettings) -> list[str]:
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
             "the temperature falls from the initial to the minimum"
         )
-    if settings.reassign_every and settings.last_reassignment < settings.reassign_from:
+    if settings.reassign_every and not settings.reassignments(settings.total_steps):
+        until = settings.reassign_until or f"half of {settings.total_steps}"
         problems.append(
-            f"--reassign_from is {settings.reassign_from}, after the last step of a re-assignment, "
-            f"{settings.last_reassignment} (--reassign_until, --total_steps)"
+            f"--reassign_from is {settings.reassign_from}, which leaves no step for a re-assignment: "
+            f"--reassign_until is {until}, and tasks do not move after the last of --total_steps"
         )
-    if settings.reassign_every and (
-        odd := [s for s in settings.reassign_splits if not settings.reassigns_at(s)]
-    ):
-        problems.append(f"--reassign_splits has {odd[0]}, which is not the step of a re-assignment")
     if not settings.do_train and not settings.do_predict:
         problems.append("nothing to do: give --do_train, --do_predict or both")
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
@@ -253,8 +250,8 @@ def expert_problems(settings: TrainSettings, config: "RoutingBartConfig") -> lis
         and (config.route_source != "fixed" or config.num_experts == 1)
     ):
         problems.append(
-            "--reassign_every moves tasks between given routes of several experts: give --task_routes or "
-            "--task_level_random_routing"
+            "--reassign_every moves tasks between given routes of several experts that stay otherwise: give "
+            "--task_routes (--task_routes_as fixed) or --task_level_random_routing"
         )
     if settings.do_train and settings.alternate_every and not trains:
         problems.append(
@@ -356,7 +353,7 @@ def overwriting_problems(settings: TrainSettings, checkpoint: Path) -> list[str]
         if getattr(settings, flag) not in (None, getattr(saved, flag))
     ]
     redrawn = settings.task_level_random_routing and saved.given_routes
-    chosen = settings.by_loss and saved.has_router  # for given routes see `check_replaced`
+    chosen = settings.by_loss and saved.has_router  # other choices of given routes replace each other
     if settings.route_source not in (None, saved.route_source) or redrawn or chosen:
         given = saved.given_routes
         other.insert(0, f"given routes ({given})" if given else f"{saved.route_source} routes")

@@ -115,14 +115,17 @@ def known_before(path: Path) -> list[dict] | None:
     return None
 
 
-def equal_steps(stepper: Stepper, total_steps: int, other: str, earlier: list[dict]) -> int:
+def equal_steps(
+    stepper: Stepper, total_steps: int, other: str, earlier: list[dict], reassignment: int = 0
+) -> int:
     """Returns the largest number of steps that cost at most the FLOPs of the run `other`, of --equal_flops.
 
     Both include earlier runs; those of this training are `earlier`. The cost of a step is the mean over
-    total_steps. Raises InputError if there is no such number.
+    total_steps, with a part of `reassignment` as for `training_cost`. Raises InputError if there is no such
+    number.
     """
     flag = f"--equal_flops {other}"
-    reference, own = reference_cost(other), training_cost(stepper, total_steps)
+    reference, own = reference_cost(other), training_cost(stepper, total_steps, reassignment=reassignment)
     total = with_start(own, earlier)
     if unknown := total["start_unknown"]:
         raise InputError(f"{flag}: total FLOPs are unknown: {unknown}")

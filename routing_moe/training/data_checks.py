@@ -1,4 +1,4 @@
-"""The checks of the data that `routing-moe train` reads: gyms, split, ontology, task files, answer options."""
+"""The checks of the data that `routing-moe train` reads: gyms, split, ontology, files, answer options."""
 
 from pathlib import Path
 

@@ -28,37 +28,43 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_short
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.route_losses import losses_along
-from routing_moe.io.run_folder import REASSIGNMENTS_FILE
-from routing_moe.model.flops import forward_flops
+from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE, REASSIGNMENTS_FILE
+from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.clusters import RouteClusters
 from routing_moe.training.expert_splits import split_experts
-
-ROUTES_FILE = "reassigned_routes.json"
 
 log = logging.getLogger(__name__)
 
 
 class Reassignment:
-    """Moves the tasks of a model with given one-hot routes. `rows`: of the table, a part of the loop's state.
+    """Moves the tasks of a model with given one-hot routes, in a training that ends with step `end`.
 
-    Raises InputError if routes are not one-hot, or a task has too few rows to hold some out.
+    steps: after which tasks may move. Raises InputError if there are none, routes are not one-hot, or a task
+    has too few rows to hold some out.
     """
 
-    def __init__(self, model, examples: EncodedExamples, settings: TrainSettings, accelerator: Accelerator):
+    def __init__(
+        self, model, examples: EncodedExamples, settings: TrainSettings, accelerator: Accelerator, end: int
+    ):
         self.model, self.settings, self.accelerator = model, settings, accelerator
+        self.steps = settings.reassignments(end)
         is_held_R = held_out(examples.task_ids_N, settings.reassign_held_out)
         self.all_examples = examples
         self.trained_examples = examples.subset(np.flatnonzero(~is_held_R))
         self.held_examples = examples.subset(np.flatnonzero(is_held_R))
         self.tasks_N = np.unique(examples.task_ids_N)
-        self.last = settings.last_reassignment
-        self._check()
+        self._check(end)
 
-    def _check(self) -> None:
+    def _check(self, end: int) -> None:
+        if not self.steps:
+            raise InputError(
+                f"--reassign_from is {self.settings.reassign_from}, which leaves no step for a re-assignment "
+                f"in a training of {end} steps (--num_train_epochs)"
+            )
         if not self.model.is_one_hot(self.model.task_routes[self.tasks_N]):
             raise InputError("--reassign_every moves tasks between one-hot routes, but a route mixes experts")
-        if self.settings.reassign_splits and not self._is_single(self.tasks_N):
-            raise InputError("--reassign_splits needs tasks with one expert in all layers")
+        if self.settings.reassign_splits and not self._is_single():
+            log.info("note: no expert is split (--reassign_splits): tasks have several experts")
         least = 2 if self.settings.reassign_margin else 1  # a standard error needs two rows
         counts = np.bincount(self.held_examples.task_ids_N, minlength=self.tasks_N.max() + 1)
         if lacking := [self.model.config.task_names[n] for n in self.tasks_N if counts[n] < least]:
@@ -67,18 +73,14 @@ class Reassignment:
                 f"rows of {in_short(lacking)}; give a larger share"
             )
 
-    def _is_single(self, tasks_N: np.ndarray) -> bool:
-        """Returns whether each of the tasks has the same expert in all layers with experts."""
-        experts_NL = self.model.task_routes[tasks_N][:, self.model.config.routed_rows].argmax(dim=-1)
+    def _is_single(self) -> bool:
+        """Returns whether each task has the same expert in all layers with experts."""
+        experts_NL = self.model.task_routes[self.tasks_N][:, self.model.config.routed_rows].argmax(dim=-1)
         return bool((experts_NL == experts_NL[:, :1]).all())
 
     def examples_at(self, step: int) -> EncodedExamples:
         """Returns the examples that are trained on after a step: all, once no task moves any more."""
-        return self.all_examples if step >= self.last else self.trained_examples
-
-    def remaining(self, step: int) -> int:
-        """Returns how often tasks may still move after a step."""
-        return sum(map(self.settings.reassigns_at, range(step + 1, self.last + 1)))
+        return self.all_examples if step >= self.steps[-1] else self.trained_examples
 
     def move(self, step: int) -> dict:
         """Moves the tasks; returns the row of the table. All processes compute the same."""
@@ -88,11 +90,15 @@ class Reassignment:
         means_NK = task_means(losses_RK, tasks_R)
         chosen_N = best_routes(losses_RK, tasks_R, route_N, self.settings.reassign_margin)
         self.model.task_routes[self.tasks_N] = routes_KLE[chosen_N]
-        every_N, splits = np.arange(len(chosen_N)), 0
-        if step in self.settings.reassign_splits:
+        every_N, splits, flops = np.arange(len(chosen_N)), 0, self.flops(len(routes_KLE))
+        if step in self.steps[1:-1] and self.settings.reassign_splits and self._is_single():
             losses = dict(zip(self.tasks_N.tolist(), means_NK[every_N, chosen_N].tolist(), strict=True))
-            splits = split_experts(self.model, self.trained_examples, losses, self.accelerator)
-        self._move_other_tasks()
+            most = self.settings.reassign_splits
+            splits, of_splits = split_experts(
+                self.model, self.trained_examples, losses, most, self.accelerator
+            )
+            flops += of_splits
+        self._move_other_tasks(routes_KLE, route_N)
         return {
             "step": step,
             "moved": int((chosen_N != route_N).sum()),
@@ -103,7 +109,7 @@ class Reassignment:
             "loss_before": float(means_NK[every_N, route_N].mean()),
             "loss_best": float(means_NK.min(axis=1).mean()),
             "loss": float(means_NK[every_N, chosen_N].mean()),
-            "flops": self.flops(len(routes_KLE)),
+            "flops": flops,
         }
 
     def routes_in_use(self) -> tuple[torch.Tensor, np.ndarray]:
@@ -111,33 +117,42 @@ class Reassignment:
         routes_KLE, which_N = self.model.task_routes[self.tasks_N].unique(dim=0, return_inverse=True)
         return routes_KLE, which_N.cpu().numpy()
 
-    def _move_other_tasks(self) -> None:
-        """Gives tasks that are not trained, if they have vectors, the route of the nearest cluster."""
-        config = self.model.config
-        if not config.route_parts:
+    def _move_other_tasks(self, before_KLE: torch.Tensor, before_N: np.ndarray) -> None:
+        """Moves tasks that are not trained, with their vectors to the nearest cluster, or else with others.
+
+        Without vectors, they get the route that most trained tasks of their route have now. Before: the
+        routes in use, and that of each trained task.
+        """
+        config, routes_NLE = self.model.config, self.model.task_routes
+        others = sorted(set(range(len(config.task_names))).difference(self.tasks_N.tolist()))
+        if config.route_parts:
+            clusters = RouteClusters(self.model)
+            for n in others:
+                task = config.task_names[n]
+                nearest = clusters.nearest(task, clusters.vectors[task], config.vectors_seen or "")
+                routes_NLE[n] = torch.from_numpy(nearest.route_LE)
             return
-        clusters = RouteClusters(self.model)
-        for n in set(range(len(config.task_names))).difference(self.tasks_N.tolist()):
-            task = config.task_names[n]
-            nearest = clusters.nearest(task, clusters.vectors[task], config.vectors_seen or "")
-            self.model.task_routes[n] = torch.from_numpy(nearest.route_LE)
+        now_KLE, now_N = self.routes_in_use()
+        for n in others:
+            (same,) = (before_KLE == routes_NLE[n]).flatten(1).all(dim=1).cpu().numpy().nonzero()
+            if len(same):  # else no trained task had its route
+                routes_NLE[n] = now_KLE[np.bincount(now_N[before_N == same[0]]).argmax()]
 
     def flops(self, routes: int) -> int:
         """Returns the FLOPs of the held-out rows along a number of routes: forward passes only."""
-        return forward_flops(self.model.config, self.held_examples) * routes
+        return rows_flops(self.model.config, self.held_examples) * routes
 
     def total_flops(self, step: int, rows: list[dict]) -> int:
-        """Returns the FLOPs of all re-assignments: those done, and the others with the routes in use."""
-        return sum(row["flops"] for row in rows) + self.remaining(step) * self.flops(
-            len(self.routes_in_use()[0])
-        )
+        """Returns the FLOPs of all re-assignments; those of later ones with the routes in use, unsplit."""
+        remaining = sum(later > step for later in self.steps)
+        return sum(row["flops"] for row in rows) + remaining * self.flops(len(self.routes_in_use()[0]))
 
     # ---- files
 
     def write(self, folder: Path, rows: list[dict]) -> None:
         """Writes the table and, for --task_routes, the routes, with experts numbered without gaps."""
         write_text(folder / REASSIGNMENTS_FILE, pd.DataFrame(rows).to_csv(index=False))
-        write_text(folder / ROUTES_FILE, json.dumps(self.numbered_routes(), indent=1))
+        write_text(folder / REASSIGNED_ROUTES_FILE, json.dumps(self.numbered_routes(), indent=1))
 
     def numbered_routes(self) -> dict[str, int | list[int]]:
         """Returns {task: its expert, or experts by layer}, without the experts that no trained task takes."""

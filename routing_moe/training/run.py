@@ -27,7 +27,7 @@ from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
 from routing_moe.training.reassignment import Reassignment
-from routing_moe.training.trainer import Training, check_epochs
+from routing_moe.training.trainer import Training, check_epochs, last_step
 
 log = logging.getLogger("routing_moe")
 
@@ -81,7 +81,8 @@ def run_training(
     model = model.to(accelerator.device)
     reassignment = None
     if settings.reassign_every:
-        reassignment = Reassignment(model, examples, settings, accelerator)
+        end = last_step(settings, len(examples))
+        reassignment = Reassignment(model, examples, settings, accelerator, end)
     training = Training(
         model,
         tokenizer,
@@ -95,7 +96,8 @@ def run_training(
     )
     if settings.equal_flops:
         earlier = earlier_runs(settings.start, settings.output_dir)
-        print(equal_steps(training.stepper, training.total_steps, settings.equal_flops, earlier))
+        more = reassignment.total_flops(0, []) if reassignment else 0
+        print(equal_steps(training.stepper, training.total_steps, settings.equal_flops, earlier, more))
         return
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)

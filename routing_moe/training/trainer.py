@@ -124,19 +124,20 @@ class Training:
         step, reassignment = self.state["step"], self.reassignment
         if reassignment is None:
             return
-        if self.settings.reassigns_at(step):
+        if step in reassignment.steps:
             row = reassignment.move(step)
             self.state["reassignments"].append(row)
             log.info(
-                "step %d: %d of %d tasks moved, %d of %d routes stay in use; "
+                "step %d: %d of %d tasks moved, %d experts were split; %d routes were in use, now %d; "
                 "loss of held-out rows in nats: %.4f, along the best routes %.4f, now %.4f",
-                *(row[name] for name in ("step", "moved", "tasks", "routes", "routes_before")),
+                *(row[name] for name in ("step", "moved", "tasks", "splits", "routes_before", "routes")),
                 *(row[name] for name in ("loss_before", "loss_best", "loss")),
             )  # fmt: skip
             if self.accelerator.is_main_process:
                 reassignment.write(self.folder, self.state["reassignments"])
                 self._write_routes(pictures=False)
-                self._write_cost()  # the fewer routes are in use, the less the next re-assignments cost
+                if step == reassignment.steps[-1]:  # now the cost of all of them is known
+                    self._write_cost()
         self._train_on_due_examples()
 
     def _train_on_due_examples(self) -> None:
@@ -191,12 +192,14 @@ class Training:
         log.info(
             "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f%s",
             step, train_loss, dev_loss, score,
-            " (best so far, saved)" if is_best else "" if may_be_best else " (not at the final temperature)",
+            " (best so far, saved)" if is_best else "" if may_be_best else " (not the last routes)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
 
     def _may_be_best(self) -> bool:
         """Returns whether the evaluation of the current step may become `best/`."""
+        if self.reassignment and self.state["step"] < self.reassignment.steps[-1]:
+            return False  # tasks may still move
         if not self._selects_at_final:
             return True
         now, end = self.state["step"], self.total_steps
@@ -322,10 +325,14 @@ class Training:
             log.info("resuming after step %d", self.state["step"])
 
     def _write_cost(self) -> dict:
-        reassignment, more = self.reassignment, 0
-        if reassignment:
-            more = reassignment.total_flops(self.state["step"], self.state["reassignments"])
-        return write_cost(self.stepper, self.total_steps, self.settings.start, self.folder, more)
+        run = self.stepper, self.total_steps, self.settings.start, self.folder
+        if not self.reassignment:
+            return write_cost(*run)
+        self.stepper.use(self.reassignment.trained_examples)  # so that it is the same whenever it is computed
+        more = self.reassignment.total_flops(self.state["step"], self.state["reassignments"])
+        cost = write_cost(*run, more)
+        self._train_on_due_examples()
+        return cost
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:
