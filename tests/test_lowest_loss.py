@@ -45,7 +45,10 @@ def test_the_choice_equals_that_of_one_row_and_one_route_at_a_time(make_model, t
     routes_KLE = model.routes_for(tasks).detach()
     losses_K = slow_losses(model, task_examples, routes_KLE).mean(axis=0)
     best, other = losses_K.argsort()
-    choice = source.choose("new", task_examples, "new_7_13")
+    few = task_examples.subset(np.arange(3))
+    both = source.choose({"few": (few, "few_3_13"), "new": (task_examples, "new_7_13")})
+    assert both["few"].words == source.choose({"few": (few, "few_3_13")})["few"].words
+    choice = both["new"]
     assert choice.words == (
         f"route of {tasks[best]} (lowest loss, {losses_K[best]:.2f}; next {losses_K[other]:.2f})"
     )
@@ -59,9 +62,9 @@ def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
     model.task_routes.copy_(torch.nn.functional.one_hot(torch.tensor(experts_NL), 3))
     source = LowestLoss(model, ["a", "b", "c"], make_accelerator("no"))
     assert source.names == ["expert 1", "expert 2"]
-    assert source.choose("new", task_examples, "s").words.startswith("route of expert ")
+    assert source.choose({"new": (task_examples, "s")})["new"].words.startswith("route of expert ")
     source = LowestLoss(model, ["a"], make_accelerator("no"))
-    words = source.choose("new", task_examples, "s").words
+    words = source.choose({"new": (task_examples, "s")})["new"].words
     assert words.startswith("route of expert 1 (lowest loss, ")
     assert "next" not in words
 

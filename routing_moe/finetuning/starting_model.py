@@ -123,7 +123,7 @@ class Starts:
             accelerator = make_accelerator(settings.mixed_precision)
             trained = vector_table(settings.task, mixture.config).trained
             source = LowestLoss(mixture.to(accelerator.device), trained, accelerator)
-            choice = source.choose(settings.task, examples(), sample)
+            (choice,) = source.choose({settings.task: (examples(), sample)}).values()
         elif self._kind == "learned vector":
             accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
             choice = learn_vector(

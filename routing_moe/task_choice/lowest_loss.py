@@ -6,7 +6,7 @@ client to the model with the lowest loss on its data in the same way, and Jang e
 choose a single expert for an unseen task, but by the similarity of texts.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -46,12 +46,20 @@ class LowestLoss:
         seen = seen_when_stored(self.model.config, task)
         return TaskChoice(task, "own", "own route", seen, route_LE=self.routes[task])
 
-    def choose(self, task: str, rows: EncodedExamples, sample: str) -> TaskChoice:
-        """Returns the route with the lowest mean loss (nats per row) on labelled rows of the task's sample.
+    def choose(self, rows_of: Mapping[str, tuple[EncodedExamples, str]]) -> dict[str, TaskChoice]:
+        """Returns for each task the route with the lowest mean loss (nats per row) on its labelled rows.
 
-        Of several, the one whose first task is first in the mixture.
+        Of several, the one whose first task is first in the mixture. rows_of: {task: (rows, their sample)}.
         """
-        losses_K = losses_along(self.model, rows, self.routes_KLE, self.accelerator).mean(axis=0)
+        rows = EncodedExamples.joined([rows for rows, _ in rows_of.values()])
+        losses_RK = losses_along(self.model, rows, self.routes_KLE, self.accelerator)
+        ends = np.cumsum([len(rows) for rows, _ in rows_of.values()])
+        of_tasks = zip(rows_of, np.split(losses_RK, ends[:-1]), strict=True)
+        return {
+            task: self._best(task, rows_of[task][1], losses_rK.mean(axis=0)) for task, losses_rK in of_tasks
+        }
+
+    def _best(self, task: str, sample: str, losses_K: np.ndarray) -> TaskChoice:
         best, *others = np.argsort(losses_K, kind="stable").tolist()
         following = f"; next {losses_K[others[0]]:.2f}" if others else ""
         words = f"route of {self.names[best]} (lowest loss, {losses_K[best]:.2f}{following})"

@@ -166,12 +166,10 @@ def choices_by_loss(
 ) -> dict[str, TaskChoice]:
     """Returns {task: choice}: its own route if it was trained on, else that of lowest loss on its rows."""
     source = LowestLoss(model, trained, accelerator)
-    return {
-        task: source.own(task)
-        if task in trained
-        else source.choose(task, *labelled_rows(inputs.texts, task, tokenizer))
-        for task in tasks
-    }
+    choices = {task: source.own(task) for task in tasks if task in trained}
+    rows = {task: labelled_rows(inputs.texts, task, tokenizer) for task in tasks if task not in trained}
+    choices |= source.choose(rows) if rows else {}
+    return {task: choices[task] for task in tasks}
 
 
 def is_notable(choice: TaskChoice, trained: set[str]) -> bool:
