@@ -50,12 +50,10 @@ def clusters_of(model, tasks_N: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
     config = model.config
     if config.route_source != "fixed" or len(config.routed_rows) < config.num_layers:
         raise InputError("only a mixture with given routes and experts in all layers can be composed")
-    routes_NLE = model.task_routes[tasks_N]
-    experts_NL = routes_NLE.argmax(dim=-1)
-    if not model.is_one_hot(routes_NLE) or not (experts_NL == experts_NL[:, :1]).all():
+    routes_KLE, cluster_N = model.distinct_routes(tasks_N)
+    if not model.are_single(routes_KLE):
         raise InputError("only a mixture with one expert for each task, in all layers, can be composed")
-    routes_KLE, cluster_N = routes_NLE.unique(dim=0, return_inverse=True)
-    return routes_KLE, cluster_N.cpu().numpy()
+    return routes_KLE, cluster_N
 
 
 def encoder_profiles(

@@ -74,9 +74,7 @@ class Reassignment:
             )
 
     def _is_single(self) -> bool:
-        """Returns whether each task has the same expert in all layers with experts."""
-        experts_NL = self.model.task_routes[self.tasks_N][:, self.model.config.routed_rows].argmax(dim=-1)
-        return bool((experts_NL == experts_NL[:, :1]).all())
+        return self.model.are_single(self.model.task_routes[self.tasks_N])
 
     def examples_at(self, step: int) -> EncodedExamples:
         """Returns the examples that are trained on after a step: all, once no task moves any more."""
@@ -84,7 +82,7 @@ class Reassignment:
 
     def move(self, step: int) -> dict:
         """Moves the tasks; returns the row of the table. All processes compute the same."""
-        routes_KLE, route_N = self.routes_in_use()
+        routes_KLE, route_N = self.model.distinct_routes(self.tasks_N)
         losses_RK = losses_along(self.model, self.held_examples, routes_KLE, self.accelerator)
         tasks_R = np.searchsorted(self.tasks_N, self.held_examples.task_ids_N)
         means_NK = task_means(losses_RK, tasks_R)
@@ -105,17 +103,12 @@ class Reassignment:
             "tasks": len(chosen_N),
             "routes_before": len(routes_KLE),
             "splits": splits,
-            "routes": len(self.routes_in_use()[0]),
+            "routes": len(self.model.distinct_routes(self.tasks_N)[0]),
             "loss_before": float(means_NK[every_N, route_N].mean()),
             "loss_best": float(means_NK.min(axis=1).mean()),
             "loss": float(means_NK[every_N, chosen_N].mean()),
             "flops": flops,
         }
-
-    def routes_in_use(self) -> tuple[torch.Tensor, np.ndarray]:
-        """Returns the different routes (K, L, E) of the trained tasks and the route of each of them (N,)."""
-        routes_KLE, which_N = self.model.task_routes[self.tasks_N].unique(dim=0, return_inverse=True)
-        return routes_KLE, which_N.cpu().numpy()
 
     def _move_other_tasks(self, before_KLE: torch.Tensor, before_N: np.ndarray) -> None:
         """Moves tasks that are not trained, with their vectors to the nearest cluster, or else with others.
@@ -132,7 +125,7 @@ class Reassignment:
                 nearest = clusters.nearest(task, clusters.vectors[task], config.vectors_seen or "")
                 routes_NLE[n] = torch.from_numpy(nearest.route_LE)
             return
-        now_KLE, now_N = self.routes_in_use()
+        now_KLE, now_N = self.model.distinct_routes(self.tasks_N)
         for n in others:
             (same,) = (before_KLE == routes_NLE[n]).flatten(1).all(dim=1).cpu().numpy().nonzero()
             if len(same):  # else no trained task had its route
@@ -145,7 +138,9 @@ class Reassignment:
     def total_flops(self, step: int, rows: list[dict]) -> int:
         """Returns the FLOPs of all re-assignments; those of later ones with the routes in use, unsplit."""
         remaining = sum(later > step for later in self.steps)
-        return sum(row["flops"] for row in rows) + remaining * self.flops(len(self.routes_in_use()[0]))
+        return sum(row["flops"] for row in rows) + remaining * self.flops(
+            len(self.model.distinct_routes(self.tasks_N)[0])
+        )
 
     # ---- files
 
