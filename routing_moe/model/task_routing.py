@@ -165,7 +165,7 @@ class TaskRouting:
         return routes
 
     def distinct_routes(self, tasks_N: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """Returns the different fixed routes (K, L, E) of rows of `config.task_names`, and each one's (N,)."""
+        """Returns the different fixed routes (K, L, E) of rows of `config.task_names`, and which each has."""
         routes_KLE, which_N = self.task_routes[tasks_N].unique(dim=0, return_inverse=True)
         return routes_KLE, which_N.cpu().numpy()
 
