@@ -56,7 +56,6 @@ RENDERED = {  # {file: (page, function of the file's path)}
     "compare_routings.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_equal_flops.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_cost.csv": ("compare_routings.md", costs),
-    "conflict1.csv": ("conflict.md", comparison("dense")),
     **{path.name: ("conflict.md", overview) for path in sorted(RESULTS.glob("conflict*_overview.csv"))},
     **{
         f"{gym}_{table}.csv": ("real_gym.md", render)
@@ -133,7 +132,7 @@ MEASURED = {  # {first words of a row of the README: (file, its rows, its column
         ("multitask", "straight_through", "task_random"),
         ["kept", "permuted"],
     ),
-    "tasks that contradict": ("conflict1_overview.csv", ("dense", "softmax", "clusters", "oracle"), ["test"]),
+    "tasks that contradict": ("conflict1_overview.csv", ("dense_flops", "refined", "refined_composed", "oracle"), ["test"]),
 }
 
 
