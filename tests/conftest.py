@@ -117,8 +117,9 @@ def figures(monkeypatch):
         figure.draw_without_rendering()
         kept.append(figure)
 
-    for path in Path(plots.__path__[0]).glob("[!_]*.py"):
-        module = importlib.import_module(f"{plots.__name__}.{path.stem}")
+    names = [path.stem for path in Path(plots.__path__[0]).glob("[!_]*.py")]
+    # All are imported before the first is changed: they would keep a changed function that they import.
+    for module in [importlib.import_module(f"{plots.__name__}.{name}") for name in names]:
         if hasattr(module, "write_figure"):
             monkeypatch.setattr(module, "write_figure", keep)
     return kept

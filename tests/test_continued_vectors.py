@@ -36,7 +36,7 @@ def damaged(place):
 
 
 def another_shape(place):
-    rest = dict(data="x", seconds=1.0, task="count", parts="{}")
+    rest = dict(data="x", seconds=1.0, task="count", parts="{}", flops=0.0)
     np.savez(place.folder / "fisher/by_task/count.npz", vector_D=np.ones((2, 2)), **rest)
 
 

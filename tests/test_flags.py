@@ -157,8 +157,9 @@ def test_every_command_has_its_flags_in_one_class():
 
 @pytest.mark.parametrize("command", commands())
 def test_every_default_is_a_valid_value(command):
-    required = [field.name for field in dataclasses.fields(command) if field.default is REQUIRED]
-    given = {name: next(iter(flags_of(command)[name].choices or "x")) for name in required}
+    required = {field.name: field.type for field in dataclasses.fields(command) if field.default is REQUIRED}
+    values = {name: 2 if kind is int else "x" for name, kind in required.items()}
+    given = {name: next(iter(flags_of(command)[name].choices or [value])) for name, value in values.items()}
     assert flag_problems(command(**given)) == []
 
 

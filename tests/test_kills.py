@@ -39,7 +39,7 @@ class Prediction(Training):
 
     def __init__(self, world, request):
         super().__init__(world, request)
-        self.trained, self.expected = self.expected, world / "predicted"
+        self.trained, self.expected = self.expected, world / "predicted_before_kills"
         self.prepare(self.expected)
         assert self(self.expected) == 0
 

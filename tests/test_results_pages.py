@@ -132,7 +132,11 @@ MEASURED = {  # {first words of a row of the README: (file, its rows, its column
         ("multitask", "straight_through", "task_random"),
         ["kept", "permuted"],
     ),
-    "tasks that contradict": ("conflict1_overview.csv", ("dense_flops", "refined", "refined_composed", "oracle"), ["test"]),
+    "tasks that contradict": (
+        "conflict1_overview.csv",
+        ("dense_flops", "refined", "refined_composed", "oracle"),
+        ["test"],
+    ),
 }
 
 

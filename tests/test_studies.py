@@ -241,7 +241,7 @@ def test_refined_routing_trains_one_bart_computes_vectors_and_refines_a_mixture(
     assert value_of(words, "--model") == "mine/dense"
     assert (mixture["task_routes"], mixture["taskvecs"]) == ("clusters:auto", "mine/vectors")
     expected = dict(reassign_every=2, reassign_from=4, reassign_until=12, hide_task_names=True)
-    expected["reassign_splits"] = (6, 8, 10)
+    expected["reassign_splits"] = 2
     assert (expected | dict(vanilla_checkpoint="mine/dense")).items() <= mixture.items()
     assert (unseen["predict_split"], unseen["task_routes"]) == ("test", "lowest_loss")
     assert refined_routing.main(flags) == 0  # finished

@@ -94,7 +94,7 @@ def test_stage_2_selects_its_checkpoint_at_the_final_temperature(two_stages, ori
     assert best_step(out, [1, 2, 3, 4]) == 3
     log = (out / "log.txt").read_text()
     assert "step 1: " in log
-    assert log.count("(not at the final temperature)") == 2
+    assert log.count("(not the last routes)") == 2
     assert "best mean dev score 0.7000" in log
 
 
