@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError
-from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.evaluation.route_losses import losses_along, means_by_group
 from routing_moe.model.route_clusters import balanced_groups, centred_cosine
 from routing_moe.model.route_codes import grouped_words
 
@@ -69,6 +69,5 @@ def encoder_profiles(
         mixed_KLE = routes_KLE.clone()
         mixed_KLE[:, :split] = route_LE[:split]
         losses_RK = losses_along(model, examples, mixed_KLE, accelerator)
-        means_KK = [losses_RK[clusters_R == c].mean(axis=0) for c in range(len(routes_KLE))]
-        profiles.append(np.concatenate(means_KK))
+        profiles.append(means_by_group(losses_RK, clusters_R).flatten())
     return np.stack(profiles)

@@ -61,8 +61,13 @@ class Pool:
 
     def batch(self, indices: np.ndarray, model) -> dict[str, Tensor]:
         """Returns input_ids, attention_mask and labels of the examples, on the model's device."""
-        batch = self.encoded.collate(indices, pad_token_id=model.config.pad_token_id)
-        return {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}
+        return batch_of(self.encoded, indices, model)
+
+
+def batch_of(examples: EncodedExamples, indices: np.ndarray, model) -> dict[str, Tensor]:
+    """Returns input_ids, attention_mask and labels of some examples, on the model's device."""
+    batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)
+    return {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}
 
 
 # ---- routes

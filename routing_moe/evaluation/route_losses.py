@@ -10,6 +10,7 @@ from dataloader.batching import assign_to_ranks, micro_batches
 from dataloader.encoding import EncodedExamples
 from routing_moe.evaluation.batches import MOST_IN_LOSS
 from routing_moe.evaluation.option_ranking import encoded, mean_log_likelihood
+from routing_moe.evaluation.pool import batch_of
 from routing_moe.optim.micro_batches import default_overhead
 
 
@@ -40,12 +41,16 @@ def losses_along(
     return losses_KR.T.numpy()
 
 
+def means_by_group(losses_RK: np.ndarray, groups_R: np.ndarray) -> np.ndarray:
+    """Returns the mean losses (G, K) of groups of rows. groups_R: the group of each row, from 0 to G - 1."""
+    return np.stack([losses_RK[groups_R == g].mean(axis=0) for g in range(groups_R.max() + 1)])
+
+
 def _losses(
     model, examples: EncodedExamples, indices: np.ndarray, route_LE: Tensor, accelerator: Accelerator
 ) -> Tensor:
     """Returns the losses (b,) float64 of a batch along one route, on the CPU."""
-    batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)
-    batch = {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}
+    batch = batch_of(examples, indices, model)
     labels_bT = batch.pop("labels")
     bart, routes_bLE = model, route_LE[None].expand(len(indices), -1, -1)
     if model.has_plain_equivalent(route_LE[None]):

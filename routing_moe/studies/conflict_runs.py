@@ -33,7 +33,7 @@ class Level:
 
     @property
     def name(self) -> str:
-        return f"conflict{self.conflict:g}_{self.skills}skills"
+        return self.study.level_name(self.conflict)
 
     @property
     def folder(self) -> Path:

@@ -54,6 +54,9 @@ class ConflictStudy(Study):
             return replace(known, **given)
         return Budget(**given) if len(given) == len(steps) else None
 
+    def level_name(self, conflict: float) -> str:
+        return f"conflict{conflict:g}_{self.skills}skills"
+
     @property
     def trained(self) -> tuple[str, ...]:
         """The variants, and before them those whose FLOPs they have."""
@@ -68,10 +71,9 @@ class ConflictStudy(Study):
             problems.append(f"--rates_of {self.rates_of}: no such file; give the tuning.csv of a study")
         elif self.rates_of:
             known = saved_rates(self.rates_of)
-            levels = [f"conflict{conflict:g}_{self.skills}skills" for conflict in self.conflicts]
             problems += [
                 f"--rates_of {self.rates_of} has no rate of {name} for {level}"
-                for level in levels
+                for level in map(self.level_name, self.conflicts)
                 for name in tuned(self.trained)
                 if (level, name) not in known
             ]

@@ -27,7 +27,7 @@ from dataloader.atomic_files import write_text
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_short
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.evaluation.route_losses import losses_along, means_by_group
 from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE, REASSIGNMENTS_FILE
 from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.clusters import RouteClusters
@@ -85,7 +85,7 @@ class Reassignment:
         routes_KLE, route_N = self.model.distinct_routes(self.tasks_N)
         losses_RK = losses_along(self.model, self.held_examples, routes_KLE, self.accelerator)
         tasks_R = np.searchsorted(self.tasks_N, self.held_examples.task_ids_N)
-        means_NK = task_means(losses_RK, tasks_R)
+        means_NK = means_by_group(losses_RK, tasks_R)
         chosen_N = best_routes(losses_RK, tasks_R, route_N, self.settings.reassign_margin)
         self.model.task_routes[self.tasks_N] = routes_KLE[chosen_N]
         every_N, splits, flops = np.arange(len(chosen_N)), 0, self.flops(len(routes_KLE))
@@ -176,11 +176,6 @@ def held_out(task_ids_R: np.ndarray, share: float) -> np.ndarray:
         counts = np.floor(np.arange(len(rows) + 1) * share + 1e-9)
         is_held_R[rows] = np.diff(counts) > 0
     return is_held_R
-
-
-def task_means(losses_RK: np.ndarray, tasks_R: np.ndarray) -> np.ndarray:
-    """Returns the mean losses (N, K) of each task. tasks_R: the task of each row, from 0 to N - 1."""
-    return np.stack([losses_RK[tasks_R == task].mean(axis=0) for task in range(tasks_R.max() + 1)])
 
 
 def best_routes(losses_RK: np.ndarray, tasks_R: np.ndarray, route_N: np.ndarray, margin: float) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.optim.step import Stepper, padding_report, schedule_report
 from routing_moe.results.run_cost import described_cost
 from routing_moe.training.cost import write_cost
+from routing_moe.training.interrupts import FinishStepOnInterrupt
 from routing_moe.training.reassignment import Reassignment
 
 LOG_EVERY = 10  # steps between rows of the curves
@@ -364,33 +364,6 @@ def check_epochs(settings: TrainSettings, n_examples: int) -> None:
             f"{step}, but the learning rate rises until step {settings.warmup_steps} of --total_steps "
             f"{settings.total_steps}; leave the flag out, or give --total_steps {step}"
         )
-
-
-class FinishStepOnInterrupt:
-    """In this context, Ctrl-C or SIGTERM ends training after the current step is saved; a second one at once.
-
-    With several processes it changes nothing: they would not all stop after the same step.
-    """
-
-    def __init__(self, training: Training):
-        self.training, self.previous = training, {}
-
-    def __enter__(self) -> None:
-        if self.training.accelerator.num_processes == 1:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._request_stop)
-
-    def __exit__(self, *_) -> None:
-        self._restore()
-
-    def _request_stop(self, number, frame) -> None:
-        self.training.stop_requested = True
-        self._restore()
-        log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
-
-    def _restore(self) -> None:
-        while self.previous:
-            signal.signal(*self.previous.popitem())
 
 
 def described_routes(model, settings: TrainSettings) -> str:
