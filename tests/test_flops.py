@@ -6,6 +6,7 @@ from tiny_steps import merged_one_by_one
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BartForConditionalGeneration
 
+from routing_moe.model.base import train_base
 from routing_moe.model.flops import (
     Work,
     active_parameters,
@@ -33,6 +34,12 @@ ROUTINGS = {
     "merged": dict(router_mode="softmax", expert_mixing="parameters"),
     "table": dict(router_nn_type="table", router_mode="softmax"),
     "merged_table": dict(router_nn_type="table", router_mode="softmax", expert_mixing="parameters"),
+    "lora": dict(expert_kind="lora", lora_rank=2, num_experts=4),
+    "lora_softmax": dict(expert_kind="lora", lora_rank=2, router_mode="softmax", lora_targets="attention"),
+    "lora_top_1": dict(expert_kind="lora", lora_rank=2, num_experts=4, router_mode="top_k", router_top_k=1),
+    "lora_factors": dict(expert_kind="lora", lora_rank=2, router_mode="softmax", lora_mixing="factors"),
+    "lora_one": dict(expert_kind="lora", lora_rank=2, num_experts=1, lora_targets="feed_forward"),
+    "lora_vanilla_layers": dict(expert_kind="lora", lora_rank=2, encoder_vanilla_layers=[0]),
     "vanilla_layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
 }
 
@@ -92,10 +99,21 @@ ROUTER, VECTORS, EMBEDDINGS = (
         ("merged_table", ("model.",)),
         ("plain", EMBEDDINGS),
         ("softmax", (*EMBEDDINGS, "model.encoder.layernorm", "model.decoder.layernorm")),
+        ("lora", "base"),
+        ("lora_softmax", "base"),
+        ("lora_top_1", "base"),
+        ("lora_factors", "base"),
+        ("lora_one", "base"),
+        ("lora_vanilla_layers", "base"),
+        ("lora_softmax", (ROUTER, VECTORS)),
+        ("lora_factors", ("model.",)),
     ],
 )
 def test_frozen_parts_cost_what_torch_counts(make_stepper, matrix_products_only, routing, frozen):
-    stepper = prepared(make_stepper, ROUTINGS[routing], frozen=frozen)
+    stepper = prepared(make_stepper, ROUTINGS[routing], frozen=() if frozen == "base" else frozen)
+    if frozen == "base":
+        train_base(stepper.model, False)
+        stepper = Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
     assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
 
 
@@ -154,6 +172,8 @@ def test_a_plain_bart_configuration_is_accepted():
 def test_experts_of_a_route_by_its_source(make_model):
     used = {name: experts_used(make_model(**fields).config, 2) for name, fields in ROUTINGS.items()}
     assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
-                        task_random=2, merged=1, vanilla_layers=1, table=3, merged_table=1)  # fmt: skip
+                        task_random=2, merged=1, vanilla_layers=1, table=3, merged_table=1, lora=1,
+                        lora_softmax=3, lora_top_1=1, lora_factors=3, lora_one=1,
+                        lora_vanilla_layers=1)  # fmt: skip
     with pytest.raises(ValueError, match="not part of the configuration"):
         experts_used(make_model(route_source="fixed").config)

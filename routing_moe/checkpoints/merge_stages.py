@@ -25,6 +25,7 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.merge import MergeSettings
+from routing_moe.config.shared import Start
 from routing_moe.io.files import replacing_directory, unwritable
 from routing_moe.io.run_folder import describe_run
 
@@ -98,7 +99,8 @@ def merge(
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
-    from routing_moe.checkpoints.start import take_vanilla_weights
+    from routing_moe.checkpoints.start import base_place, take_vanilla_weights
+    from routing_moe.model.base import refer_to_base
     from routing_moe.model.conversion import with_fresh_experts
     from routing_moe.model.loading import load_bart
 
@@ -111,6 +113,8 @@ def merge(
     model = with_fresh_experts(trained, bart, settings.init_eps)
     if settings.vanilla_checkpoint:
         take_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
+    if model.config.has_lora:
+        refer_to_base(model, base_place(Start(settings.model, vanilla=settings.vanilla_checkpoint)))
     return model, tokenizer
 
 

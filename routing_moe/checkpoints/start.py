@@ -17,6 +17,7 @@ from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import Start
 from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
 from routing_moe.io.hub import local_folder
+from routing_moe.model.base import refer_to_base, train_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.conversion import load_plain_weights
 from routing_moe.model.given_routes import GivenRoutes
@@ -135,6 +136,10 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if settings.do_train:
         model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
+    if model.config.has_lora:
+        train_base(model, settings.base_lr > 0)
+        if checkpoint is None:  # a checkpoint refers to its base already, or contains it
+            refer_to_base(model, base_place(settings.start))
     if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
         model.router.requires_grad_(settings.trains_router)
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
@@ -178,6 +183,14 @@ def new_model(
     elif routes is not None and config.route_source == "fixed":
         model.use_given_routes(routes)
     return model
+
+
+def base_place(start: Start) -> str:
+    """Returns the folder, file or hub name of the plain BART's weights that a start makes experts of."""
+    if not start.vanilla:
+        return start.model
+    vanilla = find_vanilla(start.vanilla)
+    return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedBart) else vanilla.checkpoint)
 
 
 def take_vanilla_weights(model, source: str, init_eps: float) -> None:

@@ -21,6 +21,9 @@ ROUTE_SOURCES = (
     "fixed",
 )  # the keys of ROUTE_SOURCES in model/route_sources.py
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
+EXPERT_KINDS = ("layer", "lora")  # model/routed_layer.py, model/lora.py
+LORA_TARGETS = ("attention", "feed_forward", "all")  # the keys of TARGETS in model/lora.py
+LORA_MIXINGS = ("products", "factors")  # model/lora.py
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
 POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>

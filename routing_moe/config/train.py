@@ -9,8 +9,11 @@ from typing import ClassVar
 from dataloader.errors import problem_context
 from dataloader.task_sampling import WANTED, is_task_sampling
 from routing_moe.config.choices import (
+    EXPERT_KINDS,
     EXPERT_MIXINGS,
     FOUND_BY_RULE,
+    LORA_MIXINGS,
+    LORA_TARGETS,
     ROUTE_USES,
     ROUTER_MODES,
     ROUTER_NETWORKS,
@@ -100,6 +103,12 @@ class TrainSettings(RunFlags):
     reassign_margin: float = MORE_ROUTING(0.0, "standard errors by which the loss of a task must fall, for it to move; 0: any gain", range=NOT_NEGATIVE)
     reassign_splits: int = MORE_ROUTING(0, "in each re-assignment between the first and the last, at most so many experts without tasks become copies of the experts with the highest loss and take one of two clusters of their tasks; only if tasks have one expert in all layers", range=NOT_NEGATIVE)
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
+    expert_kind: str | None = MORE_ROUTING(None, "what an expert is. layer: a complete BART layer; lora: a low-rank update of the linear maps of a BART layer that all experts share. --learning_rate is that of the experts; 1e-4 to 1e-3 are usual for lora", choices=EXPERT_KINDS, new_model="layer", compared_as="budget")
+    lora_rank: int | None = MORE_ROUTING(None, "with --expert_kind lora: rank of the updates", range=AT_LEAST_1, new_model=16, compared_as="budget")
+    lora_alpha: float | None = MORE_ROUTING(None, "with --expert_kind lora: scale of the updates times their rank", range=POSITIVE, new_model=16)
+    lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=LORA_TARGETS, new_model="all", compared_as="budget")
+    lora_mixing: str | None = MORE_ROUTING(None, "with --expert_kind lora: what soft routes mix, the products of the two matrices of experts, or each of the factors, as in Poly", choices=LORA_MIXINGS, new_model="products")
+    lora_dropout: float = MORE_ROUTING(0.0, "with --expert_kind lora: dropout probability of the inputs of updates", range=PROBABILITY)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, new_model=64)
@@ -210,10 +219,11 @@ class TrainSettings(RunFlags):
         last = min(self.reassign_until or end // 2, end - 1)
         return range(self.reassign_from, last + 1, self.reassign_every)
 
-    @property
-    def frozen(self) -> list[str]:
-        """The parts of routing that are not trained, of "router" and "vectors"."""
+    def frozen(self, has_lora: bool) -> list[str]:
+        """Returns the parts (`flops.parameters_of_parts`) that are not trained."""
         trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
+        if has_lora:
+            trained |= dict.fromkeys(("embeddings", "layers"), self.base_lr > 0)
         return [part for part, is_trained in trained.items() if not is_trained]
 
     @property
@@ -247,6 +257,7 @@ class TrainSettings(RunFlags):
         chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
         return chosen | {
             "route_source": self.route_source or "learned",
+            "lora_dropout": self.lora_dropout,
             "exploration_epsilon": self.exploration_epsilon,
         }
 

@@ -105,7 +105,8 @@ def by_route(
     read_KLE = routes.rows_KLE[:, model.config.routed_rows]
     same_K = read_KLE.flatten(1).unique(dim=0, return_inverse=True)[1].cpu().numpy()
     merges = model.config.expert_mixing == "parameters"
-    plain_K = ((read_KLE == 0) | (read_KLE == 1)).flatten(1).all(dim=1).cpu().numpy() | merges
+    plain_K = ((read_KLE == 0) | (read_KLE == 1)).flatten(1).all(dim=1).cpu().numpy()
+    plain_K |= model.config.has_plain_routes
     same_M = same_K[routes.which_N[members]]
     order = np.argsort(same_M, kind="stable")
     groups = np.split(members[order], np.flatnonzero(np.diff(same_M[order])) + 1) if len(members) else []
@@ -210,7 +211,7 @@ def bytes_of_long_example(config, num_beams: int, itemsize: int) -> int:
     Keys and values of every token, beam and expert; four copies of the scores of the vocabulary in float32
     for each of SHORT_PER_LONG shorter examples; the states of an encoder layer.
     """
-    caches = config.num_experts if config.expert_mixing == "outputs" else 1
+    caches = 1 if config.has_plain_routes else config.num_experts
     keys_and_values = num_beams * LONG_EXAMPLE * 2 * config.d_model * config.decoder_layers * caches
     states = LONG_EXAMPLE * (8 * config.d_model + 2 * config.encoder_ffn_dim)
     scores = SHORT_PER_LONG * num_beams * config.vocab_size * 4

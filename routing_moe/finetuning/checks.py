@@ -196,7 +196,7 @@ def route_problems(settings: FinetuneSettings, start: SavedMixture) -> list[str]
             "merged or logits, or leave it out"
         ]
     averages = route_kind(settings, config) in ("average", "unknown")
-    if training == "plain" and averages and config.expert_mixing == "outputs":
+    if training == "plain" and averages and not config.has_plain_routes:
         return [
             f"--route_training is plain, but all experts have equal weights for {settings.task}, and "
             "averaged outputs have no equivalent plain BART; give fixed, or merged to average the experts' "

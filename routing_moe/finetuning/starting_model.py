@@ -22,6 +22,7 @@ from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
 from routing_moe.finetuning.task_choices import choose, given_vectors, route_kind, share_row, vector_table
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.base import train_base
 from routing_moe.model.loading import with_fields
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
 from routing_moe.model.route_sources import random_task_routes
@@ -50,18 +51,20 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     """
     config = start.config
     source, training = settings.route_source or config.route_source, settings.route_training
-    mixes = source in WITHOUT_VECTOR and config.expert_mixing == "outputs"
+    mixes = source == "random" or (source == "average" and not config.has_plain_routes)
     if not settings.moe_init or training in PLAIN or (training is None and not mixes):
-        config = with_fields(config, dict(num_experts=1))
+        config = with_fields(config, dict(num_experts=1, expert_kind="layer"))
     elif training == "logits":
         size = config.num_layers * config.num_experts
         table = dict(route_source="learned", router_nn_type="table", router_input_dim=size, route_parts=None)
         config = with_fields(config, table | {"task_names": [settings.task]})
-        return State.of(config, ["embeddings", "layers", "router"])
+        return State.of(config, ["embeddings", "layers", "updates", "router"])
     else:
         routed = "learned" if training in ("vector", "router") else "fixed"
         config = with_fields(config, dict(task_names=[settings.task], route_source=routed))
     frozen = ["embeddings"] if settings.freeze_embeds else []
+    if config.has_lora and not settings.base_lr:
+        frozen += ["embeddings", "layers"]
     return State.of(config, frozen + (["router"] if training != "router" else []))
 
 
@@ -97,7 +100,8 @@ class Starts:
             model, route, seen = self._adapted(sample, examples)
             model.to(self.device).config.task_names = [self.settings.task]
             model.config.text_settings = text_settings(self.settings)
-            set_trained(model, self.settings.route_training, self.settings.freeze_embeds)
+            settings = self.settings
+            set_trained(model, settings.route_training, settings.freeze_embeds, settings.base_lr > 0)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
                 self.loaded = None
@@ -113,7 +117,7 @@ class Starts:
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
         if self._kind is None:
-            return self.loaded, "none", None
+            return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
         if self._kind in ("average", "random", "drawn"):
             return *along_route(mixture, settings, None), None
@@ -165,12 +169,9 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
     training = settings.route_training or ("plain" if has_plain else "fixed")
     if training in PLAIN:
-        smoothing = mixture.config.label_smoothing
-        if training == "merged":
+        if training == "merged" and not mixture.config.has_lora:
             mixture.config.expert_mixing = "parameters"
-        bart = mixture.to_bart(route_LE)
-        plain = RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, label_smoothing=smoothing)
-        return plain, f"{described}; {PLAIN[training]}"
+        return plain_of(mixture, route_LE), f"{described}; {PLAIN[training]}"
     mixture.config.task_names = [settings.task]
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
@@ -181,6 +182,14 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     if training == "fixed":
         mixture.use_routes("fixed", route_LE[None])
     return mixture, f"{described}; {TRAINED[training]}"
+
+
+def plain_of(mixture, route_LE: Tensor | None = None):
+    """Returns the plain BART of a route as a routing BART of one expert. route_LE: None with one expert."""
+    if route_LE is None:
+        route_LE = torch.ones(mixture.config.num_layers, 1, device=mixture.device)
+    bart, smoothing = mixture.to_bart(route_LE), mixture.config.label_smoothing
+    return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, label_smoothing=smoothing)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
@@ -202,9 +211,15 @@ def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
     mixture.config.vectors_seen = seen
 
 
-def set_trained(model, route_training: str | None, freeze_embeds: bool) -> None:
-    """Sets `requires_grad` of the model's parts. route_training, freeze_embeds: values of the flags."""
+def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_base: bool = False) -> None:
+    """Sets `requires_grad` of the model's parts.
+
+    route_training, freeze_embeds: values of the flags. trains_base: whether the BART that low-rank experts
+    share is trained with them.
+    """
     model.requires_grad_(route_training != "logits")
+    if model.config.has_lora and not trains_base:
+        train_base(model, False)
     if freeze_embeds:  # of tokens and positions
         for module in model.model.modules():
             if isinstance(module, torch.nn.Embedding):

@@ -10,19 +10,31 @@ from transformers import BartConfig
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.choices import EXPERT_MIXINGS, ROUTE_SOURCES, ROUTER_MODES, ROUTER_TYPES, ROUTING_BART
+from routing_moe.config.choices import (
+    EXPERT_KINDS,
+    EXPERT_MIXINGS,
+    LORA_MIXINGS,
+    LORA_TARGETS,
+    ROUTE_SOURCES,
+    ROUTER_MODES,
+    ROUTER_TYPES,
+    ROUTING_BART,
+)
 from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
 TRANSFORMER_HEADS = 4  # attention heads of transformer routers
 CHOICES = {
     "route_source": ROUTE_SOURCES,
+    "expert_kind": EXPERT_KINDS,
     "expert_mixing": EXPERT_MIXINGS,
+    "lora_targets": LORA_TARGETS,
+    "lora_mixing": LORA_MIXINGS,
     "router_nn_type": ROUTER_TYPES,
     "router_mode": ROUTER_MODES,
 }
 PROBABILITIES = (
     *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"),
-    "exploration_epsilon",
+    *("exploration_epsilon", "lora_dropout"),
 )
 
 
@@ -30,7 +42,15 @@ PROBABILITIES = (
 class RoutingBartConfig(BartConfig):
     """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per problem.
 
-    num_experts: experts per routed layer (E); 1 is a plain BART.
+    num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
+    expert_kind: what an expert is, a complete "layer" or "lora", a low-rank update of its linear maps
+    (`lora.py`). lora_rank, lora_alpha: rank of an update and its scale times the rank. lora_targets: the
+    linear maps with experts, "attention", "feed_forward" or "all". lora_mixing: what a route mixes, the
+    "products" of the two matrices of experts or each of the "factors". lora_dropout: dropout probability of
+    the inputs of updates in training. base_model: with a BART that is not trained, the folder or hub name
+    that it comes from; a saved model then
+        has only the other weights. None: it has all weights.
+    base_sha256: the checksum of the weights of `base_model` (`base.py`).
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
     expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
     router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
@@ -58,6 +78,14 @@ class RoutingBartConfig(BartConfig):
     model_type = ROUTING_BART
 
     num_experts: int = 3
+    expert_kind: str = "layer"
+    lora_rank: int = 16
+    lora_alpha: float | int = 16
+    lora_targets: str = "all"
+    lora_mixing: str = "products"
+    lora_dropout: float | int = 0.0
+    base_model: str | None = None
+    base_sha256: str | None = None
     route_source: str = "learned"
     expert_mixing: str = "outputs"
     router_nn_type: str = "linear_layer_specific"
@@ -126,7 +154,7 @@ class RoutingBartConfig(BartConfig):
         wrong = []
         if self.num_experts < 1:
             wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
-        for name in ("router_input_dim", "router_hidden_dim"):
+        for name in ("router_input_dim", "router_hidden_dim", "lora_rank"):
             if getattr(self, name) < 1:
                 wrong.append(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, choices in CHOICES.items():
@@ -135,6 +163,12 @@ class RoutingBartConfig(BartConfig):
         for name in PROBABILITIES:
             if not 0.0 <= getattr(self, name) <= 1.0:  # this form rejects NaN, too
                 wrong.append(f"{name} is {getattr(self, name)}; it must be a probability, 0 to 1")
+        if not 0 < self.lora_alpha < math.inf:
+            wrong.append(f"lora_alpha is {self.lora_alpha}; it must be greater than 0")
+        if self.has_lora and self.expert_mixing == "parameters":
+            wrong.append(
+                "expert_mixing is 'parameters' with experts of kind 'lora', whose outputs mixed are the same"
+            )
         if not 0 <= self.init_std < math.inf:
             wrong.append(f"init_std is {self.init_std!r}; it must be 0 or greater")
         return wrong
@@ -188,6 +222,21 @@ class RoutingBartConfig(BartConfig):
     def num_layers(self) -> int:
         """L: number of encoder layers plus decoder layers, vanilla layers included."""
         return self.encoder_layers + self.decoder_layers
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether experts are low-rank updates of a BART that they share."""
+        return self.expert_kind == "lora"
+
+    @property
+    def lora_scale(self) -> float:
+        """The factor s of low-rank updates."""
+        return self.lora_alpha / self.lora_rank
+
+    @property
+    def has_plain_routes(self) -> bool:
+        """Whether every route has an equivalent plain BART, not only a one-hot one."""
+        return self.has_lora or self.expert_mixing == "parameters"
 
     @property
     def has_router(self) -> bool:

@@ -9,15 +9,16 @@ from transformers import BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.model.base import ROUTING_NAMES, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import bart_fields, load_bart, unfilled_model
+from routing_moe.model.lora import LoraLayer, is_of_expert
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
 
 # ---- plain BART -> experts
 
 # Names that the state dict of a plain BART may lack: parts of the mixture, and tensors tied to the embedding.
-ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")  # what they start with
 OPTIONAL_NAMES = re.compile(
     r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
@@ -28,19 +29,24 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """Returns a routing BART whose experts are copies of a BART's layers plus N(0, init_eps) noise.
 
     bart: a name or path for `load_bart`, or a `BartForConditionalGeneration`, which is not changed.
-    config_fields: fields of `RoutingBartConfig`. init_eps: standard deviation of the noise.
+    config_fields: fields of `RoutingBartConfig`. init_eps: standard deviation of the noise; low-rank experts
+    have none, because their matrices A differ.
 
     A single expert is an exact copy, because noise is only needed to make experts differ. The noise is drawn
     from torch's global generator in the published order (encoder layers, experts, parameters; then decoder).
     At 1e-8 it is below the resolution of float32 for weights near 1, so experts have equal layer norms at
     first.
     """
+    place = None
     if not isinstance(bart, nn.Module):
-        bart = load_bart(bart)
+        place, bart = bart, load_bart(bart)
+    config_fields |= {"base_model": None, "base_sha256": None}  # those of another model
     config = RoutingBartConfig(**{**bart_fields(bart.config), "num_experts": num_experts, **config_fields})
     model = unfilled_model(cls, config)
     model.generation_config = bart.generation_config
     load_plain_weights(model, bart.state_dict(), init_eps)
+    if place is not None and config.has_lora:
+        refer_to_base(model, place)
     return model
 
 
@@ -65,6 +71,8 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
             for i, layer in enumerate(getattr(model.model, side).layers):
                 prefix = f"model.{side}.layers.{i}."
                 weights = {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
+                if isinstance(layer, LoraLayer):  # its own experts stay
+                    weights |= {k: v for k, v in layer.state_dict().items() if is_of_expert(k)}
                 for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
                     expert.load_state_dict(weights)
                     if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
@@ -98,8 +106,9 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
     routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
     expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
-    merged by its row and has new tensors. The BART is created on the meta device, so sharing takes no memory
-    and milliseconds. A call with the same tensors as the last one returns the same BART.
+    merged by its row and has new tensors; with low-rank experts those of their linear maps. The BART is
+    created on the meta device, so sharing takes no memory and milliseconds. A call with the same tensors as
+    the last one returns the same BART.
     """
     state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))
@@ -108,7 +117,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
             bart = BartForConditionalGeneration(_plain_config(model))
         project_in_float32(bart)
         share_tensors(bart, state)
-        if model.config.expert_mixing == "outputs":  # merged tensors are new at every call
+        if not model.config.has_plain_routes:  # merged tensors are new at every call
             model.last_plain = bart, state  # a tuple, so that torch does not see a part of the model
     bart.generation_config = model.generation_config
     return bart.train(model.training)
@@ -118,11 +127,13 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
     """Returns the state dict of the plain BART of a route (L, E)."""
     choices, state = routes_LE.argmax(dim=-1).tolist(), {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if name.startswith(ROUTING_NAMES) or ".experts." in name:
+        if name.startswith(ROUTING_NAMES) or ".experts." in name or is_of_expert(name):
             continue
         state[name] = tensor
     for layer in model.routed_layers():
-        if model.config.expert_mixing == "parameters":
+        if model.config.has_lora:
+            weights = layer.merged(routes_LE[layer.row])
+        elif model.config.expert_mixing == "parameters":
             (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)

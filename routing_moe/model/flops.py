@@ -18,7 +18,7 @@ above 0 in a route. Their number per layer is 1 for straight-through and random 
 parameters (E are merged into 1), k for top-k, n for task-level random routes with n of E experts, and E for
 softmax, Gumbel-softmax and average. Router and task vectors are not active, because a task's route is
 computed once, not for each example. The FLOPs include experts that run in training only (the unselected
-experts of straight-through routes).
+experts of straight-through routes). Of low-rank experts, all layers of the BART that they share are active.
 
 Lengths may be numbers or arrays: S source and T target tokens, padding included, and K real target tokens.
 All results are for one example. D is the model width, E the number of experts of a layer.
@@ -30,6 +30,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from routing_moe.model.lora import ATTENTION, FEED_FORWARD, TARGETS, is_of_expert
 from routing_moe.model.routers import ROUTERS, TRANSFORMER_FFN_DIM
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -42,12 +43,14 @@ Product = tuple
 class Work:
     """The trained parts of a model, which determine the cost of the backward pass of a step.
 
-    used: experts of a layer with a weight above 0 in a route. inputs: whether the embeddings or their norm
-    are trained. projection: whether the vocabulary projection, which is the token embedding, is.
+    used: experts of a layer with a weight above 0 in a route. layers: whether BART layers are trained;
+    updates: whether low-rank experts are. inputs: whether the embeddings or their norm are trained.
+    projection: whether the vocabulary projection, which is the token embedding, is.
     """
 
     used: float = 1
     layers: bool = True
+    updates: bool = False
     inputs: bool = True
     projection: bool = True
     router: bool = True
@@ -61,9 +64,11 @@ class Work:
         drawn = None
         if model.config.route_source == "fixed":
             drawn = float((model.task_routes[:, model.config.routed_rows] > 0).sum(-1).float().mean())
+        of_layers = [p for side in (bart.encoder, bart.decoder) for p in side.layers.named_parameters()]
         return cls(
             used=experts_used(model.config, drawn),
-            layers=_trains(*bart.encoder.layers, *bart.decoder.layers),
+            layers=any(p.requires_grad for name, p in of_layers if not is_of_expert(name)),
+            updates=any(p.requires_grad for name, p in of_layers if is_of_expert(name)),
             inputs=_trains(*before),
             projection=model.lm_head.weight.requires_grad,
             router=has_router and _trains(model.router),
@@ -72,7 +77,8 @@ class Work:
 
     def without(self, frozen: frozenset[str] | set[str]) -> Work:
         """Returns the Work of a step in which some parts (`step.part_of`) are frozen."""
-        bart = dict(layers=False, inputs=False, projection=False) if "bart" in frozen else {}
+        bart = ("layers", "updates", "inputs", "projection") if "bart" in frozen else ()
+        bart = dict.fromkeys(bart, False)
         return replace(self, **bart, **{part: False for part in ("router", "vectors") if part in frozen})
 
     @property
@@ -113,12 +119,15 @@ def total_parameters(config) -> int:
 def parameters_of_parts(config) -> dict[str, int]:
     """Returns the numbers of parameters of the parts of a model that may be frozen.
 
-    These are embeddings (of tokens and positions), layers (with the norms of the embeddings), router and
-    vectors.
+    These are embeddings (of tokens and positions), layers (with the norms of the embeddings), updates
+    (low-rank experts), router and vectors.
     """
     E, norms = getattr(config, "num_experts", 1), 2 * 2 * config.d_model
-    layers = sum(size * (E if is_routed else 1) for size, is_routed in _layers(config))
+    copies = 1 if _has_lora(config) else E
+    layers = sum(size * (copies if is_routed else 1) for size, is_routed in _layers(config))
     parts = {"embeddings": _embedding_parameters(config) - norms, "layers": layers + norms}
+    if _has_lora(config):
+        parts["updates"] = E * _update_parameters(config)
     if getattr(config, "has_router", False):
         with torch.device("meta"):
             router = ROUTERS[config.router_nn_type](config)
@@ -129,8 +138,27 @@ def parameters_of_parts(config) -> dict[str, int]:
 
 def active_parameters(config, used: float) -> int:
     """Returns the number of parameters that process an example (see above). used: as in `Work`."""
-    layers = sum(size * (used if is_routed else 1) for size, is_routed in _layers(config))
-    return round(_embedding_parameters(config) + layers)
+    copies = 1 if _has_lora(config) else used
+    layers = sum(size * (copies if is_routed else 1) for size, is_routed in _layers(config))
+    updates = used * _update_parameters(config) if _has_lora(config) else 0
+    return round(_embedding_parameters(config) + layers + updates)
+
+
+def _has_lora(config) -> bool:
+    return getattr(config, "has_lora", False)
+
+
+def _update_parameters(config) -> int:
+    """Returns the number of parameters of one low-rank expert of every layer."""
+    D, targets = config.d_model, TARGETS[config.lora_targets]
+    attention = sum(name in targets for name in ATTENTION) * 2 * D
+    ends = 0
+    for row in config.routed_rows:
+        of_encoder = row < config.encoder_layers
+        width = config.encoder_ffn_dim if of_encoder else config.decoder_ffn_dim
+        ends += attention * (1 if of_encoder else 2)
+        ends += sum(name in targets for name in FEED_FORWARD) * (D + width)
+    return config.lora_rank * ends
 
 
 def _embedding_parameters(config) -> int:
@@ -169,16 +197,18 @@ def example_flops(config, work: Work, S, T, K):
         if row == config.encoder_layers:
             encoder_states, states = states, work.inputs
         trained = work.layers or (is_routed and merges and work.routes)
+        maps = Maps.of(config, work, trained) if is_routed and _has_lora(config) else Maps(trained)
         if row < config.encoder_layers:
-            products = _attention(config.d_model, S, S, trained, states, states)
-            states = states or trained
-            products += _feed_forward(config.d_model, config.encoder_ffn_dim, S, trained, states)
+            products = _attention(config.d_model, S, S, maps, states, states)
+            states = states or maps.pass_gradient("q_proj")
+            products += _feed_forward(config.d_model, config.encoder_ffn_dim, S, maps, states)
         else:
-            products = _attention(config.d_model, T, T, trained, states, states)
-            states = states or trained
-            products += _attention(config.d_model, T, S, trained, states, encoder_states)
+            products = _attention(config.d_model, T, T, maps, states, states)
+            states = states or maps.pass_gradient("q_proj")
+            products += _attention(config.d_model, T, S, maps, states, encoder_states)
             states = states or encoder_states
-            products += _feed_forward(config.d_model, config.decoder_ffn_dim, T, trained, states)
+            products += _feed_forward(config.d_model, config.decoder_ffn_dim, T, maps, states)
+        states = states or maps.pass_gradient("fc1")
         if is_routed:
             total = total + runs * _both(products) + forward_only * _forward(products)
             states = states or work.routes
@@ -205,7 +235,7 @@ def experts_run(config, work: Work) -> tuple[float, float]:
     (`routed_layer.RoutePlan`).
     """
     E = getattr(config, "num_experts", 1)
-    if E == 1 or config.expert_mixing == "parameters":
+    if E == 1 or config.has_plain_routes:
         return 1, 0
     explored = config.exploration_epsilon if config.route_source == "learned" else 0
     runs = (1 - explored) * work.used + explored
@@ -240,8 +270,8 @@ def router_flops(config, work: Work) -> int:
     products = [(2 * L * D * H, router, vectors)] if is_specific else []
     width, kind = H if is_specific else D, name.removesuffix("_layer_specific")
     if kind == "transformer":
-        products += _attention(width, L, L, router, inner, inner)
-        products += _feed_forward(width, TRANSFORMER_FFN_DIM, L, router, inner)
+        products += _attention(width, L, L, Maps(router), inner, inner)
+        products += _feed_forward(width, TRANSFORMER_FFN_DIM, L, Maps(router), inner)
         mixed = width
     else:
         per_position = 2 * 2 * GATES[kind] * H  # both directions; the first state is a constant
@@ -251,23 +281,76 @@ def router_flops(config, work: Work) -> int:
     return _both([*products, (2 * L * mixed * E, router, inner)])
 
 
-def _attention(D: int, queries, keys, trained: bool, query_states: bool, key_states: bool) -> list[Product]:
+@dataclass(frozen=True)
+class Maps:
+    """The linear maps of a layer.
+
+    trained: whether their weights are. columns: of the low-rank updates, all experts that run together; 0
+    without updates. mixed: experts of which factors are mixed. updates, routes: whether updates and the
+    gradient of routes are trained. targets: the names of the maps with updates.
+    """
+
+    trained: bool
+    columns: float = 0
+    rank: int = 0
+    mixed: float = 0
+    updates: bool = False
+    routes: bool = False
+    targets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, config, work: Work, trained: bool) -> Maps:
+        """Returns the maps of a layer with low-rank experts (`lora.LoraPlan`)."""
+        E, r, used = config.num_experts, config.lora_rank, work.used
+        needs_all = work.routes and config.router_mode != "top_k"
+        run = E if needs_all or 2 * used > E else used
+        mixes = config.lora_mixing == "factors" and E > 1
+        routes = work.routes and E > 1
+        targets = TARGETS[config.lora_targets]
+        return cls(trained, r if mixes else run * r, r, run if mixes else 0, work.updates, routes, targets)
+
+    def pass_gradient(self, name: str) -> bool:
+        """Returns whether a map's output has a gradient for its own weights or for routes.
+
+        Of the maps of attention all have updates or none, and so do those of the feed-forward part.
+        """
+        return self.trained or (name in self.targets and (self.updates or self.routes))
+
+    def products(self, name: str, tokens, D_in: int, D_out: int, states: bool) -> list[Product]:
+        """Returns the products of a map. states: whether its input needs a gradient."""
+        found = [(2 * tokens * D_in * D_out, self.trained, states)]
+        if name not in self.targets:
+            return found
+        factors, inner = self.updates, self.updates or self.routes
+        if self.mixed:
+            per_row = 2 * self.mixed * self.rank
+            found += [(per_row * D_in, factors, self.routes), (per_row * D_out, factors, self.routes)]
+            factors = inner
+        found.append((2 * tokens * D_in * self.columns, factors, states))
+        found.append((2 * tokens * self.columns * D_out, factors, inner or states))
+        return found
+
+
+def _attention(D: int, queries, keys, maps: Maps, query_states: bool, key_states: bool) -> list[Product]:
     """Returns the products of multi-head attention.
 
     query_states, key_states: whether these need a gradient.
     """
-    q, k = trained or query_states, trained or key_states
+    trains = maps.pass_gradient("q_proj")
+    q, k = trains or query_states, trains or key_states
     return [
-        (2 * queries * D * D, trained, query_states),
-        (2 * 2 * keys * D * D, trained, key_states),  # keys and values
+        *maps.products("q_proj", queries, D, D, query_states),
+        *maps.products("k_proj", keys, D, D, key_states),
+        *maps.products("v_proj", keys, D, D, key_states),
         (2 * queries * keys * D, q, k),
         (2 * queries * keys * D, q or k, k),
-        (2 * queries * D * D, trained, q or k),
+        *maps.products("out_proj", queries, D, D, q or k),
     ]
 
 
-def _feed_forward(D: int, F: int, tokens, trained: bool, states: bool) -> list[Product]:
-    return [(2 * tokens * D * F, trained, states), (2 * tokens * D * F, trained, states)]
+def _feed_forward(D: int, F: int, tokens, maps: Maps, states: bool) -> list[Product]:
+    inner = states or maps.pass_gradient("fc1")
+    return [*maps.products("fc1", tokens, D, F, states), *maps.products("fc2", tokens, F, D, inner)]
 
 
 def _forward(products: list[Product]):

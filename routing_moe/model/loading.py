@@ -154,7 +154,8 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def unfilled_model(cls, config):
-    """Returns `cls(config)` whose weights will be loaded: only router and task vectors are initialised.
+    """Returns `cls(config)` whose weights will be loaded: only experts of low rank, router and
+    task vectors are initialised.
 
     Drawing the other weights would take most of the time of building the model.
     """
@@ -164,6 +165,9 @@ def unfilled_model(cls, config):
     for part in (model.router, model.task_vectors):
         if part is not None:
             part.apply(model._init_weights)
+    for layer in model.routed_layers() if config.has_lora else ():
+        for linear in layer.linear_maps.values():
+            linear.initialise_experts()
     return model
 
 

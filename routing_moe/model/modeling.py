@@ -6,6 +6,7 @@ in the place of a BART layer receives the routes. The model itself needs only ro
 """
 
 import inspect
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,8 +22,10 @@ from transformers import initialization as init
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
+from routing_moe.model.base import is_of_base, load_base, refers_to_base, stored_tensors, without_report
 from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.lora import LoraDecoderLayer, LoraEncoderLayer, LoraLayer, LoraLinear, LoraPlan
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import TaskRouting, TaskVectors
@@ -47,7 +50,25 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
 
     def __init__(self, config: RoutingBartConfig):
         super().__init__(config)
-        E = config.num_experts
+        if config.has_lora:
+            self._add_low_rank_experts()
+        else:
+            self._add_layers_as_experts()
+        project_in_float32(self)
+        self.add_routing()
+        self.post_init()
+
+    def _add_low_rank_experts(self) -> None:
+        config = self.config
+        for side, kind in (("encoder", LoraEncoderLayer), ("decoder", LoraDecoderLayer)):
+            first_row = config.encoder_layers if side == "decoder" else 0
+            layers = getattr(self.model, side).layers
+            for i in set(range(len(layers))) - set(getattr(config, f"{side}_vanilla_layers")):
+                layers[i] = kind(config, layer_idx=i)
+                layers[i].add_experts(config, first_row + i)
+
+    def _add_layers_as_experts(self) -> None:
+        config, E = self.config, self.config.num_experts
         for i, stock in enumerate(self.model.encoder.layers):
             if i not in config.encoder_vanilla_layers:
                 experts = [stock] + [BartEncoderLayer(config, layer_idx=i) for _ in range(E - 1)]
@@ -59,13 +80,12 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             row = config.encoder_layers + i
             layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
             self.model.decoder.layers[i] = layer
-        project_in_float32(self)
-        self.add_routing()
-        self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, TaskVectors):
+        if isinstance(module, LoraLinear):
+            module.initialise_experts()
+        elif isinstance(module, TaskVectors):
             init.normal_(module.weight, mean=0.0, std=1.0)
         elif isinstance(module, nn.RNNBase):  # torch's initialisation; transformers uses another for LSTMs
             bound = module.hidden_size**-0.5
@@ -149,13 +169,15 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         route_groups=None,
         constant_zeros=False,
         routes_on_cpu=None,
-    ) -> RoutePlan | None:
+    ) -> RoutePlan | LoraPlan | None:
         """Returns how the layers run with these routes, or None with one expert.
 
         Arguments as for `forward`.
         """
         if self.config.num_experts == 1:
             return None
+        if self.config.has_lora:
+            return LoraPlan.of(routes_BLE, sparse, constant_zeros, routes_on_cpu)
         if self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes_BLE, route_groups, routes_on_cpu)
             if use_cache and len(plan.merged.sizes) > 1:  # a cache cannot be indexed by examples
@@ -206,11 +228,11 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             distinct = int(which_B.max()) + 1
             if distinct == 1 and "encoder_outputs" not in kwargs:
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
-            merges = self.config.expert_mixing == "parameters"
+            merges = self.config.has_plain_routes
             can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
             if can_split and (merges or distinct <= 2 * self.config.num_experts):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
-            if merges and distinct > 1:
+            if merges and distinct > 1 and not self.config.has_lora:
                 kwargs["use_cache"] = False
 
         def along() -> dict:
@@ -248,7 +270,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         """Returns the equivalent plain BART of a route (L, E).
 
         Each layer is its argmax expert, and all tensors are shared with this model.
-        If parameters are mixed: each layer is merged by its row, with new tensors outside the graph.
+        If parameters are mixed, or experts are of low rank: each layer is merged by its row, with new tensors
+        outside the graph.
         """
         from routing_moe.model.conversion import assemble_bart
 
@@ -256,10 +279,10 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
 
     # ---- experts, saving, loading
 
-    def routed_layers(self) -> list[RoutedLayer]:
+    def routed_layers(self) -> list[RoutedLayer | LoraLayer]:
         """Returns the layers with experts, encoder first."""
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
-        return [layer for layer in layers if isinstance(layer, RoutedLayer)]
+        return [layer for layer in layers if isinstance(layer, RoutedLayer | LoraLayer)]
 
     def single_layers(self) -> list[nn.Module]:
         """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""
@@ -267,26 +290,46 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         return [one for layer in layers for one in getattr(layer, "experts", [layer])]
 
     def expert_distance(self) -> Tensor:
-        """Returns the expert regularisation term: `RoutedLayer.expert_distance` summed over routed layers."""
+        """Returns the expert regularisation term: `expert_distance` summed over the layers with experts."""
         return sum(layer.expert_distance() for layer in self.routed_layers())
 
     @torch.no_grad()
     def relative_expert_distance(self) -> float | None:
-        """Returns the mean of `RoutedLayer.relative_expert_distance` over routed layers.
+        """Returns the mean of `relative_expert_distance` over the layers with experts.
 
         0 if all experts of a layer are equal, about 1.4 for independent random weights; None if no layer has
         several experts.
         """
-        found = [layer.relative_expert_distance() for layer in self.routed_layers() if len(layer.experts) > 1]
-        return sum(found) / len(found) if found else None
+        if self.config.num_experts == 1:
+            return None
+        found = [layer.relative_expert_distance() for layer in self.routed_layers()]
+        return sum(found) / len(found)
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
-        """Saves as transformers does, plus task names and vectors (if any) in the interchange format."""
+        """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
+
+        The BART of low-rank experts is not saved if the configuration names the place that it comes from.
+        """
         pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
+        if (stored := stored_tensors(self)) is not None:
+            kwargs.setdefault("state_dict", stored)
         super().save_pretrained(save_directory, **kwargs)
         save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
         if push_to_hub:  # now that all files are there: transformers would upload before the last line
             self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
+
+    @classmethod
+    def from_pretrained(cls, place, *args, output_loading_info: bool = False, **kwargs):
+        """Loads as transformers does; a BART that the saved model refers to is loaded from its place.
+
+        Raises InputError if it is not there or has other weights.
+        """
+        with without_report() if refers_to_base(place) else nullcontext():
+            model, info = super().from_pretrained(place, *args, output_loading_info=True, **kwargs)
+        if model.config.base_model is not None:
+            load_base(model)
+            info["missing_keys"] = {name for name in info["missing_keys"] if not is_of_base(name)}
+        return (model, info) if output_loading_info else model
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):

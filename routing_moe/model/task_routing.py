@@ -181,4 +181,4 @@ class TaskRouting:
 
     def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
         """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
-        return self.config.expert_mixing == "parameters" or self.is_one_hot(routes_BLE)
+        return self.config.has_plain_routes or self.is_one_hot(routes_BLE)

@@ -23,6 +23,7 @@ from dataloader.batching import answer_choices, assign_to_ranks, padding_factor,
 from dataloader.encoding import EncodedExamples
 from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
+from routing_moe.model.base import is_of_base
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.compiling import compile_layers, compiled
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
@@ -47,27 +48,43 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
 def build_optimizer(model, settings: Recipe) -> torch.optim.AdamW:
     """Returns AdamW with separate learning rates for BART, router and task vectors.
 
-    Norms and biases have no weight decay.
+    With low-rank experts, those have the rate of BART, and the BART that they share has its own. Norms and
+    biases have no weight decay.
     """
     rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
+    if model.config.has_lora:
+        rates["base"] = settings.base_lr
     groups = []
     for part, rate in rates.items():
         for decays in (True, False):
             parameters = [
                 p
                 for name, p in model.named_parameters()
-                if part == part_of(name) and (p.ndim > 1) == decays and p.requires_grad
+                if part == part_of(name, model.config.has_lora) and (p.ndim > 1) == decays and p.requires_grad
             ]
             if parameters:
                 decay = settings.weight_decay if decays else 0.0
                 groups.append(
-                    {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay, "part": part}
+                    {
+                        "params": parameters,
+                        "lr": rate,
+                        "base_lr": rate,
+                        "weight_decay": decay,
+                        "part": "bart"
+                        if part == "base"
+                        else part,  # alternating updates freeze both together
+                    }
                 )
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, fused=True)
 
 
-def part_of(parameter_name: str) -> str:
-    """Returns "router", "vectors" or "bart": the part that determines a parameter's learning rate."""
+def part_of(parameter_name: str, has_lora: bool = False) -> str:
+    """Returns the part that determines a parameter's learning rate: "router", "vectors", "bart" or "base".
+
+    "base" is the BART that low-rank experts (`has_lora`) share; these are "bart".
+    """
+    if has_lora and is_of_base(parameter_name):
+        return "base"
     return {"router": "router", "task_vectors": "vectors"}.get(parameter_name.split(".")[0], "bart")
 
 

@@ -104,4 +104,4 @@ def projected(gradient_D: Tensor) -> Tensor:
 def copy_expert(model, source: int, target: int) -> None:
     """Gives an expert of every layer the weights of another one."""
     for layer in model.routed_layers():
-        layer.experts[target].load_state_dict(layer.experts[source].state_dict())
+        layer.copy_expert(source, target)

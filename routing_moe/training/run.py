@@ -66,7 +66,9 @@ def run_training(
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
-    check_fits(lambda: State.of(inputs.config, settings.frozen), accelerator, settings)
+    check_fits(
+        lambda: State.of(inputs.config, settings.frozen(inputs.config.has_lora)), accelerator, settings
+    )
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)

@@ -35,7 +35,7 @@ from task.task_emb.settings import DATA, TEXTS, GymSettings
 
 GRADIENT = group("gradients")
 
-WEIGHTS = ("embeddings", "encoder", "decoder", "layers", "all")
+WEIGHTS = ("embeddings", "encoder", "decoder", "layers", "all", "updates")
 DIVISIONS = ("whole", "sides", "layers")
 GRADIENT_PRECISIONS = (
     "no",
@@ -56,7 +56,7 @@ class GradientSettings(GymSettings):
     recipe: str | None = None  # no flag: the published code has no gradient vectors
     checkpoint_names: tuple[str, ...] = DATA((), "checkpoints of the run --model, such as 800-steps 1000-steps; each part of the vector consists of the gradients at all of them (default: the best checkpoint)", metavar="NAME")
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, as in training with this flag")
-    weights: str = GRADIENT("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; or all weights. Of a mixture, the gradient by a layer is summed over its experts", choices=WEIGHTS)
+    weights: str = GRADIENT("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; all weights; or updates, the low-rank experts of a mixture, which the others leave out. Of a mixture of layers, the gradient by a layer is summed over its experts", choices=WEIGHTS)
     parts: str = GRADIENT("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=DIVISIONS)
     clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
     projection_dim: int = GRADIENT(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)

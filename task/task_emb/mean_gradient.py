@@ -13,6 +13,7 @@ from torch.func import grad, vmap
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.flops import Work, example_flops
+from routing_moe.model.lora import is_of_expert
 from routing_moe.model.route_sources import average
 from task.task_emb.extractors import MAX_DIMENSIONS, BartExtractor
 from task.task_emb.fisher_information import (
@@ -33,6 +34,7 @@ PATTERNS = {  # of the names of the parameters, by `gradient.WEIGHTS`
     "decoder": r"model\.decoder\.layers\.",
     "layers": r"model\.(encoder|decoder)\.layers\.",
     "all": "",
+    "updates": "",
 }
 
 # ---- weights
@@ -44,7 +46,15 @@ def chosen_parameters(model, weights: str) -> Parameters:
     Raises KeyError for another choice.
     """
     named = {name: p for name, p in model.named_parameters() if not name.startswith(WITHOUT_GRADIENT)}
-    return {name: p.detach() for name, p in named.items() if re.match(PATTERNS[weights], name)}
+    of_updates = weights == "updates"
+    chosen = {
+        name: p.detach()
+        for name, p in named.items()
+        if re.match(PATTERNS[weights], name) and is_of_expert(name) == of_updates
+    }
+    if not chosen:
+        raise InputError(f"--weights {weights}: the model has no low-rank experts")
+    return chosen
 
 
 def summed_over_experts(tensors: Parameters) -> Parameters:
@@ -209,7 +219,15 @@ class GradientExtractor(BartExtractor):
         """Yields the batches, and adds the FLOPs of their gradients. used: experts of a layer in a route."""
         weights = self.settings.weights
         embeddings = weights in ("embeddings", "all")
-        work = Work(used, weights != "embeddings", embeddings, embeddings, router=False, vectors=False)
+        work = Work(
+            used,
+            layers=weights not in ("embeddings", "updates"),
+            updates=weights == "updates",
+            inputs=embeddings,
+            projection=embeddings,
+            router=False,
+            vectors=False,
+        )
         for batch in batches:
             B, T = batch["labels"].shape
             self.flops += B * example_flops(config, work, batch["input_ids"].shape[1], T, T)

@@ -1,0 +1,126 @@
+"""The BART that low-rank experts share: if it is not trained, a saved model refers to it, without a copy.
+
+A configuration names the base (`base_model`: a folder, a file or a hub name) and has the checksum of its
+weights (`base_sha256`). Loading reads the base and compares the checksum, so that experts never run on
+another BART than the one they were trained on.
+"""
+
+import hashlib
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
+from routing_moe.config.choices import ROUTING_BART
+from routing_moe.io.hub import is_hub_name
+from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint, own_tensors
+from routing_moe.model.lora import is_of_expert
+
+# What the names of the parts of a mixture that a plain BART does not have start with.
+ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")
+
+
+def is_of_base(name: str) -> bool:
+    """Returns whether a tensor of this name belongs to the BART that low-rank experts share."""
+    return not name.startswith(ROUTING_NAMES) and not is_of_expert(name)
+
+
+def base_tensors(model) -> dict[str, Tensor]:
+    """Returns {name: tensor} of the BART that a model's experts share, tied tensors once."""
+    return {name: tensor for name, tensor in own_tensors(model).items() if is_of_base(name)}
+
+
+def train_base(model, trained: bool) -> None:
+    """Sets whether the BART that a model's experts share is trained."""
+    for name, parameter in model.named_parameters():
+        if is_of_base(name):
+            parameter.requires_grad_(trained)
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Returns the SHA-256 of tensors: of their names in sorted order, each with its values in float32."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def refer_to_base(model, place: str | Path) -> None:
+    """Notes in the configuration that the weights of the base come from `place`, and their checksum."""
+    model.config.base_model = str(Path(place).absolute()) if Path(place).exists() else str(place)
+    model.config.base_sha256 = checksum(base_tensors(model))
+
+
+def stored_tensors(model) -> dict[str, Tensor] | None:
+    """Returns the tensors to save of a model that refers to its base; None: all.
+
+    A base that was trained since is no longer the one referred to, so that the reference is removed.
+    """
+    config = model.config
+    if config.base_model is None:
+        return None
+    if checksum(base_tensors(model)) != config.base_sha256:
+        config.base_model = config.base_sha256 = None
+        return None
+    return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
+
+
+@torch.no_grad()
+def load_base(model) -> None:
+    """Fills the base of a model from the place in its configuration.
+
+    Raises InputError if it is not there or has other weights.
+    """
+    config = model.config
+    place, own = config.base_model, base_tensors(model)
+    weights = base_weights(type(model), place)
+    lacking = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
+    if not lacking:
+        for name, tensor in own.items():
+            tensor.copy_(weights[name])
+    if lacking or checksum(own) != config.base_sha256:
+        raise InputError(
+            f"{place}: not the BART that the experts were trained on: its weights have another checksum"
+        )
+
+
+def base_weights(cls, place: str) -> dict[str, Tensor]:
+    """Returns the state dict of the plain BART in a folder or file, of a hub name or a run of one expert."""
+    path = Path(place)
+    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
+        raise InputError(
+            f"{place}: not found; it has the BART that the experts were trained on. Move it back, or change "
+            "base_model in the config.json of the experts"
+        )
+    if path.is_dir() and saved_kind(path) == ROUTING_BART:
+        dense = load_routing_bart(cls, path)
+        return dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
+    return load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()
+
+
+def saved_kind(folder: Path) -> str | None:
+    """Returns the model_type in the configuration of a folder."""
+    return load_json_object(folder / "config.json", "a model's configuration").get("model_type")
+
+
+def refers_to_base(place) -> bool:
+    """Returns whether a folder has a model that refers to its base."""
+    path = Path(str(place), "config.json")
+    return path.is_file() and bool(load_json_object(path, "a model's configuration").get("base_model"))
+
+
+@contextmanager
+def without_report():
+    """Keeps transformers from reporting missing weights in the block."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,327 @@
+"""Low-rank experts: exact for every route, and equal to plain BARTs with merged weights."""
+
+import copy
+
+import pytest
+import torch
+from conftest import one_hot_routes, tiny_bart_config
+from tiny_steps import parameters
+from torch.nn import functional as F
+from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
+
+from dataloader.errors import InputError
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.model.base import base_tensors, checksum, is_of_base, refer_to_base, train_base
+from routing_moe.model.conversion import with_fresh_experts
+from routing_moe.model.lora import LoraPlan, is_of_expert
+from routing_moe.model.modeling import generate_plain
+from routing_moe.optim.step import Stepper
+
+LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
+MIXINGS = ("products", "factors")
+ROUTES = ("soft", "one_hot", "two_of_five", "masked")
+
+
+@pytest.fixture
+def make_lora(make_model):
+    """make_lora(E, **fields) returns a model whose low-rank experts all differ from 0."""
+
+    def make(num_experts=5, **fields):
+        model = make_model(num_experts, **(LORA | fields))
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                torch.nn.init.normal_(parameter, std=0.3)
+        return model
+
+    return make
+
+
+def routes_of(kind: str, E: int = 5) -> torch.Tensor:
+    """Returns routes (4, 4, E) of four examples."""
+    logits_BLE = torch.randn(4, 4, E, dtype=torch.float64)
+    if kind == "one_hot":
+        return one_hot_routes(logits_BLE.argmax(-1), E)
+    if kind == "two_of_five":
+        return logits_BLE.scatter(-1, logits_BLE.topk(3, largest=False).indices, -torch.inf).softmax(-1)
+    if kind == "masked":  # experts are switched off, and weights do not sum to 1
+        return logits_BLE.softmax(-1) * (logits_BLE > 0)
+    return logits_BLE.softmax(-1)
+
+
+def slow_bart(model, route_LE) -> BartForConditionalGeneration:
+    """Returns the plain BART of a route, its weights computed expert by expert: the specification."""
+    config = model.config
+    bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
+    state = {name: t for name, t in model.state_dict().items() if is_of_base(name)}
+    for side, first in (("encoder", 0), ("decoder", config.encoder_layers)):
+        for i in range(2):
+            for name, linear in model.get_submodule(f"model.{side}.layers.{i}").named_modules():
+                if not hasattr(linear, "lora_A"):
+                    continue
+                pairs = [
+                    (route_LE[first + i, e], linear.lora_A[e], linear.lora_B[e])
+                    for e in range(config.num_experts)
+                ]
+                if config.lora_mixing == "products":
+                    update = sum(weight * B.T @ A for weight, A, B in pairs)
+                else:
+                    update = sum(w * B for w, _, B in pairs).T @ sum(w * A for w, A, _ in pairs)
+                name = f"model.{side}.layers.{i}.{name}.weight"
+                state[name] = state[name] + config.lora_alpha / config.lora_rank * update
+    bart.load_state_dict(state)
+    return bart
+
+
+@pytest.mark.parametrize("targets", ["attention", "feed_forward", "all"])
+@pytest.mark.parametrize("mixing", MIXINGS)
+def test_mixed_examples_give_the_logits_of_their_plain_barts(make_lora, batch, mixing, targets):
+    model = make_lora(lora_mixing=mixing, lora_targets=targets)
+    for kind in ROUTES:
+        routes_BLE = routes_of(kind)
+        logits = model(**batch, routes=routes_BLE).logits
+        dense = model(**batch, routes=routes_BLE, sparse=False).logits
+        for i, route_LE in enumerate(routes_BLE):
+            own = {name: tensor[i : i + 1] for name, tensor in batch.items()}
+            expected = slow_bart(model, route_LE)(**own).logits[0]
+            torch.testing.assert_close(logits[i], expected, rtol=0, atol=1e-12)
+            torch.testing.assert_close(dense[i], expected, rtol=0, atol=1e-12)
+            plain = model.to_bart(route_LE)(**own).logits[0]
+            torch.testing.assert_close(plain, expected, rtol=0, atol=1e-12)
+
+
+def test_sparse_routes_run_only_the_experts_that_they_use(make_lora):
+    plans = {kind: LoraPlan.of(routes_of(kind)) for kind in ("soft", "one_hot", "two_of_five")}
+    assert plans["soft"].chosen_BLK is None
+    assert plans["one_hot"].chosen_BLK.shape == (4, 4, 1)
+    assert plans["two_of_five"].chosen_BLK.shape == (4, 4, 2)
+    trained = routes_of("one_hot").requires_grad_()
+    assert LoraPlan.of(trained).chosen_BLK is None
+    assert LoraPlan.of(trained, constant_zeros=True).chosen_BLK.shape == (4, 4, 1)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("kind", ROUTES)
+def test_sparse_and_dense_plans_give_equal_gradients(make_lora, batch, kind, mixing):
+    model, routes_BLE, gradients = make_lora(lora_mixing=mixing).train(), routes_of(kind), []
+    for sparse in (True, False):
+        model.zero_grad(set_to_none=True)
+        leaf_BLE = routes_BLE.clone().requires_grad_()
+        model(**batch, routes=leaf_BLE, sparse=sparse, constant_zeros=True).loss.backward()
+        own = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        gradients.append(own | {"routes": leaf_BLE.grad * (routes_BLE != 0)})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("kind", ["soft", "one_hot"])
+def test_generation_along_mixed_routes_is_that_of_their_plain_barts(make_lora, batch, kind, beams, mixing):
+    model, routes_BLE = make_lora(lora_mixing=mixing), routes_of(kind)
+    inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    limits = dict(num_beams=beams, max_length=9)
+    found = model.generate(**inputs, routes=routes_BLE, **limits)
+    # Together, with a cache: what `return_dict_in_generate` takes.
+    together = model.generate(**inputs, routes=routes_BLE, **limits, return_dict_in_generate=True).sequences
+    for i, route_LE in enumerate(routes_BLE):
+        own = {name: tensor[i : i + 1] for name, tensor in inputs.items()}
+        (expected,) = generate_plain(slow_bart(model, route_LE), **own, **limits)
+        for sequences in (found, together):
+            assert sequences[i][: len(expected)].tolist() == expected.tolist()
+
+
+def test_new_experts_leave_the_bart_as_it_is(make_model, batch):
+    model = make_model(4, **LORA)
+    bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
+    bart.load_state_dict({name: t for name, t in model.state_dict().items() if is_of_base(name)})
+    routes_BLE = routes_of("soft", 4)
+    assert torch.equal(model(**batch, routes=routes_BLE).logits, bart(**batch).logits)
+    factors = [linear.lora_A for layer in model.routed_layers() for linear in layer.linear_maps.values()]
+    assert all((A[0] != A[1]).all() for A in factors)  # so that experts can become different
+
+
+def test_a_single_expert_is_a_bart_with_one_update(make_lora, batch):
+    model = make_lora(1)
+    expected = slow_bart(model, torch.ones(4, 1, dtype=torch.float64))(**batch).logits
+    torch.testing.assert_close(model(**batch).logits, expected, rtol=0, atol=1e-12)
+    assert model.expert_distance() == 0
+    assert model.relative_expert_distance() is None
+
+
+def test_distances_of_experts_are_those_of_their_updates(make_lora):
+    model = make_lora(3)
+    (layer, *_), distances, relative = model.routed_layers(), 0.0, []
+    updates = {
+        name: [linear.scale * linear.lora_B[e].T @ linear.lora_A[e] for e in range(3)]
+        for name, linear in layer.linear_maps.items()
+    }
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    for own in updates.values():
+        distances += sum(torch.dist(own[p], own[q]) for p, q in pairs) / 3
+    flat = [torch.cat([own[e].flatten() for own in updates.values()]) for e in range(3)]
+    for p, q in pairs:
+        mean = ((flat[p].square().sum() + flat[q].square().sum()) / 2).sqrt()
+        relative.append(torch.dist(flat[p], flat[q]) / mean)
+    torch.testing.assert_close(layer.expert_distance(), distances)
+    assert layer.relative_expert_distance() == pytest.approx(sum(relative).item() / 3)
+    layer.copy_expert(0, 1)
+    layer.copy_expert(0, 2)
+    assert layer.relative_expert_distance() == pytest.approx(0, abs=1e-6)
+
+
+# ---- training
+
+
+STEPPED = dict(expert_kind="lora", lora_rank=2)
+
+
+def test_a_frozen_base_stays_and_experts_change(make_stepper):
+    stepper = make_stepper(**STEPPED)
+    train_base(stepper.model, False)
+    stepper = Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
+    before = parameters(stepper)
+    for step in range(2):
+        stepper.step(step)
+    after = parameters(stepper)
+    for name in before:
+        assert torch.equal(before[name], after[name]) == is_of_base(name), name
+
+
+def test_a_trained_base_has_a_rate_of_its_own(make_stepper):
+    stepper = make_stepper(dict(base_lr=0.001), **STEPPED)
+    names = {id(p): name for name, p in stepper.model.named_parameters()}
+    for group in stepper.optimizer.param_groups:
+        for p in group["params"]:
+            name = names[id(p)]
+            of_routing = {"router": 0.02, "task_vectors": 0.03}.get(name.split(".")[0])
+            assert group["lr"] == of_routing or group["lr"] == (0.01 if is_of_expert(name) else 0.001), name
+    before = parameters(stepper)
+    for step in range(2):
+        stepper.step(step)
+    assert not torch.equal(before["model.shared.weight"], stepper.model.model.shared.weight)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, dict(router_mode="softmax"), dict(router_mode="softmax", lora_mixing="factors")]
+)
+def test_micro_batches_do_not_change_a_step(make_stepper, fields):
+    states = []
+    for most in (1000, 20):
+        stepper = make_stepper(dict(max_tokens_per_micro_batch=most), **STEPPED, **fields)
+        for step in range(3):
+            stepper.step(step)
+        states.append(parameters(stepper))
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=1e-9)
+
+
+def test_dropout_is_that_of_the_inputs_of_updates(make_lora, batch):
+    model = make_lora(lora_dropout=1.0)
+    routes_BLE = routes_of("soft")
+    assert not torch.equal(
+        model(**batch, routes=routes_BLE).logits, model(**batch, routes=torch.zeros_like(routes_BLE)).logits
+    )
+    trained = model.train()(**batch, routes=routes_BLE, loss_only=False).logits
+    model.eval()
+    without = model(**batch, routes=torch.zeros_like(routes_BLE)).logits
+    torch.testing.assert_close(trained, without, rtol=0, atol=1e-12)
+
+
+# ---- saving
+
+
+@pytest.fixture
+def saved_bart(tmp_path):
+    """The folder of a plain BART."""
+    BartForConditionalGeneration(tiny_bart_config()).save_pretrained(tmp_path / "bart")
+    return tmp_path / "bart"
+
+
+@pytest.fixture
+def referring(saved_bart):
+    """A model whose configuration refers to the BART that it was made of."""
+    model = RoutingBartForConditionalGeneration.from_bart(
+        str(saved_bart), 3, **LORA, task_names=["a"], router_input_dim=8, router_hidden_dim=4
+    )
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("cls", [RoutingBartForConditionalGeneration, AutoModelForSeq2SeqLM])
+def test_a_saved_model_refers_to_a_base_that_was_not_trained(referring, tmp_path, cls):
+    referring.save_pretrained(tmp_path / "saved")
+    from safetensors.torch import load_file
+
+    stored = load_file(tmp_path / "saved/model.safetensors")
+    assert stored
+    assert not any(is_of_base(name) for name in stored)
+    loaded = cls.from_pretrained(tmp_path / "saved")
+    assert loaded.state_dict().keys() == referring.state_dict().keys()
+    assert all(torch.equal(t, referring.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_base_that_was_trained_is_saved(referring, tmp_path):
+    with torch.no_grad():
+        referring.model.shared.weight[5] += 1
+    referring.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert loaded.config.base_model is None
+    assert torch.equal(loaded.model.shared.weight, referring.model.shared.weight)
+
+
+def test_another_base_is_refused(referring, saved_bart, tmp_path):
+    referring.save_pretrained(tmp_path / "saved")
+    BartForConditionalGeneration(tiny_bart_config(init_std=0.1)).save_pretrained(saved_bart)
+    with pytest.raises(InputError, match="not the BART that the experts were trained on"):
+        RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+
+
+def test_a_base_that_is_gone_is_named(referring, saved_bart, tmp_path):
+    referring.save_pretrained(tmp_path / "saved")
+    saved_bart.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=f"{saved_bart}: not found.*change base_model"):
+        RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+
+
+def test_a_run_of_one_expert_can_be_the_base(make_model, tmp_path):
+    dense = make_model(1, torch.float32)
+    dense.save_pretrained(tmp_path / "dense")
+    model = RoutingBartForConditionalGeneration.from_bart(
+        dense.to_bart(torch.ones(4, 1)), 2, **LORA, task_names=["a"], router_input_dim=8, router_hidden_dim=4
+    )
+    refer_to_base(model, tmp_path / "dense")
+    model.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_the_checksum_depends_on_every_weight(referring):
+    before = checksum(base_tensors(referring))
+    assert before == referring.config.base_sha256
+    other = copy.deepcopy(referring)
+    other.model.decoder.layers[1].fc2.bias.data[0] += 1e-6
+    assert checksum(base_tensors(other)) != before
+
+
+def test_fresh_experts_have_the_routes_of_the_others_and_change_nothing(make_lora):
+    trained = make_lora().float()
+    bart = BartForConditionalGeneration(tiny_bart_config())
+    fresh = with_fresh_experts(trained, bart, 1e-8)
+    assert torch.equal(fresh.routes_for(["a", "b"]), trained.routes_for(["a", "b"]))
+    assert all(
+        (linear.lora_B == 0).all() for layer in fresh.routed_layers() for linear in layer.linear_maps.values()
+    )
+    assert torch.equal(fresh.model.encoder.layers[0].fc1.weight, bart.model.encoder.layers[0].fc1.weight)
+
+
+def test_merged_weights_are_new_and_the_rest_is_shared(make_lora):
+    model = make_lora(lora_targets="attention")
+    bart = model.to_bart(routes_of("soft")[0])
+    layer, own = bart.model.encoder.layers[0], model.model.encoder.layers[0]
+    assert layer.fc1.weight is own.fc1.weight
+    assert layer.self_attn.q_proj.weight is not own.self_attn.q_proj.weight
+    assert F.mse_loss(layer.self_attn.q_proj.weight, own.self_attn.q_proj.weight) > 0
+    assert own.self_attn.q_proj.weight.requires_grad
