@@ -32,6 +32,7 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.run_folder import describe_run
+from routing_moe.model.base import is_of_base, train_base
 from routing_moe.model.conversion import share_tensors
 from routing_moe.model.selection import random_one_hot
 from task.skill_gym import TINY_BART
@@ -207,6 +208,26 @@ def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
     state = {re.sub(r"(\.layers\.\d+)\.", r"\1.experts.0.", name): tensor for name, tensor in tensors}
     share_tensors(model, state)
     return model.train(plain.training)
+
+
+def with_low_rank_experts(plain: BartForConditionalGeneration, settings, trains_base: bool):
+    """Returns a routing BART with random low-rank experts whose BART has the tensors of a plain one.
+
+    settings: have num_experts and lora_rank. Without `trains_base`, its parameters are others, which are
+    frozen, with the same memory.
+    """
+    lora = dict(expert_kind="lora", lora_rank=settings.lora_rank)
+    model = uninitialised_model(settings.model_size, settings.num_experts, "meta", **lora)
+    torch.manual_seed(settings.seed)
+    own = {
+        name: torch.nn.Parameter(torch.randn(t.shape).mul_(0.02).to(settings.device))
+        for name, t in model.state_dict().items()
+        if not is_of_base(name)
+    }
+    base = plain.state_dict(keep_vars=True)
+    share_tensors(model, own | (base if trains_base else {name: t.detach() for name, t in base.items()}))
+    train_base(model, trains_base)
+    return model
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:

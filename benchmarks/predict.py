@@ -10,6 +10,7 @@ Weights are random, nothing is downloaded. Prints one JSON line; README.md expla
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,9 +20,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED, ratio
 from routing_moe.config.flags import AT_LEAST_1
+from routing_moe.model.modeling import generate_plain
 
-# one_hot: all examples of one task; one_hot_mixed: each of a different task; soft: one cache per expert.
-VARIANTS = ("one_hot", "one_hot_mixed", "soft", "soft_no_cache", "plain")
+# one_hot: all examples of one task; one_hot_mixed: each of a different task; soft: one cache per expert;
+# lora_soft: all examples of one task, with low-rank experts, merging included; plain_shared: plain BART whose
+# beams share encoder states, as those of all variants except plain.
+VARIANTS = ("one_hot", "one_hot_mixed", "soft", "soft_no_cache", "lora_soft", "plain_shared", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,7 @@ class Settings(measuring.RandomModelSettings):
     program = "python -m benchmarks.predict"
     variants: tuple[str, ...] = MEASURED(VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT")
     new_tokens: int = MEASURED(16, "exact number of new tokens", range=AT_LEAST_1)
+    lora_rank: int = MEASURED(16, "rank of the experts of lora_soft", range=AT_LEAST_1)
     num_beams: int = MEASURED(4, "beams per example", range=AT_LEAST_1)
 
 
@@ -40,11 +45,18 @@ def run(settings: Settings) -> dict:
     memory = measuring.memory_of_variants(peak_memory_gb, settings)
     model = measuring.build_routing_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
-    calls = {name: make_call(name, model, plain, settings) for name in settings.variants}
+    models = {"lora_soft": low_rank_model(plain, settings)}
+    calls = {name: make_call(name, models.get(name, model), plain, settings) for name in settings.variants}
     variants = measuring.measure(calls, settings.steps, memory)
     pairs = [("one_hot", "plain"), ("one_hot_mixed", "plain"), ("soft", "plain"), ("soft_no_cache", "soft")]
+    pairs += [("lora_soft", "plain"), ("lora_soft", "plain_shared")]
     ratios = {f"{over}_over_{under}": ratio(variants, over, under) for over, under in pairs}
     return {"variants": variants, "ratios": ratios}
+
+
+def low_rank_model(plain, settings: Settings):
+    """Returns a mixture of low-rank experts that shares the tensors of a plain BART."""
+    return measuring.with_low_rank_experts(plain, settings, trains_base=False).eval()
 
 
 def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:
@@ -57,10 +69,15 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
         inputs["routes"] = measuring.one_hot_routes(model, 1).expand(B, -1, -1)
     elif name == "one_hot_mixed":
         inputs["routes"] = measuring.one_hot_routes(model, B)
-    elif name != "plain":
+    elif name == "lora_soft":
+        size = (model.config.num_layers, model.config.num_experts)
+        inputs["routes"] = torch.randn(size, device=device).softmax(-1).expand(B, -1, -1)
+    elif not name.startswith("plain"):
         size = (B, model.config.num_layers, model.config.num_experts)
         inputs["routes"] = torch.randn(size, device=device).softmax(-1)
     generate = plain.generate if name == "plain" else model.generate
+    if name == "plain_shared":
+        generate = partial(generate_plain, plain)
 
     def call() -> dict[str, float]:
         start = measuring.now(device)
@@ -79,8 +96,10 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
 
 def peak_memory_gb(settings: Settings, variant: str) -> float:
     """Returns peak memory of this process after it has generated once with one variant, in GB."""
-    if variant == "plain":
+    if variant.startswith("plain"):
         model = measuring.build_plain_model(settings)
+    elif variant == "lora_soft":
+        model = low_rank_model(measuring.build_plain_model(settings), settings)
     else:
         model = measuring.build_routing_model(settings, settings.num_experts)
     make_call(variant, model.eval(), model, settings)()

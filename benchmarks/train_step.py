@@ -4,6 +4,7 @@
     python benchmarks/train_step.py --num_experts 16 --model_size half    the cost of many experts
     python benchmarks/train_step.py --device cuda --model_size large --batch_size 16 --steps 20
     python benchmarks/train_step.py --variants straight_through straight_through_slow plain --steps 10
+    python benchmarks/train_step.py --variants plain lora_softmax lora_softmax_trained --num_experts 16
     python benchmarks/train_step.py --model_size tiny --steps 2           a test run of a few seconds
 
 Weights are random, nothing is downloaded. Prints one JSON line; README.md explains it.
@@ -43,12 +44,15 @@ ROUTED = {
     "merged_softmax": dict(router_mode="softmax", expert_mixing="parameters"),
     "merged_softmax_one_task": dict(router_mode="softmax", expert_mixing="parameters"),
 }
+# "lora_": the same routes with low-rank experts (`--lora_rank`) of a frozen BART; "_trained": of a trained.
+LOW_RANK = ("lora_softmax", "lora_straight_through", "lora_one_hot", "lora_softmax_trained")
 # "_slow": the same routes with every expert run on every example (sparse=False).
 # "_second": with --second_shape, where an expert runs on more examples at once.
 DEFAULT_VARIANTS = (*ROUTED, "one_expert", "plain")
 VARIANTS = (
     *DEFAULT_VARIANTS,
     *(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot")),
+    *LOW_RANK,
     "one_hot_second",
     "plain_second",
 )
@@ -61,6 +65,7 @@ class Settings(measuring.RandomModelSettings):
         DEFAULT_VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT"
     )
     num_experts: int = MEASURED(3, "experts per layer", range=Range(lambda value: value >= 2, "at least 2"))
+    lora_rank: int = MEASURED(16, "rank of the experts of lora_*", range=AT_LEAST_1)
     target_length: int = MEASURED(16, "target tokens", range=AT_LEAST_1)
     second_shape: str = MEASURED(
         "16x64x16",
@@ -101,16 +106,21 @@ def run(settings: Settings) -> dict:
 
 def measure_with(settings: Settings, memory: dict[str, float] | None = None) -> dict:
     """Returns measurements of all variants, run in turns: see `measuring.measure`."""
-    routed = build_routed(settings)
-    # All variants share one set of weights and one optimizer. It skips parameters without a gradient, so that
-    # a plain step only updates the parameters of the plain model.
-    plain = routed.to_bart(measuring.one_hot_routes(routed, 1)[0])
+    # Variants without low-rank experts share one set of weights and one optimizer. It skips parameters
+    # without a gradient, so that a plain step only updates the parameters of the plain model.
+    if any(route_of(name) in ROUTED for name in settings.variants if name not in LOW_RANK):
+        routed = build_routed(settings)
+        plain = routed.to_bart(measuring.one_hot_routes(routed, 1)[0])
+    else:
+        routed = plain = measuring.build_plain_model(settings).train()
     models = {"plain": plain, "one_expert": measuring.with_one_expert(plain, settings.model_size)}
-    optimizer = build_optimizer(routed)
-    steps = {
-        name: make_step(name, models.get(route_of(name), routed), optimizer, settings)
-        for name in settings.variants
-    }
+    optimizer, steps = build_optimizer(routed), {}
+    for name in settings.variants:
+        if name in LOW_RANK:
+            model = low_rank_model(plain, settings, name)
+            steps[name] = make_step(name, model, build_optimizer(model), settings)
+        else:
+            steps[name] = make_step(name, models.get(route_of(name), routed), optimizer, settings)
     return measuring.measure(steps, settings.steps, memory)
 
 
@@ -118,8 +128,9 @@ def measure_with(settings: Settings, memory: dict[str, float] | None = None) -> 
 
 
 def route_of(variant: str) -> str:
-    """Returns the type of routes of a variant: its name without the suffixes of slow path and batch shape."""
-    return variant.removesuffix("_second").removesuffix("_slow")
+    """Returns the type of routes of a variant: its name without experts, slow path and batch shape."""
+    route = variant.removeprefix("lora_").removesuffix("_trained")
+    return route.removesuffix("_second").removesuffix("_slow")
 
 
 def build_routed(settings: Settings):
@@ -133,8 +144,16 @@ def build_routed(settings: Settings):
     return model
 
 
+def low_rank_model(plain, settings: Settings, variant: str):
+    """Returns a mixture of low-rank experts of a plain BART, with a router and fixed routes."""
+    model = measuring.with_low_rank_experts(plain, settings, variant.endswith("_trained"))
+    size = (N_TASKS, model.config.num_layers, settings.num_experts)
+    model.register_buffer("task_routes", random_task_routes(*size, n=1, seed=settings.seed).to(model.device))
+    return model.train()
+
+
 def build_optimizer(model) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
 
 def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
@@ -219,7 +238,9 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
 
 def peak_memory_gb(settings: Settings, variant: str) -> float:
     """Returns peak memory in GB after two steps of one variant (the first creates AdamW's state)."""
-    if route_of(variant) in ROUTED:
+    if variant in LOW_RANK:
+        model = low_rank_model(measuring.build_plain_model(settings), settings, variant)
+    elif route_of(variant) in ROUTED:
         model = build_routed(settings)
     else:
         model = measuring.build_plain_model(settings).train()

@@ -160,6 +160,8 @@ def test_the_rate_is_the_best_mean_over_the_tuning_gyms(tmp_path, capsys):
     assert table[["level", "rate", "n", "dev", "chosen", "at_edge"]].values.tolist() == [
         [LEVEL, 0.004, 2, 0.4, True, True], [LEVEL, 0.01, 2, 0.4, False, False]
     ]  # fmt: skip
+    conflict.report_rates(replace(study, variants=("softmax",)))  # a call for others keeps these rows
+    assert pd.read_csv(tmp_path / "tuning.csv").equals(table)
     assert level_of(study_of(tmp_path)).chosen_rate("dense") == RATE  # a single rate is used as it is
     other = level_of(study_of(tmp_path / "other", rates=rates, rates_of=tmp_path / "tuning.csv"))
     assert (other.chosen_rate("dense_flops"), other.tuning_runs(["dense"])) == (0.004, [])

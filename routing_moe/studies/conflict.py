@@ -69,15 +69,12 @@ def levels_of(study: ConflictStudy) -> list[Level]:
 
 
 def report_rates(study: ConflictStudy) -> None:
-    """Prints the grids and the chosen rates; writes tuning.csv, which keeps the levels of earlier calls."""
-    path, rows = study.output_dir / "tuning.csv", []
+    """Prints the grids and the chosen rates; writes tuning.csv, which keeps other rows of earlier calls."""
+    path, rows = study.output_dir / "tuning.csv", {}  # {(level, variant): its rows}
     if path.is_file():
         with path.open() as file:
-            rows = [
-                row
-                for row in csv.DictReader(file)
-                if row["level"] not in {level.name for level in levels_of(study)}
-            ]
+            for row in csv.DictReader(file):
+                rows.setdefault((row["level"], row["variant"]), []).append(row)
     for level in levels_of(study):
         for name in tuned(study.trained):
             scores = level.dev_scores(name)
@@ -89,16 +86,17 @@ def report_rates(study: ConflictStudy) -> None:
             listed = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in scores.items())
             note = " (at the edge of the grid)" if edge else ""
             print(f"{level.name}: learning rate of {name}: {chosen:g}{note}; dev scores {listed}")
-            rows += [
+            rows[level.name, name] = [
                 {"level": level.name, "variant": name, "rate": f"{rate:g}", "n": len(study.tune_seeds)}
                 | {"dev": f"{score:.4f}", "chosen": rate == chosen, "at_edge": rate == chosen and edge}
                 for rate, score in scores.items()
             ]
     if rows:
         text = io.StringIO()
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+        flat = [row for own in rows.values() for row in own]
+        writer = csv.DictWriter(text, flat[0], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(flat)
         write_text(path, text.getvalue())
 
 
