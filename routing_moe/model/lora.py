@@ -116,9 +116,10 @@ class LoraLinear(nn.Linear):
         init.zeros_(self.lora_B)
 
     def forward(self, x_BSD: Tensor) -> Tensor:
-        return super().forward(x_BSD) + self.scale * self._update(
-            F.dropout(x_BSD, self.dropout, self.training)
-        )
+        of_plain = super().forward(x_BSD)
+        if self.dropout:
+            x_BSD = F.dropout(x_BSD, self.dropout, self.training)
+        return torch.add(of_plain, self._update(x_BSD), alpha=self.scale)
 
     def _update(self, x_BSD: Tensor) -> Tensor:
         """Returns the mixed updates of the examples, without the scale."""
