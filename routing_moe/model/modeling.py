@@ -319,13 +319,16 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
 
     @classmethod
-    def from_pretrained(cls, place, *args, output_loading_info: bool = False, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs
+    ):
         """Loads as transformers does; a BART that the saved model refers to is loaded from its place.
 
         Raises InputError if it is not there or has other weights.
         """
-        with without_report() if refers_to_base(place) else nullcontext():
-            model, info = super().from_pretrained(place, *args, output_loading_info=True, **kwargs)
+        source = pretrained_model_name_or_path
+        with without_report() if refers_to_base(source) else nullcontext():
+            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
         if model.config.base_model is not None:
             load_base(model)
             info["missing_keys"] = {name for name in info["missing_keys"] if not is_of_base(name)}
