@@ -55,8 +55,7 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     if not settings.moe_init or training in PLAIN or (training is None and not mixes):
         config = with_fields(config, dict(num_experts=1, expert_kind="layer"))
     elif training == "logits":
-        size = config.num_layers * config.num_experts
-        table = dict(route_source="learned", router_nn_type="table", router_input_dim=size, route_parts=None)
+        table = dict(route_source="learned", router_nn_type="table", route_parts=None)
         config = with_fields(config, table | {"task_names": [settings.task]})
         return State.of(config, ["embeddings", "layers", "updates", "router"])
     else:

@@ -57,7 +57,7 @@ class RoutingBartConfig(BartConfig):
     router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
     router_top_k: number of experts with a weight above 0 in mode "top_k".
     router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
-        the router's hidden layer (H).
+        the router's hidden layer (H). The width is layers x experts with a table router.
     encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
     exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
         drawn per example (if parameters are mixed: per task).
@@ -112,6 +112,8 @@ class RoutingBartConfig(BartConfig):
         self.task_names = list(self.task_names or [])
         self.random_vectors = list(self.random_vectors or [])
         self.trained_tasks = list(self.trained_tasks or [])
+        if self.has_table:
+            self.router_input_dim = self.num_layers * self.num_experts
         super().__post_init__(**kwargs)
         self.check()
 
@@ -195,12 +197,6 @@ class RoutingBartConfig(BartConfig):
         wrong, D = [], self.router_input_dim
         if self.has_router and self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
             wrong.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
-        logits = self.num_layers * self.num_experts
-        if self.router_nn_type == "table" and logits != D:
-            wrong.append(
-                f"router_input_dim is {D}; it must be {logits}, layers x experts, because the vectors of a "
-                "table router are its logits"
-            )
         of_attention = {
             "transformer": "router_input_dim",
             "transformer_layer_specific": "router_hidden_dim",
@@ -245,6 +241,11 @@ class RoutingBartConfig(BartConfig):
         A model with one expert, or with routes from another source, has no router.
         """
         return self.route_source == "learned" and self.num_experts > 1
+
+    @property
+    def has_table(self) -> bool:
+        """Whether the router is a table: the task vectors are the logits, of one row per layer and expert."""
+        return self.has_router and self.router_nn_type == "table"
 
     @property
     def is_top_1(self) -> bool:

@@ -14,7 +14,7 @@ from routing_moe.model.selection import noise_free_routes, select_routes
 class TaskVectors(nn.Embedding):
     """One vector per task (N, D).
 
-    A separate class, because it is initialised from N(0, 1), not N(0, 0.02).
+    A separate class, because it is initialised from N(0, 1), not N(0, 0.02); of a table router near 0.
     """
 
 
@@ -143,14 +143,14 @@ class TaskRouting:
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
         """Returns the expected routes (N, L, E) of named tasks.
 
-        For a router, the softmax of its logits (top-k: over the k largest) at the temperature, which
-        approximates the mean of the sampled modes; for random routes 1/E. Raises KeyError for an unknown
-        task.
+        For a router, the softmax of its logits (top-k: over the k largest; Bernoulli: normalised sigmoids) at
+        the temperature, which approximates the mean of the sampled modes; for random routes 1/E. Raises
+        KeyError for an unknown task.
         """
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
-        mode = "top_k" if self.config.router_mode == "top_k" else "softmax"
-        return self.routes_for(task_names, mode, temperature)
+        one_hot = self.config.router_mode == "gumbel_softmax_st"
+        return self.routes_for(task_names, "gumbel_softmax" if one_hot else None, temperature)
 
     def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
         if routes is None and task_ids is not None:
