@@ -108,6 +108,7 @@ class TrainSettings(RunFlags):
     lora_alpha: float | None = MORE_ROUTING(None, "with --expert_kind lora: scale of the updates times their rank", range=POSITIVE, new_model=16)
     lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=LORA_TARGETS, new_model="all", compared_as="budget")
     lora_mixing: str | None = MORE_ROUTING(None, "with --expert_kind lora: what soft routes mix, the products of the two matrices of experts, or each of the factors, as in Poly", choices=LORA_MIXINGS, new_model="products")
+    lora_splits: int | None = MORE_ROUTING(None, "with --lora_mixing factors: blocks that the features of a linear map are divided into, each with a row of the route of its own, as in MHR", range=AT_LEAST_1, new_model=1)
     lora_dropout: float = MORE_ROUTING(0.0, "with --expert_kind lora: dropout probability of the inputs of updates", range=PROBABILITY)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
     router_nn_type: str | None = ROUTING(None, "architecture of the router. table: none, the task vectors are the logits, with the rate --task_model_lr, as in Poly", choices=ROUTER_TYPES, new_model="linear_layer_specific")

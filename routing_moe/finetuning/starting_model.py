@@ -53,7 +53,7 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     source, training = settings.route_source or config.route_source, settings.route_training
     mixes = source == "random" or (source == "average" and not config.has_plain_routes)
     if not settings.moe_init or training in PLAIN or (training is None and not mixes):
-        config = with_fields(config, dict(num_experts=1, expert_kind="layer"))
+        config = with_fields(config, dict(num_experts=1, expert_kind="layer", lora_splits=1))
     elif training == "logits":
         table = dict(route_source="learned", router_nn_type="table", route_parts=None)
         config = with_fields(config, table | {"task_names": [settings.task]})

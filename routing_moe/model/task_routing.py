@@ -95,9 +95,7 @@ class TaskRouting:
         Raises InputError if they do not fit the model's layers and experts.
         """
         config = self.config
-        routes_NLE = given.matrices(
-            config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows
-        )
+        routes_NLE = given.matrices(*config.route_sizes)
         vectors_ND = given.vectors_ND
         config.task_names = given.tasks
         self.use_routes("fixed", torch.from_numpy(routes_NLE))
@@ -137,7 +135,7 @@ class TaskRouting:
         temperature = self.config.router_temperature if temperature is None else temperature
         logits_NLE = self.router_logits(task_ids_N)
         if noise:
-            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers, top_k)
+            return select_routes(logits_NLE, mode, temperature, self.config.encoder_rows, top_k)
         return noise_free_routes(logits_NLE, mode, temperature, top_k)
 
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:

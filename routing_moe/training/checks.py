@@ -221,8 +221,7 @@ def config_problems(
     problems = Problems(expert_problems(settings, config))
     problems += position_problems(settings, config.max_position_embeddings, checkpoint or settings.model)
     if routes:
-        sizes = (config.encoder_layers, config.decoder_layers, config.num_experts)
-        problems.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
+        problems.of(routes.matrices, *config.route_sizes, flag=f"task_routes {routes.source}:")
     problems += missing_task_problems(settings, split, config, checkpoint, routes)
     given_tasks = set()
     if checkpoint and not settings.do_train:
