@@ -58,7 +58,7 @@ class RoutingBartConfig(BartConfig):
     router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
     router_top_k: number of experts with a weight above 0 in mode "top_k".
     router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
-        the router's hidden layer (H). The width is layers x experts with a table router.
+        the router's hidden layer (H). With a table router it is rows of a route x experts.
     encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
     exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
         drawn per example (if parameters are mixed: per task).
