@@ -8,7 +8,7 @@ from torch import Tensor
 from routing_moe.model.selection import soft_logits
 
 STEPS = 1000  # of Adam, each on all tasks
-RATE = 1e-2
+RATE, TABLE_RATE = 1e-2, 0.1  # of networks and task vectors; of the logits themselves
 CLOSE = 0.01  # nats of mean divergence at which the fit ends if the largest weights agree
 TIE = 1e-6
 
@@ -49,7 +49,7 @@ def fit_router(
     for parameter in parameters:
         parameter.requires_grad_(True)
     model.router.eval()
-    optimizer = torch.optim.Adam(parameters, lr=RATE)
+    optimizer = torch.optim.Adam(parameters, lr=TABLE_RATE if model.config.has_table else RATE)
     for step in range(STEPS + 1):
         logits_NLE = model.router_logits(task_ids_N)[:, rows].float()
         scores_NLE = soft_logits(logits_NLE, model.config.router_mode, temperature)
