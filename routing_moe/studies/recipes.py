@@ -67,7 +67,7 @@ class TrainingFlags(DataFlags):
 
     total_steps: int | None = HYPERPARAMETERS(None, "optimizer steps (30000; of an embedded BART 1000)", range=AT_LEAST_1)
     eval_period: int | None = HYPERPARAMETERS(None, "steps between evaluations (750; 500)", range=AT_LEAST_1)
-    learning_rate: float | None = HYPERPARAMETERS(None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3), or of low-rank experts (1e-3; LORA_RATE)", range=NOT_NEGATIVE)
+    learning_rate: float | None = HYPERPARAMETERS(None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3), or of low-rank experts (1e-3; 1e-2)", range=NOT_NEGATIVE)
     router_lr: float | None = HYPERPARAMETERS(None, "learning rate of the router (1e-3; 1e-2)", range=NOT_NEGATIVE)
     task_model_lr: float | None = HYPERPARAMETERS(None, "learning rate of the task vectors (1e-2)", range=NOT_NEGATIVE)
     # fmt: on
@@ -99,9 +99,8 @@ class TrainingRecipe:
         """Returns the recipe of the flags. checkpoint: its base is the model, unless --model is given."""
         model = flags.model or (checkpoint and base_of(Path(checkpoint))) or default_model(flags)
         embedded = embedded_as(model, flags.embedded_gym)
-        defaults, given = HYPERPARAMETERS_OF[embedded], given_of(flags, HYPERPARAMETERS_OF[embedded])
-        if "learning_rate" in given:
-            given["lora_rate"] = given["learning_rate"]
+        defaults = HYPERPARAMETERS_OF[embedded]
+        given = given_of(flags, defaults)
         return cls(
             model=model,
             gym=flags.train_dir or GYMS[embedded or SKILL],
@@ -109,6 +108,7 @@ class TrainingRecipe:
             taskvecs=flags.taskvecs,
             embedded=embedded,
             mixed_precision=precision(flags.mixed_precision),
+            lora_rate=given.get("learning_rate", LORA_RATES[embedded]),
             **defaults | given,
         )
 
@@ -214,31 +214,11 @@ class TrainingRecipe:
 # ---- what goes with which model: "": the published recipe
 
 HYPERPARAMETERS_OF = {
-    "": dict(
-        total_steps=30000,
-        eval_period=750,
-        learning_rate=1e-5,
-        lora_rate=1e-3,
-        router_lr=1e-3,
-        task_model_lr=1e-2,
-    ),
-    SKILL: dict(
-        total_steps=1000,
-        eval_period=500,
-        learning_rate=1e-3,
-        lora_rate=1e-2,
-        router_lr=1e-2,
-        task_model_lr=1e-2,
-    ),
-    CONFLICT: dict(
-        total_steps=1000,
-        eval_period=500,
-        learning_rate=3e-3,
-        lora_rate=1e-2,
-        router_lr=1e-2,
-        task_model_lr=1e-2,
-    ),
+    "": dict(total_steps=30000, eval_period=750, learning_rate=1e-5, router_lr=1e-3, task_model_lr=1e-2),
+    SKILL: dict(total_steps=1000, eval_period=500, learning_rate=1e-3, router_lr=1e-2, task_model_lr=1e-2),
+    CONFLICT: dict(total_steps=1000, eval_period=500, learning_rate=3e-3, router_lr=1e-2, task_model_lr=1e-2),
 }
+LORA_RATES = {"": 1e-3, SKILL: 1e-2, CONFLICT: 1e-2}  # of low-rank experts
 TEXT_LENGTHS = {
     "": {},
     SKILL: dict(max_input_length=128, max_output_length=32),

@@ -32,7 +32,8 @@ NAMES = (
 STAGE1 = "straight_through"  # the variant whose runs are the first stages of two_stage
 SET_BY_VARIANTS = (
     "--avg_routing", "--random_routing", "--task_level_random_routing", "--router_mode", "--router_top_k", "--expert_mixing",
-    "--num_experts", "--init_eps", "--hide_task_names", "--seed", "--prefix", "--predict_split",
+    "--expert_kind", "--lora_mixing", "--lora_splits", "--router_nn_type", "--num_experts", "--init_eps",
+    "--hide_task_names", "--seed", "--prefix", "--predict_split",
 )  # fmt: skip
 
 
