@@ -373,7 +373,9 @@ def described_routes(model, settings: TrainSettings) -> str:
     config = model.config
     if config.num_experts == 1:
         return "none; one expert is a plain BART"
-    frozen = config.has_router and not next(model.router.parameters()).requires_grad
+    # A table router has no parameters but the task vectors.
+    router = model.task_vectors if config.has_table else model.router
+    frozen = config.has_router and not next(router.parameters()).requires_grad
     source = {
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
         "average": "average",
