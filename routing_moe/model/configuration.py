@@ -114,10 +114,14 @@ class RoutingBartConfig(BartConfig):
         self.task_names = list(self.task_names or [])
         self.random_vectors = list(self.random_vectors or [])
         self.trained_tasks = list(self.trained_tasks or [])
-        if self.has_table:
-            self.router_input_dim = self.num_layers * self.num_experts
+        self.set_table_width()
         super().__post_init__(**kwargs)
         self.check()
+
+    def set_table_width(self) -> None:
+        """Sets the width of task vectors that are the logits of a table router."""
+        if self.has_table:
+            self.router_input_dim = self.num_layers * self.num_experts
 
     # ---- reading
 

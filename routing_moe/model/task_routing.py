@@ -84,7 +84,8 @@ class TaskRouting:
         self.use_routes("average")
         config.route_source, config.router_nn_type, config.router_mode = "learned", "table", "softmax"
         config.router_temperature, config.exploration_epsilon = 1.0, 0.0
-        config.router_input_dim, config.random_vectors = logits_NLE[0].numel(), []
+        config.random_vectors = []
+        config.set_table_width()
         self.router = ROUTERS["table"](config)
         logits_ND = logits_NLE.detach().flatten(1).to(self.device, self.dtype, copy=True)
         self.task_vectors = TaskVectors.from_pretrained(logits_ND, freeze=False)
