@@ -84,8 +84,7 @@ def make_model():
 
     def make(num_experts=3, dtype=torch.float64, bart_fields=None, **fields):
         bart = BartForConditionalGeneration(tiny_bart_config(**(bart_fields or {})))
-        width = 4 * num_experts if fields.get("router_nn_type") == "table" else 8
-        defaults = dict(task_names=["a", "b", "c", "d"], router_input_dim=width, router_hidden_dim=4)
+        defaults = dict(task_names=["a", "b", "c", "d"], router_input_dim=8, router_hidden_dim=4)
         model = RoutingBartForConditionalGeneration.from_bart(
             bart, num_experts, init_eps=0.1, **(defaults | fields)
         )

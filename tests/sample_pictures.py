@@ -10,7 +10,8 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.dynamics import dynamics_table
 from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.saved_routes import History, Routes, layer_names
+from routing_moe.analysis.saved_routes import History, Routes
+from routing_moe.model.given_routes import layer_names
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.plots.agreement import plot_agreement
 from routing_moe.plots.clustermap import plot_clustered

@@ -85,7 +85,7 @@ def test_all_variants_have_existing_flags_and_the_same_total_steps(tmp_path):
     # Tasks move in the refinement as in the refined mixture, and only there.
     moving = {name: way for name, way in ways.items() if "reassign_every" in way} | {"refinement": refinement}
     ingredients = {f"refined_{name}" for name in INGREDIENTS}
-    assert set(moving) == {"refined", "refined_random", "refinement"} | ingredients
+    assert set(moving) == {"refined", "lora_refined", "refined_random", "refinement"} | ingredients
     assert {(way["reassign_until"], way["adam_epsilon"]) for way in moving.values()} == {(300, 3.0)}
     by_loss, by_vectors = ("lowest_loss", None), (None, "nearest_cluster-")
     assert scored["refined"] == scored["clusters"] == scored["refined_composed"] == [by_loss, by_vectors]
@@ -167,6 +167,13 @@ def test_the_rate_is_the_best_mean_over_the_tuning_gyms(tmp_path, capsys):
     assert (other.chosen_rate("dense_flops"), other.tuning_runs(["dense"])) == (0.004, [])
     lacking = study_of(tmp_path / "other", rates_of=tmp_path / "tuning.csv", variants=("dense", "softmax"))
     assert any("has no rate of softmax for conflict1_16skills" in line for line in lacking.problems())
+
+
+def test_low_rank_experts_are_also_tuned_at_higher_rates(tmp_path):
+    level = level_of(study_of(tmp_path, rates=(0.01, 0.02), variants=("oracle_skills", "poly")))
+    tuned_rates = {run.name.split("/")[3] for run in level.tuning_runs(["poly"])}
+    assert tuned_rates == {"lr0.01", "lr0.02", "lr0.048", "lr0.096"}
+    assert level.rates("softmax") == (0.01, 0.02)
 
 
 def test_hours_are_those_of_finished_runs_of_the_same_kind(tmp_path, capsys):

@@ -38,6 +38,14 @@ ROUTINGS = {
     "lora_softmax": dict(expert_kind="lora", lora_rank=2, router_mode="softmax", lora_targets="attention"),
     "lora_top_1": dict(expert_kind="lora", lora_rank=2, num_experts=4, router_mode="top_k", router_top_k=1),
     "lora_factors": dict(expert_kind="lora", lora_rank=2, router_mode="softmax", lora_mixing="factors"),
+    "lora_splits": dict(
+        expert_kind="lora",
+        lora_rank=2,
+        lora_mixing="factors",
+        lora_splits=2,
+        router_mode="bernoulli",
+        router_nn_type="table",
+    ),
     "lora_one": dict(expert_kind="lora", lora_rank=2, num_experts=1, lora_targets="feed_forward"),
     "lora_vanilla_layers": dict(expert_kind="lora", lora_rank=2, encoder_vanilla_layers=[0]),
     "vanilla_layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
@@ -173,7 +181,7 @@ def test_experts_of_a_route_by_its_source(make_model):
     used = {name: experts_used(make_model(**fields).config, 2) for name, fields in ROUTINGS.items()}
     assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
                         task_random=2, merged=1, vanilla_layers=1, table=3, merged_table=1, lora=1,
-                        lora_softmax=3, lora_top_1=1, lora_factors=3, lora_one=1,
+                        lora_softmax=3, lora_top_1=1, lora_factors=3, lora_splits=3, lora_one=1,
                         lora_vanilla_layers=1)  # fmt: skip
     with pytest.raises(ValueError, match="not part of the configuration"):
         experts_used(make_model(route_source="fixed").config)

@@ -8,8 +8,9 @@ import torch
 from conftest import one_hot_routes
 
 from dataloader.errors import InputError
+from routing_moe.analysis.saved_routes import encoder_part, layer_place
 from routing_moe.config.choices import ROUTER_NETWORKS
-from routing_moe.model.given_routes import GivenRoutes, layers_of_parts, read_routes
+from routing_moe.model.given_routes import GivenRoutes, layer_names, layers_of_parts, read_routes
 from routing_moe.model.route_fit import fit_router
 
 
@@ -49,6 +50,23 @@ def test_the_routes_that_a_run_writes_are_read(tmp_path):
     np.save(tmp_path / "route.npy", routes_NLE)
     (tmp_path / "route_tasks.txt").write_text("sort\ncopy\n")
     assert matrices(tmp_path / "route.npy", 2, 2, 3) == pytest.approx(routes_NLE[::-1])  # copy, sort
+
+
+def test_a_route_is_that_of_every_split_of_a_layer(written):
+    soft = [[0.5, 0.5], [1, 0], [0.25, 0.75]] * 2
+    forms = {"a": {"encoder": 0, "decoder": 3}, "b": [1, 0, 2], "c": soft}
+    routes_NLE = GivenRoutes("x", read_routes(written(forms))).matrices(2, 1, 4, splits=2)
+    assert routes_NLE[:2].argmax(-1).tolist() == [[0, 0, 0, 0, 3, 3], [1, 1, 0, 0, 2, 2]]
+    assert np.array_equal(routes_NLE[2, :, :2], soft)  # a row for each split
+    assert layers_of_parts(["encoder", "encoder.1", "decoder"], 2, 1, 2) == {
+        "encoder": [0, 1],
+        "encoder.1": [2, 3],
+        "decoder": [4, 5],
+    }
+    names = layer_names(2, range(6), 2)
+    assert names == ("enc 0s0", "enc 0s1", "enc 1s0", "enc 1s1", "dec 0s0", "dec 0s1")
+    assert sorted(names, key=layer_place) == list(names)
+    assert encoder_part(names) == 4
 
 
 PROBLEMS = {
@@ -131,11 +149,16 @@ def test_a_layer_belongs_to_the_smallest_part_that_names_it():
 
 
 @pytest.mark.parametrize(
-    ("router", "fits_vectors"),
-    [*((router, False) for router in ROUTER_NETWORKS), ("linear", True), ("lstm", True)],
+    ("router", "fits_vectors", "mode"),
+    [
+        *((router, False, "softmax") for router in ROUTER_NETWORKS),
+        *(("linear", True, "softmax"), ("lstm", True, "softmax")),
+        *(("table", True, "softmax"), ("table", True, "bernoulli")),
+    ],
 )
-def test_every_router_reproduces_the_routes_it_is_fitted_to(router, fits_vectors, make_model):
-    model = make_model(router_nn_type=router, router_hidden_dim=8, dtype=torch.float32)
+def test_every_router_reproduces_the_routes_it_is_fitted_to(router, fits_vectors, mode, make_model):
+    fields = dict(router_nn_type=router, router_mode=mode, router_hidden_dim=8)
+    model = make_model(**fields, dtype=torch.float32)
     model.requires_grad_(False)
     before = model.task_vectors.weight.clone()
     routes_NLE = one_hot_routes([[0, 1, 2, 0], [2, 2, 1, 1], [1, 0, 0, 2]], 3)
@@ -144,7 +167,7 @@ def test_every_router_reproduces_the_routes_it_is_fitted_to(router, fits_vectors
     assert fit.divergence < 0.01
     assert 0 < fit.steps < 1000
     assert torch.equal(model.routes_for(["d", "a", "b"], "gumbel_softmax_st"), routes_NLE.float())
-    soft_NLE = model.routes_for(["d", "a", "b"], "softmax", 2.0)
+    soft_NLE = model.routes_for(["d", "a", "b"], mode, 2.0)
     assert (soft_NLE - routes_NLE).abs().max() < 0.1
     moved = (model.task_vectors.weight != before).any(dim=1)
     assert moved.tolist() == [fits_vectors, fits_vectors, False, fits_vectors]

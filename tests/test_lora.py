@@ -1,6 +1,8 @@
 """Low-rank experts: exact for every route, and equal to plain BARTs with merged weights."""
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,14 +13,21 @@ from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.finetuning.starting_model import along_route, set_trained
 from routing_moe.model.base import base_tensors, checksum, is_of_base, refer_to_base, train_base
 from routing_moe.model.conversion import with_fresh_experts
-from routing_moe.model.lora import LoraPlan, is_of_expert
+from routing_moe.model.lora import LoraLinear, LoraPlan, Mix, is_of_expert
 from routing_moe.model.modeling import generate_plain
+from routing_moe.model.selection import noise_free_routes
 from routing_moe.optim.step import Stepper
+from routing_moe.task_choice.choice import TaskChoice
 
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
-MIXINGS = ("products", "factors")
+MIXINGS = {
+    "products": {},
+    "factors": dict(lora_mixing="factors"),
+    "splits": dict(lora_mixing="factors", lora_splits=2),
+}
 ROUTES = ("soft", "one_hot", "two_of_five", "masked")
 
 
@@ -36,9 +45,10 @@ def make_lora(make_model):
     return make
 
 
-def routes_of(kind: str, E: int = 5) -> torch.Tensor:
-    """Returns routes (4, 4, E) of four examples."""
-    logits_BLE = torch.randn(4, 4, E, dtype=torch.float64)
+def routes_of(kind: str, E: int = 5, mixing: str = "products") -> torch.Tensor:
+    """Returns routes (4, L, E) of four examples, for one of MIXINGS."""
+    L = 4 * MIXINGS[mixing].get("lora_splits", 1)
+    logits_BLE = torch.randn(4, L, E, dtype=torch.float64)
     if kind == "one_hot":
         return one_hot_routes(logits_BLE.argmax(-1), E)
     if kind == "two_of_five":
@@ -58,26 +68,34 @@ def slow_bart(model, route_LE) -> BartForConditionalGeneration:
             for name, linear in model.get_submodule(f"model.{side}.layers.{i}").named_modules():
                 if not hasattr(linear, "lora_A"):
                     continue
-                pairs = [
-                    (route_LE[first + i, e], linear.lora_A[e], linear.lora_B[e])
-                    for e in range(config.num_experts)
-                ]
-                if config.lora_mixing == "products":
-                    update = sum(weight * B.T @ A for weight, A, B in pairs)
-                else:
-                    update = sum(w * B for w, _, B in pairs).T @ sum(w * A for w, A, _ in pairs)
                 name = f"model.{side}.layers.{i}.{name}.weight"
+                update = slow_update(config, linear, route_LE.unflatten(0, (4, -1))[first + i])
                 state[name] = state[name] + config.lora_alpha / config.lora_rank * update
     bart.load_state_dict(state)
     return bart
 
 
+def slow_update(config, linear, weights_HE):
+    """Returns the update (D_out, D_in) of a linear map, without its scale."""
+    experts = range(config.num_experts)
+    if config.lora_mixing == "products":
+        return sum(weights_HE[0, e] * linear.lora_B[e].T @ linear.lora_A[e] for e in experts)
+    factors = []
+    for factor in (linear.lora_A, linear.lora_B):
+        mixed = torch.zeros_like(factor[0])
+        for d in range(mixed.shape[1]):
+            split = d * config.lora_splits // mixed.shape[1]
+            mixed[:, d] = sum(weights_HE[split, e] * factor[e, :, d] for e in experts)
+        factors.append(mixed)
+    return factors[1].T @ factors[0]
+
+
 @pytest.mark.parametrize("targets", ["attention", "feed_forward", "all"])
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_mixed_examples_give_the_logits_of_their_plain_barts(make_lora, batch, mixing, targets):
-    model = make_lora(lora_mixing=mixing, lora_targets=targets)
+    model = make_lora(lora_targets=targets, **MIXINGS[mixing])
     for kind in ROUTES:
-        routes_BLE = routes_of(kind)
+        routes_BLE = routes_of(kind, mixing=mixing)
         logits = model(**batch, routes=routes_BLE).logits
         dense = model(**batch, routes=routes_BLE, sparse=False).logits
         for i, route_LE in enumerate(routes_BLE):
@@ -87,6 +105,28 @@ def test_mixed_examples_give_the_logits_of_their_plain_barts(make_lora, batch, m
             torch.testing.assert_close(dense[i], expected, rtol=0, atol=1e-12)
             plain = model.to_bart(route_LE)(**own).logits[0]
             torch.testing.assert_close(plain, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+def test_bernoulli_routes_of_factors_are_those_of_poly_in_peft(splits):
+    peft = pytest.importorskip("peft")
+    E, r, N = 5, 3, 6
+    net = torch.nn.ModuleDict({"proj": torch.nn.Linear(16, 24)}).double()
+    fields = dict(num_experts=E, lora_rank=r, lora_scale=1 / r, lora_mixing="factors", lora_splits=splits)
+    own = LoraLinear(SimpleNamespace(**fields, lora_dropout=0.0), net["proj"]).double()
+    own.load_state_dict(net["proj"].state_dict(), strict=False)
+    config = peft.PolyConfig(
+        r=r, n_tasks=N, n_skills=E, n_splits=splits, target_modules=["proj"], init_weights=False
+    )
+    poly = peft.get_peft_model(net, config).double().eval().base_model.model["proj"]
+    A_HEdr, B_HErd = poly.poly_lora_A["default"].data, poly.poly_lora_B["default"].data
+    own.lora_A.data = A_HEdr.permute(1, 3, 0, 2).flatten(2)
+    own.lora_B.data = B_HErd.permute(1, 2, 0, 3).flatten(2)
+    logits_ND = torch.nn.init.normal_(poly.poly_router["default"].module_logits)
+    x_BSD, tasks_B = torch.randn(N, 7, 16).double(), torch.randperm(N)
+    logits_BHE = logits_ND[tasks_B].view(N, splits, E)
+    own.mix = Mix(noise_free_routes(logits_BHE, "bernoulli", temperature=1.0))
+    torch.testing.assert_close(own(x_BSD), poly(x_BSD, task_ids=tasks_B), rtol=0, atol=1e-11)
 
 
 def test_sparse_routes_run_only_the_experts_that_they_use(make_lora):
@@ -102,7 +142,8 @@ def test_sparse_routes_run_only_the_experts_that_they_use(make_lora):
 @pytest.mark.parametrize("mixing", MIXINGS)
 @pytest.mark.parametrize("kind", ROUTES)
 def test_sparse_and_dense_plans_give_equal_gradients(make_lora, batch, kind, mixing):
-    model, routes_BLE, gradients = make_lora(lora_mixing=mixing).train(), routes_of(kind), []
+    model, gradients = make_lora(**MIXINGS[mixing]).train(), []
+    routes_BLE = routes_of(kind, mixing=mixing)
     for sparse in (True, False):
         model.zero_grad(set_to_none=True)
         leaf_BLE = routes_BLE.clone().requires_grad_()
@@ -118,7 +159,7 @@ def test_sparse_and_dense_plans_give_equal_gradients(make_lora, batch, kind, mix
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", ["soft", "one_hot"])
 def test_generation_along_mixed_routes_is_that_of_their_plain_barts(make_lora, batch, kind, beams, mixing):
-    model, routes_BLE = make_lora(lora_mixing=mixing), routes_of(kind)
+    model, routes_BLE = make_lora(**MIXINGS[mixing]), routes_of(kind, mixing=mixing)
     inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     limits = dict(num_beams=beams, max_length=9)
     found = model.generate(**inputs, routes=routes_BLE, **limits)
@@ -174,6 +215,7 @@ def test_distances_of_experts_are_those_of_their_updates(make_lora):
 
 
 STEPPED = dict(expert_kind="lora", lora_rank=2)
+MHR = dict(router_nn_type="table", router_mode="bernoulli", **MIXINGS["splits"])
 
 
 def test_a_frozen_base_stays_and_experts_change(make_stepper):
@@ -203,7 +245,7 @@ def test_a_trained_base_has_a_rate_of_its_own(make_stepper):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, dict(router_mode="softmax"), dict(router_mode="softmax", lora_mixing="factors")]
+    "fields", [{}, dict(router_mode="softmax"), dict(router_mode="softmax", lora_mixing="factors"), MHR]
 )
 def test_micro_batches_do_not_change_a_step(make_stepper, fields):
     states = []
@@ -226,6 +268,47 @@ def test_dropout_is_that_of_the_inputs_of_updates(make_lora, batch):
     model.eval()
     without = model(**batch, routes=torch.zeros_like(routes_BLE)).logits
     torch.testing.assert_close(trained, without, rtol=0, atol=1e-12)
+
+
+def test_a_table_trains_only_the_logits_of_its_tasks(make_stepper):
+    stepper = make_stepper(dict(learning_rate=0, weight_decay=0), **STEPPED, **MHR)
+    model = stepper.model
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    logits_ND = model.task_vectors.weight
+    assert logits_ND.shape == (4, 4 * 2 * 3)
+    assert 0 < logits_ND.abs().max() <= 1e-3
+    before = parameters(stepper)
+    for step in range(2):
+        stepper.step(step)
+    changed = {name for name, p in parameters(stepper).items() if not torch.equal(p, before[name])}
+    assert changed == {"task_vectors.weight"}
+    trained = (logits_ND != before["task_vectors.weight"]).any(1).nonzero()[:, 0].tolist()
+    assert trained == sorted(set(stepper.examples.task_ids_N.tolist()))
+
+
+@pytest.mark.parametrize("training", ["logits", "merged"])
+def test_an_unseen_task_continues_along_the_route_of_its_vector(make_lora, batch, grids, training):
+    """MHR-z and MHR-mu: the logits of the route alone are trained, or the merged model."""
+    mixture = make_lora(3, dtype=torch.float32, **MHR)
+    torch.nn.init.normal_(mixture.task_vectors.weight)
+    route_LE = mixture.routes_for(["b"])[0].detach()
+    expected = mixture(**batch, routes=route_LE.expand(len(batch["input_ids"]), -1, -1)).logits
+    vector_D = mixture.task_vectors.weight[1].detach().numpy().copy()
+    settings = replace(grids.settings("unused"), route_training=training)
+    model, _ = along_route(mixture, settings, TaskChoice("new", "nearest", "vector of b", vector_D=vector_D))
+    set_trained(model, training, freeze_embeds=False)
+    model.eval().config.task_names = ["new"]
+    task_ids = torch.zeros(len(batch["input_ids"]), dtype=torch.long)
+    torch.testing.assert_close(model(**batch, task_ids=task_ids).logits, expected, rtol=0, atol=1e-4)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if training == "logits":
+        assert trained == {"task_vectors.weight"}
+        torch.testing.assert_close(model.routes_for(["new"])[0], route_LE)
+    else:
+        assert model.config.num_experts == 1
+        assert len(trained) == len(dict(model.named_parameters()))
 
 
 # ---- saving
@@ -261,6 +344,17 @@ def test_a_saved_model_refers_to_a_base_that_was_not_trained(referring, tmp_path
     loaded = cls.from_pretrained(tmp_path / "saved")
     assert loaded.state_dict().keys() == referring.state_dict().keys()
     assert all(torch.equal(t, referring.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_saved_table_with_splits_has_the_same_routes(saved_bart, tmp_path):
+    model = RoutingBartForConditionalGeneration.from_bart(
+        str(saved_bart), 3, **LORA, **MHR, task_names=["a", "b"]
+    )
+    model.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert loaded.config.row_names[:3] == ("enc 0s0", "enc 0s1", "enc 1s0")
+    assert torch.equal(loaded.routes_for(["a", "b"]), model.routes_for(["a", "b"]))
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
 
 
 def test_a_base_that_was_trained_is_saved(referring, tmp_path):

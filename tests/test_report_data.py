@@ -15,9 +15,10 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.features import features_of
 from routing_moe.analysis.runs import ExplainedRun, read_runs
-from routing_moe.analysis.saved_routes import Routes, layer_names, load_routes
+from routing_moe.analysis.saved_routes import Routes, load_routes
 from routing_moe.cli import inspect_routes
 from routing_moe.config.explain import ReportSettings
+from routing_moe.model.given_routes import layer_names
 from routing_moe.report import data as report_data_module
 from routing_moe.report.data import UNIT, report_data
 from routing_moe.report.page import render

@@ -24,6 +24,16 @@ RUNS = {
     "top_k": dict(router_mode="top_k", router_top_k=2, num_experts=3),
     "merged": dict(router_mode="softmax", expert_mixing="parameters"),
     "frozen": dict(router_lr=0, freeze_task_model=True),
+    "mhr": dict(
+        expert_kind="lora",
+        lora_rank=2,
+        lora_mixing="factors",
+        lora_splits=2,
+        base_lr=0.01,
+        router_nn_type="table",
+        router_mode="bernoulli",
+        taskvecs_dim=None,
+    ),
 }
 
 

@@ -309,7 +309,11 @@ def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
         ),
         ({"exploration_epsilon": 1.5}, "it must be a probability"),
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
-        ({"router_nn_type": "table"}, "router_input_dim is 768; it must be 12, layers x experts"),
+        ({"lora_splits": 2}, "lora_splits is 2, which needs low-rank experts with mixed factors"),
+        (
+            {"lora_splits": 5, "lora_mixing": "factors", "expert_kind": "lora"},
+            "lora_splits is 5; it must divide the widths",
+        ),
     ],
 )
 def test_an_invalid_configuration_reports_why(fields, message):

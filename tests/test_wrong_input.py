@@ -69,6 +69,14 @@ FLAGS = [
         dict(do_predict=True, predict_split="dev"),
         "--predict_split is 'dev', but this section of <gym>/split.json is empty",
     ),
+    (
+        dict(router_nn_type="table", taskvecs_dim=6),
+        "--taskvecs_dim 6: the task vectors of --router_nn_type ta",
+    ),
+    (
+        dict(router_nn_type="table", task_model_lr=0),
+        "--task_model_lr 0: --router_nn_type table learns nothing",
+    ),
     # ---- of the model, whose configuration is read
     (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3, but a layer"),
     (dict(router_mode="top_k", router_top_k=3), "--router_top_k is 3; there are 2 experts"),
@@ -78,6 +86,7 @@ FLAGS = [
     (dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"), "--encoder_vanilla_layers and decoder"),
     (dict(encoder_vanilla_layers="0,5"), "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1"),
     (dict(router_nn_type="transformer", taskvecs_dim=6), "--taskvecs_dim is 6; it must be a multiple of 4"),
+    (dict(lora_splits=2), "--lora_splits is 2, which needs low-rank experts with mixed factors"),
     (dict(max_input_length=2000), "--max_input_length is 2000, but <bart> has 32 positions"),
 ]
 

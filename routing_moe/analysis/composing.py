@@ -64,7 +64,7 @@ def encoder_profiles(
     accelerator: Accelerator,
 ) -> np.ndarray:
     """Returns the profiles (K, K * K): the mean losses M[c, i, j], for each encoder i. K^2 forward passes."""
-    split, profiles = model.config.encoder_layers, []
+    split, profiles = model.config.encoder_rows, []
     for route_LE in tqdm(routes_KLE, desc="losses along encoders", unit="encoder"):
         mixed_KLE = routes_KLE.clone()
         mixed_KLE[:, :split] = route_LE[:split]

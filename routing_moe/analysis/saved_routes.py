@@ -154,18 +154,16 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
         raise InputError(f"{found[0]} has {depth} layers, the routes of the run {n_layers}")
     if not config.routed_rows:
         raise InputError(f"{found[0]}: says that no layer has experts")
-    return config.routed_rows, layer_names(config.encoder_layers, config.routed_rows)
+    return config.routed_rows, config.row_names
 
 
-def layer_names(encoder_layers: int, rows: Sequence[int]) -> tuple[str, ...]:
-    """Returns ("enc 0", "enc 1", "dec 0", ...) for these rows of a route."""
-    return tuple(f"enc {row}" if row < encoder_layers else f"dec {row - encoder_layers}" for row in rows)
+def layer_place(name: str) -> tuple[int, ...]:
+    """Returns (stack, number) of a layer: (0, 3) for "enc 3", (1, 0) for "dec 0"; sorts as in the model.
 
-
-def layer_place(name: str) -> tuple[int, int]:
-    """Returns (stack, number) of a layer: (0, 3) for "enc 3", (1, 0) for "dec 0"; sorts as in the model."""
+    With the number of the split, if there are several: (0, 3, 1) for "enc 3s1".
+    """
     stack, number = name.split()
-    return ("enc", "dec").index(stack), int(number)
+    return ("enc", "dec").index(stack), *map(int, number.split("s"))
 
 
 def encoder_part(layers: Sequence[str]) -> int:
@@ -231,5 +229,4 @@ def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str =
         values_NLE = model.expected_routes(list(tasks), temperature).double().cpu().numpy()
     values_NLE = values_NLE[:, config.routed_rows]
     values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
-    layers = layer_names(config.encoder_layers, config.routed_rows)
-    return Routes(name, tuple(tasks), layers, values_NLE, kind=kind)
+    return Routes(name, tuple(tasks), config.row_names, values_NLE, kind=kind)

@@ -101,7 +101,7 @@ class Routed:
         learning; rate None: 0.01 for a vector, 0.1 for a route. Raises InputError.
         """
         config = self.model.config
-        depths = config.encoder_layers, config.decoder_layers
+        depths = config.encoder_rows, config.num_layers - config.encoder_rows
         ways = dict(inputs=inputs, examples=examples, vectors=vectors, route=route)
         given = [way for way, value in ways.items() if value is not None]
         if len(given) > 1:

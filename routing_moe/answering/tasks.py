@@ -12,7 +12,7 @@ from routing_moe.task_choice.choice import TaskChoice
 class RoutedTask:
     """A task with its route (L, E), and where the route comes from.
 
-    choice: None for a plain BART. depths: numbers of encoder and decoder layers.
+    choice: None for a plain BART. depths: numbers of rows of encoder and decoder.
     """
 
     name: str

@@ -152,8 +152,8 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
     """Returns the source of each part of the merged model, one line each."""
     config = model.config
     depths = f"{config.encoder_layers}+{config.decoder_layers}"
-    routed = len(config.routed_rows)
-    layers = f"each of {depths} layers" if routed == config.num_layers else f"{routed} of {depths} layers"
+    is_routed = config.routed_rows == list(range(config.num_layers))
+    layers = f"{'each' if is_routed else len(config.routed_layers)} of {depths} layers"
     noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
     lines = [
         f"{kept_routes(model)}: from {routes.checkpoint}",

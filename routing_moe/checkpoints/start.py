@@ -152,9 +152,7 @@ def start_router(model, routes: GivenRoutes, temperature: float, fits_vectors: b
     Fitted vectors no longer count as random.
     """
     config = model.config
-    routes_NLE = torch.from_numpy(
-        routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows)
-    )
+    routes_NLE = torch.from_numpy(routes.matrices(*config.route_sizes))
     fit = fit_router(model, routes.tasks, routes_NLE, temperature, fits_vectors)
     if fits_vectors:
         config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))

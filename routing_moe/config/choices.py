@@ -1,6 +1,6 @@
 """The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
-ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k")  # model/selection.py
+ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli")  # model/selection.py
 ROUTER_NETWORKS = (
     "linear",
     "linear_layer_specific",

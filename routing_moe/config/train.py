@@ -16,7 +16,7 @@ from routing_moe.config.choices import (
     LORA_TARGETS,
     ROUTE_USES,
     ROUTER_MODES,
-    ROUTER_NETWORKS,
+    ROUTER_TYPES,
     SECTIONS,
     SELECTIONS,
     TRACKERS,
@@ -78,7 +78,7 @@ class TrainSettings(RunFlags):
     custom_tasks_splits: str | None = DATA(None, "JSON with task lists train, dev, test (default: split.json in --train_dir)", inherited=True)
     task_ontology: str | None = MORE_DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
     taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on; with --task_routes: vectors that tasks are clustered and unseen tasks routed by (default: random vectors for every task of the split)")
-    taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs", range=AT_LEAST_1, new_model=768)
+    taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs; with --router_nn_type table it follows from layers and experts", range=AT_LEAST_1, new_model=768)
     skip_malformed: bool = MORE_DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
@@ -108,11 +108,12 @@ class TrainSettings(RunFlags):
     lora_alpha: float | None = MORE_ROUTING(None, "with --expert_kind lora: scale of the updates times their rank", range=POSITIVE, new_model=16)
     lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=LORA_TARGETS, new_model="all", compared_as="budget")
     lora_mixing: str | None = MORE_ROUTING(None, "with --expert_kind lora: what soft routes mix, the products of the two matrices of experts, or each of the factors, as in Poly", choices=LORA_MIXINGS, new_model="products")
+    lora_splits: int | None = MORE_ROUTING(None, "with --lora_mixing factors: blocks that the features of a linear map are divided into, each with a row of the route of its own, as in MHR", range=AT_LEAST_1, new_model=1)
     lora_dropout: float = MORE_ROUTING(0.0, "with --expert_kind lora: dropout probability of the inputs of updates", range=PROBABILITY)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
-    router_nn_type: str | None = ROUTING(None, "architecture of the router", choices=ROUTER_NETWORKS, new_model="linear_layer_specific")
+    router_nn_type: str | None = ROUTING(None, "architecture of the router. table: none, the task vectors are the logits, with the rate --task_model_lr, as in Poly", choices=ROUTER_TYPES, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, new_model=64)
-    router_mode: str | None = ROUTING(None, "how the router's logits become routes", choices=ROUTER_MODES, new_model="gumbel_softmax_st")
+    router_mode: str | None = ROUTING(None, "how the router's logits become routes. bernoulli: a relaxed Bernoulli draw of each logit, normalised, as in Poly", choices=ROUTER_MODES, new_model="gumbel_softmax_st")
     router_top_k: int | None = MORE_ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, new_model=2)
     encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
     decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])

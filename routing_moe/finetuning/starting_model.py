@@ -53,10 +53,9 @@ def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
     source, training = settings.route_source or config.route_source, settings.route_training
     mixes = source == "random" or (source == "average" and not config.has_plain_routes)
     if not settings.moe_init or training in PLAIN or (training is None and not mixes):
-        config = with_fields(config, dict(num_experts=1, expert_kind="layer"))
+        config = with_fields(config, dict(num_experts=1, expert_kind="layer", lora_splits=1))
     elif training == "logits":
-        size = config.num_layers * config.num_experts
-        table = dict(route_source="learned", router_nn_type="table", router_input_dim=size, route_parts=None)
+        table = dict(route_source="learned", router_nn_type="table", route_parts=None)
         config = with_fields(config, table | {"task_names": [settings.task]})
         return State.of(config, ["embeddings", "layers", "updates", "router"])
     else:

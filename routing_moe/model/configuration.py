@@ -20,6 +20,7 @@ from routing_moe.config.choices import (
     ROUTER_TYPES,
     ROUTING_BART,
 )
+from routing_moe.model.given_routes import layer_names
 from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
 TRANSFORMER_HEADS = 4  # attention heads of transformer routers
@@ -46,10 +47,10 @@ class RoutingBartConfig(BartConfig):
     expert_kind: what an expert is, a complete "layer" or "lora", a low-rank update of its linear maps
     (`lora.py`). lora_rank, lora_alpha: rank of an update and its scale times the rank. lora_targets: the
     linear maps with experts, "attention", "feed_forward" or "all". lora_mixing: what a route mixes, the
-    "products" of the two matrices of experts or each of the "factors". lora_dropout: dropout probability of
-    the inputs of updates in training. base_model: with a BART that is not trained, the folder or hub name
-    that it comes from; a saved model then
-        has only the other weights. None: it has all weights.
+    "products" of the two matrices of experts or each of the "factors". lora_splits: with factors, blocks of
+    the features of a linear map, each with a row of the route of its own (MHR). lora_dropout: dropout
+    probability of the inputs of updates in training. base_model: with a BART that is not trained, the folder
+    or hub name that it comes from; a saved model then has only the other weights. None: it has all weights.
     base_sha256: the checksum of the weights of `base_model` (`base.py`).
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
     expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
@@ -57,7 +58,7 @@ class RoutingBartConfig(BartConfig):
     router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
     router_top_k: number of experts with a weight above 0 in mode "top_k".
     router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
-        the router's hidden layer (H).
+        the router's hidden layer (H). With a table router it is rows of a route x experts.
     encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
     exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
         drawn per example (if parameters are mixed: per task).
@@ -83,6 +84,7 @@ class RoutingBartConfig(BartConfig):
     lora_alpha: float | int = 16
     lora_targets: str = "all"
     lora_mixing: str = "products"
+    lora_splits: int = 1
     lora_dropout: float | int = 0.0
     base_model: str | None = None
     base_sha256: str | None = None
@@ -112,8 +114,14 @@ class RoutingBartConfig(BartConfig):
         self.task_names = list(self.task_names or [])
         self.random_vectors = list(self.random_vectors or [])
         self.trained_tasks = list(self.trained_tasks or [])
+        self.set_table_width()
         super().__post_init__(**kwargs)
         self.check()
+
+    def set_table_width(self) -> None:
+        """Sets the width of task vectors that are the logits of a table router."""
+        if self.has_table:
+            self.router_input_dim = self.num_layers * self.num_experts
 
     # ---- reading
 
@@ -154,7 +162,7 @@ class RoutingBartConfig(BartConfig):
         wrong = []
         if self.num_experts < 1:
             wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
-        for name in ("router_input_dim", "router_hidden_dim", "lora_rank"):
+        for name in ("router_input_dim", "router_hidden_dim", "lora_rank", "lora_splits"):
             if getattr(self, name) < 1:
                 wrong.append(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, choices in CHOICES.items():
@@ -165,6 +173,15 @@ class RoutingBartConfig(BartConfig):
                 wrong.append(f"{name} is {getattr(self, name)}; it must be a probability, 0 to 1")
         if not 0 < self.lora_alpha < math.inf:
             wrong.append(f"lora_alpha is {self.lora_alpha}; it must be greater than 0")
+        if self.lora_splits > 1 and not (self.has_lora and self.lora_mixing == "factors"):
+            wrong.append(
+                f"lora_splits is {self.lora_splits}, which needs low-rank experts with mixed factors"
+            )
+        widths = (self.d_model, self.encoder_ffn_dim, self.decoder_ffn_dim)
+        if self.lora_splits > 1 and any(width % self.lora_splits for width in widths):
+            wrong.append(
+                f"lora_splits is {self.lora_splits}; it must divide the widths {', '.join(map(str, widths))}"
+            )
         if self.has_lora and self.expert_mixing == "parameters":
             wrong.append(
                 "expert_mixing is 'parameters' with experts of kind 'lora', whose outputs mixed are the same"
@@ -183,8 +200,7 @@ class RoutingBartConfig(BartConfig):
             wrong.append(
                 "expert_mixing is 'parameters' with random routes, which are one-hot and do not mix experts"
             )
-        vanilla = len(self.encoder_vanilla_layers) + len(self.decoder_vanilla_layers)
-        if self.num_experts > 1 and vanilla >= self.num_layers:
+        if self.num_experts > 1 and not self.routed_layers:
             wrong.append(
                 "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
                 "num_experts to 1"
@@ -195,12 +211,6 @@ class RoutingBartConfig(BartConfig):
         wrong, D = [], self.router_input_dim
         if self.has_router and self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
             wrong.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
-        logits = self.num_layers * self.num_experts
-        if self.router_nn_type == "table" and logits != D:
-            wrong.append(
-                f"router_input_dim is {D}; it must be {logits}, layers x experts, because the vectors of a "
-                "table router are its logits"
-            )
         of_attention = {
             "transformer": "router_input_dim",
             "transformer_layer_specific": "router_hidden_dim",
@@ -220,8 +230,13 @@ class RoutingBartConfig(BartConfig):
 
     @property
     def num_layers(self) -> int:
-        """L: number of encoder layers plus decoder layers, vanilla layers included."""
-        return self.encoder_layers + self.decoder_layers
+        """L: number of rows of a route, one for each split of each layer, vanilla layers included."""
+        return (self.encoder_layers + self.decoder_layers) * self.lora_splits
+
+    @property
+    def encoder_rows(self) -> int:
+        """The number of rows of a route for the encoder, which come first."""
+        return self.encoder_layers * self.lora_splits
 
     @property
     def has_lora(self) -> bool:
@@ -247,6 +262,11 @@ class RoutingBartConfig(BartConfig):
         return self.route_source == "learned" and self.num_experts > 1
 
     @property
+    def has_table(self) -> bool:
+        """Whether the router is a table: the task vectors are the logits, of one row per layer and expert."""
+        return self.has_router and self.router_nn_type == "table"
+
+    @property
     def is_top_1(self) -> bool:
         """Whether a route's only weight is always 1, which gives task vectors no gradient."""
         return self.router_mode == "top_k" and self.router_top_k == 1
@@ -262,11 +282,28 @@ class RoutingBartConfig(BartConfig):
         return self.route_source == "fixed" and self.given_routes is None
 
     @property
-    def routed_rows(self) -> list[int]:
-        """The rows of a route (0 to L-1) that a layer uses: all except those of vanilla layers."""
+    def routed_layers(self) -> list[int]:
+        """The layers with experts, encoder first: all except vanilla layers."""
         vanilla = set(self.encoder_vanilla_layers)
         vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
-        return [row for row in range(self.num_layers) if row not in vanilla]
+        return [layer for layer in range(self.encoder_layers + self.decoder_layers) if layer not in vanilla]
+
+    @property
+    def routed_rows(self) -> list[int]:
+        """The rows of a route (0 to L-1) that a layer uses: all except those of vanilla layers."""
+        H = self.lora_splits
+        return [layer * H + split for layer in self.routed_layers for split in range(H)]
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """The names of `routed_rows`, such as "enc 0"; with several splits "enc 0s1"."""
+        return layer_names(self.encoder_layers, self.routed_rows, self.lora_splits)
+
+    @property
+    def route_sizes(self) -> tuple[int, int, int, list[int], int]:
+        """What given routes must fit: arguments of `GivenRoutes.matrices`."""
+        depths = self.encoder_layers, self.decoder_layers
+        return *depths, self.num_experts, self.routed_rows, self.lora_splits
 
     def mixture_fields(self) -> dict:
         """Returns {name: value} of the fields that a plain BART does not have."""

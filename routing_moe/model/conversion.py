@@ -132,7 +132,7 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
         state[name] = tensor
     for layer in model.routed_layers():
         if model.config.has_lora:
-            weights = layer.merged(routes_LE[layer.row])
+            weights = layer.merged(routes_LE[layer.rows])
         elif model.config.expert_mixing == "parameters":
             (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:

@@ -153,7 +153,7 @@ def _update_parameters(config) -> int:
     D, targets = config.d_model, TARGETS[config.lora_targets]
     attention = sum(name in targets for name in ATTENTION) * 2 * D
     ends = 0
-    for row in config.routed_rows:
+    for row in config.routed_layers:
         of_encoder = row < config.encoder_layers
         width = config.encoder_ffn_dim if of_encoder else config.decoder_ffn_dim
         ends += attention * (1 if of_encoder else 2)
@@ -172,7 +172,7 @@ def _embedding_parameters(config) -> int:
 
 def _layers(config) -> list[tuple[int, bool]]:
     """Returns (parameters, whether the layer is routed and exists E times) of each layer, encoder first."""
-    D, routed = config.d_model, set(getattr(config, "routed_rows", ()))
+    D, routed = config.d_model, set(getattr(config, "routed_layers", ()))
     attention, norm = 4 * (D * D + D), 2 * D
     encoder = attention + norm * 2 + _ffn_parameters(D, config.encoder_ffn_dim)
     decoder = 2 * attention + norm * 3 + _ffn_parameters(D, config.decoder_ffn_dim)

@@ -9,7 +9,7 @@ layer such as "encoder.0". N tasks, K clusters, L layers (encoder, then decoder)
 vector. Does not import torch.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -74,19 +74,21 @@ class GivenRoutes:
         decoder_layers: int,
         num_experts: int,
         routed_rows: Collection[int] | None = None,
+        splits: int = 1,
     ) -> np.ndarray:
         """Returns the routes (N, L, E) float32 in the order of `tasks`.
 
-        routed_rows: of the layers with experts, None: all. Raises InputError if the routes do not fit the
-        layers or experts.
+        routed_rows: of the layers with experts, None: all. splits: rows of a layer, which all have its route
+        unless a route has weights for each of them. Raises InputError if the routes do not fit the layers or
+        experts.
         """
         if self.num_experts > num_experts and not self.are_clusters:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
         depths, by_task = (encoder_layers, decoder_layers), self.by_task
-        if codes := self.codes(*depths, num_experts, routed_rows):
-            rows_of = layers_of_parts(next(iter(by_task.values())), *depths)
+        if codes := self.codes(*depths, num_experts, routed_rows, splits):
+            rows_of = layers_of_parts(next(iter(by_task.values())), *depths, splits)
             by_task = {task: composed(route, rows_of, codes) for task, route in by_task.items()}
-        routes = [matrix_of(by_task[task], task, *depths, num_experts) for task in self.tasks]
+        routes = [matrix_of(by_task[task], task, *depths, num_experts, splits) for task in self.tasks]
         return np.stack(routes).astype(np.float32)
 
     def codes(
@@ -95,6 +97,7 @@ class GivenRoutes:
         decoder_layers: int,
         num_experts: int,
         routed_rows: Collection[int] | None = None,
+        splits: int = 1,
     ) -> dict[str, "PartCode"]:
         """Returns the codes of the parts with more clusters than experts. Arguments as of `matrices`.
 
@@ -103,7 +106,7 @@ class GivenRoutes:
         if not self.are_clusters:
             return {}
         routes, codes = list(self.by_task.values()), {}
-        for part, rows in layers_of_parts(routes[0], encoder_layers, decoder_layers).items():
+        for part, rows in layers_of_parts(routes[0], encoder_layers, decoder_layers, splits).items():
             K = 1 + max(route[part] for route in routes)
             if num_experts < K:
                 own = [row for row in rows if routed_rows is None or row in routed_rows]
@@ -149,12 +152,16 @@ def composed(
 # ---- layers
 
 
-def layers_of_parts(parts: Collection[str], encoder_layers: int, decoder_layers: int) -> dict[str, list[int]]:
+def layers_of_parts(
+    parts: Collection[str], encoder_layers: int, decoder_layers: int, splits: int = 1
+) -> dict[str, list[int]]:
     """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
 
-    Raises InputError for a part without a layer of its own and for a layer without a part.
+    splits: rows of a layer. Raises InputError for a part without a layer of its own and for a layer without a
+    part.
     """
     names = [f"encoder.{i}" for i in range(encoder_layers)] + [f"decoder.{i}" for i in range(decoder_layers)]
+    names = [name for name in names for _ in range(splits)]
     rows: dict[str, list[int]] = {part: [] for part in parts}
     for row, name in enumerate(names):
         part = next((part for part in (name, name.split(".")[0], ALL) if part in rows), None)
@@ -169,6 +176,20 @@ def layers_of_parts(parts: Collection[str], encoder_layers: int, decoder_layers:
     return rows
 
 
+def layer_names(encoder_layers: int, rows: Sequence[int], splits: int = 1) -> tuple[str, ...]:
+    """Returns ("enc 0", "enc 1", "dec 0", ...) for these rows of a route.
+
+    splits: rows of a layer; if several, "enc 0s1" is the second row of the first encoder layer.
+    """
+
+    def name(row: int) -> str:
+        layer, split = divmod(row, splits)
+        side, i = ("enc", layer) if layer < encoder_layers else ("dec", layer - encoder_layers)
+        return f"{side} {i}s{split}" if splits > 1 else f"{side} {i}"
+
+    return tuple(map(name, rows))
+
+
 def experts_of(route: Route) -> int:
     """Returns the smallest number of experts that a route fits."""
     if isinstance(route, dict):
@@ -176,16 +197,20 @@ def experts_of(route: Route) -> int:
     return route.shape[1] if route.ndim == 2 else int(route.max()) + 1
 
 
-def matrix_of(route: Route, task: str, encoder_layers: int, decoder_layers: int, num_experts: int):
+def matrix_of(
+    route: Route, task: str, encoder_layers: int, decoder_layers: int, num_experts: int, splits: int = 1
+):
     """Returns the route (L, E) of a task. Raises InputError if it is of a model of another depth."""
-    L = encoder_layers + decoder_layers
+    layers = encoder_layers + decoder_layers
     if isinstance(route, dict):
-        rows = layers_of_parts(route, encoder_layers, decoder_layers)
-        experts_L = np.zeros(L, dtype=np.int64)
+        rows = layers_of_parts(route, encoder_layers, decoder_layers, splits)
+        experts_L = np.zeros(layers * splits, dtype=np.int64)
         for part, expert in route.items():
             experts_L[rows[part]] = expert
         return np.eye(num_experts)[experts_L]
-    if len(route) != L:
+    if len(route) == layers:
+        route = route.repeat(splits, axis=0)
+    if len(route) != layers * splits:
         raise InputError(
             f"the route of {task} has {len(route)} layers; the model has "
             f"{encoder_layers}+{decoder_layers} (encoder+decoder)"

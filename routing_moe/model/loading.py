@@ -51,6 +51,7 @@ def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig
     changed = copy.deepcopy(config)
     for name, value in fields.items():
         setattr(changed, name, value)
+    changed.set_table_width()
     changed.check()
     return changed
 

@@ -3,15 +3,17 @@
 Mixing products: a linear map is W x + s * sum over e of route[b, l, e] * B_e A_e x, with matrices A_e (r,
 D_in) and B_e (D_out, r), and s = lora_alpha / r (LoRA: Hu et al. 2021, arXiv 2106.09685). W is that of a
 plain BART and is the same for all tasks. Mixing factors (Poly: Ponti et al. 2022, arXiv 2202.13914): the
-update is s * (sum route_e B_e) (sum route_e A_e) x.
+update is s * (sum route_e B_e) (sum route_e A_e) x. The input features of A and the output features of B may
+be divided into H blocks (splits), each with weights of its own (MHR: Caccia et al. 2022, arXiv 2211.03831): a
+layer then has H rows of the route, and its linear maps have the same weights.
 
 Both are linear maps. So every route, not only a one-hot one, has an equivalent plain BART, with the weights
 W + s * sum route_e B_e A_e, which generates at the cost of a plain BART.
 
 In training, the factors of all experts are one matrix each: examples with any routes go through two products
 and a weighting by their routes. If few experts have a weight above 0 and no gradient of the others is needed,
-only the rows of these are used. Shapes: B examples, S tokens, E experts, K experts that an example uses, r
-rank.
+only the rows of these are used. Shapes: B examples, S tokens, E experts, K experts that an example uses, H
+splits, r rank.
 """
 
 import math
@@ -71,28 +73,28 @@ class LoraPlan:
         chosen_BLK = known_BLE.abs().topk(most, dim=-1).indices
         return cls(routes_BLE, sent(chosen_BLK, routes_BLE.device))
 
-    def layer(self, row: int) -> "Mix":
-        """Returns the part of the layer with this row of the routes."""
-        weights_BE = self.routes_BLE[:, row]
+    def layer(self, rows: slice) -> "Mix":
+        """Returns the part of the layer with these rows of the routes."""
+        weights_BHE = self.routes_BLE[:, rows]
         if self.chosen_BLK is None:
-            return Mix(weights_BE)
-        chosen_BK = self.chosen_BLK[:, row]
-        return Mix(weights_BE.gather(1, chosen_BK), chosen_BK)
+            return Mix(weights_BHE)
+        chosen_BHK = self.chosen_BLK[:, rows]
+        return Mix(weights_BHE.gather(2, chosen_BHK), chosen_BHK)
 
 
 @dataclass(frozen=True)
 class Mix:
-    """The experts of one layer. weights_BK: their weights. chosen_BK: which they are; None: all, K = E."""
+    """The experts of one layer. weights_BHK: their weights. chosen_BHK: which they are; None: all, K = E."""
 
-    weights_BK: Tensor
-    chosen_BK: Tensor | None = None
+    weights_BHK: Tensor
+    chosen_BHK: Tensor | None = None
 
     def of_rows(self, rows: int) -> "Mix":
         """Returns the mix for an input with fewer rows: encoder states that the beams of an input share."""
-        beams = len(self.weights_BK) // rows
+        beams = len(self.weights_BHK) // rows
         if beams == 1:
             return self
-        return Mix(self.weights_BK[::beams], None if self.chosen_BK is None else self.chosen_BK[::beams])
+        return Mix(self.weights_BHK[::beams], None if self.chosen_BHK is None else self.chosen_BHK[::beams])
 
 
 class LoraLinear(nn.Linear):
@@ -107,6 +109,7 @@ class LoraLinear(nn.Linear):
         self.lora_A = nn.Parameter(torch.empty(E, r, plain.in_features))
         self.lora_B = nn.Parameter(torch.zeros(E, r, plain.out_features))
         self.scale, self.mixing, self.dropout = config.lora_scale, config.lora_mixing, config.lora_dropout
+        self.splits = config.lora_splits
         self.mix: Mix | None = None
 
     def initialise_experts(self) -> None:
@@ -127,27 +130,34 @@ class LoraLinear(nn.Linear):
         if len(A) == 1:  # the only weight is 1
             return F.linear(x_BSD, A[0]) @ B[0]
         mix = self.mix.of_rows(len(x_BSD))
-        weights_BK = mix.weights_BK.to(A.dtype)
+        weights_BHK, chosen_BHK = mix.weights_BHK.to(A.dtype), mix.chosen_BHK
         if self.mixing == "factors":
-            if mix.chosen_BK is not None:
-                A, B = A[mix.chosen_BK], B[mix.chosen_BK]  # (B, K, r, D)
-                mixed = [torch.einsum("bk,bkrd->brd", weights_BK, factor) for factor in (A, B)]
-            else:
-                mixed = [torch.einsum("bk,krd->brd", weights_BK, factor) for factor in (A, B)]
-            return x_BSD @ mixed[0].transpose(1, 2) @ mixed[1]
-        weights_B1C = weights_BK.repeat_interleave(A.shape[1], dim=-1)[:, None]
-        if mix.chosen_BK is None:
+            A, B = (self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B))  # (B, r, D)
+            return x_BSD @ A.transpose(1, 2) @ B
+        weights_B1C = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
+        if chosen_BHK is None:
             return (F.linear(x_BSD, A.flatten(0, 1)) * weights_B1C) @ B.flatten(0, 1)
-        A, B = A[mix.chosen_BK].flatten(1, 2), B[mix.chosen_BK].flatten(1, 2)  # (B, K r, D)
+        A, B = (factor[chosen_BHK[:, 0]].flatten(1, 2) for factor in (A, B))  # (B, K r, D)
         return (x_BSD @ A.transpose(1, 2) * weights_B1C) @ B
 
-    def merged(self, weights_E: Tensor) -> Tensor:
+    def _mixed(self, factor: Tensor, weights_BHK: Tensor, chosen_BHK: Tensor | None = None) -> Tensor:
+        """Returns a factor of all experts mixed for each example: (B, r, D), of H blocks of features."""
+        blocks = factor.unflatten(2, (self.splits, -1)).permute(2, 0, 1, 3)  # (H, E, r, D / H)
+        if chosen_BHK is None:
+            mixed = torch.einsum("bhk,hkrd->brhd", weights_BHK, blocks)
+        else:
+            split_H1 = torch.arange(self.splits, device=factor.device)[:, None]
+            mixed = torch.einsum("bhk,bhkrd->brhd", weights_BHK, blocks[split_H1, chosen_BHK])
+        return mixed.flatten(2)
+
+    def merged(self, weights_HE: Tensor) -> Tensor:
         """Returns the weight (D_out, D_in) of the equivalent plain linear map."""
         A, B = self.lora_A, self.lora_B
-        weights_E = weights_E.to(A.dtype)
+        weights_HE = weights_HE.to(A.dtype)
         if self.mixing == "factors":
-            A, B = (torch.einsum("e,erd->rd", weights_E, factor) for factor in (A, B))
+            A, B = (self._mixed(factor, weights_HE[None])[0] for factor in (A, B))
         else:
+            (weights_E,) = weights_HE
             used = weights_E.nonzero()[:, 0]
             A, B = (A[used] * weights_E[used, None, None]).flatten(0, 1), B[used].flatten(0, 1)
         return torch.addmm(self.weight, B.T, A, alpha=self.scale)
@@ -163,8 +173,9 @@ class LoraLayer:
     """A BART layer whose linear maps have experts. A base of the two classes of layers below."""
 
     def add_experts(self, config, row: int) -> None:
-        """Adds experts to the linear maps. row: the row of the routes for this layer (encoder first)."""
+        """Adds experts to the linear maps. row: the number of this layer (encoder first)."""
         self.row, self.num_experts = row, config.num_experts
+        self.rows = slice(row * config.lora_splits, (row + 1) * config.lora_splits)  # of the routes
         for module in list(self.modules()):
             for name, child in list(module.named_children()):
                 if name in TARGETS[config.lora_targets] and type(child) is nn.Linear:
@@ -183,7 +194,7 @@ class LoraLayer:
         """Returns hidden states (B, S, D). Arguments as for `RoutedLayer.forward`."""
         mix = None
         if self.num_experts > 1:
-            mix = (route_plan or LoraPlan.of(routes)).layer(self.row)
+            mix = (route_plan or LoraPlan.of(routes)).layer(self.rows)
         for linear in self.linear_maps.values():
             linear.mix = mix
         output = super().forward(hidden_BSD, *args, **kwargs)
@@ -191,9 +202,9 @@ class LoraLayer:
             linear.mix = None  # it holds the graph of the routes
         return output
 
-    def merged(self, weights_E: Tensor) -> dict[str, Tensor]:
+    def merged(self, weights_HE: Tensor) -> dict[str, Tensor]:
         """Returns {name in the layer: weight} of the linear maps of the equivalent plain layer."""
-        return {f"{name}.weight": linear.merged(weights_E) for name, linear in self.linear_maps.items()}
+        return {f"{name}.weight": linear.merged(weights_HE) for name, linear in self.linear_maps.items()}
 
     @torch.no_grad()
     def copy_expert(self, source: int, target: int) -> None:

@@ -34,6 +34,7 @@ from routing_moe.model.task_vectors import save_task_vectors
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
 OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
+TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
@@ -85,6 +86,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         super()._init_weights(module)
         if isinstance(module, LoraLinear):
             module.initialise_experts()
+        elif isinstance(module, TaskVectors) and self.config.has_table:  # almost equal weights
+            init.uniform_(module.weight, -TABLE_BOUND, TABLE_BOUND)
         elif isinstance(module, TaskVectors):
             init.normal_(module.weight, mean=0.0, std=1.0)
         elif isinstance(module, nn.RNNBase):  # torch's initialisation; transformers uses another for LSTMs

@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from routing_moe.model.selection import soft_logits
+
 STEPS = 1000  # of Adam, each on all tasks
-RATE = 1e-2
+RATE, TABLE_RATE = 1e-2, 0.1  # of networks and task vectors; of the logits themselves
 CLOSE = 0.01  # nats of mean divergence at which the fit ends if the largest weights agree
 TIE = 1e-6
 
@@ -33,8 +35,8 @@ def fit_router(
 ) -> RouteFit:
     """Fits the router, and the task vectors if `fit_vectors`, to the routes of the named tasks.
 
-    Minimises the cross-entropy of softmax(logits / temperature) to the routes, over the rows that layers
-    read, without dropout. Needs no random numbers, so it is a function of the model and the routes.
+    Minimises the cross-entropy of the soft routes at the temperature to the given ones, over the rows that
+    layers read, without dropout. Needs no random numbers, so it is a function of the model and the routes.
     `requires_grad` and the training mode are as before. Raises KeyError for a task that the model does not
     know.
     """
@@ -47,11 +49,11 @@ def fit_router(
     for parameter in parameters:
         parameter.requires_grad_(True)
     model.router.eval()
-    optimizer = torch.optim.Adam(parameters, lr=RATE)
+    optimizer = torch.optim.Adam(parameters, lr=TABLE_RATE if model.config.has_table else RATE)
     for step in range(STEPS + 1):
         logits_NLE = model.router_logits(task_ids_N)[:, rows].float()
-        log_weights_NLE = torch.log_softmax(logits_NLE / temperature, dim=-1)
-        loss = -(targets_NLE * log_weights_NLE).sum(-1).mean()
+        scores_NLE = soft_logits(logits_NLE, model.config.router_mode, temperature)
+        loss = -(targets_NLE * torch.log_softmax(scores_NLE, dim=-1)).sum(-1).mean()
         fit = RouteFit(_agreement(logits_NLE, targets_NLE), loss.item() - entropy, step)
         if step == STEPS or (fit.agreement == 1 and fit.divergence < CLOSE):
             break

@@ -20,7 +20,7 @@ def learned(model, task_ids_B: Tensor) -> Tensor:
     mode, temperature, top_k = config.router_mode, config.router_temperature, config.router_top_k
     if not model.training:
         return noise_free_routes(logits_BLE, mode, temperature, top_k)
-    routes_BLE = select_routes(logits_BLE, mode, temperature, config.encoder_layers, top_k)
+    routes_BLE = select_routes(logits_BLE, mode, temperature, config.encoder_rows, top_k)
     if config.exploration_epsilon > 0:
         routes_BLE = explore(routes_BLE, config.exploration_epsilon)
     return routes_BLE

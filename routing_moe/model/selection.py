@@ -2,7 +2,8 @@
 
 Shapes: N tasks (or B examples), L layers, E experts. A route is (L, E) with rows that sum to 1.
 Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017 (arXiv 1611.01144);
-top-k: Shazeer et al. 2017 (arXiv 1701.06538), section 2.1.
+top-k: Shazeer et al. 2017 (arXiv 1701.06538), section 2.1; relaxed Bernoulli: Maddison, Mnih, Teh 2017
+(arXiv 1611.00712), as in Poly (Ponti et al. 2022, arXiv 2202.13914).
 """
 
 import math
@@ -23,7 +24,9 @@ def select_routes(
 
     "softmax": softmax(logits / temperature); "gumbel_softmax": the same with Gumbel noise on the logits;
     "gumbel_softmax_st": one-hot forward, the gradient of the Gumbel-softmax backward (straight-through);
-    "top_k": the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise).
+    "top_k": the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise); "bernoulli":
+    for each logit a relaxed Bernoulli draw, sigmoid((logit + logistic noise) / temperature), divided by the
+    sum of the row.
     The noise comes from torch's global generator. With `encoder_layers`, it is drawn as one (layers, N, E)
     block for the encoder, then one for the decoder, as in the published code, so that equal seeds give equal
     draws. Raises ValueError for an unknown mode or a temperature <= 0.
@@ -38,6 +41,9 @@ def select_routes(
         kept_NLK = logits_NLE.topk(top_k, dim=-1)
         weights_NLK = torch.softmax(kept_NLK.values / temperature, dim=-1)
         return torch.zeros_like(logits_NLE).scatter(-1, kept_NLK.indices, weights_NLK)
+    if mode == "bernoulli":
+        noise_NLE = torch.logit(torch.rand_like(logits_NLE), eps=torch.finfo(logits_NLE.dtype).eps)
+        return torch.softmax(soft_logits(logits_NLE + noise_NLE, mode, temperature), dim=-1)
     blocks_LNE = logits_NLE.transpose(0, 1)
     cut = blocks_LNE.shape[0] if encoder_layers is None else encoder_layers
     drawn = [
@@ -51,13 +57,23 @@ def select_routes(
 def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
     """Returns routes (N, L, E) without noise.
 
-    The one-hot of the best expert for straight-through, the top-k softmax for top-k, else the softmax.
+    The one-hot of the best expert for straight-through, the top-k softmax for top-k, the normalised sigmoids
+    for Bernoulli, else the softmax.
     """
     if mode == "top_k":
         return select_routes(logits_NLE, mode, temperature, top_k=top_k)
     if mode == "gumbel_softmax_st":
         return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
-    return select_routes(logits_NLE, "softmax", temperature)
+    return torch.softmax(soft_logits(logits_NLE, mode, temperature), dim=-1)
+
+
+def soft_logits(logits_NLE: Tensor, mode: str, temperature: float) -> Tensor:
+    """Returns the numbers (N, L, E) whose softmax is the soft route without noise.
+
+    For Bernoulli, the softmax of the logarithms of sigmoids is the sigmoids divided by their sum.
+    """
+    scaled_NLE = logits_NLE / temperature
+    return F.logsigmoid(scaled_NLE) if mode == "bernoulli" else scaled_NLE
 
 
 def route_logits(routes_LE: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from routing_moe.model.selection import noise_free_routes, select_routes
 class TaskVectors(nn.Embedding):
     """One vector per task (N, D).
 
-    A separate class, because it is initialised from N(0, 1), not N(0, 0.02).
+    A separate class, because it is initialised from N(0, 1), not N(0, 0.02); of a table router near 0.
     """
 
 
@@ -84,7 +84,8 @@ class TaskRouting:
         self.use_routes("average")
         config.route_source, config.router_nn_type, config.router_mode = "learned", "table", "softmax"
         config.router_temperature, config.exploration_epsilon = 1.0, 0.0
-        config.router_input_dim, config.random_vectors = logits_NLE[0].numel(), []
+        config.random_vectors = []
+        config.set_table_width()
         self.router = ROUTERS["table"](config)
         logits_ND = logits_NLE.detach().flatten(1).to(self.device, self.dtype, copy=True)
         self.task_vectors = TaskVectors.from_pretrained(logits_ND, freeze=False)
@@ -95,9 +96,7 @@ class TaskRouting:
         Raises InputError if they do not fit the model's layers and experts.
         """
         config = self.config
-        routes_NLE = given.matrices(
-            config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows
-        )
+        routes_NLE = given.matrices(*config.route_sizes)
         vectors_ND = given.vectors_ND
         config.task_names = given.tasks
         self.use_routes("fixed", torch.from_numpy(routes_NLE))
@@ -137,20 +136,20 @@ class TaskRouting:
         temperature = self.config.router_temperature if temperature is None else temperature
         logits_NLE = self.router_logits(task_ids_N)
         if noise:
-            return select_routes(logits_NLE, mode, temperature, self.config.encoder_layers, top_k)
+            return select_routes(logits_NLE, mode, temperature, self.config.encoder_rows, top_k)
         return noise_free_routes(logits_NLE, mode, temperature, top_k)
 
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
         """Returns the expected routes (N, L, E) of named tasks.
 
-        For a router, the softmax of its logits (top-k: over the k largest) at the temperature, which
-        approximates the mean of the sampled modes; for random routes 1/E. Raises KeyError for an unknown
-        task.
+        For a router, the softmax of its logits (top-k: over the k largest; Bernoulli: normalised sigmoids) at
+        the temperature, which approximates the mean of the sampled modes; for random routes 1/E. Raises
+        KeyError for an unknown task.
         """
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
-        mode = "top_k" if self.config.router_mode == "top_k" else "softmax"
-        return self.routes_for(task_names, mode, temperature)
+        one_hot = self.config.router_mode == "gumbel_softmax_st"
+        return self.routes_for(task_names, "gumbel_softmax" if one_hot else None, temperature)
 
     def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
         if routes is None and task_ids is not None:

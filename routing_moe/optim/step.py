@@ -373,7 +373,7 @@ def padding_report(stepper: Stepper, steps: int = 50) -> str:
 
 @torch.no_grad()
 def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> list[str]:
-    """Returns lines for the log: temperature and mean entropy (nats) of softmax(logits / temperature).
+    """Returns lines for the log: temperature and mean entropy (nats) of the expected routes.
 
     Both are given along the training, with the current logits: for a frozen router these are final, for a
     trained router they are the start. A second line warns if total_steps ends before the annealing does.
@@ -386,6 +386,7 @@ def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> lis
     largest = math.log(config.router_top_k if config.router_mode == "top_k" else config.num_experts)
     sampled = config.router_mode.startswith("gumbel")
     whose = "entropy of the softmax that routes are sampled from" if sampled else "route entropy"
+    whose += " without noise" if config.router_mode == "bernoulli" else ""
     lines = [f"temperature / mean {whose} in nats (at most {largest:.4f}): {', '.join(points)}"]
     if temperature > settings.minimum_tau and settings.anneal_rate > 0:
         steps = math.ceil(math.log(settings.initial_tau / settings.minimum_tau) / settings.anneal_rate)

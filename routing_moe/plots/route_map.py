@@ -19,7 +19,7 @@ from matplotlib.image import AxesImage
 from matplotlib.text import Text
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.saved_routes import layer_names
+from routing_moe.model.given_routes import layer_names
 from routing_moe.plots.heat_map import (
     draw_borders,
     draw_heat,

@@ -108,7 +108,8 @@ def base_model(shared: SharedRun) -> str:
 
 def description(shared: SharedRun) -> str:
     config, trained = shared.mixture.config, len(shared.mixture.config.trained_tasks)
-    layers = f"({config.encoder_layers} encoder, {config.decoder_layers} decoder)"
+    depth = config.encoder_layers + config.decoder_layers
+    layers = f"{depth} layers ({config.encoder_layers} encoder, {config.decoder_layers} decoder)"
     tasks = counted(trained, "task") if trained else "tasks that are not recorded"
     if base := base_model(shared):
         commit = (shared.described.get("hub") or {}).get(base)
@@ -118,20 +119,16 @@ def description(shared: SharedRun) -> str:
     else:
         start = "What it was made from is not recorded."
     if config.num_experts == 1:
-        return (
-            f"A BART with {config.num_layers} layers {layers}, trained on {tasks}: one expert, no routing. "
-            f"{start}"
-        )
-    routed = len(config.routed_rows)
-    where = "all" if routed == config.num_layers else f"{routed} of its"
+        return f"A BART with {layers}, trained on {tasks}: one expert, no routing. {start}"
+    routed = len(config.routed_layers)
+    where = "all" if routed == depth else f"{routed} of its"
     mode = f", {config.router_mode}" if config.route_source == "learned" else ""
     decides = "The task of a text, not the text, decides which experts compute its answer. "
     routes = (decides if config.routes_by_task else "") + f"Routes: {config.route_source}{mode}."
     if shared.settings.get("reassign_every"):
         routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
     return (
-        f"A BART with {config.num_experts} experts in {where} {config.num_layers} layers {layers}, trained "
-        f"on {tasks}. {routes} {start}"
+        f"A BART with {config.num_experts} experts in {where} {layers}, trained on {tasks}. {routes} {start}"
     )
 
 

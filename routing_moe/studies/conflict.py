@@ -82,7 +82,7 @@ def report_rates(study: ConflictStudy) -> None:
                 print(f"{level.name}: no rate of {name}: no tuning run is finished")
                 continue
             chosen = level.chosen_rate(name)
-            edge = chosen in (min(study.rates), max(study.rates))
+            edge = chosen in (min(level.rates(name)), max(level.rates(name)))
             listed = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in scores.items())
             note = " (at the edge of the grid)" if edge else ""
             print(f"{level.name}: learning rate of {name}: {chosen:g}{note}; dev scores {listed}")

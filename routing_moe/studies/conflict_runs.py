@@ -15,7 +15,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE
 from routing_moe.studies.conflict_settings import ConflictStudy, saved_rates
-from routing_moe.studies.conflict_variants import VARIANTS, Budget, rate_of, tuned
+from routing_moe.studies.conflict_variants import MORE_RATES, VARIANTS, Budget, rate_of, tuned
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
 
@@ -48,6 +48,10 @@ class Level:
 
     # ---- learning rates
 
+    def rates(self, name: str) -> tuple[float, ...]:
+        """Returns the grid of a variant."""
+        return self.study.rates + (MORE_RATES if VARIANTS[name].has_lora else ())
+
     def tuning_runs(self, names: Iterable[str]) -> list[Run]:
         """Returns the runs that tune the rates of these variants."""
         study = self.study
@@ -56,14 +60,14 @@ class Level:
         return [
             self.gym(s).run(name, rate)
             for name in tuned(names)
-            for rate in study.rates
+            for rate in self.rates(name)
             for s in study.tune_seeds
         ]
 
     def dev_scores(self, name: str) -> dict[float, float]:
         """Returns {rate: mean best dev score of the tuning gyms} of the rates whose runs are all finished."""
         scores = {}
-        for rate in sorted(self.study.rates):
+        for rate in sorted(self.rates(rate_of(name))):
             runs = [self.gym(seed).run(rate_of(name), rate) for seed in self.study.tune_seeds]
             if all(run.is_finished for run in runs):
                 scores[rate] = float(np.mean([best_dev_score(run.folder) for run in runs]))

@@ -37,6 +37,7 @@ DENSE_RATE = 0.006  # of the dense run
 MIXTURE_RATE = 0.012  # of mixtures that start from it: an expert has few of the rows of a step
 # On gyms of seeds 101 and 11 to 15: of 0.012 some runs diverge, and the others gain at most 0.004.
 ORACLE_RATE = 0.006
+MORE_RATES = (0.048, 0.096)  # of the grid for low-rank experts, which need higher rates
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Variant:
     flops_of: str | None = None
     first_stage: str | None = None
     unseen: tuple[str, ...] = ("",)
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether its experts are of low rank."""
+        return "--expert_kind lora" in self.flags
 
     @property
     def is_refined(self) -> bool:
@@ -90,6 +96,13 @@ FROM_DENSE = (
 )
 REASSIGNED = "--reassign_every 50 --reassign_from 100 --reassign_until {last_move} --reassign_splits 2"
 REFINED = f"{FROM_DENSE} clusters:auto {REASSIGNED}"
+# The base is the dense run, frozen: an untrained one would leave its embeddings random. BARTs have width 16.
+LORA = "--expert_kind lora --lora_rank 4 --lora_alpha 4"
+LORA_OF_DENSE = f"{LORA} --vanilla_checkpoint {{dense_run}} --hide_task_names"
+POLY = (
+    f"{LORA_OF_DENSE} --num_experts {{side}} --lora_mixing factors --router_nn_type table --router_mode bernoulli "
+    "--initial_tau 1 --minimum_tau 1 --anneal_rate 0 --task_model_lr {router_lr}"
+)
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"
@@ -107,6 +120,10 @@ VARIANTS = {
     "refined_composed": Variant("a new mixture along the refined clusters, composed of 4 (6) experts per layer", f"{FROM_DENSE} {{composed_routes}}", rate_of="refined", unseen=BY_LOSS_AND_VECTORS),
     "oracle": Variant("4 (6) experts, the true encoder and decoder parts", "--init_eps 1e-2 --task_routes {gym}/oracle_routes.json", rate=ORACLE_RATE),
     # not by default
+    "lora_oracle": Variant("low-rank experts of the dense run, the true encoder and decoder parts", f"{LORA_OF_DENSE} --task_routes {{gym}}/oracle_routes.json"),
+    "lora_refined": Variant("refined with low-rank experts of the dense run", f"{LORA} {REFINED}", unseen=BY_LOSS_AND_VECTORS),
+    "poly": Variant("4 (6) low-rank experts of the dense run, factors averaged by a table of logits per task", POLY),
+    "mhr": Variant("poly with weights of their own for each of 4 blocks of features", f"{POLY} --lora_splits 4"),
     "dense_total": Variant("one BART of width 32, with about the layer parameters of 4 experts", "--num_experts 1", width=32),
     "dense_no_names": Variant("dense with the task names hidden", "--num_experts 1 --hide_task_names", rate_of="dense"),
     "average": Variant("4 (6) experts, equal weights", f"{MIXTURE} --avg_routing"),

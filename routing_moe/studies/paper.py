@@ -45,7 +45,8 @@ PUBLISHED = (
     "multitask", "average", "random", "task_random", "softmax", "gumbel", "straight_through", "lstm", "transformer", "text",
     "fisher", "two_stage", "fisher_two_stage",
 )  # fmt: skip
-ADDED = ("gradient_routing", "gradient_upcycled", "fisher_clusters", "ontology")  # not in the paper
+# not in the paper
+ADDED = ("lora", "poly", "mhr", "gradient_routing", "gradient_upcycled", "fisher_clusters", "ontology")
 ALL = (*PUBLISHED, *ADDED)
 FIRST_STAGES = {"two_stage": "straight_through", "fisher_two_stage": "fisher"}
 DIRECT = "direct"  # fine-tuning from --model itself

@@ -67,7 +67,7 @@ class TrainingFlags(DataFlags):
 
     total_steps: int | None = HYPERPARAMETERS(None, "optimizer steps (30000; of an embedded BART 1000)", range=AT_LEAST_1)
     eval_period: int | None = HYPERPARAMETERS(None, "steps between evaluations (750; 500)", range=AT_LEAST_1)
-    learning_rate: float | None = HYPERPARAMETERS(None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3)", range=NOT_NEGATIVE)
+    learning_rate: float | None = HYPERPARAMETERS(None, "learning rate of BART (1e-5; skill 1e-3, conflict 3e-3), or of low-rank experts (1e-3; 1e-2)", range=NOT_NEGATIVE)
     router_lr: float | None = HYPERPARAMETERS(None, "learning rate of the router (1e-3; 1e-2)", range=NOT_NEGATIVE)
     task_model_lr: float | None = HYPERPARAMETERS(None, "learning rate of the task vectors (1e-2)", range=NOT_NEGATIVE)
     # fmt: on
@@ -90,6 +90,7 @@ class TrainingRecipe:
     total_steps: int
     eval_period: int
     learning_rate: float
+    lora_rate: float
     router_lr: float
     task_model_lr: float
 
@@ -99,6 +100,7 @@ class TrainingRecipe:
         model = flags.model or (checkpoint and base_of(Path(checkpoint))) or default_model(flags)
         embedded = embedded_as(model, flags.embedded_gym)
         defaults = HYPERPARAMETERS_OF[embedded]
+        given = given_of(flags, defaults)
         return cls(
             model=model,
             gym=flags.train_dir or GYMS[embedded or SKILL],
@@ -106,7 +108,8 @@ class TrainingRecipe:
             taskvecs=flags.taskvecs,
             embedded=embedded,
             mixed_precision=precision(flags.mixed_precision),
-            **defaults | given_of(flags, defaults),
+            lora_rate=given.get("learning_rate", LORA_RATES[embedded]),
+            **defaults | given,
         )
 
     def with_(self, **fields) -> "TrainingRecipe":
@@ -142,11 +145,13 @@ class TrainingRecipe:
 
         from_checkpoint: start from a checkpoint in the folder instead of the model.
         """
-        start = {} if from_checkpoint else self.route_flags(parse_further(TrainSettings, flags))
+        values = parse_further(TrainSettings, flags)
+        start = {} if from_checkpoint else self.route_flags(values)
+        rate = self.lora_rate if values.get("expert_kind") == "lora" else self.learning_rate
         return command(
             TRAIN,
             **dict(do_train=True, do_predict=True, train_dir=self.gym, custom_tasks_splits=self.split),
-            **dict(output_dir=folder, learning_rate=self.learning_rate, total_steps=self.total_steps),
+            **dict(output_dir=folder, learning_rate=rate, total_steps=self.total_steps),
             **dict(
                 eval_period=self.eval_period, num_beams=self.num_beams, mixed_precision=self.mixed_precision
             ),
@@ -166,11 +171,12 @@ class TrainingRecipe:
         fixed = ("avg_routing", "random_routing", "task_level_random_routing")
         if values.get("num_experts") == 1 or any(values.get(name) for name in fixed):
             return start
+        has_table = values.get("router_nn_type") == "table"
         start |= dict(router_lr=self.router_lr, task_model_lr=self.task_model_lr, taskvecs=self.taskvecs)
         return (
             start
             | (ANNEALING if self.embedded else {})
-            | ({} if self.taskvecs else dict(taskvecs_dim=self.width))
+            | ({} if self.taskvecs or has_table else dict(taskvecs_dim=self.width))
         )
 
     def predict_unseen(self, folder: str | Path, *flags: str) -> list[str]:
@@ -212,6 +218,7 @@ HYPERPARAMETERS_OF = {
     SKILL: dict(total_steps=1000, eval_period=500, learning_rate=1e-3, router_lr=1e-2, task_model_lr=1e-2),
     CONFLICT: dict(total_steps=1000, eval_period=500, learning_rate=3e-3, router_lr=1e-2, task_model_lr=1e-2),
 }
+LORA_RATES = {"": 1e-3, SKILL: 1e-2, CONFLICT: 1e-2}  # of low-rank experts
 TEXT_LENGTHS = {
     "": {},
     SKILL: dict(max_input_length=128, max_output_length=32),

@@ -27,12 +27,13 @@ from routing_moe.studies.variants import REFINED_ROUTING, TWO_STAGES, UNREFINED,
 COMPARED = group("what is compared")
 NAMES = (
     "multitask", "multitask_no_names", "average", "random", "task_random", "softmax", "gumbel", "straight_through", "top_k",
-    "merged_parameters", "gradient_routing", "two_stage",
+    "merged_parameters", "lora", "poly", "mhr", "gradient_routing", "two_stage",
 )  # fmt: skip
 STAGE1 = "straight_through"  # the variant whose runs are the first stages of two_stage
 SET_BY_VARIANTS = (
     "--avg_routing", "--random_routing", "--task_level_random_routing", "--router_mode", "--router_top_k", "--expert_mixing",
-    "--num_experts", "--init_eps", "--hide_task_names", "--seed", "--prefix", "--predict_split",
+    "--expert_kind", "--lora_mixing", "--lora_splits", "--router_nn_type", "--num_experts", "--init_eps",
+    "--hide_task_names", "--seed", "--prefix", "--predict_split",
 )  # fmt: skip
 
 

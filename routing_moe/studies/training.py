@@ -16,6 +16,9 @@ from pathlib import Path
 from routing_moe.studies.recipes import TrainingFlags, TrainingRecipe, number
 from routing_moe.studies.runs import call_all, run_in_turn
 from routing_moe.studies.study import RUNNING, run_study
+from routing_moe.studies.variants import VARIANTS
+
+NAMES = tuple(name for name, variant in VARIANTS.items() if not variant.module and not variant.vectors)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +27,15 @@ class Training(TrainingFlags):
     program = "routing-moe recipe train"
 
     output_dir: Path = RUNNING(Path("models/routing_bart"), "run folder")
+    variant: str | None = RUNNING(None, "variant of the comparison of routings that is trained; further flags win over its own", choices=NAMES)
     # fmt: on
 
 
 def train(flags: Training) -> int:
     recipe = TrainingRecipe.chosen(flags)
-    command = recipe.train(flags.output_dir, *flags.further)
-    rates = f"learning rate {number(recipe.learning_rate)}"
+    own = VARIANTS[flags.variant].flags.split() if flags.variant else ()
+    command = recipe.train(flags.output_dir, *own, *flags.further)
+    rates = f"learning rate {command[command.index('--learning_rate') + 1]}"
     if "--router_lr" in command:
         rates += f", router {number(recipe.router_lr)}, task vectors {number(recipe.task_model_lr)}"
     steps = f"{recipe.total_steps} steps, evaluation every {recipe.eval_period}, {rates}"

@@ -31,6 +31,12 @@ def learned(flags: str = "", steps: str = "straight_through", answers: str = "pl
     return Variant(flags, router=True, steps=steps, answers=answers, **fields)
 
 
+LORA = "--expert_kind lora"  # its routes of all kinds cost about a plain BART
+POLY = (
+    f"{LORA} --lora_mixing factors --router_nn_type table --router_mode bernoulli "
+    "--initial_tau 1 --minimum_tau 1 --anneal_rate 0"
+)
+PLAIN = dict(steps="plain", answers="plain")
 DENSE = dict(steps="dense", answers="dense")
 VARIANTS = {
     "multitask": Variant("--num_experts 1", experts=False, start="bart", steps="plain"),
@@ -45,6 +51,9 @@ VARIANTS = {
     "straight_through": learned(),
     "top_k": learned("--router_mode top_k --router_top_k 2", **DENSE),
     "merged_parameters": learned("--router_mode softmax --expert_mixing parameters", **DENSE),
+    "lora": learned(f"{LORA} --router_mode softmax", **PLAIN),
+    "poly": learned(POLY, **PLAIN),
+    "mhr": learned(f"{POLY} --lora_splits 4", **PLAIN),
     "lstm": learned("--router_nn_type lstm"),
     "transformer": learned("--router_nn_type transformer"),
     "text": learned("--freeze_task_model", vectors="text"),

@@ -30,8 +30,9 @@ class RouteClusters:
 
     def nearest(self, task: str, vector_D: np.ndarray, seen: str) -> TaskChoice:
         """Returns the route of the nearest cluster of each part, for a mixture with vectors of its tasks."""
-        depths = self.config.encoder_layers, self.config.decoder_layers
-        rows_of = layers_of_parts(self.config.route_parts, *depths)
+        config = self.config
+        depths = config.encoder_layers, config.decoder_layers
+        rows_of = layers_of_parts(config.route_parts, *depths, config.lora_splits)
         vectors_TD = np.stack([self.vectors[task] for task in self.trained])
         routes_TLE = np.stack([self.routes[task] for task in self.trained])
         route_LE, words = np.zeros_like(routes_TLE[0]), {}

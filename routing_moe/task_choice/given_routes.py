@@ -197,5 +197,5 @@ def file_matrices(path: str, tasks: Collection[str], config) -> dict[str, np.nda
     """
     routes = file_routes(path, tasks)
     with problem_context(f"--task_routes {path}: "):
-        matrices = routes.matrices(config.encoder_layers, config.decoder_layers, config.num_experts)
+        matrices = routes.matrices(*config.route_sizes)
     return dict(zip(routes.tasks, matrices, strict=True))

@@ -132,11 +132,26 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
     if settings.do_train and settings.task_routes and settings.task_routes_as == "start" and not is_new:
         problems.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
+    if is_new and settings.router_nn_type == "table" and settings.route_source in (None, "learned"):
+        problems += table_problems(settings)
     if settings.by_loss and settings.taskvecs and not settings.do_train:
         problems.append(
             f"--taskvecs and --task_routes {settings.task_routes} both choose the routes of tasks that were "
             "not trained on; give one of them"
         )
+    return problems
+
+
+def table_problems(settings: TrainSettings) -> list[str]:
+    """Returns errors of flags of task vectors that are the logits of a table router."""
+    problems = [
+        f"--{flag} {value}: the task vectors of --router_nn_type table are its logits; leave the flag out"
+        for flag in ("taskvecs", "taskvecs_dim")
+        if (value := getattr(settings, flag)) is not None
+    ]
+    if not settings.trains_task_vectors:
+        flag = "--freeze_task_model" if settings.freeze_task_model else "--task_model_lr 0"
+        problems.append(f"{flag}: --router_nn_type table learns nothing but task vectors; leave the flag out")
     return problems
 
 
@@ -206,8 +221,7 @@ def config_problems(
     problems = Problems(expert_problems(settings, config))
     problems += position_problems(settings, config.max_position_embeddings, checkpoint or settings.model)
     if routes:
-        sizes = (config.encoder_layers, config.decoder_layers, config.num_experts)
-        problems.of(routes.matrices, *sizes, config.routed_rows, flag=f"task_routes {routes.source}:")
+        problems.of(routes.matrices, *config.route_sizes, flag=f"task_routes {routes.source}:")
     problems += missing_task_problems(settings, split, config, checkpoint, routes)
     given_tasks = set()
     if checkpoint and not settings.do_train:

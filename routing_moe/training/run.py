@@ -121,7 +121,7 @@ def route_notes(routes: GivenRoutes | None, config: RoutingBartConfig) -> list[s
     """Returns notes on given routes for the log. config: of the model that they are for."""
     if routes is None:
         return []
-    codes = routes.codes(config.encoder_layers, config.decoder_layers, config.num_experts, config.routed_rows)
+    codes = routes.codes(*config.route_sizes)
     composed = [f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows]
     return [*routes.notes, *composed]
 

@@ -23,6 +23,7 @@ from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE
+from routing_moe.model.given_routes import layer_names
 from routing_moe.optim.step import Stepper, padding_report, schedule_report
 from routing_moe.results.run_cost import described_cost
 from routing_moe.training.cost import write_cost
@@ -227,9 +228,9 @@ class Training:
         folder.mkdir(exist_ok=True)
         tasks = self.ontology.order({file.task for file in self.dev_files})
         write_text(folder / "route_tasks.txt", "".join(f"{task}\n" for task in tasks))
-        temperature = self.model.config.router_temperature
-        temperatures = {"route": temperature, "route_t1": 1.0}
-        if not self.model.config.has_router:
+        config = self.model.config
+        temperatures = {"route": config.router_temperature, "route_t1": 1.0}
+        if not config.has_router:
             temperatures = {"route": None}
         for name, tau in temperatures.items():
             routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
@@ -241,7 +242,8 @@ class Training:
                 tasks,
                 self.ontology,
                 folder / f"{name}.png",
-                encoder_layers=self.model.config.encoder_layers,
+                encoder_layers=config.encoder_rows,
+                layers=layer_names(config.encoder_layers, range(config.num_layers), config.lora_splits),
                 title=f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else ""),
             )
         return folder
@@ -371,7 +373,9 @@ def described_routes(model, settings: TrainSettings) -> str:
     config = model.config
     if config.num_experts == 1:
         return "none; one expert is a plain BART"
-    frozen = config.has_router and not next(model.router.parameters()).requires_grad
+    # A table router has no parameters but the task vectors.
+    router = model.task_vectors if config.has_table else model.router
+    frozen = config.has_router and not next(router.parameters()).requires_grad
     source = {
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
         "average": "average",

@@ -6,19 +6,18 @@ import re
 from collections.abc import Sequence
 
 from dataloader.errors import InputError
-from routing_moe.analysis.saved_routes import layer_names
 
 Expert = tuple[int, int]  # row of the route (encoder layers first), expert
 ExpertSet = tuple[Expert, ...]  # sorted
 BASE: ExpertSet = ()
-PLACE = re.compile(r"(enc|dec)(\d+)\.(\d+)")
+PLACE = re.compile(r"(enc|dec)(\d+(?:s\d+)?)\.(\d+)")
 JOB_FILE = "job.json"  # what the scores are of
 TASKS, CATEGORIES, FEATURES, SETS = "tasks.csv", "categories.csv", "features.csv", "sets.csv"
 
 
 def experts_named(word: str, config) -> ExpertSet:
     """Parses a set such as `enc0.1+dec2.0`. Raises InputError if the model has no such experts."""
-    rows = dict(zip(layer_names(config.encoder_layers, config.routed_rows), config.routed_rows, strict=True))
+    rows = dict(zip(config.row_names, config.routed_rows, strict=True))
     try:
         places = places_of(word)
     except ValueError as error:

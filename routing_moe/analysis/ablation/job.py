@@ -31,7 +31,6 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.ablation.checks import AblationInputs
 from routing_moe.analysis.ablation.expert_sets import BASE, JOB_FILE, ExpertSet
 from routing_moe.analysis.ablation.model import Evaluator
-from routing_moe.analysis.saved_routes import layer_names
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
@@ -39,6 +38,7 @@ from routing_moe.evaluation.pool import Pool
 from routing_moe.evaluation.scored_files import decoding_of
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.main_process import on_main
+from routing_moe.model.given_routes import layer_names
 from routing_moe.training.prediction import route_tasks, task_files
 
 log = logging.getLogger("routing_moe")
@@ -91,7 +91,7 @@ class AblationJob:
 
     def layer(self, row: int) -> str:
         """Returns the name of a row of the routes, such as "enc 0"."""
-        return layer_names(self.config.encoder_layers, [row])[0]
+        return layer_names(self.config.encoder_layers, [row], self.config.lora_splits)[0]
 
     def all_experts(self) -> list[ExpertSet]:
         """Returns one set for each expert of each layer with experts."""
