@@ -154,11 +154,14 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
     depths = f"{config.encoder_layers}+{config.decoder_layers}"
     routed = len(config.routed_rows)
     layers = f"each of {depths} layers" if routed == config.num_layers else f"{routed} of {depths} layers"
-    noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
+    start = settings.vanilla_checkpoint or settings.model
+    experts = f"{config.experts_described} in {layers}, embeddings: from {start}"
+    experts += f", noise {settings.init_eps:g} (seed {settings.seed})"
+    if config.has_lora:
+        experts = f"{config.experts_described} in {layers}: new, of the BART {start}, which is not changed yet"
     lines = [
         f"{kept_routes(model)}: from {routes.checkpoint}",
-        f"{config.num_experts} experts in {layers}, embeddings: from "
-        f"{settings.vanilla_checkpoint or settings.model}, {noise}",
+        experts,
         f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
         f"written to {settings.target}",
     ]

@@ -49,6 +49,7 @@ MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 INNER_SHARE = Range(lambda value: 0 < value < 1, "between 0 and 1")
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
+OF_EVERY_TRAINING = ("exploration_epsilon", "lora_dropout")  # fields that a checkpoint does not fix
 
 
 def layers(text: str) -> list[int]:
@@ -255,11 +256,8 @@ class TrainSettings(RunFlags):
             if flag.new_model is not None
         }
         chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
-        return chosen | {
-            "route_source": self.route_source or "learned",
-            "lora_dropout": self.lora_dropout,
-            "exploration_epsilon": self.exploration_epsilon,
-        }
+        own = {name: getattr(self, name) for name in OF_EVERY_TRAINING}
+        return chosen | own | {"route_source": self.route_source or "learned"}
 
 
 # The flags whose values a checkpoint fixes, and the fields of its config.json.

@@ -119,7 +119,8 @@ def description(shared: SharedRun) -> str:
         start = "What it was made from is not recorded."
     if config.num_experts == 1:
         return (
-            f"A BART with {config.num_layers} layers {layers}, trained on {tasks}: one expert, no routing. "
+            f"A BART with {config.num_layers} layers {layers}, trained on {tasks}: "
+            f"{config.experts_described}, no routing. "
             f"{start}"
         )
     routed = len(config.routed_rows)
@@ -130,7 +131,7 @@ def description(shared: SharedRun) -> str:
     if shared.settings.get("reassign_every"):
         routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
     return (
-        f"A BART with {config.num_experts} experts in {where} {config.num_layers} layers {layers}, trained "
+        f"A BART with {config.experts_described} in {where} {config.num_layers} layers {layers}, trained "
         f"on {tasks}. {routes} {start}"
     )
 

@@ -370,7 +370,7 @@ def described_routes(model, settings: TrainSettings) -> str:
     """Returns the source of the routes and what they mix, in words."""
     config = model.config
     if config.num_experts == 1:
-        return "none; one expert is a plain BART"
+        return "none" if config.has_lora else "none; one expert is a plain BART"
     frozen = config.has_router and not next(model.router.parameters()).requires_grad
     source = {
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
@@ -380,4 +380,5 @@ def described_routes(model, settings: TrainSettings) -> str:
         if config.given_routes
         else "random for each task, drawn once",
     }[config.route_source]
-    return f"{source}; {config.num_experts} experts a layer, mixing {config.expert_mixing}"
+    mixing = config.lora_mixing if config.has_lora else config.expert_mixing
+    return f"{source}; {config.experts_described} a layer, mixing {mixing}"
