@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 import tiny_vectors
 import torch
@@ -27,7 +29,7 @@ LORA = dict(expert_kind="lora", lora_rank=2, init_eps=None)
 SOFT = LORA | dict(router_mode="softmax", initial_tau=0.5)
 ONE = LORA | NO_ROUTER | dict(num_experts=1)
 STARTS = dict(initialize_from_vanilla=None, model=None, num_experts=None, expert_kind=None, lora_rank=None)
-STARTS |= dict(taskvecs_dim=None, router_hidden_dim=None)
+STARTS |= dict(taskvecs_dim=None, router_hidden_dim=None, init_eps=None)
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +82,7 @@ def test_idle_experts_take_tasks_while_the_bart_is_frozen(world, tmp_path):
     moves = dict(reassign_every=2, reassign_from=2, reassign_splits=1, reassign_until=6, total_steps=8)
     changed = LORA | NO_ROUTER | moves | dict(task_routes=path, num_experts=3, eval_period=8)
     folder = world.run("lora_splits", **changed)
-    assert "0,1,2" in (folder / "reassignments.csv").read_text()  # moved, splits and routes of a row
+    assert pd.read_csv(folder / "reassignments.csv")["splits"].tolist() == [0, 1, 0]
     assert not any(map(is_of_base, weights(folder / "last")))
 
 
@@ -110,7 +112,7 @@ def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, so
     assert not any(map(is_of_base, state))
     assert not any(tensor.any() for name, tensor in state.items() if name.endswith("lora_B"))
     assert json.loads((out / "init/config.json").read_text())["base_model"] == base
-    stage_2 = dict(checkpoint_name="init", router_lr=0, task_model_lr=0, init_eps=None, total_steps=1)
+    stage_2 = dict(checkpoint_name="init", router_lr=0, task_model_lr=0, total_steps=1)
     world.run(out.name, **STARTS | stage_2)
     trained, routing = weights(out / "last"), ("router.", "task_vectors.")
     kept = {name: tensor for name, tensor in trained.items() if name.startswith(routing)}
@@ -130,7 +132,7 @@ def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_l
         assert tiny_vectors.run(method, world.gym, model, tmp_path / name, **flags) == 0
     ours, theirs = (tiny_vectors.vectors(tmp_path / name) for name in ("run", "bart_of_run"))
     for task, vector in theirs.items():
-        torch.testing.assert_close(*map(torch.tensor, (ours[task], vector)), rtol=1e-3, atol=1e-5)
+        assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
 
 
 # ---- fine-tuning
@@ -191,7 +193,7 @@ def test_the_card_of_a_run_says_what_its_experts_are(soft_lora, tmp_path):
 
 # ---- the BART that experts share
 
-PREDICT = STARTS | dict(do_train=None, do_predict=True, init_eps=None)
+PREDICT = STARTS | dict(do_train=None, do_predict=True)
 COMMANDS = {
     "train --resume": ("train", dict(resume=True, total_steps=1) | LORA),
     "train --do_predict": ("train", PREDICT),
