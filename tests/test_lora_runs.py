@@ -201,7 +201,6 @@ COMMANDS = {
     "merge": ("merge", dict(model="<here>/moved")),
     "ablate": (ablate, ["<out>"]),
     "export": (export, typed(dict(checkpoint="<out>", task="colour", output_dir="<here>/new"))),
-    "gradient": ("gradient", dict(model="<out>", output_dir="<here>/new")),
 }
 
 
