@@ -200,7 +200,7 @@ COMMANDS = {
     "train --checkpoint": ("train", STARTS | dict(checkpoint="<out>/best", output_dir="<here>/new")),
     "merge": ("merge", dict(model="<here>/moved")),
     "ablate": (ablate, ["<out>"]),
-    "export": (export, typed(dict(checkpoint="<out>", task="colour", output_dir="<here>/new"))),
+    "export": (export, typed(dict(checkpoint="<out>", task="colour", output_dir="<here>/exported"))),
 }
 
 
