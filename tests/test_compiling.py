@@ -12,6 +12,7 @@ from routing_moe.optim.compiling import compile_layers
 ONE_LAYER = dict(encoder_layers=1, decoder_layers=1)
 KINDS = {
     "straight_through": dict(bart_fields=dict(decoder_layers=1), encoder_vanilla_layers=[0]),
+    "low-rank": dict(bart_fields=ONE_LAYER, router_mode="softmax", expert_kind="lora", lora_rank=2),
     "merged": dict(bart_fields=ONE_LAYER, router_mode="softmax", expert_mixing="parameters"),
 }
 
@@ -40,6 +41,7 @@ def test_steps_equal_those_of_uncompiled_layers(kind, make_stepper, traced, batc
         evaluation = dict(task_ids=torch.arange(4), max_length=5, num_beams=2)
         other.model.eval().generate(batch["input_ids"], **evaluation)  # compiles nothing
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0
+    assert kind != "low-rank" or graphs == 2  # one for each layer, also in the second step
     assert not torch._dynamo.utils.counters["graph_break"]
     for name, p in parameters(other).items():
         torch.testing.assert_close(p, parameters(plain)[name], rtol=0, atol=1e-9)

@@ -15,12 +15,19 @@ BOUNDS = {
     "softmax": dict(step=940, another=1090, syncs=0, step_syncs=2),
     "straight-through": dict(step=1440, another=1540, syncs=0, step_syncs=2),
     "merged": dict(step=1310, another=1450, syncs=0, step_syncs=2),
+    "low-rank, soft": dict(step=975, another=1020, syncs=0, step_syncs=2),
+    "low-rank, straight-through": dict(step=1005, another=1020, syncs=0, step_syncs=2),
+    "low-rank, given": dict(step=745, another=880, syncs=0, step_syncs=2),
 }
+LORA = dict(expert_kind="lora", lora_rank=2)
 FIELDS = {
     "plain": dict(num_experts=1),
     "softmax": dict(router_mode="softmax"),
     "straight-through": dict(router_mode="gumbel_softmax_st"),
     "merged": dict(router_mode="softmax", expert_mixing="parameters"),
+    "low-rank, soft": LORA | dict(router_mode="softmax"),
+    "low-rank, straight-through": LORA | dict(router_mode="gumbel_softmax_st"),
+    "low-rank, given": LORA | dict(route_source="fixed"),
 }
 LENGTHS = (8, 4)  # of the longest input and answer, in tokens
 STEP_SIZE = 32  # so many that each micro-batch uses all experts

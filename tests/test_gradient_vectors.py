@@ -37,7 +37,11 @@ def made_model(make_model):
     def make(kind):
         n_experts = 1 if kind == "dense" else 3
         mixing = "parameters" if kind == "merged" else "outputs"
-        model = make_model(n_experts, expert_mixing=mixing, encoder_vanilla_layers=[1])
+        fields = dict(expert_kind="lora", lora_rank=2) if kind == "low-rank" else {}
+        model = make_model(n_experts, expert_mixing=mixing, encoder_vanilla_layers=[1], **fields)
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):  # zeros otherwise
+                torch.nn.init.normal_(parameter, std=0.3)
         model.set_attn_implementation("eager")
         routes_1LE = torch.rand(1, 4, n_experts).double().softmax(-1)
         if kind == "one-hot":
@@ -90,7 +94,13 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize(
-    ("kind", "weights"), [*((kind, "all") for kind in KINDS), *(("softmax", some) for some in WEIGHTS[:-1])]
+    ("kind", "weights"),
+    [
+        *((kind, "all") for kind in KINDS),
+        *(("softmax", some) for some in WEIGHTS[:-1]),
+        ("low-rank", "all"),
+        ("low-rank", "updates"),
+    ],
 )
 def test_batches_give_the_mean_of_one_example_at_a_time(kind, weights, made_model, task_examples):
     model, routes_1LE = made_model(kind)

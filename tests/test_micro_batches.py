@@ -10,6 +10,7 @@ from tiny_steps import parameters, settings_with
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.io import memory
+from routing_moe.model.base import train_base
 from routing_moe.model.flops import Work
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches, state_memory
@@ -77,6 +78,13 @@ def test_the_limit_falls_with_free_memory_and_with_the_experts_that_a_route_uses
     # Gradients and AdamW's state take 4.1 GB; a token takes 6 layers x 768 x (32 x 1 or 3, + 3) x 4 bytes.
     assert found["gumbel_softmax_st"] == [32768, 16384, 2048, 1024]
     assert found["softmax"] == [16384, 4096, 1024, 1024]
+
+
+@pytest.mark.parametrize(("num_experts", "limits"), [(1, [16384, 8192, 4096]), (16, [16384, 8192, 4096])])
+def test_low_rank_experts_keep_little_for_each_token(num_experts, limits):
+    model = bart_base(num_experts=num_experts, router_mode="softmax", expert_kind="lora")
+    train_base(model, False)
+    assert [tokens_that_fit(gb * GB, model) for gb in (20, 10, 5)] == limits
 
 
 def test_free_memory_includes_what_torch_keeps_for_reuse(monkeypatch):

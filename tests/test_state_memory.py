@@ -1,5 +1,6 @@
 """Weights, gradients and optimizer state that exceed a GPU are reported before the model is loaded."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from mistakes import Place, refused
 from test_micro_batches import BASE, CUDA, GB
 from tiny_grids import QUICK
 from tiny_grids import finetune as run_grid
-from tiny_runs import run
+from tiny_runs import ROOT, run
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
@@ -38,6 +39,7 @@ TRAINING = settings_of(TrainSettings, initialize_from_vanilla=True, num_experts=
         dict(num_experts=16, encoder_vanilla_layers=[0, 1], decoder_vanilla_layers=[5]),
         dict(num_experts=2, router_nn_type="lstm"),
         dict(num_experts=2, route_source="average"),
+        dict(num_experts=3, expert_kind="lora", lora_targets="attention", decoder_vanilla_layers=[5]),
     ],
 )
 @pytest.mark.parametrize("frozen", [(), ("router", "vectors"), ("embeddings",)])
@@ -45,7 +47,8 @@ def test_the_counts_are_those_of_the_model(fields, frozen):
     config = RoutingBartConfig(**BASE | fields)
     with torch.device("meta"):
         model = RoutingBartForConditionalGeneration(config)
-    set_trained(model, "plain" if "router" in frozen else "router", "embeddings" in frozen)
+    trains_base = True  # of low-rank experts
+    set_trained(model, "plain" if "router" in frozen else "router", "embeddings" in frozen, trains_base)
     counts = [sum(p.numel() for p in model.parameters() if p.requires_grad or not only) for only in (0, 1)]
     assert State.of(config, frozen) == State(*counts)
 
@@ -54,6 +57,24 @@ def test_the_counts_are_those_of_the_model(fields, frozen):
 def test_the_bytes_of_a_bart_base_with_experts(num_experts, gigabytes):
     state = State.of(RoutingBartConfig(**BASE | dict(num_experts=num_experts)), frozen=())
     assert state.bytes / 1e9 == pytest.approx(gigabytes, abs=0.1)
+
+
+LARGE = BASE | dict(d_model=1024, encoder_layers=12, decoder_layers=12)
+LARGE |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 4096)
+KINDS = (("layer", ()), ("lora", ("embeddings", "layers")), ("lora", ()))  # (kind, frozen parts)
+
+
+def test_the_table_of_both_kinds_of_experts_is_that_of_the_estimate():
+    text = (ROOT / "docs/cost_and_memory.md").read_text()
+    found = re.findall(r"\| bart-(base|large) \| (\d+) " + r"\| ([\d.]+) " * 3, text)
+    expected = []
+    for size, fields in (("base", BASE), ("large", LARGE)):
+        for E in (3, 16, 64):
+            fields = fields | dict(num_experts=E, route_source="average")
+            made = [(RoutingBartConfig(**fields, expert_kind=kind), frozen) for kind, frozen in KINDS]
+            states = [State.of(*one) for one in made]
+            expected.append((size, str(E), *(f"{state.bytes / 1e9:.1f}" for state in states)))
+    assert found == expected
 
 
 @pytest.fixture
@@ -86,8 +107,8 @@ def test_the_error_has_the_numbers_and_the_flags_that_help(free):
         check_fits(lambda: State.of(config, ["router"]), CUDA, TRAINING)
     assert str(raised.value) == (
         "the model has 6392.0M parameters, 6391.4M of them trained: weights, gradients and AdamW's state "
-        "take 102.3 GB, but 102.0 GB of GPU memory are free; give a smaller --num_experts (now 64) or layers "
-        "without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)"
+        "take 102.3 GB, but 102.0 GB of GPU memory are free; give a smaller --num_experts (now 64) or "
+        "--expert_kind lora or layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)"
     )
     free(103 * GB)
     check_fits(lambda: State.of(config, []), CUDA, TRAINING)
@@ -105,14 +126,15 @@ def test_workers_are_named_if_there_are_several(free):
 CASES = {
     "a new model": (
         {},
-        "give a smaller --num_experts (now 2) or layers without experts (--encoder_vanilla_layers, "
-        "--decoder_vanilla_layers)",
+        "give a smaller --num_experts (now 2) or --expert_kind lora or layers without experts "
+        "(--encoder_vanilla_layers, --decoder_vanilla_layers)",
     ),
     "clusters": (
         dict(num_experts=None, task_routes="clusters:2", taskvecs="<here>/vectors", taskvecs_dim=None)
         | dict(router_hidden_dim=None, router_lr=None, task_model_lr=None),
         "give a smaller --num_experts or --task_routes clusters:K with fewer clusters (CLUSTERS; now "
-        "clusters:2) or layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)",
+        "clusters:2) or --expert_kind lora or layers without experts (--encoder_vanilla_layers, "
+        "--decoder_vanilla_layers)",
     ),
     "a checkpoint": (
         dict(initialize_from_vanilla=None, checkpoint="<out>/best", num_experts=None, taskvecs_dim=None)

@@ -250,7 +250,7 @@ VECTORS = [
     ("fisher", {}, "holds a 'bert' model, not a", written("bart/config.json", {"model_type": "bert"})),
     ("fisher", dict(max_output_length=64), "--max_output_length is 64, but <bart> has 32 positions"),
     ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain BART"),
-    ("gradient", dict(parts="sides"), "--parts is sides, which needs --weights layers, but --weights is emb"),
+    ("gradient", dict(parts="sides"), "--parts is sides, which needs --weights layers or updates, but"),
     ("gradient", dict(task_names=True, hide_task_names=True), "--task_names and --hide_task_names exclude"),
     (
         "gradient",

@@ -154,11 +154,14 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
     depths = f"{config.encoder_layers}+{config.decoder_layers}"
     is_routed = config.routed_rows == list(range(config.num_layers))
     layers = f"{'each' if is_routed else len(config.routed_layers)} of {depths} layers"
-    noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
+    start = settings.vanilla_checkpoint or settings.model
+    experts = f"{config.experts_described} in {layers}, embeddings: from {start}"
+    experts += f", noise {settings.init_eps:g} (seed {settings.seed})"
+    if config.has_lora:
+        experts = f"{config.experts_described} in {layers}: new, of the BART {start}"
     lines = [
         f"{kept_routes(model)}: from {routes.checkpoint}",
-        f"{config.num_experts} experts in {layers}, embeddings: from "
-        f"{settings.vanilla_checkpoint or settings.model}, {noise}",
+        experts,
         f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
         f"written to {settings.target}",
     ]

@@ -15,7 +15,12 @@ from routing_moe.checkpoints.find import (
 )
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import Start
-from routing_moe.config.train import ARCHITECTURE_FLAGS, ROUTING_FLAGS, TrainSettings
+from routing_moe.config.train import (
+    ARCHITECTURE_FLAGS,
+    OF_EVERY_TRAINING,
+    ROUTING_FLAGS,
+    TrainSettings,
+)
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import refer_to_base, train_base
 from routing_moe.model.configuration import RoutingBartConfig
@@ -90,7 +95,7 @@ def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None
 def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:
     """Returns the fields of a checkpoint's configuration that the flags change."""
     fields = {name: getattr(settings, name) for name in ROUTING_FLAGS if getattr(settings, name) is not None}
-    fields["exploration_epsilon"] = settings.exploration_epsilon
+    fields |= {name: getattr(settings, name) for name in OF_EVERY_TRAINING}
     source = settings.route_source
     if source not in (None, "learned"):
         fields["route_source"] = source
@@ -219,7 +224,8 @@ def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartFor
     for field in ROUTING_FLAGS:
         if getattr(settings, field) is not None:
             setattr(model.config, field, getattr(settings, field))
-    model.config.exploration_epsilon = settings.exploration_epsilon
+    for field in OF_EVERY_TRAINING:
+        setattr(model.config, field, getattr(settings, field))
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
     if draws and not is_drawn:
         n, seed = settings.task_level_random_n, settings.seed

@@ -4,7 +4,8 @@
     routing-moe export --checkpoint models/moe --like new.txt --argmax --inputs new.txt --output_dir out/bart
     routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
 
-A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters).
+A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters)
+or experts are of low rank (--expert_kind lora).
 Another route mixes the outputs of experts; --argmax takes the expert of largest weight in each layer.
 """
 

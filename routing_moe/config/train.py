@@ -49,6 +49,7 @@ MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 INNER_SHARE = Range(lambda value: 0 < value < 1, "between 0 and 1")
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
+OF_EVERY_TRAINING = ("exploration_epsilon", "lora_dropout")  # fields that a checkpoint does not fix
 
 
 def layers(text: str) -> list[int]:
@@ -85,7 +86,7 @@ class TrainSettings(RunFlags):
     model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", compared_as="budget")
     initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint")
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two")
-    init_eps: float = START(1e-8, "standard deviation of the noise added to each copy; the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
+    init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
     checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: --output_dir/--checkpoint_name)")
     checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", on_resume=True)
 
@@ -256,11 +257,8 @@ class TrainSettings(RunFlags):
             if flag.new_model is not None
         }
         chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
-        return chosen | {
-            "route_source": self.route_source or "learned",
-            "lora_dropout": self.lora_dropout,
-            "exploration_epsilon": self.exploration_epsilon,
-        }
+        own = {name: getattr(self, name) for name in OF_EVERY_TRAINING}
+        return chosen | own | {"route_source": self.route_source or "learned"}
 
 
 # The flags whose values a checkpoint fixes, and the fields of its config.json.

@@ -75,6 +75,10 @@ def smaller_model(settings) -> list[str]:
             ways.append(
                 f"--task_routes clusters:K with fewer clusters (CLUSTERS; now {given['task_routes']})"
             )
+        if given.get("expert_kind") != "lora":
+            ways.append("--expert_kind lora")
+        elif given["base_lr"]:
+            ways.append(f"--base_lr 0 (now {given['base_lr']:g})")
         ways.append("layers without experts (--encoder_vanilla_layers, --decoder_vanilla_layers)")
     training = given.get("route_training")
     soft = given.get("moe_avg_route") or given.get("moe_random_route")  # without a plain equivalent

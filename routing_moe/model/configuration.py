@@ -244,6 +244,15 @@ class RoutingBartConfig(BartConfig):
         return self.expert_kind == "lora"
 
     @property
+    def experts_described(self) -> str:
+        """The number and kind of a layer's experts, in words."""
+        number = f"{self.num_experts} expert{'' if self.num_experts == 1 else 's'}"
+        if not self.has_lora:
+            return number
+        maps = {"all": "all linear maps", "attention": "attention", "feed_forward": "feed-forward maps"}
+        return f"{number} of rank {self.lora_rank} ({maps[self.lora_targets]})"
+
+    @property
     def lora_scale(self) -> float:
         """The factor s of low-rank updates."""
         return self.lora_alpha / self.lora_rank

@@ -176,6 +176,8 @@ def load_routing_bart(cls, checkpoint: str | Path):
     """Returns the routing BART saved in a folder, in float32. Raises InputError that names the folder."""
     try:
         model, report = cls.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
+    except InputError as error:  # in the BART that low-rank experts share
+        raise InputError(f"{checkpoint}: {error}") from None
     except Exception as error:  # transformers raises many types of errors
         reason = in_brief(error)
         raise InputError(f"{checkpoint}: not a valid checkpoint of a routing BART ({reason})") from None

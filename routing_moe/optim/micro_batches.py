@@ -36,6 +36,9 @@ SAFE_SHARE = 0.8  # of the memory that is free; the rest is for target tokens' l
 # torch's saved-tensor hooks, with dropout and a feed-forward width of 4 D. In bf16 these are half as many
 # bytes, and the limit is on the safe side.
 NUMBERS_PER_DIMENSION = 32
+# What a layer keeps for each rank of each low-rank expert, before and after the weighting by routes: the ten
+# linear maps of a decoder layer.
+NUMBERS_PER_RANK = 2 * 10
 ALIGNMENT = 8  # bytes of the largest numbers in a batch
 
 
@@ -105,6 +108,9 @@ def tokens_that_fit(free_bytes: int, model) -> int:
     left = SAFE_SHARE * free_bytes - STATE_NUMBERS * BYTES * trained
     # An unselected expert of straight-through routes runs without a graph, but its output is kept.
     kept = NUMBERS_PER_DIMENSION * work.used + config.num_experts
+    if config.has_lora:
+        ranks = config.num_experts * config.lora_rank
+        kept = NUMBERS_PER_DIMENSION + NUMBERS_PER_RANK * ranks / config.d_model
     per_token = BYTES * max(config.encoder_layers, config.decoder_layers) * config.d_model * kept
     powers = [2**n for n in range(20) if LEAST_TOKENS <= 2**n <= MOST_TOKENS]
     return max([LEAST_TOKENS, *(tokens for tokens in powers if tokens * per_token <= left)])

@@ -119,7 +119,7 @@ def description(shared: SharedRun) -> str:
     else:
         start = "What it was made from is not recorded."
     if config.num_experts == 1:
-        return f"A BART with {layers}, trained on {tasks}: one expert, no routing. {start}"
+        return f"A BART with {layers}, trained on {tasks}: {config.experts_described}, no routing. {start}"
     routed = len(config.routed_layers)
     where = "all" if routed == depth else f"{routed} of its"
     mode = f", {config.router_mode}" if config.route_source == "learned" else ""
@@ -128,7 +128,7 @@ def description(shared: SharedRun) -> str:
     if shared.settings.get("reassign_every"):
         routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
     return (
-        f"A BART with {config.num_experts} experts in {where} {layers}, trained on {tasks}. {routes} {start}"
+        f"A BART with {config.experts_described} in {where} {layers}, trained on {tasks}. {routes} {start}"
     )
 
 

@@ -75,7 +75,8 @@ def embedding_gradient(
 ) -> Tensor:
     """Returns the gradient (V * D,) of the loss of the rows by the token embeddings."""
     weight = model.model.shared.weight
-    total = torch.zeros_like(weight)
+    is_trained, total = weight.requires_grad, torch.zeros_like(weight)
+    weight.requires_grad_(True)  # low-rank experts may share a frozen BART
     lengths = examples.source_lengths_N[rows], examples.target_lengths_N[rows]
     for group in micro_batches(*lengths, MOST_IN_LOSS, overhead_tokens=default_overhead(model.device)):
         batch = examples.collate(rows[group], pad_token_id=model.config.pad_token_id)
@@ -83,6 +84,7 @@ def embedding_gradient(
         with accelerator.autocast():
             loss = model(**batch, loss_only=True).loss
         total += torch.autograd.grad(loss, weight)[0]
+    weight.requires_grad_(is_trained)
     return total.flatten()
 
 

@@ -8,6 +8,7 @@ from dataloader.encoding import EncodedExamples, encode
 from dataloader.gym import Example
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
+from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import Weights
 from routing_moe.io.accelerator import command_device, make_accelerator
 from routing_moe.optim.step import Stepper
@@ -46,6 +47,11 @@ class TrainingExtractor(BartExtractor):
     """Fine-tunes the model on one task at a time, each time from the same initial weights."""
 
     settings: TrainingSettings
+
+    def __init__(self, settings: TrainingSettings):
+        super().__init__(settings)
+        if self.model.config.has_lora:  # one expert: all weights of the BART that it makes are trained
+            self.model = plain_of(self.model).to(self.model.device).eval()
 
     def save_initial_weights(self) -> None:
         """Saves the weights that training starts from. Call it after parameters are frozen or added."""

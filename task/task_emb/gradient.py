@@ -73,9 +73,11 @@ class GradientSettings(GymSettings):
             )
         if len(set(self.checkpoint_names)) < len(self.checkpoint_names):
             problems.append(f"--checkpoint_names holds a value twice: {' '.join(self.checkpoint_names)}")
-        if self.parts in DIVISIONS[1:] and self.weights in WEIGHTS and self.weights != "layers":
+        undivided = self.weights in WEIGHTS and self.weights not in ("layers", "updates")
+        if self.parts in DIVISIONS[1:] and undivided:
             problems.append(
-                f"--parts is {self.parts}, which needs --weights layers, but --weights is {self.weights}"
+                f"--parts is {self.parts}, which needs --weights layers or updates, but --weights is "
+                f"{self.weights}"
             )
         return problems
 

@@ -1,0 +1,234 @@
+"""Whole commands with low-rank experts: runs, both stages, vectors, fine-tuning, errors about their BART."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_vectors
+import torch
+from accelerate.state import AcceleratorState
+from forks import in_two_processes
+from mistakes import Place, complaint, refused
+from tiny_grids import NO_ROUTER, QUICK, TASK, results
+from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, typed, weights, write_bart
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.cli.ablate import main as ablate
+from routing_moe.cli.export import main as export
+from routing_moe.cli.merge import main as merge
+from routing_moe.cli.push import main as push
+from routing_moe.model.base import is_of_base
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.lora import is_of_expert
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+LORA = dict(expert_kind="lora", lora_rank=2, init_eps=None)
+SOFT = LORA | dict(router_mode="softmax", initial_tau=0.5)
+ONE = LORA | NO_ROUTER | dict(num_experts=1)
+STARTS = dict(initialize_from_vanilla=None, model=None, num_experts=None, expert_kind=None, lora_rank=None)
+STARTS |= dict(taskvecs_dim=None, router_hidden_dim=None, init_eps=None)
+
+
+@pytest.fixture(scope="session")
+def soft_lora(world, finished):
+    """A run with a frozen BART along soft routes; with the scores of its dev and test files."""
+    return world.run("soft_lora", **SOFT, total_steps=2, eval_period=2, do_predict=True)
+
+
+@pytest.fixture(scope="session")
+def one_lora(world, finished):
+    """A run of one expert."""
+    return world.run("one_lora", **ONE, total_steps=2, eval_period=2)
+
+
+# ---- training
+
+RUNS = {
+    "straight-through, trained base": LORA | dict(base_lr=0.001, load_balance=0.1, alternate_every=1),
+    "factors": SOFT | dict(lora_mixing="factors", lora_dropout=0.1),
+    "random for each task": LORA | NO_ROUTER | dict(task_level_random_routing=True),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_run_is_that_of_an_uninterrupted_one(world, name):
+    changed = RUNS[name] | dict(bart=world.bart, do_predict=True)
+    whole = world.run(f"lora {name}", **changed)
+    assert_same_run(world.resumed(f"lora {name} stopped", **changed), whole)
+    state = weights(whole / "best")
+    assert any(map(is_of_base, state)) == ("base_lr" in RUNS[name])
+    config = json.loads((whole / "best/config.json").read_text())
+    assert config["base_model"] == (None if "base_lr" in RUNS[name] else str(world.bart))
+
+
+def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
+    bart = write_bart(world / "no_dropout_lora", dropout=0.0)
+    changed = SOFT | dict(bart=bart, adam_epsilon=1e-3, total_steps=3, expert_regularization=0.01)
+    one, two = world.run("one_process_lora", **changed), world / "two_processes_lora"
+    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, output_dir=two, **changed))
+    assert codes == [0, 0]
+    ours, theirs = weights(two / "last"), weights(one / "last")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+
+def test_idle_experts_take_tasks_while_the_bart_is_frozen(world, tmp_path):
+    path = tmp_path / "crowded.json"
+    path.write_text(json.dumps(dict.fromkeys(("colour", "count", "opposite", "plural"), 0)))
+    moves = dict(reassign_every=2, reassign_from=2, reassign_splits=1, reassign_until=6, total_steps=8)
+    changed = LORA | NO_ROUTER | moves | dict(task_routes=path, num_experts=3, eval_period=8)
+    folder = world.run("lora_splits", **changed)
+    assert pd.read_csv(folder / "reassignments.csv")["splits"].tolist() == [0, 1, 0]
+    assert not any(map(is_of_base, weights(folder / "last")))
+
+
+def test_dropout_is_that_of_each_training_and_the_architecture_that_of_the_checkpoint(
+    world, soft_lora, capsys
+):
+    start = NO_LEARNING | STARTS | dict(checkpoint=soft_lora / "best")
+    folder = world.run("lora_continued", **start, lora_dropout=0.25)
+    config = json.loads((folder / "last/config.json").read_text())
+    assert (config["lora_dropout"], config["lora_rank"]) == (0.25, 2)
+    assert_equal(weights(folder / "last"), weights(soft_lora / "best"))
+    refused_flags = start | dict(expert_kind="layer")
+    assert run(world.gym, world.bart, world / "other_kind", **refused_flags) == 2
+    assert "--expert_kind is layer, but" in capsys.readouterr().err
+
+
+# ---- two stages
+
+
+@pytest.mark.parametrize("vanilla", [None, "one_lora"])
+def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, soft_lora, one_lora, vanilla):
+    source = world / vanilla if vanilla else None
+    out = world / f"stage2_{vanilla}"
+    given = dict(routes_from=soft_lora, model=world.bart, vanilla_checkpoint=source, output_dir=out)
+    assert merge(typed(given)) == 0
+    state, base = weights(out / "init"), str(source / "best" if vanilla else world.bart)
+    assert not any(map(is_of_base, state))
+    assert not any(tensor.any() for name, tensor in state.items() if name.endswith("lora_B"))
+    assert json.loads((out / "init/config.json").read_text())["base_model"] == base
+    stage_2 = dict(checkpoint_name="init", router_lr=0, task_model_lr=0, total_steps=1)
+    world.run(out.name, **STARTS | stage_2)
+    trained, routing = weights(out / "last"), ("router.", "task_vectors.")
+    kept = {name: tensor for name, tensor in trained.items() if name.startswith(routing)}
+    assert_equal(kept, {name: weights(soft_lora / "best")[name] for name in kept})
+    assert any(tensor.any() for name, tensor in trained.items() if name.endswith("lora_B"))
+
+
+# ---- one expert is a plain BART
+
+
+@pytest.mark.parametrize("method", ["fisher", "finetuned_text", "gradient"])
+def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_lora, method, tmp_path):
+    assert export(typed(dict(checkpoint=one_lora, task="colour", output_dir=tmp_path / "bart"))) == 0
+    changed = {"fisher": dict(weights="layers", bottleneck=None), "gradient": dict(weights="layers")}
+    for name, model in (("run", one_lora), ("bart_of_run", tmp_path / "bart")):
+        flags = changed.get(method, {}) | dict(tokenizer=world.bart)
+        assert tiny_vectors.run(method, world.gym, model, tmp_path / name, **flags) == 0
+    ours, theirs = (tiny_vectors.vectors(tmp_path / name) for name in ("run", "bart_of_run"))
+    for task, vector in theirs.items():
+        assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
+
+
+# ---- fine-tuning
+
+
+def grid(grids, name: str, start, **changed):
+    """Returns (the words of the route, the weights of the best model, its configuration)."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    given = dict(moe_init=True, init_dir=start, save_best=True, learning_rate_list=[0.03])
+    folder = grids.run(name, **QUICK | given | changed)
+    best = next((folder / "models").glob(f"{TASK}*"))
+    (words,) = set(results(folder)["route"])
+    return words, weights(best), json.loads((best / "config.json").read_text())
+
+
+@pytest.mark.parametrize("training", [None, "merged"])
+def test_a_soft_route_becomes_a_plain_bart(grids, soft_lora, training):
+    words, _, config = grid(grids, f"lora_{training}", soft_lora, route_training=training)
+    assert words.endswith("plain BART")
+    assert config["model_type"] == "bart"
+
+
+@pytest.mark.parametrize(
+    ("training", "base_lr", "changed"),
+    [
+        ("fixed", None, {"experts"}),
+        ("fixed", 0.01, {"experts", "base"}),
+        ("vector", None, {"experts", "task_vectors"}),
+        ("router", None, {"experts", "task_vectors", "router"}),
+        ("logits", None, set()),
+    ],
+)
+def test_only_the_chosen_parts_are_trained(grids, soft_lora, training, base_lr, changed):
+    rates = dict(route_training=training, base_lr=base_lr, task_model_lr=0.5)
+    _, after, config = grid(grids, f"lora_{training}_{base_lr}", soft_lora, **rates)
+    start = load_routing_bart(RoutingBartForConditionalGeneration, soft_lora / "best").state_dict()
+    parts = {
+        "experts" if is_of_expert(name) else "base" if is_of_base(name) else name.split(".")[0]
+        for name, tensor in after.items()
+        if name in start and not torch.equal(tensor, start[name])
+    }
+    assert parts == changed
+    assert (config["base_model"] is None) == (base_lr is not None)
+
+
+# ---- reading
+
+
+def test_the_card_of_a_run_says_what_its_experts_are(soft_lora, tmp_path):
+    assert push([str(soft_lora), "owner/name", "--dry_run", str(tmp_path / "shared")]) == 0
+    card = (tmp_path / "shared/README.md").read_text()
+    assert "A BART with 2 experts of rank 2 (all linear maps) in all 3 layers" in card
+    assert (
+        "2 experts of rank 2 (all linear maps) a layer, mixing products"
+        in (soft_lora / "log.txt").read_text()
+    )
+
+
+# ---- the BART that experts share
+
+PREDICT = STARTS | dict(do_train=None, do_predict=True)
+COMMANDS = {
+    "train --resume": ("train", dict(resume=True, total_steps=1) | LORA),
+    "train --do_predict": ("train", PREDICT),
+    "train --checkpoint": ("train", STARTS | dict(checkpoint="<out>/best", output_dir="<here>/new")),
+    "merge": ("merge", dict(model="<here>/moved")),
+    "ablate": (ablate, ["<out>"]),
+    "export": (export, typed(dict(checkpoint="<out>", task="colour", output_dir="<here>/exported"))),
+}
+
+
+@pytest.fixture(scope="module")
+def lora_originals(originals, tmp_path_factory):
+    """A folder with a BART and a run of one step that refers to it."""
+    folder = tmp_path_factory.mktemp("lora")
+    shutil.copytree(originals.bart, folder / "bart")
+    assert run(originals.gym, folder / "bart", folder / "out", **LORA, total_steps=1) == 0
+    return folder
+
+
+@pytest.fixture
+def without_base(lora_originals, originals):
+    """That folder, whose BART is elsewhere; as a `Place`."""
+    (lora_originals / "bart").rename(lora_originals / "moved")
+    yield Place(lora_originals, originals.gym, lora_originals / "bart")
+    (lora_originals / "moved").rename(lora_originals / "bart")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_whose_bart_is_gone_says_where_it_was(name, without_base, capsys):
+    place, (command, given) = without_base, COMMANDS[name]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    if callable(command):
+        lines = refused(place, capsys, lambda: command(place.filled_in(given))).err.splitlines()
+    else:
+        lines = complaint(place, capsys, command, **given)
+    assert f"{place.bart}: " in "\n".join(lines)
+    if name != "train --resume":  # --model is the BART, too
+        assert "it has the BART that the experts were trained on. Move it back, or" in "\n".join(lines)
