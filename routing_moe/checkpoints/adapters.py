@@ -80,8 +80,8 @@ class Adapter:
     base: str | None
     updates: Mapping[str, Update]
 
-    @property
     def files(self) -> list[Path]:
+        """Returns the files of the adapter."""
         return [self.folder / CONFIG_FILE, self.folder / WEIGHTS_FILE]
 
 

@@ -34,6 +34,7 @@ GROUPS = {
         "train": f"{CLI}.train",
         "merge": f"{CLI}.merge",
         "compose": f"{CLI}.compose",
+        "assemble": f"{CLI}.assemble",
         "finetune": f"{CLI}.finetune",
         "answer": f"{CLI}.answer",
         "export": f"{CLI}.export",
