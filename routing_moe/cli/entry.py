@@ -72,6 +72,7 @@ GROUPS = {
         "recipe two-stages": f"{STUDIES}.two_stages",
         "recipe refined-routing": f"{STUDIES}.refined_routing",
         "recipe finetune": f"{STUDIES}.finetuning",
+        "recipe assemble": f"{STUDIES}.assembling",
         "recipe vectors": f"{STUDIES}.vectors",
         "recipe understand": f"{STUDIES}.understand",
         "recipe english-bart": f"{STUDIES}.english_bart",
