@@ -28,11 +28,12 @@ from dataloader.task_splits import load_split
 from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import AT_LEAST_1, flags_of, group
+from routing_moe.config.shared import TextFlags
 from routing_moe.results.markdown import markdown_table
 from routing_moe.studies.finetuning import STARTS, Finetuner, Finetuning
 from routing_moe.studies.recipes import SCORES, TRAIN, DataFlags, command
 from routing_moe.studies.runs import call_all, call_here
-from routing_moe.studies.study import RUNNING, run_study
+from routing_moe.studies.study import RUNNING, parse_further, run_study
 from routing_moe.studies.training import in_turn
 
 WHAT = group("tasks")
@@ -87,11 +88,14 @@ def assemble(flags: Assembling) -> int:
     unseen = [task for task in load_split(recipe.split_file).test if task not in tasks]
     split = folder / "split.json"
     write_text(split, json.dumps({"train": tasks, "dev": [], "test": unseen}))
+    given = parse_further(FinetuneSettings, flags.further)
+    texts = dict(num_beams=recipe.num_beams, **recipe.texts)
+    texts |= {name: given[name] for name in flags_of(TextFlags) if name in given}
     scoring = command(
         TRAIN,
         **dict(do_predict=True, checkpoint=assembled, train_dir=recipe.gym, custom_tasks_splits=split),
         **dict(output_dir=folder / "scores", mixed_precision=recipe.mixed_precision),
-        **dict(num_beams=recipe.num_beams, **recipe.texts),
+        **texts,
     )
     nearest = [*scoring, "--predict_split", "test", "--task_vector", "nearest"]
     if code := call_all(scoring, *([nearest] if unseen else ())):
