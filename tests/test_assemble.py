@@ -190,6 +190,25 @@ def test_the_embeddings_are_the_chosen_ones_and_their_distance_is_printed(assemb
     torch.testing.assert_close(found["mean"], (found["base"] + found[TASKS[1]]) / 2)
 
 
+# ---- how texts are read
+
+
+def test_text_settings_are_kept_if_the_models_agree(assembled, barts, tmp_path, capsys):
+    def with_settings(task: str, **changed) -> dict:
+        folder = shutil.copytree(barts[task], tmp_path / f"{task}-{changed['num_beams']}")
+        config = json.loads((folder / "config.json").read_text())
+        config["text_settings"] = dict(max_input_length=20, do_lowercase=True) | changed
+        (folder / "config.json").write_text(json.dumps(config))
+        return {task: folder}
+
+    same = with_settings(TASKS[0], num_beams=3) | with_settings(TASKS[1], num_beams=3)
+    routed = load(assembled(same, "same"))
+    assert (routed.texts["num_beams"], routed.texts["do_lowercase"]) == (3, True)
+    folder = assembled(same | with_settings(TASKS[1], num_beams=2), "different")
+    assert f"{TASKS[1]} read texts in other ways than {TASKS[0]}" in capsys.readouterr().out
+    assert RoutingBartForConditionalGeneration.from_pretrained(folder).config.text_settings is None
+
+
 # ---- assembled.json, sharing, export
 
 

@@ -169,8 +169,9 @@ def assemble(
     model = RoutingBartForConditionalGeneration.from_bart(base, len(names), 0.0, **fields)
     notes = base_notes(settings, sources)
     if sources.kind == "lora":
-        for expert, adapter in enumerate(sources.adapters.values()):
-            fill_expert(model, expert, adapter)
+        for expert, (name, adapter) in enumerate(sources.adapters.items()):
+            with problem_context(f"--experts {name}: "):
+                fill_expert(model, expert, adapter)
         refer_to_base(model, sources.base.place)
     else:
         notes += fill_layers(model, base, settings, sources)
@@ -194,8 +195,11 @@ def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> li
 
     from routing_moe.model.conversion import TIED_NAMES, weights_of_layers
 
+    tied = model.config.tie_word_embeddings
+
     def outside(state) -> dict[str, "Tensor"]:
-        return {n: t for n, t in state.items() if ".layers." not in n and not TIED_NAMES.search(n)}
+        own = {n: t for n, t in state.items() if ".layers." not in n}
+        return {n: t for n, t in own.items() if not (tied and TIED_NAMES.search(n))}
 
     shared = {BASE: outside(base.state_dict())}
     for expert, (name, source) in enumerate(sources.experts.items()):
@@ -205,7 +209,8 @@ def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> li
             layer.experts[expert].load_state_dict(weights)
         shared[name] = outside(state)
     own = {name: tensors for name, tensors in shared.items() if name != BASE}
-    shared[MEAN] = {n: torch.stack([t[n] for t in own.values()]).mean(0) for n in shared[BASE]}
+    if settings.embeddings == MEAN:
+        shared[MEAN] = {n: torch.stack([t[n] for t in own.values()]).mean(0) for n in shared[BASE]}
     chosen = shared[settings.embeddings]
     model.load_state_dict(chosen, strict=False)
     return [embedding_note(settings.embeddings, {name: distance(t, chosen) for name, t in own.items()})]
