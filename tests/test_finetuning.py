@@ -292,6 +292,7 @@ def test_frozen_embeddings_do_not_change_and_everything_else_is_trained(grids):
     embeddings = {
         "model.shared.weight",
         *(f"model.{s}.embed_positions.weight" for s in ("encoder", "decoder")),
+        *(f"model.{s}.layernorm_embedding.{p}" for s in ("encoder", "decoder") for p in ("weight", "bias")),
     }
     assert before.keys() == after.keys()
     same = {name for name in before if torch.equal(before[name], after[name])}

@@ -21,7 +21,9 @@ def check(settings: AnswerSettings | ExportSettings) -> None:
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:
         problems.append(f"{settings.ways[0]} needs --task, the task's name in it")
     start = problems.of(find_model, settings.checkpoint, settings.checkpoint_name, flag="checkpoint")
-    if isinstance(start, SavedMixture) and not settings.ways:
+    if isinstance(settings, ExportSettings) and settings.adapters:
+        problems += adapter_problems(settings, start)
+    elif isinstance(start, SavedMixture) and not settings.ways:
         if settings.task is None and start.config.num_experts > 1:
             problems.append("--task is not given: name a task of the training, or give --like or --examples")
         elif settings.task is not None and (problem := without_route(start.config, settings.task)):
@@ -37,6 +39,15 @@ def check(settings: AnswerSettings | ExportSettings) -> None:
     problems += output_problems(settings)
     if problems:
         raise InputError(problems)
+
+
+def adapter_problems(settings: ExportSettings, start) -> list[str]:
+    """Returns problems of --adapters: other flags, and a model without low-rank experts."""
+    others = [f"--{flag}" for flag in ("task", "argmax", "inputs") if getattr(settings, flag)]
+    problems = [f"--adapters writes all experts, {flag} one route" for flag in [*settings.ways, *others]]
+    if start is not None and not start.config.has_lora:
+        problems.append(f"--adapters: {start.place} has no low-rank experts (--expert_kind lora)")
+    return problems
 
 
 def output_problems(settings: AnswerSettings | ExportSettings) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes the plain BART of a task's route, which transformers loads and runs without this package."""
+"""Writes the plain BART of a task's route, which transformers runs alone, or experts as adapters of peft."""
 
 import copy
 import dataclasses
@@ -12,8 +12,10 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import Query
 from routing_moe.answering.tasks import RoutedTask
+from routing_moe.checkpoints.adapters import write_adapter
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
+from routing_moe.model.base import saved_kind
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain BART gives the same answers; --argmax "
@@ -70,6 +72,28 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool, texts: Sequence
         routed.tokenizer.save_pretrained(new)
         write_text(new / "README.md", card(routed, task, agreement, len(texts)))
     return agreement
+
+
+def export_adapters(routed, folder: Path) -> None:
+    """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`.
+
+    A BART that peft cannot load from the place that the model refers to, or that was trained with the
+    experts, is written, too. The adapters name it by its absolute path.
+    """
+    model, base = routed.model, routed.model.config.base_model
+    with replacing_directory(folder) as new:
+        if base is None or not is_plain(Path(base)):
+            base = str(folder.absolute() / "base")
+            bart = model.to_bart(torch.zeros(model.config.num_layers, model.config.num_experts))
+            bart.save_pretrained(new / "base")
+            routed.tokenizer.save_pretrained(new / "base")
+        for expert in range(model.config.num_experts):
+            write_adapter(model, expert, new / f"expert{expert}", base)
+
+
+def is_plain(base: Path) -> bool:
+    """Returns whether transformers loads a plain BART from the place of a base: its folder, or a hub name."""
+    return saved_kind(base) == "bart" if base.is_dir() else not base.exists()
 
 
 def agreement_with_argmax(routed, task: RoutedTask, texts: Sequence[str]) -> float:

@@ -3,10 +3,11 @@
     routing-moe export --checkpoint models/moe --task boolq --output_dir out/bart
     routing-moe export --checkpoint models/moe --like new.txt --argmax --inputs new.txt --output_dir out/bart
     routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
+    routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
 
 A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters)
-or experts are of low rank (--expert_kind lora).
-Another route mixes the outputs of experts; --argmax takes the expert of largest weight in each layer.
+or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts; --argmax takes the
+expert of largest weight in each layer. --adapters writes each low-rank expert as an adapter of peft.
 """
 
 import logging
@@ -29,11 +30,16 @@ def run(settings: ExportSettings) -> None:
     texts = [query.input for query in read_queries(settings.inputs)] if settings.inputs else []
 
     # These import torch, after the checks: it takes seconds.
+    from routing_moe.answering.export import export_adapters
     from routing_moe.answering.routed import Routed
     from routing_moe.io.logs import start_logging
 
     start_logging()
     routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision)
+    if settings.adapters:
+        export_adapters(routed, settings.output_dir)
+        log.info("wrote %d adapters to %s", routed.model.config.num_experts, settings.output_dir)
+        return
     task = chosen_task(routed, settings)
     log.info("%s", task)
     agreement = routed.export(task, settings.output_dir, settings.argmax, texts)

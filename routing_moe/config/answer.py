@@ -61,10 +61,11 @@ class AnswerSettings(TaskFlags):
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(TaskFlags):
     program = "routing-moe export"
-    usage = "--checkpoint RUN [--task NAME] --output_dir FOLDER [flags, see --help]"
+    usage = "--checkpoint RUN [--task NAME | --adapters] --output_dir FOLDER [flags, see --help]"
     groups = ("the model", "the task and its route")
 
     output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers loads without this package")
     argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, and report how many answers to --inputs stay the same")
+    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the BART that they share has no place of its own, also that, base")
     inputs: str | None = EXPORT(None, "with --argmax: file of texts, as for answer", metavar="FILE")
 # fmt: on

@@ -66,7 +66,7 @@ class FinetuneSettings(RunFlags):
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
     init_dir: str | None = START(None, "run (ours or of the published code), checkpoint or hub name owner/name[@revision] of the mixture", is_path=True)
     init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)")
-    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions")
+    freeze_embeds: bool = START(False, "do not train the embeddings of tokens and positions, and the norms after them: everything outside the layers stays")
 
     moe_avg_route: bool = ROUTE(False, "every expert with weight 1/E")
     moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step")

@@ -219,10 +219,10 @@ def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_b
     model.requires_grad_(route_training != "logits")
     if model.config.has_lora and not trains_base:
         train_base(model, False)
-    if freeze_embeds:  # of tokens and positions
-        for module in model.model.modules():
-            if isinstance(module, torch.nn.Embedding):
-                module.requires_grad_(False)
+    if freeze_embeds:  # of tokens and positions, and the norms after them
+        for name, parameter in model.model.named_parameters():
+            if ".layers." not in name:
+                parameter.requires_grad_(False)
     if model.config.has_router:
         model.router.requires_grad_(route_training == "router")
         model.task_vectors.requires_grad_(route_training in ("logits", "vector", "router"))

@@ -135,7 +135,9 @@ class TrialRunner:
         """Writes the model with the best weights of the last configuration."""
         model = self._model
         if model.config.num_experts == 1:
+            texts = model.config.text_settings
             model = model.to_bart(torch.ones(model.config.num_layers, 1, device=model.device))
+            model.config.text_settings = texts
         elif self.settings.route_training == "logits":
             routes_1LE = model.routes_for([self.settings.task]).detach()
             model = with_shared_parameters(model)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -67,23 +68,28 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
             raise RuntimeError(f"missing: {', '.join(missing[:3])}")
         if unexpected:
             raise RuntimeError(f"unexpected: {', '.join(unexpected[:3])}")
-        for side in ("encoder", "decoder"):
-            for i, layer in enumerate(getattr(model.model, side).layers):
-                prefix = f"model.{side}.layers.{i}."
-                weights = {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
-                if isinstance(layer, LoraLayer):  # its own experts stay
-                    weights |= {k: v for k, v in layer.state_dict().items() if is_of_expert(k)}
-                for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
-                    expert.load_state_dict(weights)
-                    if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
-                        for parameter in expert.parameters():
-                            parameter.add_(torch.randn(parameter.shape).to(parameter).mul_(init_eps))
+        for layer, weights in weights_of_layers(model, plain):
+            if isinstance(layer, LoraLayer):  # its own experts stay
+                weights |= {k: v for k, v in layer.state_dict().items() if is_of_expert(k)}
+            for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
+                expert.load_state_dict(weights)
+                if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
+                    for parameter in expert.parameters():
+                        parameter.add_(torch.randn(parameter.shape).to(parameter).mul_(init_eps))
     except RuntimeError as error:
         depths = f"{model.config.encoder_layers}+{model.config.decoder_layers} layers"
         raise InputError(
             f"these are not the weights of a plain BART with {depths}, width {model.config.d_model}: "
             f"{in_brief(error)}"
         ) from None
+
+
+def weights_of_layers(model, plain: dict[str, Tensor]) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
+    """Yields (layer of the model, {name in the layer: weight} of a plain BART), encoder first."""
+    for side in ("encoder", "decoder"):
+        for i, layer in enumerate(getattr(model.model, side).layers):
+            prefix = f"model.{side}.layers.{i}."
+            yield layer, {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
 
 
 def _layers_beyond(config, plain: dict[str, Tensor]) -> list[str]:

@@ -119,13 +119,13 @@ def total_parameters(config) -> int:
 def parameters_of_parts(config) -> dict[str, int]:
     """Returns the numbers of parameters of the parts of a model that may be frozen.
 
-    These are embeddings (of tokens and positions), layers (with the norms of the embeddings), updates
-    (low-rank experts), router and vectors.
+    These are embeddings (of tokens and positions, with their norms), layers, updates (low-rank experts),
+    router and vectors.
     """
-    E, norms = getattr(config, "num_experts", 1), 2 * 2 * config.d_model
+    E = getattr(config, "num_experts", 1)
     copies = 1 if _has_lora(config) else E
     layers = sum(size * (copies if is_routed else 1) for size, is_routed in _layers(config))
-    parts = {"embeddings": _embedding_parameters(config) - norms, "layers": layers + norms}
+    parts = {"embeddings": _embedding_parameters(config), "layers": layers}
     if _has_lora(config):
         parts["updates"] = E * _update_parameters(config)
     if getattr(config, "has_router", False):

@@ -33,11 +33,13 @@ from dataloader.recipes import RECIPES
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, load_routes, steps_with_routes
+from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.config.push import PushSettings
+from routing_moe.io.hub import is_hub_name
 from routing_moe.io.run_folder import CURVES_FILE, REASSIGNMENTS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.plots.route_map import plot_routes
@@ -53,7 +55,7 @@ OF_TOKENIZER = (
 )  # fmt: skip
 OF_CHECKPOINT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-    *OF_TOKENIZER, NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE,
+    *OF_TOKENIZER, NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE,
 )  # fmt: skip
 BESIDE = (
     "run.json", COST_FILE, "losses.csv", CURVES_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE, SPLIT_FILE,
@@ -167,9 +169,14 @@ def _with_routes(shared: SharedRun, folder: Path, step: int | str) -> SharedRun:
 
 def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) -> None:
     """Writes the files into an empty folder, without pickles, predictions, absolute paths and the card."""
-    checkpoint = shared.mixture.checkpoint
+    checkpoint, complete = shared.mixture.checkpoint, set()
+    if refers_to_a_place_here(shared.mixture.config):
+        model = shared.mixture.load()
+        model.config.base_model = model.config.base_sha256 = None
+        model.save_pretrained(folder)
+        complete = {file.name for file in folder.iterdir()} - {"generation_config.json"}
     for file in sorted(checkpoint.iterdir()):
-        if file.is_file() and matches(file.name, OF_CHECKPOINT):
+        if file.is_file() and matches(file.name, OF_CHECKPOINT) and file.name not in complete:
             _copy(file, folder / file.name)
     if shared.run:
         _copy_run(shared, folder)
@@ -183,6 +190,13 @@ def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) ->
             title=f"Routes of {settings.name}",
             layers=layers,
         )
+
+
+def refers_to_a_place_here(config) -> bool:
+    """Returns whether experts refer to a BART that is not on the hub, so that its weights must be shared."""
+    return config.base_model is not None and (
+        Path(config.base_model).exists() or not is_hub_name(config.base_model)
+    )
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

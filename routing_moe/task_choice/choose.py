@@ -9,7 +9,8 @@ A mixture with a router reads a vector of the task. By the rule of --task_vector
              tasks have their own
 
 A mixture with given routes has no router: a task's route is a given one, else that of the cluster nearest to
-its given vector, else its own, else equal weights. `learned.py` makes a vector or route from labelled rows.
+its given vector, else its own, else by the rule nearest that of the train task with the most similar texts,
+else equal weights. `learned.py` makes a vector or route from labelled rows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,10 @@ class Chooser:
                 return self.clusters.nearest(task, vector_D, seen)
             return TaskChoice(task, "given", "given vector", seen, vector_D)
         if self.clusters:
-            return self.clusters.own(task) or self.clusters.average(task)
+            own = self.clusters.own(task)
+            if own is None and self.rule == "nearest" and self.texts:
+                return self.nearest(task, *self.texts.of(task, sample))
+            return own or self.clusters.average(task)
         if self.table.needing_nearest([task], self.rule):
             return self.nearest(task, *self.texts.of(task, sample))
         return self.stored(task, row_of(rows_read(self.config, task), task, sample))

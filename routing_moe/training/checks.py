@@ -241,6 +241,11 @@ def config_problems(
         table = VectorTable({*config.task_names, *given_tasks}, random, split.train)
         needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
         problems += texts.problems(needing, table.seen) if needing else []
+    by_text = config.given_routes and settings.task_vector == "nearest" and not settings.task_routes
+    if settings.do_predict and by_text:
+        table = VectorTable(config.task_names, (), split.train)
+        needing = sorted(set(split.section(settings.predict_split)) - table.known - given_tasks)
+        problems += texts.problems(needing, table.seen) if needing else []
     return list(problems)
 
 

@@ -1,0 +1,292 @@
+"""Makes a mixture of models that were trained separately: one expert each, and one-hot routes by name.
+
+Experts are adapters of peft on a BART that they share, or fine-tuned plain BARTs. Layer i of expert e is
+layer i of model e; embeddings, and norms outside the layers, are the same for all. If they were not trained,
+each task's route is exactly its own model. `assembled.json` describes the inputs.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataloader.checksums import sha256
+from dataloader.errors import InputError, Problems, did_you_mean, in_short, problem_context
+from dataloader.gym import Gym
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_model, find_plain
+from routing_moe.checkpoints.folder import save_checkpoint
+from routing_moe.checkpoints.tokenizer_files import keeps_tokenizer, load_tokenizer
+from routing_moe.config.assemble import BASE, MEAN, AssembleSettings
+from routing_moe.config.flags import flag_problems
+from routing_moe.io.files import unwritable
+from routing_moe.io.run_folder import describe_run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from routing_moe.checkpoints.adapters import Adapter
+    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+
+ASSEMBLED_FILE = "assembled.json"
+# Fields of a BART that must be equal for its layers to be experts of another.
+SIZES = (
+    *("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
+    *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
+    *("activation_function", "scale_embedding", "tie_word_embeddings", "decoder_start_token_id"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The checked inputs. kind: of the experts. experts: {name: model}, in the order of their numbers."""
+
+    kind: str
+    base: SavedBart | SavedMixture
+    experts: Mapping[str, "Adapter | SavedBart | SavedMixture"]
+
+    @property
+    def adapters(self) -> dict[str, "Adapter"]:
+        from routing_moe.checkpoints.adapters import Adapter
+
+        return {name: source for name, source in self.experts.items() if isinstance(source, Adapter)}
+
+    def made_of(self) -> dict:
+        """Returns {source: {file: SHA-256}} of all weights, and of the configurations of adapters."""
+        sources = {"base": self.base} | {f"experts/{name}": one for name, one in self.experts.items()}
+        return {name: {file.name: sha256(file) for file in one.files()} for name, one in sources.items()}
+
+
+# ---- checks
+
+
+def check_assembly(settings: AssembleSettings) -> Sources:
+    """Returns the models, after all checks. Raises one InputError with all problems."""
+    problems = Problems(flag_problems(settings) + name_problems(settings))
+    if settings.output_dir.exists():
+        problems.append(f"--output_dir {settings.output_dir} exists already; name a new folder")
+    elif reason := unwritable(settings.output_dir):
+        problems.append(f"--output_dir {reason}")
+    if settings.train_dir:
+        problems.of(Gym, settings.train_dir, flag="train_dir")
+    base = problems.of(find_model, settings.base, None, f"base {settings.base}/NAME", flag="base")
+    experts = {
+        name: problems.of(find_expert, name, place, settings.base, flag=f"experts {name}:")
+        for name, place in settings.places.items()
+    }
+    if problems:
+        raise InputError(problems)
+    kind = settings.expert_kind or "layer"
+    sources = Sources(kind, base, experts)
+    if settings.expert_kind is None and len(sources.adapters) == len(experts):
+        sources = dataclasses.replace(sources, kind="lora")
+    check_fit(sources, settings)
+    return sources
+
+
+def name_problems(settings: AssembleSettings) -> list[str]:
+    """Returns problems of the names of experts, and of --embeddings, which may be one."""
+    wrong = [one for one in settings.experts if not all(one.partition("=")[::2])]
+    if wrong:
+        return [f"--experts {one!r}: give the task's name and its model as NAME=PLACE" for one in wrong]
+    problems, names = [], [expert.partition("=")[0] for expert in settings.experts]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        problems.append(f"--experts: {in_short(repeated)} given more than once")
+    if len(names) < 2:
+        problems.append("--experts: a mixture needs at least 2")
+    if settings.embeddings not in (BASE, MEAN, *names):
+        hint = did_you_mean(settings.embeddings, [BASE, MEAN, *names])
+        problems.append(
+            f"--embeddings is {settings.embeddings!r}; it must be base, mean or a name of --experts{hint}"
+        )
+    return problems
+
+
+def find_expert(name: str, place: str, base: str) -> "Adapter | SavedBart | SavedMixture":
+    from routing_moe.checkpoints.adapters import is_adapter, read_adapter
+
+    if is_adapter(place):
+        return read_adapter(place)
+    return find_plain(place, base, f"experts {name}={place}/NAME")
+
+
+def check_fit(sources: Sources, settings: AssembleSettings) -> None:
+    """Raises one InputError for models of other kinds, sizes or vocabularies than the base."""
+    problems = Problems()
+    with problem_context("--base "):
+        check_one_expert(sources.base, "give a plain BART")
+        base, words = sources.base.config, vocabulary(sources.base)
+    adapters = sources.adapters
+    if sources.kind == "lora" and settings.embeddings != BASE:
+        problems.append(f"--embeddings is {settings.embeddings}, but adapters share those of the base")
+    for name, source in sources.experts.items():
+        if name in adapters:
+            continue
+        if sources.kind == "lora":
+            problems.append(f"--expert_kind is lora, but {name} is no adapter of peft: a complete BART")
+            continue
+        with problem_context(f"--experts {name}: "):
+            check_one_expert(source, "give one with 1 expert, as export writes")
+            config = source.config
+            problems += [
+                f"--experts {name}: {source.place} has {size} {getattr(config, size)!r}; the base has "
+                f"{getattr(base, size)!r}"
+                for size in SIZES
+                if getattr(config, size) != getattr(base, size)
+            ]
+            if not problems and keeps_tokenizer(source.place) and vocabulary(source) != words:
+                problems.append(f"--experts {name}: {source.place} has another vocabulary than the base")
+    if problems:
+        raise InputError(problems)
+
+
+def vocabulary(source: SavedBart | SavedMixture) -> dict[str, int]:
+    return load_tokenizer(source.place, source.config.vocab_size).get_vocab()
+
+
+# ---- assembling
+
+
+def assemble(
+    settings: AssembleSettings, sources: Sources
+) -> tuple["RoutingBartForConditionalGeneration", list[str]]:
+    """Returns (model, notes for the user). Raises InputError if files are broken or do not match."""
+    import torch  # takes seconds
+
+    from routing_moe.checkpoints.adapters import fill_expert, lora_fields
+    from routing_moe.model.base import refer_to_base
+    from routing_moe.model.given_routes import ALL, GivenRoutes
+    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+
+    torch.manual_seed(settings.seed)
+    names = list(sources.experts)
+    with problem_context("--base "):
+        base = plain(sources.base)
+    fields = lora_fields(sources.adapters.values()) if sources.kind == "lora" else {}
+    fields |= dict(route_source="fixed", task_names=names, trained_tasks=names)
+    model = RoutingBartForConditionalGeneration.from_bart(base, len(names), 0.0, **fields)
+    notes = base_notes(settings, sources)
+    if sources.kind == "lora":
+        for expert, (name, adapter) in enumerate(sources.adapters.items()):
+            with problem_context(f"--experts {name}: "):
+                fill_expert(model, expert, adapter)
+        refer_to_base(model, sources.base.place)
+    else:
+        notes += fill_layers(model, base, settings, sources)
+    routes = {name: {ALL: expert} for expert, name in enumerate(names)}
+    model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
+    notes += text_notes(model, sources)
+    return model, notes
+
+
+def plain(source: SavedBart | SavedMixture):
+    """Returns a saved model of one expert as a plain BART."""
+    import torch
+
+    model = source.load()
+    return model.to_bart(torch.ones(model.config.num_layers, 1))
+
+
+def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> list[str]:
+    """Copies the layers of fine-tuned models to experts, and the chosen embeddings; returns notes."""
+    import torch
+
+    from routing_moe.model.conversion import TIED_NAMES, weights_of_layers
+
+    tied = model.config.tie_word_embeddings
+
+    def outside(state) -> dict[str, "Tensor"]:
+        own = {n: t for n, t in state.items() if ".layers." not in n}
+        return {n: t for n, t in own.items() if not (tied and TIED_NAMES.search(n))}
+
+    shared = {BASE: outside(base.state_dict())}
+    for expert, (name, source) in enumerate(sources.experts.items()):
+        with problem_context(f"--experts {name}: "):
+            state = with_adapter(base, source) if name in sources.adapters else plain(source).state_dict()
+        for layer, weights in weights_of_layers(model, state):
+            layer.experts[expert].load_state_dict(weights)
+        shared[name] = outside(state)
+    own = {name: tensors for name, tensors in shared.items() if name != BASE}
+    if settings.embeddings == MEAN:
+        shared[MEAN] = {n: torch.stack([t[n] for t in own.values()]).mean(0) for n in shared[BASE]}
+    chosen = shared[settings.embeddings]
+    model.load_state_dict(chosen, strict=False)
+    return [embedding_note(settings.embeddings, {name: distance(t, chosen) for name, t in own.items()})]
+
+
+def with_adapter(base, adapter: "Adapter") -> dict[str, "Tensor"]:
+    """Returns the state dict of the base with the updates of an adapter."""
+    state = dict(base.state_dict())
+    for name, update in adapter.updates.items():
+        weight = state.get(f"model.{name}.weight")
+        if weight is None or weight.shape != (len(update.B), update.A.shape[1]):
+            raise InputError(f"{adapter.folder}: {name} does not fit the layers of the base")
+        state[f"model.{name}.weight"] = update.merged(weight)
+    return state
+
+
+def distance(tensors: Mapping[str, "Tensor"], others: Mapping[str, "Tensor"]) -> float:
+    """Returns the norm of the difference of all tensors, relative to the norm of the others."""
+    squares = [
+        (float((tensors[n] - other).square().sum()), float(other.square().sum()))
+        for n, other in others.items()
+    ]
+    different, all_of_others = map(sum, zip(*squares, strict=True))
+    return math.sqrt(different / all_of_others) if all_of_others else math.inf if different else 0.0
+
+
+# ---- what a user should know
+
+
+def embedding_note(chosen: str, distances: Mapping[str, float]) -> str:
+    """Returns how far the models' own embeddings are from those of the mixture."""
+    of = {BASE: "the base", MEAN: "the mean of all models"}.get(chosen, chosen)
+    start = f"embeddings, and norms outside the layers: of {of}; "
+    if not any(distances.values()):
+        return start + "all models have the same, so that each task's route is its own model"
+    farthest = max(distances, key=distances.get)
+    return start + (
+        f"those of the models differ from them by {min(distances.values()):.2g} to "
+        f"{distances[farthest]:.2g} of their norm ({farthest}), so that answers are not exactly those of the "
+        "models; finetune --freeze_embeds keeps those of the base"
+    )
+
+
+def base_notes(settings: AssembleSettings, sources: Sources) -> list[str]:
+    """Returns notes on adapters that name another base."""
+    return [
+        f"note: {name} was made for the base {adapter.base}, not {settings.base}, as its configuration says"
+        for name, adapter in sources.adapters.items()
+        if adapter.base not in (None, "", settings.base, str(Path(settings.base).absolute()))
+    ]
+
+
+def text_notes(model, sources: Sources) -> list[str]:
+    """Keeps how texts are read and answered, if all models that say so agree; returns notes."""
+    known = {
+        name: source.config.text_settings
+        for name, source in sources.experts.items()
+        if name not in sources.adapters and source.config.text_settings
+    }
+    different = [name for name in known if known[name] != next(iter(known.values()))]
+    if different:
+        return [
+            f"note: {in_short(different)} read texts in other ways than {next(iter(known))}: none is kept"
+        ]
+    model.config.text_settings = next(iter(known.values()), None)
+    return []
+
+
+# ---- writing
+
+
+def write_assembled(settings: AssembleSettings, sources: Sources, model, command=None) -> None:
+    """Writes the checkpoint with `assembled.json`, atomically. command: as for `describe_run`."""
+    with problem_context("--base "):
+        tokenizer = load_tokenizer(sources.base.place, model.config.vocab_size)
+    written = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
+    description = describe_run(written, command) | {"made_of": sources.made_of()}
+    keep = {ASSEMBLED_FILE: json.dumps(description, indent=1).encode()}
+    save_checkpoint(model, tokenizer, settings.output_dir, keep=keep)

@@ -1,0 +1,231 @@
+"""Low-rank experts as adapters of peft, in both directions, against peft itself in float64."""
+
+import json
+
+import pytest
+import torch
+from conftest import one_hot_routes, tiny_bart_config
+from peft import LoraConfig, PeftModel, PolyConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import BartForConditionalGeneration
+
+from dataloader.errors import InputError
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.checkpoints.adapters import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    fill_expert,
+    linear_maps,
+    lora_fields,
+    read_adapter,
+    write_adapter,
+)
+
+SEED_OF_BART = 3
+
+
+def plain_bart() -> BartForConditionalGeneration:
+    torch.manual_seed(SEED_OF_BART)
+    return BartForConditionalGeneration(tiny_bart_config(init_std=0.3)).double().eval()
+
+
+def peft_adapter(folder, seed=0, **fields):
+    """Returns peft's model with an adapter whose B is not 0, which it has written to the folder."""
+    chosen = dict(r=4, lora_alpha=8, target_modules="all-linear", task_type="SEQ_2_SEQ_LM") | fields
+    torch.manual_seed(seed)
+    model = get_peft_model(plain_bart(), LoraConfig(**chosen), autocast_adapter_dtype=False).double().eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    return model
+
+
+def mixture(adapters, **fields):
+    """Returns a mixture in float64 whose experts are the adapters."""
+    model = RoutingBartForConditionalGeneration.from_bart(
+        plain_bart(), len(adapters), router_input_dim=8, task_names=["a"], **lora_fields(adapters) | fields
+    )
+    model = model.double().eval()
+    for expert, adapter in enumerate(adapters):
+        fill_expert(model, expert, adapter)
+    return model
+
+
+def along(model, expert: int, batch) -> torch.Tensor:
+    routes_BLE = one_hot_routes(torch.full((4, 4), expert), model.config.num_experts)
+    return model(**batch, routes=routes_BLE).logits
+
+
+def assert_close(found, expected) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+# ---- from peft
+
+
+def test_one_hot_routes_give_the_logits_of_pefts_models(tmp_path, batch):
+    """Other ranks and scales, patterns, targets as a regular expression or a list, some layers only."""
+    kinds = [
+        dict(),
+        dict(r=2, lora_alpha=3, use_rslora=True, target_modules=["q_proj", "v_proj"]),
+        dict(r=6, rank_pattern={"fc1": 3}, alpha_pattern={"fc1": 5, "encoder.*q_proj": 2}),
+        dict(target_modules=r".*decoder.*\.(fc2|k_proj)"),
+        dict(target_modules=["fc1"], layers_to_transform=[1], layers_pattern="layers"),
+    ]
+    models = [peft_adapter(tmp_path / str(e), e, **fields) for e, fields in enumerate(kinds)]
+    adapters = [read_adapter(tmp_path / str(e)) for e in range(len(kinds))]
+    model = mixture(adapters)
+    assert (model.config.lora_rank, model.config.lora_scale) == (6, 1)
+    for expert, own in enumerate(models):
+        assert_close(along(model, expert, batch), own(**batch).logits)
+    assert not torch.allclose(along(model, 0, batch), along(model, 1, batch))
+
+
+def test_fields_are_the_smallest_that_all_adapters_fit(tmp_path):
+    for name, targets in (("one", ["q_proj"]), ("two", ["fc1", "fc2"])):
+        peft_adapter(tmp_path / name, r=2, lora_alpha=1, target_modules=targets)
+    one, two = read_adapter(tmp_path / "one"), read_adapter(tmp_path / "two")
+    expected = dict(expert_kind="lora", lora_rank=2, lora_alpha=1.0)
+    assert lora_fields([one]) == expected | {"lora_targets": "attention"}
+    assert lora_fields([two]) == expected | {"lora_targets": "feed_forward"}
+    assert lora_fields([one, two]) == expected | {"lora_targets": "all"}
+
+
+def test_names_may_have_the_name_of_the_adapter_and_lack_that_of_the_model(tmp_path):
+    peft_adapter(tmp_path)
+    before = read_adapter(tmp_path).updates
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    renamed = {
+        name.replace("model.model.model.", "model.model.").replace(".weight", ".default.weight"): tensor
+        for name, tensor in tensors.items()
+    }
+    assert not renamed.keys() & tensors.keys()
+    save_file(renamed, tmp_path / WEIGHTS_FILE)
+    after = read_adapter(tmp_path).updates
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name].B, before[name].B) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        (dict(use_dora=True), "use_dora is set"),
+        (dict(bias="lora_only"), "bias is 'lora_only'"),
+        (dict(modules_to_save=["layernorm_embedding"]), "modules_to_save is set"),
+        (dict(trainable_token_indices=[3]), "trainable_token_indices is set"),
+        (dict(target_modules=["q_proj", "lm_head"]), "lm_head.* is not a factor of a linear map"),
+    ],
+)
+def test_what_experts_cannot_represent_is_refused_with_file_and_field(tmp_path, fields, problem):
+    peft_adapter(tmp_path, **fields)
+    with pytest.raises(InputError, match=f"{tmp_path}/adapter_[a-z.]*: .*{problem}"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (dict(peft_type="POLY"), "peft_type is 'POLY'"),
+        (dict(lora_alpha="8"), "lora_alpha is '8'; must be a number"),
+        (dict(alpha_pattern={"fc1": None}), "lora_alpha is None for fc1"),
+        (dict(layer_replication=[[0, 2]]), "layer_replication is set"),
+        (dict(init_lora_weights="olora"), "init_lora_weights is 'olora'"),
+    ],
+)
+def test_a_field_with_another_value_is_refused(tmp_path, change, problem):
+    peft_adapter(tmp_path)
+    values = json.loads((tmp_path / CONFIG_FILE).read_text()) | change
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"{tmp_path / CONFIG_FILE}: {problem}"):
+        read_adapter(tmp_path)
+
+
+def test_damaged_weights_and_those_of_another_size_are_refused(make_model, tmp_path):
+    peft_adapter(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    name = next(name for name in tensors if ".lora_B." in name)
+    adapter = read_adapter(tmp_path)
+    for changed, problem in (
+        ({name: tensors[name] * torch.nan}, "weights that are not finite"),
+        ({name: tensors[name][:, 1:].contiguous()}, "lora_A and lora_B of .* do not match"),
+    ):
+        save_file(tensors | changed, tmp_path / WEIGHTS_FILE)
+        with pytest.raises(InputError, match=problem):
+            read_adapter(tmp_path)
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="not a file of tensors"):
+        read_adapter(tmp_path)
+    (tmp_path / WEIGHTS_FILE).unlink()
+    with pytest.raises(InputError, match="no such file"):
+        read_adapter(tmp_path)
+    narrow = make_model(2, bart_fields=dict(d_model=8), expert_kind="lora")
+    with pytest.raises(InputError, match="in the base it maps 8 to"):
+        fill_expert(narrow, 0, adapter)
+
+
+# ---- to peft
+
+
+def test_peft_gives_the_logits_of_the_expert_that_was_written(make_model, tmp_path, batch):
+    fields = dict(expert_kind="lora", lora_rank=3, lora_alpha=6, encoder_vanilla_layers=[0])
+    model = make_model(2, **fields)
+    for linear in linear_maps(model).values():
+        torch.nn.init.normal_(linear.lora_B, std=0.3)
+    none_LE = torch.zeros(4, 2, dtype=torch.float64)
+    for expert in range(2):
+        write_adapter(model, expert, tmp_path / str(expert), "a/base")
+        base = model.to_bart(none_LE)
+        own = PeftModel.from_pretrained(base, tmp_path / str(expert), autocast_adapter_dtype=False).eval()
+        assert own.peft_config["default"].base_model_name_or_path == "a/base"
+        assert_close(own(**batch).logits, along(model, expert, batch))
+        own.unload()
+
+
+def test_what_was_written_is_read_as_it_was(make_model, tmp_path):
+    model = make_model(2, expert_kind="lora", lora_rank=3, lora_alpha=0.7, lora_targets="attention")
+    for linear in linear_maps(model).values():
+        torch.nn.init.normal_(linear.lora_B)
+    adapters = []
+    for expert in range(2):
+        write_adapter(model, expert, tmp_path / str(expert), "base")
+        adapters.append(read_adapter(tmp_path / str(expert)))
+    again = mixture(adapters)
+    for name, linear in linear_maps(again).items():
+        assert torch.equal(linear.lora_A, linear_maps(model)[name].lora_A)
+        assert_close(linear.lora_B, linear_maps(model)[name].lora_B)
+
+
+def test_mixed_factors_are_those_of_pefts_poly(batch):
+    E, tasks = 3, 2
+    poly_config = PolyConfig(
+        r=4, n_tasks=tasks, n_skills=E, target_modules=["q_proj", "v_proj", "fc1"], task_type="SEQ_2_SEQ_LM"
+    )
+    poly = get_peft_model(plain_bart(), poly_config).double().eval()
+    model = RoutingBartForConditionalGeneration.from_bart(
+        plain_bart(),
+        E,
+        expert_kind="lora",
+        lora_rank=4,
+        lora_alpha=1,
+        lora_mixing="factors",
+        task_names=["a"],
+    )
+    model = model.double().eval()
+    logits_NLE = torch.randn(tasks, 4, E, dtype=torch.float64)
+    routes_NLE = logits_NLE.sigmoid() / logits_NLE.sigmoid().sum(-1, keepdim=True)
+    with torch.no_grad():
+        for name, linear in linear_maps(model).items():
+            side, _, i = name.split(".")[:3]
+            layer = poly.base_model.model.get_submodule(f"model.{name}")
+            if not hasattr(layer, "poly_router"):  # it is not a target of Poly
+                continue
+            row = int(i) + (2 if side == "decoder" else 0)
+            layer.poly_router["default"].module_logits.copy_(logits_NLE[:, row])
+            A, B = layer.poly_lora_A["default"], torch.nn.init.normal_(layer.poly_lora_B["default"], std=0.3)
+            linear.lora_A.copy_(A[0].transpose(1, 2))
+            linear.lora_B.copy_(B[0])
+    task_ids = torch.tensor([0, 1, 1, 0])
+    expected = poly(**batch, task_ids=task_ids).logits
+    assert_close(model(**batch, routes=routes_NLE[task_ids]).logits, expected)
+    assert not torch.allclose(expected, plain_bart()(**batch).logits)

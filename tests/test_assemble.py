@@ -1,0 +1,325 @@
+"""Mixtures assembled from models that were trained separately: each task's route is its own model."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+from mistakes import assert_problem
+from peft import LoraConfig, PeftModel, get_peft_model
+from test_merge import hashes
+from tiny_answers import load
+from tiny_grids import ONE_EXPERT
+from tiny_runs import TRAIN_TASKS, run, typed, write_bart
+from transformers import AutoTokenizer, BartForConditionalGeneration
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.cli import export, push, train
+from routing_moe.cli.assemble import main
+
+TASKS = TRAIN_TASKS[:2]
+pytestmark = pytest.mark.usefixtures("no_gpu")
+
+
+@pytest.fixture(scope="module")
+def barts(world, tmp_path_factory):
+    """{task: folder} of BARTs with the base's embeddings and other layers."""
+    folder, places = tmp_path_factory.mktemp("barts"), {}
+    for seed, task in enumerate(TASKS):
+        own = BartForConditionalGeneration.from_pretrained(write_bart(folder / task, seed))
+        base = BartForConditionalGeneration.from_pretrained(world.bart)
+        layers = {name: t for name, t in own.state_dict().items() if ".layers." in name}
+        base.load_state_dict(layers, strict=False)
+        base.save_pretrained(folder / task)
+        places[task] = folder / task
+    return places
+
+
+@pytest.fixture(scope="module")
+def adapters(world, tmp_path_factory):
+    """{task: folder} of adapters of peft with other ranks and scales."""
+    folder, places = tmp_path_factory.mktemp("adapters"), {}
+    for seed, task in enumerate(TASKS):
+        torch.manual_seed(seed)
+        base = BartForConditionalGeneration.from_pretrained(world.bart)
+        model = get_peft_model(base, LoraConfig(r=2 + seed, lora_alpha=5, target_modules="all-linear"))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.2)
+        model.save_pretrained(folder / task)
+        places[task] = folder / task
+    return places
+
+
+@pytest.fixture
+def assembled(world, tmp_path):
+    """assembled({task: place}, flag=value): the folder of a mixture of these models."""
+
+    def assembled(places, name="assembled", **changed):
+        experts = [f"{task}={place}" for task, place in places.items()]
+        chosen = dict(experts=experts, base=world.bart, output_dir=tmp_path / name) | changed
+        assert main(typed(chosen)) == 0
+        return tmp_path / name
+
+    return assembled
+
+
+def errors(capsys, world, tmp_path, places, **changed) -> list[str]:
+    """The errors of a command that must fail and write nothing."""
+    experts = [f"{task}={place}" for task, place in places.items()]
+    chosen = dict(experts=experts, base=world.bart, output_dir=tmp_path / "none") | changed
+    assert main(typed(chosen)) == 2
+    assert not (tmp_path / "none").exists()
+    return capsys.readouterr().err.splitlines()
+
+
+def scores_of(checkpoint, gym, folder, split, *flags) -> pd.DataFrame:
+    words = dict(do_predict=True, checkpoint=checkpoint, train_dir=gym, output_dir=folder, num_beams=2)
+    words |= dict(custom_tasks_splits=split, max_input_length=24, max_output_length=6)
+    assert train.main([*typed(words), *flags]) == 0
+    section = "test_tasks-" if "--predict_split" in flags else ""
+    (path,) = folder.glob(f"*/eval-{section}test-performance.csv")
+    return pd.read_csv(path)
+
+
+def batch_of(place) -> dict:
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    return tokenizer(["a cat", "the sun and the moon", "up"], padding=True, return_tensors="pt")
+
+
+def logits_of(model, inputs, **routes):
+    start = torch.full((3, 2), 2)
+    with torch.no_grad():
+        return model.eval()(**inputs, decoder_input_ids=start, **routes).logits
+
+
+# ---- each task's route is its own model
+
+
+def test_the_routes_of_fine_tuned_barts_are_these_bit_for_bit(assembled, barts, world, capsys):
+    folder = assembled(barts)
+    model, inputs = RoutingBartForConditionalGeneration.from_pretrained(folder), batch_of(world.bart)
+    for task, place in barts.items():
+        own = BartForConditionalGeneration.from_pretrained(place)
+        plain = model.to_bart(model.routes_for([task])[0])
+        assert torch.equal(logits_of(plain, inputs), logits_of(own, inputs))
+    assert not torch.equal(*model.routes_for(TASKS))
+    output = capsys.readouterr().out
+    assert f"2 experts (complete layers): {', '.join(TASKS)}" in output
+    assert "all models have the same, so that each task's route is its own model" in output
+
+
+def test_the_routes_of_adapters_are_pefts_models(assembled, adapters, world, capsys):
+    folder = assembled(adapters)
+    model, inputs = RoutingBartForConditionalGeneration.from_pretrained(folder), batch_of(world.bart)
+    assert (model.config.lora_rank, model.config.base_model) == (3, str(world.bart))
+    for task, place in adapters.items():
+        base = BartForConditionalGeneration.from_pretrained(world.bart)
+        expected = logits_of(PeftModel.from_pretrained(base, place), inputs)
+        routes = model.routes_for([task] * 3)
+        torch.testing.assert_close(logits_of(model, inputs, routes=routes), expected, rtol=0, atol=1e-4)
+    assert "2 experts (rank 3, all linear maps of" in capsys.readouterr().out
+
+
+def test_scores_of_the_mixture_are_those_of_each_model_alone(assembled, barts, adapters, world, tmp_path):
+    """Exported, each adapter is a complete BART; as layers, adapters are merged into the base."""
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": TASKS, "dev": [], "test": ["plural"]}))
+    layers = assembled({TASKS[0]: barts[TASKS[0]], TASKS[1]: adapters[TASKS[1]]}, "layers")
+    low_rank = assembled(adapters, "low_rank")
+    alone = {TASKS[0]: barts[TASKS[0]]}
+    for task in TASKS:
+        flags = dict(checkpoint=low_rank, task=task, output_dir=tmp_path / f"plain-{task}")
+        assert export.main(typed(flags)) == 0
+    alone[TASKS[1]] = tmp_path / f"plain-{TASKS[1]}"
+    of_layers = scores_of(layers, world.gym, tmp_path / "of_layers", split)
+    of_low_rank = scores_of(low_rank, world.gym, tmp_path / "of_low_rank", split)
+    for task in TASKS:
+        texts = [line.split("\t")[0] for line in (world.gym / task / f"{task}_12_13_test.tsv").open()]
+        own = load(alone[task], max_input_length=24, max_output_length=6, num_beams=2)
+        of_mixture = load(layers, max_input_length=24, max_output_length=6, num_beams=2)
+        assert own.answer(task, texts) == of_mixture.answer(task, texts)
+    assert set(of_layers["task_prefix"]) == set(of_low_rank["task_prefix"]) == set(TASKS)
+    row = TASKS[1]
+    both = [table.set_index("task_prefix").loc[row, "performance"] for table in (of_layers, of_low_rank)]
+    assert both[0] == both[1]
+
+
+# ---- other tasks
+
+
+def test_other_texts_find_the_nearest_expert(assembled, barts, world, tmp_path, capsys):
+    folder = assembled(barts, train_dir=world.gym)
+    assert "text vectors of 2 tasks in text_vectors.npz\n" in capsys.readouterr().out
+    routed = load(folder)
+    task = routed.task("new", inputs=["hot", "cold", "big"])
+    assert task.choice.neighbour in TASKS
+    assert torch.equal(task.route_LE, routed.task(task.choice.neighbour).route_LE)
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": TASKS, "dev": [], "test": ["plural"]}))
+    unseen = ("--predict_split", "test")
+    nearest = scores_of(folder, world.gym, tmp_path / "nearest", split, *unseen, "--task_vector", "nearest")
+    assert nearest["route"].str.match(r"route of (colour|count) \(nearest by text, cosine").all()
+    assert nearest["vector_seen"].str.startswith("unlabelled inputs of one sample").all()
+    auto = scores_of(folder, world.gym, tmp_path / "auto", split, *unseen)
+    assert (auto["route"] == "average: no route").all()
+
+
+# ---- embeddings
+
+
+def test_the_embeddings_are_the_chosen_ones_and_their_distance_is_printed(assembled, barts, tmp_path, capsys):
+    other, factor = shutil.copytree(barts[TASKS[1]], tmp_path / "other"), 1.5
+    changed = BartForConditionalGeneration.from_pretrained(other)
+    outside = [p for name, p in changed.named_parameters() if ".layers." not in name]
+    with torch.no_grad():
+        for parameter in outside:
+            parameter.mul_(factor)
+        changed.final_logits_bias.mul_(factor)
+    changed.save_pretrained(other)
+    places, found = barts | {TASKS[1]: other}, {}
+    for chosen in ("base", "mean", TASKS[1]):
+        folder = assembled(places, chosen, embeddings=chosen)
+        found[chosen] = RoutingBartForConditionalGeneration.from_pretrained(folder).model.shared.weight
+        output = capsys.readouterr().out
+        farthest = dict(base=(TASKS[1], "0.5"), mean=(TASKS[0], "0.2")).get(chosen, (TASKS[0], "0.33"))
+        assert f"to {farthest[1]} of their norm ({farthest[0]})" in output
+    assert torch.equal(found[TASKS[1]], changed.model.shared.weight)
+    torch.testing.assert_close(found["base"] * factor, found[TASKS[1]])
+    torch.testing.assert_close(found["mean"], (found["base"] + found[TASKS[1]]) / 2)
+
+
+# ---- how texts are read
+
+
+def test_text_settings_are_kept_if_the_models_agree(assembled, barts, tmp_path, capsys):
+    def with_settings(task: str, **changed) -> dict:
+        folder = shutil.copytree(barts[task], tmp_path / f"{task}-{changed['num_beams']}")
+        config = json.loads((folder / "config.json").read_text())
+        config["text_settings"] = dict(max_input_length=20, do_lowercase=True) | changed
+        (folder / "config.json").write_text(json.dumps(config))
+        return {task: folder}
+
+    same = with_settings(TASKS[0], num_beams=3) | with_settings(TASKS[1], num_beams=3)
+    routed = load(assembled(same, "same"))
+    assert (routed.texts["num_beams"], routed.texts["do_lowercase"]) == (3, True)
+    folder = assembled(same | with_settings(TASKS[1], num_beams=2), "different")
+    assert f"{TASKS[1]} read texts in other ways than {TASKS[0]}" in capsys.readouterr().out
+    assert RoutingBartForConditionalGeneration.from_pretrained(folder).config.text_settings is None
+
+
+# ---- assembled.json, sharing, export
+
+
+def test_the_sources_are_recorded(assembled, barts, adapters, world):
+    kept = json.loads((assembled(barts) / "assembled.json").read_text())
+    assert kept["made_of"] == {
+        "base": hashes(world.bart),
+        **{f"experts/{task}": hashes(place) for task, place in barts.items()},
+    }
+    assert kept["settings"]["base"] == str(world.bart)
+    assert kept["command"].startswith("routing-moe assemble --experts ")
+    of_adapters = json.loads((assembled(adapters, "low_rank") / "assembled.json").read_text())["made_of"]
+    files = set(of_adapters[f"experts/{TASKS[0]}"])
+    assert files == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_exported_experts_can_be_assembled_again(assembled, adapters, world, tmp_path):
+    folder = assembled(adapters)
+    assert export.main(typed(dict(checkpoint=folder, adapters=True, output_dir=tmp_path / "out"))) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"expert0", "expert1"}
+    again = assembled({task: tmp_path / f"out/expert{e}" for e, task in enumerate(TASKS)}, "again")
+    one, other = map(RoutingBartForConditionalGeneration.from_pretrained, (folder, again))
+    assert all(map(torch.equal, one.parameters(), other.parameters()))
+    config = json.loads((tmp_path / "out/expert0/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(world.bart)
+
+
+def test_a_trained_base_is_exported_with_the_experts(assembled, adapters, tmp_path):
+    folder = assembled(adapters)
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.encoder.layers[0].fc1.bias += 1
+    model.save_pretrained(folder)
+    assert export.main(typed(dict(checkpoint=folder, adapters=True, output_dir=tmp_path / "out"))) == 0
+    base = BartForConditionalGeneration.from_pretrained(tmp_path / "out/base")
+    assert torch.equal(base.model.encoder.layers[0].fc1.bias, model.model.encoder.layers[0].fc1.bias)
+    inputs = batch_of(tmp_path / "out/base")
+    own = logits_of(PeftModel.from_pretrained(base, tmp_path / "out/expert1"), inputs)
+    routes = model.routes_for([TASKS[1]] * 3)
+    torch.testing.assert_close(logits_of(model, inputs, routes=routes), own, rtol=0, atol=1e-4)
+
+
+def test_a_pushed_mixture_has_the_weights_of_a_base_that_is_not_on_the_hub(
+    assembled, adapters, world, tmp_path, local_hub
+):
+    folder, shared = assembled(adapters), tmp_path / "shared"
+    assert push.main([str(folder), "my-group/moe", "--dry_run", str(shared)]) == 0
+    complete = RoutingBartForConditionalGeneration.from_pretrained(shared)
+    assert complete.config.base_model is None
+    assert str(world.bart.parent) not in (shared / "config.json").read_text()
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder)
+    assert all(map(torch.equal, complete.state_dict().values(), model.state_dict().values()))
+    local_hub.publish("my-group/base", world.bart)
+    on_hub = assembled(adapters, "on_hub", base="my-group/base")
+    assert push.main([str(on_hub), "my-group/moe", "--dry_run", str(tmp_path / "small")]) == 0
+    small, large = (place / "model.safetensors" for place in (tmp_path / "small", shared))
+    assert small.stat().st_size < large.stat().st_size / 2
+    assert (small.parent / "config.json").read_text().count('"base_model": "my-group/base"') == 1
+
+
+# ---- wrong input
+
+
+def test_wrong_names_kinds_and_places_are_one_error_each(barts, adapters, world, tmp_path, capsys):
+    def problems(places, **changed):
+        return errors(capsys, world, tmp_path, places, **changed)
+
+    both = {TASKS[0]: barts[TASKS[0]], TASKS[1]: adapters[TASKS[1]]}
+    assert_problem(problems(both, expert_kind="lora"), f"{TASKS[0]} is no adapter of peft")
+    assert_problem(problems(adapters, embeddings="mean"), "--embeddings is mean, but adapters share")
+    assert_problem(problems(barts, embeddings="colou"), "did you mean 'colour'?")
+    assert_problem(problems(barts, experts=["colour"]), "give the task's name and its model as NAME=PLACE")
+    assert_problem(problems(barts, experts=["a=b", "a=c"]), "a given more than once")
+    assert_problem(problems(barts, experts=[f"a={world.bart}"]), "a mixture needs at least 2")
+    assert_problem(problems(barts | {"b": tmp_path / "no"}), f"--experts b: {tmp_path / 'no'}: not found")
+    assert_problem(problems(barts, base=tmp_path / "no"), f"--base {tmp_path / 'no'}: not found")
+    assert_problem(problems(barts, output_dir=tmp_path), f"--output_dir {tmp_path} exists already")
+
+
+def test_models_of_other_sizes_and_vocabularies_are_refused(barts, world, tmp_path, capsys):
+    narrow = write_bart(tmp_path / "narrow", decoder_ffn_dim=8)
+    lines = errors(capsys, world, tmp_path, barts | {"b": narrow})
+    assert_problem(lines, f"--experts b: {narrow} has decoder_ffn_dim 8; the base has 24")
+    other = shutil.copytree(barts[TASKS[0]], tmp_path / "other")
+    tokens = json.loads((other / "tokenizer.json").read_text())
+    words = tokens["model"]["vocab"]
+    one, two = list(words)[-2:]
+    words[one], words[two] = words[two], words[one]
+    (other / "tokenizer.json").write_text(json.dumps(tokens))
+    lines = errors(capsys, world, tmp_path, barts | {"b": other})
+    assert_problem(lines, f"--experts b: {other} has another vocabulary than the base")
+
+
+def test_an_expert_can_be_a_run_with_one_expert_but_no_mixture(
+    assembled, barts, with_run, world, tmp_path, capsys
+):
+    assert run(world.gym, barts[TASKS[0]], tmp_path / "dense", **ONE_EXPERT) == 0
+    folder = assembled(barts | {TASKS[0]: tmp_path / "dense"})
+    model, inputs = RoutingBartForConditionalGeneration.from_pretrained(folder), batch_of(world.bart)
+    own = BartForConditionalGeneration.from_pretrained(barts[TASKS[0]])
+    plain = model.to_bart(model.routes_for([TASKS[0]])[0])
+    assert torch.equal(logits_of(plain, inputs), logits_of(own, inputs))
+    lines = errors(capsys, world, tmp_path, barts | {"b": with_run.out})
+    assert_problem(lines, f"--experts b: {with_run.out}/best is a mixture of 2 experts")
+
+
+def test_adapters_are_exported_of_low_rank_experts_only(assembled, barts, adapters, tmp_path, capsys):
+    for places, name, flags, problem in (
+        (barts, "layers", {}, "has no low-rank experts (--expert_kind lora)"),
+        (adapters, "low_rank", dict(task=TASKS[0]), "--adapters writes all experts, --task one route"),
+    ):
+        words = dict(checkpoint=assembled(places, name), adapters=True, output_dir=tmp_path / "out") | flags
+        assert export.main(typed(words)) == 2
+        assert problem in capsys.readouterr().err
