@@ -6,8 +6,8 @@
     routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
 
 A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters)
-or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts; --argmax takes the
-expert of largest weight in each layer. --adapters writes each low-rank expert as an adapter of peft.
+or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts; --argmax takes
+the expert of largest weight in each layer. --adapters writes each low-rank expert as an adapter of peft.
 """
 
 import logging
