@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from dataloader.errors import InputError
-from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import along_route, set_trained
 from routing_moe.model.base import base_tensors, checksum, is_of_base, refer_to_base, train_base
 from routing_moe.model.conversion import with_fresh_experts
@@ -28,14 +28,14 @@ MIXINGS = {
     "factors": dict(lora_mixing="factors"),
     "splits": dict(lora_mixing="factors", lora_splits=2),
 }
-ROUTES = ("soft", "one_hot", "two_of_five", "masked")
+ROUTES = ("soft", "one_hot", "two_of_eight", "masked")
 
 
 @pytest.fixture
 def make_lora(make_model):
     """make_lora(E, **fields) returns a model whose low-rank experts all differ from 0."""
 
-    def make(num_experts=5, **fields):
+    def make(num_experts=8, **fields):
         model = make_model(num_experts, **(LORA | fields))
         for name, parameter in model.named_parameters():
             if name.endswith("lora_B"):
@@ -45,14 +45,14 @@ def make_lora(make_model):
     return make
 
 
-def routes_of(kind: str, E: int = 5, mixing: str = "products") -> torch.Tensor:
+def routes_of(kind: str, E: int = 8, mixing: str = "products") -> torch.Tensor:
     """Returns routes (4, L, E) of four examples, for one of MIXINGS."""
     L = 4 * MIXINGS[mixing].get("lora_splits", 1)
     logits_BLE = torch.randn(4, L, E, dtype=torch.float64)
     if kind == "one_hot":
         return one_hot_routes(logits_BLE.argmax(-1), E)
-    if kind == "two_of_five":
-        return logits_BLE.scatter(-1, logits_BLE.topk(3, largest=False).indices, -torch.inf).softmax(-1)
+    if kind == "two_of_eight":
+        return logits_BLE.scatter(-1, logits_BLE.topk(6, largest=False).indices, -torch.inf).softmax(-1)
     if kind == "masked":  # experts are switched off, and weights do not sum to 1
         return logits_BLE.softmax(-1) * (logits_BLE > 0)
     return logits_BLE.softmax(-1)
@@ -130,10 +130,10 @@ def test_bernoulli_routes_of_factors_are_those_of_poly_in_peft(splits):
 
 
 def test_sparse_routes_run_only_the_experts_that_they_use(make_lora):
-    plans = {kind: LoraPlan.of(routes_of(kind)) for kind in ("soft", "one_hot", "two_of_five")}
+    plans = {kind: LoraPlan.of(routes_of(kind)) for kind in ("soft", "one_hot", "two_of_eight")}
     assert plans["soft"].chosen_BLK is None
     assert plans["one_hot"].chosen_BLK.shape == (4, 4, 1)
-    assert plans["two_of_five"].chosen_BLK.shape == (4, 4, 2)
+    assert plans["two_of_eight"].chosen_BLK.shape == (4, 4, 2)
     trained = routes_of("one_hot").requires_grad_()
     assert LoraPlan.of(trained).chosen_BLK is None
     assert LoraPlan.of(trained, constant_zeros=True).chosen_BLK.shape == (4, 4, 1)
@@ -419,3 +419,17 @@ def test_merged_weights_are_new_and_the_rest_is_shared(make_lora):
     assert layer.self_attn.q_proj.weight is not own.self_attn.q_proj.weight
     assert F.mse_loss(layer.self_attn.q_proj.weight, own.self_attn.q_proj.weight) > 0
     assert own.self_attn.q_proj.weight.requires_grad
+
+
+def test_a_model_made_from_a_configuration_has_experts_that_change_nothing():
+    config = RoutingBartConfig(**tiny_bart_config().to_dict() | LORA | dict(num_experts=3))
+    for linear in RoutingBartForConditionalGeneration(config).routed_layers()[0].linear_maps.values():
+        assert linear.lora_A.abs().max() <= linear.in_features**-0.5
+        assert (linear.lora_B == 0).all()
+
+
+def test_a_model_that_refers_to_its_base_loads_in_another_precision(referring, tmp_path):
+    referring.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved", dtype=torch.bfloat16)
+    assert torch.equal(loaded.model.shared.weight, referring.model.shared.weight.bfloat16())
+    assert loaded.generation_config.to_dict() == referring.generation_config.to_dict()

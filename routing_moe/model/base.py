@@ -6,18 +6,23 @@ another BART than the one they were trained on.
 """
 
 import hashlib
-import logging
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.io.hub import is_hub_name
-from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint, own_tensors
+from routing_moe.model.loading import (
+    TIED_NAMES,
+    load_bart,
+    load_routing_bart,
+    load_vanilla_checkpoint,
+    own_tensors,
+)
 from routing_moe.model.lora import is_of_expert
 
 # What the names of the parts of a mixture that a plain BART does not have start with.
@@ -59,7 +64,8 @@ def refer_to_base(model, place: str | Path) -> None:
 def stored_tensors(model) -> dict[str, Tensor] | None:
     """Returns the tensors to save of a model that refers to its base; None: all.
 
-    A base that was trained since is no longer the one referred to, so that the reference is removed.
+    A base that was trained since, or is in another precision, is no longer the one referred to, so that the
+    reference is removed.
     """
     config = model.config
     if config.base_model is None:
@@ -70,23 +76,23 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
     return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
 
 
-@torch.no_grad()
-def load_base(model) -> None:
-    """Fills the base of a model from the place in its configuration.
+def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
+    """Returns all weights of the model in a folder that refers to its base.
 
-    Raises InputError if it is not there or has other weights.
+    Raises InputError if the base is not there or has other weights.
     """
-    config = model.config
-    place, own = config.base_model, base_tensors(model)
-    weights = base_weights(type(model), place)
-    lacking = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
-    if not lacking:
-        for name, tensor in own.items():
-            tensor.copy_(weights[name])
-    if lacking or checksum(own) != config.base_sha256:
+    state = base_weights(cls, config.base_model)
+    if config.tie_word_embeddings:
+        state = {name: tensor for name, tensor in state.items() if not TIED_NAMES.search(name)}
+    state.setdefault("final_logits_bias", torch.zeros(1, config.vocab_size))  # which old files lack
+    if checksum(state) != config.base_sha256:
         raise InputError(
-            f"{place}: not the BART that the experts were trained on: its weights have another checksum"
+            f"{config.base_model}: not the BART that the experts were trained on: its weights have another "
+            "checksum"
         )
+    for file in sorted(folder.glob("model*.safetensors")):
+        state |= load_file(file)
+    return state
 
 
 def base_weights(cls, place: str) -> dict[str, Tensor]:
@@ -106,21 +112,3 @@ def base_weights(cls, place: str) -> dict[str, Tensor]:
 def saved_kind(folder: Path) -> str | None:
     """Returns the model_type in the configuration of a folder."""
     return load_json_object(folder / "config.json", "a model's configuration").get("model_type")
-
-
-def refers_to_base(place) -> bool:
-    """Returns whether a folder has a model that refers to its base."""
-    path = Path(str(place), "config.json")
-    return path.is_file() and bool(load_json_object(path, "a model's configuration").get("base_model"))
-
-
-@contextmanager
-def without_report():
-    """Keeps transformers from reporting missing weights in the block."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -10,9 +10,10 @@ from transformers import BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
+from routing_moe.io.transfer import sent
 from routing_moe.model.base import ROUTING_NAMES, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.loading import bart_fields, load_bart, unfilled_model
+from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfilled_model
 from routing_moe.model.lora import LoraLayer, is_of_expert
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
@@ -23,7 +24,6 @@ from routing_moe.model.routed_layer import RoutedLayer
 OPTIONAL_NAMES = re.compile(
     r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
-TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")
 
 
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
@@ -116,7 +116,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     created on the meta device, so sharing takes no memory and milliseconds. A call with the same tensors as
     the last one returns the same BART.
     """
-    state = _tensors_along(model, routes_LE)
+    state = _tensors_along(model, routes_LE.to(model.device))
     bart, made_of = getattr(model, "last_plain", (None, {}))
     if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
         with torch.device("meta"), init.no_init_weights():
@@ -131,14 +131,16 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
 def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
     """Returns the state dict of the plain BART of a route (L, E)."""
-    choices, state = routes_LE.argmax(dim=-1).tolist(), {}
+    known_LE = routes_LE.cpu()  # a GPU is waited for once
+    choices, state = known_LE.argmax(dim=-1).tolist(), {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name.startswith(ROUTING_NAMES) or ".experts." in name or is_of_expert(name):
             continue
         state[name] = tensor
     for layer in model.routed_layers():
         if model.config.has_lora:
-            weights = layer.merged(routes_LE[layer.rows])
+            used = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
+            weights = layer.merged(routes_LE[layer.rows], sent(used, routes_LE.device))
         elif model.config.expert_mixing == "parameters":
             (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:

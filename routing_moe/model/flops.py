@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from routing_moe.model.lora import ATTENTION, FEED_FORWARD, TARGETS, is_of_expert
+from routing_moe.model.lora import ATTENTION, FEED_FORWARD, RATIO, TARGETS, is_of_expert
 from routing_moe.model.routers import ROUTERS, TRANSFORMER_FFN_DIM
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -303,7 +303,7 @@ class Maps:
         """Returns the maps of a layer with low-rank experts (`lora.LoraPlan`)."""
         E, r, used = config.num_experts, config.lora_rank, work.used
         needs_all = work.routes and config.router_mode != "top_k"
-        run = E if needs_all or 2 * used > E else used
+        run = E if needs_all or RATIO * used > E else used
         mixes = config.lora_mixing == "factors" and E > 1
         routes = work.routes and E > 1
         targets = TARGETS[config.lora_targets]

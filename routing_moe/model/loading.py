@@ -56,6 +56,9 @@ def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig
     return changed
 
 
+TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")  # of tensors tied to the embedding, if any are
+
+
 def load_bart(source: str | Path) -> BartForConditionalGeneration:
     """Returns the plain BART from a folder or hub name, in float32.
 
@@ -155,8 +158,7 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def unfilled_model(cls, config):
-    """Returns `cls(config)` whose weights will be loaded: only experts of low rank, router and
-    task vectors are initialised.
+    """Returns `cls(config)` whose weights will be loaded: router, vectors, low-rank experts are drawn.
 
     Drawing the other weights would take most of the time of building the model.
     """
@@ -166,9 +168,6 @@ def unfilled_model(cls, config):
     for part in (model.router, model.task_vectors):
         if part is not None:
             part.apply(model._init_weights)
-    for layer in model.routed_layers() if config.has_lora else ():
-        for linear in layer.linear_maps.values():
-            linear.initialise_experts()
     return model
 
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import initialization as init
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
 
 from routing_moe.io.transfer import sent
@@ -35,6 +34,8 @@ TARGETS = {  # {value of lora_targets: names of the linear maps of a layer that 
     "all": ATTENTION + FEED_FORWARD,
 }
 EXPERT_NAMES = ("lora_A", "lora_B")  # of the parameters of experts
+# All experts over those of an example, from which products of the latter alone are faster on a CPU.
+RATIO = 4
 SMALLEST = 1e-30  # of a squared distance, so that its root has a gradient
 
 
@@ -68,7 +69,7 @@ class LoraPlan:
             return cls(routes_BLE)
         known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
         most = max(1, int((known_BLE != 0).sum(-1).max()))
-        if 2 * most > known_BLE.shape[-1]:  # one product of all experts is faster than one per example
+        if RATIO * most > known_BLE.shape[-1]:
             return cls(routes_BLE)
         chosen_BLK = known_BLE.abs().topk(most, dim=-1).indices
         return cls(routes_BLE, sent(chosen_BLK, routes_BLE.device))
@@ -106,17 +107,14 @@ class LoraLinear(nn.Linear):
     def __init__(self, config, plain: nn.Linear):
         super().__init__(plain.in_features, plain.out_features, plain.bias is not None)
         E, r = config.num_experts, config.lora_rank
-        self.lora_A = nn.Parameter(torch.empty(E, r, plain.in_features))
+        # As peft draws them: B = 0 leaves the BART as it is, and different A let experts become different.
+        # Not in `_init_weights`: transformers calls that of encoder and decoder, not that of this model.
+        bound = 1 / math.sqrt(plain.in_features)
+        self.lora_A = nn.Parameter(torch.rand(E, r, plain.in_features) * 2 * bound - bound)
         self.lora_B = nn.Parameter(torch.zeros(E, r, plain.out_features))
         self.scale, self.mixing, self.dropout = config.lora_scale, config.lora_mixing, config.lora_dropout
         self.splits = config.lora_splits
         self.mix: Mix | None = None
-
-    def initialise_experts(self) -> None:
-        """Draws A as peft does, uniformly within 1 / sqrt(D_in), and sets B to 0, so that the BART stays."""
-        bound = 1 / math.sqrt(self.in_features)
-        init.uniform_(self.lora_A, -bound, bound)
-        init.zeros_(self.lora_B)
 
     def forward(self, x_BSD: Tensor) -> Tensor:
         of_plain = super().forward(x_BSD)
@@ -150,16 +148,14 @@ class LoraLinear(nn.Linear):
             mixed = torch.einsum("bhk,bhkrd->brhd", weights_BHK, blocks[split_H1, chosen_BHK])
         return mixed.flatten(2)
 
-    def merged(self, weights_HE: Tensor) -> Tensor:
-        """Returns the weight (D_out, D_in) of the equivalent plain linear map."""
+    def merged(self, weights_HE: Tensor, used: Tensor) -> Tensor:
+        """Returns the weight (D_out, D_in) of the equivalent plain linear map. used: experts of weight not 0."""
         A, B = self.lora_A, self.lora_B
         weights_HE = weights_HE.to(A.dtype)
         if self.mixing == "factors":
             A, B = (self._mixed(factor, weights_HE[None])[0] for factor in (A, B))
         else:
-            (weights_E,) = weights_HE
-            used = weights_E.nonzero()[:, 0]
-            A, B = (A[used] * weights_E[used, None, None]).flatten(0, 1), B[used].flatten(0, 1)
+            A, B = (A[used] * weights_HE[0, used, None, None]).flatten(0, 1), B[used].flatten(0, 1)
         return torch.addmm(self.weight, B.T, A, alpha=self.scale)
 
     def inner_products(self) -> Tensor:
@@ -202,9 +198,11 @@ class LoraLayer:
             linear.mix = None  # it holds the graph of the routes
         return output
 
-    def merged(self, weights_HE: Tensor) -> dict[str, Tensor]:
+    def merged(self, weights_HE: Tensor, used: Tensor) -> dict[str, Tensor]:
         """Returns {name in the layer: weight} of the linear maps of the equivalent plain layer."""
-        return {f"{name}.weight": linear.merged(weights_HE) for name, linear in self.linear_maps.items()}
+        return {
+            f"{name}.weight": linear.merged(weights_HE, used) for name, linear in self.linear_maps.items()
+        }
 
     @torch.no_grad()
     def copy_expert(self, source: int, target: int) -> None:

@@ -6,7 +6,6 @@ in the place of a BART layer receives the routes. The model itself needs only ro
 """
 
 import inspect
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,15 +16,17 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     BartForConditionalGeneration,
     EncoderDecoderCache,
+    GenerationConfig,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
-from routing_moe.model.base import is_of_base, load_base, refers_to_base, stored_tensors, without_report
+from routing_moe.io.hub import local_folder
+from routing_moe.model.base import complete_state, stored_tensors
 from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.lora import LoraDecoderLayer, LoraEncoderLayer, LoraLayer, LoraLinear, LoraPlan
+from routing_moe.model.lora import LoraDecoderLayer, LoraEncoderLayer, LoraLayer, LoraPlan
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import TaskRouting, TaskVectors
@@ -33,6 +34,7 @@ from routing_moe.model.task_vectors import save_task_vectors
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
+OF_DOWNLOAD = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
 TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
@@ -84,9 +86,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, LoraLinear):
-            module.initialise_experts()
-        elif isinstance(module, TaskVectors) and self.config.has_table:  # almost equal weights
+        if isinstance(module, TaskVectors) and self.config.has_table:  # almost equal weights
             init.uniform_(module.weight, -TABLE_BOUND, TABLE_BOUND)
         elif isinstance(module, TaskVectors):
             init.normal_(module.weight, mean=0.0, std=1.0)
@@ -220,7 +220,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         cache per expert, at the cost of E decoders; so are one-hot routes if a batch has more than 2 E
         different ones, because this is then faster than one route after the other. A batch with several
         routes and `return_dict_in_generate` is decoded together, too (if parameters are merged, without a
-        cache).
+        cache). With low-rank experts, a batch of one route is decoded by its plain BART, and different routes
+        together with one cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -231,11 +232,12 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             distinct = int(which_B.max()) + 1
             if distinct == 1 and "encoder_outputs" not in kwargs:
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
-            merges = self.config.has_plain_routes
+            merges = self.config.expert_mixing == "parameters"
+            few = distinct <= 2 * self.config.num_experts and not self.config.has_lora
             can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
-            if can_split and (merges or distinct <= 2 * self.config.num_experts):
+            if can_split and (merges or few):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
-            if merges and distinct > 1 and not self.config.has_lora:
+            if merges and distinct > 1:
                 kwargs["use_cache"] = False
 
         def along() -> dict:
@@ -322,20 +324,25 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs
-    ):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
         """Loads as transformers does; a BART that the saved model refers to is loaded from its place.
 
         Raises InputError if it is not there or has other weights.
         """
-        source = pretrained_model_name_or_path
-        with without_report() if refers_to_base(source) else nullcontext():
-            model, info = super().from_pretrained(source, *args, output_loading_info=True, **kwargs)
-        if model.config.base_model is not None:
-            load_base(model)
-            info["missing_keys"] = {name for name in info["missing_keys"] if not is_of_base(name)}
-        return (model, info) if output_loading_info else model
+        source, revision = pretrained_model_name_or_path, kwargs.get("revision")
+        if config is None:
+            where = {name: kwargs[name] for name in OF_DOWNLOAD if name in kwargs}
+            config = cls.config_class.from_pretrained(source, **where)
+        if config.base_model is None:
+            return super().from_pretrained(source, *args, config=config, **kwargs)
+        folder = Path(source)
+        if not folder.is_dir():
+            folder = local_folder(f"{source}@{revision}" if revision else source)
+        state = complete_state(cls, folder, config)
+        loaded = super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+        return loaded
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):

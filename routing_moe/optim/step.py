@@ -64,17 +64,9 @@ def build_optimizer(model, settings: Recipe) -> torch.optim.AdamW:
             ]
             if parameters:
                 decay = settings.weight_decay if decays else 0.0
-                groups.append(
-                    {
-                        "params": parameters,
-                        "lr": rate,
-                        "base_lr": rate,
-                        "weight_decay": decay,
-                        "part": "bart"
-                        if part == "base"
-                        else part,  # alternating updates freeze both together
-                    }
-                )
+                frozen_with = "bart" if part == "base" else part  # in alternating updates
+                group = {"lr": rate, "peak_lr": rate, "weight_decay": decay, "part": frozen_with}
+                groups.append({"params": parameters} | group)
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, fused=True)
 
 
@@ -285,7 +277,7 @@ class Stepper:
         """Steps the optimizer with this step's learning rates; returns their factor."""
         factor = linear_warmup_decay(step, self.settings.warmup_steps, self.settings.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()  # frozen parts have no gradient, so they have no decay or momentum either
         self.optimizer.zero_grad(set_to_none=True)
         return factor
