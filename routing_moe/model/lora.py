@@ -149,7 +149,7 @@ class LoraLinear(nn.Linear):
         return mixed.flatten(2)
 
     def merged(self, weights_HE: Tensor, used: Tensor) -> Tensor:
-        """Returns the weight (D_out, D_in) of the equivalent plain linear map. used: experts of weight not 0."""
+        """Returns the weight (D_out, D_in) of the equal plain linear map. used: experts of weight not 0."""
         A, B = self.lora_A, self.lora_B
         weights_HE = weights_HE.to(A.dtype)
         if self.mixing == "factors":
