@@ -86,8 +86,8 @@ OF_TRAINING = "--max_tokens_per_micro_batch (now 16384)"
 OF_EVALUATION = "--predict_batch_size (now 32)"
 BEAMS, BF16 = "--num_beams (now 2)", "--mixed_precision bf16"
 EXPERTS = (
-    "a smaller --num_experts (now 2) or layers without experts (--encoder_vanilla_layers, "
-    "--decoder_vanilla_layers)"
+    "a smaller --num_experts (now 2) or --expert_kind lora or layers without experts "
+    "(--encoder_vanilla_layers, --decoder_vanilla_layers)"
 )
 COMMANDS = {
     # name: (command, what fails, its parser, another part of the message)
