@@ -26,6 +26,7 @@ from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
 from routing_moe.model.flops import Work
+from routing_moe.model.lora import RATIO
 from routing_moe.optim.state_memory import BYTES, STATE_NUMBERS, free_memory
 
 CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
@@ -39,6 +40,10 @@ NUMBERS_PER_DIMENSION = 32
 # What a layer keeps for each rank of each low-rank expert, before and after the weighting by routes: the ten
 # linear maps of a decoder layer.
 NUMBERS_PER_RANK = 2 * 10
+# Mixed factors, and the matrices of few chosen experts, are kept for each example: for each rank, the widths
+# of input and output of these maps, in dimensions of the model. SHORT_EXAMPLE: tokens of one, to be safe few.
+MATRICES_PER_RANK = 8 * 2 + 2 * 5
+SHORT_EXAMPLE = 16
 ALIGNMENT = 8  # bytes of the largest numbers in a batch
 
 
@@ -111,6 +116,8 @@ def tokens_that_fit(free_bytes: int, model) -> int:
     if config.has_lora:
         ranks = config.num_experts * config.lora_rank
         kept = NUMBERS_PER_DIMENSION + NUMBERS_PER_RANK * ranks / config.d_model
+        if config.lora_mixing == "factors" or RATIO * work.used <= config.num_experts:
+            kept += MATRICES_PER_RANK * work.used * config.lora_rank / SHORT_EXAMPLE
     per_token = BYTES * max(config.encoder_layers, config.decoder_layers) * config.d_model * kept
     powers = [2**n for n in range(20) if LEAST_TOKENS <= 2**n <= MOST_TOKENS]
     return max([LEAST_TOKENS, *(tokens for tokens in powers if tokens * per_token <= left)])
