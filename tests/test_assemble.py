@@ -178,7 +178,7 @@ def test_other_texts_find_the_nearest_expert(assembled, barts, world, tmp_path, 
 def test_texts_that_cannot_be_used_leave_no_checkpoint(barts, world, tmp_path, capsys, monkeypatch):
     misspelt = {"colou": barts[TASKS[0]], TASKS[1]: barts[TASKS[1]]}
     lines = errors(capsys, world, tmp_path, misspelt, train_dir=world.gym)
-    assert_problem(lines, "colou")
+    assert_problem(lines, "colou", "did you mean 'colour'?")
 
     def fail(*_):
         raise InputError("no vectors")

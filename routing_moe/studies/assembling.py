@@ -1,7 +1,7 @@
 """Train a model on each of eight tasks, make one mixture of them, and compare its scores with those of each alone.
 
     bash example_scripts/assemble_experts.sh
-    bash example_scripts/assemble_experts.sh lora --output_dir models/library_of_adapters
+    bash example_scripts/assemble_experts.sh lora
     bash example_scripts/assemble_experts.sh --train_dir data/gym --output_dir models/library
     routing-moe recipe assemble [KIND] --tasks "boolq piqa"
 
@@ -9,11 +9,14 @@ KIND    layer: fine-tuned BARTs (default); lora: low-rank experts on the same BA
 
 Without arguments: eight of the train tasks of the embedded gym, and the embedded tiny BART. Embeddings are not trained, so
 that the mixture's answers are those of each model. Unseen tasks are scored along the route of the expert whose task has
-the most similar texts. Further flags are those of routing-moe finetune (of train for lora). The same command continues after an interruption.
+the most similar texts. Further flags are those of routing-moe finetune, for lora of routing-moe train. The same command
+continues after an interruption.
 
-    experts/   the grids of fine-tuning, with the BARTs, or the runs and adapters      assembled/   the mixture
-    scores/    its scores      compared.csv   those of each task, alone and in the mixture
-    unseen.csv those of unseen tasks, with their routes
+    experts/      the grids of fine-tuning with the BARTs, or the runs and adapters
+    assembled/    the mixture
+    scores/       its scores
+    compared.csv  the scores of each task, alone and in the mixture
+    unseen.csv    the scores of unseen tasks, with their routes
 """
 
 import json
@@ -50,10 +53,18 @@ MOST = 8  # tasks without --tasks
 class Assembling(DataFlags):
     # fmt: off
     program = "routing-moe recipe assemble"
-    takes_further, further_flags_of = True, FinetuneSettings
+    takes_further = True
     variables: ClassVar[Mapping[str, str]] = DataFlags.variables
 
     tasks: str | None = WHAT(None, "names of tasks in one argument, or sections of a split, such as \"boolq piqa\" or train (default: 8 of the train tasks, evenly spaced)")
+    # fmt: on
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssemblingBarts(Assembling):
+    # fmt: off
+    further_flags_of = FinetuneSettings
+
     output_dir: Path = RUNNING(Path("models/library"), "folder of the results")
     num_workers: int = RUNNING(1, "configurations at the same time", range=AT_LEAST_1)
     # fmt: on
@@ -61,13 +72,17 @@ class Assembling(DataFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class AssemblingAdapters(Assembling):
+    # fmt: off
     further_flags_of = TrainSettings
+
+    output_dir: Path = RUNNING(Path("models/library_of_adapters"), "folder of the results")
+    # fmt: on
 
 
 class FineTuned:
     """BARTs, each fine-tuned on the first sample of a task without the embeddings."""
 
-    def __init__(self, flags: Assembling, recipe: TrainingRecipe, tasks: Sequence[str]):
+    def __init__(self, flags: AssemblingBarts, recipe: TrainingRecipe, tasks: Sequence[str]):
         shared = {name: getattr(flags, name) for name in (*flags_of(DataFlags), "num_workers")}
         kept = ("--samples", "first", "--freeze_embeds", "--save_best")
         further, self.folder = (*flags.further, *kept), flags.output_dir / "experts"
@@ -90,7 +105,7 @@ class FineTuned:
 class Adapters:
     """Low-rank experts on the same frozen BART, each trained on one task and exported as an adapter of peft."""
 
-    def __init__(self, flags: Assembling, recipe: TrainingRecipe, tasks: Sequence[str]):
+    def __init__(self, flags: AssemblingAdapters, recipe: TrainingRecipe, tasks: Sequence[str]):
         self.flags, self.recipe, self.tasks = flags, recipe, tasks
         self.folder = flags.output_dir / "experts"
 
@@ -117,10 +132,10 @@ class Adapters:
         return pd.read_csv(self.folder / task / "run" / SCORES)["performance"].item()
 
 
-KINDS = {"layer": (FineTuned, Assembling), "lora": (Adapters, AssemblingAdapters)}
+KINDS = {"layer": (FineTuned, AssemblingBarts), "lora": (Adapters, AssemblingAdapters)}
 
 
-def assemble(kind: type[FineTuned | Adapters], flags: Assembling) -> int:
+def assemble(kind: type[FineTuned | Adapters], flags: AssemblingBarts | AssemblingAdapters) -> int:
     folder, recipe = flags.output_dir, TrainingRecipe.chosen(flags)
     if code := in_turn(recipe, []):
         return code
