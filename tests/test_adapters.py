@@ -20,6 +20,7 @@ from routing_moe.checkpoints.adapters import (
     read_adapter,
     write_adapter,
 )
+from routing_moe.model.selection import noise_free_routes
 
 SEED_OF_BART = 3
 
@@ -129,6 +130,8 @@ def test_what_experts_cannot_represent_is_refused_with_file_and_field(tmp_path, 
         (dict(peft_type="POLY"), "peft_type is 'POLY'"),
         (dict(lora_alpha="8"), "lora_alpha is '8'; must be a number"),
         (dict(alpha_pattern={"fc1": None}), "lora_alpha is None for fc1"),
+        (dict(alpha_pattern=["fc1"]), r"alpha_pattern is \['fc1'\]"),
+        (dict(alpha_pattern={"(fc1": 2}), r"alpha_pattern has '\(fc1': not a regular expression"),
         (dict(layer_replication=[[0, 2]]), "layer_replication is set"),
         (dict(init_lora_weights="olora"), "init_lora_weights is 'olora'"),
     ],
@@ -164,6 +167,12 @@ def test_damaged_weights_and_those_of_another_size_are_refused(make_model, tmp_p
         fill_expert(narrow, 0, adapter)
 
 
+@pytest.mark.parametrize("alpha", [0, -3])
+def test_adapters_may_have_a_scale_that_is_not_above_0(tmp_path, batch, alpha):
+    own = peft_adapter(tmp_path, lora_alpha=alpha)
+    assert_close(along(mixture([read_adapter(tmp_path)] * 2), 1, batch), own(**batch).logits)
+
+
 # ---- to peft
 
 
@@ -174,10 +183,12 @@ def test_peft_gives_the_logits_of_the_expert_that_was_written(make_model, tmp_pa
         torch.nn.init.normal_(linear.lora_B, std=0.3)
     none_LE = torch.zeros(4, 2, dtype=torch.float64)
     for expert in range(2):
-        write_adapter(model, expert, tmp_path / str(expert), "a/base")
+        write_adapter(model, expert, tmp_path / str(expert), "a/base@v2")
         base = model.to_bart(none_LE)
         own = PeftModel.from_pretrained(base, tmp_path / str(expert), autocast_adapter_dtype=False).eval()
-        assert own.peft_config["default"].base_model_name_or_path == "a/base"
+        config = own.peft_config["default"]
+        assert (config.base_model_name_or_path, config.revision) == ("a/base", "v2")
+        assert read_adapter(tmp_path / str(expert)).base == "a/base@v2"
         assert_close(own(**batch).logits, along(model, expert, batch))
         own.unload()
 
@@ -196,11 +207,11 @@ def test_what_was_written_is_read_as_it_was(make_model, tmp_path):
         assert_close(linear.lora_B, linear_maps(model)[name].lora_B)
 
 
-def test_mixed_factors_are_those_of_pefts_poly(batch):
+@pytest.mark.parametrize("splits", [1, 4])
+def test_mixed_factors_are_those_of_pefts_poly(batch, splits):
     E, tasks = 3, 2
-    poly_config = PolyConfig(
-        r=4, n_tasks=tasks, n_skills=E, target_modules=["q_proj", "v_proj", "fc1"], task_type="SEQ_2_SEQ_LM"
-    )
+    sizes = dict(r=4, n_tasks=tasks, n_skills=E, n_splits=splits, task_type="SEQ_2_SEQ_LM")
+    poly_config = PolyConfig(**sizes, target_modules=["q_proj", "v_proj", "fc1"])
     poly = get_peft_model(plain_bart(), poly_config).double().eval()
     model = RoutingBartForConditionalGeneration.from_bart(
         plain_bart(),
@@ -209,11 +220,12 @@ def test_mixed_factors_are_those_of_pefts_poly(batch):
         lora_rank=4,
         lora_alpha=1,
         lora_mixing="factors",
+        lora_splits=splits,
         task_names=["a"],
     )
     model = model.double().eval()
-    logits_NLE = torch.randn(tasks, 4, E, dtype=torch.float64)
-    routes_NLE = logits_NLE.sigmoid() / logits_NLE.sigmoid().sum(-1, keepdim=True)
+    logits_NLE = torch.randn(tasks, 4 * splits, E, dtype=torch.float64)
+    routes_NLE = noise_free_routes(logits_NLE, "bernoulli", temperature=1.0)
     with torch.no_grad():
         for name, linear in linear_maps(model).items():
             side, _, i = name.split(".")[:3]
@@ -221,10 +233,12 @@ def test_mixed_factors_are_those_of_pefts_poly(batch):
             if not hasattr(layer, "poly_router"):  # it is not a target of Poly
                 continue
             row = int(i) + (2 if side == "decoder" else 0)
-            layer.poly_router["default"].module_logits.copy_(logits_NLE[:, row])
-            A, B = layer.poly_lora_A["default"], torch.nn.init.normal_(layer.poly_lora_B["default"], std=0.3)
-            linear.lora_A.copy_(A[0].transpose(1, 2))
-            linear.lora_B.copy_(B[0])
+            rows_NHE = logits_NLE[:, row * splits : (row + 1) * splits]
+            layer.poly_router["default"].module_logits.copy_(rows_NHE.flatten(1))
+            A_HEdr, B_HErd = layer.poly_lora_A["default"], layer.poly_lora_B["default"]
+            torch.nn.init.normal_(B_HErd, std=0.3)
+            linear.lora_A.copy_(A_HEdr.permute(1, 3, 0, 2).flatten(2))
+            linear.lora_B.copy_(B_HErd.permute(1, 2, 0, 3).flatten(2))
     task_ids = torch.tensor([0, 1, 1, 0])
     expected = poly(**batch, task_ids=task_ids).logits
     assert_close(model(**batch, routes=routes_NLE[task_ids]).logits, expected)

@@ -9,14 +9,16 @@ import torch
 from mistakes import assert_problem
 from peft import LoraConfig, PeftModel, get_peft_model
 from test_merge import hashes
-from tiny_answers import load
+from tiny_answers import gym_inputs, load
 from tiny_grids import ONE_EXPERT
 from tiny_runs import TRAIN_TASKS, run, typed, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
+from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli import export, push, train
 from routing_moe.cli.assemble import main
+from routing_moe.task_choice.texts import TextsOfModel
 
 TASKS = TRAIN_TASKS[:2]
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -122,28 +124,35 @@ def test_the_routes_of_adapters_are_pefts_models(assembled, adapters, world, cap
     assert "2 experts (rank 3, all linear maps of" in capsys.readouterr().out
 
 
-def test_scores_of_the_mixture_are_those_of_each_model_alone(assembled, barts, adapters, world, tmp_path):
-    """Exported, each adapter is a complete BART; as layers, adapters are merged into the base."""
+def test_predictions_of_the_mixture_are_those_of_each_model_alone(
+    assembled, barts, adapters, world, tmp_path
+):
+    """As layers, adapters are merged into the base; as low-rank experts, they are not."""
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"train": TASKS, "dev": [], "test": ["plural"]}))
-    layers = assembled({TASKS[0]: barts[TASKS[0]], TASKS[1]: adapters[TASKS[1]]}, "layers")
-    low_rank = assembled(adapters, "low_rank")
-    alone = {TASKS[0]: barts[TASKS[0]]}
+    one, other = TASKS
+    alone = {"bart": barts[one]} | {task: tmp_path / f"peft-{task}" for task in TASKS}
     for task in TASKS:
-        flags = dict(checkpoint=low_rank, task=task, output_dir=tmp_path / f"plain-{task}")
-        assert export.main(typed(flags)) == 0
-    alone[TASKS[1]] = tmp_path / f"plain-{TASKS[1]}"
-    of_layers = scores_of(layers, world.gym, tmp_path / "of_layers", split)
-    of_low_rank = scores_of(low_rank, world.gym, tmp_path / "of_low_rank", split)
-    for task in TASKS:
-        texts = [line.split("\t")[0] for line in (world.gym / task / f"{task}_12_13_test.tsv").open()]
-        own = load(alone[task], max_input_length=24, max_output_length=6, num_beams=2)
-        of_mixture = load(layers, max_input_length=24, max_output_length=6, num_beams=2)
-        assert own.answer(task, texts) == of_mixture.answer(task, texts)
-    assert set(of_layers["task_prefix"]) == set(of_low_rank["task_prefix"]) == set(TASKS)
-    row = TASKS[1]
-    both = [table.set_index("task_prefix").loc[row, "performance"] for table in (of_layers, of_low_rank)]
-    assert both[0] == both[1]
+        base = BartForConditionalGeneration.from_pretrained(world.bart)
+        PeftModel.from_pretrained(base, adapters[task]).merge_and_unload().save_pretrained(alone[task])
+        AutoTokenizer.from_pretrained(world.bart).save_pretrained(alone[task])
+    mixtures = {
+        "layers": (assembled({one: barts[one], other: adapters[other]}, "layers"), ("bart", other)),
+        "low_rank": (assembled(adapters, "low_rank"), TASKS),
+    }
+    texts = {task: gym_inputs(task, "test") for task in TASKS}
+    limits = dict(max_input_length=24, max_output_length=6, num_beams=2)
+    answers = {
+        name: {task: load(place, **limits).answer(task, texts[task]) for task in TASKS}
+        for name, place in alone.items()
+    }
+    assert len({tuple(own[one]) for own in answers.values()}) == len(alone)
+    for name, (folder, models) in mixtures.items():
+        scores_of(folder, world.gym, tmp_path / f"of_{name}", split)
+        for task, model in zip(TASKS, models, strict=True):
+            (path,) = (tmp_path / f"of_{name}").glob(f"*/predictions/{task}_*_test.jsonl")
+            found = [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
+            assert found == answers[model][task]
 
 
 # ---- other tasks
@@ -164,6 +173,19 @@ def test_other_texts_find_the_nearest_expert(assembled, barts, world, tmp_path, 
     assert nearest["vector_seen"].str.startswith("unlabelled inputs of one sample").all()
     auto = scores_of(folder, world.gym, tmp_path / "auto", split, *unseen)
     assert (auto["route"] == "average: no route").all()
+
+
+def test_texts_that_cannot_be_used_leave_no_checkpoint(barts, world, tmp_path, capsys, monkeypatch):
+    misspelt = {"colou": barts[TASKS[0]], TASKS[1]: barts[TASKS[1]]}
+    lines = errors(capsys, world, tmp_path, misspelt, train_dir=world.gym)
+    assert_problem(lines, "colou", "did you mean 'colour'?")
+
+    def fail(*_):
+        raise InputError("no vectors")
+
+    monkeypatch.setattr(TextsOfModel, "candidates", fail)
+    assert_problem(errors(capsys, world, tmp_path, barts, train_dir=world.gym), "no vectors")
+    assert not list(tmp_path.glob("none*"))
 
 
 # ---- embeddings
@@ -298,7 +320,7 @@ def test_models_of_other_sizes_and_vocabularies_are_refused(barts, world, tmp_pa
     one, two = list(words)[-2:]
     words[one], words[two] = words[two], words[one]
     (other / "tokenizer.json").write_text(json.dumps(tokens))
-    lines = errors(capsys, world, tmp_path, barts | {"b": other})
+    lines = errors(capsys, world, tmp_path, barts | {"a": narrow, "b": other})
     assert_problem(lines, f"--experts b: {other} has another vocabulary than the base")
 
 

@@ -11,9 +11,9 @@ import torch
 from accelerate.state import AcceleratorState
 from emulated_device import NAME, NEEDS_DEVICE, WrongDevice, counting, on_device
 from tiny_grids import QUICK, learned, predictions
-from tiny_runs import assert_same_run, contents, fail_in_step, run, write_ranked_gym
+from tiny_runs import assert_same_run, contents, fail_in_step, run, typed, write_ranked_gym
 
-from routing_moe.cli import ablate
+from routing_moe.cli import ablate, export
 
 pytestmark = NEEDS_DEVICE
 
@@ -90,6 +90,20 @@ def test_an_ablation(mixture, tmp_path):
     in_both_places(lambda name: run_ablation(mixture, tmp_path / name))
     for table in ("tasks.csv", "sets.csv"):
         assert (tmp_path / "on_device" / table).read_bytes() == (tmp_path / "on_cpu" / table).read_bytes()
+
+
+def test_the_export_of_a_trained_base_with_its_experts(world, tmp_path):
+    flags = dict(expert_kind="lora", base_lr=0.01, total_steps=1, num_beams=1)
+    run_of_lora = world.run("trained_base", **flags)
+
+    def command(name):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        words = dict(checkpoint=run_of_lora, adapters=True, output_dir=tmp_path / name)
+        assert export.main(typed(words)) == 0
+
+    in_both_places(command)
+    cpu, device = (contents(tmp_path / name / "base") for name in ("on_cpu", "on_device"))
+    assert device == cpu
 
 
 def rank_options(mixture: Path, folder: Path, **changed) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +15,8 @@ from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import along_route, set_trained
 from routing_moe.model.base import base_tensors, checksum, is_of_base, refer_to_base, train_base
 from routing_moe.model.conversion import with_fresh_experts
-from routing_moe.model.lora import LoraLinear, LoraPlan, Mix, is_of_expert
+from routing_moe.model.lora import LoraPlan, is_of_expert
 from routing_moe.model.modeling import generate_plain
-from routing_moe.model.selection import noise_free_routes
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
 
@@ -105,28 +103,6 @@ def test_mixed_examples_give_the_logits_of_their_plain_barts(make_lora, batch, m
             torch.testing.assert_close(dense[i], expected, rtol=0, atol=1e-12)
             plain = model.to_bart(route_LE)(**own).logits[0]
             torch.testing.assert_close(plain, expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("splits", [1, 4])
-def test_bernoulli_routes_of_factors_are_those_of_poly_in_peft(splits):
-    peft = pytest.importorskip("peft")
-    E, r, N = 5, 3, 6
-    net = torch.nn.ModuleDict({"proj": torch.nn.Linear(16, 24)}).double()
-    fields = dict(num_experts=E, lora_rank=r, lora_scale=1 / r, lora_mixing="factors", lora_splits=splits)
-    own = LoraLinear(SimpleNamespace(**fields, lora_dropout=0.0), net["proj"]).double()
-    own.load_state_dict(net["proj"].state_dict(), strict=False)
-    config = peft.PolyConfig(
-        r=r, n_tasks=N, n_skills=E, n_splits=splits, target_modules=["proj"], init_weights=False
-    )
-    poly = peft.get_peft_model(net, config).double().eval().base_model.model["proj"]
-    A_HEdr, B_HErd = poly.poly_lora_A["default"].data, poly.poly_lora_B["default"].data
-    own.lora_A.data = A_HEdr.permute(1, 3, 0, 2).flatten(2)
-    own.lora_B.data = B_HErd.permute(1, 2, 0, 3).flatten(2)
-    logits_ND = torch.nn.init.normal_(poly.poly_router["default"].module_logits)
-    x_BSD, tasks_B = torch.randn(N, 7, 16).double(), torch.randperm(N)
-    logits_BHE = logits_ND[tasks_B].view(N, splits, E)
-    own.mix = Mix(noise_free_routes(logits_BHE, "bernoulli", temperature=1.0))
-    torch.testing.assert_close(own(x_BSD), poly(x_BSD, task_ids=tasks_B), rtol=0, atol=1e-11)
 
 
 def test_sparse_routes_run_only_the_experts_that_they_use(make_lora):

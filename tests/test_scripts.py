@@ -77,25 +77,32 @@ def test_missing_scores_are_an_error_with_the_command_that_writes_them(run_folde
     assert "is not a run folder" in capsys.readouterr().err
 
 
-def test_assembled_models_answer_as_each_answered_alone(world, tmp_path):
+@pytest.mark.parametrize("kind", ["layer", "lora"])
+def test_assembled_models_answer_as_each_answered_alone(world, tmp_path, kind):
     flags = dict(train_dir=world.gym, model=world.bart, output_dir=tmp_path / "library", num_beams=1)
-    flags |= dict(max_input_length=24, max_output_length=6, learning_rate_list=[0.1], bsz_list=[6])
-    flags |= dict(total_steps=4, eval_period=2, warmup_steps=1, max_grad_norm=16)
-    words = [*fork_server.client(), "-m", "routing_moe.studies.assembling", *typed(flags)]
+    flags |= dict(max_input_length=24, max_output_length=6, total_steps=4, eval_period=2)
+    if kind == "layer":
+        flags |= dict(learning_rate_list=[0.1], bsz_list=[6], warmup_steps=1, max_grad_norm=16)
+        file = "experts/singletask-{task}/predictions/{task}_12_100_best_test.jsonl"
+    else:
+        flags |= dict(learning_rate=0.3, lora_rank=2)
+        file = "experts/{task}/run/best/predictions/{task}_12_100_test.jsonl"
+    words = [*fork_server.client(), "-m", "routing_moe.studies.assembling", kind, *typed(flags)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
-    assert done.stdout.endswith("equal: 3 of 3 test scores\n")
-    assert "each task's route is its own model" in done.stdout
+    assert "\nequal: 3 of 3 test scores\n" in done.stdout
+    assert ("each task's route is its own model" in done.stdout) == (kind == "layer")
     library, answers = tmp_path / "library", set()
+    mixed_file = "scores/assembled/predictions/{task}_12_100_test.jsonl"
     assert list(pd.read_csv(library / "compared.csv", index_col=0).index) == TRAIN_TASKS
     for task in TRAIN_TASKS:
-        grid = library / f"experts/singletask-{task}/predictions/{task}_12_100_best_test.jsonl"
         alone, mixed = (
             [json.loads(line)["prediction"] for line in path.read_text().splitlines()]
-            for path in (grid, library / f"scores/assembled/predictions/{task}_12_100_test.jsonl")
+            for path in map(library.joinpath, (file.format(task=task), mixed_file.format(task=task)))
         )
         assert alone == mixed
         answers.add(tuple(alone))
     assert len(answers) == 3
-    unseen = pd.read_csv(library / "scores/assembled/eval-test_tasks-test-performance.csv")
+    unseen = pd.read_csv(library / "unseen.csv")
+    assert len(unseen) > 0
     assert unseen["route"].str.contains("nearest by text").all()

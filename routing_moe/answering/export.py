@@ -84,7 +84,8 @@ def export_adapters(routed, folder: Path) -> None:
     with replacing_directory(folder) as new:
         if base is None or not is_plain(Path(base)):
             base = str(folder.absolute() / "base")
-            bart = model.to_bart(torch.zeros(model.config.num_layers, model.config.num_experts))
+            sizes = model.config.num_layers, model.config.num_experts
+            bart = model.to_bart(torch.zeros(sizes, device=model.device))
             bart.save_pretrained(new / "base")
             routed.tokenizer.save_pretrained(new / "base")
         for expert in range(model.config.num_experts):

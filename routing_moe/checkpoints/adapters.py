@@ -21,6 +21,7 @@ from torch import Tensor
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
+from routing_moe.io.hub import is_hub_name
 from routing_moe.model.loading import check_finite
 from routing_moe.model.lora import TARGETS
 
@@ -72,8 +73,8 @@ class Update:
 class Adapter:
     """An adapter that was read.
 
-    base: the model that it was made for, as its configuration names it. updates: {name of a linear map, such
-    as "encoder.layers.0.fc1": its update}.
+    base: the model that it was made for, as its configuration names it, or "name@revision". updates: {name of
+    a linear map, such as "encoder.layers.0.fc1": its update}.
     """
 
     folder: Path
@@ -116,7 +117,8 @@ def read_adapter(folder: str | Path) -> Adapter:
         factors[name] = Update(A, B, scale_of(values, name, len(A)))
     if not factors:
         raise InputError(f"{folder / WEIGHTS_FILE}: has no factors of linear maps")
-    return Adapter(folder, values.get("base_model_name_or_path"), factors)
+    base, revision = (values.get(field) for field in ("base_model_name_or_path", "revision"))
+    return Adapter(folder, f"{base}@{revision}" if base and revision else base, factors)
 
 
 def refusals(values: Mapping) -> list[str]:
@@ -131,7 +133,15 @@ def refusals(values: Mapping) -> list[str]:
             f"init_lora_weights is {start!r}: such adapters fit a base with other weights; convert it when "
             "it is saved (path_initial_model_for_weight_conversion of peft)"
         )
-    alphas = {"lora_alpha": values.get("lora_alpha"), **(values.get("alpha_pattern") or {})}
+    patterns = values.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        return [*wrong, f"alpha_pattern is {patterns!r}; must be an object of names of linear maps"]
+    for key in patterns:
+        try:
+            re.compile(full_pattern(key))
+        except re.error as error:
+            wrong.append(f"alpha_pattern has {key!r}: not a regular expression ({error})")
+    alphas = {"lora_alpha": values.get("lora_alpha"), **patterns}
     wrong += [
         f"lora_alpha is {alpha!r}" + (f" for {name}" if name != "lora_alpha" else "") + "; must be a number"
         for name, alpha in alphas.items()
@@ -157,9 +167,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def scale_of(values: Mapping, name: str, rank: int) -> float:
     """Returns the scale of the update of a linear map, as peft computes it."""
     patterns = values.get("alpha_pattern") or {}
-    own = (alpha for key, alpha in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", f"model.{name}"))
+    own = (alpha for key, alpha in patterns.items() if re.fullmatch(full_pattern(key), f"model.{name}"))
     alpha = next(own, values["lora_alpha"])
     return alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+
+
+def full_pattern(key: str) -> str:
+    """Returns the regular expression of full names for a key of alpha_pattern."""
+    return rf"(?:.*\.)?(?:{key})"
 
 
 # ---- experts
@@ -168,12 +183,12 @@ def scale_of(values: Mapping, name: str, rank: int) -> float:
 def lora_fields(adapters: Iterable[Adapter]) -> dict:
     """Returns the fields of a configuration whose experts can have the updates of all adapters.
 
-    The rank is the highest; the scale is that of the updates if it is the same for all, else 1.
+    The rank is the highest; the scale is that of the updates if it is above 0 and the same for all, else 1.
     """
     updates = [(name, update) for adapter in adapters for name, update in adapter.updates.items()]
     rank, scales = max(update.rank for _, update in updates), {update.scale for _, update in updates}
     kinds = {name.rpartition(".")[2] for name, _ in updates}
-    scale = scales.pop() if len(scales) == 1 else 1.0
+    scale = max(scales) if len(scales) == 1 and max(scales) > 0 else 1.0
     targets = next(targets for targets, names in TARGETS.items() if kinds <= set(names))
     return dict(expert_kind="lora", lora_rank=rank, lora_alpha=scale * rank, lora_targets=targets)
 
@@ -215,6 +230,7 @@ def write_adapter(model, expert: int, folder: Path, base: str) -> None:
     from safetensors.torch import save_file
 
     tensors, config, maps = {}, model.config, linear_maps(model)
+    name_of_base, _, revision = base.partition("@") if is_hub_name(base) else (base, "", "")
     for name, linear in maps.items():
         place = f"{PREFIX}model.{name}"
         tensors[f"{place}.lora_A.weight"] = linear.lora_A[expert].cpu().clone()
@@ -222,7 +238,8 @@ def write_adapter(model, expert: int, folder: Path, base: str) -> None:
     content = {
         "peft_type": "LORA",
         "task_type": "SEQ_2_SEQ_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": name_of_base,
+        "revision": revision or None,
         "r": config.lora_rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,

@@ -69,8 +69,9 @@ def check_assembly(settings: AssembleSettings) -> Sources:
         problems.append(f"--output_dir {settings.output_dir} exists already; name a new folder")
     elif reason := unwritable(settings.output_dir):
         problems.append(f"--output_dir {reason}")
-    if settings.train_dir:
-        problems.of(Gym, settings.train_dir, flag="train_dir")
+    gym = problems.of(Gym, settings.train_dir, flag="train_dir") if settings.train_dir else None
+    if gym:
+        problems += gym.check(settings.places, ["train"], "first", metrics=False)
     base = problems.of(find_model, settings.base, None, f"base {settings.base}/NAME", flag="base")
     experts = {
         name: problems.of(find_expert, name, place, settings.base, flag=f"experts {name}:")
@@ -130,14 +131,15 @@ def check_fit(sources: Sources, settings: AssembleSettings) -> None:
         with problem_context(f"--experts {name}: "):
             check_one_expert(source, "give one with 1 expert, as export writes")
             config = source.config
-            problems += [
+            own = [
                 f"--experts {name}: {source.place} has {size} {getattr(config, size)!r}; the base has "
                 f"{getattr(base, size)!r}"
                 for size in SIZES
                 if getattr(config, size) != getattr(base, size)
             ]
-            if not problems and keeps_tokenizer(source.place) and vocabulary(source) != words:
-                problems.append(f"--experts {name}: {source.place} has another vocabulary than the base")
+            if not own and keeps_tokenizer(source.place) and vocabulary(source) != words:
+                own = [f"--experts {name}: {source.place} has another vocabulary than the base"]
+            problems += own
     if problems:
         raise InputError(problems)
 
@@ -191,8 +193,6 @@ def plain(source: SavedBart | SavedMixture):
 
 def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> list[str]:
     """Copies the layers of fine-tuned models to experts, and the chosen embeddings; returns notes."""
-    import torch
-
     from routing_moe.model.conversion import TIED_NAMES, weights_of_layers
 
     tied = model.config.tie_word_embeddings
@@ -201,19 +201,26 @@ def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> li
         own = {n: t for n, t in state.items() if ".layers." not in n}
         return {n: t for n, t in own.items() if not (tied and TIED_NAMES.search(n))}
 
-    shared = {BASE: outside(base.state_dict())}
-    for expert, (name, source) in enumerate(sources.experts.items()):
-        with problem_context(f"--experts {name}: "):
-            state = with_adapter(base, source) if name in sources.adapters else plain(source).state_dict()
+    chosen, distances = outside(base.state_dict()), {}
+    averaged = {BASE: (), MEAN: tuple(sources.experts)}.get(settings.embeddings, (settings.embeddings,))
+    for i, name in enumerate(averaged):  # models are read twice, so that only one is in memory
+        own = outside(state_of(name, base, sources))
+        chosen = {n: mean.lerp(own[n], 1 / (i + 1)) for n, mean in chosen.items()}
+    model.load_state_dict(chosen, strict=False)
+    for expert, name in enumerate(sources.experts):
+        state = state_of(name, base, sources)
         for layer, weights in weights_of_layers(model, state):
             layer.experts[expert].load_state_dict(weights)
-        shared[name] = outside(state)
-    own = {name: tensors for name, tensors in shared.items() if name != BASE}
-    if settings.embeddings == MEAN:
-        shared[MEAN] = {n: torch.stack([t[n] for t in own.values()]).mean(0) for n in shared[BASE]}
-    chosen = shared[settings.embeddings]
-    model.load_state_dict(chosen, strict=False)
-    return [embedding_note(settings.embeddings, {name: distance(t, chosen) for name, t in own.items()})]
+        distances[name] = distance(outside(state), chosen)
+    return [embedding_note(settings.embeddings, distances)]
+
+
+def state_of(name: str, base, sources: Sources) -> dict[str, "Tensor"]:
+    """Returns the state dict of the plain BART that an expert is made from."""
+    with problem_context(f"--experts {name}: "):
+        if name in sources.adapters:
+            return with_adapter(base, sources.experts[name])
+        return plain(sources.experts[name]).state_dict()
 
 
 def with_adapter(base, adapter: "Adapter") -> dict[str, "Tensor"]:
@@ -282,11 +289,13 @@ def text_notes(model, sources: Sources) -> list[str]:
 # ---- writing
 
 
-def write_assembled(settings: AssembleSettings, sources: Sources, model, command=None) -> None:
-    """Writes the checkpoint with `assembled.json`, atomically. command: as for `describe_run`."""
+def write_assembled(
+    settings: AssembleSettings, sources: Sources, model, folder: Path, command: str | None = None
+) -> None:
+    """Writes the checkpoint with `assembled.json` to a folder. command: as for `describe_run`."""
     with problem_context("--base "):
         tokenizer = load_tokenizer(sources.base.place, model.config.vocab_size)
     written = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
     description = describe_run(written, command) | {"made_of": sources.made_of()}
     keep = {ASSEMBLED_FILE: json.dumps(description, indent=1).encode()}
-    save_checkpoint(model, tokenizer, settings.output_dir, keep=keep)
+    save_checkpoint(model, tokenizer, folder, keep=keep)

@@ -12,6 +12,7 @@ texts, which --train_dir makes known.
 """
 
 import sys
+from pathlib import Path
 
 from dataloader.errors import in_short
 from dataloader.gym import Gym
@@ -19,16 +20,19 @@ from routing_moe.checkpoints.assemble import Sources, assemble, check_assembly, 
 from routing_moe.cli.console import run_command
 from routing_moe.config.assemble import AssembleSettings
 from routing_moe.config.flags import command_line
+from routing_moe.io.files import replacing_directory
 
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = check_assembly(settings)
         model, notes = assemble(settings, sources)
-        write_assembled(settings, sources, model, command_line(AssembleSettings, argv))
+        command = command_line(AssembleSettings, argv)
+        with replacing_directory(settings.output_dir) as folder:
+            write_assembled(settings, sources, model, folder, command)
+            if settings.train_dir:
+                notes.append(keep_texts(folder, settings.train_dir, list(sources.experts)))
         print("\n".join([described(model, settings, sources), *notes]))
-        if settings.train_dir:
-            print(keep_texts(settings, list(sources.experts)))
         print(f"written to {settings.output_dir}")
 
     return run_command(run, AssembleSettings, argv, __doc__)
@@ -42,20 +46,15 @@ def described(model, settings: AssembleSettings, sources: Sources) -> str:
     return f"{config.num_experts} experts ({kind}): {in_short(list(sources.experts))}"
 
 
-def keep_texts(settings: AssembleSettings, names: list[str]) -> str:
-    """Writes the text vectors of the tasks beside the checkpoint; returns what was written, in words."""
+def keep_texts(folder: Path, train_dir: str, names: list[str]) -> str:
+    """Writes the text vectors of the tasks to the checkpoint's folder; returns what was written, in words."""
     from routing_moe.answering.routed import Routed
     from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel, TextSource
 
-    routed = Routed.load(settings.output_dir)
-    source = TextSource((Gym(settings.train_dir),), routed.text_format)
-    texts = TextsOfModel(source, routed.model, routed.tokenizer, routed.start, keep=True)
-    found = source.covered(names)
-    if found:
-        texts.candidates(found)
-    lacking = [name for name in names if name not in found]
-    note = f"; no train file of {in_short(lacking)}, which will not be the nearest" if lacking else ""
-    return f"text vectors of {len(found)} tasks in {TEXTS_FILE}{note}"
+    routed = Routed.load(folder)
+    source = TextSource((Gym(train_dir),), routed.text_format)
+    TextsOfModel(source, routed.model, routed.tokenizer, routed.start, keep=True).candidates(names)
+    return f"text vectors of {len(names)} tasks in {TEXTS_FILE}"
 
 
 if __name__ == "__main__":

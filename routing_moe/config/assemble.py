@@ -21,7 +21,7 @@ class AssembleSettings(Command):
     base: str = EXPERTS(REQUIRED, "plain BART that they were made from: a folder, a hub name or a run with one expert; its tokenizer and generation settings are those of the mixture", metavar="PLACE")
     expert_kind: str | None = EXPERTS(None, "what an expert is. lora: a low-rank update of the base, of adapters only; layer: complete layers, to which adapters are merged (default: lora if all are adapters, else layer)", choices=EXPERT_KINDS)
     embeddings: str = EXPERTS(BASE, "with experts of kind layer: the embeddings and norms outside the layers, which all share. base: of --base; mean: of all models; NAME: of that model", metavar="{base,mean,NAME}")
-    train_dir: str | None = EXPERTS(None, "gym with train files of the tasks, whose texts find the nearest expert of other texts (answer --like)")
+    train_dir: str | None = EXPERTS(None, "gym with train files of all the tasks, whose texts find the nearest expert of other texts (answer --like)")
     seed: int = EXPERTS(42, "seed of the random part of adapters of lower rank than others, which has no effect until it is trained", range=SEED)
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint")
 # fmt: on
