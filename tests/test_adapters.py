@@ -12,7 +12,7 @@ from transformers import BartForConditionalGeneration
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.adapters import (
-    CONFIG_FILE,
+    ADAPTER_FILE,
     WEIGHTS_FILE,
     fill_expert,
     linear_maps,
@@ -138,9 +138,9 @@ def test_what_experts_cannot_represent_is_refused_with_file_and_field(tmp_path, 
 )
 def test_a_field_with_another_value_is_refused(tmp_path, change, problem):
     peft_adapter(tmp_path)
-    values = json.loads((tmp_path / CONFIG_FILE).read_text()) | change
-    (tmp_path / CONFIG_FILE).write_text(json.dumps(values))
-    with pytest.raises(InputError, match=f"{tmp_path / CONFIG_FILE}: {problem}"):
+    values = json.loads((tmp_path / ADAPTER_FILE).read_text()) | change
+    (tmp_path / ADAPTER_FILE).write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"{tmp_path / ADAPTER_FILE}: {problem}"):
         read_adapter(tmp_path)
 
 

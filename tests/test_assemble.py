@@ -291,6 +291,19 @@ def test_a_pushed_mixture_has_the_weights_of_a_base_that_is_not_on_the_hub(
     assert (small.parent / "config.json").read_text().count('"base_model": "my-group/base"') == 1
 
 
+def test_a_base_that_is_a_run_on_the_hub_is_referred_to_by_its_name(
+    assembled, adapters, world, tmp_path, local_hub
+):
+    assert run(world.gym, world.bart, tmp_path / "dense", **ONE_EXPERT) == 0
+    local_hub.publish("my-group/run", tmp_path / "dense/best")
+    folder = assembled(adapters, base="my-group/run")
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder)
+    assert model.config.base_model == "my-group/run"
+    assert export.main(typed(dict(checkpoint=folder, adapters=True, output_dir=tmp_path / "out"))) == 0
+    base = BartForConditionalGeneration.from_pretrained(tmp_path / "out/base")
+    assert torch.equal(base.model.shared.weight, model.model.shared.weight)
+
+
 # ---- wrong input
 
 

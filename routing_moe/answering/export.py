@@ -15,6 +15,7 @@ from routing_moe.answering.tasks import RoutedTask
 from routing_moe.checkpoints.adapters import write_adapter
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
+from routing_moe.io.hub import local_folder
 from routing_moe.model.base import saved_kind
 
 NO_EQUAL = (
@@ -82,7 +83,7 @@ def export_adapters(routed, folder: Path) -> None:
     """
     model, base = routed.model, routed.model.config.base_model
     with replacing_directory(folder) as new:
-        if base is None or not is_plain(Path(base)):
+        if base is None or not is_plain(base):
             base = str(folder.absolute() / "base")
             sizes = model.config.num_layers, model.config.num_experts
             bart = model.to_bart(torch.zeros(sizes, device=model.device))
@@ -92,9 +93,10 @@ def export_adapters(routed, folder: Path) -> None:
             write_adapter(model, expert, new / f"expert{expert}", base)
 
 
-def is_plain(base: Path) -> bool:
+def is_plain(base: str) -> bool:
     """Returns whether transformers loads a plain BART from the place of a base: its folder, or a hub name."""
-    return saved_kind(base) == "bart" if base.is_dir() else not base.exists()
+    folder = Path(base) if Path(base).exists() else local_folder(base)
+    return folder.is_dir() and saved_kind(folder) == "bart"
 
 
 def agreement_with_argmax(routed, task: RoutedTask, texts: Sequence[str]) -> float:

@@ -21,11 +21,12 @@ from torch import Tensor
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
+from routing_moe.config.assemble import ADAPTER_FILE
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.loading import check_finite
 from routing_moe.model.lora import TARGETS
 
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # The name of a file's tensor. BARTs without a head have names without "model."; an adapter may have a name.
 TENSOR = re.compile(
@@ -83,12 +84,7 @@ class Adapter:
 
     def files(self) -> list[Path]:
         """Returns the files of the adapter."""
-        return [self.folder / CONFIG_FILE, self.folder / WEIGHTS_FILE]
-
-
-def is_adapter(place: str | Path) -> bool:
-    """Returns whether a folder has an adapter of peft."""
-    return Path(place, CONFIG_FILE).is_file()
+        return [self.folder / ADAPTER_FILE, self.folder / WEIGHTS_FILE]
 
 
 # ---- reading
@@ -97,7 +93,7 @@ def is_adapter(place: str | Path) -> bool:
 def read_adapter(folder: str | Path) -> Adapter:
     """Returns the adapter in a folder. Raises InputError that names the file, the field and the reason."""
     folder = Path(folder)
-    path = folder / CONFIG_FILE
+    path = folder / ADAPTER_FILE
     values = load_json_object(path, "the configuration of a peft adapter")
     if problems := refusals(values):
         raise InputError(f"{path}: {problem}" for problem in problems)
@@ -249,4 +245,4 @@ def write_adapter(model, expert: int, folder: Path, base: str) -> None:
     }
     folder.mkdir(parents=True)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_text(folder / CONFIG_FILE, json.dumps(content, indent=1))
+    write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))

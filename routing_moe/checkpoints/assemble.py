@@ -19,9 +19,10 @@ from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import keeps_tokenizer, load_tokenizer
-from routing_moe.config.assemble import BASE, MEAN, AssembleSettings
+from routing_moe.config.assemble import ADAPTER_FILE, BASE, MEAN, AssembleSettings
 from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
+from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ def name_problems(settings: AssembleSettings) -> list[str]:
 
 
 def find_expert(name: str, place: str, base: str) -> "Adapter | SavedBart | SavedMixture":
-    from routing_moe.checkpoints.adapters import is_adapter, read_adapter
+    if Path(place, ADAPTER_FILE).is_file():
+        from routing_moe.checkpoints.adapters import read_adapter  # imports torch, which takes seconds
 
-    if is_adapter(place):
         return read_adapter(place)
     return find_plain(place, base, f"experts {name}={place}/NAME")
 
@@ -174,7 +175,7 @@ def assemble(
         for expert, (name, adapter) in enumerate(sources.adapters.items()):
             with problem_context(f"--experts {name}: "):
                 fill_expert(model, expert, adapter)
-        refer_to_base(model, sources.base.place)
+        refer_to_base(model, settings.base if is_on_hub(settings.base) else sources.base.place)
     else:
         notes += fill_layers(model, base, settings, sources)
     routes = {name: {ALL: expert} for expert, name in enumerate(names)}

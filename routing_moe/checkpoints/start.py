@@ -21,7 +21,7 @@ from routing_moe.config.train import (
     ROUTING_FLAGS,
     TrainSettings,
 )
-from routing_moe.io.hub import local_folder
+from routing_moe.io.hub import is_on_hub, local_folder
 from routing_moe.model.base import refer_to_base, train_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.conversion import load_plain_weights
@@ -192,6 +192,8 @@ def base_place(start: Start) -> str:
     """Returns the folder, file or hub name of the plain BART's weights that a start makes experts of."""
     if not start.vanilla:
         return start.model
+    if is_on_hub(start.vanilla):
+        return start.vanilla
     vanilla = find_vanilla(start.vanilla)
     return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedBart) else vanilla.checkpoint)
 

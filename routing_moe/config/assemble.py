@@ -8,6 +8,7 @@ from routing_moe.config.flags import REQUIRED, SEED, Command, group
 
 EXPERTS = group("experts")
 OUTPUT = group("what is written")
+ADAPTER_FILE = "adapter_config.json"  # of an adapter of peft
 BASE, MEAN = "base", "mean"  # values of --embeddings besides the names of experts
 
 

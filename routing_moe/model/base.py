@@ -15,7 +15,7 @@ from torch import Tensor
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import ROUTING_BART
-from routing_moe.io.hub import is_hub_name
+from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.loading import (
     TIED_NAMES,
     load_bart,
@@ -103,8 +103,9 @@ def base_weights(cls, place: str) -> dict[str, Tensor]:
             f"{place}: not found; it has the BART that the experts were trained on. Move it back, or change "
             "base_model in the config.json of the experts"
         )
-    if path.is_dir() and saved_kind(path) == ROUTING_BART:
-        dense = load_routing_bart(cls, path)
+    folder = path if path.exists() else local_folder(place)
+    if folder.is_dir() and saved_kind(folder) == ROUTING_BART:
+        dense = load_routing_bart(cls, folder)
         return dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
     return load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()
 
