@@ -85,7 +85,9 @@ def test_all_variants_have_existing_flags_and_the_same_total_steps(tmp_path):
     # Tasks move in the refinement as in the refined mixture, and only there.
     moving = {name: way for name, way in ways.items() if "reassign_every" in way} | {"refinement": refinement}
     ingredients = {f"refined_{name}" for name in INGREDIENTS}
-    assert set(moving) == {"refined", "lora_refined", "refined_random", "refinement"} | ingredients
+    low_rank = {"lora_refined", "lora_refined_trained"}
+    assert set(moving) == {"refined", "refined_random", "refinement"} | low_rank | ingredients
+    assert ways["lora_refined_trained"]["base_lr"] == pytest.approx(RATE / 10)
     assert {(way["reassign_until"], way["adam_epsilon"]) for way in moving.values()} == {(300, 3.0)}
     by_loss, by_vectors = ("lowest_loss", None), (None, "nearest_cluster-")
     assert scored["refined"] == scored["clusters"] == scored["refined_composed"] == [by_loss, by_vectors]

@@ -56,7 +56,7 @@ def test_data_of_ones_own_select_bart_base_and_hyperparameters_go_with_the_model
     tiny = {"tiny": str(tiny_bart())}
     flags = {name: tiny.get(value, value) for name, value in flags.items()}
     recipe = TrainingRecipe.chosen(TrainingFlags(**flags))
-    assert (recipe.model, recipe.learning_rate) == (tiny.get(model, model), rate)
+    assert (recipe.model, recipe.rate()) == (tiny.get(model, model), rate)
 
 
 def test_the_model_of_a_checkpoint_is_the_recorded_one_else_it_follows_from_the_sizes(recorder, tmp_path):
@@ -217,6 +217,25 @@ def test_parts_can_be_run_alone(recorder, gym, capsys):
     assert "give --stage2_steps instead" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        ("", [1e-5, 1e-5]),
+        ("--stage1_flags=--expert_kind=lora", [1e-3, 1e-3]),
+        ("--stage1_flags=--expert_kind=lora --expert_kind lora --stage2_learning_rate 0.5", [1e-3, 0.5]),
+        ("--stage1_flags=--expert_kind=lora --learning_rate 0.2", [0.2, 0.2]),
+        ("--stage1 first", [1e-3]),
+    ],
+)
+def test_both_stages_have_the_rate_of_their_kind_of_experts(recorder, gym, capsys, words, rates):
+    write("first/best/config.json", json.dumps({"expert_kind": "lora"}))
+    assert two_stages.main(["--train_dir", gym, *words.split()]) == 0
+    trained = [value_of(line, "--learning_rate") for line in recorder.commands if "--do_train" in line]
+    assert list(map(float, trained)) == rates
+    announced = capsys.readouterr().out
+    assert all(f"learning rate {recipes.number(rate)}" in announced for rate in rates)
+
+
 def test_fisher_vectors_are_reduced_and_frozen_in_both_stages(recorder, gym):
     assert two_stages.main(["fisher", "--train_dir", gym, "--dim", "3"]) == 0
     assert recorder.names() == ["fisher", "reduce", "train", "merge", "train"]
@@ -284,6 +303,9 @@ def test_unseen_tasks_may_have_the_route_of_the_nearest_cluster(recorder, gym, c
         ("--mixture_rate 0.02", [0.003, 0.02]),
         ("--from_model", [0.003, 0.003]),
         ("--train_dir gym", [1e-5, 1e-5]),
+        ("--expert_kind lora", [0.003, 0.02]),
+        ("--train_dir gym --expert_kind lora", [1e-5, 1e-3]),
+        ("--mixture_rate 0.5 --expert_kind lora", [0.003, 0.5]),
     ],
 )
 def test_experts_that_start_from_the_dense_run_have_a_higher_rate_on_a_conflict_gym(

@@ -15,7 +15,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE
 from routing_moe.studies.conflict_settings import ConflictStudy, saved_rates
-from routing_moe.studies.conflict_variants import MORE_RATES, VARIANTS, Budget, rate_of, tuned
+from routing_moe.studies.conflict_variants import BASE_RATE, MORE_RATES, VARIANTS, Budget, rate_of, tuned
 from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run
 
@@ -169,7 +169,7 @@ class ConflictGym:
 
         def commands() -> list[list[str]]:
             rate = self.level.chosen_rate("refined")
-            return [self.training(folder, steps, rate, self.flags_of("refined"), width=16)]
+            return [self.training(folder, steps, rate, self.flags_of("refined", rate), width=16)]
 
         return Run(self.short(folder), folder, commands, needs=(self.vectors(),), result=SCORES)
 
@@ -225,8 +225,9 @@ class ConflictGym:
         stage1, steps = folder / "stage1", self.level.budget.total // 2
 
         def commands() -> list[list[str]]:
-            flags = self.flags_of(VARIANTS[name].first_stage)
-            return [self.training(stage1, steps, rate or self.level.chosen_rate(name), flags, width=16)]
+            own = rate or self.level.chosen_rate(name)
+            flags = self.flags_of(VARIANTS[name].first_stage, own)
+            return [self.training(stage1, steps, own, flags, width=16)]
 
         needs, log = (self.bart(16),), folder.with_name(f"{folder.name}.log")
         return Run(self.short(stage1), stage1, commands, needs, result=SCORES, log=log)
@@ -237,7 +238,8 @@ class ConflictGym:
         other = self.run(variant.flops_of)
 
         def commands() -> list[list[str]]:
-            rate, flags = self.level.chosen_rate(name), self.flags_of(name)
+            rate = self.level.chosen_rate(name)
+            flags = self.flags_of(name, rate)
             training = self.training(folder, self.level.budget.total, rate, flags, variant.width)
             return [[*training, "--equal_flops", str(other.folder)]]
 
@@ -272,7 +274,7 @@ class ConflictGym:
             steps, width = steps - steps // 2, None
         if variant.flops_of:
             steps = int(folder.with_name(f"{folder.name}.steps_of_{variant.flops_of}").read_text())
-        return self.training(folder, steps, rate, self.flags_of(name), width)
+        return self.training(folder, steps, rate, self.flags_of(name, rate), width)
 
     def training(
         self, folder: Path, steps: int, rate: float, flags: list[str], width: int | None
@@ -297,12 +299,13 @@ class ConflictGym:
         )
         return command + flags
 
-    def flags_of(self, name: str) -> list[str]:
-        """Returns the flags of a variant's row."""
+    def flags_of(self, name: str, rate: float) -> list[str]:
+        """Returns the flags of a variant's row. rate: its learning rate."""
         variant, budget = VARIANTS[name], self.level.budget
         words = arguments(
             variant.flags,
             router_lr=f"{self.study.router_lr:g}",
+            base_lr=f"{BASE_RATE * rate:g}",
             anneal_rate=f"{2.3 / budget.total:g}",
             anneal_rate_of_average=f"{6 / (budget.total // 2):g}",
             last_move=budget.refinement,

@@ -37,6 +37,7 @@ DENSE_RATE = 0.006  # of the dense run
 MIXTURE_RATE = 0.012  # of mixtures that start from it: an expert has few of the rows of a step
 # On gyms of seeds 101 and 11 to 15: of 0.012 some runs diverge, and the others gain at most 0.004.
 ORACLE_RATE = 0.006
+BASE_RATE = 0.1  # of a trained BART, times the rate of its low-rank experts
 MORE_RATES = (0.048, 0.096)  # of the grid for low-rank experts, which need higher rates
 
 
@@ -122,6 +123,7 @@ VARIANTS = {
     # not by default
     "lora_oracle": Variant("low-rank experts of the dense run, the true encoder and decoder parts", f"{LORA_OF_DENSE} --task_routes {{gym}}/oracle_routes.json"),
     "lora_refined": Variant("refined with low-rank experts of the dense run", f"{LORA} {REFINED}", unseen=BY_LOSS_AND_VECTORS),
+    "lora_refined_trained": Variant(f"lora_refined, and its BART is trained at {BASE_RATE:g} times the rate of the experts", f"{LORA} --base_lr {{base_lr}} {REFINED}", unseen=BY_LOSS_AND_VECTORS),
     "poly": Variant("4 (6) low-rank experts of the dense run, factors averaged by a table of logits per task", POLY),
     "mhr": Variant("poly with weights of their own for each of 4 blocks of features", f"{POLY} --lora_splits 4"),
     "dense_total": Variant("one BART of width 32, with about the layer parameters of 4 experts", "--num_experts 1", width=32),

@@ -20,7 +20,7 @@ from routing_moe.config.choices import PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
 from routing_moe.studies.recipes import (
     CONFLICT,
-    HYPERPARAMETERS_OF,
+    LEARNING_RATES,
     UNSEEN_SCORES,
     TrainingFlags,
     TrainingRecipe,
@@ -58,7 +58,7 @@ class Quickstart(Study):
     dense_steps: int = TRAINING(1000, "steps of the BART that the mixture starts from", range=AT_LEAST_1)
     total_steps: int = TRAINING(600, "steps of the mixture; the other models have the steps of both", range=AT_LEAST_1)
     eval_period: int = TRAINING(200, "steps between evaluations", range=AT_LEAST_1)
-    learning_rate: float = TRAINING(HYPERPARAMETERS_OF[CONFLICT]["learning_rate"], "learning rate; that of the mixture of refined_routing is twice as high", range=NOT_NEGATIVE)
+    learning_rate: float = TRAINING(LEARNING_RATES["layer"][CONFLICT], "learning rate; that of the mixture of refined_routing is twice as high", range=NOT_NEGATIVE)
     mixed_precision: str | None = TRAINING(None, "precision of matrix products (default: bf16 on a GPU that supports it, else no)", choices=PRECISIONS)
     output_dir: Path = RUNNING(Path("models/quickstart"), "folder of the runs", on_resume=True)
     jobs: int = RUNNING(2, "runs at the same time", range=AT_LEAST_1, on_resume=True)

@@ -89,8 +89,7 @@ class TrainingRecipe:
     mixed_precision: str | None
     total_steps: int
     eval_period: int
-    learning_rate: float
-    lora_rate: float
+    learning_rate: float | None  # None: the default, which depends on the kind of experts
     router_lr: float
     task_model_lr: float
 
@@ -108,12 +107,17 @@ class TrainingRecipe:
             taskvecs=flags.taskvecs,
             embedded=embedded,
             mixed_precision=precision(flags.mixed_precision),
-            lora_rate=given.get("learning_rate", LORA_RATES[embedded]),
+            learning_rate=getattr(flags, "learning_rate", None),
             **defaults | given,
         )
 
     def with_(self, **fields) -> "TrainingRecipe":
         return replace(self, **fields)
+
+    def rate(self, expert_kind: str | None = None) -> float:
+        """Returns the learning rate of experts of a kind (None: the default kind)."""
+        default = LEARNING_RATES[expert_kind or "layer"][self.embedded]
+        return default if self.learning_rate is None else self.learning_rate
 
     @property
     def split_file(self) -> Path:
@@ -147,7 +151,7 @@ class TrainingRecipe:
         """
         values = parse_further(TrainSettings, flags)
         start = {} if from_checkpoint else self.route_flags(values)
-        rate = self.lora_rate if values.get("expert_kind") == "lora" else self.learning_rate
+        rate = self.rate(values.get("expert_kind"))
         return command(
             TRAIN,
             **dict(do_train=True, do_predict=True, train_dir=self.gym, custom_tasks_splits=self.split),
@@ -214,11 +218,14 @@ class TrainingRecipe:
 # ---- what goes with which model: "": the published recipe
 
 HYPERPARAMETERS_OF = {
-    "": dict(total_steps=30000, eval_period=750, learning_rate=1e-5, router_lr=1e-3, task_model_lr=1e-2),
-    SKILL: dict(total_steps=1000, eval_period=500, learning_rate=1e-3, router_lr=1e-2, task_model_lr=1e-2),
-    CONFLICT: dict(total_steps=1000, eval_period=500, learning_rate=3e-3, router_lr=1e-2, task_model_lr=1e-2),
+    "": dict(total_steps=30000, eval_period=750, router_lr=1e-3, task_model_lr=1e-2),
+    SKILL: dict(total_steps=1000, eval_period=500, router_lr=1e-2, task_model_lr=1e-2),
+    CONFLICT: dict(total_steps=1000, eval_period=500, router_lr=1e-2, task_model_lr=1e-2),
 }
-LORA_RATES = {"": 1e-3, SKILL: 1e-2, CONFLICT: 1e-2}  # of low-rank experts
+LEARNING_RATES = {  # by kind of experts
+    "layer": {"": 1e-5, SKILL: 1e-3, CONFLICT: 3e-3},
+    "lora": {"": 1e-3, SKILL: 1e-2, CONFLICT: 1e-2},
+}
 TEXT_LENGTHS = {
     "": {},
     SKILL: dict(max_input_length=128, max_output_length=32),
@@ -276,22 +283,26 @@ def base_of(folder: Path) -> str:
         saved = run if run.get("initialize_from_vanilla") else merge
         if saved.get("model"):
             return saved["model"]
-    checkpoint = folder if folder.is_dir() else folder.parent  # of a file of weights
-    configs = (
-        [checkpoint / "config.json", *sorted(checkpoint.glob("*/config.json"))] if folder.exists() else []
-    )
-    sizes = next((sizes_in(path) for path in configs if path.is_file()), {})
+    sizes = sizes_in(saved_config(folder))
     for bart in (tiny_bart(), *(CONFLICT_BARTS / f"width{width}" for width in CONFLICT_WIDTHS)):
-        if sizes and (bart / "config.json").is_file() and sizes == sizes_in(bart / "config.json"):
+        if sizes and sizes == sizes_in(saved_config(bart)):
             return str(bart)
     return BART_LARGE if sizes.get("d_model") == 1024 else BART_BASE
 
 
-def sizes_in(config: Path) -> dict[str, int]:
+def saved_config(folder: Path) -> dict[str, Any]:
+    """Returns the configuration of a run, a checkpoint or a file of weights; {} if there is none."""
+    checkpoint = folder if folder.is_dir() else folder.parent  # of a file of weights
+    configs = (
+        [checkpoint / "config.json", *sorted(checkpoint.glob("*/config.json"))] if folder.exists() else []
+    )
+    return next((load_json_object(path, "a configuration") for path in configs if path.is_file()), {})
+
+
+def sizes_in(config: Mapping[str, Any]) -> dict[str, int]:
     of_sides = (f"{side}_{size}" for side in ("encoder", "decoder") for size in ("layers", "ffn_dim"))
     names = ("vocab_size", "d_model", *of_sides)
-    saved = load_json_object(config, "a configuration")
-    return {name: saved[name] for name in names if name in saved}
+    return {name: config[name] for name in names if name in config}
 
 
 # ---- the embedded gyms
@@ -337,6 +348,11 @@ def version_of(package: str) -> int:
 
 
 # ---- flags
+
+
+def kind_of(flags: Iterable[str]) -> str | None:
+    """Returns the kind of experts that flags of routing-moe train name."""
+    return parse_further(TrainSettings, flags).get("expert_kind")
 
 
 def words(*values: Any) -> list[str]:

@@ -31,6 +31,7 @@ from routing_moe.studies.recipes import (
     TrainingFlags,
     TrainingRecipe,
     command,
+    kind_of,
     number,
 )
 from routing_moe.studies.study import RUNNING, run_study
@@ -87,7 +88,9 @@ def refined_routing(flags: RefinedRouting) -> int:
     todo = stages.commands()
     if todo:
         check_mixture(todo[-1])
-        counts = f"{steps} steps of one BART, learning rate {number(recipe.learning_rate)}, then {recipe.total_steps} "
+        counts = (
+            f"{steps} steps of one BART, learning rate {number(recipe.rate())}, then {recipe.total_steps} "
+        )
         counts += f"of a mixture, {number(stages.mixture_rate)}, first routes: {stages.first_routes}"
         counts += f"; tasks move until step {stages.refine_steps}" if stages.refine_steps else ", which stay"
         print(recipe.announced(f"model {recipe.model}", counts, flags.output_dir, flags.further), flush=True)
@@ -127,9 +130,9 @@ class Stages:
 
     @property
     def mixture_rate(self) -> float:
-        given, rate = self.flags.mixture_rate, self.recipe.learning_rate
-        if given is not None:
-            return given
+        if self.flags.mixture_rate is not None:
+            return self.flags.mixture_rate
+        rate = self.recipe.rate(kind_of(self.flags.further))
         return 2 * rate if self.recipe.embedded == CONFLICT and not self.flags.from_model else rate
 
     @property

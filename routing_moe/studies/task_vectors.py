@@ -101,7 +101,7 @@ class Runs:
 def compare(study: TaskVectorsStudy) -> int:
     recipe = TrainingRecipe.chosen(study)
     kinds, seeds = " ".join(study.kinds), " ".join(map(str, study.seeds))
-    steps = f"stage 1: {recipe.total_steps} steps, learning rate {number(recipe.learning_rate)}"
+    steps = f"stage 1: {recipe.total_steps} steps, learning rate {number(recipe.rate())}"
     compared = f"model {recipe.model}, vectors: {kinds}; seeds: {seeds}"
     print(recipe.announced(compared, f"{steps}; {study.jobs} at a time", study.output_dir), flush=True)
     recipe.set_threads()

@@ -30,7 +30,15 @@ from typing import ClassVar
 from dataloader.errors import InputError
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
 from routing_moe.config.merge import MergeSettings
-from routing_moe.studies.recipes import SCORES, TrainingFlags, TrainingRecipe, command, number
+from routing_moe.studies.recipes import (
+    SCORES,
+    TrainingFlags,
+    TrainingRecipe,
+    command,
+    kind_of,
+    number,
+    saved_config,
+)
 from routing_moe.studies.study import RUNNING, part_of, run_study
 from routing_moe.studies.training import in_turn
 from routing_moe.studies.vectors import reduce_command, vectors_command
@@ -92,10 +100,17 @@ def stage2_of(recipe: TrainingRecipe, flags: TwoStages) -> TrainingRecipe:
     """Returns the recipe with steps and rate of stage 2."""
     steps = flags.stage2_steps or (recipe.total_steps if recipe.embedded else 2 * recipe.total_steps)
     period = recipe.eval_period if recipe.embedded else max(1, steps // 20)
-    rate = recipe.learning_rate if flags.stage2_learning_rate is None else flags.stage2_learning_rate
+    given = flags.stage2_learning_rate
+    rate = recipe.rate(expert_kind(flags)) if given is None else given
     return replace(
         recipe, total_steps=steps, eval_period=flags.stage2_eval_period or period, learning_rate=rate
     )
+
+
+def expert_kind(flags: TwoStages) -> str | None:
+    """Returns the kind of the experts of both stages: of what is saved, else of the flags of stage 1."""
+    saved = saved_config(flags.output_dir / INIT) or saved_config(flags.stage1_run)
+    return saved.get("expert_kind") if saved else kind_of(shlex.split(flags.stage1_flags))
 
 
 def merge_command(recipe: TrainingRecipe, flags: TwoStages, *further: str) -> list[str]:
@@ -192,7 +207,7 @@ def check(further: tuple[str, ...]) -> None:
 
 def described(recipe: TrainingRecipe, flags: TwoStages) -> str:
     def steps(stage: TrainingRecipe) -> str:
-        return f"{stage.total_steps} steps, learning rate {number(stage.learning_rate)}"
+        return f"{stage.total_steps} steps, learning rate {number(stage.rate(expert_kind(flags)))}"
 
     first = f"routes of {flags.stage1}" if flags.stage1 else f"stage 1: {steps(recipe)}"
     both = f"{first}; stage 2: {steps(stage2_of(recipe, flags))}"
