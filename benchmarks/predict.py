@@ -45,7 +45,7 @@ def run(settings: Settings) -> dict:
     memory = measuring.memory_of_variants(peak_memory_gb, settings)
     model = measuring.build_routing_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
-    models = {"lora_soft": low_rank_model(plain, settings)}
+    models = {"lora_soft": low_rank_model(plain, settings)} if "lora_soft" in settings.variants else {}
     calls = {name: make_call(name, models.get(name, model), plain, settings) for name in settings.variants}
     variants = measuring.measure(calls, settings.steps, memory)
     pairs = [("one_hot", "plain"), ("one_hot_mixed", "plain"), ("soft", "plain"), ("soft_no_cache", "soft")]

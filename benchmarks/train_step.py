@@ -139,17 +139,20 @@ def build_routed(settings: Settings):
     (`model.use_routes`, which sets fixed routes in training, would remove the router.)
     """
     model = measuring.build_routing_model(settings, settings.num_experts).train()
-    size = (N_TASKS, model.config.num_layers, settings.num_experts)
-    model.register_buffer("task_routes", random_task_routes(*size, n=1, seed=settings.seed).to(model.device))
-    return model
+    return with_fixed_routes(model, settings)
 
 
 def low_rank_model(plain, settings: Settings, variant: str):
     """Returns a mixture of low-rank experts of a plain BART, with a router and fixed routes."""
     model = measuring.with_low_rank_experts(plain, settings, variant.endswith("_trained"))
+    return with_fixed_routes(model, settings).train()
+
+
+def with_fixed_routes(model, settings: Settings):
+    """Returns the model, which now also has a random one-hot route of each task."""
     size = (N_TASKS, model.config.num_layers, settings.num_experts)
     model.register_buffer("task_routes", random_task_routes(*size, n=1, seed=settings.seed).to(model.device))
-    return model.train()
+    return model
 
 
 def build_optimizer(model) -> torch.optim.AdamW:

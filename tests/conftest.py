@@ -279,11 +279,11 @@ def recorder(tmp_path, monkeypatch):
     """Records the commands of studies, in an empty working directory."""
     from recorded_commands import Recorder
 
-    from routing_moe.studies import recipes, runs
+    from routing_moe.studies import devices, runs
 
     recorder = Recorder()
     monkeypatch.setattr(runs, "python", recorder.python)
-    monkeypatch.setattr(recipes, "gpus", list)
+    monkeypatch.setattr(devices, "gpus", list)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.chdir(tmp_path)
     return recorder

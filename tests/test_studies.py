@@ -10,6 +10,7 @@ from recorded_commands import value_of, write
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
 from routing_moe.studies import (
+    devices,
     recipes,
     refined_routing,
     routings,
@@ -155,17 +156,17 @@ def test_the_embedded_gym_is_written_once_per_version_of_its_generator(recorder)
 )
 def test_the_device_is_that_of_nvidia_smi(monkeypatch, request, listed, expected):
     done = subprocess.CompletedProcess([], 0, stdout=listed)
-    monkeypatch.setattr(recipes.subprocess, "run", lambda *_, **__: done)
-    recipes.installed_gpus.cache_clear()
-    request.addfinalizer(recipes.installed_gpus.cache_clear)
+    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: done)
+    devices.installed_gpus.cache_clear()
+    request.addfinalizer(devices.installed_gpus.cache_clear)
     for name in ("CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU"):
         monkeypatch.delenv(name, raising=False)
-    assert recipes.device() == expected
-    assert recipes.precision(None) == ("auto" if listed else None)
+    assert devices.device() == expected
+    assert devices.precision(None) == ("auto" if listed else None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert recipes.device() == ("1 GPU (A)" if listed else "CPU")
+    assert devices.device() == ("1 GPU (A)" if listed else "CPU")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "yes")
-    assert recipes.device() == "CPU"
+    assert devices.device() == "CPU"
 
 
 def test_a_command_has_flags_by_name_and_further_words_that_win():

@@ -204,6 +204,13 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Asserts that weights are equal but for rounding, as sums in another order have it."""
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+
+
 def assert_same_run(folder: Path, expected: Path) -> None:
     """Asserts that two run folders have the same files, bit for bit, and no others.
 

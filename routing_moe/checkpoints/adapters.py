@@ -24,7 +24,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.config.assemble import ADAPTER_FILE
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.loading import check_finite
-from routing_moe.model.lora import TARGETS
+from routing_moe.model.lora import TARGETS, LoraLinear
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -189,14 +189,10 @@ def lora_fields(adapters: Iterable[Adapter]) -> dict:
     return dict(expert_kind="lora", lora_rank=rank, lora_alpha=scale * rank, lora_targets=targets)
 
 
-def linear_maps(model) -> dict[str, torch.nn.Module]:
+def linear_maps(model) -> dict[str, LoraLinear]:
     """Returns {name, such as "encoder.layers.0.fc1": linear map with experts} of a model."""
-    found = {}
-    for layer in model.routed_layers():
-        decoder_row = layer.row - model.config.encoder_layers
-        place = f"encoder.layers.{layer.row}" if decoder_row < 0 else f"decoder.layers.{decoder_row}"
-        found |= {f"{place}.{name}": linear for name, linear in layer.linear_maps.items()}
-    return found
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    return {name.removeprefix("model."): linear for name, linear in linears.items()}
 
 
 @torch.no_grad()

@@ -166,7 +166,7 @@ def assemble(
     torch.manual_seed(settings.seed)
     names = list(sources.experts)
     with problem_context("--base "):
-        base = plain(sources.base)
+        base = sources.base.load().to_bart()
     fields = lora_fields(sources.adapters.values()) if sources.kind == "lora" else {}
     fields |= dict(route_source="fixed", task_names=names, trained_tasks=names)
     model = RoutingBartForConditionalGeneration.from_bart(base, len(names), 0.0, **fields)
@@ -182,14 +182,6 @@ def assemble(
     model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
     notes += text_notes(model, sources)
     return model, notes
-
-
-def plain(source: SavedBart | SavedMixture):
-    """Returns a saved model of one expert as a plain BART."""
-    import torch
-
-    model = source.load()
-    return model.to_bart(torch.ones(model.config.num_layers, 1))
 
 
 def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> list[str]:
@@ -221,7 +213,7 @@ def state_of(name: str, base, sources: Sources) -> dict[str, "Tensor"]:
     with problem_context(f"--experts {name}: "):
         if name in sources.adapters:
             return with_adapter(base, sources.experts[name])
-        return plain(sources.experts[name]).state_dict()
+        return sources.experts[name].load().to_bart().state_dict()
 
 
 def with_adapter(base, adapter: "Adapter") -> dict[str, "Tensor"]:

@@ -151,9 +151,9 @@ def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
 def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:
     """Returns the source of each part of the merged model, one line each."""
     config = model.config
-    depths = f"{config.encoder_layers}+{config.decoder_layers}"
-    is_routed = config.routed_rows == list(range(config.num_layers))
-    layers = f"{'each' if is_routed else len(config.routed_layers)} of {depths} layers"
+    depths, routed = f"{config.encoder_layers}+{config.decoder_layers}", len(config.routed_layers)
+    is_all = routed == config.encoder_layers + config.decoder_layers
+    layers = f"{'each' if is_all else routed} of {depths} layers"
     start = settings.vanilla_checkpoint or settings.model
     experts = f"{config.experts_described} in {layers}, embeddings: from {start}"
     experts += f", noise {settings.init_eps:g} (seed {settings.seed})"

@@ -206,8 +206,7 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
             content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
         else:
             check_one_expert(vanilla, "give a plain BART, or a run with one expert")
-            dense = vanilla.load()
-            content = dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
+            content = vanilla.load().to_bart().state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_plain_weights(model, content, init_eps)
 

@@ -185,8 +185,6 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 def plain_of(mixture, route_LE: Tensor | None = None):
     """Returns the plain BART of a route as a routing BART of one expert. route_LE: None with one expert."""
-    if route_LE is None:
-        route_LE = torch.ones(mixture.config.num_layers, 1, device=mixture.device)
     bart, smoothing = mixture.to_bart(route_LE), mixture.config.label_smoothing
     return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, label_smoothing=smoothing)
 

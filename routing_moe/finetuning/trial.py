@@ -136,7 +136,7 @@ class TrialRunner:
         model = self._model
         if model.config.num_experts == 1:
             texts = model.config.text_settings
-            model = model.to_bart(torch.ones(model.config.num_layers, 1, device=model.device))
+            model = model.to_bart()
             model.config.text_settings = texts
         elif self.settings.route_training == "logits":
             routes_1LE = model.routes_for([self.settings.task]).detach()

@@ -105,8 +105,7 @@ def base_weights(cls, place: str) -> dict[str, Tensor]:
         )
     folder = path if path.exists() else local_folder(place)
     if folder.is_dir() and saved_kind(folder) == ROUTING_BART:
-        dense = load_routing_bart(cls, folder)
-        return dense.to_bart(torch.ones(dense.config.num_layers, 1)).state_dict()
+        return load_routing_bart(cls, folder).to_bart().state_dict()
     return load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()
 
 

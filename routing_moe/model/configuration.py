@@ -44,13 +44,16 @@ class RoutingBartConfig(BartConfig):
     """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per problem.
 
     num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
-    expert_kind: what an expert is, a complete "layer" or "lora", a low-rank update of its linear maps
-    (`lora.py`). lora_rank, lora_alpha: rank of an update and its scale times the rank. lora_targets: the
-    linear maps with experts, "attention", "feed_forward" or "all". lora_mixing: what a route mixes, the
-    "products" of the two matrices of experts or each of the "factors". lora_splits: with factors, blocks of
-    the features of a linear map, each with a row of the route of its own (MHR). lora_dropout: dropout
-    probability of the inputs of updates in training. base_model: with a BART that is not trained, the folder
-    or hub name that it comes from; a saved model then has only the other weights. None: it has all weights.
+    expert_kind: what an expert is, a complete "layer", or "lora": a low-rank update of a layer's linear maps
+        (`lora.py`).
+    lora_rank, lora_alpha: rank of an update, and its scale times the rank.
+    lora_targets: the linear maps with experts, "attention", "feed_forward" or "all".
+    lora_mixing: what a route mixes, the "products" of the two matrices of experts or each of the "factors".
+    lora_splits: with factors, blocks of the features of a linear map, each with a row of the route of its own
+        (MHR).
+    lora_dropout: dropout probability of the inputs of updates in training.
+    base_model: with a BART that is not trained, the folder, file or hub name that it comes from; a saved
+        model then has only the other weights. None: it has all weights.
     base_sha256: the checksum of the weights of `base_model` (`base.py`).
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
     expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).

@@ -116,7 +116,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     created on the meta device, so sharing takes no memory and milliseconds. A call with the same tensors as
     the last one returns the same BART.
     """
-    state = _tensors_along(model, routes_LE.to(model.device))
+    state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))
     if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
         with torch.device("meta"), init.no_init_weights():
@@ -132,6 +132,7 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
     """Returns the state dict of the plain BART of a route (L, E)."""
     known_LE = routes_LE.cpu()  # a GPU is waited for once
+    routes_LE = routes_LE.to(model.device)
     choices, state = known_LE.argmax(dim=-1).tolist(), {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name.startswith(ROUTING_NAMES) or ".experts." in name or is_of_expert(name):

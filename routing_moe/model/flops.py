@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from routing_moe.model.lora import ATTENTION, FEED_FORWARD, RATIO, TARGETS, is_of_expert
+from routing_moe.model.lora import ATTENTION, FEED_FORWARD, TARGETS, is_of_expert, runs_few
 from routing_moe.model.routers import ROUTERS, TRANSFORMER_FFN_DIM
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
@@ -77,9 +77,8 @@ class Work:
 
     def without(self, frozen: frozenset[str] | set[str]) -> Work:
         """Returns the Work of a step in which some parts (`step.part_of`) are frozen."""
-        bart = ("layers", "updates", "inputs", "projection") if "bart" in frozen else ()
-        bart = dict.fromkeys(bart, False)
-        return replace(self, **bart, **{part: False for part in ("router", "vectors") if part in frozen})
+        parts_of = {"bart": ("layers", "updates", "inputs", "projection")}
+        return replace(self, **{part: False for name in frozen for part in parts_of.get(name, (name,))})
 
     @property
     def routes(self) -> bool:
@@ -303,7 +302,7 @@ class Maps:
         """Returns the maps of a layer with low-rank experts (`lora.LoraPlan`)."""
         E, r, used = config.num_experts, config.lora_rank, work.used
         needs_all = work.routes and config.router_mode != "top_k"
-        run = E if needs_all or RATIO * used > E else used
+        run = used if runs_few(used, E) and not needs_all else E
         mixes = config.lora_mixing == "factors" and E > 1
         routes = work.routes and E > 1
         targets = TARGETS[config.lora_targets]

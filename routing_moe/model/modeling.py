@@ -271,8 +271,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         if isinstance(model_kwargs.get(CACHE_ARGUMENT), EncoderDecoderCache):
             model_kwargs[CACHE_ARGUMENT] = SourceCache()
 
-    def to_bart(self, routes_LE: Tensor) -> BartForConditionalGeneration:
-        """Returns the equivalent plain BART of a route (L, E).
+    def to_bart(self, routes_LE: Tensor | None = None) -> BartForConditionalGeneration:
+        """Returns the equivalent plain BART of a route (L, E); None: of a model with one expert.
 
         Each layer is its argmax expert, and all tensors are shared with this model.
         If parameters are mixed, or experts are of low rank: each layer is merged by its row, with new tensors
@@ -280,6 +280,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         """
         from routing_moe.model.conversion import assemble_bart
 
+        if routes_LE is None:
+            (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
         return assemble_bart(self, routes_LE)
 
     # ---- experts, saving, loading

@@ -26,7 +26,7 @@ from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
 from routing_moe.model.flops import Work
-from routing_moe.model.lora import RATIO
+from routing_moe.model.lora import runs_few
 from routing_moe.optim.state_memory import BYTES, STATE_NUMBERS, free_memory
 
 CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
@@ -116,7 +116,7 @@ def tokens_that_fit(free_bytes: int, model) -> int:
     if config.has_lora:
         ranks = config.num_experts * config.lora_rank
         kept = NUMBERS_PER_DIMENSION + NUMBERS_PER_RANK * ranks / config.d_model
-        if config.lora_mixing == "factors" or RATIO * work.used <= config.num_experts:
+        if config.lora_mixing == "factors" or runs_few(work.used, config.num_experts):
             kept += MATRICES_PER_RANK * work.used * config.lora_rank / SHORT_EXAMPLE
     per_token = BYTES * max(config.encoder_layers, config.decoder_layers) * config.d_model * kept
     powers = [2**n for n in range(20) if LEAST_TOKENS <= 2**n <= MOST_TOKENS]

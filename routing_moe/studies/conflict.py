@@ -27,7 +27,7 @@ from routing_moe.studies.conflict_runs import Level
 from routing_moe.studies.conflict_settings import ConflictStudy
 from routing_moe.studies.conflict_shares import NEEDED
 from routing_moe.studies.conflict_variants import VARIANTS, described, tuned
-from routing_moe.studies.recipes import device
+from routing_moe.studies.devices import device
 from routing_moe.studies.runs import TIMES_FILE, Run, call_here, report_unfinished, with_needs
 from routing_moe.studies.study import run_study
 

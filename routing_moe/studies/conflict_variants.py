@@ -6,6 +6,8 @@ A variant is a row with the flags of its training; a budget, the numbers of step
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from routing_moe.studies.variants import POLY_ROUTES
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -100,10 +102,7 @@ REFINED = f"{FROM_DENSE} clusters:auto {REASSIGNED}"
 # The base is the dense run, frozen: an untrained one would leave its embeddings random. BARTs have width 16.
 LORA = "--expert_kind lora --lora_rank 4 --lora_alpha 4"
 LORA_OF_DENSE = f"{LORA} --vanilla_checkpoint {{dense_run}} --hide_task_names"
-POLY = (
-    f"{LORA_OF_DENSE} --num_experts {{side}} --lora_mixing factors --router_nn_type table --router_mode bernoulli "
-    "--initial_tau 1 --minimum_tau 1 --anneal_rate 0 --task_model_lr {router_lr}"
-)
+POLY = f"{LORA_OF_DENSE} --num_experts {{side}} {POLY_ROUTES} --task_model_lr {{router_lr}}"
 STAGE_2 = (
     "--checkpoint_name init --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 "
     "--minimum_tau 1 --anneal_rate {anneal_rate_of_average}"

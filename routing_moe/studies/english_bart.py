@@ -18,7 +18,8 @@ from typing import ClassVar
 from routing_moe.config.choices import PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies.recipes import TRAIN, DataFlags, command, device, number, precision
+from routing_moe.studies.devices import device, precision
+from routing_moe.studies.recipes import TRAIN, DataFlags, command, number
 from routing_moe.studies.runs import call_all
 from routing_moe.studies.study import RUNNING, Script, run_study
 

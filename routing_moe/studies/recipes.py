@@ -6,7 +6,6 @@ split, task vectors or a model, on facebook/bart-base with the published hyperpa
 
 import os
 import shutil
-import subprocess
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, Range, flags_of, group
 from routing_moe.config.train import TrainSettings
+from routing_moe.studies.devices import device, precision
 from routing_moe.studies.runs import Run
 from routing_moe.studies.study import Script, parse_further
 
@@ -99,7 +99,6 @@ class TrainingRecipe:
         model = flags.model or (checkpoint and base_of(Path(checkpoint))) or default_model(flags)
         embedded = embedded_as(model, flags.embedded_gym)
         defaults = HYPERPARAMETERS_OF[embedded]
-        given = given_of(flags, defaults)
         return cls(
             model=model,
             gym=flags.train_dir or GYMS[embedded or SKILL],
@@ -108,7 +107,7 @@ class TrainingRecipe:
             embedded=embedded,
             mixed_precision=precision(flags.mixed_precision),
             learning_rate=getattr(flags, "learning_rate", None),
-            **defaults | given,
+            **defaults | given_of(flags, defaults),
         )
 
     def with_(self, **fields) -> "TrainingRecipe":
@@ -385,44 +384,3 @@ def command(*arguments: Any, further: Iterable[Any] = (), **flags: Any) -> list[
 def given_of(flags: Any, names: Iterable[str]) -> dict[str, Any]:
     """Returns {name: value} of those of the names that the flags have a value for."""
     return {name: value for name in names if (value := getattr(flags, name, None)) is not None}
-
-
-# ---- the device
-
-
-def precision(mixed_precision: str | None) -> str | None:
-    """Returns the value of --mixed_precision; None for "no"."""
-    chosen = mixed_precision or ("auto" if gpus() else "no")
-    return None if chosen == "no" else chosen
-
-
-def gpus() -> list[str]:
-    """Returns the names of the GPUs that commands will use, by nvidia-smi; [] if accelerate is to use the CPU."""
-    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t"):
-        return []
-    names = installed_gpus()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return names
-    return names[: sum(gpu.strip() not in ("", "-1") for gpu in visible.split(","))]
-
-
-@cache  # a driver may take seconds
-def installed_gpus() -> list[str]:
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):  # a driver that hangs is not waited for
-        return []
-    return [
-        line.partition(": ")[2].partition(" (UUID")[0]
-        for line in listed.splitlines()
-        if line.startswith("GPU ")
-    ]
-
-
-def device() -> str:
-    """Returns what commands run on, such as "2 GPUs (NVIDIA A100)"."""
-    names = gpus()
-    return f"{len(names)} GPU{'s' * (len(names) > 1)} ({names[0]})" if names else "CPU"

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.studies.recipes import TrainingFlags, TrainingRecipe, number
+from routing_moe.studies.recipes import TrainingFlags, TrainingRecipe, kind_of, number
 from routing_moe.studies.runs import call_all, run_in_turn
 from routing_moe.studies.study import RUNNING, run_study
 from routing_moe.studies.variants import VARIANTS
@@ -35,7 +35,7 @@ def train(flags: Training) -> int:
     recipe = TrainingRecipe.chosen(flags)
     own = VARIANTS[flags.variant].flags.split() if flags.variant else ()
     command = recipe.train(flags.output_dir, *own, *flags.further)
-    rates = f"learning rate {command[command.index('--learning_rate') + 1]}"
+    rates = f"learning rate {number(recipe.rate(kind_of([*own, *flags.further])))}"
     if "--router_lr" in command:
         rates += f", router {number(recipe.router_lr)}, task vectors {number(recipe.task_model_lr)}"
     steps = f"{recipe.total_steps} steps, evaluation every {recipe.eval_period}, {rates}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.config.flags import group
-from routing_moe.studies.recipes import device
+from routing_moe.studies.devices import device
 from routing_moe.studies.runs import call_all, call_here
 from routing_moe.studies.study import RUNNING, Script, leading_words, run_study
 from routing_moe.studies.two_stages import TwoStages, two_stages

@@ -32,10 +32,11 @@ def learned(flags: str = "", steps: str = "straight_through", answers: str = "pl
 
 
 LORA = "--expert_kind lora"  # its routes of all kinds cost about a plain BART
-POLY = (
-    f"{LORA} --lora_mixing factors --router_nn_type table --router_mode bernoulli "
+POLY_ROUTES = (
+    "--lora_mixing factors --router_nn_type table --router_mode bernoulli "
     "--initial_tau 1 --minimum_tau 1 --anneal_rate 0"
 )
+POLY = f"{LORA} {POLY_ROUTES}"
 PLAIN = dict(steps="plain", answers="plain")
 DENSE = dict(steps="dense", answers="dense")
 VARIANTS = {

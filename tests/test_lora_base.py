@@ -1,0 +1,108 @@
+"""The BART that low-rank experts share: saved models refer to it, and loading checks it."""
+
+import copy
+
+import pytest
+import torch
+from conftest import tiny_bart_config
+from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
+
+from dataloader.errors import InputError
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.model.base import base_tensors, checksum, is_of_base, refer_to_base
+
+LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
+MHR = dict(router_nn_type="table", router_mode="bernoulli", lora_mixing="factors", lora_splits=2)
+
+
+@pytest.fixture
+def saved_bart(tmp_path):
+    """The folder of a plain BART."""
+    BartForConditionalGeneration(tiny_bart_config()).save_pretrained(tmp_path / "bart")
+    return tmp_path / "bart"
+
+
+@pytest.fixture
+def referring(saved_bart):
+    """A model whose configuration refers to the BART that it was made of."""
+    model = RoutingBartForConditionalGeneration.from_bart(
+        str(saved_bart), 3, **LORA, task_names=["a"], router_input_dim=8, router_hidden_dim=4
+    )
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("cls", [RoutingBartForConditionalGeneration, AutoModelForSeq2SeqLM])
+def test_a_saved_model_refers_to_a_base_that_was_not_trained(referring, tmp_path, cls):
+    referring.save_pretrained(tmp_path / "saved")
+    from safetensors.torch import load_file
+
+    stored = load_file(tmp_path / "saved/model.safetensors")
+    assert stored
+    assert not any(is_of_base(name) for name in stored)
+    loaded = cls.from_pretrained(tmp_path / "saved")
+    assert loaded.state_dict().keys() == referring.state_dict().keys()
+    assert all(torch.equal(t, referring.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_saved_table_with_splits_has_the_same_routes(saved_bart, tmp_path):
+    model = RoutingBartForConditionalGeneration.from_bart(
+        str(saved_bart), 3, **LORA, **MHR, task_names=["a", "b"]
+    )
+    model.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert loaded.config.row_names[:3] == ("enc 0s0", "enc 0s1", "enc 1s0")
+    assert torch.equal(loaded.routes_for(["a", "b"]), model.routes_for(["a", "b"]))
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_base_that_was_trained_is_saved(referring, tmp_path):
+    with torch.no_grad():
+        referring.model.shared.weight[5] += 1
+    referring.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert loaded.config.base_model is None
+    assert torch.equal(loaded.model.shared.weight, referring.model.shared.weight)
+
+
+def test_another_base_is_refused(referring, saved_bart, tmp_path):
+    referring.save_pretrained(tmp_path / "saved")
+    BartForConditionalGeneration(tiny_bart_config(init_std=0.1)).save_pretrained(saved_bart)
+    with pytest.raises(InputError, match="not the BART that the experts were trained on"):
+        RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+
+
+def test_a_base_that_is_gone_is_named(referring, saved_bart, tmp_path):
+    referring.save_pretrained(tmp_path / "saved")
+    saved_bart.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match=f"{saved_bart}: not found.*change base_model"):
+        RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+
+
+def test_a_run_of_one_expert_can_be_the_base(make_model, tmp_path):
+    dense = make_model(1, torch.float32)
+    dense.save_pretrained(tmp_path / "dense")
+    model = RoutingBartForConditionalGeneration.from_bart(
+        dense.to_bart(torch.ones(4, 1)), 2, **LORA, task_names=["a"], router_input_dim=8, router_hidden_dim=4
+    )
+    refer_to_base(model, tmp_path / "dense")
+    model.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_the_checksum_depends_on_every_weight(referring):
+    before = checksum(base_tensors(referring))
+    assert before == referring.config.base_sha256
+    other = copy.deepcopy(referring)
+    other.model.decoder.layers[1].fc2.bias.data[0] += 1e-6
+    assert checksum(base_tensors(other)) != before
+
+
+def test_a_model_that_refers_to_its_base_loads_in_another_precision(referring, tmp_path):
+    referring.save_pretrained(tmp_path / "saved")
+    loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved", dtype=torch.bfloat16)
+    assert torch.equal(loaded.model.shared.weight, referring.model.shared.weight.bfloat16())
+    assert loaded.generation_config.to_dict() == referring.generation_config.to_dict()
