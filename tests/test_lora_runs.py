@@ -32,6 +32,8 @@ from routing_moe.cli.push import main as push
 from routing_moe.model.base import is_of_base
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.lora import is_of_expert
+from task.task_emb.fisher import FisherSettings
+from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -140,6 +142,37 @@ def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_l
     ours, theirs = (tiny_vectors.vectors(tmp_path / name) for name in ("run", "bart_of_run"))
     for task, vector in theirs.items():
         assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
+
+
+def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(
+    world, one_lora, tmp_path
+):
+    shared = dict(tokenizer=world.bart, bottleneck=None, weights="updates")
+    for name, rate in (("at_start", 0.0), ("trained", 0.01)):
+        flags = shared | dict(learning_rate=rate)
+        assert tiny_vectors.run("fisher", world.gym, one_lora, tmp_path / name, **flags) == 0
+    at_start, trained = (tiny_vectors.vectors(tmp_path / name) for name in ("at_start", "trained"))
+    texts = dict(tokenizer=str(world.bart), output_dir="", **tiny_vectors.ANSWERS)
+    extractor = FisherSettings(
+        train_dir=str(world.gym), model=str(one_lora), weights="updates", **texts
+    ).extractor()
+    model, likelihood = extractor.model, bart_log_likelihood(extractor.model)
+    parameters = {name: p.detach() for name, p in model.named_parameters() if is_of_expert(name)}
+    for task, vector in at_start.items():
+        squares = []
+        for batch in fisher_batches(extractor.encoded(task), model, max_tokens=1, n_parameters=1):
+            row = {name: value[0] for name, value in batch.items()}
+            gradients = torch.func.grad(likelihood)(parameters, row)
+            squares.append(torch.cat([gradient.flatten() for gradient in gradients.values()]).square())
+        expected = torch.stack(squares).mean(dim=0).numpy()
+        np.testing.assert_allclose(vector, expected, rtol=1e-3, atol=1e-9)
+        assert not np.allclose(trained[task], vector, rtol=1e-3)
+
+
+def test_fisher_vectors_of_an_expert_need_one(world, tmp_path, capsys):
+    flags = dict(tokenizer=world.bart, bottleneck=None, weights="updates")
+    assert tiny_vectors.run("fisher", world.gym, world.bart, tmp_path, **flags) == 2
+    assert "has no low-rank expert" in capsys.readouterr().err
 
 
 # ---- fine-tuning

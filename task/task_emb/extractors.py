@@ -14,6 +14,7 @@ from routing_moe.io.accelerator import command_device, make_accelerator
 from routing_moe.optim.step import Stepper
 from task.task_emb.settings import GymSettings, TrainingSettings
 
+UPDATES = "updates"  # --weights: the low-rank experts
 MAX_DIMENSIONS = 2**25  # of a vector, 128 MB; the main process holds the vectors of all tasks in memory
 
 
@@ -50,7 +51,8 @@ class TrainingExtractor(BartExtractor):
 
     def __init__(self, settings: TrainingSettings):
         super().__init__(settings)
-        if self.model.config.has_lora:  # one expert: all weights of the BART that it makes are trained
+        # One expert: all weights of the BART that it makes are trained, unless the expert itself is.
+        if self.model.config.has_lora and getattr(settings, "weights", None) != UPDATES:
             self.model = plain_of(self.model).to(self.model.device).eval()
 
     def save_initial_weights(self) -> None:

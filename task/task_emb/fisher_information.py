@@ -16,8 +16,9 @@ from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoder
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from dataloader.errors import InputError
+from routing_moe.model.lora import is_of_expert
 from routing_moe.model.routed_layer import RoutePlan
-from task.task_emb.extractors import MAX_DIMENSIONS, TrainingExtractor
+from task.task_emb.extractors import MAX_DIMENSIONS, UPDATES, TrainingExtractor
 from task.task_emb.settings import PARTS, TrainingSettings
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
@@ -175,6 +176,8 @@ class FisherExtractor(TrainingExtractor):
                     f"{settings.model}"
                 )
             self.parameters = insert_adapters(self.model, settings.bottleneck, settings.seed)
+        elif settings.weights == UPDATES:
+            self.parameters = update_parameters(self.model)
         else:
             self.parameters = layer_parameters(self.model)
         dimensions = len(fisher_vector(self.parameters, settings.average_over))
@@ -255,4 +258,11 @@ def layer_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     for layer in model.modules():
         if type(layer) in SUBLAYERS:
             layer.requires_grad_(True)
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def update_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters of the low-rank expert by name; all other parameters are frozen."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(is_of_expert(name))
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
