@@ -144,9 +144,7 @@ def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_l
         assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
 
 
-def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(
-    world, one_lora, tmp_path
-):
+def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(world, one_lora, tmp_path):
     shared = dict(tokenizer=world.bart, bottleneck=None, weights="updates")
     for name, rate in (("at_start", 0.0), ("trained", 0.01)):
         flags = shared | dict(learning_rate=rate)
