@@ -60,7 +60,7 @@ def test_a_run_folder_has_the_documented_files(finished):
 
 def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(finished):
     losses = pd.read_csv(finished / "losses.csv", index_col=0)
-    assert list(losses.columns) == ["steps", "train_loss", "dev_loss", "dev_performance"]
+    assert list(losses.columns) == ["steps", "train_loss", "dev_loss", "dev_performance", "dev_answer_loss"]
     assert losses["steps"].tolist() == [3, 6]
     assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]
     curves = pd.read_csv(finished / "curves.csv")
