@@ -135,7 +135,7 @@ def test_a_run_has_the_measures_of_each_evaluation(finished):
     assert dev["rank_accuracy"].isna().tolist() == [True, False]  # colour, label
     losses = pd.read_csv(finished.out / "losses.csv")
     assert losses["dev_answer_loss"].item() == pytest.approx(dev["answer_loss"].mean())
-    log = (finished.out / "eval_log.txt").read_text()
+    log = (finished.out / "log.txt").read_text()
     for part in ("dev", "test"):
         scores = read_scores(finished.out / f"best/eval-test_tasks-{part}-performance.csv")
         assert scores["rank_accuracy"].isna().tolist() == [False, False, True]  # given, listed, plural
@@ -198,7 +198,7 @@ def test_steps_and_configurations_are_chosen_by_the_dev_answer_loss(by_loss, fin
     assert [o["best_step"] for o in outcomes(by_loss).values()] != [o["best_step"] for o in other.values()]
     log = log_of(by_loss)
     assert "naming: best of 2 samples by dev answer loss: dev " in log
-    assert f", test answer loss {table['test_answer_loss'][2]:.4f}; " in log
+    assert f", answer loss {table['test_answer_loss'][2]:.4f}; " in log
 
 
 @torch.no_grad()

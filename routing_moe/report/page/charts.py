@@ -253,7 +253,7 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     scores = scores.dropna(subset=["score"])
     if scores.empty:
         return None
-    others = with_values(scores, (*BASELINES, *MEASURE_COLUMNS))
+    others = ["constant", *with_values(scores, (*BASELINES[1:], *MEASURE_COLUMNS))]
     means = scores.groupby(["run", "files", "task", "metric"], sort=False)[["score", *others]].mean()
     rows = means.round(4).astype(object).where(means.notna(), None).reset_index().to_dict("records")
     files = list(dict.fromkeys(scores["files"]))
