@@ -132,8 +132,9 @@ class Evaluation:
     """Which examples are scored along which routes.
 
     section: of the split. samples: which samples of a task. most: examples of each file, evenly spaced; None:
-    all. with_options: whether answer options are read. task_vector: the rule by which a task gets its vector. by_loss: whether
-    tasks that were not trained on get the route of lowest loss instead. prefix: of the names of result files.
+    all. with_options: whether answer options are read. task_vector: the rule by which a task gets its vector.
+    by_loss: whether tasks that were not trained on get the route of lowest loss instead. prefix: of the names
+    of result files.
     """
 
     section: str = "train"
