@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dataloader.gym import Example, Gym
+from dataloader.metrics import accuracy, exact_match
 
 SOURCES = ("field", "input", "labels")
 
@@ -29,6 +30,9 @@ LEAST_LISTED = 0.95
 LABEL_METRICS = ("ACC", "EM", "Classification-F1", "Matthew-Correlation")
 LEAST_PER_LABEL = 5  # different train examples, on average
 MOST_UNSEEN = 0.02  # estimated share of new examples whose answer is not among the labels
+
+# Whether an option is an accepted answer, by metrics that count these; with other metrics as ACC.
+ACCEPTS = {"EM": exact_match, "ACC": accuracy}
 
 _LETTER = re.compile(r"\(([A-Za-z])\)")
 # UnifiedQA's files write a line break as backslash and n; "\neq" is not a line break.
@@ -112,3 +116,25 @@ def label_set(train: Sequence[Example]) -> tuple[str, ...]:
     once = sum(count == 1 for count in counts.values())
     few = len(counts) > 1 and len(rows) >= LEAST_PER_LABEL * len(counts)
     return tuple(sorted(counts)) if few and once <= MOST_UNSEEN * len(rows) else ()
+
+
+# ---- baselines
+
+
+def option_metric(metric: str) -> str:
+    """Returns the metric of chosen options in a task: its own if that is EM or ACC, else ACC."""
+    return metric if metric in ACCEPTS else "ACC"
+
+
+def chance(source: OptionSource, examples: Sequence[Example], metric: str) -> float | None:
+    """Returns the expected score of a uniform choice among the options, by `option_metric`.
+
+    It is the mean, over the examples that have options, of the share of accepted options; None without any.
+    """
+    accepts, shares = ACCEPTS[option_metric(metric)], {}
+    pairs = [(source.options(example), example.outputs) for example in examples]
+    for options, outputs in dict.fromkeys(pair for pair in pairs if pair[0]):
+        accepted = [any(accepts(option, output) for output in outputs) for option in options]
+        shares[options, outputs] = sum(accepted) / len(options)
+    found = [shares[pair] for pair in pairs if pair in shares]
+    return sum(found) / len(found) if found else None

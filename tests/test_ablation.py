@@ -109,13 +109,14 @@ def evaluator_of(model, tokenizer, files, **decoding):
 
 def files_of(model, gym, tokenizer, scoring="generate", part="train"):
     ids = {name: row for row, name in enumerate(model.config.task_names)}
-    return load_task_files(Gym(gym), TASKS, part, "first", tokenizer, FORMAT, ids, scoring=scoring)
+    given, ranks = (Gym(gym), TASKS, part, "first", tokenizer, FORMAT, ids), scoring == "rank"
+    return load_task_files(*given, with_options=ranks)
 
 
 def with_own_answers(model, tokenizer, files):
     """Returns the files with the model's own answers as correct answers, and exact match as the metric."""
     evaluator = evaluator_of(model, tokenizer, files)
-    _, predictions = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
+    _, predictions, _ = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
     return [
         replace(
             file,
@@ -240,7 +241,7 @@ def test_files_scored_together_have_the_same_scores_as_separately(originals, tok
     if scoring == "rank":
         files[0] = with_options(files[0], tokenizer)
     evaluator = evaluator_of(model, tokenizer, files, scoring=scoring, batch_size=5)
-    expected, predictions = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
+    expected, predictions, _ = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
     assert any(text for (texts,) in predictions for text in texts)
     assert evaluator.scores(evaluator.routes()) == dict(
         zip(expected["sample"], expected["performance"], strict=True)

@@ -28,8 +28,9 @@ from routing_moe.evaluation.batches import (
     longest_first,
 )
 from routing_moe.evaluation.pool import Pool, Routes, draws_of, routes_of_file
+from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.evaluation.scoring import answer, generation_limits, loss_per_token, predict
+from routing_moe.evaluation.scoring import answer, generation_limits, predict
 
 LONGEST = 9  # tokens of an answer
 
@@ -147,25 +148,29 @@ def test_options_of_all_files_together_have_the_scores_of_each_file_alone(make_m
 
 @pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
-def test_the_loss_of_all_files_together_is_that_of_each_example_alone(make_model, monkeypatch, kind):
+def test_losses_of_all_files_together_are_those_of_each_example_alone(make_model, monkeypatch, kind):
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
     model, decoding = model_of(make_model, kind), Decoding(batch_size=3, random_draws=2)
-    loss, tokens = 0.0, 0
+    expected = []
     for file in FILES:
-        for routes in routes_of_file(model, file, decoding):
+        of_file, all_routes = np.zeros(3), list(routes_of_file(model, file, decoding))
+        for routes in all_routes:
             for i in range(len(file.examples)):
                 batch = file.encoded.collate([i], pad_token_id=1)
                 inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
-                loss += float(model(**inputs, routes=routes[[i if len(routes) > 1 else 0]]).loss)
-                tokens += int((batch["labels"] >= 0).sum())
-    found = loss_per_token(model, FILES, decoding, accelerator())
-    assert found == pytest.approx(loss / tokens, rel=1e-12)
+                found = model(**inputs, routes=routes[[i if len(routes) > 1 else 0]])
+                loss = torch.nn.functional.cross_entropy(found.logits[0], batch["labels"][0], reduction="sum")
+                of_file += [float(loss), float(found.loss), len(batch["labels"][0])]
+        expected.append([*of_file / len(all_routes), len(file.examples)])
+    found = losses_of_files(model, FILES, decoding, accelerator())
+    assert found.columns.tolist() == ["loss", "smoothed_loss", "tokens", "rows"]
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
 
 
 def test_predictions_and_scores_are_in_the_order_of_the_files(make_model):
     model = model_of(make_model, "soft")
     decoding = Decoding(num_beams=1, max_output_length=LONGEST)
-    scores, predictions = predict(model, Words(), FILES, decoding, accelerator())
+    scores, predictions, _ = predict(model, Words(), FILES, decoding, accelerator())
     assert scores["sample"].tolist() == [file.sample for file in FILES]
     assert scores["n"].tolist() == [11, 3, 9, 5]
     assert [[len(texts) for texts in draws] for draws in predictions] == [[11], [3], [9], [5]]

@@ -33,7 +33,7 @@ from routing_moe.config.finetune import Configuration
 from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
-from routing_moe.finetuning.grid import COLUMNS, Grid
+from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.optim.step import Stepper
 
@@ -55,7 +55,7 @@ def test_the_table_has_a_row_for_each_configuration_and_one_for_the_best_of_each
     table = results(finished_grid)
     assert list(table.columns) == [
         "prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route", "vector_seen",
-        "active_parameters", "total_parameters", "flops_per_example", "steps", "total_flops",
+        "active_parameters", "total_parameters", "flops_per_example", "steps", "total_flops", "select_by",
     ]  # fmt: skip
     expected = [(name, lr) for sample in SAMPLES for name, lr in ((sample, 0.03), (sample, 0.1))]
     own = table[~table["prefix"].str.endswith("_best")]
@@ -99,7 +99,7 @@ def test_the_folder_has_the_documented_files(finished_grid):
 def made_up(grid, dev_of: dict[Configuration, float | None]) -> pd.DataFrame:
     (grid.folder / "configurations").mkdir(parents=True)
     for i, (c, dev) in enumerate(dev_of.items()):
-        row = dict.fromkeys(COLUMNS) | dict(dev_performance=dev, test_performance=float(i), route="none")
+        row = dict.fromkeys(grid.columns) | dict(dev_performance=dev, test_performance=float(i), route="none")
         grid.keep(c, row | dict(prefix=c.prefix, lr=c.lr, bsz=c.bsz, predictions={}))
     return grid.table().set_index("prefix")
 
@@ -142,7 +142,7 @@ def trained_by_hand(grids, sample: str, lr: float) -> tuple[list[float], float, 
             if scores[-1] > max(scores[:-1], default=-1):
                 best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(best)
-    scored, ((texts,),) = predict(model, tokenizer, [test], decoding, accelerator)
+    scored, ((texts,),), _ = predict(model, tokenizer, [test], decoding, accelerator)
     return scores, scored["performance"].item(), texts
 
 
@@ -231,7 +231,9 @@ def scripted(monkeypatch):
 
     def script(*scores):
         coming = iter(scores)
-        monkeypatch.setattr("routing_moe.finetuning.trial.Trial.score", lambda *_: (next(coming), ""))
+        monkeypatch.setattr(
+            "routing_moe.finetuning.trial.Trial.score", lambda *_: ({"performance": next(coming)}, "")
+        )
 
     return script
 

@@ -8,8 +8,9 @@ from accelerate.state import AcceleratorState
 from test_ranking import ROUTES, Words
 from tiny_steps import settings_with
 
+from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding
-from routing_moe.evaluation.scoring import answer, loss_per_token
+from routing_moe.evaluation.scoring import answer
 from routing_moe.model import projection
 from routing_moe.model.projection import Projection
 from routing_moe.optim.step import Stepper
@@ -21,7 +22,7 @@ GENERATED, RANKED = (
 EVALUATIONS = {
     "generation": lambda model, file, accelerator: answer(model, Words(), [file], GENERATED, accelerator),
     "ranking": lambda model, file, accelerator: answer(model, Words(), [file], RANKED, accelerator),
-    "dev loss": lambda model, file, accelerator: loss_per_token(model, [file], GENERATED, accelerator),
+    "loss": lambda model, file, accelerator: losses_of_files(model, [file], GENERATED, accelerator),
 }
 
 

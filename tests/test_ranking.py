@@ -168,7 +168,7 @@ def test_the_first_of_equal_options_is_chosen(make_model, file, monkeypatch):
 
 def test_examples_without_options_are_generated_and_others_ranked(make_model, file):
     model, decoding = make_model(), Decoding(max_output_length=5, num_beams=1)
-    _, (generated,) = predict(model, Words(), [file], decoding, accelerator())
+    _, (generated,), _ = predict(model, Words(), [file], decoding, accelerator())
     file.options[3] = file.options[4] = ()
     ((answers,),) = answer(
         model, Words(), [file], Decoding(max_output_length=5, num_beams=1, scoring="rank"), accelerator()
@@ -195,7 +195,7 @@ def test_options_are_tokenized_as_training_labels_are(tmp_path, fields):
     write_ranked_gym(tmp_path)
     tokenizer, text_format = AutoTokenizer.from_pretrained(TINY_BART), TextFormat(24, 8, **fields)
     arguments = (Gym(tmp_path), ["given", "plural"], "test", "first", tokenizer, text_format)
-    given, plural = load_task_files(*arguments, {"given": 0, "plural": 1}, scoring="rank")
+    given, plural = load_task_files(*arguments, {"given": 0, "plural": 1}, with_options=True)
     assert (plural.option_source, plural.options, plural.encoded_options) == (None, None, None)
     assert given.option_source == "field"
     assert given.options[0] == (

@@ -1,5 +1,7 @@
 """Tables of results, with hand-computed numbers."""
 
+from math import nan
+
 import pandas as pd
 import pytest
 
@@ -8,7 +10,7 @@ from dataloader.ontology import Ontology
 from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.evaluation.scoring import mean_score
 from routing_moe.results.markdown import markdown_table
-from routing_moe.results.scores import category_table, constant_answer, constant_baseline, constant_scores
+from routing_moe.results.scores import baseline_scores, category_table, constant_answer, constant_baseline
 
 
 def examples(*answers):
@@ -40,13 +42,49 @@ def test_means_have_equal_weights_of_tasks_for_any_number_of_samples():
     assert table["test, constant"].tolist() == pytest.approx([0.1, 0.3, 0.2])
 
 
-def test_the_constant_is_scored_on_the_same_rows(tmp_path):
+def scored_file(task: str, metric: str, *rows: tuple) -> TaskFile:
+    """Returns a file of rows (input, accepted answers, options)."""
+    scored = [Example(task, f"{task}_3_7", text, answers, options) for text, answers, options in rows]
+    return TaskFile(task, f"{task}_3_7", "dev", metric, scored, None)
+
+
+def test_answers_without_a_model_are_scored_on_the_same_rows(tmp_path):
     (tmp_path / "yesno").mkdir()
-    (tmp_path / "yesno/yesno_3_7_train.tsv").write_text("a\tyes\nb\tyes\nc\tno\n")
-    scored = [Example("yesno", "yesno_3_7", "d", ("no",)), Example("yesno", "yesno_3_7", "e", ("yes",))]
-    file = TaskFile("yesno", "yesno_3_7", "dev", "ACC", scored, None)
-    unseen = TaskFile("other", "other_3_7", "dev", "ACC", scored, None)
-    assert constant_scores([file, unseen], Gym(tmp_path)) == [0.5, None]
+    lines = [f"{text}\t{answer}\n" for answer in ("no", "yes", "yes") for text in "abcde"]
+    (tmp_path / "yesno/yesno_3_7_train.tsv").write_text("".join(lines))
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/broken_3_7_train.tsv").write_text("no answer\n")
+    labels = scored_file("yesno", "ACC", ("d", ("no",), ()), ("Yes", ("yes",), ()), ("e", ("no", "yes"), ()))
+    choices = scored_file(
+        "other",
+        "EM",
+        ("the cat", ("A cat",), ("cat", "dog", "the cat.", "cow")),  # two of four are accepted by EM
+        ("b", ("x",), ("x", "y", "z")),
+    )
+    overlap = scored_file("other", "Rouge-L", ("red green", ("red blue",), ()))
+    broken = scored_file("broken", "Classification-F1", ("yes", ("yes",), ("yes", "no", "may be", "Yes")))
+    table = baseline_scores([labels, choices, overlap, broken], Gym(tmp_path)).astype(float)
+    assert table.columns.tolist() == ["constant", "chance", "copy"]
+    # labels: the constant answer "yes", and either label, is one of two accepted answers in the last row
+    assert table["constant"].tolist() == pytest.approx([2 / 3, nan, nan, nan], nan_ok=True)
+    assert table["chance"].tolist() == pytest.approx([2 / 3, (1 / 2 + 1 / 3) / 2, nan, 1 / 2], nan_ok=True)
+    assert table["copy"].tolist() == pytest.approx([1 / 3, 1 / 2, 1 / 2, 1.0], abs=1e-6)
+
+
+def test_tables_have_the_baselines_and_measures_that_scores_have():
+    ontology = Ontology({"labels": {"binary": ["yesno"]}, "text": {"copying": ["copy"]}})
+    scores = pd.DataFrame(
+        [("copy", 1.0, nan, 0.75, 1.5), ("yesno", 0.5, 0.5, 0.25, 0.5)],
+        columns=["task_prefix", "performance", "chance", "copy", "answer_loss"],
+    )
+    table = category_table({"dev": scores, "test": scores.assign(chance=nan)}, ontology)
+    assert table.columns.tolist() == [
+        *("tasks", "dev", "dev, chance", "dev, copy", "dev, answer loss"),
+        *("test", "test, copy", "test, answer loss"),
+    ]
+    assert table["dev, chance"].tolist() == pytest.approx([0.5, nan, 0.5], nan_ok=True)
+    assert table.loc["all"].tolist() == [2, 0.75, 0.5, 0.5, 1.0, 0.75, 0.5, 1.0]
+    assert "|           - |" in markdown_table(table[["dev, chance"]].rename_axis("category"))
 
 
 def test_a_markdown_table_is_aligned():

@@ -23,8 +23,9 @@ from dataloader.encoding import EncodedOptions
 from routing_moe.evaluation import batches, scoring
 from routing_moe.evaluation.batches import answering_cost, own_share
 from routing_moe.evaluation.pool import Pool, draws_of
+from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.evaluation.scoring import answer, loss_per_token
+from routing_moe.evaluation.scoring import answer
 from routing_moe.finetuning import executors
 from routing_moe.io import process_pool
 from routing_moe.io.accelerator import make_accelerator
@@ -83,13 +84,13 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     decoding = Decoding(num_beams=1, max_output_length=5, batch_size=4)
     alone = OneOfSeveral(0, 1)
     expected = answer(model, Words(), FILES, decoding, alone)
-    loss = loss_per_token(model, FILES, decoding, alone)
+    losses = losses_of_files(model, FILES, decoding, alone)
     gathered, summed = [], []
     monkeypatch.setattr(scoring, "gather_object", lambda done: gathered.append(done) or done)
     for rank in range(n):
         one = OneOfSeveral(rank, n)
         answer(model, Words(), FILES, decoding, one)
-        loss_per_token(model, FILES, decoding, one)
+        losses_of_files(model, FILES, decoding, one)
         summed += [tensor for tensor, _ in one.summed]
     if n == 1:
         assert gathered == summed == []
@@ -98,8 +99,8 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     assert sorted(i for i, _ in together) == list(range(7))
     monkeypatch.setattr(scoring, "gather_object", lambda done: together)
     assert answer(model, Words(), FILES, decoding, OneOfSeveral(0, n)) == expected
-    found, tokens = sum(summed).sum(dim=0).tolist()
-    assert found / tokens == loss
+    of_files = sum(summed)[0, 0].split([len(file.examples) for file in FILES])
+    assert [float(own.sum()) for own in of_files] == losses["loss"].tolist()
     assert max(map(len, gathered)) == {2: 4, 3: 3, 8: 1}[n]  # of 7 batches
 
 

@@ -197,7 +197,7 @@ def test_an_unseen_task_is_scored_with_the_route_of_its_nearest(finished, world)
     before = weights(folder / "best")
     assert run(world.gym, world.bart, folder, **ONLY) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0)
-    assert list(scores.columns)[-5:] == ["constant", "route", "vector_seen", "step", "temperature"]
+    assert list(scores.columns)[-5:] == ["copy", "route", "vector_seen", "step", "temperature"]
     described = scores["route"][0]
     assert described.startswith("vector of ")
     assert "(nearest by text, cosine " in described

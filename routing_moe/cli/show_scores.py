@@ -1,9 +1,11 @@
-"""Print a run's scores by category, next to those of a constant answer, and those of data sets with prompts.
+"""Print a run's scores by category, next to those of baselines, and those of data sets with prompts.
 
     routing-moe show-scores models/moe
     routing-moe show-scores models/moe --predict_split test --output scores.csv
 
-Reads the scores of `--do_predict`. The constant answer is each task's most frequent training answer.
+Reads the scores of `--do_predict`. Baselines need no model: each task's most frequent training answer
+(constant), a random option (chance, mean over the tasks with options), the input (copy). Measures that the
+scores have (--measures of training) are shown, too.
 """
 
 import sys

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
+from routing_moe.config.choices import MEASURES, ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
 from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, Start, recipe_of
 
@@ -86,6 +86,7 @@ class FinetuneSettings(RunFlags):
     bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, on_resume=True)
     learning_rate: float | None = GRID(None, "a single learning rate, instead of a list", range=NOT_NEGATIVE, on_resume=True)
     train_batch_size: int | None = GRID(None, "a single batch size, instead of a list", range=AT_LEAST_1, on_resume=True)
+    select_by: str = GRID("performance", "what the best step of a configuration and the best configuration of a sample have the best of, on the dev file: performance, or answer_loss, the loss of the first accepted answer in nats per token (which --measures then has)", choices=MEASURES[:2])
     gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1)
     total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1)
     num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE)
@@ -94,7 +95,7 @@ class FinetuneSettings(RunFlags):
 
     output_dir: str = RUNNING(REQUIRED, "folder of the grid; configurations that are finished there are not run again", on_resume=True)
     do_train: bool = RUNNING(False, "train every configuration; without it the start itself is scored")
-    do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score")
+    do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score (--select_by)")
     eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1)
     wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1)
     predict_max_examples: int | None = RUNNING(None, "examples of the test file that are scored, evenly spaced (default: all)", range=AT_LEAST_1)
@@ -161,4 +162,6 @@ def finetune_settings(given: Mapping) -> FinetuneSettings:
     task_dir = os.path.normpath(settings.task_dir)  # "gym/boolq/" is "gym/boolq"
     checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
     dataset = settings.dataset or Path(task_dir).absolute().name
-    return replace(settings, task_dir=task_dir, dataset=dataset, checkpoint=checkpoint)
+    wanted = (*settings.measures, MEASURES[0], settings.select_by)
+    measures = tuple(dict.fromkeys([*(name for name in MEASURES if name in wanted), *settings.measures]))
+    return replace(settings, task_dir=task_dir, dataset=dataset, checkpoint=checkpoint, measures=measures)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import LOWEST_LOSS, PRECISIONS, SCORINGS
+from routing_moe.config.choices import LOWEST_LOSS, MEASURES, PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INFINITE, Command, group
 
 TEXTS = group("texts and decoding")
@@ -26,6 +26,7 @@ class TextFlags(Command):
     append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, compared_as="scoring")
     hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
     scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
+    measures: tuple[str, ...] = MORE_TEXTS(MEASURES[:1], "what scores have beside performance, the task's metric. answer_loss: the loss of the first accepted answer in nats per token, and per answer, for one forward pass; rank_accuracy: share of examples whose likeliest option is accepted, for the cost of --scoring rank if answers are generated", choices=MEASURES)
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
     no_repeat_ngram_size: int | None = MORE_TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
     generate_from_bos: bool = MORE_TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
@@ -74,6 +75,11 @@ class RunFlags(TextFlags, OptimizerFlags):
     def by_loss(self) -> bool:
         """Whether a task gets the route of lowest loss on its labelled rows, of those of a trained mixture."""
         return self.task_routes == LOWEST_LOSS
+
+    @property
+    def reads_options(self) -> bool:
+        """Whether answer options are read: to answer with the best one, or to measure how good it is."""
+        return self.scoring == "rank" or "rank_accuracy" in self.measures
 
     @property
     def examples_per_file(self) -> int | None:
@@ -126,14 +132,15 @@ class Evaluation:
     """Which examples are scored along which routes.
 
     section: of the split. samples: which samples of a task. most: examples of each file, evenly spaced; None:
-    all. scoring: how answers are made. task_vector: the rule by which a task gets its vector. by_loss: whether
-    tasks that were not trained on get the route of lowest loss instead. prefix: of the names of result files.
+    all. with_options: whether answer options are read. task_vector: the rule by which a task gets its vector.
+    by_loss: whether tasks that were not trained on get the route of lowest loss instead. prefix: of the names
+    of result files.
     """
 
     section: str = "train"
     samples: str = "first"
     most: int | None = None
-    scoring: str = "generate"
+    with_options: bool = False
     task_vector: str = "auto"
     by_loss: bool = False
     prefix: str = ""

@@ -187,7 +187,7 @@ class TrainSettings(RunFlags):
             section=self.predict_split,
             samples=self.predict_samples,
             most=self.predict_max_examples or self.examples_per_file,
-            scoring=self.scoring,
+            with_options=self.reads_options,
             task_vector=self.task_vector,
             by_loss=self.by_loss,
             prefix=self.prefix,

@@ -5,15 +5,17 @@ Batches do not depend on the number of processes, so that results do not either.
 
 import functools
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataloader.batching import assign_to_ranks, micro_batches
+from dataloader.encoding import EncodedExamples
 from routing_moe.evaluation.pool import Pool, Routes
 from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.io.main_process import on_main
@@ -23,7 +25,7 @@ from routing_moe.optim.micro_batches import default_overhead
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
 SHORT_PER_LONG = 8  # the largest number of short examples that a batch has instead of a long one
-MOST_IN_LOSS = 16384  # padded tokens of a batch of the dev loss, all of whose targets are projected at once
+MOST_IN_LOSS = 16384  # padded tokens of a batch whose losses are computed
 FREE_SHARE = 0.7  # of a GPU's free memory that a batch may need by the estimate
 
 log = logging.getLogger(__name__)
@@ -62,19 +64,22 @@ def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding
     ]
 
 
-def loss_batches(model, pool: Pool, draws: list[Routes], size: int) -> list[Batch]:
-    """Returns the batches to compute the loss of all examples, for each draw of routes; the longest first.
+def loss_batches(
+    model, examples: EncodedExamples, draws: list[Routes], size: int | None = None
+) -> list[Batch]:
+    """Returns the batches to compute the losses of all examples, for each draw of routes; the longest first.
 
-    They are those of a training step of all examples: with the least padding on a CPU, few on a GPU.
+    They are those of a training step of all examples: with the least padding on a CPU, few on a GPU. A plain
+    BART runs them if all have its route, or parameters are merged, which is done once for each route.
+    size: as --predict_batch_size; None: as many as MOST_IN_LOSS allows.
     """
-    sources_N, targets_N = pool.encoded.source_lengths_N, pool.encoded.target_lengths_N
+    sources_N, targets_N = examples.source_lengths_N, examples.target_lengths_N
     overhead = default_overhead(model.device)
-    merges = model.config.expert_mixing == "parameters"  # once per route of a batch
-    most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS)
+    most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS) if size else MOST_IN_LOSS
     return [
-        Batch(draw, False, None, own[group], int((sources_N + targets_N)[own[group]].sum()))
+        Batch(draw, False, route, own[group], int((sources_N + targets_N)[own[group]].sum()))
         for draw, routes in enumerate(draws)
-        for _, own in (by_route(model, routes, pool.all, 1) if merges else [(None, pool.all)])
+        for route, own in by_route(model, routes, np.arange(len(examples)), math.inf)
         for group in reversed(
             micro_batches(sources_N[own], targets_N[own], most_tokens, overhead_tokens=overhead)
         )
@@ -118,6 +123,21 @@ def by_route(
         else:
             others.append(own)
     return pairs + ([(None, np.sort(np.concatenate(others)))] if others else [])
+
+
+def with_models(
+    model, batches: Iterable[Batch], draws: list[Routes]
+) -> Iterator[tuple[Batch, nn.Module, Tensor | None]]:
+    """Yields each batch with the model that runs it, and its routes (b, L, E): None for a plain BART."""
+    last, bart = None, model
+    for batch in batches:
+        if batch.route is None:
+            yield batch, model, draws[batch.draw].of(batch.indices)
+        else:
+            if batch.route is not last:  # a route's plain BART is assembled once for all its batches
+                bart = model.to_bart(batch.route)
+            yield batch, bart, None
+        last = batch.route
 
 
 def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int, max_examples: int) -> Iterator[np.ndarray]:

@@ -88,12 +88,20 @@ def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
         start += fits
 
 
-def mean_log_likelihood(
+def mean_log_likelihood(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **known) -> Tensor:
+    """Returns the mean log-probability (P,) of each row's label tokens; arguments as `log_likelihoods`."""
+    sums_2P = log_likelihoods(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **known)
+    return sums_2P[0] / (labels_PT != IGNORED_LABEL).sum(dim=1)
+
+
+def log_likelihoods(
     bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, decoder_inputs=None, cache=None
 ) -> Tensor:
-    """Returns the mean log-probability (P,) of each row's label tokens, in float32 or better.
+    """Returns two sums (2, P) over each row's label positions, in float32 or better.
 
-    decoder_inputs: (P, T); None: those of training. cache: has keys and values of the cross-attention.
+    The first is of the label's log-probability, the second of the mean log-probability of the vocabulary,
+    which a label-smoothed loss adds. decoder_inputs: (P, T); None: those of training. cache: has keys and
+    values of the cross-attention.
     """
     config = bart.config
     if decoder_inputs is None:
@@ -108,20 +116,25 @@ def mean_log_likelihood(
     )[0]
     is_real_PT = labels_PT != IGNORED_LABEL
     hidden_KD, targets_K = decoded_PTD[is_real_PT], labels_PT[is_real_PT]
-    log_p_K = torch.cat(
+    log_p_2K = torch.cat(
         [
             _log_likelihood(bart, hidden_kD, targets_k)
             for hidden_kD, targets_k in zip(
                 hidden_KD.split(MOST_PROJECTED), targets_K.split(MOST_PROJECTED), strict=True
             )
-        ]
+        ],
+        dim=1,
     )
     # index_add would add in varying order on a GPU.
-    log_p_PT = log_p_K.new_zeros(labels_PT.shape).masked_scatter(is_real_PT, log_p_K)
-    return log_p_PT.sum(dim=1) / is_real_PT.sum(dim=1)
+    zeros_PT = log_p_2K.new_zeros(labels_PT.shape)
+    return torch.stack([zeros_PT.masked_scatter(is_real_PT, log_p_K).sum(dim=1) for log_p_K in log_p_2K])
 
 
 def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
-    """Returns log p (K,) of each target token. The projection is float32 under autocast, too."""
+    """Returns log p of each target token, and the mean of log p over the vocabulary (2, K).
+
+    The projection is float32 under autocast, too.
+    """
     logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
-    return logits_KV.gather(1, targets_K[:, None])[:, 0] - logits_KV.logsumexp(dim=1)
+    chosen_K = logits_KV.gather(1, targets_K[:, None])[:, 0]
+    return torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)

@@ -1,44 +1,53 @@
-"""The loss of examples along several routes, by which a task finds the route that fits it."""
+"""The losses of accepted answers along routes: of tasks' files, and of examples along several routes.
+
+The loss of an example is the negative log-likelihood of its first accepted answer in nats, without label
+smoothing: the sum over the tokens of a training target, `<s>` and `</s>` included.
+"""
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from dataloader.batching import assign_to_ranks, micro_batches
 from dataloader.encoding import EncodedExamples
-from routing_moe.evaluation.batches import MOST_IN_LOSS
-from routing_moe.evaluation.option_ranking import encoded, mean_log_likelihood
-from routing_moe.evaluation.pool import batch_of
-from routing_moe.optim.micro_batches import default_overhead
+from routing_moe.evaluation.batches import batch_size, loss_batches, own_share, with_models
+from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
+from routing_moe.evaluation.pool import Pool, Routes, batch_of, draws_of
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
 
 
-@torch.no_grad()
+def losses_of_files(
+    model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator
+) -> pd.DataFrame:
+    """Returns a row per file: its loss and label-smoothed loss in nats, its target tokens and its rows.
+
+    Columns loss, smoothed_loss (the loss of training), tokens, rows. Losses are sums over the file's rows;
+    with random routes, means over the draws. Processes share the batches, and all get all losses.
+    """
+    pool = Pool(files)
+    draws = draws_of(model, pool, decoding, accelerator)
+    size = batch_size(model, decoding, accelerator)
+    quiet = not accelerator.is_local_main_process
+    losses_2KR = _losses(model, pool.encoded, draws, accelerator, size=size, desc="losses", quiet=quiet)
+    of_rows = [*losses_2KR.mean(dim=1), torch.from_numpy(pool.encoded.target_lengths_N)]
+    sums = [[float(own.sum()) for own in values.split(pool.sizes)] for values in of_rows]
+    table = pd.DataFrame(dict(zip(("loss", "smoothed_loss", "tokens"), sums, strict=True)))
+    return table.assign(rows=pool.sizes)
+
+
 def losses_along(
     model, examples: EncodedExamples, routes_KLE: Tensor, accelerator: Accelerator, quiet: bool = True
 ) -> np.ndarray:
     """Returns the losses (R, K) float64 of R examples along each of K routes.
 
-    The loss is the negative log-likelihood of the first accepted answer in nats, without label smoothing.
     There is one forward pass per route over all examples, which share batches whatever their tasks; a route
     with an equivalent plain BART has the cost of a plain BART. Processes share the batches, and all get all
     losses. Leaves the model in evaluation mode.
     """
-    model.eval()
-    sources_R, targets_R = examples.source_lengths_N, examples.target_lengths_N
-    groups = micro_batches(sources_R, targets_R, MOST_IN_LOSS, overhead_tokens=default_overhead(model.device))
-    costs = [int((sources_R + targets_R)[group].sum()) for group in groups] * len(routes_KLE)
-    own = assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
-    losses_KR = torch.zeros(len(routes_KLE), len(examples), dtype=torch.float64)
-    for place in tqdm(sorted(own), desc="losses along routes", unit="batch", leave=False, disable=quiet):
-        k, g = divmod(place, len(groups))
-        losses_KR[k, torch.from_numpy(groups[g])] = _losses(
-            model, examples, groups[g], routes_KLE[k], accelerator
-        )
-    if accelerator.num_processes > 1:
-        losses_KR = accelerator.reduce(losses_KR.to(accelerator.device), reduction="sum").cpu()
-    return losses_KR.T.numpy()
+    draws = [Routes(route_LE[None], np.zeros(len(examples), dtype=np.int64)) for route_LE in routes_KLE]
+    return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=quiet)[0].T.numpy()
 
 
 def means_by_group(losses_RK: np.ndarray, groups_R: np.ndarray) -> np.ndarray:
@@ -46,16 +55,34 @@ def means_by_group(losses_RK: np.ndarray, groups_R: np.ndarray) -> np.ndarray:
     return np.stack([losses_RK[groups_R == g].mean(axis=0) for g in range(groups_R.max() + 1)])
 
 
+@torch.no_grad()
 def _losses(
-    model, examples: EncodedExamples, indices: np.ndarray, route_LE: Tensor, accelerator: Accelerator
+    model,
+    examples: EncodedExamples,
+    draws: list[Routes],
+    accelerator: Accelerator,
+    desc: str,
+    quiet: bool,
+    size: int | None = None,
 ) -> Tensor:
-    """Returns the losses (b,) float64 of a batch along one route, on the CPU."""
-    batch = batch_of(examples, indices, model)
-    labels_bT = batch.pop("labels")
-    bart, routes_bLE = model, route_LE[None].expand(len(indices), -1, -1)
-    if model.has_plain_equivalent(route_LE[None]):
-        bart, routes_bLE = model.to_bart(route_LE), None
-    states_bSD = encoded(bart, batch, routes_bLE, accelerator.autocast)
-    with accelerator.autocast():
-        mean_b = mean_log_likelihood(bart, states_bSD, batch["attention_mask"], labels_bT, routes_bLE)
-    return -(mean_b.cpu().double() * torch.from_numpy(examples.target_lengths(indices)))
+    """Returns the loss and the label-smoothed loss (2, K, R) of R examples for K draws of routes.
+
+    They are float64, on the CPU. size: as for `loss_batches`.
+    """
+    model.eval()
+    batches, smoothing = loss_batches(model, examples, draws, size), model.config.label_smoothing
+    own = [batches[i] for i in own_share(batches, accelerator)]
+    losses_2KR = torch.zeros(2, len(draws), len(examples), dtype=torch.float64)
+    running = with_models(model, own, draws)
+    for batch, bart, routes_bLE in tqdm(running, desc, len(own), unit="batch", leave=False, disable=quiet):
+        inputs = batch_of(examples, batch.indices, model)
+        labels_bT = inputs.pop("labels")
+        states_bSD = encoded(bart, inputs, routes_bLE, accelerator.autocast)
+        with accelerator.autocast():
+            sums_2b = log_likelihoods(bart, states_bSD, inputs["attention_mask"], labels_bT, routes_bLE)
+        label_b, vocabulary_b = sums_2b.cpu().double()
+        smoothed_b = (1 - smoothing) * label_b + smoothing * vocabulary_b
+        losses_2KR[:, batch.draw, torch.from_numpy(batch.indices)] = -torch.stack([label_b, smoothed_b])
+    if accelerator.num_processes > 1:
+        losses_2KR = accelerator.reduce(losses_2KR.to(accelerator.device), reduction="sum").cpu()
+    return losses_2KR

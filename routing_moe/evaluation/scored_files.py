@@ -7,6 +7,7 @@ from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, enc
 from dataloader.errors import in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from dataloader.options import SOURCES, OptionSource, find_options
+from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
 
@@ -21,7 +22,7 @@ SOURCE_WORDS = {
 class TaskFile:
     """One part of one sample of a task, with its metric.
 
-    With option ranking, if the task has options: option_source, one of `dataloader.options.SOURCES`; options,
+    If options were read and the task has some: option_source, one of `dataloader.options.SOURCES`; options,
     those of each example, () for an example without options, whose answer is generated; encoded_options,
     their tokens.
     """
@@ -43,7 +44,8 @@ class Decoding:
 
     batch_size: as --predict_batch_size; None: what the device can do.
     scoring: "generate", or "rank" to select the most likely option of each example that has options.
-    likelihoods: whether generated answers are scored like options, too.
+    likelihoods: whether generated answers are scored like options, too. measures: those of `config.choices`
+    that scores have.
     """
 
     num_beams: int = 4
@@ -57,6 +59,7 @@ class Decoding:
     seed: int = 42  # of the draws
     scoring: str = "generate"
     likelihoods: bool = False
+    measures: tuple[str, ...] = MEASURES[:1]
 
 
 def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:
@@ -72,6 +75,7 @@ def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:
         random_draws=settings.random_eval_draws,
         seed=settings.seed,
         scoring=settings.scoring,
+        measures=settings.measures,
     )
 
 
@@ -84,14 +88,14 @@ def load_task_files(
     text_format: TextFormat,
     task_ids,
     limit=None,
-    scoring="generate",
+    with_options: bool = False,
     train_gyms: tuple[Gym, ...] = (),
 ) -> list[TaskFile]:
     """Returns the tokenized files of a part of the chosen samples of all tasks.
 
     samples: as for `Gym.pool`. limit: maximum number of examples of each file, evenly spaced; None: all.
-    scoring: "rank" adds answer options. train_gyms: gyms whose train files determine the options, the first
-    with the task's files counts; (): `gym`. Raises InputError if files are missing or malformed.
+    with_options: whether to read answer options. train_gyms: gyms whose train files determine the options,
+    the first with the task's files counts; (): `gym`. Raises InputError if files are missing or malformed.
     """
     files = []
     for task in sorted(tasks):
@@ -99,7 +103,7 @@ def load_task_files(
         for example in gym.examples(task, part, samples):
             by_sample.setdefault(example.sample, []).append(example)
         source = None
-        if scoring == "rank":
+        if with_options:
             every = [example for examples in by_sample.values() for example in examples]
             source = find_options(task, gym.metric(task), train_gyms or (gym,), every)
         for sample, examples in by_sample.items():

@@ -1,4 +1,4 @@
-"""Evaluates a model on dev and test files of tasks: generation or ranking, scores, and the loss.
+"""Evaluates a model on dev and test files of tasks: generation or ranking, scores, and further measures.
 
 Routes are noise-free (unless sampled routes are requested), so scores depend on the checkpoint only. Random
 routes have no noise-free form: their score is the mean over several draws, each with a route per example,
@@ -8,9 +8,10 @@ beyond rounding. With several processes, each evaluates some of the batches, and
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -19,10 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataloader.metrics import evaluate
-from routing_moe.evaluation.batches import Batch, answering_batches, batch_size, loss_batches, own_share
+from dataloader.options import option_metric
+from routing_moe.evaluation.batches import Batch, answering_batches, batch_size, own_share, with_models
 from routing_moe.evaluation.generated_scores import GreedyScores, sequence_scores
 from routing_moe.evaluation.option_ranking import best, encoded, option_scores
 from routing_moe.evaluation.pool import Pool, Routes, draws_of
+from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.model.beams import SourceCache, SourceStates
 from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
@@ -43,21 +46,31 @@ class Answers:
     scores: list[float | None]
 
 
-def predict(model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator):
-    """Returns (scores, predictions) of every file.
+def predict(
+    model,
+    tokenizer,
+    files: list[TaskFile],
+    decoding: Decoding,
+    accelerator: Accelerator,
+    losses: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, list, list]:
+    """Returns (scores, predictions, option scores) of every file.
 
-    scores: a `scores_table`. predictions: for each file a list of draws (usually one), each a list of strings
-    in the order of the file's examples.
+    scores: a `scores_table` with the columns of `Decoding.measures`. predictions: for each file a list of
+    draws (usually one), each a list of strings in the order of the file's examples. option scores: those of
+    the first draw. losses: `losses_of_files`, if they are known already; their columns are then added, too.
     """
     answers = answer(model, tokenizer, files, decoding, accelerator)
-    return scores_table(model, files, answers, decoding), texts_and_scores(answers)[0]
-
-
-def texts_and_scores(answers: list[list[Answers]]) -> tuple[list, list]:
-    """Returns the texts of each draw, and the option scores of the first draw, for each file."""
-    return [[draw.texts for draw in draws] for draws in answers], [
-        draws[0].option_scores for draws in answers
-    ]
+    scores = scores_table(model, files, answers, decoding)
+    if "answer_loss" in decoding.measures and losses is None:
+        losses = losses_of_files(model, files, decoding, accelerator)
+    if losses is not None:
+        per_token, per_answer = (losses["loss"] / losses[count] for count in ("tokens", "rows"))
+        scores = scores.assign(answer_loss=per_token, loss_per_answer=per_answer)
+    if "rank_accuracy" in decoding.measures:
+        scores["rank_accuracy"] = rank_accuracies(model, tokenizer, files, answers, decoding, accelerator)
+    texts = [[draw.texts for draw in draws] for draws in answers]
+    return scores, texts, [draws[0].option_scores for draws in answers]
 
 
 @torch.no_grad()
@@ -75,10 +88,10 @@ def answer(
     Raises ValueError if options are to be ranked and no file of the model's own evaluation has any.
     """
     alone = routes is not None
-    if decoding.scoring == "rank" and not alone and not any(file.options for file in files):
-        raise ValueError('no file has options to rank; load the files with scoring="rank"')
     if not files:
         return []
+    if decoding.scoring == "rank" and not alone and not any(file.options for file in files):
+        raise ValueError('no file has options to rank; load the files with_options for scoring="rank"')
     model.eval()
     pool = Pool(files)
     if alone:
@@ -105,14 +118,7 @@ def _answer(
     model, tokenizer, pool: Pool, draws: list[Routes], batches: list[Batch], decoding: Decoding, accelerator
 ) -> Iterator[Answers]:
     """Yields the answers of each batch."""
-    last, bart = None, model
-    for batch in batches:
-        routes = None
-        if batch.route is None:
-            bart, routes = model, draws[batch.draw].of(batch.indices)
-        elif batch.route is not last:  # a route's plain BART is assembled once for all its batches
-            bart = model.to_bart(batch.route)
-        last = batch.route
+    for batch, bart, routes in with_models(model, batches, draws):
         answer_batch = _rank if batch.ranked else _generate
         yield answer_batch(bart, tokenizer, pool, batch.indices, routes, decoding, accelerator)
 
@@ -184,29 +190,6 @@ def generation_limits(config, decoding: Decoding) -> dict:
     return dict(num_beams=decoding.num_beams, do_sample=False, early_stopping=False) | start
 
 
-@torch.no_grad()
-def loss_per_token(model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator) -> float:
-    """Returns the mean label-smoothed loss (nats per target token) over examples and draws of routes."""
-    model.eval()
-    pool = Pool(files)
-    draws = draws_of(model, pool, decoding, accelerator)
-    batches = loss_batches(model, pool, draws, batch_size(model, decoding, accelerator))
-    # One row of loss and tokens per batch, so that sums do not depend on the assignment of batches.
-    totals_J2 = torch.zeros(len(batches), 2, dtype=torch.float64)
-    quiet = not accelerator.is_local_main_process
-    for i in tqdm(own_share(batches, accelerator), desc="dev loss", unit="batch", leave=False, disable=quiet):
-        inputs = pool.batch(batches[i].indices, model)
-        tokens = int((inputs["labels"] != -100).sum())
-        routes = draws[batches[i].draw].of(batches[i].indices)
-        with accelerator.autocast():
-            loss = model(**inputs, routes=routes, loss_only=True).loss
-        totals_J2[i] = torch.tensor([float(loss), tokens], dtype=torch.float64)
-    if accelerator.num_processes > 1:
-        totals_J2 = accelerator.reduce(totals_J2.to(accelerator.device), reduction="sum").cpu()
-    loss, tokens = totals_J2.sum(dim=0)
-    return float(loss / tokens)
-
-
 def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], decoding: Decoding):
     """Returns a DataFrame with task_prefix (task name), sample, metric, performance, n of every file.
 
@@ -233,6 +216,34 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
             row["scoring"] = f"rank ({source})" if source else "generate"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def rank_accuracies(
+    model, tokenizer, files: list[TaskFile], answers: list[list[Answers]], decoding: Decoding, accelerator
+) -> list[float | None]:
+    """Returns for each file the share of its examples with options whose best option is accepted, or None.
+
+    None: no example has options. An option is accepted by the task's metric if that is EM or ACC, otherwise
+    by ACC. Random routes: mean over the draws. answers: those of `decoding`; if they were generated, the
+    options are ranked in addition, which costs what scoring "rank" costs.
+    """
+    with_options = [place for place, file in enumerate(files) if any(file.options or ())]
+    ranked = {place: answers[place] for place in with_options}
+    if decoding.scoring != "rank":
+        chosen, ranking = [files[place] for place in with_options], replace(decoding, scoring="rank")
+        again = answer(model, tokenizer, chosen, ranking, accelerator)
+        ranked = dict(zip(with_options, again, strict=True))
+    return [
+        float(np.mean([rank_accuracy(file, draw) for draw in ranked[place]])) if place in ranked else None
+        for place, file in enumerate(files)
+    ]
+
+
+def rank_accuracy(file: TaskFile, ranked: Answers) -> float:
+    """Returns the share of the ranked examples of a file whose answer is accepted; see `rank_accuracies`."""
+    rows = [i for i, scores in enumerate(ranked.option_scores) if scores]
+    accepted = [list(file.examples[i].outputs) for i in rows]
+    return evaluate([ranked.texts[i] for i in rows], accepted, option_metric(file.metric))
 
 
 def mean_score(scores: pd.DataFrame, column: str = "performance") -> float:

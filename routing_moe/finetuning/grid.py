@@ -13,8 +13,9 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -27,23 +28,21 @@ from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture
+from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.shared import Start
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
-from routing_moe.results.few_shot import BEST, RESULT_FILES
+from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY, of_measure
 from routing_moe.results.markdown import mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
+from routing_moe.results.scores import goodness
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.given_routes import names_file
 
 RESULTS_FILE = RESULT_FILES[0]
-COLUMNS = [
-    *("prefix", "lr", "bsz", "dev_performance", "test_performance", "best_step", "route", "vector_seen"),
-    *TRAINING_COST,
-]
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +53,11 @@ class Grid:
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
         self.wanted = self.configurations = settings.configurations()
+        self.columns = columns_of(settings.measures)
         self.outcomes: dict[Configuration, dict] = {}
         self.files = JobFolder(
             self.folder / "configurations",
-            read_outcome,
+            partial(read_outcome, columns=self.columns),
             "run that configuration again",
             name=lambda configuration: configuration.name,
         )
@@ -82,8 +82,8 @@ class Grid:
             )
         self.configurations = sorted(finished.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
-        task, scoring = self.settings.task, self.settings.scoring
-        self.data = {sample: data_checksum(self.gym, task, sample, scoring) for sample in self.samples}
+        task, options = self.settings.task, self.settings.reads_options
+        self.data = {sample: data_checksum(self.gym, task, sample, options) for sample in self.samples}
         for configuration in self.configurations:
             outcome = self.files.finished(configuration)
             if outcome is None:
@@ -128,11 +128,16 @@ class Grid:
         return all(c in self.outcomes for c in self.of(sample))
 
     def best_of(self, sample: str) -> Configuration | None:
-        """Returns the first configuration with the best dev score, or None if some are unfinished."""
+        """Returns the first configuration with the best dev score, or None if some are unfinished.
+
+        The score is that of `--select_by`.
+        """
         if not self.is_complete(sample):
             return None
-        scored = [c for c in self.of(sample) if self.outcomes[c]["dev_performance"] is not None]
-        return max(scored, key=lambda c: self.outcomes[c]["dev_performance"], default=None)
+        by = self.settings.select_by
+        dev = {c: self.outcomes[c][f"dev_{by}"] for c in self.of(sample)}
+        scored = [c for c in dev if dev[c] is not None]
+        return max(scored, key=lambda c: goodness(dev[c], by), default=None)
 
     def table(self) -> pd.DataFrame:
         """Returns a row per finished configuration; after a sample's rows its best, as `<sample>_best`."""
@@ -141,10 +146,11 @@ class Grid:
             rows += [self.row(c) for c in self.of(sample) if c in self.outcomes]
             if best := self.best_of(sample):
                 rows.append(self.row(best) | {"prefix": sample + BEST})
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return pd.DataFrame(rows, columns=[*self.columns, SELECT_BY])
 
     def row(self, configuration: Configuration) -> dict:
-        return {name: self.outcomes[configuration][name] for name in COLUMNS}
+        outcome = {name: self.outcomes[configuration][name] for name in self.columns}
+        return outcome | {SELECT_BY: self.settings.select_by}
 
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
@@ -171,9 +177,15 @@ class Grid:
         ]
 
 
-def read_outcome(path: Path) -> dict:
+def columns_of(measures: Sequence[str]) -> list[str]:
+    """Returns the columns of results.csv that are known of each configuration alone."""
+    scores = [name for measure in measures for name in of_measure(measure)]
+    return ["prefix", "lr", "bsz", *scores, "best_step", "route", "vector_seen", *TRAINING_COST]
+
+
+def read_outcome(path: Path, columns: list[str]) -> dict:
     outcome = load_json_object(path, "the outcome of a configuration")
-    if not outcome.keys() >= {*COLUMNS, "data"}:
+    if not outcome.keys() >= {*columns, "data"}:
         raise ValueError("keys are missing")
     return outcome
 
@@ -206,13 +218,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def data_checksum(gym: Gym, task: str, sample: str, scoring: str) -> int:
+def data_checksum(gym: Gym, task: str, sample: str, reads_options: bool) -> int:
     """Returns a checksum of the texts of all the sample's files, the metric and the labels to rank.
 
     The labels come from the train files of all samples.
     """
     checksum = zlib.crc32(gym.metric(task).encode())
-    if scoring == "rank":
+    if reads_options:
         checksum = zlib.crc32(repr(find_options(task, gym.metric(task), [gym])).encode(), checksum)
     for part in ("train", "dev", "test"):
         try:
@@ -261,11 +273,22 @@ def run_grid(
 
 def in_words(outcome: dict) -> str:
     """Returns an outcome in words, for the log."""
-    dev, test = outcome["dev_performance"], outcome["test_performance"]
-    text = "no dev score" if dev is None else f"dev {dev:.4f} (step {outcome['best_step']})"
-    text += "" if test is None else f", test {test:.4f}"
+    dev, test = (values_of(outcome, part) for part in ("dev", "test"))
+    text = f"dev {dev} (step {outcome['best_step']})" if dev else "no dev score"
+    text += f", test {test}" if test else ""
     text += f"; {outcome['diverged']}" if outcome["diverged"] else ""
     return f"{text}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
+
+
+def values_of(outcome: dict, part: str) -> str:
+    """Returns the scores of an outcome's dev or test file, such as "0.5000, answer loss 1.2345"."""
+    values = {name: outcome.get(f"{part}_{name}") for name in MEASURES}
+    known = {name: value for name, value in values.items() if value is not None}
+    return ", ".join(f"{words_of(name)}{value:.4f}" for name, value in known.items())
+
+
+def words_of(measure: str) -> str:
+    return "" if measure == MEASURES[0] else f"{measure.replace('_', ' ')} "
 
 
 def summary(grid: Grid) -> str:
@@ -273,9 +296,12 @@ def summary(grid: Grid) -> str:
     best = grid.table()
     best = best[best["prefix"].str.endswith(BEST)]
     scores = ", ".join(
-        f"{part} {mean_and_std(best[f'{part}_performance'].mean(), best[f'{part}_performance'].std())}"
-        for part in ("dev", "test")
-        if best[f"{part}_performance"].notna().any()
+        f"{part} {words_of(measure)}{mean_and_std(best[column].mean(), best[column].std())}"
+        for measure in grid.settings.measures
+        for part, column in zip(("dev", "test"), of_measure(measure), strict=True)
+        if best[column].notna().any()
     )
     n, results = len(best), grid.folder / RESULTS_FILE
-    return f"{grid.settings.task}: best of {n} samples: {scores or 'none'}; {results}"
+    by = grid.settings.select_by
+    by = f" by dev {by.replace('_', ' ')}" if by != MEASURES[0] else ""
+    return f"{grid.settings.task}: best of {n} samples{by}: {scores or 'none'}; {results}"

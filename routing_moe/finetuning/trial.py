@@ -17,14 +17,15 @@ from routing_moe.checkpoints.find import find_start
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
-from routing_moe.evaluation.scoring import answer, scores_table, texts_and_scores
+from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.starting_model import Starts, least_state
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.optim.state_memory import check_fits
 from routing_moe.optim.step import Stepper, TrainingDiverged
+from routing_moe.results.few_shot import of_part
 from routing_moe.results.run_cost import TRAINING_COST
-from routing_moe.results.scores import prediction_lines
+from routing_moe.results.scores import goodness, prediction_lines
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.training.cost import training_cost
 
@@ -89,15 +90,15 @@ class TrialRunner:
                 self.text_format,
                 {self.settings.task: 0},
                 limit=min(filter(None, most), default=None),
-                scoring=self.settings.scoring if part != "train" else "generate",
+                with_options=self.settings.reads_options and part != "train",
             )
         return self._files[sample, part]
 
     def run(self, configuration: Configuration) -> dict:
         """Returns the results of a configuration: scores, step of the best dev score, curve, predictions.
 
-        dev_performance is None if training diverged before the first evaluation, test_performance without
-        `--do_predict`.
+        Dev scores are None if training diverged before the first evaluation, test scores without
+        `--do_predict`; rank accuracy is None without options.
         """
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
         accelerator = make_accelerator(self.settings.mixed_precision)
@@ -109,27 +110,25 @@ class TrialRunner:
         model.zero_grad(set_to_none=True)  # left by a failed configuration
         trial = Trial(self, configuration, model, accelerator)
         trial.train() if self.settings.do_train else trial.evaluate(0)
-        outcome = {
+        test, lines = dict.fromkeys(self.settings.measures), {}
+        if trial.best is not None:
+            self.best.put_back()
+            if self.settings.do_predict:
+                test, lines["test"] = trial.score(self.file(sample, "test"))
+        return {
             "prefix": sample,
             "lr": configuration.lr,
             "bsz": configuration.bsz,
-            "dev_performance": trial.best_score,
-            "test_performance": None,
+            **of_part("dev", trial.best or dict.fromkeys(self.settings.measures)),
+            **of_part("test", test),
             "best_step": trial.best_step,
             "route": route,
             "vector_seen": seen,
             "diverged": trial.diverged,
             **trial.cost,
             "curve": trial.curve,
-            "predictions": {},
+            "predictions": lines,
         }
-        if trial.best_score is not None:
-            self.best.put_back()
-        if self.settings.do_predict and trial.best_score is not None:
-            file = self.file(sample, "test")
-            outcome["test_performance"], lines = trial.score(file)
-            outcome["predictions"] = {"test": lines}
-        return outcome
 
     def save(self, folder) -> None:
         """Writes the model with the best weights of the last configuration."""
@@ -147,12 +146,16 @@ class TrialRunner:
 
 
 class Trial:
-    """The training of one configuration."""
+    """The training of one configuration. best: the scores of the best evaluation so far, {measure: value}.
+
+    curve: a row per evaluation: step, train loss since the last one, then the dev scores of `--measures`.
+    """
 
     def __init__(self, runner: TrialRunner, configuration: Configuration, model, accelerator: Accelerator):
         self.runner, self.settings = runner, runner.settings
         self.configuration, self.model, self.accelerator = configuration, model, accelerator
-        self.best_score = self.best_step = self.diverged = None
+        self.best: dict[str, float | None] | None = None
+        self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
         self.planned_cost = None
 
@@ -194,19 +197,19 @@ class Trial:
 
     def evaluate(self, step: int, train_loss: float | None = None) -> None:
         """Scores the dev file; keeps the weights if they are the best so far."""
-        score, _ = self.score(self.runner.file(self.configuration.prefix, "dev"))
-        self.curve.append([step, train_loss, score])
-        if self.best_score is None or score > self.best_score:
-            self.best_score, self.best_step = score, step
+        scores, _ = self.score(self.runner.file(self.configuration.prefix, "dev"))
+        self.curve.append([step, train_loss, *scores.values()])
+        by = self.settings.select_by
+        if self.best is None or goodness(scores[by], by) > goodness(self.best[by], by):
+            self.best, self.best_step = scores, step
             self.runner.best.take()
 
-    def score(self, file: TaskFile) -> tuple[float, str]:
-        """Returns (the file's score, the lines of its predictions file)."""
-        decoding = decoding_of(self.settings)
-        answers = answer(self.model, self.runner.starts.tokenizer, [file], decoding, self.accelerator)
-        scores = scores_table(self.model, [file], answers, decoding)
-        (draws,), (option_scores,) = texts_and_scores(answers)
-        return float(scores["performance"][0]), prediction_lines(file, draws, option_scores)
+    def score(self, file: TaskFile) -> tuple[dict[str, float | None], str]:
+        """Returns ({measure: the file's value}, the lines of its predictions file)."""
+        tokenizer, decoding = self.runner.starts.tokenizer, decoding_of(self.settings)
+        scores, (draws,), (options,) = predict(self.model, tokenizer, [file], decoding, self.accelerator)
+        row = scores[list(self.settings.measures)].astype(object).where(scores.notna(), None).iloc[0]
+        return row.to_dict(), prediction_lines(file, draws, options)
 
     def _waited_enough(self) -> bool:
         since_best = sum(step > self.best_step for step, *_ in self.curve)

@@ -15,7 +15,12 @@ from routing_moe.io.run_folder import CURVES_FILE, REASSIGNMENTS_FILE
 
 MOST_POINTS = 250  # of a curve
 # {column: name of the curve}; entropies and information are shares of log E, distance is a share of weight
-LOSSES = {"train_loss": "train loss", "dev_loss": "dev loss", "dev_performance": "mean dev score"}
+LOSSES = {
+    "train_loss": "train loss",
+    "dev_loss": "dev loss",
+    "dev_performance": "mean dev score",
+    "dev_answer_loss": "mean dev answer loss",
+}
 DYNAMICS = {
     "entropy": "route entropy",
     "load_entropy": "load entropy",

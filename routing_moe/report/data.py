@@ -35,7 +35,7 @@ from routing_moe.plots.task_categories import kind_colours
 from routing_moe.report.ablation import ablation_data, other_checkpoint
 from routing_moe.report.curves import curves_data, reassignment_curves, rounded
 from routing_moe.report.files import explain
-from routing_moe.results.scores import ScoresFile, read_scores
+from routing_moe.results.scores import BASELINES, MEASURE_COLUMNS, ScoresFile, read_scores
 
 MOST_CORRELATIONS = 2000  # rows of a run, besides the strongest of each feature
 UNIT = 10_000  # weights are integers, in parts of 1 / UNIT, which is shorter in JSON
@@ -211,8 +211,9 @@ def _scores(run: ExplainedRun, scores: dict[tuple, pd.DataFrame]) -> pd.DataFram
         table.assign(run=run.name, files=f"{part}, {section} tasks")
         for (part, section), table in scores.items()
     ]
-    columns = ["run", "files", "task", "sample", "metric", "score", "n", "constant"]
-    return pd.concat(tables).rename(columns=names)[columns] if tables else pd.DataFrame(columns=columns)
+    columns = ["run", "files", "task", "sample", "metric", "score", "n", *BASELINES, *MEASURE_COLUMNS]
+    both = pd.concat(tables) if tables else pd.DataFrame()
+    return both.rename(columns=names).reindex(columns=columns)
 
 
 def _correlations(run: ExplainedRun, table: pd.DataFrame, permutations: int) -> dict | None:

@@ -9,10 +9,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dataloader.errors import counted
 from routing_moe.analysis.route_tables import layer_table
+from routing_moe.config.choices import MEASURES
 from routing_moe.config.push import PushSettings
 from routing_moe.report.shared_run import PICTURE, SharedRun, command_of, data_sources, without_places
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.run_cost import in_units
+from routing_moe.results.scores import BASELINES, with_values
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 GENERATION = "text2text-generation"
@@ -183,16 +185,16 @@ def scores(shared: SharedRun) -> str:
         mean = f"mean {table['performance'].mean():.3f} over {counted(len(table), 'test file')}"
         parts.append(f"**{title}**, {mean}:\n\n{score_table(table)}")
     return (
-        "Scores of test files; n: examples. Constant answer: the score of always giving the task's most\n"
-        "frequent training answer.\n\n" + "\n\n".join(parts)
+        "Scores of test files; n: examples. Answers without a model: always the task's most frequent\n"
+        "training answer (constant), a random option (chance), the input (copy).\n\n" + "\n\n".join(parts)
     )
 
 
 def score_table(table: pd.DataFrame) -> str:
-    columns = {"metric": "metric", "performance": "score", "n": "n", "constant": "constant answer"}
+    columns = {"metric": "metric", "performance": "score", "n": "n"}
+    columns |= {name: name.replace("_", " ") for name in with_values(table, (*BASELINES, *MEASURES[1:]))}
     columns |= {"route": "route", "vector_seen": "has seen of the task"}
     cells = table.set_index("sample")[[name for name in columns if name in table]].rename(columns=columns)
-    cells["constant answer"] = cells["constant answer"].map(lambda x: "-" if pd.isna(x) else f"{x:.3f}")
     texts = cells.select_dtypes(exclude="number").columns
     cells[texts] = cells[texts].fillna("-").map(lambda text: without_places(str(text)).replace("|", "\\|"))
     return markdown_table(cells.astype({"n": int}).rename_axis("task"))

@@ -4,19 +4,21 @@
     <logs_dir>/singletask-<task>/run.json       optional: its settings list the expected samples
 
 A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others; of
-this project also TRAINING_COST). For each sample whose configurations have all finished it also has the row
-"<sample>_best", the configuration with the best dev score. `summaries.read_summary` reads summaries.
+this project also TRAINING_COST, select_by, and dev and test columns of further measures). For each sample
+whose configurations have all finished it also has the row "<sample>_best", the configuration with the best
+dev score. `summaries.read_summary` reads summaries.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from dataloader.errors import InputError, Problems, in_short
+from routing_moe.config.choices import MEASURES
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
@@ -27,19 +29,34 @@ from routing_moe.results.summaries import PARTS, SCORES
 RESULT_FILES = ("results.csv", "result.csv")  # the first that exists is used
 FOLDER_PREFIX = "singletask-"
 BEST = "_best"  # suffix of the row, predictions and model of a sample's best configuration
+SELECT_BY = "select_by"  # the column with the measure by whose dev values the best are chosen
 MOST_NAMES = 8  # samples listed in one message
 
 
 @dataclass(frozen=True)
 class TaskResults:
-    """Results of one task. best: SCORES and TRAINING_COST of each finished sample, NaN if missing.
+    """Results of one task. best: SCORES, FURTHER and TRAINING_COST of each finished sample, NaN if missing.
 
-    samples: all known samples.
+    samples: all known samples. select_by: the measure by which the best are chosen.
     """
 
     task: str
     best: pd.DataFrame
     samples: tuple[str, ...]
+    select_by: str = MEASURES[0]
+
+
+def of_measure(measure: str) -> tuple[str, str]:
+    """Returns the columns of a measure's dev and test values."""
+    return f"dev_{measure}", f"test_{measure}"
+
+
+def of_part(part: str, scores: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Returns {column: value} of {measure: value} of the dev or test file."""
+    return {f"{part}_{measure}": value for measure, value in scores.items()}
+
+
+FURTHER = tuple(column for measure in MEASURES[1:] for column in of_measure(measure))
 
 
 # ---------------------------------------------------------------------------- folders
@@ -96,7 +113,7 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
         raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
     if rows["prefix"].isna().any():
         raise InputError(f"{path}: a row has no prefix")
-    numbers = [*SCORES, *TRAINING_COST]
+    numbers = [*SCORES, *FURTHER, *TRAINING_COST]
     check_numbers(rows, [name for name in numbers if name in rows], path)
     samples = rows["prefix"].str.removesuffix(postfix)
     is_best = samples != rows["prefix"]
@@ -106,7 +123,9 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
         raise InputError(f"{path}: more than one row of {names}; keep only one of them")
     expected = (load_run_settings(path.parent) or {}).get("samples")
     expected = expected if isinstance(expected, list) else []
-    return TaskResults(task, best, tuple(dict.fromkeys([*samples.str.removesuffix(BEST), *expected])))
+    selected = ", ".join(rows[SELECT_BY].astype(str).unique()) if SELECT_BY in rows else MEASURES[0]
+    known = tuple(dict.fromkeys([*samples.str.removesuffix(BEST), *expected]))
+    return TaskResults(task, best, known, selected)
 
 
 def missing_results(files: dict[str, Path | None], results: Sequence[TaskResults]) -> list[str]:
@@ -145,31 +164,40 @@ def counted(scores: pd.DataFrame) -> pd.DataFrame:
 def summary_table(results: Sequence[TaskResults]) -> pd.DataFrame:
     """Returns a row per sample of each task (n = 1), then mean and sample std (NaN for n = 1) of its scores.
 
-    Columns task, entry, SCORES, n, and TRAINING_COST if any is known: of each sample, and the mean of all in
-    the rows "mean". Tasks without scores are omitted.
+    Columns task, entry, SCORES, n; FURTHER measures if any is known; TRAINING_COST if any is known: of each
+    sample, and the mean of all in the rows "mean"; select_by unless it is performance everywhere. Tasks
+    without scores are omitted.
     """
-    rows, scores, costs = [], list(SCORES), list(TRAINING_COST)
+    rows, scores, costs = [], [*SCORES, *FURTHER], list(TRAINING_COST)
     for task in results:
         scored = counted(task.best)
         if scored.empty:
             continue
-        rows += [{"task": task.task, "entry": name, **best, "n": 1} for name, best in task.best.iterrows()]
-        rows.append({"task": task.task, "entry": "mean", "n": len(scored), **scored[scores].mean()})
+        of_task = {"task": task.task, SELECT_BY: task.select_by}
+        rows += [of_task | {"entry": name, **best, "n": 1} for name, best in task.best.iterrows()]
+        rows.append(of_task | {"entry": "mean", "n": len(scored), **scored[scores].mean()})
         rows[-1] |= task.best[costs].mean(skipna=False)
-        rows.append({"task": task.task, "entry": "std", "n": len(scored), **scored[scores].std(ddof=1)})
-    table = pd.DataFrame(rows, columns=["task", "entry", *scores, "n", *costs])
-    return table.drop(columns=costs) if table[costs].isna().all(axis=None) else table
+        rows.append(of_task | {"entry": "std", "n": len(scored), **scored[scores].std(ddof=1)})
+    table = pd.DataFrame(rows, columns=["task", "entry", *SCORES, "n", *FURTHER, *costs, SELECT_BY])
+    unknown = [name for name in FURTHER if table[name].isna().all()]
+    unknown += costs if table[costs].isna().all(axis=None) else []
+    unknown += [SELECT_BY] if (table[SELECT_BY] == MEASURES[0]).all() else []
+    return table.drop(columns=unknown)
 
 
 def summary_markdown(table: pd.DataFrame) -> str:
     """Returns `summary_table` as Markdown with an explanation: a row per task, then the mean over tasks."""
     means, stds = (table[table["entry"] == entry].set_index("task") for entry in ("mean", "std"))
+    shown = PARTS | {column.replace("_", " "): column for column in FURTHER if column in table}
     rows = {}
     for task, row in means.iterrows():
-        cells = {part: mean_and_std(row[c], stds.loc[task, c]) for part, c in PARTS.items()}
+        cells = {name: mean_and_std(row[c], stds.loc[task, c]) for name, c in shown.items()}
         rows[task] = {**cells, "n": int(row["n"])}
     overall = counted(means)
-    cells = {part: mean_and_std(overall[c].mean(), math.nan) for part, c in PARTS.items()}
+    cells = {name: mean_and_std(overall[c].mean(), math.nan) for name, c in shown.items()}
     rows["mean of the tasks"] = {**cells, "n": len(overall)}
     explained = "Mean ± sample std over n samples; in the last row, mean of the means of n tasks."
+    if SELECT_BY in table:
+        chosen = ", ".join(table[SELECT_BY].unique()).replace("_", " ")
+        explained += f" Best configurations by dev {chosen}."
     return f"{explained}\n\n{markdown_table(rows, 'task')}"

@@ -10,7 +10,7 @@ def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "
     """Returns a Markdown table whose columns are also aligned in a terminal.
 
     table: a data frame, or {label: {column: cell}}; a missing cell is empty. heading: of the column of
-    labels; a data frame's is the name of its index. Numbers have three decimals.
+    labels; a data frame's is the name of its index. Numbers have three decimals; NaN is "-".
     """
     if not isinstance(table, pd.DataFrame):
         table = pd.DataFrame.from_dict(table, orient="index").fillna("").rename_axis(heading)
@@ -29,7 +29,9 @@ def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "
 
 
 def _cell(value) -> str:
-    return str(value) if isinstance(value, int | str) else f"{value:.3f}"
+    if isinstance(value, int | str):
+        return str(value)
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def mean_and_std(mean: float, std: float) -> str:

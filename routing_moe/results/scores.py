@@ -1,7 +1,8 @@
-"""Predictions and scores of tasks as files, and mean scores by category beside those of a constant answer."""
+"""Predictions and scores of tasks as files, and mean scores by category beside those of baselines."""
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from dataloader.errors import InputError
 from dataloader.gym import Example, Gym
 from dataloader.metrics import evaluate
 from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.options import chance, find_options, option_source
+from routing_moe.config.choices import LOWER_IS_BETTER, MEASURES
 from routing_moe.io.csv_files import check_numbers, read_table
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 DEV_COLUMNS = SCORE_COLUMNS[:-1]  # of an evaluation during training
+BASELINES = ("constant", "chance", "copy")  # see `baseline_scores`
+MEASURE_COLUMNS = ("answer_loss", "loss_per_answer", "rank_accuracy")  # columns of --measures
 ALL = "all"  # the category that has all tasks
 
 
@@ -86,21 +91,6 @@ def prediction_lines(file: "TaskFile", draws: list, option_scores: list[dict | N
     return "".join(lines)
 
 
-def constant_scores(files: list["TaskFile"], *gyms: Gym) -> list[float | None]:
-    """Returns for each file the metric of always predicting the task's most frequent training answer.
-
-    The training examples come from the first gym that has the task; None if no gym has it.
-    """
-    return [_constant_score(file, gyms) for file in files]
-
-
-def _constant_score(file: "TaskFile", gyms: tuple[Gym, ...]) -> float | None:
-    for gym in gyms:
-        with contextlib.suppress(InputError):
-            return constant_baseline(gym.examples(file.task, "train", "all"), file.examples, file.metric)
-    return None
-
-
 def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
     """Returns the scores that `--do_predict`, or an evaluation during training, wrote: a row per sample.
 
@@ -111,27 +101,35 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
         raise InputError(
             f"{path}: was not written by --do_predict or during training (no column {', '.join(lacking)})"
         )
-    numbers = [name for name in ("performance", "n", "constant") if name in scores]
+    numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]
     check_numbers(scores, numbers, path)
+    scores = scores.assign(**{name: math.nan for name in BASELINES[1:] if name not in scores})
     if scores.empty or not np.isfinite(scores[["performance", "n"]]).all(axis=None):
         raise InputError(f"{path} holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
 
 
 def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.DataFrame:
-    """Returns mean dev and test scores per category, with the constant baseline. All tasks have equal weight.
+    """Returns mean dev and test scores per category, with baselines. All tasks have equal weight.
 
-    scores: {"dev": ..., "test": ...}, tables with columns task_prefix, performance and constant. One row
-    per category in the ontology's order, then "all"; columns tasks, then score and constant of each part.
+    scores: {"dev": ..., "test": ...}, tables with columns task_prefix and performance. One row per category
+    in the ontology's order, then "all"; columns tasks, then of each part the score and, if the tables have
+    them, BASELINES and MEASURES. The mean of chance is over the tasks with options.
     """
     parts = {}
     for part, table in scores.items():
-        tasks = table.groupby("task_prefix")[["performance", "constant"]].mean().reset_index(names="task")
+        others = with_values(table, (*BASELINES, *MEASURES[1:]))
+        tasks = table.groupby("task_prefix")[["performance", *others]].mean().reset_index(names="task")
         grouped = in_categories(tasks, ontology).groupby("category", observed=True)
         parts["tasks"] = grouped.size()
         parts[part] = grouped["performance"].mean()
-        parts[f"{part}, constant"] = grouped["constant"].mean()
+        parts |= {f"{part}, {name.replace('_', ' ')}": grouped[name].mean() for name in others}
     return pd.DataFrame(parts).rename(index=str).rename_axis("category")
+
+
+def with_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """Returns the names of columns that the table has with some value."""
+    return [name for name in names if name in table and table[name].notna().any()]
 
 
 def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
@@ -145,7 +143,54 @@ def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     return both.assign(category=pd.Categorical(both["category"], categories=order))
 
 
-# ---- the constant answer
+def goodness(value: float, measure: str) -> float:
+    """Returns a number that is the higher, the better: the value, or minus that of a loss."""
+    return -value if measure in LOWER_IS_BETTER else value
+
+
+# ---- baselines
+
+
+def baseline_scores(files: list["TaskFile"], *gyms: Gym) -> pd.DataFrame:
+    """Returns a row per file with the scores of answers that need no model.
+
+    constant: the metric of always giving the task's most frequent training answer. chance: see
+    `options.chance`; empty without options. copy: the metric of answering with the input. The training
+    examples, and the options that they show, are those of the first gym that has the task; without any,
+    constant is empty.
+    """
+    train, options = {}, {}
+    for file in files:
+        if file.task not in train:
+            train[file.task] = training_examples(file.task, gyms)
+            options[file.task] = (
+                option_source(train[file.task], file.metric)
+                if train[file.task]
+                else find_options(file.task, file.metric, (), file.examples)
+            )
+    return pd.DataFrame(
+        [
+            (
+                constant_baseline(train[file.task], file.examples, file.metric) if train[file.task] else None,
+                chance(options[file.task], file.examples, file.metric),
+                evaluate(
+                    [example.input for example in file.examples],
+                    [list(example.outputs) for example in file.examples],
+                    file.metric,
+                ),
+            )
+            for file in files
+        ],
+        columns=BASELINES,
+    )
+
+
+def training_examples(task: str, gyms: Sequence[Gym]) -> list[Example]:
+    """Returns the task's training examples of the first gym that has readable ones, or []."""
+    for gym in gyms:
+        with contextlib.suppress(InputError):
+            return gym.examples(task, "train", "all")
+    return []
 
 
 def constant_answer(train: Sequence[Example]) -> str:

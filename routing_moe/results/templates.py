@@ -11,6 +11,7 @@ from dataloader.errors import InputError
 from dataloader.templates import dataset_of
 from routing_moe.results.gains import gains_per_task
 from routing_moe.results.markdown import markdown_table
+from routing_moe.results.scores import BASELINES, with_values
 
 ALL = "mean of the data sets"
 
@@ -18,16 +19,17 @@ ALL = "mean of the data sets"
 def dataset_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """Returns a row per data set, in the order of `scores`, with statistics over its templates.
 
-    scores: columns task_prefix, metric, performance, constant. Columns dataset, metric (several, if templates
-    differ in it), templates (their number), mean, median, min, max, and constant (the mean).
+    scores: columns task_prefix, metric, performance. Columns dataset, metric (several, if templates differ in
+    it), templates (their number), mean, median, min, max, and the means of the BASELINES that scores have.
     """
-    tasks = scores.groupby("task_prefix", sort=False).agg(
-        metric=("metric", "first"), score=("performance", "mean"), constant=("constant", "mean")
-    )
+    baselines = with_values(scores, BASELINES)
+    means = {"score": ("performance", "mean")} | {name: (name, "mean") for name in baselines}
+    tasks = scores.groupby("task_prefix", sort=False).agg(metric=("metric", "first"), **means)
     grouped = tasks.groupby(dataset_of, sort=False)
     over = grouped["score"].agg(["mean", "median", "min", "max"])
     metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
-    table = pd.concat([metrics, grouped.size().rename("templates"), over, grouped["constant"].mean()], axis=1)
+    parts = [metrics, grouped.size().rename("templates"), over, grouped[baselines].mean()]
+    table = pd.concat(parts, axis=1)
     return table.rename_axis("dataset").reset_index()
 
 
@@ -39,7 +41,7 @@ def datasets_markdown(scores: dict[str, pd.DataFrame]) -> str:
     tables = {part: dataset_scores(table).set_index("dataset") for part, table in scores.items()}
     shown = pd.DataFrame({"templates": next(iter(tables.values()))["templates"]})
     for part, table in tables.items():
-        for name in ("mean", "median", "constant"):
+        for name in ("mean", "median", *with_values(table, BASELINES)):
             shown[f"{part}, {name}"] = table[name]
     means = shown.drop(columns="templates").mean()
     shown = shown.astype({"templates": str})

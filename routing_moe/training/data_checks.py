@@ -51,13 +51,13 @@ def data_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, spl
                 f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
             )
         problems += task_problems(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
-    if settings.scoring == "rank" and not problems:
+    if settings.reads_options and not problems:
         problems += option_problems(settings, train_gym, predict_gym, split)
     return list(dict.fromkeys(problems))
 
 
 def option_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
-    """Returns problems of --scoring rank: unreadable train files, sections in which no task has options."""
+    """Returns problems of options: unreadable train files, sections with none to rank for --scoring rank."""
     parts = {"train": ["dev"]} if settings.do_train else {}
     if settings.do_predict:
         parts[settings.predict_split] = ["dev", "test"]
@@ -74,7 +74,7 @@ def option_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, s
             for task in split.section(section)
             for part in of_section
         ]
-        if not any(source is None or source.name for source in sources):
+        if settings.scoring == "rank" and not any(source is None or source.name for source in sources):
             problems.append(
                 f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
                 "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "

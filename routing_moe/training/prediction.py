@@ -18,20 +18,15 @@ from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
+from routing_moe.config.choices import MEASURES
 from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
-from routing_moe.evaluation.scoring import (
-    answer,
-    mean_score,
-    scores_table,
-    spread_over_draws,
-    texts_and_scores,
-)
+from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draws
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
-from routing_moe.results.scores import ScoresFile, constant_scores, write_predictions
+from routing_moe.results.scores import ScoresFile, baseline_scores, write_predictions
 from routing_moe.results.templates import dataset_scores
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
@@ -73,26 +68,24 @@ def run_prediction(
     if settings.checkpoint and is_on_hub(settings.checkpoint):
         name = "best"  # else that of the commit
     parts = {part: task_files(evaluation, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
-    if evaluation.scoring == "rank":
+    if settings.scoring == "rank":
         log.info("%s section: %s", evaluation.section, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
-        answers = answer(model, tokenizer, files, decoding_of(settings), accelerator)
+        scores, *predicted = predict(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
-            scores = scores_table(model, files, answers, decoding_of(settings))
-            scores["constant"] = constant_scores(files, inputs.train_gym, inputs.predict_gym)
+            scores = scores.join(baseline_scores(files, inputs.train_gym, inputs.predict_gym))
             if choices:
                 scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
             written = ScoresFile(part, evaluation.section, name, evaluation.prefix)
-            predicted = run / name / "predictions"
-            write_predictions(predicted, evaluation.prefix, files, *texts_and_scores(answers))
+            write_predictions(run / name / "predictions", evaluation.prefix, files, *predicted)
             datasets = write_datasets(run / written.datasets_path, scores) if has_templates(tasks) else ""
             write_text(run / written.path, scores.to_csv())
             log.info(
-                "%s tasks, %s files: mean score %.4f over %d files%s%s, in %s",
-                evaluation.section, part, mean_score(scores), len(files), of_draws(scores), datasets,
-                run / written.path,
+                "%s tasks, %s files: mean score %.4f%s over %d files%s%s, in %s",
+                evaluation.section, part, mean_score(scores), of_measures(scores), len(files),
+                of_draws(scores), datasets, run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
@@ -226,6 +219,12 @@ def write_datasets(path: Path, scores: pd.DataFrame) -> str:
     return f" ({datasets['mean'].mean():.4f} over {len(datasets)} data sets, each counted once)"
 
 
+def of_measures(scores: pd.DataFrame) -> str:
+    """Returns the means of further measures of the scores, "" without any."""
+    measured = [name for name in MEASURES[1:] if name in scores]
+    return "".join(f", {name.replace('_', ' ')} {mean_score(scores, name):.4f}" for name in measured)
+
+
 def of_draws(scores: pd.DataFrame) -> str:
     """Returns a note on the draws of random routes behind the scores, "" for other routes."""
     if "draws" not in scores:
@@ -244,6 +243,6 @@ def task_files(evaluation: Evaluation, inputs: Inputs, tasks, part: str, model, 
         inputs.text_format,
         {name: row for row, name in enumerate(model.config.task_names)},
         limit=evaluation.most,
-        scoring=evaluation.scoring,
+        with_options=evaluation.with_options,
         train_gyms=(inputs.train_gym, inputs.predict_gym),
     )

@@ -17,8 +17,9 @@ from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
+from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
-from routing_moe.evaluation.scoring import loss_per_token, mean_score, predict
+from routing_moe.evaluation.scoring import mean_score, predict
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
@@ -161,19 +162,13 @@ class Training:
 
     def evaluate(self) -> None:
         """Writes dev scores, dev loss and routes into `<step>-steps/`; a new best score saves `best/`."""
-        settings, step = self.settings, self.state["step"]
-        scores, _ = predict(
-            self.model, self.tokenizer, self.dev_files, decoding_of(settings), self.accelerator
-        )
-        dev_loss = loss_per_token(
-            self.model,
-            self.dev_files,
-            decoding_of(settings),
-            self.accelerator,
-        )
-        score = mean_score(scores)
+        step, decoding, files = self.state["step"], decoding_of(self.settings), self.dev_files
+        losses = losses_of_files(self.model, files, decoding, self.accelerator)
+        scores, *_ = predict(self.model, self.tokenizer, files, decoding, self.accelerator, losses)
+        dev_loss = losses["smoothed_loss"].sum() / losses["tokens"].sum()
+        score, answer_loss = mean_score(scores), mean_score(scores, "answer_loss")
         loss, tokens = self.state["since_eval"]
-        self.state["history"].append([step, loss / max(tokens, 1), dev_loss, score])
+        self.state["history"].append([step, loss / max(tokens, 1), float(dev_loss), score, answer_loss])
         self.state["since_eval"] = [0.0, 0]
         may_be_best = self._may_be_best()
         is_best = may_be_best and score > self.state["best_score"]
@@ -186,13 +181,13 @@ class Training:
                 save_checkpoint(
                     self.model, self.tokenizer, self.folder / "best", progress=self._progress(score)
                 )
-            columns = ["steps", "train_loss", "dev_loss", "dev_performance"]
+            columns = ["steps", "train_loss", "dev_loss", "dev_performance", "dev_answer_loss"]
             history = pd.DataFrame(self.state["history"], columns=columns)
             write_text(self.folder / "losses.csv", history.to_csv())
         train_loss = self.state["history"][-1][1]
         log.info(
-            "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f%s",
-            step, train_loss, dev_loss, score,
+            "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f, answer loss %.4f%s",
+            step, train_loss, dev_loss, score, answer_loss,
             " (best so far, saved)" if is_best else "" if may_be_best else " (not the last routes)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()

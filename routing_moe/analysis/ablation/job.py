@@ -196,7 +196,7 @@ def described(settings: AblationSettings, evaluator: Evaluator) -> dict:
     """Returns all that the scores of a set depend on, which must not change when a folder is continued."""
     prediction, pool = settings.prediction, Pool(evaluator.files)
     decoding = dataclasses.asdict(evaluator.decoding)
-    for name in ("batch_size", "random_draws", "seed"):  # only the speed, and what random draws use
+    for name in ("batch_size", "random_draws", "seed", "measures"):  # speed, random draws, other scores
         del decoding[name]
     return {
         "part": settings.part,

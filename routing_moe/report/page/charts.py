@@ -12,6 +12,7 @@ import altair as alt
 import pandas as pd
 
 from routing_moe.report.data import UNIT
+from routing_moe.results.scores import BASELINES, MEASURE_COLUMNS, with_values
 
 ROW = 14  # pixels: height of a task
 NAMES = 230  # pixels of a task's name
@@ -252,7 +253,8 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     scores = scores.dropna(subset=["score"])
     if scores.empty:
         return None
-    means = scores.groupby(["run", "files", "task", "metric"], sort=False)[["score", "constant"]].mean()
+    others = ["constant", *with_values(scores, (*BASELINES[1:], *MEASURE_COLUMNS))]
+    means = scores.groupby(["run", "files", "task", "metric"], sort=False)[["score", *others]].mean()
     rows = means.round(4).astype(object).where(means.notna(), None).reset_index().to_dict("records")
     files = list(dict.fromkeys(scores["files"]))
     choice = alt.param("files", value=files[0], bind=alt.binding_select(options=files, name="files: "))
@@ -261,7 +263,7 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     names = [{"name": name} for name in dict.fromkeys(scores["run"])]
     dots = base.mark_point(filled=True, size=50).encode(
         x=x, y=alt.Y("score:Q", title="score"), color=of_run(names),
-        tooltip=["run:N", "task:N", "metric:N", "score:Q", "constant:Q"],
+        tooltip=["run:N", "task:N", "metric:N", "score:Q", *(f"{name}:Q" for name in others)],
     )  # fmt: skip
     ticks = base.mark_tick(color="#555").encode(x=x, y=alt.Y("constant:Q", title="score"))
     line = base.transform_filter(CHOSEN).mark_rule(color=MARK, strokeWidth=2, opacity=0.5).encode(x=x)

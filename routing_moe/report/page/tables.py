@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from routing_moe.report.data import UNIT
+from routing_moe.results.scores import BASELINES, with_values
 
 GROUP = ("group", "tasks", "drop", "random sets", "std", "sets", "p", "weight", "weight of random sets")
 
@@ -68,9 +69,12 @@ DROPS = (
 )
 SCORES = (
     "Scores of the best checkpoint of each run, by each task's own metric (mean over samples). Tick: the "
-    "same answer to all examples."
+    "same answer to all examples. Point at a dot for the other measures."
 )
-MEANS = "Means over tasks; a task's samples are averaged first. Constant: the same answer to all examples."
+MEANS = (
+    "Means over tasks; a task's samples are averaged first. Answers without a model: the same to all "
+    "examples (constant), a random option (chance, mean over the tasks with options), the input (copy)."
+)
 
 
 def _routes(data: dict) -> str:
@@ -93,7 +97,7 @@ def _scores(data: dict) -> str:
     means = table(mean_scores(scores, data["tasks"]))
     rows = ["files", "task", "sample", "metric"]
     wide = scores.pivot_table("score", rows, "run", sort=False).reindex(columns=scores["run"].unique())
-    others = scores.groupby(rows, sort=False)[["constant", "n"]].first()
+    others = scores.groupby(rows, sort=False)[[*with_values(scores, BASELINES), "n"]].first()
     every = f"<details><summary>All scores</summary>{table(wide.join(others))}</details>"
     return _text("p", SCORES) + _place("scores") + _text("p", MEANS) + means + every
 
@@ -101,18 +105,18 @@ def _scores(data: dict) -> str:
 def mean_scores(scores: pd.DataFrame, tasks: Sequence[dict]) -> pd.DataFrame:
     """Returns a row per files and category ("all tasks" first), a column per run, their difference if two.
 
-    A task's samples are averaged first. constant: mean score of a constant answer; tasks: with a score.
+    A task's samples are averaged first. BASELINES: their mean scores; tasks: with a score.
     """
-    names = list(dict.fromkeys(scores["run"]))
+    names, baselines = list(dict.fromkeys(scores["run"])), with_values(scores, BASELINES)
     category = {row["task"]: row["category"] for row in tasks}
-    by_task = scores.groupby(["files", "run", "task"], sort=False)[["score", "constant"]].mean().reset_index()
+    by_task = scores.groupby(["files", "run", "task"], sort=False)[["score", *baselines]].mean().reset_index()
     by_task["category"] = by_task["task"].map(category)
     both = pd.concat([by_task.assign(category="all tasks"), by_task])
     means = both.pivot_table("score", ["files", "category"], "run", sort=False).reindex(columns=names)
     if len(names) == 2:
         means["difference"] = means[names[1]] - means[names[0]]
     groups = both.groupby(["files", "category"], sort=False)
-    means = means.assign(constant=groups["constant"].mean(), tasks=groups["task"].nunique())
+    means = means.join(groups[baselines].mean()).assign(tasks=groups["task"].nunique())
     kinds = itertools.product(scores["files"].unique(), dict.fromkeys(["all tasks", *category.values()]))
     return means.loc[[kind for kind in kinds if kind in means.index]]
 
