@@ -5,7 +5,7 @@ same seed.
 """
 
 import textwrap
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,13 @@ from routing_moe.results.statistics import (
 )
 
 COLUMNS = ("measure", "variant", "minus", "category", "tasks", "difference", "low", "high", "pairs", "p")
+EXPLAINED = (
+    "in brackets the 95% t interval: two-way over seeds and tasks, or over seeds with the tasks as fixed "
+    "(marked: these tasks; other tasks are not covered), or over tasks with the runs as fixed (marked: tasks "
+    f"alone; other seeds are not covered); none below {FEWEST_TASKS} tasks, and too narrow if few tasks or "
+    "seeds account for the effect. Detectable: the smallest true difference that this test finds at the 5% "
+    "level with a probability of 80%, by its standard error and the noncentral t distribution."
+)
 LINE_WIDTH = 100  # characters of an explanation
 MARKS = {SEEDS_ALONE: " (these tasks)", TASKS_ALONE: " (tasks alone)"}
 
@@ -91,15 +98,10 @@ def explain_contrasts(contrasts: Sequence[tuple[str, str]], primary: Collection[
     minus = {baseline for _, baseline in contrasts}
     start = f"Minus {minus.pop()}: differences" if len(minus) == 1 else "Differences"
     text = (
-        f"{start} between runs with the same seed, mean over seeds and tasks; in brackets the 95% t "
-        "interval: two-way over seeds and tasks, or over seeds with the tasks as fixed (marked: these "
-        "tasks; other tasks are not covered), or over tasks with the runs as fixed (marked: tasks alone; "
-        f"other seeds are not covered); none below {FEWEST_TASKS} tasks. Detectable: the smallest true "
-        "difference that this test finds at the 5% level with a probability of 80%, by its standard error "
-        "and the noncentral t distribution. p: the corresponding t test; p (Holm): corrected over all "
-        f"contrasts ({len(contrasts)}) in the primary measures ({', '.join(primary)}) on all tasks; single "
-        "categories and learnable tasks are secondary, with families of their own. If few tasks or seeds "
-        "account for the effect, intervals are too narrow."
+        f"{start} between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: the "
+        f"corresponding t test; p (Holm): corrected over all contrasts ({len(contrasts)}) in the primary "
+        f"measures ({', '.join(primary)}) on all tasks; single categories and learnable tasks are "
+        "secondary, with families of their own."
     )
     return textwrap.fill(text, LINE_WIDTH)
 
@@ -127,7 +129,7 @@ def shown_number(number: float) -> str:
     return "" if np.isnan(number) else f"{number:.3f}"
 
 
-def shown_difference(row: pd.Series) -> str:
+def shown_difference(row: Mapping) -> str:
     """Returns "+0.027 [+0.002, +0.057]", marked unless it is two-way, or the reason for no interval."""
     if np.isnan(row["difference"]):
         return row["interval"] if isinstance(row["interval"], str) else ""

@@ -70,17 +70,27 @@ def _of_task(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _of_predictions(path: Path, column: str) -> pd.DataFrame:
-    part = re.search(r"(dev|test)-performance$", path.stem)
-    if part and PARTS[part[1]] != column:
-        raise InputError(f"{path} holds {part[1]} scores, but --metric is {column}")
+    part, _, measure = column.partition("_")
+    in_file = re.search(r"(dev|test)-performance$", path.stem)
+    if in_file and in_file[1] != part:
+        raise InputError(f"{path} holds {in_file[1]} scores, but --metric is {column}")
     scores = read_scores(path)
+    if measure not in scores:
+        raise InputError(f"{path} has no {measure}; score it with --measures {measure}")
     twice = scores.loc[scores.duplicated(["task_prefix", "sample"]), "sample"]
     if not twice.empty:
         raise InputError(f"{path} has more than one score of {in_short(list(twice))}; keep only one of them")
     grouped = scores.groupby("task_prefix", sort=False)
-    table = grouped["performance"].agg(["mean", "std", "size"]).rename(columns={"size": "n"})
+    table = grouped[measure].agg(["mean", "std", "size"]).rename(columns={"size": "n"})
     metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
     return table.astype(float).assign(metric=metrics).rename_axis("task")
+
+
+def dev_scores(path: Path) -> pd.Series:
+    """Returns the mean dev score of each task of a summary, which has it in a file beside scores of tests."""
+    if "task_prefix" in read_table(path, nrows=0):
+        path = path.with_name(path.name.replace("test-performance", "dev-performance"))
+    return read_summary(path, PARTS["dev"])["mean"]
 
 
 def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> list[str]:
