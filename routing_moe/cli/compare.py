@@ -4,6 +4,8 @@
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
     routing-moe compare models/compare_routings --columns categories --baseline average
+    routing-moe compare models/real_gym --columns categories --measures answer_loss performance \\
+        --baseline multitask --contrasts clusters:random --learnable multitask:0.05
     routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
 
 Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/. The columns cost, dev, test and unseen, with
@@ -12,16 +14,19 @@ checkpoint best); with --recovery there is recovery.csv too (per run and kind: a
 kinds of tasks).
 
 The column categories stands for a table of its own: comparison.md (a row per variant), comparison.csv (per
-variant and category), comparison_runs.csv (per run and category), comparison.png, .pdf; comparison_cost.csv
-(parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training); with --recovery
-comparison_recovery.csv. With --match it compares the dev scores of the last evaluations within an equal
-training budget, and file names begin with comparison_at_equal_steps or comparison_at_equal_flops.
+variant and category), comparison_runs.csv (per run and category), comparison_tasks.csv (per run, task and
+sample; enough to compute the others), comparison.png, .pdf, and for further measures
+comparison_<measure>.png, .pdf; comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png,
+.pdf (dev scores along training); with --contrasts, --learnable and --recovery comparison_contrasts.csv,
+comparison_learnable.csv and comparison_recovery.csv. With --match it compares the dev scores of the last
+evaluations within an equal training budget, and file names begin with comparison_at_equal_steps or
+comparison_at_equal_flops.
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -78,7 +83,7 @@ def compare(settings: CompareSettings) -> int:
 
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that contradict --match."""
-    problems, match = flag_problems(settings), settings.match
+    problems, match = Problems(flag_problems(settings)), settings.match
     if CATEGORIES not in settings.columns:
         names = ("match", "baseline", "contrasts", "primary", "learnable")
         of_categories = {name: getattr(settings, name) for name in names}
@@ -89,18 +94,6 @@ def check_flags(settings: CompareSettings) -> None:
             for name, value in of_categories.items()
             if value
         ]
-    problems += [
-        f"--primary {name}: not one of --measures {' '.join(settings.measures)}"
-        for name in settings.primary
-        if name not in settings.measures
-    ]
-    problems += _invalid(parsed_contrast, settings.contrasts)
-    if settings.learnable:
-        problems += _invalid(parsed_rule, [settings.learnable])
-        if settings.scored_part == "dev":
-            problems.append("--learnable: tasks are chosen by their dev scores, so compare test scores")
-        if settings.gym_per_seed:
-            problems.append("--learnable: with --gym_per_seed tasks of one name differ between seeds")
     if match and settings.part == "test":
         problems.append(
             f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
@@ -115,14 +108,25 @@ def check_flags(settings: CompareSettings) -> None:
         problems.append(f"--output_dir {reason}")
     if settings.few_shot and (problem := folder_problem(settings.few_shot)):
         problems.append(f"--few_shot {problem}")
-    if problems:
+    if problems := problems + contrast_problems(settings):
         raise InputError(problems)
 
 
-def _invalid(parse: Callable, texts: Sequence[str]) -> Problems:
-    problems = Problems()
-    for text in texts:
-        problems.of(parse, text)
+def contrast_problems(settings: CompareSettings) -> Problems:
+    """Returns the problems of --primary, --contrasts and --learnable, and of flags that contradict them."""
+    problems = Problems(
+        f"--primary {name}: not one of --measures {' '.join(settings.measures)}"
+        for name in settings.primary
+        if name not in settings.measures
+    )
+    for text in settings.contrasts:
+        problems.of(parsed_contrast, text)
+    if settings.learnable:
+        problems.of(parsed_rule, settings.learnable)
+        if settings.scored_part == "dev":
+            problems.append("--learnable: tasks are chosen by their dev scores, so compare test scores")
+        if settings.gym_per_seed:
+            problems.append("--learnable: with --gym_per_seed tasks of one name differ between seeds")
     return problems
 
 

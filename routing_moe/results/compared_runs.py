@@ -124,8 +124,9 @@ def scores_per_sample(runs: Sequence[Run]) -> pd.DataFrame:
 
 def scores_per_task(runs: Sequence[Run]) -> pd.DataFrame:
     """Returns a row per run and task: variant, run, seed, task, means of the scores over the samples."""
-    table = scores_per_sample(runs).drop(columns=["sample", "metric", "n"])
-    return table.groupby([*RUN, "task"], sort=False).mean().reset_index()
+    per_sample = [scores_per_sample([run]).drop(columns=["sample", "metric", "n"]) for run in runs]
+    tables = [rows.groupby([*RUN, "task"]).mean().reset_index() for rows in per_sample]
+    return pd.concat(tables, ignore_index=True)
 
 
 # ---------------------------------------------------------------------------- checks of comparability
