@@ -46,12 +46,13 @@ def test_with_seeds_the_interval_is_by_the_design():
     assert (one.interval, one.seeds) == ("tasks", 1)
 
 
-def test_lower_losses_are_wins(tmp_path):
+def test_lower_losses_are_wins_and_tasks_without_options_have_no_rank_accuracy(tmp_path):
     """The columns of further measures are read; the best, and bars to the left, are the lower ones."""
     for name, losses in (("a", [2.0, 1.0, 1.0]), ("b", [1.5, 1.2, 1.0])):
         write_summary(tmp_path / f"{name}.csv", dict(zip(TASKS, [0.5] * 3, strict=False)))
         table = pd.read_csv(tmp_path / f"{name}.csv", index_col=0)
         table["test_answer_loss"] = [value for loss in losses for value in (loss, 0.1)]
+        table["test_rank_accuracy"] = [0.5, 0.1, 0.5, 0.1, None, None]  # copa has no options
         table.to_csv(tmp_path / f"{name}.csv")
     words = [
         "--summary1",
@@ -69,6 +70,9 @@ def test_lower_losses_are_wins(tmp_path):
     text = (tmp_path / "out.md").read_text()
     assert "Mean test_answer_loss ± sample std over samples (n = 5); lower is better." in text
     assert r"\textbf{1.500}" in (tmp_path / "out.tex").read_text()
+    words[words.index("test_answer_loss")] = "test_rank_accuracy"
+    assert compute_arg.main([str(word) for word in words]) == 0
+    assert pd.read_csv(tmp_path / "out.csv")["task"].tolist() == ["boolq", "sick"]
 
 
 def test_learnable_tasks_are_chosen_by_the_dev_scores_of_a_system(tmp_path, capsys):

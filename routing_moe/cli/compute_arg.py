@@ -78,8 +78,8 @@ def run(settings: GainSettings) -> int:
         [mean_cost(settings, summary, tasks) for summary in settings.summaries], index=list(names)
     )
     per_task = gains_table(settings, summaries, tasks)
-    learnable = learnable_of(settings, list(names), tasks) if settings.learnable else (None, "")
-    write(settings, output, names[0], per_task, costs, missing, *learnable)
+    learnable = learnable_of(settings, list(names), tasks) if settings.learnable else None
+    write(settings, output, names[0], per_task, costs, missing, learnable)
     return 1 if missing else 0
 
 
@@ -180,6 +180,17 @@ def learnable_of(settings: GainSettings, names: list[str], tasks: list[str]) -> 
     return table, explain_learnable(table, f"{name} (n = {len(files)} runs)", margin)
 
 
+def averages_of_learnable(
+    settings: GainSettings, per_task: pd.DataFrame, baseline: str, learnable: pd.DataFrame, explained: str
+) -> tuple[pd.DataFrame, str]:
+    """Returns the gains per system over the learnable tasks, and as Markdown with the explanation."""
+    chosen = per_task[per_task["task"].isin(learnable.loc[learnable["learnable"], "task"])]
+    if chosen.empty:
+        return pd.DataFrame(), explained
+    rows = gains.gains_per_system(chosen, settings.design, gains.is_loss(settings.metric))
+    return rows.assign(category=LEARNABLE), f"{explained}\n\n{gains.systems_markdown(rows, baseline)}"
+
+
 def write(
     settings: GainSettings,
     output: Path,
@@ -187,8 +198,7 @@ def write(
     per_task: pd.DataFrame,
     costs: pd.DataFrame,
     missing: list[str],
-    learnable: pd.DataFrame | None,
-    explained_learnable: str,
+    learnable: tuple[pd.DataFrame, str] | None,
 ) -> None:
     """Writes the files and prints the Markdown. The files do not depend on time or place."""
     lower_is_better = gains.is_loss(settings.metric)
@@ -205,19 +215,15 @@ def write(
     if costs.notna().any(axis=None):
         per_system = per_system.join(costs, on="system")
         tables.append(costs_markdown(costs))
-    written = per_system
-    if learnable is not None:
-        chosen = per_task[per_task["task"].isin(learnable.loc[learnable["learnable"], "task"])]
-        tables.append(explained_learnable)
-        if len(chosen):
-            of_chosen = gains.gains_per_system(chosen, settings.design, lower_is_better)
-            tables.append(gains.systems_markdown(of_chosen, baseline))
-            groups = [per_system.assign(category=ALL), of_chosen.assign(category=LEARNABLE)]
-            written = pd.concat(groups, ignore_index=True)
-        write_text(beside(output, "_learnable.csv"), learnable.to_csv(index=False))
     notes = [*missing, *gains.uneven_samples(per_task)]
-    markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     output.parent.mkdir(parents=True, exist_ok=True)
+    written = per_system
+    if learnable:
+        rows, of_learnable = averages_of_learnable(settings, per_task, baseline, *learnable)
+        written = pd.concat([per_system.assign(category=ALL), rows], ignore_index=True)
+        tables.append(of_learnable)
+        write_text(beside(output, "_learnable.csv"), learnable[0].to_csv(index=False))
+    markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     write_text(output, per_task.to_csv(index=False))
     write_text(beside(output, "_summary.csv"), written.to_csv(index=False))
     write_text(beside(output, ".md"), markdown)

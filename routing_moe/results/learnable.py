@@ -53,6 +53,7 @@ def explain_learnable(table: pd.DataFrame, name: str, margin: float) -> str:
     return "\n".join([
         f"Learnable tasks ({len(names)} of {len(table)}): the mean dev score of {name} exceeds the best of",
         f"{', '.join(NAMES.values())} on the dev rows by more than {margin:g}. Test rows have no influence.",
+        "Their p-values are a family of their own.",
         f"They are {', '.join(names) or 'none'}.",
     ])  # fmt: skip
 

@@ -28,12 +28,17 @@ def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataF
 
     Reads either kind of file; in a table without n, n is the number of sample rows, and the std is computed
     from them. A table of collect_results.py does not name its metrics: they are those of
-    dataloader/metrics.json, NaN if unknown. Raises InputError for another kind of file, scores of the wrong
+    dataloader/metrics.json, NaN if unknown. Tasks without options have no rank accuracy and are left out
+    there. Raises InputError for another kind of file, scores of the wrong
     part, a value that is not a number, a task with two means, or no task.
     """
     path = Path(path)
-    if "task_prefix" in read_table(path, nrows=0):
-        return _of_predictions(path, column)
+    is_table = "task_prefix" not in read_table(path, nrows=0)
+    summary = _of_table(path, column) if is_table else _of_predictions(path, column)
+    return summary.dropna(subset="mean") if column.endswith("rank_accuracy") else summary
+
+
+def _of_table(path: Path, column: str) -> pd.DataFrame:
     rows = _rows(path, column)
     means = rows.loc[rows["entry"] == "mean", "task"]
     if twice := sorted(means[means.duplicated()].unique()):
