@@ -274,5 +274,5 @@ def test_the_picture_has_a_dot_per_run_and_shows_n(figures):
     everything = per_run[per_run["category"] == "all"]
     assert dots == [everything.loc[everything["variant"] == v, "mean"].tolist() for v in ("a", "b")]
     labels = [label.get_text() for label in panel.get_yticklabels()]
-    assert labels == ["a, n=3", "b, n=2", "constant answer"]
-    assert [text.get_text() for text in panel.texts] == ["◂ 0.05"]
+    assert labels == ["a, n=3", "b, n=2", "constant answer", "random option", "copied input"]
+    assert [text.get_text() for text in panel.texts] == ["◂ 0.05", "0.50", "0.90 ▸"]
