@@ -111,7 +111,7 @@ def compared(variants, n_categories, n_runs):
         for task in ontology.tasks
     ]
     columns = ["variant", "run", "seed", "task", "performance", "constant"]
-    rows = pd.DataFrame(rows, columns=columns)
+    rows = pd.DataFrame(rows, columns=columns).assign(chance=0.5, copy=0.9)
     return comparison.means_per_run(rows, ontology), comparison.comparison_table(rows, ontology)
 
 

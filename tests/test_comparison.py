@@ -89,7 +89,7 @@ def test_means_have_equal_weights_of_tasks_and_the_sample_std_over_n_runs():
     assert cells(table, ("b", "labels"))[["mean", "std", "n"]].tolist() == pytest.approx([0.3, 0.07**0.5, 3])
 
 
-def test_a_single_run_has_no_std_and_the_constant_answer_no_n_or_mean_if_a_task_has_none():
+def test_a_single_run_has_no_std_and_baselines_are_means_over_the_tasks_that_have_them():
     rows = score_rows({("a", 1): SCORES["a", 1]})
     table = comparison.comparison_table(rows, ONTOLOGY)
     assert pd.isna(cells(table, ("a", "all"))["std"])
@@ -100,8 +100,15 @@ def test_a_single_run_has_no_std_and_the_constant_answer_no_n_or_mean_if_a_task_
         "| constant answer |    |      0.500 |    0.200 |   0.300 |",
     ]
     rows.loc[rows["task"] == "spell", "constant"] = None
-    last = comparison.comparison_markdown(comparison.comparison_table(rows, ONTOLOGY)).splitlines()[-1]
-    assert [cell.strip() for cell in last.split("|")[1:-1]] == ["constant answer", "", "0.500", "-", "-"]
+    rows = rows.assign(chance=[None, None, 0.25], copy=[0.2, 0.6, 0.0])
+    table = comparison.comparison_table(rows, ONTOLOGY)
+    lines = comparison.comparison_markdown(table).splitlines()[3:]
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines] == [
+        ["constant answer", "", "0.500", "0.100 (1)", "0.300 (2)"],
+        ["random option", "", "0.250", "-", "0.250 (1)"],
+        ["copied input", "", "0.000", "0.400", "0.267"],
+    ]
+    assert cells(table, ("random option", "all"))["tasks"] == 1
 
 
 def test_differences_are_paired_by_task_and_common_seeds():
@@ -129,20 +136,24 @@ def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
     return score_rows(runs)
 
 
-def test_intervals_are_over_seeds_and_tasks_and_p_is_corrected_over_variants():
-    rows = many_tasks()
+@pytest.mark.parametrize(("seeds", "over"), [((1, 2, 3), "seeds"), ((1, 2, 3, 4, 5), "seeds x tasks")])
+def test_intervals_are_by_the_number_of_seeds_and_p_is_corrected_over_variants(seeds, over):
+    rows = many_tasks(seeds=seeds)
     table = comparison.comparison_table(rows, ONTOLOGY, baseline="a")
     wide = rows.pivot(index="seed", columns=["variant", "task"], values="performance")
     b, c = (mean_interval((wide[variant] - wide["a"]).to_numpy()) for variant in ("b", "c"))
     for variant, interval in (("b", b), ("c", c)):
         row = cells(table, (variant, "all"))
-        assert row[["low", "high", "p"]].tolist() == pytest.approx([interval.low, interval.high, interval.p])
-        assert row["interval"] == "seeds x tasks"
+        numbers = row[["low", "high", "p", "detectable"]].tolist()
+        assert numbers == pytest.approx([interval.low, interval.high, interval.p, interval.detectable])
+        assert row["interval"] == over
     assert c.p < b.p
     assert cells(table, ("c", "all"))["p_holm"] == pytest.approx(2 * c.p)
     assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(b.p, 2 * c.p))
     line = comparison.comparison_markdown(table, "a").splitlines()[3]
-    assert f"[{b.low:+.3f}, {b.high:+.3f}] | {b.p:.3f} |" in line
+    mark = " (these tasks)" if over == "seeds" else ""
+    assert f"[{b.low:+.3f}, {b.high:+.3f}]{mark} |" in line
+    assert f" {b.detectable:.3f} | " in line
 
 
 def test_an_interval_of_one_seed_is_over_tasks_and_without_a_common_seed_there_is_none():
@@ -163,8 +174,8 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
     for name in ("one", "two"):
         assert compare_runs.main([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    endings = ("csv", "md", "pdf", "png")
-    assert names == [*(f"comparison.{end}" for end in endings), "comparison_cost.csv", "comparison_runs.csv"]
+    endings = (".csv", ".md", ".pdf", ".png", "_cost.csv", "_runs.csv", "_tasks.csv")
+    assert names == [f"comparison{end}" for end in endings]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     table = pd.read_csv(tmp_path / "one/comparison.csv")
@@ -263,5 +274,5 @@ def test_the_picture_has_a_dot_per_run_and_shows_n(figures):
     everything = per_run[per_run["category"] == "all"]
     assert dots == [everything.loc[everything["variant"] == v, "mean"].tolist() for v in ("a", "b")]
     labels = [label.get_text() for label in panel.get_yticklabels()]
-    assert labels == ["a, n=3", "b, n=2", "constant answer"]
-    assert [text.get_text() for text in panel.texts] == ["◂ 0.05"]
+    assert labels == ["a, n=3", "b, n=2", "constant answer", "random option", "copied input"]
+    assert [text.get_text() for text in panel.texts] == ["◂ 0.05", "0.50", "0.90 ▸"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 from routing_moe.cli import compute_arg
 from routing_moe.plots.gains import plot_gains
@@ -91,18 +92,26 @@ def test_the_interval_is_students_t_over_at_least_six_tasks():
     assert "| +30.0%, too few tasks (5) |" in gains.systems_markdown(few, "base")
 
 
-def test_p_is_corrected_for_the_number_of_systems():
+def test_the_mean_difference_has_the_interval_and_the_test_of_its_design():
+    """A system that is better in six tasks, by hand, and p corrected for the number of systems."""
     tasks = [f"t{n}" for n in range(6)]
     better = {f"system {n}": summary([0.5 + 0.01 * (i + 1) for i in range(6)], tasks=tasks) for n in range(2)}
     worse = summary([0.4, 0.6, 0.35, 0.65, 0.3, 0.72], tasks=tasks)
     base = summary([0.5] * 6, tasks=tasks)
     per_task, per_system = tables_of({"base": base, **better, "mixed": worse})
-    assert per_system["p"].tolist()[:2] == pytest.approx([2 / 64] * 2)
-    assert per_system["p_holm"].tolist() == pytest.approx([6 / 64, 6 / 64, per_system["p"][2]])
-    row = gains.systems_markdown(per_system, "base").splitlines()[3]
-    assert "| 0.031 |    0.094 |" in row
+    known = ttest_1samp([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], 0.0)
+    row = per_system.iloc[0]
+    ends = known.confidence_interval(0.95)
+    assert row[["difference", "difference_low", "difference_high", "p"]].tolist() == pytest.approx(
+        [0.035, ends.low, ends.high, known.pvalue]
+    )
+    assert row["difference_interval"] == "tasks"
+    assert per_system["p_holm"].tolist() == pytest.approx([3 * row["p"]] * 2 + [per_system["p"][2]])
+    shown = gains.systems_markdown(per_system, "base").splitlines()[3]
+    assert f"| +0.035 [{ends.low:+.3f}, {ends.high:+.3f}] (tasks alone) |" in shown
+    assert f"| {row['detectable']:.3f} |" in " ".join(shown.split())
     latex = gains_latex(per_task, per_system, "base", [])
-    assert r"p (Holm) &  & \multicolumn{2}{c}{0.094}" in latex
+    assert rf"p (Holm) &  & \multicolumn{{2}}{{c}}{{{3 * row['p']:.3f}}}" in latex
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.01, -0.2])
@@ -114,18 +123,6 @@ def test_a_baseline_at_below_or_near_zero_has_no_relative_gain(baseline):
     assert per_system[["arg", "wins", "n", "excluded"]].values.tolist()[0] == pytest.approx([0.2, 2, 2, 1])
     _, rounded = tables_of({"base": summary([0.1 + 0.2, 0.5]), "ours": summary([0.3, 0.6])})
     assert rounded[["wins", "losses", "ties"]].values.tolist() == [[1, 0, 1]]
-
-
-def test_p_equals_a_hand_counted_signed_rank_test():
-    # ranks 1 2 3 and -4: the smaller sum is 4. Of the 16 choices of signs, 7 have a sum of at most 4
-    # ({}, 1, 2, 3, 12, 4, 13), and as many at the other end: 14 / 16
-    assert gains.signed_rank_p([0.1, 0.2, 0.3, -0.4]) == pytest.approx(14 / 16)
-    assert gains.signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 32)
-    assert gains.signed_rank_p([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == pytest.approx(2 / 64)
-    assert gains.signed_rank_p([0.0, 0.2, 0.3, 0.0, -0.4]) == gains.signed_rank_p([0.2, 0.3, -0.4])
-    # three of equal size: ranks 2 2 2, one of them negative. Sums 0, 2, 4, 6 have 1, 3, 3, 1 choices
-    assert gains.signed_rank_p([0.1, 0.1, -0.1]) == pytest.approx(1.0)
-    assert gains.signed_rank_p([0.0, 0.0]) == gains.signed_rank_p([0.3]) == 1.0
 
 
 def test_unequal_numbers_of_samples_are_a_warning():
@@ -148,7 +145,7 @@ def test_markdown_shows_scores_gains_and_marked_differences():
     assert cells[1:6] == ["ours", "0.300", "-10.0%, too few tasks (3)", "+0.0%", "2"]
     explained = "\n".join(gains.explain_gains(per_task, "base", "test_performance", 0.01))
     assert "at or below 0.01 (marked †)" in explained
-    assert "With fewer than 6 tasks that differ, p cannot be below 0.05." in explained
+    assert "Difference: mean over tasks (and seeds); in brackets the 95% t interval" in explained
 
 
 def test_latex_has_bold_best_scores_and_escaped_characters():
@@ -236,7 +233,8 @@ def test_the_script_writes_six_files_that_agree(files, capsys):
     assert per_task["relative_gain"].tolist()[:2] == pytest.approx([0.2, 0.5])
     per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
     assert per_system.columns.tolist() == [
-        "arg", "low", "high", "median", "wins", "losses", "ties", "p", "n", "excluded", "baseline", "score",
+        "arg", "low", "high", "median", "wins", "losses", "ties", "difference", "difference_low",
+        "difference_high", "p", "detectable", "difference_interval", "n", "excluded", "baseline", "score",
         "interval", "p_holm",
     ]  # fmt: skip
     assert per_system.loc["ours", "arg"] == pytest.approx(-0.1)

@@ -19,25 +19,85 @@ def over_seeds(by_seed, min_baseline=0.01):
     return per_task, gains.gains_per_system(per_task)
 
 
-def test_with_seeds_the_interval_is_the_two_way_t_interval():
+def test_with_seeds_the_interval_is_by_the_design():
     base = {seed: summary([0.5] * 6, tasks=SIX) for seed in (1, 2, 3)}
     ours = {1: summary(OF_SEED_1, std=0.3, tasks=SIX), 2: summary(OF_SEED_2, std=0.4, tasks=SIX)}
-    per_task, per_system = over_seeds({"base": base, "ours": ours, "one": {2: ours[2]}})
+    per_task, few = over_seeds({"base": base, "ours": ours, "one": {2: ours[2]}})
     first = per_task.iloc[0]
     assert first[["system", "seeds"]].tolist() == ["ours", 2]
     assert first[["difference_seed1", "difference_seed2", "difference"]].tolist() == [0.0, 0.05, 0.025]
     assert first[["score", "relative_gain"]].tolist() == pytest.approx([0.525, 0.05])
     assert first["std"] == pytest.approx(((0.3**2 + 0.4**2) / 2) ** 0.5)
+    # Means of seeds 0.25 and 0.35 with variance 0.005; t of one degree of freedom: 12.7062
+    half = 12.7062 * (0.005 / 2) ** 0.5
+    assert few.loc[0, ["low", "high"]].tolist() == pytest.approx([0.3 - half, 0.3 + half], abs=1e-4)
+    assert (few["interval"][0], few["difference_interval"][0]) == ("seeds", "seeds")
+    assert few["difference_high"][0] == pytest.approx(0.15 + half / 2, abs=1e-4)  # of a baseline of 0.5
     # Means of tasks 0.05 ... 0.55 with variance 0.035, of seeds 0.25 and 0.35 with variance 0.005:
     # MS_tasks = 2 * 0.035, MS_seeds = 6 * 0.005, squared error (0.07 + 0.03) / 12; degrees of freedom
     # 0.1^2 / (0.07^2 / 5 + 0.03^2 / 1) = 5.319, whose t is 2.5245
-    row, one = per_system.itertuples()
+    row = gains.gains_per_system(per_task, "seeds_and_tasks").iloc[0]
     half = 2.5245 * (0.1 / 12) ** 0.5
     assert (row.arg, row.low, row.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half), abs=1e-4)
     assert (row.interval, row.seeds) == ("seeds x tasks", 2)
+    one = few.iloc[1]
     half = 2.5706 * (0.035 / 6) ** 0.5  # as with a summary of one seed
     assert (one.arg, one.low, one.high) == pytest.approx((0.35, 0.35 - half, 0.35 + half), abs=1e-4)
     assert (one.interval, one.seeds) == ("tasks", 1)
+
+
+def test_lower_losses_are_wins_and_tasks_without_options_have_no_rank_accuracy(tmp_path):
+    """The columns of further measures are read; the best, and bars to the left, are the lower ones."""
+    for name, losses in (("a", [2.0, 1.0, 1.0]), ("b", [1.5, 1.2, 1.0])):
+        write_summary(tmp_path / f"{name}.csv", dict(zip(TASKS, [0.5] * 3, strict=False)))
+        table = pd.read_csv(tmp_path / f"{name}.csv", index_col=0)
+        table["test_answer_loss"] = [value for loss in losses for value in (loss, 0.1)]
+        table["test_rank_accuracy"] = [0.5, 0.1, 0.5, 0.1, None, None]  # copa has no options
+        table.to_csv(tmp_path / f"{name}.csv")
+    words = [
+        "--summary1",
+        tmp_path / "a.csv",
+        "--summary2",
+        tmp_path / "b.csv",
+        "--metric",
+        "test_answer_loss",
+    ]
+    words += ["--output_file", tmp_path / "out.csv"]
+    assert compute_arg.main([str(word) for word in words]) == 0
+    row = pd.read_csv(tmp_path / "out_summary.csv").iloc[0]
+    assert row[["wins", "losses", "ties", "baseline"]].tolist() == pytest.approx([1, 1, 1, 4 / 3])
+    assert row["difference"] == pytest.approx(-0.1)
+    text = (tmp_path / "out.md").read_text()
+    assert "Mean test_answer_loss ± sample std over samples (n = 5); lower is better." in text
+    assert r"\textbf{1.500}" in (tmp_path / "out.tex").read_text()
+    words[words.index("test_answer_loss")] = "test_rank_accuracy"
+    assert compute_arg.main([str(word) for word in words]) == 0
+    assert pd.read_csv(tmp_path / "out.csv")["task"].tolist() == ["boolq", "sick"]
+
+
+def test_learnable_tasks_are_chosen_by_the_dev_scores_of_a_system(tmp_path, capsys):
+    """Dev scores of a: 0.4 and 0.6 with two seeds, against baselines of 0.3 (boolq), 0.48, 0.2, none."""
+    for place, dev in (("a/seed1", 0.4), ("a/seed2", 0.6), ("b/seed1", 0.0), ("b/seed2", 0.0)):
+        means = dict(zip(TASKS, OURS if place[0] == "b" else BASE, strict=True))
+        write_summary(tmp_path / place / "s.csv", means, dev=dev)
+    rows = [(task, f"{task}_1", "ACC", 0.0, 16) for task in TASKS]
+    scores = pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"])
+    scores = scores.assign(constant=[0.3, 0.1, 0.2, None], chance=[None, 0.48, None, None], copy=0.0)
+    scores.loc[3, "copy"] = None
+    scores.to_csv(tmp_path / "dev.csv")
+    words = ["--summary1", tmp_path / "a/seed{seed}/s.csv", "--summary2", tmp_path / "b/seed{seed}/s.csv"]
+    words = [*map(str, words), "--seeds", "1", "2", "--names", "a", "b", "--learnable", "a:0.05"]
+    words += ["--output_file", str(tmp_path / "out.csv")]
+    assert compute_arg.main([*words, "--dev_baselines", str(tmp_path / "dev.csv")]) == 0
+    chosen = pd.read_csv(tmp_path / "out_learnable.csv").set_index("task")
+    assert chosen["dev_score"].tolist() == [0.5] * 4
+    assert chosen["learnable"].tolist() == [True, False, True, False]  # boolq, sick, copa, emo
+    summary_rows = pd.read_csv(tmp_path / "out_summary.csv").set_index("category")
+    assert summary_rows["n"].to_dict() == {"all": 4, "learnable": 2}
+    assert summary_rows.loc["learnable", "difference"] == pytest.approx(0.05)  # of 0.1 and 0
+    assert "Learnable tasks (2 of 4): the mean dev score of a (n = 2 runs)" in capsys.readouterr().out
+    assert compute_arg.main(words) == 2
+    assert "--learnable needs --dev_baselines" in capsys.readouterr().err
 
 
 def test_the_gain_is_relative_to_the_mean_baseline_of_common_seeds():

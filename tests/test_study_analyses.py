@@ -232,11 +232,11 @@ def test_unseen_tasks_are_fine_tuned_from_every_start(tmp_path, capsys):
     assert "--variants holds 'oracle-logit', not one of dense, softmax, " in capsys.readouterr().err
 
 
-def test_coverage_is_simulated_for_every_case_and_interval(capsys, tmp_path):
-    few = ["--simulations", "20", "--resamples", "20", "--tasks", "6", "--seeds", "1", "2"]
+def test_coverage_is_simulated_for_every_case_and_design(capsys, tmp_path):
+    few = ["--simulations", "20", "--tasks", "6", "--seeds", "1", "2", "--seed_stds", "0.3"]
     assert coverage.main([*few, "--output_file", str(tmp_path / "coverage.csv")]) == 0
-    assert "| skewed | 6 | 1, little noise |" in capsys.readouterr().out
+    assert "| 2 | 6 | 0.3 | " in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "coverage.csv")
-    sizes = table.groupby(["case", "seeds", "spread"], sort=False).size()
-    assert sizes.to_list() == 3 * [4, 4, 6]
+    sizes = table.groupby(["seeds", "case"], sort=False).size()
+    assert sizes.to_list() == 4 * [1] + 4 * [3]
     assert table["coverage"].between(0, 1).all()

@@ -4,6 +4,8 @@
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
     routing-moe compare models/compare_routings --columns categories --baseline average
+    routing-moe compare models/real_gym --columns categories --measures answer_loss performance \\
+        --baseline multitask --contrasts clusters:random --learnable multitask:0.05
     routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
 
 Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/. The columns cost, dev, test and unseen, with
@@ -12,10 +14,13 @@ checkpoint best); with --recovery there is recovery.csv too (per run and kind: a
 kinds of tasks).
 
 The column categories stands for a table of its own: comparison.md (a row per variant), comparison.csv (per
-variant and category), comparison_runs.csv (per run and category), comparison.png, .pdf; comparison_cost.csv
-(parameters, steps, FLOPs); comparison_curves.csv, .png, .pdf (dev scores along training); with --recovery
-comparison_recovery.csv. With --match it compares the dev scores of the last evaluations within an equal
-training budget, and file names begin with comparison_at_equal_steps or comparison_at_equal_flops.
+variant and category), comparison_runs.csv (per run and category), comparison_tasks.csv (per run, task and
+sample; enough to compute the others), comparison.png, .pdf, and for further measures
+comparison_<measure>.png, .pdf; comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png,
+.pdf (dev scores along training); with --contrasts, --learnable and --recovery comparison_contrasts.csv,
+comparison_learnable.csv and comparison_recovery.csv. With --match it compares the dev scores of the last
+evaluations within an equal training budget, and file names begin with comparison_at_equal_steps or
+comparison_at_equal_flops.
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
@@ -27,13 +32,12 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError
+from dataloader.errors import InputError, Problems
 from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import folder_problem, unwritable
-from routing_moe.results import comparison
 from routing_moe.results.compared_costs import (
     RunCost,
     at_budget,
@@ -48,9 +52,12 @@ from routing_moe.results.compared_runs import (
     comparison_problems,
     comparison_warnings,
     find_runs,
-    scores_per_task,
     unknown_variants,
 )
+from routing_moe.results.compared_tables import compared, where_scored
+from routing_moe.results.contrasts import parsed_contrast
+from routing_moe.results.learnable import parsed_rule
+from routing_moe.results.measures import TITLES
 from routing_moe.results.overview import (
     COSTS,
     SCORED,
@@ -59,7 +66,7 @@ from routing_moe.results.overview import (
     overview,
     overview_markdown,
 )
-from routing_moe.results.scores import ALL, ScoresFile
+from routing_moe.results.scores import ScoresFile
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,11 +83,14 @@ def compare(settings: CompareSettings) -> int:
 
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that contradict --match."""
-    problems, match = flag_problems(settings), settings.match
+    problems, match = Problems(flag_problems(settings)), settings.match
     if CATEGORIES not in settings.columns:
-        of_categories = {"match": match, "baseline": settings.baseline}
+        names = ("match", "baseline", "contrasts", "primary", "learnable")
+        of_categories = {name: getattr(settings, name) for name in names}
+        of_categories["measures"] = settings.measures if settings.measures != ("performance",) else ()
         problems += [
-            f"--{name} {value} is for the column {CATEGORIES}; add it to --columns"
+            f"--{name} {value if isinstance(value, str) else ' '.join(value)} is for the column "
+            f"{CATEGORIES}; add it to --columns"
             for name, value in of_categories.items()
             if value
         ]
@@ -98,8 +108,26 @@ def check_flags(settings: CompareSettings) -> None:
         problems.append(f"--output_dir {reason}")
     if settings.few_shot and (problem := folder_problem(settings.few_shot)):
         problems.append(f"--few_shot {problem}")
-    if problems:
+    if problems := problems + contrast_problems(settings):
         raise InputError(problems)
+
+
+def contrast_problems(settings: CompareSettings) -> Problems:
+    """Returns the problems of --primary, --contrasts and --learnable, and of flags that contradict them."""
+    problems = Problems(
+        f"--primary {name}: not one of --measures {' '.join(settings.measures)}"
+        for name in settings.primary
+        if name not in settings.measures
+    )
+    for text in settings.contrasts:
+        problems.of(parsed_contrast, text)
+    if settings.learnable:
+        problems.of(parsed_rule, settings.learnable)
+        if settings.scored_part == "dev":
+            problems.append("--learnable: tasks are chosen by their dev scores, so compare test scores")
+        if settings.gym_per_seed:
+            problems.append("--learnable: with --gym_per_seed tasks of one name differ between seeds")
+    return problems
 
 
 def recovery_of(settings: CompareSettings, costs: Sequence[RunCost], checkpoint: str) -> pd.DataFrame | None:
@@ -203,12 +231,15 @@ def check_runs(
     settings: CompareSettings, runs: list[Run], finished: list[Run], unfinished: list[str]
 ) -> None:
     """Raises InputError with all reasons why no table can be made."""
-    problems = comparison_problems(runs, settings.gym_per_seed)
+    problems = comparison_problems(runs, settings.gym_per_seed, settings.measures)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
         problems += [*unfinished, f"{settings.folder}: no run is finished; {hint}"]
-    elif settings.baseline:
-        problems += unknown_variants("--baseline", [settings.baseline], finished)
+    else:
+        named = {"--baseline": [settings.baseline] if settings.baseline else []}
+        named["--contrasts"] = [name for text in settings.contrasts for name in parsed_contrast(text)]
+        for flag, names in named.items():
+            problems += unknown_variants(flag, names, finished)
     if problems:
         raise InputError(problems)
 
@@ -238,32 +269,29 @@ def write_comparison(
     from routing_moe.analysis.recovery import mean_recovery_markdown
     from routing_moe.plots.variants import plot_comparison, plot_curves
 
-    scores = scores_per_task(runs)
-    per_run = comparison.means_per_run(scores, ontology)
-    table = comparison.comparison_table(scores, ontology, settings.baseline)
-    if settings.gym_per_seed:  # a task of the same name has another category in each gym
-        per_run, table = (rows[rows["category"] == ALL] for rows in (per_run, table))
+    found = compared(settings, runs, ontology)
     of_cost, dev_curves = cost_table(costs), curves(costs)
-    title = f"mean score on the {settings.scored_part} files of the {settings.predict_split} tasks"
     draws = {run.variant: run.draws for run in runs if run.draws > 1}
     checkpoint = "of the last evaluation within the budget" if settings.match else settings.checkpoint_name
     parts = [
         *([explain_budget(settings.match, limit)] if settings.match else []),
-        comparison.explain_comparison(title, checkpoint, settings.baseline, draws),
-        comparison.comparison_markdown(table, settings.baseline),
+        *found.markdown(settings, draws, checkpoint),
         cost_markdown(of_cost, costs),
         *([mean_recovery_markdown(recovery)] if recovery is not None else []),
     ]
     markdown = "\n\n".join(parts) + "\n"
     stem = f"comparison_at_equal_{settings.match}" if settings.match else "comparison"
     path = output_folder(settings) / stem
-    tables = {"": table, "_runs": per_run, "_cost": of_cost, "_recovery": recovery, "_curves": dev_curves}
+    tables = found.csv_tables(settings) | {"_cost": of_cost, "_recovery": recovery, "_curves": dev_curves}
     tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     for end, rows in tables.items():
         write_text(path.with_name(f"{stem}{end}.csv"), rows.to_csv(index=False))
     write_text(path.with_name(f"{stem}.md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
     for kind in (".png", ".pdf"):
-        plot_comparison(per_run, table, path.with_name(stem + kind), title)
+        for measure in settings.measures:
+            picture = f"{stem}_{measure}{kind}" if measure != settings.measures[0] else stem + kind
+            title = f"{TITLES[measure]} {where_scored(settings)}"
+            plot_comparison(*found.of(measure), path.with_name(picture), title)
         if len(dev_curves):
             plot_curves(dev_curves, path.with_name(f"{stem}_curves{kind}"))
     more = ", ".join(f"{end}.csv" for end in tables if end) + (", .png, .pdf" if len(dev_curves) else "")

@@ -40,3 +40,4 @@ PRECISIONS = ("no", "bf16", "fp16", "auto")
 TRACKERS = ("csv", "tensorboard", "wandb")
 BUDGETS = ("steps", "flops")  # the keys of BUDGETS in results/compared_costs.py
 SECTIONS = ("train", "dev", "test")  # of a task split
+DESIGNS = ("auto", "seeds", "seeds_and_tasks", "tasks")  # results/statistics.py

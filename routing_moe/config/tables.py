@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.choices import BUDGETS, SECTIONS
+from routing_moe.config.choices import BUDGETS, DESIGNS, MEASURES, SECTIONS
 from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
 
 SCORES = group("scores")
@@ -14,6 +14,7 @@ OF_CATEGORIES = group("scores by category")
 WRITING = group("writing")
 MEANS = ("cost", "dev", "test", "unseen")  # columns of the table of means
 CATEGORIES = "categories"  # the table of scores by category
+DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with the tasks as fixed; seeds_and_tasks: other seeds and other tasks; tasks: other tasks, with the runs as fixed; auto: tasks with one seed, seeds with 2 to 4, seeds_and_tasks from 5"
 
 
 # fmt: off
@@ -42,6 +43,11 @@ class CompareSettings(Command):
     gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and scores are not divided by category")
     recovery: tuple[str, ...] = VARIANTS((), "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
     baseline: str | None = OF_CATEGORIES(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
+    contrasts: tuple[str, ...] = OF_CATEGORIES((), "also the differences A minus B of these variants, in one family with those of --baseline", metavar="A:B")
+    measures: tuple[str, ...] = OF_CATEGORIES(MEASURES[:1], "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; scores have the last two with --measures of the prediction", choices=MEASURES)
+    primary: tuple[str, ...] = OF_CATEGORIES((), "measures whose p-values are corrected, all in one family with all contrasts (default: the first of --measures)", choices=MEASURES)
+    design: str = OF_CATEGORIES("auto", DESIGN_HELP, choices=DESIGNS)
+    learnable: str | None = OF_CATEGORIES(None, "also the tables of the tasks in which the mean dev score of this variant exceeds constant answers, random options and copied inputs by more than MARGIN", metavar="VARIANT:MARGIN")
     part: str | None = OF_CATEGORIES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
     predict_split: str = OF_CATEGORIES("train", "section of the split", choices=SECTIONS)
     checkpoint_name: str = OF_CATEGORIES("best", "checkpoint of the scores")
@@ -91,7 +97,10 @@ class GainSettings(Command):
     summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems, of either kind", metavar="CSV")
     seeds: tuple[int, ...] = GAINS((), "seeds of several runs: {seed} in the paths of the summaries stands for each of them; a system that lacks some is compared with the runs of the baseline with its seeds", metavar="SEED")
     names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
-    metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part", choices=("test_performance", "dev_performance"))
+    metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part and the column. Lower answer_loss is better", choices=tuple(f"{part}_{measure}" for measure in MEASURES for part in ("test", "dev")))
+    design: str = GAINS("auto", DESIGN_HELP, choices=DESIGNS)
+    learnable: str | None = GAINS(None, "also the averages over the tasks in which the mean dev score of this system exceeds those of --dev_baselines by more than MARGIN", metavar="NAME:MARGIN")
+    dev_baselines: Path | None = GAINS(None, "scores of --do_predict on the dev files of the same tasks; for --learnable, their columns constant, chance and copy", metavar="CSV")
     group_templates: str | None = GAINS(None, "count each data set once, with this statistic over its templates, the tasks named <data set>__<template> (default: each template counts as a task)", choices=("mean", "median"))
     min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
     output_file: Path | None = WRITING(None, "the other files have the same stem (default: results_summary/CMP_<baseline>_<systems>.csv)", metavar="CSV")

@@ -55,8 +55,11 @@ def plot_gains(
     path: str | os.PathLike,
     baseline: str,
     min_baseline: float = MIN_BASELINE,
+    lower_is_better: bool = False,
 ) -> None:
     """Writes the chart, PDF or PNG as `path` ends; tasks are sorted by the gain of the first system."""
+    better, worse = (-1, 1) if lower_is_better else (1, -1)
+    colours = {better: GAIN_COLOUR, worse: LOSS_COLOUR}  # by the sign of the gain
     tasks = _sorted_tasks(per_task)
     names = [shown_name(task) if in_arg else f"{shown_name(task)} {MARK}" for task, in_arg in tasks.items()]
     systems = list(per_system.itertuples())
@@ -76,7 +79,7 @@ def plot_gains(
             axes.axhline(n_in_arg + 0.5, color="0.6", linewidth=0.5)
         _draw_average(axes, system, n_in_arg)
         rows = per_task[per_task["system"] == system.system].set_index("task").loc[list(tasks)]
-        _draw_bars(axes, rows, min(FONT, row_font(row)))
+        _draw_bars(axes, rows, colours, min(FONT, row_font(row)))
     _draw_legend(figure, below)
     write_figure(figure, path)
 
@@ -146,7 +149,7 @@ def _draw_average(axes: Axes, system, last_row: int) -> None:
     axes.plot([system.arg] * 2, down, color=DARK, linewidth=0.6, linestyle=DASHES, zorder=1)
 
 
-def _draw_bars(axes: Axes, rows: pd.DataFrame, font: float) -> None:
+def _draw_bars(axes: Axes, rows: pd.DataFrame, colours: dict[int, str], font: float) -> None:
     """Bars of the tasks that have a relative gain; in the others' rows their difference."""
     low, high = axes.get_xlim()
     side = 1 if high >= -low else -1  # of zero, where there is more room
@@ -160,8 +163,7 @@ def _draw_bars(axes: Axes, rows: pd.DataFrame, font: float) -> None:
         elif gain == 0:
             axes.plot([0], [row], color=DARK, marker="o", markersize=2.2, zorder=3)
         else:
-            colour = GAIN_COLOUR if gain > 0 else LOSS_COLOUR
-            axes.barh(row, gain, height=0.76, color=colour, linewidth=0, zorder=1.5)
+            axes.barh(row, gain, height=0.76, color=colours[int(np.sign(gain))], linewidth=0, zorder=1.5)
 
 
 # ---- below the panels
@@ -179,8 +181,8 @@ def _explained(per_task: pd.DataFrame, baseline: str, min_baseline: float) -> st
 
 def _draw_legend(figure: Figure, below: str) -> None:
     handles = {
-        "gain": Patch(color=GAIN_COLOUR, linewidth=0),
-        "loss": Patch(color=LOSS_COLOUR, linewidth=0),
+        "better": Patch(color=GAIN_COLOUR, linewidth=0),
+        "worse": Patch(color=LOSS_COLOUR, linewidth=0),
         "ARG, 95% t interval": Line2D([], [], color=DARK, marker="D", markersize=3.5, linewidth=1),
     }
     legend = figure.legend(

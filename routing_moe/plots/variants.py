@@ -3,7 +3,8 @@
     plot_comparison(per_run, table, "comparison.pdf", "mean score on the test files")
 
 Takes `comparison.means_per_run` and `comparison_table`. Each panel has its own scale, fitted to the
-runs; the constant answer is a dashed line if it is among the values, else an arrow at the edge.
+runs; a baseline, such as the constant answer, is a dashed line if it is among the values, else an arrow at
+the edge.
 
     plot_curves(compared_costs.curves(costs), "comparison_curves.pdf")
 
@@ -36,7 +37,6 @@ from routing_moe.plots.style import (
     shown_name,
     write_figure,
 )
-from routing_moe.results.comparison import CONSTANT
 
 ROW, NARROWEST_PANEL = 0.155, 1.0  # inches
 NARROWEST_SCALE = 0.02  # of scores: smaller differences do not fill a panel
@@ -49,19 +49,20 @@ def plot_comparison(
     """Writes the picture: PDF if `path` ends in .pdf, PNG if in .png. The same tables give the same bytes.
 
     `per_run`: variant, seed, category, mean. `table`: variant, category, tasks, mean, std, n; the variants in
-    the order of the rows from the top, the constant answer last. `title`: the name of the numbers.
+    the order of the rows from the top, the baselines (without n) last. `title`: the name of the numbers.
 
     Raises ValueError if the file name ends differently.
     """
-    runs = table[table["variant"] != CONSTANT].groupby("variant", sort=False)["n"].first()
+    runs = table.groupby("variant", sort=False)["n"].first()
+    baselines, runs = list(runs.index[runs.isna()]), runs.dropna()
     tasks = table.groupby("category", sort=False)["tasks"].first()
     categories = ["all", *(name for name in tasks.index if name != "all")]
     headings = [f"{shown_name(name)} ({tasks[name]})" for name in categories]
-    figure, panels = dot_panels([*_labels(runs), CONSTANT], headings, ROW, NARROWEST_PANEL)
+    figure, panels = dot_panels([*_labels(runs), *baselines], headings, ROW, NARROWEST_PANEL)
     for axes, category in zip(panels, categories, strict=True):
         rows = table[table["category"] == category].set_index("variant")
-        _draw_panel(axes, list(runs.index), rows, per_run[per_run["category"] == category])
-    _draw_legend(figure, runs, title)
+        _draw_panel(axes, list(runs.index), baselines, rows, per_run[per_run["category"] == category])
+    _draw_legend(figure, runs, baselines, title)
     write_figure(figure, path)
 
 
@@ -71,8 +72,9 @@ def _labels(runs: pd.Series) -> list[str]:
     return [shown_name(name) if equal else f"{shown_name(name)}, n={n}" for name, n in runs.items()]
 
 
-def _draw_panel(axes: Axes, variants: list[str], rows: pd.DataFrame, dots: pd.DataFrame) -> None:
-    constant = float(rows.loc[CONSTANT, "mean"])
+def _draw_panel(
+    axes: Axes, variants: list[str], baselines: list[str], rows: pd.DataFrame, dots: pd.DataFrame
+) -> None:
     bars = rows.loc[variants, ["mean", "std"]].fillna(0.0)
     reach = np.concatenate([dots["mean"], bars["mean"] - bars["std"], bars["mean"] + bars["std"]])
     low, high = reach.min(), reach.max()
@@ -82,7 +84,8 @@ def _draw_panel(axes: Axes, variants: list[str], rows: pd.DataFrame, dots: pd.Da
     for row, variant in enumerate(variants):
         values = dots.loc[dots["variant"] == variant].sort_values("seed")["mean"].to_numpy()
         _draw_variant(axes, row, values, rows.loc[variant, "mean"], rows.loc[variant, "std"])
-    _draw_constant(axes, len(variants), constant)
+    for row, baseline in enumerate(baselines, start=len(variants)):
+        _draw_baseline(axes, row, float(rows.loc[baseline, "mean"]))
 
 
 def _draw_variant(axes: Axes, row: int, values: np.ndarray, mean: float, std: float) -> None:
@@ -98,23 +101,23 @@ def _draw_variant(axes: Axes, row: int, values: np.ndarray, mean: float, std: fl
     )  # fmt: skip
 
 
-def _draw_constant(axes: Axes, row: int, constant: float) -> None:
+def _draw_baseline(axes: Axes, row: int, score: float) -> None:
     """A line through the panel and, in a separate row, the value."""
-    if np.isnan(constant):
+    if np.isnan(score):
         return
     low, high = axes.get_xlim()
-    text, side = f"{constant:.2f}", "left" if constant < (low + high) / 2 else "right"
-    if low <= constant <= high:
-        axes.axvline(constant, color=DARK, linewidth=0.8, linestyle=DASHES, zorder=1)
+    text, side = f"{score:.2f}", "left" if score < (low + high) / 2 else "right"
+    if low <= score <= high:
+        axes.axvline(score, color=DARK, linewidth=0.8, linestyle=DASHES, zorder=1)
     else:
         text = f"◂ {text}" if side == "left" else f"{text} ▸"
     axes.annotate(
-        text, (np.clip(constant, low, high), row), xytext=(3 if side == "left" else -3, 0),
+        text, (np.clip(score, low, high), row), xytext=(3 if side == "left" else -3, 0),
         textcoords="offset points", ha=side, va="center", fontsize=SMALL, color=DARK,
     )  # fmt: skip
 
 
-def _draw_legend(figure: Figure, runs: pd.Series, title: str) -> None:
+def _draw_legend(figure: Figure, runs: pd.Series, baselines: list[str], title: str) -> None:
     n = f"n = {runs.iloc[0]} of each variant" if runs.nunique() == 1 else "n beside each variant"
     dot = dict(linestyle="", marker="o", markersize=3, color="0.6", markeredgecolor=EDGE_COLOUR)
     handles = [
@@ -122,9 +125,11 @@ def _draw_legend(figure: Figure, runs: pd.Series, title: str) -> None:
         Line2D([], [], color=DARK, linewidth=0.8, marker="|", markersize=6, markeredgewidth=1.1),
         Line2D([], [], color=DARK, linewidth=0.8, linestyle=DASHES),
     ]
-    names = [f"one run ({n})", "mean ± sample std", f"{CONSTANT} (arrow: outside the scale)"]
+    named = baselines[0] if len(baselines) == 1 else "baseline"
+    names = [f"one run ({n})", "mean ± sample std", f"{named} (arrow: outside the scale)"]
+    shown = len(names) if baselines else 2
     title = f"{title} (number of tasks in brackets)"
-    figure.legend(handles, names, loc="outside lower center", ncols=3, title=title)
+    figure.legend(handles[:shown], names[:shown], loc="outside lower center", ncols=3, title=title)
 
 
 # ---- curves of training

@@ -17,6 +17,7 @@ from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
+from routing_moe.results.measures import NAMES, UNITS
 from routing_moe.results.scores import ScoresFile, read_scores
 
 FLAGS = flags_of(TrainSettings)
@@ -30,6 +31,7 @@ SCORING = {name for name, flag in FLAGS.items() if flag.compared_as == "scoring"
 BUDGET = {name for name, flag in FLAGS.items() if flag.compared_as == "budget"}
 # Settings that name a gym or what is made for one.
 OF_THE_GYM = {"train_dir", "predict_dir", "custom_tasks_splits", "model", "taskvecs", "task_routes"}
+RUN = ["variant", "run", "seed"]  # columns that identify a run
 MOST_NAMES = 6  # tasks named in one message
 
 
@@ -105,25 +107,47 @@ def unknown_variants(flag: str, names: Sequence[str], runs: Sequence[Run]) -> li
     ]
 
 
-def scores_per_task(runs: Sequence[Run]) -> pd.DataFrame:
-    """Returns a row per run and task (mean of samples): variant, run, seed, task, performance, constant."""
+def scores_per_sample(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns a row per run, task and sample: variant, run, seed, task, sample, metric, n, scores.
+
+    The scores are all measures and baselines that a run has; NaN where it lacks one.
+    """
     tables = []
     for run in runs:
-        tasks = run.scores.groupby("task_prefix")[["performance", "constant"]].mean()
+        rows = run.scores.rename(columns={"task_prefix": "task"})
         names = {"variant": run.variant, "run": run.name, "seed": run.seed}
-        tables.append(tasks.rename_axis("task").reset_index().assign(**names))
+        tables.append(rows.assign(**names))
     table = pd.concat(tables, ignore_index=True)
-    return table[["variant", "run", "seed", "task", "performance", "constant"]]
+    known = [name for name in (*UNITS, *NAMES) if name in table]
+    return table[[*RUN, "task", "sample", "metric", "n", *known]]
+
+
+def scores_per_task(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns a row per run and task: variant, run, seed, task, means of the scores over the samples."""
+    per_sample = [scores_per_sample([run]).drop(columns=["sample", "metric", "n"]) for run in runs]
+    tables = [rows.groupby([*RUN, "task"]).mean().reset_index() for rows in per_sample]
+    return pd.concat(tables, ignore_index=True)
 
 
 # ---------------------------------------------------------------------------- checks of comparability
 
 
-def comparison_problems(runs: Sequence[Run], gym_per_seed: bool = False) -> list[str]:
+def comparison_problems(
+    runs: Sequence[Run], gym_per_seed: bool = False, measures: Sequence[str] = ()
+) -> list[str]:
     """Returns why the finished ones of these runs cannot be compared in one table; [] if they can.
 
-    gym_per_seed: only runs with the same seed must have been scored on the same gym.
+    gym_per_seed: only runs with the same seed must have been scored on the same gym. measures: columns that
+    their scores must have, for the same tasks.
     """
+    lacking = [
+        f"--measures {name}: {run} has no {name} in its scores; score it with --measures {name}"
+        for name in measures
+        for run in runs
+        if run.scores is not None and (name not in run.scores or run.scores[name].isna().all())
+    ]
+    if lacking:
+        return lacking
     first, problems, groups = {}, [], defaultdict(list)
     for run in runs:
         same = first.setdefault((run.variant, run.seed), run)
@@ -133,12 +157,12 @@ def comparison_problems(runs: Sequence[Run], gym_per_seed: bool = False) -> list
             )
         if run.scores is not None:
             groups[run.seed if gym_per_seed else None].append(run)
-    return problems + [problem for group in groups.values() for problem in _task_problems(group)]
+    return problems + [problem for group in groups.values() for problem in _task_problems(group, measures)]
 
 
-def _task_problems(runs: Sequence[Run]) -> list[str]:
+def _task_problems(runs: Sequence[Run], measures: Sequence[str]) -> list[str]:
     """Returns one problem for each run that was scored on different tasks or rows than most runs."""
-    rows_of = {str(run): _rows_scored(run.scores) for run in runs}
+    rows_of = {str(run): _rows_scored(run.scores, measures) for run in runs}
     usual = Counter(rows_of.values()).most_common(1)[0][0]
     example = next(name for name, rows in rows_of.items() if rows == usual)
     return [
@@ -149,10 +173,14 @@ def _task_problems(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _rows_scored(scores: pd.DataFrame) -> frozenset:
-    """Returns task, sample, metric, examples and constant score of each row, which identify a gym."""
+def _rows_scored(scores: pd.DataFrame, measures: Sequence[str]) -> frozenset:
+    """Returns task, sample, metric, examples and constant score of each row, which identify a gym.
+
+    Then whether it has each measure.
+    """
     rounded = scores.assign(constant=scores["constant"].astype(float).round(6).fillna(-1.0))
-    columns = ["task_prefix", "sample", "metric", "n", "constant"]
+    rounded = rounded.assign(**{name: scores[name].notna() for name in measures})
+    columns = ["task_prefix", "sample", "metric", "n", "constant", *measures]
     return frozenset(rounded[columns].itertuples(index=False, name=None))
 
 

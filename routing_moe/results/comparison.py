@@ -3,29 +3,38 @@
     table = comparison_table(scores, ontology, baseline="dense")
     print(comparison_markdown(table, "dense"))
 
-Below, `scores` has one row per run and task: variant, run, seed, task, performance, constant.
+Below, `scores` has one row per run and task: variant, run, seed, task, and a column per measure and baseline
+(`measures.py`). A measure's table is over the tasks that have it.
 """
 
-import numpy as np
+from collections.abc import Collection
+
 import pandas as pd
 
 from dataloader.ontology import Ontology
+from routing_moe.results.contrasts import contrast_table, shown_difference, shown_number
+from routing_moe.results.learnable import in_groups
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
-from routing_moe.results.scores import in_categories
-from routing_moe.results.statistics import FEWEST_TASKS, TASKS_ALONE, holm, mean_interval
+from routing_moe.results.measures import CONSTANT, NAMES, UNITS
+from routing_moe.results.scores import ALL
 
-CONSTANT = "constant answer"  # the baseline's name among the variants
+PERFORMANCE = "performance"
 
 
-def means_per_run(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+def means_per_run(
+    scores: pd.DataFrame,
+    ontology: Ontology,
+    measure: str = PERFORMANCE,
+    learnable: Collection[str] | None = None,
+) -> pd.DataFrame:
     """Returns the mean over the tasks of each category and of all tasks, with equal weights, for each run.
 
     Columns variant, run, seed, category, tasks (their number), mean; variants in the order of `scores`.
     """
     variants = pd.Categorical(scores["variant"], categories=scores["variant"].unique())
-    rows = in_categories(scores.assign(variant=variants), ontology)
+    rows = in_groups(scores.assign(variant=variants).dropna(subset=measure), ontology, learnable)
     grouped = rows.groupby(["variant", "run", "seed", "category"], sort=False, observed=True)
-    table = grouped["performance"].agg(tasks="size", mean="mean").reset_index()
+    table = grouped[measure].agg(tasks="size", mean="mean").reset_index()
     table = table.sort_values(["variant", "seed", "category"], ignore_index=True)
     return table.astype({"variant": str})
 
@@ -37,107 +46,96 @@ def means_over_runs(per_run: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(**columns).reset_index()
 
 
-def constant_means(scores: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Returns the mean constant score of each category and of all tasks; NaN if a task has none.
+def baseline_means(
+    scores: pd.DataFrame,
+    ontology: Ontology,
+    measure: str = PERFORMANCE,
+    learnable: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Returns the mean score of the measure's baselines by category, over the tasks that have one.
 
-    Has no n, because the baseline has no runs.
+    Columns variant (the baseline's name), category, tasks (their number), mean. No n, because a baseline has
+    no runs. A baseline without any score is left out, except the constant answer of the performance.
     """
-    tasks = in_categories(scores.drop_duplicates("task"), ontology)
-    grouped = tasks["constant"].astype(float).groupby(tasks["category"], observed=True)
-    table = grouped.agg(tasks="size", mean=lambda values: values.mean(skipna=False)).reset_index()
-    return table.assign(variant=CONSTANT)
+    tasks = scores.dropna(subset=measure).drop_duplicates("task")
+    tables = []
+    for column in UNITS[measure]:
+        name = NAMES[column]
+        if column not in tasks or (name != CONSTANT and tasks[column].isna().all()):
+            continue
+        rows = in_groups(tasks, ontology, learnable)
+        grouped = rows[column].astype(float).groupby(rows["category"], observed=True)
+        tables.append(grouped.agg(tasks="count", mean="mean").reset_index().assign(variant=name))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def paired_by_seed(scores: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Returns score minus baseline score of the same seed: a row per variant and task, a column per seed.
+def comparison_table(
+    scores: pd.DataFrame,
+    ontology: Ontology,
+    baseline: str | None = None,
+    measure: str = PERFORMANCE,
+    contrasts: pd.DataFrame | None = None,
+    learnable: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """Returns one row per variant and category, then those of the baselines of the measure.
 
-    NaN if one of the two has no run with that seed.
+    Columns variant, category, tasks, mean, std, n; with a baseline also the columns of `contrast_table`,
+    which are empty for the baseline. contrasts: that table, if it is known.
     """
-    table = scores.pivot(index=["variant", "task"], columns="seed", values="performance")
-    others = table.drop(index=baseline, level="variant")
-    return others - table.loc[baseline].reindex(others.index.get_level_values("task")).to_numpy()
-
-
-def mean_differences(scores: pd.DataFrame, ontology: Ontology, baseline: str) -> pd.DataFrame:
-    """Returns the mean of `paired_by_seed` over tasks and common seeds, with its interval and p-value.
-
-    Columns variant, category, difference, low, high (`statistics.mean_interval` over seeds and tasks), pairs
-    (common seeds), p (two-sided, of the corresponding t test), p_holm (over the variants of a category),
-    interval (what it covers, or why there is none).
-    """
-    rows = []
-    by_seed = paired_by_seed(scores, baseline)
-    tasks = in_categories(by_seed.index.to_frame(index=False), ontology)
-    for (variant, category), group in tasks.groupby(["variant", "category"], sort=False, observed=True):
-        # Finished runs have the same tasks, so a seed has scores of all tasks or of none.
-        values_TS = by_seed.loc[[(variant, task) for task in group["task"]]].dropna(axis="columns")
-        interval = mean_interval(values_TS.to_numpy().T)
-        numbers = (values_TS.mean(axis=1).mean(), interval.low, interval.high, values_TS.shape[1], interval.p)
-        rows.append((variant, category, *numbers, interval.over))
-    columns = ["variant", "category", "difference", "low", "high", "pairs", "p", "interval"]
-    table = pd.DataFrame(rows, columns=columns)
-    corrected = table.groupby("category", observed=True)["p"].transform(holm)
-    table.insert(columns.index("interval"), "p_holm", corrected)
-    return table
-
-
-def comparison_table(scores: pd.DataFrame, ontology: Ontology, baseline: str | None = None) -> pd.DataFrame:
-    """Returns one row per variant and category, then those of the constant answer.
-
-    Columns variant, category, tasks, mean, std, n; with a baseline also the columns of `mean_differences`,
-    which are empty for the baseline.
-    """
-    table = means_over_runs(means_per_run(scores, ontology))
-    table = pd.concat([table, constant_means(scores, ontology)], ignore_index=True)
+    table = means_over_runs(means_per_run(scores, ontology, measure, learnable))
+    table = pd.concat([table, baseline_means(scores, ontology, measure, learnable)], ignore_index=True)
     table["category"] = table["category"].astype(str)
     if baseline is not None:
-        differences = mean_differences(scores, ontology, baseline).astype({"category": str})
-        table = table.merge(differences, how="left", on=["variant", "category"])
+        if contrasts is None:
+            others = [name for name in scores["variant"].unique() if name != baseline]
+            pairs = [(name, baseline) for name in others]
+            contrasts = contrast_table(scores, ontology, pairs, [measure], learnable=learnable)
+        own = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
+        own = own.drop(columns=["measure", "minus", "tasks"])
+        table = table.merge(own, how="left", on=["variant", "category"])
     return table.astype({name: "Int64" for name in ("n", "pairs") if name in table})
 
 
-def explain_comparison(what: str, checkpoint: str, baseline: str | None, draws: dict[str, int]) -> str:
-    """Returns an explanation of `comparison_markdown`.
+# ---------------------------------------------------------------------------- Markdown
 
-    draws: {variant: number of draws of routes that its scores are means of}.
+
+def explain_comparison(what: str, checkpoint: str, names: Collection[str], draws: dict[str, int]) -> str:
+    """Returns an explanation of the means of `comparison_markdown`.
+
+    names: the variants and baselines in the tables. draws: {variant: number of draws of routes that its
+    scores are means of}.
     """
     lines = [
         f"{what.capitalize()}, checkpoint {checkpoint}: mean ± sample std over n runs with",
         "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
-        f"{CONSTANT.capitalize()}: each task's most frequent training answer.",
     ]
-    if baseline is not None:
-        lines += [
-            f"Minus {baseline}: differences between runs with the same seed, mean over seeds and tasks; in",
-            "brackets the 95% two-way t interval over seeds and tasks (with one seed, over tasks only, not",
-            f"covering other seeds), none below {FEWEST_TASKS} tasks. p: the corresponding t test; p (Holm):",
-            "corrected for the number of variants. If few tasks account for the effect, intervals are too",
-            "narrow.",
-        ]
+    explained = {
+        CONSTANT: "each task's most frequent training answer.",
+        NAMES["chance"]: "expected accuracy of a uniform choice among the options of a task.",
+        NAMES["copy"]: "the input as the answer.",
+    }
+    lines += [f"{name.capitalize()}: {text}" for name, text in explained.items() if name in names]
     lines += [f"Scores of {variant} are means over {n} draws of its routes." for variant, n in draws.items()]
     return "\n".join(lines)
 
 
 def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str:
-    """Returns `comparison_table` as Markdown: a row per variant, a column per category."""
-    rows = {}
+    """Returns `comparison_table` as Markdown: a row per variant, a column per category.
+
+    A mean over fewer tasks than the category has is followed by their number.
+    """
+    rows, sizes = {}, table.groupby("category", sort=False)["tasks"].max()
     for variant, group in table.groupby("variant", sort=False):
         n = group["n"].iloc[0]
         row = {"n": "" if pd.isna(n) else str(n)}
-        row |= {f"{x.category} ({x.tasks})": mean_and_std(x.mean, x.std) for x in group.itertuples()}
+        for x in group.itertuples():
+            fewer = f" ({x.tasks})" if 0 < x.tasks < sizes[x.category] else ""
+            row[f"{x.category} ({sizes[x.category]})"] = mean_and_std(x.mean, x.std) + fewer
         if baseline is not None:
-            last = group.iloc[-1]
-            row[f"all, minus {baseline}"] = _difference(last)
-            row |= {"p": shown_p(last["p"]), "p (Holm)": shown_p(last["p_holm"])}
+            over_all = group[group["category"] == ALL].iloc[0]
+            row[f"all, minus {baseline}"] = shown_difference(over_all)
+            if "detectable" in table:
+                row["detectable"] = shown_number(over_all["detectable"])
+            row |= {"p": shown_p(over_all["p"]), "p (Holm)": shown_p(over_all["p_holm"])}
         rows[variant] = row
     return markdown_table(rows, "variant")
-
-
-def _difference(row: pd.Series) -> str:
-    """Returns "+0.027 [+0.002, +0.057]", marked if it covers tasks only, or the reason for no interval."""
-    if np.isnan(row["difference"]):
-        return row["interval"] if isinstance(row["interval"], str) else ""
-    if np.isnan(row["low"]):
-        return f"{row['difference']:+.3f}, {row['interval']}"
-    over = f" ({TASKS_ALONE} alone)" if row["interval"] == TASKS_ALONE else ""
-    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]{over}"

@@ -8,6 +8,7 @@ Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per
 system, `per_system` a row per system. With several seeds, systems are paired with the baseline by seed.
 """
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,16 +16,17 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError, in_short
+from routing_moe.config.choices import LOWER_IS_BETTER
 from routing_moe.io.files import distinct_tails
+from routing_moe.results.contrasts import EXPLAINED, LINE_WIDTH, shown_difference, shown_number
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
-from routing_moe.results.statistics import FEWEST_TASKS, holm, mean_interval
+from routing_moe.results.statistics import AUTO, holm, mean_interval
 
 NUMBERS = ["mean", "std", "n"]  # columns of a summary
 MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
 OF_SEED = "difference_seed"  # starts the names of columns
-FEWEST_FOR_P = 6  # with fewer differences, p is at least 2 / 2^5 = 0.0625 even if all have the same sign
 
 
 # ---------------------------------------------------------------------------- statistics
@@ -40,19 +42,6 @@ def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> np.n
     baseline = np.asarray(baseline, dtype=float)
     defined = baseline > min_baseline
     return np.where(defined, differences_of(system, baseline) / np.where(defined, baseline, 1.0), np.nan)
-
-
-def signed_rank_p(differences) -> float:
-    """Returns the two-sided p of the Wilcoxon signed-rank test of paired differences, without zeros.
-
-    scipy's default method: the exact distribution for up to 50 differences without ties in size, all sign
-    flips for up to 13 with ties, else the normal approximation. 1.0 if all differences are zero.
-    """
-    from scipy.stats import wilcoxon  # imported late: it takes a second
-
-    nonzero = np.asarray(differences, dtype=float)
-    nonzero = nonzero[nonzero != 0]
-    return float(wilcoxon(nonzero).pvalue) if len(nonzero) else 1.0
 
 
 def gains_per_task(
@@ -113,13 +102,10 @@ def gains_over_seeds(
     return _by_task(tables)
 
 
-def gains_ST(rows: pd.DataFrame) -> np.ndarray:
-    """Returns the relative gains of a system's tasks that have one, seeds x tasks."""
-    defined = rows[rows["in_arg"]]
-    differences = defined.filter(like=OF_SEED).dropna(axis="columns", how="all")
-    if differences.empty:
-        return np.atleast_2d(defined["relative_gain"])
-    return differences.to_numpy().T / defined["baseline"].to_numpy()
+def differences_ST(rows: pd.DataFrame) -> np.ndarray:
+    """Returns the differences of a system's tasks to the baseline, seeds x tasks."""
+    by_seed = rows.filter(like=OF_SEED).dropna(axis="columns", how="all")
+    return np.atleast_2d(rows["difference"]) if by_seed.empty else by_seed.to_numpy().T
 
 
 def with_most_seeds(rows: pd.DataFrame) -> pd.Series:
@@ -127,29 +113,40 @@ def with_most_seeds(rows: pd.DataFrame) -> pd.Series:
     return rows.loc[rows["seeds"].idxmax()] if "seeds" in rows else rows.iloc[0]
 
 
-def gains_per_system(per_task: pd.DataFrame) -> pd.DataFrame:
+def gains_per_system(
+    per_task: pd.DataFrame, design: str = AUTO, lower_is_better: bool = False
+) -> pd.DataFrame:
     """Returns one row per system, in the order of `per_task`.
 
-    Of the n - excluded tasks with a relative gain: arg (mean relative gain), low and high (its 95% t interval
-    over tasks, and over seeds if there are several, `statistics.mean_interval`), interval (what it covers, or
-    why there is none), median. Of all n tasks: wins, losses, ties (signs of the differences), p
-    (`signed_rank_p`), p_holm (over the systems), baseline and score (means over tasks), seeds (if known).
+    Of the n - excluded tasks with a relative gain: arg (mean relative gain), low and high (its 95% t
+    interval, `statistics.mean_interval`, by the design), interval (what it covers, or why there is none),
+    median. Of all n tasks: wins, losses, ties (signs of the differences), difference (mean), difference_low,
+    difference_high, p, detectable, difference_interval (interval, test and smallest detectable effect of the
+    difference, in the same design), p_holm (over the systems), baseline and score (means over tasks), seeds
+    (if known).
 
     A task's samples are drawn from the same task, so their spread is part of the spread over tasks.
     """
-    rows = {}
+    rows, sign = {}, -1 if lower_is_better else 1
     for name, group in per_task.groupby("system", sort=False):
-        gains, differences = group["relative_gain"].dropna(), group["difference"]
-        interval = mean_interval(gains_ST(group))
+        defined = group[group["in_arg"]]
+        gains, differences = defined["relative_gain"], group["difference"]
+        interval = mean_interval(differences_ST(defined) / defined["baseline"].to_numpy(), design)
+        found = mean_interval(differences_ST(group), design)
         rows[name] = {
             "arg": gains.mean(),
             "low": interval.low,
             "high": interval.high,
             "median": gains.median(),
-            "wins": int((differences > 0).sum()),
-            "losses": int((differences < 0).sum()),
+            "wins": int((sign * differences > 0).sum()),
+            "losses": int((sign * differences < 0).sum()),
             "ties": int((differences == 0).sum()),
-            "p": signed_rank_p(differences),
+            "difference": differences.mean(),
+            "difference_low": found.low,
+            "difference_high": found.high,
+            "p": found.p,
+            "detectable": found.detectable,
+            "difference_interval": found.over,
             "n": len(group),
             "excluded": len(group) - len(gains),
             "baseline": group["baseline"].mean(),
@@ -196,8 +193,7 @@ def uneven_samples(per_task: pd.DataFrame) -> list[str]:
 
 OVER_SEEDS = (
     "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; the",
-    "baseline's scores shown are means over the most seeds of a system. With several seeds the interval is",
-    "the two-way t interval over seeds and tasks; with one it does not cover other seeds.",
+    "baseline's scores shown are means over the most seeds of a system.",
 )
 
 
@@ -206,21 +202,25 @@ def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseli
     counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna()
     n = "n not known" if counts.empty else f"n = {counts.min()}"
     n += f" to {counts.max()}" if not counts.empty and counts.min() < counts.max() else ""
-    lines = [
-        f"Mean {metric} ± sample std over samples ({n}).",
+    better = "; lower is better" if is_loss(metric) else ""
+    differences = (
+        f"Difference: mean over tasks (and seeds); {EXPLAINED} p: the corresponding t test; p (Holm): "
+        "corrected for the number of systems. The interval of ARG has the same design."
+    )
+    return [
+        f"Mean {metric} ± sample std over samples ({n}){better}.",
         f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal",
-        f"weight; in brackets its 95% t interval over tasks, none below {FEWEST_TASKS} tasks (too narrow if",
-        "few tasks account for the effect). A few small baselines can dominate it; compare the median gain.",
-        "p: two-sided Wilcoxon signed-rank test of the tasks' differences; p (Holm): corrected for the",
-        "number of systems.",
+        "weight. A few small baselines can dominate it; compare the median gain.",
+        *textwrap.wrap(differences, LINE_WIDTH),
         *(OVER_SEEDS if "seeds" in per_task else ()),
         f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the",
         "difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]
-    nonzero = (per_task["difference"] != 0).groupby(per_task["system"]).sum().max()
-    if nonzero < FEWEST_FOR_P:
-        lines.append(f"With fewer than {FEWEST_FOR_P} tasks that differ, p cannot be below 0.05.")
-    return lines
+
+
+def is_loss(metric: str) -> bool:
+    """Whether lower values of a column of summaries, such as test_answer_loss, are better."""
+    return metric.partition("_")[2] in LOWER_IS_BETTER
 
 
 def shown_gain(gain: float) -> str:
@@ -235,6 +235,13 @@ def shown_arg(row) -> str:
     if np.isnan(row.low):
         return f"{shown_gain(row.arg)}, {row.interval}"
     return f"{shown_gain(row.arg)} [{shown_gain(row.low)}, {shown_gain(row.high)}]"
+
+
+def shown_mean_difference(row) -> str:
+    """Returns the mean difference of a row of `per_system`, with its interval, as tables of contrasts do."""
+    names = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
+    names["interval"] = "difference_interval"
+    return shown_difference({name: getattr(row, column) for name, column in names.items()})
 
 
 def shown_task_gain(row) -> str:
@@ -255,7 +262,7 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
 
 
 def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
-    """Returns a Markdown table with a row per system: mean score, ARG, median gain, wins, p, tasks."""
+    """Returns a Markdown table with a row per system: mean score, ARG, wins, difference, p, tasks."""
     first = with_most_seeds(per_system)
     counts = ("wins", "losses", "ties")
     rows = {baseline: {"mean": f"{first['baseline']:.3f}"}}
@@ -265,6 +272,11 @@ def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
             "ARG": shown_arg(row),
             "median gain": shown_gain(row.median),
             **{name: str(getattr(row, name)) for name in counts},
+            **(
+                {"difference": shown_mean_difference(row), "detectable": shown_number(row.detectable)}
+                if "difference" in per_system
+                else {}  # in files of earlier versions
+            ),
             "p": shown_p(row.p),
             "p (Holm)": shown_p(row.p_holm),
             "tasks": str(row.n),

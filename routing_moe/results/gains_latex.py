@@ -4,9 +4,19 @@ Written by hand: pandas' Styler.to_latex has no rules below column groups or abo
 that spans the two columns of a system.
 """
 
+from collections.abc import Callable
+
 import pandas as pd
 
-from routing_moe.results.gains import MARK, shown_arg, shown_gain, shown_task_gain, with_most_seeds
+from routing_moe.results.contrasts import shown_number
+from routing_moe.results.gains import (
+    MARK,
+    shown_arg,
+    shown_gain,
+    shown_mean_difference,
+    shown_task_gain,
+    with_most_seeds,
+)
 from routing_moe.results.markdown import shown_p
 
 LONG = 36  # rows: longer tables, and wider ones, have a smaller font
@@ -23,13 +33,20 @@ def escaped(text: str) -> str:
     return text.translate(ESCAPES)
 
 
-def gains_latex(per_task: pd.DataFrame, per_system: pd.DataFrame, baseline: str, explained: list[str]) -> str:
+def gains_latex(
+    per_task: pd.DataFrame,
+    per_system: pd.DataFrame,
+    baseline: str,
+    explained: list[str],
+    lower_is_better: bool = False,
+) -> str:
     """Returns a table environment with `gains.gains_per_task` row by row and `gains.gains_per_system` below.
 
     The best score of each task is bold. explained: the caption.
     """
+    best = min if lower_is_better else max
     systems = list(per_system["system"])
-    body = [_task_row(task, group) for task, group in per_task.groupby("task", sort=False)]
+    body = [_task_row(task, group, best) for task, group in per_task.groupby("task", sort=False)]
     size = r"\scriptsize" if len(body) > LONG or len(systems) > WIDE else r"\small"
     spans = "".join(rf"\cmidrule(lr){{{3 + 2 * i}-{4 + 2 * i}}}" for i in range(len(systems)))
     heads = [rf"\multicolumn{{2}}{{c}}{{{escaped(name)}}}" for name in systems]
@@ -59,9 +76,9 @@ def _row(*cells: str) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _task_row(task: str, group: pd.DataFrame) -> str:
+def _task_row(task: str, group: pd.DataFrame, best_of: Callable) -> str:
     first = with_most_seeds(group)
-    best = max(first["baseline"], group["score"].max())
+    best = best_of([first["baseline"], *group["score"]])
     cells = [_score(first["baseline"], first["baseline_std"], best)]
     for row in group.itertuples():
         cells += [_score(row.score, row.std, best), _signed(shown_task_gain(row))]
@@ -89,6 +106,8 @@ def _averages(per_system: pd.DataFrame) -> list[str]:
         f"ARG ({n - first['excluded']} tasks)": [shown_arg(row) for row in rows],
         "median gain": [shown_gain(row.median) for row in rows],
         "wins / losses / ties": [f"{row.wins} / {row.losses} / {row.ties}" for row in rows],
+        "difference": [shown_mean_difference(row) for row in rows],
+        "detectable": [shown_number(row.detectable) for row in rows],
         "p": [shown_p(row.p) for row in rows],
         "p (Holm)": [shown_p(row.p_holm) for row in rows],
     }

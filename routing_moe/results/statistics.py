@@ -1,10 +1,10 @@
 """Intervals and p-values for means over tasks and seeds; corrections for multiple tests. Pure functions.
 
     found = mean_interval(differences_ST)     # seeds x tasks, paired differences
-    found.low, found.high, found.p, found.over
+    found.low, found.high, found.p, found.detectable, found.over
 
-S seeds (runs), T tasks, M tests. `routing-moe study coverage` measures the coverage of intervals;
-docs/results/coverage.md has the results and explains the choice of this interval.
+S seeds (runs), T tasks, M tests. `routing-moe study coverage` measures the coverage of the intervals;
+docs/results/coverage.md has the results and explains the choice of the design.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ import numpy as np
 
 FEWEST_TASKS = 6
 CONFIDENCE = 0.95
-SEEDS_AND_TASKS, TASKS_ALONE = "seeds x tasks", "tasks"
+POWER = 0.8
+SEEDS_AND_TASKS, TASKS_ALONE, SEEDS_ALONE = "seeds x tasks", "tasks", "seeds"
+# {design: what its interval covers}. Other seeds with the same tasks; other seeds and other tasks; other
+# tasks with the same runs.
+DESIGNS = {"seeds": SEEDS_ALONE, "seeds_and_tasks": SEEDS_AND_TASKS, "tasks": TASKS_ALONE}
+AUTO = "auto"
+TWO_WAY_FROM = 5  # seeds: with fewer, the two-way interval covers too little
 ROUNDING = 1e-12  # a standard error below this share of the values is rounding error
 NONE = float("nan")
 
@@ -24,54 +30,82 @@ NONE = float("nan")
 class Interval:
     """Ends of an interval of a mean and the two-sided p-value for a mean of 0; all NaN without interval.
 
-    over: what the interval covers, SEEDS_AND_TASKS or TASKS_ALONE, or why there is no interval.
+    over: what the interval covers, one of DESIGNS' values, or why there is no interval. detectable: the
+    smallest detectable effect of the same test (`detectable_effect`).
     """
 
     low: float
     high: float
     p: float
     over: str
+    detectable: float = NONE
 
 
-def mean_interval(values_ST) -> Interval:
-    """Returns the two-way t interval of the mean of a seeds x tasks table.
+def mean_interval(values_ST, design: str = AUTO) -> Interval:
+    """Returns the t interval of the mean of a seeds x tasks table.
 
-    values_ST: numbers without NaN, (S, T), or (T,) for one seed. With one seed, it is the t interval over
-    tasks. No interval for fewer than FEWEST_TASKS tasks. p is that of the corresponding t test: below 1 -
-    CONFIDENCE if the interval excludes 0.
+    values_ST: numbers without NaN, (S, T), or (T,) for one seed. design: one of DESIGNS, or AUTO for that of
+    `design_of`. No interval for fewer than FEWEST_TASKS tasks, or for one seed in a design over seeds. p is
+    that of the corresponding t test: below 1 - CONFIDENCE if the interval excludes 0.
     """
     values_ST = np.atleast_2d(np.asarray(values_ST, dtype=float))
     seeds, tasks = values_ST.shape
+    design = design_of(seeds) if design == AUTO else design
+    over = DESIGNS[design]
     if not seeds or tasks < FEWEST_TASKS:
         return Interval(NONE, NONE, NONE, f"too few tasks ({tasks})" if seeds else "no common seed")
-    mean, error, df = map(float, two_way_t(values_ST))
+    if seeds == 1 and over != TASKS_ALONE:
+        return Interval(NONE, NONE, NONE, "only one seed")
+    mean, error, df = map(float, t_of_mean(values_ST, design))
     from scipy.stats import t  # takes most of a second to import
 
     half = error * float(t.ppf((1 + CONFIDENCE) / 2, df))
     p = 2 * float(t.sf(abs(mean) / error, df)) if error else float(mean == 0)
-    return Interval(mean - half, mean + half, p, SEEDS_AND_TASKS if seeds > 1 else TASKS_ALONE)
+    return Interval(mean - half, mean + half, p, over, detectable_effect(error, df))
 
 
-def two_way_t(values_ST) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns (mean, standard error, degrees of freedom) of tables (..., S, T) of crossed random effects.
+def design_of(seeds: int) -> str:
+    """Returns the design whose interval has the nominal coverage with this number of seeds."""
+    return "tasks" if seeds < 2 else "seeds" if seeds < TWO_WAY_FROM else "seeds_and_tasks"
 
-    A cell is mean + seed + task + interaction. With the mean squares of the two-way analysis of variance
-    (Searle, Casella & McCulloch 1992, Variance Components, section 4.3), the squared error is estimated by
-    (MS_tasks + MS_seeds) / (S T). Its expectation exceeds the true value by the interaction's variance / (S
-    T). The unbiased estimate subtracts MS_interaction, which can give 0 or less, and has lower coverage.
-    Degrees of freedom are those of Satterthwaite (1946), at least min(S, T) - 1. With one seed, MS_seeds is 0
-    and this is Student's t over tasks with T - 1 degrees of freedom.
+
+def t_of_mean(values_ST, design: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (mean, standard error, degrees of freedom) of tables (..., S, T), by design.
+
+    seeds: Student's t of the seeds' means over tasks; tasks: of the tasks' means over seeds.
+
+    seeds_and_tasks: crossed random effects. A cell is mean + seed + task + interaction. With the mean squares
+    of the two-way analysis of variance (Searle, Casella & McCulloch 1992, Variance Components, section 4.3),
+    the squared error is estimated by (MS_tasks + MS_seeds) / (S T). Its expectation exceeds the true value by
+    the interaction's variance / (S T). The unbiased estimate subtracts MS_interaction, which can give 0 or
+    less, and has lower coverage. Degrees of freedom are those of Satterthwaite (1946), at least min(S, T) -
+    1. The other designs are the same with one of the mean squares.
     """
     values_ST = np.asarray(values_ST, dtype=float)
     seeds, tasks = values_ST.shape[-2:]
     mean = values_ST.mean(axis=(-2, -1))
     of_tasks, of_seeds = mean_squares(values_ST)
+    of_tasks, of_seeds = of_tasks * (design != "seeds"), of_seeds * (design != "tasks")
     total = of_tasks + of_seeds
     error = np.sqrt(total / (seeds * tasks))
     error = np.where(error > ROUNDING * np.abs(values_ST).max(axis=(-2, -1)), error, 0.0)
     weighed = of_tasks**2 / (tasks - 1) + of_seeds**2 / max(1, seeds - 1)
     df = np.divide(total**2, weighed, out=np.full(np.shape(total), tasks - 1.0), where=weighed > 0)
     return mean, error, df
+
+
+def detectable_effect(error: float, df: float) -> float:
+    """Returns the smallest true mean that the two-sided t test at level 1 - CONFIDENCE finds with POWER.
+
+    The statistic has the noncentral t distribution with noncentrality mean / error. The probability of a
+    significant mean of the wrong sign is below 1e-6 there, and is left out. The standard error is taken as
+    known, so the result is as uncertain as its estimate, most with few degrees of freedom.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import nct, t
+
+    end = float(t.ppf((1 + CONFIDENCE) / 2, df))
+    return error * float(brentq(lambda shift: nct.sf(end, df, shift) - POWER, 0.0, 2 * end))
 
 
 def mean_squares(values_ST: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -28,12 +28,17 @@ def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataF
 
     Reads either kind of file; in a table without n, n is the number of sample rows, and the std is computed
     from them. A table of collect_results.py does not name its metrics: they are those of
-    dataloader/metrics.json, NaN if unknown. Raises InputError for another kind of file, scores of the wrong
+    dataloader/metrics.json, NaN if unknown. Tasks without options have no rank accuracy and are left out
+    there. Raises InputError for another kind of file, scores of the wrong
     part, a value that is not a number, a task with two means, or no task.
     """
     path = Path(path)
-    if "task_prefix" in read_table(path, nrows=0):
-        return _of_predictions(path, column)
+    is_table = "task_prefix" not in read_table(path, nrows=0)
+    summary = _of_table(path, column) if is_table else _of_predictions(path, column)
+    return summary.dropna(subset="mean") if column.endswith("rank_accuracy") else summary
+
+
+def _of_table(path: Path, column: str) -> pd.DataFrame:
     rows = _rows(path, column)
     means = rows.loc[rows["entry"] == "mean", "task"]
     if twice := sorted(means[means.duplicated()].unique()):
@@ -70,17 +75,27 @@ def _of_task(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _of_predictions(path: Path, column: str) -> pd.DataFrame:
-    part = re.search(r"(dev|test)-performance$", path.stem)
-    if part and PARTS[part[1]] != column:
-        raise InputError(f"{path} holds {part[1]} scores, but --metric is {column}")
+    part, _, measure = column.partition("_")
+    in_file = re.search(r"(dev|test)-performance$", path.stem)
+    if in_file and in_file[1] != part:
+        raise InputError(f"{path} holds {in_file[1]} scores, but --metric is {column}")
     scores = read_scores(path)
+    if measure not in scores:
+        raise InputError(f"{path} has no {measure}; score it with --measures {measure}")
     twice = scores.loc[scores.duplicated(["task_prefix", "sample"]), "sample"]
     if not twice.empty:
         raise InputError(f"{path} has more than one score of {in_short(list(twice))}; keep only one of them")
     grouped = scores.groupby("task_prefix", sort=False)
-    table = grouped["performance"].agg(["mean", "std", "size"]).rename(columns={"size": "n"})
+    table = grouped[measure].agg(["mean", "std", "size"]).rename(columns={"size": "n"})
     metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
     return table.astype(float).assign(metric=metrics).rename_axis("task")
+
+
+def dev_scores(path: Path) -> pd.Series:
+    """Returns the mean dev score of each task of a summary, which has it in a file beside scores of tests."""
+    if "task_prefix" in read_table(path, nrows=0):
+        path = path.with_name(path.name.replace("test-performance", "dev-performance"))
+    return read_summary(path, PARTS["dev"])["mean"]
 
 
 def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> list[str]:
