@@ -58,7 +58,7 @@ ARMS = {
     "multitask_half": Arm("one BART at half of this rate", "--num_experts 1", "multitask", 0.5, default_in=BOTH, **PLAIN),
     "multitask_double": Arm("one BART at twice this rate", "--num_experts 1", "multitask", 2.0, default_in=BOTH, **PLAIN),
     "wide": Arm("one BART of twice the feed-forward width, with the FLOPs of multitask", "--num_experts 1 --widen_ffn 2 {noise}", same_flops=True, **PLAIN),
-    "token": Arm("one BART with a learned vector per task before its input, names hidden", "--num_experts 1 --task_token", hidden=True, default_in=(LABELS,), **PLAIN),
+    "token": Arm("one BART with a learned token for each task, names hidden", "--expert_kind token --task_routes tasks", hidden=True, default_in=(LABELS,), **PLAIN),
     "random_1": Arm("groups of the sizes of gradient, drawn at random", RANDOM % 1, "gradient", default_in=BOTH),
     "random_2": Arm("the same, drawn again", RANDOM % 2, "gradient", default_in=BOTH),
     "gradient": Arm("an expert for each group of tasks with similar gradients of the dense run", GRADIENT, default_in=BOTH),
@@ -72,7 +72,7 @@ ARMS = {
     "lora": Arm("one low-rank expert for all tasks, on the frozen dense run", f"{LORA} --num_experts 1", **PLAIN),
     "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", "lora_gradient", **PLAIN),
     "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", **PLAIN),
-    "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes clusters:{{tasks}} --taskvecs {{vectors}}", **PLAIN),
+    "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks", **PLAIN),
     "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", **PLAIN),
 }
 # fmt: on

@@ -197,7 +197,6 @@ class Branches:
             vectors=self.vectors(seed).folder,
             groups=gradient and gradient / f"{steps}-steps/route.npy",
             gym=self.gym,
-            tasks=len(self.split.train) if "{tasks}" in arm.flags else "",
             every=max(1, steps // 12),
             first=max(1, steps // 6),
             last=steps // 2,

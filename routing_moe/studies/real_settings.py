@@ -134,5 +134,4 @@ class RealUnseen(RealStudy):
     more_steps: int = TRAINING(50, "multi-task steps of multitask_more after those of multitask", range=AT_LEAST_1)
     few_shot_steps: int = TRAINING(60, "steps of fine-tuning", range=AT_LEAST_1)
     few_shot_rates: tuple[float, ...] = TRAINING((1e-4, 3e-4), "learning rates of fine-tuning, chosen by dev answer loss", range=POSITIVE)
-    screening_steps: int = TRAINING(100, "steps of the run from --model that decides by dev rows which tasks are learnable", range=AT_LEAST_1)
     # fmt: on

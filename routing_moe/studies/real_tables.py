@@ -12,7 +12,7 @@ from routing_moe.studies.real_arms import ARMS, BASELINE
 from routing_moe.studies.real_runs import Branches, dev_loss, rows_of_rates
 from routing_moe.studies.real_settings import RealLabels
 from routing_moe.studies.real_unseen import DIRECT, STARTS, SUMMARY, UnseenRuns
-from routing_moe.studies.recipes import SCORES, command
+from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, command
 from routing_moe.studies.runs import call_here
 
 PRIMARY = ("answer_loss", "rank_accuracy")
@@ -29,7 +29,9 @@ def tables_of_arms(runs: Branches) -> int:
     if BASELINE not in losses:
         return 1
     contrasts = contrasts_of(losses)
-    print(f"lowest dev answer loss: {', '.join(f'{name} {loss:.3f}' for name, loss in sorted(losses.items(), key=lambda item: item[1])[:3])}")
+    print(
+        f"lowest dev answer loss: {', '.join(f'{name} {loss:.3f}' for name, loss in sorted(losses.items(), key=lambda item: item[1])[:3])}"
+    )
     shared = dict(
         order=tuple(losses),
         baseline=BASELINE,
@@ -41,7 +43,9 @@ def tables_of_arms(runs: Branches) -> int:
     )
     code = 0
     for part in ("dev", "test"):
-        compared = command("routing_moe.cli.compare_runs", folder / "runs", part=part, output_dir=tables / part, **shared)
+        compared = command(
+            "routing_moe.cli.compare_runs", folder / "runs", part=part, output_dir=tables / part, **shared
+        )
         code = call_here(compared) or code
     if isinstance(runs.study, RealLabels):
         pairs = command(
@@ -90,4 +94,27 @@ def write_rows(path: Path, rows: Iterable[dict]) -> None:
 
 def tables_of_starts(runs: UnseenRuns) -> int:
     """Writes the tables of the part about unseen tasks; returns the exit code."""
-    raise NotImplementedError((DIRECT, STARTS, SUMMARY))
+    finished = {
+        name: {path.parent.name for path in runs.folder.glob(f"few_shot/{name}/*/{SUMMARY}")}
+        for name in STARTS
+    }
+    common = finished[BASELINE]
+    others = [name for name in STARTS if name != BASELINE and finished[name] & common]
+    if not others:
+        return 1
+    first, *files = (runs.folder / "few_shot" / name / "seed{seed}" / SUMMARY for name in (BASELINE, *others))
+    baselines = runs.folder / "baselines" / UNSEEN_SCORES.replace("-test-", "-dev-")
+    code = 0
+    for measure in MEASURES:
+        gains = command(
+            "routing_moe.cli.compute_arg",
+            **dict(
+                summary1=first, summary2=tuple(files), names=(BASELINE, *others), metric=f"test_{measure}"
+            ),
+            **dict(seeds=tuple(sorted(name.removeprefix("seed") for name in common)), design="seeds"),
+            **dict(learnable=f"{DIRECT}:{runs.study.margin:g}" if DIRECT in others else None),
+            **dict(dev_baselines=baselines if DIRECT in others else None),
+            output_file=runs.folder / "tables" / f"{measure}.csv",
+        )
+        code = call_here(gains) or code
+    return code

@@ -12,7 +12,7 @@ from routing_moe.studies.costed_runs import Answering, CostedRun, Work
 from routing_moe.studies.real_arms import BASELINE
 from routing_moe.studies.real_runs import Branches, english_bart_run, scoring_of, texts_of
 from routing_moe.studies.real_settings import RealTrain, RealUnseen
-from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, given_of
+from routing_moe.studies.recipes import SCORES, TRAIN, UNSEEN_SCORES, TrainingRecipe, command, given_of
 from routing_moe.studies.runs import Run
 from routing_moe.studies.study import SETTINGS_FILE
 
@@ -167,19 +167,21 @@ class UnseenRuns:
 
     # ---- fine-tuning
 
+    def baselines(self) -> Run:
+        """Scores of the dense run without training, whose files have constant answers, chance and copying."""
+        dense, folder = self.trained.dense(self.study.seeds[0]).folder, self.folder / "baselines"
+        scoring = command(
+            TRAIN,
+            **dict(do_predict=True, predict_split="test", checkpoint=dense / "best", output_dir=folder),
+            **dict(train_dir=self.gym, custom_tasks_splits=self.split_file),
+            further=(*texts_of(self.study), *scoring_of(self.study)),
+        )
+        return Run("baselines", folder, lambda: [scoring], result=UNSEEN_SCORES)
+
     def finetuned(self, name: str, seed: int) -> CostedRun:
+        """The fine-tuning on all unseen tasks from a start."""
+        study, start, steps = self.study, STARTS[name], self.study.few_shot_steps
         folder = self.folder / "few_shot" / name / f"seed{seed}"
-        return self.tuned(name, seed, folder, self.study.few_shot_steps, "few_shot")
-
-    def screening(self) -> CostedRun:
-        """The run that decides by its dev scores which of the tasks are learnable."""
-        seed = self.study.seeds[0]
-        folder = self.folder / "screening" / f"seed{seed}"
-        return self.tuned(DIRECT, seed, folder, self.study.screening_steps, "screening")
-
-    def tuned(self, name: str, seed: int, folder: Path, steps: int, step: str) -> CostedRun:
-        """Returns the fine-tuning on all unseen tasks."""
-        study, start = self.study, STARTS[name]
         checkpoint, needs = self.start(name, seed)
 
         def commands() -> list[list[str]]:
@@ -201,7 +203,7 @@ class UnseenRuns:
             Answering("plain", "test", "test", study.samples, most, times),
         )
         return CostedRun(
-            str(folder.relative_to(self.folder)), folder, commands, needs, SUMMARY, step=step,
+            str(folder.relative_to(self.folder)), folder, commands, needs, SUMMARY, step="few_shot",
             work=(Work("plain", runs * steps, (8,), "test"),), answers=answers, alone=True, partial=True,
         )  # fmt: skip
 
@@ -210,4 +212,4 @@ class UnseenRuns:
 
     def all(self) -> list[Run]:
         tuned = [self.finetuned(name, seed) for seed in self.study.seeds for name in self.starts]
-        return [self.screening(), *tuned]
+        return [self.baselines(), *tuned]
