@@ -1,7 +1,7 @@
 """List the runs of a study, and estimate their hours here, as `reproduce_paper.sh --dry_run` does.
 
     python -m benchmarks.reproduction paper --model facebook/bart-base [flags of routing-moe study paper]
-    python -m benchmarks.reproduction real-gym --train_dir data/gym
+    python -m benchmarks.reproduction real-gym-train --train_dir data/gym
 
 Optimizer steps and the generation of answers are timed on a model of the same sizes with random weights, for
 each kind of routes, and multiplied by the numbers of steps and of rows. No weights are read; the sizes of
@@ -12,8 +12,9 @@ import math
 import random
 import shlex
 import sys
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -35,13 +36,17 @@ from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.hub import local_folder
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.loading import load_bart_config
+from routing_moe.studies import real_gym
+from routing_moe.studies.costed_runs import ABLATION, STEP, CostedRun
 from routing_moe.studies.paper import PaperStudy
-from routing_moe.studies.paper_runs import ABLATION, STEP, CostedRun, PaperRuns
-from routing_moe.studies.real_gym import RealGymStudy
-from routing_moe.studies.runs import run_in_turn
+from routing_moe.studies.paper_runs import PaperRuns
+from routing_moe.studies.real_runs import english_bart_run
+from routing_moe.studies.runs import run_in_turn, with_needs
 from routing_moe.studies.study import part_of, run_study
 
-STUDIES = {"paper": PaperStudy, "real-gym": RealGymStudy}
+STUDIES = {"paper": (PaperStudy, PaperRuns)} | {
+    f"real-gym-{part}": (settings, runs) for part, (settings, runs, *_) in real_gym.PARTS.items()
+}
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
 # The kinds of steps and answers, and the variants of train_step.py and predict.py that measure them.
 STEPS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}
@@ -56,16 +61,18 @@ SAMPLES = 5  # of a task in CrossFit's gym
 ROWS_PER_TASK = 32  # whose lengths are averaged
 
 
-def estimate(study: PaperStudy) -> None:
-    """Prints the settings, the runs and their hours."""
-    runs, model = PaperRuns(study), study.model
-    if study.english_bart:  # without the warm-up, of the same sizes
-        run_in_turn(PaperRuns(study, warm_up_steps=0).model())
-        model = str(study.english_bart / "bart")
+def estimate(kind: Callable, study: PaperStudy | real_gym.RealStudy) -> None:
+    """Prints the settings, the runs and their hours. kind: class of the runs."""
+    model = study.model
+    if getattr(study, "makes_model", False):  # without the warm-up, of the same sizes
+        unwarmed = replace(study, denoising_steps=0, model=str(study.english_bart / "bart"))
+        run_in_turn([english_bart_run(unwarmed)])
+        model = unwarmed.model
+    runs = kind(study)
     print("settings of all runs:")
     for name, value in study.to_dict().items():
         print(f"    --{name} {value}")
-    costed = [run for run in runs.all() if isinstance(run, CostedRun)]
+    costed = [run for run in dict.fromkeys(with_needs(runs.all())) if isinstance(run, CostedRun)]
     hours = Hours(model_size(model), Texts(runs, model), runs)
     plan = pd.DataFrame([row_of(run, hours) for run in costed])
     print_runs(plan)
@@ -80,7 +87,7 @@ def estimate(study: PaperStudy) -> None:
 def row_of(run: CostedRun, hours: "Hours") -> dict:
     return {
         "step": run.step,
-        "run": run.name.split()[1],
+        "run": run.name.split()[-1],
         "state": "finished" if run.is_finished else "to do",
         "training_h": hours.of_training(run),
         "answering_h": hours.of_answers(run),
@@ -93,7 +100,7 @@ class Texts:
     """Lengths of texts and numbers of rows of the study's gym; of tasks that it lacks, assumed values."""
 
     def __init__(self, runs: PaperRuns, model: str):
-        self.folder, self.split = runs.study.gym, runs.split
+        self.folder, self.split = runs.gym, runs.split
         self.gym = Gym(self.folder, skip_malformed=True) if self.folder.is_dir() else None
         self.known = set(self.gym.tasks()) if self.gym else set()
         try:
@@ -307,8 +314,8 @@ def print_summary(plan: pd.DataFrame) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    study, line = part_of(argv, "STUDY", STUDIES)
-    return run_study(estimate, study, line, __doc__)
+    (settings, runs), line = part_of(argv, "STUDY", STUDIES)
+    return run_study(partial(estimate, runs), settings, line, __doc__)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from routing_moe.studies.recipes import (
     is_tiny,
     number,
 )
-from routing_moe.studies.runs import call_here, minutes, report_unfinished, run_in_turn
+from routing_moe.studies.runs import call_here, minutes, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
 from routing_moe.studies.variants import VARIANTS
 
@@ -71,8 +71,6 @@ class PaperStudy(DataFlags, Study):
     starts: tuple[str, ...] | None = WHAT(None, "what to fine-tune: direct, which is --model itself, and names of --variants (default: all)", choices=(DIRECT, *ALL), on_resume=True)
     seeds: tuple[int, ...] = WHAT((42,), "seeds of each variant and start", range=SEED, on_resume=True)
     recovery: tuple[str, ...] = WHAT(("category",), "kinds of features that routes are compared with", on_resume=True)
-    english_bart: Path | None = WHAT(None, "folder in which english_bart.sh makes --model", on_resume=True)
-    warm_up_steps: int = WHAT(0, "steps of its warm-up", range=NOT_NEGATIVE, on_resume=True)
 
     total_steps: int | None = TRAINING(None, "optimizer steps (30000; 100)", range=AT_LEAST_1)
     eval_period: int | None = TRAINING(None, "steps between evaluations (750; 100)", range=AT_LEAST_1)
@@ -193,8 +191,6 @@ def reproduce(study: PaperStudy) -> int:
     steps = f"{study.total_steps} steps; {tuning}"
     print(runs.recipe.announced(compared, steps, study.output_dir), flush=True)
     build_gym(study)
-    if code := run_in_turn(runs.model()):
-        return code
     runs.recipe.set_threads()
     status = report_unfinished(study.runner().run(runs.all()))
     print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes")

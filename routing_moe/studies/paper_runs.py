@@ -1,60 +1,22 @@
 """The runs of the paper's study, and what each trains and answers, for the estimate of hours."""
 
 import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from dataloader.task_splits import load_split
+from routing_moe.studies.costed_runs import ABLATION, ROWS_OF_SAMPLE, STEP, Answering, CostedRun, Work
 from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, TrainingRecipe, command, given_of
 from routing_moe.studies.runs import Run
 from routing_moe.studies.variants import REFINED_ROUTING, TWO_STAGES, UNREFINED, VARIANTS, Variant
 from routing_moe.studies.vectors import reduce_command, vectors_command
 
-STEP = 32  # examples in a training step
-ROWS_OF_SAMPLE = 40  # about; of which gradient vectors compute gradients at six checkpoints
-ABLATION = "ablation"  # instead of a number of times: once for each set of ablated experts
-
-
-@dataclass(frozen=True)
-class Work:
-    """Optimizer steps of a run, as many at each batch size, on rows of a section of the split."""
-
-    kind: str
-    steps: int
-    batches: tuple[int, ...] = (STEP,)
-    section: str = "train"
-
-
-@dataclass(frozen=True)
-class Answering:
-    """Files that a run answers. samples: all, first, or seeds. most: rows of each file, None: all. times: how often."""
-
-    kind: str
-    section: str
-    part: str
-    samples: tuple[str, ...] = ("first",)
-    most: int | None = None
-    times: int | str = 1
-
-
-@dataclass(frozen=True)
-class CostedRun(Run):
-    """A run with its step of the study, and its work. alone: whether each file is answered alone."""
-
-    step: str = ""
-    work: tuple[Work, ...] = field(default=(), compare=False)
-    answers: tuple[Answering, ...] = field(default=(), compare=False)
-    alone: bool = False
-
 
 class PaperRuns:
-    """The runs of a `paper.PaperStudy`. warm_up_steps: of the model that it makes, instead of the study's."""
+    """The runs of a `paper.PaperStudy`."""
 
-    def __init__(self, study, warm_up_steps: int | None = None):
-        self.study, self.folder = study, study.output_dir
-        self.warm_up_steps = study.warm_up_steps if warm_up_steps is None else warm_up_steps
+    def __init__(self, study):
+        self.study, self.folder, self.gym = study, study.output_dir, study.gym
         self.recipe = TrainingRecipe.chosen(study).with_(
             gym=study.gym, total_steps=study.total_steps, eval_period=study.eval_period
         )
@@ -81,22 +43,6 @@ class PaperRuns:
         return CostedRun(
             f"{step} {name}", folder, lambda: [command], tuple(needs), result, log=log, step=step, **fields
         )
-
-    # ---- the model
-
-    def model(self) -> Iterator[Run]:
-        """Yields the run that makes the model, if the study does; its finished parts are kept."""
-        study = self.study
-        if study.english_bart:
-            making = command(
-                "routing_moe.studies.english_bart",
-                **given_of(study, ("warm_up_steps", "custom_tasks_splits")),
-                **dict(output_dir=study.english_bart, train_dir=study.gym),
-                cased="--do_lowercase" not in self.texts,
-                mixed_precision=self.recipe.mixed_precision,
-            )
-            folder = Path(study.model) if self.warm_up_steps else study.english_bart / "bart"
-            yield Run("model", folder, lambda: [making], result="config.json")
 
     # ---- task vectors
 

@@ -1,0 +1,284 @@
+"""The runs of the study on real tasks: one dense run for each seed, and the arms that continue it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.task_splits import Split, load_split
+from routing_moe.studies.costed_runs import ROWS_OF_SAMPLE, STEP, Answering, CostedRun, Work
+from routing_moe.studies.real_arms import ARMS, BASELINE, Arm, rate_of
+from routing_moe.studies.real_settings import RealLabels, RealStudy, RealTrain
+from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
+from routing_moe.studies.runs import Run
+from routing_moe.studies.vectors import vectors_command
+
+DEV_SCORES = "best/eval-dev-performance.csv"
+LORA_FACTOR = 4  # low-rank experts need higher rates
+PARTS_OF_DENSE_RUN = 4  # a checkpoint is kept after each; gradients are means over those of the second half
+N_TASKS = 80  # about, for the estimate of hours
+
+
+def english_bart_run(study: RealStudy) -> Run:
+    """The run that makes the model."""
+    making = command(
+        "routing_moe.studies.english_bart",
+        **dict(output_dir=study.english_bart, warm_up_steps=study.denoising_steps, train_dir=study.train_dir),
+        **dict(custom_tasks_splits=study.custom_tasks_splits, mixed_precision=study.mixed_precision),
+        cased=study.cased,
+    )
+    return Run("model", Path(study.model), lambda: [making], result="config.json")
+
+
+def texts_of(study: RealStudy) -> list[str]:
+    """Returns the flags on texts of all commands."""
+    return command(
+        do_lowercase=not study.cased,
+        max_input_length=study.max_input_length,
+        max_output_length=study.max_output_length,
+        skip_malformed=True,  # some published files have lines that line feeds in their texts break
+    )
+
+
+def scoring_of(study: RealStudy) -> list[str]:
+    """Returns the flags of scores: answer loss of all tasks, ranked options where a task has them."""
+    return command(
+        scoring="rank",
+        measures=("answer_loss", "rank_accuracy"),
+        num_beams=1,
+        predict_max_examples=study.scored,
+    )
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The runs of the parts about train tasks."""
+
+    study: RealTrain
+
+    @cached_property
+    def recipe(self) -> TrainingRecipe:
+        return TrainingRecipe.chosen(self.study).with_(gym=self.gym, split=self.split_file)
+
+    @property
+    def folder(self) -> Path:
+        return self.study.output_dir
+
+    @property
+    def relabels(self) -> bool:
+        return isinstance(self.study, RealLabels)
+
+    @property
+    def gym(self) -> Path:
+        return self.folder / "gym" if self.relabels else self.study.train_dir
+
+    @property
+    def split_file(self) -> Path:
+        return self.gym / "split.json" if self.relabels else self.study.split_file
+
+    @cached_property
+    def split(self) -> Split:
+        return load_split(self.split_file)
+
+    # ---- before the arms
+
+    def before(self) -> list[Run]:
+        """Returns the runs that make the model and the relabelled gym, if the study does."""
+        runs = [english_bart_run(self.study)] if self.study.makes_model else []
+        relabelling = command(
+            *("task.conflict_gym.relabel",),
+            **dict(gym=self.study.train_dir, split=self.study.custom_tasks_splits, share=self.study.share),
+            **dict(output_dir=self.gym, skip_malformed=True),
+        )
+        gym = Run("gym", self.gym, lambda: [relabelling], result="split.json")
+        return [*runs, gym] if self.relabels else runs
+
+    def dense(self, seed: int) -> CostedRun:
+        """The run that all arms continue."""
+        study, folder = self.study, self.folder / "dense" / f"seed{seed}"
+        steps = study.dense_steps
+        flags = command(num_experts=1, save_period=self.period, hide_task_names=study.hide_names_dense)
+        training = self.train(folder, seed, steps, study.dense_rate, flags)
+        return self.trained(folder, lambda: [training], tuple(self.before()), "dense", "plain", steps)
+
+    @property
+    def period(self) -> int:
+        """Steps between the kept checkpoints of the dense run."""
+        return max(1, self.study.dense_steps // PARTS_OF_DENSE_RUN)
+
+    def vectors(self, seed: int) -> CostedRun:
+        """Gradient vectors of the second half of the dense run."""
+        study, folder, dense = self.study, self.folder / "vectors" / f"seed{seed}", self.dense(seed)
+        saved = range(self.period, study.dense_steps + 1, self.period)
+        late = [f"{step}-steps" for step in saved if 2 * step >= study.dense_steps]
+        computing = vectors_command(
+            self.recipe,
+            "gradient",
+            folder,
+            *texts_of(study),
+            **dict(model=dense.folder, checkpoint_names=tuple(late), weights="layers", tasks="train"),
+            **dict(mixed_precision=self.recipe.mixed_precision, hide_task_names=study.hide_names_dense),
+        )
+        work = (Work("plain", len(late) * ROWS_OF_SAMPLE * N_TASKS // STEP),)
+        return CostedRun(
+            f"vectors/seed{seed}",
+            folder,
+            lambda: [computing],
+            (dense,),
+            "meta.json",
+            step="vectors",
+            work=work,
+        )
+
+    def trained(
+        self,
+        folder: Path,
+        commands: Callable[[], list[list[str]]],
+        needs: tuple[Run, ...],
+        step: str,
+        kind: str,
+        steps: int,
+    ) -> CostedRun:
+        """Returns a training with scores of train tasks on dev and test files, named after its folder."""
+        most = self.study.scored
+        answers = tuple(Answering("plain", "train", part, most=most) for part in ("dev", "test"))
+        work = (Work(kind, steps),)
+        name = str(folder.relative_to(self.folder))
+        return CostedRun(name, folder, commands, needs, SCORES, step=step, work=work, answers=answers)
+
+    def train(self, folder: Path, seed: int, steps: int, rate: float, flags: list[str]) -> list[str]:
+        recipe = self.recipe.with_(total_steps=steps, eval_period=steps, learning_rate=rate)
+        return recipe.train(folder, *flags, *self.training_flags(seed))
+
+    def training_flags(self, seed: int) -> list[str]:
+        """Returns the flags of all trainings."""
+        shared = command(select_by="answer_loss", resume=True, seed=seed)
+        return [*texts_of(self.study), *scoring_of(self.study), *shared]
+
+    # ---- arms
+
+    def arm(self, name: str, seed: int, rate: float | None = None) -> CostedRun:
+        """The run of an arm. rate: of a tuning run; None: the chosen one."""
+        arm, steps = ARMS[name], self.study.total_steps
+        place = self.folder / ("runs" if rate is None else "tuning") / name
+        folder = (place if rate is None else place / f"lr{number(rate)}") / f"seed{seed}"
+        needs: list[Run] = [self.dense(seed)]
+        if arm.has_vectors:
+            needs.append(self.vectors(seed))
+        if arm.has_groups:
+            needs.append(self.arm("gradient", seed, rate))
+        if arm.same_flops:
+            needs.append(self.equal_flops(name, seed, folder, rate))
+
+        def commands() -> list[list[str]]:
+            counted = self.steps_file(folder)
+            own = int(counted.read_text()) if arm.same_flops and counted.is_file() else steps
+            return [self.command(name, seed, folder, rate, own)]
+
+        step = "arms" if rate is None else "tuning"
+        return self.trained(folder, commands, tuple(needs), step, arm.steps, steps)
+
+    def command(self, name: str, seed: int, folder: Path, rate: float | None, steps: int) -> list[str]:
+        """Returns the command that trains an arm."""
+        arm = ARMS[name]
+        hidden = self.study.hide_names if arm.hidden is None else arm.hidden
+        flags = command(vanilla_checkpoint=self.dense(seed).folder, hide_task_names=hidden)
+        flags = [*self.flags_of(arm, seed, rate), *flags]
+        return self.train(folder, seed, steps, rate or self.chosen_rate(name), flags)
+
+    def flags_of(self, arm: Arm, seed: int, rate: float | None) -> list[str]:
+        study, steps = self.study, self.study.total_steps
+        gradient = self.arm("gradient", seed, rate).folder if arm.has_groups else ""
+        noise = ["--init_eps", "1e-3"]
+        values = dict(
+            clusters=study.clusters,
+            vectors=self.vectors(seed).folder,
+            groups=gradient and gradient / f"{steps}-steps/route.npy",
+            gym=self.gym,
+            every=max(1, steps // 12),
+            first=max(1, steps // 6),
+            last=steps // 2,
+        )
+        several = dict(
+            noise=noise,
+            mixture=["--num_experts", "3", *noise],
+            # Temperatures fall from 2 to 0.3 in 80% of the steps.
+            router=command(router_lr=1e-2, minimum_tau=0.3, anneal_rate=2.37 / steps),
+        )
+        words = []
+        for word in arm.flags.split():
+            words += several.get(word.strip("{}"), [word.format(**values)]) if "{" in word else [word]
+        return words
+
+    def steps_file(self, folder: Path) -> Path:
+        return folder.with_name(f"{folder.name}.steps_of_{BASELINE}")
+
+    def equal_flops(self, name: str, seed: int, folder: Path, rate: float | None) -> Run:
+        """The number of steps of an arm that cost the FLOPs of multitask, in a file beside the run."""
+        other, file = self.arm(BASELINE, seed, rate), self.steps_file(folder)
+
+        def commands() -> list[list[str]]:
+            counted = self.command(name, seed, folder, rate, self.study.total_steps)
+            return [[*counted, "--equal_flops", str(other.folder)]]
+
+        needs, log = (self.dense(seed), other), folder.with_name(f"{folder.name}.log")
+        return Run(
+            str(file.relative_to(self.folder)), file.parent, commands, needs, file.name, printed=True, log=log
+        )
+
+    # ---- learning rates
+
+    def rates(self, name: str) -> tuple[float, ...]:
+        """Returns the grid of an arm."""
+        factor = LORA_FACTOR if ARMS[name].has_lora else 1
+        return tuple(factor * rate for rate in self.study.rates)
+
+    def tuning(self) -> list[CostedRun]:
+        study = self.study
+        names = dict.fromkeys(map(rate_of, study.trained))
+        if len(study.rates) == 1:
+            return []
+        return [self.arm(name, study.tune_seed, rate) for name in names for rate in self.rates(name)]
+
+    def dev_losses(self, name: str) -> dict[float, float]:
+        """Returns {rate: mean dev answer loss over tasks} of the finished tuning runs of an arm."""
+        runs = {rate: self.arm(name, self.study.tune_seed, rate) for rate in self.rates(name)}
+        return {rate: dev_loss(run.folder) for rate, run in runs.items() if run.is_finished}
+
+    def chosen_rate(self, name: str) -> float:
+        """Returns the rate with the lowest dev answer loss. Raises RuntimeError if no tuning run is finished."""
+        arm, own = ARMS[name], rate_of(name)
+        if len(self.study.rates) == 1:
+            return arm.factor * self.rates(own)[0]
+        losses = self.dev_losses(own)
+        if self.study.dry_run and not losses:
+            return arm.factor * self.rates(own)[len(self.study.rates) // 2]
+        if not losses:
+            raise RuntimeError(f"no tuning run of {own} is finished")
+        return arm.factor * min(losses, key=losses.get)
+
+    # ---- all
+
+    def all(self) -> list[Run]:
+        """Returns all runs, those that rates are chosen by first."""
+        study = self.study
+        arms = [self.arm(name, seed) for seed in study.seeds for name in study.trained]
+        return [*self.tuning(), *arms]
+
+
+def dev_loss(folder: Path) -> float:
+    """Returns the mean over tasks of the answer loss (nats per token) of a run on dev files."""
+    scores = pd.read_csv(folder / DEV_SCORES)
+    return float(scores.groupby("task_prefix")["answer_loss"].mean().mean())
+
+
+def rows_of_rates(branches: Branches) -> Iterator[dict]:
+    """Yields the rows of tuning.csv."""
+    for name in dict.fromkeys(map(rate_of, branches.study.trained)):
+        losses = branches.dev_losses(name)
+        for rate, loss in losses.items():
+            chosen = rate == min(losses, key=losses.get)
+            edge = chosen and rate in (min(losses), max(losses))
+            yield dict(arm=name, rate=f"{rate:g}", dev_answer_loss=f"{loss:.4f}", chosen=chosen, at_edge=edge)

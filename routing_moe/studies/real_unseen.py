@@ -1,0 +1,215 @@
+"""The runs of the third part of the study on real tasks: few-shot fine-tuning on unseen tasks from several starts."""
+
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from dataloader.errors import InputError
+from dataloader.jsonfile import load_json_object
+from dataloader.task_splits import Split, load_split
+from routing_moe.studies.costed_runs import Answering, CostedRun, Work
+from routing_moe.studies.real_arms import BASELINE
+from routing_moe.studies.real_runs import Branches, english_bart_run, scoring_of, texts_of
+from routing_moe.studies.real_settings import RealTrain, RealUnseen
+from routing_moe.studies.recipes import SCORES, TRAIN, UNSEEN_SCORES, TrainingRecipe, command, given_of
+from routing_moe.studies.runs import Run
+from routing_moe.studies.study import SETTINGS_FILE
+
+DIRECT, SUMMARY = "direct", "summary.csv"
+N_AVERAGED = 3  # runs in a mean of weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where fine-tuning starts.
+
+    about: for --help. arm: of the first part, None: --model; {best} is --best. kind: row of `finetuning.STARTS`. flags:
+    of fine-tuning. made: what is made of the arm's runs first, more (further steps) or mean (of several seeds).
+    """
+
+    about: str
+    arm: str | None
+    kind: str = "bart"
+    flags: str = ""
+    made: str | None = None
+
+
+MERGED = "--route_training merged"
+# fmt: off
+STARTS = {
+    DIRECT: Start("--model itself", None),
+    "multitask": Start("one BART after the dense run and as many steps again", BASELINE),
+    "multitask_more": Start("the same and --more_steps", BASELINE, made="more"),
+    "multitask_mean": Start(f"the mean of the weights of {N_AVERAGED} seeds of multitask", BASELINE, made="mean"),
+    "task_random": Start("random routes of tasks, one drawn for the unseen task", "task_random", "moe_random2"),
+    "task_random_merged": Start("the mean of its experts", "task_random", "moe_avg", MERGED),
+    "best_merged": Start("the mean of the experts of --best", "{best}", "moe_avg", MERGED),
+    "straight_through": Start("learned routes, that of the task with the nearest texts", "straight_through", "moe"),
+    "mhr_mean": Start("mhr, the mean of its experts (MHR-mu)", "mhr", "moe_avg", MERGED),
+    "mhr_routes": Start("mhr, only the route is trained (MHR-z)", "mhr", "moe", "--route_training logits"),
+}
+# fmt: on
+
+
+def described() -> str:
+    """Returns the list of starts for --help."""
+    return "\n".join(f"    {name:20}{start.about}" for name, start in STARTS.items())
+
+
+@dataclass(frozen=True)
+class UnseenRuns:
+    """The runs of fine-tuning, and what they start from."""
+
+    study: RealUnseen
+
+    @cached_property
+    def trained(self) -> Branches:
+        """The runs of the first part. Raises InputError if the folder has none."""
+        folder = self.study.trained
+        saved = folder / SETTINGS_FILE
+        if not saved.is_file():
+            raise InputError(
+                f"--trained {folder}: has no {SETTINGS_FILE}; real_gym_study.sh train makes such folders"
+            )
+        values = load_json_object(saved, "the settings of a study")
+        if "dense_steps" not in values:
+            raise InputError(
+                f"--trained {folder}: {SETTINGS_FILE} is of another study than real_gym_study.sh train"
+            )
+        own = dict(
+            output_dir=folder, custom_tasks_splits=self.study.custom_tasks_splits, seeds=self.study.seeds
+        )
+        own |= given_of(self.study, ("train_dir", "model", "mixed_precision"))
+        kept = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return Branches(RealTrain(**kept | own))
+
+    @property
+    def folder(self) -> Path:
+        return self.study.output_dir
+
+    @property
+    def gym(self) -> Path:
+        return self.study.train_dir
+
+    @cached_property
+    def recipe(self) -> TrainingRecipe:
+        return TrainingRecipe.chosen(self.study).with_(gym=self.gym, split=self.study.split_file)
+
+    @cached_property
+    def split(self) -> Split:
+        """The unseen tasks of all sections as those of "test", with the train tasks."""
+        split = load_split(self.study.split_file)
+        unseen = [task for section in self.study.sections for task in split.section(section)]
+        unseen = [task for task in unseen if task not in split.train]
+        return replace(split, dev=(), test=tuple(dict.fromkeys(unseen)))
+
+    @property
+    def split_file(self) -> Path:
+        """The file of `split`, which is written."""
+        path = self.folder / "split.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({name: self.split.section(name) for name in ("train", "dev", "test")}))
+        return path
+
+    def before(self) -> list[Run]:
+        """Returns the run that makes the model, if the study does."""
+        return [english_bart_run(self.study)] if self.study.makes_model else []
+
+    # ---- starts
+
+    def arm_of(self, name: str) -> str | None:
+        arm = STARTS[name].arm
+        return arm and arm.format(best=self.study.best)
+
+    def start(self, name: str, seed: int) -> tuple[str, tuple[Run, ...]]:
+        """Returns the checkpoint of a start, and the runs that make it."""
+        start, arm = STARTS[name], self.arm_of(name)
+        if arm is None:
+            return "None", ()
+        run = self.trained.arm(arm, seed)
+        if start.made == "more":
+            run = self.continued(seed)
+        elif start.made == "mean":
+            run = self.mean(seed)
+        return str(run.folder), (run,) if start.made else ()
+
+    def continued(self, seed: int) -> Run:
+        """The run of multitask with further steps."""
+        folder, steps = self.folder / "starts/multitask_more" / f"seed{seed}", self.study.more_steps
+        source, trained = self.trained.arm(BASELINE, seed), self.trained
+        flags = command(
+            num_experts=1, vanilla_checkpoint=source.folder, hide_task_names=trained.study.hide_names
+        )
+
+        def commands() -> list[list[str]]:
+            return [trained.train(folder, seed, steps, trained.chosen_rate(BASELINE), flags)]
+
+        return Run(f"starts/multitask_more/seed{seed}", folder, commands, result=SCORES)
+
+    def mean(self, seed: int) -> Run:
+        """The mean of the weights of this seed's run and of the next ones, in the order of --seeds."""
+        seeds, folder = self.study.seeds, self.folder / "starts/multitask_mean" / f"seed{seed}"
+        first = seeds.index(seed)
+        averaged = [seeds[(first + i) % len(seeds)] for i in range(min(N_AVERAGED, len(seeds)))]
+        runs = tuple(self.trained.arm(BASELINE, one).folder for one in averaged)
+        averaging = command("routing_moe.cli.average", runs=runs, output_dir=folder)
+        return Run(f"starts/multitask_mean/seed{seed}", folder, lambda: [averaging], result="config.json")
+
+    def is_there(self, name: str) -> bool:
+        """Returns whether all runs of the first part that a start needs are finished."""
+        arm = self.arm_of(name)
+        return arm is None or all(self.trained.arm(arm, seed).is_finished for seed in self.study.seeds)
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        return self.study.starts or tuple(name for name in STARTS if self.is_there(name))
+
+    # ---- fine-tuning
+
+    def baselines(self) -> Run:
+        """Scores of the dense run without training, whose files have constant answers, chance and copying."""
+        dense, folder = self.trained.dense(self.study.seeds[0]).folder, self.folder / "baselines"
+        scoring = command(
+            TRAIN,
+            **dict(do_predict=True, predict_split="test", checkpoint=dense / "best", output_dir=folder),
+            **dict(train_dir=self.gym, custom_tasks_splits=self.split_file),
+            further=(*texts_of(self.study), *scoring_of(self.study)),
+        )
+        return Run("baselines", folder, lambda: [scoring], result=UNSEEN_SCORES)
+
+    def finetuned(self, name: str, seed: int) -> CostedRun:
+        """The fine-tuning on all unseen tasks from a start."""
+        study, start, steps = self.study, STARTS[name], self.study.few_shot_steps
+        folder = self.folder / "few_shot" / name / f"seed{seed}"
+        checkpoint, needs = self.start(name, seed)
+
+        def commands() -> list[list[str]]:
+            tuning = command(
+                *("routing_moe.studies.finetuning", start.kind, "test", checkpoint, name),
+                **dict(results_dir=folder, model=study.model, train_dir=self.gym, seed=seed),
+                **dict(custom_tasks_splits=self.split_file, mixed_precision=self.recipe.mixed_precision),
+                **dict(samples=study.samples, total_steps=steps, eval_period=max(1, steps // 3)),
+                **dict(bsz_list=(8,), warmup_steps=max(1, steps // 10), select_by="answer_loss"),
+                **dict(learning_rate_list=study.few_shot_rates),
+                further=(*start.flags.split(), *texts_of(study), *scoring_of(study)),
+            )
+            return [tuning]
+
+        runs, most = len(self.split.test) * len(study.samples) * len(study.few_shot_rates), study.scored
+        times = len(study.few_shot_rates)
+        answers = (
+            Answering("plain", "test", "dev", study.samples, times=3 * times),
+            Answering("plain", "test", "test", study.samples, most, times),
+        )
+        return CostedRun(
+            str(folder.relative_to(self.folder)), folder, commands, needs, SUMMARY, step="few_shot",
+            work=(Work("plain", runs * steps, (8,), "test"),), answers=answers, alone=True, partial=True,
+        )  # fmt: skip
+
+    def training_flags(self, seed: int) -> list[str]:
+        return self.trained.training_flags(seed)
+
+    def all(self) -> list[Run]:
+        tuned = [self.finetuned(name, seed) for seed in self.study.seeds for name in self.starts]
+        return [self.baselines(), *tuned]
