@@ -10,7 +10,7 @@ from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.config.shared import Start
+from routing_moe.config.shared import Start, without_permutation
 from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
@@ -96,7 +96,13 @@ def _start_places(start: Start) -> list[str]:
 
 def _route_places(start: Start, run: str | Path) -> list[str]:
     """Returns the file of --task_routes if another run wrote it."""
-    return [start.routes] if start.routes and _run_folder(start.routes, run) else []
+    file = _route_file(start)
+    return [file] if file and _run_folder(file, run) else []
+
+
+def _route_file(start: Start) -> str | None:
+    """Returns the value of --task_routes, which may be a file, without its permutation."""
+    return without_permutation(start.routes)[0] if start.routes else None
 
 
 def _vector_places(start: Start, run: str | Path) -> list[str]:
@@ -132,9 +138,10 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
 def _inputs(start: Start) -> list[dict]:
     """Returns the entries of the computations of task vectors and routes whose FLOPs are counted."""
     known = {start.vectors: load_meta(start.vectors).get("total_flops") if start.vectors else None}
-    of_routes = Path(start.routes or "").with_suffix(FLOPS_SUFFIX) if start.routes else None
+    file = _route_file(start)
+    of_routes = Path(file).with_suffix(FLOPS_SUFFIX) if file else None
     if of_routes and of_routes.is_file():
-        known[start.routes] = int(of_routes.read_text())
+        known[file] = int(of_routes.read_text())
     return [
         {"folder": place, "steps": 0, "total_flops": flops, "unknown": None}
         for place, flops in known.items()
