@@ -74,13 +74,13 @@ def test_the_silhouette_is_that_of_sklearn(count, planted):
 def test_correlated_vectors_without_clusters_have_the_silhouette_of_a_cloud_and_planted_ones_do_not(planted):
     draw = np.random.default_rng(3)
     rotated = np.linalg.qr(draw.normal(size=(30, 30)))[0]
-    without = [draw.normal(size=(20, 30)) * 0.8 ** np.arange(30) @ rotated for _ in range(20)]
+    without = [draw.normal(size=(20, 30)) * 0.8 ** np.arange(30) @ rotated for _ in range(10)]
     shares = []
     for vectors_ND in (planted[0], *without):
         own = best_clusters(centred_cosine(vectors_ND), [5]).silhouette
         shares.append((silhouettes_of_clouds(vectors_ND, [5], draws=40) >= own).mean())
     assert shares[0] == 0
-    assert 0.3 < np.mean(shares[1:]) < 0.7  # with dimensions permuted over tasks: below 0.1
+    assert 0.3 < np.mean(shares[1:]) < 0.7  # with dimensions permuted over tasks: 0.00
 
 
 # ---- limited sizes

@@ -35,6 +35,7 @@ from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, load_routes, steps_with_routes
 from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
+from routing_moe.checkpoints.average import AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
@@ -57,6 +58,7 @@ OF_TOKENIZER = (
 OF_CHECKPOINT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     *OF_TOKENIZER, NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE,
+    AVERAGED_FILE,
 )  # fmt: skip
 BESIDE = (
     "run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE,
