@@ -26,7 +26,6 @@ from routing_moe.model.route_clusters import (
     possible_counts,
     silhouettes_of_clouds,
 )
-from routing_moe.model.task_vectors import UNKNOWN
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
@@ -59,47 +58,40 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
     stay: whether the routes stay, so that tasks without one have equal weights.
     Raises InputError for another value, an unreadable file, and for train tasks without a route or vector.
     """
-    vectors, parts, seen = {}, {}, UNKNOWN
+    given = None
     if start.vectors:
         with problem_context("--taskvecs "):
             given = GivenVectors.load(start.vectors)
-        vectors, parts, seen = given.by_name, given.parts, given.seen
     with problem_context("--task_routes "):
         spec, permutation = without_permutation(start.routes)
-        routes, notes, clusters = routes_of(spec, start, split, ontology, vectors, parts)
+        routes, notes, clusters = routes_of(spec, start, split, ontology, given)
         if permutation is not None:
             routes, note = permuted(routes, split.train, int(permutation))
             notes = [*notes, note]
-    lacking = [task for task in routes if start.vectors and task not in vectors]
-    if lacking:
+    if lacking := [task for task in routes if given and task not in given.names]:
         raise InputError(f"--taskvecs {start.vectors} has no vector for {in_short(lacking)}")
     without = sorted(set(split.all) - set(routes))
     if without and stay:
         notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
-    own = {task: vectors[task] for task in routes} if vectors else {}
-    return GivenRoutes(
-        described(start), routes, own, parts if own else {}, seen, tuple(notes), tuple(clusters)
-    )
+    own = {}
+    if given:
+        own = dict(vectors=given.only(routes).by_name, parts=given.parts, seen=given.seen)
+    return GivenRoutes(described(start), routes, notes=tuple(notes), clusters=tuple(clusters), **own)
 
 
 def routes_of(
-    spec: str,
-    start: Start,
-    split: Split,
-    ontology: Ontology,
-    vectors: Mapping[str, np.ndarray],
-    parts: Mapping[str, tuple[int, int]],
+    spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
 ) -> tuple[dict[str, Route], list[str], list[dict]]:
     """Returns the routes of a value of `--task_routes` before any permutation, notes, and rows of clusters.
 
-    vectors, parts: of --taskvecs, {} without. Raises InputError for another value.
+    given: the vectors of --taskvecs. Raises InputError for another value.
     """
     if names_file(spec):
         return of_file(spec, split), [], []
     if spec in ONTOLOGY_LEVELS:
         return *of_ontology(spec, split, ontology), []
     if are_clusters(spec):
-        return of_clusters(spec, start, split, ontology, vectors, parts)
+        return of_clusters(spec, start, split, ontology, given)
     if spec == LOWEST_LOSS:
         raise InputError(f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out")
     known = [*ONTOLOGY_LEVELS, "clusters:auto", "random:clusters:auto"]
@@ -144,26 +136,22 @@ def of_ontology(spec: str, split: Split, ontology: Ontology) -> tuple[dict[str, 
 
 
 def of_clusters(
-    spec: str,
-    start: Start,
-    split: Split,
-    ontology: Ontology,
-    vectors: Mapping[str, np.ndarray],
-    parts: Mapping[str, tuple[int, int]],
+    spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
 ) -> tuple[dict[str, Route], list[str], list[dict]]:
     """Returns the routes of all tasks of the split with a vector, notes on the clusters, and rows of a table.
 
     Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
-    if not start.vectors:
+    if given is None:
         raise InputError(f"is {start.routes}, clusters of the vectors of --taskvecs; give them")
+    vectors = given.by_name
     if lacking := sorted(set(split.train) - set(vectors)):
         raise InputError(f"{described(start)}: no vector for the train tasks {in_short(lacking)}")
     train = ontology.order(split.train)
     others = [task for task in split.all if task in vectors and task not in split.train]
     routes: dict[str, Route] = {task: {} for task in (*train, *others)}
     notes, rows = [], []
-    for part, (first, end) in parts.items():
+    for part, (first, end) in given.parts.items():
         vectors_ND = np.stack([vectors[task][first:end] for task in train])
         labels_N, row = clusters_of(spec, vectors_ND)
         rows.append({"source": described(start), "part": part} | row)
