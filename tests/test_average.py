@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from test_assemble import batch_of, logits_of
-from test_task_routes import FIXED
+from test_task_routes import FIXED, ONLY
 from tiny_grids import ONE_EXPERT
 from tiny_runs import NO_LEARNING, TRAIN_TASKS, run, typed, weights, write_bart
 from transformers import BartForConditionalGeneration
@@ -59,6 +59,8 @@ def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, wor
     cost = json.loads((further / "cost.json").read_text())
     assert [one["folder"] for one in cost["earlier_runs"]] == list(map(str, dense))
     assert cost["steps_with_start"] == 1 + 2 + 2
+    assert run(world.gym, world.bart, tmp_path / "scored", **ONLY, checkpoint=folder) == 0
+    assert list(tmp_path.glob("scored/*/eval-test_tasks-test-performance.csv"))
 
 
 def test_the_mean_of_three_is_that_by_hand(world, tmp_path):

@@ -95,7 +95,8 @@ def routes_of(
     if spec == LOWEST_LOSS:
         raise InputError(f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out")
     known = [*ONTOLOGY_LEVELS, "clusters:auto", "random:clusters:auto"]
-    raise InputError(f"is {start.routes!r}; give {SPECS}{did_you_mean(start.routes, known)}")
+    typed = f"random:{spec}" if spec != start.routes else spec
+    raise InputError(f"is {typed!r}; give {SPECS}{did_you_mean(typed, known)}")
 
 
 def permuted(routes: Mapping[str, Route], train: Collection[str], seed: int) -> tuple[dict[str, Route], str]:
@@ -143,7 +144,7 @@ def of_clusters(
     Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
     if given is None:
-        raise InputError(f"is {start.routes}, clusters of the vectors of --taskvecs; give them")
+        raise InputError(f"is {spec}, clusters of the vectors of --taskvecs; give them")
     vectors = given.by_name
     if lacking := sorted(set(split.train) - set(vectors)):
         raise InputError(f"{described(start)}: no vector for the train tasks {in_short(lacking)}")
