@@ -137,11 +137,13 @@ def test_unchanged_files_are_the_same_bytes(copied, gym):
                 assert path.read_bytes() == source.read_bytes()
 
 
-def test_split_ontology_and_features_have_the_new_names(copied):
+def test_split_oracle_ontology_and_features_have_the_new_names(copied):
     split, rows = load_split(copied / "split.json"), {row["task"]: row["source"] for row in done(copied)}
     for section, sources in SECTIONS.items():
         assert {rows[task] for task in split.section(section)} == set(sources)
     assert sorted(split.all) == sorted(rows)
+    oracle = json.loads((copied / "oracle_routes.json").read_text())
+    assert oracle == {row["task"]: int(row["labels"] == "permuted") for row in done(copied)}
     ontology = Ontology.load(copied / "ontology.json")
     for task, source in rows.items():
         category = {"mood": "mood", "mood2": "mood", "spam": "rest", "kind": "rest"}.get(source)

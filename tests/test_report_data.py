@@ -22,7 +22,7 @@ from routing_moe.model.given_routes import layer_names
 from routing_moe.report import data as report_data_module
 from routing_moe.report.data import UNIT, report_data
 from routing_moe.report.page import render
-from routing_moe.report.page.tables import mean_scores
+from routing_moe.report.page.tables import mean_scores, sections
 
 
 @pytest.fixture
@@ -95,6 +95,16 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     ((names, agreement),) = data["stability"]
     assert (names, agreement.permutations) == ("one and two", 20)
     assert data["tasks"][hot]["features"] == "skill:spell"
+
+
+def test_clusters_are_a_table_of_the_runs_that_have_them(place):
+    row = {"source": "clusters:3", "part": "all", "clusters": 3, "sizes": "1 2 3", "silhouette": 0.125}
+    pd.DataFrame([row]).to_csv(place.folder / "one/clusters.csv", index=False)
+    data = data_of(place.folder / "one")
+    text = sections(data, [])["Clusters"]
+    assert all(f"<td>{value}</td>" in text for value in row.values())
+    data["runs"][0]["clusters"] = pd.DataFrame()
+    assert "Clusters" not in sections(data, [])
 
 
 def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(place, monkeypatch):

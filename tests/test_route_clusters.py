@@ -2,15 +2,21 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from routing_moe.model.route_clusters import (
+    Sizes,
     balanced_groups,
-    best_count,
+    best_clusters,
     centred_cosine,
     cluster_labels,
+    distances,
     groups_of_equal_rows,
     nearest_cluster,
+    possible_counts,
+    silhouette,
+    silhouettes_of_clouds,
+    within_sizes,
 )
 
 
@@ -47,12 +53,67 @@ def test_there_are_as_many_clusters_as_wanted_even_of_equal_vectors(count, plant
 
 def test_the_silhouette_finds_the_number_of_clusters(planted):
     cosine_NN = centred_cosine(planted[0])
-    count, silhouette = best_count(cosine_NN)
-    assert count == 5
-    assert 0.5 < silhouette < 1
-    assert best_count(cosine_NN, most=3)[0] <= 3
+    labels_N, score = best_clusters(cosine_NN, possible_counts(20))
+    assert np.array_equal(labels_N, planted[1])
+    assert 0.5 < score < 1
+    assert best_clusters(cosine_NN, [2, 3]).labels_N.max() < 3
     # By hand: two pairs at distance 0 inside and 2 outside have a silhouette of 1.
-    assert best_count(centred_cosine(np.array([[1.0, 0], [1, 0], [-1, 0], [-1, 0]]))) == (2, 1.0)
+    pairs = best_clusters(centred_cosine(np.array([[1.0, 0], [1, 0], [-1, 0], [-1, 0]])), [2, 3])
+    assert (pairs.labels_N.tolist(), pairs.silhouette) == ([0, 0, 1, 1], 1.0)
+
+
+@pytest.mark.parametrize("count", [2, 5, 13, 19])
+def test_the_silhouette_is_that_of_sklearn(count, planted):
+    for vectors_ND in (planted[0], np.ones((20, 3))):
+        cosine_NN = centred_cosine(vectors_ND)
+        labels_N = cluster_labels(cosine_NN, count)
+        expected = silhouette_score(distances(cosine_NN), labels_N, metric="precomputed")
+        assert silhouette(cosine_NN, labels_N) == pytest.approx(expected)
+
+
+def test_correlated_vectors_without_clusters_have_the_silhouette_of_a_cloud_and_planted_ones_do_not(planted):
+    draw = np.random.default_rng(3)
+    rotated = np.linalg.qr(draw.normal(size=(30, 30)))[0]
+    without = [draw.normal(size=(20, 30)) * 0.8 ** np.arange(30) @ rotated for _ in range(10)]
+    shares = []
+    for vectors_ND in (planted[0], *without):
+        own = best_clusters(centred_cosine(vectors_ND), [5]).silhouette
+        shares.append((silhouettes_of_clouds(vectors_ND, [5], draws=40) >= own).mean())
+    assert shares[0] == 0
+    assert 0.3 < np.mean(shares[1:]) < 0.7  # with dimensions permuted over tasks: 0.00
+
+
+# ---- limited sizes
+
+
+def test_within_sizes_moves_as_few_tasks_as_possible_to_the_most_similar_clusters():
+    cosine_NN = np.eye(6)
+    for one, other, cosine in ((0, 4, 0.5), (1, 4, 0.9), (2, 5, 0.8), (3, 5, 0.1)):
+        cosine_NN[one, other] = cosine_NN[other, one] = cosine
+    start_N = np.array([0, 0, 0, 0, 1, 2])
+    # Tasks 1 and 2 have the largest cosines with the other clusters; with one place more, only task 1 moves.
+    assert within_sizes(cosine_NN, start_N, Sizes(1, 2)).tolist() == [0, 1, 2, 0, 1, 2]
+    assert within_sizes(cosine_NN, start_N, Sizes(1, 3)).tolist() == [0, 1, 0, 0, 1, 2]
+    assert within_sizes(cosine_NN, start_N, Sizes(1, 4)).tolist() == start_N.tolist()
+    assert within_sizes(cosine_NN, start_N, Sizes(2, 6)).tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(5, 4, 4), (3, 1, 8), (7, 2, 3), (2, 0, 19)])
+def test_all_sizes_are_within_the_limits(count, least, most, planted):
+    skewed_ND = np.concatenate([planted[0][:8] * 0.01 + 100, planted[0][8:]])
+    labels_N, _ = best_clusters(centred_cosine(skewed_ND), [count], Sizes(least, most))
+    sizes_K = np.bincount(labels_N)
+    assert len(sizes_K) == count
+    assert least <= sizes_K.min() <= sizes_K.max() <= most
+
+
+def test_the_number_of_clusters_is_chosen_among_those_that_sizes_allow(planted):
+    assert possible_counts(20, Sizes(3, 5)) == [4, 5, 6]
+    assert possible_counts(20, Sizes(9, 9)) == []
+    cosine_NN = centred_cosine(planted[0])
+    assert np.array_equal(best_clusters(cosine_NN, [4, 5, 6], Sizes(3, 5)).labels_N, planted[1])
+    with pytest.raises(ValueError, match="20 tasks in 3 clusters of 1 to 6"):
+        best_clusters(cosine_NN, [3], Sizes(1, 6))
 
 
 def test_a_new_vector_gets_the_cluster_of_the_largest_cosine_with_its_centroid(planted):
@@ -85,8 +146,9 @@ def test_impossible_numbers_of_clusters_are_errors(planted):
     for count in (0, 21):
         with pytest.raises(ValueError, match=f"{count} clusters of 20 tasks"):
             cluster_labels(cosine_NN, count)
-    with pytest.raises(ValueError, match="at least 3 tasks, not 2"):
-        best_count(cosine_NN[:2, :2])
+    for counts in ([], [1], [2, 21]):
+        with pytest.raises(ValueError, match="clusters of 20 tasks"):
+            best_clusters(cosine_NN, counts)
 
 
 @pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 3, 3)])

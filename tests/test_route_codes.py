@@ -100,7 +100,7 @@ def test_too_few_words_or_symbols_are_an_error():
 
 def routes_of(parts, K):
     by_task = {f"task{k:02}": dict.fromkeys(parts, k) for k in range(K)}
-    return GivenRoutes("clusters", by_task, are_clusters=True)
+    return GivenRoutes("clusters", by_task, clusters=({"part": "all"},))
 
 
 def test_clusters_are_composed_only_if_there_are_more_of_them_than_experts():
@@ -117,7 +117,7 @@ def test_clusters_are_composed_only_if_there_are_more_of_them_than_experts():
 
 def test_each_part_is_composed_in_its_own_layers():
     by_task = {f"task{k}": {"encoder": k, "decoder": k % 2} for k in range(4)}
-    given = GivenRoutes("clusters", by_task, are_clusters=True)
+    given = GivenRoutes("clusters", by_task, clusters=({"part": "all"},))
     assert list(given.codes(3, 2, 2)) == ["encoder"]
     experts_NL = given.matrices(3, 2, 2).argmax(-1)
     assert np.array_equal(experts_NL[:, :3], codewords(4, 3, 2))

@@ -214,8 +214,8 @@ def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper)
     of_dense = read_cost(dense)["total_flops"]
     assert first["total_flops_with_start"] == first["total_flops"] + of_dense + 1000
     (routes := refinement / "reassigned_routes.json").write_text("{}")
-    for others in ({}, given):
-        last = cost(run, 5, task_routes=str(routes), **others)
+    for others, permuted in (({}, ""), (given, "random:"), (given, "")):
+        last = cost(run, 5, task_routes=f"{permuted}{routes}", **others)
         assert last["steps_with_start"] == 5 + 4 + 6
         assert last["total_flops_with_start"] == last["total_flops"] + first["total_flops_with_start"]
     shutil.rmtree(dense)

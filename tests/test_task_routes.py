@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from test_unseen_tasks import SCORES
-from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, typed, weights
+from tiny_runs import NO_LEARNING, TRAIN_TASKS, assert_equal, assert_same_run, run, typed, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli.merge import main as merge
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.task_choice.given_routes import permuted, wanted_clusters
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -184,8 +185,71 @@ def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
     assert run(gym, world.bart, folder, **asked) == 0
     assert experts(folder) == {task: [cluster] * 3 for task, cluster in tasks.items()}
     log = (folder / "log.txt").read_text()
-    assert "all layers: 3 clusters (mean silhouette 0." in log
-    assert "the largest from 2 to 8) of 3, 3, 3 tasks" in log
+    assert "all layers: 3 clusters of 3, 3, 3 tasks; mean silhouette 0." in log
+    (row,) = pd.read_csv(folder / "clusters.csv").to_dict("records")
+    assert (row["source"], row["part"]) == (f"clusters:auto of {asked['taskvecs']}", "all")
+    assert (row["clusters"], row["sizes"], row["clouds"]) == (3, "3 3 3", 100)
+    assert row["silhouette"] > 0.9 > row["silhouette_of_clouds"] > 0
+    assert row["clouds_at_or_above"] == 0
+    # With two clusters at most, the nearest of three pairs of groups share one.
+    folder = world / "outside/limited"
+    assert run(gym, world.bart, folder, **asked | dict(task_routes="clusters:auto:4-5")) == 0
+    assert pd.read_csv(folder / "clusters.csv")["sizes"].tolist() == ["5 4"]
+
+
+# ---- permuted routes
+
+
+def test_permuted_routes_have_the_same_sizes_and_other_tasks():
+    tasks = [f"t{number:02}" for number in range(20)]
+    routes = {task: {"all": int(number >= 12)} for number, task in enumerate(tasks)}
+    routes["t03"], routes["unseen"] = np.array([1, 0, 1]), {"all": 0}
+    new, note = permuted(routes, tasks, seed=5)
+    assert new["unseen"] == {"all": 0}
+    assert sorted(map(str, new.values())) == sorted(map(str, routes.values()))
+    kept = sum(str(new[task]) == str(routes[task]) for task in tasks)
+    assert 0 < kept < 20
+    assert note == f"routes permuted among 20 train tasks (seed 5): {kept} have the same as before"
+    again, _ = permuted(routes, tasks[::-1], seed=5)
+    assert list(map(str, again.values())) == list(map(str, new.values()))
+    assert list(map(str, permuted(routes, tasks, 6)[0].values())) != list(map(str, new.values()))
+
+
+def test_random_groups_start_with_the_weights_of_their_file_and_are_recorded(world, routes_file):
+    path = routes_file()
+    asked = FIXED | NO_LEARNING
+    own = world.run("outside/unpermuted", **asked, task_routes=path)
+    default = world.run("outside/permuted", **asked, task_routes=f"random:{path}")
+    named = world.run("outside/permuted_named", **asked, task_routes=f"random:{path}:42")
+    other = world.run("outside/permuted_1", **asked, task_routes=f"random:{path}:1")
+    of_runs = [weights(folder / "best") for folder in (own, default, named, other)]
+    routes = [kept.pop("task_routes") for kept in of_runs]
+    for kept in of_runs[1:]:
+        assert_equal(kept, of_runs[0])
+    assert torch.equal(routes[1], routes[2])
+    assert not torch.equal(routes[0], routes[1]) or not torch.equal(routes[0], routes[3])
+    for permuted_NLE in routes[1:]:  # of three train tasks, then plural
+        rows = {tuple(row.flatten().tolist()) for row in permuted_NLE[:3]}
+        assert rows == {tuple(row.flatten().tolist()) for row in routes[0][:3]}
+        assert torch.equal(permuted_NLE[3], routes[0][3])
+    assert model_of(default).config.given_routes == f"random:{path}:42"
+    assert "routes permuted among 3 train tasks (seed 42): " in (default / "log.txt").read_text()
+
+
+def test_clusters_are_permuted_and_scored_again(world, vectors):
+    asked = FIXED | NO_LEARNING | dict(task_routes="random:clusters:2", taskvecs=vectors(np.eye(4)))
+    folder = world.run("outside/permuted_clusters", **asked)
+    assert sorted(experts(folder)[task][0] for task in TRAIN_TASKS) in ([0, 0, 1], [0, 1, 1])
+    (row,) = pd.read_csv(folder / "clusters.csv").to_dict("records")
+    assert row["source"] == f"random:clusters:2:42 of {asked['taskvecs']}"
+    again = dict(task_routes=asked["task_routes"], taskvecs=asked["taskvecs"])
+    assert run(world.gym, world.bart, folder, **ONLY, **again) == 0
+
+
+def test_numbers_and_sizes_of_clusters_are_read_from_the_flag():
+    assert wanted_clusters("clusters:8", 80) == ([8], None)
+    assert wanted_clusters("clusters:8:4-20", 80) == ([8], (4, 20))
+    assert wanted_clusters("clusters:auto:4-20", 80) == (list(range(4, 21)), (4, 20))
 
 
 # ---- as the start of a router

@@ -325,6 +325,23 @@ ROUTES = [
         "--taskvecs <here>/vectors has no vector for plural",
         lambda place: (routes(FORMS)(place), vectors(TRAIN_TASKS)(place)),
     ),
+    (
+        CLUSTERS | dict(task_routes="clusters:two"),
+        "--task_routes is clusters:two; after clusters: give auto or a number K, and perhaps :MIN-MAX",
+        vectors(),
+    ),
+    (
+        CLUSTERS | dict(task_routes="clusters:2:1-1"),
+        "--task_routes is clusters:2:1-1, but 3 train tasks cannot be divided into 2 clusters of 1 to 1",
+        vectors(),
+    ),
+    (
+        CLUSTERS | dict(task_routes="random:clusters:auto:2-2"),
+        "--task_routes is clusters:auto:2-2, but 3 train tasks cannot be divided into at least 2 clusters of",
+        vectors(),
+    ),
+    (FIXED | dict(task_routes="random:x"), "--task_routes is 'random:x'; give a file (.json or .npy), onto"),
+    (FIXED | dict(task_routes="random:<here>/routes.json:1"), "--task_routes <here>/routes.json: no such"),
     (CLUSTERS, '--taskvecs <here>/vectors/meta.json: "parts" must', vectors(parts={"encoder": [2, 1]})),
     (
         FIXED | dict(task_routes="ontology"),

@@ -20,7 +20,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expe
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import keeps_tokenizer, load_tokenizer
 from routing_moe.config.assemble import ADAPTER_FILE, BASE, MEAN, AssembleSettings
-from routing_moe.config.flags import flag_problems
+from routing_moe.config.flags import Command, flag_problems
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
@@ -66,10 +66,7 @@ class Sources:
 def check_assembly(settings: AssembleSettings) -> Sources:
     """Returns the models, after all checks. Raises one InputError with all problems."""
     problems = Problems(flag_problems(settings) + name_problems(settings))
-    if settings.output_dir.exists():
-        problems.append(f"--output_dir {settings.output_dir} exists already; name a new folder")
-    elif reason := unwritable(settings.output_dir):
-        problems.append(f"--output_dir {reason}")
+    problems += folder_problems(settings.output_dir)
     gym = problems.of(Gym, settings.train_dir, flag="train_dir") if settings.train_dir else None
     if gym:
         problems += gym.check(settings.places, ["train"], "first", metrics=False)
@@ -86,6 +83,14 @@ def check_assembly(settings: AssembleSettings) -> Sources:
         sources = dataclasses.replace(sources, kind="lora")
     check_fit(sources, settings)
     return sources
+
+
+def folder_problems(folder: Path) -> list[str]:
+    """Returns the problem of an output folder that exists or cannot be made."""
+    if folder.exists():
+        return [f"--output_dir {folder} exists already; name a new folder"]
+    reason = unwritable(folder)
+    return [f"--output_dir {reason}"] if reason else []
 
 
 def name_problems(settings: AssembleSettings) -> list[str]:
@@ -131,18 +136,25 @@ def check_fit(sources: Sources, settings: AssembleSettings) -> None:
             continue
         with problem_context(f"--experts {name}: "):
             check_one_expert(source, "give one with 1 expert, as export writes")
-            config = source.config
-            own = [
-                f"--experts {name}: {source.place} has {size} {getattr(config, size)!r}; the base has "
-                f"{getattr(base, size)!r}"
-                for size in SIZES
-                if getattr(config, size) != getattr(base, size)
-            ]
-            if not own and keeps_tokenizer(source.place) and vocabulary(source) != words:
-                own = [f"--experts {name}: {source.place} has another vocabulary than the base"]
-            problems += own
+            found = size_problems(source, base, words, "the base")
+            problems += [f"--experts {name}: {problem}" for problem in found]
     if problems:
         raise InputError(problems)
+
+
+def size_problems(source: SavedBart | SavedMixture, config, words: dict[str, int], other: str) -> list[str]:
+    """Returns the differences of a model from another one, in size or vocabulary.
+
+    config, words: configuration and vocabulary of the other one, which is called `other`.
+    """
+    different = [
+        f"{source.place} has {size} {getattr(source.config, size)!r}; {other} has {getattr(config, size)!r}"
+        for size in SIZES
+        if getattr(source.config, size) != getattr(config, size)
+    ]
+    if not different and keeps_tokenizer(source.place) and vocabulary(source) != words:
+        return [f"{source.place} has another vocabulary than {other}"]
+    return different
 
 
 def vocabulary(source: SavedBart | SavedMixture) -> dict[str, int]:
@@ -180,8 +192,7 @@ def assemble(
         notes += fill_layers(model, base, settings, sources)
     routes = {name: {ALL: expert} for expert, name in enumerate(names)}
     model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
-    notes += text_notes(model, sources)
-    return model, notes
+    return model, [*notes, *text_notes(model, sources.experts)]
 
 
 def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> list[str]:
@@ -263,12 +274,11 @@ def base_notes(settings: AssembleSettings, sources: Sources) -> list[str]:
     ]
 
 
-def text_notes(model, sources: Sources) -> list[str]:
-    """Keeps how texts are read and answered, if all models that say so agree; returns notes."""
+def text_notes(model, sources: Mapping[str, "Adapter | SavedBart | SavedMixture"]) -> list[str]:
+    """Keeps how texts are read and answered, if all of {name: model} that say so agree; returns notes."""
+    barts = {name: source for name, source in sources.items() if isinstance(source, SavedBart | SavedMixture)}
     known = {
-        name: source.config.text_settings
-        for name, source in sources.experts.items()
-        if name not in sources.adapters and source.config.text_settings
+        name: source.config.text_settings for name, source in barts.items() if source.config.text_settings
     }
     different = [name for name in known if known[name] != next(iter(known.values()))]
     if different:
@@ -288,7 +298,11 @@ def write_assembled(
     """Writes the checkpoint with `assembled.json` to a folder. command: as for `describe_run`."""
     with problem_context("--base "):
         tokenizer = load_tokenizer(sources.base.place, model.config.vocab_size)
-    written = json.loads(json.dumps(dataclasses.asdict(settings), default=str))
-    description = describe_run(written, command) | {"made_of": sources.made_of()}
-    keep = {ASSEMBLED_FILE: json.dumps(description, indent=1).encode()}
+    keep = {ASSEMBLED_FILE: made_of(settings, command, sources.made_of())}
     save_checkpoint(model, tokenizer, folder, keep=keep)
+
+
+def made_of(settings: Command, command: str | None, checksums: Mapping) -> bytes:
+    """Returns the description of a checkpoint that was made of others as JSON."""
+    written = json.loads(json.dumps(settings.to_dict(), default=str))
+    return json.dumps(describe_run(written, command) | {"made_of": checksums}, indent=1).encode()

@@ -35,6 +35,7 @@ GROUPS = {
         "merge": f"{CLI}.merge",
         "compose": f"{CLI}.compose",
         "assemble": f"{CLI}.assemble",
+        "average": f"{CLI}.average",
         "finetune": f"{CLI}.finetune",
         "answer": f"{CLI}.answer",
         "export": f"{CLI}.export",

@@ -1,5 +1,6 @@
 """Flags that several commands share, and the recipe of an optimizer step."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -92,6 +93,19 @@ def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
+# random:SPEC or random:SPEC:SEED; the numbers after clusters: are a part of SPEC.
+PERMUTED = re.compile(r"random:(clusters:[^:]+(?::\d+-\d+)?|.+?)(?::(\d+))?")
+
+
+def without_permutation(spec: str) -> tuple[str, str | None]:
+    """Returns (SPEC, SEED) of random:SPEC[:SEED], a value of --task_routes; (spec, None) of another value.
+
+    SEED is "" if it is not given.
+    """
+    match = PERMUTED.fullmatch(spec)
+    return (match[1], match[2] or "") if match else (spec, None)
+
+
 def position_problems(
     settings: TextFlags, positions: int, where, lengths=("max_input_length", "max_output_length")
 ) -> list[str]:
@@ -109,7 +123,8 @@ class Start:
 
     model: plain BART, also the tokenizer of a checkpoint without one. checkpoint: run, checkpoint, plain BART or
     hub name; None: `model`. checkpoint_name: which checkpoint of a run; None: best. vanilla: weights instead of
-    those of `model`. vectors: folder of task vectors. routes: value of --task_routes.
+    those of `model`. vectors: folder of task vectors. routes: value of --task_routes, of random:SPEC with its
+    seed.
     """
 
     model: str

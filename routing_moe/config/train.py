@@ -34,7 +34,15 @@ from routing_moe.config.flags import (
     group,
     inherited,
 )
-from routing_moe.config.shared import OPTIMISATION, Evaluation, Recipe, RunFlags, Start, recipe_of
+from routing_moe.config.shared import (
+    OPTIMISATION,
+    Evaluation,
+    Recipe,
+    RunFlags,
+    Start,
+    recipe_of,
+    without_permutation,
+)
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
 
@@ -95,7 +103,7 @@ class TrainSettings(RunFlags):
     random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step")
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once")
     task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1)
-    task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers. Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks, or lowest_loss: a task that was not trained on gets the route of lowest loss on the labelled train rows of its first sample, of the routes of the trained tasks", metavar="SPEC")
+    task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs, or with a smaller --num_experts a different expert of some layers; clusters:K:MIN-MAX or clusters:auto:MIN-MAX: each cluster has MIN to MAX train tasks; random:SPEC or random:SPEC:SEED: the routes of one of these, permuted among the train tasks, so that groups have the same sizes (SEED: of the permutation; default: --seed). Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks, or lowest_loss: a task that was not trained on gets the route of lowest loss on the labelled train rows of its first sample, of the routes of the trained tasks", metavar="SPEC")
     task_routes_as: str = MORE_ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES)
     reassign_every: int = MORE_ROUTING(0, "with given one-hot routes (--task_routes or --task_level_random_routing): steps between re-assignments, in which each task moves to the route with the lowest loss on its held-out train rows; 0: routes stay", range=NOT_NEGATIVE)
     reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
@@ -173,6 +181,8 @@ class TrainSettings(RunFlags):
         """Where the model comes from."""
         has_routes = self.do_train or self.route_source == "fixed"  # else they are those of the training
         routes = self.task_routes if has_routes else None
+        if routes and without_permutation(routes)[1] == "":
+            routes = f"{routes}:{self.seed}"
         given = dict(model=self.model, vectors=self.taskvecs, routes=routes)
         if self.do_train and self.initialize_from_vanilla:
             return Start(vanilla=self.vanilla_checkpoint, **given)

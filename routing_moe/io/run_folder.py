@@ -14,6 +14,7 @@ from routing_moe.io.files import folder_problem
 from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
+CLUSTERS_FILE = "clusters.csv"
 REASSIGNMENTS_FILE = "reassignments.csv"
 REASSIGNED_ROUTES_FILE = "reassigned_routes.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")

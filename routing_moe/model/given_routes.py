@@ -40,8 +40,9 @@ class GivenRoutes:
 
     source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
     {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
-    their tasks that the vectors are based on. notes: for the log. are_clusters: the experts of `by_task` are
-    clusters; in a part of the layers with more clusters than the model has experts, each has a codeword.
+    their tasks that the vectors are based on. notes: for the log. clusters: rows of the table of clusters
+    that the experts of `by_task` are, one for each part; in a part of the layers with more clusters than the
+    model has experts, each has a codeword.
     """
 
     source: str
@@ -50,7 +51,7 @@ class GivenRoutes:
     parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     seen: str = UNKNOWN
     notes: tuple[str, ...] = ()
-    are_clusters: bool = False
+    clusters: tuple[Mapping, ...] = ()
 
     @property
     def tasks(self) -> list[str]:
@@ -82,7 +83,7 @@ class GivenRoutes:
         unless a route has weights for each of them. Raises InputError if the routes do not fit the layers or
         experts.
         """
-        if self.num_experts > num_experts and not self.are_clusters:
+        if self.num_experts > num_experts and not self.clusters:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
         depths, by_task = (encoder_layers, decoder_layers), self.by_task
         if codes := self.codes(*depths, num_experts, routed_rows, splits):
@@ -103,7 +104,7 @@ class GivenRoutes:
 
         Raises InputError if a part has fewer possible routes than clusters.
         """
-        if not self.are_clusters:
+        if not self.clusters:
             return {}
         routes, codes = list(self.by_task.values()), {}
         for part, rows in layers_of_parts(routes[0], encoder_layers, decoder_layers, splits).items():

@@ -31,6 +31,8 @@ from routing_moe.analysis.saved_routes import best_step, steps_with_routes
 from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
 from routing_moe.analysis.stability import stability
 from routing_moe.config.explain import ReportSettings
+from routing_moe.io.csv_files import read_table
+from routing_moe.io.run_folder import CLUSTERS_FILE
 from routing_moe.plots.task_categories import kind_colours
 from routing_moe.report.ablation import ablation_data, other_checkpoint
 from routing_moe.report.curves import curves_data, reassignment_curves, rounded
@@ -173,6 +175,7 @@ def _run(
     """Returns what the page shows of a run; charts have rows, tables are data frames."""
     routes, path = run.routes, run.place / "run.json"
     description = load_json_object(path, "the description of a run") if path.is_file() else {}
+    clusters = run.place / CLUSTERS_FILE
     weights = np.rint(UNIT * routes.values_NLE.reshape(len(routes.tasks), -1)).astype(int).tolist()
     number = {task: n for n, task in enumerate(tasks)}
     nearest = neighbour_table(routes, overlap(routes.values_NLE), run.ontology, NEAREST)
@@ -182,6 +185,7 @@ def _run(
         | {name: description.get(name) for name in ("git", "command")},
         "settings": run.settings
         | {f"version of {name}": version for name, version in (description.get("versions") or {}).items()},
+        "clusters": read_table(clusters) if clusters.is_file() else pd.DataFrame(),
         "curves": curves_data(run.place, routes.kind),
         "reassignment": reassignment_curves(run.place),
         "layers": list(routes.layers),

@@ -2,6 +2,7 @@
 
     model.safetensors, config.json, tokenizer, task_vecs.npy, ...       the checkpoint
     run.json, cost.json, losses.csv, curves.csv, reassignments.csv      settings, costs, curves
+    clusters.csv                                                        sizes and silhouette of clusters
     best/eval-*.csv                                                     its scores
     <step>-steps/route.npy, route_tasks.txt                             its routes
     ontology.json, skills.csv, split.json                               what the gym says of its tasks
@@ -34,13 +35,14 @@ from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, load_routes, steps_with_routes
 from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
+from routing_moe.checkpoints.average import AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.config.push import PushSettings
 from routing_moe.io.hub import is_hub_name
-from routing_moe.io.run_folder import CURVES_FILE, REASSIGNMENTS_FILE
+from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, REASSIGNMENTS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.report.data import scores_of
@@ -56,10 +58,11 @@ OF_TOKENIZER = (
 OF_CHECKPOINT = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     *OF_TOKENIZER, NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE,
+    AVERAGED_FILE,
 )  # fmt: skip
 BESIDE = (
-    "run.json", COST_FILE, "losses.csv", CURVES_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE, SPLIT_FILE,
-    OWN_FEATURES, PICTURE, "best/*", "*-steps/*",
+    "run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE,
+    SPLIT_FILE, OWN_FEATURES, PICTURE, "best/*", "*-steps/*",
 )  # fmt: skip
 # In a text: an absolute path of two parts (not "and /or"), or one with "~" or "..".
 PART = r"[^\s\"',;()/=:]+"
@@ -210,7 +213,7 @@ def _copy_run(shared: SharedRun, folder: Path) -> None:
     write_text(folder / "run.json", json.dumps(without_places(described), indent=1))
     if shared.cost:  # of the steps taken, which last/ tells, which is not shared
         write_text(folder / COST_FILE, json.dumps(without_places(shared.cost), indent=1))
-    files = [run / name for name in ("losses.csv", CURVES_FILE, REASSIGNMENTS_FILE)]
+    files = [run / name for name in ("losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE)]
     if shared.routes and shared.routes.step is not None:
         files += sorted((run / f"{shared.routes.step}-steps").glob("route*"))
     for file in files:

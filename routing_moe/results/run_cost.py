@@ -8,9 +8,10 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.checkpoints.average import AVERAGED_FILE
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.config.shared import Start
+from routing_moe.config.shared import Start, without_permutation
 from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
@@ -68,10 +69,10 @@ def with_start(own: dict, earlier: list[dict]) -> dict:
 def earlier_runs(start: Start, run: str | Path) -> list[dict]:
     """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
-    Earlier runs are the run that the training started from, or the runs that a merge took routes and weights
-    from; the run whose file of routes it has; the run whose model the task vectors were computed with; the
-    computations of these vectors and routes (of 0 steps); and the earlier runs of these. Each is listed once,
-    with its own cost. start: of the run in the folder `run`.
+    Earlier runs are the run that the training started from, the runs that a merge took routes and weights
+    from, or those that were averaged; the run whose file of routes it has; the run whose model the task
+    vectors were computed with; the computations of these vectors and routes (of 0 steps); and the earlier
+    runs of these. Each is listed once, with its own cost. start: of the run in the folder `run`.
     """
     runs: dict[Path, dict] = {}
     places = [*_start_places(start), *_route_places(start, run), *_vector_places(start, run)]
@@ -82,21 +83,29 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
 
 
 def _start_places(start: Start) -> list[str]:
-    if start.checkpoint is None:
-        return [start.vanilla] if start.vanilla else []
-    checkpoint = start.described
-    merged = known_folder(checkpoint) / MERGE_FILE
-    if not merged.is_file():
-        return [checkpoint]
-    merge = load_json_object(merged, "what a merge was made of").get("settings")
-    merge = merge if isinstance(merge, dict) else {}
-    named = [merge.get(name) for name in ("routes_from", "vanilla_checkpoint")]
-    return [place for place in named if isinstance(place, str)] or [checkpoint]
+    place = start.described if start.checkpoint else start.vanilla
+    if place is None:
+        return []
+    for file in (MERGE_FILE, AVERAGED_FILE):
+        made = known_folder(place) / file
+        if made.is_file():
+            settings = load_json_object(made, "what a checkpoint was made of").get("settings")
+            settings = settings if isinstance(settings, dict) else {}
+            named = [settings.get(name) for name in ("routes_from", "vanilla_checkpoint")]
+            named += settings.get("runs", [])
+            return [one for one in named if isinstance(one, str)] or [place]
+    return [place]
 
 
 def _route_places(start: Start, run: str | Path) -> list[str]:
     """Returns the file of --task_routes if another run wrote it."""
-    return [start.routes] if start.routes and _run_folder(start.routes, run) else []
+    file = _route_file(start)
+    return [file] if file and _run_folder(file, run) else []
+
+
+def _route_file(start: Start) -> str | None:
+    """Returns the value of --task_routes, which may be a file, without its permutation."""
+    return without_permutation(start.routes)[0] if start.routes else None
 
 
 def _vector_places(start: Start, run: str | Path) -> list[str]:
@@ -132,9 +141,10 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
 def _inputs(start: Start) -> list[dict]:
     """Returns the entries of the computations of task vectors and routes whose FLOPs are counted."""
     known = {start.vectors: load_meta(start.vectors).get("total_flops") if start.vectors else None}
-    of_routes = Path(start.routes or "").with_suffix(FLOPS_SUFFIX) if start.routes else None
+    file = _route_file(start)
+    of_routes = Path(file).with_suffix(FLOPS_SUFFIX) if file else None
     if of_routes and of_routes.is_file():
-        known[start.routes] = int(of_routes.read_text())
+        known[file] = int(of_routes.read_text())
     return [
         {"folder": place, "steps": 0, "total_flops": flops, "unknown": None}
         for place, flops in known.items()

@@ -89,7 +89,7 @@ class PaperStudy(DataFlags, Study):
 
     dim: int | None = VECTORS(None, "dimension of the reduced Fisher vectors, less than the number of train tasks (64; 4)", range=AT_LEAST_1)
     vector_steps: int | None = VECTORS(None, "steps of each task's adapters for Fisher vectors (2500; 20)", range=AT_LEAST_1)
-    clusters: str = VECTORS("auto", "number of clusters of gradient and of Fisher vectors, or auto: by silhouette", range=CLUSTERS)
+    clusters: str = VECTORS("auto", "number of clusters of gradient and of Fisher vectors, or auto: by silhouette; with :MIN-MAX, such as 8:4-20, also their sizes", range=CLUSTERS)
 
     text_flags: str = FLAGS("", 'flags on texts for all commands, such as "--do_lowercase --max_input_length 192"')
     train_flags: str = FLAGS("--predict_max_examples 100", "of all trainings and their scores of train tasks")

@@ -5,6 +5,7 @@ split, task vectors or a model, on facebook/bart-base with the published hyperpa
 """
 
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping
@@ -33,7 +34,8 @@ CONFLICT_WIDTHS = (16, 32)
 TRAIN = "routing_moe.cli.train"
 SCORES = "best/eval-test-performance.csv"  # the last file that a training writes
 CLUSTERS = Range(
-    lambda text: text == "auto" or (text.isdigit() and int(text) > 0), "auto or a whole number of at least 1"
+    lambda text: re.fullmatch(r"(auto|[1-9]\d*)(:\d+-\d+)?", text),
+    "auto or a whole number of at least 1, perhaps with sizes as 8:4-20",
 )
 UNSEEN_SCORES = "best/eval-test_tasks-test-performance.csv"  # the last of a prediction of unseen tasks
 

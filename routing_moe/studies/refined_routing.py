@@ -52,7 +52,7 @@ class GradientFlags(TrainingFlags):
     dense_steps: int | None = STAGES(None, "steps of the BART, of which it keeps ten checkpoints; gradients are of those from the middle on (default: 1000; on other data a third of TOTAL_STEPS)", range=AT_LEAST_1)
     weights: str = STAGES("embeddings", "weights whose gradients are taken", choices=SECTIONS)
     vector_flags: str = STAGES("", 'flags of routing-moe vectors gradient. "--parts sides" with --weights layers: encoder and decoder have clusters of their own')
-    clusters: str = STAGES("auto", "number of clusters, or auto: by silhouette", range=CLUSTERS)
+    clusters: str = STAGES("auto", "number of clusters, or auto: by silhouette; with :MIN-MAX, such as 8:4-20, also their sizes", range=CLUSTERS)
     each_sample: bool = STAGES(False, "also compute the vectors of each sample of the unseen tasks, in OUTPUT_DIR/vectors_each, for few-shot fine-tuning")
     zero_shot_flags: str = STAGES("", 'flags for the scores of unseen tasks, such as "--scoring rank"')
     # fmt: on
@@ -65,7 +65,7 @@ class RefinedRouting(GradientFlags):
 
     output_dir: Path = RUNNING(Path("models/refined_routing"), "run folder of the mixture, with the final scores; it has dense/ and vectors/")
     dense_flags: str = STAGES("", 'flags of routing-moe train for the BART, such as "--seed 43"')
-    start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology or a file; no vectors are computed", metavar="SPEC")
+    start_routes: str | None = STAGES(None, "routes to refine instead of clusters, a value of --task_routes such as ontology, a file or random:FILE; no vectors are computed", metavar="SPEC")
     mixture_rate: float | None = STAGES(None, "learning rate of the mixture (default: LEARNING_RATE; on a conflict gym twice as much, as an expert has few of the rows of a step)", range=NOT_NEGATIVE)
     from_model: bool = STAGES(False, "the experts start from the weights of --model instead of those of the BART")
     refine_steps: int | None = STAGES(None, "step of the mixture after which tasks no longer move; they move from a third of these steps on, every sixth, and experts are split in between (further flags, such as --reassign_every, change this); 0: never (default: half of TOTAL_STEPS)", range=NOT_NEGATIVE)

@@ -1,9 +1,12 @@
 """The routes that `--task_routes` gives: those of a file, of the ontology, or of clusters of task vectors.
 
+Also these permuted among the train tasks: random groups of the same sizes, the control for their content.
+
 Only the split's train tasks are clustered or required to have a route. Another task of the split gets a route
 if the source has one for it; otherwise it has none, and is scored with equal weights. Does not import torch.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -13,32 +16,40 @@ from dataloader.errors import InputError, did_you_mean, in_short, problem_contex
 from dataloader.ontology import SHIPPED_ONTOLOGY, UNCATEGORISED, Ontology
 from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
-from routing_moe.config.shared import Start
+from routing_moe.config.shared import Start, without_permutation
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
 from routing_moe.model.route_clusters import (
-    MOST_CLUSTERS,
-    best_count,
+    Sizes,
+    best_clusters,
     centred_cosine,
-    cluster_labels,
     nearest_cluster,
+    possible_counts,
+    silhouettes_of_clouds,
 )
-from routing_moe.model.task_vectors import UNKNOWN
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
 CLUSTERS = "clusters"
-SPECS = "a file (.json or .npy), ontology, ontology:fine, clusters:K or clusters:auto"
+SPECS = (
+    "a file (.json or .npy), ontology, ontology:fine, clusters:K, clusters:auto, these with sizes "
+    "(clusters:K:MIN-MAX), or random: and one of all these"
+)
+WANTED_CLUSTERS = re.compile(r"(auto|\d+)(?::(\d+)-(\d+))?")
 
 
 def names_file(spec: str) -> bool:
-    """Returns whether a value of `--task_routes` names a file."""
-    return Path(spec).suffix in (".json", ".npy")
+    """Returns whether a value of `--task_routes` names a file whose routes are not permuted."""
+    return Path(spec).suffix in (".json", ".npy") and without_permutation(spec)[1] is None
+
+
+def are_clusters(spec: str) -> bool:
+    """Returns whether a value of `--task_routes` means clusters, permuted or not."""
+    return without_permutation(spec)[0].startswith(f"{CLUSTERS}:")
 
 
 def described(start: Start) -> str:
     """Returns the source of given routes in words, such as "clusters:16 of data/vectors"."""
-    spec = start.routes
-    return f"{spec} of {start.vectors}" if spec.startswith(f"{CLUSTERS}:") else spec
+    return f"{start.routes} of {start.vectors}" if are_clusters(start.routes) else start.routes
 
 
 def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) -> GivenRoutes:
@@ -47,34 +58,55 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
     stay: whether the routes stay, so that tasks without one have equal weights.
     Raises InputError for another value, an unreadable file, and for train tasks without a route or vector.
     """
-    spec, vectors, parts, seen, notes = start.routes, {}, {}, UNKNOWN, []
+    given = None
     if start.vectors:
         with problem_context("--taskvecs "):
             given = GivenVectors.load(start.vectors)
-        vectors, parts, seen = given.by_name, given.parts, given.seen
     with problem_context("--task_routes "):
-        if names_file(spec):
-            routes = of_file(spec, split)
-        elif spec in ONTOLOGY_LEVELS:
-            routes, notes = of_ontology(spec, split, ontology)
-        elif spec.startswith(f"{CLUSTERS}:"):
-            routes, notes = of_clusters(start, split, ontology, vectors, parts)
-        elif spec == LOWEST_LOSS:
-            raise InputError(
-                f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out"
-            )
-        else:
-            known = [*ONTOLOGY_LEVELS, "clusters:auto"]
-            raise InputError(f"is {spec!r}; give {SPECS}{did_you_mean(spec, known)}")
-    lacking = [task for task in routes if start.vectors and task not in vectors]
-    if lacking:
+        spec, permutation = without_permutation(start.routes)
+        routes, notes, clusters = routes_of(spec, start, split, ontology, given)
+        if permutation is not None:
+            routes, note = permuted(routes, split.train, int(permutation))
+            notes = [*notes, note]
+    if lacking := [task for task in routes if given and task not in given.names]:
         raise InputError(f"--taskvecs {start.vectors} has no vector for {in_short(lacking)}")
     without = sorted(set(split.all) - set(routes))
     if without and stay:
         notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
-    own = {task: vectors[task] for task in routes} if vectors else {}
-    are_clusters = spec.startswith(f"{CLUSTERS}:")
-    return GivenRoutes(described(start), routes, own, parts if own else {}, seen, tuple(notes), are_clusters)
+    own = {}
+    if given:
+        own = dict(vectors=given.only(routes).by_name, parts=given.parts, seen=given.seen)
+    return GivenRoutes(described(start), routes, notes=tuple(notes), clusters=tuple(clusters), **own)
+
+
+def routes_of(
+    spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
+) -> tuple[dict[str, Route], list[str], list[dict]]:
+    """Returns the routes of a value of `--task_routes` before any permutation, notes, and rows of clusters.
+
+    given: the vectors of --taskvecs. Raises InputError for another value.
+    """
+    if names_file(spec):
+        return of_file(spec, split), [], []
+    if spec in ONTOLOGY_LEVELS:
+        return *of_ontology(spec, split, ontology), []
+    if are_clusters(spec):
+        return of_clusters(spec, start, split, ontology, given)
+    if spec == LOWEST_LOSS:
+        raise InputError(f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out")
+    known = [*ONTOLOGY_LEVELS, "clusters:auto", "random:clusters:auto"]
+    typed = f"random:{spec}" if spec != start.routes else spec
+    raise InputError(f"is {typed!r}; give {SPECS}{did_you_mean(typed, known)}")
+
+
+def permuted(routes: Mapping[str, Route], train: Collection[str], seed: int) -> tuple[dict[str, Route], str]:
+    """Returns the routes, permuted among the train tasks, and a note. The routes of other tasks stay."""
+    tasks = sorted(train)
+    order_N = np.random.default_rng(seed).permutation(len(tasks))
+    new = {task: routes[tasks[other]] for task, other in zip(tasks, order_N, strict=True)}
+    kept = sum(np.array_equal(route, routes[task]) for task, route in new.items())
+    note = f"routes permuted among {len(tasks)} train tasks (seed {seed}): {kept} have the same as before"
+    return {**routes, **new}, note
 
 
 # ---- sources
@@ -105,51 +137,84 @@ def of_ontology(spec: str, split: Split, ontology: Ontology) -> tuple[dict[str, 
 
 
 def of_clusters(
-    start: Start,
-    split: Split,
-    ontology: Ontology,
-    vectors: Mapping[str, np.ndarray],
-    parts: Mapping[str, tuple[int, int]],
-) -> tuple[dict[str, Route], list[str]]:
-    """Returns the routes of all tasks of the split with a vector, and notes on the clusters.
+    spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
+) -> tuple[dict[str, Route], list[str], list[dict]]:
+    """Returns the routes of all tasks of the split with a vector, notes on the clusters, and rows of a table.
 
     Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
-    if not start.vectors:
-        raise InputError(f"is {start.routes}, clusters of the vectors of --taskvecs; give them")
+    if given is None:
+        raise InputError(f"is {spec}, clusters of the vectors of --taskvecs; give them")
+    vectors = given.by_name
     if lacking := sorted(set(split.train) - set(vectors)):
         raise InputError(f"{described(start)}: no vector for the train tasks {in_short(lacking)}")
     train = ontology.order(split.train)
     others = [task for task in split.all if task in vectors and task not in split.train]
     routes: dict[str, Route] = {task: {} for task in (*train, *others)}
-    notes = []
-    for part, (first, end) in parts.items():
+    notes, rows = [], []
+    for part, (first, end) in given.parts.items():
         vectors_ND = np.stack([vectors[task][first:end] for task in train])
-        labels_N, note = clusters_of(start.routes, vectors_ND)
-        notes.append(f"{part} layers: {note}")
+        labels_N, row = clusters_of(spec, vectors_ND)
+        rows.append({"source": described(start), "part": part} | row)
+        notes.append(f"{part} layers: {in_words(row)}")
         for task, label in zip(train, labels_N.tolist(), strict=True):
             routes[task][part] = label
         for task in others:
             routes[task][part] = nearest_cluster(vectors[task][first:end], vectors_ND, labels_N).label
-    return routes, notes
+    return routes, notes, rows
 
 
-def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, str]:
-    """Returns the labels (N,) of `clusters:K` or `clusters:auto`, and a note. Raises InputError."""
-    wanted, N = spec.removeprefix(f"{CLUSTERS}:"), len(vectors_ND)
-    if wanted == "auto" and N < 3:
+def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, dict]:
+    """Returns the labels (N,) of a value such as clusters:8 or clusters:auto:4-20, and a row of the table.
+
+    The row has the sizes, the mean silhouette, and what it is for vectors without clusters
+    (`silhouettes_of_clouds`): the mean, and the share of draws that reach it. Raises InputError.
+    """
+    counts, sizes = wanted_clusters(spec, len(vectors_ND))
+    labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts, sizes)
+    clouds = silhouettes_of_clouds(vectors_ND, counts, sizes)
+    return labels_N, {
+        "clusters": int(labels_N.max()) + 1,
+        "sizes": " ".join(map(str, np.bincount(labels_N).tolist())),
+        "silhouette": silhouette,
+        "silhouette_of_clouds": float(clouds.mean()),
+        "clouds_at_or_above": float((clouds >= silhouette).mean()),
+        "clouds": len(clouds),
+    }
+
+
+def wanted_clusters(spec: str, N: int) -> tuple[list[int], Sizes | None]:
+    """Returns the numbers of clusters to choose from, and their sizes if they are limited, of N train tasks.
+
+    Raises InputError for a wrong value, and if no number of clusters of these sizes has N tasks.
+    """
+    wanted = WANTED_CLUSTERS.fullmatch(spec.removeprefix(f"{CLUSTERS}:"))
+    if not wanted:
+        raise InputError(
+            f"is {spec}; after clusters: give auto or a number K, and perhaps :MIN-MAX, their sizes"
+        )
+    count, sizes = wanted[1], Sizes(int(wanted[2]), int(wanted[3])) if wanted[2] else None
+    if count == "auto" and N < 3:
         raise InputError(f"is {spec}, which needs at least 3 train tasks; there are {N}")
-    if wanted != "auto" and not (wanted.isdecimal() and 2 <= int(wanted) <= N):
+    if count != "auto" and not 2 <= int(count) <= N:
         raise InputError(f"is {spec}; K must be auto, or from 2 to the {N} train tasks")
-    cosine_NN = centred_cosine(vectors_ND)
-    if wanted == "auto":
-        count, silhouette = best_count(cosine_NN)
-        how = f" (mean silhouette {silhouette:.3f}, the largest from 2 to {min(N - 1, MOST_CLUSTERS)})"
-    else:
-        count, how = int(wanted), ""
-    labels_N = cluster_labels(cosine_NN, count)
-    sizes = ", ".join(map(str, np.bincount(labels_N).tolist()))
-    return labels_N, f"{count} clusters{how} of {sizes} tasks"
+    counts = possible_counts(N, sizes) if count == "auto" else [int(count)]
+    if sizes and not any(sizes.allow(K, N) for K in counts):
+        raise InputError(
+            f"is {spec}, but {N} train tasks cannot be divided into "
+            f"{'at least 2' if count == 'auto' else count} clusters of {sizes.least} to {sizes.most}"
+        )
+    return counts, sizes
+
+
+def in_words(row: Mapping) -> str:
+    """Returns a row of the table of clusters as a note for the log."""
+    return (
+        f"{row['clusters']} clusters of {row['sizes'].replace(' ', ', ')} tasks; mean silhouette "
+        f"{row['silhouette']:.3f}, of as many vectors of the same covariance without clusters "
+        f"{row['silhouette_of_clouds']:.3f} on average, and as large or larger in "
+        f"{row['clouds_at_or_above']:.0%} of {row['clouds']} draws"
+    )
 
 
 # ---- other tasks than those of the split

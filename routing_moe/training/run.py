@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
@@ -17,7 +18,7 @@ from routing_moe.config.shared import text_settings
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
-from routing_moe.io.run_folder import describe_run, hub_commits
+from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.given_routes import GivenRoutes
@@ -114,6 +115,9 @@ def run_training(
         if checkpoint:  # the run started from the model of an earlier call
             description["hub"] = hub_commits(settings.output_dir)
         write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
+        if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
+            table = pd.DataFrame(inputs.routes.clusters).round(4)
+            write_text(Path(settings.output_dir) / CLUSTERS_FILE, table.to_csv(index=False))
     training.run()
 
 

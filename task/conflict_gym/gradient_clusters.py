@@ -23,11 +23,12 @@ from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.model.route_clusters import (
-    best_count,
+    best_clusters,
     centred_cosine,
     centred_directions,
     cluster_labels,
     nearest_cluster,
+    possible_counts,
 )
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
 from task.task_emb.mean_gradient import PATTERNS, chosen_parameters, mean_gradient, projected
@@ -109,9 +110,9 @@ def agreement(run: DenseRun, vectors_MD: np.ndarray, cluster=cluster_labels, cen
     numbers = {"ami": adjusted_mutual_info_score(run.skill_N, labels_N)}
     numbers |= dict.fromkeys(("ami_auto", "clusters", "unseen"), math.nan)
     if cluster is cluster_labels:
-        auto, _ = best_count(cosine_NN)
-        labels_auto_N = cluster_labels(cosine_NN, auto)
-        numbers |= {"ami_auto": adjusted_mutual_info_score(run.skill_N, labels_auto_N), "clusters": auto}
+        auto_N, _ = best_clusters(cosine_NN, possible_counts(N))
+        numbers["ami_auto"] = adjusted_mutual_info_score(run.skill_N, auto_N)
+        numbers["clusters"] = len(set(auto_N.tolist()))
     if centred:
         numbers["unseen"] = share_of_unseen(run, vectors_MD, labels_N)
     return numbers

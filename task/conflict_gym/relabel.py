@@ -11,8 +11,9 @@ the task itself are permuted: it contradicts the meaning of the words, and other
 
 A classification task has a few labels as its only answers in all files (`labels_of` has the rule). Inputs are
 not changed; lists of options in them, and options in JSON lines, must have all labels. Other files:
-`split.json`, `metrics.json`, `ontology.json`, `skills.csv` (the tasks' features) and `relabelled.csv` (what
-was done). The same settings write the same bytes.
+`split.json`, `metrics.json`, `ontology.json`, `skills.csv` (the tasks' features), `relabelled.csv` (what
+was done) and `oracle_routes.json` (`--task_routes`: expert 1 for tasks with permuted labels, 0 for all
+others). The same settings write the same bytes.
 """
 
 import json
@@ -210,6 +211,7 @@ def tables(tasks: list[NewTask], gym: Gym, split: Split, ontology: Ontology) -> 
         "ontology.json": ontology_of(categorised),
         "split.json": sections,
         "relabelled.csv": done,
+        "oracle_routes.json": {task.name: int(bool(task.permutation)) for task in tasks},
     } | ({OWN_FEATURES: features} if len(features) > 1 else {})
 
 

@@ -21,6 +21,7 @@ def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
     runs = data["runs"]
     texts = {
         "Routes": _routes(data),
+        "Clusters": _clusters(runs),
         "Scores": _scores(data) if "scores" in charts else "",
         "Curves": _place("curves") if "curves" in charts else "",
         "Re-assignment": _text("p", MOVES) + _place("reassignment") if "reassignment" in charts else "",
@@ -58,6 +59,12 @@ ROUTES = (
     "its task and its layer, or on a name to choose one: both are marked in all charts of the page, which "
     "show the nearest tasks, the load of the layer's experts, and the task's scores, drops and predictions."
 )
+CLUSTERS = (
+    "The clusters of task vectors that training started with, each with an expert: their sizes, and the mean "
+    "silhouette over the tasks (1: apart, 0: not). Clouds: as many vectors of the same covariance without "
+    "clusters, clustered in the same way; their mean silhouette, and the share of draws that reach that of "
+    "the tasks. Of random:..., whose tasks are permuted, the sizes hold, but not the silhouette."
+)
 MOVES = (
     "Tasks that moved to the route with the lowest loss on their held-out train rows, the number of routes "
     "that tasks take afterwards, and the loss in nats per row, mean over tasks: along each task's route "
@@ -90,6 +97,11 @@ def _routes(data: dict) -> str:
     beside = '<div id="nearest-chart"></div><div id="load-chart"></div>'
     maps = f'<div class="maps"><div id="routes-chart"></div><aside>{beside}</aside></div>'
     return _text("p", ROUTES) + details + maps
+
+
+def _clusters(runs: Sequence[dict]) -> str:
+    tables = {run["name"]: run["clusters"] for run in runs if not run["clusters"].empty}
+    return _text("p", CLUSTERS) + table(pd.concat(tables).droplevel(1)) if tables else ""
 
 
 def _scores(data: dict) -> str:

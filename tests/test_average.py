@@ -1,0 +1,115 @@
+"""The mean of the weights of several models, and of the experts of a mixture, as one BART."""
+
+import json
+
+import pytest
+import torch
+from test_assemble import batch_of, logits_of
+from test_task_routes import FIXED, ONLY
+from tiny_grids import ONE_EXPERT
+from tiny_runs import NO_LEARNING, TRAIN_TASKS, run, typed, weights, write_bart
+from transformers import BartForConditionalGeneration
+
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.checkpoints.find import find_model
+from routing_moe.cli.average import main
+from routing_moe.finetuning.starting_model import along_route
+
+pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
+
+
+def averaged(place, *runs, **changed):
+    """Returns the model of the mean of runs, and its folder."""
+    assert main(typed(dict(runs=list(runs), output_dir=place / "mean") | changed)) == 0
+    return RoutingBartForConditionalGeneration.from_pretrained(place / "mean"), place / "mean"
+
+
+def assert_mean(model, *barts):
+    """Asserts that a BART of one expert has the mean of the weights of plain BARTs."""
+    for name, tensor in model.to_bart().state_dict().items():
+        expected = torch.stack([bart.state_dict()[name] for bart in barts]).mean(dim=0)
+        torch.testing.assert_close(tensor, expected)
+
+
+@pytest.fixture(scope="module")
+def dense(world):
+    """Two runs of one expert with other seeds."""
+    seeds = {"average/one": 42, "average/other": 43}
+    return [
+        world.run(name, **ONE_EXPERT | dict(learning_rate=0.01, total_steps=2), seed=seed)
+        for name, seed in seeds.items()
+    ]
+
+
+def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, world, tmp_path, capsys):
+    model, folder = averaged(tmp_path, *dense)
+    barts = [find_model(place).load().to_bart() for place in dense]
+    assert_mean(model, *barts)
+    assert not torch.equal(*(bart.model.shared.weight for bart in barts))
+    assert f"mean of 2 models written to {folder}" in capsys.readouterr().out
+    assert model.config.task_names == model.config.trained_tasks == TRAIN_TASKS
+    assert model.config.text_settings == find_model(dense[0]).config.text_settings
+    described = json.loads((folder / "averaged.json").read_text())
+    assert described["command"].startswith("routing-moe average --runs ")
+    assert list(described["made_of"]) == list(map(str, dense))
+    start = ONE_EXPERT | NO_LEARNING | dict(vanilla_checkpoint=folder)
+    further = tmp_path / "further"
+    assert run(world.gym, world.bart, further, **start) == 0
+    assert all(torch.equal(t, weights(folder)[name]) for name, t in weights(further / "best").items())
+    cost = json.loads((further / "cost.json").read_text())
+    assert [one["folder"] for one in cost["earlier_runs"]] == list(map(str, dense))
+    assert cost["steps_with_start"] == 1 + 2 + 2
+    assert run(world.gym, world.bart, tmp_path / "scored", **ONLY, checkpoint=folder) == 0
+    assert list(tmp_path.glob("scored/*/eval-test_tasks-test-performance.csv"))
+
+
+def test_the_mean_of_three_is_that_by_hand(world, tmp_path):
+    places = [write_bart(tmp_path / f"bart{seed}", seed) for seed in range(3)]
+    barts = [BartForConditionalGeneration.from_pretrained(place) for place in places]
+    assert_mean(averaged(tmp_path, *places)[0], *barts)
+
+
+@pytest.mark.parametrize("kind", ["layer", "lora"])
+def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, world, tmp_path):
+    flags = dict(expert_kind=kind, task_level_random_routing=True, total_steps=2)
+    flags |= dict(num_experts=3) if kind == "layer" else dict(num_experts=3, lora_rank=2)
+    mixture = world.run(f"average/{kind}", **FIXED | flags)
+    model, _ = averaged(tmp_path, mixture)
+    if kind == "layer":
+        saved, own = weights(mixture / "best"), model.to_bart().state_dict()
+        for name in ("encoder.layers.0.{}fc1.weight", "decoder.layers.0.{}self_attn.k_proj.bias"):
+            experts = [saved["model." + name.format(f"experts.{e}.")] for e in range(3)]
+            torch.testing.assert_close(own["model." + name.format("")], torch.stack(experts).mean(0))
+            assert not torch.equal(experts[0], experts[1])
+
+    class Flags:
+        route_source, route_training, task = "average", "merged", "colour"
+
+    start, words = along_route(find_model(mixture).load(), Flags, None)
+    assert words == "average; merged plain BART"
+    inputs = batch_of(world.bart)
+    torch.testing.assert_close(logits_of(model, inputs), logits_of(start, inputs))
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (dict(runs=["<bart>", "<wide>"]), "--runs <wide> has encoder_ffn_dim 48; <bart> has "),
+        (dict(runs=["<bart>", "<bart>"]), "--runs names a model twice: <bart> <bart>"),
+        (dict(runs=["<bart>", "nowhere/none/x"]), "--runs nowhere/none/x: not found"),
+        (dict(output_dir="<bart>"), "--output_dir <bart> exists already; name a new folder"),
+    ],
+)
+def test_models_that_have_no_mean_are_an_error(changed, problem, world, tmp_path, capsys):
+    places = {"<bart>": str(world.bart), "<wide>": str(write_bart(tmp_path / "wide", encoder_ffn_dim=48))}
+
+    def filled(text):
+        for name, place in places.items():
+            text = text.replace(name, place)
+        return text
+
+    chosen = dict(runs=["<bart>"], output_dir=str(tmp_path / "mean")) | changed
+    chosen = {k: [*map(filled, v)] if isinstance(v, list) else filled(v) for k, v in chosen.items()}
+    assert main(typed(chosen)) == 2
+    assert f"error: {filled(problem)}" in capsys.readouterr().err
+    assert not (tmp_path / "mean").exists()
