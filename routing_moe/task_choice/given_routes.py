@@ -26,8 +26,8 @@ from routing_moe.model.task_vectors import UNKNOWN
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
-CLUSTERS = "clusters"
-SPECS = "a file (.json or .npy), ontology, ontology:fine, clusters:K or clusters:auto"
+TASKS, CLUSTERS = "tasks", "clusters"
+SPECS = "a file (.json or .npy), ontology, ontology:fine, tasks, clusters:K or clusters:auto"
 
 
 def names_file(spec: str) -> bool:
@@ -57,6 +57,8 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
             routes = of_file(spec, split)
         elif spec in ONTOLOGY_LEVELS:
             routes, notes = of_ontology(spec, split, ontology)
+        elif spec == TASKS:
+            routes = {task: {ALL: number} for number, task in enumerate(ontology.order(split.train))}
         elif spec.startswith(f"{CLUSTERS}:"):
             routes, notes = of_clusters(start, split, ontology, vectors, parts)
         elif spec == LOWEST_LOSS:
@@ -64,7 +66,7 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
                 f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out"
             )
         else:
-            known = [*ONTOLOGY_LEVELS, "clusters:auto"]
+            known = [*ONTOLOGY_LEVELS, TASKS, "clusters:auto"]
             raise InputError(f"is {spec!r}; give {SPECS}{did_you_mean(spec, known)}")
     lacking = [task for task in routes if start.vectors and task not in vectors]
     if lacking:
