@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import one_hot_routes
+from conftest import assert_generates_as_plain_barts, one_hot_routes
 from tiny_grids import NO_ROUTER, QUICK, TASK, results
 from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, weights
 from transformers import BartForConditionalGeneration
@@ -13,7 +13,6 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.export import main as export
 from routing_moe.evaluation.option_ranking import encoded, mean_log_likelihood
 from routing_moe.model.loading import load_routing_bart
-from routing_moe.model.modeling import generate_plain
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -76,16 +75,8 @@ def test_mixed_examples_give_the_loss_and_gradients_of_their_plain_barts(make_to
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", ["soft", "one_hot"])
 def test_generation_along_mixed_routes_is_that_of_their_plain_barts(make_tokens, batch, kind, beams):
-    model, routes_BLE = make_tokens(bart_fields=dict(init_std=0.8)), routes_of(kind)
-    inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    limits = dict(num_beams=beams, max_length=9)
-    found = model.generate(**inputs, routes=routes_BLE, **limits)
-    together = model.generate(**inputs, routes=routes_BLE, **limits, return_dict_in_generate=True).sequences
-    for i, route_LE in enumerate(routes_BLE):
-        own = {name: tensor[i : i + 1] for name, tensor in inputs.items()}
-        (expected,) = generate_plain(slow_bart(model, route_LE), **own, **limits)
-        for sequences in (found, together):
-            assert sequences[i][: len(expected)].tolist() == expected.tolist()
+    model = make_tokens(bart_fields=dict(init_std=0.8))
+    assert_generates_as_plain_barts(model, batch, routes_of(kind), beams, slow_bart)
 
 
 def test_ranking_reads_the_tokens(make_tokens, batch):

@@ -26,9 +26,9 @@ def of_layers(checkpoint):
     return {n.replace(".experts.0", ""): t for n, t in weights(checkpoint).items() if ".layers." in n}
 
 
-def wide(bart, times=2, init_eps=0.0, num_experts=1, **fields):
+def wide(bart, times=2, num_experts=1, **fields):
     widths = {name: times * getattr(bart.config, name) for name in ("encoder_ffn_dim", "decoder_ffn_dim")}
-    return RoutingBartForConditionalGeneration.from_bart(bart, num_experts, init_eps, **widths, **fields)
+    return RoutingBartForConditionalGeneration.from_bart(bart, num_experts, 0.0, **widths, **fields)
 
 
 @pytest.mark.parametrize("fields", [{}, dict(num_experts=3, route_source="average")])
@@ -45,18 +45,22 @@ def test_copied_units_are_the_same_function(batch, fields):
     assert model.single_layers()[0].fc1.weight.shape == (72, 16)
 
 
-def test_noise_makes_copies_differ_by_its_standard_deviation():
-    bart = BartForConditionalGeneration(tiny_bart_config())
-    first, second = wide(bart, init_eps=0.01).single_layers()[0].fc1.weight.detach().chunk(2)
-    assert (first - second).std() == pytest.approx(0.01 * 2**0.5, rel=0.15)
-    first, second = wide(bart).single_layers()[0].fc1.weight.chunk(2)
-    assert torch.equal(first, second)
+def test_copies_get_different_gradients_whose_sum_is_that_of_the_unit(batch):
+    bart = BartForConditionalGeneration(tiny_bart_config(init_std=0.3))
+    gradients = []
+    for times in (1, 2):
+        model = wide(bart, times).train()
+        model(**batch).loss.backward()
+        gradients.append(model.single_layers()[0].fc1.weight.grad)
+    first, second = gradients[1].chunk(2)
+    torch.testing.assert_close(first + second, gradients[0], rtol=1e-3, atol=1e-4)
+    assert (first - second).norm() > 0.3 * gradients[0].norm()
 
 
 def test_only_wider_layers_of_a_multiple_are_widened():
     plain = BartForConditionalGeneration(tiny_bart_config()).state_dict()
     config = tiny_bart_config(encoder_ffn_dim=36, decoder_ffn_dim=48)
-    changed = {name for name, tensor in widened(plain, config, 0.1).items() if tensor is not plain[name]}
+    changed = {name for name, tensor in widened(plain, config).items() if tensor is not plain[name]}
     assert {name.split(".")[1] for name in changed} == {"decoder"}
     assert {name.split(".", 4)[4] for name in changed} == {"fc1.weight", "fc1.bias", "fc2.weight"}
 
@@ -86,10 +90,12 @@ def test_any_start_from_a_bart_can_be_widened(world, wide_run):
     dense = of_layers(world.run("narrow", **ONE_EXPERT) / "last")
     start = ONE_EXPERT | dict(vanilla_checkpoint=world / "narrow", widen_ffn=2, init_eps=0)
     wide = of_layers(world.run("widened", **start) / "last")
-    for name, of_unit in (("fc1.weight", 0), ("fc1.bias", 0), ("fc2.weight", 1)):
-        name, share = f"model.decoder.layers.0.{name}", 2**of_unit
-        for copy in wide[name].chunk(2, dim=of_unit):
-            assert torch.equal(copy * share, dense[name])
+    for name in ("model.decoder.layers.0.fc1.weight", "model.encoder.layers.1.fc1.bias"):
+        assert torch.equal(wide[name], torch.cat([dense[name]] * 2))
+    name = "model.decoder.layers.0.fc2.weight"
+    first, second = wide[name].chunk(2, dim=1)
+    torch.testing.assert_close(first + second, dense[name])
+    assert (first - second).std() == pytest.approx(dense[name].std() / 2 * 2**0.5, rel=0.15)
     again = dict(vanilla_checkpoint=wide_run, widen_ffn=2, init_eps=0) | NO_LEARNING
     experts, trained = weights(world.run("wide experts", **again) / "last"), of_layers(wide_run / "best")
     for e in (0, 1):

@@ -59,10 +59,10 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
     """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
 
     plain: the BART's state dict; if its feed-forward layers are narrower, they are `widened`. init_eps:
-    standard deviation of the noise of experts and of copied units.
+    standard deviation of the experts' noise.
     Raises InputError if names or shapes are not those of a BART of this size.
     """
-    plain = widened(plain, model.config, init_eps)
+    plain = widened(plain, model.config)
     try:
         shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
         missing, unexpected = model.load_state_dict(shared, strict=False)

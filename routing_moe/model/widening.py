@@ -2,8 +2,9 @@
 
 A unit is a row of fc1, with its bias, and a column of fc2. Each of its k copies has the same inputs and 1/k
 of the output weights, so that their sum is the output of the unit (Net2WiderNet: Chen, Goodfellow, Shlens
-2016, arXiv 1511.05641). Copies that are equal get equal gradients and stay equal, unless activation dropout
-masks them differently. So they get noise, as the copies of a layer do that become experts.
+2016, arXiv 1511.05641). Copies that are equal get equal gradients and stay equal, and with small noise they
+stay almost equal. So the output weights get noise of their own size that sums to 0 over the copies of a unit:
+it cancels in the output, but the input weights of the copies get different gradients.
 """
 
 import logging
@@ -16,11 +17,11 @@ WIDTHS = {"encoder": "encoder_ffn_dim", "decoder": "decoder_ffn_dim"}  # {side: 
 log = logging.getLogger("routing_moe")
 
 
-def widened(plain: dict[str, Tensor], config, noise: float) -> dict[str, Tensor]:
+def widened(plain: dict[str, Tensor], config) -> dict[str, Tensor]:
     """Returns the state dict of a plain BART with feed-forward layers as wide as those of `config`.
 
-    A side stays as it is if its width in `config` is no larger multiple of that in `plain`. noise: standard
-    deviation of the normal noise that is added to the weights of all copies.
+    A side stays as it is if its width in `config` is no larger multiple of that in `plain`. The noise comes
+    from torch's global generator. Before it is centred, it has the standard deviation of the divided weights.
     """
     state = dict(plain)
     for side, field in WIDTHS.items():
@@ -32,10 +33,9 @@ def widened(plain: dict[str, Tensor], config, noise: float) -> dict[str, Tensor]
         log.info("%s: each of %d feed-forward units is copied %d times", side, width, times)
         for name in own:
             if name.endswith((".fc1.weight", ".fc1.bias")):
-                copies = torch.cat([plain[name]] * times)
+                state[name] = torch.cat([plain[name]] * times)
             elif name.endswith(".fc2.weight"):
-                copies = torch.cat([plain[name]] * times, dim=1) / times
-            else:
-                continue
-            state[name] = copies + noise * torch.randn(copies.shape).to(copies)
+                share_DF = plain[name] / times
+                noise_KDF = share_DF.std() * torch.randn(times, *share_DF.shape).to(share_DF)
+                state[name] = torch.cat([*(share_DF + noise_KDF - noise_KDF.mean(dim=0))], dim=1)
     return state
