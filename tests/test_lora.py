@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import one_hot_routes, tiny_bart_config
+from conftest import assert_generates_as_plain_barts, one_hot_routes, tiny_bart_config
 from tiny_steps import parameters
 from torch.nn import functional as F
 from transformers import BartForConditionalGeneration
@@ -14,7 +14,6 @@ from routing_moe.finetuning.starting_model import along_route, set_trained
 from routing_moe.model.base import is_of_base, train_base
 from routing_moe.model.conversion import with_fresh_experts
 from routing_moe.model.lora import LoraPlan, is_of_expert
-from routing_moe.model.modeling import generate_plain
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
 
@@ -133,17 +132,8 @@ def test_sparse_and_dense_plans_give_equal_gradients(make_lora, batch, kind, mix
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("kind", ["soft", "one_hot"])
 def test_generation_along_mixed_routes_is_that_of_their_plain_barts(make_lora, batch, kind, beams, mixing):
-    model, routes_BLE = make_lora(**MIXINGS[mixing]), routes_of(kind, mixing=mixing)
-    inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    limits = dict(num_beams=beams, max_length=9)
-    found = model.generate(**inputs, routes=routes_BLE, **limits)
-    # Together, with a cache: what `return_dict_in_generate` takes.
-    together = model.generate(**inputs, routes=routes_BLE, **limits, return_dict_in_generate=True).sequences
-    for i, route_LE in enumerate(routes_BLE):
-        own = {name: tensor[i : i + 1] for name, tensor in inputs.items()}
-        (expected,) = generate_plain(slow_bart(model, route_LE), **own, **limits)
-        for sequences in (found, together):
-            assert sequences[i][: len(expected)].tolist() == expected.tolist()
+    model = make_lora(**MIXINGS[mixing])
+    assert_generates_as_plain_barts(model, batch, routes_of(kind, mixing=mixing), beams, slow_bart)
 
 
 def test_new_experts_leave_the_bart_as_it_is(make_model, batch):

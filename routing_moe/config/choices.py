@@ -21,7 +21,8 @@ ROUTE_SOURCES = (
     "fixed",
 )  # the keys of ROUTE_SOURCES in model/route_sources.py
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
-EXPERT_KINDS = ("layer", "lora")  # model/routed_layer.py, model/lora.py
+ASSEMBLED_KINDS = ("layer", "lora")  # model/routed_layer.py, model/lora.py
+EXPERT_KINDS = (*ASSEMBLED_KINDS, "token")  # model/tokens.py
 LORA_TARGETS = ("attention", "feed_forward", "all")  # the keys of TARGETS in model/lora.py
 LORA_MIXINGS = ("products", "factors")  # model/lora.py
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py

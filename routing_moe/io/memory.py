@@ -68,7 +68,8 @@ def smaller_model(settings) -> list[str]:
     if not given.get("do_train"):
         return []
     ways = []
-    if given.get("initialize_from_vanilla") and given["num_experts"] != 1:  # a checkpoint has its own
+    single = given.get("expert_kind") == "token" or given.get("num_experts") == 1
+    if given.get("initialize_from_vanilla") and not single:  # a checkpoint has its own
         now = f" (now {given['num_experts']})" if given["num_experts"] else ""
         ways.append(f"a smaller --num_experts{now}")
         if str(given["task_routes"]).startswith("clusters:"):

@@ -44,8 +44,9 @@ class RoutingBartConfig(BartConfig):
     """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per problem.
 
     num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
-    expert_kind: what an expert is, a complete "layer", or "lora": a low-rank update of a layer's linear maps
-        (`lora.py`).
+    expert_kind: what an expert is, a complete "layer", "lora": a low-rank update of a layer's linear maps
+        (`lora.py`), or "token": a vector at the first position of the encoder's input (`tokens.py`), which
+        reads the first row of a route.
     lora_rank, lora_alpha: rank of an update, and its scale times the rank.
     lora_targets: the linear maps with experts, "attention", "feed_forward" or "all".
     lora_mixing: what a route mixes, the "products" of the two matrices of experts or each of the "factors".
@@ -185,9 +186,10 @@ class RoutingBartConfig(BartConfig):
             wrong.append(
                 f"lora_splits is {self.lora_splits}; it must divide the widths {', '.join(map(str, widths))}"
             )
-        if self.has_lora and self.expert_mixing == "parameters":
+        if self.shares_bart and self.expert_mixing == "parameters":
             wrong.append(
-                "expert_mixing is 'parameters' with experts of kind 'lora', whose outputs mixed are the same"
+                f"expert_mixing is 'parameters' with experts of kind {self.expert_kind!r}, whose outputs "
+                "mixed are the same"
             )
         if not 0 <= self.init_std < math.inf:
             wrong.append(f"init_std is {self.init_std!r}; it must be 0 or greater")
@@ -247,9 +249,20 @@ class RoutingBartConfig(BartConfig):
         return self.expert_kind == "lora"
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether experts are vectors at the first position of the encoder's input."""
+        return self.expert_kind == "token"
+
+    @property
+    def shares_bart(self) -> bool:
+        """Whether experts are small parts of a BART that they share, not complete layers."""
+        return self.has_lora or self.has_tokens
+
+    @property
     def experts_described(self) -> str:
         """The number and kind of a layer's experts, in words."""
-        number = f"{self.num_experts} expert{'' if self.num_experts == 1 else 's'}"
+        kind, end = "learned token" if self.has_tokens else "expert", "" if self.num_experts == 1 else "s"
+        number = f"{self.num_experts} {kind}{end}"
         if not self.has_lora:
             return number
         maps = {"all": "all linear maps", "attention": "attention", "feed_forward": "feed-forward maps"}
@@ -263,7 +276,7 @@ class RoutingBartConfig(BartConfig):
     @property
     def has_plain_routes(self) -> bool:
         """Whether every route has an equivalent plain BART, not only a one-hot one."""
-        return self.has_lora or self.expert_mixing == "parameters"
+        return self.shares_bart or self.expert_mixing == "parameters"
 
     @property
     def has_router(self) -> bool:
@@ -295,7 +308,9 @@ class RoutingBartConfig(BartConfig):
 
     @property
     def routed_layers(self) -> list[int]:
-        """The layers with experts, encoder first: all except vanilla layers."""
+        """The layers with experts, encoder first: all except vanilla layers; of tokens, the first one."""
+        if self.has_tokens:
+            return [0]
         vanilla = set(self.encoder_vanilla_layers)
         vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
         return [layer for layer in range(self.encoder_layers + self.decoder_layers) if layer not in vanilla]

@@ -33,7 +33,7 @@ TARGETS = {  # {value of lora_targets: names of the linear maps of a layer that 
     "feed_forward": FEED_FORWARD,
     "all": ATTENTION + FEED_FORWARD,
 }
-EXPERT_NAMES = ("lora_A", "lora_B")  # of the parameters of experts
+EXPERT_NAMES = ("lora_A", "lora_B", ".tokens")  # of the parameters of experts, also of those of `tokens.py`
 SMALLEST = 1e-30  # of a squared distance, so that its root has a gradient
 
 
@@ -211,15 +211,7 @@ class LoraLayer:
 
     def expert_distance(self) -> Tensor:
         """Returns the mean over pairs of experts of the sum over linear maps of |s (B_p A_p - B_q A_q)|."""
-        total = next(self.parameters()).new_zeros(())
-        if self.num_experts == 1:
-            return total
-        pairs = torch.triu_indices(self.num_experts, self.num_experts, 1)
-        for linear in self.linear_maps.values():
-            products, (p, q) = linear.inner_products(), pairs.to(linear.weight.device)
-            squares = products.diagonal()[p] + products.diagonal()[q] - 2 * products[p, q]
-            total = total + squares.clamp_min(SMALLEST).sqrt().mean()
-        return total
+        return sum(mean_distance(linear.inner_products()) for linear in self.linear_maps.values())
 
     @torch.no_grad()
     def relative_expert_distance(self) -> float:
@@ -228,10 +220,7 @@ class LoraLayer:
         p and q are the updates of all linear maps; 0 for experts that are 0.
         """
         products = sum(linear.inner_products().double() for linear in self.linear_maps.values())
-        p, q = torch.triu_indices(self.num_experts, self.num_experts, 1).to(products.device)
-        norms = products.diagonal()[p] + products.diagonal()[q]
-        squares = (norms - 2 * products[p, q]).clamp_min(0)
-        return float((squares / (norms / 2).clamp_min(SMALLEST)).sqrt().mean())
+        return mean_relative_distance(products)
 
 
 class LoraEncoderLayer(LoraLayer, BartEncoderLayer):
@@ -247,6 +236,26 @@ def runs_few(used: float, num_experts: int) -> bool:
     return 4 * used <= num_experts
 
 
+def mean_distance(products_EE: Tensor) -> Tensor:
+    """Returns the mean distance of two of E vectors with these inner products; 0 of a single one."""
+    if len(products_EE) == 1:
+        return products_EE.new_zeros(())
+    return _squares_and_norms(products_EE)[0].clamp_min(SMALLEST).sqrt().mean()
+
+
+def mean_relative_distance(products_EE: Tensor) -> float:
+    """Returns the mean of |p - q| / sqrt((|p|^2 + |q|^2) / 2) over pairs of E vectors with these products."""
+    squares, norms = _squares_and_norms(products_EE)
+    return float((squares.clamp_min(0) / (norms / 2).clamp_min(SMALLEST)).sqrt().mean())
+
+
+def _squares_and_norms(products_EE: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns |p - q|^2 and |p|^2 + |q|^2 of all pairs."""
+    p, q = torch.triu_indices(*products_EE.shape, 1, device=products_EE.device)
+    norms = products_EE.diagonal()[p] + products_EE.diagonal()[q]
+    return norms - 2 * products_EE[p, q], norms
+
+
 def is_of_expert(name: str) -> bool:
-    """Returns whether a parameter of this name belongs to a low-rank expert."""
+    """Returns whether a parameter of this name belongs to a low-rank expert or is the tokens of experts."""
     return name.endswith(EXPERT_NAMES)

@@ -31,6 +31,7 @@ from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import TaskRouting, TaskVectors
 from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.model.tokens import TokenExperts, add_tokens
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
@@ -55,6 +56,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         super().__init__(config)
         if config.has_lora:
             self._add_low_rank_experts()
+        elif config.has_tokens:
+            add_tokens(self.model.encoder, config)
         else:
             self._add_layers_as_experts()
         project_in_float32(self)
@@ -181,6 +184,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             return None
         if self.config.has_lora:
             return LoraPlan.of(routes_BLE, sparse, constant_zeros, routes_on_cpu)
+        if self.config.has_tokens:
+            return RoutePlan.dense(routes_BLE)
         if self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes_BLE, route_groups, routes_on_cpu)
             if use_cache and len(plan.merged.sizes) > 1:  # a cache cannot be indexed by examples
@@ -220,8 +225,8 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         cache per expert, at the cost of E decoders; so are one-hot routes if a batch has more than 2 E
         different ones, because this is then faster than one route after the other. A batch with several
         routes and `return_dict_in_generate` is decoded together, too (if parameters are merged, without a
-        cache). With low-rank experts, a batch of one route is decoded by its plain BART, and different routes
-        together with one cache.
+        cache). With low-rank experts or tokens, a batch of one route is decoded by its plain BART, and
+        different routes together with one cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -233,7 +238,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             if distinct == 1 and "encoder_outputs" not in kwargs:
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
-            few = distinct <= 2 * self.config.num_experts and not self.config.has_lora
+            few = distinct <= 2 * self.config.num_experts and not self.config.shares_bart
             can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
             if can_split and (merges or few):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
@@ -286,10 +291,11 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
 
     # ---- experts, saving, loading
 
-    def routed_layers(self) -> list[RoutedLayer | LoraLayer]:
-        """Returns the layers with experts, encoder first."""
-        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
-        return [layer for layer in layers if isinstance(layer, RoutedLayer | LoraLayer)]
+    def routed_layers(self) -> list[RoutedLayer | LoraLayer | TokenExperts]:
+        """Returns the layers with experts, encoder first; or the embeddings with them."""
+        encoder = self.model.encoder
+        layers = [encoder.embed_positions, *encoder.layers, *self.model.decoder.layers]
+        return [layer for layer in layers if isinstance(layer, RoutedLayer | LoraLayer | TokenExperts)]
 
     def single_layers(self) -> list[nn.Module]:
         """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""

@@ -129,7 +129,10 @@ def description(shared: SharedRun) -> str:
     routes = (decides if config.routes_by_task else "") + f"Routes: {config.route_source}{mode}."
     if shared.settings.get("reassign_every"):
         routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
-    return f"A BART with {config.experts_described} in {where} {layers}, trained on {tasks}. {routes} {start}"
+    experts = f"{config.experts_described} in {where} {layers}"
+    if config.has_tokens:
+        experts = f"{layers} and {config.experts_described}"
+    return f"A BART with {experts}, trained on {tasks}. {routes} {start}"
 
 
 def use(shared: SharedRun, name: str) -> str:

@@ -117,7 +117,7 @@ class TrainingRecipe:
 
     def rate(self, expert_kind: str | None = None) -> float:
         """Returns the learning rate of experts of a kind (None: the default kind)."""
-        default = LEARNING_RATES[expert_kind or "layer"][self.embedded]
+        default = LEARNING_RATES["lora" if expert_kind == "lora" else "layer"][self.embedded]
         return default if self.learning_rate is None else self.learning_rate
 
     @property

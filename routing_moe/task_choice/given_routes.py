@@ -29,9 +29,9 @@ from routing_moe.model.route_clusters import (
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
-CLUSTERS = "clusters"
+TASKS, CLUSTERS = "tasks", "clusters"
 SPECS = (
-    "a file (.json or .npy), ontology, ontology:fine, clusters:K, clusters:auto, these with sizes "
+    "a file (.json or .npy), ontology, ontology:fine, tasks, clusters:K, clusters:auto, these with sizes "
     "(clusters:K:MIN-MAX), or random: and one of all these"
 )
 WANTED_CLUSTERS = re.compile(r"(auto|\d+)(?::(\d+)-(\d+))?")
@@ -90,11 +90,13 @@ def routes_of(
         return of_file(spec, split), [], []
     if spec in ONTOLOGY_LEVELS:
         return *of_ontology(spec, split, ontology), []
+    if spec == TASKS:
+        return {task: {ALL: number} for number, task in enumerate(ontology.order(split.train))}, [], []
     if are_clusters(spec):
         return of_clusters(spec, start, split, ontology, given)
     if spec == LOWEST_LOSS:
         raise InputError(f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out")
-    known = [*ONTOLOGY_LEVELS, "clusters:auto", "random:clusters:auto"]
+    known = [*ONTOLOGY_LEVELS, TASKS, "clusters:auto", "random:clusters:auto"]
     typed = f"random:{spec}" if spec != start.routes else spec
     raise InputError(f"is {typed!r}; give {SPECS}{did_you_mean(typed, known)}")
 

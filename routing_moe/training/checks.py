@@ -130,6 +130,8 @@ def contradictions(settings: TrainSettings) -> list[str]:
     is_new = settings.do_train and settings.initialize_from_vanilla
     if settings.do_train and settings.vanilla_checkpoint and not (is_new or settings.resume):
         problems.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
+    if settings.do_train and settings.widen_ffn > 1 and not (is_new or settings.resume):
+        problems.append(f"--widen_ffn {settings.widen_ffn} is of a new model: give --initialize_from_vanilla")
     if settings.do_train and settings.task_routes and settings.task_routes_as == "start" and not is_new:
         problems.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
     if is_new and settings.router_nn_type == "table" and settings.route_source in (None, "learned"):
