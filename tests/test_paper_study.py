@@ -1,4 +1,4 @@
-"""The paper's study and the study on real tasks: their runs, settings, tables and hours."""
+"""The paper's study: its runs, settings, tables and hours."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 from recorded_commands import UNSEEN, value_of, write, write_gym
 
 from dataloader.errors import InputError
-from routing_moe.studies import paper, real_gym
-from routing_moe.studies.paper_runs import Answering, PaperRuns, Work
+from routing_moe.studies import paper
+from routing_moe.studies.costed_runs import Answering, Work
+from routing_moe.studies.paper_runs import PaperRuns
 from routing_moe.studies.study import from_environment
 
 SMALL = ["--model", "my/bart", "--train_dir", "gym", "--dim", "3", "--output_dir", "out"]
@@ -155,34 +156,6 @@ def test_variables_set_flags_also_to_no_flags():
     environment = dict(VARIANTS="multitask softmax", TRAIN_FLAGS="", DATA_DIR="gym", DRY_RUN="no", SEEDS=" ")
     words = from_environment(paper.PaperStudy, environment)
     assert set(words) == {"--variants", "multitask", "softmax", "--train_flags=", "--train_dir=gym"}
-
-
-# ---- real tasks
-
-
-def test_all_variants_on_real_tasks_have_the_same_number_of_steps():
-    study = real_gym.RealGymStudy(train_dir=Path("gym"), model="my/bart", total_steps=1201).resolved()
-    runs = {run.name: run for run in PaperRuns(study).all()}
-    trainings = {name: run for name, run in runs.items() if run.step in ("training", "stage2")}
-    assert len(trainings) == len(real_gym.VARIANTS)
-    for name, run in trainings.items():
-        (command,) = run.commands()
-        steps = [value_of(command, f"--{part}_steps") or 0 for part in ("total", "stage2", "dense")]
-        assert sum(map(int, steps)) == 1201, name
-        has_router_flags = "--minimum_tau 0.3" in " ".join(map(str, command))
-        assert has_router_flags == (run.folder.parent.name in ("straight_through", "two_stage"))
-
-
-def test_given_flags_win_over_those_of_real_tasks_and_the_bart_is_made_if_none_is_given(gym, capsys):
-    flags = ["--train_dir", "gym", "--output_dir", "out", "--variants", "multitask", "--text_flags", ""]
-    assert real_gym.main([*flags, "--seeds", "1", "--starts", "direct"]) == 0
-    assert gym.names()[0] == "english_bart"
-    assert value_of(gym.commands[0], "--warm_up_steps") == "1600"
-    training = gym.named("train")[0]
-    assert value_of(training, "--model") == "out/english_bart/warm_bart"
-    assert "--max_input_length" not in training
-    assert real_gym.main([]) == 2
-    assert "--train_dir is not given; give a gym folder" in capsys.readouterr().err
 
 
 # ---- whole studies

@@ -86,14 +86,17 @@ class Branches:
 
     def before(self) -> list[Run]:
         """Returns the runs that make the model and the relabelled gym, if the study does."""
-        runs = [english_bart_run(self.study)] if self.study.makes_model else []
-        relabelling = command(
-            *("task.conflict_gym.relabel",),
-            **dict(gym=self.study.train_dir, split=self.study.custom_tasks_splits, share=self.study.share),
-            **dict(output_dir=self.gym, skip_malformed=True),
-        )
-        gym = Run("gym", self.gym, lambda: [relabelling], result="split.json")
-        return [*runs, gym] if self.relabels else runs
+        study, runs = self.study, []
+        if study.makes_model:
+            runs.append(english_bart_run(study))
+        if self.relabels:
+            relabelling = command(
+                "task.conflict_gym.relabel",
+                **dict(gym=study.train_dir, split=study.custom_tasks_splits, share=study.share),
+                **dict(output_dir=self.gym, skip_malformed=True),
+            )
+            runs.append(Run("gym", self.gym, lambda: [relabelling], result="split.json"))
+        return runs
 
     def dense(self, seed: int) -> CostedRun:
         """The run that all arms continue."""
@@ -154,7 +157,7 @@ class Branches:
 
     def training_flags(self, seed: int) -> list[str]:
         """Returns the flags of all trainings."""
-        shared = command(select_by="answer_loss", resume=True, seed=seed)
+        shared = command(resume=True, seed=seed)
         return [*texts_of(self.study), *scoring_of(self.study), *shared]
 
     # ---- arms
@@ -201,15 +204,15 @@ class Branches:
             first=max(1, steps // 6),
             last=steps // 2,
         )
-        several = dict(
-            noise=noise,
-            mixture=["--num_experts", "3", *noise],
+        several = {
+            "{noise}": noise,
+            "{mixture}": ["--num_experts", "3", *noise],
             # Temperatures fall from 2 to 0.3 in 80% of the steps.
-            router=command(router_lr=1e-2, minimum_tau=0.3, anneal_rate=2.37 / steps),
-        )
+            "{router}": command(router_lr=1e-2, minimum_tau=0.3, anneal_rate=2.37 / steps),
+        }
         words = []
         for word in arm.flags.split():
-            words += several.get(word.strip("{}"), [word.format(**values)]) if "{" in word else [word]
+            words += several.get(word) or [word.format(**values)]
         return words
 
     def steps_file(self, folder: Path) -> Path:
