@@ -54,14 +54,13 @@ def test_the_two_stages_run_with_their_defaults(two_stages):
     assert json.loads((two_stages / "init/merge.json").read_text())["settings"]["init_eps"] == 1e-8
 
 
-def test_scores_are_shown_by_category_with_those_of_a_constant_answer(
-    run_folder, capsys, monkeypatch, tmp_path
-):
+def test_scores_are_shown_by_category_with_baselines(run_folder, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(run_folder.parents[2])  # run.json has the data folder as a relative path
     assert show_scores.main([str(run_folder), "--output", str(tmp_path / "table.csv")]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in printed[0].split("|")[2:-1]] == [
-        "tasks", "dev", "dev, constant", "test", "test, constant"
+        "tasks", "dev", "dev, constant", "dev, chance", "dev, copy",
+        "test", "test, constant", "test, chance", "test, copy",
     ]  # fmt: skip
     assert printed[-1].startswith("| all")
     table = pd.read_csv(tmp_path / "table.csv", index_col=0)
