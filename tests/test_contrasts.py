@@ -93,6 +93,7 @@ def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
         (["--contrasts", "a", "b:b"], "--contrasts a: expected A:B"),
         (["--contrasts", "a:bb"], "--contrasts bb: no such variant"),
         (["--primary", "answer_loss"], "--primary answer_loss: not one of --measures performance"),
+        (["--design", "tasks", "--gym_per_seed"], "--design tasks: with --gym_per_seed each seed has tasks"),
         (["--learnable", "a"], "--learnable a: expected NAME:MARGIN"),
         (["--learnable", "aa:0"], "--learnable aa: no such variant; did you mean 'a'?"),
         (["--learnable", "a:0"], "--learnable a: no run has best/eval-dev-performance.csv"),
@@ -147,6 +148,10 @@ def test_the_scores_per_task_are_enough_to_recompute_the_differences(folder):
     known = ttest_1samp(values_ST.mean(axis=1), 0.0)
     assert found["p"] == pytest.approx(known.pvalue)
     assert found["interval"] == "seeds"
+    by_gym, text = compared(folder, *flags, "--gym_per_seed")
+    found = by_gym[by_gym["variant"] == "c"].iloc[0]
+    assert (found["p"], found["interval"]) == (pytest.approx(known.pvalue), "gyms")
+    assert "] (gyms) |" in text
 
 
 def test_differences_are_over_common_seeds_and_the_measure_of_both():

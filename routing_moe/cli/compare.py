@@ -113,7 +113,7 @@ def check_flags(settings: CompareSettings) -> None:
 
 
 def contrast_problems(settings: CompareSettings) -> Problems:
-    """Returns the problems of --primary, --contrasts and --learnable, and of flags that contradict them."""
+    """Returns the problems of --primary, --contrasts, --design and --learnable."""
     problems = Problems(
         f"--primary {name}: not one of --measures {' '.join(settings.measures)}"
         for name in settings.primary
@@ -121,6 +121,8 @@ def contrast_problems(settings: CompareSettings) -> Problems:
     )
     for text in settings.contrasts:
         problems.of(parsed_contrast, text)
+    if settings.gym_per_seed and settings.design not in ("auto", "seeds"):
+        problems.append(f"--design {settings.design}: with --gym_per_seed each seed has tasks of its own")
     if settings.learnable:
         problems.of(parsed_rule, settings.learnable)
         if settings.scored_part == "dev":

@@ -14,7 +14,7 @@ OF_CATEGORIES = group("scores by category")
 WRITING = group("writing")
 MEANS = ("cost", "dev", "test", "unseen")  # columns of the table of means
 CATEGORIES = "categories"  # the table of scores by category
-DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with the tasks as fixed; seeds_and_tasks: other seeds and other tasks; tasks: other tasks, with the runs as fixed; auto: tasks with one seed, seeds with 2 to 4, seeds_and_tasks from 5"
+DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with the tasks as fixed; seeds_and_tasks: other seeds and other tasks; tasks: other tasks, with the runs as fixed; auto: tasks with one seed, seeds with 2 to 4, seeds_and_tasks from 5"  # as docs/results/coverage.md says
 
 
 # fmt: off
@@ -46,7 +46,7 @@ class CompareSettings(Command):
     contrasts: tuple[str, ...] = OF_CATEGORIES((), "also the differences A minus B of these variants, in one family with those of --baseline", metavar="A:B")
     measures: tuple[str, ...] = OF_CATEGORIES(MEASURES[:1], "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; scores have the last two with --measures of the prediction", choices=MEASURES)
     primary: tuple[str, ...] = OF_CATEGORIES((), "measures whose p-values are corrected, all in one family with all contrasts (default: the first of --measures)", choices=MEASURES)
-    design: str = OF_CATEGORIES("auto", DESIGN_HELP, choices=DESIGNS)
+    design: str = OF_CATEGORIES("auto", f"{DESIGN_HELP}; with --gym_per_seed seeds, which then covers other gyms", choices=DESIGNS)
     learnable: str | None = OF_CATEGORIES(None, "also the tables of the tasks in which the mean dev score of this variant exceeds constant answers, random options and copied inputs by more than MARGIN", metavar="VARIANT:MARGIN")
     part: str | None = OF_CATEGORIES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
     predict_split: str = OF_CATEGORIES("train", "section of the split", choices=SECTIONS)

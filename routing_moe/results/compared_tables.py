@@ -15,6 +15,7 @@ from routing_moe.config.tables import CompareSettings
 from routing_moe.results import comparison
 from routing_moe.results.compared_runs import Run, find_runs, scores_per_sample, scores_per_task
 from routing_moe.results.contrasts import (
+    OVER_GYMS,
     contrast_table,
     contrasts_markdown,
     explain_contrasts,
@@ -29,6 +30,7 @@ from routing_moe.results.learnable import (
 )
 from routing_moe.results.measures import TITLES
 from routing_moe.results.scores import ALL, ScoresFile
+from routing_moe.results.statistics import SEEDS_ALONE
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ class Compared:
         what = f"{TITLES[measures[0]]} {where}" if len(measures) == 1 else f"means {where}"
         explained = [comparison.explain_comparison(what, checkpoint, set(self.table["variant"]), draws)]
         if pairs := contrast_pairs(settings, self.samples["variant"].unique()):
-            explained.append(explain_contrasts(pairs, settings.primary or measures[:1]))
+            explained.append(
+                explain_contrasts(pairs, settings.primary or measures[:1], settings.gym_per_seed)
+            )
         yield "\n".join(explained)
         for measure in measures:
             heading = f"**{TITLES[measure].capitalize()}**\n\n" if len(measures) > 1 else ""
@@ -90,9 +94,13 @@ def compared(settings: CompareSettings, runs: Sequence[Run], ontology: Ontology)
     chosen = None if learnable is None else set(learnable.loc[learnable["learnable"], "task"])
     pairs = contrast_pairs(settings, scores["variant"].unique())
     if pairs:
+        # Tasks of the same name differ between gyms, so they are part of the variation between seeds.
+        design = "seeds" if settings.gym_per_seed else settings.design
         contrasts = contrast_table(
-            scores, ontology, pairs, settings.measures, settings.primary, settings.design, chosen
+            scores, ontology, pairs, settings.measures, settings.primary, design, chosen
         )
+        if settings.gym_per_seed:
+            contrasts = contrasts.replace({"interval": {SEEDS_ALONE: OVER_GYMS}})
     for measure in settings.measures:
         per_run = comparison.means_per_run(scores, ontology, measure, chosen)
         table = comparison.comparison_table(scores, ontology, settings.baseline, measure, contrasts, chosen)

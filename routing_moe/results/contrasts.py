@@ -33,7 +33,8 @@ EXPLAINED = (
     "level with a probability of 80%, by its standard error and the noncentral t distribution."
 )
 LINE_WIDTH = 100  # characters of an explanation
-MARKS = {SEEDS_ALONE: " (these tasks)", TASKS_ALONE: " (tasks alone)"}
+OVER_GYMS = "gyms"  # what an interval over seeds covers if each seed has a gym with tasks of its own
+MARKS = {SEEDS_ALONE: " (these tasks)", TASKS_ALONE: " (tasks alone)", OVER_GYMS: " (gyms)"}
 
 
 def parsed_contrast(text: str) -> tuple[str, str]:
@@ -93,7 +94,9 @@ def contrast_table(
 # ---------------------------------------------------------------------------- Markdown
 
 
-def explain_contrasts(contrasts: Sequence[tuple[str, str]], primary: Collection[str]) -> str:
+def explain_contrasts(
+    contrasts: Sequence[tuple[str, str]], primary: Collection[str], gym_per_seed: bool = False
+) -> str:
     """Returns an explanation of differences, intervals and p-values in tables."""
     minus = {baseline for _, baseline in contrasts}
     start = f"Minus {minus.pop()}: differences" if len(minus) == 1 else "Differences"
@@ -103,6 +106,8 @@ def explain_contrasts(contrasts: Sequence[tuple[str, str]], primary: Collection[
         f"measures ({', '.join(primary)}) on all tasks; single categories and learnable tasks are "
         "secondary, with families of their own."
     )
+    if gym_per_seed:
+        text += " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
     return textwrap.fill(text, LINE_WIDTH)
 
 
