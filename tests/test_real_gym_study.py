@@ -66,19 +66,14 @@ def test_all_arms_continue_the_same_dense_run_for_the_same_steps(gym, kind):
     assert runs.dense(42).folder != runs.dense(43).folder
 
 
-def test_groups_and_their_controls_have_the_clusters_of_the_same_vectors(gym):
-    runs = branches()
-    gradient, refined = (command_of(runs.arm(name, 42)) for name in ("gradient", "refined"))
-    for words in (gradient, refined):
-        assert value_of(words, "--task_routes") == "clusters:8:4-20"
-        assert value_of(words, "--taskvecs") == "out/vectors/seed42"
-    draws = [runs.arm(name, 42) for name in ("random_1", "random_2")]
-    routes = "out/runs/gradient/seed42/480-steps/route.npy"
-    assert [value_of(command_of(run), "--task_routes") for run in draws] == [
-        f"random:{routes}:1",
-        f"random:{routes}:2",
-    ]
-    assert all(runs.arm("gradient", 42) in run.needs for run in draws)
+def test_groups_and_their_controls_are_clusters_of_the_same_vectors(gym):
+    runs, spec = branches(), "clusters:8:4-20"
+    routes = dict(gradient=spec, refined=spec, random_1=f"random:{spec}:1", random_2=f"random:{spec}:2")
+    for name, own in routes.items():
+        run = runs.arm(name, 42)
+        assert value_of(command_of(run), "--task_routes") == own
+        assert value_of(command_of(run), "--taskvecs") == "out/vectors/seed42"
+        assert runs.vectors(42) in run.needs
 
 
 def test_the_wide_model_has_the_flops_of_one_bart(gym):

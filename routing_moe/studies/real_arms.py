@@ -16,7 +16,7 @@ class Arm:
     """A way to continue the dense run.
 
     about: for --help. flags: of its training; `Branches` replaces {names}. With {vectors} it has groups of gradient
-    vectors of the dense run; with {groups}, permutations of the routes of `gradient`. rate_of: the arm whose tuned rate
+    vectors of the dense run. rate_of: the arm whose tuned rate
     it has, times `factor` (None: its own). hidden: whether task names are hidden (None: as the study says). same_flops:
     it has the FLOPs of `multitask` instead of the steps. parts: those that have it by default, and all that may have it.
     steps: the kind of routes of its steps, for the estimate of hours.
@@ -40,14 +40,9 @@ class Arm:
     def has_vectors(self) -> bool:
         return "{vectors}" in self.flags
 
-    @property
-    def has_groups(self) -> bool:
-        """Whether its routes are permutations of those of `gradient`."""
-        return "{groups}" in self.flags
-
 
 GRADIENT = "--task_routes {clusters} --taskvecs {vectors}"
-RANDOM = "--task_routes random:{groups}:%d"
+RANDOM = "--task_routes random:{clusters}:%d --taskvecs {vectors}"
 MOVING = "--reassign_every {every} --reassign_from {first} --reassign_until {last} --reassign_splits 2"
 LEARNED = "{mixture} {router}"
 BOTH, PLAIN = (TRAIN, LABELS), dict(steps="plain")

@@ -170,8 +170,6 @@ class Branches:
         needs: list[Run] = [self.dense(seed)]
         if arm.has_vectors:
             needs.append(self.vectors(seed))
-        if arm.has_groups:
-            needs.append(self.arm("gradient", seed, rate))
         if arm.same_flops:
             needs.append(self.equal_flops(name, seed, folder, rate))
 
@@ -188,17 +186,15 @@ class Branches:
         arm = ARMS[name]
         hidden = self.study.hide_names if arm.hidden is None else arm.hidden
         flags = command(vanilla_checkpoint=self.dense(seed).folder, hide_task_names=hidden)
-        flags = [*self.flags_of(arm, seed, rate), *flags]
+        flags = [*self.flags_of(arm, seed), *flags]
         return self.train(folder, seed, steps, rate or self.chosen_rate(name), flags)
 
-    def flags_of(self, arm: Arm, seed: int, rate: float | None) -> list[str]:
+    def flags_of(self, arm: Arm, seed: int) -> list[str]:
         study, steps = self.study, self.study.total_steps
-        gradient = self.arm("gradient", seed, rate).folder if arm.has_groups else ""
         noise = ["--init_eps", "1e-3"]
         values = dict(
             clusters=study.clusters,
             vectors=self.vectors(seed).folder,
-            groups=gradient and gradient / f"{steps}-steps/route.npy",
             gym=self.gym,
             every=max(1, steps // 12),
             first=max(1, steps // 6),

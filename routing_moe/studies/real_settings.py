@@ -98,11 +98,10 @@ class RealTrain(RealStudy):
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """The arms, and before them those whose rate or routes they have."""
+        """The arms, and before them those whose rate they have."""
         names = []
         for name in self.arms:
             names += [ARMS[name].rate_of] if ARMS[name].rate_of else []
-            names += ["gradient"] if ARMS[name].has_groups else []
             names.append(name)
         return tuple(dict.fromkeys(names))
 
