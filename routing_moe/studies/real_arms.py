@@ -52,7 +52,7 @@ ARMS = {
     "multitask": Arm("one BART", "--num_experts 1", default_in=BOTH, **PLAIN),
     "multitask_half": Arm("one BART at half of this rate", "--num_experts 1", "multitask", 0.5, default_in=BOTH, **PLAIN),
     "multitask_double": Arm("one BART at twice this rate", "--num_experts 1", "multitask", 2.0, default_in=BOTH, **PLAIN),
-    "wide": Arm("one BART of twice the feed-forward width, with the FLOPs of multitask", "--num_experts 1 --widen_ffn 2 {noise}", same_flops=True, **PLAIN),
+    "wide": Arm("one BART of twice the feed-forward width, with the FLOPs of multitask", "--num_experts 1 --widen_ffn 2", same_flops=True, **PLAIN),
     "token": Arm("one BART with a learned token for each task, names hidden", "--expert_kind token --task_routes tasks", hidden=True, default_in=(LABELS,), **PLAIN),
     "random_1": Arm("groups of the sizes of gradient, drawn at random", RANDOM % 1, "gradient", default_in=BOTH),
     "random_2": Arm("the same, drawn again", RANDOM % 2, "gradient", default_in=BOTH),

@@ -191,7 +191,6 @@ class Branches:
 
     def flags_of(self, arm: Arm, seed: int) -> list[str]:
         study, steps = self.study, self.study.total_steps
-        noise = ["--init_eps", "1e-3"]
         values = dict(
             clusters=study.clusters,
             vectors=self.vectors(seed).folder,
@@ -201,8 +200,7 @@ class Branches:
             last=steps // 2,
         )
         several = {
-            "{noise}": noise,
-            "{mixture}": ["--num_experts", "3", *noise],
+            "{mixture}": ["--num_experts", "3", "--init_eps", "1e-3"],
             # Temperatures fall from 2 to 0.3 in 80% of the steps.
             "{router}": command(router_lr=1e-2, minimum_tau=0.3, anneal_rate=2.37 / steps),
         }

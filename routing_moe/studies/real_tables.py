@@ -29,9 +29,8 @@ def tables_of_arms(runs: Branches) -> int:
     if BASELINE not in losses:
         return 1
     contrasts = contrasts_of(losses)
-    print(
-        f"lowest dev answer loss: {', '.join(f'{name} {loss:.3f}' for name, loss in sorted(losses.items(), key=lambda item: item[1])[:3])}"
-    )
+    lowest = sorted(losses, key=losses.get)[:3]
+    print("lowest dev answer loss:", ", ".join(f"{name} {losses[name]:.3f}" for name in lowest))
     shared = dict(
         order=tuple(losses),
         baseline=BASELINE,
