@@ -40,7 +40,6 @@ from routing_moe.studies import real_gym
 from routing_moe.studies.costed_runs import ABLATION, STEP, CostedRun
 from routing_moe.studies.paper import PaperStudy
 from routing_moe.studies.paper_runs import PaperRuns
-from routing_moe.studies.real_runs import english_bart_run
 from routing_moe.studies.runs import run_in_turn, with_needs
 from routing_moe.studies.study import part_of, run_study
 
@@ -63,17 +62,15 @@ ROWS_PER_TASK = 32  # whose lengths are averaged
 
 def estimate(kind: Callable, study: PaperStudy | real_gym.RealStudy) -> None:
     """Prints the settings, the runs and their hours. kind: class of the runs."""
-    model = study.model
     if getattr(study, "makes_model", False):  # without the warm-up, of the same sizes
-        unwarmed = replace(study, denoising_steps=0, model=str(study.english_bart / "bart"))
-        run_in_turn([english_bart_run(unwarmed)])
-        model = unwarmed.model
+        study = replace(study, denoising_steps=0, model=str(study.english_bart / "bart"))
     runs = kind(study)
+    run_in_turn(runs.before())
     print("settings of all runs:")
     for name, value in study.to_dict().items():
         print(f"    --{name} {value}")
     costed = [run for run in dict.fromkeys(with_needs(runs.all())) if isinstance(run, CostedRun)]
-    hours = Hours(model_size(model), Texts(runs, model), runs)
+    hours = Hours(model_size(study.model), Texts(runs, study.model), runs)
     plan = pd.DataFrame([row_of(run, hours) for run in costed])
     print_runs(plan)
     print_summary(plan)

@@ -100,7 +100,7 @@ COMMANDS = {
     ),
     "predict": (
         lambda place: run(place.gym, place.bart, place.out, **PREDICT),
-        ("routing_moe.training.prediction.answer",),
+        ("routing_moe.training.prediction.predict",),
         build_parser(TrainSettings),
         f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; last good "
         "checkpoint: <out>/last",

@@ -9,12 +9,13 @@ from recorded_commands import SCORES, value_of, write, write_gym
 
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies import real_gym
+from routing_moe.studies import real_gym, real_pairs
 from routing_moe.studies.real_arms import ARMS, LABELS, TRAIN, arms_of
-from routing_moe.studies.real_runs import Branches
+from routing_moe.studies.real_runs import Branches, rows_of_rates
 from routing_moe.studies.real_settings import RealLabels, RealTrain, RealUnseen
-from routing_moe.studies.real_tables import contrasts_of
-from routing_moe.studies.real_unseen import STARTS, UnseenRuns
+from routing_moe.studies.real_starts import STARTS
+from routing_moe.studies.real_tables import MEASURES, contrasts_of, tables_of_starts
+from routing_moe.studies.real_unseen import UnseenRuns
 from routing_moe.studies.runs import with_needs
 
 FLAGS = ["--train_dir", "gym", "--model", "my/bart", "--output_dir", "out", "--seeds", "1", "2"]
@@ -68,7 +69,10 @@ def test_all_arms_continue_the_same_dense_run_for_the_same_steps(gym, kind):
 
 def test_groups_and_their_controls_are_clusters_of_the_same_vectors(gym):
     runs, spec = branches(), "clusters:8:4-20"
-    routes = dict(gradient=spec, refined=spec, random_1=f"random:{spec}:1", random_2=f"random:{spec}:2")
+    draws = dict(
+        random_1=f"random:{spec}:421", random_2=f"random:{spec}:422", random_hidden=f"random:{spec}:421"
+    )
+    routes = dict(gradient=spec, refined=spec) | draws
     for name, own in routes.items():
         run = runs.arm(name, 42)
         assert value_of(command_of(run), "--task_routes") == own
@@ -86,26 +90,25 @@ def test_the_wide_model_has_the_flops_of_one_bart(gym):
     assert value_of(command_of(wide), "--widen_ffn") == "2"
 
 
-def test_a_rate_is_chosen_by_the_dev_answer_loss_of_another_seed(gym):
-    runs = Branches(RealTrain(**GIVEN))
-    with pytest.raises(RuntimeError, match="no tuning run of multitask"):
+def test_a_rate_is_chosen_by_the_dev_answer_loss_of_another_seed_and_kept(gym):
+    runs = Branches(RealTrain(**GIVEN, arms=("multitask", "multitask_half", "multitask_double", "lora")))
+    with pytest.raises(RuntimeError, match="no learning rate of multitask was chosen"):
         runs.chosen_rate("multitask")
-    for rate, loss in zip(runs.rates("multitask"), (1.6, 1.5, 1.7), strict=True):
-        scored(runs.arm("multitask", runs.study.tune_seed, rate).folder, loss)
-    assert runs.dev_losses("multitask") == {
-        1.25e-4: pytest.approx(2.1),
-        2.5e-4: pytest.approx(2.0),
-        5e-4: pytest.approx(2.2),
-    }
-    assert [runs.chosen_rate(f"multitask{end}") for end in ("", "_half", "_double")] == [
-        2.5e-4,
-        1.25e-4,
-        5e-4,
-    ]
-    assert runs.rates("lora") == (5e-4, 1e-3, 2e-3)
-    tuned = {run.folder.parent.parent.name for run in runs.tuning()}
-    assert tuned == {"multitask", "gradient"}  # the others have their rates
+    assert {run.folder.parent.parent.name for run in runs.tuning()} == {"multitask", "lora"}
     assert all(run.folder.name == "seed41" for run in runs.tuning())
+    for rate, loss in zip(runs.rates("multitask"), (1.6, 1.5, 1.7), strict=True):
+        scored(runs.arm("multitask", 41, rate).folder, loss)
+    runs.choose_rates()
+    chosen = [runs.chosen_rate(f"multitask{end}") for end in ("", "_half", "_double")]
+    assert chosen == [2.5e-4, 1.25e-4, 5e-4]
+    rows = {row["rate"]: row for row in rows_of_rates(runs)}
+    assert [rows[rate]["dev_answer_loss"] for rate in ("0.000125", "0.00025")] == ["2.1000", "2.0000"]
+    assert (rows["0.00025"]["chosen"], rows["0.00025"]["at_edge"]) == (True, False)
+    scored(runs.arm("multitask", 41, runs.rates("multitask")[0]).folder, 0.1)
+    runs.choose_rates()
+    assert runs.chosen_rate("multitask") == 2.5e-4
+    assert runs.rates("lora") == (5e-4, 1e-3, 2e-3)
+    assert {run.folder.parent.parent.name for run in runs.tuning()} == {"lora"}
 
 
 def test_the_relabelled_gym_is_written_first_and_its_oracle_has_its_routes(gym):
@@ -117,13 +120,32 @@ def test_the_relabelled_gym_is_written_first_and_its_oracle_has_its_routes(gym):
     assert value_of(words, "--custom_tasks_splits") == "out/gym/split.json"
 
 
-def test_a_whole_part_ends_with_tables_and_a_second_call_does_nothing_else(gym):
-    assert real_gym.main(["train", *FLAGS, "--arms", "multitask", "gradient", "--rates", "1e-4"]) in (0, 1)
-    assert gym.names().count("train") == 2 * 3  # the dense run and two arms for each seed
-    assert gym.names().count("gradient") == 2
-    before = len(gym.commands)
-    real_gym.main(["train", *FLAGS, "--arms", "multitask", "gradient", "--rates", "1e-4"])
-    assert "train" not in gym.names()[before:]
+def test_tuning_comes_before_all_arms_and_a_second_call_trains_nothing(gym, capsys):
+    words = ["train", *FLAGS, "--jobs", "2", "--arms", "multitask", "gradient", "--rates", "1e-4", "2e-4"]
+    assert real_gym.main(words) == 1  # the recorder's scores have no answer loss
+    names = [value_of(command, "--output_dir") for command in gym.named("train")]
+    assert names[0] == "out/dense/seed41"
+    assert len(names) == 1 + 2 * 2
+    assert all("/tuning/" in name for name in names[1:])
+    for name in ("multitask", "gradient"):
+        for rate, loss in ((0.0001, 2.0), (0.0002, 1.0)):
+            scored(f"out/tuning/{name}/lr{rate}/seed41", loss)
+    real_gym.main(words)
+    arms = [command for command in gym.named("train") if "out/runs" in value_of(command, "--output_dir")]
+    assert [value_of(command, "--learning_rate") for command in arms] == ["0.0002"] * 4
+
+
+def test_tables_compare_dev_chosen_arms_and_learnable_tasks(gym):
+    words = ["train", *FLAGS, "--arms", "multitask", "random_1", "gradient", "--rates", "1e-4"]
+    for name, loss in (("multitask", 1.0), ("random_1", 0.9), ("gradient", 0.8)):
+        for seed in (1, 2):
+            scored(f"out/runs/{name}/seed{seed}", loss)
+    assert real_gym.main(words) == 0
+    (compared,) = gym.named("compare_runs")
+    assert value_of(compared, "--baseline") == "multitask"
+    assert value_of(compared, "--learnable") == "multitask:0.05"
+    assert value_of(compared, "--contrasts") == "gradient:random_1"
+    assert Path("out/tuning.csv").exists() is False  # one rate
 
 
 # ---- unseen tasks
@@ -140,6 +162,7 @@ def trained(gym):
             scored(runs.arm(name, seed).folder, 1.0)
         for rate in study.rates:
             scored(runs.arm("multitask", 41, rate).folder, rate)
+    runs.choose_rates()
     return gym
 
 
@@ -156,30 +179,76 @@ def test_starts_are_those_whose_runs_are_there(trained):
         "direct": "None",
         "multitask": "trained/runs/multitask/seed42",
         "multitask_more": "out/starts/multitask_more/seed42",
-        "multitask_mean": "out/starts/multitask_mean/seed42",
+        "multitask_mean": "out/starts/multitask_mean",
         "best_merged": "trained/runs/gradient/seed42",
     }
     merged = command_of(runs.finetuned("best_merged", 42))
     assert value_of(merged, "--route_training") == "merged"
     assert value_of(merged, "--select_by") == "answer_loss"
-    mean, more = runs.mean(42), runs.continued(42)
+    mean, more = runs.mean(), runs.continued(42)
     assert command_of(mean)[2:4] == ["trained/runs/multitask/seed42", "trained/runs/multitask/seed43"]
     assert value_of(command_of(more), "--total_steps") == "50"
     assert value_of(command_of(more), "--learning_rate") == "0.000125"  # that of the arm
 
 
-def test_a_folder_without_the_first_part_is_named(gym, capsys):
-    assert real_gym.main(["unseen", *FLAGS, "--trained", "none"]) == 2
-    assert "--trained none: has no study.json" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ("--trained none", "--trained none: is no folder of real_gym_study.sh train"),
+        ("--starts mhr_meen", "--starts mhr_meen: not one of"),
+        ("--best gradiant", "--best gradiant: not one of"),
+        ("--sections all", "--sections all: not one of dev, test"),
+        ("--seeds 7", "--seeds 7: trained has no finished run of multitask"),
+    ],
+)
+def test_mistakes_about_starts_are_named_and_nothing_is_kept(trained, capsys, words, error):
+    flags = [*FLAGS[:-3], "--trained", "trained", "--seeds", "42", *words.split()]
+    assert real_gym.main(["unseen", *flags]) == 2
+    assert error in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_tables_of_starts_have_each_measure(trained):
+    for name in ("direct", "multitask"):
+        write(f"out/few_shot/{name}/seed42/summary.csv")
+    assert tables_of_starts(unseen()) == 0
+    gains = trained.named("compute_arg")
+    assert [value_of(words, "--metric") for words in gains] == [f"test_{measure}" for measure in MEASURES]
+    assert value_of(gains[0], "--learnable") == "direct:0.05"
+    assert value_of(gains[0], "--dev_baselines") == "out/baselines/best/eval-test_tasks-dev-performance.csv"
 
 
 # ---- tables, flags
 
 
-def test_contrasts_compare_the_best_by_dev_loss_and_groups_with_random_ones():
-    losses = dict(multitask=1.5, multitask_half=1.4, random_1=1.6, random_2=1.6, gradient=1.3, lora=1.2)
-    assert contrasts_of(losses) == ("lora:multitask_half", "gradient:random_1", "gradient:random_2")
+def test_contrasts_are_those_of_the_best_dividing_arm_the_oracle_and_the_controls():
+    losses = dict(multitask=1.5, multitask_half=1.4, random_1=1.1, random_2=1.6, gradient=1.3, lora=1.2)
+    contrasts = ("gradient:multitask_half", "gradient:random_1", "gradient:random_2")
+    assert contrasts_of(losses) == contrasts
+    losses = dict(multitask=1.5, random_hidden=1.6, refined_random=1.2, oracle=1.1, multitask_half=1.3)
+    expected = ("refined_random:multitask_half", "oracle:multitask_half", "refined_random:random_hidden")
+    assert contrasts_of(losses) == expected
     assert contrasts_of(dict(multitask=1.5, gradient=1.6)) == ()
+
+
+def test_shares_of_the_oracle_on_pairs_are_those_computed_by_hand(tmp_path, capsys):
+    relabelled = dict(source=["x"] * 2 + ["y"] * 2 + ["z"], labels=["kept", "permuted"] * 2 + ["kept"])
+    write(tmp_path / "gym/relabelled.csv", pd.DataFrame(relabelled | dict(task=list("abcde"))).to_csv())
+    values = dict(multitask=(0.2, 0.4), oracle=(1.0, 1.0), token=(0.6, 0.7))
+    rows = [
+        dict(variant=name, seed=seed, task=task, performance=value if task != "e" else 0.0)
+        for name, own in values.items()
+        for seed, value in enumerate(own)
+        for task in "abcde"
+    ]
+    write(tmp_path / "tasks.csv", pd.DataFrame(rows).to_csv())
+    words = [str(tmp_path / "tasks.csv"), "--relabelled", str(tmp_path / "gym"), "--output_file"]
+    assert real_pairs.main([*words, str(tmp_path / "out.csv")]) == 0
+    table = pd.read_csv(tmp_path / "out.csv").set_index("variant")
+    assert table.loc["token", "difference"] == pytest.approx(0.35)
+    assert set(table["tasks"]) == {4}  # not the task without a twin
+    assert real_pairs.main([*words, str(tmp_path / "out.csv"), "--oracle", "orakel"]) == 2
+    assert "--oracle orakel" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ MISSING_FILE = {
     "train": f"--do_train --initialize_from_vanilla {VECTORS}",
     "finetune": "--do_train --task_dir nowhere --output_dir out",
     "assemble": "--base ./nowhere --experts a=nowhere b=nowhere --output_dir out",
+    "average": "--runs ./nowhere ./other --output_dir out",
     "merge": "--routes_from nowhere --model ./nowhere --output_dir out",
     "show-scores": "nowhere",
     "compare": "nowhere",

@@ -1,7 +1,7 @@
 """The arms of the study on real tasks: ways to spend the same number of steps from the same dense run.
 
-An arm is a row with the flags of its training. Those that divide the tasks have the control that separates the content
-of their groups from the division: random groups of the same sizes (`random_1`, `random_2`).
+Each arm that divides the tasks has a control that differs in one thing: random groups of the same sizes for groups with
+a meaning, hidden names for arms that hide them.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,17 @@ class Arm:
     """A way to continue the dense run.
 
     about: for --help. flags: of its training; `Branches` replaces {names}. With {vectors} it has groups of gradient
-    vectors of the dense run. rate_of: the arm whose tuned rate
-    it has, times `factor` (None: its own). hidden: whether task names are hidden (None: as the study says). same_flops:
-    it has the FLOPs of `multitask` instead of the steps. parts: those that have it by default, and all that may have it.
-    steps: the kind of routes of its steps, for the estimate of hours.
+    vectors of the dense run. control: the arm that it is compared with, beside one BART. divides: whether it divides the
+    tasks among experts by a rule of its own, so that it may be the best arm. rate_of: the arm whose tuned rate it has,
+    times `factor` (None: its own). hidden: whether task names are hidden (None: as the study says). same_flops: it has
+    the FLOPs of `multitask` instead of the steps. default_in, only_in: the parts that have it by default, and may have
+    it. steps: the kind of routes of its steps, for the estimate of hours.
     """
 
     about: str
     flags: str
+    control: str | None = None
+    divides: bool = False
     rate_of: str | None = None
     factor: float = 1.0
     hidden: bool | None = None
@@ -42,38 +45,44 @@ class Arm:
 
 
 GRADIENT = "--task_routes {clusters} --taskvecs {vectors}"
-RANDOM = "--task_routes random:{clusters}:%d --taskvecs {vectors}"
+RANDOM = (
+    "--task_routes random:{clusters}:{seed}%d --taskvecs {vectors}"  # a permutation for each seed and draw
+)
 MOVING = "--reassign_every {every} --reassign_from {first} --reassign_until {last} --reassign_splits 2"
 LEARNED = "{mixture} {router}"
 BOTH, PLAIN = (TRAIN, LABELS), dict(steps="plain")
+ONE, HALF, TWICE = "multitask", "multitask_half", "multitask_double"
 
 # fmt: off
 ARMS = {
-    "multitask": Arm("one BART", "--num_experts 1", default_in=BOTH, **PLAIN),
-    "multitask_half": Arm("one BART at half of this rate", "--num_experts 1", "multitask", 0.5, default_in=BOTH, **PLAIN),
-    "multitask_double": Arm("one BART at twice this rate", "--num_experts 1", "multitask", 2.0, default_in=BOTH, **PLAIN),
+    ONE: Arm("one BART", "--num_experts 1", default_in=BOTH, **PLAIN),
+    HALF: Arm("one BART at half of this rate", "--num_experts 1", rate_of=ONE, factor=0.5, default_in=BOTH, **PLAIN),
+    TWICE: Arm("one BART at twice this rate", "--num_experts 1", rate_of=ONE, factor=2.0, default_in=BOTH, **PLAIN),
+    "multitask_hidden": Arm("one BART, names hidden", "--num_experts 1", hidden=True, default_in=(LABELS,), **PLAIN),
     "wide": Arm("one BART of twice the feed-forward width, with the FLOPs of multitask", "--num_experts 1 --widen_ffn 2", same_flops=True, **PLAIN),
-    "token": Arm("one BART with a learned token for each task, names hidden", "--expert_kind token --task_routes tasks", hidden=True, default_in=(LABELS,), **PLAIN),
-    "random_1": Arm("groups of the sizes of gradient, drawn at random", RANDOM % 1, "gradient", default_in=BOTH),
-    "random_2": Arm("the same, drawn again", RANDOM % 2, "gradient", default_in=BOTH),
-    "gradient": Arm("an expert for each group of tasks with similar gradients of the dense run", GRADIENT, default_in=BOTH),
-    "refined": Arm("gradient, and tasks move to the expert of lowest loss, names hidden", f"{GRADIENT} {MOVING}", "gradient", hidden=True, default_in=(TRAIN,)),
-    "refined_random": Arm("random_1, and tasks move to the expert of lowest loss, names hidden", f"{RANDOM % 1} {MOVING}", "gradient", hidden=True, default_in=(LABELS,)),
-    "ontology": Arm("an expert for each category of the ontology", "--task_routes ontology", "gradient"),
-    "task_random": Arm("3 experts, a random one for each task and layer", "{mixture} --task_level_random_routing", default_in=(LABELS,)),
-    "straight_through": Arm("3 experts, learned one-hot routes", LEARNED, steps="straight_through"),
-    "softmax": Arm("3 experts, learned weights", f"{LEARNED} --router_mode softmax", steps="dense"),
-    "oracle": Arm("two experts: for tasks with their labels, for those with permuted ones", "--task_routes {gym}/oracle_routes.json", "gradient", default_in=(LABELS,), only_in=(LABELS,)),
+    "token": Arm("one BART with a learned token for each task, names hidden", "--expert_kind token --task_routes tasks", control="multitask_hidden", hidden=True, default_in=(LABELS,), **PLAIN),
+    "random_1": Arm("groups of the sizes of gradient, drawn at random for each seed", RANDOM % 1, default_in=BOTH),
+    "random_2": Arm("the same, drawn again", RANDOM % 2, rate_of="random_1", default_in=BOTH),
+    "random_hidden": Arm("random_1, names hidden", RANDOM % 1, hidden=True, default_in=BOTH),
+    "gradient": Arm("an expert for each group of tasks with similar gradients of the dense run", GRADIENT, control="random_1", divides=True, default_in=BOTH),
+    "refined": Arm("gradient, and tasks move to the expert of lowest loss, names hidden", f"{GRADIENT} {MOVING}", control="random_hidden", divides=True, hidden=True, default_in=(TRAIN,)),
+    "refined_random": Arm("random_1, and tasks move to the expert of lowest loss, names hidden", f"{RANDOM % 1} {MOVING}", control="random_hidden", divides=True, hidden=True, default_in=(LABELS,)),
+    "ontology": Arm("an expert for each category of the ontology", "--task_routes ontology", control="random_ontology", divides=True),
+    "random_ontology": Arm("groups of these sizes, drawn at random for each seed", "--task_routes random:ontology:{seed}1"),
+    "task_random": Arm("3 experts, a random one for each task and layer", "{mixture} --task_level_random_routing", divides=True, default_in=(LABELS,)),
+    "straight_through": Arm("3 experts, learned one-hot routes", LEARNED, control="task_random", divides=True, steps="straight_through"),
+    "softmax": Arm("3 experts, learned weights", f"{LEARNED} --router_mode softmax", divides=True, steps="dense"),
+    "oracle": Arm("two experts: for tasks with their labels, for those with permuted ones", "--task_routes {gym}/oracle_routes.json", default_in=(LABELS,), only_in=(LABELS,)),
     "lora": Arm("one low-rank expert for all tasks, on the frozen dense run", f"{LORA} --num_experts 1", **PLAIN),
-    "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", "lora_gradient", **PLAIN),
-    "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", **PLAIN),
-    "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks", **PLAIN),
-    "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", **PLAIN),
+    "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", **PLAIN),
+    "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", control="lora_random", divides=True, **PLAIN),
+    "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks", control="lora", divides=True, **PLAIN),
+    "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", control="lora", divides=True, **PLAIN),
 }
 # fmt: on
-BASELINE = "multitask"
+ONE_BART = (ONE, HALF, TWICE)
 RATES = (1.25e-4, 2.5e-4, 5e-4)
-LORA_RATES = (5e-4, 1e-3, 2e-3)  # low-rank experts need higher rates
+LORA_FACTOR = 4  # low-rank experts need higher rates
 
 
 def arms_of(part: str) -> tuple[str, ...]:

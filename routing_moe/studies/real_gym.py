@@ -24,9 +24,9 @@ from routing_moe.studies.real_arms import LABELS, TRAIN
 from routing_moe.studies.real_arms import described as described_arms
 from routing_moe.studies.real_runs import Branches
 from routing_moe.studies.real_settings import RealLabels, RealStudy, RealTrain, RealUnseen
+from routing_moe.studies.real_starts import described as described_starts
 from routing_moe.studies.real_tables import tables_of_arms, tables_of_starts
 from routing_moe.studies.real_unseen import UnseenRuns
-from routing_moe.studies.real_unseen import described as described_starts
 from routing_moe.studies.runs import call_here, minutes, report_unfinished, run_in_turn
 from routing_moe.studies.study import part_of, run_study
 
@@ -44,25 +44,23 @@ def compare(part: str, flags: list[str], study: RealStudy) -> int:
         return call_here(["benchmarks.reproduction", f"real-gym-{part}", *flags])
     runs = kind(study)
     seeds = " ".join(map(str, study.seeds))
-    print(
-        runs.recipe.announced(f"real tasks, {part}; model {study.model}", f"seeds {seeds}", study.output_dir)
-    )
+    title = f"real tasks, {part}; model {study.model}"
+    print(runs.recipe.announced(title, f"seeds {seeds}", study.output_dir), flush=True)
     runner = study.runner()
     if code := run_in_turn(runs.before()):
         return code
-    status = report_unfinished(runner.run(runs.all()))
+    unfinished = runner.run(
+        runs.tuning()
+    )  # all of them first, so that arms have the same rate with all seeds
+    runs.choose_rates()
+    unfinished += runner.run(runs.arms())
+    status = report_unfinished(list(dict.fromkeys(unfinished)))
     print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes", flush=True)
     return tables(runs) or status
 
 
 def main(argv: list[str] | None = None) -> int:
-    line = sys.argv[1:] if argv is None else argv
-    if not line or line[0] in ("-h", "--help"):
-        print(
-            f"usage: {RealStudy.program} PART [flags]\n\n{__doc__.strip()}\n\nFlags of a part: {RealStudy.program} PART --help"
-        )
-        return 0
-    part, flags = part_of(line, "PART", {name: name for name in PARTS})
+    part, flags = part_of(argv, "PART", {name: name for name in PARTS})
     settings, *_, text = PARTS[part]
     return run_study(partial(compare, part, flags), settings, flags, f"{__doc__}{text}")
 

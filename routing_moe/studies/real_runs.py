@@ -1,22 +1,26 @@
 """The runs of the study on real tasks: one dense run for each seed, and the arms that continue it."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from dataloader.atomic_files import write_text
+from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split, load_split
 from routing_moe.studies.costed_runs import ROWS_OF_SAMPLE, STEP, Answering, CostedRun, Work
-from routing_moe.studies.real_arms import ARMS, BASELINE, Arm, rate_of
+from routing_moe.studies.real_arms import ARMS, LORA_FACTOR, ONE, Arm, rate_of
 from routing_moe.studies.real_settings import RealLabels, RealStudy, RealTrain
 from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
 from routing_moe.studies.runs import Run
 from routing_moe.studies.vectors import vectors_command
 
 DEV_SCORES = "best/eval-dev-performance.csv"
-LORA_FACTOR = 4  # low-rank experts need higher rates
+RATES_FILE = "rates.json"  # the chosen rates, which later calls keep
 PARTS_OF_DENSE_RUN = 4  # a checkpoint is kept after each; gradients are means over those of the second half
 N_TASKS = 80  # about, for the estimate of hours
 
@@ -42,10 +46,10 @@ def texts_of(study: RealStudy) -> list[str]:
     )
 
 
-def scoring_of(study: RealStudy) -> list[str]:
-    """Returns the flags of scores: answer loss of all tasks, ranked options where a task has them."""
+def scoring_of(study: RealStudy, scoring: str = "rank") -> list[str]:
+    """Returns the flags of scores: answer loss of all tasks, rank accuracy of those with options."""
     return command(
-        scoring="rank",
+        scoring=scoring,
         measures=("answer_loss", "rank_accuracy"),
         num_beams=1,
         predict_max_examples=study.scored,
@@ -193,6 +197,7 @@ class Branches:
         study, steps = self.study, self.study.total_steps
         values = dict(
             clusters=study.clusters,
+            seed=seed,
             vectors=self.vectors(seed).folder,
             gym=self.gym,
             every=max(1, steps // 12),
@@ -210,11 +215,11 @@ class Branches:
         return words
 
     def steps_file(self, folder: Path) -> Path:
-        return folder.with_name(f"{folder.name}.steps_of_{BASELINE}")
+        return folder.with_name(f"{folder.name}.steps_of_{ONE}")
 
     def equal_flops(self, name: str, seed: int, folder: Path, rate: float | None) -> Run:
         """The number of steps of an arm that cost the FLOPs of multitask, in a file beside the run."""
-        other, file = self.arm(BASELINE, seed, rate), self.steps_file(folder)
+        other, file = self.arm(ONE, seed, rate), self.steps_file(folder)
 
         def commands() -> list[list[str]]:
             counted = self.command(name, seed, folder, rate, self.study.total_steps)
@@ -233,8 +238,9 @@ class Branches:
         return tuple(factor * rate for rate in self.study.rates)
 
     def tuning(self) -> list[CostedRun]:
-        study = self.study
-        names = dict.fromkeys(map(rate_of, study.trained))
+        """Returns the runs that rates are chosen by, of arms without a chosen rate."""
+        known, study = self.rates_file(), self.study
+        names = [name for name in dict.fromkeys(map(rate_of, study.trained)) if name not in known]
         if len(study.rates) == 1:
             return []
         return [self.arm(name, study.tune_seed, rate) for name in names for rate in self.rates(name)]
@@ -244,25 +250,39 @@ class Branches:
         runs = {rate: self.arm(name, self.study.tune_seed, rate) for rate in self.rates(name)}
         return {rate: dev_loss(run.folder) for rate, run in runs.items() if run.is_finished}
 
+    def choose_rates(self) -> None:
+        """Keeps the rate with the lowest dev answer loss of each arm that has none yet.
+
+        Call it when all tuning runs have been tried: one that diverges does not count.
+        """
+        chosen = self.rates_file()
+        for name in dict.fromkeys(run.folder.parent.parent.name for run in self.tuning()):
+            if losses := self.dev_losses(name):
+                chosen[name] = min(losses, key=losses.get)
+        write_text(self.folder / RATES_FILE, json.dumps(chosen, indent=1))
+
+    def rates_file(self) -> dict[str, float]:
+        path = self.folder / RATES_FILE
+        return load_json_object(path, "learning rates") if path.is_file() else {}
+
     def chosen_rate(self, name: str) -> float:
-        """Returns the rate with the lowest dev answer loss. Raises RuntimeError if no tuning run is finished."""
+        """Returns the learning rate of an arm. Raises RuntimeError if none was chosen."""
         arm, own = ARMS[name], rate_of(name)
-        if len(self.study.rates) == 1:
-            return arm.factor * self.rates(own)[0]
-        losses = self.dev_losses(own)
-        if self.study.dry_run and not losses:
-            return arm.factor * self.rates(own)[len(self.study.rates) // 2]
-        if not losses:
-            raise RuntimeError(f"no tuning run of {own} is finished")
-        return arm.factor * min(losses, key=losses.get)
+        rates, chosen = self.rates(own), self.rates_file()
+        if len(rates) == 1 or (self.study.dry_run and own not in chosen):
+            return arm.factor * rates[len(rates) // 2]
+        if own not in chosen:
+            raise RuntimeError(f"no learning rate of {own} was chosen: no tuning run of it is finished")
+        return arm.factor * chosen[own]
 
     # ---- all
 
     def all(self) -> list[Run]:
         """Returns all runs, those that rates are chosen by first."""
-        study = self.study
-        arms = [self.arm(name, seed) for seed in study.seeds for name in study.trained]
-        return [*self.tuning(), *arms]
+        return [*self.tuning(), *self.arms()]
+
+    def arms(self) -> list[Run]:
+        return [self.arm(name, seed) for seed in self.study.seeds for name in self.study.trained]
 
 
 def dev_loss(folder: Path) -> float:
@@ -271,11 +291,30 @@ def dev_loss(folder: Path) -> float:
     return float(scores.groupby("task_prefix")["answer_loss"].mean().mean())
 
 
+def dev_losses(folder: Path) -> dict[str, float]:
+    """Returns {arm: mean dev answer loss} over the seeds that all arms with finished runs have, by table of arms."""
+    seeds = {name: {path.parent.parent.name for path in folder.glob(f"{name}/*/{SCORES}")} for name in ARMS}
+    seeds = {name: own for name, own in seeds.items() if own}
+    common = sorted(set.intersection(*seeds.values())) if seeds else []
+    return {
+        name: float(np.mean([dev_loss(folder / name / seed) for seed in common])) for name in seeds if common
+    }
+
+
+def best_dividing(losses: dict[str, float]) -> str | None:
+    """Returns the arm with the lowest loss of those that divide the tasks by a rule of their own."""
+    dividing = [name for name in losses if ARMS[name].divides]
+    return min(dividing, key=losses.get, default=None)
+
+
 def rows_of_rates(branches: Branches) -> Iterator[dict]:
     """Yields the rows of tuning.csv."""
+    chosen = branches.rates_file()
     for name in dict.fromkeys(map(rate_of, branches.study.trained)):
         losses = branches.dev_losses(name)
         for rate, loss in losses.items():
-            chosen = rate == min(losses, key=losses.get)
-            edge = chosen and rate in (min(losses), max(losses))
-            yield dict(arm=name, rate=f"{rate:g}", dev_answer_loss=f"{loss:.4f}", chosen=chosen, at_edge=edge)
+            is_chosen = rate == chosen.get(name)
+            edge = is_chosen and rate in (min(losses), max(losses))
+            yield dict(
+                arm=name, rate=f"{rate:g}", dev_answer_loss=f"{loss:.4f}", chosen=is_chosen, at_edge=edge
+            )

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from dataloader.errors import Problems, did_you_mean
+from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import check_tasks
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, group
-from routing_moe.studies.real_arms import ARMS, BASELINE, LABELS, RATES, TRAIN, arms_of, default_arms
-from routing_moe.studies.recipes import DataFlags
-from routing_moe.studies.study import RUNNING, Study
+from routing_moe.studies.real_arms import ARMS, LABELS, ONE, RATES, TRAIN, arms_of, default_arms
+from routing_moe.studies.real_starts import STARTS
+from routing_moe.studies.recipes import SCORES, DataFlags
+from routing_moe.studies.study import RUNNING, SETTINGS_FILE, Study
 
 WHAT, TRAINING, TEXTS = group("what is compared"), group("training"), group("texts and scores")
 
@@ -32,7 +34,7 @@ class RealStudy(DataFlags, Study):
     max_input_length: int = TEXTS(128, "tokens of an input", range=AT_LEAST_1)
     max_output_length: int = TEXTS(64, "tokens of an answer", range=AT_LEAST_1)
     scored: int = TEXTS(50, "rows of each dev and test file that are scored", range=AT_LEAST_1)
-    margin: float = TEXTS(0.05, "a task counts as learnable if the dev score of multitask (of unseen tasks, of direct) exceeds those of constant answers, of chance and of copying the input by this", range=NOT_NEGATIVE, on_resume=True)
+    margin: float = TEXTS(0.05, "a task is learnable if the dev score of multitask, of unseen tasks that of direct, exceeds constant answers, chance and copied inputs by this", range=NOT_NEGATIVE, on_resume=True)
     # fmt: on
 
     def resolved(self) -> "RealStudy":
@@ -84,8 +86,8 @@ class RealTrain(RealStudy):
             for name in self.arms
             if name not in known
         ]
-        if BASELINE not in self.arms:
-            problems.append(f"--arms lacks {BASELINE}, which the others are compared with")
+        if ONE not in self.arms:
+            problems.append(f"--arms lacks {ONE}, which the others are compared with")
         if self.tune_seed in self.seeds:
             problems.append(
                 f"--seeds holds {self.tune_seed}, the seed that rates are tuned with (--tune_seed)"
@@ -126,7 +128,7 @@ class RealUnseen(RealStudy):
     # fmt: off
     output_dir: Path = RUNNING(Path("models/real_gym/unseen"), "folder of this part", on_resume=True)
     trained: Path = WHAT(Path("models/real_gym/train"), "folder of the first part, whose runs are the starts")
-    best: str = WHAT("gradient", "arm of the first part with the lowest dev answer loss of those that divide the tasks; its experts are averaged (best_merged)")
+    best: str | None = WHAT(None, "arm of the first part whose experts are averaged in best_merged (default: of those that divide the tasks, the one with the lowest dev answer loss)", metavar="NAME")
     starts: tuple[str, ...] = WHAT((), "starts, see above (default: all whose runs are there)", metavar="NAME", on_resume=True)
     sections: tuple[str, ...] = WHAT(("test", "dev"), "sections of the split whose tasks are unseen")
     samples: tuple[str, ...] = WHAT(("100", "13", "21"), "samples of each task")
@@ -134,3 +136,26 @@ class RealUnseen(RealStudy):
     few_shot_steps: int = TRAINING(60, "steps of fine-tuning", range=AT_LEAST_1)
     few_shot_rates: tuple[float, ...] = TRAINING((1e-4, 3e-4), "learning rates of fine-tuning, chosen by dev answer loss", range=POSITIVE)
     # fmt: on
+
+    def problems(self) -> list[str]:
+        problems = Problems(super().problems())
+        for flag, names, known in (
+            ("starts", self.starts, STARTS),
+            ("best", (self.best,) if self.best else (), arms_of(TRAIN)),
+            ("sections", self.sections, ("dev", "test")),
+        ):
+            problems += [
+                f"--{flag} {name}: not one of {', '.join(known)}{did_you_mean(name, known)}"
+                for name in names
+                if name not in known
+            ]
+        saved = self.trained / SETTINGS_FILE
+        values = problems.of(load_json_object, saved, "the settings of a study") if saved.is_file() else None
+        if not saved.is_file() or (values is not None and ("dense_steps" not in values or "share" in values)):
+            problems.append(f"--trained {self.trained}: is no folder of real_gym_study.sh train")
+        elif values and (lacking := [seed for seed in self.seeds if not self.has_seed(seed)]):
+            problems.append(f"--seeds {lacking[0]}: {self.trained} has no finished run of multitask with it")
+        return list(problems)
+
+    def has_seed(self, seed: int) -> bool:
+        return (self.trained / f"runs/{ONE}/seed{seed}" / SCORES).is_file()

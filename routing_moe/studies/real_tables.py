@@ -2,23 +2,21 @@
 
 import csv
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from dataloader.atomic_files import write_text
-from routing_moe.studies.real_arms import ARMS, BASELINE
-from routing_moe.studies.real_runs import Branches, dev_loss, rows_of_rates
+from routing_moe.studies.real_arms import ARMS, ONE, ONE_BART
+from routing_moe.studies.real_runs import Branches, best_dividing, dev_losses, rows_of_rates
 from routing_moe.studies.real_settings import RealLabels
-from routing_moe.studies.real_unseen import DIRECT, STARTS, SUMMARY, UnseenRuns
-from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, command
+from routing_moe.studies.real_starts import DIRECT, STARTS
+from routing_moe.studies.real_unseen import SUMMARY, UnseenRuns
+from routing_moe.studies.recipes import UNSEEN_SCORES, command
 from routing_moe.studies.runs import call_here
 
 PRIMARY = ("answer_loss", "rank_accuracy")
 MEASURES = (*PRIMARY, "performance")
-RANDOM = ("random_1", "random_2")
-ONE_BART = (BASELINE, "multitask_half", "multitask_double")
 
 
 def tables_of_arms(runs: Branches) -> int:
@@ -26,62 +24,49 @@ def tables_of_arms(runs: Branches) -> int:
     folder, tables = runs.folder, runs.folder / "tables"
     write_rows(folder / "tuning.csv", rows_of_rates(runs))
     losses = dev_losses(folder / "runs")
-    if BASELINE not in losses:
+    if ONE not in losses:
+        print(f"no table: {ONE} has no finished run with a seed of all arms", file=sys.stderr)
         return 1
     contrasts = contrasts_of(losses)
     lowest = sorted(losses, key=losses.get)[:3]
-    print("lowest dev answer loss:", ", ".join(f"{name} {losses[name]:.3f}" for name in lowest))
-    shared = dict(
-        order=tuple(losses),
-        baseline=BASELINE,
-        contrasts=contrasts or None,
-        measures=MEASURES,
-        primary=PRIMARY,
-        design="seeds",
+    print("lowest dev answer loss:", ", ".join(f"{name} {losses[name]:.3f}" for name in lowest), flush=True)
+    compared = command(
+        *("routing_moe.cli.compare_runs", folder / "runs"),
+        **dict(order=tuple(losses), baseline=ONE, contrasts=contrasts or None, measures=MEASURES),
+        **dict(primary=PRIMARY, learnable=f"{ONE}:{runs.study.margin:g}", output_dir=tables),
     )
-    learnable = f"{BASELINE}:{runs.study.margin:g}"  # by dev scores, so that only test scores are compared so
-    code = 0
-    for part in ("dev", "test"):
-        compared = command(
-            *("routing_moe.cli.compare_runs", folder / "runs"),
-            **dict(part=part, output_dir=tables / part, learnable=learnable if part == "test" else None),
-            **shared,
-        )
-        code = call_here(compared) or code
-    if isinstance(runs.study, RealLabels):
-        pairs = command(
-            "routing_moe.studies.permuted_twins",
-            folder / "runs",
-            relabelled=runs.gym,
-            output_file=tables / "pairs.csv",
-        )
-        code = call_here(pairs) or code
-    return code
+    code = call_here(compared)
+    if not isinstance(runs.study, RealLabels):
+        return code
+    twins = command(
+        *("routing_moe.studies.permuted_twins", folder / "runs"),
+        **dict(relabelled=runs.gym, output_file=tables / "twins.csv"),
+    )
+    pairs = command(
+        *("routing_moe.studies.real_pairs", tables / "comparison_tasks.csv"),
+        **dict(relabelled=runs.gym, oracle="oracle", baseline=best_of_one(losses)),
+        output_file=tables / "pairs.csv",
+    )
+    codes = [code, call_here(twins), *([call_here(pairs)] if "oracle" in losses else [])]
+    return next((code for code in codes if code), 0)
 
 
-def dev_losses(folder: Path) -> dict[str, float]:
-    """Returns {arm: mean dev answer loss of its finished runs}, in the order of the table of arms."""
-    finished = {name: [path.parents[1] for path in folder.glob(f"{name}/*/{SCORES}")] for name in ARMS}
-    return {name: float(np.mean([dev_loss(run) for run in runs])) for name, runs in finished.items() if runs}
+def best_of_one(losses: dict[str, float]) -> str:
+    """Returns the rate of one BART with the lowest dev answer loss, by the name of the arm."""
+    return min((name for name in ONE_BART if name in losses), key=losses.get)
 
 
 def contrasts_of(losses: dict[str, float]) -> tuple[str, ...]:
     """Returns the contrasts beside those with multitask.
 
-    The arm with the lowest dev answer loss of those that divide the tasks, minus the one BART with the lowest; each
-    arm that divides them into the groups of `gradient` or into what became of them, minus random groups.
-    losses: {arm: dev answer loss}.
+    The best arm that divides the tasks, and the oracle, minus the best of one BART; each arm minus its control, groups
+    of gradients also minus the second draw. Best: with the lowest dev answer loss. losses: {arm: dev answer loss}.
     """
-    dividing = [name for name in losses if ARMS[name].steps != "plain" or ARMS[name].has_lora]
-    contrasts = []
-    if dividing:
-        best = min(dividing, key=losses.get)
-        contrasts.append((best, min((name for name in ONE_BART if name in losses), key=losses.get)))
-    grouped = [name for name in ("gradient", "refined", "refined_random", "ontology") if name in losses]
-    contrasts += [(name, other) for name in grouped for other in RANDOM if other in losses]
-    contrasts += [("lora_gradient", "lora_random")] * ({"lora_gradient", "lora_random"} <= set(losses))
-    wanted = dict.fromkeys(pair for pair in contrasts if pair[1] != BASELINE)
-    return tuple(f"{first}:{second}" for first, second in wanted)
+    one = best_of_one(losses)
+    pairs = [(name, one) for name in (best_dividing(losses), "oracle") if name in losses]
+    pairs += [(name, ARMS[name].control) for name in losses if ARMS[name].control in losses]
+    pairs += [("gradient", "random_2")] * ({"gradient", "random_2"} <= set(losses))
+    return tuple(f"{first}:{second}" for first, second in dict.fromkeys(pairs) if second != ONE)
 
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
@@ -99,23 +84,22 @@ def tables_of_starts(runs: UnseenRuns) -> int:
         name: {path.parent.name for path in runs.folder.glob(f"few_shot/{name}/*/{SUMMARY}")}
         for name in STARTS
     }
-    common = finished[BASELINE]
-    others = [name for name in STARTS if name != BASELINE and finished[name] & common]
+    common = finished[ONE]
+    others = [name for name in STARTS if name != ONE and finished[name] & common]
     if not others:
+        print(f"no table: {ONE} and another start have no finished run of the same seed", file=sys.stderr)
         return 1
-    first, *files = (runs.folder / "few_shot" / name / "seed{seed}" / SUMMARY for name in (BASELINE, *others))
+    first, *files = (runs.folder / "few_shot" / name / "seed{seed}" / SUMMARY for name in (ONE, *others))
     baselines = runs.folder / "baselines" / UNSEEN_SCORES.replace("-test-", "-dev-")
-    code = 0
+    codes = []
     for measure in MEASURES:
         gains = command(
             "routing_moe.cli.compute_arg",
-            **dict(
-                summary1=first, summary2=tuple(files), names=(BASELINE, *others), metric=f"test_{measure}"
-            ),
-            **dict(seeds=tuple(sorted(name.removeprefix("seed") for name in common)), design="seeds"),
+            **dict(summary1=first, summary2=tuple(files), names=(ONE, *others), metric=f"test_{measure}"),
+            **dict(seeds=tuple(sorted(name.removeprefix("seed") for name in common))),
             **dict(learnable=f"{DIRECT}:{runs.study.margin:g}" if DIRECT in others else None),
             **dict(dev_baselines=baselines if DIRECT in others else None),
             output_file=runs.folder / "tables" / f"{measure}.csv",
         )
-        code = call_here(gains) or code
-    return code
+        codes.append(call_here(gains))
+    return next((code for code in codes if code), 0)

@@ -5,56 +5,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from dataloader.errors import InputError
+from dataloader.atomic_files import write_text
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split, load_split
 from routing_moe.studies.costed_runs import Answering, CostedRun, Work
-from routing_moe.studies.real_arms import BASELINE
-from routing_moe.studies.real_runs import Branches, english_bart_run, scoring_of, texts_of
+from routing_moe.studies.real_arms import ONE
+from routing_moe.studies.real_runs import (
+    Branches,
+    best_dividing,
+    dev_losses,
+    english_bart_run,
+    scoring_of,
+    texts_of,
+)
 from routing_moe.studies.real_settings import RealTrain, RealUnseen
+from routing_moe.studies.real_starts import BEST, STARTS
 from routing_moe.studies.recipes import SCORES, TRAIN, UNSEEN_SCORES, TrainingRecipe, command, given_of
 from routing_moe.studies.runs import Run
 from routing_moe.studies.study import SETTINGS_FILE
 
-DIRECT, SUMMARY = "direct", "summary.csv"
-N_AVERAGED = 3  # runs in a mean of weights
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where fine-tuning starts.
-
-    about: for --help. arm: of the first part, None: --model; {best} is --best. kind: row of `finetuning.STARTS`. flags:
-    of fine-tuning. made: what is made of the arm's runs first, more (further steps) or mean (of several seeds).
-    """
-
-    about: str
-    arm: str | None
-    kind: str = "bart"
-    flags: str = ""
-    made: str | None = None
-
-
-MERGED = "--route_training merged"
-# fmt: off
-STARTS = {
-    DIRECT: Start("--model itself", None),
-    "multitask": Start("one BART after the dense run and as many steps again", BASELINE),
-    "multitask_more": Start("the same and --more_steps", BASELINE, made="more"),
-    "multitask_mean": Start(f"the mean of the weights of {N_AVERAGED} seeds of multitask", BASELINE, made="mean"),
-    "task_random": Start("random routes of tasks, one drawn for the unseen task", "task_random", "moe_random2"),
-    "task_random_merged": Start("the mean of its experts", "task_random", "moe_avg", MERGED),
-    "best_merged": Start("the mean of the experts of --best", "{best}", "moe_avg", MERGED),
-    "straight_through": Start("learned routes, that of the task with the nearest texts", "straight_through", "moe"),
-    "mhr_mean": Start("mhr, the mean of its experts (MHR-mu)", "mhr", "moe_avg", MERGED),
-    "mhr_routes": Start("mhr, only the route is trained (MHR-z)", "mhr", "moe", "--route_training logits"),
-}
-# fmt: on
-
-
-def described() -> str:
-    """Returns the list of starts for --help."""
-    return "\n".join(f"    {name:20}{start.about}" for name, start in STARTS.items())
+SUMMARY = "summary.csv"
 
 
 @dataclass(frozen=True)
@@ -65,18 +35,9 @@ class UnseenRuns:
 
     @cached_property
     def trained(self) -> Branches:
-        """The runs of the first part. Raises InputError if the folder has none."""
+        """The runs of the first part."""
         folder = self.study.trained
-        saved = folder / SETTINGS_FILE
-        if not saved.is_file():
-            raise InputError(
-                f"--trained {folder}: has no {SETTINGS_FILE}; real_gym_study.sh train makes such folders"
-            )
-        values = load_json_object(saved, "the settings of a study")
-        if "dense_steps" not in values:
-            raise InputError(
-                f"--trained {folder}: {SETTINGS_FILE} is of another study than real_gym_study.sh train"
-            )
+        values = load_json_object(folder / SETTINGS_FILE, "the settings of a study")
         own = dict(
             output_dir=folder, custom_tasks_splits=self.study.custom_tasks_splits, seeds=self.study.seeds
         )
@@ -106,60 +67,64 @@ class UnseenRuns:
 
     @property
     def split_file(self) -> Path:
-        """The file of `split`, which is written."""
-        path = self.folder / "split.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({name: self.split.section(name) for name in ("train", "dev", "test")}))
-        return path
+        return self.folder / "split.json"
 
     def before(self) -> list[Run]:
-        """Returns the run that makes the model, if the study does."""
+        """Writes the split; returns the run that makes the model, if the study does."""
+        tasks = {name: self.split.section(name) for name in ("train", "dev", "test")}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.split_file, json.dumps(tasks))
         return [english_bart_run(self.study)] if self.study.makes_model else []
 
     # ---- starts
 
     def arm_of(self, name: str) -> str | None:
         arm = STARTS[name].arm
-        return arm and arm.format(best=self.study.best)
+        return self.best if arm == BEST else arm
+
+    @cached_property
+    def best(self) -> str | None:
+        """The arm of --best, by default the best that divides the tasks; None if there is none."""
+        return self.study.best or best_dividing(dev_losses(self.trained.folder / "runs"))
 
     def start(self, name: str, seed: int) -> tuple[str, tuple[Run, ...]]:
         """Returns the checkpoint of a start, and the runs that make it."""
         start, arm = STARTS[name], self.arm_of(name)
-        if arm is None:
+        if start.arm is None:
             return "None", ()
         run = self.trained.arm(arm, seed)
         if start.made == "more":
             run = self.continued(seed)
         elif start.made == "mean":
-            run = self.mean(seed)
+            run = self.mean()
         return str(run.folder), (run,) if start.made else ()
 
     def continued(self, seed: int) -> Run:
         """The run of multitask with further steps."""
         folder, steps = self.folder / "starts/multitask_more" / f"seed{seed}", self.study.more_steps
-        source, trained = self.trained.arm(BASELINE, seed), self.trained
+        source, trained = self.trained.arm(ONE, seed), self.trained
         flags = command(
             num_experts=1, vanilla_checkpoint=source.folder, hide_task_names=trained.study.hide_names
         )
 
         def commands() -> list[list[str]]:
-            return [trained.train(folder, seed, steps, trained.chosen_rate(BASELINE), flags)]
+            return [trained.train(folder, seed, steps, trained.chosen_rate(ONE), flags)]
 
         return Run(f"starts/multitask_more/seed{seed}", folder, commands, result=SCORES)
 
-    def mean(self, seed: int) -> Run:
-        """The mean of the weights of this seed's run and of the next ones, in the order of --seeds."""
-        seeds, folder = self.study.seeds, self.folder / "starts/multitask_mean" / f"seed{seed}"
-        first = seeds.index(seed)
-        averaged = [seeds[(first + i) % len(seeds)] for i in range(min(N_AVERAGED, len(seeds)))]
-        runs = tuple(self.trained.arm(BASELINE, one).folder for one in averaged)
+    def mean(self) -> Run:
+        """The mean of the weights of multitask over all seeds."""
+        folder = self.folder / "starts/multitask_mean"
+        runs = tuple(self.trained.arm(ONE, seed).folder for seed in self.study.seeds)
         averaging = command("routing_moe.cli.average", runs=runs, output_dir=folder)
-        return Run(f"starts/multitask_mean/seed{seed}", folder, lambda: [averaging], result="config.json")
+        return Run("starts/multitask_mean", folder, lambda: [averaging], result="config.json")
 
     def is_there(self, name: str) -> bool:
         """Returns whether all runs of the first part that a start needs are finished."""
+        if STARTS[name].arm is None:
+            return True
         arm = self.arm_of(name)
-        return arm is None or all(self.trained.arm(arm, seed).is_finished for seed in self.study.seeds)
+        return arm is not None and all(self.trained.arm(arm, seed).is_finished for seed in self.study.seeds)
 
     @property
     def starts(self) -> tuple[str, ...]:
@@ -192,7 +157,7 @@ class UnseenRuns:
                 **dict(samples=study.samples, total_steps=steps, eval_period=max(1, steps // 3)),
                 **dict(bsz_list=(8,), warmup_steps=max(1, steps // 10), select_by="answer_loss"),
                 **dict(learning_rate_list=study.few_shot_rates),
-                further=(*start.flags.split(), *texts_of(study), *scoring_of(study)),
+                further=(*start.flags.split(), *texts_of(study), *scoring_of(study, "generate")),
             )
             return [tuning]
 
@@ -204,12 +169,21 @@ class UnseenRuns:
         )
         return CostedRun(
             str(folder.relative_to(self.folder)), folder, commands, needs, SUMMARY, step="few_shot",
-            work=(Work("plain", runs * steps, (8,), "test"),), answers=answers, alone=True, partial=True,
+            work=(Work("plain", runs * steps, (8,), "test"),), answers=answers, partial=True,
         )  # fmt: skip
 
     def training_flags(self, seed: int) -> list[str]:
         return self.trained.training_flags(seed)
 
-    def all(self) -> list[Run]:
+    def tuning(self) -> list[Run]:
+        return []
+
+    def choose_rates(self) -> None:
+        """Fine-tuning chooses its rates for each sample."""
+
+    def arms(self) -> list[Run]:
         tuned = [self.finetuned(name, seed) for seed in self.study.seeds for name in self.starts]
         return [self.baselines(), *tuned]
+
+    def all(self) -> list[Run]:
+        return self.arms()
