@@ -46,6 +46,7 @@ from routing_moe.studies.study import part_of, run_study
 STUDIES = {"paper": (PaperStudy, PaperRuns)} | {
     f"real-gym-{part}": (settings, runs) for part, (settings, runs, *_) in real_gym.PARTS.items()
 }
+StudyRuns = PaperRuns | real_gym.Branches | real_gym.UnseenRuns
 PUBLISHED_SIZES = {"facebook/bart-base": "base", "facebook/bart-large": "large"}
 # The kinds of steps and answers, and the variants of train_step.py and predict.py that measure them.
 STEPS = {"plain": "plain", "straight_through": "straight_through", "dense": "softmax", "random": "random"}
@@ -96,7 +97,7 @@ def row_of(run: CostedRun, hours: "Hours") -> dict:
 class Texts:
     """Lengths of texts and numbers of rows of the study's gym; of tasks that it lacks, assumed values."""
 
-    def __init__(self, runs: PaperRuns, model: str):
+    def __init__(self, runs: StudyRuns, model: str):
         self.folder, self.split = runs.gym, runs.split
         self.gym = Gym(self.folder, skip_malformed=True) if self.folder.is_dir() else None
         self.known = set(self.gym.tasks()) if self.gym else set()
@@ -152,7 +153,7 @@ class Hours:
 
     size: str
     texts: Texts
-    runs: PaperRuns
+    runs: StudyRuns
     num_experts: int = 3
 
     def __post_init__(self):
@@ -246,11 +247,15 @@ Measured on {device}: medians of {ROUNDS} steps and batches of answers of {ROWS[
 {"; ".join(texts)}; values of tasks that the gym lacks are assumed.
 Seconds of a step of {STEP} train rows: {steps}. Padding is taken as {PADDING} times.
 Random routes are drawn five times, and each of their answers takes as long as one of all experts.
-Not included: text vectors, reduction, figures, losses on dev files, loading models and data, making --model.
+Not included: text vectors, reduction, figures, losses (on dev files, of answers, of re-assignments), loading
+models and data, making --model, and runs whose work is not known, which are not listed either (of
+real-gym-unseen: scores without training, and the further steps and means of weights that starts are made by).
+Timed as others: ranked answers as generated ones; mixtures of more experts as of {self.num_experts}; low-rank
+experts and tokens as a plain BART; the wide BART as a narrow one of as many steps.
 Overestimated: steps of Fisher vectors, counted as steps of the whole model, and the number of ablations."""
 
 
-def flag_of(runs: PaperRuns, flag: str, default: int) -> int:
+def flag_of(runs: StudyRuns, flag: str, default: int) -> int:
     """Returns the value of a flag in the study's trainings."""
     command = runs.recipe.train("", *runs.training_flags(0), "--num_experts", "1")
     values = [value for name, value in pairwise(command) if name == flag]

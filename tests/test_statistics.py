@@ -114,16 +114,33 @@ def test_two_way_intervals_of_two_seeds_and_rare_effects_are_too_narrow():
         assert coverage.covered(*coverage.ends(table_NST, design), truth[design]) < most
 
 
+def in_words(values) -> str:
+    return f"{values.min():.3f} to {values.max():.3f}"
+
+
 def test_the_table_in_the_docs_equals_its_csv_file():
     table = pd.read_csv(RESULTS / "coverage.csv")
     text = (RESULTS / "coverage.md").read_text()
     for line in coverage.markdown(table).splitlines():
         assert line in text
-    normal_seeds = table[table["case"].isin(["normal", "skewed"])]
-    for design, seeds in (("seeds", (2, 3, 4)), ("seeds_and_tasks", (5, 8)), ("seeds_and_tasks", (2,))):
-        chosen = normal_seeds[(normal_seeds["design"] == design) & normal_seeds["seeds"].isin(seeds)]
-        low, high = chosen["coverage"].min(), chosen["coverage"].max()
-        assert f"{low:.3f} to {high:.3f}" in text
+    text = " ".join(text.split())
+    without_few, normal_seeds = ["normal", "skewed", "few seeds"], ["normal", "skewed", "few"]
+    ranges = [  # design, cases, numbers of seeds
+        *(("seeds_and_tasks", normal_seeds, [seeds]) for seeds in (2, 3, 4, 5, 8)),
+        ("seeds_and_tasks", ["normal", "skewed"], [5, 8]),
+        ("seeds_and_tasks", ["few seeds"], [5]),
+        ("seeds_and_tasks", ["few"], [5, 8]),
+        ("seeds", normal_seeds, [2, 3, 4]),
+        ("seeds", ["few seeds"], [5]),
+        ("tasks", without_few, [2, 3, 4, 5, 8]),
+        ("tasks", ["few"], [2, 3, 4, 5, 8]),
+        ("tasks", ["few"], [1]),
+    ]
+    for design, cases, seeds in ranges:
+        chosen = (table["design"] == design) & table["case"].isin(cases) & table["seeds"].isin(seeds)
+        assert in_words(table[chosen]["coverage"]) in text
+    several = (table["design"] == "tasks") & (table["seeds"] > 1)
+    assert in_words(table[several]["coverage_of_all"]) in text
     assert set(table["simulations"]) == {4000}
 
 

@@ -4,8 +4,8 @@
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
     routing-moe compare models/compare_routings --columns categories --baseline average
-    routing-moe compare models/real_gym --columns categories --measures answer_loss performance \\
-        --baseline multitask --contrasts clusters:random --learnable multitask:0.05
+    routing-moe compare models/real_gym/train/runs --columns categories --measures answer_loss performance \\
+        --baseline multitask --contrasts gradient:random_1 --learnable multitask:0.05
     routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
 
 Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/. The columns cost, dev, test and unseen, with

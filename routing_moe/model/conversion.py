@@ -118,9 +118,8 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
     expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
     merged by its row and has new tensors; with low-rank experts those of their linear maps, with tokens the
-    encoder's embeddings of positions. The BART is
-    created on the meta device, so sharing takes no memory and milliseconds. A call with the same tensors as
-    the last one returns the same BART.
+    encoder's embeddings of positions. The BART is created on the meta device, so sharing takes no memory and
+    milliseconds. A call with the same tensors as the last one returns the same BART.
     """
     state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))

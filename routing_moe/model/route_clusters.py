@@ -132,7 +132,10 @@ def within_sizes(cosine_NN: np.ndarray, labels_N: np.ndarray, sizes: Sizes) -> n
     if not sizes.allow(K, N):
         raise ValueError(f"{N} tasks in {K} clusters of {sizes.least} to {sizes.most}")
     members_NK = np.eye(K)[labels_N]
-    mean_NK = cosine_NN @ members_NK / members_NK.sum(axis=0)
+    sizes_K = members_NK.sum(axis=0)
+    if sizes.least <= sizes_K.min() and sizes_K.max() <= sizes.most:  # no move is best; the solver is slow
+        return _renumbered(labels_N)
+    mean_NK = cosine_NN @ members_NK / sizes_K
     stays = 2 * N + 1  # is worth more than all cosines
     place_P, must_P = np.repeat(np.arange(K), sizes.most), np.tile(np.arange(sizes.most) < sizes.least, K)
     value_NP = (mean_NK + stays * members_NK)[:, place_P] + (N + 1) * stays * must_P

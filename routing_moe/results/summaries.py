@@ -29,8 +29,8 @@ def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataF
     Reads either kind of file; in a table without n, n is the number of sample rows, and the std is computed
     from them. A table of collect_results.py does not name its metrics: they are those of
     dataloader/metrics.json, NaN if unknown. Tasks without options have no rank accuracy and are left out
-    there. Raises InputError for another kind of file, scores of the wrong
-    part, a value that is not a number, a task with two means, or no task.
+    there. Raises InputError for another kind of file, scores of the wrong part, a value that is not a number,
+    a task with two means, or no task.
     """
     path = Path(path)
     is_table = "task_prefix" not in read_table(path, nrows=0)

@@ -226,7 +226,6 @@ class PaperRuns:
         return self.run(
             *("few_shot", f"{name}/seed{seed}", folder, "summary.csv", tuning, needs),
             **self.cost_of_few_shot(variant),
-            alone=True,
             partial=True,
         )
 
