@@ -33,9 +33,8 @@ class Answering:
 
 @dataclass(frozen=True)
 class CostedRun(Run):
-    """A run with its step of the study, and its work. alone: whether each file is answered alone."""
+    """A run with its step of the study, and its work."""
 
     step: str = ""
     work: tuple[Work, ...] = field(default=(), compare=False)
     answers: tuple[Answering, ...] = field(default=(), compare=False)
-    alone: bool = False
