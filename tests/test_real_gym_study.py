@@ -185,6 +185,8 @@ def test_starts_are_those_whose_runs_are_there(trained):
     merged = command_of(runs.finetuned("best_merged", 42))
     assert value_of(merged, "--route_training") == "merged"
     assert value_of(merged, "--select_by") == "answer_loss"
+    assert "--learning_rate_list" in merged
+    assert "--learning_rate_list" not in command_of(runs.finetuned("mhr_routes", 42))  # rates of logits
     mean, more = runs.mean(), runs.continued(42)
     assert command_of(mean)[2:4] == ["trained/runs/multitask/seed42", "trained/runs/multitask/seed43"]
     assert value_of(command_of(more), "--total_steps") == "50"

@@ -148,6 +148,8 @@ class UnseenRuns:
         study, start, steps = self.study, STARTS[name], self.study.few_shot_steps
         folder = self.folder / "few_shot" / name / f"seed{seed}"
         checkpoint, needs = self.start(name, seed)
+        # Logits of routes need other rates than weights: `finetuning` knows them.
+        rates = None if "logits" in start.flags else study.few_shot_rates
 
         def commands() -> list[list[str]]:
             tuning = command(
@@ -156,7 +158,7 @@ class UnseenRuns:
                 **dict(custom_tasks_splits=self.split_file, mixed_precision=self.recipe.mixed_precision),
                 **dict(samples=study.samples, total_steps=steps, eval_period=max(1, steps // 3)),
                 **dict(bsz_list=(8,), warmup_steps=max(1, steps // 10), select_by="answer_loss"),
-                **dict(learning_rate_list=study.few_shot_rates),
+                learning_rate_list=rates,
                 further=(*start.flags.split(), *texts_of(study), *scoring_of(study, "generate")),
             )
             return [tuning]
