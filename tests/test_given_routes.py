@@ -12,6 +12,7 @@ from routing_moe.analysis.saved_routes import encoder_part, layer_place
 from routing_moe.config.choices import ROUTER_NETWORKS
 from routing_moe.model.given_routes import GivenRoutes, layer_names, layers_of_parts, read_routes
 from routing_moe.model.route_fit import fit_router
+from routing_moe.task_choice.given_routes import permuted, wanted_clusters
 
 
 @pytest.fixture
@@ -187,3 +188,27 @@ def test_the_fit_is_deterministic_and_soft_routes_are_reproduced(make_model):
     assert fits[0][0].agreement == 1  # equal weights agree with any expert
     assert (model.routes_for(["a"], "softmax", 1.0)[0] - routes_NLE[0]).abs().max() < 0.1
     assert model.router.training
+
+
+# ---- values of --task_routes
+
+
+def test_permuted_routes_have_the_same_sizes_and_other_tasks():
+    tasks = [f"t{number:02}" for number in range(20)]
+    routes = {task: {"all": int(number >= 12)} for number, task in enumerate(tasks)}
+    routes["t03"], routes["unseen"] = np.array([1, 0, 1]), {"all": 0}
+    new, note = permuted(routes, tasks, seed=5)
+    assert new["unseen"] == {"all": 0}
+    assert sorted(map(str, new.values())) == sorted(map(str, routes.values()))
+    kept = sum(str(new[task]) == str(routes[task]) for task in tasks)
+    assert 0 < kept < 20
+    assert note == f"routes permuted among 20 train tasks (seed 5): {kept} have the same as before"
+    again, _ = permuted(routes, tasks[::-1], seed=5)
+    assert list(map(str, again.values())) == list(map(str, new.values()))
+    assert list(map(str, permuted(routes, tasks, 6)[0].values())) != list(map(str, new.values()))
+
+
+def test_numbers_and_sizes_of_clusters_are_read_from_the_flag():
+    assert wanted_clusters("clusters:8", 80) == ([8], None)
+    assert wanted_clusters("clusters:8:4-20", 80) == ([8], (4, 20))
+    assert wanted_clusters("clusters:auto:4-20", 80) == (list(range(4, 21)), (4, 20))

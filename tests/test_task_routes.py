@@ -13,7 +13,6 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli.merge import main as merge
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
-from routing_moe.task_choice.given_routes import permuted, wanted_clusters
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -200,21 +199,6 @@ def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
 # ---- permuted routes
 
 
-def test_permuted_routes_have_the_same_sizes_and_other_tasks():
-    tasks = [f"t{number:02}" for number in range(20)]
-    routes = {task: {"all": int(number >= 12)} for number, task in enumerate(tasks)}
-    routes["t03"], routes["unseen"] = np.array([1, 0, 1]), {"all": 0}
-    new, note = permuted(routes, tasks, seed=5)
-    assert new["unseen"] == {"all": 0}
-    assert sorted(map(str, new.values())) == sorted(map(str, routes.values()))
-    kept = sum(str(new[task]) == str(routes[task]) for task in tasks)
-    assert 0 < kept < 20
-    assert note == f"routes permuted among 20 train tasks (seed 5): {kept} have the same as before"
-    again, _ = permuted(routes, tasks[::-1], seed=5)
-    assert list(map(str, again.values())) == list(map(str, new.values()))
-    assert list(map(str, permuted(routes, tasks, 6)[0].values())) != list(map(str, new.values()))
-
-
 def test_random_groups_start_with_the_weights_of_their_file_and_are_recorded(world, routes_file):
     path = routes_file()
     asked = FIXED | NO_LEARNING
@@ -245,12 +229,6 @@ def test_clusters_are_permuted_and_scored_again(world, vectors):
     assert row["source"] == f"random:clusters:2:42 of {asked['taskvecs']}"
     again = dict(task_routes=asked["task_routes"], taskvecs=asked["taskvecs"])
     assert run(world.gym, world.bart, folder, **ONLY, **again) == 0
-
-
-def test_numbers_and_sizes_of_clusters_are_read_from_the_flag():
-    assert wanted_clusters("clusters:8", 80) == ([8], None)
-    assert wanted_clusters("clusters:8:4-20", 80) == ([8], (4, 20))
-    assert wanted_clusters("clusters:auto:4-20", 80) == (list(range(4, 21)), (4, 20))
 
 
 # ---- as the start of a router

@@ -20,13 +20,14 @@ from dataloader.ontology import UNCATEGORISED, Ontology
 from dataloader.options import chance, find_options, option_source
 from routing_moe.config.choices import LOWER_IS_BETTER, MEASURES
 from routing_moe.io.csv_files import check_numbers, read_table
+from routing_moe.results.measures import NAMES
 
 if TYPE_CHECKING:
     from routing_moe.evaluation.scored_files import TaskFile
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 DEV_COLUMNS = SCORE_COLUMNS[:-1]  # of an evaluation during training
-BASELINES = ("constant", "chance", "copy")  # see `baseline_scores`
+BASELINES = tuple(NAMES)  # see `baseline_scores`
 MEASURE_COLUMNS = ("answer_loss", "loss_per_answer", "rank_accuracy")  # columns of --measures
 ALL = "all"  # the category that has all tasks
 

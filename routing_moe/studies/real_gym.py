@@ -49,9 +49,8 @@ def compare(part: str, flags: list[str], study: RealStudy) -> int:
     runner = study.runner()
     if code := run_in_turn(runs.before()):
         return code
-    unfinished = runner.run(
-        runs.tuning()
-    )  # all of them first, so that arms have the same rate with all seeds
+    # All of them before the arms, so that these have the same rate with all seeds.
+    unfinished = runner.run(runs.tuning())
     runs.choose_rates()
     unfinished += runner.run(runs.arms())
     status = report_unfinished(list(dict.fromkeys(unfinished)))

@@ -21,6 +21,7 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.flags import REQUIRED
 from routing_moe.io.csv_files import read_table
+from routing_moe.results.contrasts import paired_by_seed
 from routing_moe.results.statistics import mean_interval
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 from routing_moe.studies.conflict_shares import fieller_interval
@@ -56,27 +57,24 @@ def run(settings: LabelPairs) -> None:
 
 def rows_of(scores: pd.DataFrame, measure: str, settings: LabelPairs) -> list[dict]:
     """Returns the rows of a measure. scores: a row per run and task of a pair."""
-    tables = {
-        name: rows.pivot(index="seed", columns="task", values=measure).dropna(axis=1)
-        for name, rows in scores.groupby("variant", sort=False)
-    }
-    baseline, oracle, rows = tables[settings.baseline], tables[settings.oracle], []
-    for name, own in tables.items():
-        seeds = own.index.intersection(baseline.index).intersection(oracle.index)
-        tasks = own.columns.intersection(baseline.columns).intersection(oracle.columns)
-        values, zero, best = (table.loc[seeds, tasks] for table in (own, baseline, oracle))
-        differences = values - zero
-        found = mean_interval(differences.to_numpy())
-        row = dict(
-            measure=measure, variant=name, n=len(seeds), tasks=len(tasks), value=values.to_numpy().mean()
+    best_TS = paired_by_seed(scores, (settings.oracle, settings.baseline), measure)
+    rows = []
+    for name, own in scores.groupby("variant", sort=False):
+        above_TS = paired_by_seed(scores, (name, settings.baseline), measure)
+        seeds, tasks = (
+            above_TS.columns.intersection(best_TS.columns),
+            above_TS.index.intersection(best_TS.index),
         )
-        row |= dict(difference=differences.to_numpy().mean(), low=found.low, high=found.high, p=found.p)
+        above_TS = above_TS.loc[tasks, seeds]
+        found = mean_interval(above_TS.to_numpy().T)
+        value = own[own["seed"].isin(seeds) & own["task"].isin(tasks)][measure].mean()
+        row = dict(measure=measure, variant=name, n=len(seeds), tasks=len(tasks), value=value)
+        row |= dict(difference=above_TS.to_numpy().mean(), low=found.low, high=found.high, p=found.p)
         row |= dict(detectable=found.detectable, interval=found.over)
         share = (float("nan"),) * 3
         if len(seeds) > 1:
-            share = fieller_interval(
-                differences.mean(axis=1).to_numpy(), (best - zero).mean(axis=1).to_numpy()
-            )
+            means = (table.mean().to_numpy() for table in (above_TS, best_TS.loc[tasks, seeds]))
+            share = fieller_interval(*means)
         rows.append(row | dict(zip(("share", "share_low", "share_high"), share, strict=True)))
     return rows
 

@@ -1,10 +1,8 @@
 """The tables of the study on real tasks, of all finished runs, also of earlier calls."""
 
-import csv
-import io
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+
+import pandas as pd
 
 from dataloader.atomic_files import write_text
 from routing_moe.studies.real_arms import ARMS, ONE, ONE_BART
@@ -22,7 +20,8 @@ MEASURES = (*PRIMARY, "performance")
 def tables_of_arms(runs: Branches) -> int:
     """Writes the tables of a part about train tasks; returns the exit code."""
     folder, tables = runs.folder, runs.folder / "tables"
-    write_rows(folder / "tuning.csv", rows_of_rates(runs))
+    if len(rates := pd.DataFrame(rows_of_rates(runs))):
+        write_text(folder / "tuning.csv", rates.to_csv(index=False))
     losses = dev_losses(folder / "runs")
     if ONE not in losses:
         print(f"no table: {ONE} has no finished run with a seed of all arms", file=sys.stderr)
@@ -67,15 +66,6 @@ def contrasts_of(losses: dict[str, float]) -> tuple[str, ...]:
     pairs += [(name, ARMS[name].control) for name in losses if ARMS[name].control in losses]
     pairs += [("gradient", "random_2")] * ({"gradient", "random_2"} <= set(losses))
     return tuple(f"{first}:{second}" for first, second in dict.fromkeys(pairs) if second != ONE)
-
-
-def write_rows(path: Path, rows: Iterable[dict]) -> None:
-    rows, text = list(rows), io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(path, text.getvalue())
 
 
 def tables_of_starts(runs: UnseenRuns) -> int:
