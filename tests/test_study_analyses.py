@@ -90,15 +90,31 @@ def test_a_share_is_empty_if_the_oracle_may_equal_dense(tmp_path):
     assert clusters["difference_low"] < 0.1333 < clusters["difference_high"]
 
 
+@pytest.mark.usefixtures("routes")
+def test_without_an_oracle_differences_are_from_the_baseline(tmp_path):
+    level = level_of(tmp_path, refined=[0.5, 0.6, 0.8], refined_no_splits=[0.4, 0.6, 0.6])
+    flags = ["--baseline", "refined", "--output_file", str(tmp_path / "shares.csv")]
+    assert conflict_shares.main([str(level), *flags]) == 0
+    table = pd.read_csv(tmp_path / "shares_means.csv").set_index("variant")
+    assert table["difference"].tolist() == pytest.approx([0, -0.1])
+    assert table.loc["refined_no_splits", "difference_high"] == pytest.approx(
+        -0.1 + 4.3027 / 10 / 3**0.5, abs=1e-4
+    )
+    assert table["ami_difference"].tolist() == [0, 0]
+    assert table[["flops_difference", "share"]].isna().all(axis=None)
+
+
 @pytest.mark.parametrize(
     ("scores", "error"),
     [
         ({}, "comparison_runs.csv does not exist"),
-        ({"dense": [0.5], "oracle": [0.6]}, "comparison_runs.csv has no run of dense_flops, which"),
-        ({"clusters": [0.5]}, "comparison_runs.csv has no run of dense and dense_flops and oracle"),
+        (
+            {"oracle": [0.5], "clusters": [0.6]},
+            "comparison_runs.csv has no run of it, only of clusters, oracle",
+        ),
     ],
 )
-def test_shares_need_dense_and_oracle(tmp_path, capsys, scores, error):
+def test_differences_need_the_baseline(tmp_path, capsys, scores, error):
     if scores:
         level_of(tmp_path, **scores)
     assert conflict_shares.main([str(tmp_path)]) == 2

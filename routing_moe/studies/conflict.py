@@ -25,7 +25,6 @@ from pathlib import Path
 from dataloader.atomic_files import write_text
 from routing_moe.studies.conflict_runs import Level
 from routing_moe.studies.conflict_settings import ConflictStudy
-from routing_moe.studies.conflict_shares import NEEDED
 from routing_moe.studies.conflict_variants import VARIANTS, described, tuned
 from routing_moe.studies.devices import device
 from routing_moe.studies.runs import TIMES_FILE, Run, call_here, report_unfinished, with_needs
@@ -128,15 +127,8 @@ def tables(folder: Path) -> int:
     baseline = ["--baseline", "dense"] if "dense" in order else []
     code = call_here(["routing_moe.cli.overview", *flags, "--recovery", "skill"])
     code = call_here(["routing_moe.cli.compare_runs", *flags, *baseline]) or code
-    if set(NEEDED) <= set(order):
-        shares = [
-            "routing_moe.studies.conflict_shares",
-            str(folder),
-            "--output_file",
-            str(folder / "shares.csv"),
-        ]
-        code = call_here(shares) or code
-    return code
+    shares = ["routing_moe.studies.conflict_shares", str(folder), "--output_file", str(folder / "shares.csv")]
+    return call_here([*shares, *(baseline or ["--baseline", order[0]])]) or code
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -20,7 +20,6 @@ from dataloader.atomic_files import write_text
 from routing_moe.config.flags import AT_LEAST_1, PROBABILITY, SEED, group
 from routing_moe.studies.conflict import compare, levels_of
 from routing_moe.studies.conflict_settings import ConflictStudy
-from routing_moe.studies.conflict_shares import NEEDED
 from routing_moe.studies.conflict_variants import VARIANTS
 from routing_moe.studies.study import RUNNING, run_study
 
@@ -35,7 +34,7 @@ class ConflictCurves(ConflictStudy):
     program = "routing-moe study conflict-curves"
     groups = ("curves", *ConflictStudy.groups)
 
-    variants: tuple[str, ...] = CURVES(("dense", "dense_flops", "clusters", "refined", "oracle"), "variants, of which dense, dense_flops and oracle must be some", choices=VARIANTS, metavar="NAME", on_resume=True)
+    variants: tuple[str, ...] = CURVES(("dense", "dense_flops", "clusters", "refined", "oracle"), "variants", choices=VARIANTS, metavar="NAME", on_resume=True)
     unseen: tuple[str, ...] = CURVES((), "variants whose runs also score the unseen tasks", choices=VARIANTS, metavar="NAME", on_resume=True)
     conflicts: tuple[float, ...] = CURVES((1.0,), "levels of conflict", range=PROBABILITY, on_resume=True)
     seeds: tuple[int, ...] = CURVES((201, 202, 203), "seeds", range=SEED, on_resume=True)
@@ -47,8 +46,6 @@ class ConflictCurves(ConflictStudy):
 
     def problems(self) -> list[str]:
         problems = super().problems()
-        if missing := [name for name in NEEDED if name not in self.variants]:
-            problems.append(f"--variants lacks {', '.join(missing)}, which the others are compared with")
         if self.tunes:
             problems.append(
                 "--rates_of is not given; give the tuning.csv of a study, or a single one of --rates"
