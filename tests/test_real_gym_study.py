@@ -41,7 +41,8 @@ def command_of(run) -> list[str]:
 
 
 def scored(folder: Path | str, loss: float) -> None:
-    """Writes what a finished training has: scores of dev and test files."""
+    """Writes what a finished training has: dev losses, scores of dev and test files."""
+    write(Path(folder) / "losses.csv", f",steps,dev_answer_loss\n0,1,9.0\n1,2,{loss}\n")
     table = pd.DataFrame({"task_prefix": ["a", "b"], "answer_loss": [loss, loss + 1]})
     for part in ("dev", "test"):
         write(Path(folder) / SCORES.replace("test", part), table.to_csv())
@@ -102,7 +103,7 @@ def test_a_rate_is_chosen_by_the_dev_answer_loss_of_another_seed_and_kept(gym):
     chosen = [runs.chosen_rate(f"multitask{end}") for end in ("", "_half", "_double")]
     assert chosen == [2.5e-4, 1.25e-4, 5e-4]
     rows = {row["rate"]: row for row in rows_of_rates(runs)}
-    assert [rows[rate]["dev_answer_loss"] for rate in ("0.000125", "0.00025")] == ["2.1000", "2.0000"]
+    assert [rows[rate]["dev_answer_loss"] for rate in ("0.000125", "0.00025")] == ["1.6000", "1.5000"]
     assert (rows["0.00025"]["chosen"], rows["0.00025"]["at_edge"]) == (True, False)
     scored(runs.arm("multitask", 41, runs.rates("multitask")[0]).folder, 0.1)
     runs.choose_rates()
@@ -121,18 +122,18 @@ def test_the_relabelled_gym_is_written_first_and_its_oracle_has_its_routes(gym):
 
 
 def test_tuning_comes_before_all_arms_and_a_second_call_trains_nothing(gym, capsys):
-    words = ["train", *FLAGS, "--jobs", "2", "--arms", "multitask", "gradient", "--rates", "1e-4", "2e-4"]
-    assert real_gym.main(words) == 1  # the recorder's scores have no answer loss
-    names = [value_of(command, "--output_dir") for command in gym.named("train")]
-    assert names[0] == "out/dense/seed41"
-    assert len(names) == 1 + 2 * 2
-    assert all("/tuning/" in name for name in names[1:])
-    for name in ("multitask", "gradient"):
-        for rate, loss in ((0.0001, 2.0), (0.0002, 1.0)):
-            scored(f"out/tuning/{name}/lr{rate}/seed41", loss)
+    words = ["train", *FLAGS, "--jobs", "2", "--arms", "multitask", "gradient", "--rates", "2e-4", "1e-4"]
     real_gym.main(words)
-    arms = [command for command in gym.named("train") if "out/runs" in value_of(command, "--output_dir")]
-    assert [value_of(command, "--learning_rate") for command in arms] == ["0.0002"] * 4
+    trained = gym.named("train")
+    dense, tuning, others = trained[0], trained[1:5], trained[5:]
+    assert value_of(dense, "--output_dir") == "out/dense/seed41"
+    assert all("/tuning/" in value_of(command, "--output_dir") for command in tuning)
+    assert not any("--do_predict" in command for command in tuning)
+    arms = [command for command in others if "out/runs" in value_of(command, "--output_dir")]
+    assert [value_of(command, "--learning_rate") for command in arms] == ["0.0001"] * 4
+    assert len(others) == 4 + 2  # the dense runs of both seeds
+    real_gym.main(words)
+    assert gym.named("train") == trained
 
 
 def test_tables_compare_dev_chosen_arms_and_learnable_tasks(gym):

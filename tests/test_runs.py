@@ -64,6 +64,17 @@ def test_a_second_call_does_only_what_is_missing(tmp_path, capsys):
     assert "started  missing" in output
 
 
+def test_temporary_folders_are_deleted_only_when_a_run_is_finished(tmp_path):
+    makes = code(
+        f"import os; os.makedirs({str(tmp_path / 'run/last')!r}); os.mkdir({str(tmp_path / 'run/best')!r})"
+    )
+    failing = run_of(tmp_path, "run", makes, code("raise SystemExit(3)"), temporary=("last",))
+    Runner(tmp_path).run([failing])
+    assert (tmp_path / "run/last").is_dir()
+    Runner(tmp_path).run([run_of(tmp_path, "run", QUICK, temporary=("last", "absent"))])
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["best", "finished"]
+
+
 def test_a_run_with_a_result_of_its_own_is_finished_when_its_command_has_written_it(tmp_path):
     lazy = run_of(tmp_path, "lazy", QUICK, result="scores.csv")
     assert Runner(tmp_path).run([lazy]) == [lazy]

@@ -19,7 +19,7 @@ from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
 from routing_moe.studies.runs import Run
 from routing_moe.studies.vectors import vectors_command
 
-DEV_SCORES = "best/eval-dev-performance.csv"
+DEV_SCORES, LOSSES = "best/eval-dev-performance.csv", "losses.csv"
 RATES_FILE = "rates.json"  # the chosen rates, which later calls keep
 PARTS_OF_DENSE_RUN = 4  # a checkpoint is kept after each; gradients are means over those of the second half
 N_TASKS = 80  # about, for the estimate of hours
@@ -148,16 +148,30 @@ class Branches:
         kind: str,
         steps: int,
     ) -> CostedRun:
-        """Returns a training with scores of train tasks on dev and test files, named after its folder."""
-        most = self.study.scored
-        answers = tuple(Answering("plain", "train", part, most=most) for part in ("dev", "test"))
-        work = (Work(kind, steps),)
-        name = str(folder.relative_to(self.folder))
-        return CostedRun(name, folder, commands, needs, SCORES, step=step, work=work, answers=answers)
+        """Returns a training, named after its folder, with scores of train tasks on dev and test files if it is no tuning."""
+        most, is_tuning = self.study.scored, step == "tuning"
+        parts = ("dev",) if is_tuning else ("dev", "dev", "test")  # the first in the training's evaluation
+        answers = tuple(Answering("plain", "train", part, most=most) for part in parts)
+        name, result = str(folder.relative_to(self.folder)), LOSSES if is_tuning else SCORES
+        # A mixture of 8 experts has 0.4 GB of weights, and 1.1 GB with the optimizer's state.
+        temporary = ("last", "best") if is_tuning else ("last",)
+        return CostedRun(
+            name,
+            folder,
+            commands,
+            needs,
+            result,
+            temporary=temporary,
+            step=step,
+            work=(Work(kind, steps),),
+            answers=answers,
+        )
 
-    def train(self, folder: Path, seed: int, steps: int, rate: float, flags: list[str]) -> list[str]:
+    def train(
+        self, folder: Path, seed: int, steps: int, rate: float, flags: list[str], scored: bool = True
+    ) -> list[str]:
         recipe = self.recipe.with_(total_steps=steps, eval_period=steps, learning_rate=rate)
-        return recipe.train(folder, *flags, *self.training_flags(seed))
+        return recipe.train(folder, *flags, *self.training_flags(seed), scored=scored)
 
     def training_flags(self, seed: int) -> list[str]:
         """Returns the flags of all trainings."""
@@ -191,7 +205,7 @@ class Branches:
         hidden = self.study.hide_names if arm.hidden is None else arm.hidden
         flags = command(vanilla_checkpoint=self.dense(seed).folder, hide_task_names=hidden)
         flags = [*self.flags_of(arm, seed), *flags]
-        return self.train(folder, seed, steps, rate or self.chosen_rate(name), flags)
+        return self.train(folder, seed, steps, rate or self.chosen_rate(name), flags, scored=rate is None)
 
     def flags_of(self, arm: Arm, seed: int) -> list[str]:
         study, steps = self.study, self.study.total_steps
@@ -248,7 +262,7 @@ class Branches:
     def dev_losses(self, name: str) -> dict[float, float]:
         """Returns {rate: mean dev answer loss over tasks} of the finished tuning runs of an arm."""
         runs = {rate: self.arm(name, self.study.tune_seed, rate) for rate in self.rates(name)}
-        return {rate: dev_loss(run.folder) for rate, run in runs.items() if run.is_finished}
+        return {rate: last_dev_loss(run.folder) for rate, run in runs.items() if run.is_finished}
 
     def choose_rates(self) -> None:
         """Keeps the rate with the lowest dev answer loss of each arm that has none yet.
@@ -289,6 +303,11 @@ def dev_loss(folder: Path) -> float:
     """Returns the mean over tasks of the answer loss (nats per token) of a run on dev files."""
     scores = pd.read_csv(folder / DEV_SCORES)
     return float(scores.groupby("task_prefix")["answer_loss"].mean().mean())
+
+
+def last_dev_loss(folder: Path) -> float:
+    """Returns the mean over tasks of the answer loss (nats per token) at the end of a training."""
+    return float(pd.read_csv(folder / LOSSES)["dev_answer_loss"].iloc[-1])
 
 
 def dev_losses(folder: Path) -> dict[str, float]:

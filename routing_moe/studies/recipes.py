@@ -145,17 +145,19 @@ class TrainingRecipe:
 
     # ---- commands
 
-    def train(self, folder: str | Path, *flags: str, from_checkpoint: bool = False) -> list[str]:
+    def train(
+        self, folder: str | Path, *flags: str, from_checkpoint: bool = False, scored: bool = True
+    ) -> list[str]:
         """Returns the command that trains in the folder and scores with the best checkpoint; flags win.
 
-        from_checkpoint: start from a checkpoint in the folder instead of the model.
+        from_checkpoint: start from a checkpoint in the folder instead of the model. scored: False: it only trains.
         """
         values = parse_further(TrainSettings, flags)
         start = {} if from_checkpoint else self.route_flags(values)
         rate = self.rate(values.get("expert_kind"))
         return command(
             TRAIN,
-            **dict(do_train=True, do_predict=True, train_dir=self.gym, custom_tasks_splits=self.split),
+            **dict(do_train=True, do_predict=scored, train_dir=self.gym, custom_tasks_splits=self.split),
             **dict(output_dir=folder, learning_rate=rate, total_steps=self.total_steps),
             **dict(
                 eval_period=self.eval_period, num_beams=self.num_beams, mixed_precision=self.mixed_precision

@@ -8,6 +8,7 @@ which save their state; the same call continues.
 import csv
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,8 @@ class Run:
     of each command; called when all runs of `needs` are finished. result: the file that the last command
     writes, relative to the folder. printed: the runner writes the last line that the last command prints.
     touched: the runner makes an empty `result`, as it does for FINISHED. partial: a command that fails may have
-    written a result of what did not fail. log: by default next to the folder.
+    written a result of what did not fail. temporary: folders in it that are deleted when it is finished. log: by
+    default next to the folder.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Run:
     printed: bool = False
     touched: bool = False
     partial: bool = False
+    temporary: tuple[str, ...] = ()
     log: Path | None = None
 
     @property
@@ -124,6 +127,9 @@ class Runner:
         elif run.partial and run.is_finished:
             file = run.folder / run.result
             file.rename(file.with_name(f"incomplete-{file.name}"))
+        if run.is_finished:
+            for name in run.temporary:
+                shutil.rmtree(run.folder / name, ignore_errors=True)
         ended = "finished" if run.is_finished else "interrupted" if caller.stopping else "failed"
         self._note_time(run, seconds := round(time.monotonic() - start), ended)
         tell(f"{ended:8} {run.name} after {seconds} s")
