@@ -56,6 +56,7 @@ def test_all_arms_continue_the_same_dense_run_for_the_same_steps(gym, kind):
     runs = branches(kind, arms=arms_of(kind.part), total_steps=48)
     if kind is RealLabels:
         write(runs.split_file, json.dumps(dict(train=["a"], dev=[], test=[])))
+    write("out/runs/wide/seed42.steps_of_multitask", "48")
     for name in arms_of(kind.part):
         run = runs.arm(name, seed=42)
         words = command_of(run)

@@ -17,7 +17,7 @@ from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE
 from routing_moe.studies.conflict_settings import ConflictStudy, saved_rates
 from routing_moe.studies.conflict_variants import BASE_RATE, MORE_RATES, VARIANTS, Budget, rate_of, tuned
 from routing_moe.studies.recipes import SCORES
-from routing_moe.studies.runs import Run
+from routing_moe.studies.runs import Run, counted_steps, counting_run
 
 
 @dataclass(frozen=True)
@@ -233,20 +233,16 @@ class ConflictGym:
         return Run(self.short(stage1), stage1, commands, needs, result=SCORES, log=log)
 
     def equal_flops(self, name: str, folder: Path) -> Run:
-        """The number of steps of a variant, in a file beside its run, which is continued with the same number."""
-        variant, log = VARIANTS[name], folder.with_name(f"{folder.name}.log")
-        other = self.run(variant.flops_of)
+        """The number of steps of a variant, whose training is continued with the same number."""
+        variant = VARIANTS[name]
 
-        def commands() -> list[list[str]]:
+        def training() -> list[str]:
             rate = self.level.chosen_rate(name)
             flags = self.flags_of(name, rate)
-            training = self.training(folder, self.level.budget.total, rate, flags, variant.width)
-            return [[*training, "--equal_flops", str(other.folder)]]
+            return self.training(folder, self.level.budget.total, rate, flags, variant.width)
 
-        file, needs = f"{folder.name}.steps_of_{variant.flops_of}", (self.bart(variant.width), other)
-        return Run(
-            self.short(folder.parent / file), folder.parent, commands, needs, file, printed=True, log=log
-        )
+        needs, file = (self.bart(variant.width), self.run(variant.flops_of)), f"steps_of_{variant.flops_of}"
+        return counting_run(self.study.output_dir, folder, file, training, needs)
 
     def merging(self, name: str, folder: Path) -> list[list[str]]:
         """Returns the command, if any, that joins the routes of the first stage and new experts."""
@@ -273,7 +269,7 @@ class ConflictGym:
         if variant.first_stage:
             steps, width = steps - steps // 2, None
         if variant.flops_of:
-            steps = int(folder.with_name(f"{folder.name}.steps_of_{variant.flops_of}").read_text())
+            steps = counted_steps(self.equal_flops(name, folder))
         return self.training(folder, steps, rate, self.flags_of(name, rate), width)
 
     def training(

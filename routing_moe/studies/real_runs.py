@@ -16,7 +16,7 @@ from routing_moe.studies.costed_runs import ROWS_OF_SAMPLE, STEP, Answering, Cos
 from routing_moe.studies.real_arms import ARMS, LORA_FACTOR, ONE, Arm, rate_of
 from routing_moe.studies.real_settings import RealLabels, RealStudy, RealTrain
 from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
-from routing_moe.studies.runs import Run
+from routing_moe.studies.runs import Run, counted_steps, counting_run
 from routing_moe.studies.vectors import vectors_command
 
 DEV_SCORES, LOSSES = "best/eval-dev-performance.csv", "losses.csv"
@@ -188,12 +188,11 @@ class Branches:
         needs: list[Run] = [self.dense(seed)]
         if arm.has_vectors:
             needs.append(self.vectors(seed))
-        if arm.same_flops:
-            needs.append(self.equal_flops(name, seed, folder, rate))
+        counting = self.equal_flops(name, seed, folder, rate) if arm.same_flops else None
+        needs += [counting] if counting else []
 
         def commands() -> list[list[str]]:
-            counted = self.steps_file(folder)
-            own = int(counted.read_text()) if arm.same_flops and counted.is_file() else steps
+            own = counted_steps(counting) if counting else steps
             return [self.command(name, seed, folder, rate, own)]
 
         step = "arms" if rate is None else "tuning"
@@ -228,20 +227,15 @@ class Branches:
             words += several.get(word) or [word.format(**values)]
         return words
 
-    def steps_file(self, folder: Path) -> Path:
-        return folder.with_name(f"{folder.name}.steps_of_{ONE}")
-
     def equal_flops(self, name: str, seed: int, folder: Path, rate: float | None) -> Run:
-        """The number of steps of an arm that cost the FLOPs of multitask, in a file beside the run."""
-        other, file = self.arm(ONE, seed, rate), self.steps_file(folder)
-
-        def commands() -> list[list[str]]:
-            counted = self.command(name, seed, folder, rate, self.study.total_steps)
-            return [[*counted, "--equal_flops", str(other.folder)]]
-
-        needs, log = (self.dense(seed), other), folder.with_name(f"{folder.name}.log")
-        return Run(
-            str(file.relative_to(self.folder)), file.parent, commands, needs, file.name, printed=True, log=log
+        """The number of steps of an arm that cost the FLOPs of multitask."""
+        steps = self.study.total_steps
+        return counting_run(
+            self.folder,
+            folder,
+            f"steps_of_{ONE}",
+            lambda: self.command(name, seed, folder, rate, steps),
+            (self.dense(seed), self.arm(ONE, seed, rate)),
         )
 
     # ---- learning rates

@@ -19,7 +19,7 @@ from pathlib import Path
 from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
 from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
 from routing_moe.studies.refined_routing import GradientFlags
-from routing_moe.studies.runs import Run, call_here, minutes, report_unfinished
+from routing_moe.studies.runs import Run, call_here, counted_steps, counting_run, minutes, report_unfinished
 from routing_moe.studies.study import RUNNING, Study, run_study
 from routing_moe.studies.two_stages import StageFlags, TwoStages, merge_command, stage2_command, stage2_of
 from routing_moe.studies.variants import REFINED_ROUTING, TWO_STAGES, UNREFINED, VARIANTS
@@ -110,7 +110,7 @@ class Runs:
         steps = self.steps(seed, folder, "steps_of", self.recipe.train(folder, *flags))
         return self.scored(
             folder,
-            lambda: [self.recipe.with_(total_steps=saved_steps(steps)).train(folder, *flags, "--resume")],
+            lambda: [self.recipe.with_(total_steps=counted_steps(steps)).train(folder, *flags, "--resume")],
             (steps,),
         )
 
@@ -122,19 +122,8 @@ class Runs:
         self, seed: int, folder: Path, name: str, command: list[str], needs: tuple[Run, ...] = ()
     ) -> Run:
         """Returns the run that computes the number of steps with the FLOPs of a run of --match_to."""
-        reference = self.run(self.study.match_to, seed)
-        result, parent = f"{folder.name}.{name}_{self.study.match_to}", folder.parent
-        counting = [*command, "--equal_flops", str(reference.folder)]
-        log = parent / f"{folder.name}.log"
-        return Run(
-            f"{parent.name}/{result}",
-            parent,
-            lambda: [counting],
-            (reference, *needs),
-            result,
-            printed=True,
-            log=log,
-        )
+        reference, file = self.run(self.study.match_to, seed), f"{name}_{self.study.match_to}"
+        return counting_run(self.study.output_dir, folder, file, lambda: command, (*needs, reference))
 
     def gradient_routing(self, seed: int) -> Run:
         folder, study = self.folder("gradient_routing", seed), self.study
@@ -160,7 +149,7 @@ class Runs:
         steps = self.steps(seed, folder, "steps_of", self.recipe.train(first, *training))
 
         def stage1_commands() -> list[list[str]]:
-            half = (saved_steps(steps) + 1) // 2
+            half = (counted_steps(steps) + 1) // 2
             return [self.recipe.with_(total_steps=half).train(first, *training, "--resume")]
 
         stage1 = self.scored(first, stage1_commands, (steps,))
@@ -169,7 +158,7 @@ class Runs:
         stage2 = stage2_command(stage2_of(self.recipe, flags), flags, "--seed", str(seed), *study.further)
         steps2 = self.steps(seed, folder, "stage2_steps_of", stage2, (merged,))
         return self.scored(
-            folder, lambda: [self.second_stage(folder, seed, first, saved_steps(steps2))], (steps2,)
+            folder, lambda: [self.second_stage(folder, seed, first, counted_steps(steps2))], (steps2,)
         )
 
     def second_stage(self, folder: Path, seed: int, stage1: Path, steps: int | None = None) -> list[str]:
@@ -179,10 +168,6 @@ class Runs:
             **dict(output_dir=folder, stage1=stage1, seed=seed, resume=True),
             further=(*study.as_words(StageFlags, self.recipe.model), *study.further),
         )
-
-
-def saved_steps(run: Run) -> int:
-    return int((run.folder / run.result).read_text().split()[-1])
 
 
 # ---- the study

@@ -147,6 +147,30 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
+def counting_run(
+    study: Path, folder: Path, file: str, training: Callable[[], list[str]], needs: tuple[Run, ...]
+) -> Run:
+    """Returns the run that counts the steps in which a training has the FLOPs of another run, the last of `needs`.
+
+    study: folder that names are relative to. folder: of the training; the number goes into a file beside it
+    (`counted_steps`). training: returns its command.
+    """
+    result, flops_of = f"{folder.name}.{file}", str(needs[-1].folder)
+    return Run(
+        str((folder.parent / result).relative_to(study)),
+        folder.parent,
+        lambda: [[*training(), "--equal_flops", flops_of]],
+        needs,
+        result,
+        printed=True,
+        log=folder.with_name(f"{folder.name}.log"),
+    )
+
+
+def counted_steps(run: Run) -> int:
+    return int((run.folder / run.result).read_text().split()[-1])
+
+
 def with_needs(runs: Iterable[Run]) -> Iterator[Run]:
     for run in runs:
         yield from with_needs(run.needs)
