@@ -332,12 +332,6 @@ def test_a_dense_run_that_has_hardly_learned_is_noted(recorder, gym, capsys, sco
     assert ("note: the dense run has barely learned anything" in capsys.readouterr().err) == is_noted
 
 
-# ---- task vectors
-
-
-# ---- fine-tuning
-
-
 # ---- the comparison of routings
 
 
@@ -403,9 +397,3 @@ def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, 
     expected = ["did you mean 'softmax'", "--seeds has a value more than once"]
     for part in [*expected, "--num_experts: cannot be given", "--match_to"]:
         assert part in errors
-
-
-# ---- understanding
-
-
-# ---- the scripts
