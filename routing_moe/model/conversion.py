@@ -208,6 +208,3 @@ def with_fresh_experts(model, bart, init_eps: float):
     routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
     fresh.load_state_dict(routing, strict=False)
     return fresh
-
-
-# ---- checkpoints of the published code
