@@ -335,6 +335,15 @@ def test_weights_of_a_file_replace_those_of_the_model(grids, tmp_path):
     assert learned(folder) != learned(grids.run("unmoved", **QUICK))
 
 
+def test_inputs_have_the_format_that_the_start_was_trained_with(grids):
+    start = dict(moe_init=True, init_dir=grids.mixture("hidden", hide_task_names=True)) | QUICK
+    folder, told = grids.run("hidden_start", **start), grids.run("told", hide_task_names=True, **start)
+    settings = grids.settings("hidden_start", **start)  # the same command continues
+    assert (settings.hide_task_names, settings.do_lowercase) == (True, False)
+    assert learned(folder) == learned(told)
+    assert f"start: {start['init_dir']}; inputs: --hide_task_names" in log_of(folder)
+
+
 def test_debug_reads_eight_examples_of_each_file(grids):
     runner = TrialRunner(grids.settings("debug", debug=True), None)
     assert [len(runner.file(SAMPLES[0], part).examples) for part in ("train", "dev", "test")] == [8, 3, 3]

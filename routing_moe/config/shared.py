@@ -35,8 +35,9 @@ class TextFlags(Command):
 
 
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
+FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names")  # of inputs
 TEXT_SETTINGS = (
-    *("max_input_length", "max_output_length", "do_lowercase", "append_another_bos", "hide_task_names"),
+    *("max_input_length", "max_output_length", *FORMAT_FLAGS),
     *("num_beams", "no_repeat_ngram_size", "generate_from_bos"),
 )
 

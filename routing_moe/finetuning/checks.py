@@ -19,7 +19,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expe
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems, with_valid_values
-from routing_moe.config.shared import position_problems
+from routing_moe.config.shared import FORMAT_FLAGS, position_problems
 from routing_moe.finetuning.task_choices import given_vectors, route_kind, text_source, vector_table
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
@@ -64,6 +64,7 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     start = None
     if settings.init_dir or not settings.moe_init:
         start = problems.of(find_start, settings.start, settings.moe_init)
+        settings = problems.of(with_format_of, settings, start) or settings
     if settings.taskvecs:
         problems.of(given_vectors, settings.taskvecs, flag="taskvecs")
     if settings.text_vectors:
@@ -78,6 +79,15 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     if problems := start_problems(settings, start, gyms):
         raise InputError(dict.fromkeys(problems))
     return FinetuneInputs(settings, gym, gyms, start)
+
+
+def with_format_of(settings: FinetuneSettings, start: SavedMixture | SavedBart | None) -> FinetuneSettings:
+    """Returns the settings with the format of inputs that the start was trained with, as predictions have it.
+
+    A model that never saw task names, or capital letters, reads other inputs badly, and nothing would tell.
+    """
+    trained_with = (start and getattr(start.config, "text_settings", None)) or {}
+    return dataclasses.replace(settings, **{name: True for name in FORMAT_FLAGS if trained_with.get(name)})
 
 
 def check_start(settings: FinetuneSettings) -> None:

@@ -30,7 +30,7 @@ from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.config.shared import Start
+from routing_moe.config.shared import FORMAT_FLAGS, Start
 from routing_moe.finetuning.executors import executor, model_folder
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
@@ -250,7 +250,8 @@ def run_grid(
     missing, failed, routes = grid.missing, {}, {"none"}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
-    log.info("start: %s", settings.start.described)
+    shown = [f"--{name}" for name in FORMAT_FLAGS if getattr(settings, name)]
+    log.info("start: %s%s", settings.start.described, f"; inputs: {' '.join(shown)}" if shown else "")
 
     def keep(configuration: Configuration, outcome: dict) -> None:
         grid.keep(configuration, outcome)
