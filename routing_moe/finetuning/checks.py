@@ -1,7 +1,8 @@
 """The checks of `routing-moe finetune`, before weights are loaded.
 
 First names, ranges and files, without torch, which takes seconds to import; then what the configuration of
-the start tells. The errors of each of the two are reported together.
+the start tells: how its inputs look, and whether the rest goes with it. The errors of each of the two are
+reported together.
 """
 
 import dataclasses
@@ -64,7 +65,6 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     start = None
     if settings.init_dir or not settings.moe_init:
         start = problems.of(find_start, settings.start, settings.moe_init)
-        settings = problems.of(with_format_of, settings, start) or settings
     if settings.taskvecs:
         problems.of(given_vectors, settings.taskvecs, flag="taskvecs")
     if settings.text_vectors:
@@ -73,7 +73,10 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
         problems.of(file_routes, settings.task_routes, [settings.task])
     elif settings.task_routes:
         problems.of(check_scored_spec, settings.task_routes, flag="task_routes")
-    problems += running_problems(settings) + folder_problems(settings)
+    problems += running_problems(settings)
+    if not problems:
+        settings = problems.of(with_format_of, settings, start) or settings
+    problems += folder_problems(settings)
     if problems:
         raise InputError(dict.fromkeys(problems))
     if problems := start_problems(settings, start, gyms):
@@ -81,12 +84,14 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     return FinetuneInputs(settings, gym, gyms, start)
 
 
-def with_format_of(settings: FinetuneSettings, start: SavedMixture | SavedBart | None) -> FinetuneSettings:
+def with_format_of(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> FinetuneSettings:
     """Returns the settings with the format of inputs that the start was trained with, as predictions have it.
 
     A model that never saw task names, or capital letters, reads other inputs badly, and nothing would tell.
+    The format of a start is unknown if its weights are a file, or if its configuration does not say.
     """
-    trained_with = (start and getattr(start.config, "text_settings", None)) or {}
+    has_file = isinstance(start, SavedBart) and start.weights
+    trained_with = (not has_file and getattr(start.config, "text_settings", None)) or {}
     return dataclasses.replace(settings, **{name: True for name in FORMAT_FLAGS if trained_with.get(name)})
 
 

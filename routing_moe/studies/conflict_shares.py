@@ -13,7 +13,7 @@ it is compared with have in common; means over these, and the lowest ami. differ
 is dense with the FLOPs of refined, and of oracle, flops_difference: that of (variant - dense_flops); share: the latter
 divided by that of (oracle - dense_flops), so that 0 is the dense model and 1 the true routes, with Fieller's 95% interval
 of a ratio of paired means (Fieller 1954). It is empty if the t interval of (oracle - dense_flops) contains 0, or with
-one seed. Each seed has a gym and an untrained model of its own.
+one seed; both are empty without these runs. Each seed has a gym and an untrained model of its own.
 """
 
 import math

@@ -148,7 +148,7 @@ INGREDIENTS = {
     "margin_1": ("a task moves if it gains a standard error", f"{REFINED} --reassign_margin 1"),
     "margin_2": ("a task moves if it gains two standard errors", f"{REFINED} --reassign_margin 2"),
 }
-VARIANTS |= {f"refined_{name}": Variant(f"refined, but {about}", flags, rate_of="refined") for name, (about, flags) in INGREDIENTS.items()}
+VARIANTS |= {f"refined_{name}": Variant(f"refined, but {about}", flags, rate_of="refined", unseen=BY_LOSS_AND_VECTORS) for name, (about, flags) in INGREDIENTS.items()}
 # fmt: on
 DEFAULT = tuple(VARIANTS)[: list(VARIANTS).index("oracle") + 1]
 

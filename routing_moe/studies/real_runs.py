@@ -150,8 +150,9 @@ class Branches:
     ) -> CostedRun:
         """Returns a training, named after its folder, with scores of train tasks on dev and test files if it is no tuning."""
         most, is_tuning = self.study.scored, step == "tuning"
-        parts = ("dev",) if is_tuning else ("dev", "dev", "test")  # the first in the training's evaluation
-        answers = tuple(Answering("plain", "train", part, most=most) for part in parts)
+        answers = (Answering("plain", "train", "dev"),)  # of the evaluation in training
+        if not is_tuning:
+            answers += tuple(Answering("plain", "train", part, most=most) for part in ("dev", "test"))
         name, result = str(folder.relative_to(self.folder)), LOSSES if is_tuning else SCORES
         # A mixture of 8 experts has 0.4 GB of weights, and 1.1 GB with the optimizer's state.
         temporary = ("last", "best") if is_tuning else ("last",)

@@ -110,7 +110,8 @@ class UnseenRuns:
         def commands() -> list[list[str]]:
             return [trained.train(folder, seed, steps, trained.chosen_rate(ONE), flags)]
 
-        return Run(f"starts/multitask_more/seed{seed}", folder, commands, result=SCORES)
+        name = f"starts/multitask_more/seed{seed}"
+        return Run(name, folder, commands, result=SCORES, temporary=("last",))
 
     def mean(self) -> Run:
         """The mean of the weights of multitask over all seeds."""
