@@ -124,6 +124,7 @@ def half_of_last_digit(number: re.Match) -> float:
 
 
 STRAIGHT_THROUGH = ("straight_through",)
+CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
 MEASURED = {  # {first words of a row of the README: (file, its rows, its columns)}, in the row's last cell
     "few-shot ARG": ("real_gym_few_shot.csv", STRAIGHT_THROUGH, ["arg", "low", "high"]),
     "zero-shot ARG": ("real_gym_zero_shot.csv", STRAIGHT_THROUGH, ["arg", "low", "high"]),
@@ -132,11 +133,8 @@ MEASURED = {  # {first words of a row of the README: (file, its rows, its column
         ("multitask", "straight_through", "task_random"),
         ["kept", "permuted"],
     ),
-    "tasks that contradict": (
-        "conflict1_overview.csv",
-        ("dense_flops", "refined", "refined_composed", "oracle"),
-        ["test"],
-    ),
+    "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"]),
+    "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"]),
 }
 
 
