@@ -34,8 +34,8 @@ class TextFlags(Command):
     eval_sampled_routes: bool = MORE_TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", compared_as="scoring")
 
 
+FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names")  # how inputs look
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
-FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names")  # of inputs
 TEXT_SETTINGS = (
     *("max_input_length", "max_output_length", *FORMAT_FLAGS),
     *("num_beams", "no_repeat_ngram_size", "generate_from_bos"),

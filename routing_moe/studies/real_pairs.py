@@ -61,10 +61,8 @@ def rows_of(scores: pd.DataFrame, measure: str, settings: LabelPairs) -> list[di
     rows = []
     for name, own in scores.groupby("variant", sort=False):
         above_TS = paired_by_seed(scores, (name, settings.baseline), measure)
-        seeds, tasks = (
-            above_TS.columns.intersection(best_TS.columns),
-            above_TS.index.intersection(best_TS.index),
-        )
+        seeds = above_TS.columns.intersection(best_TS.columns)
+        tasks = above_TS.index.intersection(best_TS.index)
         above_TS = above_TS.loc[tasks, seeds]
         found = mean_interval(above_TS.to_numpy().T)
         value = own[own["seed"].isin(seeds) & own["task"].isin(tasks)][measure].mean()
