@@ -16,11 +16,13 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
+from routing_moe.checkpoints.folder import load_progress
 from routing_moe.cli import collect_results, show_scores
 from routing_moe.evaluation.pool import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.report.curves import curves_data
 from routing_moe.results.scores import read_scores
 
 ALL = ("performance", "answer_loss", "rank_accuracy")
@@ -143,6 +145,27 @@ def test_a_run_has_the_measures_of_each_evaluation(finished):
         means = [scores[name].mean() for name in ("performance", "answer_loss", "rank_accuracy")]
         words = "mean score {:.4f}, answer loss {:.4f}, rank accuracy {:.4f} over 3 files"
         assert f"{part} files: {words.format(*means)}" in log
+
+
+def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(finished, monkeypatch):
+    """The rate is so high that the loss rises again; the report shows the run without dev scores."""
+    out = finished.folder / "by_loss"
+    flags = dict(select_by="answer_loss", total_steps=4, eval_period=1, save_period=1, learning_rate=3.0)
+    with monkeypatch.context() as patch:
+        patch.delattr("routing_moe.evaluation.scoring.answer")
+        assert run(finished.gym, finished.bart, out, **flags) == 0
+    losses = pd.read_csv(out / "losses.csv").set_index("steps")
+    assert losses["dev_performance"].isna().all()
+    best = losses["dev_answer_loss"].idxmin()
+    assert best != losses.index[-1]
+    progress = load_progress(out / "best")
+    assert (progress["step"], "dev_performance" in progress) == (best, False)
+    dev = pd.read_csv(out / f"{best}-steps/dev_results.csv", index_col=0)
+    assert dev["answer_loss"].mean() == pytest.approx(losses["dev_answer_loss"].min())
+    assert list(dev) == ["task_prefix", "sample", "metric", "n", "answer_loss", "loss_per_answer"]
+    assert f"best answer loss {losses['dev_answer_loss'].min():.4f}" in (out / "log.txt").read_text()
+    (curve,) = [c for c in curves_data(out) if c["curve"] == "mean dev score"]
+    assert curve["values"] == [None] * 4
 
 
 def test_rank_accuracy_is_the_score_of_ranked_answers_of_tasks_with_acc(finished):

@@ -14,6 +14,7 @@ from routing_moe.config.choices import (
     FOUND_BY_RULE,
     LORA_MIXINGS,
     LORA_TARGETS,
+    MEASURES,
     ROUTE_USES,
     ROUTER_MODES,
     ROUTER_TYPES,
@@ -155,6 +156,7 @@ class TrainSettings(RunFlags):
     eval_period: int = RUNNING(150, "steps between evaluations", range=AT_LEAST_1)
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
     select_best: str | None = MORE_RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=SELECTIONS)
+    select_by: str = MORE_RUNNING("performance", "what the best checkpoint has the best of on the dev files: performance, or answer_loss, the mean over tasks of the loss of the first accepted answer in nats per token. With answer_loss, evaluations make no answers, which is most of their time; --do_predict makes them", choices=MEASURES[:2])
     checkpoint_period: int = MORE_RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, on_resume=True)
     save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, on_resume=True)
     log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, on_resume=True)

@@ -65,8 +65,7 @@ def predict(
     if "answer_loss" in decoding.measures and losses is None:
         losses = losses_of_files(model, files, decoding, accelerator)
     if losses is not None:
-        per_token, per_answer = (losses["loss"] / losses[count] for count in ("tokens", "rows"))
-        scores = scores.assign(answer_loss=per_token, loss_per_answer=per_answer)
+        scores = scores.assign(**answer_losses(losses))
     if "rank_accuracy" in decoding.measures:
         scores["rank_accuracy"] = rank_accuracies(model, tokenizer, files, answers, decoding, accelerator)
     texts = [[draw.texts for draw in draws] for draws in answers]
@@ -244,6 +243,23 @@ def rank_accuracy(file: TaskFile, ranked: Answers) -> float:
     rows = [i for i, scores in enumerate(ranked.option_scores) if scores]
     accepted = [list(file.examples[i].outputs) for i in rows]
     return evaluate([ranked.texts[i] for i in rows], accepted, option_metric(file.metric))
+
+
+def scores_of_losses(files: list[TaskFile], losses: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table as `scores_table` that has answer losses (`losses_of_files`) instead of performance."""
+    rows = [
+        dict(task_prefix=file.task, sample=file.sample, metric=file.metric, n=len(file.examples))
+        for file in files
+    ]
+    return pd.DataFrame(rows).assign(**answer_losses(losses))
+
+
+def answer_losses(losses: pd.DataFrame) -> dict[str, pd.Series]:
+    """Returns the columns of `losses_of_files` as nats per token and per answer."""
+    return {
+        "answer_loss": losses["loss"] / losses["tokens"],
+        "loss_per_answer": losses["loss"] / losses["rows"],
+    }
 
 
 def mean_score(scores: pd.DataFrame, column: str = "performance") -> float:

@@ -150,9 +150,8 @@ class Branches:
     ) -> CostedRun:
         """Returns a training, named after its folder, with scores of train tasks on dev and test files if it is no tuning."""
         most, is_tuning = self.study.scored, step == "tuning"
-        answers = (Answering("plain", "train", "dev"),)  # of the evaluation in training
-        if not is_tuning:
-            answers += tuple(Answering("plain", "train", part, most=most) for part in ("dev", "test"))
+        parts = () if is_tuning else ("dev", "test")
+        answers = tuple(Answering("plain", "train", part, most=most) for part in parts)
         name, result = str(folder.relative_to(self.folder)), LOSSES if is_tuning else SCORES
         # A mixture of 8 experts has 0.4 GB of weights, and 1.1 GB with the optimizer's state.
         temporary = ("last", "best") if is_tuning else ("last",)
@@ -172,6 +171,8 @@ class Branches:
         self, folder: Path, seed: int, steps: int, rate: float, flags: list[str], scored: bool = True
     ) -> list[str]:
         recipe = self.recipe.with_(total_steps=steps, eval_period=steps, learning_rate=rate)
+        # The only evaluation in training need not make answers.
+        flags = [*flags, *command(select_by="answer_loss")]
         return recipe.train(folder, *flags, *self.training_flags(seed), scored=scored)
 
     def training_flags(self, seed: int) -> list[str]:

@@ -19,7 +19,7 @@ from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
-from routing_moe.evaluation.scoring import mean_score, predict
+from routing_moe.evaluation.scoring import mean_score, predict, scores_of_losses
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
@@ -27,11 +27,13 @@ from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.model.given_routes import layer_names
 from routing_moe.optim.step import Stepper, padding_report, schedule_report
 from routing_moe.results.run_cost import described_cost
+from routing_moe.results.scores import goodness
 from routing_moe.training.cost import write_cost
 from routing_moe.training.interrupts import FinishStepOnInterrupt
 from routing_moe.training.reassignment import Reassignment
 
 LOG_EVERY = 10  # steps between rows of the curves
+EVALUATED = {"performance": "mean dev score", "answer_loss": "answer loss"}  # {measure: its name}
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,7 @@ class Training:
         self.stepper = Stepper(model, first_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
-        # since_eval: loss (nats) and target tokens since the last evaluation
+        # best_score: `goodness` of --select_by; since_eval: loss (nats) and target tokens since then
         self.state = {
             "step": 0,
             "best_score": -math.inf,
@@ -161,36 +163,48 @@ class Training:
     # ---- evaluation
 
     def evaluate(self) -> None:
-        """Writes dev scores, dev loss and routes into `<step>-steps/`; a new best score saves `best/`."""
-        step, decoding, files = self.state["step"], decoding_of(self.settings), self.dev_files
-        losses = losses_of_files(self.model, files, decoding, self.accelerator)
-        scores, *_ = predict(self.model, self.tokenizer, files, decoding, self.accelerator, losses)
-        dev_loss = losses["smoothed_loss"].sum() / losses["tokens"].sum()
-        score, answer_loss = mean_score(scores), mean_score(scores, "answer_loss")
+        """Writes dev scores, loss and routes into `<step>-steps/`; the best of --select_by saves `best/`."""
+        step, by = self.state["step"], self.settings.select_by
+        scores, dev_loss = self._dev_scores()
+        means = {name: mean_score(scores, name) for name in EVALUATED if name in scores}
         loss, tokens = self.state["since_eval"]
-        self.state["history"].append([step, loss / max(tokens, 1), float(dev_loss), score, answer_loss])
+        self.state["history"].append(
+            [step, loss / max(tokens, 1), dev_loss, *(means.get(name, math.nan) for name in EVALUATED)]
+        )
         self.state["since_eval"] = [0.0, 0]
-        may_be_best = self._may_be_best()
-        is_best = may_be_best and score > self.state["best_score"]
+        may_be_best, good = self._may_be_best(), goodness(means[by], by)
+        is_best = may_be_best and good > self.state["best_score"]
         if is_best:
-            self.state["best_score"] = score
+            self.state["best_score"] = good
         if self.accelerator.is_main_process:
             folder = self._write_routes()
             write_text(folder / "dev_results.csv", scores.to_csv())
             if is_best:
                 save_checkpoint(
-                    self.model, self.tokenizer, self.folder / "best", progress=self._progress(score)
+                    self.model, self.tokenizer, self.folder / "best", progress=self._progress(means)
                 )
-            columns = ["steps", "train_loss", "dev_loss", "dev_performance", "dev_answer_loss"]
+            columns = ["steps", "train_loss", "dev_loss", *(f"dev_{name}" for name in EVALUATED)]
             history = pd.DataFrame(self.state["history"], columns=columns)
             write_text(self.folder / "losses.csv", history.to_csv())
         train_loss = self.state["history"][-1][1]
+        described = ", ".join(f"{EVALUATED[name]} {value:.4f}" for name, value in means.items())
         log.info(
-            "step %d: train loss %.4f, dev loss %.4f, mean dev score %.4f, answer loss %.4f%s",
-            step, train_loss, dev_loss, score, answer_loss,
+            "step %d: train loss %.4f, dev loss %.4f, %s%s", step, train_loss, dev_loss, described,
             " (best so far, saved)" if is_best else "" if may_be_best else " (not the last routes)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
+
+    def _dev_scores(self) -> tuple[pd.DataFrame, float]:
+        """Returns the row of each dev file, and the label-smoothed loss of all their tokens.
+
+        With --select_by answer_loss no answers are made, so that the rows have losses alone.
+        """
+        decoding, files = decoding_of(self.settings), self.dev_files
+        losses = losses_of_files(self.model, files, decoding, self.accelerator)
+        dev_loss = float(losses["smoothed_loss"].sum() / losses["tokens"].sum())
+        if self.settings.select_by == "answer_loss":
+            return scores_of_losses(files, losses), dev_loss
+        return predict(self.model, self.tokenizer, files, decoding, self.accelerator, losses)[0], dev_loss
 
     def _may_be_best(self) -> bool:
         """Returns whether the evaluation of the current step may become `best/`."""
@@ -201,13 +215,13 @@ class Training:
         now, end = self.state["step"], self.total_steps
         return self.stepper.temperature(now) == self.stepper.temperature(end)
 
-    def _progress(self, dev_performance: float | None = None) -> dict:
-        """Returns step, temperature (with a router), dev score (if evaluated) and distance of the experts."""
+    def _progress(self, dev_means: dict[str, float] | None = None) -> dict:
+        """Returns step, temperature (with a router), dev score (if known) and distance of the experts."""
         progress = {"step": self.state["step"]}
         if self.model.config.has_router:
             progress["temperature"] = self.model.config.router_temperature
-        if dev_performance is not None:
-            progress["dev_performance"] = dev_performance
+        if dev_means and "performance" in dev_means:
+            progress["dev_performance"] = dev_means["performance"]
         if (distance := self.model.relative_expert_distance()) is not None:
             progress["expert_distance"] = distance
         return progress
@@ -335,10 +349,12 @@ class Training:
         if (distance := self.model.relative_expert_distance()) is not None:
             log.info("relative distance of the experts at the end: %.3g", distance)
         if steps:
+            by = self.settings.select_by
             log.info(
                 "trained %d steps in %.1f s (%.3f s per step, evaluations not counted); peak memory %.2f GB; "
-                "best mean dev score %.4f",
-                steps, seconds, seconds / steps, peak_memory_gb(), self.state["best_score"],
+                "best %s %.4f",
+                steps, seconds, seconds / steps, peak_memory_gb(),
+                EVALUATED[by], goodness(self.state["best_score"], by),
             )  # fmt: skip
         else:
             log.info("the run was complete already, after step %d", self.state["step"])
