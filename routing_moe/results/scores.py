@@ -100,7 +100,8 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
     if lacking := [name for name in columns if name not in scores]:
         raise InputError(
-            f"{path}: was not written by --do_predict or during training (no column {', '.join(lacking)})"
+            f"{path}: was not written by --do_predict, or during training without --select_by answer_loss "
+            f"(no column {', '.join(lacking)})"
         )
     numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]
     check_numbers(scores, numbers, path)
