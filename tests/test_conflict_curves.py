@@ -38,7 +38,11 @@ def test_every_point_is_compared_once_and_all_are_in_one_table_and_picture(curve
         folder = study.output_dir / "conflict1_16skills"
         folder.mkdir(parents=True)
         rows = [("dense", 0.5, None), ("refined", 0.8, 0.9), ("average", 0.1, None)]
-        table = [dict(place="x", variant=v, seed=7, score=score, ami=ami) for v, score, ami in rows]
+        table = [
+            dict(place="x", variant=v, seed=seed, score=score + more, ami=ami)
+            for v, score, ami in rows
+            for seed, more in ((7, 0), (8, 0.1))
+        ]
         pd.DataFrame(table).to_csv(folder / "shares.csv", index=False)
         return 1 if "noise" in study.output_dir.name else 0
 
@@ -48,7 +52,11 @@ def test_every_point_is_compared_once_and_all_are_in_one_table_and_picture(curve
     table = pd.read_csv(tmp_path / "curves.csv")
     assert list(table) == conflict_curves.COLUMNS
     sizes = table.groupby(["what", "value"]).size()
-    assert sizes.to_dict() == dict.fromkeys(((what, value) for what, value, _ in curves.points()), 2)
+    assert sizes.to_dict() == dict.fromkeys(((what, value) for what, value, _ in curves.points()), 4)
+    means = pd.read_csv(tmp_path / "curves_means.csv")
+    assert list(means) == ["conflict", "what", "value", "n", "dense", "refined", "refined_ami"]
+    assert means.iloc[:, 1:3].values.tolist() == [[what, value] for what, value, _ in curves.points()]
+    assert (means.iloc[:, 3:] == [2, 0.55, 0.85, 0.9]).all(axis=None)
     with Image.open(tmp_path / "curves_conflict1.png") as picture:
         assert picture.width > 900
     assert (tmp_path / "curves_conflict1.pdf").is_file()

@@ -5,7 +5,8 @@
 
 Each point is a conflict study of gyms that differ from the usual ones (48 rows of a train task, no noise, no overlap)
 in one thing, with the same steps and learning rates, in a folder of its own. --output_dir gets curves.csv (a row per
-run: conflict, what differs, its value, variant, seed, score, ami) and curves_conflict<c>.png and .pdf. Flags and
+run: conflict, what differs, its value, variant, seed, score, ami), curves_means.csv (a row per point: n, the mean score
+of each variant, and the mean AMI of its routes) and curves_conflict<c>.png and .pdf. Flags and
 variants are those of `routing-moe study conflict`. A second call keeps finished runs and continues the others.
 """
 
@@ -76,13 +77,27 @@ def run(curves: ConflictCurves) -> int:
         return exit_code
     table = pd.concat(rows)[COLUMNS].sort_values("conflict", kind="stable")
     write_text(curves.output_dir / "curves.csv", table.round(4).to_csv(index=False))
+    means = means_of_points(table).round(4)
+    write_text(curves.output_dir / "curves_means.csv", means.to_csv(index=False))
+    print(means.to_string(index=False))
     from routing_moe.plots.conflict_curves import plot_conflict_curves  # imports matplotlib
 
     for conflict, of_level in table.groupby("conflict"):
         for kind in (".png", ".pdf"):
             plot_conflict_curves(of_level, curves.output_dir / f"curves_conflict{conflict:g}{kind}")
-    print(f"{curves.output_dir}/curves.csv, curves_conflict*.png, .pdf")
+    print(f"{curves.output_dir}/curves.csv, curves_means.csv, curves_conflict*.png, .pdf")
     return exit_code
+
+
+def means_of_points(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per point: n (gyms), the mean score of each variant, its mean AMI (`<variant>_ami`)."""
+    points, n = ["conflict", "what", "value"], ("seed", "nunique")
+    variants = [name for name in VARIANTS if name in set(table["variant"])]
+    wide = table.pivot_table(index=points, columns="variant", values=["score", "ami"], sort=False)
+    scores, amis = wide["score"][variants], wide["ami"].reindex(columns=variants).dropna(axis=1, how="all")
+    return pd.concat(
+        [table.groupby(points, sort=False).agg(n=n), scores, amis.add_suffix("_ami")], axis=1
+    ).reset_index()
 
 
 def shares_of(folder: Path) -> pd.DataFrame | None:
