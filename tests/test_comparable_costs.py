@@ -182,6 +182,17 @@ def test_a_run_that_stopped_early_is_not_finished_and_broken_dev_scores_are_name
     assert "costly/seed2/200-steps/dev_results.csv: was not written" in refusal(capsys, folder)
 
 
+def test_evaluations_without_answers_are_not_in_curves_and_cannot_be_matched(folder, capsys):
+    """As --select_by answer_loss writes them."""
+    for path in folder.glob("costly/*/*-steps/dev_results.csv"):
+        pd.read_csv(path, index_col=0).rename(columns={"performance": "answer_loss"}).to_csv(path)
+    compared(folder)
+    assert set(pd.read_csv(folder / "comparison_curves.csv")["variant"]) == {"cheap"}
+    out = refusal(capsys, folder, "--match", "steps")
+    assert out.count("costly/seed") == 2
+    assert "costly/seed2 was trained with --select_by answer_loss" in out
+
+
 # ---- curves
 
 

@@ -41,7 +41,8 @@ def test_every_point_is_compared_once_and_all_are_in_one_table_and_picture(curve
         table = [
             dict(place="x", variant=v, seed=seed, score=score + more, ami=ami)
             for v, score, ami in rows
-            for seed, more in ((7, 0), (8, 0.1))
+            for seed, more in ((7, 0), (8, 0.1), (9, 9))
+            if (v, seed) != ("dense", 9)  # not finished
         ]
         pd.DataFrame(table).to_csv(folder / "shares.csv", index=False)
         return 1 if "noise" in study.output_dir.name else 0
@@ -52,7 +53,7 @@ def test_every_point_is_compared_once_and_all_are_in_one_table_and_picture(curve
     table = pd.read_csv(tmp_path / "curves.csv")
     assert list(table) == conflict_curves.COLUMNS
     sizes = table.groupby(["what", "value"]).size()
-    assert sizes.to_dict() == dict.fromkeys(((what, value) for what, value, _ in curves.points()), 4)
+    assert sizes.to_dict() == dict.fromkeys(((what, value) for what, value, _ in curves.points()), 5)
     means = pd.read_csv(tmp_path / "curves_means.csv")
     assert list(means) == ["conflict", "what", "value", "n", "dense", "refined", "refined_ami"]
     assert means.iloc[:, 1:3].values.tolist() == [[what, value] for what, value, _ in curves.points()]

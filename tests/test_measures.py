@@ -147,8 +147,8 @@ def test_a_run_has_the_measures_of_each_evaluation(finished):
         assert f"{part} files: {words.format(*means)}" in log
 
 
-def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(finished, monkeypatch):
-    """The rate is so high that the loss rises again; the report shows the run without dev scores."""
+def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(finished, monkeypatch, capsys):
+    """The rate is so high that the loss rises again; the report has no curve of dev scores."""
     out = finished.folder / "by_loss"
     flags = dict(select_by="answer_loss", total_steps=4, eval_period=1, save_period=1, learning_rate=3.0)
     with monkeypatch.context() as patch:
@@ -164,8 +164,11 @@ def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(fini
     assert dev["answer_loss"].mean() == pytest.approx(losses["dev_answer_loss"].min())
     assert list(dev) == ["task_prefix", "sample", "metric", "n", "answer_loss", "loss_per_answer"]
     assert f"best answer loss {losses['dev_answer_loss'].min():.4f}" in (out / "log.txt").read_text()
-    (curve,) = [c for c in curves_data(out) if c["curve"] == "mean dev score"]
-    assert curve["values"] == [None] * 4
+    curves = {curve["curve"] for curve in curves_data(out)}
+    assert ("mean dev answer loss" in curves, "mean dev score" in curves) == (True, False)
+    resumed = dict(flags, resume=True, select_by="performance")
+    assert run(finished.gym, finished.bart, out, **resumed) == 2
+    assert "--select_by is performance, but in " in capsys.readouterr().err
 
 
 def test_rank_accuracy_is_the_score_of_ranked_answers_of_tasks_with_acc(finished):

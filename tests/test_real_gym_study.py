@@ -65,6 +65,7 @@ def test_all_arms_continue_the_same_dense_run_for_the_same_steps(gym, kind):
         assert runs.dense(42) in run.needs
         assert (settings.total_steps, settings.seed, settings.initialize_from_vanilla) == (48, 42, True)
         assert settings.measures == ("answer_loss", "rank_accuracy")
+        assert settings.select_by == "answer_loss"
         assert settings.hide_task_names == (ARMS[name].hidden or False)
     assert runs.dense(42).folder != runs.dense(43).folder
 

@@ -67,7 +67,7 @@ def _read(path: Path, steps: str) -> pd.DataFrame:
 
 
 def _curves(table: pd.DataFrame, steps: str, names: dict[str, str]) -> list[dict]:
-    """Returns the columns that exist, thinned evenly to MOST_POINTS steps."""
+    """Returns the columns with values, thinned evenly to MOST_POINTS steps."""
     table = table[np.isfinite(table[steps])]
     if table.empty:
         return []
@@ -80,7 +80,7 @@ def _curves(table: pd.DataFrame, steps: str, names: dict[str, str]) -> list[dict
             "values": [rounded(value, 5) for value in table[column]],
         }
         for column, name in names.items()
-        if column in table
+        if column in table and table[column].notna().any()
     ]
 
 

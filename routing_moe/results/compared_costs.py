@@ -20,7 +20,7 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
-from routing_moe.results.scores import DEV_COLUMNS, read_scores
+from routing_moe.results.scores import DEV_COLUMNS, has_only_losses, read_scores
 
 BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
 FIELDS = {"steps": "steps", "flops": "total_flops"}  # of cost.json
@@ -165,7 +165,7 @@ def _unknown_notes(costs: Sequence[RunCost]) -> list[str]:
 
 
 def curves(costs: Sequence[RunCost]) -> pd.DataFrame:
-    """Returns a row per evaluation: variant, run, seed, step, flops, dev_score (mean over tasks).
+    """Returns a row per evaluation with scores: variant, run, seed, step, flops, dev_score (mean over tasks).
 
     step includes the steps of earlier runs if they are known; flops are empty if they are not.
     """
@@ -173,6 +173,8 @@ def curves(costs: Sequence[RunCost]) -> pd.DataFrame:
     for cost in costs:
         run = cost.run
         for step, path in cost.evaluations.items():
+            if has_only_losses(path):
+                continue
             tasks = read_scores(path, DEV_COLUMNS).groupby("task_prefix")["performance"].mean()
             steps = step if cost.unknown else round(cost.spent("steps", step))
             rows.append((run.variant, run.name, run.seed, steps, cost.spent("flops", step), tasks.mean()))
@@ -200,6 +202,11 @@ def at_budget(costs: Sequence[RunCost], budget: str) -> tuple[list[RunCost], flo
         within = [step for step in cost.evaluations if cost.spent(budget, step) <= most]
         if not cost.is_complete:
             scored.append(replace(cost, run=replace(cost.run, scores=None)))
+        elif within and has_only_losses(cost.evaluations[max(within)]):
+            problems.append(
+                f"--match {budget}: {cost.run} was trained with --select_by answer_loss, its evaluations "
+                f"have no dev scores; compare with --leave_out {cost.run.variant}"
+            )
         elif within:
             scores = read_scores(cost.evaluations[max(within)], DEV_COLUMNS).assign(constant=math.nan)
             run = replace(cost.run, scores=scores, scored_with=cost.run.settings)

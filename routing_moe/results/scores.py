@@ -92,6 +92,12 @@ def prediction_lines(file: "TaskFile", draws: list, option_scores: list[dict | N
     return "".join(lines)
 
 
+def has_only_losses(path: Path) -> bool:
+    """Returns whether an evaluation in training made no answers, because of --select_by answer_loss."""
+    columns = read_table(path).columns
+    return "answer_loss" in columns and "performance" not in columns
+
+
 def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
     """Returns the scores that `--do_predict`, or an evaluation during training, wrote: a row per sample.
 
@@ -100,8 +106,7 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
     if lacking := [name for name in columns if name not in scores]:
         raise InputError(
-            f"{path}: was not written by --do_predict, or during training without --select_by answer_loss "
-            f"(no column {', '.join(lacking)})"
+            f"{path}: was not written by --do_predict or during training (no column {', '.join(lacking)})"
         )
     numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]
     check_numbers(scores, numbers, path)

@@ -90,14 +90,18 @@ def run(curves: ConflictCurves) -> int:
 
 
 def means_of_points(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row per point: n (gyms), the mean score of each variant, its mean AMI (`<variant>_ami`)."""
-    points, n = ["conflict", "what", "value"], ("seed", "nunique")
+    """Returns a row per point: the mean score of each variant, the mean AMI of its routes (`<variant>_ami`).
+
+    Means are over the n gyms with all variants of the table.
+    """
+    points = ["conflict", "what", "value"]
     variants = [name for name in VARIANTS if name in set(table["variant"])]
-    wide = table.pivot_table(index=points, columns="variant", values=["score", "ami"], sort=False)
-    scores, amis = wide["score"][variants], wide["ami"].reindex(columns=variants).dropna(axis=1, how="all")
-    return pd.concat(
-        [table.groupby(points, sort=False).agg(n=n), scores, amis.add_suffix("_ami")], axis=1
-    ).reset_index()
+    of_gym = table.groupby([*points, "seed"])["variant"].transform("nunique")
+    table = table[of_gym == len(variants)]
+    n = table.groupby(points, sort=False)["seed"].nunique().rename("n")
+    means = table.groupby([*points, "variant"])[["score", "ami"]].mean().unstack().reindex(n.index)
+    scores, amis = means["score"][variants], means["ami"][variants].dropna(axis=1, how="all")
+    return pd.concat([n, scores, amis.add_suffix("_ami")], axis=1).reset_index()
 
 
 def shares_of(folder: Path) -> pd.DataFrame | None:

@@ -321,7 +321,7 @@ class Training:
                 settings.num_train_epochs, self.total_steps, settings.total_steps,
             )  # fmt: skip
         log.info("routes: %s", described_routes(self.model, settings))
-        if settings.scoring == "rank":
+        if settings.scoring == "rank" and settings.select_by == "performance":
             log.info("dev scores: %s", described_scoring(self.dev_files))
         for line in self.stepper.mixture.described(self.model.config.task_names):
             log.info(line)
