@@ -78,6 +78,7 @@ def run(curves: ConflictCurves) -> int:
     table = pd.concat(rows)[COLUMNS].sort_values("conflict", kind="stable")
     write_text(curves.output_dir / "curves.csv", table.round(4).to_csv(index=False))
     means = means_of_points(table).round(4)
+    means["value"] = means["value"].map("{:g}".format)
     write_text(curves.output_dir / "curves_means.csv", means.to_csv(index=False))
     print(means.to_string(index=False))
     from routing_moe.plots.conflict_curves import plot_conflict_curves  # imports matplotlib
