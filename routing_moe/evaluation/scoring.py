@@ -245,6 +245,21 @@ def rank_accuracy(file: TaskFile, ranked: Answers) -> float:
     return evaluate([ranked.texts[i] for i in rows], accepted, option_metric(file.metric))
 
 
+def dev_scores(
+    model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator, select_by: str
+) -> tuple[pd.DataFrame, float]:
+    """Returns scores of dev files with answer losses, and the label-smoothed loss of all their tokens.
+
+    select_by: the measure that has to be known; for answer_loss no answers are made.
+    """
+    losses = losses_of_files(model, files, decoding, accelerator)
+    if select_by == "answer_loss":
+        scores = scores_of_losses(files, losses)
+    else:
+        scores, *_ = predict(model, tokenizer, files, decoding, accelerator, losses)
+    return scores, float(losses["smoothed_loss"].sum() / losses["tokens"].sum())
+
+
 def scores_of_losses(files: list[TaskFile], losses: pd.DataFrame) -> pd.DataFrame:
     """Returns a table as `scores_table` that has answer losses (`losses_of_files`) instead of performance."""
     rows = [

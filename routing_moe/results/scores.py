@@ -94,7 +94,7 @@ def prediction_lines(file: "TaskFile", draws: list, option_scores: list[dict | N
 
 def has_only_losses(path: Path) -> bool:
     """Returns whether an evaluation in training made no answers, because of --select_by answer_loss."""
-    columns = read_table(path).columns
+    columns = read_table(path, index_col=0, nrows=0).columns
     return "answer_loss" in columns and "performance" not in columns
 
 

@@ -171,13 +171,11 @@ class Branches:
         self, folder: Path, seed: int, steps: int, rate: float, flags: list[str], scored: bool = True
     ) -> list[str]:
         recipe = self.recipe.with_(total_steps=steps, eval_period=steps, learning_rate=rate)
-        # The only evaluation in training need not make answers.
-        flags = [*flags, *command(select_by="answer_loss")]
         return recipe.train(folder, *flags, *self.training_flags(seed), scored=scored)
 
     def training_flags(self, seed: int) -> list[str]:
         """Returns the flags of all trainings."""
-        shared = command(resume=True, seed=seed)
+        shared = command(resume=True, seed=seed, select_by="answer_loss")  # --do_predict makes the answers
         return [*texts_of(self.study), *scoring_of(self.study), *shared]
 
     # ---- arms

@@ -17,9 +17,8 @@ from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
-from routing_moe.evaluation.scoring import mean_score, predict, scores_of_losses
+from routing_moe.evaluation.scoring import dev_scores, mean_score
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
@@ -65,7 +64,8 @@ class Training:
         self.stepper = Stepper(model, first_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
-        # best_score: `goodness` of --select_by; since_eval: loss (nats) and target tokens since then
+        # best_score: the highest `goodness` by --select_by
+        # since_eval: loss (nats) and target tokens since the last evaluation
         self.state = {
             "step": 0,
             "best_score": -math.inf,
@@ -165,12 +165,13 @@ class Training:
     def evaluate(self) -> None:
         """Writes dev scores, loss and routes into `<step>-steps/`; the best of --select_by saves `best/`."""
         step, by = self.state["step"], self.settings.select_by
-        scores, dev_loss = self._dev_scores()
+        scores, dev_loss = dev_scores(
+            self.model, self.tokenizer, self.dev_files, decoding_of(self.settings), self.accelerator, by
+        )
         means = {name: mean_score(scores, name) for name in EVALUATED if name in scores}
         loss, tokens = self.state["since_eval"]
-        self.state["history"].append(
-            [step, loss / max(tokens, 1), dev_loss, *(means.get(name, math.nan) for name in EVALUATED)]
-        )
+        known = [means.get(name, math.nan) for name in EVALUATED]
+        self.state["history"].append([step, loss / max(tokens, 1), dev_loss, *known])
         self.state["since_eval"] = [0.0, 0]
         may_be_best, good = self._may_be_best(), goodness(means[by], by)
         is_best = may_be_best and good > self.state["best_score"]
@@ -181,7 +182,10 @@ class Training:
             write_text(folder / "dev_results.csv", scores.to_csv())
             if is_best:
                 save_checkpoint(
-                    self.model, self.tokenizer, self.folder / "best", progress=self._progress(means)
+                    self.model,
+                    self.tokenizer,
+                    self.folder / "best",
+                    progress=self._progress(means.get("performance")),
                 )
             columns = ["steps", "train_loss", "dev_loss", *(f"dev_{name}" for name in EVALUATED)]
             history = pd.DataFrame(self.state["history"], columns=columns)
@@ -194,18 +198,6 @@ class Training:
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
 
-    def _dev_scores(self) -> tuple[pd.DataFrame, float]:
-        """Returns the row of each dev file, and the label-smoothed loss of all their tokens.
-
-        With --select_by answer_loss no answers are made, so that the rows have losses alone.
-        """
-        decoding, files = decoding_of(self.settings), self.dev_files
-        losses = losses_of_files(self.model, files, decoding, self.accelerator)
-        dev_loss = float(losses["smoothed_loss"].sum() / losses["tokens"].sum())
-        if self.settings.select_by == "answer_loss":
-            return scores_of_losses(files, losses), dev_loss
-        return predict(self.model, self.tokenizer, files, decoding, self.accelerator, losses)[0], dev_loss
-
     def _may_be_best(self) -> bool:
         """Returns whether the evaluation of the current step may become `best/`."""
         if self.reassignment and self.state["step"] < self.reassignment.steps[-1]:
@@ -215,13 +207,13 @@ class Training:
         now, end = self.state["step"], self.total_steps
         return self.stepper.temperature(now) == self.stepper.temperature(end)
 
-    def _progress(self, dev_means: dict[str, float] | None = None) -> dict:
+    def _progress(self, dev_performance: float | None = None) -> dict:
         """Returns step, temperature (with a router), dev score (if known) and distance of the experts."""
         progress = {"step": self.state["step"]}
         if self.model.config.has_router:
             progress["temperature"] = self.model.config.router_temperature
-        if dev_means and "performance" in dev_means:
-            progress["dev_performance"] = dev_means["performance"]
+        if dev_performance is not None:
+            progress["dev_performance"] = dev_performance
         if (distance := self.model.relative_expert_distance()) is not None:
             progress["expert_distance"] = distance
         return progress
