@@ -68,8 +68,12 @@ def test_held_out_rows_are_spread_evenly_and_trained_on_only_once_tasks_stay(rou
         held_out(np.array([0] * 8 + [1] * 3), 0.25).tolist()
         == [False] * 3 + [True] + [False] * 3 + [True] + [False] * 3
     )
+    limited = np.flatnonzero(held_out(np.array([0] * 100 + [1] * 8), 0.25, most=4))
+    assert limited.tolist() == [24, 49, 74, 99, 103, 107]
     reassignment = Reassignment(routed, rows, settings(reassign_held_out=0.25), make_accelerator("no"), 20)
     assert len(reassignment.held_examples) == 6
+    few = settings(reassign_held_out=0.25, reassign_max_examples=1)
+    assert len(Reassignment(routed, rows, few, make_accelerator("no"), 20).held_examples) == 3
     assert reassignment.examples_at(9) is reassignment.trained_examples
     assert len(reassignment.trained_examples) == 18
     assert reassignment.examples_at(10) is rows

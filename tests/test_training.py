@@ -147,6 +147,16 @@ def test_a_run_shorter_than_its_evaluation_period_still_has_scores_and_a_best_ch
     assert_equal(weights(folder / "best"), weights(folder / "last"))
 
 
+def test_evaluations_in_training_may_read_a_part_of_the_dev_files(world):
+    folder = world.run("few", total_steps=1, eval_max_examples=2, do_predict=True, measures=["answer_loss"])
+    parts = pd.read_csv(folder / "1-steps/dev_results.csv", index_col=0)
+    whole = pd.read_csv(folder / "best/eval-dev-performance.csv", index_col=0)
+    assert (parts["answer_loss"] != whole["answer_loss"]).any()
+    predict(world, folder, predict_max_examples=2, measures=["answer_loss"], prefix="few-")
+    again = pd.read_csv(folder / "best/few-eval-dev-performance.csv", index_col=0)
+    pd.testing.assert_frame_equal(again[parts.columns], parts)
+
+
 # ---- starts
 
 

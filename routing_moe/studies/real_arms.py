@@ -48,7 +48,10 @@ GRADIENT = "--task_routes {clusters} --taskvecs {vectors}"
 RANDOM = (
     "--task_routes random:{clusters}:{seed}%d --taskvecs {vectors}"  # a permutation for each seed and draw
 )
-MOVING = "--reassign_every {every} --reassign_from {first} --reassign_until {last} --reassign_splits 2"
+MOVING = (
+    "--reassign_every {every} --reassign_from {first} --reassign_until {last} --reassign_splits 2"
+    " --reassign_max_examples 10"  # 8 experts read these rows in each of 5 re-assignments
+)
 LEARNED = "{mixture} {router}"
 BOTH, PLAIN = (TRAIN, LABELS), dict(steps="plain")
 ONE, HALF, TWICE = "multitask", "multitask_half", "multitask_double"
@@ -58,16 +61,16 @@ ARMS = {
     ONE: Arm("one BART", "--num_experts 1", default_in=BOTH, **PLAIN),
     HALF: Arm("one BART at half of this rate", "--num_experts 1", rate_of=ONE, factor=0.5, default_in=BOTH, **PLAIN),
     TWICE: Arm("one BART at twice this rate", "--num_experts 1", rate_of=ONE, factor=2.0, default_in=BOTH, **PLAIN),
-    "multitask_hidden": Arm("one BART, names hidden", "--num_experts 1", hidden=True, default_in=(LABELS,), **PLAIN),
+    "multitask_hidden": Arm("one BART, names hidden", "--num_experts 1", rate_of=ONE, hidden=True, default_in=(LABELS,), **PLAIN),
     "wide": Arm("one BART of twice the feed-forward width, with the FLOPs of multitask", "--num_experts 1 --widen_ffn 2", same_flops=True, **PLAIN),
     "token": Arm("one BART with a learned token for each task, names hidden", "--expert_kind token --task_routes tasks", control="multitask_hidden", hidden=True, default_in=(LABELS,), **PLAIN),
     "random_1": Arm("groups of the sizes of gradient, drawn at random for each seed", RANDOM % 1, default_in=BOTH),
     "random_2": Arm("the same, drawn again", RANDOM % 2, rate_of="random_1", default_in=BOTH),
     "random_hidden": Arm("random_1, names hidden", RANDOM % 1, hidden=True, default_in=BOTH),
-    "gradient": Arm("an expert for each group of tasks with similar gradients of the dense run", GRADIENT, control="random_1", divides=True, default_in=BOTH),
-    "refined": Arm("gradient, and tasks move to the expert of lowest loss, names hidden", f"{GRADIENT} {MOVING}", control="random_hidden", divides=True, hidden=True, default_in=(TRAIN,)),
-    "refined_random": Arm("random_1, and tasks move to the expert of lowest loss, names hidden", f"{RANDOM % 1} {MOVING}", control="random_hidden", divides=True, hidden=True, default_in=(LABELS,)),
-    "ontology": Arm("an expert for each category of the ontology", "--task_routes ontology", control="random_ontology", divides=True),
+    "gradient": Arm("an expert for each group of tasks with similar gradients of the dense run", GRADIENT, control="random_1", rate_of="random_1", divides=True, default_in=BOTH),
+    "refined": Arm("gradient, and tasks move to the expert of lowest loss, names hidden", f"{GRADIENT} {MOVING}", control="random_hidden", rate_of="random_hidden", divides=True, hidden=True, default_in=(TRAIN,)),
+    "refined_random": Arm("random_1, and tasks move to the expert of lowest loss, names hidden", f"{RANDOM % 1} {MOVING}", control="random_hidden", rate_of="random_hidden", divides=True, hidden=True, default_in=(LABELS,)),
+    "ontology": Arm("an expert for each category of the ontology", "--task_routes ontology", control="random_ontology", rate_of="random_ontology", divides=True),
     "random_ontology": Arm("groups of these sizes, drawn at random for each seed", "--task_routes random:ontology:{seed}1"),
     "task_random": Arm("3 experts, a random one for each task and layer", "{mixture} --task_level_random_routing", divides=True, default_in=(LABELS,)),
     "straight_through": Arm("3 experts, learned one-hot routes", LEARNED, control="task_random", divides=True, steps="straight_through"),
@@ -75,7 +78,7 @@ ARMS = {
     "oracle": Arm("two experts: for tasks with their labels, for those with permuted ones", "--task_routes {gym}/oracle_routes.json", default_in=(LABELS,), only_in=(LABELS,)),
     "lora": Arm("one low-rank expert for all tasks, on the frozen dense run", f"{LORA} --num_experts 1", **PLAIN),
     "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", **PLAIN),
-    "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", control="lora_random", divides=True, **PLAIN),
+    "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", control="lora_random", rate_of="lora_random", divides=True, **PLAIN),
     "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks", control="lora", divides=True, **PLAIN),
     "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", control="lora", divides=True, **PLAIN),
 }

@@ -175,7 +175,8 @@ class Branches:
 
     def training_flags(self, seed: int) -> list[str]:
         """Returns the flags of all trainings."""
-        shared = command(resume=True, seed=seed, select_by="answer_loss")  # --do_predict makes the answers
+        # --do_predict makes the answers.
+        shared = command(resume=True, seed=seed, select_by="answer_loss", eval_max_examples=self.study.scored)
         return [*texts_of(self.study), *scoring_of(self.study), *shared]
 
     # ---- arms

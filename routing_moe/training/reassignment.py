@@ -48,7 +48,7 @@ class Reassignment:
     ):
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.steps = settings.reassignments(end)
-        is_held_R = held_out(examples.task_ids_N, settings.reassign_held_out)
+        is_held_R = held_out(examples.task_ids_N, settings.reassign_held_out, settings.reassign_max_examples)
         self.all_examples = examples
         self.trained_examples = examples.subset(np.flatnonzero(~is_held_R))
         self.held_examples = examples.subset(np.flatnonzero(is_held_R))
@@ -165,15 +165,16 @@ class Reassignment:
         return routes
 
 
-def held_out(task_ids_R: np.ndarray, share: float) -> np.ndarray:
+def held_out(task_ids_R: np.ndarray, share: float, most: int | None = None) -> np.ndarray:
     """Returns whether each row is held out (R,): evenly spread, a share of each task's rows, rounded down.
 
-    With a share of 1/4, it is every fourth row of a task.
+    With a share of 1/4, it is every fourth row of a task. most: no more rows of a task than this.
     """
     is_held_R = np.zeros(len(task_ids_R), dtype=bool)
     for task in np.unique(task_ids_R):
         rows = np.flatnonzero(task_ids_R == task)
-        counts = np.floor(np.arange(len(rows) + 1) * share + 1e-9)
+        own = min(share, most / len(rows)) if most else share
+        counts = np.floor(np.arange(len(rows) + 1) * own + 1e-9)
         is_held_R[rows] = np.diff(counts) > 0
     return is_held_R
 
