@@ -16,7 +16,7 @@ from routing_moe.studies.costed_runs import ROWS_OF_SAMPLE, STEP, Answering, Cos
 from routing_moe.studies.real_arms import ARMS, LORA_FACTOR, ONE, Arm, rate_of
 from routing_moe.studies.real_settings import RealLabels, RealStudy, RealTrain
 from routing_moe.studies.recipes import SCORES, TrainingRecipe, command, number
-from routing_moe.studies.runs import Run, counted_steps, counting_run
+from routing_moe.studies.runs import FINISHED, Run, counted_steps, counting_run
 from routing_moe.studies.vectors import vectors_command
 
 DEV_SCORES, LOSSES = "best/eval-dev-performance.csv", "losses.csv"
@@ -107,7 +107,7 @@ class Branches:
         study, folder = self.study, self.folder / "dense" / f"seed{seed}"
         steps = study.dense_steps
         flags = command(num_experts=1, save_period=self.period, hide_task_names=study.hide_names_dense)
-        training = self.train(folder, seed, steps, study.dense_rate, flags)
+        training = self.train(folder, seed, steps, study.dense_rate, flags, scored=False)
         return self.trained(folder, lambda: [training], tuple(self.before()), "dense", "plain", steps)
 
     @property
@@ -148,11 +148,12 @@ class Branches:
         kind: str,
         steps: int,
     ) -> CostedRun:
-        """Returns a training, named after its folder, with scores of train tasks on dev and test files if it is no tuning."""
+        """Returns a training, named after its folder; that of an arm has scores of train tasks on dev and test files."""
         most, is_tuning = self.study.scored, step == "tuning"
-        parts = () if is_tuning else ("dev", "test")
+        parts = ("dev", "test") if step == "arms" else ()
         answers = tuple(Answering("plain", "train", part, most=most) for part in parts)
-        name, result = str(folder.relative_to(self.folder)), LOSSES if is_tuning else SCORES
+        name = str(folder.relative_to(self.folder))
+        result = {"arms": SCORES, "tuning": LOSSES}.get(step, FINISHED)
         # A mixture of 8 experts has 0.4 GB of weights, and 1.1 GB with the optimizer's state.
         temporary = ("last", "best") if is_tuning else ("last",)
         return CostedRun(
