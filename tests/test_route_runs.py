@@ -87,6 +87,13 @@ def test_every_source_trains_and_writes_the_same_files(name, trained, finished):
     assert bool(named) == (RUNS[name].get("router_lr", 1) is not None)
 
 
+@pytest.mark.parametrize("predicts", [False, True])
+def test_text_vectors_are_left_out_on_request(predicts, world):
+    flags = RUNS["task_random"] | dict(no_text_vectors=True, do_predict=predicts, total_steps=1)
+    folder = world.run(f"no_texts_{predicts}", **flags)
+    assert not (folder / "best/text_vectors.npz").exists()
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_every_source_resumes_bit_for_bit(name, trained, world):
     folder = world.resumed(f"resumed_{name}", do_predict=True, **RUNS[name])

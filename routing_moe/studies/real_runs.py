@@ -176,8 +176,11 @@ class Branches:
 
     def training_flags(self, seed: int) -> list[str]:
         """Returns the flags of all trainings."""
-        # --do_predict makes the answers.
-        shared = command(resume=True, seed=seed, select_by="answer_loss", eval_max_examples=self.study.scored)
+        # --do_predict makes the answers, and no new text looks for its nearest task.
+        shared = command(
+            **dict(resume=True, seed=seed, select_by="answer_loss", no_text_vectors=True),
+            eval_max_examples=self.study.scored,
+        )
         return [*texts_of(self.study), *scoring_of(self.study), *shared]
 
     # ---- arms

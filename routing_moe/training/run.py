@@ -55,8 +55,8 @@ def train_and_predict(
         )
     with naming_memory_flags(settings):
         if settings.do_predict:
-            run_prediction(settings, inputs, accelerator, keep_texts=trained)
-        elif accelerator.is_main_process:
+            run_prediction(settings, inputs, accelerator, trained and not settings.no_text_vectors)
+        elif accelerator.is_main_process and not settings.no_text_vectors:
             keep_text_vectors(inputs, Path(settings.output_dir) / "best", accelerator.device)
 
 
