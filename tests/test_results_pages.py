@@ -1,7 +1,7 @@
 """The tables of measured numbers in the README and in docs/results/ are those of their CSV files.
 
 A table of docs/results/ that no function of the project renders has a comment before it:
-    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE; rows: LABEL ... -->
+    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE ...; rows: LABEL ... -->
 Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
 """
 
@@ -86,8 +86,8 @@ def read_table(page: Path, marker: str) -> tuple[pd.DataFrame, str, list[str]]:
     file, *parts = (part.strip() for part in marker.split(";"))
     options = dict(part.split(": ", 1) for part in parts)
     table = pd.read_csv(page.parent / file, dtype={options["label"]: str})
-    if "where" in options:
-        column, value = options["where"].split("=")
+    for condition in options.get("where", "").split():
+        column, value = condition.split("=")
         table = table[table[column] == value]
     if "rows" in options:  # of these labels only
         table = table[table[options["label"]].isin(options["rows"].split())]
