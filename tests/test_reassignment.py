@@ -97,7 +97,12 @@ def test_the_written_routes_have_no_gaps_and_no_unused_experts(routed, rows, tmp
 
 
 @pytest.mark.parametrize(
-    "changed", [{"reassign_held_out": 0.1}, {"reassign_held_out": 0.2, "reassign_margin": 1}]
+    "changed",
+    [
+        {"reassign_held_out": 0.1},
+        {"reassign_held_out": 0.2, "reassign_margin": 1},
+        {"reassign_max_examples": 1, "reassign_margin": 1},
+    ],
 )
 def test_too_few_held_out_rows_are_refused(routed, rows, changed):
     with pytest.raises(InputError, match="--reassign_held_out"):

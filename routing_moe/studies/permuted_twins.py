@@ -1,7 +1,7 @@
 """Tasks with the same rows and permuted labels: are both answered, and do their routes differ?
 
     routing-moe study permuted-twins models/relabelled_study/runs \\
-        --relabelled data/relabelled --output_file docs/results/permuted_twins.csv
+        --relabelled data/relabelled --output_file twins.csv
 
 `runs` is a folder of `<variant>/<run>/`, trained on a gym of `routing-moe conflict-gym relabel`. A pair is
 a classification task with its labels and its copy with permuted labels, both among the train tasks. One row

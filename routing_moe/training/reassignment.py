@@ -68,9 +68,11 @@ class Reassignment:
         least = 2 if self.settings.reassign_margin else 1  # a standard error needs two rows
         counts = np.bincount(self.held_examples.task_ids_N, minlength=self.tasks_N.max() + 1)
         if lacking := [self.model.config.task_names[n] for n in self.tasks_N if counts[n] < least]:
+            most = self.settings.reassign_max_examples
+            limit = "" if most is None else f" with --reassign_max_examples {most}"
             raise InputError(
-                f"--reassign_held_out {self.settings.reassign_held_out:g} holds out fewer than {least} train "
-                f"rows of {in_short(lacking)}; give a larger share"
+                f"--reassign_held_out {self.settings.reassign_held_out:g}{limit} holds out fewer than "
+                f"{least} train rows of {in_short(lacking)}; give a larger value"
             )
 
     def _is_single(self) -> bool:
