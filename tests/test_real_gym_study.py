@@ -131,6 +131,9 @@ def test_tuning_comes_before_all_arms_and_a_second_call_trains_nothing(gym, caps
     assert value_of(dense, "--output_dir") == "out/dense/seed41"
     assert all("/tuning/" in value_of(command, "--output_dir") for command in tuning)
     assert not any("--do_predict" in command for command in [dense, *tuning])
+    # Arms read their rows in another order than the dense run.
+    assert value_of(dense, "--seed") == "1041"
+    assert {value_of(command, "--seed") for command in tuning} == {"41"}
     arms = [command for command in others if "out/runs" in value_of(command, "--output_dir")]
     assert [value_of(command, "--learning_rate") for command in arms] == ["0.0001"] * 6
     assert len(others) == 6 + 2  # gradient and random_1 have one rate; the dense runs of both seeds

@@ -22,6 +22,7 @@ from routing_moe.studies.vectors import vectors_command
 DEV_SCORES, LOSSES = "best/eval-dev-performance.csv", "losses.csv"
 RATES_FILE = "rates.json"  # the chosen rates, which later calls keep
 PARTS_OF_DENSE_RUN = 4  # a checkpoint is kept after each; gradients are means over those of the second half
+FIRST_DENSE_SEED = 1000  # of batches: the dense run for seed 42 of an arm has seed 1042
 N_TASKS = 80  # about, for the estimate of hours
 
 
@@ -107,7 +108,9 @@ class Branches:
         study, folder = self.study, self.folder / "dense" / f"seed{seed}"
         steps = study.dense_steps
         flags = command(num_experts=1, save_period=self.period, hide_task_names=study.hide_names_dense)
-        training = self.train(folder, seed, steps, study.dense_rate, flags, scored=False)
+        # With the seed of the arms, these would begin with the rows of its first steps, in the same order.
+        order = seed + FIRST_DENSE_SEED
+        training = self.train(folder, order, steps, study.dense_rate, flags, scored=False)
         return self.trained(folder, lambda: [training], tuple(self.before()), "dense", "plain", steps)
 
     @property
