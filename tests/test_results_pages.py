@@ -1,7 +1,7 @@
 """The tables of measured numbers in the README and in docs/results/ are those of their CSV files.
 
 A table of docs/results/ that no function of the project renders has a comment before it:
-    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE ...; rows: LABEL ... -->
+    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE; rows: LABEL ... -->
 Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
 """
 
@@ -14,10 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from routing_moe.analysis.recovery import mean_recovery_markdown
 from routing_moe.results.compared_costs import cost_markdown
 from routing_moe.results.comparison import comparison_markdown
-from routing_moe.results.gains import systems_markdown
+from routing_moe.results.contrasts import contrasts_markdown
 from routing_moe.results.overview import overview_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,12 +43,15 @@ def costs(path: Path) -> str:
     return cost_markdown(pd.read_csv(path)).split("\n\n")[1]
 
 
-def recovery(path: Path) -> str:
-    return mean_recovery_markdown(pd.read_csv(path)).split("\n\n")[1]
+def losses(path: Path) -> str:
+    """The answer losses in a comparison of several measures."""
+    table = pd.read_csv(path).query("measure == 'answer_loss'")
+    return comparison_markdown(table.astype({"n": "Int64"}))
 
 
-def gains(path: Path) -> str:
-    return systems_markdown(pd.read_csv(path), "multitask")
+def contrasts(path: Path) -> str:
+    """The contrasts of a comparison in its primary measures."""
+    return contrasts_markdown(pd.read_csv(path).query("measure != 'performance'"))
 
 
 RENDERED = {  # {file: (page, function of the file's path)}
@@ -57,17 +59,8 @@ RENDERED = {  # {file: (page, function of the file's path)}
     "compare_routings_equal_flops.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_cost.csv": ("compare_routings.md", costs),
     **{path.name: ("conflict.md", overview) for path in sorted(RESULTS.glob("conflict*_overview.csv"))},
-    **{
-        f"{gym}_{table}.csv": ("real_gym.md", render)
-        for gym in ("real_gym", "relabelled_gym")
-        for table, render in (
-            ("overview", overview),
-            ("train", comparison("multitask")),
-            ("recovery", recovery),
-            ("zero_shot", gains),
-            ("few_shot", gains),
-        )
-    },
+    "real_train.csv": ("real_gym.md", losses),
+    "real_train_contrasts.csv": ("real_gym.md", contrasts),
 }
 
 # ---- tables with a comment
@@ -86,8 +79,8 @@ def read_table(page: Path, marker: str) -> tuple[pd.DataFrame, str, list[str]]:
     file, *parts = (part.strip() for part in marker.split(";"))
     options = dict(part.split(": ", 1) for part in parts)
     table = pd.read_csv(page.parent / file, dtype={options["label"]: str})
-    for condition in options.get("where", "").split():
-        column, value = condition.split("=")
+    if "where" in options:
+        column, value = options["where"].split("=")
         table = table[table[column] == value]
     if "rows" in options:  # of these labels only
         table = table[table[options["label"]].isin(options["rows"].split())]
@@ -123,29 +116,35 @@ def half_of_last_digit(number: re.Match) -> float:
     return 0.0 if "e" in number.group() else 0.501 * 10.0 ** -len(number.group(1) or "")
 
 
-STRAIGHT_THROUGH = ("straight_through",)
 CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
-MEASURED = {  # {first words of a row of the README: (file, its rows, its columns)}, in the row's last cell
-    "few-shot ARG": ("real_gym_few_shot.csv", STRAIGHT_THROUGH, ["arg", "low", "high"]),
-    "zero-shot ARG": ("real_gym_zero_shot.csv", STRAIGHT_THROUGH, ["arg", "low", "high"]),
-    "the same rows": (
-        "permuted_twins.csv",
-        ("multitask", "straight_through", "task_random"),
-        ["kept", "permuted"],
+# {first words of a row of the README: (file, its rows, its columns, a query)}, in the last cell
+MEASURED = {
+    "80 real tasks": (
+        "real_train_contrasts.csv",
+        ("gradient", "random_1"),
+        ["difference", "low", "high"],
+        "measure == 'answer_loss' and category == 'all' and minus == 'multitask'",
     ),
-    "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"]),
-    "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"]),
+    "the same rows": (
+        "real_labels_pairs.csv",
+        ("multitask", "token", "random_hidden", "refined_random", "oracle"),
+        ["value"],
+        "measure == 'rank_accuracy'",
+    ),
+    "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"], ""),
+    "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"], ""),
 }
 
 
 @pytest.mark.parametrize("question", MEASURED)
 def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
-    file, labels, columns = MEASURED[question]
+    file, labels, columns, query = MEASURED[question]
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     (cell,) = [line.strip(" |").split("|")[-1] for line in lines if line.startswith(f"| {question}")]
     cell = re.sub(r"\]\([^)]*\)", "]", cell)  # links may contain digits
-    values = pd.read_csv(RESULTS / file, index_col=0).loc[list(labels), columns].to_numpy().ravel()
-    assert wrong_numbers(list(NUMBER.finditer(cell)), list(values * (100 if "%" in cell else 1))) == []
+    table = pd.read_csv(RESULTS / file)
+    values = (table.query(query) if query else table).set_index("variant").loc[list(labels), columns]
+    assert wrong_numbers(list(NUMBER.finditer(cell)), list(values.to_numpy().ravel())) == []
 
 
 @pytest.mark.parametrize(("page", "marker", "table"), marked_tables())
