@@ -50,7 +50,7 @@ RANDOM = (
 )
 MOVING = (
     "--reassign_every {every} --reassign_from {first} --reassign_until {last} --reassign_splits 2"
-    " --reassign_max_examples 10"  # 8 experts read these rows in each of 5 re-assignments
+    " --reassign_max_examples 10"  # every expert reads them each time
 )
 LEARNED = "{mixture} {router}"
 BOTH, PLAIN = (TRAIN, LABELS), dict(steps="plain")

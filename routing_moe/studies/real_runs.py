@@ -180,9 +180,9 @@ class Branches:
     def training_flags(self, seed: int) -> list[str]:
         """Returns the flags of all trainings."""
         # --do_predict makes the answers, and no new text looks for its nearest task.
+        most = self.study.scored
         shared = command(
-            **dict(resume=True, seed=seed, select_by="answer_loss", no_text_vectors=True),
-            eval_max_examples=self.study.scored,
+            resume=True, seed=seed, select_by="answer_loss", no_text_vectors=True, eval_max_examples=most
         )
         return [*texts_of(self.study), *scoring_of(self.study), *shared]
 

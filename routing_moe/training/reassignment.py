@@ -72,7 +72,7 @@ class Reassignment:
             limit = "" if most is None else f" with --reassign_max_examples {most}"
             raise InputError(
                 f"--reassign_held_out {self.settings.reassign_held_out:g}{limit} holds out fewer than "
-                f"{least} train rows of {in_short(lacking)}; give a larger value"
+                f"{least} train rows of {in_short(lacking)}; hold out more"
             )
 
     def _is_single(self) -> bool:

@@ -79,8 +79,8 @@ def run_training(
         fit = start_router(model, inputs.routes, settings.initial_tau, fits_vectors)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
-    most = settings.eval_max_examples or settings.examples_per_file
-    evaluation = dataclasses.replace(settings.evaluation, most=most)
+    limits = filter(None, (settings.eval_max_examples, settings.examples_per_file))
+    evaluation = dataclasses.replace(settings.evaluation, most=min(limits, default=None))
     dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
     reassignment = None
