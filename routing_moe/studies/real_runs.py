@@ -130,8 +130,10 @@ class Branches:
             *texts_of(study),
             **dict(model=dense.folder, checkpoint_names=tuple(late), weights="layers", tasks="train"),
             **dict(mixed_precision=self.recipe.mixed_precision, hide_task_names=study.hide_names_dense),
+            minus_shuffled=study.minus_shuffled or None,
         )
-        work = (Work("plain", len(late) * ROWS_OF_SAMPLE * N_TASKS // STEP),)
+        passes = len(late) * (1 + study.minus_shuffled)
+        work = (Work("plain", passes * ROWS_OF_SAMPLE * N_TASKS // STEP),)
         return CostedRun(
             f"vectors/seed{seed}",
             folder,

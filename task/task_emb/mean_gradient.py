@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
+from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.flops import Work, example_flops
@@ -122,6 +123,18 @@ def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
     return {name: torch.tensordot(factors_B, gradient_B, dims=1) for name, gradient_B in gradients_B.items()}
 
 
+def shuffled(N: int, count: int) -> Iterator[np.ndarray]:
+    """Yields `count` assignments (N,) of answers to N >= 2 inputs, none of which gets its own.
+
+    They are shifts of one random order, the same for all tasks of N rows.
+    """
+    order_N = np.random.default_rng(N).permutation(N)
+    for number in range(1, count + 1):
+        answers_N = np.empty(N, dtype=np.int64)
+        answers_N[order_N] = np.roll(order_N, max(1, number * N // (count + 1)))
+        yield answers_N
+
+
 # ---- projection
 
 
@@ -198,17 +211,29 @@ class GradientExtractor(BartExtractor):
         ]
         return torch.cat(vectors).numpy()
 
-    def gradient_of(self, task: str, model) -> dict[str, Tensor]:
-        """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples.
+    def gradient_of(self, task: str, model) -> Parameters:
+        """Returns {parameter of a plain BART: gradient} of a task's (or sample's) train examples.
 
-        model: one of `models`.
+        It is the mean over examples, with --minus_shuffled minus that with answers of other rows. model: one
+        of `models`. Raises InputError if there is one row and no other answer.
         """
+        examples, shuffles = self.encoded(task), self.settings.minus_shuffled
+        if shuffles and len(examples) < 2:
+            raise InputError(f"--minus_shuffled needs at least 2 train rows; {task} has {len(examples)}")
+        gradient = self.mean_of(task, model, examples)
+        for answers_N in shuffled(len(examples), shuffles):
+            other = self.mean_of(task, model, examples.with_answers_of(answers_N))
+            gradient = {name: value - other[name] / shuffles for name, value in gradient.items()}
+        return gradient
+
+    def mean_of(self, task: str, model, examples: EncodedExamples) -> Parameters:
+        """Returns the mean gradient of the examples, along the task's route."""
         clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
         parameters = chosen_parameters(model, self.settings.weights)
         n_parameters = 1  # held per example
         if clip < math.inf:
             n_parameters = sum(p.numel() for p in parameters.values())
-        batches = fisher_batches(self.encoded(task), model, tokens, n_parameters)
+        batches = fisher_batches(examples, model, tokens, n_parameters)
         route_1LE = route_of(model, self.source.of(task)[0].task)
         likelihood = bart_log_likelihood(model, model.plan_routes(route_1LE))
         batches = self.counted(batches, model.config, float((route_1LE > 0).sum(-1).float().mean()))
