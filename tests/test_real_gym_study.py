@@ -83,6 +83,12 @@ def test_groups_and_their_controls_are_clusters_of_the_same_vectors(gym):
         assert runs.vectors(42) in run.needs
 
 
+def test_gradients_with_shuffled_answers_are_subtracted_on_demand(gym):
+    for shuffles, expected in ((0, None), (2, "2")):
+        words = command_of(branches(minus_shuffled=shuffles).vectors(42))
+        assert value_of(words, "--minus_shuffled") == expected
+
+
 def test_the_wide_model_has_the_flops_of_one_bart(gym):
     runs = branches()
     wide = runs.arm("wide", 42)

@@ -189,7 +189,10 @@ def test_each_ingredient_is_changed_on_its_own(tmp_path):
         ("weights", "decoder"): by_hand(2, 3, part="model.decoder.layers."),
         ("rows of a train task", "12"): by_hand(2, 3, rows=12),
         ("rows of an unseen task", "4"): by_hand(2, 3, few=4),
+        ("minus shuffled answers, weights", "embeddings"): by_hand(2, 3)
+        - by_hand(2, 3, rows="shuffled", few="shuffled"),
     }
+    assert np.abs(by_hand(2, 3) - by_hand(2, 3, rows="shuffled", few="shuffled")).max() > 1e-3
     rows = gradient_clusters.ingredients(dense_run)
     for key, vectors_MD in vectors.items():
         expected = gradient_clusters.agreement(dense_run, vectors_MD)

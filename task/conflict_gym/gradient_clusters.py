@@ -31,9 +31,10 @@ from routing_moe.model.route_clusters import (
     possible_counts,
 )
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
-from task.task_emb.mean_gradient import PATTERNS, chosen_parameters, mean_gradient, projected
+from task.task_emb.mean_gradient import PATTERNS, chosen_parameters, mean_gradient, projected, shuffled
 
 ROWS = (4, 8, 12, 24)  # numbers of rows that gradients are also computed from
+SHUFFLED = "shuffled"  # instead of a number: all rows, with the answers of others
 
 
 class DenseRun:
@@ -60,33 +61,39 @@ class DenseRun:
         return [step for step in self.steps if 2 * step >= self.steps[-1]]
 
     def compute(self) -> None:
-        """Computes {(step, rows): {parameter: gradients (N + U, n)}}; rows None: all of them."""
+        """Computes {(step, rows): {parameter: gradients (N + U, n)}}; rows: a number, None (all), SHUFFLED."""
         self.gradients = {}
         for step in tqdm(self.steps, desc=str(self.folder), unit="checkpoint"):
             saved = find_mixture(self.folder, f"{step}-steps", "run")
             model = saved.load().eval().requires_grad_(False)
             model.set_attn_implementation("eager")
             tokenizer = load_tokenizer(saved.checkpoint, model.config.vocab_size)
-            for rows in (None, *ROWS) if step in self.second_half else (None,):
+            for rows in (None, *ROWS, SHUFFLED) if step in self.second_half else (None,):
                 tasks = (*self.train, *self.unseen)
                 of_tasks = [self._gradient(model, tokenizer, task, rows) for task in tasks]
                 self.gradients[step, rows] = {
                     name: np.stack([gradient[name] for gradient in of_tasks]) for name in of_tasks[0]
                 }
 
-    def _gradient(self, model, tokenizer, task: str, rows: int | None) -> dict[str, np.ndarray]:
-        examples = self.gym.pool([task], "train", "first")[:rows]
-        batches = fisher_batches(encode(examples, tokenizer, self.text_format, {task: 0}), model, 0, 1)
+    def _gradient(self, model, tokenizer, task: str, rows: int | str | None) -> dict[str, np.ndarray]:
+        examples = self.gym.pool([task], "train", "first")[: None if rows == SHUFFLED else rows]
+        encoded = encode(examples, tokenizer, self.text_format, {task: 0})
+        if rows == SHUFFLED:
+            encoded = encoded.with_answers_of(next(shuffled(len(encoded), 1)))
+        batches = fisher_batches(encoded, model, 0, 1)
         gradients = mean_gradient(bart_log_likelihood(model), chosen_parameters(model, "all"), batches)
         return {name: gradient.flatten().numpy() for name, gradient in gradients.items()}
 
-    def vectors(self, weights="embeddings", steps=None, rows=None, few=None) -> np.ndarray:
+    def vectors(
+        self, weights="embeddings", steps=None, rows=None, few=None, minus_shuffled=False
+    ) -> np.ndarray:
         """Returns vectors (N + U, D). rows, few: rows of train and of unseen tasks; None: all."""
         N, blocks = len(self.train), []
         for step in self.second_half if steps is None else steps:
             for name, gradients in self.gradients[step, rows].items():
                 if re.match(PATTERNS[weights], name):
-                    blocks.append(np.concatenate([gradients[:N], self.gradients[step, few][name][N:]]))
+                    block = np.concatenate([gradients[:N], self.gradients[step, few][name][N:]])
+                    blocks.append(block - self.gradients[step, SHUFFLED][name] if minus_shuffled else block)
         return np.concatenate(blocks, axis=1)
 
 
@@ -144,6 +151,9 @@ def ingredients(run: DenseRun) -> dict[tuple[str, str], dict]:
     rows = {("recipe", ""): agreement(run, run.vectors())}
     for weights in PATTERNS:
         rows["weights", weights] = agreement(run, run.vectors(weights))
+    for weights in ("embeddings", "layers", "all"):
+        vectors_MD = run.vectors(weights, minus_shuffled=True)
+        rows["minus shuffled answers, weights", weights] = agreement(run, vectors_MD)
     for step in run.steps:
         rows["one checkpoint, at step", str(step)] = agreement(run, run.vectors(steps=[step]))
     first = [step for step in run.steps if 2 * step < last]
