@@ -61,7 +61,7 @@ class DenseRun:
         return [step for step in self.steps if 2 * step >= self.steps[-1]]
 
     def compute(self) -> None:
-        """Computes {(step, rows): {parameter: gradients (N + U, n)}}; rows: a number, None (all), SHUFFLED."""
+        """Computes {(step, rows): {parameter: gradients (N + U, n)}}; rows: a number, None or SHUFFLED."""
         self.gradients = {}
         for step in tqdm(self.steps, desc=str(self.folder), unit="checkpoint"):
             saved = find_mixture(self.folder, f"{step}-steps", "run")
