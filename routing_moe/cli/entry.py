@@ -90,6 +90,7 @@ GROUPS = {
         "study paper": f"{STUDIES}.paper",
         "study real-gym": f"{STUDIES}.real_gym",
         "study permuted-twins": f"{STUDIES}.permuted_twins",
+        "study twin-vectors": f"{STUDIES}.twin_vectors",
         "study label-pairs": f"{STUDIES}.real_pairs",
         "study coverage": f"{STUDIES}.coverage",
     },
