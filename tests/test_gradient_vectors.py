@@ -9,24 +9,20 @@ import tiny_vectors
 import torch
 from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_steps import encoded
-from tiny_vectors import meta, vectors
+from tiny_vectors import extractor, meta, vectors
 from torch.utils.flop_counter import FlopCounterMode
 
-from dataloader.encoding import EncodedExamples, TextFormat, encode
+from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.config.flags import parse
 from routing_moe.model.task_vectors import load_meta, parts_in
-from task.task_emb.command import settings_of
 from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
-from task.task_emb.gradient import WEIGHTS, GradientSettings
+from task.task_emb.gradient import WEIGHTS
 from task.task_emb.mean_gradient import (
-    GradientExtractor,
     chosen_parameters,
     mean_gradient,
     projected,
     route_of,
-    shuffled,
     summed_over_experts,
 )
 
@@ -269,11 +265,6 @@ def test_damaged_parts_are_an_error(parts):
 # ---- commands
 
 
-def extractor(world, **changed) -> GradientExtractor:
-    typed = tiny_vectors.flags("gradient", world.gym, world.bart, world / "unused", **changed)
-    return GradientExtractor(settings_of(GradientSettings, parse(GradientSettings, typed)))
-
-
 def test_a_command_computes_the_mean_gradient_of_the_train_rows(world, tmp_path):
     found = vectors(made(world, tmp_path / "all", projection_dim=0, max_tokens_per_micro_batch=40))
     of_task = extractor(world)
@@ -330,69 +321,16 @@ def test_a_mixture_uses_the_routes_of_the_tasks_it_was_trained_on(finished, worl
     assert meta(folder)["seen"] == "labelled rows of one sample"
 
 
-@pytest.mark.parametrize(("N", "count"), [(2, 1), (7, 1), (7, 3), (5, 9)])
-def test_shuffled_answers_are_those_of_other_rows(N, count):
-    assignments = list(shuffled(N, count))
-    assert len(assignments) == count
-    for answers_N in assignments:
-        assert sorted(answers_N) == list(range(N))
-        assert (answers_N != np.arange(N)).all()
-
-
-def test_the_gradient_with_shuffled_answers_is_subtracted(world, tmp_path):
-    one = extractor(world, weights="layers", projection_dim=0)
-    examples, model = one.encoded("count"), one.model
-    plan = model.plan_routes(route_of(model, "count"))
-    parameters = chosen_parameters(model, "layers")
-
-    def mean(answers_N):
-        """The gradient of one example after the other, with the answer of another row."""
-        likelihood, sums = bart_log_likelihood(model, plan), 0.0
-        for row, other in enumerate(answers_N):
-            pair = EncodedExamples.joined([examples.subset(np.array([i])) for i in (row, other)])
-            single = pair.with_answers_of(np.array([1, 1])).subset(np.array([0]))
-            gradients = mean_gradient(likelihood, parameters, fisher_batches(single, model, 0, 1))
-            sums = sums + torch.cat([gradient.flatten() for gradient in gradients.values()]).double()
-        return sums / len(answers_N)
-
-    N = len(examples)
-    expected = mean(range(N)) - sum(map(mean, shuffled(N, 2))) / 2
-    assert expected.abs().max() > 1e-3
-    found = extractor(world, weights="layers", projection_dim=0, minus_shuffled=2).vector_of("count")
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-5)
-    saved = made(world, tmp_path / "vectors", weights="layers", projection_dim=0, minus_shuffled=2)
-    np.testing.assert_allclose(vectors(saved)["count"], found, rtol=1e-5, atol=1e-7)
-
-
-def test_contradictory_answers_have_opposite_vectors(world):
-    """Two answers of equal frequency, exchanged: only the association of inputs and answers changes."""
-    one = extractor(world, weights="layers", minus_shuffled=1, projection_dim=0)
-    examples = one.encoded("count")
-    half = examples.subset(np.arange(2)).with_answers_of(np.arange(2))
-    exchanged = half.with_answers_of(np.array([1, 0]))
-
-    def vector(examples):
-        one.encoded = lambda task: examples
-        return one.vector_of("count")
-
-    np.testing.assert_allclose(vector(exchanged), -vector(half), rtol=1e-4, atol=1e-6)
-
-
-def test_a_task_with_one_row_has_no_shuffled_answers(world):
-    one = extractor(world, minus_shuffled=1)
-    encoded_examples = one.encoded("count")
-    one.encoded = lambda task: encoded_examples.subset(np.array([0]))
-    with pytest.raises(InputError, match="--minus_shuffled needs at least 2 train rows; count has 1"):
-        one.vector_of("count")
-
-
-@pytest.mark.parametrize("weights", ["embeddings", "layers", "all"])
-def test_the_flops_of_gradients_are_those_that_torch_counts(world, tmp_path, weights):
-    one = extractor(world, weights=weights)
+@pytest.mark.parametrize(
+    ("weights", "shuffles"), [("embeddings", 0), ("layers", 0), ("all", 0), ("layers", 2)]
+)
+def test_the_flops_of_gradients_are_those_that_torch_counts(world, tmp_path, weights, shuffles):
+    one = extractor(world, weights=weights, minus_shuffled=shuffles)
     with FlopCounterMode(display=False) as counter:
         one.vector_of("count")
     assert one.flops == counter.get_total_flops()
     tasks = ["count", "plural"]
     one.vector_of("plural")
-    folder = made(world, tmp_path / "vectors", tasks=tasks, weights=weights)
+    flags = dict(weights=weights, minus_shuffled=shuffles)
+    folder = made(world, tmp_path / "vectors", tasks=tasks, **flags)
     assert meta(folder)["total_flops"] == counter.get_total_flops() + one.flops

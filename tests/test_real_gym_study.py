@@ -85,8 +85,10 @@ def test_groups_and_their_controls_are_clusters_of_the_same_vectors(gym):
 
 def test_gradients_with_shuffled_answers_are_subtracted_on_demand(gym):
     for shuffles, expected in ((0, None), (2, "2")):
-        words = command_of(branches(minus_shuffled=shuffles).vectors(42))
-        assert value_of(words, "--minus_shuffled") == expected
+        run = branches(minus_shuffled=shuffles).vectors(42)
+        assert value_of(command_of(run), "--minus_shuffled") == expected
+        steps = branches().vectors(42).work[0].steps
+        assert run.work[0].steps == pytest.approx((1 + shuffles) * steps, abs=3)
 
 
 def test_the_wide_model_has_the_flops_of_one_bart(gym):

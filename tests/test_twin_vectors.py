@@ -1,5 +1,7 @@
 """Vectors of tasks with permuted labels: cosines and clusters of pairs by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,8 +14,10 @@ TASKS = ["a", "a2", "b", "b2", "c", "c2"]
 
 @pytest.fixture
 def gym(tmp_path):
-    lines = [f"{task},{task[0]},{'permuted' if task[1:] else 'kept'}," for task in TASKS]
+    lines = [f"{task},{task[0]},{'permuted' if task[1:] else 'kept'}," for task in (*TASKS, "d", "d2")]
+    lines += ["e,e,,"]  # not a classification task
     (tmp_path / "relabelled.csv").write_text("\n".join(["task,source,labels,permutation", *lines]))
+    (tmp_path / "split.json").write_text(json.dumps(dict(train=TASKS, dev=[], test=["d", "d2", "e"])))
     return tmp_path
 
 
@@ -39,10 +43,22 @@ def test_cosines_and_clusters_of_pairs(gym):
     assert [equal[name] for name in ("cosine", "cosine_low", "cosine_high")] == pytest.approx([1, 1, 1])
     assert equal["cosine_others"] == pytest.approx(-0.5)
     assert (equal["other_cluster"], equal["clusters"], equal["part"]) == (0, 2, "all")
+    assert (equal["pairs"], equal["tasks"], equal["sizes"]) == (3, 6, "4 2")
+    assert equal["other_cluster_random"] == pytest.approx(1 - (2 * 1 + 4 * 3) / 30, abs=1e-4)
     assert [apart[name] for name in ("cosine", "cosine_low", "cosine_high")] == pytest.approx([-1, -1, -1])
     # 0.25 / 1.25 for equal labels, the opposite for others: as many of either.
     assert apart["cosine_others"] == pytest.approx(0, abs=1e-4)
     assert (apart["other_cluster"], apart["sizes"]) == (1, "3 3")
+    assert apart["other_cluster_random"] == pytest.approx(1 - 2 * 3 * 2 / 30, abs=1e-4)
+
+
+def test_only_train_tasks_are_clustered(gym):
+    vectors = np.repeat(np.eye(9)[:4], 2, axis=0)
+    vectors = np.concatenate([vectors, np.eye(9)[8:]])
+    tasks = [*TASKS, "d", "d2", "e"]
+    few, all_tasks = (saved(gym, name, vectors[:n], tasks[:n]) for name, n in (("few", 6), ("all", 9)))
+    first, second = table_of(gym, few, all_tasks)
+    assert first | {"vectors": all_tasks} == second
 
 
 def test_mistakes_are_named(gym, capsys):
@@ -54,3 +70,6 @@ def test_mistakes_are_named(gym, capsys):
     ):
         assert twin_vectors.main([*flags, "--relabelled", str(gym)]) == 2
         assert message in capsys.readouterr().err
+    (gym / "split.json").write_text(json.dumps(dict(train=["a", "b2", "e"], dev=[], test=[])))
+    assert twin_vectors.main([folder, "--relabelled", str(gym)]) == 2
+    assert f"{gym}: no pair is among the train tasks" in capsys.readouterr().err

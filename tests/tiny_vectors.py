@@ -58,3 +58,13 @@ def same_vectors(folder: Path, expected: Path) -> bool:
     """Returns whether both folders have the same tasks and vectors, bit for bit."""
     files = ("id2task.json", "task_vecs.npy")
     return all((folder / name).read_bytes() == (expected / name).read_bytes() for name in files)
+
+
+def extractor(world, **changed):
+    """Returns the extractor of gradients of a world's BART."""
+    from routing_moe.config.flags import parse
+    from task.task_emb.command import settings_of
+    from task.task_emb.gradient import GradientSettings
+
+    typed = flags("gradient", world.gym, world.bart, world / "unused", **changed)
+    return settings_of(GradientSettings, parse(GradientSettings, typed)).extractor()

@@ -20,6 +20,7 @@ one expert, average or random routes.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +97,20 @@ def routes_of(folder: Path) -> Routes | None:
     return load_routes(folder, kind="chosen" if config.router_mode == "gumbel_softmax_st" else "soft")
 
 
+def places(tasks: Sequence[str], pairs: pd.DataFrame) -> tuple[list[int], list[int], np.ndarray]:
+    """Returns the places of the kept and of the permuted tasks, and a mask (N, N) of all other pairs."""
+    kept, permuted = ([tasks.index(task) for task in pairs[name]] for name in ("kept", "permuted"))
+    is_other_NN = np.triu(np.ones((len(tasks), len(tasks)), dtype=bool), k=1)
+    is_other_NN[kept, permuted] = is_other_NN[permuted, kept] = False
+    return kept, permuted, is_other_NN
+
+
 def route_distances(routes: Routes, pairs: pd.DataFrame) -> dict[str, float]:
     """Returns ROUTES; the distance of other pairs is the mean over all of them."""
     from routing_moe.analysis.route_metrics import overlap  # imports scipy
 
     distance_NN = 1 - overlap(routes.values_NLE)
-    is_other_NN = np.triu(np.ones_like(distance_NN, dtype=bool), k=1)
-    kept, permuted = ([routes.tasks.index(task) for task in pairs[name]] for name in ("kept", "permuted"))
-    is_other_NN[kept, permuted] = is_other_NN[permuted, kept] = False
+    kept, permuted, is_other_NN = places(routes.tasks, pairs)
     chosen_NL = routes.values_NLE.argmax(axis=-1)
     differ = (chosen_NL[kept] != chosen_NL[permuted]).any(axis=-1)
     values = differ.mean(), distance_NN[kept, permuted].mean(), distance_NN[is_other_NN].mean()

@@ -3,16 +3,19 @@
     routing-moe study twin-vectors models/real_gym/labels/vectors/* \\
         --relabelled models/real_gym/labels/gym --clusters clusters:auto:4-8 --output_file vectors.csv
 
-The folders have vectors of the tasks of a gym of `routing-moe conflict-gym relabel`; a pair is a classification task with
-its labels and its copy with permuted labels. One row per folder and part of its vectors:
+The folders have vectors of the train tasks of a gym of `routing-moe conflict-gym relabel`. A pair is a classification
+task with its labels and its copy with permuted labels, both train tasks. One row per folder and part of its vectors:
 
-cosine          mean over the pairs, of vectors minus the mean of all tasks (_low and _high: of the pairs)
-cosine_others   mean over all other pairs of tasks
-clusters, sizes, silhouette  of --clusters, a value of --task_routes
-other_cluster   share of the pairs whose tasks are in different clusters
+pairs, tasks           their numbers
+cosine                 mean over the pairs, of vectors minus the mean of all tasks (_low and _high: of the pairs)
+cosine_others          mean over all other pairs of tasks
+clusters, sizes        of --clusters, a value of --task_routes, with their silhouette
+other_cluster          share of the pairs whose tasks are in different clusters
+other_cluster_random   its expectation for random groups of these sizes
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +23,14 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError, in_short, problem_context
+from dataloader.ontology import Ontology
+from dataloader.task_splits import load_split
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
 from routing_moe.model.route_clusters import centred_cosine
 from routing_moe.studies.analysis import ANALYSIS, Analysis
-from routing_moe.studies.permuted_twins import label_pairs
-from routing_moe.task_choice.given_routes import are_clusters, clusters_of
+from routing_moe.studies.permuted_twins import label_pairs, places
+from routing_moe.task_choice.given_routes import CLUSTERS, clusters_of
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 
@@ -38,7 +43,7 @@ class TwinVectors(Analysis):
     clusters: str = ANALYSIS("clusters:auto", "clusters:K, clusters:auto, or these with sizes (:MIN-MAX)")
 
     def problems(self) -> list[str]:
-        wrong = not are_clusters(self.clusters) or self.clusters.startswith("random:")
+        wrong = not self.clusters.startswith(f"{CLUSTERS}:")
         needed = f"--clusters is {self.clusters!r}; give clusters:K, clusters:auto or clusters:K:MIN-MAX"
         return super().problems() + [needed] * wrong
 
@@ -47,30 +52,35 @@ def run(settings: TwinVectors) -> None:
     if problems := settings.problems():
         raise InputError(problems)
     pairs = label_pairs(settings.relabelled)
-    tasks = pd.read_csv(settings.relabelled / "relabelled.csv", keep_default_na=False)["task"].tolist()
-    rows = [row for folder in settings.vectors for row in rows_of(folder, tasks, pairs, settings.clusters)]
+    train = load_split(settings.relabelled / "split.json").train
+    pairs = pairs[pairs.isin(train).all(axis=1)]
+    if pairs.empty:
+        raise InputError(f"{settings.relabelled}: no pair is among the train tasks of split.json")
+    rows = [row for folder in settings.vectors for row in rows_of(folder, train, pairs, settings.clusters)]
     settings.write(pd.DataFrame(rows))
 
 
-def rows_of(folder: Path, tasks: list[str], pairs: pd.DataFrame, clusters: str) -> list[dict]:
-    """Returns the rows of a folder. tasks: all N of the gym; pairs: of `label_pairs`. Raises InputError."""
+def rows_of(folder: Path, train: Sequence[str], pairs: pd.DataFrame, clusters: str) -> list[dict]:
+    """Returns the rows of a folder. train: N tasks; pairs: of `label_pairs`. Raises InputError."""
     given = GivenVectors.load(folder)
-    if lacking := sorted({*tasks} - {*given.names}):
+    if lacking := sorted({*train} - {*given.names}):
         raise InputError(f"{folder} has no vector for {in_short(lacking)}")
+    tasks = Ontology.load().order(train)  # as those of --task_routes, so that ties are cut alike
     vectors_ND = np.stack([given.by_name[task] for task in tasks])
-    kept, permuted = ([tasks.index(task) for task in pairs[labels]] for labels in ("kept", "permuted"))
-    is_other_NN = np.triu(np.ones((len(tasks), len(tasks)), dtype=bool), k=1)
-    is_other_NN[kept, permuted] = is_other_NN[permuted, kept] = False
+    kept, permuted, is_other_NN = places(tasks, pairs)
     rows = []
     for part, (first, end) in given.parts.items():
         cosine_NN = centred_cosine(vectors_ND[:, first:end])
         with problem_context("--clusters "):
             labels_N, found = clusters_of(clusters, vectors_ND[:, first:end])
-        twins = cosine_NN[kept, permuted]
-        row = dict(vectors=str(folder), part=part, cosine=twins.mean(), cosine_low=twins.min())
-        row |= dict(cosine_high=twins.max(), cosine_others=cosine_NN[is_other_NN].mean())
+        twins, sizes = cosine_NN[kept, permuted], np.bincount(labels_N)
+        row = dict(vectors=str(folder), part=part, pairs=len(pairs), tasks=len(tasks), cosine=twins.mean())
+        row |= dict(cosine_low=twins.min(), cosine_high=twins.max())
+        row |= dict(cosine_others=cosine_NN[is_other_NN].mean())
         row |= {name: found[name] for name in ("clusters", "sizes", "silhouette")}
-        rows.append(row | dict(other_cluster=(labels_N[kept] != labels_N[permuted]).mean()))
+        row |= dict(other_cluster=(labels_N[kept] != labels_N[permuted]).mean())
+        together = (sizes * (sizes - 1)).sum() / (len(tasks) * (len(tasks) - 1))
+        rows.append(row | dict(other_cluster_random=1 - together))
     return rows
 
 

@@ -79,7 +79,7 @@ class DenseRun:
         examples = self.gym.pool([task], "train", "first")[: None if rows == SHUFFLED else rows]
         encoded = encode(examples, tokenizer, self.text_format, {task: 0})
         if rows == SHUFFLED:
-            encoded = encoded.with_answers_of(next(shuffled(len(encoded), 1)))
+            encoded = encoded.with_answers_of(shuffled(len(encoded), 1)[0])
         batches = fisher_batches(encoded, model, 0, 1)
         gradients = mean_gradient(bart_log_likelihood(model), chosen_parameters(model, "all"), batches)
         return {name: gradient.flatten().numpy() for name, gradient in gradients.items()}
@@ -87,7 +87,10 @@ class DenseRun:
     def vectors(
         self, weights="embeddings", steps=None, rows=None, few=None, minus_shuffled=False
     ) -> np.ndarray:
-        """Returns vectors (N + U, D). rows, few: rows of train and of unseen tasks; None: all."""
+        """Returns vectors (N + U, D). rows, few: rows of train and of unseen tasks; None: all.
+
+        minus_shuffled: of all rows, at steps of the second half.
+        """
         N, blocks = len(self.train), []
         for step in self.second_half if steps is None else steps:
             for name, gradients in self.gradients[step, rows].items():

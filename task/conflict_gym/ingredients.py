@@ -5,7 +5,8 @@
 
 A run is a dense run on a conflict gym with kept checkpoints (--save_period), as those of
 compare_conflict.sh. The recipe is: gradients by the token embeddings at the checkpoints of the second half
-of the run, centred, cosines, average linkage. Each row of the table changes one ingredient of it. Columns:
+of the run, centred, cosines, average linkage. Each row of the table changes one ingredient of it; "minus
+shuffled answers" is --minus_shuffled 1 of the gradients, by several weights. Columns:
 ami, adjusted mutual information of the clusters and the skills, with the number of skills given; ami_auto
 and clusters, with the number by the silhouette; unseen, share of the unseen tasks whose nearest cluster
 (of the given number) has mostly tasks of their skill. Empty: unseen without centring, since the nearest

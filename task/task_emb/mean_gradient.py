@@ -123,16 +123,20 @@ def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
     return {name: torch.tensordot(factors_B, gradient_B, dims=1) for name, gradient_B in gradients_B.items()}
 
 
-def shuffled(N: int, count: int) -> Iterator[np.ndarray]:
-    """Yields `count` assignments (N,) of answers to N >= 2 inputs, none of which gets its own.
+def shuffled(N: int, count: int) -> list[np.ndarray]:
+    """Returns min(`count`, N - 1) assignments (N,) of answers to N inputs, none of which gets its own.
 
-    They are shifts of one random order, the same for all tasks of N rows.
+    They are different shifts of one random order, the same for all tasks of N rows. Raises ValueError if
+    N < 2.
     """
-    order_N = np.random.default_rng(N).permutation(N)
+    if N < 2:
+        raise ValueError(f"answers of other rows need at least 2 rows, not {N}")
+    order_N, count, assignments = np.random.default_rng(N).permutation(N), min(count, N - 1), []
     for number in range(1, count + 1):
         answers_N = np.empty(N, dtype=np.int64)
-        answers_N[order_N] = np.roll(order_N, max(1, number * N // (count + 1)))
-        yield answers_N
+        answers_N[order_N] = np.roll(order_N, number * N // (count + 1))
+        assignments.append(answers_N)
+    return assignments
 
 
 # ---- projection
@@ -217,13 +221,16 @@ class GradientExtractor(BartExtractor):
         It is the mean over examples, with --minus_shuffled minus that with answers of other rows. model: one
         of `models`. Raises InputError if there is one row and no other answer.
         """
-        examples, shuffles = self.encoded(task), self.settings.minus_shuffled
-        if shuffles and len(examples) < 2:
-            raise InputError(f"--minus_shuffled needs at least 2 train rows; {task} has {len(examples)}")
+        examples = self.encoded(task)
         gradient = self.mean_of(task, model, examples)
-        for answers_N in shuffled(len(examples), shuffles):
+        if not self.settings.minus_shuffled:
+            return gradient
+        if len(examples) < 2:
+            raise InputError(f"--minus_shuffled needs at least 2 train rows; {task} has {len(examples)}")
+        assignments = shuffled(len(examples), self.settings.minus_shuffled)
+        for answers_N in assignments:
             other = self.mean_of(task, model, examples.with_answers_of(answers_N))
-            gradient = {name: value - other[name] / shuffles for name, value in gradient.items()}
+            gradient = {name: value - other[name] / len(assignments) for name, value in gradient.items()}
         return gradient
 
     def mean_of(self, task: str, model, examples: EncodedExamples) -> Parameters:
