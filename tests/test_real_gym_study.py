@@ -84,6 +84,7 @@ def test_groups_and_their_controls_are_clusters_of_the_same_vectors(gym):
 
 
 def test_gradients_with_shuffled_answers_are_subtracted_on_demand(gym):
+    assert (RealTrain(**GIVEN).minus_shuffled, RealLabels(**GIVEN).minus_shuffled) == (0, 1)
     for shuffles, expected in ((0, None), (2, "2")):
         run = branches(minus_shuffled=shuffles).vectors(42)
         assert value_of(command_of(run), "--minus_shuffled") == expected

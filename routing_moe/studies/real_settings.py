@@ -14,6 +14,7 @@ from routing_moe.studies.real_starts import STARTS
 from routing_moe.studies.recipes import SCORES, DataFlags
 from routing_moe.studies.study import RUNNING, SETTINGS_FILE, Study
 
+SHUFFLES = "shuffles of the answers whose gradients are subtracted from those of gradient; 0: none"
 WHAT, TRAINING, TEXTS = group("what is compared"), group("training"), group("texts and scores")
 
 
@@ -75,7 +76,7 @@ class RealTrain(RealStudy):
     total_steps: int = TRAINING(480, "steps of each arm after the dense run", range=AT_LEAST_1)
     rates: tuple[float, ...] = TRAINING(RATES, "learning rates; of several, each arm has the one with the lowest dev answer loss of a run of --tune_seed; of low-rank experts four times as high", range=POSITIVE)
     clusters: str = TRAINING("clusters:8:4-20", "groups of gradient: a value of --task_routes")
-    minus_shuffled: int = TRAINING(0, "shuffles of the answers whose gradients are subtracted from those of gradient; 0: none", range=NOT_NEGATIVE)
+    minus_shuffled: int = TRAINING(0, SHUFFLES, range=NOT_NEGATIVE)
     hide_names_dense: bool = TRAINING(False, "hide the task names in the dense run")
     hide_names: bool = TRAINING(False, "hide them in the arms, too")
     # fmt: on
@@ -118,6 +119,7 @@ class RealLabels(RealTrain):
 
     output_dir: Path = RUNNING(Path("models/real_gym/labels"), "folder of this part", on_resume=True)
     arms: tuple[str, ...] = WHAT(default_arms(LABELS), "arms, see above", metavar="NAME", on_resume=True)
+    minus_shuffled: int = TRAINING(1, SHUFFLES, range=NOT_NEGATIVE)
     share: float = TRAINING(0.5, "share of the classification tasks that get a copy with permuted labels", range=PROBABILITY)
     # fmt: on
 
