@@ -137,6 +137,7 @@ class RealUnseen(RealStudy):
     samples: tuple[str, ...] = WHAT(("100", "13", "21"), "samples of each task")
     more_steps: int = TRAINING(50, "multi-task steps of multitask_more after those of multitask", range=AT_LEAST_1)
     few_shot_steps: int = TRAINING(60, "steps of fine-tuning", range=AT_LEAST_1)
+    evaluations: int = TRAINING(3, "evaluations on dev rows during these steps, of which the best is kept", range=AT_LEAST_1)
     few_shot_rates: tuple[float, ...] = TRAINING((1e-4, 3e-4), "learning rates of fine-tuning, chosen by dev answer loss", range=POSITIVE)
     # fmt: on
 

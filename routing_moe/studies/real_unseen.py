@@ -157,7 +157,7 @@ class UnseenRuns:
                 *("routing_moe.studies.finetuning", start.kind, "test", checkpoint, name),
                 **dict(results_dir=folder, model=study.model, train_dir=self.gym, seed=seed),
                 **dict(custom_tasks_splits=self.split_file, mixed_precision=self.recipe.mixed_precision),
-                **dict(samples=study.samples, total_steps=steps, eval_period=max(1, steps // 3)),
+                **dict(samples=study.samples, total_steps=steps, eval_period=max(1, steps // study.evaluations)),
                 **dict(bsz_list=(8,), warmup_steps=max(1, steps // 10), select_by="answer_loss"),
                 learning_rate_list=rates,
                 further=(*start.flags.split(), *texts_of(study), *scoring_of(study, "generate")),
@@ -167,7 +167,7 @@ class UnseenRuns:
         runs, most = len(self.split.test) * len(study.samples) * len(study.few_shot_rates), study.scored
         times = len(study.few_shot_rates)
         answers = (
-            Answering("plain", "test", "dev", study.samples, times=3 * times),
+            Answering("plain", "test", "dev", study.samples, times=study.evaluations * times),
             Answering("plain", "test", "test", study.samples, most, times),
         )
         return CostedRun(
