@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from routing_moe.cli import entry
-from routing_moe.studies import study
+from routing_moe.studies import real_gym, study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -193,9 +193,12 @@ def known_flags() -> set[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-        for module in (*entry.COMMANDS.values(), *BENCHMARKS):
+        commands = [(module, []) for module in (*entry.COMMANDS.values(), *BENCHMARKS)]
+        # The first part is that without arguments.
+        commands += [(real_gym.__name__, [part]) for part in real_gym.PARTS]
+        for module, arguments in commands:
             with pytest.raises(Parsed):
-                importlib.import_module(module).main([])
+                importlib.import_module(module).main(arguments)
     return {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
 
 
