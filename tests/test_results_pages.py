@@ -50,8 +50,8 @@ def losses(path: Path) -> str:
 
 
 def contrasts(path: Path) -> str:
-    """The contrasts of a comparison in answer losses."""
-    return contrasts_markdown(pd.read_csv(path).query("measure == 'answer_loss'"))
+    """The contrasts of a comparison over all tasks, in its primary measures."""
+    return contrasts_markdown(pd.read_csv(path).query("measure != 'performance' and category == 'all'"))
 
 
 RENDERED = {  # {file: (page, function of the file's path)}
