@@ -202,6 +202,9 @@ def test_starts_are_those_whose_runs_are_there(trained):
     assert value_of(merged, "--select_by") == "answer_loss"
     assert "--learning_rate_list" in merged
     assert "--learning_rate_list" not in command_of(runs.finetuned("mhr_routes", 42))  # rates of logits
+    assert value_of(merged, "--eval_period") == "20"  # of 60 steps
+    once = UnseenRuns(RealUnseen(**GIVEN, trained=Path("trained"), seeds=(42, 43), evaluations=1))
+    assert value_of(command_of(once.finetuned("best_merged", 42)), "--eval_period") == "60"
     mean, more = runs.mean(), runs.continued(42)
     assert command_of(mean)[2:4] == ["trained/runs/multitask/seed42", "trained/runs/multitask/seed43"]
     assert value_of(command_of(more), "--total_steps") == "50"

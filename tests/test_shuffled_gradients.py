@@ -86,3 +86,11 @@ def test_a_task_with_one_row_has_no_shuffled_answers(world):
     one.encoded = lambda task: encoded_examples.subset(np.array([0]))
     with pytest.raises(InputError, match="--minus_shuffled needs at least 2 train rows; count has 1"):
         one.vector_of("count")
+
+
+def test_one_row_of_each_task_is_refused_before_the_model_is_loaded(world, tmp_path, capsys):
+    flags = dict(minus_shuffled=1, max_examples=1)
+    assert tiny_vectors.run("gradient", world.gym, world.bart, tmp_path / "out", **flags) == 2
+    assert (
+        "--minus_shuffled needs at least 2 rows of a task, but --max_examples is 1" in capsys.readouterr().err
+    )
