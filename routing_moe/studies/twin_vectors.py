@@ -27,10 +27,10 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
-from routing_moe.model.route_clusters import centred_cosine
+from routing_moe.model.route_clusters import best_clusters, centred_cosine
 from routing_moe.studies.analysis import ANALYSIS, Analysis
 from routing_moe.studies.permuted_twins import label_pairs, places
-from routing_moe.task_choice.given_routes import CLUSTERS, clusters_of
+from routing_moe.task_choice.given_routes import CLUSTERS, wanted_clusters
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 
@@ -68,16 +68,17 @@ def rows_of(folder: Path, train: Sequence[str], pairs: pd.DataFrame, clusters: s
     tasks = Ontology.load().order(train)  # as those of --task_routes, so that ties are cut alike
     vectors_ND = np.stack([given.by_name[task] for task in tasks])
     kept, permuted, is_other_NN = places(tasks, pairs)
+    with problem_context("--clusters "):
+        counts, limits = wanted_clusters(clusters, len(tasks))
     rows = []
     for part, (first, end) in given.parts.items():
         cosine_NN = centred_cosine(vectors_ND[:, first:end])
-        with problem_context("--clusters "):
-            labels_N, found = clusters_of(clusters, vectors_ND[:, first:end])
+        labels_N, silhouette = best_clusters(cosine_NN, counts, limits)
         twins, sizes = cosine_NN[kept, permuted], np.bincount(labels_N)
         row = dict(vectors=str(folder), part=part, pairs=len(pairs), tasks=len(tasks), cosine=twins.mean())
         row |= dict(cosine_low=twins.min(), cosine_high=twins.max())
         row |= dict(cosine_others=cosine_NN[is_other_NN].mean())
-        row |= {name: found[name] for name in ("clusters", "sizes", "silhouette")}
+        row |= dict(clusters=len(sizes), sizes=" ".join(map(str, sizes)), silhouette=silhouette)
         row |= dict(other_cluster=(labels_N[kept] != labels_N[permuted]).mean())
         together = (sizes * (sizes - 1)).sum() / (len(tasks) * (len(tasks) - 1))
         rows.append(row | dict(other_cluster_random=1 - together))
