@@ -193,6 +193,17 @@ def test_evaluations_without_answers_are_not_in_curves_and_cannot_be_matched(fol
     assert "costly/seed2 was trained with --select_by answer_loss" in out
 
 
+def test_runs_without_any_answers_have_curves_of_their_dev_answer_losses(folder):
+    for path in folder.glob("*/*/*-steps/dev_results.csv"):
+        pd.read_csv(path, index_col=0).rename(columns={"performance": "answer_loss"}).to_csv(path)
+    compared(folder)
+    curves = pd.read_csv(folder / "comparison_curves.csv")
+    assert list(curves.columns) == ["variant", "run", "seed", "step", "flops", "dev_answer_loss"]
+    assert set(curves["variant"]) == {"cheap", "costly"}
+    assert curves["dev_answer_loss"].notna().all()
+    assert (folder / "comparison_curves.png").is_file()
+
+
 # ---- curves
 
 

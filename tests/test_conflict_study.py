@@ -202,6 +202,10 @@ def test_hours_are_those_of_finished_runs_of_the_same_kind(tmp_path, capsys):
             "--dense_steps is 25; it must be a multiple of 10, and with --refine_steps (4) below",
         ),
         ("--rates_of no.csv", "--rates_of no.csv: no such file; give the tuning.csv of a study"),
+        (
+            "--refine_flags=--select_by=answer_loss --rates 0.01 0.02",
+            '--refine_flags "--select_by=answer_loss": rates are chosen by dev scores',
+        ),
         ("--total_steps 34 --rates 0.02", "--total_steps is 34, but in "),
     ],
 )

@@ -70,6 +70,13 @@ def test_all_arms_continue_the_same_dense_run_for_the_same_steps(gym, kind):
     assert runs.dense(42).folder != runs.dense(43).folder
 
 
+def test_arms_are_evaluated_several_times_and_runs_without_scores_at_their_end(gym):
+    runs = branches(total_steps=50, dense_steps=40)
+    assert value_of(command_of(runs.arm("multitask", 42)), "--eval_period") == "13"
+    assert value_of(command_of(runs.arm("multitask", 41, rate=1e-4)), "--eval_period") == "50"
+    assert value_of(command_of(runs.dense(42)), "--eval_period") == "40"
+
+
 def test_groups_and_their_controls_are_clusters_of_the_same_vectors(gym):
     runs, spec = branches(), "clusters:8:4-20"
     draws = dict(

@@ -17,10 +17,10 @@ The column categories stands for a table of its own: comparison.md (a row per va
 variant and category), comparison_runs.csv (per run and category), comparison_tasks.csv (per run, task and
 sample; enough to compute the others), comparison.png, .pdf, and for further measures
 comparison_<measure>.png, .pdf; comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png,
-.pdf (dev scores along training); with --contrasts, --learnable and --recovery comparison_contrasts.csv,
-comparison_learnable.csv and comparison_recovery.csv. With --match it compares the dev scores of the last
-evaluations within an equal training budget, and file names begin with comparison_at_equal_steps or
-comparison_at_equal_flops.
+.pdf (along training: dev scores, or dev answer losses if all runs have --select_by answer_loss); with
+--contrasts, --learnable and --recovery comparison_contrasts.csv, comparison_learnable.csv and
+comparison_recovery.csv. With --match it compares the dev scores of the last evaluations within an equal
+training budget, and file names begin with comparison_at_equal_steps or comparison_at_equal_flops.
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """

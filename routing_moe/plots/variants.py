@@ -8,7 +8,8 @@ the edge.
 
     plot_curves(compared_costs.curves(costs), "comparison_curves.pdf")
 
-Dev scores during training against steps and FLOPs: a thin line per run, a bold one per variant's mean.
+Dev scores, or answer losses, during training against steps and FLOPs: a thin line per run, a bold one per
+variant's mean.
 """
 
 from __future__ import annotations
@@ -137,11 +138,12 @@ def _draw_legend(figure: Figure, runs: pd.Series, baselines: list[str], title: s
 
 PANEL, LEGEND_ROW = 2.6, 0.16  # inches, a panel with its labels
 AXES = {"step": "training steps", "flops": "training FLOPs"}
+MEANS = {"dev_score": "mean dev score", "dev_answer_loss": "mean dev answer loss (nats per token)"}
 
 
 @rc_context(PAPER_STYLE)
 def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Writes the picture (PNG or PDF). curves: `compared_costs.curves`, a row per evaluation.
+    """Writes the picture (PNG or PDF) of the last column of `compared_costs.curves`, a row per evaluation.
 
     The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
     """
@@ -155,18 +157,18 @@ def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
             _draw_curve(axes, curves[curves["variant"] == v], column, i) for i, v in enumerate(variants)
         ]
         axes.set_xlabel(label)
-    left.set_ylabel("mean dev score")
+    left.set_ylabel(MEANS[curves.columns[-1]])
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
     write_figure(figure, path)
 
 
 def _draw_curve(axes: Axes, rows: pd.DataFrame, column: str, number: int):
-    colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
+    colour, value = SERIES_COLOURS[number % len(SERIES_COLOURS)], rows.columns[-1]
     for _, run in rows.groupby("run", sort=True):
-        axes.plot(run[column], run["dev_score"], color=colour, linewidth=0.4, alpha=0.6, zorder=1)
-    means = rows.groupby("step", as_index=False)[["flops", "dev_score"]].mean()
+        axes.plot(run[column], run[value], color=colour, linewidth=0.4, alpha=0.6, zorder=1)
+    means = rows.groupby("step", as_index=False)[["flops", value]].mean()
     (line,) = axes.plot(
-        means[column], means["dev_score"], color=colour, linewidth=1.2, marker=MARKERS[number % len(MARKERS)],
+        means[column], means[value], color=colour, linewidth=1.2, marker=MARKERS[number % len(MARKERS)],
         markersize=3, markeredgecolor=EDGE_COLOUR, markeredgewidth=0.3, zorder=2,
     )  # fmt: skip
     return line

@@ -20,7 +20,7 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.results.compared_runs import Run
 from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
-from routing_moe.results.scores import DEV_COLUMNS, has_only_losses, read_scores
+from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, has_only_losses, read_scores
 
 BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
 FIELDS = {"steps": "steps", "flops": "total_flops"}  # of cost.json
@@ -165,20 +165,23 @@ def _unknown_notes(costs: Sequence[RunCost]) -> list[str]:
 
 
 def curves(costs: Sequence[RunCost]) -> pd.DataFrame:
-    """Returns a row per evaluation with scores: variant, run, seed, step, flops, dev_score (mean over tasks).
+    """Returns a row per evaluation: variant, run, seed, step, flops, and a mean over dev tasks.
 
-    step includes the steps of earlier runs if they are known; flops are empty if they are not.
+    The last is dev_score, without the runs with --select_by answer_loss, or, if all runs have it,
+    dev_answer_loss (nats per token). step includes the steps of earlier runs if they are known; flops are
+    empty if they are not.
     """
+    evaluations = [(cost, step, path) for cost in costs for step, path in cost.evaluations.items()]
+    scored = [one for one in evaluations if not has_only_losses(one[2])]
+    columns, name = (DEV_COLUMNS, "dev_score") if scored else (LOSS_COLUMNS, "dev_answer_loss")
+    measure = "performance" if scored else "answer_loss"
     rows = []
-    for cost in costs:
+    for cost, step, path in scored or evaluations:
         run = cost.run
-        for step, path in cost.evaluations.items():
-            if has_only_losses(path):
-                continue
-            tasks = read_scores(path, DEV_COLUMNS).groupby("task_prefix")["performance"].mean()
-            steps = step if cost.unknown else round(cost.spent("steps", step))
-            rows.append((run.variant, run.name, run.seed, steps, cost.spent("flops", step), tasks.mean()))
-    return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", "dev_score"])
+        tasks = read_scores(path, columns).groupby("task_prefix")[measure].mean()
+        steps = step if cost.unknown else round(cost.spent("steps", step))
+        rows.append((run.variant, run.name, run.seed, steps, cost.spent("flops", step), tasks.mean()))
+    return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", name])
 
 
 # ---- at an equal budget

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 DEV_COLUMNS = SCORE_COLUMNS[:-1]  # of an evaluation during training
+LOSS_COLUMNS = ("task_prefix", "sample", "metric", "n", "answer_loss")  # of one with --select_by answer_loss
 BASELINES = tuple(NAMES)  # see `baseline_scores`
 MEASURE_COLUMNS = ("answer_loss", "loss_per_answer", "rank_accuracy")  # columns of --measures
 ALL = "all"  # the category that has all tasks
@@ -111,7 +112,8 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]
     check_numbers(scores, numbers, path)
     scores = scores.assign(**{name: math.nan for name in BASELINES[1:] if name not in scores})
-    if scores.empty or not np.isfinite(scores[["performance", "n"]]).all(axis=None):
+    measure = "performance" if "performance" in columns else "answer_loss"
+    if scores.empty or not np.isfinite(scores[[measure, "n"]]).all(axis=None):
         raise InputError(f"{path} holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
 

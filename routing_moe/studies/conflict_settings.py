@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,6 +68,11 @@ class ConflictStudy(Study):
         problems = super().problems()
         if both := set(self.tune_seeds) & set(self.seeds):
             problems.append(f"--seeds holds {min(both)}, a seed that rates are tuned on (--tune_seeds)")
+        if self.tunes and re.search(r"--select_by[ =]+answer_loss", self.refine_flags):
+            problems.append(
+                f'--refine_flags "{self.refine_flags}": rates are chosen by dev scores, which evaluations with '
+                "--select_by answer_loss do not have; give one of --rates, or --rates_of"
+            )
         if self.rates_of and not self.rates_of.is_file():
             problems.append(f"--rates_of {self.rates_of}: no such file; give the tuning.csv of a study")
         elif self.rates_of:

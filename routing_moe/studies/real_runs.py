@@ -176,7 +176,9 @@ class Branches:
     def train(
         self, folder: Path, seed: int, steps: int, rate: float, flags: list[str], scored: bool = True
     ) -> list[str]:
-        recipe = self.recipe.with_(total_steps=steps, eval_period=steps, learning_rate=rate)
+        # A run that is not scored has its result at its only evaluation.
+        period = -(-steps // self.study.evaluations) if scored else steps
+        recipe = self.recipe.with_(total_steps=steps, eval_period=period, learning_rate=rate)
         return recipe.train(folder, *flags, *self.training_flags(seed), scored=scored)
 
     def training_flags(self, seed: int) -> list[str]:

@@ -75,6 +75,7 @@ class RealTrain(RealStudy):
     dense_rate: float = TRAINING(5e-4, "its learning rate", range=POSITIVE)
     total_steps: int = TRAINING(480, "steps of each arm after the dense run", range=AT_LEAST_1)
     rates: tuple[float, ...] = TRAINING(RATES, "learning rates; of several, each arm has the one with the lowest dev answer loss of a run of --tune_seed; of low-rank experts four times as high", range=POSITIVE)
+    evaluations: int = TRAINING(4, "evaluations of an arm on dev rows, of which the one with the lowest answer loss is kept", range=AT_LEAST_1)
     clusters: str = TRAINING("clusters:8:4-20", "groups of gradient: a value of --task_routes")
     minus_shuffled: int = TRAINING(0, SHUFFLES, range=NOT_NEGATIVE)
     hide_names_dense: bool = TRAINING(False, "hide the task names in the dense run")
