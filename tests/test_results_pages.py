@@ -1,7 +1,7 @@
 """The tables of measured numbers in the README and in docs/results/ are those of their CSV files.
 
 A table of docs/results/ that no function of the project renders has a comment before it:
-    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE; rows: LABEL ... -->
+    <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE, ...; rows: LABEL ... -->
 Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
 """
 
@@ -16,7 +16,6 @@ import pytest
 
 from routing_moe.results.compared_costs import cost_markdown
 from routing_moe.results.comparison import comparison_markdown
-from routing_moe.results.contrasts import contrasts_markdown
 from routing_moe.results.overview import overview_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,24 +42,11 @@ def costs(path: Path) -> str:
     return cost_markdown(pd.read_csv(path)).split("\n\n")[1]
 
 
-def losses(path: Path) -> str:
-    """The answer losses in a comparison of several measures."""
-    table = pd.read_csv(path).query("measure == 'answer_loss'")
-    return comparison_markdown(table.astype({"n": "Int64"}))
-
-
-def contrasts(path: Path) -> str:
-    """The contrasts of a comparison over all tasks, in its primary measures."""
-    return contrasts_markdown(pd.read_csv(path).query("measure != 'performance' and category == 'all'"))
-
-
 RENDERED = {  # {file: (page, function of the file's path)}
     "compare_routings.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_equal_flops.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_cost.csv": ("compare_routings.md", costs),
     **{path.name: ("conflict.md", overview) for path in sorted(RESULTS.glob("conflict*_overview.csv"))},
-    "real_train.csv": ("real_gym.md", losses),
-    "real_train_contrasts.csv": ("real_gym.md", contrasts),
 }
 
 # ---- tables with a comment
@@ -80,8 +66,8 @@ def read_table(page: Path, marker: str) -> tuple[pd.DataFrame, str, list[str]]:
     options = dict(part.split(": ", 1) for part in parts)
     table = pd.read_csv(page.parent / file, dtype={options["label"]: str})
     if "where" in options:
-        column, value = options["where"].split("=")
-        table = table[table[column] == value]
+        for column, value in (condition.split("=") for condition in options["where"].split(", ")):
+            table = table[table[column] == value]
     if "rows" in options:  # of these labels only
         table = table[table[options["label"]].isin(options["rows"].split())]
     return table, options["label"], options["values"].split()
@@ -132,10 +118,10 @@ MEASURED = {
         "measure == 'answer_loss' and category == 'all' and minus == 'multitask'",
     ),
     "the same rows": (
-        "real_labels_pairs.csv",
-        ("multitask", "random_1", "gradient", "oracle"),
-        ["value"],
-        "measure == 'rank_accuracy'",
+        "real_others_claims.csv",
+        ("random_1", "gradient", "oracle"),
+        ["difference", "low", "high"],
+        "category == 'all' and minus == 'multitask'",
     ),
     "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"], ""),
     "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"], ""),
