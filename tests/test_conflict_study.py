@@ -189,6 +189,13 @@ def test_hours_are_those_of_finished_runs_of_the_same_kind(tmp_path, capsys):
     assert capsys.readouterr().out == "8 runs, about 4.0 hours\n"
 
 
+def test_answer_losses_select_refined_mixtures_where_no_rates_are_tuned(tmp_path):
+    flags = "--select_by answer_loss"
+    assert study_of(tmp_path, rates=(0.01,), refine_flags=flags).problems() == []
+    (problem,) = study_of(tmp_path, rates=(0.01, 0.02), refine_flags=flags).problems()
+    assert problem.startswith('--refine_flags "--select_by answer_loss": rates are chosen by dev scores')
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

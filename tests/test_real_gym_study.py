@@ -252,6 +252,8 @@ def test_contrasts_are_those_of_the_best_dividing_arm_the_oracle_and_the_control
     losses = dict(multitask=1.5, multitask_half=1.4, random_1=1.1, random_2=1.6, gradient=1.3, lora=1.2)
     contrasts = ("gradient:multitask_half", "gradient:random_1", "gradient:random_2")
     assert contrasts_of(losses) == contrasts
+    hidden = dict(multitask=1.5, multitask_hidden=1.7, random_hidden=1.6)
+    assert contrasts_of(hidden) == ("random_hidden:multitask_hidden",)
     losses = dict(multitask=1.5, random_hidden=1.6, refined_random=1.2, oracle=1.1, multitask_half=1.3)
     expected = ("refined_random:multitask_half", "oracle:multitask_half", "refined_random:random_hidden")
     assert contrasts_of(losses) == expected

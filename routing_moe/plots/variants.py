@@ -143,32 +143,33 @@ MEANS = {"dev_score": "mean dev score", "dev_answer_loss": "mean dev answer loss
 
 @rc_context(PAPER_STYLE)
 def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
-    """Writes the picture (PNG or PDF) of the last column of `compared_costs.curves`, a row per evaluation.
+    """Writes the picture (PNG or PDF). curves: `compared_costs.curves`, a row per evaluation.
 
     The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
     """
-    variants = list(curves["variant"].unique())
+    variants, (measure,) = list(curves["variant"].unique()), set(MEANS) & set(curves.columns)
     names = [shown_name(variant) for variant in variants]
     columns = legend_columns(names)
     figure = paper_figure(PANEL + LEGEND_ROW * -(-len(names) // columns))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, (column, label) in zip((left, right), AXES.items(), strict=True):
         handles = [
-            _draw_curve(axes, curves[curves["variant"] == v], column, i) for i, v in enumerate(variants)
+            _draw_curve(axes, curves[curves["variant"] == variant], column, measure, i)
+            for i, variant in enumerate(variants)
         ]
         axes.set_xlabel(label)
-    left.set_ylabel(MEANS[curves.columns[-1]])
+    left.set_ylabel(MEANS[measure])
     figure.legend(handles, names, loc="outside lower center", ncols=columns)
     write_figure(figure, path)
 
 
-def _draw_curve(axes: Axes, rows: pd.DataFrame, column: str, number: int):
-    colour, value = SERIES_COLOURS[number % len(SERIES_COLOURS)], rows.columns[-1]
+def _draw_curve(axes: Axes, rows: pd.DataFrame, column: str, measure: str, number: int):
+    colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
     for _, run in rows.groupby("run", sort=True):
-        axes.plot(run[column], run[value], color=colour, linewidth=0.4, alpha=0.6, zorder=1)
-    means = rows.groupby("step", as_index=False)[["flops", value]].mean()
+        axes.plot(run[column], run[measure], color=colour, linewidth=0.4, alpha=0.6, zorder=1)
+    means = rows.groupby("step", as_index=False)[["flops", measure]].mean()
     (line,) = axes.plot(
-        means[column], means[value], color=colour, linewidth=1.2, marker=MARKERS[number % len(MARKERS)],
+        means[column], means[measure], color=colour, linewidth=1.2, marker=MARKERS[number % len(MARKERS)],
         markersize=3, markeredgecolor=EDGE_COLOUR, markeredgewidth=0.3, zorder=2,
     )  # fmt: skip
     return line

@@ -1,4 +1,4 @@
-"""Costs of the runs of a comparison, their dev scores during training, and scores at an equal budget.
+"""Costs of the runs of a comparison, their dev scores (or losses) in training, and scores at an equal budget.
 
 Steps and FLOPs of a run include the runs that it started from (`cost.json`, see `run_cost.py`). Dev scores
 are those of the evaluations during training, `<step>-steps/dev_results.csv`.
@@ -173,8 +173,10 @@ def curves(costs: Sequence[RunCost]) -> pd.DataFrame:
     """
     evaluations = [(cost, step, path) for cost in costs for step, path in cost.evaluations.items()]
     scored = [one for one in evaluations if not has_only_losses(one[2])]
-    columns, name = (DEV_COLUMNS, "dev_score") if scored else (LOSS_COLUMNS, "dev_answer_loss")
-    measure = "performance" if scored else "answer_loss"
+    if scored or not evaluations:
+        columns, measure, name = DEV_COLUMNS, "performance", "dev_score"
+    else:
+        columns, measure, name = LOSS_COLUMNS, "answer_loss", "dev_answer_loss"
     rows = []
     for cost, step, path in scored or evaluations:
         run = cost.run
