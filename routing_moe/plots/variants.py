@@ -147,7 +147,8 @@ def plot_curves(curves: pd.DataFrame, path: str | os.PathLike) -> None:
 
     The second panel lacks runs of unknown FLOPs. A mean is over the runs that were evaluated at that step.
     """
-    variants, (measure,) = list(curves["variant"].unique()), set(MEANS) & set(curves.columns)
+    variants = list(curves["variant"].unique())
+    measure = next(name for name in MEANS if name in curves)
     names = [shown_name(variant) for variant in variants]
     columns = legend_columns(names)
     figure = paper_figure(PANEL + LEGEND_ROW * -(-len(names) // columns))
