@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ tell a user to do exists and works."""
 
 import argparse
+import csv
 import importlib
 import re
 import runpy
@@ -71,7 +72,9 @@ def program_of(command: str) -> str | None:
     return words[0] if called else None
 
 
-COMMANDS = sorted({command for text in TEXTS.values() for command in commands_of(text)})
+with open(ROOT / "docs/results/real_commands.csv", encoding="utf-8", newline="") as recorded:
+    RECORDED = [row["command"] for row in csv.DictReader(recorded)]
+COMMANDS = sorted({command for text in TEXTS.values() for command in commands_of(text)}.union(RECORDED))
 
 
 class Parsed(Exception):
