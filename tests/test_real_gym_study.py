@@ -212,6 +212,13 @@ def test_starts_are_those_whose_runs_are_there(trained):
     assert value_of(merged, "--eval_period") == "20"  # of 60 steps
     once = UnseenRuns(RealUnseen(**GIVEN, trained=Path("trained"), seeds=(42, 43), evaluations=1))
     assert value_of(command_of(once.finetuned("best_merged", 42)), "--eval_period") == "60"
+    zero_shot = [run.name for run in runs.arms() if run.name.startswith("zero_shot")]
+    assert zero_shot == [
+        f"zero_shot/{name}/seed{seed}" for seed in (42, 43) for name in ("multitask", "multitask_more")
+    ]
+    scoring = command_of(runs.zero_shot("multitask_more", 42))
+    assert value_of(scoring, "--checkpoint") == "out/starts/multitask_more/seed42/best"
+    assert value_of(scoring, "--custom_tasks_splits") == "out/split.json"
     mean, more = runs.mean(), runs.continued(42)
     assert command_of(mean)[2:4] == ["trained/runs/multitask/seed42", "trained/runs/multitask/seed43"]
     assert value_of(command_of(more), "--total_steps") == "50"
@@ -243,6 +250,13 @@ def test_tables_of_starts_have_each_measure(trained):
     assert [value_of(words, "--metric") for words in gains] == [f"test_{measure}" for measure in MEASURES]
     assert value_of(gains[0], "--learnable") == "direct:0.05"
     assert value_of(gains[0], "--dev_baselines") == "out/baselines/best/eval-test_tasks-dev-performance.csv"
+    for name in ("multitask", "multitask_more"):
+        write(f"out/zero_shot/{name}/seed42/best/eval-test_tasks-test-performance.csv")
+    assert tables_of_starts(unseen()) == 0
+    *_, gains = trained.named("compute_arg")
+    assert value_of(gains, "--output_file") == "out/tables/zero_shot/performance.csv"
+    assert value_of(gains, "--names") == "multitask"
+    assert "--learnable" not in gains
 
 
 # ---- tables, flags

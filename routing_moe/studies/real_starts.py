@@ -21,6 +21,11 @@ class Start:
     flags: str = ""
     made: str | None = None
 
+    @property
+    def is_run(self) -> bool:
+        """Whether it is a run as it is, which can answer without fine-tuning."""
+        return self.arm is not None and self.made != "mean" and not self.flags
+
 
 MERGED = "--route_training merged"
 # fmt: off

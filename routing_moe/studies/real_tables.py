@@ -1,6 +1,7 @@
 """The tables of the study on real tasks, of all finished runs, also of earlier calls."""
 
 import sys
+from pathlib import Path
 
 import pandas as pd
 
@@ -69,27 +70,42 @@ def contrasts_of(losses: dict[str, float]) -> tuple[str, ...]:
 
 
 def tables_of_starts(runs: UnseenRuns) -> int:
-    """Writes the tables of the part about unseen tasks; returns the exit code."""
+    """Writes the tables of the part about unseen tasks, few-shot and zero-shot; returns the exit code."""
+    tables = runs.folder / "tables"
+    few_shot = gains_of_starts(runs, "few_shot", SUMMARY, tables)
+    if not few_shot:
+        print(f"no table: {ONE} and another start have no finished run of the same seed", file=sys.stderr)
+        return 1
+    zero_shot = gains_of_starts(runs, "zero_shot", UNSEEN_SCORES, tables / "zero_shot")
+    codes = [call_here(gains) for gains in [*few_shot, *zero_shot]]
+    return next((code for code in codes if code), 0)
+
+
+def gains_of_starts(runs: UnseenRuns, shots: str, scores: str, tables: Path) -> list[list[str]]:
+    """Returns the commands that compare the starts with `multitask`, one for each measure; [] without runs.
+
+    shots: folder of the runs. scores: their file. tables: folder of the tables.
+    """
     finished = {
-        name: {path.parent.name for path in runs.folder.glob(f"few_shot/{name}/*/{SUMMARY}")}
+        name: {path.name for path in runs.folder.glob(f"{shots}/{name}/*") if (path / scores).is_file()}
         for name in STARTS
     }
     common = finished[ONE]
-    others = [name for name in STARTS if name != ONE and finished[name] & common]
+    others = tuple(name for name in STARTS if name != ONE and finished[name] & common)
     if not others:
-        print(f"no table: {ONE} and another start have no finished run of the same seed", file=sys.stderr)
-        return 1
-    first, *files = (runs.folder / "few_shot" / name / "seed{seed}" / SUMMARY for name in (ONE, *others))
-    baselines = runs.folder / "baselines" / UNSEEN_SCORES.replace("-test-", "-dev-")
-    codes = []
-    for measure in MEASURES:
-        gains = command(
+        return []
+    first, *files = (runs.folder / shots / name / "seed{seed}" / scores for name in (ONE, *others))
+    shared = dict(summary1=first, summary2=tuple(files), names=(ONE, *others))
+    shared |= dict(seeds=tuple(sorted(name.removeprefix("seed") for name in common)))
+    if DIRECT in others:
+        baselines = runs.folder / "baselines" / UNSEEN_SCORES.replace("-test-", "-dev-")
+        shared |= dict(learnable=f"{DIRECT}:{runs.study.margin:g}", dev_baselines=baselines)
+    return [
+        command(
             "routing_moe.cli.compute_arg",
-            **dict(summary1=first, summary2=tuple(files), names=(ONE, *others), metric=f"test_{measure}"),
-            **dict(seeds=tuple(sorted(name.removeprefix("seed") for name in common))),
-            **dict(learnable=f"{DIRECT}:{runs.study.margin:g}" if DIRECT in others else None),
-            **dict(dev_baselines=baselines if DIRECT in others else None),
-            output_file=runs.folder / "tables" / f"{measure}.csv",
+            **shared,
+            metric=f"test_{measure}",
+            output_file=tables / f"{measure}.csv",
         )
-        codes.append(call_here(gains))
-    return next((code for code in codes if code), 0)
+        for measure in MEASURES
+    ]

@@ -1,4 +1,4 @@
-"""The runs of the third part of the study on real tasks: few-shot fine-tuning on unseen tasks from several starts."""
+"""The runs of the third part of the study on real tasks: zero-shot and few-shot answers to unseen tasks."""
 
 import json
 from dataclasses import dataclass, replace
@@ -134,15 +134,23 @@ class UnseenRuns:
     # ---- fine-tuning
 
     def baselines(self) -> Run:
-        """Scores of the dense run without training, whose files have constant answers, chance and copying."""
-        dense, folder = self.trained.dense(self.study.seeds[0]).folder, self.folder / "baselines"
+        """Scores of the dense run, whose files have constant answers, chance and copying."""
+        return self.scored(self.folder / "baselines", self.trained.dense(self.study.seeds[0]).folder)
+
+    def zero_shot(self, name: str, seed: int) -> Run:
+        """Scores of a start without fine-tuning. An unseen task has a learned route by its unlabelled inputs."""
+        checkpoint, needs = self.start(name, seed)
+        return self.scored(self.folder / "zero_shot" / name / f"seed{seed}", Path(checkpoint), needs)
+
+    def scored(self, folder: Path, run: Path, needs: tuple[Run, ...] = ()) -> Run:
+        """The scores of a run on the unseen tasks."""
         scoring = command(
             TRAIN,
-            **dict(do_predict=True, predict_split="test", checkpoint=dense / "best", output_dir=folder),
-            **dict(train_dir=self.gym, custom_tasks_splits=self.split_file),
+            **dict(do_predict=True, predict_split="test", checkpoint=run / "best"),
+            **dict(output_dir=folder, train_dir=self.gym, custom_tasks_splits=self.split_file),
             further=(*texts_of(self.study), *scoring_of(self.study)),
         )
-        return Run("baselines", folder, lambda: [scoring], result=UNSEEN_SCORES)
+        return Run(str(folder.relative_to(self.folder)), folder, lambda: [scoring], needs, UNSEEN_SCORES)
 
     def finetuned(self, name: str, seed: int) -> CostedRun:
         """The fine-tuning on all unseen tasks from a start."""
@@ -187,8 +195,12 @@ class UnseenRuns:
         """Fine-tuning chooses its rates for each sample."""
 
     def arms(self) -> list[Run]:
-        tuned = [self.finetuned(name, seed) for seed in self.study.seeds for name in self.starts]
-        return [self.baselines(), *tuned]
+        runs: list[Run] = [self.baselines()]
+        for seed in self.study.seeds:
+            # Fine-tuning first: it keeps the text vectors by which both find routes.
+            runs += [self.finetuned(name, seed) for name in self.starts]
+            runs += [self.zero_shot(name, seed) for name in self.starts if STARTS[name].is_run]
+        return runs
 
     def all(self) -> list[Run]:
         return self.arms()
