@@ -165,9 +165,7 @@ class UnseenRuns:
                 *("routing_moe.studies.finetuning", start.kind, "test", checkpoint, name),
                 **dict(results_dir=folder, model=study.model, train_dir=self.gym, seed=seed),
                 **dict(custom_tasks_splits=self.split_file, mixed_precision=self.recipe.mixed_precision),
-                **dict(
-                    samples=study.samples, total_steps=steps, eval_period=max(1, steps // study.evaluations)
-                ),
+                **dict(samples=study.samples, total_steps=steps, eval_period=-(-steps // study.evaluations)),
                 **dict(bsz_list=(8,), warmup_steps=max(1, steps // 10), select_by="answer_loss"),
                 learning_rate_list=rates,
                 further=(*start.flags.split(), *texts_of(study), *scoring_of(study, "generate")),
