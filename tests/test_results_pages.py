@@ -105,6 +105,18 @@ def half_of_last_digit(number: re.Match) -> float:
 CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
 # {first words of a row of the README: (file, its rows, its columns, a query)}, in the last cell
 MEASURED = {
+    "few-shot and zero-shot ARG": (
+        "real_routes_unseen.csv",
+        ("straight_through",),
+        ["arg_percent", "arg_low", "arg_high"],
+        "measure == 'performance' and design == 'tasks' and minus == 'multitask'",
+    ),
+    "the same 80 tasks": (
+        "real_routes_contrasts.csv",
+        ("straight_through - multitask", "task_random - multitask"),
+        ["difference", "low", "high"],
+        "measure == 'answer_loss' and category == 'all'",
+    ),
     "25 unseen real tasks": (
         "real_unseen_answer_loss.csv",
         ("best_merged", "direct"),
@@ -134,7 +146,7 @@ def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     (cell,) = [line.strip(" |").split("|")[-1] for line in lines if line.startswith(f"| {question}")]
     cell = re.sub(r"\]\([^)]*\)", "]", cell)  # links may contain digits
-    table = pd.read_csv(RESULTS / file).rename(columns={"system": "variant"})
+    table = pd.read_csv(RESULTS / file).rename(columns={"system": "variant", "contrast": "variant"})
     values = (table.query(query) if query else table).set_index("variant").loc[list(labels), columns]
     assert wrong_numbers(list(NUMBER.finditer(cell)), list(values.to_numpy().ravel())) == []
 
