@@ -131,7 +131,7 @@ class UnseenRuns:
     def starts(self) -> tuple[str, ...]:
         return self.study.starts or tuple(name for name in STARTS if self.is_there(name))
 
-    # ---- fine-tuning
+    # ---- scores
 
     def baselines(self) -> Run:
         """Scores of the dense run, whose files have constant answers, chance and copying."""
