@@ -210,8 +210,9 @@ def test_starts_are_those_whose_runs_are_there(trained):
     assert "--learning_rate_list" in merged
     assert "--learning_rate_list" not in command_of(runs.finetuned("mhr_routes", 42))  # rates of logits
     assert value_of(merged, "--eval_period") == "20"  # of 60 steps
-    once = UnseenRuns(RealUnseen(**GIVEN, trained=Path("trained"), seeds=(42, 43), evaluations=1))
-    assert value_of(command_of(once.finetuned("best_merged", 42)), "--eval_period") == "60"
+    for evaluations, period in ((1, "60"), (7, "9")):  # rounded up: no more evaluations than told
+        other = RealUnseen(**GIVEN, trained=Path("trained"), seeds=(42, 43), evaluations=evaluations)
+        assert value_of(command_of(UnseenRuns(other).finetuned("best_merged", 42)), "--eval_period") == period
     zero_shot = [run.name for run in runs.arms() if run.name.startswith("zero_shot")]
     assert zero_shot == [
         f"zero_shot/{name}/seed{seed}" for seed in (42, 43) for name in ("multitask", "multitask_more")
@@ -240,6 +241,16 @@ def test_mistakes_about_starts_are_named_and_nothing_is_kept(trained, capsys, wo
     assert real_gym.main(["unseen", *flags]) == 2
     assert error in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_tables_of_starts_need_no_fine_tuning(trained, capsys):
+    assert tables_of_starts(unseen()) == 1
+    assert "no table" in capsys.readouterr().err
+    for name in ("multitask", "multitask_more"):
+        write(f"out/zero_shot/{name}/seed42/best/eval-test_tasks-test-performance.csv")
+    assert tables_of_starts(unseen()) == 0
+    files = [value_of(words, "--output_file") for words in trained.named("compute_arg")]
+    assert files == [f"out/tables/zero_shot/{measure}.csv" for measure in MEASURES]
 
 
 def test_tables_of_starts_have_each_measure(trained):

@@ -107,7 +107,7 @@ CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
 MEASURED = {
     "few-shot and zero-shot ARG": (
         "real_routes_unseen.csv",
-        ("straight_through",),
+        ("straight_through", "task_random"),
         ["arg_percent", "arg_low", "arg_high"],
         "measure == 'performance' and design == 'tasks' and minus == 'multitask'",
     ),

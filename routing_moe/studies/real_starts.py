@@ -23,7 +23,7 @@ class Start:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is a run as it is, which can answer without fine-tuning."""
+        """Whether it is a run folder with a checkpoint in best/, scored without flags of fine-tuning."""
         return self.arm is not None and self.made != "mean" and not self.flags
 
 

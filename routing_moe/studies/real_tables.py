@@ -72,12 +72,12 @@ def contrasts_of(losses: dict[str, float]) -> tuple[str, ...]:
 def tables_of_starts(runs: UnseenRuns) -> int:
     """Writes the tables of the part about unseen tasks, few-shot and zero-shot; returns the exit code."""
     tables = runs.folder / "tables"
-    few_shot = gains_of_starts(runs, "few_shot", SUMMARY, tables)
-    if not few_shot:
+    gains = gains_of_starts(runs, "few_shot", SUMMARY, tables)
+    gains += gains_of_starts(runs, "zero_shot", UNSEEN_SCORES, tables / "zero_shot")
+    if not gains:
         print(f"no table: {ONE} and another start have no finished run of the same seed", file=sys.stderr)
         return 1
-    zero_shot = gains_of_starts(runs, "zero_shot", UNSEEN_SCORES, tables / "zero_shot")
-    codes = [call_here(gains) for gains in [*few_shot, *zero_shot]]
+    codes = [call_here(gain) for gain in gains]
     return next((code for code in codes if code), 0)
 
 

@@ -29,7 +29,7 @@ SUMMARY = "summary.csv"
 
 @dataclass(frozen=True)
 class UnseenRuns:
-    """The runs of fine-tuning, and what they start from."""
+    """The runs that answer unseen tasks, and what they start from."""
 
     study: RealUnseen
 
@@ -138,7 +138,10 @@ class UnseenRuns:
         return self.scored(self.folder / "baselines", self.trained.dense(self.study.seeds[0]).folder)
 
     def zero_shot(self, name: str, seed: int) -> Run:
-        """Scores of a start without fine-tuning. An unseen task has a learned route by its unlabelled inputs."""
+        """Scores of a start without fine-tuning.
+
+        With learned routes, a task has that of the train task with the most similar unlabelled inputs.
+        """
         checkpoint, needs = self.start(name, seed)
         return self.scored(self.folder / "zero_shot" / name / f"seed{seed}", Path(checkpoint), needs)
 
@@ -195,7 +198,7 @@ class UnseenRuns:
     def arms(self) -> list[Run]:
         runs: list[Run] = [self.baselines()]
         for seed in self.study.seeds:
-            # Fine-tuning first: it keeps the text vectors by which both find routes.
+            # Fine-tuning first: it keeps the text vectors by which zero-shot scores find routes, too.
             runs += [self.finetuned(name, seed) for name in self.starts]
             runs += [self.zero_shot(name, seed) for name in self.starts if STARTS[name].is_run]
         return runs
