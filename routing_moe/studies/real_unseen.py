@@ -20,7 +20,7 @@ from routing_moe.studies.real_runs import (
 )
 from routing_moe.studies.real_settings import RealTrain, RealUnseen
 from routing_moe.studies.real_starts import BEST, STARTS
-from routing_moe.studies.recipes import SCORES, TRAIN, UNSEEN_SCORES, TrainingRecipe, command, given_of
+from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, TrainingRecipe, command, given_of
 from routing_moe.studies.runs import Run
 from routing_moe.studies.study import SETTINGS_FILE
 
@@ -146,13 +146,10 @@ class UnseenRuns:
         return self.scored(self.folder / "zero_shot" / name / f"seed{seed}", Path(checkpoint), needs)
 
     def scored(self, folder: Path, run: Path, needs: tuple[Run, ...] = ()) -> Run:
-        """The scores of a run on the unseen tasks."""
-        scoring = command(
-            TRAIN,
-            **dict(do_predict=True, predict_split="test", checkpoint=run / "best"),
-            **dict(output_dir=folder, train_dir=self.gym, custom_tasks_splits=self.split_file),
-            further=(*texts_of(self.study), *scoring_of(self.study)),
-        )
+        """The scores of a run on the unseen tasks, in float32."""
+        data = command(checkpoint=run / "best", train_dir=self.gym, custom_tasks_splits=self.split_file)
+        flags = (*data, *texts_of(self.study), *scoring_of(self.study))
+        scoring = self.recipe.with_(mixed_precision=None).predict_unseen(folder, *flags)
         return Run(str(folder.relative_to(self.folder)), folder, lambda: [scoring], needs, UNSEEN_SCORES)
 
     def finetuned(self, name: str, seed: int) -> CostedRun:
