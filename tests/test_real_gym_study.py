@@ -99,6 +99,13 @@ def test_gradients_with_shuffled_answers_are_subtracted_on_demand(gym):
         assert run.work[0].steps == pytest.approx((1 + shuffles) * steps, abs=3)
 
 
+def test_a_bart_under_low_rank_experts_is_frozen_or_has_the_rate_of_multitask(gym):
+    runs = branches(rates=(1e-4,))
+    command = command_of(runs.arm("lora_tasks_trained", 42))
+    assert [value_of(command, f"--{name}") for name in ("learning_rate", "base_lr")] == ["0.0004", "0.0001"]
+    assert "--base_lr" not in command_of(runs.arm("lora_tasks", 42))
+
+
 def test_the_wide_model_has_the_flops_of_one_bart(gym):
     runs = branches()
     wide = runs.arm("wide", 42)

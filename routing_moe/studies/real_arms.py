@@ -80,6 +80,7 @@ ARMS = {
     "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", **PLAIN),
     "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", control="lora_random", rate_of="lora_random", divides=True, **PLAIN),
     "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks", control="lora", divides=True, **PLAIN),
+    "lora_tasks_trained": Arm("the same, and the BART is trained on, at the rate of multitask", f"{LORA} --base_lr {{base_lr}} --lora_rank 4 --lora_alpha 4 --task_routes tasks", control="lora_tasks", rate_of="lora_tasks", divides=True, **PLAIN),
     "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", control="lora", divides=True, **PLAIN),
 }
 # fmt: on

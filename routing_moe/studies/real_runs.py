@@ -229,6 +229,8 @@ class Branches:
             first=max(1, steps // 6),
             last=steps // 2,
         )
+        if "{base_lr}" in arm.flags:  # chosen before the arms, but after their tuning has begun
+            values["base_lr"] = number(self.chosen_rate(ONE))
         several = {
             "{mixture}": ["--num_experts", "3", "--init_eps", "1e-3"],
             # Temperatures fall from 2 to 0.3 in 80% of the steps.
