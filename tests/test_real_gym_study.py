@@ -1,6 +1,7 @@
 """The study on real tasks: its runs, rates, contrasts and tables."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -227,6 +228,9 @@ def test_starts_are_those_whose_runs_are_there(trained):
     scoring = command_of(runs.zero_shot("multitask_more", 42))
     assert value_of(scoring, "--checkpoint") == "out/starts/multitask_more/seed42/best"
     assert value_of(scoring, "--custom_tasks_splits") == "out/split.json"
+    fast = UnseenRuns(replace(runs.study, mixed_precision="bf16"))
+    for run in (fast.zero_shot("multitask", 42), fast.baselines(), fast.finetuned("multitask", 42)):
+        assert value_of(command_of(run), "--mixed_precision") == "bf16"
     mean, more = runs.mean(), runs.continued(42)
     assert command_of(mean)[2:4] == ["trained/runs/multitask/seed42", "trained/runs/multitask/seed43"]
     assert value_of(command_of(more), "--total_steps") == "50"

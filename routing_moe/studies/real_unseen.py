@@ -146,10 +146,10 @@ class UnseenRuns:
         return self.scored(self.folder / "zero_shot" / name / f"seed{seed}", Path(checkpoint), needs)
 
     def scored(self, folder: Path, run: Path, needs: tuple[Run, ...] = ()) -> Run:
-        """The scores of a run on the unseen tasks, in float32."""
+        """The scores of a run on the unseen tasks."""
         data = command(checkpoint=run / "best", train_dir=self.gym, custom_tasks_splits=self.split_file)
         flags = (*data, *texts_of(self.study), *scoring_of(self.study))
-        scoring = self.recipe.with_(mixed_precision=None).predict_unseen(folder, *flags)
+        scoring = self.recipe.predict_unseen(folder, *flags)
         return Run(str(folder.relative_to(self.folder)), folder, lambda: [scoring], needs, UNSEEN_SCORES)
 
     def finetuned(self, name: str, seed: int) -> CostedRun:
