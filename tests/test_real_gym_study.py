@@ -101,9 +101,10 @@ def test_gradients_with_shuffled_answers_are_subtracted_on_demand(gym):
 
 
 def test_a_bart_under_low_rank_experts_is_frozen_or_has_the_rate_of_multitask(gym):
-    runs = branches(rates=(1e-4,))
+    runs = branches()
+    write("out/rates.json", json.dumps(dict(multitask=2e-4, lora_tasks=3e-3)))
     command = command_of(runs.arm("lora_tasks_trained", 42))
-    assert [value_of(command, f"--{name}") for name in ("learning_rate", "base_lr")] == ["0.0004", "0.0001"]
+    assert [value_of(command, f"--{name}") for name in ("learning_rate", "base_lr")] == ["0.003", "0.0002"]
     assert "--base_lr" not in command_of(runs.arm("lora_tasks", 42))
 
 

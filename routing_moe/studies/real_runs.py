@@ -229,7 +229,7 @@ class Branches:
             first=max(1, steps // 6),
             last=steps // 2,
         )
-        if "{base_lr}" in arm.flags:  # chosen before the arms, but after their tuning has begun
+        if "{base_lr}" in arm.flags:  # not known yet while other arms are tuned
             values["base_lr"] = number(self.chosen_rate(ONE))
         several = {
             "{mixture}": ["--num_experts", "3", "--init_eps", "1e-3"],
