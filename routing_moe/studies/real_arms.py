@@ -53,6 +53,7 @@ MOVING = (
     " --reassign_max_examples 10"  # every expert reads them each time
 )
 LEARNED = "{mixture} {router}"
+LORA_TASKS = f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks"
 BOTH, PLAIN = (TRAIN, LABELS), dict(steps="plain")
 ONE, HALF, TWICE = "multitask", "multitask_half", "multitask_double"
 
@@ -79,8 +80,8 @@ ARMS = {
     "lora": Arm("one low-rank expert for all tasks, on the frozen dense run", f"{LORA} --num_experts 1", **PLAIN),
     "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", **PLAIN),
     "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", control="lora_random", rate_of="lora_random", divides=True, **PLAIN),
-    "lora_tasks": Arm("a low-rank expert for each task", f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks", control="lora", divides=True, **PLAIN),
-    "lora_tasks_trained": Arm("the same, and the BART is trained on, at the rate of multitask", f"{LORA} --base_lr {{base_lr}} --lora_rank 4 --lora_alpha 4 --task_routes tasks", control="lora_tasks", rate_of="lora_tasks", divides=True, **PLAIN),
+    "lora_tasks": Arm("a low-rank expert for each task", LORA_TASKS, control="lora", divides=True, **PLAIN),
+    "lora_tasks_trained": Arm("the same, and the BART is trained on, at the rate of multitask", f"{LORA_TASKS} --base_lr {{base_lr}}", control="lora_tasks", rate_of="lora_tasks", divides=True, **PLAIN),
     "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", control="lora", divides=True, **PLAIN),
 }
 # fmt: on
