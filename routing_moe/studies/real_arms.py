@@ -1,7 +1,7 @@
 """The arms of the study on real tasks: ways to spend the same number of steps from the same dense run.
 
-Each arm that divides the tasks has a control that differs in one thing: random groups of the same sizes for groups with
-a meaning, hidden names for arms that hide them.
+An arm that divides the tasks has a control where there is one: random groups of the same sizes for groups with a
+meaning, hidden names for arms that hide them, one expert for experts of each task.
 """
 
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ MOVING = (
 )
 LEARNED = "{mixture} {router}"
 LORA_TASKS = f"{LORA} --lora_rank 4 --lora_alpha 4 --task_routes tasks"
+ON = "--base_lr {base_lr}"
 BOTH, PLAIN = (TRAIN, LABELS), dict(steps="plain")
 ONE, HALF, TWICE = "multitask", "multitask_half", "multitask_double"
 
@@ -81,7 +82,8 @@ ARMS = {
     "lora_random": Arm("low-rank experts along random_1", f"{LORA} {RANDOM % 1}", **PLAIN),
     "lora_gradient": Arm("low-rank experts along gradient", f"{LORA} {GRADIENT}", control="lora_random", rate_of="lora_random", divides=True, **PLAIN),
     "lora_tasks": Arm("a low-rank expert for each task", LORA_TASKS, control="lora", divides=True, **PLAIN),
-    "lora_tasks_trained": Arm("the same, and the BART is trained on, at the rate of multitask", f"{LORA_TASKS} --base_lr {{base_lr}}", control="lora_tasks", rate_of="lora_tasks", divides=True, **PLAIN),
+    "lora_trained": Arm("lora, and the BART is trained on, at the rate of multitask", f"{LORA} --num_experts 1 {ON}", rate_of="lora", **PLAIN),
+    "lora_tasks_trained": Arm("lora_tasks, and the BART is trained on, too", f"{LORA_TASKS} {ON}", control="lora_trained", rate_of="lora_tasks", divides=True, **PLAIN),
     "mhr": Arm("3 low-rank experts, factors averaged by a table of logits per task, with 4 splits", f"{POLY} --lora_splits 4 --num_experts 3", control="lora", divides=True, **PLAIN),
 }
 # fmt: on
