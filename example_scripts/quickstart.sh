@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# First steps: creates .venv, writes the conflict gym, trains three models on it, two at a time, and prints a table.
+# First steps: creates .venv, writes the conflict gym, trains four models on it, two at a time, and prints a table.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 make_environment

@@ -305,7 +305,7 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     model = make_model(dtype=torch.float32, bart_fields={"vocab_size": len(tokenizer)})
     monkeypatch.chdir(tmp_path)
-    checkpoint = "models/quickstart/refined_routing/seed42/best"
+    checkpoint = "models/moe/best"
     model.save_pretrained(checkpoint)
     tokenizer.save_pretrained(checkpoint)
     (example,) = code_blocks(TEXTS[ROOT / "docs/first_run.md"], "python")

@@ -6,8 +6,9 @@
         --input "question: {q} context: {passage}" --output "{answers}" --metric QA-F1 --k 32 --section test
     routing-moe add-task --gym my_gym --name sst2 --from hub:nyu-mll/glue:sst2 \\
         --test_from hub:nyu-mll/glue:sst2:validation --input "{sentence}" --output "{label}" --metric ACC
-    routing-moe train --do_train --initialize_from_vanilla --model facebook/bart-base --train_dir my_gym \\
-        --custom_tasks_splits my_gym/split.json --output_dir models/moe
+    routing-moe recipe train --train_dir my_gym --total_steps 2000 --output_dir models/own
+
+The last one trains bart-base on the gym; its default of 30,000 steps is for CrossFit's 120 train tasks.
 
 Writes <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with --options), and adds the task to
 metrics.json and split.json. A task that is there is not overwritten; the same command again completes what an

@@ -1,7 +1,8 @@
 """Answer new texts with a trained model, along the route of a task.
 
     routing-moe answer --checkpoint models/moe --task boolq --inputs new.txt --output_file answers.jsonl
-    routing-moe answer --checkpoint models/moe --like new.txt --inputs new.txt --options positive negative
+    routing-moe answer --checkpoint models/moe --task my_reviews --like new.txt --inputs new.txt \\
+        --options positive negative
     routing-moe answer --checkpoint models/moe --examples my_task_16_100_train.tsv --inputs -
 
 The route is that of a train task (--task), of the train task with the most similar texts (--like), learned

@@ -5,7 +5,7 @@
 add `meta.json`, which describes how the vectors were computed; it is optional. Three of its fields are used:
 
     seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
-    sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_32_100": "boolq"}
+    sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_16_100": "boolq"}
     parts      {part: [start, end]} of vectors that consist of parts: {"encoder": [0, 512], ...}
 """
 
@@ -43,7 +43,7 @@ def what_is_seen(samples: str, answers: bool) -> str:
 
 
 def of_sample(seen: str, sample: str) -> str:
-    """Returns `seen` with the name of the sample: "labelled rows of one sample: boolq_32_100"."""
+    """Returns `seen` with the name of the sample: "labelled rows of one sample: boolq_16_100"."""
     return f"{seen}: {sample}" if seen in (INPUTS_OF_ONE, ROWS_OF_ONE) else seen
 
 

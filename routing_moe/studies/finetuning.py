@@ -1,12 +1,12 @@
 """Fine-tune on each of a list of tasks separately, from the same start, and collect the results.
 
     bash example_scripts/finetune_a_list_of_tasks_moe.sh TASKS CHECKPOINT IDENTIFIER [FLAGS]
-    bash example_scripts/finetune_a_list_of_tasks_moe.sh "boolq piqa" models/two_stage moe
+    bash example_scripts/finetune_a_list_of_tasks_moe.sh "ag_news glue-cola" models/two_stage moe
     routing-moe recipe finetune START TASKS CHECKPOINT IDENTIFIER [FLAGS]
 
 START       moe: a mixture with the routes of its router; moe_avg, moe_random, moe_random2: with average routes, random
             ones for each example, random ones for each task; bart: a plain BART (finetune_a_list_of_tasks.sh)
-TASKS       names of tasks in one argument, or sections of a split: "boolq piqa", test, "my_split.json:test"
+TASKS       names of tasks in one argument, or sections of a split: "ag_news glue-cola", test, "my_split.json:test"
 CHECKPOINT  initial checkpoint; None: --model without further training
 IDENTIFIER  results are written to models/IDENTIFIER/singletask-<task>/, the table of all to models/IDENTIFIER/summary.csv
 

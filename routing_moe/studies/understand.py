@@ -4,8 +4,9 @@
     bash example_scripts/understand.sh runs/seed42 runs/seed43 runs/seed44      also the agreement of the runs
     routing-moe recipe understand RUN ...
 
-All results are in RUN/analysis. Without arguments: models/two_stage, which is trained on the embedded gym if necessary. A
-second call replaces all results, except for finished scores with ablated experts.
+Results are in RUN/analysis; with several runs, their agreement and the only report.html are in --output_dir. Without
+arguments: models/two_stage, which is trained on the embedded gym if necessary. A second call replaces all results, except
+for finished scores with ablated experts.
 """
 
 import shlex

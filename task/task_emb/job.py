@@ -4,7 +4,7 @@
     by_task/<task>.npz                      a finished task: vector, checksum of its data, seconds
     id2task.json  task_vecs.npy  meta.json  the vectors of all tasks, once all are finished
 
-With --samples each, samples (such as boolq_32_100) take the place of tasks: every sample has a file and a
+With --samples each, samples (such as boolq_16_100) take the place of tasks: every sample has a file and a
 row. Every task also has a row, that of its first sample, as with --samples first.
 
 See `JobFolder` for how an interrupted job continues. The three files of all tasks only depend on by_task/.

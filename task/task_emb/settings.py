@@ -135,7 +135,7 @@ class GymSettings(VectorSettings):
     recipe: str | None = recipe_flag({})
     model: str = DATA("facebook/bart-base", "BART: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
     tokenizer: str | None = DATA(None, "hub name or folder of the tokenizer (default: that of --model)", is_path=True)
-    samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_32_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
+    samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_16_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
     max_examples: int = DATA(256, "maximum number of examples per task, evenly spaced over its train files; vectors are most comparable with equal numbers", range=AT_LEAST_1)
     skip_malformed: bool = DATA(False, "skip malformed lines of task files instead of stopping", on_resume=True)
     max_input_length: int = TEXTS(512, "maximum tokens of an input, including special tokens")
