@@ -29,6 +29,7 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, problem_context
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
+from dataloader.task_splits import Split, load_split
 from routing_moe.analysis.ablation.checks import testable
 from routing_moe.analysis.features import features_of
 from routing_moe.config.ablate import AblationSettings
@@ -40,6 +41,8 @@ from routing_moe.studies import real_gym
 from routing_moe.studies.costed_runs import ABLATION, STEP, CostedRun
 from routing_moe.studies.paper import PaperStudy
 from routing_moe.studies.paper_runs import PaperRuns
+from routing_moe.studies.real_runs import english_bart_run
+from routing_moe.studies.real_settings import RealLabels
 from routing_moe.studies.runs import run_in_turn, with_needs
 from routing_moe.studies.study import part_of, run_study
 
@@ -63,15 +66,13 @@ ROWS_PER_TASK = 32  # whose lengths are averaged
 
 def estimate(kind: Callable, study: PaperStudy | real_gym.RealStudy) -> None:
     """Prints the settings, the runs and their hours. kind: class of the runs."""
-    if getattr(study, "makes_model", False):  # without the warm-up, of the same sizes
-        study = replace(study, denoising_steps=0, model=str(study.english_bart / "bart"))
-    runs = kind(study)
-    run_in_turn(runs.before())
+    study = replace(study, dry_run=True)
+    runs, model = kind(study), sized_model(study)
     print("settings of all runs:")
     for name, value in study.to_dict().items():
         print(f"    --{name} {value}")
     costed = [run for run in dict.fromkeys(with_needs(runs.all())) if isinstance(run, CostedRun)]
-    hours = Hours(model_size(study.model), Texts(runs, study.model), runs)
+    hours = Hours(model_size(model), Texts(runs, model), runs)
     plan = pd.DataFrame([row_of(run, hours) for run in costed])
     print_runs(plan)
     print_summary(plan)
@@ -80,6 +81,22 @@ def estimate(kind: Callable, study: PaperStudy | real_gym.RealStudy) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     plan.to_csv(path, index=False, float_format="%.4g")
     print(f"The same as a table: {path}")
+
+
+def sized_model(study: PaperStudy | real_gym.RealStudy) -> str:
+    """Returns a model of the sizes of the study's; one that the study makes is made without its warm-up."""
+    if not getattr(study, "makes_model", False) or Path(study.model).is_dir():
+        return study.model
+    plain = replace(study, denoising_steps=0, model=str(study.english_bart / "bart"))
+    run_in_turn([english_bart_run(plain)])
+    return plain.model
+
+
+def gym_and_split(runs: StudyRuns) -> tuple[Path, Split]:
+    """Returns the gym and the split of a study; of one without its relabelled gym, those of the source."""
+    if isinstance(runs.study, RealLabels) and not runs.split_file.is_file():
+        return runs.study.train_dir, load_split(runs.study.split_file)
+    return runs.gym, runs.split
 
 
 def row_of(run: CostedRun, hours: "Hours") -> dict:
@@ -98,7 +115,7 @@ class Texts:
     """Lengths of texts and numbers of rows of the study's gym; of tasks that it lacks, assumed values."""
 
     def __init__(self, runs: StudyRuns, model: str):
-        self.folder, self.split = runs.gym, runs.split
+        self.folder, self.split = gym_and_split(runs)
         self.gym = Gym(self.folder, skip_malformed=True) if self.folder.is_dir() else None
         self.known = set(self.gym.tasks()) if self.gym else set()
         try:

@@ -1,9 +1,12 @@
 """Curves of the conflict study: the gyms of their points, the table, the picture."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from PIL import Image
 
+from dataloader.errors import InputError
 from routing_moe.studies import conflict_curves
 from routing_moe.studies.conflict_curves import ConflictCurves
 from routing_moe.studies.conflict_runs import Level
@@ -61,6 +64,14 @@ def test_every_point_is_compared_once_and_all_are_in_one_table_and_picture(curve
     with Image.open(tmp_path / "curves_conflict1.png") as picture:
         assert picture.width > 900
     assert (tmp_path / "curves_conflict1.pdf").is_file()
+
+
+def test_another_setting_of_a_point_is_refused_before_any_run(curves, monkeypatch):
+    monkeypatch.setattr(conflict_curves, "compare", lambda study: pytest.fail("a run is started"))
+    for _, _, study in curves.points():
+        study.save_settings()
+    with pytest.raises(InputError, match=r"--dense_steps is 20, but in .*/usual/study.json it was not given"):
+        conflict_curves.run(replace(curves, dense_steps=20))
 
 
 def test_rates_of_another_study_are_needed(capsys, tmp_path):

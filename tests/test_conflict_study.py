@@ -50,7 +50,7 @@ def finish(run: Run, text: str = "") -> None:
 def planned(study: ConflictStudy) -> dict[str, list[tuple[str, dict]]]:
     """Returns {name of a run: (module, flags) of its commands}, in order; all flags must exist."""
     commands = {}
-    for run in dict.fromkeys(with_needs(level_of(study).gym(11).run(name) for name in study.variants)):
+    for run in dict.fromkeys(with_needs(level_of(study).gym(11).compared(name) for name in study.variants)):
         commands[run.name] = [(module, parse(KINDS[module], flags)) for module, *flags in run.commands()]
         finish(run, '{"train": ["a", "b"]}' if run.result == "split.json" else "7" * run.printed)
         if "refinements" in run.name:
@@ -111,9 +111,13 @@ def test_as_few_clusters_as_experts_are_not_composed(tmp_path):
 
 
 def test_only_what_a_variant_needs_is_planned(tmp_path):
-    assert set(planned(study_of(tmp_path, variants=("oracle",)))) == {
+    assert set(planned(study_of(tmp_path, variants=("oracle",), unseen=()))) == {
         f"gyms/{LEVEL}_seed11", f"gyms/{LEVEL}_seed11/width16", f"{LEVEL}/oracle/seed11"
     }  # fmt: skip
+    # A later call with --unseen scores the finished run.
+    later = level_of(study_of(tmp_path, variants=("oracle",), unseen=("oracle",))).gym(11).compared("oracle")
+    assert (later.is_finished, later.needs[0].is_finished) == (False, True)
+    assert later.log_file != later.needs[0].log_file
     flops = list(planned(study_of(tmp_path, variants=("dense_flops",))))
     run = f"{LEVEL}/dense_flops/seed11"
     assert flops[-3:] == [f"{LEVEL}/refined/seed11", f"{run}.steps_of_refined", run]

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from recorded_commands import SCORES, value_of, write, write_gym
 
+from benchmarks import reproduction
+from dataloader.errors import InputError
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
 from routing_moe.studies import real_gym, real_pairs
@@ -17,7 +19,7 @@ from routing_moe.studies.real_settings import RealLabels, RealTrain, RealUnseen
 from routing_moe.studies.real_starts import STARTS
 from routing_moe.studies.real_tables import MEASURES, contrasts_of, tables_of_starts
 from routing_moe.studies.real_unseen import UnseenRuns
-from routing_moe.studies.runs import with_needs
+from routing_moe.studies.runs import NESTED, with_needs
 
 FLAGS = ["--train_dir", "gym", "--model", "my/bart", "--output_dir", "out", "--seeds", "1", "2"]
 
@@ -57,7 +59,6 @@ def test_all_arms_continue_the_same_dense_run_for_the_same_steps(gym, kind):
     runs = branches(kind, arms=arms_of(kind.part), total_steps=48)
     if kind is RealLabels:
         write(runs.split_file, json.dumps(dict(train=["a"], dev=[], test=[])))
-    write("out/runs/wide/seed42.steps_of_multitask", "48")
     for name in arms_of(kind.part):
         run = runs.arm(name, seed=42)
         words = command_of(run)
@@ -255,6 +256,23 @@ def test_mistakes_about_starts_are_named_and_nothing_is_kept(trained, capsys, wo
     assert not Path("out").exists()
 
 
+def test_the_best_arm_and_the_seeds_of_a_mean_stay_those_of_the_first_call(trained):
+    first = unseen()
+    first.before()
+    assert first.best == "gradient"
+    for seed in (42, 43):
+        scored(first.trained.arm("random_1", seed).folder, 0.1)
+        scored(first.trained.arm("task_random", seed).folder, 0.1)
+    assert unseen().best == "gradient"
+    runs = [str(first.trained.arm("multitask", seed).folder) for seed in (42, 43)]
+    write(first.mean().folder / "averaged.json", json.dumps({"made_of": {run: {} for run in runs}}))
+    unseen().before()
+    other = UnseenRuns(replace(first.study, seeds=(42,)))
+    with pytest.raises(InputError, match="--seeds 42: multitask_mean in out is the mean of 42 43"):
+        other.before()
+    UnseenRuns(replace(first.study, seeds=(42,), starts=("multitask",))).before()
+
+
 def test_tables_of_starts_need_no_fine_tuning(trained, capsys):
     assert tables_of_starts(unseen()) == 1
     assert "no table" in capsys.readouterr().err
@@ -302,10 +320,11 @@ def test_shares_of_the_oracle_on_pairs_are_those_computed_by_hand(tmp_path, caps
     write(tmp_path / "gym/relabelled.csv", pd.DataFrame(relabelled | dict(task=list("abcde"))).to_csv())
     values = dict(multitask=(0.2, 0.4), oracle=(1.0, 1.0), token=(0.6, 0.7))
     rows = [
-        dict(variant=name, seed=seed, task=task, performance=value if task != "e" else 0.0)
+        dict(variant=name, seed=seed, task=task, performance=value + more if task != "e" else 0.0)
         for name, own in values.items()
         for seed, value in enumerate(own)
         for task in "abcde"
+        for more in (-0.1, 0.1)  # two samples of each task
     ]
     write(tmp_path / "tasks.csv", pd.DataFrame(rows).to_csv())
     words = [str(tmp_path / "tasks.csv"), "--relabelled", str(tmp_path / "gym"), "--output_file"]
@@ -331,6 +350,26 @@ def test_shares_of_the_oracle_on_pairs_are_those_computed_by_hand(tmp_path, caps
 def test_mistakes_are_named(gym, capsys, words, error):
     assert real_gym.main(words) == 2
     assert error in capsys.readouterr().err
+
+
+def test_a_dry_run_has_the_flags_of_variables_and_reads_the_source_of_the_relabelled_gym(gym, monkeypatch):
+    monkeypatch.delenv(NESTED, raising=False)
+    monkeypatch.setenv("DATA_DIR", "gym")
+    monkeypatch.setenv("SHARE", "0.25")
+    assert real_gym.main(["labels", "--model", "my/bart", "--output_dir", "out", "--dry_run"]) == 0
+    ((name, part, *words),) = gym.commands
+    assert (name, part, value_of(words, "--model")) == ("reproduction", "real-gym-labels", "my/bart")
+    assert {"--train_dir=gym", "--share=0.25"} <= set(words)
+    assert reproduction.gym_and_split(branches(RealLabels))[0] == Path("gym")
+
+
+def test_a_model_that_an_earlier_call_made_has_the_same_warm_up(gym, capsys):
+    made = dict(settings=dict(total_steps=200, do_lowercase=True))
+    write("bart/warm_up/run.json", json.dumps(made))
+    words = ["train", "--train_dir", "gym", "--english_bart", "bart", "--denoising_steps"]
+    assert real_gym.main([*words, "300"]) == 2
+    assert "--denoising_steps is 300, but in the model of bart" in capsys.readouterr().err
+    assert RealTrain(**GIVEN, english_bart=Path("bart"), denoising_steps=300).problems() == []
 
 
 def test_help_lists_arms_and_starts(capsys):

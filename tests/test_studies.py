@@ -131,6 +131,12 @@ def test_a_study_with_other_hyperparameters_is_refused(recorder, gym, capsys):
     assert routings.main([*flags, "--total_steps", "5"]) == 0
     assert routings.main([*flags, "--total_steps", "6"]) == 2
     assert "--total_steps is 6, but in out/study.json it was 5" in capsys.readouterr().err
+    flags = [*flags[:3], "other", *flags[4:]]
+    assert routings.main([*flags, "--weight_decay", "0.1"]) == 0
+    assert routings.main([*flags, "--weight_decay", "0.1", "--predict_batch_size", "8"]) == 0  # may change
+    assert routings.main([*flags, "--weight_decay", "0.2"]) == 2
+    assert "--weight_decay is 0.2, but in other/study.json it was 0.1" in capsys.readouterr().err
+    assert routings.main(flags) == 2
 
 
 def test_an_unknown_flag_is_an_error_before_anything_runs(recorder, capsys):
@@ -214,6 +220,10 @@ def test_parts_can_be_run_alone(recorder, gym, capsys):
     merged = recorder.settings()
     assert (merged["routes_from"], merged["routes_checkpoint_name"], merged["seed"]) == ("first", "last", 3)
     assert two_stages.main(["stage2"]) == 0  # all of it, on the embedded gym
+    assert "--resume" in recorder.commands[-1]
+    done = len(recorder.commands)
+    assert two_stages.main(["stage2"]) == 0  # finished
+    assert len(recorder.commands) == done
     assert two_stages.main(["stage2", "--anneal_rate", "0.1"]) == 2
     assert "give --stage2_steps instead" in capsys.readouterr().err
 
@@ -275,6 +285,11 @@ def test_refined_routing_trains_one_bart_computes_vectors_and_refines_a_mixture(
         ("--from_model", ["train", "gradient", "train", "train"], {"vanilla_checkpoint"}),
         ("--start_routes ontology", ["train", "train", "train"], {"taskvecs"}),
         ("--start_routes ontology --from_model", ["train", "train"], {"taskvecs", "vanilla_checkpoint"}),
+        (
+            "--start_routes ontology --from_model --each_sample",
+            ["train", "gradient", "train", "train"],
+            {"taskvecs", "vanilla_checkpoint"},
+        ),
     ],
 )
 def test_each_stage_of_refined_routing_may_be_left_out(recorder, gym, flags, names, missing):
@@ -351,7 +366,8 @@ def test_two_stages_share_the_run_of_straight_through(recorder, gym):
     assert recorder.settings(0)["num_beams"] == 2
     assert value_of(recorder.commands[1], "--stage1") == "out/straight_through/seed1"
     recorder.commands.clear()
-    assert routings.main([*flags, "--variants", "softmax", "--seeds", "1"]) == 0  # finished
+    finished = ["--variants", "softmax", "--seeds", "1", "--num_beams", "2"]
+    assert routings.main([*flags, *finished]) == 0
     assert recorder.names() == ["compare_runs"]
 
 

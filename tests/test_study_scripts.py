@@ -1,5 +1,6 @@
 """Task vectors, fine-tuning, an English BART and explanations as studies; the shell scripts."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 from recorded_commands import value_of, write, write_gym
 from tiny_runs import ROOT
 
-from routing_moe.studies import english_bart, finetuning, understand, vectors
+from dataloader.errors import InputError
+from routing_moe.studies import assembling, english_bart, finetuning, understand, vectors
 from routing_moe.studies.recipes import tiny_bart
 
 
@@ -147,6 +149,14 @@ def test_a_bart_is_built_and_with_steps_warmed_up(recorder, gym, capsys):
     assert export[1:] == [
         *("--checkpoint", given["output_dir"], "--checkpoint_name", "last", "--output_dir", "mine/warm_bart")
     ]
+
+
+def test_a_mixture_of_other_tasks_is_not_scored(tmp_path):
+    made_of = {"made_of": {"base": {}, "experts/a": {}, "experts/b": {}}}
+    write(tmp_path / "assembled.json", json.dumps(made_of))
+    assembling.check_experts(tmp_path, ["b", "a"])
+    with pytest.raises(InputError, match=r"--tasks are a c, but .* has experts of a b"):
+        assembling.check_experts(tmp_path, ["a", "c"])
 
 
 def test_a_warm_up_needs_a_gym(recorder, capsys):

@@ -46,10 +46,8 @@ def run(settings: ComposeSettings) -> None:
         raise InputError(problems)
     settings_of_run(settings.run)
     trained = train_settings({"output_dir": str(settings.run)})
-    gym, mixture = (
-        Gym(trained.train_dir),
-        find_mixture(settings.run, settings.checkpoint_name, "checkpoint_name"),
-    )
+    gym = Gym(trained.train_dir, trained.skip_malformed)
+    mixture = find_mixture(settings.run, settings.checkpoint_name, "checkpoint_name")
 
     # These import torch, after the checks: it takes seconds.
     from routing_moe.analysis.composing import composed_routes

@@ -1,7 +1,8 @@
 """Write the plain BART of a task's route, which needs transformers alone.
 
     routing-moe export --checkpoint models/moe --task boolq --output_dir out/bart
-    routing-moe export --checkpoint models/moe --like new.txt --argmax --inputs new.txt --output_dir out/bart
+    routing-moe export --checkpoint models/moe --task my_reviews --like new.txt --argmax --inputs new.txt \\
+        --output_dir out/bart
     routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
     routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
 

@@ -21,16 +21,17 @@ continues after an interruption.
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import pandas as pd
 
 from dataloader.atomic_files import write_text
+from dataloader.errors import InputError
 from dataloader.gym import Gym, evenly_spread
+from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import load_split
 from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
@@ -54,7 +55,6 @@ class Assembling(DataFlags):
     # fmt: off
     program = "routing-moe recipe assemble"
     takes_further = True
-    variables: ClassVar[Mapping[str, str]] = DataFlags.variables
 
     tasks: str | None = WHAT(None, "names of tasks in one argument, or sections of a split, such as \"boolq piqa\" or train (default: 8 of the train tasks, evenly spaced)")
     # fmt: on
@@ -150,7 +150,9 @@ def assemble(kind: type[FineTuned | Adapters], flags: AssemblingBarts | Assembli
         experts=tuple(f"{task}={experts.place(task)}" for task in tasks),
         **dict(base=recipe.model, train_dir=recipe.gym, output_dir=assembled),
     )
-    if not (assembled / ASSEMBLED_FILE).is_file() and (code := call_here(making)):
+    if (assembled / ASSEMBLED_FILE).is_file():
+        check_experts(assembled, tasks)
+    elif code := call_here(making):
         return code
     unseen = [task for task in load_split(recipe.split_file).test if task not in tasks]
     split = folder / "split.json"
@@ -171,6 +173,17 @@ def assemble(kind: type[FineTuned | Adapters], flags: AssemblingBarts | Assembli
     if unseen:
         print(f"\n{markdown_table(of_unseen(folder))}")
     return 0
+
+
+def check_experts(assembled: Path, tasks: Sequence[str]) -> None:
+    """Raises InputError if a mixture of an earlier call has experts of other tasks."""
+    made_of = load_json_object(assembled / ASSEMBLED_FILE, "what a mixture was made of")["made_of"]
+    had = [name.removeprefix("experts/") for name in made_of if name.startswith("experts/")]
+    if set(had) != set(tasks):
+        raise InputError(
+            f"--tasks are {' '.join(tasks)}, but {assembled} has experts of {' '.join(had)}; give these tasks or "
+            "another --output_dir"
+        )
 
 
 def compared(experts: FineTuned | Adapters, tasks: Sequence[str], folder: Path) -> str:

@@ -46,7 +46,7 @@ def compare(study: ConflictStudy) -> int:
     runner = study.runner(threads=1)
     tuning = [run for level in levels_of(study) for run in level.tuning_runs(study.trained)]
     compared = [
-        level.gym(seed).run(name)
+        level.gym(seed).compared(name)
         for level in levels_of(study)
         for name in study.trained
         for seed in study.seeds

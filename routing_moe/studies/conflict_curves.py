@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
+from dataloader.errors import InputError
 from routing_moe.config.flags import AT_LEAST_1, PROBABILITY, SEED, group
 from routing_moe.studies.conflict import compare, levels_of
 from routing_moe.studies.conflict_settings import ConflictStudy
@@ -64,8 +65,10 @@ class ConflictCurves(ConflictStudy):
 
 
 def run(curves: ConflictCurves) -> int:
-    exit_code = 0
-    for study in {study.output_dir: study for _, _, study in curves.points()}.values():
+    exit_code, studies = 0, {study.output_dir: study for _, _, study in curves.points()}.values()
+    if problems := [problem for study in studies for problem in study.problems()]:
+        raise InputError(problems)
+    for study in studies:
         exit_code = compare(study) or exit_code
     rows = [
         table[table["variant"].isin(curves.variants)].assign(conflict=level.conflict, what=what, value=value)

@@ -101,7 +101,7 @@ def scores(run: Path, gym: Path, variant: str, task: str, settings: FewShot) -> 
     from routing_moe.cli.finetune import main as finetune
 
     best_scores, start = [], "".join(f"-{part}" for part in variant.split("-")[1:])
-    rates = settings.logit_rates if start.endswith("-logits") else settings.rates
+    rates = settings.logit_rates if "logits" in start.split("-") else settings.rates
     trained = few_shot_folder(rates, settings.steps) + start
     for name, training in (("as_it_is" + start, []), (trained, training_flags(rates, settings.steps))):
         output = run / name / task

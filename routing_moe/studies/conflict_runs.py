@@ -215,10 +215,25 @@ class ConflictGym:
 
         def commands() -> list[list[str]]:
             training = self.training_of(name, folder, rate or self.level.chosen_rate(name))
-            scoring = self.scoring(name, folder) if rate is None else []
-            return [*self.merging(name, folder), training, *scoring]
+            return [*self.merging(name, folder), training]
 
         return Run(self.short(folder), folder, commands, needs=tuple(needs))
+
+    def compared(self, name: str) -> Run:
+        """The last run of a variant: of its scores on the unseen tasks, else its training."""
+        training = self.run(name)
+        if name not in self.study.unseen:
+            return training
+        folder = training.folder
+        scoring = "routing_moe.cli.train --do_predict --predict_split test --output_dir {folder} "
+
+        def commands() -> list[list[str]]:
+            vectors = self.vectors().folder
+            return [arguments(scoring + own, folder=folder, vectors=vectors) for own in VARIANTS[name].unseen]
+
+        log = folder.with_name(f"{folder.name}.unseen.log")
+        fields = dict(needs=(training,), result="finished_unseen", touched=True, log=log)
+        return Run(f"{training.name}/unseen", folder, commands, **fields)
 
     def first_stage(self, name: str, folder: Path, rate: float | None) -> Run:
         """The training whose routes a variant keeps."""
@@ -251,14 +266,6 @@ class ConflictGym:
         command = "routing_moe.cli.merge --routes_from {stage1} --model {bart} --init_eps 1e-2 --output_dir {folder}"
         stage1, bart = folder / "stage1", self.bart(16).folder
         return [arguments(f"{command} --keep_existing", stage1=stage1, bart=bart, folder=folder)]
-
-    def scoring(self, name: str, folder: Path) -> list[list[str]]:
-        """Returns the commands that score the unseen tasks."""
-        if name not in self.study.unseen:
-            return []
-        command = "routing_moe.cli.train --do_predict --predict_split test --output_dir {folder}"
-        flags = VARIANTS[name].unseen
-        return [arguments(f"{command} {own}", folder=folder, vectors=self.vectors().folder) for own in flags]
 
     def training_of(self, name: str, folder: Path, rate: float) -> list[str]:
         """Returns the command that trains a variant, or its second stage."""

@@ -75,7 +75,8 @@ def english_bart(flags: EnglishBart) -> int:
     lower = "" if flags.cased else "--do_lowercase "
     print(
         f"\nTrain a mixture of it:\n    bash example_scripts/train_routing_bart.sh --model {folder / ('warm_bart' if steps else 'bart')} --train_dir data/gym \\\n"
-        f"        --learning_rate 3e-4 {lower}--max_input_length 192 --num_beams 1 --output_dir models/english_moe"
+        f"        --learning_rate 3e-4 {lower}--max_input_length 192 --num_beams 1 --output_dir models/english_moe \\\n"
+        f"        --skip_malformed --predict_max_examples 100"
     )
     return 0
 

@@ -18,11 +18,9 @@ it is that of the train task nearest to its unlabelled train inputs (column vect
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 from dataloader.errors import InputError
 from dataloader.list_tasks import check_tasks, tasks_named
@@ -87,7 +85,6 @@ class Finetuning(DataFlags):
     program = "routing-moe recipe finetune"
     usage = "START [TASKS [CHECKPOINT [IDENTIFIER]]] [flags]"
     takes_further, further_flags_of = True, FinetuneSettings
-    variables: ClassVar[Mapping[str, str]] = DataFlags.variables
 
     tasks: str = WHAT("test", "as TASKS")
     checkpoint: str | None = WHAT(None, "as CHECKPOINT")

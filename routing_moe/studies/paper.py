@@ -12,15 +12,13 @@ BART. Learning rates of training are those of recipes.py.
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 from dataloader.errors import InputError, Problems
 from dataloader.list_tasks import check_tasks, tasks_named
 from dataloader.task_splits import load_split
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, command_line, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, group
 from routing_moe.studies.paper_runs import PaperRuns
 from routing_moe.studies.paper_tables import write_tables
 from routing_moe.studies.recipes import (
@@ -36,7 +34,7 @@ from routing_moe.studies.recipes import (
     number,
 )
 from routing_moe.studies.runs import call_here, minutes, report_unfinished
-from routing_moe.studies.study import RUNNING, Study, run_study
+from routing_moe.studies.study import RUNNING, Study, run_study, words_of
 from routing_moe.studies.variants import VARIANTS
 
 WHAT, TRAINING, FEW_SHOT = group("what is run"), group("training"), group("few-shot fine-tuning")
@@ -61,7 +59,6 @@ SAMPLES = Range(
 class PaperStudy(DataFlags, Study):
     # fmt: off
     program = "routing-moe study paper"
-    variables: ClassVar[Mapping[str, str]] = DataFlags.variables
 
     output_dir: Path = RUNNING(Path("models/reproduce_paper"), "folder of all results", on_resume=True)
     jobs: int | None = RUNNING(None, "runs at the same time, which divide the cores, or the visible GPUs: as many as GPUs have one each (1; 2)", range=AT_LEAST_1, on_resume=True)
@@ -223,8 +220,7 @@ def run(study: PaperStudy, argv: list[str] | None) -> int:
     if not study.dry_run:
         return reproduce(study)
     # Timing needs the code of benchmarks/, which is above this package.
-    name, *flags = command_line(type(study), argv)[2:]
-    return call_here(["benchmarks.reproduction", name, *flags])
+    return call_here(["benchmarks.reproduction", "paper", *words_of(PaperStudy, argv)])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,10 +25,6 @@ class PaperRuns:
         malformed = not study.gym_is_given or (study.gym / "gym_report.csv").is_file()
         self.texts = [*shlex.split(study.text_flags), *(["--skip_malformed"] if malformed else [])]
 
-    def before(self) -> list[Run]:
-        """Returns the runs before all others: none; `paper.build_gym` builds a gym."""
-        return []
-
     def all(self) -> list[Run]:
         """Returns all runs in the order in which they start, if they can."""
         study = self.study

@@ -46,7 +46,7 @@ Next steps:
                                                                analyse the experts (a few minutes)
     bash example_scripts/train_routing_bart.sh                 learn routes, on tasks in words (4 minutes)
     bash example_scripts/finetune_a_list_of_tasks_moe.sh       fine-tune that mixture on 8 unseen tasks (10 minutes)
-    DATA_DIR=your_gym SPLIT=your_split.json OUTPUT_DIR=models/moe \\
+    DATA_DIR=your_gym OUTPUT_DIR=models/moe \\
         bash example_scripts/run_refined_routing.sh            find routes of your own tasks with bart-base, on a GPU"""
 
 

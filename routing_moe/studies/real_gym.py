@@ -28,7 +28,7 @@ from routing_moe.studies.real_starts import described as described_starts
 from routing_moe.studies.real_tables import tables_of_arms, tables_of_starts
 from routing_moe.studies.real_unseen import UnseenRuns
 from routing_moe.studies.runs import call_here, minutes, report_unfinished, run_in_turn
-from routing_moe.studies.study import part_of, run_study
+from routing_moe.studies.study import part_of, run_study, words_of
 
 PARTS = {
     TRAIN: (RealTrain, Branches, tables_of_arms, f"arms:\n{described_arms(TRAIN)}"),
@@ -39,9 +39,9 @@ PARTS = {
 
 def compare(part: str, flags: list[str], study: RealStudy) -> int:
     """flags: the command line, for --dry_run."""
-    _, kind, tables, _ = PARTS[part]
+    settings, kind, tables, _ = PARTS[part]
     if study.dry_run:  # timing needs the code of benchmarks/, which is above this package
-        return call_here(["benchmarks.reproduction", f"real-gym-{part}", *flags])
+        return call_here(["benchmarks.reproduction", f"real-gym-{part}", *words_of(settings, flags)])
     runs = kind(study)
     seeds = " ".join(map(str, study.seeds))
     title = f"real tasks, {part}; model {study.model}"

@@ -51,6 +51,8 @@ def run(settings: LabelPairs) -> None:
     if own.empty:
         raise InputError(f"{settings.tasks} has no task of a pair of {settings.relabelled}")
     measures = [name for name in MEASURES if name in own and own[name].notna().any()]
+    # Means over the samples of a task, where runs were scored on several.
+    own = own.groupby(["variant", "seed", "task"], sort=False)[measures].mean().reset_index()
     rows = [row for measure in measures for row in rows_of(own, measure, settings)]
     settings.write(pd.DataFrame(rows))
 

@@ -204,7 +204,8 @@ class Branches:
         needs += [counting] if counting else []
 
         def commands() -> list[list[str]]:
-            own = counted_steps(counting) if counting else steps
+            # A dry run lists the command before anything is counted.
+            own = counted_steps(counting) if counting and counting.is_finished else steps
             return [self.command(name, seed, folder, rate, own)]
 
         step = "arms" if rate is None else "tuning"

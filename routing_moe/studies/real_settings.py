@@ -8,7 +8,8 @@ from dataloader.errors import Problems, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import check_tasks
 from dataloader.task_splits import load_split
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, changed, group
+from routing_moe.io.run_folder import load_run_settings
 from routing_moe.studies.real_arms import ARMS, LABELS, ONE, RATES, TRAIN, arms_of, default_arms
 from routing_moe.studies.real_starts import STARTS
 from routing_moe.studies.recipes import SCORES, DataFlags
@@ -24,12 +25,11 @@ class RealStudy(DataFlags, Study):
 
     # fmt: off
     program = "routing-moe study real-gym"
-    variables = DataFlags.variables
     groups = ("model and data", "what is compared", "training", "texts and scores", "running")
 
     english_bart: Path = RUNNING(Path("models/real_gym/english_bart"), "folder in which english_bart.sh makes the BART, unless --model is given", on_resume=True)
     denoising_steps: int = TRAINING(1600, "steps of its warm-up; 0: none", range=NOT_NEGATIVE)
-    dry_run: bool = RUNNING(False, "only list the runs, and estimate their hours on this machine", on_resume=True)
+    dry_run: bool = RUNNING(False, "only list the runs, and estimate their hours on this machine; a model that the study makes is made for it, without its warm-up", on_resume=True)
     seeds: tuple[int, ...] = WHAT((42, 43, 44, 45, 46), "seeds of each arm, of batches and random routes", range=SEED, on_resume=True)
     cased: bool = TEXTS(False, "--model distinguishes upper and lower case")
     max_input_length: int = TEXTS(128, "tokens of an input", range=AT_LEAST_1)
@@ -54,7 +54,16 @@ class RealStudy(DataFlags, Study):
             return [*problems, f"--train_dir {self.train_dir}: no such folder"]
         if split := problems.of(load_split, self.split_file):
             problems.of(check_tasks, split.all, str(self.train_dir))
-        return list(problems)
+        return [*problems, *self.problems_of_model()]
+
+    def problems_of_model(self) -> list[str]:
+        """Returns flags that had another value when an earlier call made the model."""
+        made = load_run_settings(self.english_bart / "warm_up") if self.makes_model else None
+        if not made or not self.denoising_steps:
+            return []
+        own = dict(denoising_steps=self.denoising_steps, cased=self.cased)
+        had = dict(denoising_steps=made["total_steps"], cased=not made["do_lowercase"])
+        return changed(own, had, f"the model of {self.english_bart} (another one: --english_bart FOLDER)")
 
     @property
     def split_file(self) -> Path:

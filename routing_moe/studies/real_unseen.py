@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
+from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import Split, load_split
+from routing_moe.checkpoints.average import AVERAGED_FILE
 from routing_moe.studies.costed_runs import Answering, CostedRun, Work
 from routing_moe.studies.real_arms import ONE
 from routing_moe.studies.real_runs import (
@@ -25,6 +27,7 @@ from routing_moe.studies.runs import Run
 from routing_moe.studies.study import SETTINGS_FILE
 
 SUMMARY = "summary.csv"
+BEST_FILE = "best_arm"  # the arm of best_merged, which later calls keep
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,16 @@ class UnseenRuns:
         return self.folder / "split.json"
 
     def before(self) -> list[Run]:
-        """Writes the split; returns the run that makes the model, if the study does."""
+        """Writes the split and the best arm; returns the run that makes the model, if the study does.
+
+        Raises InputError if multitask_mean is a mean over other seeds.
+        """
         tasks = {name: self.split.section(name) for name in ("train", "dev", "test")}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.split_file, json.dumps(tasks))
+        if self.best:
+            write_text(self.folder / BEST_FILE, self.best)
+        self.check_mean()
         return [english_bart_run(self.study)] if self.study.makes_model else []
 
     # ---- starts
@@ -84,8 +93,11 @@ class UnseenRuns:
 
     @cached_property
     def best(self) -> str | None:
-        """The arm of --best, by default the best that divides the tasks; None if there is none."""
-        return self.study.best or best_dividing(dev_losses(self.trained.folder / "runs"))
+        """The arm of --best, by default the best that divides the tasks at the first call; None if there is none."""
+        kept = self.folder / BEST_FILE
+        if self.study.best or not kept.is_file():
+            return self.study.best or best_dividing(dev_losses(self.trained.folder / "runs"))
+        return kept.read_text()
 
     def start(self, name: str, seed: int) -> tuple[str, tuple[Run, ...]]:
         """Returns the checkpoint of a start, and the runs that make it."""
@@ -119,6 +131,18 @@ class UnseenRuns:
         runs = tuple(self.trained.arm(ONE, seed).folder for seed in self.study.seeds)
         averaging = command("routing_moe.cli.average", runs=runs, output_dir=folder)
         return Run("starts/multitask_mean", folder, lambda: [averaging], result="config.json")
+
+    def check_mean(self) -> None:
+        path = self.mean().folder / AVERAGED_FILE
+        if "multitask_mean" not in self.starts or not path.is_file():
+            return
+        runs = load_json_object(path, "what a mean was made of")["made_of"]
+        had = {Path(run).name.removeprefix("seed") for run in runs}
+        if had != set(map(str, self.study.seeds)):
+            raise InputError(
+                f"--seeds {' '.join(map(str, self.study.seeds))}: multitask_mean in {self.folder} is the mean of "
+                f"{' '.join(sorted(had))}; give these seeds, --starts without it, or another --output_dir"
+            )
 
     def is_there(self, name: str) -> bool:
         """Returns whether all runs of the first part that a start needs are finished."""

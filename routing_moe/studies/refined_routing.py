@@ -1,8 +1,8 @@
 """Routes found by loss: one BART without task names, clusters of its gradients, a mixture that refines them.
 
-    bash example_scripts/run_refined_routing.sh                               on the embedded conflict gym
-    bash example_scripts/run_refined_routing.sh --train_dir gym --custom_tasks_splits split.json --output_dir
-    models/moe routing-moe recipe refined-routing --train_dir gym --output_dir models/moe
+    bash example_scripts/run_refined_routing.sh                      on the embedded conflict gym
+    bash example_scripts/run_refined_routing.sh --train_dir gym --output_dir models/moe
+    routing-moe recipe refined-routing --train_dir gym --output_dir models/moe
 
 Trains one BART without task names, computes a gradient vector of each task at six of its checkpoints, and
 clusters the vectors. A mixture with one expert per cluster, each with the weights of this BART, is trained
@@ -145,7 +145,8 @@ class Stages:
         if (self.folder / SCORES).is_file():
             return []
         flags, commands = self.flags, []
-        if not ((flags.start_routes and flags.from_model) or (self.folder / "dense" / SCORES).is_file()):
+        reads_dense = not (flags.start_routes and flags.from_model) or flags.each_sample
+        if reads_dense and not (self.folder / "dense" / SCORES).is_file():
             commands.append(self.dense())
         if not flags.start_routes:
             commands.append(self.vectors("vectors"))

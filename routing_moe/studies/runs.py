@@ -363,9 +363,11 @@ def call_in(folder: str, commands: list[list[str]], log: Path, printed: bool) ->
 
 
 def end_of_log(run: Run, lines: int = 5) -> str:
-    """Returns the last lines of a run's log, without progress bars."""
-    text = run.log_file.read_text(errors="replace") if run.log_file.is_file() else ""
-    return "\n".join("    " + line.rsplit("\r")[-1] for line in text.splitlines()[-lines:])
+    """Returns the last lines of a run's log, each without earlier states of a progress bar."""
+    text = run.log_file.read_bytes().decode(errors="replace") if run.log_file.is_file() else ""
+    return "\n".join(
+        "    " + line.rstrip("\r").split("\r")[-1] for line in text.rstrip().split("\n")[-lines:]
+    )
 
 
 def report_unfinished(runs: list[Run]) -> int:

@@ -17,6 +17,7 @@ from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import (
     AT_LEAST_1,
     Command,
+    changed,
     differences,
     flag_problems,
     flags_of,
@@ -47,7 +48,6 @@ class Script(Command):
     further_flags_of: ClassVar[type[Command] | None] = None  # the command that can check them
 
     further: tuple[str, ...] = ()  # unknown flags and their values
-    given: frozenset[str] = frozenset()  # names of the flags that are not left to their defaults
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the flags as JSON holds them."""
@@ -85,31 +85,51 @@ class Study(Script):
         """Adds differences from the settings of the runs in the folder."""
         saved = self.output_dir / SETTINGS_FILE
         before = load_json_object(saved, "the settings of a study") if saved.is_file() else {}
-        return super().problems() + differences(self, before, str(saved))
+        had, own = before.get("further", {}), self.fixed_further
+        names = sorted(had | own) if "further" in before else ()
+        further = changed({n: own.get(n) for n in names}, {n: had.get(n) for n in names}, str(saved))
+        return super().problems() + differences(self, before, str(saved)) + further
+
+    @property
+    def fixed_further(self) -> dict[str, Any]:
+        """The further flags that runs depend on, {name: value}."""
+        if not self.further_flags_of:
+            return {}
+        known, given = flags_of(self.further_flags_of), parse_further(self.further_flags_of, self.further)
+        fixed = {name: value for name, value in given.items() if not known[name].on_resume}
+        return json.loads(json.dumps(fixed, default=str))
 
     def save_settings(self) -> None:
         """Writes the settings that `problems` compares with those of a later call."""
         self.output_dir.mkdir(parents=True, exist_ok=True)
         fixed = {name: value for name, value in self.to_dict().items() if not flags_of(self)[name].on_resume}
-        write_text(self.output_dir / SETTINGS_FILE, json.dumps(fixed, indent=1))
+        further = {"further": self.fixed_further} if self.further_flags_of else {}
+        write_text(self.output_dir / SETTINGS_FILE, json.dumps(fixed | further, indent=1))
 
 
 def run_study(
     run: Callable[[Any], int | None], study: type[Script], argv: list[str] | None, description: str | None
 ) -> int:
     """Returns the exit code of `run(settings)`. A flag wins over its environment variable."""
-    variables, line = {} if NESTED in os.environ else os.environ, sys.argv[1:] if argv is None else argv
-    words = [*from_environment(study, variables), *line]
     further = [] if study.takes_further else None
-    values = parse(study, words, description, further)
+    values = parse(study, words_of(study, argv), description, further)
     if further and study.further_flags_of:  # its error for a wrong flag comes before any run
         parse_further(study.further_flags_of, further)
     with reporting_errors(lambda: "run the same command to continue") as result:
-        settings = study(**values, further=tuple(further or ()), given=frozenset(values)).resolved()
+        settings = study(**values, further=tuple(further or ())).resolved()
         if problems := settings.problems():
             raise InputError(problems)
         result.exit_code = run(settings) or 0
     return result.exit_code
+
+
+def words_of(study: type[Script], argv: list[str] | None) -> list[str]:
+    """Returns the flags of environment variables, then those of a command line, which win. argv: None is the process's.
+
+    A study does not read variables again in the commands that it calls.
+    """
+    variables = {} if NESTED in os.environ else os.environ
+    return [*from_environment(study, variables), *(sys.argv[1:] if argv is None else argv)]
 
 
 def parse_further(command: type[Command], further: Iterable[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train one model with the hyperparameters that go with it, then score it.
 
     bash example_scripts/train_routing_bart.sh                        a mixture, on the embedded gym
-    bash example_scripts/train_routing_bart.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
+    bash example_scripts/train_routing_bart.sh --train_dir path/to/gym --output_dir models/moe
     routing-moe recipe train --train_dir gym --output_dir models/average --avg_routing
 
 Further flags are those of routing-moe train. With --avg_routing, --random_routing, --task_level_random_routing or

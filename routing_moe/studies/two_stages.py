@@ -1,7 +1,7 @@
 """The whole method: stage 1 learns routes, a merge resets the experts to plain BART, stage 2 trains them with these routes.
 
     bash example_scripts/run_two_stage.sh                                          on the embedded gym
-    bash example_scripts/run_two_stage.sh --train_dir gym --custom_tasks_splits split.json --output_dir models/moe
+    bash example_scripts/run_two_stage.sh --train_dir path/to/gym --output_dir models/moe
     routing-moe recipe two-stages [PART] --train_dir gym --output_dir models/moe
 
 PART is one of
@@ -131,7 +131,8 @@ def stage2_command(recipe: TrainingRecipe, flags: TwoStages, *further: str) -> l
     annealing = dict(initial_tau=300, minimum_tau=1, anneal_rate=f"{6 / steps:g}")
     frozen = dict(router_mode="softmax", router_lr=0, task_model_lr=0)
     no_eval_until = steps // 4 if first is None else first
-    stage = command(**frozen, **annealing, checkpoint_name=INIT, no_eval_until=no_eval_until, further=further)
+    frozen |= dict(checkpoint_name=INIT, no_eval_until=no_eval_until, resume=True)
+    stage = command(**frozen, **annealing, further=further)
     return recipe.train(flags.output_dir, *stage, from_checkpoint=True)
 
 
@@ -147,13 +148,19 @@ def first_stage(recipe: TrainingRecipe, flags: TwoStages) -> list[list[str]]:
 
 def two_stages(flags: TwoStages, before: tuple[list[str], ...] = ()) -> int:
     recipe = TrainingRecipe.chosen(flags, flags.stage1)
+    return ending_with_stage2(
+        recipe, flags, [*before, *first_stage(recipe, flags), merge_command(recipe, flags)]
+    )
+
+
+def ending_with_stage2(recipe: TrainingRecipe, flags: TwoStages, before: list[list[str]]) -> int:
+    """Calls the commands of earlier stages, then stage 2, unless this is finished."""
+    check(flags.further)
     if (flags.output_dir / SCORES).is_file():
         print(f"{flags.output_dir} is finished: scores in {flags.output_dir / SCORES}")
         return 0
-    check(flags.further)
     print(described(recipe, flags), flush=True)
-    last = stage2_command(stage2_of(recipe, flags), flags, "--resume", *flags.further)
-    return in_turn(recipe, [*before, *first_stage(recipe, flags), merge_command(recipe, flags), last])
+    return in_turn(recipe, [*before, stage2_command(stage2_of(recipe, flags), flags, *flags.further)])
 
 
 def merge(flags: Merging) -> int:
@@ -176,9 +183,7 @@ def stage2(flags: TwoStages) -> int:
                 f"{flags.output_dir / INIT}: no such checkpoint; write it with build_a_checkpoint2.sh"
             )
         before = [*first_stage(recipe, flags), merge_command(recipe, flags)]
-    check(flags.further)
-    print(described(recipe, flags), flush=True)
-    return in_turn(recipe, [*before, stage2_command(stage2_of(recipe, flags), flags, *flags.further)])
+    return ending_with_stage2(recipe, flags, before)
 
 
 def fisher(flags: FisherTwoStages) -> int:
