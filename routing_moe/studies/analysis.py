@@ -1,12 +1,16 @@
 """What the analyses of studies share: where their table goes, and the t interval of a mean."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dataloader.errors import InputError
+from routing_moe.cli.console import run_command
 from routing_moe.config.flags import Command, flag_problems, group
 from routing_moe.io.files import unwritable
 
@@ -30,6 +34,19 @@ class Analysis(Command):
             path = self.output_file.with_name(f"{self.output_file.stem}_means.csv")
             path.write_text(means.round(4).to_csv(index=False))
         print((table if means is None else means).round(3).to_string(index=False))
+
+
+def run_analysis(
+    run: Callable[[Any], None], analysis: type[Analysis], argv: list[str] | None, description: str | None
+) -> int:
+    """Returns the exit code of `run(settings)`, which is called if the flags have no problems."""
+
+    def checked(settings: Analysis) -> None:
+        if problems := settings.problems():
+            raise InputError(problems)
+        run(settings)
+
+    return run_command(checked, analysis, argv, description)
 
 
 def t_interval(values_n: np.ndarray) -> tuple[float, float, float]:

@@ -23,11 +23,10 @@ from tqdm import tqdm
 
 from dataloader.errors import InputError, did_you_mean
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import run_command
 from routing_moe.config.choices import ROUTE_TRAININGS
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED
 from routing_moe.io.run_folder import load_run_settings, settings_of_run
-from routing_moe.studies.analysis import ANALYSIS, Analysis
+from routing_moe.studies.analysis import ANALYSIS, Analysis, run_analysis
 
 VARIANTS = ("dense", "softmax", "clusters", "refined", "refined_composed", "oracle")
 STARTS = {
@@ -51,10 +50,11 @@ class FewShot(Analysis):
     steps: int = ANALYSIS(60, "steps of 16 rows", range=AT_LEAST_1)
     # fmt: on
 
+    def problems(self) -> list[str]:
+        return super().problems() + unknown_variants(self.variants)
+
 
 def run(settings: FewShot) -> None:
-    if problems := settings.problems() + unknown_variants(settings.variants):
-        raise InputError(problems)
     rows = []
     for seed in settings.seeds:
         for variant in settings.variants:
@@ -139,7 +139,7 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, FewShot, argv, __doc__)
+    return run_analysis(run, FewShot, argv, __doc__)
 
 
 if __name__ == "__main__":

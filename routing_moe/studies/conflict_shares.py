@@ -25,9 +25,8 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError
-from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
-from routing_moe.studies.analysis import ANALYSIS, Analysis, t_interval
+from routing_moe.studies.analysis import ANALYSIS, Analysis, run_analysis, t_interval
 from routing_moe.studies.conflict_routes import COLUMNS as OF_ROUTES
 from routing_moe.studies.conflict_routes import routes_of_run
 
@@ -52,8 +51,6 @@ class Shares(Analysis):
 
 
 def run(settings: Shares) -> None:
-    if problems := settings.problems():
-        raise InputError(problems)
     tables = {level.name: runs_of(level, settings.baseline) for level in settings.levels}
     runs = pd.concat([table.assign(place=name) for name, table in tables.items()])
     means = pd.concat(
@@ -128,7 +125,7 @@ def fieller_interval(above_n: np.ndarray, below_n: np.ndarray) -> tuple[float, f
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, Shares, argv, __doc__)
+    return run_analysis(run, Shares, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dataloader.errors import InputError
-from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range
 from routing_moe.results.statistics import CONFIDENCE, DESIGNS, design_of, t_of_mean
-from routing_moe.studies.analysis import ANALYSIS, Analysis
+from routing_moe.studies.analysis import ANALYSIS, Analysis, run_analysis
 
 CARRIERS = 0.25  # share with an effect in the cases "few"
 
@@ -62,8 +60,6 @@ class Coverage(Analysis):
 
 
 def run(settings: Coverage) -> None:
-    if problems := settings.problems():
-        raise InputError(problems)
     cells = [
         (seeds, tasks, std, case)
         for seeds in settings.seeds
@@ -154,7 +150,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, Coverage, argv, __doc__)
+    return run_analysis(run, Coverage, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routing_moe.studies.gains import gains_command
 from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES, command
 from routing_moe.studies.runs import call_here
 from routing_moe.studies.variants import VARIANTS
@@ -84,22 +85,9 @@ class PaperTables:
 
     def gains(self, baseline: str, folder: str, file: str, table: str) -> int:
         """Prints and writes gains over a baseline of all systems with a file of the same seed."""
-        seeds = [
-            path.name for path in self.folder.glob(f"{folder}/{baseline}/seed*") if (path / file).is_file()
-        ]
-
-        def is_comparable(name: str) -> bool:
-            return any((self.folder / folder / name / seed / file).is_file() for seed in seeds)
-
-        others = [name for name in self.named(folder, file) if name != baseline and is_comparable(name)]
-        if not others:
-            return 0
-        first, *files = (self.folder / folder / name / "seed{seed}" / file for name in (baseline, *others))
-        flags = dict(summary1=first, summary2=tuple(files), names=(baseline, *others))
-        flags |= dict(seeds=tuple(sorted(seed.removeprefix("seed") for seed in seeds)))
-        return call_here(
-            command("routing_moe.cli.compute_arg", output_file=self.tables / f"{table}.csv", **flags)
-        )
+        output = self.tables / f"{table}.csv"
+        line = gains_command(self.folder / folder, baseline, SYSTEMS, file, output_file=output)
+        return call_here(line) if line else 0
 
     def report(self) -> int:
         runs = [path.parents[1] for path in sorted(self.folder.glob(f"runs/*/seed*/{SCORES}"))]

@@ -29,11 +29,10 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from routing_moe.analysis.saved_routes import Routes, load_routes
-from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
 from routing_moe.results.compared_runs import Run, find_runs, scores_per_task
 from routing_moe.results.scores import ScoresFile
-from routing_moe.studies.analysis import ANALYSIS, Analysis, t_interval
+from routing_moe.studies.analysis import ANALYSIS, Analysis, run_analysis, t_interval
 
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 ROUTES = ("other_route", "distance", "distance_others")
@@ -49,8 +48,6 @@ class PermutedTwins(Analysis):
 
 def run(settings: PermutedTwins) -> None:
     """Writes a row per variant with finished runs. Raises InputError for files that cannot be read."""
-    if problems := settings.problems():
-        raise InputError(problems)
     pairs, variants = label_pairs(settings.relabelled), {}
     for trained in find_runs(settings.runs, ScoresFile("test")):
         if trained.scores is not None:
@@ -128,7 +125,7 @@ def row_of(folder: Path, runs: list[Run], pairs: pd.DataFrame) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, PermutedTwins, argv, __doc__)
+    return run_analysis(run, PermutedTwins, argv, __doc__)
 
 
 if __name__ == "__main__":

@@ -17,13 +17,12 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.errors import InputError, did_you_mean
-from routing_moe.cli.console import run_command
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.flags import REQUIRED
 from routing_moe.io.csv_files import read_table
 from routing_moe.results.contrasts import paired_by_seed
 from routing_moe.results.statistics import mean_interval
-from routing_moe.studies.analysis import ANALYSIS, Analysis
+from routing_moe.studies.analysis import ANALYSIS, Analysis, run_analysis
 from routing_moe.studies.conflict_shares import fieller_interval
 from routing_moe.studies.permuted_twins import label_pairs
 
@@ -39,8 +38,6 @@ class LabelPairs(Analysis):
 
 
 def run(settings: LabelPairs) -> None:
-    if problems := settings.problems():
-        raise InputError(problems)
     scores = read_table(settings.tasks, dtype={"task": str, "variant": str})
     known = list(dict.fromkeys(scores["variant"]))
     for flag in ("baseline", "oracle"):
@@ -80,7 +77,7 @@ def rows_of(scores: pd.DataFrame, measure: str, settings: LabelPairs) -> list[di
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, LabelPairs, argv, __doc__)
+    return run_analysis(run, LabelPairs, argv, __doc__)
 
 
 if __name__ == "__main__":

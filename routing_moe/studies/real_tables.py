@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
+from routing_moe.studies.gains import gains_command
 from routing_moe.studies.real_arms import ARMS, ONE, ONE_BART
 from routing_moe.studies.real_runs import Branches, best_dividing, dev_losses, rows_of_rates
 from routing_moe.studies.real_settings import RealLabels
@@ -86,26 +87,13 @@ def gains_of_starts(runs: UnseenRuns, shots: str, scores: str, tables: Path) -> 
 
     shots: folder of the runs. scores: their file. tables: folder of the tables.
     """
-    finished = {
-        name: {path.name for path in runs.folder.glob(f"{shots}/{name}/*") if (path / scores).is_file()}
-        for name in STARTS
-    }
-    common = finished[ONE]
-    others = tuple(name for name in STARTS if name != ONE and finished[name] & common)
-    if not others:
-        return []
-    first, *files = (runs.folder / shots / name / "seed{seed}" / scores for name in (ONE, *others))
-    shared = dict(summary1=first, summary2=tuple(files), names=(ONE, *others))
-    shared |= dict(seeds=tuple(sorted(name.removeprefix("seed") for name in common)))
-    if DIRECT in others:
-        baselines = runs.folder / "baselines" / UNSEEN_SCORES.replace("-test-", "-dev-")
-        shared |= dict(learnable=f"{DIRECT}:{runs.study.margin:g}", dev_baselines=baselines)
-    return [
-        command(
-            "routing_moe.cli.compute_arg",
-            **shared,
-            metric=f"test_{measure}",
-            output_file=tables / f"{measure}.csv",
+    baselines = runs.folder / "baselines" / UNSEEN_SCORES.replace("-test-", "-dev-")
+    learnable = command(learnable=f"{DIRECT}:{runs.study.margin:g}", dev_baselines=baselines)
+    gains = (
+        gains_command(
+            runs.folder / shots, ONE, STARTS, scores,
+            metric=f"test_{measure}", output_file=tables / f"{measure}.csv",
         )
         for measure in MEASURES
-    ]
+    )  # fmt: skip
+    return [[*gain, *(learnable if DIRECT in gain else ())] for gain in gains if gain]

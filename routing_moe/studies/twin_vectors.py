@@ -25,10 +25,9 @@ import pandas as pd
 from dataloader.errors import InputError, in_short, problem_context
 from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED
 from routing_moe.model.route_clusters import best_clusters, centred_cosine
-from routing_moe.studies.analysis import ANALYSIS, Analysis
+from routing_moe.studies.analysis import ANALYSIS, Analysis, run_analysis
 from routing_moe.studies.permuted_twins import label_pairs, places
 from routing_moe.task_choice.given_routes import CLUSTERS, wanted_clusters
 from routing_moe.task_choice.given_vectors import GivenVectors
@@ -49,8 +48,6 @@ class TwinVectors(Analysis):
 
 
 def run(settings: TwinVectors) -> None:
-    if problems := settings.problems():
-        raise InputError(problems)
     pairs = label_pairs(settings.relabelled)
     train = load_split(settings.relabelled / "split.json").train
     pairs = pairs[pairs.isin(train).all(axis=1)]
@@ -86,7 +83,7 @@ def rows_of(folder: Path, train: Sequence[str], pairs: pd.DataFrame, clusters: s
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, TwinVectors, argv, __doc__)
+    return run_analysis(run, TwinVectors, argv, __doc__)
 
 
 if __name__ == "__main__":
