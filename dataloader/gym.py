@@ -4,7 +4,7 @@
     <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.jsonl   JSON lines, which may have answer options
     <gym>/metrics.json                                      optional: {task: metric}, for new tasks
 
-"boolq_32_100" is a *sample* of the task boolq: its train, dev and test files were drawn with seed 100. Each
+"boolq_16_100" is a *sample* of the task boolq: its train, dev and test files were drawn with seed 100. Each
 of the three may have either extension; `task_files.py` describes their content.
 """
 
@@ -22,10 +22,8 @@ import numpy as np
 from dataloader.errors import InputError, Problems, did_you_mean
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
-from dataloader.task_files import PROBLEMS_SHOWN, MalformedLines, describe, read_task_file, read_tsv
+from dataloader.task_files import PROBLEMS_SHOWN, MalformedLines, describe, read_task_file
 from dataloader.templates import dataset_of
-
-__all__ = ["PARTS", "Example", "Gym", "read_tsv"]
 
 PARTS = ("train", "dev", "test")
 ENDINGS = (".tsv", ".jsonl")
@@ -80,7 +78,7 @@ class Gym:
         return sorted(name for name in os.listdir(self.folder) if self._find_samples(name))
 
     def samples(self, task: str) -> list[str]:
-        """Returns prefixes such as "boolq_32_100", in the order of the file names.
+        """Returns prefixes such as "boolq_16_100", in the order of the file names.
 
         Raises InputError for an unknown task.
         """
@@ -90,13 +88,13 @@ class Gym:
         return list(samples)
 
     def has_sample(self, task: str, sample: str) -> bool:
-        """Returns whether a task has a sample with this seed ("100") or prefix ("boolq_32_100")."""
+        """Returns whether a task has a sample with this seed ("100") or prefix ("boolq_16_100")."""
         return sample not in ("all", "first") and bool(self.named_samples(task, sample))
 
     def named_samples(self, task: str, samples: str) -> list[str]:
         """Returns the prefixes of a task's samples that `samples` names; [] if there are none.
 
-        samples: "all", "first", a seed ("100") or a prefix ("boolq_32_100").
+        samples: "all", "first", a seed ("100") or a prefix ("boolq_16_100").
         Raises InputError for an unknown task.
         """
         known = self.samples(task)
@@ -111,7 +109,7 @@ class Gym:
     def examples(self, task: str, part: str, samples: str = "all") -> list[Example]:
         """Returns the examples of one task, in the order of its samples.
 
-        part: "train", "dev" or "test". samples: "all", "first", a seed ("100") or a prefix ("boolq_32_100").
+        part: "train", "dev" or "test". samples: "all", "first", a seed ("100") or a prefix ("boolq_16_100").
         Raises InputError with all problems: unknown task, part or sample, missing file, malformed lines.
         """
         return self.pool([task], part, samples)

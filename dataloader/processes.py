@@ -22,20 +22,18 @@ def run_in_processes(
     function: Callable,
     arguments: Mapping[Hashable, tuple],
     workers: int,
-    initializer: Callable | None = None,
-    initargs: tuple = (),
+    initializer: Callable,
+    initargs: tuple,
 ) -> Outcomes:
     """Yields (key, outcome) of function(*arguments[key]) in the order in which the calls end.
 
     An outcome is the function's result or the exception that it raised; a process that dies loses only its
     current call. An InputError ends all calls, because it would occur in each of them.
     function, initializer: ones that a new process can import by module and name. initializer(*initargs) is
-    called first in each process and must call `leave_signals_to`; None: it does nothing else.
+    called first in each process and must call `leave_signals_to`.
     """
     from pebble import ProcessPool
 
-    if initializer is None:
-        initializer, initargs = leave_signals_to, (os.getpid(),)
     spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with ProcessPool(workers, context=spawning, initializer=initializer, initargs=initargs) as pool:
         try:

@@ -11,8 +11,6 @@ from typing import Any
 from dataloader.atomic_files import write_text
 from dataloader.task_splits import SECTIONS
 
-SAMPLE_SEEDS = (100, 13, 21, 42, 87)  # of a task with five samples, as in the published gym
-
 Row = tuple[str, ...]  # input, answer, further accepted answers
 
 

@@ -329,6 +329,7 @@ def starts(originals):
     flags = {
         "one": ONE_EXPERT,
         "random": NO_LEARNING | NO_ROUTER | dict(random_routing=True),
+        "given": NO_LEARNING | NO_ROUTER | dict(task_routes="tasks", num_experts=None),
         "top": NO_LEARNING | dict(router_mode="top_k", router_top_k=1),
     }
     for name, changed in flags.items():

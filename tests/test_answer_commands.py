@@ -174,6 +174,20 @@ def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsy
     assert "Traceback" not in error
 
 
+def test_a_file_that_cannot_be_written_is_an_error_before_the_model_is_loaded(
+    finished, tmp_path, monkeypatch, capsys
+):
+    words = typed(tmp_path, finished, task="colour")
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(Routed, "load", None)
+    assert commanded(words) == 2
+    assert f"--output_file {tmp_path}: {tmp_path} cannot be written to" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert commanded(words) == 0
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    assert commanded(words) == 0  # a file that is there is continued
+
+
 def test_a_binary_file_is_an_error_and_standard_input_keeps_finished_answers(
     finished, tmp_path, monkeypatch, capsys
 ):

@@ -185,6 +185,13 @@ def test_texts_that_cannot_be_used_leave_no_checkpoint(barts, world, tmp_path, c
 
     monkeypatch.setattr(TextsOfModel, "candidates", fail)
     assert_problem(errors(capsys, world, tmp_path, barts, train_dir=world.gym), "no vectors")
+
+    def run_out(*_):
+        raise RuntimeError("no memory")  # must not be taken for a full disk
+
+    monkeypatch.setattr(TextsOfModel, "candidates", run_out)
+    with pytest.raises(RuntimeError, match=r"^no memory$"):
+        errors(capsys, world, tmp_path, barts, train_dir=world.gym)
     assert not list(tmp_path.glob("none*"))
 
 
@@ -321,6 +328,13 @@ def test_wrong_names_kinds_and_places_are_one_error_each(barts, adapters, world,
     assert_problem(problems(barts | {"b": tmp_path / "no"}), f"--experts b: {tmp_path / 'no'}: not found")
     assert_problem(problems(barts, base=tmp_path / "no"), f"--base {tmp_path / 'no'}: not found")
     assert_problem(problems(barts, output_dir=tmp_path), f"--output_dir {tmp_path} exists already")
+
+
+def test_a_broken_file_of_weights_is_named_with_the_flag_that_it_is_of(barts, world, tmp_path, capsys):
+    (broken := tmp_path / "broken.pt").write_bytes(b"broken")
+    places = {TASKS[0]: broken, TASKS[1]: barts[TASKS[1]]}
+    (line,) = errors(capsys, world, tmp_path, places)
+    assert line.startswith(f"error: --experts {TASKS[0]}: {broken}: not a checkpoint of a plain BART (")
 
 
 def test_models_of_other_sizes_and_vocabularies_are_refused(barts, world, tmp_path, capsys):

@@ -116,7 +116,7 @@ def test_an_unknown_cost_is_a_dash_with_a_note_and_a_damaged_one_an_error(folder
     assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
     out = capsys.readouterr().out
     assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
-    note = "- cost of costly/seed2 is unknown: no cost.json; the command that trained a run, given again"
+    note = "- cost of costly/seed2 is unknown: no cost.json; only train writes cost.json; for a finished run"
     assert note in out
 
 
@@ -180,6 +180,15 @@ def test_a_run_that_stopped_early_is_not_finished_and_broken_dev_scores_are_name
     assert pd.read_csv(folder / "comparison_at_equal_flops_cost.csv")["n"].tolist() == [2, 1]
     (folder / "costly/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")
     assert "costly/seed2/200-steps/dev_results.csv: was not written" in refusal(capsys, folder)
+
+
+@pytest.mark.parametrize("budget", ["steps", "flops"])
+def test_without_a_run_trained_to_its_end_nothing_can_be_matched(budget, folder, capsys):
+    for path in folder.glob("*/*/400-steps/dev_results.csv"):
+        path.unlink()
+    out = refusal(capsys, folder, "--match", budget)
+    assert out.count("(no evaluation of its last step)") == 4
+    assert f"{folder}: no run is finished; --resume finishes a training" in out
 
 
 def test_evaluations_without_answers_are_not_in_curves_and_cannot_be_matched(folder, capsys):

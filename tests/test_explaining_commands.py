@@ -43,7 +43,7 @@ def test_routes_are_those_of_the_best_step_unless_another_is_given(place):
     assert best.tasks == NAMES
     history = load_history(place.folder / "one")
     assert history.steps == (10, 20, 30)
-    assert np.array_equal(history.at(1).values_NLE, best.values_NLE)
+    assert np.array_equal(history.values_SNLE[1], best.values_NLE)
 
 
 def test_the_chosen_expert_has_the_largest_weight(place):

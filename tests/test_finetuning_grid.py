@@ -198,7 +198,7 @@ def test_a_start_that_cannot_be_loaded_does_not_claim_the_folder(grids, tmp_path
     broken = Path(shutil.copytree(grids.bart, tmp_path / "broken"))
     (broken / "model.safetensors").write_bytes(b"x" * 100)
     grids.run("claimed", code=2, bart=broken, **QUICK)
-    assert f"error: {broken}: no plain BART can be loaded from there" in capsys.readouterr().err
+    assert f"error: --model {broken}: no plain BART can be loaded from there" in capsys.readouterr().err
     folder = grids.run("claimed", **QUICK)
     assert len(outcomes(folder)) == 2
 

@@ -7,8 +7,6 @@ from importlib import import_module
 import pytest
 
 from dataloader.errors import InputError
-from dataloader.gym import PARTS
-from dataloader.task_splits import SECTIONS
 from routing_moe import RoutingBartConfig
 from routing_moe.analysis import correlation, recovery
 from routing_moe.analysis.saved_routes import KINDS
@@ -168,7 +166,6 @@ def test_choices_are_the_names_of_the_implementations():
     assert tuple(ROUTE_SOURCES) == choices.ROUTE_SOURCES
     assert tuple(KINDS) == choices.ROUTE_KINDS
     assert tuple(compared_costs.BUDGETS) == choices.BUDGETS
-    assert choices.SECTIONS == SECTIONS == PARTS
     with pytest.raises(ValueError, match=", ".join(choices.ROUTER_MODES)):
         select_routes(None, "none", 1.0)
 

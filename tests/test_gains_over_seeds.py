@@ -46,6 +46,15 @@ def test_with_seeds_the_interval_is_by_the_design():
     assert (one.interval, one.seeds) == ("tasks", 1)
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_uneven_samples_of_any_seed_are_warned_of(seed):
+    base = {one: summary([0.5] * 6, tasks=SIX) for one in (1, 2)}
+    assert gains.uneven_samples(over_seeds({"base": base, "ours": dict(base)})[0]) == []
+    ours = base | {seed: summary([0.5] * 6, n=3, tasks=SIX)}
+    per_task, _ = over_seeds({"base": base, "ours": ours})
+    assert "t0 (ours 3, baseline 5), t1 (ours 3, baseline 5)" in gains.uneven_samples(per_task)[0]
+
+
 def test_lower_losses_are_wins_and_tasks_without_options_have_no_rank_accuracy(tmp_path):
     """The columns of further measures are read; the best, and bars to the left, are the lower ones."""
     for name, losses in (("a", [2.0, 1.0, 1.0]), ("b", [1.5, 1.2, 1.0])):

@@ -98,11 +98,13 @@ def test_another_checkpoint_of_a_run_can_be_chosen(merge, with_run):
 
 def test_every_expert_is_the_plain_barts_layer(merge, tmp_path):
     bart = write_bart(tmp_path / "other", seed=9)
-    generation = json.loads((bart / "generation_config.json").read_text()) | {"no_repeat_ngram_size": 3}
+    generation = json.loads((bart / "generation_config.json").read_text())
+    generation |= {"no_repeat_ngram_size": 3, "num_beams": 4, "early_stopping": True}
     (bart / "generation_config.json").write_text(json.dumps(generation))
     model = RoutingBartForConditionalGeneration.from_pretrained(merge(model=bart, init_eps=0))
     assert_experts_are(model, bart)
     assert model.generation_config.no_repeat_ngram_size == 3
+    assert model.generation_config.early_stopping is False  # as in all checkpoints
 
 
 def test_any_route_gives_the_plain_barts_output(merge, with_run, batch):

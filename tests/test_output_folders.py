@@ -17,6 +17,10 @@ TASK_VECTORS_OF_A_RUN = ["--taskvecs", "<out>/best", "--output_dir", "<inside>"]
 # Command lines of the commands that the tiny runs do not have one for.
 WORDS = {
     f"{CLI}.merge": ["--routes_from", "<out>", "--model", "<bart>", "--output_dir", "<inside>"],
+    f"{CLI}.average": ["--runs", *RUN],
+    f"{CLI}.assemble": ["--base", "<bart>", "--experts", "a=<bart>", "b=<bart>", "--output_dir", "<inside>"],
+    f"{CLI}.export": ["--checkpoint", "<out>", "--task", "count", "--output_dir", "<inside>"],
+    f"{CLI}.push": ["<out>", "owner/name", "--dry_run", "<inside>"],
     f"{CLI}.ablate": RUN,
     f"{CLI}.inspect_routes": RUN,
     f"{CLI}.correlate_routes": RUN,

@@ -234,8 +234,8 @@ def test_moves_are_in_what_commands_make_of_a_run_and_only_evaluations_have_scor
     scored = {path.parent.name for path in folder.glob("*-steps/dev_results.csv")}
     assert scored == {"3-steps", "5-steps"}
     given = json.loads(start["task_routes"].read_text())
-    assert history.at(0).values_NLE[:, 0].argmax(-1).tolist() == [given[task] for task in history.tasks]
     values_SNLE = history.values_SNLE
+    assert values_SNLE[0, :, 0].argmax(-1).tolist() == [given[task] for task in history.tasks]
     moved_S = (values_SNLE[1:] != values_SNLE[:-1]).any(axis=(2, 3)).sum(axis=1)
     assert moved_S.tolist() == [table["moved"][0], 0, table["moved"][1], 0]
     assert moved_S.sum() > 0

@@ -1,6 +1,7 @@
 """Runs that stop in different ways and resume without any difference in results."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -58,6 +59,14 @@ def test_resuming_a_complete_run_trains_nothing(world, finished):
     resume(world, folder)
     assert "the run was complete already, after step 6" in (folder / "log.txt").read_text()
     assert_same_run(folder, finished)
+
+
+def test_a_complete_run_without_its_best_checkpoint_cannot_predict(world, finished, capfd):
+    folder = world.copy(finished, "without_best")
+    shutil.rmtree(folder / "best")
+    again = dict(do_predict=True, save_period=2, resume=True)
+    assert run(world.gym, world.bart, folder, **again) == 2
+    assert f"{folder} has no checkpoint 'best'; choose one with" in capfd.readouterr().err
 
 
 def test_resume_starts_a_new_run_even_from_the_last_checkpoint_of_another(world, finished):

@@ -9,6 +9,7 @@ import pytest
 from tiny_steps import settings_with
 
 from dataloader.errors import InputError
+from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.model.flops import Work, active_parameters, total_parameters
 from routing_moe.optim.step import frozen_parts
@@ -140,6 +141,29 @@ def test_stage_2_counts_stage_1(stages, make_stepper):
     (run / "best").mkdir()
     third = write_cost(make_stepper(), 5, *start_of(stage_2(next_stage, checkpoint=run / "best")))
     assert third["steps_with_start"] == 5 + cost["steps_with_start"]
+
+
+def test_the_runs_of_an_assembled_mixture_count(stages):
+    stage_1, run = stages
+    other = Path(shutil.copytree(stage_1, run.parent / "other"))
+    base = Path(shutil.copytree(stage_1, run.parent / "base"))
+    (assembled := run.parent / "assembled").mkdir()
+
+    def earlier_of(**made_of):
+        (assembled / ASSEMBLED_FILE).write_text(json.dumps({"settings": made_of}))
+        return earlier(stage_2(run, checkpoint=assembled))
+
+    experts = [f"a={stage_1}", f"b={other / 'best'}"]
+    places = [str(stage_1), str(other / "best")]
+    for place in ("facebook/bart-base", str(base / "best")):
+        assert [one["folder"] for one in earlier_of(experts=experts, base=place)] == places
+    (base / "run.json").write_text("{}")
+    found = earlier_of(experts=experts, base=str(base / "best"))
+    assert [one["folder"] for one in found] == [*places, str(base / "best")]
+    assert [one["steps"] for one in found] == [6, 6, 6]
+    (adapter := run.parent / "adapter").mkdir()
+    unknown = earlier_of(experts=[f"a={adapter}", *experts], base="facebook/bart-base")[0]["unknown"]
+    assert unknown.startswith(f"no cost.json with {adapter}; only train writes cost.json")
 
 
 def test_an_earlier_run_without_cost_is_null_with_the_reason(stages, make_stepper):

@@ -12,13 +12,14 @@ import torch
 from tiny_runs import contents
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from dataloader.building.sampling import SAMPLES
+from dataloader.gym import PARTS
 from task.skill_gym import TINY_BART
-from task.skill_gym.generate import POOL_ROWS, SAMPLE_SEEDS, TEST_ROWS, generate, main
+from task.skill_gym.generate import POOL_ROWS, TEST_ROWS, generate, main
 from task.skill_gym.skills import FORMATS, PROBLEMS
 from task.skill_gym.tasks import TASKS
 from task.skill_gym.world import VOCABULARIES
 
-PARTS = ("train", "dev", "test")
 # Of all rows, in the order of the files: results were measured on these.
 DIGEST = "1618bf8e2698cdabca3eeb308d42c9a090d8bafd58c5b77cc17ddb40c8b85cd4"
 METRICS = {
@@ -74,7 +75,7 @@ def test_same_seed_writes_the_same_bytes_and_another_seed_writes_other_rows(gym,
 def test_every_task_has_all_samples_and_no_duplicate_inputs(gym):
     for task in TASKS:
         k = 16 if task.classes else 32
-        few_shot = [f"{task.name}_{k}_{seed}" for seed in SAMPLE_SEEDS]
+        few_shot = [f"{task.name}_{k}_{seed}" for seed in SAMPLES]
         # In string order the pool comes first, so that its dev file is that of the first sample.
         pool = [f"{task.name}_{POOL_ROWS}_0"] if task.split == "train" else []
         train, dev, test = (files_of(gym, task.name, part) for part in ("train", "dev", "test"))

@@ -290,6 +290,11 @@ def vectors(names=tuple(FORMS), **fields):
 
 
 ROUTES = [
+    (
+        CLUSTERS | dict(taskvecs_dim=9),
+        "--taskvecs_dim is 9, but the vectors of <here>/vectors have 4 dimensions",
+        vectors(),
+    ),
     (FIXED | dict(task_routes="ontolgy"), "--task_routes is 'ontolgy'; give a file ... did you mean 'ontol"),
     (FIXED | dict(task_routes="lowest_loss"), "--task_routes is lowest_loss, ... leave --do_train out"),
     (FILE, "--task_routes <here>/routes.json: no such file"),

@@ -140,6 +140,14 @@ GRIDS = [
         "--taskvecs <here>/vectors has no vector for plural, only for colour, count",
         lambda place: place.vectors(["colour", "count"]),
     ),
+    *(
+        (
+            PAST | dict(init_dir="<given>", task_vector=rule),
+            f"--task_vector {rule}: this route does not depend on task vectors",
+            new_task,
+        )
+        for rule in ("nearest", "learned")
+    ),
     (
         PAST | dict(task_vector="stored"),
         "<run>/best has no vector for past, only for ... --taskvecs",

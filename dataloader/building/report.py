@@ -11,13 +11,7 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.building.task_folder import (
-    PARTS,
-    NotBuilt,
-    content_of,
-    sample_files,
-    sources_of,
-)
+from dataloader.building.task_folder import NotBuilt, content_of, sample_files, sources_of
 from dataloader.building.verification import (
     EQUAL,
     REORDERED,
@@ -26,6 +20,7 @@ from dataloader.building.verification import (
     published_sums,
 )
 from dataloader.errors import InputError
+from dataloader.gym import PARTS
 from dataloader.task_files import read_task_file
 
 REPORT = "gym_report.csv"

@@ -17,9 +17,9 @@ from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, wh
 from dataloader.building.sources import Source
 from dataloader.building.verification import published_sums
 from dataloader.errors import InputError, in_brief
+from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
 
-PARTS = ("train", "dev", "test")
 PARTIAL = ".partial"  # folder in the gym with unfinished tasks
 PROVENANCE = "source.json"  # in each task's folder: {seed: source that the rows of the sample come from}
 

@@ -27,13 +27,13 @@ COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature",
 
 
 def correlate(
-    routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0, fewest: int = FEWEST
+    routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> pd.DataFrame:
     """Returns a row for each (layer, expert) and feature, sorted by p.
 
     tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
     permutations: 0 computes r alone; p, q and q_by are then NaN.
-    Left out: features that fewer than `fewest` tasks have or lack, constant numbers, and experts with the
+    Left out: features that fewer than FEWEST tasks have or lack, constant numbers, and experts with the
     same weight for all tasks. Permuting the tasks preserves the dependence between experts and between
     features. q is valid under positive dependence, but the weights of a layer sum to 1; q_by is larger and
     valid under any dependence. Raises ValueError if tasks differ.
@@ -41,7 +41,7 @@ def correlate(
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
     values_NC = routes.values_NLE.reshape(len(routes.tasks), -1)
-    testable = [f for f, name in enumerate(features.names) if worth_testing(features, name, fewest)]
+    testable = [f for f, name in enumerate(features.names) if worth_testing(features, name)]
     tables = []
     for rows, columns in _by_known(features.values_NF, testable):
         features_NF = features.values_NF[np.ix_(rows, columns)]
@@ -63,13 +63,13 @@ def correlate(
     return order[COLUMNS].reset_index(drop=True)
 
 
-def worth_testing(features: Features, name: str, fewest: int = FEWEST) -> bool:
+def worth_testing(features: Features, name: str) -> bool:
     """Returns whether enough tasks have, and lack, a 0/1 feature; whether a number varies."""
     column = features.column(name)
     known = column[np.isfinite(column)]
     if features.is_binary(name):
-        return min((known == 1).sum(), (known == 0).sum()) >= fewest
-    return len(known) >= 2 * fewest and len(np.unique(known)) > 1
+        return min((known == 1).sum(), (known == 0).sum()) >= FEWEST
+    return len(known) >= 2 * FEWEST and len(np.unique(known)) > 1
 
 
 def top_experts(

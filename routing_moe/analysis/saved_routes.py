@@ -67,9 +67,6 @@ class History:
         rows = [self.tasks.index(task) for task in tasks]
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 
-    def at(self, index: int) -> Routes:
-        return Routes(self.name, self.tasks, self.layers, self.values_SNLE[index], self.steps[index])
-
 
 def load_routes(
     place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"

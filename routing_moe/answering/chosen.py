@@ -9,6 +9,7 @@ from routing_moe.answering.queries import STDIN, STDOUT, Query, problem_of, read
 from routing_moe.checkpoints.find import SavedMixture, find_model
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_problems
+from routing_moe.io.files import new_folder_problems, unwritable
 from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
 
@@ -52,14 +53,17 @@ def adapter_problems(settings: ExportSettings, start) -> list[str]:
 
 def output_problems(settings: AnswerSettings | ExportSettings) -> list[str]:
     if isinstance(settings, ExportSettings):
-        there = settings.output_dir.exists()
-        return [f"--output_dir {settings.output_dir} exists already; name another folder"] if there else []
+        return new_folder_problems("output_dir", settings.output_dir)
     problems = []
     if problem := problem_of(Query("text", settings.options)):
         problems.append(f"--options: {problem}")
-    folder = Path(settings.output_file).parent
-    if settings.output_file != STDOUT and not folder.is_dir():
-        problems.append(f"--output_file {settings.output_file}: no such folder {folder}")
+    path = Path(settings.output_file)
+    if settings.output_file == STDOUT or path.exists():
+        return problems
+    if not path.parent.is_dir():
+        problems.append(f"--output_file {path}: no such folder {path.parent}")
+    elif reason := unwritable(path.parent):
+        problems.append(f"--output_file {reason}")
     return problems
 
 

@@ -21,7 +21,7 @@ from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import keeps_tokenizer, load_tokenizer
 from routing_moe.config.assemble import ADAPTER_FILE, BASE, MEAN, AssembleSettings
 from routing_moe.config.flags import Command, flag_problems
-from routing_moe.io.files import unwritable
+from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
@@ -66,7 +66,7 @@ class Sources:
 def check_assembly(settings: AssembleSettings) -> Sources:
     """Returns the models, after all checks. Raises one InputError with all problems."""
     problems = Problems(flag_problems(settings) + name_problems(settings))
-    problems += folder_problems(settings.output_dir)
+    problems += new_folder_problems("output_dir", settings.output_dir)
     gym = problems.of(Gym, settings.train_dir, flag="train_dir") if settings.train_dir else None
     if gym:
         problems += gym.check(settings.places, ["train"], "first", metrics=False)
@@ -83,14 +83,6 @@ def check_assembly(settings: AssembleSettings) -> Sources:
         sources = dataclasses.replace(sources, kind="lora")
     check_fit(sources, settings)
     return sources
-
-
-def folder_problems(folder: Path) -> list[str]:
-    """Returns the problem of an output folder that exists or cannot be made."""
-    if folder.exists():
-        return [f"--output_dir {folder} exists already; name a new folder"]
-    reason = unwritable(folder)
-    return [f"--output_dir {reason}"] if reason else []
 
 
 def name_problems(settings: AssembleSettings) -> list[str]:
@@ -292,17 +284,15 @@ def text_notes(model, sources: Mapping[str, "Adapter | SavedBart | SavedMixture"
 # ---- writing
 
 
-def write_assembled(
-    settings: AssembleSettings, sources: Sources, model, folder: Path, command: str | None = None
-) -> None:
-    """Writes the checkpoint with `assembled.json` to a folder. command: as for `describe_run`."""
+def write_assembled(settings: AssembleSettings, sources: Sources, model, command: list[str]) -> None:
+    """Writes the checkpoint with `assembled.json`, atomically. command: as for `describe_run`."""
     with problem_context("--base "):
         tokenizer = load_tokenizer(sources.base.place, model.config.vocab_size)
     keep = {ASSEMBLED_FILE: made_of(settings, command, sources.made_of())}
-    save_checkpoint(model, tokenizer, folder, keep=keep)
+    save_checkpoint(model, tokenizer, settings.output_dir, keep=keep)
 
 
-def made_of(settings: Command, command: str | None, checksums: Mapping) -> bytes:
+def made_of(settings: Command, command: list[str], checksums: Mapping) -> bytes:
     """Returns the description of a checkpoint that was made of others as JSON."""
     written = json.loads(json.dumps(settings.to_dict(), default=str))
     return json.dumps(describe_run(written, command) | {"made_of": checksums}, indent=1).encode()

@@ -6,16 +6,16 @@ mixture counts as the mean of its experts' parameters, as in MHR-mu (Caccia et a
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, Problems, problem_context
-from routing_moe.checkpoints.assemble import folder_problems, made_of, size_problems, text_notes, vocabulary
+from routing_moe.checkpoints.assemble import made_of, size_problems, text_notes, vocabulary
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.average import AverageSettings
 from routing_moe.config.flags import flag_problems
+from routing_moe.io.files import new_folder_problems
 
 AVERAGED_FILE = "averaged.json"
 Sources = Mapping[str, SavedBart | SavedMixture]  # {place: model}
@@ -23,7 +23,8 @@ Sources = Mapping[str, SavedBart | SavedMixture]  # {place: model}
 
 def check_average(settings: AverageSettings) -> Sources:
     """Returns the models, after all checks. Raises one InputError with all problems."""
-    problems = Problems(flag_problems(settings) + folder_problems(settings.output_dir))
+    problems = Problems(flag_problems(settings))
+    problems += new_folder_problems("output_dir", settings.output_dir)
     if len(set(settings.runs)) < len(settings.runs):
         problems.append(f"--runs names a model twice: {' '.join(settings.runs)}")
     sources = {
@@ -65,10 +66,11 @@ def average(sources: Sources):
     return averaged, text_notes(averaged, sources)
 
 
-def write_averaged(settings: AverageSettings, sources: Sources, model, folder: Path, command=None) -> None:
-    """Writes the checkpoint with `averaged.json` to a folder. command: as for `describe_run`."""
+def write_averaged(settings: AverageSettings, sources: Sources, model, command: list[str]) -> None:
+    """Writes the checkpoint with `averaged.json`, atomically. command: as for `describe_run`."""
     place = next(iter(sources.values())).place
     with problem_context("--runs "):
         tokenizer = load_tokenizer(place, model.config.vocab_size)
     checksums = {name: {file.name: sha256(file) for file in one.files()} for name, one in sources.items()}
-    save_checkpoint(model, tokenizer, folder, keep={AVERAGED_FILE: made_of(settings, command, checksums)})
+    keep = {AVERAGED_FILE: made_of(settings, command, checksums)}
+    save_checkpoint(model, tokenizer, settings.output_dir, keep=keep)

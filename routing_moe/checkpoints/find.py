@@ -96,9 +96,8 @@ class SavedBart:
 
         model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
         if self.weights:
-            with problem_context("--checkpoint "):
-                content = load_vanilla_checkpoint(self.weights)
-            with problem_context(f"--checkpoint {self.weights}: "):
+            content = load_vanilla_checkpoint(self.weights)
+            with problem_context(f"{self.weights}: "):
                 load_plain_weights(model, content, init_eps=0.0)
         return model
 
@@ -228,14 +227,17 @@ def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
 
     moe_init: whether the checkpoint is a mixture, of --init_dir; otherwise it is a plain BART.
     """
-    if moe_init:
-        with problem_context("--init_dir "):
+    with problem_context(f"--{start_flag(start, moe_init)} "):
+        if moe_init:
             return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
-    if start.checkpoint is None:
-        with problem_context("--model "):
-            return find_bart(start.model)
-    with problem_context("--checkpoint "):
-        return find_plain(start.checkpoint, start.model)
+        return find_plain(start.checkpoint, start.model) if start.checkpoint else find_bart(start.model)
+
+
+def start_flag(start: Start, moe_init: bool) -> str:
+    """Returns the name of the flag that names the model of `find_start`."""
+    if moe_init:
+        return "init_dir"
+    return "checkpoint" if start.checkpoint else "model"
 
 
 def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:

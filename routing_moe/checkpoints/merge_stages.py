@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dataloader.atomic_files import write_text
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, Problems, problem_context
 from dataloader.jsonfile import load_json_object
@@ -21,12 +20,12 @@ from routing_moe.checkpoints.find import (
     find_vanilla,
     weight_files,
 )
-from routing_moe.checkpoints.folder import find_checkpoint
+from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.shared import Start
-from routing_moe.io.files import replacing_directory, unwritable
+from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import describe_run
 
 if TYPE_CHECKING:
@@ -118,13 +117,11 @@ def merge(
     return model, tokenizer
 
 
-def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command=None) -> None:
+def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command: list[str]) -> None:
     """Writes the checkpoint and `merge.json`, atomically. command: as for `describe_run`."""
     description = describe_run(dataclasses.asdict(settings), command) | {"made_of": made_of(settings, routes)}
-    with replacing_directory(settings.target) as folder:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        write_text(folder / MERGE_FILE, json.dumps(description, indent=1))
+    keep = {MERGE_FILE: json.dumps(description, indent=1).encode()}
+    save_checkpoint(model, tokenizer, settings.target, keep=keep)
 
 
 def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dataloader.errors import InputError, problem_context
@@ -50,6 +51,8 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     No weights are read. routes: those of --task_routes for training. Raises InputError with a line for each
     flag that does not fit the others or the checkpoint.
     """
+    if routes is not None and routes.vectors:
+        check_width(settings, routes.vectors_ND)
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
         with problem_context("--model "):
@@ -85,13 +88,18 @@ def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if settings.taskvecs and fields["route_source"] == "learned" and fields["num_experts"] > 1:
         with problem_context("--taskvecs "):
             fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
-        if settings.taskvecs_dim not in (None, vectors_ND.shape[1]):
-            raise InputError(
-                f"--taskvecs_dim is {settings.taskvecs_dim}, but the vectors of {settings.taskvecs} have "
-                f"{vectors_ND.shape[1]} dimensions; leave the flag out to use the file's"
-            )
+        check_width(settings, vectors_ND)
         fields["router_input_dim"] = vectors_ND.shape[1]
     return fields
+
+
+def check_width(settings: TrainSettings, vectors_ND: np.ndarray) -> None:
+    """Raises InputError if the vectors of --taskvecs have another width than --taskvecs_dim."""
+    if settings.taskvecs_dim not in (None, vectors_ND.shape[1]):
+        raise InputError(
+            f"--taskvecs_dim is {settings.taskvecs_dim}, but the vectors of {settings.taskvecs} have "
+            f"{vectors_ND.shape[1]} dimensions; leave the flag out to use the file's"
+        )
 
 
 def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:

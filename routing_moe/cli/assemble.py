@@ -5,14 +5,14 @@
     routing-moe assemble --base facebook/bart-base --experts sst=out/sst/models/sst_16_100_best \\
         boolq=out/boolq/models/boolq_16_100_best --train_dir data/gym --output_dir models/assembled
     routing-moe answer --checkpoint models/assembled --task sst --inputs new.txt
-    routing-moe answer --checkpoint models/assembled --like new.txt --inputs new.txt
+    routing-moe answer --checkpoint models/assembled --task my_reviews --like new.txt --inputs new.txt
 
 Each task has a one-hot route to its own expert. New texts get the route of the task with the most similar
 texts, which --train_dir makes known.
 """
 
+import shutil
 import sys
-from pathlib import Path
 
 from dataloader.errors import in_short
 from dataloader.gym import Gym
@@ -20,18 +20,15 @@ from routing_moe.checkpoints.assemble import Sources, assemble, check_assembly, 
 from routing_moe.cli.console import run_command
 from routing_moe.config.assemble import AssembleSettings
 from routing_moe.config.flags import command_line
-from routing_moe.io.files import replacing_directory
 
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = check_assembly(settings)
         model, notes = assemble(settings, sources)
-        command = command_line(AssembleSettings, argv)
-        with replacing_directory(settings.output_dir) as folder:
-            write_assembled(settings, sources, model, folder, command)
-            if settings.train_dir:
-                notes.append(keep_texts(folder, settings.train_dir, list(sources.experts)))
+        write_assembled(settings, sources, model, command_line(AssembleSettings, argv))
+        if settings.train_dir:
+            notes.append(keep_texts(settings, list(sources.experts)))
         print("\n".join([described(model, settings, sources), *notes]))
         print(f"written to {settings.output_dir}")
 
@@ -46,14 +43,21 @@ def described(model, settings: AssembleSettings, sources: Sources) -> str:
     return f"{config.num_experts} experts ({kind}): {in_short(list(sources.experts))}"
 
 
-def keep_texts(folder: Path, train_dir: str, names: list[str]) -> str:
-    """Writes the text vectors of the tasks to the checkpoint's folder; returns what was written, in words."""
+def keep_texts(settings: AssembleSettings, names: list[str]) -> str:
+    """Writes the text vectors of the tasks to the checkpoint; returns what was written, in words.
+
+    After an error there is no checkpoint, so that the same command can be given again.
+    """
     from routing_moe.answering.routed import Routed
     from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel, TextSource
 
-    routed = Routed.load(folder)
-    source = TextSource((Gym(train_dir),), routed.text_format)
-    TextsOfModel(source, routed.model, routed.tokenizer, routed.start, keep=True).candidates(names)
+    try:
+        routed = Routed.load(settings.output_dir)
+        source = TextSource((Gym(settings.train_dir),), routed.text_format)
+        TextsOfModel(source, routed.model, routed.tokenizer, routed.start, keep=True).candidates(names)
+    except BaseException:
+        shutil.rmtree(settings.output_dir)
+        raise
     return f"text vectors of {len(names)} tasks in {TEXTS_FILE}"
 
 

@@ -4,8 +4,8 @@
     routing-moe average --runs models/task_random --output_dir models/merged     the mean of its experts
     routing-moe train --do_train --initialize_from_vanilla --num_experts 1 --model facebook/bart-base \\
         --vanilla_checkpoint models/merged --train_dir data/gym --output_dir models/merged_trained
-    routing-moe finetune --do_train --do_predict --checkpoint models/soup --task_dir data/gym/boolq \\
-        --output_dir out/boolq
+    routing-moe finetune --do_train --do_predict --checkpoint models/soup --task_dir data/gym/ag_news \\
+        --output_dir out/ag_news
 
 Runs that start from the same weights can be averaged; of runs from different random weights, the mean is no
 useful model.
@@ -17,15 +17,13 @@ from routing_moe.checkpoints.average import average, check_average, write_averag
 from routing_moe.cli.console import run_command
 from routing_moe.config.average import AverageSettings
 from routing_moe.config.flags import command_line
-from routing_moe.io.files import replacing_directory
 
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AverageSettings) -> None:
         sources = check_average(settings)
         model, notes = average(sources)
-        with replacing_directory(settings.output_dir) as folder:
-            write_averaged(settings, sources, model, folder, command_line(AverageSettings, argv))
+        write_averaged(settings, sources, model, command_line(AverageSettings, argv))
         print("\n".join([*notes, f"mean of {len(sources)} models written to {settings.output_dir}"]))
 
     return run_command(run, AverageSettings, argv, __doc__)

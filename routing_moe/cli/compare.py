@@ -236,6 +236,7 @@ def check_runs(
     problems = comparison_problems(runs, settings.gym_per_seed, settings.measures)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
+        hint = "--resume finishes a training" if settings.match else hint
         problems += [*unfinished, f"{settings.folder}: no run is finished; {hint}"]
     else:
         named = {"--baseline": [settings.baseline] if settings.baseline else []}

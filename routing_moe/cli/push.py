@@ -18,7 +18,7 @@ from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.push import PushSettings
-from routing_moe.io.files import replacing_directory, unwritable
+from routing_moe.io.files import new_folder_problems, replacing_directory
 from routing_moe.io.hub import push_problems, upload
 
 
@@ -30,7 +30,8 @@ def run(settings: PushSettings) -> None:
     problems = Problems(
         flag_problems(settings) + push_problems(settings.name, uploads=settings.dry_run is None)
     )
-    problems += folder_problems(settings.dry_run)
+    if settings.dry_run:
+        problems += new_folder_problems("dry_run", settings.dry_run)
     mixture = problems.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
     if problems:
         raise InputError(problems)
@@ -56,14 +57,6 @@ def write(shared, settings: PushSettings, folder: Path) -> None:
 
     write_shared_run(shared, settings, folder)
     write_text(folder / "README.md", str(model_card(shared, settings)))
-
-
-def folder_problems(folder: Path | None) -> list[str]:
-    if folder is None:
-        return []
-    if folder.exists():
-        return [f"--dry_run {folder} exists already; name a new folder"]
-    return [f"--dry_run {problem}"] if (problem := unwritable(folder)) else []
 
 
 def described(folder: Path) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from dataloader.errors import InputError
-from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS, SECTIONS
+from dataloader.task_splits import SECTIONS
+from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Command, flags_of, group
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.hub import folder_of_run, is_on_hub

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.choices import BUDGETS, DESIGNS, MEASURES, SECTIONS
+from dataloader.task_splits import SECTIONS
+from routing_moe.config.choices import BUDGETS, DESIGNS, MEASURES
 from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
 
 SCORES = group("scores")

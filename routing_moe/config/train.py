@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from dataloader.errors import problem_context
 from dataloader.task_sampling import WANTED, is_task_sampling
+from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import (
     EXPERT_KINDS,
     EXPERT_MIXINGS,
@@ -18,7 +19,6 @@ from routing_moe.config.choices import (
     ROUTE_USES,
     ROUTER_MODES,
     ROUTER_TYPES,
-    SECTIONS,
     SELECTIONS,
     TRACKERS,
 )

@@ -1,4 +1,4 @@
-"""Evaluation: generation, option ranking, dev and test scores, and the task vectors of unseen tasks.
+"""Evaluation: generation, option ranking, dev and test scores, losses along routes, and text vectors.
 
 May import: checkpoints and below, dataloader.
 """

@@ -38,7 +38,7 @@ def losses_of_files(
 
 
 def losses_along(
-    model, examples: EncodedExamples, routes_KLE: Tensor, accelerator: Accelerator, quiet: bool = True
+    model, examples: EncodedExamples, routes_KLE: Tensor, accelerator: Accelerator
 ) -> np.ndarray:
     """Returns the losses (R, K) float64 of R examples along each of K routes.
 
@@ -47,7 +47,7 @@ def losses_along(
     losses. Leaves the model in evaluation mode.
     """
     draws = [Routes(route_LE[None], np.zeros(len(examples), dtype=np.int64)) for route_LE in routes_KLE]
-    return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=quiet)[0].T.numpy()
+    return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=True)[0].T.numpy()
 
 
 def means_by_group(losses_RK: np.ndarray, groups_R: np.ndarray) -> np.ndarray:

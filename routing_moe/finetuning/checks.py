@@ -234,9 +234,11 @@ def route_source_problems(settings: FinetuneSettings, start: SavedMixture, gyms:
         problems.of(file_matrices, settings.task_routes, [task], config)
     elif kind == "lowest loss":
         problems.of(check_routes_differ, config, flag="task_routes")
+    chosen = f"--task_vector {settings.task_vector}" if settings.task_vector != "auto" else None
+    chosen = f"--taskvecs {settings.taskvecs}" if settings.taskvecs else chosen
+    if chosen and kind != "cluster" and not kind.endswith("vector"):
+        problems.append(f"{chosen}: this route does not depend on task vectors")
     if settings.taskvecs:
-        if kind not in ("given vector", "cluster"):
-            problems.append(f"--taskvecs {settings.taskvecs}: this route does not depend on task vectors")
         vectors = given_vectors(settings.taskvecs)
         problems += row_problems(settings, vectors.names, gyms, f"--taskvecs {settings.taskvecs}")
         problems += vectors.problems(start.checkpoint, config)

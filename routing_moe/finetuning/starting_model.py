@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start
+from dataloader.errors import problem_context
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
@@ -81,7 +82,8 @@ class Starts:
     ):
         self.settings, self.choices = settings, choices or {}
         start = find_start(settings.start, settings.moe_init)
-        self.device, self.loaded = device, start.load()
+        with problem_context(f"--{start_flag(settings.start, settings.moe_init)} "):
+            self.device, self.loaded = device, start.load()
         config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         self._kind = route_kind(settings, config) if config.num_experts > 1 else None

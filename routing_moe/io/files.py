@@ -96,6 +96,14 @@ def unwritable(folder: str | Path) -> str | None:
     return None
 
 
+def new_folder_problems(flag: str, folder: Path) -> list[str]:
+    """Returns the problem of a flag's output folder, which must not exist yet, or [] if it can be made."""
+    if folder.exists():
+        return [f"--{flag} {folder} exists already; name a new folder"]
+    reason = unwritable(folder)
+    return [f"--{flag} {reason}"] if reason else []
+
+
 def distinct_tails(paths: Sequence[Path]) -> list[str]:
     """Returns the shortest different tails of absolute paths: the last part of each, or more if necessary."""
     depths = [1] * len(paths)

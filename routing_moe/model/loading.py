@@ -25,11 +25,10 @@ def bart_fields(config: BartConfig) -> dict:
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
 
 
-def load_bart_config(source: str | Path, **fields) -> RoutingBartConfig:
-    """Returns the configuration of a mixture with the layers of the plain BART in a folder or of a hub name.
+def load_bart_config(source: str | Path) -> RoutingBartConfig:
+    """Returns the configuration, with one expert, of the plain BART in a folder or of a hub name.
 
-    fields: those of the mixture; without any it has one expert. No weights are downloaded. Raises InputError
-    that names the source, and ValueError with a line for each wrong one of the `fields`.
+    No weights are downloaded. Raises InputError that names the source.
     """
     folder = Path(source)
     if not folder.is_dir():
@@ -42,8 +41,7 @@ def load_bart_config(source: str | Path, **fields) -> RoutingBartConfig:
     values = load_json_object(folder / "config.json", "a model's configuration")
     if (kind := values.get("model_type")) != "bart":
         raise InputError(f"{source} is a {kind!r} model; experts can only be made from a 'bart' model")
-    bart = RoutingBartConfig.of(values | {"num_experts": 1}, folder / "config.json")
-    return with_fields(bart, fields)
+    return RoutingBartConfig.of(values | {"num_experts": 1}, folder / "config.json")
 
 
 def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig:

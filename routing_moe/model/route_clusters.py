@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_CLUSTERS = 64  # the largest K that is tried
+STARTS = 50  # random starts of groups of equal size
 CLOUDS = 100  # draws of vectors without clusters that a silhouette is compared with
 
 
@@ -65,7 +66,7 @@ def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
     return _cut(cosine_NN, [count])[0]
 
 
-def balanced_groups(similarity_NN: np.ndarray, count: int, starts: int = 50) -> np.ndarray:
+def balanced_groups(similarity_NN: np.ndarray, count: int) -> np.ndarray:
     """Returns a group 0 to `count` - 1 of each row (N,), in groups of equal size (different by at most 1).
 
     Their total similarity is the largest found by swaps of two rows, each the best one, from random starts.
@@ -77,7 +78,7 @@ def balanced_groups(similarity_NN: np.ndarray, count: int, starts: int = 50) -> 
     similarity_NN = (similarity_NN + similarity_NN.T) / 2
     np.fill_diagonal(similarity_NN, 0)
     draw, best, most = np.random.default_rng(0), None, -np.inf
-    for _ in range(starts):
+    for _ in range(STARTS):
         group_N = _swapped(similarity_NN, draw.permutation(np.arange(N) % count))
         total = similarity_NN[group_N[:, None] == group_N].sum()
         if total > most + 1e-9:
@@ -162,9 +163,9 @@ def silhouette(cosine_NN: np.ndarray, labels_N: np.ndarray) -> float:
 
 
 def silhouettes_of_clouds(
-    vectors_ND: np.ndarray, counts: Sequence[int], sizes: Sizes | None = None, draws: int = CLOUDS
+    vectors_ND: np.ndarray, counts: Sequence[int], sizes: Sizes | None = None
 ) -> np.ndarray:
-    """Returns the silhouettes (draws,) of `best_clusters` of vectors without clusters.
+    """Returns the silhouettes (CLOUDS,) of `best_clusters` of vectors without clusters.
 
     Each draw is a random rotation of the tasks (Langsrud 2005, rotation tests): N vectors with the mean and
     exactly the covariance of the given ones, from a Gaussian cloud. Vectors whose dimensions are permuted
@@ -174,7 +175,7 @@ def silhouettes_of_clouds(
     centred_ND = vectors_ND.astype(np.float64) - _mean(vectors_ND)
     scales_C = np.sqrt(np.maximum(np.linalg.eigvalsh(centred_ND @ centred_ND.T)[1:], 0))  # C = N - 1
     found = []
-    for _ in range(draws):
+    for _ in range(CLOUDS):
         normal_NC = draw.standard_normal((N, N - 1))
         cloud_NC = np.linalg.qr(normal_NC - normal_NC.mean(axis=0))[0] * scales_C
         found.append(best_clusters(centred_cosine(cloud_NC), counts, sizes).silhouette)

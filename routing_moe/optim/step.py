@@ -340,11 +340,11 @@ def mean_entropy(routes_BLE: Tensor) -> Tensor:
     return torch.special.entr(routes_BLE).sum(-1).mean()
 
 
-def padding_report(stepper: Stepper, steps: int = 50) -> str:
-    """Returns a line for the log: the padding of random and length-sorted micro-batches at the start."""
+def padding_report(stepper: Stepper) -> str:
+    """Returns a line for the log: the padding of random and of length-sorted micro-batches in 50 steps."""
     settings, examples = stepper.settings, stepper.examples
     sources, targets, plain, grouped, offset = [], [], [], [], 0
-    for step in range(min(steps, settings.total_steps)):
+    for step in range(min(50, settings.total_steps)):
         indices, choices, groups = stepper.split(step)
         sources.append(examples.source_lengths_N[indices])
         targets.append(examples.target_lengths(indices, choices))

@@ -193,14 +193,14 @@ def at_budget(costs: Sequence[RunCost], budget: str) -> tuple[list[RunCost], flo
     """Returns the runs with dev scores of their last evaluation within a budget, and the budget's size.
 
     budget: one of BUDGETS. Its size is the smallest of the variants' mean totals; runs may exceed one of
-    FLOPs by TOLERANCE. A run that was not trained to its end has no scores. Raises InputError with all runs
-    of unknown cost or without an evaluation within the budget.
+    FLOPs by TOLERANCE. A run that was not trained to its end has no scores; if none was, the size is NaN.
+    Raises InputError with all runs of unknown cost or without an evaluation within the budget.
     """
     complete = [cost for cost in costs if cost.is_complete]
     if problems := [f"--match {budget}: {cost.run}: {cost.unknown}" for cost in complete if cost.unknown]:
         raise InputError(problems)
-    totals = pd.DataFrame([(cost.run.variant, float(cost.spent(budget))) for cost in complete])
-    means = totals.groupby(0)[1].mean()
+    totals = [(cost.run.variant, cost.spent(budget)) for cost in complete]
+    means = pd.DataFrame(totals, columns=["variant", "total"]).groupby("variant")["total"].mean()
     limit, scored, problems = float(means.min()), [], []
     most, show = limit * (1 + TOLERANCE) if budget == "flops" else limit, SHOWN[budget]
     for cost in costs:

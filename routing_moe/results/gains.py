@@ -80,8 +80,9 @@ def gains_over_seeds(
     by_seed: {name: {seed: summary}}, the baseline first. gains_of(summaries, tasks): the gains of one seed.
     Means are over the seeds that system and baseline share, so the baseline of a task may differ between
     systems. The relative gain is the mean difference / the mean baseline, so that a low score of the baseline
-    with one seed does not weigh more. stds are root mean squares over seeds. More columns: seeds (their
-    number) and difference_seed<seed>. Raises InputError for a system without a common seed.
+    with one seed does not weigh more. stds are root mean squares over seeds. n and baseline_n are those of
+    the first seed in which they differ, else of the first seed. More columns: seeds (their number) and
+    difference_seed<seed>. Raises InputError for a system without a common seed.
     """
     (base_name, base), *systems = by_seed.items()
     if apart := [name for name, summaries in systems if not base.keys() & summaries.keys()]:
@@ -94,6 +95,9 @@ def gains_over_seeds(
             table[column] = np.mean([of_seed[column] for of_seed in gains.values()], axis=0)
         for column in ("baseline_std", "std"):
             table[column] = np.sqrt(np.mean([of_seed[column] ** 2 for of_seed in gains.values()], axis=0))
+        for of_seed in reversed(gains.values()):
+            for column in ("baseline_n", "n"):
+                table[column] = table[column].mask(_are_uneven(of_seed), of_seed[column])
         table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
         table["in_arg"] = table["relative_gain"].notna()
         for seed, of_seed in gains.items():
@@ -184,9 +188,13 @@ def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[
 
 def uneven_samples(per_task: pd.DataFrame) -> list[str]:
     """Returns a warning naming tasks whose means are over different numbers of samples, if any."""
-    uneven = per_task[(per_task["n"] != per_task["baseline_n"]).fillna(False)]
-    where = [f"{r.task} ({r.system} {r.n}, baseline {r.baseline_n})" for r in uneven.itertuples()]
+    rows = per_task[_are_uneven(per_task)].itertuples()
+    where = [f"{row.task} ({row.system} {row.n}, baseline {row.baseline_n})" for row in rows]
     return [f"warning: means are over unequal numbers of samples: {in_short(where)}"] if where else []
+
+
+def _are_uneven(per_task: pd.DataFrame) -> pd.Series:
+    return (per_task["n"] != per_task["baseline_n"]).fillna(False)
 
 
 # ---------------------------------------------------------------------------- Markdown

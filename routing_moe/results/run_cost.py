@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
 from routing_moe.checkpoints.average import AVERAGED_FILE
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
@@ -23,7 +24,7 @@ NUMBERS = (
     "total_parameters", "active_parameters", "flops_per_example", "examples_per_step", "steps", "total_flops"
 )  # fmt: skip
 WITH_START = (*NUMBERS, "steps_with_start", "total_flops_with_start")
-HOW_TO_GET_IT = f"the command that trained a run, given again with --resume, writes its {COST_FILE}"
+HOW_TO_GET_IT = f"only train writes {COST_FILE}; for a finished run, give its command again with --resume"
 
 
 def described_cost(cost: dict) -> str:
@@ -70,29 +71,31 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
     """Returns folder, steps, total_flops (null if unknown) and the reason if unknown, of each earlier run.
 
     Earlier runs are the run that the training started from, the runs that a merge took routes and weights
-    from, or those that were averaged; the run whose file of routes it has; the run whose model the task
-    vectors were computed with; the computations of these vectors and routes (of 0 steps); and the earlier
-    runs of these. Each is listed once, with its own cost. start: of the run in the folder `run`.
+    from, or those that were averaged or assembled; the run whose file of routes it has; the run whose model
+    the task vectors were computed with; the computations of these vectors and routes (of 0 steps); and the
+    earlier runs of these. Each is listed once, with its own cost. start: of the run in the folder `run`.
     """
     runs: dict[Path, dict] = {}
-    places = [*_start_places(start), *_route_places(start, run), *_vector_places(start, run)]
+    places = [*_start_places(start, run), *_route_places(start, run), *_vector_places(start, run)]
     for entry in [*(one for place in places for one in _with_earlier(place, run)), *_inputs(start)]:
         own = _run_folder(entry["folder"], run) if entry["steps"] != 0 else None
         runs.setdefault(own or known_folder(entry["folder"]).resolve(), entry)
     return list(runs.values())
 
 
-def _start_places(start: Start) -> list[str]:
+def _start_places(start: Start, run: str | Path) -> list[str]:
     place = start.described if start.checkpoint else start.vanilla
     if place is None:
         return []
-    for file in (MERGE_FILE, AVERAGED_FILE):
+    for file in (MERGE_FILE, AVERAGED_FILE, ASSEMBLED_FILE):
         made = known_folder(place) / file
         if made.is_file():
             settings = load_json_object(made, "what a checkpoint was made of").get("settings")
             settings = settings if isinstance(settings, dict) else {}
             named = [settings.get(name) for name in ("routes_from", "vanilla_checkpoint")]
             named += settings.get("runs", [])
+            named += [expert.partition("=")[2] for expert in settings.get("experts", [])]
+            named += _places_in_runs(settings.get("base"), run)
             return [one for one in named if isinstance(one, str)] or [place]
     return [place]
 
@@ -110,10 +113,12 @@ def _route_file(start: Start) -> str | None:
 
 def _vector_places(start: Start, run: str | Path) -> list[str]:
     """Returns the run whose model the task vectors were computed with, [] for a BART of no run."""
-    model = load_meta(start.vectors).get("model") if start.vectors else None
-    if not isinstance(model, str) or not _run_folder(model, run, "run.json"):
-        return []
-    return [model]
+    return _places_in_runs(load_meta(start.vectors).get("model") if start.vectors else None, run)
+
+
+def _places_in_runs(place, run: str | Path) -> list[str]:
+    """Returns [place] if it is a place in another run, else []."""
+    return [place] if isinstance(place, str) and _run_folder(place, run, "run.json") else []
 
 
 def _run_folder(place: str, run: str | Path, file: str = COST_FILE) -> Path | None:

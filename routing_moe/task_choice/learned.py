@@ -79,9 +79,8 @@ def learn_route(
     seed: int,
     accelerator: Accelerator,
     batch_size: int = 32,
-    start_LE: np.ndarray | None = None,
 ) -> TaskChoice:
-    """Returns a route (L, E) trained on examples of the task, starting from `start_LE` or equal weights.
+    """Returns a route (L, E) trained on examples of the task, starting from equal weights.
 
     The route is the softmax of logits, which alone are trained, as by `learn_vector`; experts are mixed as
     everywhere in this model, whose own routes do not matter. The model is not changed. Raises ValueError for
@@ -91,10 +90,10 @@ def learn_route(
     if config.num_experts == 1:
         raise ValueError("the model has one expert, so it has no route to learn")
     size = config.num_layers, config.num_experts
-    start = np.full(size, 1 / config.num_experts) if start_LE is None else start_LE
+    equal_LE = torch.full(size, 1 / config.num_experts, dtype=torch.float64)
     table = with_shared_parameters(model)
     table.config.task_names = [task]
-    table.use_table(route_logits(torch.as_tensor(start))[None])
+    table.use_table(route_logits(equal_LE)[None])
     logits_D = learn_vector(table, task, examples, steps, rate, seed, accelerator, batch_size).vector_D
     route_LE = torch.from_numpy(logits_D).view(size).softmax(dim=-1).numpy()
     return TaskChoice(

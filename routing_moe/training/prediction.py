@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_short
 from dataloader.templates import has_templates
-from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, checkpoint_to_start_from
+from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, mixture_to_score
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -45,16 +45,16 @@ def run_prediction(
 ) -> None:
     """Scores the dev and test files of a section of the split; writes scores and predictions.
 
-    keep_texts: whether to write `keep_text_vectors`, too.
+    keep_texts: whether to write `keep_text_vectors`, too. Raises InputError without a checkpoint.
     """
     evaluation = settings.evaluation
     tasks = list(inputs.split.section(evaluation.section))
+    checkpoint = mixture_to_score(settings.start).checkpoint
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
     log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
     if settings.predict_temperature is not None and model.config.has_router:
         model.config.router_temperature = settings.predict_temperature
-    checkpoint = checkpoint_to_start_from(settings)
     selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
     if settings.predict_temperature is not None and model.config.has_router:
         selected["temperature"] = settings.predict_temperature

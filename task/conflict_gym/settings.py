@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from dataloader.building.sampling import SAMPLES
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -14,7 +15,6 @@ from routing_moe.config.flags import (
     flag_problems,
     group,
 )
-from task.gym_files import SAMPLE_SEEDS
 from task.written_folder import FILES, FolderCommand
 
 NAMES = ("opaque", "telling")
@@ -76,7 +76,7 @@ def sample_sizes(settings: GymSettings, unseen: bool) -> dict[str, tuple[int, in
     """Returns {end of a sample's name, such as "16_100": (train rows, dev rows)} of a task."""
     if unseen:
         rows = settings.unseen_rows
-        return {f"{rows}_{seed}": (rows, rows) for seed in SAMPLE_SEEDS}
+        return {f"{rows}_{seed}": (rows, rows) for seed in SAMPLES}
     return {f"{settings.rows}_0": (settings.rows, settings.dev_rows)}
 
 

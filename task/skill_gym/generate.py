@@ -28,8 +28,9 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
+from dataloader.building.sampling import SAMPLES
 from routing_moe.config.flags import SEED
-from task.gym_files import SAMPLE_SEEDS, Row, tables_of, without_repeats, write_rows, write_tables
+from task.gym_files import Row, tables_of, without_repeats, write_rows, write_tables
 from task.skill_gym.tasks import TASKS, Task
 from task.written_folder import FILES, FolderCommand, run_once, written_at_once
 
@@ -91,7 +92,7 @@ def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
     """{suffix of the sample's name, such as "16_100": (number of train rows, number of dev rows)}."""
     k = ROWS_PER_CLASS if task.classes else ROWS
     rows = k * max(1, len(task.classes))
-    sizes = {f"{k}_{seed}": (rows, rows) for seed in SAMPLE_SEEDS}
+    sizes = {f"{k}_{seed}": (rows, rows) for seed in SAMPLES}
     return {f"{POOL_ROWS}_0": (POOL_ROWS, rows), **sizes} if task.split == "train" else sizes
 
 

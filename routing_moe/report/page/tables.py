@@ -44,8 +44,8 @@ def table(frame: pd.DataFrame, kind: str = "data") -> str:
         return f'<div class="scroll">{frame.to_html(**options)}</div>'
 
 
-def _text(tag: str, text: str, kind: str = "") -> str:
-    return f"<{tag}{f' class={kind}' * bool(kind)}>{html.escape(text)}</{tag}>"
+def _text(tag: str, text: str) -> str:
+    return f"<{tag}>{html.escape(text)}</{tag}>"
 
 
 def _place(chart: str) -> str:
