@@ -104,6 +104,7 @@ except KeyboardInterrupt:
     open("saved", "w")
     raise SystemExit(130)
 """
+IN_BACKGROUND = "signal.signal(signal.SIGINT, signal.SIG_IGN)"  # as under nohup
 TERMINATED = f"import signal; signal.signal(signal.SIGTERM, signal.default_int_handler){SAVING}"
 
 
@@ -113,6 +114,7 @@ TERMINATED = f"import signal; signal.signal(signal.SIGTERM, signal.default_int_h
         (signal.SIGINT, SAVING, "runs.Runner(Path('.')).run([saving, other])"),
         (signal.SIGTERM, SAVING, "runs.Runner(Path('.')).run([saving, other])"),
         (signal.SIGTERM, TERMINATED, "runs.call_all(*saving.commands(), *other.commands())"),
+        (signal.SIGTERM, TERMINATED, f"{IN_BACKGROUND}\nruns.Runner(Path('.')).run([saving, other])"),
     ],
 )
 def test_signals_let_running_commands_save_their_state_and_no_others_start(tmp_path, number, saving, calls):

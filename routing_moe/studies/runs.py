@@ -229,6 +229,11 @@ def call_all(*commands: list[str]) -> int:
     return next((code for command in commands if (code := call_here(command))), 0)
 
 
+def stopping_signal() -> signal.Signals:
+    """Returns what stops a started process: Ctrl-C; SIGTERM where it ignores Ctrl-C as this process does, as under nohup."""
+    return signal.SIGTERM if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else signal.SIGINT
+
+
 @contextmanager
 def handled(handler: Callable) -> Iterator[None]:
     """Calls the handler for the signals that stop a process in the block, except those that are ignored, as by nohup."""
@@ -277,7 +282,7 @@ def call(
             try:
                 text, _ = process.communicate()
             except KeyboardInterrupt:  # of a Ray task that is cancelled
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, stopping_signal())
                 process.wait()
                 raise
             if process.returncode:
@@ -307,7 +312,7 @@ class OnThisMachine:
             processes.append(process)
             self.processes.add(process)
             if self.stopping:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(stopping_signal())
 
         try:
             return call(commands, log, printed, variables, started)
@@ -316,11 +321,11 @@ class OnThisMachine:
             self.free_workers.put(variables)
 
     def stop(self) -> None:
-        """Sends Ctrl-C to all processes: after the first they save their state, after the second they end."""
+        """Sends Ctrl-C (`stopping_signal`) to all processes: they save their state, after a second one they end."""
         self.stopping = True
         for process in list(self.processes):
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, stopping_signal())
 
 
 class OnRay:
