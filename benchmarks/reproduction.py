@@ -88,7 +88,8 @@ def sized_model(study: PaperStudy | real_gym.RealStudy) -> str:
     if not getattr(study, "makes_model", False) or Path(study.model).is_dir():
         return study.model
     plain = replace(study, denoising_steps=0, model=str(study.english_bart / "bart"))
-    run_in_turn([english_bart_run(plain)])
+    if code := run_in_turn([english_bart_run(plain)]):
+        raise SystemExit(code)
     return plain.model
 
 

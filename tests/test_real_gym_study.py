@@ -261,16 +261,17 @@ def test_the_best_arm_and_the_seeds_of_a_mean_stay_those_of_the_first_call(train
     first.before()
     assert first.best == "gradient"
     for seed in (42, 43):
-        scored(first.trained.arm("random_1", seed).folder, 0.1)
         scored(first.trained.arm("task_random", seed).folder, 0.1)
     assert unseen().best == "gradient"
     runs = [str(first.trained.arm("multitask", seed).folder) for seed in (42, 43)]
     write(first.mean().folder / "averaged.json", json.dumps({"made_of": {run: {} for run in runs}}))
     unseen().before()
-    other = UnseenRuns(replace(first.study, seeds=(42,)))
+    other = UnseenRuns(replace(first.study, seeds=(42,), starts=("multitask_mean",)))
     with pytest.raises(InputError, match="--seeds 42: multitask_mean in out is the mean of 42 43"):
         other.before()
-    UnseenRuns(replace(first.study, seeds=(42,), starts=("multitask",))).before()
+    without = UnseenRuns(replace(first.study, seeds=(42,)))
+    assert "multitask_mean" not in without.starts
+    without.before()
 
 
 def test_tables_of_starts_need_no_fine_tuning(trained, capsys):
@@ -363,13 +364,14 @@ def test_a_dry_run_has_the_flags_of_variables_and_reads_the_source_of_the_relabe
     assert reproduction.gym_and_split(branches(RealLabels))[0] == Path("gym")
 
 
-def test_a_model_that_an_earlier_call_made_has_the_same_warm_up(gym, capsys):
+def test_flags_of_a_model_that_an_earlier_call_made_are_noted(gym):
     made = dict(settings=dict(total_steps=200, do_lowercase=True))
     write("bart/warm_up/run.json", json.dumps(made))
-    words = ["train", "--train_dir", "gym", "--english_bart", "bart", "--denoising_steps"]
-    assert real_gym.main([*words, "300"]) == 2
-    assert "--denoising_steps is 300, but in the model of bart" in capsys.readouterr().err
-    assert RealTrain(**GIVEN, english_bart=Path("bart"), denoising_steps=300).problems() == []
+    study = RealTrain(train_dir=Path("gym"), english_bart=Path("bart"), denoising_steps=300)
+    (note,) = study.resolved().notes()
+    assert "--denoising_steps is 300, but in the model of bart" in note
+    assert replace(study, denoising_steps=200).resolved().notes() == []
+    assert RealTrain(**GIVEN, english_bart=Path("bart"), denoising_steps=300).notes() == []
 
 
 def test_help_lists_arms_and_starts(capsys):

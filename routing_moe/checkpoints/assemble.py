@@ -284,12 +284,14 @@ def text_notes(model, sources: Mapping[str, "Adapter | SavedBart | SavedMixture"
 # ---- writing
 
 
-def write_assembled(settings: AssembleSettings, sources: Sources, model, command: list[str]) -> None:
-    """Writes the checkpoint with `assembled.json`, atomically. command: as for `describe_run`."""
+def write_assembled(
+    settings: AssembleSettings, sources: Sources, model, folder: Path, command: list[str]
+) -> None:
+    """Writes the checkpoint with `assembled.json` to a folder, atomically. command: as for `describe_run`."""
     with problem_context("--base "):
         tokenizer = load_tokenizer(sources.base.place, model.config.vocab_size)
     keep = {ASSEMBLED_FILE: made_of(settings, command, sources.made_of())}
-    save_checkpoint(model, tokenizer, settings.output_dir, keep=keep)
+    save_checkpoint(model, tokenizer, folder, keep=keep)
 
 
 def made_of(settings: Command, command: list[str], checksums: Mapping) -> bytes:

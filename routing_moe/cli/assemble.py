@@ -13,6 +13,7 @@ texts, which --train_dir makes known.
 
 import shutil
 import sys
+from pathlib import Path
 
 from dataloader.errors import in_short
 from dataloader.gym import Gym
@@ -26,9 +27,16 @@ def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = check_assembly(settings)
         model, notes = assemble(settings, sources)
-        write_assembled(settings, sources, model, command_line(AssembleSettings, argv))
-        if settings.train_dir:
-            notes.append(keep_texts(settings, list(sources.experts)))
+        # Text vectors need the checkpoint; its folder has its name when they are in it.
+        folder = settings.output_dir.with_name(f"{settings.output_dir.name}.new")
+        shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
+        try:
+            write_assembled(settings, sources, model, folder, command_line(AssembleSettings, argv))
+            if settings.train_dir:
+                notes.append(keep_texts(folder, settings.train_dir, list(sources.experts)))
+            folder.rename(settings.output_dir)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         print("\n".join([described(model, settings, sources), *notes]))
         print(f"written to {settings.output_dir}")
 
@@ -43,21 +51,14 @@ def described(model, settings: AssembleSettings, sources: Sources) -> str:
     return f"{config.num_experts} experts ({kind}): {in_short(list(sources.experts))}"
 
 
-def keep_texts(settings: AssembleSettings, names: list[str]) -> str:
-    """Writes the text vectors of the tasks to the checkpoint; returns what was written, in words.
-
-    After an error there is no checkpoint, so that the same command can be given again.
-    """
+def keep_texts(folder: Path, train_dir: str, names: list[str]) -> str:
+    """Writes the text vectors of the tasks to the checkpoint's folder; returns what was written, in words."""
     from routing_moe.answering.routed import Routed
     from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel, TextSource
 
-    try:
-        routed = Routed.load(settings.output_dir)
-        source = TextSource((Gym(settings.train_dir),), routed.text_format)
-        TextsOfModel(source, routed.model, routed.tokenizer, routed.start, keep=True).candidates(names)
-    except BaseException:
-        shutil.rmtree(settings.output_dir)
-        raise
+    routed = Routed.load(folder)
+    source = TextSource((Gym(train_dir),), routed.text_format)
+    TextsOfModel(source, routed.model, routed.tokenizer, routed.start, keep=True).candidates(names)
     return f"text vectors of {len(names)} tasks in {TEXTS_FILE}"
 
 

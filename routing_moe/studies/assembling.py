@@ -143,6 +143,8 @@ def assemble(kind: type[FineTuned | Adapters], flags: AssemblingBarts | Assembli
     tasks = tasks_named(words, recipe.split_file)
     tasks = tasks if flags.tasks else evenly_spread(tasks, MOST)
     experts, assembled = kind(flags, recipe, tasks), folder / "assembled"
+    if is_made := (assembled / ASSEMBLED_FILE).is_file():
+        check_experts(assembled, tasks)
     if code := experts.train():
         return code
     making = command(
@@ -150,9 +152,7 @@ def assemble(kind: type[FineTuned | Adapters], flags: AssemblingBarts | Assembli
         experts=tuple(f"{task}={experts.place(task)}" for task in tasks),
         **dict(base=recipe.model, train_dir=recipe.gym, output_dir=assembled),
     )
-    if (assembled / ASSEMBLED_FILE).is_file():
-        check_experts(assembled, tasks)
-    elif code := call_here(making):
+    if not is_made and (code := call_here(making)):
         return code
     unseen = [task for task in load_split(recipe.split_file).test if task not in tasks]
     split = folder / "split.json"

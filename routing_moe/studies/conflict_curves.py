@@ -67,7 +67,7 @@ class ConflictCurves(ConflictStudy):
 def run(curves: ConflictCurves) -> int:
     exit_code, studies = 0, {study.output_dir: study for _, _, study in curves.points()}.values()
     if problems := [problem for study in studies for problem in study.problems()]:
-        raise InputError(problems)
+        raise InputError(list(dict.fromkeys(problems)))
     for study in studies:
         exit_code = compare(study) or exit_code
     rows = [

@@ -15,8 +15,16 @@ from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE
 from routing_moe.studies.conflict_settings import ConflictStudy, saved_rates
-from routing_moe.studies.conflict_variants import BASE_RATE, MORE_RATES, VARIANTS, Budget, rate_of, tuned
-from routing_moe.studies.recipes import SCORES
+from routing_moe.studies.conflict_variants import (
+    BASE_RATE,
+    MORE_RATES,
+    NEAREST_CLUSTER,
+    VARIANTS,
+    Budget,
+    rate_of,
+    tuned,
+)
+from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES
 from routing_moe.studies.runs import Run, counted_steps, counting_run
 
 
@@ -231,9 +239,11 @@ class ConflictGym:
             vectors = self.vectors().folder
             return [arguments(scoring + own, folder=folder, vectors=vectors) for own in VARIANTS[name].unseen]
 
-        log = folder.with_name(f"{folder.name}.unseen.log")
-        fields = dict(needs=(training,), result="finished_unseen", touched=True, log=log)
-        return Run(f"{training.name}/unseen", folder, commands, **fields)
+        log, last = folder.with_name(f"{folder.name}.unseen.log"), VARIANTS[name].unseen[-1]
+        result = UNSEEN_SCORES.replace(
+            "/eval", f"/{NEAREST_CLUSTER}eval" if NEAREST_CLUSTER in last else "/eval"
+        )
+        return Run(f"{training.name}/unseen", folder, commands, needs=(training,), result=result, log=log)
 
     def first_stage(self, name: str, folder: Path, rate: float | None) -> Run:
         """The training whose routes a variant keeps."""

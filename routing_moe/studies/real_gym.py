@@ -46,6 +46,8 @@ def compare(part: str, flags: list[str], study: RealStudy) -> int:
     seeds = " ".join(map(str, study.seeds))
     title = f"real tasks, {part}; model {study.model}"
     print(runs.recipe.announced(title, f"seeds {seeds}", study.output_dir), flush=True)
+    for note in study.notes():
+        print(f"note: {note}", flush=True)
     runner = study.runner()
     if code := run_in_turn(runs.before()):
         return code

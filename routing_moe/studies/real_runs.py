@@ -205,7 +205,8 @@ class Branches:
 
         def commands() -> list[list[str]]:
             # A dry run lists the command before anything is counted.
-            own = counted_steps(counting) if counting and counting.is_finished else steps
+            is_known = counting and (counting.is_finished or not self.study.dry_run)
+            own = counted_steps(counting) if is_known else steps
             return [self.command(name, seed, folder, rate, own)]
 
         step = "arms" if rate is None else "tuning"

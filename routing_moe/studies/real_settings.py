@@ -54,10 +54,10 @@ class RealStudy(DataFlags, Study):
             return [*problems, f"--train_dir {self.train_dir}: no such folder"]
         if split := problems.of(load_split, self.split_file):
             problems.of(check_tasks, split.all, str(self.train_dir))
-        return [*problems, *self.problems_of_model()]
+        return list(problems)
 
-    def problems_of_model(self) -> list[str]:
-        """Returns flags that had another value when an earlier call made the model."""
+    def notes(self) -> list[str]:
+        """Returns the flags that have no effect because an earlier call made the model with another value."""
         made = load_run_settings(self.english_bart / "warm_up") if self.makes_model else None
         if not made or not self.denoising_steps:
             return []
@@ -141,7 +141,7 @@ class RealUnseen(RealStudy):
     # fmt: off
     output_dir: Path = RUNNING(Path("models/real_gym/unseen"), "folder of this part", on_resume=True)
     trained: Path = WHAT(Path("models/real_gym/train"), "folder of the first part, whose runs are the starts")
-    best: str | None = WHAT(None, "arm of the first part whose experts are averaged in best_merged (default: of those that divide the tasks, the one with the lowest dev answer loss)", metavar="NAME")
+    best: str | None = WHAT(None, "arm of the first part whose experts are averaged in best_merged (default: of those that divide the tasks, the one with the lowest dev answer loss at the first call)", metavar="NAME")
     starts: tuple[str, ...] = WHAT((), "starts, see above (default: all whose runs are there)", metavar="NAME", on_resume=True)
     sections: tuple[str, ...] = WHAT(("test", "dev"), "sections of the split whose tasks are unseen")
     samples: tuple[str, ...] = WHAT(("100", "13", "21"), "samples of each task")

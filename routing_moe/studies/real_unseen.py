@@ -73,16 +73,20 @@ class UnseenRuns:
         return self.folder / "split.json"
 
     def before(self) -> list[Run]:
-        """Writes the split and the best arm; returns the run that makes the model, if the study does.
+        """Writes the split and the arm of best_merged; returns the run that makes the model, if the study does.
 
-        Raises InputError if multitask_mean is a mean over other seeds.
+        Raises InputError if --starts names multitask_mean and this is a mean over other seeds.
         """
         tasks = {name: self.split.section(name) for name in ("train", "dev", "test")}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.split_file, json.dumps(tasks))
-        if self.best:
-            write_text(self.folder / BEST_FILE, self.best)
-        self.check_mean()
+        if "best_merged" in self.starts:
+            write_text(self.folder / BEST_FILE, self.best or "")
+        if "multitask_mean" in self.study.starts and (seeds := self.other_seeds_of_mean()):
+            raise InputError(
+                f"--seeds {' '.join(map(str, self.study.seeds))}: multitask_mean in {self.folder} is the mean of "
+                f"{' '.join(seeds)}; give these seeds, --starts without it, or another --output_dir"
+            )
         return [english_bart_run(self.study)] if self.study.makes_model else []
 
     # ---- starts
@@ -97,7 +101,7 @@ class UnseenRuns:
         kept = self.folder / BEST_FILE
         if self.study.best or not kept.is_file():
             return self.study.best or best_dividing(dev_losses(self.trained.folder / "runs"))
-        return kept.read_text()
+        return kept.read_text().strip() or None
 
     def start(self, name: str, seed: int) -> tuple[str, tuple[Run, ...]]:
         """Returns the checkpoint of a start, and the runs that make it."""
@@ -132,17 +136,14 @@ class UnseenRuns:
         averaging = command("routing_moe.cli.average", runs=runs, output_dir=folder)
         return Run("starts/multitask_mean", folder, lambda: [averaging], result="config.json")
 
-    def check_mean(self) -> None:
+    def other_seeds_of_mean(self) -> list[str]:
+        """Returns the seeds of multitask_mean of an earlier call if they are not those of this one, else []."""
         path = self.mean().folder / AVERAGED_FILE
-        if "multitask_mean" not in self.starts or not path.is_file():
-            return
+        if not path.is_file():
+            return []
         runs = load_json_object(path, "what a mean was made of")["made_of"]
-        had = {Path(run).name.removeprefix("seed") for run in runs}
-        if had != set(map(str, self.study.seeds)):
-            raise InputError(
-                f"--seeds {' '.join(map(str, self.study.seeds))}: multitask_mean in {self.folder} is the mean of "
-                f"{' '.join(sorted(had))}; give these seeds, --starts without it, or another --output_dir"
-            )
+        had = sorted(Path(run).name.removeprefix("seed") for run in runs)
+        return had if set(had) != set(map(str, self.study.seeds)) else []
 
     def is_there(self, name: str) -> bool:
         """Returns whether all runs of the first part that a start needs are finished."""
@@ -153,7 +154,10 @@ class UnseenRuns:
 
     @property
     def starts(self) -> tuple[str, ...]:
-        return self.study.starts or tuple(name for name in STARTS if self.is_there(name))
+        if self.study.starts:
+            return self.study.starts
+        left_out = {"multitask_mean"} if self.other_seeds_of_mean() else set()
+        return tuple(name for name in STARTS if name not in left_out and self.is_there(name))
 
     # ---- scores
 

@@ -321,7 +321,7 @@ class OnThisMachine:
             self.free_workers.put(variables)
 
     def stop(self) -> None:
-        """Sends Ctrl-C (`stopping_signal`) to all processes: they save their state, after a second one they end."""
+        """Sends `stopping_signal` to all processes: trainings save their state, and end at once after a second one."""
         self.stopping = True
         for process in list(self.processes):
             with suppress(ProcessLookupError):

@@ -86,8 +86,10 @@ class Study(Script):
         saved = self.output_dir / SETTINGS_FILE
         before = load_json_object(saved, "the settings of a study") if saved.is_file() else {}
         had, own = before.get("further", {}), self.fixed_further
-        names = sorted(had | own) if "further" in before else ()
-        further = changed({n: own.get(n) for n in names}, {n: had.get(n) for n in names}, str(saved))
+        given = had | own if "further" in before else ()
+        of_command = fields(self.further_flags_of or Script)
+        defaults = {field.name: field.default for field in of_command if field.name in given}
+        further = changed(defaults | own, defaults | had, str(saved))
         return super().problems() + differences(self, before, str(saved)) + further
 
     @property
@@ -96,7 +98,7 @@ class Study(Script):
         if not self.further_flags_of:
             return {}
         known, given = flags_of(self.further_flags_of), parse_further(self.further_flags_of, self.further)
-        fixed = {name: value for name, value in given.items() if not known[name].on_resume}
+        fixed = {n: value for n, value in given.items() if not (known[n].on_resume or known[n].is_path)}
         return json.loads(json.dumps(fixed, default=str))
 
     def save_settings(self) -> None:

@@ -131,8 +131,8 @@ def stage2_command(recipe: TrainingRecipe, flags: TwoStages, *further: str) -> l
     annealing = dict(initial_tau=300, minimum_tau=1, anneal_rate=f"{6 / steps:g}")
     frozen = dict(router_mode="softmax", router_lr=0, task_model_lr=0)
     no_eval_until = steps // 4 if first is None else first
-    frozen |= dict(checkpoint_name=INIT, no_eval_until=no_eval_until, resume=True)
-    stage = command(**frozen, **annealing, further=further)
+    start = dict(checkpoint_name=INIT, no_eval_until=no_eval_until, resume=True)
+    stage = command(**frozen, **annealing, **start, further=further)
     return recipe.train(flags.output_dir, *stage, from_checkpoint=True)
 
 
@@ -174,7 +174,7 @@ def merge(flags: Merging) -> int:
 
 
 def stage2(flags: TwoStages) -> int:
-    has_start = (flags.output_dir / INIT / "config.json").is_file()
+    has_start = any((flags.output_dir / file).is_file() for file in (f"{INIT}/config.json", SCORES))
     recipe = TrainingRecipe.chosen(flags, flags.output_dir / INIT if has_start else None)
     before = []
     if not has_start:
