@@ -234,10 +234,11 @@ def route_source_problems(settings: FinetuneSettings, start: SavedMixture, gyms:
         problems.of(file_matrices, settings.task_routes, [task], config)
     elif kind == "lowest loss":
         problems.of(check_routes_differ, config, flag="task_routes")
-    chosen = (
-        f"--task_vector {settings.task_vector}" if settings.task_vector in ("nearest", "learned") else None
-    )
-    chosen = f"--taskvecs {settings.taskvecs}" if settings.taskvecs else chosen
+    chosen = None
+    if settings.taskvecs:
+        chosen = f"--taskvecs {settings.taskvecs}"
+    elif settings.task_vector in ("nearest", "learned"):
+        chosen = f"--task_vector {settings.task_vector}"
     if chosen and kind != "cluster" and not kind.endswith("vector"):
         problems.append(f"{chosen}: this route does not depend on task vectors")
     if settings.taskvecs:

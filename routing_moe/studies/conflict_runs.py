@@ -14,6 +14,7 @@ from dataloader.atomic_files import write_text
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe.io.run_folder import REASSIGNED_ROUTES_FILE
+from routing_moe.results.scores import ScoresFile
 from routing_moe.studies.conflict_settings import ConflictStudy, saved_rates
 from routing_moe.studies.conflict_variants import (
     BASE_RATE,
@@ -24,7 +25,7 @@ from routing_moe.studies.conflict_variants import (
     rate_of,
     tuned,
 )
-from routing_moe.studies.recipes import SCORES, UNSEEN_SCORES
+from routing_moe.studies.recipes import SCORES
 from routing_moe.studies.runs import Run, counted_steps, counting_run
 
 
@@ -240,9 +241,7 @@ class ConflictGym:
             return [arguments(scoring + own, folder=folder, vectors=vectors) for own in VARIANTS[name].unseen]
 
         log, last = folder.with_name(f"{folder.name}.unseen.log"), VARIANTS[name].unseen[-1]
-        result = UNSEEN_SCORES.replace(
-            "/eval", f"/{NEAREST_CLUSTER}eval" if NEAREST_CLUSTER in last else "/eval"
-        )
+        result = ScoresFile(section="test", prefix=NEAREST_CLUSTER if NEAREST_CLUSTER in last else "").path
         return Run(f"{training.name}/unseen", folder, commands, needs=(training,), result=result, log=log)
 
     def first_stage(self, name: str, folder: Path, rate: float | None) -> Run:
