@@ -80,8 +80,8 @@ class UnseenRuns:
         tasks = {name: self.split.section(name) for name in ("train", "dev", "test")}
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.split_file, json.dumps(tasks))
-        if "best_merged" in self.starts:
-            write_text(self.folder / BEST_FILE, self.best or "")
+        if "best_merged" in self.starts and self.best:
+            write_text(self.folder / BEST_FILE, self.best)
         if "multitask_mean" in self.study.starts and (seeds := self.other_seeds_of_mean()):
             raise InputError(
                 f"--seeds {' '.join(map(str, self.study.seeds))}: multitask_mean in {self.folder} is the mean of "
@@ -101,7 +101,7 @@ class UnseenRuns:
         kept = self.folder / BEST_FILE
         if self.study.best or not kept.is_file():
             return self.study.best or best_dividing(dev_losses(self.trained.folder / "runs"))
-        return kept.read_text().strip() or None
+        return kept.read_text().strip()
 
     def start(self, name: str, seed: int) -> tuple[str, tuple[Run, ...]]:
         """Returns the checkpoint of a start, and the runs that make it."""
