@@ -1,13 +1,18 @@
-"""Atomic writes of files, and locks of folders.
+"""Atomic writes of files, folders for unfinished output, and locks of folders.
 
 A file is written under another name and renamed when it is complete, so a process that is killed at any
 moment leaves the previous version. The content is on disk before the rename and the new name after it, so a
-power failure has the same effect as a kill.
+power failure has the same effect as a kill. These other names are random: no file of a user has one.
 """
 
 import errno
+import glob
 import os
-from contextlib import contextmanager
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +20,7 @@ from filelock import FileLock, Timeout
 from dataloader.errors import InputError
 
 LOCK_FILE = "lock"
+UNFINISHED_LOCK = "unfinished.lock"  # marks a folder of `unfinished_folder`; locked while its process lives
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -24,21 +30,42 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Writes a file atomically."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
+    partial = Path(path).with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        partial.write_bytes(content)
-    except OSError:
+        with partial.open("xb") as file:
+            file.write(content)
+        flush(partial)
+        os.replace(partial, path)
+    except BaseException:
         partial.unlink(missing_ok=True)  # partial files would keep a full disk full
         raise
-    replace_file(partial, path)
+    flush(partial.parent)
 
 
-def replace_file(partial: str | Path, path: str | Path) -> None:
-    """Renames a finished file to `path` in the same folder. Content and name survive a power failure."""
-    flush(partial)
-    os.replace(partial, path)
-    flush(Path(path).parent)
+@contextmanager
+def unfinished_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a new folder beside `path`, for output that is renamed to `path` when it is complete.
+
+    It has a random name and is removed at the end, as are those that killed processes have left for `path`.
+    """
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in unfinished_folders(path):
+        with suppress(Timeout, OSError), FileLock(left / UNFINISHED_LOCK, timeout=0):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
+    try:
+        with FileLock(folder / UNFINISHED_LOCK):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def unfinished_folders(path: str | Path) -> list[Path]:
+    """Returns the folders that `unfinished_folder(path)` made and that still exist."""
+    path = Path(os.path.abspath(path))
+    found = path.parent.glob(f".{glob.escape(path.name)}.*.partial")
+    return [folder for folder in found if (folder / UNFINISHED_LOCK).is_file()]
 
 
 def flush(path: str | Path) -> None:

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from test_merge import hashes
 from tiny_answers import gym_inputs, load
 from tiny_grids import ONE_EXPERT
-from tiny_runs import TRAIN_TASKS, run, typed, write_bart
+from tiny_runs import TRAIN_TASKS, contents, run, typed, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from dataloader.errors import InputError
@@ -252,6 +252,16 @@ def test_the_sources_are_recorded(assembled, barts, adapters, world):
     of_adapters = json.loads((assembled(adapters, "low_rank") / "assembled.json").read_text())["made_of"]
     files = set(of_adapters[f"experts/{TASKS[0]}"])
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_an_input_beside_the_output_folder_is_kept(assembled, adapters, tmp_path):
+    first, second = TASKS
+    for ending in ("new", "partial", "previous"):
+        shutil.copytree(adapters[first], place := tmp_path / f"assembled.{ending}")
+        before = contents(place)
+        folder = assembled({first: place, second: adapters[second]})
+        assert contents(place) == before
+        shutil.rmtree(folder)
 
 
 def test_exported_experts_can_be_assembled_again(assembled, adapters, world, tmp_path):

@@ -9,7 +9,7 @@ from forks import FORK, in_two_processes
 from mistakes import assert_problem, complaint, refused
 from tiny_runs import contents, flags, run, typed
 
-from dataloader.atomic_files import folder_lock, write_text
+from dataloader.atomic_files import folder_lock, unfinished_folder, write_text
 from dataloader.errors import InputError
 from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.cli.merge import main as merge
@@ -50,39 +50,38 @@ def calls(monkeypatch):
 
 def test_a_file_is_flushed_before_its_rename_and_its_folder_after(tmp_path, calls):
     write_text(tmp_path / "run.json", "{}")
-    partial = tmp_path / "run.json.partial"
-    assert calls == [("fsync", partial), ("rename", partial, tmp_path / "run.json"), ("fsync", tmp_path)]
+    (_, partial), *renamed = calls
+    assert renamed == [("rename", partial, tmp_path / "run.json"), ("fsync", tmp_path)]
 
 
 def test_a_checkpoint_is_flushed_before_the_previous_one_is_removed(tmp_path, calls):
-    place, partial, previous = (tmp_path / name for name in ("best", "best.partial", "best.previous"))
+    place = tmp_path / "best"
     place.mkdir()
-    with replacing_directory(place) as folder:
-        (folder / "part").mkdir()
+    with replacing_directory(place) as partial:
+        (partial / "part").mkdir()
         for name in ("config.json", "part/a"):
-            (folder / name).touch()
-    of_an_interrupted_write = [("remove", partial), ("remove", previous)]
-    done = [call for call in calls if call not in of_an_interrupted_write] + [calls[-1]]
-    written = [("fsync", partial / name) for name in ("part/a", "part", "config.json", "")]
-    assert done == [
-        *written,
+            (partial / name).touch()
+    previous = partial.with_name("previous")
+    assert calls == [
+        *(("fsync", partial / name) for name in ("part/a", "part", "config.json", "")),
         ("rename", place, previous),
         ("rename", partial, place),
         ("fsync", tmp_path),
-        ("remove", previous),
+        ("remove", partial.parent),
     ]
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "fsync"])
+@pytest.mark.parametrize("step", ["open", "fsync"])
 def test_a_full_disk_is_reported_and_the_previous_file_remains(tmp_path, monkeypatch, step):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
     write_text(tmp_path / "a", "old")
-    monkeypatch.setattr(Path if step == "write_bytes" else os, step, fails)
+    monkeypatch.setattr(Path if step == "open" else os, step, fails)
     with pytest.raises(OSError, match="No space left"):
         write_text(tmp_path / "a", "new")
-    assert (tmp_path / "a").read_text() == "old"
+    monkeypatch.undo()
+    assert contents(tmp_path) == {"a": b"old"}
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, Exception])  # torch's, tokenizers'
@@ -100,7 +99,7 @@ def test_a_reader_between_the_two_renames_of_a_checkpoint_loses_nothing(tmp_path
     rename = os.rename
 
     def looked_at(old, new):
-        if str(old).endswith(".partial"):
+        if Path(new) == tmp_path / "best" and Path(old).name == "new":
             monkeypatch.setattr(os, "rename", rename)
             assert find_checkpoint(tmp_path / "best")  # restores the previous one
         rename(old, new)
@@ -119,9 +118,51 @@ def test_files_for_resuming_are_flushed_before_the_training_state(fresh, calls):
     steps = [call[2].name for call in calls if call[0] == "rename"]
     for file in ("losses.csv", "dev_results.csv", "route_tasks.txt", "route.npy", "route_t1.npy"):
         assert file in steps[: steps.index("last")]
-    first_state = calls.index(("rename", fresh.out / "last.partial", fresh.out / "last"))
+    first_state = next(n for n, call in enumerate(calls) if call[0] == "rename" and call[2].name == "last")
     assert ("fsync", fresh.out / "curves.csv") in calls[:first_state]
-    assert ("fsync", fresh.out / "last.partial/training_state.pt") in calls[:first_state]
+    assert ("fsync", calls[first_state][1] / "training_state.pt") in calls[:first_state]
+
+
+# ---- what killed processes leave, and what users have
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_user_has_beside_it_is_not(tmp_path):
+    mine = [tmp_path / f"best{end}" for end in (".partial", ".previous", ".new", ".tmp")]
+    mine.append(tmp_path / ".best.mine.partial")
+    for folder in mine:
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    before = contents(tmp_path)
+
+    def write(content: str) -> None:
+        with replacing_directory(tmp_path / "best") as folder:
+            (folder / "config.json").write_text(content, encoding="utf-8")
+            if content == "killed":
+                os._exit(9)
+
+    for content in ("old", "killed", "new"):
+        process = FORK.Process(target=write, args=(content,))
+        process.start()
+        process.join()
+        left = [path for path in tmp_path.glob(".best.*") if path not in mine]
+        assert len(left) == (content == "killed")
+        expected = "old" if content == "killed" else content
+        assert (tmp_path / "best/config.json").read_text() == expected
+    assert contents(tmp_path) == before | {"best/config.json": b"new"}
+
+
+def test_an_unfinished_folder_of_a_living_process_is_left_alone(tmp_path):
+    with unfinished_folder(tmp_path / "a") as first:
+        with unfinished_folder(tmp_path / "a") as second:
+            assert sorted(tmp_path.iterdir()) == sorted([first, second])
+        assert list(tmp_path.iterdir()) == [first]
+    assert not os.listdir(tmp_path)
+
+
+def test_a_file_beside_a_written_one_is_left_alone(tmp_path):
+    (tmp_path / "run.json.partial").write_text("mine", encoding="utf-8")
+    write_text(tmp_path / "run.json", "{}")
+    assert contents(tmp_path) == {"run.json.partial": b"mine", "run.json": b"{}"}
 
 
 # ---- locks

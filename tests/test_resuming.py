@@ -10,6 +10,7 @@ import pytest
 from forks import forked
 from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, fail_in_step, run, weights
 
+from dataloader.atomic_files import unfinished_folder
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.optim.step import Stepper
@@ -33,9 +34,11 @@ def resume(world, folder: Path) -> Path:
 def test_a_stopped_run_resumes_bit_for_bit(world, stopped, finished, between_renames):
     assert not (stopped / "6-steps").exists()
     if between_renames:  # of a checkpoint
-        (stopped / "last").rename(stopped / "last.previous")
-        (stopped / "last.partial").mkdir()
-        (stopped / "last.partial/config.json").write_text("{", encoding="utf-8")
+        with unfinished_folder(stopped / "last") as unfinished:
+            (stopped / "last").rename(unfinished / "previous")
+            (unfinished / "new").mkdir()
+            (unfinished / "new/config.json").write_text("{", encoding="utf-8")
+            unfinished.rename(stopped / ".last.killed.partial")
     assert_same_run(resume(world, stopped), finished)
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
@@ -49,7 +52,7 @@ def test_repeated_or_incomplete_rows_of_the_curves_are_dropped(world, stopped, f
 
 
 def test_a_run_stopped_before_its_first_checkpoint_starts_again(world, stopped, finished):
-    (stopped / "last").rename(stopped / "last.partial")
+    shutil.rmtree(stopped / "last")
     assert_same_run(resume(world, stopped), finished)
     assert "resuming after" not in (stopped / "log.txt").read_text()
 

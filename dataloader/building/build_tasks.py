@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from dataloader.building.downloads import Files
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
-from dataloader.building.task_folder import PARTIAL, NotBuilt, build_task, missing_samples
+from dataloader.building.task_folder import NotBuilt, build_task, missing_samples
 from dataloader.errors import in_brief
 from dataloader.processes import leave_signals_to, run_in_processes
 
@@ -37,7 +36,6 @@ def build_tasks(
     load: returns the recipes by task; it is called in each worker process, because recipes hold functions and
     cannot be sent to it. Another process must not build in the same folder at the same time.
     """
-    remove_unfinished(build.gym)
     # Tasks that are there already are verified again, after the others are built.
     recipes = sorted(recipes, key=lambda recipe: not missing_samples(recipe, build.gym, build.samples))
     workers = min(workers, len(recipes))
@@ -45,17 +43,9 @@ def build_tasks(
         lines = build_in_processes(recipes, build, load, workers)
     else:
         lines = (build_line(recipe, build) for recipe in recipes)
-    try:
-        for line in tqdm(lines, total=len(recipes), unit="task", disable=None):
-            tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
-            yield line
-    finally:
-        remove_unfinished(build.gym)
-
-
-def remove_unfinished(gym: Path) -> None:
-    """Removes what killed processes have left."""
-    shutil.rmtree(gym / PARTIAL, ignore_errors=True)
+    for line in tqdm(lines, total=len(recipes), unit="task", disable=None):
+        tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
+        yield line
 
 
 def build_line(recipe: Recipe, build: Build) -> Line:

@@ -9,7 +9,6 @@ from operator import itemgetter
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock
-from dataloader.building.build_tasks import remove_unfinished
 from dataloader.building.downloads import Files
 from dataloader.building.gym_files import GYM_LOCK, GymFiles
 from dataloader.building.recipe import Recipe, classification, text_to_text
@@ -164,7 +163,6 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
     contents = sample_contents(recipe, rows, gym, samples)
     folder = gym / recipe.task
     with folder_lock(gym, "--gym", GYM_LOCK):
-        remove_unfinished(gym)
         check_same_task(folder, contents)
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:
@@ -172,8 +170,6 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
                 write_task(folder, missing, dict.fromkeys(samples, rows.source))
         except NotBuilt as error:
             raise InputError(f"--gym {error}") from None
-        finally:
-            remove_unfinished(gym)
         split = Split(Path(), **{"train": (), section: (recipe.task,)})
         GymFiles.read(gym).add([recipe], split, moves=False)
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dataloader.atomic_files import write_bytes, write_text
+from dataloader.atomic_files import unfinished_folder, write_bytes, write_text
 from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.recipe import Recipe
 from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, whole_splits
@@ -20,7 +19,6 @@ from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
 
-PARTIAL = ".partial"  # folder in the gym with unfinished tasks
 PROVENANCE = "source.json"  # in each task's folder: {seed: source that the rows of the sample come from}
 
 Examples = list[tuple]  # (input, output) or (input, output, options)
@@ -75,18 +73,17 @@ def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str
 
     contents: {path: content}; sources: {seed: source of the sample's rows}.
     """
-    unfinished = folder.parent / PARTIAL / f"{folder.name}-{os.getpid()}"
     try:
-        unfinished.mkdir(parents=True)
-        for path, content in contents.items():
-            write_bytes(unfinished / path.name, content)
-        every = sources_of(folder) | {str(seed): source for seed, source in sources.items()}
-        write_text(unfinished / PROVENANCE, json.dumps(dict(sorted(every.items())), indent=2) + "\n")
-        publish(unfinished, folder)
+        with unfinished_folder(folder) as unfinished:
+            built = unfinished / folder.name
+            built.mkdir()
+            for path, content in contents.items():
+                write_bytes(built / path.name, content)
+            every = sources_of(folder) | {str(seed): source for seed, source in sources.items()}
+            write_text(built / PROVENANCE, json.dumps(dict(sorted(every.items())), indent=2) + "\n")
+            publish(built, folder)
     except OSError as error:
         raise NotBuilt([f"{folder} cannot be written ({error.strerror})"]) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def sources_of(folder: Path) -> dict[str, str]:
@@ -103,12 +100,12 @@ def missing_samples(recipe: Recipe, gym: Path, samples: Sequence[int]) -> list[i
     return [seed for seed in samples if not all(path.exists() for path in sample_files(recipe, gym, seed))]
 
 
-def publish(unfinished: Path, folder: Path) -> None:
+def publish(built: Path, folder: Path) -> None:
     """Moves the finished files of a task to its folder: at once if the task is new, else file by file."""
     if not folder.exists():
-        os.rename(unfinished, folder)
+        os.rename(built, folder)
         return
-    for path in unfinished.iterdir():
+    for path in built.iterdir():
         os.replace(path, folder / path.name)
 
 

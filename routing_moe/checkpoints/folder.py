@@ -1,15 +1,13 @@
 """Saves and loads checkpoint folders of a run: weights, progress, and the training state to resume from."""
 
-import contextlib
 import copy
 import json
-import os
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.io.files import replacing_directory
+from routing_moe.io.files import replacing_directory, restore_previous
 
 STATE_FILE = "training_state.pt"
 PROGRESS_FILE = "checkpoint.json"  # step, temperature, dev score of a checkpoint
@@ -21,10 +19,7 @@ def find_checkpoint(path: str | Path) -> Path | None:
     Restores the previous checkpoint if a process died between the two renames that replace it.
     """
     path = Path(path)
-    previous = path.with_name(path.name + ".previous")
-    if not path.exists() and (previous / "config.json").is_file():
-        with contextlib.suppress(OSError):  # another process of the same run was faster
-            os.rename(previous, path)
+    restore_previous(path)
     return path if (path / "config.json").is_file() else None
 
 

@@ -11,10 +11,10 @@ Each task has a one-hot route to its own expert. New texts get the route of the 
 texts, which --train_dir makes known.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
+from dataloader.atomic_files import unfinished_folder
 from dataloader.errors import in_short
 from dataloader.gym import Gym
 from routing_moe.checkpoints.assemble import Sources, assemble, check_assembly, write_assembled
@@ -27,16 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = check_assembly(settings)
         model, notes = assemble(settings, sources)
-        # Text vectors need the checkpoint; its folder has its name when they are in it.
-        folder = settings.output_dir.with_name(f"{settings.output_dir.name}.new")
-        shutil.rmtree(folder, ignore_errors=True)  # of a command that was killed
-        try:
+        with unfinished_folder(settings.output_dir) as unfinished:
+            folder = unfinished / "assembled"
             write_assembled(settings, sources, model, folder, command_line(AssembleSettings, argv))
-            if settings.train_dir:
+            if settings.train_dir:  # text vectors are made by the checkpoint that keeps them
                 notes.append(keep_texts(folder, settings.train_dir, list(sources.experts)))
             folder.rename(settings.output_dir)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         print("\n".join([described(model, settings, sources), *notes]))
         print(f"written to {settings.output_dir}")
 

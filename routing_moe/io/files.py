@@ -1,13 +1,13 @@
 """Atomic replacement of folders, arrays as bytes, and checks of folders.
 
-A folder is written under another name and renamed when it is complete, as `dataloader.atomic_files` does with
-files. Folders named *.partial and *.previous are left by a killed process; `find_checkpoint` handles them.
+A folder is written beside its place and renamed when it is complete, as `dataloader.atomic_files` does with
+files. The previous folder is kept until then: `restore_previous` puts it back if a kill came between.
 """
 
+import contextlib
 import errno
 import io
 import os
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.atomic_files import flush
+from dataloader.atomic_files import flush, unfinished_folder, unfinished_folders
 from dataloader.errors import in_brief
+
+PREVIOUS = "previous"  # in the unfinished folder: what `replacing_directory` replaces
 
 
 def flush_tree(folder: str | Path) -> None:
@@ -48,30 +50,43 @@ def replacing_directory(path: str | Path):
     The block must only write: errors that torch and tokenizers raise there for a full disk become OSError.
     """
     path = Path(path)
-    partial, previous = (path.with_name(path.name + end) for end in (".partial", ".previous"))
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)  # partial files would keep a full disk full
-        if type(error) in (Exception, RuntimeError):
+    restore_previous(path)
+    with unfinished_folder(path) as unfinished:
+        partial, previous = unfinished / "new", unfinished / PREVIOUS
+        partial.mkdir()
+        try:
+            yield partial
+        except Exception as error:
+            if type(error) not in (Exception, RuntimeError):
+                raise
             raise OSError(f"{path} cannot be written; is the disk full? ({in_brief(error)})") from None
-        raise
-    flush_tree(partial)
+        flush_tree(partial)
+        try:
+            _replace(path, partial, previous)
+        finally:
+            restore_previous(path)
+        flush(path.parent)
+
+
+def _replace(path: Path, partial: Path, previous: Path) -> None:
     while True:
         if path.exists():
-            shutil.rmtree(previous, ignore_errors=True)
             os.rename(path, previous)
         try:
-            os.rename(partial, path)
-            break
+            return os.rename(partial, path)
         except OSError as error:
             # Between the two renames, a reader found no folder and restored the previous one.
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-    flush(path.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+
+
+def restore_previous(path: str | Path) -> None:
+    """Puts back the previous folder if the process that replaced it ended between its two renames."""
+    path = Path(path)
+    if not path.exists():
+        for unfinished in unfinished_folders(path):
+            with contextlib.suppress(OSError):  # there is none, or another process was faster
+                os.rename(unfinished / PREVIOUS, path)
 
 
 # ---- checks of folders
