@@ -5,20 +5,57 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from dataloader.errors import InputError
+
+MOST_LEVELS = 100  # of nesting; several times as many exceed Python's recursion limit
+MOST_DIGITS = 300  # of an integer; float() overflows after 308
+
+
+def parse_json(text: str) -> Any:
+    """Returns the value of a JSON text.
+
+    Raises InputError, which says what is wrong and where in the text: it is not JSON, is nested too deeply,
+    or has too large an integer or half of a surrogate pair, which no file can hold as text.
+    """
+    try:
+        value = json.loads(text, parse_int=_integer)
+        if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
+            raise RecursionError
+        if "\\ud" in text.lower():
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        problem = f"{error.msg} ({line}column {error.colno})"
+    except RecursionError:
+        problem = f"nested more than {MOST_LEVELS} levels deep"
+    except UnicodeEncodeError:
+        problem = "a text holds half of a surrogate pair, which is not a character"
+    except ValueError as error:  # of `_integer`
+        problem = str(error)
+    raise InputError(f"not valid JSON: {problem}")
+
+
+def parse_json_object(line: str) -> dict:
+    """Returns the JSON object of a line. Raises InputError as `parse_json`, and for another JSON value."""
+    value = parse_json(line)
+    if not isinstance(value, dict):
+        raise InputError(f"holds {kind_of(value)}, expected a JSON object")
+    return value
 
 
 def load_json_object(path: str | os.PathLike, what: str) -> dict:
     """Returns the JSON object in `path`.
 
     what: the kind of file, for errors, such as "a split file".
-    Raises InputError if the file is missing or unreadable, is not JSON (with line and column), or contains
+    Raises InputError if the file is missing or unreadable, is not JSON (see `parse_json`), or contains
     another JSON value than an object.
     """
     path = Path(path)
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        value = parse_json(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (expected {what})") from None
     except IsADirectoryError:
@@ -27,15 +64,29 @@ def load_json_object(path: str | os.PathLike, what: str) -> dict:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}), expected {what}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}), expected {what}") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(f"{path} is not valid JSON: {error.msg} ({where}), expected {what}") from None
+    except InputError as error:
+        raise InputError(f"{path} is {error}, expected {what}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {kind_of(value)}, expected {what}, a JSON object")
     return value
 
 
-def kind_of(value) -> str:
+def _integer(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+def _levels(value: Any) -> int:
+    """Returns how many levels of lists and objects a JSON value has."""
+    levels, inner = 0, [value]
+    while inner := [one for one in inner if isinstance(one, dict | list)]:
+        levels += 1
+        inner = [one for outer in inner for one in (outer.values() if isinstance(outer, dict) else outer)]
+    return levels
+
+
+def kind_of(value: Any) -> str:
     """Returns the type of a JSON value in words, such as "a list"."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import kind_of
+from dataloader.jsonfile import kind_of, parse_json_object
 
 PROBLEMS_SHOWN = 5
 FILES_SHOWN = 3
@@ -147,11 +147,9 @@ def _parse_fields(text: str) -> Row | str:
 
 def _parse_json(text: str) -> RowWithOptions | str:
     try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} (column {error.colno})"
-    if not isinstance(line, dict):
-        return f"holds {kind_of(line)}, expected a JSON object with input and outputs"
+        line = parse_json_object(text)
+    except InputError as error:
+        return str(error)
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
     if problem := _key_problem(line) or row_problem(source, outputs, options):
         return problem
@@ -190,10 +188,6 @@ def _list_problem(value, name: str) -> str | None:
 def _text_problem(value, name: str) -> str | None:
     if not isinstance(value, str):
         return f'"{name}" is {kind_of(value)}, expected a string'
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return f'"{name}" holds half of a surrogate pair, which is not a character'
     return None if value.strip() else f'"{name}" is empty'
 
 

@@ -11,6 +11,12 @@ from tiny_runs import ROWS, contents, run, typed
 from routing_moe.cli.merge import main as merge
 from routing_moe.model.task_vectors import save_task_vectors
 
+UNUSUAL_JSON = [  # (an object that json.loads refuses in other ways than JSONDecodeError, what is said of it)
+    ('{"input": "x \\ud800 y"}', "not valid JSON: a text holds half of a surrogate pair"),
+    (f'{{"input": "x", "z": {"[" * 3000}{"]" * 3000}}}', "not valid JSON: nested more than 100 levels deep"),
+    (f'{{"input": "x", "z": {"1" * 5000}}}', "not valid JSON: an integer of 5000 digits"),
+]
+
 
 class Place:
     """A folder for one case: a gym, a BART, an output folder that does not exist yet or holds a run.

@@ -1,15 +1,21 @@
 """The commands that answer new texts and export a BART, and the files that they read and write."""
 
+import io
 import json
 import re
 import shutil
 
+import pandas as pd
 import pytest
 import tiny_runs
 from accelerate.state import AcceleratorState
+from forks import in_two_processes
+from mistakes import UNUSUAL_JSON
+from test_durability import TAKEN
 from tiny_answers import PLURALS, ROUTE, TEXTS, load
 from tiny_runs import ROWS, contents
 
+from dataloader.atomic_files import folder_lock
 from routing_moe import Routed
 from routing_moe.answering import answers_file
 from routing_moe.answering import routed as routed_module
@@ -42,7 +48,7 @@ def test_every_way_to_a_route_is_a_flag(finished, given_run, tmp_path):
         first, _ = answered(tmp_path)
         shown = (expected.name, expected.words, expected.seen, expected.experts)
         assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
-        (tmp_path / "answers.jsonl").unlink()
+        forget(tmp_path)
 
 
 def test_text_vectors_are_made_of_a_gym_that_is_given(finished, tmp_path, world):
@@ -62,8 +68,14 @@ def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
 
 
 def answered(tmp_path) -> tuple[dict, list[dict]]:
-    first, *rows = map(json.loads, (tmp_path / "answers.jsonl").read_text().splitlines())
-    return first, rows
+    """The meta file, and the lines."""
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    return json.loads((tmp_path / "answers.meta.json").read_text()), rows
+
+
+def forget(tmp_path) -> None:
+    for name in ("answers.jsonl", "answers.meta.json"):
+        (tmp_path / name).unlink()
 
 
 def commanded(words, command=answer) -> int:
@@ -71,18 +83,21 @@ def commanded(words, command=answer) -> int:
     return command(words)
 
 
-def test_the_command_writes_the_route_once_and_a_line_for_each_text(finished, tmp_path, capfd):
+def test_the_command_writes_a_table_of_the_texts_and_beside_it_the_route(finished, tmp_path, capfd):
     long = " ".join(["word"] * 40)
     assert commanded(typed(tmp_path, finished, [*TEXTS, long], task="colour")) == 0
     first, rows = answered(tmp_path)
     assert (first["task"], first["route"]) == ("colour", "stored vector")
     assert [row["input"] for row in rows] == [*TEXTS, long]
     assert [row["answer"] for row in rows[:-1]] == load(finished).answer("colour", TEXTS)
-    assert [row.get("was_cut", False) for row in rows] == [False] * 6 + [True]
+    table = pd.read_json(tmp_path / "answers.jsonl", lines=True)
+    assert list(table) == ["input", "answer", "score", "option_scores", "was_cut"]
+    assert list(table["was_cut"]) == [False] * 6 + [True]
+    assert all(list(row) == list(table) for row in rows)
     assert "1 of the texts cut to 24 tokens" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kept", [0, 1, 3, 5])
+@pytest.mark.parametrize("kept", [None, 0, 3, 4])
 def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(answers_file, "CHUNK", 2)
     monkeypatch.setattr(routed_module, "CHUNK", 2)
@@ -91,7 +106,9 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
     path = tmp_path / "answers.jsonl"
     whole = path.read_text()
     lines = whole.splitlines(keepends=True)
-    path.write_text("".join(lines[:kept]) + lines[kept][:9])  # killed while it wrote a line
+    path.unlink()
+    if kept is not None:
+        path.write_text("".join(lines[:kept]) + lines[kept][:9])  # killed while it wrote a line
     read, answered = [], Routed._answered
 
     def noted(self, task, queries, decoding):
@@ -101,21 +118,73 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(Routed, "_answered", noted)
     assert commanded(words) == 0
     assert path.read_text() == whole
-    assert len(read) == len(TEXTS) - max(0, kept - 1) // 2 * 2  # whole chunks are kept
+    assert len(read) == len(TEXTS) - (kept or 0) // 2 * 2  # whole chunks are kept
 
 
 def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
     assert commanded(typed(tmp_path, finished, task="colour")) == 0
+    assert commanded(typed(tmp_path, finished, task="colour", output_file=tmp_path / "other.jsonl")) == 0
     before = contents(tmp_path)
     for changed, message in (
-        (dict(task="count"), "the answers there differ from this call in task, "),
-        (dict(task="colour", options=["a", "b"]), "differ from this call in options"),
-        (dict(task="colour", num_beams=3), "differ from this call in text settings"),
-        (dict(task="colour", lines=TEXTS[::-1]), "answers.jsonl:2 does not answer text 1 of the inputs"),
+        (dict(task="count"), "answers.meta.json differs from this call in task, "),
+        (dict(options=["a", "b"]), "differs from this call in options"),
+        (dict(num_beams=3), "differs from this call in text settings"),
+        (dict(output_file=tmp_path / "answers.txt"), "differs from this call in answers; name another"),
+        (dict(inputs=tmp_path / "other.jsonl", output_file=tmp_path / "other.jsonl"), "is --inputs; name"),
+        (dict(lines=TEXTS[::-1]), "differs from this call in inputs"),
     ):
-        assert commanded(typed(tmp_path, finished, **changed)) == 2
+        flags = dict(task="colour") | changed
+        lines = flags.pop("lines", TEXTS)
+        assert commanded(typed(tmp_path, finished, lines, **flags)) == 2
         assert message in capsys.readouterr().err
-        assert contents(tmp_path)["answers.jsonl"] == before["answers.jsonl"]
+        assert contents(tmp_path) == before | {"new.txt": "".join(f"{line}\n" for line in lines).encode()}
+
+
+@pytest.mark.parametrize("content", [b'{"important": "no line end"}', b"one text", bytes(5000), b"", b"a\n"])
+def test_a_file_that_this_command_did_not_write_is_kept(content, finished, tmp_path, capsys, monkeypatch):
+    words = typed(tmp_path, finished, task="colour")
+    (tmp_path / "answers.jsonl").write_bytes(content)
+    before = contents(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Routed, "load", None)  # it is refused before the model is loaded
+        assert commanded(words) == 2
+    assert "answers.jsonl exists already, without answers.meta.json, and is not" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    (tmp_path / "answers.jsonl").unlink()
+    (tmp_path / "answers.meta.json").write_bytes(content)
+    before = contents(tmp_path)
+    assert commanded(words) == 2
+    assert f"{tmp_path}/answers.meta.json" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+def test_lines_that_are_not_the_answers_are_kept(finished, tmp_path, capsys):
+    words = typed(tmp_path, finished, task="colour")
+    assert commanded(words) == 0
+    path = tmp_path / "answers.jsonl"
+    for line, message in (("3", "is not a line of"), ('{"input": "sky"}', "does not answer text 3")):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines[:2], f"{line}\n", *lines[3:]]) + "mine")
+        before = path.read_bytes()
+        assert commanded(words) == 2
+        assert f"answers.jsonl:3 {message}" in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+
+def test_only_one_command_and_one_process_write_a_file_of_answers(finished, tmp_path):
+    words = typed(tmp_path, finished, task="colour")
+    with folder_lock(tmp_path, lock_file=".answers.jsonl.lock"):
+        codes, errors = in_two_processes(tmp_path, lambda: commanded(words))
+    assert codes == [2, 2]
+    assert errors[0].endswith(f"error: --output_file answers.jsonl in {tmp_path}: {TAKEN}\n")
+    assert not (tmp_path / "answers.jsonl").exists()
+    codes, _ = in_two_processes(tmp_path, lambda: commanded(words))
+    assert codes == [0, 0]
+    assert [row["input"] for row in answered(tmp_path)[1]] == TEXTS
+    before = contents(tmp_path)["answers.jsonl"]
+    forget(tmp_path)
+    assert commanded(words) == 0
+    assert contents(tmp_path)["answers.jsonl"] == before
 
 
 def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
@@ -123,8 +192,8 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     assert commanded(typed(tmp_path, finished, rows, "new.jsonl", task="colour")) == 0
     ranked, generated = answered(tmp_path)[1]
     assert set(ranked["option_scores"]) == {"green", "red"}
-    assert "option_scores" not in generated
-    (tmp_path / "answers.jsonl").unlink()
+    assert generated["option_scores"] is None
+    forget(tmp_path)
     assert commanded(typed(tmp_path, finished, ROWS["colour"], "new.tsv", like=tmp_path / "new.tsv")) == 0
     first, rows = answered(tmp_path)
     assert first["task"] == "new"
@@ -132,11 +201,12 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     assert [row["input"] for row in rows] == [row.split("\t")[0] for row in ROWS["colour"]]
 
 
-def test_other_options_of_a_line_are_other_answers(finished, tmp_path, capsys):
-    for options, code in ((["green", "red"], 0), (["blue", "white"], 2)):
-        lines = [json.dumps({"input": "grass", "options": options})]
-        assert commanded(typed(tmp_path, finished, lines, "new.jsonl", task="colour")) == code
-    assert "answers.jsonl:2 does not answer text 1" in capsys.readouterr().err
+def test_other_texts_of_standard_input_are_other_answers(finished, tmp_path, capsys, monkeypatch):
+    words = typed(tmp_path, finished, task="colour", inputs="-")
+    for text, code in (("grass", 0), ("grass", 0), ("sky", 2)):
+        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": io.BytesIO(f"{text}\n".encode())}))
+        assert commanded(words) == code
+    assert "answers.jsonl:1 does not answer text 1" in capsys.readouterr().err
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_text(finished, tmp_path):
@@ -150,6 +220,8 @@ def test_a_byte_order_mark_is_no_part_of_the_first_text(finished, tmp_path):
         (dict(lines=["one", "", "two"]), "new.txt:2: empty, but must have a text"),
         (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
         (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
+        *((dict(lines=[line], name="new.jsonl"), f"jsonl:1: {message}") for line, message in UNUSUAL_JSON),
+        (dict(options=["yes", "n\udc80"]), "--options: an option holds half of a surrogate pair"),
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: no such file"),
         (dict(task="colours"), "did you mean 'colour'"),
         (dict(task=None), "--task is not given"),

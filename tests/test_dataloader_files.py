@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from mistakes import UNUSUAL_JSON
 
 from dataloader import PUBLISHED_SPLITS, Gym, InputError, Ontology, did_you_mean, load_split, read_tsv
 from dataloader.metrics import METRICS
@@ -92,7 +93,8 @@ def test_a_path_of_crossfit_is_answered_with_that_of_the_published_split(monkeyp
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"train": [', r"not valid JSON.*line 1, column 12"),
+        (b'{"train": [', r"not valid JSON.*column 12"),
+        *((line.encode(), message) for line, message in UNUSUAL_JSON),
         (b'{"train": ["\xff"]}', "not UTF-8"),
         (["a"], "a list, expected a split file"),
         ({"dev": ["a"]}, 'no "train" key'),

@@ -152,7 +152,7 @@ def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Returns {relative path: content} of all files under a folder except lock files."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != LOCK_FILE]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(LOCK_FILE)]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 from dataloader.building.downloads import Files, Unavailable, UnknownName
 from dataloader.building.sources import Row, parquet_rows
 from dataloader.errors import InputError, in_brief
-from dataloader.jsonfile import kind_of
+from dataloader.jsonfile import parse_json, parse_json_object
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
@@ -131,10 +130,9 @@ def _json_lines(path: Path, *_) -> tuple[list[str], Numbered]:
 
 def _json_row(line: str) -> Row | str:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg} (column {error.colno})"
-    return row if isinstance(row, dict) else f"holds {kind_of(row)}, expected a JSON object"
+        return parse_json_object(line)
+    except InputError as error:
+        return str(error)
 
 
 def _text(path: Path) -> str:
@@ -171,7 +169,7 @@ def _parquet_columns(path: Path) -> tuple[list[str], dict[str, list[str]]]:
         schema = parquet.read_schema(path)
     except pyarrow.ArrowException as error:
         raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
-    described = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    described = parse_json((schema.metadata or {}).get(b"huggingface", b"{}").decode())
     features = described.get("info", {}).get("features", {})
     classes = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
     return schema.names, {

@@ -1,9 +1,11 @@
 """A file of answers, which is written as they are made and can be continued.
 
-    answers.jsonl    the task, its route and where that comes from; then a line for each text:
-                     {"input": "...", "answer": "...", "score": -0.12}
+    answers.jsonl        a line for each text, all with the same keys: {"input": "...", "answer": "...",
+                         "score": -0.12, "option_scores": null, "was_cut": false}
+    answers.meta.json    what they depend on: task, route and where that comes from, model, texts
 
-A call that was killed is continued by the same call: texts with an answer are not answered again.
+A call that was killed is continued by the same call: texts with an answer are not answered again. An
+existing file that is not of the same call stays as it is.
 """
 
 import json
@@ -14,10 +16,18 @@ from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
-from dataloader.errors import InputError
-from routing_moe.answering.queries import STDOUT, Query
+from dataloader.atomic_files import folder_lock, write_text
+from dataloader.checksums import sha256
+from dataloader.errors import InputError, problem_context
+from dataloader.jsonfile import load_json_object, parse_json, parse_json_object
+from routing_moe.answering.chosen import meta_file, unknown_answers
+from routing_moe.answering.queries import STDIN, STDOUT, Query
 from routing_moe.answering.routed import CHUNK, Routed
 from routing_moe.answering.tasks import Answer, RoutedTask
+from routing_moe.config.answer import AnswerSettings
+from routing_moe.io.main_process import on_main
+
+ANOTHER = "name another --output_file"
 
 
 @dataclass
@@ -30,94 +40,101 @@ class Written:
 
 
 def write_answers(
-    routed: Routed,
-    task: RoutedTask,
-    queries: Iterator[Query],
-    options: tuple[str, ...],
-    path: str,
-    **decoding,
+    routed: Routed, task: RoutedTask, queries: Iterator[Query], settings: AnswerSettings
 ) -> Iterator[Written]:
-    """Answers texts and appends the answers to a file; yields its numbers before and after each answer.
+    """Answers texts and appends the answers to --output_file; yields its numbers before and after each one.
 
-    Texts that the file has an answer to are not answered again. Raises InputError if it has answers of
-    another task, model or text.
+    Texts that the file has an answer to are not answered again. With several processes, all make answers and
+    the main one writes them. Raises InputError for a file that another command is writing, or that does not
+    have answers of the same call; it is left as it is.
     """
-    first, written, is_new = header(routed, task, options), Written(), True
+    about, written, main = described(routed, task, settings), Written(), routed.accelerator.is_main_process
+    if settings.inputs == STDIN and routed.accelerator.num_processes > 1:
+        raise InputError("--inputs -: several processes cannot share standard input; give a file")
     with ExitStack() as at_exit:
         file = sys.stdout
-        if path != STDOUT:
-            if Path(path).exists():
-                written, queries = _continue(Path(path), first, queries)
-            file = at_exit.enter_context(open(path, "a", encoding="utf-8", buffering=1))
-            is_new = file.tell() == 0
+        if settings.output_file != STDOUT:
+            path = Path(settings.output_file)
+
+            def locked() -> list[bytes]:
+                lock = folder_lock(path.parent, f"--output_file {path.name} in", f".{path.name}.lock")
+                at_exit.enter_context(lock)
+                return earlier_lines(path, about)
+
+            lines = on_main(routed.accelerator, locked)
+            written, queries = unanswered(path, lines, queries)
+            if main:
+                file = at_exit.enter_context(path.open("a", encoding="utf-8", buffering=1))
+                file.truncate(sum(len(line) + 1 for line in lines[: written.kept]))
         yield written
-        for found in routed.answers(task, queries, **decoding):
-            if is_new and not written.answers:
-                print(_json(first), file=file)
-            print(_json(row(found)), file=file)
+        for found in routed.answers(task, queries, batch_size=settings.predict_batch_size):
+            if main:
+                print(json.dumps(row(found), ensure_ascii=False), file=file)
             written.answers += 1
             written.cut += found.was_cut
             yield written
 
 
-def header(routed: Routed, task: RoutedTask, options: tuple[str, ...]) -> dict:
-    """Returns the first line of a file of answers: what the answers depend on, besides the texts."""
+def described(routed: Routed, task: RoutedTask, settings: AnswerSettings) -> dict:
+    """Returns the content of the .meta.json file: what the answers depend on. Does not name folders."""
     return {
+        "answers": Path(settings.output_file).name,
+        "inputs": STDIN if settings.inputs == STDIN else f"sha256 {sha256(settings.inputs)}",
         "task": task.name,
         "route": task.words,
         "seen": task.seen,
         "experts": task.experts,
-        "options": list(options),
+        "options": list(settings.options),
         "model": routed.start.checksums(),
         "text settings": routed.texts,
     }
 
 
 def row(found: Answer) -> dict:
-    fields = {"input": found.input, "answer": found.answer, "score": round(found.score, 6)}
-    if found.option_scores:
-        fields["option_scores"] = {name: round(score, 6) for name, score in found.option_scores.items()}
-    return fields | ({"was_cut": True} if found.was_cut else {})
+    scores = {name: round(score, 6) for name, score in (found.option_scores or {}).items()}
+    return {
+        "input": found.input,
+        "answer": found.answer,
+        "score": round(found.score, 6),
+        "option_scores": scores or None,
+        "was_cut": found.was_cut,
+    }
 
 
-def _continue(path: Path, first: dict, queries: Iterator[Query]) -> tuple[Written, Iterator[Query]]:
-    """Returns the numbers of a file of answers, and the texts that it has no answer to.
+def earlier_lines(path: Path, about: dict) -> list[bytes]:
+    """Returns the complete lines of a file of answers, [] of a new one, whose .meta.json is then written.
 
-    Removes a line that was only partly written. Unless all texts are answered, it also removes the answers
-    of a CHUNK that is not complete, because rounding depends on which texts are answered together.
+    Raises InputError if one of the files is there, but not of the same call.
     """
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was only partly written
-    rows = [_fields(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
-    changed = [name for name in first if rows and rows[0].get(name) != json.loads(_json(first[name]))]
-    if changed:
-        raise InputError(
-            f"{path}: the answers there differ from this call in {', '.join(changed)}; name another "
-            "--output_file"
-        )
-    answered = list(islice(queries, len(rows[1:])))
-    for number, (fields, query) in enumerate(zip_longest(rows[1:], answered), start=1):
-        options = set(fields.get("option_scores", ()))
+    meta = meta_file(path)
+    if not meta.exists():
+        if path.exists():
+            raise InputError(unknown_answers(path))
+        write_text(meta, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        return []
+    with problem_context("", f"; {ANOTHER}"):
+        saved = load_json_object(meta, "what the answers beside it depend on")
+    if changed := [name for name, value in parse_json(json.dumps(about)).items() if saved.get(name) != value]:
+        raise InputError(f"{meta} differs from this call in {', '.join(changed)}; {ANOTHER}")
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may be an incomplete line
+
+
+def unanswered(path: Path, lines: list[bytes], queries: Iterator[Query]) -> tuple[Written, Iterator[Query]]:
+    """Returns the numbers of the answers in the lines of a file, and the texts that have no answer there.
+
+    Unless all texts are answered, answers of a CHUNK that is not complete do not count, because rounding
+    depends on which texts are answered together.
+    """
+    answered, cut = list(islice(queries, len(lines))), []
+    for number, (line, query) in enumerate(zip_longest(lines, answered), start=1):
+        try:
+            fields = parse_json_object(line.decode())
+        except ValueError:  # neither JSON nor UTF-8
+            raise InputError(f"{path}:{number} is not a line of a file of answers; {ANOTHER}") from None
+        options = set(fields.get("option_scores") or ())
         if query is None or (fields.get("input"), options) != (query.input, set(query.options)):
-            raise InputError(
-                f"{path}:{number + 1} does not answer text {number} of the inputs; name another --output_file"
-            )
+            raise InputError(f"{path}:{number} does not answer text {number} of the inputs; {ANOTHER}")
+        cut.append(fields.get("was_cut") is True)
     following = list(islice(queries, 1))
     kept = len(answered) - (len(answered) % CHUNK if following else 0)
-    with path.open("r+b") as file:
-        file.truncate(sum(len(line) + 1 for line in lines[: 1 + kept]))
-    cut = sum(fields.get("was_cut", False) for fields in rows[1 : 1 + kept])
-    return Written(kept, kept, cut), chain(answered[kept:], following, queries)
-
-
-def _fields(line: bytes, where: str) -> dict:
-    try:
-        fields = json.loads(line)
-    except ValueError:  # neither JSON nor UTF-8
-        fields = None
-    if not isinstance(fields, dict):
-        raise InputError(f"{where}: not a line of a file of answers; name another --output_file")
-    return fields
-
-
-def _json(fields) -> str:
-    return json.dumps(fields, ensure_ascii=False)
+    return Written(kept, kept, sum(cut[:kept])), chain(answered[kept:], following, queries)

@@ -58,13 +58,28 @@ def output_problems(settings: AnswerSettings | ExportSettings) -> list[str]:
     if problem := problem_of(Query("text", settings.options)):
         problems.append(f"--options: {problem}")
     path = Path(settings.output_file)
-    if settings.output_file == STDOUT or path.exists():
+    if settings.output_file == STDOUT:
         return problems
+    for name in ("inputs", "like", "examples"):
+        if (given := getattr(settings, name)) and Path(given).resolve() == path.resolve():
+            problems.append(f"--output_file {path} is --{name}; name another file")
+    if path.exists():
+        return problems if meta_file(path).exists() else [*problems, unknown_answers(path)]
     if not path.parent.is_dir():
         problems.append(f"--output_file {path}: no such folder {path.parent}")
     elif reason := unwritable(path.parent):
         problems.append(f"--output_file {reason}")
     return problems
+
+
+def meta_file(path: Path) -> Path:
+    """Returns the file beside a file of answers that says what they depend on."""
+    return path.with_name(f"{path.stem}.meta.json")
+
+
+def unknown_answers(path: Path) -> str:
+    name = meta_file(path).name
+    return f"--output_file {path} exists already, without {name}, and is not overwritten; name another file"
 
 
 def without_route(config, task: str) -> str | None:

@@ -6,16 +6,17 @@ new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be 
 """
 
 import codecs
-import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import kind_of
+from dataloader.jsonfile import kind_of, parse_json_object
 
 STDIN = STDOUT = "-"
+HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # in Python, but in no file: of arguments, or Python callers
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,21 @@ class Query:
     options: tuple[str, ...] = ()
 
 
+def text_problem(text: str) -> str | None:
+    """Returns what is wrong with a text, or None."""
+    if HALF_OF_A_PAIR.search(text):
+        return "holds half of a surrogate pair, which is not a character"
+    return None if text.strip() else "is empty"
+
+
 def problem_of(query: Query) -> str | None:
     """Returns what is wrong with a text or its options, or None."""
     if not query.input.strip():
         return "empty, but must have a text to answer"
-    if any(not option.strip() for option in query.options):
-        return "an option is empty"
+    if problem := text_problem(query.input):
+        return problem
+    if problems := list(filter(None, map(text_problem, query.options))):
+        return f"an option {problems[0]}"
     if len(set(query.options)) == 1:
         return f"{query.options[0]!r} is the only option; give at least two different ones, or none"
     return None
@@ -77,12 +87,8 @@ def _of_tsv(line: str) -> Query:
 
 
 def _of_json(line: str) -> Query:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} (column {error.colno})") from None
-    wanted = '{"input": text, "options": [text, ...]}'
-    if not isinstance(fields, dict) or not isinstance(fields.get("input"), str):
+    fields, wanted = parse_json_object(line), '{"input": text, "options": [text, ...]}'
+    if not isinstance(fields.get("input"), str):
         raise ValueError(f"expected {wanted}")
     options = fields.get("options") or []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):

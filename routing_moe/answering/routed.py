@@ -22,7 +22,7 @@ from dataloader.errors import InputError, counted, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.chosen import without_route
 from routing_moe.answering.export import export
-from routing_moe.answering.queries import Query, problem_of
+from routing_moe.answering.queries import Query, problem_of, text_problem
 from routing_moe.answering.tasks import Answer, RoutedTask
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -175,6 +175,7 @@ class Routed:
 
     def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
         check_texts([text for text, _ in examples], f"examples of {name}")
+        check_texts([output for _, output in examples], f"answers of {name}")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
         config = self.model.config
@@ -293,11 +294,12 @@ def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool
 
 
 def check_texts(texts: Sequence[str], what: str) -> None:
-    """Raises InputError if there are no texts, or one is empty."""
+    """Raises InputError if there are no texts, or for one that is empty or has characters of no file."""
     if not texts:
         raise InputError(f"there are no {what}")
-    if empty := [i for i, text in enumerate(texts, start=1) if not text.strip()]:
-        raise InputError(f"number {empty[0]} of the {what} is empty")
+    for number, text in enumerate(texts, start=1):
+        if problem := text_problem(text):
+            raise InputError(f"number {number} of the {what} {problem}")
 
 
 def _known(cls: type, values: Mapping) -> dict:

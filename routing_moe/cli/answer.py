@@ -47,9 +47,7 @@ def run(settings: AnswerSettings) -> None:
     log.info("%s", task)
     started = time.monotonic()
     queries = read_queries(settings.inputs, settings.options)
-    answers = write_answers(
-        routed, task, queries, settings.options, settings.output_file, batch_size=settings.predict_batch_size
-    )
+    answers = write_answers(routed, task, queries, settings)
     written = next(answers)
     with tqdm(total=total, initial=written.kept, desc="answering", unit="text", leave=False) as progress:
         for _ in answers:  # which updates `written`

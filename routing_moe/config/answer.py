@@ -52,7 +52,7 @@ class AnswerSettings(TaskFlags):
     groups = ("the model", "the task and its route")
 
     inputs: str = ANSWERS(REQUIRED, "file of texts: .txt, a text a line; .tsv, up to the first tab; .jsonl with input and options; -: standard input")
-    output_file: str = ANSWERS("-", "JSON lines: the task and its route, then input, answer and score of each text; the same call continues it. -: standard output")
+    output_file: str = ANSWERS("-", "JSON lines: input, answer and score of each text; NAME.meta.json beside it says what they depend on. The same call continues it; other files are not overwritten. -: standard output")
     options: tuple[str, ...] = ANSWERS((), "answers to choose from, by mean log-probability per token (default: answers are generated)", metavar="ANSWER")
     num_beams: int | None = ANSWERS(None, "beams of generation (default: those of the training)", range=AT_LEAST_1)
     predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1)

@@ -8,7 +8,6 @@ are data frames. Lists over the experts of a run have expert e of layer l at l *
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from matplotlib.colors import to_hex
 
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS, evenly_spread
-from dataloader.jsonfile import load_json_object
+from dataloader.jsonfile import load_json_object, parse_json_object
 from dataloader.metrics import evaluate
 from dataloader.ontology import Ontology
 from routing_moe.analysis.clustering import cluster_order
@@ -269,9 +268,9 @@ def _predictions(run: ExplainedRun, scores: dict[tuple, pd.DataFrame], samples: 
 def _some_predictions(path: Path, count: int) -> list[dict]:
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
         for line in evenly_spread([line for line in lines if line], count):
-            row = json.loads(line)
+            row = parse_json_object(line)
             prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
             more = len(answers) - MOST_ANSWERS
             first = [_cut(answer) for answer in answers[:MOST_ANSWERS]]
