@@ -48,6 +48,13 @@ def test_fp16_on_a_cpu_is_reported_also_from_accelerate_launch(monkeypatch):
         make_accelerator("fp16")
 
 
+@pytest.mark.parametrize("make", [make_accelerator, command_device])
+def test_several_processes_without_a_group_are_reported(make, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does; without a GPU, accelerate then ignores it
+    with pytest.raises(InputError, match=r"WORLD_SIZE is 2, but torch .* set ACCELERATE_USE_CPU=true"):
+        make()
+
+
 def test_other_errors_of_accelerate_are_not_changed():
     with pytest.raises(ValueError, match="fp7") as error:
         make_accelerator("fp7")
@@ -85,7 +92,7 @@ def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, on_cpu, expected, 
     [("cuda", "no", ["high"]), ("cuda", "bf16", []), ("cpu", "no", [])],
 )
 def test_float32_on_cuda_is_multiplied_in_tf32(device, precision, expected, monkeypatch):
-    fake = SimpleNamespace(device=torch.device(device), mixed_precision=precision)
+    fake = SimpleNamespace(device=torch.device(device), mixed_precision=precision, num_processes=1)
     chosen = []
     monkeypatch.setattr("routing_moe.io.accelerator.Accelerator", lambda **_: fake)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", chosen.append)
@@ -131,7 +138,7 @@ def test_a_gpu_that_is_hidden_or_not_wanted_is_not_an_error(variables, a_driver,
 @pytest.mark.parametrize("on_cpu", [True, False])
 def test_a_command_without_an_accelerator_also_obeys_accelerate_use_cpu(on_cpu, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", str(on_cpu))
-    asked = SimpleNamespace(device=torch.device("meta"))
+    asked = SimpleNamespace(device=torch.device("meta"), num_processes=1)
     monkeypatch.setattr(
         "routing_moe.io.accelerator.PartialState", lambda cpu: asked if cpu == on_cpu else None
     )

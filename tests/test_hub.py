@@ -163,6 +163,8 @@ def test_a_revision_can_be_given(revision, local_hub, bart, tmp_path, monkeypatc
     [
         (f"{NAME}@v9", "has no revision 'v9'; give a branch, a tag or all 40 characters of a commit"),
         (f"{NAME}@", "give a branch, a tag or a commit after the @"),
+        (f"{NAME}@../../x", "'../../x' is not the name of a branch, a tag or a commit"),
+        (f"{NAME}@/etc", "'/etc' is not the name of a branch, a tag or a commit"),
         ("facebook/bart base", "no such folder, and not a hub name"),
         ("someone/private", "has no model someone/private, or only for users who log in"),
         ("facebook/readme", "facebook/readme has no config.json"),

@@ -49,6 +49,15 @@ def test_the_design_is_by_the_number_of_seeds():
     assert (AUTO, *DESIGNS) == choices.DESIGNS
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_missing_value_leaves_no_interval_and_no_test(value):
+    values_ST = np.random.default_rng(0).normal(0.3, 1.0, (4, 9))
+    values_ST[1, 2] = value
+    found = mean_interval(values_ST)
+    assert np.isnan([found.low, found.high, found.p, found.detectable]).all()
+    assert found.over == "values are missing"
+
+
 def test_the_detectable_effect_is_found_with_a_probability_of_80_percent():
     """By simulation; and as in textbooks: an effect of half a standard deviation needs 34 pairs."""
     assert detectable_effect(34**-0.5, 33) < 0.5 < detectable_effect(33**-0.5, 32)

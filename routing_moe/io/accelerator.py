@@ -39,6 +39,7 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
             raise
         other = "fp16" if precision == "bf16" else "bf16"
         raise InputError(f"{flag}, which this device does not support; give {other} or no") from None
+    check_processes(accelerator.num_processes)
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise InputError(f"{flag}, which needs a GPU; on a CPU give bf16 or no")  # accelerate ignores it
     if accelerator.mixed_precision == "no" and accelerator.device.type == "cuda":
@@ -49,7 +50,22 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
 def command_device() -> torch.device:
     """Returns the device of a command without an Accelerator. Raises InputError as `make_accelerator`."""
     prepare_gpu()
-    return PartialState(cpu=uses_cpu()).device  # which does not read the variable itself
+    state = PartialState(cpu=uses_cpu())  # which does not read the variable itself
+    check_processes(state.num_processes)
+    return state.device
+
+
+def check_processes(number: int) -> None:
+    """Raises InputError if this process was started as one of several, but torch formed no group of them.
+
+    Each would do all of the work.
+    """
+    wanted = os.environ.get("WORLD_SIZE", "1")
+    if number == 1 and wanted.strip().isdecimal() and int(wanted) > 1:
+        raise InputError(
+            f"WORLD_SIZE is {wanted}, but torch formed no group of processes: with several on CPUs, set "
+            "ACCELERATE_USE_CPU=true in the environment; for a single one, unset WORLD_SIZE"
+        )
 
 
 def prepare_gpu() -> None:

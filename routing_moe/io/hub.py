@@ -22,6 +22,7 @@ from dataloader.errors import InputError, Problems, in_brief
 
 # Environment variable of worker processes, so that they load the same commits: JSON, {hub name: commit}.
 COMMITS = "ROUTING_MOE_HUB_COMMITS"
+REVISION = re.compile(r"\w[\w./+=-]*")  # a branch, a tag, refs/pr/1, or a commit
 LOG_IN = "log in (hf auth login, or HF_TOKEN)"
 
 log = logging.getLogger("routing_moe")
@@ -72,6 +73,8 @@ def repository_and_revision(name: str) -> tuple[str, str]:
         raise InputError(f"{name}: no such folder, and not a hub name ({in_brief(error)})") from None
     if at and not revision:
         raise InputError(f"{name}: give a branch, a tag or a commit after the @")
+    if at and (".." in revision or not REVISION.fullmatch(revision)):  # it becomes a path in the cache
+        raise InputError(f"{name}: {revision!r} is not the name of a branch, a tag or a commit")
     commits_of_main = _commits_of_main or json.loads(os.environ.get(COMMITS, "{}"))
     return repository, commits_of_main.get(name) or revision or constants.DEFAULT_REVISION
 

@@ -44,9 +44,9 @@ class Interval:
 def mean_interval(values_ST, design: str = AUTO) -> Interval:
     """Returns the t interval of the mean of a seeds x tasks table.
 
-    values_ST: numbers without NaN, (S, T), or (T,) for one seed. design: one of DESIGNS, or AUTO for that of
-    `design_of`. No interval for fewer than FEWEST_TASKS tasks, or for one seed in a design over seeds. p is
-    that of the corresponding t test: below 1 - CONFIDENCE if the interval excludes 0.
+    values_ST: (S, T), or (T,) for one seed. design: one of DESIGNS, or AUTO for that of `design_of`. No
+    interval for fewer than FEWEST_TASKS tasks, for one seed in a design over seeds, or if a value is NaN or
+    infinite. p is that of the corresponding t test: below 1 - CONFIDENCE if the interval excludes 0.
     """
     values_ST = np.atleast_2d(np.asarray(values_ST, dtype=float))
     seeds, tasks = values_ST.shape
@@ -56,6 +56,8 @@ def mean_interval(values_ST, design: str = AUTO) -> Interval:
         return Interval(NONE, NONE, NONE, f"too few tasks ({tasks})" if seeds else "no common seed")
     if seeds == 1 and over != TASKS_ALONE:
         return Interval(NONE, NONE, NONE, "only one seed")
+    if not np.isfinite(values_ST).all():
+        return Interval(NONE, NONE, NONE, "values are missing")
     mean, error, df = map(float, t_of_mean(values_ST, design))
     from scipy.stats import t  # takes most of a second to import
 
