@@ -307,7 +307,11 @@ LINE = '{"text": 1, "year": 2, "verdict": "a"}\n'
         ("t.csv", "text,year,verdict\na,1,b\n\na,1\n", "t.csv:4: 2 cells, the header has 3"),
         ("t.csv", 'text,year,verdict\n"a\nb",1,b\na,1,"b\nc,2,d\n', "t.csv, line 4: unexpected end of data"),
         ("t.csv", 'text,year,verdict\n"a" b,1,b\n', "t.csv, line 2: ',' expected after '\"'; a quot"),
-        ("t.csv", "text,year,verdict\na,1,b\n ,1,b\na,1,\n", "csv:3: column 'text' is empty\n  t.csv:4: col"),
+        (
+            "t.csv",
+            "text,year,verdict\na,1,b\n ,1,b\na,1,\n",
+            "csv:3: column 'text' is empty, NaN or NA\n  t.csv:4: col",
+        ),
         ("t.csv", b"text,year,verdict\na,1,b\n\xe9,1,b\n", "t.csv, line 3: not UTF-8 text; save the file"),
         ("t.csv", "text,year,verdict\na,1,b\n", "--from t.csv: a single row cannot be divided into samples"),
         ("t.jsonl", LINE + '{"text"}\n', "jsonl:2: not valid JSON: Expecting ':' delimiter (column 8)"),
@@ -330,6 +334,36 @@ def test_malformed_lines_are_left_out_on_request_and_counted(add, capsys):
     assert "more.csv: 2 malformed lines left out" in capsys.readouterr().err
     assert add(gym="without") == 0
     assert examples() == examples(gym="without")
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        *((name, [" ", "NaN", " NA ", "nan"]) for name in ("t.csv", "t.tsv", "t.jsonl", "t.parquet")),
+        *((name, [None, float("nan"), 1.0]) for name in ("numbers.jsonl", "numbers.parquet")),
+    ],
+)
+def test_nan_and_na_are_empty_cells_in_every_format(add, capsys, name, empty):
+    """1.0 is no empty cell; nor are "Na" and "None"."""
+    values = empty + ["Na", "None", "null"] * isinstance(empty[0], str)
+    write_table(Path(name), [{"text": value, "year": 1, "verdict": "x"} for value in values])
+    assert add(**{"from": name}, metric="QA-F1", input="{year}", output="{text}") == 2
+    count = len(empty) - (1.0 in empty)
+    problems = [
+        line for line in one_error(capsys).splitlines() if "column 'text' is empty, NaN or NA" in line
+    ]
+    assert len(problems) == count
+
+
+def test_an_empty_name_leaves_the_numbers_of_the_others(add, capsys):
+    rows = [{"q": f"q {i}", "names": ["no", "", "yes"], "right": 2} for i in range(40)]
+    write_table(Path("t.jsonl"), rows)
+    given = {"from": "t.jsonl"} | dict(input="{q}", output="{right}", label_names="{names}")
+    assert add(**given) == 0
+    assert {outputs for _, outputs, _ in examples()} == {("yes",)}
+    write_table(Path("t.jsonl"), [*rows, {"q": "q", "names": ["no", "", "yes"], "right": 1}])
+    assert add(**given, gym="other") == 2
+    assert "t.jsonl:41: the label '1' has no name in --label_names" in capsys.readouterr().err
 
 
 def test_nothing_that_exists_is_overwritten(add, capsys):
