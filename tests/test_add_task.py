@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow
@@ -96,19 +97,19 @@ def test_quotation_marks_in_a_tsv_file_are_text_unless_they_fit_around_cells(add
         assert texts <= {line.split("\t")[0] for line in lines}
 
 
-def test_samples_are_those_of_the_gym_builder(add, build):
+def test_samples_by_row_are_those_of_the_gym_builder(add, build):
     """The same rows as a recipe of build-gym, which reads raw files."""
     host = Path("mirror/data.example.org")
     write_table(host / "reviews.jsonl", reviews())
     build.recipes.write_text(
         "from dataloader.building.readers import json_lines\n"
-        "from dataloader.building.recipe import classification\n"
+        "from dataloader.building.recipe import text_to_text\n"
         "from dataloader.building.sources import Raw\n"
-        "RECIPES = [classification('reviews', Raw(json_lines, train='https://data.example.org/reviews.jsonl'),"
+        "RECIPES = [text_to_text('reviews', Raw(json_lines, train='https://data.example.org/reviews.jsonl'),"
         f" splits=('train',), input='{INPUT}', output='{{verdict}}', metric='ACC', k=4)]"
     )
     assert build("--samples", *map(str, SAMPLES), tasks=["reviews"]) == 0
-    assert add(gym="own", samples=5) == 0
+    assert add(gym="own", samples=5, sample_by="row") == 0
     theirs = files_of(build.gym)
     ours = {name: content for name, content in files_of(Path("own")).items() if name.endswith(".tsv")}
     assert len(ours) == 15
@@ -124,6 +125,63 @@ def test_labels_are_sampled_by_label_and_other_answers_by_row(add):
     assert len(examples("years")) == 32
 
 
+def write_labels(name: str, **counts: int) -> None:
+    labels = [label for label, n in counts.items() for _ in range(n)]
+    write_table(
+        Path(name), [{"text": f"t{i}", "year": i, "verdict": label} for i, label in enumerate(labels)]
+    )
+
+
+def labels_of(task: str, part: str) -> dict[str, int]:
+    return Counter(outputs[0] for _, outputs, _ in examples(task, part))
+
+
+def test_a_default_k_is_lowered_to_what_fits_and_the_test_file_has_each_label_in_proportion(add, capsys):
+    write_labels("even.csv", negative=30, positive=60)
+    assert add(**{"from": "even.csv"}, k=None, samples=1) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(
+        "labels: positive 60, negative 30\ngym/reviews: 1 sample of 12 train and 12 "
+    )
+    assert printed.out.endswith("24 rows not used\n")  # a larger k would not fit
+    assert printed.err.startswith(
+        "k lowered from 16 to 12: the train and dev rows of a sample are 32 of each"
+    )
+    assert labels_of("reviews", "test") == {"negative": 6, "positive": 12}
+    assert labels_of("reviews", "train") == labels_of("reviews", "dev") == {"negative": 12, "positive": 12}
+    write_labels("few.csv", a=50)
+    assert add(**{"from": "few.csv"}, name="by_row", metric="QA-F1", k=None) == 0
+    assert capsys.readouterr().err.startswith(
+        "k lowered from 32 to 20: the train and dev rows of a sample are 64,"
+    )
+
+
+@pytest.mark.parametrize("stray", [1, 4])
+def test_a_stray_label_changes_neither_the_kind_of_sample_nor_k(add, capsys, stray):
+    write_labels("odd.csv", negative=26, positive=19, neutrl=stray)
+    assert add(**{"from": "odd.csv"}, samples=1, k=7) == 0
+    printed = capsys.readouterr()
+    in_pool = min(stray, 3)  # of 4 rows, 1 is for the test file
+    assert printed.out.startswith(f"labels: negative 26, positive 19, neutrl {stray}\n")
+    assert printed.err == f"warning: fewer than 7 train or 7 dev rows of 'neutrl' ({in_pool} train, 0 dev)\n"
+    assert labels_of("reviews", "train") == {"negative": 7, "positive": 7, "neutrl": in_pool}
+    assert add(**{"from": "odd.csv"}, name="more", k=8) == 2
+    assert "but odd.csv has fewer of 'positive' (15), not counting" in (error := capsys.readouterr().err)
+    assert "; give --k 7 or --sample_by row\n" in error
+
+
+def test_two_labels_are_never_rare_and_many_answers_are_shown_in_part(add, capsys):
+    write_labels("spam.csv", ham=200, spam=13)
+    assert add(**{"from": "spam.csv"}, k=None) == 0
+    assert labels_of("reviews", "dev") == {"ham": 5, "spam": 5}
+    capsys.readouterr()
+    assert add(name="years", output="{year}") == 0
+    assert capsys.readouterr().out.splitlines()[0] == (
+        "answers: 1990 1, 1991 1, 1992 1, 1993 1, 1994 1 and 95 more; "
+        "k rows of any are drawn (--sample_by label: of each)"
+    )
+
+
 def seeds(task: str) -> set[str]:
     return {path.stem.split("_")[-2] for path in Path("gym", task).glob("*.tsv")}
 
@@ -133,6 +191,7 @@ def test_train_tasks_have_one_sample_unless_more_are_asked_for(add, capsys):
     assert add(samples=None, name="one") == 0
     assert seeds("one") == {"100"}
     assert capsys.readouterr().out.splitlines() == [
+        "labels: bad 66, good 34",
         "gym/one: 1 sample of 4 train and 4 dev rows of each of 2 labels, drawn from 80 rows; 20 test rows",
         "64 rows not used: a larger --k uses more",
     ]
@@ -279,11 +338,14 @@ def one_error(capsys) -> str:
         (dict(name="my task"), "--name 'my task': expected letters, digits and _ + -"),
         ({"from": "reviws.csv"}, "--from reviws.csv: No such file"),
         ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),
-        (dict(k=20), "the 20% for the test file (see --test_from); give --k 14 or --sample_by row"),
+        (
+            dict(k=20),
+            "fewer of 'good' (27), not counting the 20% for the test file (see --test_from); give --k 13 or",
+        ),
         (dict(k=60, sample_by="row", test_from="fair.csv"), "has only 100; give --k 50"),
         (dict(test_from="reviews.csv"), "--test_from reviews.csv: has every input of --from reviews.csv"),
         (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit; choose another name"),
-        (dict(test_from="fair.csv"), "fewer of 'fair' (0, but test rows have it); give --sample_by row"),
+        (dict(test_from="fair.csv"), "no row of reviews.csv has its label 'fair'; give --sample_by row"),
         (dict(metric="Pearson-Correlation"), "reviews.csv:2: the answer 'good' is not a number"),
         (dict(options=["good", "fair"]), """csv:3: "options" holds none of the outputs ('bad' is not"""),
         (dict(label_names=["good=a", "bda=b"]), "csv:3: the label 'bad' has no name in --label_names"),
@@ -307,9 +369,13 @@ LINE = '{"text": 1, "year": 2, "verdict": "a"}\n'
         ("t.csv", "text,year,verdict\na,1,b\n\na,1\n", "t.csv:4: 2 cells, the header has 3"),
         ("t.csv", 'text,year,verdict\n"a\nb",1,b\na,1,"b\nc,2,d\n', "t.csv, line 4: unexpected end of data"),
         ("t.csv", 'text,year,verdict\n"a" b,1,b\n', "t.csv, line 2: ',' expected after '\"'; a quot"),
-        ("t.csv", "text,year,verdict\na,1,b\n ,1,b\na,1,\n", "csv:3: column 'text' is empty\n  t.csv:4: col"),
+        (
+            "t.csv",
+            "text,year,verdict\na,1,b\n ,1,b\na,1,\n",
+            "csv:3: column 'text' is empty, NaN or NA\n  t.csv:4: col",
+        ),
         ("t.csv", b"text,year,verdict\na,1,b\n\xe9,1,b\n", "t.csv, line 3: not UTF-8 text; save the file"),
-        ("t.csv", "text,year,verdict\na,1,b\n", "--from t.csv: a single row cannot be divided into samples"),
+        ("t.csv", "text,year,verdict\na,1,b\n", "--from t.csv: too few rows to keep 20% for a test file"),
         ("t.jsonl", LINE + '{"text"}\n', "jsonl:2: not valid JSON: Expecting ':' delimiter (column 8)"),
         ("t.jsonl", LINE.replace("1", '{"a": 1}'), "1: 'text' is an object; name a key of it: text[a]"),
         ("t.csv", b"PK\x03\x04\0,text", "t.csv is a binary file, or text that is not saved as UTF-8"),
@@ -330,6 +396,36 @@ def test_malformed_lines_are_left_out_on_request_and_counted(add, capsys):
     assert "more.csv: 2 malformed lines left out" in capsys.readouterr().err
     assert add(gym="without") == 0
     assert examples() == examples(gym="without")
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        *((name, [" ", "NaN", " NA ", "nan"]) for name in ("t.csv", "t.tsv", "t.jsonl", "t.parquet")),
+        *((name, [None, float("nan"), 1.0]) for name in ("numbers.jsonl", "numbers.parquet")),
+    ],
+)
+def test_nan_and_na_are_empty_cells_in_every_format(add, capsys, name, empty):
+    """1.0 is no empty cell; nor are "Na" and "None"."""
+    values = empty + ["Na", "None", "null"] * isinstance(empty[0], str)
+    write_table(Path(name), [{"text": value, "year": 1, "verdict": "x"} for value in values])
+    assert add(**{"from": name}, metric="QA-F1", input="{year}", output="{text}") == 2
+    count = len(empty) - (1.0 in empty)
+    problems = [
+        line for line in one_error(capsys).splitlines() if "column 'text' is empty, NaN or NA" in line
+    ]
+    assert len(problems) == count
+
+
+def test_an_empty_name_leaves_the_numbers_of_the_others(add, capsys):
+    rows = [{"q": f"q {i}", "names": ["no", "", "yes"], "right": 2} for i in range(40)]
+    write_table(Path("t.jsonl"), rows)
+    given = {"from": "t.jsonl"} | dict(input="{q}", output="{right}", label_names="{names}")
+    assert add(**given) == 0
+    assert {outputs for _, outputs, _ in examples()} == {("yes",)}
+    write_table(Path("t.jsonl"), [*rows, {"q": "q", "names": ["no", "", "yes"], "right": 1}])
+    assert add(**given, gym="other") == 2
+    assert "t.jsonl:41: the label '1' has no name in --label_names" in capsys.readouterr().err
 
 
 def test_nothing_that_exists_is_overwritten(add, capsys):

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock
 from dataloader.building.downloads import Files
 from dataloader.building.gym_files import GYM_LOCK, GymFiles
-from dataloader.building.recipe import Recipe, classification, text_to_text
-from dataloader.building.sampling import draw_sample
+from dataloader.building.recipe import SEED, Recipe, classification, text_to_text
+from dataloader.building.sampling import draw_sample, shuffled
 from dataloader.building.sources import Row
-from dataloader.building.task_folder import PROVENANCE, NotBuilt, Rows, sample_contents, write_task
+from dataloader.building.task_folder import PROVENANCE, Examples, NotBuilt, Rows, sample_contents, write_task
 from dataloader.errors import InputError, counted, in_short
-from dataloader.gym import Example
 from dataloader.metrics import METRIC_FUNCTIONS
-from dataloader.options import LABEL_METRICS, label_set
+from dataloader.options import LABEL_METRICS, LEAST_PER_LABEL
 from dataloader.task_splits import SECTIONS, Split
+
+# Stray labels, such as typing errors, decide neither whether rows are drawn by label nor how many: this share
+# of the rows may have an answer of their own, and a label with less than it of a frequent label's is rare.
+STRAY = 0.1
+LABELS_SHOWN, ANSWERS_SHOWN = 50, 5
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def own_recipe(task: str, source: Prepared, metric: str, k: int | None, sample_b
         task,
         source,
         splits=tuple(source.splits),
+        cut=stratified if by_label and "test" not in source.splits else None,
         input="{input}",
         output="{output}",
         options=None if train[0]["options"] is None else itemgetter("options"),
@@ -59,8 +64,39 @@ def own_recipe(task: str, source: Prepared, metric: str, k: int | None, sample_b
 
 
 def answers_are_labels(rows: list[Row]) -> bool:
-    examples = [Example("", "", row["input"], tuple(row["output"].split("\t"))) for row in rows]
-    return all(len(example.outputs) == 1 for example in examples) and bool(label_set(examples))
+    """Returns whether each row has one answer, and the answers of several rows are few."""
+    counts = Counter(row["output"] for row in rows)
+    once = sum(n == 1 for n in counts.values())
+    few = len(rows) - once >= LEAST_PER_LABEL * (len(counts) - once)
+    return (
+        len(counts) - once > 1
+        and few
+        and once <= STRAY * len(rows)
+        and not any("\t" in text for text in counts)
+    )
+
+
+def stratified(rows: Examples, _: None) -> tuple[Examples, Examples]:
+    """Returns (pool, test rows): 20% of the shuffled rows of each label, rounded, are for the test file."""
+    left = {label: round(0.2 * n) for label, n in Counter(example[1] for example in rows).items()}
+    pool, test = [], []
+    for example in shuffled(rows, SEED):
+        left[example[1]] -= 1
+        (pool if left[example[1]] < 0 else test).append(example)
+    return pool, test
+
+
+def answers_line(recipe: Recipe, source: Prepared) -> str:
+    """Returns a line with the answers and their counts, or "" if the metric does not compare them."""
+    answers = Counter(row["output"].replace("\t", " | ") for row in source.splits["train"])
+    counts = [f"{answer} {n}" for answer, n in answers.most_common()]
+    if recipe.by_label:
+        return f"labels: {in_short(counts, LABELS_SHOWN)}\n"
+    if recipe.metric not in LABEL_METRICS:
+        return ""
+    return (
+        f"answers: {in_short(counts, ANSWERS_SHOWN)}; k rows of any are drawn (--sample_by label: of each)\n"
+    )
 
 
 def apart(splits: dict[str, list[Row]], sources: dict[str, str]) -> tuple[dict[str, list[Row]], list[str]]:
@@ -91,29 +127,54 @@ def apart(splits: dict[str, list[Row]], sources: dict[str, str]) -> tuple[dict[s
     return remaining | {"train": train}, notes
 
 
-def check_numbers(recipe: Recipe, rows: Rows) -> None:
-    """Raises InputError if there are too few rows for k train and k dev rows, of each label or in total."""
-    needed = 2 * recipe.k
-    if recipe.by_label:  # a label that only test rows have would never be trained
-        counts = Counter(example[1] for example in rows.pool)
-        counts.update({example[1]: 0 for example in rows.test})
-    else:
-        counts = {"": len(rows.pool)}
-    few = {label: n for label, n in sorted(counts.items()) if n < needed}
-    if not few:
-        return
-    labels = [f"'{label}' ({n or '0, but test rows have it'})" for label, n in few.items()]
-    per_label, available = " of each label", f"fewer of {in_short(labels, 10)}"
-    if not recipe.by_label:
-        per_label, available = "", f"only {len(rows.pool)}"
+def fitted(recipe: Recipe, rows: Rows, typed: bool) -> tuple[Recipe, list[str]]:
+    """Returns the recipe, its default `k` lowered to one that fits, and notes.
+
+    typed: whether the user chose `k`. Raises InputError for a typed `k` that does not fit, for too few rows
+    for any, and for a label that only test rows have, because it would never be trained.
+    """
+    labels, of_each = pool_labels(recipe, rows), " of each label" if recipe.by_label else ""
+    if recipe.by_label and (unknown := {example[1] for example in rows.test} - labels.keys()):
+        names = in_short([f"'{label}'" for label in sorted(unknown)], 10)
+        raise InputError(f"--test_from: no row of {rows.source} has its label {names}; give --sample_by row")
     cut = "" if "test" in recipe.splits else ", not counting the 20% for the test file (see --test_from)"
-    most = min(few.values()) // 2
-    ways = [f"--k {most}" if most else "", "--sample_by row" if recipe.by_label else ""]
-    advice = " or ".join(filter(None, ways))
-    raise InputError(
-        f"--k {recipe.k}: the train and dev rows of a sample are {needed}{per_label}, but {rows.source} has "
-        f"{available}{cut}{f'; give {advice}' if advice else ''}"
-    )
+    most, needed, notes = largest_k(labels), 2 * recipe.k, []
+    if most < recipe.k:
+        few = in_short([f"'{label}' ({n})" for n, label in frequent(labels) if n < needed], 10)
+        has = f"{rows.source} has " + (f"fewer of {few}" if recipe.by_label else f"only {len(rows.pool)}")
+        reason = f"the train and dev rows of a sample are {needed}{of_each}, but {has}{cut}"
+        by_row = recipe.by_label and (len(rows.pool) >= needed or not typed)
+        ways = " or ".join(filter(None, [f"--k {most}" * bool(most), "--sample_by row" * by_row]))
+        if typed or not most:
+            flag = f"--k {recipe.k}" if typed else f"--from {rows.source}"
+            raise InputError(f"{flag}: {reason}{ways and f'; give {ways}'}")
+        notes.append(f"k lowered from {recipe.k} to {most}: {reason}")
+        recipe = replace(recipe, k=most)
+    k = recipe.k
+    rare = [f"'{label}' ({min(n, k)} train, {max(n - k, 0)} dev)" for label, n in labels.items() if n < 2 * k]
+    if rare:
+        notes.append(f"warning: fewer than {k} train or {k} dev rows of {in_short(rare, 10)}")
+    return recipe, notes
+
+
+def pool_labels(recipe: Recipe, rows: Rows) -> Counter[str]:
+    """Returns the number of few-shot rows of each label, or {"": that of all} if they are drawn by row."""
+    return Counter(example[1] if recipe.by_label else "" for example in rows.pool)
+
+
+def frequent(labels: Counter[str]) -> list[tuple[int, str]]:
+    """Returns (number of rows, label) of all but rare labels, sorted; `k` fits if these have 2k rows.
+
+    At least two labels are not rare, so that no dev file has a single label.
+    """
+    every = sorted((n, label) for label, n in labels.items())
+    second = every[-2:][0][0]
+    least = min(second, max(LEAST_PER_LABEL, STRAY * second))
+    return [(n, label) for n, label in every if n >= least]
+
+
+def largest_k(labels: Counter[str]) -> int:
+    return frequent(labels)[0][0] // 2
 
 
 def place_problems(gym: Path, task: str, metric: str, section: str | None) -> list[str]:
@@ -146,7 +207,8 @@ def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], secti
         f"{of_labels}, drawn from {counted(len(rows.pool), 'row')}; {counted(len(rows.test), 'test row')}"
     ]
     if unused := len(rows.pool) - len(trained.union(dev)):
-        lines.append(f"{counted(unused, 'row')} not used: a larger --k uses more")
+        larger = ": a larger --k uses more" if recipe.k < largest_k(pool_labels(recipe, rows)) else ""
+        lines.append(f"{counted(unused, 'row')} not used{larger}")
     if section == "train" and (n_trained := sum(source in trained for source in dev)):
         lines.append(
             f"{n_trained} of {counted(len(dev), 'dev row')} are in train files of other samples, and "

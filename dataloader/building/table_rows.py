@@ -15,6 +15,8 @@ from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.metrics import answer_problem
 from dataloader.task_files import row_problem
 
+# Texts of cells that count as empty, as pandas writes them; "Na" and "None" are texts.
+NOT_AVAILABLE = ("NaN", "nan", "NA")
 _FIELD = re.compile(r"(?P<column>[^\[]+)(?P<keys>(?:\[[^\]]+\])*)")  # {column}, {column[key]}
 
 
@@ -61,7 +63,7 @@ class Template:
     def texts(self, row: Row) -> list[str]:
         """Returns the text of a row, or one for each element of a column with a list.
 
-        Texts with an empty value are left out. Raises ValueError for lists of different lengths.
+        A text with an empty value is "". Raises ValueError for lists of different lengths.
         """
         values = [values_of(row, field) for field in self.fields]
         n = max(map(len, values), default=1)
@@ -69,7 +71,7 @@ class Template:
             raise ValueError(f"the lists of {self.text!r} differ in length")
         repeated = [texts * n if len(texts) == 1 else texts for texts in values]
         rows = [[texts[index] for texts in repeated] for index in range(n)]  # one without texts for a word
-        return [self._filled(texts) for texts in rows if all(texts)]
+        return [self._filled(texts) if all(texts) else "" for texts in rows]
 
     def single_text(self, row: Row) -> str:
         """Returns the text of a row; a list is "(A) first (B) second". Raises ValueError if one is empty."""
@@ -78,7 +80,7 @@ class Template:
             value = value_of(row, field)
             values = [text for text in map(clean, _flat(value, field)) if text]
             if not values:
-                raise ValueError(f"column {field!r} is empty")
+                raise ValueError(f"column {field!r} is empty, NaN or NA")
             if len(values) > len(LETTERS):
                 raise ValueError(f"column {field!r} has {len(values)} values, at most {len(LETTERS)} fit")
             texts.append(lettered(values).strip() if isinstance(value, list) else values[0])
@@ -97,14 +99,19 @@ def column_of(field: str) -> str:
 
 
 def value_of(row: Row, field: str):
-    """Returns the value of a field. Raises ValueError if a key is missing."""
+    """Returns the value of a field, None for NaN and NA. Raises ValueError if a key is missing."""
     if field in row:
-        return row[field]
+        return _available(row[field])
     match = _FIELD.fullmatch(field)
-    value = row.get(match["column"])
+    value = _available(row.get(match["column"]))
     for key in re.findall(r"\[([^\]]+)\]", match["keys"]):
-        value = None if value is None else _at(value, key, field)
+        value = None if value is None else _available(_at(value, key, field))
     return value
+
+
+def _available(value):
+    """Returns the value, or None if it is the text of a cell without one."""
+    return None if isinstance(value, str) and value.strip() in NOT_AVAILABLE else value
 
 
 def _at(value, key: str, field: str):
@@ -119,9 +126,9 @@ def _at(value, key: str, field: str):
 
 
 def values_of(row: Row, field: str) -> list[str]:
-    """Returns the cleaned texts of a field, [""] if it is empty; tabs separate several, as in a gym."""
-    texts = [clean(text) for value in _flat(value_of(row, field), field) for text in value.split("\t")]
-    return [text for text in texts if text] or [""]
+    """Returns the cleaned texts of a field, "" for empty ones; tabs separate several, as in a gym."""
+    values = _flat(value_of(row, field), field) or [""]
+    return [clean(text) for value in values for text in value.split("\t")]
 
 
 def _flat(value, field: str) -> list[str]:
@@ -132,10 +139,15 @@ def _flat(value, field: str) -> list[str]:
             f"{field!r} is an object; name a key of it: {', '.join(f'{field}[{key}]' for key in value)}"
         )
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return []
+        return [""]
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas stores a column of integers as floats if one is missing
     return [str(value)]
+
+
+def texts_of(templates: tuple[Template, ...], row: Row) -> list[str]:
+    """Returns the texts of a row that are not empty."""
+    return [text for template in templates for text in template.texts(row) if text]
 
 
 @dataclass(frozen=True)
@@ -177,12 +189,12 @@ class Templates:
     def example(self, row: Row) -> tuple[str, list[str], list[str] | None]:
         """Returns (input, accepted answers, options or None). Raises ValueError for a row without them."""
         source = self.input.single_text(row)
-        outputs = [text for template in self.output for text in template.texts(row)]
+        outputs = texts_of(self.output, row)
         if not outputs:
-            raise ValueError(f"column {self.output[0].fields[0]!r} is empty")
+            raise ValueError(f"column {self.output[0].fields[0]!r} is empty, NaN or NA")
         if self.label_names:
             outputs = self._named(outputs, row)
-        options = [text for template in self.options for text in template.texts(row)]
+        options = texts_of(self.options, row)
         if problem := row_problem(source, outputs, options if self.options else None):
             raise ValueError(problem)
         return source, list(dict.fromkeys(outputs)), options if self.options else None
@@ -193,9 +205,11 @@ class Templates:
             expected = ", ".join(names)
         else:
             texts = [text for template in self.label_names for text in template.texts(row)]
-            names = dict(zip(map(str, range(len(texts))), texts, strict=True)) | dict(
-                zip(LETTERS, texts, strict=False)
-            )
+            numbered = [
+                *zip(map(str, range(len(texts))), texts, strict=True),
+                *zip(LETTERS, texts, strict=False),
+            ]
+            names = {label: text for label, text in numbered if text}
             unknown = [text for text in outputs if text not in names]
             expected = f"0 to {len(texts) - 1}, or letters from A"
         if unknown:

@@ -24,8 +24,9 @@ from dataloader.building.own_recipes import TASK_NAME
 from dataloader.building.own_task import (
     Prepared,
     add_to_gym,
+    answers_line,
     apart,
-    check_numbers,
+    fitted,
     own_recipe,
     place_problems,
     section_of,
@@ -62,11 +63,13 @@ def add_task(settings: AddTaskSettings) -> None:
     files = Downloads(Path())  # the hub's client has a cache of its own
     source = Prepared(settings.from_, read_examples(settings, templates, files))
     recipe = own_recipe(settings.name, source, settings.metric, settings.k, settings.sample_by)
+    print(answers_line(recipe, source), end="", flush=True)  # before an error about them
     try:
         rows = read_rows(recipe, files)
     except NotBuilt:
-        raise InputError(f"--from {settings.from_}: a single row cannot be divided into samples") from None
-    check_numbers(recipe, rows)
+        raise InputError(f"--from {settings.from_}: too few rows to keep 20% for a test file") from None
+    recipe, notes = fitted(recipe, rows, typed=settings.k is not None)
+    print_notes(notes)
     section = settings.section or section_of(GymFiles.read(settings.gym), settings.name) or "train"
     samples = SAMPLES[: settings.samples or (1 if section == "train" else len(SAMPLES))]
     add_to_gym(recipe, rows, settings.gym, samples, section)
@@ -113,8 +116,12 @@ def read_examples(settings: AddTaskSettings, templates: Templates, files: Files)
     for file in malformed:
         print(f"{file.path}: {counted(len(file.lines), 'malformed line')} left out", file=sys.stderr)
     splits, notes = apart({split: examples for split, (examples, _) in parsed.items()}, sources)
-    print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
+    print_notes(notes)
     return splits
+
+
+def print_notes(notes: list[str]) -> None:
+    print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
 
 
 if __name__ == "__main__":
