@@ -6,6 +6,8 @@ import of the model or its configuration also registers them with transformers, 
 """
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,20 @@ HOMES = {
     "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
     "select_routes": "routing_moe.model.selection",
 }
+
+
+def _check_packages() -> None:
+    """Raises ImportError if a file of the user has the name of a package that comes with this one."""
+    for name in ("dataloader", "task"):
+        ours, found = Path(__file__).resolve().parents[1] / name / "__init__.py", find_spec(name)
+        if found and found.origin and Path(found.origin).resolve() != ours:
+            raise ImportError(
+                f"{found.origin} hides the package {name!r} of routing_moe ({ours.parent}): rename it, or "
+                "start Python where it is not on the path"
+            )
+
+
+_check_packages()
 
 
 def __getattr__(name: str):

@@ -7,6 +7,7 @@ import re
 import runpy
 import shlex
 import subprocess
+import warnings
 from pathlib import Path
 
 import pytest
@@ -304,10 +305,13 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
 
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     model = make_model(dtype=torch.float32, bart_fields={"vocab_size": len(tokenizer)})
+    model.config.random_vectors, model.config.trained_tasks = ["a", "b"], ["c", "d"]
     monkeypatch.chdir(tmp_path)
     checkpoint = "models/moe/best"
     model.save_pretrained(checkpoint)
     tokenizer.save_pretrained(checkpoint)
     (example,) = code_blocks(TEXTS[ROOT / "docs/first_run.md"], "python")
-    exec(compile(example, "first_run.md", "exec"), {})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="never trained")
+        exec(compile(example, "first_run.md", "exec"), {})
     assert (tmp_path / "models/plain_bart_of_one_task/model.safetensors").is_file()

@@ -112,3 +112,16 @@ def test_the_entry_point_lists_every_command_and_guesses_a_misspelt_one(answers)
     assert code == 2
     assert "there is no command 'trian'; did you mean 'train'?" in text
     assert answers["inspect_routes --help"][0] == 0  # underscores are accepted, too
+
+
+@pytest.mark.parametrize("hiding", ["dataloader.py", "task.py", "dataloader/__init__.py"])
+def test_a_file_of_the_user_that_hides_a_package_is_named_with_the_remedy(hiding, tmp_path):
+    (tmp_path / hiding).parent.mkdir(exist_ok=True)
+    (tmp_path / hiding).write_text("class MyLoader: pass\n")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", "import routing_moe"]  # the current folder comes first
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    error = ended.stderr.splitlines()[-1]
+    name = hiding.split("/")[0].removesuffix(".py")
+    assert error.startswith(f"ImportError: {tmp_path / hiding} hides the package '{name}' of routing_moe")
+    assert "rename it" in error

@@ -1,9 +1,12 @@
 """The part of a routing BART that gives tasks their routes: router, task vectors, fixed routes."""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataloader.errors import in_short
 from routing_moe.io.transfer import sent
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.route_sources import ROUTE_SOURCES
@@ -114,7 +117,21 @@ class TaskRouting:
         return None if vectors_ND is None else vectors_ND.float().cpu().numpy()
 
     def task_ids(self, task_names: list[str]) -> Tensor:
-        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task."""
+        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task.
+
+        Warns of tasks that were never trained, whose vectors and routes are random.
+        """
+        if untrained := sorted(set(task_names).intersection(self.config.random_vectors)):
+            trained = set(self.config.task_names).difference(self.config.random_vectors)
+            warnings.warn(
+                f"never trained, so that their vectors and routes are random: {in_short(untrained)}; trained "
+                f"tasks: {in_short(sorted(trained))}",
+                stacklevel=2,
+            )
+        return self.task_rows(task_names)
+
+    def task_rows(self, task_names: list[str]) -> Tensor:
+        """Returns `task_ids` without its warning."""
         rows = {name: row for row, name in enumerate(self.config.task_names)}
         unknown = [name for name in task_names if name not in rows]
         if unknown:
@@ -129,7 +146,7 @@ class TaskRouting:
         mode, temperature: of the selection; None: those of the configuration. Random routes are drawn again
         at each call. Raises KeyError for an unknown task.
         """
-        task_ids_N = self.task_ids(task_names)
+        task_ids_N = self.task_rows(task_names)
         if not self.config.has_router:
             return self.draw_routes(task_ids_N)
         mode, top_k = mode or self.config.router_mode, self.config.router_top_k
@@ -147,7 +164,7 @@ class TaskRouting:
         KeyError for an unknown task.
         """
         if self.config.route_source == "random":
-            return ROUTE_SOURCES["average"](self, self.task_ids(task_names))
+            return ROUTE_SOURCES["average"](self, self.task_rows(task_names))
         one_hot = self.config.router_mode == "gumbel_softmax_st"
         return self.routes_for(task_names, "gumbel_softmax" if one_hot else None, temperature)
 

@@ -83,7 +83,7 @@ class Chooser:
         source = "random" if row in self.config.random_vectors else "stored"
         seen = seen_when_stored(self.config, row)
         seen = seen if row == task else of_sample(seen, row)
-        vector_D = self.model.task_vectors.weight.detach()[int(self.model.task_ids([row])[0])]
+        vector_D = self.model.task_vectors.weight.detach()[int(self.model.task_rows([row])[0])]
         return TaskChoice(task, source, f"{source} vector", seen, vector_D.float().cpu().numpy().copy())
 
     def nearest(
