@@ -1,6 +1,7 @@
 """Re-assignment of tasks: a slow reference, planted errors that are repaired, resuming, several processes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,16 +12,20 @@ from forks import in_two_processes
 from mistakes import assert_problem, complaint
 from PIL import Image
 from test_route_losses import slow_losses
-from tiny_runs import assert_equal, assert_same_run, run, write_bart
+from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, write_bart, write_gym
 from tiny_steps import encoded, settings_with
+from transformers import AutoTokenizer
 
+from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
+from dataloader.gym import Gym
 from routing_moe.analysis.saved_routes import load_history
 from routing_moe.cli import compare, create_gif, push
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.report.curves import reassignment_curves
 from routing_moe.training.reassignment import Reassignment, best_routes, held_out
+from task.skill_gym import TINY_BART
 
 EVERY_TWO = dict(reassign_every=2, reassign_from=2, reassign_held_out=0.25)
 
@@ -63,12 +68,18 @@ def test_tasks_move_as_by_a_loop_over_tasks_routes_and_rows(routed, rows):
     assert row["loss"] == row["loss_best"] == pytest.approx(np.mean([mean.min() for mean in means]))
 
 
+def rows_of(tasks, inputs=None):
+    """Returns rows of these tasks. inputs: a number for each row, as its text; None: all differ."""
+    inputs = range(len(tasks)) if inputs is None else inputs
+    return encoded([[0, int(i), 2] for i in inputs], [[0, 2]] * len(tasks), tasks)
+
+
 def test_held_out_rows_are_spread_evenly_and_trained_on_only_once_tasks_stay(routed, rows):
     assert (
-        held_out(np.array([0] * 8 + [1] * 3), 0.25).tolist()
+        held_out(rows_of([0] * 8 + [1] * 3), 0.25).tolist()
         == [False] * 3 + [True] + [False] * 3 + [True] + [False] * 3
     )
-    limited = np.flatnonzero(held_out(np.array([0] * 100 + [1] * 8), 0.25, most=4))
+    limited = np.flatnonzero(held_out(rows_of([0] * 100 + [1] * 8), 0.25, most=4))
     assert limited.tolist() == [24, 49, 74, 99, 103, 107]
     reassignment = Reassignment(routed, rows, settings(reassign_held_out=0.25), make_accelerator("no"), 20)
     assert len(reassignment.held_examples) == 6
@@ -77,6 +88,47 @@ def test_held_out_rows_are_spread_evenly_and_trained_on_only_once_tasks_stay(rou
     assert reassignment.examples_at(9) is reassignment.trained_examples
     assert len(reassignment.trained_examples) == 18
     assert reassignment.examples_at(10) is rows
+
+
+@pytest.mark.parametrize("share", [0.125, 0.25, 1 / 3, 0.5, 0.9])
+@pytest.mark.parametrize("most", [None, 3, 10])
+def test_without_equal_inputs_rows_are_held_out_one_by_one(share, most):
+    tasks = np.random.default_rng(0).integers(0, 4, 150)
+    expected = np.zeros(150, dtype=bool)
+    for task in range(4):
+        own = np.flatnonzero(tasks == task)
+        counts = np.arange(len(own) + 1) * (min(share, most / len(own)) if most else share)
+        expected[own] = np.diff(np.floor(counts + 1e-9)) > 0
+    assert held_out(rows_of(tasks), share, most).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("most", [None, 5])
+def test_rows_of_equal_input_are_held_out_together_and_keep_the_share(most):
+    draw = np.random.default_rng(0)
+    for share in (0.1, 0.25, 0.5, 0.9):
+        tasks, inputs = draw.integers(0, 3, 200), draw.integers(0, 40, 200)
+        is_held_R = held_out(rows_of(tasks, inputs), share, most)
+        for task in range(3):
+            held, trained = (inputs[(tasks == task) & chosen] for chosen in (is_held_R, ~is_held_R))
+            assert len(trained) > 0
+            assert not set(held) & set(trained)
+            rows, largest = sum(tasks == task), np.bincount(inputs[tasks == task]).max()
+            asked = min(share * rows, most or rows)
+            assert asked - largest < len(held) <= asked
+
+
+def test_samples_that_overlap_share_no_input_between_trained_and_held_out_rows(tmp_path):
+    pool = Gym(write_gym(tmp_path / "gym")).pool(TRAIN_TASKS, "train")  # each input is in four rows
+    for i, row in enumerate(pool):  # for the model, these are equal: in lower case, and cut
+        text = f"{row.input} {'and ' * 20}{i}"
+        pool[i] = replace(row, input=text.upper() if i % 2 else text)
+    short = TextFormat(max_input_length=16, do_lowercase=True)
+    ids = {task: n for n, task in enumerate(TRAIN_TASKS)}
+    rows = encode(pool, AutoTokenizer.from_pretrained(TINY_BART), short, ids)
+    is_held_R = held_out(rows, 0.25)
+    assert is_held_R.sum() == 3 * 4
+    read = [(row.task, *rows.sources[i]) for i, row in enumerate(pool)]
+    assert not {read[i] for i in np.flatnonzero(is_held_R)} & {read[i] for i in np.flatnonzero(~is_held_R)}
 
 
 def test_a_task_moves_only_if_its_gain_exceeds_the_margin():
@@ -107,6 +159,11 @@ def test_the_written_routes_have_no_gaps_and_no_unused_experts(routed, rows, tmp
 def test_too_few_held_out_rows_are_refused(routed, rows, changed):
     with pytest.raises(InputError, match="--reassign_held_out"):
         Reassignment(routed, rows, settings(**changed), make_accelerator("no"), 20)
+
+
+def test_tasks_of_a_single_input_are_refused(routed):
+    with pytest.raises(InputError, match="of equal input together"):
+        Reassignment(routed, rows_of([0, 1, 2] * 8, [4] * 24), settings(), make_accelerator("no"), 20)
 
 
 def test_routes_that_mix_experts_are_refused(routed, rows):

@@ -110,7 +110,7 @@ class TrainSettings(RunFlags):
     reassign_every: int = MORE_ROUTING(0, "with given one-hot routes (--task_routes or --task_level_random_routing): steps between re-assignments, in which each task moves to the route with the lowest loss on its held-out train rows; 0: routes stay", range=NOT_NEGATIVE)
     reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
     reassign_until: int | None = MORE_ROUTING(None, "no re-assignment after this step (default: half of the steps). After the last one, held-out rows are trained on, too", range=AT_LEAST_1)
-    reassign_held_out: float = MORE_ROUTING(0.25, "share of the train rows of each task that are held out while tasks may move", range=INNER_SHARE)
+    reassign_held_out: float = MORE_ROUTING(0.25, "share of the train rows of each task that are held out while tasks may move, rows of equal input together", range=INNER_SHARE)
     reassign_max_examples: int | None = MORE_ROUTING(None, "at most so many rows of a task are held out (default: no limit)", range=AT_LEAST_1)
     reassign_margin: float = MORE_ROUTING(0.0, "standard errors by which the loss of a task must fall, for it to move; 0: any gain", range=NOT_NEGATIVE)
     reassign_splits: int = MORE_ROUTING(0, "in each re-assignment between the first and the last, at most so many experts without tasks become copies of the experts with the highest loss and take one of two clusters of their tasks; only if tasks have one expert in all layers", range=NOT_NEGATIVE)

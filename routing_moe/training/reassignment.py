@@ -8,8 +8,8 @@ between copies of an untrained model the lowest loss is an accident, and all tas
 
 IFCA (Ghosh et al. 2020, arXiv 2006.04088) alternates in this way, in federated learning, between assigning
 clients to the model with the lowest loss and training the models. What differs here: tasks of a few rows, a
-loss on rows that the experts were not trained on, and experts that share embeddings and start from the
-weights of one dense model, along clusters of its gradients.
+loss on rows that the mixture is not trained on meanwhile, and experts that share embeddings and start from
+the weights of one dense model, along clusters of its gradients.
 
 N tasks, K different routes, R held-out rows, L layers, E experts of a layer.
 """
@@ -48,7 +48,7 @@ class Reassignment:
     ):
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.steps = settings.reassignments(end)
-        is_held_R = held_out(examples.task_ids_N, settings.reassign_held_out, settings.reassign_max_examples)
+        is_held_R = held_out(examples, settings.reassign_held_out, settings.reassign_max_examples)
         self.all_examples = examples
         self.trained_examples = examples.subset(np.flatnonzero(~is_held_R))
         self.held_examples = examples.subset(np.flatnonzero(is_held_R))
@@ -72,7 +72,7 @@ class Reassignment:
             limit = "" if most is None else f" with --reassign_max_examples {most}"
             raise InputError(
                 f"--reassign_held_out {self.settings.reassign_held_out:g}{limit} holds out fewer than "
-                f"{least} train rows of {in_short(lacking)}; hold out more"
+                f"{least} train rows of {in_short(lacking)} (those of equal input together); hold out more"
             )
 
     def _is_single(self) -> bool:
@@ -167,17 +167,26 @@ class Reassignment:
         return routes
 
 
-def held_out(task_ids_R: np.ndarray, share: float, most: int | None = None) -> np.ndarray:
+def held_out(examples: EncodedExamples, share: float, most: int | None = None) -> np.ndarray:
     """Returns whether each row is held out (R,): evenly spread, a share of each task's rows, rounded down.
 
     With a share of 1/4, it is every fourth row of a task. most: no more rows of a task than this.
+    Rows of a task with equal input are held out together, because its samples may overlap. Equal: with the
+    same tokens for the encoder, so also after truncation. The inputs with the most rows come first, so that
+    single rows fill up the share. It is never exceeded; what it lacks is less than the rows of one input.
     """
-    is_held_R = np.zeros(len(task_ids_R), dtype=bool)
-    for task in np.unique(task_ids_R):
-        rows = np.flatnonzero(task_ids_R == task)
-        own = min(share, most / len(rows)) if most else share
-        counts = np.floor(np.arange(len(rows) + 1) * own + 1e-9)
-        is_held_R[rows] = np.diff(counts) > 0
+    rows_of: dict[int, dict[bytes, list[int]]] = {}
+    for row, task in enumerate(examples.task_ids_N.tolist()):
+        rows_of.setdefault(task, {}).setdefault(examples.sources[row].tobytes(), []).append(row)
+    is_held_R = np.zeros(len(examples), dtype=bool)
+    for groups in rows_of.values():
+        total, read, held = sum(map(len, groups.values())), 0, 0
+        own = min(share, most / total) if most else share
+        for rows in sorted(groups.values(), key=len, reverse=True):  # keeps the order of groups of a size
+            read += len(rows)
+            if held + len(rows) <= read * own + 1e-9:
+                is_held_R[rows] = True
+                held += len(rows)
     return is_held_R
 
 
