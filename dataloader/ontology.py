@@ -25,7 +25,7 @@ class Ontology:
     """
 
     def __init__(self, tree: dict[str, dict[str, list[str]]]):
-        self._tree = tree
+        self.tree = tree  # as in the file
         self._category: dict[str, tuple[str, str]] = {}
         for category, subcategories in tree.items():
             for subcategory, tasks in subcategories.items():
@@ -49,7 +49,7 @@ class Ontology:
     @property
     def categories(self) -> dict[str, tuple[str, ...]]:
         """Subcategories of each category, both in the order of the file."""
-        return {category: tuple(subcategories) for category, subcategories in self._tree.items()}
+        return {category: tuple(subcategories) for category, subcategories in self.tree.items()}
 
     @property
     def tasks(self) -> tuple[str, ...]:

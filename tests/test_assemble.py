@@ -294,6 +294,8 @@ def test_a_pushed_mixture_has_the_weights_of_a_base_that_is_not_on_the_hub(
     assembled, adapters, world, tmp_path, local_hub
 ):
     folder, shared = assembled(adapters), tmp_path / "shared"
+    config = json.loads((folder / "config.json").read_text()) | {"given_routes": f"routes of {world.bart}"}
+    (folder / "config.json").write_text(json.dumps(config))
     assert push.main([str(folder), "my-group/moe", "--dry_run", str(shared)]) == 0
     complete = RoutingBartForConditionalGeneration.from_pretrained(shared)
     assert complete.config.base_model is None

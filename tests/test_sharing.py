@@ -16,10 +16,10 @@ from local_hub import forget, use_endpoint
 from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, ROOT, run, typed
 
+from dataloader.building.report import UNCOMPARED, Line, write_report
 from routing_moe import Routed, RoutingBartForConditionalGeneration
 from routing_moe.cli import ablate, entry, inspect_routes, merge, push, report, show_scores, train
 from routing_moe.io import hub
-from routing_moe.report.shared_run import without_places
 
 NAME = "my-group/moe"
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -92,22 +92,6 @@ def test_no_path_of_this_machine_is_shared(written, scored, world):
     assert described["command"].startswith("routing-moe train --")
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("/home/me/my runs/moe", "moe"),
-        ("no cost.json with /home/me/moe; see there", "no cost.json with moe; see there"),
-        ("--train_dir=/data/gym --lr 1e-5", "--train_dir=gym --lr 1e-5"),
-        ("see file:///home/me/moe, cwd:/home/me/x", "see moe, cwd:x"),
-        ("--train_dir=data/../../me/gym here", "--train_dir=gym here"),
-        ("data/gym, https://hub.example/a/b, facebook/bart-base, 1/E", None),
-        ({"a": ["/home/me/x", 3, None]}, {"a": ["x", 3, None]}),
-    ],
-)
-def test_absolute_paths_become_names(text, shown):
-    assert without_places(text) == (text if shown is None else shown)
-
-
 def test_the_card_has_scores_with_baselines_what_routes_have_seen_and_costs(written, scored):
     card = ModelCard.load(written / "README.md")
     assert card.data.library_name == "routing-moe"
@@ -147,8 +131,9 @@ def test_terms_of_use_of_the_data_are_those_of_the_gyms_report(scored, world, tm
     described = json.loads((changed / "run.json").read_text())
     described["settings"]["train_dir"] = str(gym)
     (changed / "run.json").write_text(json.dumps(described))
-    rows = 'task,source,terms\ncolour,"hub data set someone/colours, all",CC BY-NC 4.0\ncount,raw file,\n'
-    (gym / "gym_report.csv").write_text(rows)
+    source = "hub data set someone/colours, all"
+    colour = Line("colour", UNCOMPARED, source=source, terms="CC BY-NC 4.0")
+    write_report(gym, [colour, Line("count", UNCOMPARED, source="raw file")])
     assert push.main([str(changed), NAME, "--dry_run", str(tmp_path / "shared")]) == 0
     card = ModelCard.load(tmp_path / "shared/README.md")
     assert "- CC BY-NC 4.0: colour\n" in card.text

@@ -108,6 +108,12 @@ def known_folder(place: str | Path) -> Path:
     return known.folder if known else Path(place)
 
 
+def repository_folder(folder: Path) -> Path:
+    """Returns the folder of all files of a run: its own, or in the hub's cache, that of its repository."""
+    folder, cache = folder.resolve(), Path(constants.HF_HUB_CACHE).resolve()
+    return cache / folder.relative_to(cache).parts[0] if folder.is_relative_to(cache) else folder
+
+
 def snapshot(name: str, of_run: bool = False) -> Snapshot:
     """Returns the commit of a hub name with all files that loading needs. Raises InputError.
 

@@ -11,7 +11,7 @@ from dataloader.errors import counted
 from routing_moe.analysis.route_tables import layer_table
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.push import PushSettings
-from routing_moe.report.shared_run import PICTURE, SharedRun, command_of, data_sources, without_places
+from routing_moe.report.shared_run import PICTURE, SharedRun, data_sources
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.run_cost import in_units
 from routing_moe.results.scores import BASELINES, with_values
@@ -102,7 +102,7 @@ def base_model(shared: SharedRun) -> str:
     """Returns the plain BART that the run was made from, as its command names it; "" if unknown."""
     if not shared.settings.get("initialize_from_vanilla"):
         return ""
-    return without_places(shared.settings.get("model") or "")
+    return shared.settings.get("model") or ""
 
 
 # ---- the sections
@@ -117,7 +117,7 @@ def description(shared: SharedRun) -> str:
         commit = (shared.described.get("hub") or {}).get(base)
         start = f"Made from the BART `{base}`" + (f", commit {commit}." if commit else ".")
     elif checkpoint := shared.settings.get("checkpoint"):
-        start = f"Trained further from `{without_places(checkpoint)}`."
+        start = f"Trained further from `{checkpoint}`."
     else:
         start = "What it was made from is not recorded."
     if config.num_experts == 1:
@@ -199,7 +199,7 @@ def score_table(table: pd.DataFrame) -> str:
     columns |= {"route": "route", "vector_seen": "has seen of the task"}
     cells = table.set_index("sample")[[name for name in columns if name in table]].rename(columns=columns)
     texts = cells.select_dtypes(exclude="number").columns
-    cells[texts] = cells[texts].fillna("-").map(lambda text: without_places(str(text)).replace("|", "\\|"))
+    cells[texts] = cells[texts].fillna("-").map(lambda text: str(text).replace("|", "\\|"))
     return markdown_table(cells.astype({"n": int}).rename_axis("task"))
 
 
@@ -222,7 +222,7 @@ def training(shared: SharedRun) -> str:
     if not shared.described:
         return "The checkpoint has no run.json: command, data and costs of its training are unknown."
     described, cost = shared.described, shared.cost
-    command = command_of(shared).replace(" --", " \\\n    --")
+    command = (described.get("command") or "").replace(" --", " \\\n    --")
     versions = ", ".join(f"{name} {number}" for name, number in (described.get("versions") or {}).items())
     rows = {
         "commit of the code": described.get("git") or "unknown",
@@ -234,7 +234,7 @@ def training(shared: SharedRun) -> str:
         rows["steps"] = f"{cost['steps']} of {cost['examples_per_step']} examples"
         rows["training FLOPs"] = in_units(cost["total_flops"]).strip()
         if cost["start_unknown"]:
-            rows["with earlier runs"] = f"unknown: {without_places(cost['start_unknown'])}"
+            rows["with earlier runs"] = f"unknown: {cost['start_unknown']}"
         elif cost["total_flops_with_start"] != cost["total_flops"]:
             rows["with earlier runs"] = in_units(cost["total_flops_with_start"]).strip()
     else:

@@ -9,11 +9,12 @@
     README.md, routes.png                                               the model card
 
 Files are those of a run folder, except that the checkpoint is the folder itself, as the hub expects it.
+Only files below the run's own folder are copied. A run.json that came from elsewhere may name any file of
+this machine: a file that it names is only read as what it should be, and written again.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
@@ -25,12 +26,14 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.building.report import REPORT
+from dataloader.building.report import read_report
 from dataloader.building.task_folder import sources_of
-from dataloader.errors import InputError
+from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
+from dataloader.labels import read_task_table
 from dataloader.ontology import ONTOLOGY_FILE, Ontology
 from dataloader.recipes import RECIPES
+from dataloader.task_splits import SECTIONS, load_split
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, load_routes, steps_with_routes
@@ -41,8 +44,9 @@ from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.config.push import PushSettings
-from routing_moe.io.hub import is_hub_name
-from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, REASSIGNMENTS_FILE
+from routing_moe.io.csv_files import read_table
+from routing_moe.io.hub import is_hub_name, repository_folder
+from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, REASSIGNMENTS_FILE, load_run_settings
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.report.data import scores_of
@@ -64,9 +68,19 @@ BESIDE = (
     "run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE,
     SPLIT_FILE, OWN_FEATURES, PICTURE, "best/*", "*-steps/*",
 )  # fmt: skip
-# In a text: an absolute path of two parts (not "and /or"), or one with "~" or "..".
-PART = r"[^\s\"',;()/=:]+"
-PLACE = re.compile(rf"(?:file:/+{PART}|(?<![\w/.~<-])(?:~|/{PART}|(?:{PART}/)*\.\.))(?:/{PART})+/?")
+TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
+# Of a URL: user and password before the host, and the query.
+SECRETS = re.compile(r"(?<=://)(?:\S*@)?([^?#\s]*)\S*")
+# In a text: from the start of a path to the last slash of the text. Where the path ends cannot be known,
+# because names may have spaces; what follows the last slash is in no folder.
+PLACES = re.compile(
+    r"""(?: file:/.*/
+        |   (?<![\w/.])(?!(?<=:)//[^/\s])/(?!\w*>)\S.*/    # absolute; not a URL, "and /or", </s>
+        |   (?<!\w)~[\w.-]*/(?:.*/)?                      # in a home
+        |   (?:(?<![^\s"',;()=:])(?:[^\s"',;()/=:]+/)+)?\.\./(?:.*/)?    # above this folder
+        )(?=.)""",
+    re.DOTALL | re.VERBOSE,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +88,8 @@ class SharedRun:
     """What is known of a run.
 
     run: its folder; None for a checkpoint without one. described: of run.json, with `measured`; cost: of
-    cost.json; empty if missing. scores: {(part, section): table}. no_routes: why there are none.
+    cost.json; empty if missing. scores: {(part, section): table}. no_routes: why there are none. All texts of
+    these are `without_places`. of_gym: see `_of_gym`. gym: the folder, if it is here.
     """
 
     mixture: SavedMixture
@@ -85,6 +100,7 @@ class SharedRun:
     routes: Routes | None = None
     no_routes: str = ""
     ontology: Ontology | None = None
+    of_gym: dict[str, dict | pd.DataFrame] = field(default_factory=dict)
     gym: Path | None = None
 
     @property
@@ -119,17 +135,25 @@ def read_shared_run(mixture: SavedMixture) -> SharedRun:
     run = next((folder for folder in folders if (folder / "run.json").is_file()), None)
     if run is None:
         return _with_routes(SharedRun(mixture, run, ontology=Ontology.load()), checkpoint, "best")
+    trained = load_run_settings(run)
+    gym = Path(str(trained.get("train_dir") or ""))
+    gym = gym if trained.get("train_dir") and gym.is_dir() else None
+    with problem_context(f"{run / 'run.json'}, files of its data: "):
+        ontology = ontology_of(run, trained, None)
+        of_gym = _of_gym(run, gym, trained, ontology)
+    named = {"custom_tasks_splits": None, "task_ontology": None}  # files of the shared folder
     described = load_json_object(run / "run.json", "the description of a run")
-    trained = described.get("settings") or {}
-    gym = Path(trained.get("train_dir") or "")
+    described |= {"settings": trained | named} | measured(run / "log.txt")
+    scores = scores_of(run, _checkpoint_name(run, checkpoint))
     shared = SharedRun(
         mixture,
         run,
-        described | measured(run / "log.txt"),
-        read_cost(run) or {},
-        scores_of(run, _checkpoint_name(run, checkpoint)),
-        ontology=ontology_of(run, trained, None),
-        gym=gym if trained.get("train_dir") and gym.is_dir() else None,
+        without_places(described),
+        without_places(read_cost(run) or {}),
+        {key: table.map(without_places) for key, table in scores.items()},
+        ontology=ontology,
+        of_gym=of_gym,
+        gym=gym,
     )
     steps = steps_with_routes(run)
     step = load_progress(checkpoint).get("step")
@@ -171,21 +195,22 @@ def _with_routes(shared: SharedRun, folder: Path, step: int | str) -> SharedRun:
 
 
 def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) -> None:
-    """Writes the files into an empty folder, without pickles, predictions, absolute paths and the card."""
-    checkpoint, complete = shared.mixture.checkpoint, set()
+    """Writes the files into an empty folder, without pickles, predictions, absolute paths and the card.
+
+    Raises InputError for a file that is damaged or not the run's own.
+    """
+    files = _own_files(shared)
     if refers_to_a_place_here(shared.mixture.config):
         model = shared.mixture.load()
         model.config.base_model = model.config.base_sha256 = None
         model.save_pretrained(folder)
-        complete = {file.name for file in folder.iterdir()} - {"generation_config.json"}
-    for file in sorted(checkpoint.iterdir()):
-        if file.is_file() and matches(file.name, OF_CHECKPOINT) and file.name not in complete:
-            _copy(file, folder / file.name)
-    if shared.run:
-        _copy_run(shared, folder)
-    for name, file in _of_gym(shared).items():
-        if file.is_file():
-            _copy(file, folder / name)
+        files |= {file.name: file for file in folder.iterdir() if file.name != "generation_config.json"}
+    for name, file in files.items():
+        _copy(file, folder / name)
+    known = {"run.json": shared.described, COST_FILE: shared.cost}  # of the steps taken, which last/ tells
+    for name, content in (known | shared.of_gym).items():
+        if len(content):
+            _write(folder / name, content)
     if shared.routes:
         layers, n = shared.routes.layers, encoder_part(shared.routes.layers)
         plot_routes(
@@ -206,64 +231,101 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _copy_run(shared: SharedRun, folder: Path) -> None:
-    run, name = shared.run, _checkpoint_name(shared.run, shared.mixture.checkpoint)
-    named = {"custom_tasks_splits": None, "task_ontology": None}  # files of the folder, see `_of_gym`
-    described = shared.described | {"settings": shared.settings | named, "command": command_of(shared)}
-    write_text(folder / "run.json", json.dumps(without_places(described), indent=1))
-    if shared.cost:  # of the steps taken, which last/ tells, which is not shared
-        write_text(folder / COST_FILE, json.dumps(without_places(shared.cost), indent=1))
-    files = [run / name for name in ("losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE)]
-    if shared.routes and shared.routes.step is not None:
-        files += sorted((run / f"{shared.routes.step}-steps").glob("route*"))
-    for file in files:
-        if file.is_file() and file.suffix != ".png":
-            _copy(file, folder / file.relative_to(run))
-    for file in sorted((run / name).glob("eval-*.csv")):
-        _copy(file, folder / "best" / file.name)
+def _own_files(shared: SharedRun) -> dict[str, Path]:
+    """Returns {name in the shared folder: file} of the checkpoint and its run.
+
+    Raises InputError for links to other places: what they lead to need not be of the run.
+    """
+    checkpoint, run = shared.mixture.checkpoint, shared.run
+    files = {file.name: file for file in sorted(checkpoint.iterdir()) if matches(file.name, OF_CHECKPOINT)}
+    if run:
+        patterns = ["run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE]
+        if shared.routes and shared.routes.step is not None:
+            patterns += [f"{shared.routes.step}-steps/{name}" for name in ("route*.npy", "route_tasks.txt")]
+        of_run = [file for pattern in patterns for file in sorted(run.glob(pattern))]
+        files |= {file.relative_to(run).as_posix(): file for file in of_run}
+        scores = (run / _checkpoint_name(run, checkpoint)).glob("eval-*.csv")
+        files |= {f"best/{file.name}": file for file in sorted(scores)}
+    files = {name: file for name, file in files.items() if file.is_file()}
+    folder = repository_folder(run or checkpoint)
+    outside = [file for file in files.values() if not file.resolve().is_relative_to(folder)]
+    if outside:
+        raise InputError(f"{file} is a link that leaves {folder}; put the file there" for file in outside)
+    return files
 
 
-def _of_gym(shared: SharedRun) -> dict[str, Path]:
-    """Returns {name in the shared folder: file} of what the gym says of its tasks."""
-    flags = {ONTOLOGY_FILE: "task_ontology", SPLIT_FILE: "custom_tasks_splits"}
-    named = {name: Path(shared.settings[flag]) for name, flag in flags.items() if shared.settings.get(flag)}
-    gym = shared.gym or shared.run  # which has them if it was shared before
-    return {name: gym / name for name in (*flags, OWN_FEATURES) if gym} | named
+def _of_gym(run: Path, gym: Path | None, trained: dict, ontology: Ontology) -> dict[str, dict | pd.DataFrame]:
+    """Returns {name in the shared folder: content} of what the gym says of its tasks, as far as it is here.
+
+    A run that was shared before has these files itself. Raises InputError for files of another kind.
+    """
+    found = {}
+    if ontology.tree != Ontology.load().tree:
+        found[ONTOLOGY_FILE] = ontology.tree
+    split, skills = (
+        next((file for place in (run, gym) if place and (file := place / name).is_file()), None)
+        for name in (SPLIT_FILE, OWN_FEATURES)
+    )
+    if named := trained.get("custom_tasks_splits"):
+        split = Path(str(named))
+    if split and split.is_file():
+        tasks = load_split(split)
+        found[SPLIT_FILE] = {name: tasks.section(name) for name in SECTIONS}
+        found[SPLIT_FILE] |= {"all": tasks.listed} if tasks.listed else {}
+    if skills:
+        header, rows = read_task_table(skills)
+        found[OWN_FEATURES] = pd.DataFrame([header, *rows.values()])
+    return found
 
 
 def _copy(file: Path, target: Path) -> None:
-    """Copies a file. In texts, absolute paths become the names of their files."""
+    """Copies a file; one of texts is written again if it has places. Raises InputError if it is damaged."""
+    if file.suffix == ".csv":
+        return _write(target, read_table(file, header=None, dtype=str, keep_default_na=False))
+    if file.suffix == ".json" and file.name not in TOKENS:
+        content = load_json_object(file, "a file of a run")
+        if without_places(content) != content:  # else the file keeps its checksum
+            return _write(target, content)
+    if file != target:
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _write(target: Path, content: dict | pd.DataFrame) -> None:
+    """Writes JSON, or a table whose header is its first row, `without_places`."""
     target.parent.mkdir(exist_ok=True)
-    # Tokens such as </s> may look like paths.
-    if file.suffix == ".json" and not matches(file.name, OF_TOKENIZER):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if (cleaned := without_places(content)) != content:  # else the file keeps its checksum
-            return write_text(target, json.dumps(cleaned, indent=1, ensure_ascii=False))
-    elif file.suffix == ".csv":
-        return write_text(target, PLACE.sub(_name_of, file.read_text(encoding="utf-8")))
-    shutil.copyfile(file, target)
+    if isinstance(content, dict):
+        text = json.dumps(without_places(content), indent=1)
+    else:
+        text = content.map(without_places).to_csv(index=False, header=False)
+    write_text(target, text)
 
 
 def without_places(value):
-    """Returns a JSON value in whose texts each absolute path is replaced by the name of its file."""
+    """Returns a JSON value whose texts have no absolute path, but names of files, and no secret of a URL.
+
+    The value of a key "command" is a line of a shell, whose words are texts of their own.
+    """
     if isinstance(value, dict):
-        return {key: without_places(one) for key, one in value.items()}
-    if isinstance(value, list):
+        return {
+            without_places(key): _command(one) if key == "command" else without_places(one)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
         return [without_places(one) for one in value]
     if not isinstance(value, str):
         return value
+    value = SECRETS.sub(r"\1", value)
     if Path(value).is_absolute() or value.startswith(("~", "../")):
         return Path(value).name
-    return PLACE.sub(_name_of, value)
+    return PLACES.sub("", value)
 
 
-def _name_of(match: re.Match) -> str:
-    return Path(match[0]).name
-
-
-def command_of(shared: SharedRun) -> str:
-    """Returns the command of the run's run.json without absolute paths."""
-    return shlex.join(without_places(shlex.split(shared.described.get("command") or "")))
+def _command(line):
+    try:
+        return shlex.join(map(without_places, shlex.split(line))) if isinstance(line, str) else None
+    except ValueError:  # an open quote
+        return without_places(line)
 
 
 # ---- the data
@@ -282,11 +344,8 @@ def data_sources(shared: SharedRun) -> dict[str, tuple[str, str]]:
             by_name = f"{recipe.terms} (by the task's name: its source is not recorded)"
             source = " or ".join(map(str, recipe.sources)) if sources[task] else ""
             known[task] = (source, recipe.terms if source or not recipe.terms else by_name)
-    report = shared.gym / REPORT if shared.gym else None
-    if report and report.is_file():
-        with report.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                known[row.get("task", "")] = (row.get("source") or "", row.get("terms") or "")
+    for task, line in read_report(shared.gym).items() if shared.gym else ():
+        known[task] = (line["source"], without_places(line["terms"]))
     return {
         task: known[task]
         for task in shared.tasks

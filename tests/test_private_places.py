@@ -1,0 +1,188 @@
+"""Sharing a run: no secret of this machine is in any file, whatever its files and settings say."""
+
+import dataclasses
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dataloader.building.report import UNCOMPARED, Line, write_report
+from routing_moe.cli import push
+from routing_moe.config.assemble import AssembleSettings
+from routing_moe.config.average import AverageSettings
+from routing_moe.config.flags import flags_of, scalar_type
+from routing_moe.config.merge import MergeSettings
+from routing_moe.config.train import TrainSettings
+from routing_moe.report.shared_run import without_places
+
+pytestmark = pytest.mark.usefixtures("no_gpu", "empty_pictures")
+MADE_BY = {"merge": MergeSettings, "assembled": AssembleSettings, "averaged": AverageSettings}
+
+
+def may_be_places(command) -> list[str]:
+    """Returns the flags of a command that take a text which is not one of a few choices."""
+    kinds = {field.name: scalar_type(field.type)[0] for field in dataclasses.fields(command)}
+    return [
+        name
+        for name, flag in flags_of(command).items()
+        if kinds[name] in (str, Path) and not flag.choices and not flag.range
+    ]
+
+
+def described(command, value_of) -> dict:
+    """Returns the record of a command all of whose places are `value_of(flag)`, as run.json has it."""
+    values = {name: value_of(name) for name in may_be_places(command)}
+    several = {field.name for field in dataclasses.fields(command) if scalar_type(field.type)[1]}
+    words = [word for name, one in values.items() for word in (f"--{name}={one}", f"--{name}", one)]
+    settings = {name: [one, f"task={one}"] if name in several else one for name, one in values.items()}
+    return {"settings": settings, "command": shlex.join(["routing-moe", *words])}
+
+
+def change(path: Path, **fields) -> None:
+    content = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(content | fields))
+
+
+def shared(run: Path, folder: Path) -> Path:
+    assert push.main([str(run), "my-group/moe", "--dry_run", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "copied/run"))
+
+
+class Secrets:
+    """Values and texts with a secret of a name: of folders whose last one is called so, or of a URL."""
+
+    def __init__(self, kind: str, folder: Path):
+        self.kind, self.folder = kind, folder
+
+    def value(self, name: str) -> str:
+        if self.kind == "url":
+            return f"https://user:Secret-{name}@host/owner/{name}?token=Secret-{name}#Secret-{name}"
+        return f"{self.folder}/Secret-{name} of 'Älice' \"s\"/Secret-{name} run 1/{name}"
+
+    def text(self, name: str) -> str:
+        value = self.value(name)
+        return f"no cost with {value}; random:{value}:3 (see '{value}')"
+
+    def into_gym(self, gym: Path) -> None:
+        """Writes the files that settings name, as paths."""
+        own = Path(shutil.copytree(gym, self.value("train_dir")))
+        for flag, file in (("custom_tasks_splits", "split.json"), ("task_ontology", "ontology.json")):
+            Path(self.value(flag)).parent.mkdir(parents=True)
+            shutil.copy(gym / file, self.value(flag))
+        change(Path(self.value("task_ontology")), colours={self.text("category"): []})
+        table = pd.DataFrame({"task": ["colour"], "note": [self.text("skills")]})
+        table.to_csv(own / "skills.csv", index=False)
+        write_report(own, [Line("colour", UNCOMPARED, terms=self.text("terms"))])
+
+    def into_run(self, run: Path) -> None:
+        """Writes secrets into every file of a run that has texts."""
+        record = described(TrainSettings, self.value)
+        assert {"train_dir", "model", "task_routes", "taskvecs", "prefix"} <= record["settings"].keys()
+        if self.kind == "url":  # no files
+            record["settings"] |= {"custom_tasks_splits": None, "task_ontology": None}
+        record["settings"]["initialize_from_vanilla"] = self.kind == "path"  # else from --checkpoint
+        settings = json.loads((run / "run.json").read_text())["settings"] | record["settings"]
+        change(run / "run.json", **record | {"settings": settings}, hub={self.value("hub"): "commit"})
+        for name, command in MADE_BY.items():
+            made = {self.value("made"): {}}
+            change(run / f"best/{name}.json", **described(command, self.value), made_of=made)
+        earlier = [{"folder": self.value("earlier"), "steps": None, "unknown": self.text("unknown")}]
+        change(run / "cost.json", start_unknown=self.text("start"), earlier_runs=earlier)
+        change(run / "best/config.json", given_routes=f"clusters:8 of {self.value('routes')}")
+        for name in ("tokenizer_config", "generation_config"):
+            change(run / f"best/{name}.json", name_or_path=self.value(name), note=self.text(name))
+        row = dict(task_prefix="colour", sample="colour_12_13", metric="ACC", performance=1, n=3, constant=1)
+        row |= dict(route=self.text("route"), vector_seen=self.value("seen"))
+        pd.DataFrame([row]).to_csv(run / "best/eval-test-performance.csv")
+        for name in ("clusters.csv", "reassignments.csv"):
+            pd.DataFrame([{"source": self.text("clusters"), "n": 1}]).to_csv(run / name, index=False)
+
+
+@pytest.mark.parametrize("kind", ["path", "url"])
+def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, tmp_path):
+    secrets = Secrets(kind, tmp_path)
+    secrets.into_run(copy)
+    if kind == "path":
+        secrets.into_gym(world.gym)
+    folder = shared(copy, tmp_path / "shared")
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    expected = {"run.json", "cost.json", "clusters.csv", "best/eval-test-performance.csv", "README.md"}
+    expected |= {f"{name}.json" for name in (*MADE_BY, "config", "tokenizer_config", "generation_config")}
+    expected |= {"skills.csv", "split.json", "ontology.json"} if kind == "path" else set()
+    assert expected <= files.keys()
+    pattern = rb"Secret-\w+|" + re.escape(str(tmp_path)).encode()
+    found = {n: set(re.findall(pattern, n.encode() + path.read_bytes())) for n, path in files.items()}
+    assert {name: places for name, places in found.items() if places} == {}
+    sent = json.loads(files["run.json"].read_text())
+    assert sent["settings"]["taskvecs"] == ("taskvecs" if kind == "path" else "https://host/owner/taskvecs")
+    shown = sent["settings"]["train_dir"]
+    assert shlex.split(sent["command"])[1:4] == [f"--train_dir={shown}", "--train_dir", shown]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/home/me/my runs/moe", "moe"),
+        ("/gym/", "gym"),
+        ("clusters of /home/me/secret proj/run 1/vec", "clusters of vec"),
+        ("no cost.json with /home/me/my moe/; see there", "no cost.json with ; see there"),
+        ("--train_dir=/data of me/gym/", "--train_dir=gym/"),
+        ("see file:///home/me/moe, cwd:x", "see moe, cwd:x"),
+        ("sqlite:////home/me/x.db", "sqlite:x.db"),
+        ("of ~me/my runs/moe", "of moe"),
+        ("--train_dir=data/../../me/gym here", "--train_dir=gym here"),
+        ("git+https://me:hf_tok@host/x, then", "git+https://host/x, then"),
+        ("https://host/x?token=hf_tok then", "https://host/x then"),
+        ("data/gym, ./a/b, https://hub.example/a/b, owner/name@v1, 1/E, <s> </s> a </s>", None),
+        ("x and /or y", None),
+        ({"a": ["/home/me/x", 3, None], "/home/me/y": 1}, {"a": ["x", 3, None], "y": 1}),
+        ({"command": "moe --a '/my data/x' --b=/c/d"}, {"command": "moe --a x --b=d"}),
+        ({"command": "moe --a '/my data/x"}, {"command": "moe --a 'x"}),
+    ],
+)
+def test_absolute_paths_become_names_and_urls_lose_secrets(text, shown):
+    assert without_places(text) == (text if shown is None else shown)
+
+
+@pytest.mark.parametrize("flag", ["custom_tasks_splits", "task_ontology"])
+def test_a_file_that_a_run_names_is_not_shared_as_something_else(flag, copy, tmp_path, capsys):
+    (tmp_path / "token").write_text("hf_secret")
+    settings = json.loads((copy / "run.json").read_text())["settings"]
+    change(copy / "run.json", settings=settings | {flag: str(tmp_path / "token")})
+    assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
+    assert (
+        f"{copy}/run.json, files of its data: {tmp_path}/token is not valid JSON" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "shared").exists()
+
+
+@pytest.mark.parametrize("link", ["best/vocab.txt", "cost.json", "best", "best/eval-test-performance.csv"])
+def test_a_link_to_a_file_outside_the_run_is_not_followed(link, copy, tmp_path, capsys):
+    outside = tmp_path / "outside"
+    if (copy / link).exists():
+        (copy / link).rename(outside)
+    else:
+        outside.write_text("hf_secret")
+    (copy / link).symlink_to(outside)
+    assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
+    assert f"is a link that leaves {copy}; put the file there" in capsys.readouterr().err
+    assert not (tmp_path / "shared").exists()
+
+
+def test_a_run_of_the_hubs_cache_which_has_links_is_shared_again(copy, local_hub, tmp_path, monkeypatch):
+    local_hub.publish("other/moe", shared(copy, tmp_path / "first"))
+    monkeypatch.chdir(tmp_path)
+    second = shared(Path("other/moe"), tmp_path / "second")
+    names = [{path.relative_to(f).as_posix() for path in f.rglob("*")} for f in (tmp_path / "first", second)]
+    assert names[0] == names[1]
+    for name in ("split.json", "ontology.json", "config.json", "run.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (second / name).read_bytes()
