@@ -1,22 +1,34 @@
-"""Damaged files: a reader accepts them, or refuses them with errors that name the file or its folder."""
+"""Damaged files: a reader accepts them, or refuses them with errors that name the file or its folder.
 
+DAMAGED_FILES=100 DAMAGED_SEED=7 pytest tests/test_damaged_files.py tries more of them, and others.
+"""
+
+import contextlib
 import io
 import json
+import os
 import random
 import re
 import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
+from peft import LoraConfig, get_peft_model
 from tiny_grids import QUICK, finetune
-from tiny_runs import run
+from tiny_runs import run, typed
+from transformers import BartForConditionalGeneration
 
+from dataloader.building.downloads import Downloads
+from dataloader.building.table_rows import Template, Templates
+from dataloader.building.tables import read_table
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.labels import read_labels
@@ -26,23 +38,36 @@ from dataloader.task_splits import load_split
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation.job import read_scores as read_ablation
 from routing_moe.analysis.saved_routes import load_routes
+from routing_moe.answering.queries import read_queries
+from routing_moe.checkpoints.adapters import read_adapter
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.cli.ablate import main as ablate
+from routing_moe.cli.answer import main as answer
 from routing_moe.io.job_folder import JobFolder
+from routing_moe.io.run_folder import settings_of_run
+from routing_moe.model.given_routes import read_routes
 from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.report.curves import curves_data
+from routing_moe.report.data import _some_predictions
 from routing_moe.results.few_shot import read_results
+from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import read_scores
 from task.task_emb.sources import Descriptions
 
 # ---- ways to damage the bytes of a file
 
+NUMBER, SEED = int(os.environ.get("DAMAGED_FILES", 8)), int(os.environ.get("DAMAGED_SEED", 0))
+LONGEST = 60  # seconds for a damaged file
+DEEP, HUGE, HALF = "[" * 3000 + "]" * 3000, "1" * 5000, '"\\ud800"'
 TOKENS = ("NaN", "-1", "1e999", "null", "{}", "[]", '""', '"', ",", "x", "\x00", "\ufeff", "\t", "\n")
+TOKENS += (DEEP, HUGE, HALF, "\x1b", "\r", "\u2028")
 VALUES = (None, True, 0, -1, 10**12, 1.5, float("nan"), "", "x", [], {}, [[]], ["x"], {"x": 1})
+VALUES += (10**400, 10**30, -(10**30), "\ud800", "\x00", [[[[]]]])
 CONTENTS = (b"", b"[1, 2]", b"1", b"null", b'{"a": ', bytes(100), b"\xff\xfe\xe2\x28")
+CONTENTS += (DEEP.encode(), b'{"a":' * 3000 + b"1" + b"}" * 3000, b"[" * 100_000, HUGE.encode())
 TYPES = (b"'|O'", b"'<U9999999'", b"'<f999'", b"'<i8'", b"'<c16'", b"'V0'", b"3")
 SHAPES = (b"(1000000000000,)", b"(-1, 3)", b"(3,)", b"()", b"('a',)")
 
@@ -57,6 +82,10 @@ def delete_or_repeat(rng: random.Random, data: bytes) -> bytes:
     start = rng.randrange(len(data))
     end = min(len(data), start + rng.randint(1, max(1, len(data) // rng.choice((1, 4, 20, 100)))))
     return data[: rng.choice((start, end))] + data[rng.choice((start, end)) :]
+
+
+def truncate(rng: random.Random, data: bytes) -> bytes:
+    return data[: rng.randrange(len(data))]
 
 
 def insert(rng: random.Random, data: bytes) -> bytes:
@@ -76,7 +105,7 @@ def whole(rng: random.Random, data: bytes) -> bytes:
     return rng.choice((*CONTENTS, data.decode("latin-1").encode("utf-16"), rng.randbytes(len(data))))
 
 
-ANY = (flip, delete_or_repeat, insert, replace_number, whole)
+ANY = (flip, truncate, delete_or_repeat, insert, replace_number, whole)
 
 
 def changed_value(rng: random.Random, values) -> None:
@@ -106,6 +135,12 @@ def in_json(rng: random.Random, data: bytes) -> bytes:
     return json.dumps(values).encode()
 
 
+def in_json_line(rng: random.Random, data: bytes) -> bytes:
+    lines = data.splitlines(keepends=True)
+    number = rng.randrange(len(lines))
+    return b"".join([*lines[:number], in_json(rng, lines[number]) + b"\n", *lines[number + 1 :]])
+
+
 def in_state(rng: random.Random, data: bytes) -> bytes:
     state, file = torch.load(io.BytesIO(data), weights_only=True), io.BytesIO()
     changed_value(rng, state)
@@ -119,7 +154,7 @@ def in_npy(rng: random.Random, data: bytes) -> bytes:
     return re.sub(pattern, lambda _: value, data, count=1)
 
 
-INSIDE = {".json": in_json, ".pt": in_state, ".npy": in_npy}
+INSIDE = {".json": in_json, ".jsonl": in_json_line, ".pt": in_state, ".npy": in_npy}
 
 # ---- the files, and what reads them
 
@@ -137,6 +172,16 @@ class Files:
         (folder / "descriptions.json").write_text(json.dumps(tiny_vectors.SENTENCES))
         line = {"input": "hot", "outputs": ["cold"], "options": ["cold", "wet"]}
         (folder / "rows.jsonl").write_text(f"{json.dumps(line)}\n" * 3)
+        rows = [{"text": f"word {n}", "label": "ab"[n % 2]} for n in range(4)]
+        (folder / "table.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+        pd.DataFrame(rows).to_csv(folder / "table.tsv", index=False, sep="\t")
+        pd.DataFrame(rows).to_parquet(folder / "table.parquet")
+        (folder / "new.txt").write_text("hot\ncold\n")
+        (folder / "new.jsonl").write_text('{"input": "hot", "options": ["cold", "wet"]}\n{"input": "dry"}\n')
+        (folder / "routes.json").write_text('{"colour": [0, 1, 1], "count": [[0.5, 0.5], [1, 0], [0, 1]]}')
+        self.make_adapter()
+        assert self.answer() == 0
         (self.gym / "features.csv").write_text("task,odd,letter\ncolour,0,c\ncount,1,c\n")
         torch.save(load_bart(self.bart).state_dict(), folder / "plain.pt")
 
@@ -158,8 +203,21 @@ class Files:
     def make_vectors(self) -> int:
         return tiny_vectors.run("text", self.gym, self.bart, self.folder / "text", tasks=["colour", "count"])
 
+    def make_adapter(self) -> None:
+        base = BartForConditionalGeneration.from_pretrained(self.bart)
+        targets = {"target_modules": ["q_proj"], "alpha_pattern": {"encoder.*": 3}}
+        get_peft_model(base, LoraConfig(r=2, **targets)).save_pretrained(self.folder / "adapter")
+
+    def answer(self) -> int:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        chosen = dict(checkpoint=self.out, task="colour", inputs=self.folder / "new.txt")
+        return answer(typed(chosen | dict(output_file=self.folder / "answers.jsonl")))
+
 
 COMMANDS = {
+    "answers.jsonl": Files.answer,
+    "answers.meta.json": Files.answer,
+    "out/best/text_vectors.npz": Files.answer,
     "out/best/config.json": Files.predict,
     "out/best/generation_config.json": Files.predict,
     "out/run.json": Files.predict,
@@ -182,7 +240,30 @@ def published(path: Path) -> None:
     find_mixture(run_folder, None, "checkpoint_name").load()
 
 
+def table(path: Path) -> None:
+    templates = Templates(Template("--input", "{text}"), (Template("--output", "{label}"),))
+    for _, row in read_table(str(path), ("text", "label"), Downloads(path.parent)).rows:
+        with contextlib.suppress(ValueError):  # which the command reports with file and line
+            templates.example(row)
+
+
+def predictions(path: Path) -> None:
+    _some_predictions(path, 10)
+
+
 READERS = {
+    "table.csv": table,
+    "table.tsv": table,
+    "table.jsonl": table,
+    "table.parquet": table,
+    "new.txt": lambda path: list(read_queries(str(path))),
+    "new.jsonl": lambda path: list(read_queries(str(path))),
+    "routes.json": read_routes,
+    "adapter/adapter_config.json": lambda path: read_adapter(path.parent),
+    "adapter/adapter_model.safetensors": lambda path: read_adapter(path.parent),
+    "out/run.json": lambda path: settings_of_run(path.parent),
+    "out/cost.json": lambda path: read_cost(path.parent),
+    "out/best/predictions/colour_12_100_dev.jsonl": predictions,
     "gym/split.json": load_split,
     "gym/ontology.json": Ontology.load,
     "gym/metrics.json": lambda path: Gym(path.parent).metric("colour"),
@@ -229,9 +310,25 @@ def _little_memory(files):
     resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
+@contextlib.contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError in the block after some seconds."""
+
+    def end(*_):
+        raise TimeoutError(f"not read within {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
 def damaged(name: str, content: bytes, number: int) -> Iterator[tuple[str, bytes]]:
-    """Yields (how to make it again, damaged content) of a file; the same ones in every run of the test."""
-    for seed in range(number):
+    """Yields (how to make it again, damaged content) of a file; the same ones for equal DAMAGED_SEED."""
+    for seed in range(SEED, SEED + number):
         rng = random.Random(f"{name} {seed}")
         inside = INSIDE.get(Path(name).suffix)
         way = inside if inside and rng.random() < 0.5 else rng.choice(ANY)
@@ -243,11 +340,12 @@ def test_a_reader_of_a_damaged_file_accepts_it_or_names_it(name, files):
     path, read = files.folder / name, READERS[name]
     original = path.read_bytes()
     read(path)
-    for damage, content in damaged(name, original, 30):
+    for damage, content in damaged(name, original, NUMBER):
         path.write_bytes(content)
         names_it = True
         try:
-            read(path)
+            with limited(LONGEST):
+                read(path)
         except InputError as error:
             names_it = str(path.parent) in str(error)
         except BaseException as error:
@@ -261,10 +359,11 @@ def test_a_command_with_a_damaged_file_ends_with_one_error_or_without(name, file
     path, command = files.folder / name, COMMANDS[name]
     original = path.read_bytes()
     capsys.readouterr()
-    for damage, content in damaged(name, original, 8):
+    for damage, content in damaged(name, original, min(NUMBER, 20)):
         path.write_bytes(content)
         try:
-            code = command(files)
+            with limited(LONGEST):
+                code = command(files)
         except BaseException as error:
             raise AssertionError(f"{damage}: {content[:500]}") from error
         printed = capsys.readouterr().err

@@ -129,9 +129,9 @@ def unanswered(path: Path, lines: list[bytes], queries: Iterator[Query]) -> tupl
     for number, (line, query) in enumerate(zip_longest(lines, answered), start=1):
         try:
             fields = parse_json_object(line.decode())
-        except ValueError:  # neither JSON nor UTF-8
+            options = set(fields.get("option_scores") or {})
+        except (ValueError, TypeError):  # neither UTF-8, nor JSON, nor its form
             raise InputError(f"{path}:{number} is not a line of a file of answers; {ANOTHER}") from None
-        options = set(fields.get("option_scores") or ())
         if query is None or (fields.get("input"), options) != (query.input, set(query.options)):
             raise InputError(f"{path}:{number} does not answer text {number} of the inputs; {ANOTHER}")
         cut.append(fields.get("was_cut") is True)

@@ -111,8 +111,9 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     rows = read_table(path, dtype={"prefix": str})
     if lacking := [name for name in ("prefix", *SCORES) if name not in rows]:
         raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
-    if rows["prefix"].isna().any():
-        raise InputError(f"{path}: a row has no prefix")
+    for name in ("prefix", SELECT_BY):
+        if name in rows and rows[name].isna().any():
+            raise InputError(f"{path}: a row has no {name}")
     numbers = [*SCORES, *FURTHER, *TRAINING_COST]
     check_numbers(rows, [name for name in numbers if name in rows], path)
     samples = rows["prefix"].str.removesuffix(postfix)

@@ -24,6 +24,7 @@ from dataloader.checksums import sha256_of
 from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, Problems, in_short
 from dataloader.gym import Example, Gym, evenly_spread
+from dataloader.jsonfile import parse_json
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
@@ -74,7 +75,7 @@ class KeptTexts:
         """Returns None if there is no such file, or it is damaged."""
         try:
             found = load_arrays(checkpoint / TEXTS_FILE, ("about", "names", "inputs_N", "vectors_ND"))
-            about, names = json.loads(str(found["about"])), found["names"].tolist()
+            about, names = parse_json(str(found["about"])), found["names"].tolist()
             vectors, inputs = (dict(zip(names, found[x], strict=True)) for x in ("vectors_ND", "inputs_N"))
             return cls(about["made_from"], vectors, inputs, TextFormat(**about["text_format"]))
         except (InputError, OSError, KeyError, TypeError, ValueError):

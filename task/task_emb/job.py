@@ -24,7 +24,7 @@ from tqdm import tqdm
 from dataloader.atomic_files import write_text
 from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
-from dataloader.jsonfile import load_json_object
+from dataloader.jsonfile import load_json_object, parse_json
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
@@ -190,7 +190,7 @@ class VectorJob:
             rows.setdefault(sample_of[sample], rows[sample])
         vectors_ND = np.stack([rows[name] for name in sorted(rows)])
         data = {name: vector.data for name, vector in finished.items()}
-        parts = json.loads(next(iter(finished.values())).parts)  # equal for all, as settings and model are
+        parts = parse_json(next(iter(finished.values())).parts)  # equal for all, as settings and model are
         flops = round(sum(vector.flops for vector in finished.values()))
         meta = {
             "method": self.settings.method,
@@ -222,6 +222,6 @@ def read_finished(path: Path) -> Finished:
         *(str(arrays["data"]), float(arrays["seconds"]), str(arrays["task"])),
         *(str(arrays["parts"]), float(arrays["flops"])),
     )
-    if not isinstance(json.loads(finished.parts), dict):
+    if not isinstance(parse_json(finished.parts), dict):
         raise ValueError("no parts")
     return finished
