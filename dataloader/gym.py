@@ -3,6 +3,7 @@
     <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv     a line: input TAB answer [TAB another answer ...]
     <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.jsonl   JSON lines, which may have answer options
     <gym>/metrics.json                                      optional: {task: metric}, for new tasks
+    <gym>/split.json, <gym>/splits/                         optional: sections of the tasks (task_splits.py)
 
 "boolq_16_100" is a *sample* of the task boolq: its train, dev and test files were drawn with seed 100. Each
 of the three may have either extension; `task_files.py` describes their content.
@@ -19,14 +20,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, Problems, did_you_mean
+from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
 from dataloader.task_files import PROBLEMS_SHOWN, MalformedLines, describe, read_task_file
+from dataloader.task_splits import PUBLISHED_SPLITS
 from dataloader.templates import dataset_of
 
 PARTS = ("train", "dev", "test")
 ENDINGS = (".tsv", ".jsonl")
+SPLITS = "splits"  # folder in a built gym: the published splits without the tasks that the gym lacks
 
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
 
@@ -153,25 +156,52 @@ class Gym:
             raise InputError(f"{file}: unknown metric {name!r} for task '{task}'{hint} {known}")
         return name
 
+    def lacking(self, tasks: Iterable[str], split: str | os.PathLike | None = None) -> list[str]:
+        """Returns one problem that names the tasks that are not there; [] if all are.
+
+        split: the file that names the tasks; if it is a published one, the problem says which to use instead.
+        """
+        missing = [task for task in dict.fromkeys(tasks) if not self._find_samples(task)]
+        if not missing:
+            return []
+        problem = self._missing_task(missing[0])
+        if len(missing) > 1:
+            problem = f"{len(missing)} tasks are not in {self.folder}: {in_short(missing)}"
+        if split is None:
+            return [problem]
+        own = self.folder / SPLITS / Path(split).name
+        if own.is_file() and not own.samefile(split):
+            problem += f"; use {own}, which has those that are there"
+        elif (PUBLISHED_SPLITS / own.name).is_file():
+            builder = f"`routing-moe build-gym --output_dir {self.folder}`"
+            problem += f"; {builder} writes {own}, which has those that are there"
+        return [f"{split}: {problem}"]
+
     def check(
-        self, tasks: Iterable[str], parts: Iterable[str] = PARTS, samples: str = "all", metrics: bool = True
+        self,
+        tasks: Iterable[str],
+        parts: Iterable[str] = PARTS,
+        samples: str = "all",
+        metrics: bool = True,
+        split: str | os.PathLike | None = None,
     ) -> list[str]:
         """Returns the problems that reading and scoring these tasks would raise; [] if there are none.
 
         Reads (and keeps) all files concerned. metrics: whether to check that each task has a metric, and that
-        this metric can use the answers of the dev and test parts.
+        this metric can use the answers of the dev and test parts. split: as for `lacking`.
         """
-        problems = Problems()
+        tasks = sorted(set(tasks))
+        problems = Problems(self.lacking(tasks, split))
         malformed: dict[Path, MalformedLines] = {}
         parts = list(parts)
-        for task in sorted(set(tasks)):
+        for task in filter(self._find_samples, tasks):
             metric = problems.of(self.metric, task) if metrics else None
             for part in parts:
                 scored_by = metric if part != "train" else None
                 problems += problems.of(self._part_problems, task, part, samples, scored_by, malformed) or []
         if malformed:
             problems.append(describe(list(malformed.values())))
-        return list(dict.fromkeys(problems))  # a missing task is reported once, not once per part
+        return list(dict.fromkeys(problems))  # a missing sample is reported once, not once per part
 
     @cached_property
     def _own_metrics(self) -> dict[str, str]:

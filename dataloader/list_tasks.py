@@ -3,18 +3,22 @@
 import os
 from collections.abc import Sequence
 
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, Problems, did_you_mean
 from dataloader.gym import Gym
 from dataloader.task_splits import SECTIONS, load_split
 
 
-def tasks_named(words: Sequence[str], split: str | os.PathLike) -> list[str]:
+def tasks_named(
+    words: Sequence[str], split: str | os.PathLike, folder: str | os.PathLike | None = None
+) -> list[str]:
     """Returns the tasks that the words name, each once and in order.
 
     words: task names, sections of `split` (`test`), or sections of other split files (`file.json:test`).
-    Raises InputError for an unknown or empty section. Does not check whether a task exists.
+    folder: the gym that must have the tasks; None: any.
+    Raises InputError for an unknown or empty section, and with all tasks that the gym lacks.
     """
     tasks: list[str] = []
+    problems, gym = Problems(), None if folder is None else Gym(folder)
     for word in words:
         path, _, section = word.rpartition(":")
         if path.endswith(".json") or word in (*SECTIONS, "all"):
@@ -22,16 +26,12 @@ def tasks_named(words: Sequence[str], split: str | os.PathLike) -> list[str]:
             if not chosen:
                 raise InputError(f"{path or split}: the {section} section is empty")
             tasks += chosen
+            problems += gym.lacking(chosen, path or split) if gym else []
         else:
             tasks.append(word)
+            if gym and word not in (known := gym.tasks()):
+                guess = did_you_mean(word, [*known, *SECTIONS, "all"])
+                problems.append(f"no task '{word}' in {folder}{guess}")
+    if problems:
+        raise InputError(problems)
     return list(dict.fromkeys(tasks))
-
-
-def check_tasks(tasks: Sequence[str], folder: str) -> None:
-    """Raises InputError for tasks without a folder in the gym; hints include similar section names."""
-    gym = Gym(folder)
-    known = gym.tasks()
-    unknown = [task for task in tasks if task not in known]
-    if unknown:
-        names = [*known, *SECTIONS, "all"]
-        raise InputError(f"no task '{task}' in {folder}{did_you_mean(task, names)}" for task in unknown)

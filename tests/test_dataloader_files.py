@@ -328,16 +328,34 @@ def test_check_gathers_every_problem_without_raising(small_gym, write):
     assert Gym(small_gym).check(["boolq", "aeslc"]) == []
     write("mine/mine_16_13_train.tsv", "no answer\n")
     problems = Gym(small_gym).check(["boolqq", "mine", "aeslc"], ["train", "dev"])
-    assert len(problems) == 5
-    assert (
-        sum("boolqq" in problem for problem in problems) == 2
-    )  # no metric; no folder, reported once for both parts
+    assert len(problems) == 4
+    assert sum("boolqq" in problem for problem in problems) == 1  # once for both parts
     assert any("mine_16_13_train.tsv:1: no answer" in problem for problem in problems)
     assert any("mine_16_13_dev.tsv: no such file" in problem for problem in problems)
     assert any("no metric known for task 'mine'" in problem for problem in problems)
     with pytest.raises(InputError) as caught:
         Gym(small_gym).pool(["boolqq", "mine"], "train")
     assert len(caught.value.problems) == 2
+
+
+def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym):
+    gym, published = Gym(small_gym), PUBLISHED_SPLITS / "random.json"
+    own = small_gym / "splits/random.json"
+    (problem,) = gym.check(["boolq", *"abcdefg"], ["train"], split=published)
+    there = "which has those that are there"
+    assert problem == (
+        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e and 2 more; "
+        f"`routing-moe build-gym --output_dir {small_gym}` writes {own}, {there}"
+    )
+    own.parent.mkdir()
+    own.write_text('{"train": ["boolq"]}')
+    (problem,) = gym.lacking(["boolq", "a", "b"], published)
+    assert problem == f"{published}: 2 tasks are not in {small_gym}: a, b; use {own}, {there}"
+    (problem,) = gym.lacking(["a"], own)
+    assert f"; `routing-moe build-gym --output_dir {small_gym}` writes {own}" in problem  # again
+    (problem,) = gym.lacking(["a", "b"], "my.json")
+    assert problem == f"my.json: 2 tasks are not in {small_gym}: a, b"
+    assert gym.lacking(["boolq"], published) == []
 
 
 def test_every_file_of_the_real_gym_reads_without_a_problem(real_gym):

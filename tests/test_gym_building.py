@@ -7,6 +7,7 @@ import numpy as np
 from small_mirror import OWN, capitals, files_of, fruits, report, write_lines, write_parquet
 
 from dataloader import Gym, load_split
+from dataloader.recipes import GONE
 from dataloader.recipes import RECIPES as RECIPES_OF_GYM
 from routing_moe.cli.build_gym import chosen_recipes, main
 
@@ -78,6 +79,50 @@ def test_what_the_user_has_changed_in_the_gyms_files_remains(build, tmp_path):
     metrics = json.loads((gym / "metrics.json").read_text())
     assert metrics == dict(capitals="EM", colours="ACC", fruits="Classification-F1", mine="EM")
     assert load_split(gym / "split.json").train == ("fruits", "mine")
+
+
+def test_a_task_that_was_taken_out_of_split_json_is_not_added_by_the_next_build(build, tmp_path):
+    split = tmp_path / "gym/split.json"
+    build(tasks=["fruits", "capitals"])
+    split.write_text('{"train": ["fruits"]}')
+    build()
+    assert load_split(split).all == ("fruits", "colours")
+    split.unlink()
+    build()
+    assert load_split(split).test == ("capitals", "colours", "fruits")
+
+
+def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(build, tmp_path, capsys):
+    gym = tmp_path / "gym"
+    build()
+    assert not (gym / "splits").exists()  # none of their tasks are there
+    for task in ("boolq", "quoref"):
+        (gym / task).mkdir()
+        (gym / task / f"{task}_16_100_train.tsv").write_text("in\tout\n")
+    build(tasks=["fruits"])
+    assert str(gym / "splits/*.json") in capsys.readouterr().out
+    assert json.loads((gym / "splits/random.json").read_text()) == {
+        "all": ["boolq", "quoref"],
+        "train": ["boolq"],
+        "dev": [],
+        "test": ["quoref"],
+    }
+    assert load_split(gym / "splits/t0_held_out.json").train == ("boolq", "quoref")
+
+
+def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, recipes, tmp_path, capsys):
+    recipes.write_text(recipes.read_text().replace("k=3,", "k=3, gone=True,"))
+    for shard in build.mirror.rglob("*.parquet"):
+        shard.unlink()
+    assert build() == 0
+    assert "   1 unavailable, the source is gone: capitals\n" in capsys.readouterr().out
+    assert build(tasks=["capitals"]) == 1  # nothing is built
+    (build.mirror / "data.example.org/colours.jsonl").unlink()
+    assert build(gym=tmp_path / "another") == 1
+
+
+def test_the_tasks_whose_source_is_gone_are_those_of_eli5():
+    assert {"eli5-askh", "eli5-asks", "eli5-eli5"} == GONE
 
 
 def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_path):

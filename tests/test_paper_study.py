@@ -141,15 +141,24 @@ def test_runs_of_other_settings_are_refused(gym, capsys):
 
 
 def test_tasks_that_the_gym_lacks_are_built_first(gym, capsys, monkeypatch):
-    tasks = json.dumps({"train": ["a"], "dev": [], "test": ["c"]})
+    tasks = json.dumps({"train": ["a", "eli5-askh"], "dev": [], "test": ["c"]})
     monkeypatch.setattr(paper, "BUILT_SPLIT", write("given.json", tasks))
-    assert paper.main(["--model", "facebook/bart-base", "--variants", "multitask"]) == 2
-    assert gym.names() == ["build_gym"]
-    assert "data/gym/gym_report.csv says why some tasks could not be built" in capsys.readouterr().err
+    flags = ["--model", "facebook/bart-base", "--variants", "multitask"]
+    own = "data/gym/splits/given.json"
+    write(own, json.dumps({"train": ["a"], "test": []}))
+    assert paper.main(flags) == 2
+    assert gym.commands == [["build_gym", "--output_dir", "data/gym", "--tasks", "a", "c"]]
+    errors = capsys.readouterr().err
+    assert f"3 tasks are not in data/gym: a, eli5-askh, c; use {own}, which has those that are" in errors
+    assert "data/gym/gym_report.csv says why some tasks could not be built" in errors
     for task in "ac":
         write(f"data/gym/{task}/{task}_16_13_train.tsv", "in\tout\n")
-    assert paper.main(["--model", "facebook/bart-base", "--variants", "multitask"]) == 0
-    assert "build_gym" not in gym.names()[1:]
+    write(own, json.dumps({"train": ["a"], "test": ["c"]}))
+    gym.commands.clear()
+    assert paper.main(flags) == 0  # the source of eli5-askh is gone
+    assert "build_gym" not in gym.names()
+    assert value_of(gym.named("train")[0], "--custom_tasks_splits") == own
+    assert paper.main(flags) == 0
 
 
 def test_variables_set_flags_also_to_no_flags():

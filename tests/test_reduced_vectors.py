@@ -181,7 +181,7 @@ MISTAKES = {
     "a train task without vector": (
         lambda place: place.split(train=[*TRAIN, "other"]),
         {},
-        "no task 'other' in --taskvecs <here>/raw",
+        "split.json: --taskvecs <here>/raw does not have other; give others with --tasks",
     ),
     "equal vectors": (
         constant,

@@ -188,7 +188,7 @@ def test_the_same_settings_write_the_same_bytes_and_others_are_refused(gym, copi
         (["--share", "2"], "--share is 2.0; it must be from 0 to 1"),
         (["--permute", "copies"], "--permute is 'copies'; choose from copy, in_place; did you mean 'copy'?"),
         (["--share", "0.1"], "--share is 0.1, but no task is chosen: of the 8 tasks of the split, 6 are"),
-        (["--split", "{}/split.json"], "no task 'moods' in"),
+        (["--split", "{}/split.json"], "{}/split.json: no task 'moods' in"),
         (["--gym", "{}/none"], "--gym {}/none: no such folder"),
     ],
 )

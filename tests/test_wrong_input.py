@@ -170,6 +170,11 @@ FILES = [
         "<gym>/split.json: no task 'cuont' in <gym>; did you mean 'count'? (4 tasks there, one folder each)",
         lambda place: place.split(train=["colour", "cuont"]),
     ),
+    (
+        dict(do_predict=True, predict_split="test"),
+        "<gym>/split.json: 3 tasks are not in <gym>: a, b, c",
+        lambda place: place.split(train=["colour", "a", "b"], test=["c"]),
+    ),
     ({}, "<gym>/split.json: the train section is empty", lambda place: place.split(train=[])),
     (
         {},

@@ -235,6 +235,15 @@ VECTORS = [
     ("random", dict(train_dir=None, tasks=["../../evil"]), "'../../evil' is not a valid task name: it must"),
     ("text", dict(train_dir="<here>/none"), "<here>/none: no such folder, expected a gym"),
     ("text", dict(tasks=["colours"]), "no task 'colours' in <gym>; did you mean 'colour'?"),
+    (
+        "text",
+        {},
+        "<gym>/split.json: <gym> does not have a, b; use <gym>/splits/split.json",
+        lambda place: [
+            place.split(train=["colour", "a", "b"]),
+            place.write("gym/splits/split.json", "{}"),
+        ],
+    ),
     ("text", dict(tasks=["train"]), "--tasks train: a section needs a split;", removed("gym/split.json")),
     ("text", dict(tasks=["dev"]), "the dev section is empty"),
     ("text", {}, "100_train.tsv:2: no answer (no tab in the line)", written(TRAIN_FILE, "one\t1\ntwo\n")),

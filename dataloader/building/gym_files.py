@@ -1,20 +1,20 @@
-"""The files that describe a whole gym: metrics.json, ontology.json and split.json."""
+"""The files that describe a whole gym: metrics.json, ontology.json, split.json and splits/."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
 from dataloader.errors import InputError, Problems
-from dataloader.gym import Gym
+from dataloader.gym import SPLITS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
 from dataloader.ontology import UNCATEGORISED, Ontology
-from dataloader.task_splits import SECTIONS, Split, load_split
+from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, Split, load_split
 from dataloader.templates import dataset_of
 
 GYM_LOCK = ".lock"  # file in a gym that keeps other commands from building in it
@@ -22,7 +22,7 @@ GYM_LOCK = ".lock"  # file in a gym that keeps other commands from building in i
 
 @dataclass(frozen=True)
 class GymFiles:
-    """The content of the three files, {} for those that are missing."""
+    """The content of the three JSON files, {} for those that are missing."""
 
     folder: Path
     metrics: dict[str, str]
@@ -40,12 +40,14 @@ class GymFiles:
             raise InputError(problems)
         return cls(folder, metrics, ontology, split)
 
-    def add(self, recipes: Iterable[Recipe], split: Split, moves: bool) -> None:
+    def add(
+        self, recipes: Iterable[Recipe], split: Split, moves: bool, left_out: Collection[str] = ()
+    ) -> None:
         """Adds built tasks and writes the files; what is already in them remains.
 
         split: gives each task's section. If it does not list a prompt, the section is that of the data set's
         own task. Other tasks become test tasks. moves: tasks that it lists go there even if split.json has
-        them in another section.
+        them in another section. left_out: tasks that are not added to a split.json that lacks them.
         """
         recipes = list(recipes)
         added = {recipe.task: recipe.metric or METRICS[recipe.task] for recipe in recipes}
@@ -53,7 +55,8 @@ class GymFiles:
         # An empty ontology in place of none would leave tasks of the shipped one uncategorised.
         if (ontology := self._with_categories(recipes)) != self.ontology:
             self._write("ontology.json", ontology)
-        self._write("split.json", self._with_sections([recipe.task for recipe in recipes], split, moves))
+        tasks = [recipe.task for recipe in recipes if not self.split or recipe.task not in left_out]
+        self._write("split.json", self._with_sections(tasks, split, moves))
 
     def _with_categories(self, recipes: list[Recipe]) -> dict:
         """Returns the ontology; if tasks are added, all are in the order of the shipped ontology."""
@@ -81,7 +84,22 @@ class GymFiles:
         return sections
 
     def _write(self, name: str, content: dict) -> None:
-        write_text(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_json(self.folder / name, content)
+
+
+def write_splits(folder: Path) -> None:
+    """Writes the published splits to splits/ without tasks that the gym lacks, if train tasks remain."""
+    there = set(Gym(folder).tasks())
+    for path in sorted(PUBLISHED_SPLITS.glob("*.json")):
+        published = load_json_object(path, "a split")
+        sections = {name: [task for task in tasks if task in there] for name, tasks in published.items()}
+        if sections["train"]:
+            (folder / SPLITS).mkdir(exist_ok=True)
+            write_json(folder / SPLITS / path.name, sections)
+
+
+def write_json(path: Path, content: dict) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read(path: Path, check=None) -> dict:

@@ -46,6 +46,7 @@ class Recipe:
     category: (category, subcategory) in the ontology; None: that of the shipped ontology, if any.
     terms: conditions of use to be named when the data is downloaded; "": none are known.
     elsewhere: where else to look for the data if no source has it.
+    gone: the sources are known to be gone: a build without this task is complete.
     """
 
     task: str
@@ -64,6 +65,7 @@ class Recipe:
     category: tuple[str, str] | None = None
     terms: str = ""
     elsewhere: str = ""
+    gone: bool = False
 
     def prepared(self, rows: Iterable[Row]) -> Iterable[Row]:
         """Returns the rows that become examples, in order."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,7 +18,7 @@ from dataloader.building.verification import (
     compare,
     published_sums,
 )
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_short
 from dataloader.gym import PARTS
 from dataloader.task_files import read_task_file
 
@@ -32,7 +31,9 @@ PARTLY = "verified in part, too many orders of answers in the rest"
 FORMAT_ONLY = "format only"
 UNCOMPARED = "built, not compared"
 UNAVAILABLE = "unavailable"
-OUTCOMES = (VERIFIED, SAME_ROWS, PARTLY, FORMAT_ONLY, UNCOMPARED, UNAVAILABLE)
+SOURCE_GONE = "unavailable, the source is gone"
+MISSING = (UNAVAILABLE, SOURCE_GONE)
+OUTCOMES = (VERIFIED, SAME_ROWS, PARTLY, FORMAT_ONLY, UNCOMPARED, *MISSING)
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def unavailable(recipe: Recipe, error: NotBuilt, samples: Sequence[int], verify:
             content = content_of(recipe, error.test)
             results = [compare(name, content, recipe.answers_are_a_set) for name in names]
             counts = {"test": f"{results.count(EQUAL)}/{len(results)}"}
-    return Line(recipe.task, UNAVAILABLE, terms=recipe.terms, note=note, **counts)
+    outcome = SOURCE_GONE if recipe.gone else UNAVAILABLE
+    return Line(recipe.task, outcome, terms=recipe.terms, note=note, **counts)
 
 
 def write_report(gym: Path, lines: Sequence[Line]) -> None:
@@ -140,7 +142,7 @@ def read_report(gym: Path) -> dict[str, dict[str, str]]:
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Returns the outcomes as text: a row per task, how notes begin, and the numbers of tasks."""
+    """Returns the outcomes as text: a row per task, how notes begin, the numbers of tasks, missing ones."""
     ordered = sorted(lines, key=lambda line: line.task)
     width = max((len(line.task) for line in lines), default=0)
     rows = [f"{'task':{width}}  train   dev  test  outcome"]
@@ -149,8 +151,12 @@ def table(lines: Sequence[Line]) -> str:
         for line in ordered
     ]
     notes = [f"{line.task}: {beginning(line.note)}" for line in ordered if line.note]
-    counts = Counter(line.outcome for line in lines)
-    summary = [f"{counts[outcome]:4} {outcome}" for outcome in OUTCOMES if counts[outcome]]
+    by_outcome = {each: [line.task for line in ordered if line.outcome == each] for each in OUTCOMES}
+    summary = [
+        f"{len(tasks):4} {outcome}" + (f": {in_short(tasks)}" if outcome in MISSING else "")
+        for outcome, tasks in by_outcome.items()
+        if tasks
+    ]
     blocks = [rows, notes, [*summary, f"{len(lines):4} tasks"]]
     return "\n\n".join("\n".join(block) for block in blocks if block)
 

@@ -30,6 +30,7 @@ def eli5(subreddit: str) -> Recipe:
             "it was made from Pushshift's dumps of Reddit, which are offline; "
             "github.com/facebookresearch/ELI5 makes it from copies of the dumps"
         ),
+        gone=True,
     )
 
 

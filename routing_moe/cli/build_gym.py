@@ -6,9 +6,10 @@
     routing-moe build-gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
 
 Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with answer options),
-gym_report.csv, metrics.json, ontology.json and split.json. A second call builds what is missing. Exits with 0
-if all tasks are built; 1 if some could not be; 2 for wrong flags or files, or a folder that cannot be
-written; 130 after Ctrl-C.
+gym_report.csv, metrics.json, ontology.json, split.json, and in splits/ the published splits without the tasks
+that the gym lacks. A second call builds what is missing. Exits with 0 if all tasks are built but those whose
+source is known to be gone; 1 if others, or all, are missing; 2 for wrong flags or files, or a folder that
+cannot be written; 130 after Ctrl-C.
 """
 
 import sys
@@ -22,12 +23,21 @@ from pathlib import Path
 from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import Build, build_tasks
 from dataloader.building.downloads import Downloads, Mirror
-from dataloader.building.gym_files import GYM_LOCK, GymFiles
+from dataloader.building.gym_files import GYM_LOCK, GymFiles, write_splits
 from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
-from dataloader.building.report import UNAVAILABLE, Line, table, terms_of_use, write_report
+from dataloader.building.report import (
+    MISSING,
+    UNAVAILABLE,
+    Line,
+    read_report,
+    table,
+    terms_of_use,
+    write_report,
+)
 from dataloader.building.task_folder import missing_samples
 from dataloader.errors import InputError, Problems, did_you_mean
+from dataloader.gym import SPLITS
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
@@ -42,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_gym(settings: BuildGymSettings) -> int:
-    """Builds the tasks and returns 1 if some could not be built, else 0."""
+    """Builds the tasks; returns the exit code."""
     problems, gym = Problems(setting_problems(settings)), settings.output_dir
     own_recipes = problems.of(load_recipes, settings.recipes)
     known = RECIPES | (own_recipes or {})
@@ -58,7 +68,16 @@ def build_gym(settings: BuildGymSettings) -> int:
     )
     build = Build(gym, files, settings.samples, settings.verify)
     lines: list[Line] = []
+
+    def describe() -> None:
+        built = [known[line.task] for line in lines if line.outcome not in MISSING]
+        described.add(built, sections, moves=settings.split is not None, left_out=left_out)
+        write_report(gym, lines)  # last: what it has was in split.json
+
     with folder_lock(gym, lock_file=GYM_LOCK):
+        # Tasks of an earlier build that are not in split.json have been taken out of it.
+        earlier = () if settings.split else read_report(gym).items()
+        left_out = {task for task, line in earlier if line["outcome"] not in MISSING}
         if not settings.mirror:
             downloaded = [recipe for recipe in recipes if missing_samples(recipe, gym, settings.samples)]
             sys.stderr.writelines(f"{terms}\n" for terms in terms_of_use(downloaded))
@@ -66,14 +85,16 @@ def build_gym(settings: BuildGymSettings) -> int:
             load = partial(all_recipes, settings.recipes)
             for line in build_tasks(recipes, build, load, settings.num_workers):
                 lines.append(line)
-                with suppress(OSError):  # of a full disk; it is written again at the end
-                    write_report(gym, lines)
+                with suppress(OSError):  # of a full disk; they are written again at the end
+                    describe()
         finally:
             print(table(lines))
-            built = [known[line.task] for line in lines if line.outcome != UNAVAILABLE]
-            described.add(built, sections, moves=settings.split is not None)
-            write_report(gym, lines)
-    return 1 if len(built) < len(recipes) else 0
+            describe()
+            write_splits(gym)
+            if (gym / SPLITS).is_dir():
+                print(f"splits of the tasks that are there: {gym}/split.json, {gym}/{SPLITS}/*.json")
+    outcomes = {line.outcome for line in lines}
+    return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
 
 
 def all_recipes(own_file: Path | None) -> dict[str, Recipe]:

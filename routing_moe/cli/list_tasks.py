@@ -6,7 +6,7 @@ routing-moe list-tasks --split data/gym/split.json boolq other_split.json:dev
 
 import sys
 
-from dataloader.list_tasks import check_tasks, tasks_named
+from dataloader.list_tasks import tasks_named
 from routing_moe.cli.console import run_command
 from routing_moe.config.list_tasks import ListTasksSettings
 
@@ -16,10 +16,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def list_tasks(settings: ListTasksSettings) -> None:
-    tasks = tasks_named(settings.words, settings.split)
-    if settings.gym:
-        check_tasks(tasks, settings.gym)
-    print("\n".join(tasks))
+    print("\n".join(tasks_named(settings.words, settings.split, settings.gym)))
 
 
 if __name__ == "__main__":

@@ -140,7 +140,7 @@ def assemble(kind: type[FineTuned | Adapters], flags: AssemblingBarts | Assembli
     if code := in_turn(recipe, []):
         return code
     words = flags.tasks.split() if flags.tasks else ["train"]
-    tasks = tasks_named(words, recipe.split_file)
+    tasks = tasks_named(words, recipe.split_file, recipe.gym)
     tasks = tasks if flags.tasks else evenly_spread(tasks, MOST)
     experts, assembled = kind(flags, recipe, tasks), folder / "assembled"
     if is_made := (assembled / ASSEMBLED_FILE).is_file():

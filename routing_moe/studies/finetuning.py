@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.list_tasks import check_tasks, tasks_named
+from dataloader.list_tasks import tasks_named
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, group, parse
 from routing_moe.finetuning.checks import check_start
@@ -176,10 +176,9 @@ class Finetuner:
 
     def checked_tasks(self) -> list[str]:
         """Returns the tasks. Raises InputError if one is unknown, or none of them could start."""
-        tasks = tasks_named(self.flags.tasks.split(), self.recipe.split_file)
+        tasks = tasks_named(self.flags.tasks.split(), self.recipe.split_file, self.recipe.gym)
         if not tasks:
             raise InputError("--tasks names no task")
-        check_tasks(tasks, str(self.recipe.gym))
         # Once for all tasks: none of them would start, and each would wait for a hub that does not answer.
         check_start(finetune_settings(parse(FinetuneSettings, self.command(tasks[0])[1:])))
         return tasks

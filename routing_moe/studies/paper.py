@@ -15,8 +15,10 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataloader.errors import InputError, Problems
-from dataloader.list_tasks import check_tasks, tasks_named
+from dataloader.errors import Problems, problem_context
+from dataloader.gym import SPLITS, Gym
+from dataloader.list_tasks import tasks_named
+from dataloader.recipes import GONE
 from dataloader.task_splits import load_split
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Range, group
 from routing_moe.studies.paper_runs import PaperRuns
@@ -136,6 +138,19 @@ class PaperStudy(DataFlags, Study):
     def gym(self) -> Path:
         return self.train_dir or GYMS[SKILL]
 
+    @property
+    def missing(self) -> list[str]:
+        """Tasks of the split that data/gym lacks, but for those whose source is gone; [] for a given gym."""
+        there = Gym(self.gym).tasks() if self.gym.is_dir() else []
+        tasks = [] if self.gym_is_given else tasks_named(["all"], self.custom_tasks_splits)
+        return [task for task in tasks if task not in {*there, *GONE}]
+
+    @property
+    def split_file(self) -> Path:
+        """The split that runs read: in place of a published one, that with the tasks of data/gym, once they are built."""
+        own = self.gym / SPLITS / self.custom_tasks_splits.name
+        return self.custom_tasks_splits if self.gym_is_given or self.missing or not own.is_file() else own
+
     def reads(self, kind: str) -> bool:
         """Returns whether a variant reads vectors of a kind: text, fisher or gradient."""
         return any(VARIANTS[name].vectors == kind for name in self.variants if name in VARIANTS)
@@ -159,7 +174,7 @@ class PaperStudy(DataFlags, Study):
             for section in ("test", "train"):
                 problems.of(tasks_named, [section], self.custom_tasks_splits)
             if self.train_dir and self.gym_is_given and self.train_dir.is_dir():
-                problems.of(check_tasks, tasks_named(["all"], self.custom_tasks_splits), str(self.train_dir))
+                problems.of(tasks_named, ["all"], self.custom_tasks_splits, self.train_dir)
             if self.reads("fisher") and 0 < len(split.train) <= self.dim:
                 problems.append(
                     f"--dim is {self.dim}; it must be less than the number of train tasks, {len(split.train)}"
@@ -180,6 +195,7 @@ SMALL = dict(
 
 
 def reproduce(study: PaperStudy) -> int:
+    build_gym(study)
     runs = PaperRuns(study)
     rates, sizes = " ".join(map(number, study.learning_rate_list)), " ".join(map(str, study.bsz_list))
     seeds = " ".join(map(str, study.seeds))
@@ -187,7 +203,6 @@ def reproduce(study: PaperStudy) -> int:
     tuning = f"fine-tuning: {study.few_shot_steps}, learning rates {rates}, batch sizes {sizes}"
     steps = f"{study.total_steps} steps; {tuning}"
     print(runs.recipe.announced(compared, steps, study.output_dir), flush=True)
-    build_gym(study)
     runs.recipe.set_threads()
     status = report_unfinished(study.runner().run(runs.all()))
     print(f"All runs, including earlier calls: {minutes(study.output_dir):.1f} minutes")
@@ -195,24 +210,12 @@ def reproduce(study: PaperStudy) -> int:
 
 
 def build_gym(study: PaperStudy) -> None:
-    """Builds the gym if tasks of the split are missing. Raises InputError if it cannot be completed."""
-    tasks = tasks_named(["all"], study.custom_tasks_splits)
-
-    def is_complete() -> bool:
-        try:
-            check_tasks(tasks, str(study.gym))
-        except InputError:
-            return False
-        return True
-
-    if study.gym_is_given or is_complete():
-        return
-    call_here(command("routing_moe.cli.build_gym", output_dir=study.gym, split=study.custom_tasks_splits))
-    if not is_complete():
-        raise InputError(
-            f"{study.gym}/gym_report.csv says why some tasks could not be built; to run the study without them, give "
-            f"--custom_tasks_splits {study.gym}/split.json, which has those that were built"
-        )
+    """Builds the tasks of the split that data/gym lacks. Raises InputError if the gym still lacks some."""
+    if study.missing:
+        call_here(command("routing_moe.cli.build_gym", output_dir=study.gym, tasks=tuple(study.missing)))
+    if not study.gym_is_given:
+        with problem_context("", f" ({study.gym}/gym_report.csv says why some tasks could not be built)"):
+            tasks_named(["all"], study.split_file, study.gym)
 
 
 def run(study: PaperStudy, argv: list[str] | None) -> int:

@@ -1,6 +1,7 @@
 """The runs of the paper's study, and what each trains and answers, for the estimate of hours."""
 
 import shlex
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,7 +17,8 @@ class PaperRuns:
     """The runs of a `paper.PaperStudy`."""
 
     def __init__(self, study):
-        self.study, self.folder, self.gym = study, study.output_dir, study.gym
+        self.folder, self.gym = study.output_dir, study.gym
+        self.study = study = replace(study, custom_tasks_splits=study.split_file)
         self.recipe = TrainingRecipe.chosen(study).with_(
             gym=study.gym, total_steps=study.total_steps, eval_period=study.eval_period
         )

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from dataloader.errors import Problems, did_you_mean
 from dataloader.jsonfile import load_json_object
-from dataloader.list_tasks import check_tasks
-from dataloader.task_splits import load_split
+from dataloader.list_tasks import tasks_named
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, changed, group
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.studies.real_arms import ARMS, LABELS, ONE, RATES, TRAIN, arms_of, default_arms
@@ -52,8 +51,7 @@ class RealStudy(DataFlags, Study):
         problems = Problems(super().problems())
         if not self.train_dir.is_dir():
             return [*problems, f"--train_dir {self.train_dir}: no such folder"]
-        if split := problems.of(load_split, self.split_file):
-            problems.of(check_tasks, split.all, str(self.train_dir))
+        problems.of(tasks_named, ["all"], self.split_file, self.train_dir)
         return list(problems)
 
     def notes(self) -> list[str]:

@@ -38,19 +38,21 @@ def split_path(settings: TrainSettings) -> Path:
 
 def data_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> list[str]:
     """Returns problems of missing or malformed files and unknown metrics of the tasks that the run reads."""
-    problems = []
+    trained = split.train if settings.do_train else ()
+    predicted = split.section(settings.predict_split) if settings.do_predict else ()
+    read_in = {train_gym: trained, predict_gym: (*trained, *predicted)}  # often the same gym
+    problems = [problem for gym, tasks in read_in.items() for problem in gym.lacking(tasks, split.path)]
     if settings.do_train:
         if not split.train:
             problems.append(f"{split.path}: the train section is empty; there is nothing to train on")
-        problems += task_problems(split, split.train, train_gym, ["train"], "all")
-        problems += task_problems(split, split.train, predict_gym, ["dev"], settings.predict_samples)
+        problems += task_problems(trained, train_gym, ["train"], "all")
+        problems += task_problems(trained, predict_gym, ["dev"], settings.predict_samples)
     if settings.do_predict:
-        tasks = split.section(settings.predict_split)
-        if not tasks:
+        if not predicted:
             problems.append(
                 f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
             )
-        problems += task_problems(split, tasks, predict_gym, ["dev", "test"], settings.predict_samples)
+        problems += task_problems(predicted, predict_gym, ["dev", "test"], settings.predict_samples)
     if settings.reads_options and not problems:
         problems += option_problems(settings, train_gym, predict_gym, split)
     return list(dict.fromkeys(problems))
@@ -83,11 +85,9 @@ def option_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, s
     return problems
 
 
-def task_problems(split: Split, tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
-    """Returns problems of tasks of a split: tasks that the gym lacks, then problems of its files."""
-    known = set(gym.tasks())
-    unknown = [task for task in tasks if task not in known]
-    problems = [f"{split.path}: {problem}" for problem in gym.check(unknown, parts, metrics=False)]
+def task_problems(tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
+    """Returns problems of the files of those of the tasks that the gym has."""
+    problems, known = [], set(gym.tasks())
     tasks = [task for task in tasks if task in known]
     if samples not in ("all", "first"):
         lacking = [task for task in tasks if not gym.has_sample(task, samples)]

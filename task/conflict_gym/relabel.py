@@ -78,7 +78,7 @@ def check(settings: RelabelSettings) -> tuple[Gym, Split, Ontology]:
     of_gym = Path(settings.gym) / "ontology.json"
     ontology = problems.of(Ontology.load, of_gym if of_gym.exists() else None)
     if gym and split:
-        problems += gym.check(split.all, parts=["train"])
+        problems += gym.check(split.all, parts=["train"], split=split.path)
     if problems:
         raise InputError(problems)
     return gym, split, ontology

@@ -87,7 +87,7 @@ def texts_of(settings: DenoiseSettings) -> list[str]:
     gym = problems.of(Gym, settings.gym, settings.skip_malformed, flag="gym")
     split = problems.of(load_split, settings.split or Path(settings.gym) / "split.json")
     if not problems:
-        problems += gym.check(split.train, ["train"], metrics=False)
+        problems += gym.check(split.train, ["train"], metrics=False, split=split.path)
     if problems:
         raise InputError(problems)
     texts: dict[str, None] = {}
