@@ -152,8 +152,11 @@ def test_the_embedded_gym_is_written_once_per_version_of_its_generator(recorder)
     assert recorder.names() == ["generate", "train", "train"]
     (stamp,) = recipes.GYMS["skill"].glob("generator-*")
     stamp.rename(stamp.with_name("generator-0"))
+    (recipes.GYMS["skill"] / "my_task").mkdir()
     assert training.main([]) == 0
     assert recorder.names()[-2:] == ["generate", "train"]
+    (kept,) = recipes.GYMS["skill"].parent.glob("skill_gym-old-*")
+    assert (kept / "my_task").is_dir()
 
 
 @pytest.mark.parametrize(

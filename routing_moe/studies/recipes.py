@@ -6,7 +6,7 @@ split, task vectors or a model, on facebook/bart-base with the published hyperpa
 
 import os
 import re
-import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -334,8 +334,10 @@ def generated(package: str, commands: list[list[str]], *folders: Path) -> Run:
 
     def commands_of_version() -> list[list[str]]:
         if any(folders[0].glob("generator-*")):  # of another version
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+            for folder in filter(Path.exists, folders):  # which may have tasks of the user
+                kept = tempfile.mkdtemp(prefix=f"{folder.name}-old-", dir=folder.parent)
+                folder.rename(kept)
+                print(f"{folder} is of another version of its generator: written again, and kept as {kept}")
         return commands
 
     return Run(
