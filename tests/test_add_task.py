@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+from mistakes import UNUSUAL_JSON
 from pyarrow import parquet
 from small_mirror import files_of
 from tiny_runs import run, typed
@@ -376,6 +377,7 @@ LINE = '{"text": 1, "year": 2, "verdict": "a"}\n'
         ),
         ("t.csv", b"text,year,verdict\na,1,b\n\xe9,1,b\n", "t.csv, line 3: not UTF-8 text; save the file"),
         ("t.csv", "text,year,verdict\na,1,b\n", "--from t.csv: too few rows to keep 20% for a test file"),
+        *(("t.jsonl", line + "\n", f"t.jsonl:1: {message}") for line, message in UNUSUAL_JSON),
         ("t.jsonl", LINE + '{"text"}\n', "jsonl:2: not valid JSON: Expecting ':' delimiter (column 8)"),
         ("t.jsonl", LINE.replace("1", '{"a": 1}'), "1: 'text' is an object; name a key of it: text[a]"),
         ("t.csv", b"PK\x03\x04\0,text", "t.csv is a binary file, or text that is not saved as UTF-8"),
@@ -461,6 +463,6 @@ def test_a_mixture_is_trained_and_scored_on_added_tasks(add, world, quick_pictur
     Path("new.txt").write_text("review: a new one of 2020\nreview: another of 2021\n")
     words = ["--task", "reviews", "--inputs", "new.txt", "--output_file", "answers.jsonl"]
     assert answer(["--checkpoint", "run", *words, "--options", "good", "bad"]) == 0
-    answers = [json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()[1:]]
+    answers = [json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()]
     assert len(answers) == 2
     assert set(answers) <= {"good", "bad"}

@@ -60,6 +60,8 @@ def read_table(source: str, needed: Collection[str], files: Files, class_names: 
         raise InputError(f"{source} has no rows")
     rows = [(number, row) for number, row in lines if isinstance(row, dict)]
     malformed = [(number, row) for number, row in lines if isinstance(row, str)]
+    if not rows and not columns:
+        raise InputError(f"{source}:{malformed[0][0]}: {malformed[0][1]}")
     if not columns:  # of JSON lines: those of any line
         columns = list(dict.fromkeys(name for _, row in rows for name in row))
     return Table(source, columns, rows, malformed)

@@ -64,7 +64,7 @@ def output_problems(settings: AnswerSettings | ExportSettings) -> list[str]:
         if (given := getattr(settings, name)) and Path(given).resolve() == path.resolve():
             problems.append(f"--output_file {path} is --{name}; name another file")
     if path.exists():
-        return problems if meta_file(path).exists() else [*problems, unknown_answers(path)]
+        return problems if problems or meta_file(path).exists() else [unknown_answers(path)]
     if not path.parent.is_dir():
         problems.append(f"--output_file {path}: no such folder {path.parent}")
     elif reason := unwritable(path.parent):
