@@ -1,14 +1,13 @@
 """Atomic writes of files, folders for unfinished output, and locks of folders.
 
-A file is written under another name and renamed when it is complete, so a process that is killed at any
+A file is written in another folder and renamed when it is complete, so a process that is killed at any
 moment leaves the previous version. The content is on disk before the rename and the new name after it, so a
-power failure has the same effect as a kill. These other names are random: no file of a user has one.
+power failure has the same effect as a kill.
 """
 
 import errno
 import glob
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,16 +29,11 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Writes a file atomically."""
-    partial = Path(path).with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(content)
-        flush(partial)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)  # partial files would keep a full disk full
-        raise
-    flush(partial.parent)
+    with unfinished_folder(path) as folder:
+        (folder / "new").write_bytes(content)
+        flush(folder / "new")
+        os.replace(folder / "new", path)
+    flush(Path(path).parent)
 
 
 @contextmanager
@@ -49,13 +43,13 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
     It has a random name and is removed at the end, as are those that killed processes have left for `path`.
     """
     path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     for left in unfinished_folders(path):
         with suppress(Timeout, OSError), FileLock(left / UNFINISHED_LOCK, timeout=0):
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
     try:
-        with FileLock(folder / UNFINISHED_LOCK):
+        with FileLock(folder / "lock"):
+            os.rename(folder / "lock", folder / UNFINISHED_LOCK)  # which others see only once it is locked
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

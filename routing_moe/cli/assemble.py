@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = check_assembly(settings)
         model, notes = assemble(settings, sources)
+        settings.output_dir.parent.mkdir(parents=True, exist_ok=True)
         with unfinished_folder(settings.output_dir) as unfinished:
             folder = unfinished / "assembled"
             write_assembled(settings, sources, model, folder, command_line(AssembleSettings, argv))

@@ -50,6 +50,7 @@ def replacing_directory(path: str | Path):
     The block must only write: errors that torch and tokenizers raise there for a full disk become OSError.
     """
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     restore_previous(path)
     with unfinished_folder(path) as unfinished:
         partial, previous = unfinished / "new", unfinished / PREVIOUS

@@ -40,7 +40,7 @@ def fit_router(
     `requires_grad` and the training mode are as before. Raises KeyError for a task that the model does not
     know.
     """
-    rows, task_ids_N = model.config.routed_rows, model.task_ids(tasks)
+    rows, task_ids_N = model.config.routed_rows, model.task_rows(tasks)
     targets_NLE = routes_NLE[:, rows].to(model.device, torch.float32)
     entropy = torch.special.entr(targets_NLE).sum(-1).mean().item()
     modules = [model.router, *([model.task_vectors] if fit_vectors else [])]
