@@ -1,13 +1,16 @@
 """Atomic writes of files, folders for unfinished output, and locks of folders.
 
-A file is written in another folder and renamed when it is complete, so a process that is killed at any
+A file is written under a random name and renamed when it is complete, so a process that is killed at any
 moment leaves the previous version. The content is on disk before the rename and the new name after it, so a
-power failure has the same effect as a kill.
+power failure has the same effect as a kill. What a kill leaves is known by its name and by a lock that no
+living process holds.
 """
 
 import errno
+import fcntl
 import glob
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +22,9 @@ from filelock import FileLock, Timeout
 from dataloader.errors import InputError
 
 LOCK_FILE = "lock"
-UNFINISHED_LOCK = "unfinished.lock"  # marks a folder of `unfinished_folder`; locked while its process lives
+PARTIAL = "." + "[0-9a-f]" * 16 + ".partial"  # pattern of the names of unfinished files
+PREVIOUS = "previous"  # in the unfinished folder: what `replacing_directory` replaces
+UNFINISHED_LOCK = "unfinished.lock"  # in a folder of `unfinished_folder`; locked while its process lives
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -29,37 +34,76 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     """Writes a file atomically."""
-    with unfinished_folder(path) as folder:
-        (folder / "new").write_bytes(content)
-        flush(folder / "new")
-        os.replace(folder / "new", path)
-    flush(Path(path).parent)
+    partial = Path(path).with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        with partial.open("xb") as file:
+            _lock(file)
+            file.write(content)
+            file.flush()
+            flush(partial)
+            os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # partial files would keep a full disk full
+        raise
+    flush(partial.parent)
+
+
+def remove_partial_files(folder: str | Path) -> None:
+    """Removes the files below a folder that killed processes were writing."""
+    for partial in Path(folder).rglob(PARTIAL):
+        with suppress(OSError), partial.open("rb") as file:
+            _lock(file)
+            partial.unlink()
+
+
+def _lock(file) -> None:
+    """Locks an open file until it is closed. Raises BlockingIOError if another process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # of some network file systems
+            raise
 
 
 @contextmanager
 def unfinished_folder(path: str | Path) -> Iterator[Path]:
     """Yields a new folder beside `path`, for output that is renamed to `path` when it is complete.
 
-    It has a random name and is removed at the end, as are those that killed processes have left for `path`.
+    It has a random name and is removed at the end, unless it holds a PREVIOUS folder.
     """
-    path = Path(os.path.abspath(path))
-    for left in unfinished_folders(path):
-        with suppress(Timeout, OSError), FileLock(left / UNFINISHED_LOCK, timeout=0):
-            shutil.rmtree(left, ignore_errors=True)
+    path = _named(path)
     folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
     try:
-        with FileLock(folder / "lock"):
-            os.rename(folder / "lock", folder / UNFINISHED_LOCK)  # which others see only once it is locked
+        with FileLock(folder / LOCK_FILE):
+            os.rename(folder / LOCK_FILE, folder / UNFINISHED_LOCK)  # which others see only once it is locked
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
 
 def unfinished_folders(path: str | Path) -> list[Path]:
     """Returns the folders that `unfinished_folder(path)` made and that still exist."""
-    path = Path(os.path.abspath(path))
-    found = path.parent.glob(f".{glob.escape(path.name)}.*.partial")
+    path = _named(path)
+    found = path.parent.glob(f".{glob.escape(path.name)}.????????.partial")
     return [folder for folder in found if (folder / UNFINISHED_LOCK).is_file()]
+
+
+def remove_unfinished(path: str | Path) -> None:
+    """Removes the folders that killed processes have left for `path`, unless they hold a PREVIOUS folder."""
+    for folder in unfinished_folders(path):
+        with suppress(Timeout, OSError), FileLock(folder / UNFINISHED_LOCK, timeout=0):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    if not (folder / PREVIOUS).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _named(path: str | Path) -> Path:
+    """Returns the path with a name, which "." and ".." lack."""
+    path = Path(path)
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def flush(path: str | Path) -> None:
@@ -79,7 +123,9 @@ def folder_lock(folder: str | Path, named: str = "--output_dir", lock_file: str 
     """Locks a folder against other commands in the block; creates the folder.
 
     The system releases the lock when the process ends; the lock file stays. named: the flag or name of the
-    folder in errors. lock_file: its name in the folder. Raises InputError if another command holds the lock.
+    folder in errors. lock_file: its name in the folder. With LOCK_FILE, the folder is the command's own, and
+    partial files that killed commands have left in it are removed. Raises InputError if another command holds
+    the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +137,8 @@ def folder_lock(folder: str | Path, named: str = "--output_dir", lock_file: str 
             f"{named} {folder}: another command is using it; wait until it ends, or end it"
         ) from None
     try:
+        if lock_file == LOCK_FILE:
+            remove_partial_files(folder)
         yield
     finally:
         lock.release()

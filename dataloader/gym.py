@@ -34,6 +34,14 @@ SPLITS = "splits"  # folder in a built gym: the published splits without the tas
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
 
 
+def own_split(gym: Path, split: str | os.PathLike) -> Path | None:
+    """Returns the place of a published split without tasks that a gym lacks; None for other splits."""
+    published, split = PUBLISHED_SPLITS / Path(split).name, Path(split)
+    own = gym / SPLITS / published.name
+    ours = [path for path in (published, own) if path.is_file() and split.is_file() and path.samefile(split)]
+    return own if ours and published.is_file() else None
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One line of a task file.
@@ -166,15 +174,13 @@ class Gym:
             return []
         problem = self._missing_task(missing[0])
         if len(missing) > 1:
-            problem = f"{len(missing)} tasks are not in {self.folder}: {in_short(missing)}"
+            problem = f"{len(missing)} tasks are not in {self.folder}: {in_short(missing, 20)}"
         if split is None:
             return [problem]
-        own = self.folder / SPLITS / Path(split).name
-        if own.is_file() and not own.samefile(split):
-            problem += f"; use {own}, which has those that are there"
-        elif (PUBLISHED_SPLITS / own.name).is_file():
-            builder = f"`routing-moe build-gym --output_dir {self.folder}`"
-            problem += f"; {builder} writes {own}, which has those that are there"
+        if own := own_split(self.folder, split):
+            builder = f"`routing-moe build-gym --output_dir {self.folder}` writes"
+            is_other = own.is_file() and not own.samefile(split)
+            problem += f"; {'use' if is_other else builder} {own}, which has those that are there"
         return [f"{split}: {problem}"]
 
     def check(

@@ -20,7 +20,7 @@ def parse_json(text: str) -> Any:
     or has too large an integer or half of a surrogate pair, which no file can hold as text.
     """
     try:
-        value = json.loads(text, parse_int=_integer)
+        value = _DECODER.decode(text)
         if text.count("[") + text.count("{") > MOST_LEVELS and _levels(value) > MOST_LEVELS:
             raise RecursionError
         if "\\ud" in text.lower():
@@ -75,6 +75,9 @@ def _integer(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"an integer of {len(digits)} digits")
     return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def _levels(value: Any) -> int:

@@ -5,6 +5,7 @@ import of the model or its configuration also registers them with transformers, 
 `AutoModelForSeq2SeqLM` load a saved checkpoint by themselves.
 """
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,11 +31,12 @@ HOMES = {
 def _check_packages() -> None:
     """Raises ImportError if a file of the user has the name of a package that comes with this one."""
     for name in ("dataloader", "task"):
-        ours, found = Path(__file__).resolve().parents[1] / name / "__init__.py", find_spec(name)
-        if found and found.origin and Path(found.origin).resolve() != ours:
+        ours, imported = Path(__file__).resolve().parents[1] / name, sys.modules.get(name)
+        found = getattr(imported, "__file__", None) if imported else getattr(find_spec(name), "origin", None)
+        if found and Path(found).resolve().parent != ours:
             raise ImportError(
-                f"{found.origin} hides the package {name!r} of routing_moe ({ours.parent}): rename it, or "
-                "start Python where it is not on the path"
+                f"{found} hides the package {name!r} of routing_moe ({ours}): rename it, or start Python "
+                "where it is not on the path"
             )
 
 

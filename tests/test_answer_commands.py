@@ -164,10 +164,24 @@ def test_lines_that_are_not_the_answers_are_kept(finished, tmp_path, capsys):
     path = tmp_path / "answers.jsonl"
     for line, message in (("3", "is not a line of"), ('{"input": "sky"}', "does not answer text 3")):
         lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join([*lines[:2], f"{line}\n", *lines[3:]]) + "mine")
+        path.write_text("".join([*lines[:2], f"{line}\n", *lines[3:]]))
         before = path.read_bytes()
         assert commanded(words) == 2
         assert f"answers.jsonl:3 {message}" in capsys.readouterr().err
+        assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("rest", ["mine", '{"input": "other', "[" * 9])
+def test_text_without_a_line_end_behind_the_answers_is_kept(rest, finished, tmp_path, capsys):
+    words = typed(tmp_path, finished, task="colour")
+    assert commanded(words) == 0
+    path = tmp_path / "answers.jsonl"
+    for n in (len(TEXTS), 2, 0):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[:n]) + rest)
+        before = path.read_bytes()
+        assert commanded(words) == 2
+        assert f"answers.jsonl:{n + 1} is not a line of" in capsys.readouterr().err
         assert path.read_bytes() == before
 
 

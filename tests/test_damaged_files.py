@@ -59,7 +59,7 @@ from task.task_emb.sources import Descriptions
 
 # ---- ways to damage the bytes of a file
 
-NUMBER, SEED = int(os.environ.get("DAMAGED_FILES", 8)), int(os.environ.get("DAMAGED_SEED", 0))
+NUMBER, SEED = int(os.environ.get("DAMAGED_FILES", 16)), int(os.environ.get("DAMAGED_SEED", 0))
 LONGEST = 60  # seconds for a damaged file
 DEEP, HUGE, HALF = "[" * 3000 + "]" * 3000, "1" * 5000, '"\\ud800"'
 TOKENS = ("NaN", "-1", "1e999", "null", "{}", "[]", '""', '"', ",", "x", "\x00", "\ufeff", "\t", "\n")
@@ -328,6 +328,7 @@ def limited(seconds: int) -> Iterator[None]:
 
 def damaged(name: str, content: bytes, number: int) -> Iterator[tuple[str, bytes]]:
     """Yields (how to make it again, damaged content) of a file; the same ones for equal DAMAGED_SEED."""
+    print(f"DAMAGED_SEED={SEED} DAMAGED_FILES={number}")
     for seed in range(SEED, SEED + number):
         rng = random.Random(f"{name} {seed}")
         inside = INSIDE.get(Path(name).suffix)
@@ -359,7 +360,7 @@ def test_a_command_with_a_damaged_file_ends_with_one_error_or_without(name, file
     path, command = files.folder / name, COMMANDS[name]
     original = path.read_bytes()
     capsys.readouterr()
-    for damage, content in damaged(name, original, min(NUMBER, 20)):
+    for damage, content in damaged(name, original, NUMBER // 2):
         path.write_bytes(content)
         try:
             with limited(LONGEST):

@@ -338,13 +338,13 @@ def test_check_gathers_every_problem_without_raising(small_gym, write):
     assert len(caught.value.problems) == 2
 
 
-def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym):
+def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym, write):
     gym, published = Gym(small_gym), PUBLISHED_SPLITS / "random.json"
     own = small_gym / "splits/random.json"
     (problem,) = gym.check(["boolq", *"abcdefg"], ["train"], split=published)
     there = "which has those that are there"
     assert problem == (
-        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e and 2 more; "
+        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e, f, g; "
         f"`routing-moe build-gym --output_dir {small_gym}` writes {own}, {there}"
     )
     own.parent.mkdir()
@@ -355,6 +355,8 @@ def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_u
     assert f"; `routing-moe build-gym --output_dir {small_gym}` writes {own}" in problem  # again
     (problem,) = gym.lacking(["a", "b"], "my.json")
     assert problem == f"my.json: 2 tasks are not in {small_gym}: a, b"
+    mine = write("random.json", '{"train": ["a"]}')  # a name alone does not make it the published one
+    assert gym.lacking(["a", "b"], mine) == [f"{mine}: 2 tasks are not in {small_gym}: a, b"]
     assert gym.lacking(["boolq"], published) == []
 
 

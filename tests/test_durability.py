@@ -50,9 +50,8 @@ def calls(monkeypatch):
 
 def test_a_file_is_flushed_before_its_rename_and_its_folder_after(tmp_path, calls):
     write_text(tmp_path / "run.json", "{}")
-    (_, new), *then = calls[1:]  # the first is of the lock of the unfinished file
-    removed = ("remove", new.parent)
-    assert then == [("rename", new, tmp_path / "run.json"), removed, ("fsync", tmp_path)]
+    (_, partial), *then = calls
+    assert then == [("rename", partial, tmp_path / "run.json"), ("fsync", tmp_path)]
 
 
 def test_a_checkpoint_is_flushed_before_the_previous_one_is_removed(tmp_path, calls):
@@ -63,22 +62,22 @@ def test_a_checkpoint_is_flushed_before_the_previous_one_is_removed(tmp_path, ca
         for name in ("config.json", "part/a"):
             (partial / name).touch()
     previous = partial.with_name("previous")
-    assert calls[1:] == [
+    assert calls[1:] == [  # without that of the lock
         *(("fsync", partial / name) for name in ("part/a", "part", "config.json", "")),
         ("rename", place, previous),
         ("rename", partial, place),
         ("fsync", tmp_path),
-        ("remove", partial.parent),
+        ("remove", previous),
     ]
 
 
-@pytest.mark.parametrize("step", ["write_bytes", "fsync"])
+@pytest.mark.parametrize("step", ["open", "fsync"])
 def test_a_full_disk_is_reported_and_the_previous_file_remains(tmp_path, monkeypatch, step):
     def fails(*_):
         raise OSError(28, "No space left on device")
 
     write_text(tmp_path / "a", "old")
-    monkeypatch.setattr(Path if step == "write_bytes" else os, step, fails)
+    monkeypatch.setattr(Path if step == "open" else os, step, fails)
     with pytest.raises(OSError, match="No space left"):
         write_text(tmp_path / "a", "new")
     monkeypatch.undo()
@@ -150,6 +149,36 @@ def test_what_a_killed_process_left_is_removed_and_what_a_user_has_beside_it_is_
         expected = "old" if content == "killed" else content
         assert (tmp_path / "best/config.json").read_text() == expected
     assert contents(tmp_path) == before | {"best/config.json": b"new"}
+
+
+@pytest.mark.parametrize("other", [None, "log.txt"])
+def test_a_failed_rename_leaves_both_checkpoints(other, tmp_path, monkeypatch):
+    """By an error of the disk, or because another program has made the folder meanwhile."""
+
+    def write(content: str) -> None:
+        with replacing_directory(tmp_path / "last") as folder:
+            (folder / "config.json").write_text(content, encoding="utf-8")
+
+    def failing(old, new):
+        if Path(old).name == "new" or Path(old).name == "previous":
+            if not other:
+                raise OSError(5, "Input/output error")
+            (tmp_path / "last").mkdir(exist_ok=True)
+            (tmp_path / "last" / other).touch()
+        rename(old, new)
+
+    write("old")
+    rename = os.rename
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", failing)
+        with pytest.raises(OSError, match=r"Input/output|not empty"):
+            write("new")
+    kept = {name.split("/", 1)[1]: content for name, content in contents(tmp_path).items() if name[0] == "."}
+    assert kept == {"new/config.json": b"new", "previous/config.json": b"old"}
+    if not other:
+        assert find_checkpoint(tmp_path / "last")
+        write("newer")
+        assert contents(tmp_path) == {"last/config.json": b"newer"}
 
 
 def test_an_unfinished_folder_of_a_living_process_is_left_alone(tmp_path):

@@ -108,6 +108,12 @@ def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(bu
         "test": ["quoref"],
     }
     assert load_split(gym / "splits/t0_held_out.json").train == ("boolq", "quoref")
+    (mine := gym / "splits/random.json").write_text('{"train": ["quoref"]}')
+    (gym / "dream").mkdir()
+    (gym / "dream/dream_16_100_train.tsv").write_text("in\tout\n")
+    build(tasks=["fruits"])
+    assert f"left as they are, because they were changed: {mine}\n" in capsys.readouterr().out
+    assert mine.read_text() == '{"train": ["quoref"]}'
 
 
 def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, recipes, tmp_path, capsys):

@@ -143,6 +143,7 @@ def test_runs_of_other_settings_are_refused(gym, capsys):
 def test_tasks_that_the_gym_lacks_are_built_first(gym, capsys, monkeypatch):
     tasks = json.dumps({"train": ["a", "eli5-askh"], "dev": [], "test": ["c"]})
     monkeypatch.setattr(paper, "BUILT_SPLIT", write("given.json", tasks))
+    monkeypatch.setattr("dataloader.gym.PUBLISHED_SPLITS", Path())
     flags = ["--model", "facebook/bart-base", "--variants", "multitask"]
     own = "data/gym/splits/given.json"
     write(own, json.dumps({"train": ["a"], "test": []}))

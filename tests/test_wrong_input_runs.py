@@ -66,7 +66,7 @@ RUNS = [
     ),
     (
         STEP,
-        "--output_dir <out> holds best and last, but no run.json; name another",
+        "--output_dir <out> holds best and last ... but no run.json; name another",
         lambda place: (place.out / "run.json").unlink(),
     ),
     (

@@ -84,22 +84,40 @@ class GymFiles:
         return sections
 
     def _write(self, name: str, content: dict) -> None:
-        write_json(self.folder / name, content)
+        write_text(self.folder / name, in_json(content))
 
 
-def write_splits(folder: Path) -> None:
-    """Writes the published splits to splits/ without tasks that the gym lacks, if train tasks remain."""
-    there = set(Gym(folder).tasks())
+def write_splits(folder: Path) -> list[Path]:
+    """Writes the published splits to splits/ without tasks that the gym lacks, if train tasks remain.
+
+    Returns the files there that are no such restriction: they were changed, and are left as they are.
+    """
+    there, changed = Gym(folder).tasks(), []
     for path in sorted(PUBLISHED_SPLITS.glob("*.json")):
-        published = load_json_object(path, "a split")
-        sections = {name: [task for task in tasks if task in there] for name, tasks in published.items()}
-        if sections["train"]:
-            (folder / SPLITS).mkdir(exist_ok=True)
-            write_json(folder / SPLITS / path.name, sections)
+        published, own = load_json_object(path, "a split"), folder / SPLITS / path.name
+        content = restricted(published, there)
+        if own.exists() and own.read_text(encoding="utf-8") != in_json(restricted(published, listed(own))):
+            changed.append(own)
+        elif content["train"]:
+            own.parent.mkdir(exist_ok=True)
+            write_text(own, in_json(content))
+    return changed
 
 
-def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+def restricted(split: dict[str, list[str]], tasks: Collection[str]) -> dict[str, list[str]]:
+    return {section: [task for task in names if task in tasks] for section, names in split.items()}
+
+
+def listed(split: Path) -> tuple[str, ...]:
+    """Returns the tasks of a split file, () if it is damaged."""
+    try:
+        return load_split(split).all
+    except InputError:
+        return ()
+
+
+def in_json(content: dict) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def _read(path: Path, check=None) -> dict:

@@ -148,10 +148,15 @@ def fitted(recipe: Recipe, rows: Rows, typed: bool) -> tuple[Recipe, list[str]]:
         if typed or not most:
             flag = f"--k {recipe.k}" if typed else f"--from {rows.source}"
             raise InputError(f"{flag}: {reason}{ways and f'; give {ways}'}")
-        notes.append(f"k lowered from {recipe.k} to {most}: {reason}")
+        by_row = "; --sample_by row draws k of all rows" if recipe.by_label else ""
+        notes.append(f"k lowered from {recipe.k} to {most}: {reason}{by_row}")
         recipe = replace(recipe, k=most)
     k = recipe.k
-    rare = [f"'{label}' ({min(n, k)} train, {max(n - k, 0)} dev)" for label, n in labels.items() if n < 2 * k]
+    rare = [
+        f"'{label}' ({min(n, k)} train, {max(n - k, 0)} dev)"
+        for label, n in sorted(labels.items())
+        if n < 2 * k
+    ]
     if rare:
         notes.append(f"warning: fewer than {k} train or {k} dev rows of {in_short(rare, 10)}")
     return recipe, notes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import lzma
 import sys
 import tarfile
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from errno import ENOENT
 from pathlib import Path, PurePosixPath
+
+from dataloader.jsonfile import parse_json
 
 csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is less than some fields have
 GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
@@ -58,10 +59,10 @@ class RawFile:
         return self.text(encoding).removesuffix("\n").split("\n")
 
     def json(self):
-        return json.loads(self.bytes())
+        return parse_json(self.bytes().decode())
 
     def json_lines(self) -> Iterator[dict]:
-        return (json.loads(line) for line in self.bytes().split(b"\n") if line.strip())
+        return (parse_json(line.decode()) for line in self.bytes().split(b"\n") if line.strip())
 
     def table(
         self, delimiter: str = ",", *, quoted: bool = True, encoding: str = "utf-8", **options

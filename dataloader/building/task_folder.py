@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dataloader.atomic_files import unfinished_folder, write_bytes, write_text
+from dataloader.atomic_files import remove_unfinished, unfinished_folder, write_bytes, write_text
 from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.recipe import Recipe
 from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, whole_splits
@@ -74,6 +74,7 @@ def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str
     contents: {path: content}; sources: {seed: source of the sample's rows}.
     """
     try:
+        remove_unfinished(folder)
         with unfinished_folder(folder) as unfinished:
             built = unfinished / folder.name
             built.mkdir()

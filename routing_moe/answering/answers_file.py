@@ -69,10 +69,14 @@ def write_answers(
         yield written
         for found in routed.answers(task, queries, batch_size=settings.predict_batch_size):
             if main:
-                print(json.dumps(row(found), ensure_ascii=False), file=file)
+                print(_json(row(found)), file=file)
             written.answers += 1
             written.cut += found.was_cut
             yield written
+
+
+def _json(value) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def described(routed: Routed, task: RoutedTask, settings: AnswerSettings) -> dict:
@@ -102,7 +106,9 @@ def row(found: Answer) -> dict:
 
 
 def earlier_lines(path: Path, about: dict) -> list[bytes]:
-    """Returns the complete lines of a file of answers, [] of a new one, whose .meta.json is then written.
+    """Returns the lines of a file of answers, of a new one [b""]; the .meta.json of a new one is written.
+
+    The last one was only partly written; it is b"" if no process was killed then.
 
     Raises InputError if one of the files is there, but not of the same call.
     """
@@ -111,20 +117,21 @@ def earlier_lines(path: Path, about: dict) -> list[bytes]:
         if path.exists():
             raise InputError(unknown_answers(path))
         write_text(meta, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        return []
+        return [b""]
     with problem_context("", f"; {ANOTHER}"):
         saved = load_json_object(meta, "what the answers beside it depend on")
     if changed := [name for name, value in parse_json(json.dumps(about)).items() if saved.get(name) != value]:
         raise InputError(f"{meta} differs from this call in {', '.join(changed)}; {ANOTHER}")
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []  # the last may be an incomplete line
+    return path.read_bytes().split(b"\n") if path.exists() else [b""]
 
 
 def unanswered(path: Path, lines: list[bytes], queries: Iterator[Query]) -> tuple[Written, Iterator[Query]]:
     """Returns the numbers of the answers in the lines of a file, and the texts that have no answer there.
 
     Unless all texts are answered, answers of a CHUNK that is not complete do not count, because rounding
-    depends on which texts are answered together.
+    depends on which texts are answered together. lines: see `earlier_lines`.
     """
+    *lines, rest = lines
     answered, cut = list(islice(queries, len(lines))), []
     for number, (line, query) in enumerate(zip_longest(lines, answered), start=1):
         try:
@@ -136,5 +143,8 @@ def unanswered(path: Path, lines: list[bytes], queries: Iterator[Query]) -> tupl
             raise InputError(f"{path}:{number} does not answer text {number} of the inputs; {ANOTHER}")
         cut.append(fields.get("was_cut") is True)
     following = list(islice(queries, 1))
+    begun = "".join(f'{{"input": {_json(query.input)}' for query in following).encode()
+    if rest and not (following and (begun.startswith(rest) or rest.startswith(begun))):
+        raise InputError(f"{path}:{len(lines) + 1} is not a line of a file of answers; {ANOTHER}")
     kept = len(answered) - (len(answered) % CHUNK if following else 0)
     return Written(kept, kept, sum(cut[:kept])), chain(answered[kept:], following, queries)

@@ -90,9 +90,11 @@ def build_gym(settings: BuildGymSettings) -> int:
         finally:
             print(table(lines))
             describe()
-            write_splits(gym)
+            changed = write_splits(gym)
             if (gym / SPLITS).is_dir():
                 print(f"splits of the tasks that are there: {gym}/split.json, {gym}/{SPLITS}/*.json")
+            if changed:
+                print(f"left as they are, because they were changed: {', '.join(map(str, changed))}")
     outcomes = {line.outcome for line in lines}
     return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
 

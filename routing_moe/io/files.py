@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -15,10 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.atomic_files import flush, unfinished_folder, unfinished_folders
+from dataloader.atomic_files import PREVIOUS, flush, remove_unfinished, unfinished_folder, unfinished_folders
 from dataloader.errors import in_brief
-
-PREVIOUS = "previous"  # in the unfinished folder: what `replacing_directory` replaces
 
 
 def flush_tree(folder: str | Path) -> None:
@@ -52,32 +51,36 @@ def replacing_directory(path: str | Path):
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     restore_previous(path)
+    remove_unfinished(path)
     with unfinished_folder(path) as unfinished:
-        partial, previous = unfinished / "new", unfinished / PREVIOUS
-        partial.mkdir()
+        new = unfinished / "new"
+        new.mkdir()
         try:
-            yield partial
+            yield new
         except Exception as error:
             if type(error) not in (Exception, RuntimeError):
                 raise
             raise OSError(f"{path} cannot be written; is the disk full? ({in_brief(error)})") from None
-        flush_tree(partial)
+        flush_tree(new)
         try:
-            _replace(path, partial, previous)
+            _replace(path, new, unfinished / PREVIOUS)
         finally:
             restore_previous(path)
         flush(path.parent)
+        for folder in unfinished_folders(path):  # also of processes that were killed here
+            shutil.rmtree(folder / PREVIOUS, ignore_errors=True)
 
 
-def _replace(path: Path, partial: Path, previous: Path) -> None:
+def _replace(path: Path, new: Path, previous: Path) -> None:
+    """Renames `new` to `path`, and what was there to `previous`."""
     while True:
         if path.exists():
             os.rename(path, previous)
         try:
-            return os.rename(partial, path)
+            return os.rename(new, path)
         except OSError as error:
             # Between the two renames, a reader found no folder and restored the previous one.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or previous.exists():
                 raise
 
 

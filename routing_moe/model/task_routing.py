@@ -119,13 +119,14 @@ class TaskRouting:
     def task_ids(self, task_names: list[str]) -> Tensor:
         """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task.
 
-        Warns of tasks that were never trained, whose vectors and routes are random.
+        Warns of tasks that were never trained.
         """
-        if untrained := sorted(set(task_names).intersection(self.config.random_vectors)):
-            trained = set(self.config.task_names).difference(self.config.random_vectors)
+        config = self.config
+        known = config.trained_tasks or set(config.task_names).difference(config.random_vectors)
+        if untrained := set(task_names).intersection(config.task_names).difference(known):
             warnings.warn(
-                f"never trained, so that their vectors and routes are random: {in_short(untrained)}; trained "
-                f"tasks: {in_short(sorted(trained))}",
+                f"never trained, so that their routes are random, or those of given vectors: "
+                f"{in_short(sorted(untrained))}; trained tasks: {in_short(sorted(known))}",
                 stacklevel=2,
             )
         return self.task_rows(task_names)

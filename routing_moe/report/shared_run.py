@@ -70,7 +70,7 @@ BESIDE = (
 )  # fmt: skip
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
 # Of a URL: user and password before the host, and the query.
-SECRETS = re.compile(r"(?<=://)(?:\S*@)?([^?#\s]*)\S*")
+SECRETS = re.compile(r"(?<=://)(?:[^/\s]*@)?([^?#\s]*)\S*")
 # In a text: from the start of a path to the last slash of the text. Where the path ends cannot be known,
 # because names may have spaces; what follows the last slash is in no folder.
 PLACES = re.compile(
@@ -316,7 +316,7 @@ def without_places(value):
     if not isinstance(value, str):
         return value
     value = SECRETS.sub(r"\1", value)
-    if Path(value).is_absolute() or value.startswith(("~", "../")):
+    if Path(value).is_absolute() or value.startswith(("~/", "../")):
         return Path(value).name
     return PLACES.sub("", value)
 

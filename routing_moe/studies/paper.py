@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dataloader.errors import Problems, problem_context
-from dataloader.gym import SPLITS, Gym
+from dataloader.gym import Gym, own_split
 from dataloader.list_tasks import tasks_named
 from dataloader.recipes import GONE
 from dataloader.task_splits import load_split
@@ -148,8 +148,8 @@ class PaperStudy(DataFlags, Study):
     @property
     def split_file(self) -> Path:
         """The split that runs read: in place of a published one, that with the tasks of data/gym, once they are built."""
-        own = self.gym / SPLITS / self.custom_tasks_splits.name
-        return self.custom_tasks_splits if self.gym_is_given or self.missing or not own.is_file() else own
+        own = None if self.gym_is_given or self.missing else own_split(self.gym, self.custom_tasks_splits)
+        return own if own and own.is_file() else self.custom_tasks_splits
 
     def reads(self, kind: str) -> bool:
         """Returns whether a variant reads vectors of a kind: text, fisher or gradient."""

@@ -6,7 +6,7 @@ split, task vectors or a model, on facebook/bart-base with the published hyperpa
 
 import os
 import re
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -335,7 +335,7 @@ def generated(package: str, commands: list[list[str]], *folders: Path) -> Run:
     def commands_of_version() -> list[list[str]]:
         if any(folders[0].glob("generator-*")):  # of another version
             for folder in filter(Path.exists, folders):  # which may have tasks of the user
-                kept = tempfile.mkdtemp(prefix=f"{folder.name}-old-", dir=folder.parent)
+                kept = folder.with_name(f"{folder.name}-old-{secrets.token_hex(4)}")
                 folder.rename(kept)
                 print(f"{folder} is of another version of its generator: written again, and kept as {kept}")
         return commands

@@ -26,10 +26,10 @@ from routing_moe.config.shared import position_problems
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
-from routing_moe.io.run_folder import foreign_problems, load_run_settings
+from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.results.run_cost import reference_cost
+from routing_moe.results.run_cost import COST_FILE, reference_cost
 from routing_moe.task_choice.choice import VectorTable
 from routing_moe.task_choice.given_routes import (
     check_routes_differ,
@@ -167,7 +167,7 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
     if problems or not settings.do_train:
         return problems
     if saved is None:
-        return foreign_problems(folder, ("config.json", "best", "last"))
+        return foreign_problems(folder, ("config.json", "best", "last", "losses.csv", CURVES_FILE, COST_FILE))
     if not settings.resume:
         return [
             f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dataloader.checksums import sha256_of
 from dataloader.errors import InputError, did_you_mean, in_short
-from dataloader.gym import SPLITS, Example, Gym
+from dataloader.gym import Example, Gym, own_split
 from dataloader.jsonfile import load_json_object
 from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS, Split, load_split
@@ -166,8 +166,8 @@ def chosen_tasks(
         raise InputError(f"{task!r} is not a valid task name: it must be a file name" for task in invalid)
     unknown = [task for task in tasks if known is not None and task not in known]
     if split and (of_split := [task for task in unknown if task in split.all]):
-        own = Path(where) / SPLITS / split.path.name
-        instead = f"use {own}" if own.is_file() else "give others with --tasks, or another split"
+        own = own_split(Path(where), split.path)
+        instead = f"use {own}" if own and own.is_file() else "give others with --tasks, or another split"
         raise InputError(f"{split.path}: {where} does not have {in_short(of_split)}; {instead}")
     if unknown:
         names = [*known, *SECTIONS, "all"]
