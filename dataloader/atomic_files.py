@@ -71,21 +71,28 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
 
     It has a random name and is removed at the end, unless it holds a PREVIOUS folder.
     """
-    path = _named(path)
-    folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
+    folder, lock = _locked_folder(_named(path))
     try:
-        with FileLock(folder / LOCK_FILE):
-            os.rename(folder / LOCK_FILE, folder / UNFINISHED_LOCK)  # which others see only once it is locked
-            yield folder
+        yield folder
     finally:
         _remove(folder)
+        lock.release()
+
+
+def _locked_folder(path: Path) -> tuple[Path, FileLock]:
+    while True:
+        folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
+        lock = FileLock(folder / UNFINISHED_LOCK)
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            if (folder / UNFINISHED_LOCK).exists():
+                return folder, lock
+            lock.release()  # another process took the folder for one that a kill had left
 
 
 def unfinished_folders(path: str | Path) -> list[Path]:
     """Returns the folders that `unfinished_folder(path)` made and that still exist."""
-    path = _named(path)
-    found = path.parent.glob(f".{glob.escape(path.name)}.????????.partial")
-    return [folder for folder in found if (folder / UNFINISHED_LOCK).is_file()]
+    return [folder for folder in _so_named(path) if (folder / UNFINISHED_LOCK).is_file()]
 
 
 def remove_unfinished(path: str | Path) -> None:
@@ -93,11 +100,25 @@ def remove_unfinished(path: str | Path) -> None:
     for folder in unfinished_folders(path):
         with suppress(Timeout, OSError), FileLock(folder / UNFINISHED_LOCK, timeout=0):
             _remove(folder)
+    for folder in _so_named(path):
+        with suppress(OSError):
+            folder.rmdir()  # an empty one, of a kill at its beginning or end
+
+
+def _so_named(path: str | Path) -> list[Path]:
+    path = _named(path)
+    return list(path.parent.glob(f".{glob.escape(path.name)}.????????.partial"))
 
 
 def _remove(folder: Path) -> None:
-    if not (folder / PREVIOUS).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+    if (folder / PREVIOUS).exists():
+        return
+    for entry in folder.glob("*"):
+        if entry.name != UNFINISHED_LOCK:  # which marks the folder to the end
+            shutil.rmtree(entry, ignore_errors=True)
+            with suppress(OSError):
+                entry.unlink()  # a file
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _named(path: str | Path) -> Path:

@@ -38,7 +38,7 @@ def test_a_stopped_run_resumes_bit_for_bit(world, stopped, finished, between_ren
             (stopped / "last").rename(unfinished / "previous")
             (unfinished / "new").mkdir()
             (unfinished / "new/config.json").write_text("{", encoding="utf-8")
-            unfinished.rename(stopped / ".last.killed.partial")
+            unfinished.rename(stopped / ".last.killed__.partial")
     assert_same_run(resume(world, stopped), finished)
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
