@@ -175,7 +175,7 @@ def test_a_link_to_a_file_outside_the_run_is_not_followed(link, copy, tmp_path, 
         outside.write_text("hf_secret")
     (copy / link).symlink_to(outside)
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
-    assert f"is a link that leaves {copy}; put the file there" in capsys.readouterr().err
+    assert f", outside of {copy}; put it there" in capsys.readouterr().err
     assert not (tmp_path / "shared").exists()
 
 

@@ -250,7 +250,9 @@ def _own_files(shared: SharedRun) -> dict[str, Path]:
     folder = repository_folder(run or checkpoint)
     outside = [file for file in files.values() if not file.resolve().is_relative_to(folder)]
     if outside:
-        raise InputError(f"{file} is a link that leaves {folder}; put the file there" for file in outside)
+        raise InputError(
+            f"{file} is a link to {file.resolve()}, outside of {folder}; put it there" for file in outside
+        )
     return files
 
 
