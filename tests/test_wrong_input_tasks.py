@@ -13,6 +13,7 @@ from tiny_grids import finetune
 from tiny_runs import contents, run, weights
 
 from dataloader.atomic_files import folder_lock
+from dataloader.task_splits import PUBLISHED_SPLITS
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
@@ -237,12 +238,9 @@ VECTORS = [
     ("text", dict(tasks=["colours"]), "no task 'colours' in <gym>; did you mean 'colour'?"),
     (
         "text",
-        {},
-        "<gym>/split.json: <gym> does not have a, b; use <gym>/splits/split.json",
-        lambda place: [
-            place.split(train=["colour", "a", "b"]),
-            place.write("gym/splits/split.json", "{}"),
-        ],
+        dict(custom_tasks_splits=PUBLISHED_SPLITS / "random.json"),
+        "random.json: <gym> does not have glue-mrpc, ... 155 more; use <gym>/splits/random.json",
+        lambda place: place.write("gym/splits/random.json", "{}"),
     ),
     ("text", dict(tasks=["train"]), "--tasks train: a section needs a split;", removed("gym/split.json")),
     ("text", dict(tasks=["dev"]), "the dev section is empty"),

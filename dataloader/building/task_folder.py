@@ -74,6 +74,7 @@ def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str
     contents: {path: content}; sources: {seed: source of the sample's rows}.
     """
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         with unfinished_folder(folder) as unfinished:
             built = unfinished / folder.name
