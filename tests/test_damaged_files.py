@@ -356,9 +356,10 @@ def test_a_reader_of_a_damaged_file_accepts_it_or_names_it(name, files):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_with_a_damaged_file_ends_with_one_error_or_without(name, files, capsys):
+def test_a_command_with_a_damaged_file_ends_with_one_error_or_without(name, files, capsys, request):
     path, command = files.folder / name, COMMANDS[name]
     original = path.read_bytes()
+    request.addfinalizer(lambda: path.write_bytes(original))
     capsys.readouterr()
     for damage, content in damaged(name, original, NUMBER // 2):
         path.write_bytes(content)

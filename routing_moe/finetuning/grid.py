@@ -187,6 +187,9 @@ def read_outcome(path: Path, columns: list[str]) -> dict:
     outcome = load_json_object(path, "the outcome of a configuration")
     if not outcome.keys() >= {*columns, "data"}:
         raise ValueError("keys are missing")
+    numbers = [outcome[name] for name in columns if name not in ("prefix", "route", "vector_seen")]
+    if not all(isinstance(number, int | float | None) for number in numbers):
+        raise ValueError("not a number")
     return outcome
 
 

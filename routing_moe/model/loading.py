@@ -115,8 +115,8 @@ def check_generation(config, vocab_size: int, source: str | Path) -> None:
     """
     for name in TOKEN_IDS:
         value = getattr(config, name, None)
-        ids = value if isinstance(value, list) else [value]
-        if not all(i is None or (type(i) is int and 0 <= i < vocab_size) for i in ids):
+        ids = value if isinstance(value, list) and value else [value]
+        if value is not None and not all(type(i) is int and 0 <= i < vocab_size for i in ids):
             raise InputError(
                 f"{source}: generation_config.json has {name} {value!r}; it must be a token id from 0 to "
                 f"{vocab_size - 1}"
