@@ -166,7 +166,8 @@ class RoutingBartConfig(BartConfig):
         wrong = []
         if self.num_experts < 1:
             wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
-        for name in ("router_input_dim", "router_hidden_dim", "lora_rank", "lora_splits"):
+        layers = ("encoder_layers", "decoder_layers")
+        for name in (*layers, "router_input_dim", "router_hidden_dim", "lora_rank", "lora_splits"):
             if getattr(self, name) < 1:
                 wrong.append(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, choices in CHOICES.items():
