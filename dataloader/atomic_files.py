@@ -97,12 +97,13 @@ def unfinished_folders(path: str | Path) -> list[Path]:
 
 def remove_unfinished(path: str | Path) -> None:
     """Removes the folders that killed processes have left for `path`, unless they hold a PREVIOUS folder."""
-    for folder in unfinished_folders(path):
-        with suppress(Timeout, OSError), FileLock(folder / UNFINISHED_LOCK, timeout=0):
-            _remove(folder)
     for folder in _so_named(path):
-        with suppress(OSError):
-            folder.rmdir()  # an empty one, of a kill at its beginning or end
+        with suppress(Timeout, OSError):
+            if not (folder / UNFINISHED_LOCK).is_file():
+                folder.rmdir()  # an empty one, of a kill at its beginning or end
+                continue
+            with FileLock(folder / UNFINISHED_LOCK, timeout=0):
+                _remove(folder)
 
 
 def _so_named(path: str | Path) -> list[Path]:
@@ -114,10 +115,7 @@ def _remove(folder: Path) -> None:
     if (folder / PREVIOUS).exists():
         return
     for entry in folder.glob("*"):
-        if entry.name != UNFINISHED_LOCK:  # which marks the folder to the end
-            shutil.rmtree(entry, ignore_errors=True)
-            with suppress(OSError):
-                entry.unlink()  # a file
+        shutil.rmtree(entry, ignore_errors=True)  # but the lock, a file, marks the folder to the end
     shutil.rmtree(folder, ignore_errors=True)
 
 

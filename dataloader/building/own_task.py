@@ -143,11 +143,13 @@ def fitted(recipe: Recipe, rows: Rows, typed: bool) -> tuple[Recipe, list[str]]:
         few = in_short([f"'{label}' ({n})" for n, label in frequent(labels) if n < needed], 10)
         has = f"{rows.source} has " + (f"fewer of {few}" if recipe.by_label else f"only {len(rows.pool)}")
         reason = f"the train and dev rows of a sample are {needed}{of_each}, but {has}{cut}"
-        by_row = recipe.by_label and (len(rows.pool) >= needed or not typed)
-        ways = " or ".join(filter(None, [f"--k {most}" * bool(most), "--sample_by row" * by_row]))
+        ways = [f"--k {most}"] if most else []
+        if recipe.by_label and (len(rows.pool) >= needed or not typed):
+            ways.append("--sample_by row")
         if typed or not most:
             flag = f"--k {recipe.k}" if typed else f"--from {rows.source}"
-            raise InputError(f"{flag}: {reason}{ways and f'; give {ways}'}")
+            advice = f"; give {' or '.join(ways)}" if ways else ""
+            raise InputError(f"{flag}: {reason}{advice}")
         by_row = "; --sample_by row draws k of all rows" if recipe.by_label else ""
         notes.append(f"k lowered from {recipe.k} to {most}: {reason}{by_row}")
         recipe = replace(recipe, k=most)
