@@ -338,6 +338,16 @@ def starts(originals):
 
 
 @pytest.fixture
+def add(tmp_path, monkeypatch):
+    """add(flag=value): the exit code of add-task in tmp_path, which has reviews.csv; None omits a flag."""
+    from tiny_tables import add_task, reviews, write_table
+
+    monkeypatch.chdir(tmp_path)
+    write_table(Path("reviews.csv"), reviews())
+    return add_task
+
+
+@pytest.fixture
 def build(tmp_path):
     """The command build_gym on a small mirror and recipes (small_mirror.py)."""
     from small_mirror import Build  # imported late: it imports pyarrow
