@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build CrossFit's gym of 160 tasks in OUTPUT_DIR (data/gym), from public data sets or the files in MIRROR.
-set -euo pipefail
+# Builds CrossFit's gym of 160 tasks in data/gym, from public data sets or from the files of --mirror FOLDER.
+#   bash example_scripts/build_gym.sh                 Further flags: `routing-moe build-gym`. Variable: OUTPUT_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec "$PYTHON" -m routing_moe.cli.build_gym --output_dir "${OUTPUT_DIR:-data/gym}" ${MIRROR:+--mirror "$MIRROR"} \
-    ${NUM_WORKERS:+--num_workers "$NUM_WORKERS"} "$@"
+
+routing-moe build-gym --output_dir "${OUTPUT_DIR:-data/gym}" "$@"

@@ -1,5 +1,67 @@
 #!/usr/bin/env bash
-# Compare routings with dense models on conflict gyms (docs/conflict_gym.md).
-set -euo pipefail
+# Routings and one BART on gyms of tasks that contradict each other, at the learning rates of docs/results/conflict_tuning.csv.
+#   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 5 minutes on 2 cores
+#   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
+# Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. A variant of your own is a line in FLAGS. Further flags are
+# those of `routing-moe train` for all trainings.
+# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, OUTPUT_DIR, JOBS, RAY.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec "$PYTHON" -m routing_moe.studies.conflict "$@"
+CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
+SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}
+VARIANTS=${VARIANTS:-$(or_small "dense average learned softmax refined oracle" "dense learned refined oracle")}
+case $CONFLICT in # steps of all variants; rates of one BART and average experts, and of learned routes
+    1) TOTAL=1300 RATE=6e-3 LEARNED_RATE=6e-3 ;;
+    0.5) TOTAL=1100 RATE=12e-3 LEARNED_RATE=12e-3 ;;
+    0) TOTAL=1300 RATE=1.5e-3 LEARNED_RATE=1.5e-3 ;;
+    *) fail "CONFLICT is $CONFLICT; rates are known for 0, 0.5 and 1" ;;
+esac
+DENSE=700 # steps of the BART that refined starts from, which are its own, too
+MIXTURE="--num_experts 4 --init_eps 1e-2"
+LEARNED="$MIXTURE --learning_rate $LEARNED_RATE --router_lr 1e-2 --task_model_lr 1e-2 --taskvecs_dim 16 --minimum_tau 0.3
+    --anneal_rate $(awk "BEGIN { print 2.3 / $TOTAL }")"
+declare -A FLAGS=(
+    [dense]="--num_experts 1 --learning_rate $RATE"
+    [average]="$MIXTURE --avg_routing --learning_rate $RATE"
+    [learned]="$LEARNED"
+    [softmax]="$LEARNED --router_mode softmax"
+    [oracle]="--init_eps 1e-2 --task_routes GYM/oracle_routes.json --learning_rate 6e-3"
+    [refined]="--dense_steps $DENSE --total_steps $((TOTAL - DENSE)) --learning_rate 6e-3 --mixture_rate 12e-3 --init_eps 1e-2"
+)
+known FLAGS $VARIANTS
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+for seed in $SEEDS; do # a gym, and an untrained BART whose words are those of the gym
+    run "$OUT/gyms/$seed/split.json" routing-moe conflict-gym --conflict "$CONFLICT" --seed "$seed" --output_dir "$OUT/gyms/$seed"
+done | in_parallel
+for seed in $SEEDS; do
+    run "$OUT/barts/$seed/config.json" routing-moe conflict-gym bart --gym "$OUT/gyms/$seed" --width 16 --seed "$seed" \
+        --output_dir "$OUT/barts/$seed"
+done | in_parallel
+
+for seed in $SEEDS; do
+    for name in $VARIANTS; do
+        gym=$OUT/gyms/$seed dir=$OUT/runs/$name/seed$seed
+        read -rd '' -a flags <<<"${FLAGS[$name]//GYM/$gym}" || true
+        flags=(--train_dir "$gym" --model "$OUT/barts/$seed" --max_input_length 16 --max_output_length 8 --num_beams 1
+            --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((TOTAL / 4))
+            --total_steps "$TOTAL" "${flags[@]}" --seed "$seed" "$@" --output_dir "$dir")
+        if [ "$name" = refined ]; then
+            run "$dir/best/eval-test_tasks-test-performance.csv" bash example_scripts/run_refined_routing.sh "${flags[@]}"
+        else
+            run "$dir/best/eval-test-performance.csv" routing-moe train --resume "${flags[@]}"
+        fi
+    done
+done | in_parallel
+
+[[ $VARIANTS != *dense* ]] || BASELINE=dense
+routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANTS --output_dir "$OUT" \
+    --columns cost dev test unseen categories ${BASELINE:+--baseline "$BASELINE"}
+cat <<EOT
+dense    one BART. The same input has another answer in another task, and only the task's name says which.
+average  4 experts in each layer, all of equal weight.
+learned  4 experts; a router learns the expert of each task and layer (straight-through Gumbel), as in the paper.
+softmax  the same with weights instead of one expert.
+refined  an expert for each cluster of tasks with similar gradients; tasks move to the expert of lowest loss.
+oracle   4 experts; the true route of each task is given: what perfect routes would bring.
+EOT
+finish

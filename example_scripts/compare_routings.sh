@@ -1,5 +1,48 @@
 #!/usr/bin/env bash
-# Train all types of routing with several seeds, and compare them in a table and a picture.
-set -euo pipefail
+# Trains all types of routing with several seeds, and compares them in a table and a picture.
+#   bash example_scripts/compare_routings.sh --train_dir data/gym                          (--small: on the embedded gym)
+#   JOBS=8 SEEDS="1 2 3" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh --train_dir data/gym
+#   bash example_scripts/compare_routings.sh --dry_run --train_dir data/gym                only prints the commands
+# Further flags are those of `routing-moe train` for all runs. The same command keeps finished runs and continues the others.
+# Writes OUTPUT_DIR/<variant>/seed<seed>/, comparison.csv and pictures. A variant of your own is a line in FLAGS.
+# Variables: OUTPUT_DIR, SEEDS, VARIANTS; JOBS (runs at the same time), RAY (a cluster); DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec "$PYTHON" -m routing_moe.studies.routings "$@"
+WORDS=("$@") && take_data
+OUT=${OUTPUT_DIR:-models/compare_routings} SEEDS=${SEEDS:-42 43 44} SCORES=best/eval-test-performance.csv
+
+declare -A FLAGS=( # without noise on the experts (--init_eps), and without dropout, they would hardly diverge
+    [multitask]="train_multitask_bart.sh"
+    [multitask_no_names]="train_multitask_bart.sh --hide_task_names"
+    [average]="train_avg_routing.sh --init_eps 1e-2"
+    [random]="train_random_routing.sh --init_eps 1e-2"
+    [task_random]="train_task_random_routing.sh --init_eps 1e-2"
+    [softmax]="train_routing_bart.sh --init_eps 1e-2 --router_mode softmax"
+    [gumbel]="train_routing_bart.sh --init_eps 1e-2 --router_mode gumbel_softmax"
+    [straight_through]="train_routing_bart.sh --init_eps 1e-2"
+    [top_k]="train_routing_bart.sh --init_eps 1e-2 --router_mode top_k --router_top_k 2"
+    [merged_parameters]="train_routing_bart.sh --init_eps 1e-2 --router_mode softmax --expert_mixing parameters"
+    [lora]="train_lora.sh"
+    [poly]="train_poly.sh"
+    [mhr]="train_poly.sh --lora_splits 4"
+    [refined]="run_refined_routing.sh"
+    [two_stage]="run_two_stage.sh --stage1 $OUT/straight_through/SEED" # keeps its routes
+)
+VARIANTS=${VARIANTS:-multitask multitask_no_names average random task_random softmax gumbel straight_through top_k
+    merged_parameters lora poly mhr refined two_stage}
+known FLAGS $VARIANTS
+
+train() { # VARIANT ...
+    for seed in $SEEDS; do
+        for name in "$@"; do
+            read -ra flags <<<"${FLAGS[$name]//SEED/seed$seed}"
+            run "$OUT/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
+                "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/$name/seed$seed"
+        done
+    done
+}
+train ${VARIANTS/two_stage/} | in_parallel
+[[ $VARIANTS != *two_stage* ]] || train two_stage | in_parallel
+
+[[ $VARIANTS != *multitask* ]] || BASELINE=multitask
+routing-moe compare "$OUT" --columns categories ${BASELINE:+--baseline "$BASELINE"}
+finish

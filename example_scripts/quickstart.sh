@@ -1,6 +1,38 @@
 #!/usr/bin/env bash
-# First steps: creates .venv, writes the conflict gym, trains four models on it, two at a time, and prints a table.
-set -euo pipefail
+# First steps, 3 minutes on 2 cores after installation: creates .venv, writes a gym of small tasks, trains a mixture with
+# learned routes and one BART of the same active size side by side, compares them, answers three inputs, draws the routes.
+# Writes models/quickstart. Variables: OUTPUT_DIR, STEPS (of each training).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-make_environment
-exec "$PYTHON" -m routing_moe.studies.quickstart "$@"
+[ -n "$DRY_RUN" ] || make_environment
+source example_scripts/setup.sh --small $DRY_RUN
+OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-400} SCORES=best/eval-test-performance.csv JOBS=2
+
+echo "Training a mixture (3 experts in each layer) and one BART, $STEPS steps each, on 24 tasks ..."
+for name in mixture one_bart; do
+    [ $name = mixture ] && script=train_routing_bart.sh || script=train_multitask_bart.sh
+    run "$OUT/$name/$SCORES" bash example_scripts/$script --small --total_steps "$STEPS" --eval_period $((STEPS / 2)) \
+        --output_dir "$OUT/$name"
+done | in_parallel
+[ -z "${FAILED:-}" ] || finish
+
+routing-moe show-scores "$OUT/one_bart" "$OUT/mixture"
+cat <<EOT
+Here one BART is about as good: the tasks can be told from their text. Routes matter where tasks contradict each other:
+    bash example_scripts/compare_conflict.sh --small
+
+The mixture answers three new inputs of the task swap-travel-command:
+EOT
+printf 'swap the ends : %s\n' "ada boat ship truck" "omar train sled" "zoe car plane tram bike" |
+    routing-moe answer --checkpoint "$OUT/mixture" --task swap-travel-command --inputs -
+
+routing-moe inspect-routes "$OUT/mixture" --output_dir "$OUT/routes" >"$OUT/routes.log"
+routing-moe report "$OUT/mixture" --output_file "$OUT/report.html" >"$OUT/report.log"
+[ -n "$DRY_RUN" ] || cp "$OUT/mixture/best/route.png" "$OUT/routes.png"
+cat <<EOT
+
+The routes of the tasks:       $OUT/routes.png
+Scores, routes and experts:    $OUT/report.html
+Next: source .venv/bin/activate; routing-moe --help                              all commands
+      bash example_scripts/compare_conflict.sh --small                           where routes matter, 5 minutes
+      bash example_scripts/finetune_a_list_of_tasks_moe.sh --small test $OUT/mixture adapted      8 unseen tasks
+EOT

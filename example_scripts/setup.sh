@@ -1,34 +1,120 @@
-# Sourced by the other scripts: changes to the top folder of the repository and selects the Python interpreter.
+# shellcheck shell=bash disable=SC2034 # variables of the scripts
+# Sourced by the other scripts: strict mode, the top folder, `routing-moe`, and what scripts share.
 #
-# PYTHON is that of .venv if it exists (quickstart.sh and tests/run_tests.sh create it), otherwise the variable PYTHON,
-# otherwise python3. `make_environment EXTRAS` creates .venv and installs the project if requirements have changed.
+#   --small     as the first word of a script: the embedded gym and a tiny BART, hyperparameters for them (SMALL_...)
+#   --dry_run   as the first word: only print the commands
+#   PROCESSES   variable: processes of each training, one per GPU (1)
+#   PYTHON      variable: the interpreter, if there is no .venv (python3)
+#
+# Flags of SMALL_... come after the published ones and before yours; the last one wins.
 
+set -euo pipefail
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || fail "bash $BASH_VERSION is too old; 4.4 or newer is needed"
+shopt -s lastpipe # the last command of a pipeline may end the script
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=${PYTHON:-python3}; fi
+if [ -x .venv/bin/python ]; then PYTHON=$PWD/.venv/bin/python; else PYTHON=${PYTHON:-python3}; fi
+routing-moe() { # also without installation
+    if [ -n "${DRY_RUN:-}" ] && [[ $1 != list-tasks && $1 != parallel ]]; then
+        echo "routing-moe$(printf ' %q' "$@")"
+    elif [ "$1" = train ] && [ "${PROCESSES:-1}" != 1 ]; then
+        "$PYTHON" -m accelerate.commands.launch --num_processes "$PROCESSES" --num_machines 1 --mixed_precision no \
+            --dynamo_backend no -m routing_moe.cli.train "${@:2}"
+    else
+        "$PYTHON" -m routing_moe.cli.entry "$@"
+    fi
+}
+export PYTHON && export -f routing-moe # for the commands of `in_parallel`
+
+SMALL="" DRY_RUN=""
+while [[ ${1:-} = --small || ${1:-} = --dry_run ]]; do
+    if [ "$1" = --small ]; then SMALL=$1; else DRY_RUN=$1; fi
+    shift
+done
+SMALL_MODEL=() SMALL_TRAIN=() SMALL_FINETUNE=()
+if [ -n "$SMALL" ]; then
+    unset SPLIT TASKVECS
+    DATA_DIR=data/skill_gym
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # with such small matrices, a second thread barely helps
+    [ -f $DATA_DIR/split.json ] || routing-moe skill-gym --output_dir $DATA_DIR
+    SMALL_MODEL=(--model task/skill_gym/tiny_bart)
+    SMALL_TRAIN=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1 --total_steps 1000
+        --eval_period 500 --learning_rate 1e-3 --router_lr 1e-2 --anneal_rate 0.003 --minimum_tau 0.3)
+    SMALL_FINETUNE=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1
+        --learning_rate_list 3e-4 1e-3 --bsz_list 4 8 --total_steps 100 --eval_period 25 --warmup_steps 10)
+fi
+
+or_small() { if [ -n "$SMALL" ]; then echo "$2"; else echo "$1"; fi; }
+
+# ---- flags and variables of a script
+
+take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a flag in WORDS, which loses it
+    local flag=$1 name=$2 value=$3 kept=()
+    set -- "${WORDS[@]}"
+    while [ $# -gt 0 ]; do
+        case $1 in
+            "$flag") [ $# -gt 1 ] || fail "$flag: expected one argument" && value=$2 && shift ;;
+            "$flag="*) value=${1#*=} ;;
+            *) kept+=("$1") ;;
+        esac
+        shift
+    done
+    WORDS=("${kept[@]}")
+    printf -v "$name" %s "$value"
+}
+
+take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_tasks_splits in WORDS, or from variables
+    take --train_dir DATA_DIR "${DATA_DIR:-}"
+    take --custom_tasks_splits SPLIT "${SPLIT:-}"
+    [ -n "$DATA_DIR" ] || fail "no gym: give --train_dir FOLDER or the variable DATA_DIR; or --small as the first word," \
+        "for the embedded gym with a tiny BART"
+    DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"})
+}
+
+# ---- many runs:  { run RESULT COMMAND ...; run RESULT COMMAND ...; } | in_parallel;  finish
+
+known() { # TABLE NAME ...: whether all are keys of the table
+    local -n table=$1
+    for name in "${@:2}"; do [ -n "${table[$name]:-}" ] || fail "there is no variant $name; there are ${!table[*]}"; done
+}
+
+run() { # RESULT, the last file that a command writes; COMMAND ...
+    printf '%s\t' "$1"
+    printf '%q ' "${@:2}"
+    echo
+}
+
+in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others
+    routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN || FAILED=$?
+    [ "${FAILED:-0}" -le 1 ] || exit "$FAILED"
+}
+
+finish() { exit "${FAILED:-0}"; }
+
+# ---- make_environment [EXTRAS]: creates .venv and installs the project, if requirements have changed
 
 find_python() {
     local candidate
     for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do
-        if command -v "$candidate" >/dev/null &&
-            "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            echo "$candidate"
-            return
-        fi
+        "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
+            echo "$candidate" && return
     done
-    echo "error: no Python 3.11 or newer with venv and pip was found" >&2
-    return 1
+    fail "no Python 3.11 or newer with venv and pip was found"
 }
 
 make_environment() {
-    local extras=${1:-} wanted stamp
+    local extras=${1:-} wanted stamp python
     wanted=$(cat requirements.txt setup.py | cksum)
     stamp=.venv/installed${extras:+-$extras}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-        echo "Installing into .venv (once) ..."
-        [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${extras:+[$extras]}"
+        echo "Installing Python packages into .venv (once): torch, transformers and what they need, 1 to 6 GB ..."
+        [ -x .venv/bin/python ] || { python=$(find_python) && "$python" -m venv .venv; }
+        .venv/bin/python -m pip install --disable-pip-version-check -e ".${extras:+[$extras]}"
         echo "$wanted" >"$stamp"
     fi
-    PYTHON=.venv/bin/python
+    PYTHON=$PWD/.venv/bin/python
 }

@@ -1,7 +1,25 @@
 #!/usr/bin/env bash
-# Compute task vectors: task_vectors.sh METHOD [FLAGS].
-set -euo pipefail
+# Task vectors for --taskvecs of training, with the published settings where there are any.
+#   bash example_scripts/task_vectors.sh METHOD --train_dir data/gym      METHOD: random, text, finetuned-text, fisher,
+#   bash example_scripts/task_vectors.sh --small text                     gradient or descriptions
+# Writes OUTPUT_DIR (data/task_vectors/METHOD): id2task.json, task_vecs.npy. Further flags: `routing-moe vectors METHOD`; then
+# `routing-moe vectors reduce` makes them smaller, `routing-moe vectors inspect` shows them.
+# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-# The sentence encoder is an optional requirement.
-if [ "${1:-}" = descriptions ] && [ "$PYTHON" = .venv/bin/python ]; then make_environment sentences; fi
-exec "$PYTHON" -m routing_moe.studies.vectors "$@"
+[ $# -ge 1 ] || fail "give a METHOD: random, text, finetuned-text, fisher, gradient or descriptions"
+METHOD=${1//_/-} WORDS=("${@:2}") && take_data
+FLAGS=("${DATA[@]}" --output_dir "${OUTPUT_DIR:-data/task_vectors/$METHOD}")
+MODEL=(--model facebook/bart-base "${SMALL_MODEL[@]}" ${SMALL:+--max_input_length 128})
+ROWS=(${SMALL:+--max_output_length 32 --samples all --max_examples 160}) # labelled rows, as many of each task
+
+case $METHOD in
+    random) routing-moe vectors random "${FLAGS[@]}" --taskvecs_dim 768 "${WORDS[@]}" ;;
+    descriptions)
+        [ -n "$SMALL" ] && file=$DATA_DIR/descriptions.json || file=dataloader/descriptions.json
+        routing-moe vectors descriptions "${FLAGS[@]}" --descriptions "$file" "${WORDS[@]}"
+        ;;
+    text) routing-moe vectors text "${FLAGS[@]}" --recipe published "${MODEL[@]}" "${WORDS[@]}" ;;
+    gradient) routing-moe vectors gradient "${FLAGS[@]}" "${MODEL[@]}" "${ROWS[@]}" "${WORDS[@]}" ;;
+    *) routing-moe vectors "$METHOD" "${FLAGS[@]}" --recipe published "${MODEL[@]}" "${ROWS[@]}" \
+        ${SMALL:+--total_steps 100} "${WORDS[@]}" ;;
+esac

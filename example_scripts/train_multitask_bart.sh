@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
 # Baseline: one plain BART for all tasks.
-set -euo pipefail
+#   bash example_scripts/train_multitask_bart.sh --train_dir data/gym --output_dir models/multitask_bart      (--small: on the embedded gym)
+# Writes a run folder: best/eval-test-performance.csv, checkpoints. Further flags: `routing-moe train`.
+# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-export OUTPUT_DIR=${OUTPUT_DIR:-models/multitask_bart}
-exec "$PYTHON" -m routing_moe.studies.training --num_experts 1 "$@"
+WORDS=("$@") && take_data
+
+routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 1 \
+    --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 --learning_rate 1e-5 \
+    --output_dir "${OUTPUT_DIR:-models/multitask_bart}" "${SMALL_TRAIN[@]}" "${WORDS[@]}"

@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Train a task-level mixture-of-experts and predict with it; without data of your own: on the embedded gym.
-#   bash example_scripts/train_routing_bart.sh --train_dir path/to/gym --output_dir models/moe
-# --help lists the flags; those in capitals (--train_dir: DATA_DIR, --custom_tasks_splits: SPLIT) may be variables.
-set -euo pipefail
+# Stage 1 of the paper: trains experts, router and task vectors together, then scores the train tasks.
+#   bash example_scripts/train_routing_bart.sh --train_dir data/gym --output_dir models/moe
+#   bash example_scripts/train_routing_bart.sh --small                on the embedded gym, 4 minutes on a CPU
+# Writes a run folder: best/eval-test-performance.csv, checkpoints, pictures of routes. Further flags: `routing-moe train`.
+# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, --output_dir), PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec "$PYTHON" -m routing_moe.studies.training "$@"
+WORDS=("$@") && take_data
+
+routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --model facebook/bart-base --num_experts 3 \
+    --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
+    --learning_rate 1e-5 --router_lr 1e-3 --task_model_lr 1e-2 \
+    --output_dir "${OUTPUT_DIR:-models/routing_bart}" "${SMALL_TRAIN[@]}" "${WORDS[@]}"

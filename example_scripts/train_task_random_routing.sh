@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
-# Baseline: a random expert per task and layer, drawn once (--task_level_random_n N: N experts).
-set -euo pipefail
+# Baseline: a random expert for each task and layer, drawn once (--task_level_random_n N: N experts).
+#   bash example_scripts/train_task_random_routing.sh --train_dir data/gym --output_dir models/task_random_routing      (--small: on the embedded gym)
+# Writes a run folder: best/eval-test-performance.csv, checkpoints. Further flags: `routing-moe train`.
+# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-export OUTPUT_DIR=${OUTPUT_DIR:-models/task_random_routing}
-exec "$PYTHON" -m routing_moe.studies.training --task_level_random_routing "$@"
+WORDS=("$@") && take_data
+
+routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 3 --task_level_random_routing \
+    --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 --learning_rate 1e-5 \
+    --output_dir "${OUTPUT_DIR:-models/task_random_routing}" "${SMALL_TRAIN[@]}" "${WORDS[@]}"

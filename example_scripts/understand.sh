@@ -1,5 +1,16 @@
 #!/usr/bin/env bash
-# Analyse the experts of runs: understand.sh [RUN ...].
-set -euo pipefail
+# What do the experts of a run do? Pictures, correlations with task features, ablation, one interactive page.
+#   bash example_scripts/understand.sh RUN [flags of `routing-moe ablate`, such as --features category]
+# Writes RUN/analysis/ with report.html. A run without experts to ablate (one expert, random routes) is analysed without.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-exec "$PYTHON" -m routing_moe.studies.understand "$@"
+[ $# -ge 1 ] || fail "give a run folder, such as models/routing_bart"
+RUN=$1 WORDS=("${@:2}")
+[ ${#WORDS[@]} -gt 0 ] || WORDS=(--features all)
+
+before=()
+[ ! -d "$RUN/stage1" ] || before=(--before "$RUN/stage1")
+routing-moe inspect-routes "$RUN" "${before[@]}"
+routing-moe create-gif --run "$RUN"
+routing-moe correlate-routes "$RUN"
+routing-moe ablate "$RUN" "${WORDS[@]}" || [ $? = 3 ] # 3: nothing to ablate
+routing-moe report "$RUN"

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Low-rank experts of one frozen BART, mixed by a learned router; many of them fit.
+#   bash example_scripts/train_lora.sh --train_dir data/gym --num_experts 16      (--small: on the embedded gym)
+# Writes a run folder: best/eval-test-performance.csv, checkpoints, pictures of routes. Further flags: `routing-moe train`.
+# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, --output_dir), PROCESSES.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+WORDS=("$@") && take_data
+
+routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --model facebook/bart-base --num_experts 3 \
+    --expert_kind lora --lora_rank 16 --router_mode softmax \
+    --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
+    --learning_rate 1e-3 --router_lr 1e-3 --task_model_lr 1e-2 \
+    --output_dir "${OUTPUT_DIR:-models/lora}" "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2} "${WORDS[@]}"
