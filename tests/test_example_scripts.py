@@ -138,6 +138,95 @@ def test_the_head_of_a_script_names_the_variables_that_it_reads(script):
     assert {name for name in read if name not in head} == set()
 
 
+SHORT = "--debug --total_steps 2 --eval_period 2 --max_output_length 8"
+SCORES = "best/eval-test-performance.csv"
+
+
+@pytest.mark.slow
+class TestWholeScripts:
+    """Scripts on the embedded gym, with few steps."""
+
+    def test_training_writes_scores(self, copy):
+        call(copy, f"bash example_scripts/train_routing_bart.sh --small {SHORT} --output_dir models/moe")
+        assert pd.read_csv(copy / "models/moe" / SCORES)["task_prefix"].nunique() == 24
+        assert load_run_settings(copy / "models/moe")["learning_rate"] == 1e-3
+
+    def test_processes_train_together(self, copy):
+        line = f"bash example_scripts/train_multitask_bart.sh --small {SHORT} --output_dir models/both"
+        call(copy, line, PROCESSES="2", PYTHON=os.sys.executable)
+        assert "2 process(es)" in (copy / "models/both/log.txt").read_text()
+        assert (copy / "models/both" / SCORES).is_file()
+
+    def test_two_stages_run_once_and_a_second_call_does_nothing(self, copy):
+        line = f"bash example_scripts/run_two_stage.sh --small {SHORT} --output_dir models/two"
+        call(copy, line)
+        run = copy / "models/two"
+        written = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+        assert load_run_settings(run)["anneal_rate"] == 3 and (run / "stage1" / SCORES).is_file()
+        assert json.loads((run / "init/merge.json").read_text())["settings"]["init_eps"] == 1e-8
+        assert call(copy, line).stdout.count("is finished") == 2
+        assert {path: path.stat().st_mtime_ns for path in written} == written
+
+    def test_a_given_first_stage_is_merged_but_never_trained(self, copy):
+        call(copy, f"bash example_scripts/train_routing_bart.sh --small {SHORT} --output_dir models/given")
+        (copy / "models/given" / SCORES).unlink()
+        call(
+            copy,
+            "bash example_scripts/build_a_checkpoint2.sh --routes_from models/given --output_dir models/merged",
+        )
+        assert load_run_settings(copy / "models/given")["model"] == "task/skill_gym/tiny_bart"
+        assert json.loads((copy / "models/merged/init/merge.json").read_text())["settings"]["model"].endswith(
+            "tiny_bart"
+        )
+        call(
+            copy,
+            f"bash example_scripts/run_two_stage.sh --small {SHORT} --stage1 models/given --output_dir models/kept",
+        )
+        assert not (copy / "models/given" / SCORES).exists()
+
+    def test_fisher_vectors_and_both_stages(self, copy):
+        short = f'--vector_flags "--total_steps 2 --max_examples 8" --dim 4 {SHORT}'
+        call(copy, f"bash example_scripts/run_fisher_two_stage.sh --small {short} --output_dir models/fisher")
+        assert load_run_settings(copy / "models/fisher/stage1")["freeze_task_model"]
+        assert (copy / "models/fisher" / SCORES).is_file()
+
+    def test_fine_tuning_of_two_tasks_is_collected_and_a_failing_task_is_the_exit_code(self, copy):
+        tasks = "swap-food-command extraction-shop-qa"
+        grid = "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
+        line = f'bash example_scripts/finetune_a_list_of_tasks.sh --small "{tasks}" None direct {grid}'
+        call(copy, line)
+        assert len(pd.read_csv(copy / "models/direct/summary.csv")) == 2
+        task = copy / "data/skill_gym/swap-food-command"
+        task.rename(hidden := task.with_name("hidden"))
+        done = call(copy, line.replace("direct", "failing"), check=False)
+        hidden.rename(task)
+        assert done.returncode == 2
+
+    def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy):
+        call(copy, f"bash example_scripts/train_avg_routing.sh --small {SHORT} --output_dir models/average")
+        call(copy, "bash example_scripts/understand.sh models/average --features category")
+        assert (copy / "models/average/analysis/report.html").is_file()
+
+    def test_comparing_two_routings(self, copy):
+        line = f"bash example_scripts/compare_routings.sh --small {SHORT}"
+        call(copy, line, VARIANTS="multitask softmax", JOBS="2")
+        table = pd.read_csv(copy / "models/compare_routings/comparison.csv")
+        assert {"multitask", "softmax"} <= set(table["variant"])
+
+    def test_comparing_on_a_conflict_gym(self, copy):
+        line = "bash example_scripts/compare_conflict.sh --small --debug --total_steps 24 --dense_steps 20 --eval_period 12"
+        call(copy, line, VARIANTS="dense refined")
+        table = pd.read_csv(copy / "models/compare_conflict/conflict1/overview.csv")
+        assert list(table["variant"]) == ["dense", "refined"] and table["unseen"].notna().any()
+
+    def test_reproducing_the_paper_with_two_variants(self, copy):
+        grid = "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
+        variables = dict(VARIANTS="multitask straight_through", JOBS="2", FEW_SHOT_FLAGS=grid)
+        call(copy, f"bash example_scripts/reproduce_paper.sh --small {SHORT}", **variables)
+        tables = copy / "models/reproduce_paper/tables"
+        assert (tables / "overview.csv").is_file() and (tables / "few_shot_over_direct.csv").is_file()
+
+
 def test_shellcheck_finds_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{Path(os.sys.executable).parent}:{os.environ['PATH']}")
     scripts = [*ROOT.glob("example_scripts/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".ci/run"]
