@@ -1,4 +1,4 @@
-"""A pool of worker processes, which end together with the process that started them."""
+"""Calls of a function in worker processes, which end together with the process that started them."""
 
 from __future__ import annotations
 
@@ -6,66 +6,104 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import as_completed
+import traceback
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from dataloader.errors import InputError
-
-WATCH_SECONDS = 1.0
-
+SPAWNING = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
 Outcomes = Iterator[tuple[Any, Any]]
 
 
 def run_in_processes(
-    function: Callable,
-    arguments: Mapping[Hashable, tuple],
-    workers: int,
-    initializer: Callable,
-    initargs: tuple,
+    function: Callable, arguments: Mapping[Hashable, tuple], workers: Sequence[Mapping[str, str]]
 ) -> Outcomes:
-    """Yields (key, outcome) of function(*arguments[key]) in the order in which the calls end.
+    """Yields (key, `outcome_of` function(*arguments[key])) in the order in which the calls end.
 
-    An outcome is the function's result or the exception that it raised; a process that dies loses only its
-    current call. An InputError ends all calls, because it would occur in each of them.
-    function, initializer: ones that a new process can import by module and name. initializer(*initargs) is
-    called first in each process and must call `leave_signals_to`.
+    Each process does several calls; one that dies loses only its current call. If the generator is closed or
+    interrupted, the current calls are interrupted (KeyboardInterrupt), and it returns when they have ended.
+    function: one that a new process can import by module and name. workers: of each process the environment
+    variables that it has in addition to those of this one.
     """
-    from pebble import ProcessPool
-
-    spawning = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with ProcessPool(workers, context=spawning, initializer=initializer, initargs=initargs) as pool:
-        try:
-            futures = {pool.schedule(function, args=values): key for key, values in arguments.items()}
-            for future in as_completed(futures):
-                yield futures[future], result_or_error(future.result)
-        except BaseException:
-            pool.stop()
-            raise
-
-
-def result_or_error(result: Callable) -> Any:
-    """Returns the result of `result()` or the exception that it raises; an InputError is raised again."""
+    waiting, unused, processes, free, busy = deque(arguments.items()), list(workers), [], [], {}
     try:
-        return result()
+        while waiting or busy:
+            while waiting and (free or unused):
+                if not free:
+                    processes.append(_Worker(unused.pop(0)))
+                    free.append(processes[-1])
+                worker, (key, values) = free.pop(), waiting.popleft()
+                busy[worker.pipe] = worker, key
+                with suppress(BrokenPipeError):  # it has just died, which is the outcome
+                    worker.pipe.send((function, values))
+            for pipe in wait(busy):
+                worker, key = busy.pop(pipe)
+                outcome = worker.outcome()
+                free.append(worker) if worker.process.is_alive() else unused.append(worker.variables)
+                yield key, outcome
+    finally:
+        _end([worker.process for worker in processes])
+
+
+def outcome_of(function: Callable, arguments: tuple) -> Any:
+    """Returns function(*arguments), or the exception that it raised, with its traceback as a note."""
+    try:
+        return function(*arguments)
     except Exception as error:
-        error = getattr(error, "cause", None) or error  # Ray wraps the original error
-        if isinstance(error, InputError):
-            raise error from None
-        return error
+        error.add_note(traceback.format_exc())  # is kept when the error is pickled
+        return error.with_traceback(None)  # which would keep tensors alive
 
 
-def leave_signals_to(parent: int) -> None:
-    """Prepares a worker process: Ctrl-C is left to its parent, and it ends when the parent has ended.
+class _Worker:
+    """A process, and the pipe that brings it calls."""
 
-    parent: process id. A parent killed by SIGKILL cannot end its workers, which would work for lost results.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+    def __init__(self, variables: Mapping[str, str]):
+        self.variables, before = variables, dict(os.environ)
+        self.pipe, other_end = SPAWNING.Pipe()
+        self.process = SPAWNING.Process(target=_serve, args=(other_end,))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until `_serve` handles it
+        os.environ |= variables  # before the first import of the process
+        try:
+            self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ |= before
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            other_end.close()
+
+    def outcome(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            return RuntimeError(f"its process died (exit code {self.process.exitcode})")
+        except Exception as error:  # the outcome cannot be unpickled
+            return error
 
 
-def _exit_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(WATCH_SECONDS)
-    os._exit(1)
+def _end(processes: list[multiprocessing.Process]) -> None:
+    """Interrupts the processes, again at each further Ctrl-C, and waits until they have ended."""
+    while running := [process for process in processes if process.is_alive()]:
+        with suppress(KeyboardInterrupt):
+            for process in running:
+                os.kill(process.pid, signal.SIGINT)
+            for process in running:
+                process.join()
+
+
+def _serve(pipe: Connection) -> None:
+    """Does the calls that the pipe brings, until the process is interrupted or its parent has ended."""
+    os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which passes it on
+    threading.Thread(target=_interrupt_after_parent, daemon=True).start()
+    with suppress(KeyboardInterrupt, EOFError, OSError):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # is ignored in the background of a shell
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while True:
+            pipe.send(outcome_of(*pipe.recv()))
+
+
+def _interrupt_after_parent() -> None:
+    multiprocessing.parent_process().join()  # one that SIGKILL ends cannot end its workers
+    os.kill(os.getpid(), signal.SIGINT)

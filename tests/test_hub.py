@@ -14,7 +14,7 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import SavedBart
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.io import hub
-from routing_moe.io.process_pool import environment, worker_environment
+from routing_moe.io.executor import worker_environment
 from routing_moe.model.loading import load_bart, load_bart_config
 
 NAME = "facebook/bart-base"
@@ -220,11 +220,12 @@ def test_workers_load_the_commit_of_the_main_process(cached, local_hub, tmp_path
     variables = worker_environment(2)
     local_hub.publish(NAME, write_bart(tmp_path / "changed", seed=7))
     forget(monkeypatch)
-    with environment(variables):
-        local_hub.requests.clear()
-        load()
-        assert hub.commits() == {NAME: cached}
-        assert not local_hub.requests
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    local_hub.requests.clear()
+    load()
+    assert hub.commits() == {NAME: cached}
+    assert not local_hub.requests
 
 
 def test_checksums_of_a_start_include_configuration_and_tokenizer(local_hub, bart):

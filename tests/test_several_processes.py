@@ -1,12 +1,8 @@
 """Several processes: tensors in collectives, evaluation, assignment of GPUs, timeouts."""
 
-import dataclasses
 import os
 import re
-import subprocess
 import sys
-from collections import Counter
-from contextlib import nullcontext
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -26,8 +22,7 @@ from routing_moe.evaluation.pool import Pool, draws_of
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
-from routing_moe.finetuning import executors
-from routing_moe.io import process_pool
+from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.memory import WORKERS_OF_GPU, free_gpu_memory
 
@@ -156,9 +151,6 @@ class FakeRay:
         self.reserved = options
         return lambda function: SimpleNamespace(remote=lambda *arguments: arguments[-1])
 
-    def put(self, thing):
-        return thing
-
     def wait(self, tasks, num_returns):
         return tasks[:num_returns], tasks[num_returns:]
 
@@ -170,12 +162,11 @@ class FakeRay:
     ("workers", "gpus", "to_a_gpu"),
     [(1, 0, None), (1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2), (6, 2, 3), (2, 4, 1)],
 )
-def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, workers, gpus, to_a_gpu):
-    settings = dataclasses.replace(grids.settings("shared", num_workers=workers), ray="auto")
+def test_tasks_on_ray_share_gpus_as_processes_do(monkeypatch, workers, gpus, to_a_gpu):
     ray = FakeRay(gpus)
     monkeypatch.setitem(sys.modules, "ray", ray)
-    missing = settings.configurations()
-    assert dict(executors.on_ray(settings, None, missing)) == {c: {"done": c} for c in missing}
+    calls = {name: (name,) for name in "abc"}
+    assert dict(executor.on_ray(str, calls, workers, "auto")) == {n: {"done": (n,)} for n in "abc"}
     if not gpus:
         assert "num_gpus" not in ray.reserved
         return
@@ -185,52 +176,37 @@ def test_tasks_on_ray_share_gpus_as_pool_processes_do(grids, monkeypatch, worker
     assert share == in_parts / 10_000
     assert 10_000 // in_parts == to_a_gpu
     assert gpus * to_a_gpu >= workers  # all run at once
-    assert max(Counter(gpu for gpu, _ in started(monkeypatch, workers, gpus)).values()) == to_a_gpu
+    assert max(int(sharing) for _, sharing in shares(workers, gpus)) == to_a_gpu
 
 
-class Places(list):
-    """A multiprocessing.Array in one process, whose id may be patched."""
-
-    def get_lock(self):
-        return nullcontext()
-
-
-def started(monkeypatch, workers: int, gpus: int, dead=(), jobs: str = "") -> list[tuple[str, str]]:
-    """Returns (GPU, number of workers on it) of each worker as it is started: 1, 2, and so on.
-
-    dead: workers that end once all are started, and are replaced. jobs: how many scripts share the GPUs.
-    """
-    ended, places, found = set(), Places([0] * workers), []
-    monkeypatch.setattr(process_pool, "leave_signals_to", lambda parent: None)
-    monkeypatch.setattr(process_pool, "is_running", lambda process: process not in ended | {0})
-    for process in range(1, workers + len(dead) + 1):
-        ended |= set(dead) if process > workers else set()
-        monkeypatch.setattr(os, "getpid", lambda process=process: process)
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        monkeypatch.setenv(WORKERS_OF_GPU, jobs)
-        process_pool.prepare_worker(places, [f"GPU-{i}" for i in range(gpus)], parent=1)
-        found.append((os.environ["CUDA_VISIBLE_DEVICES"], os.environ[WORKERS_OF_GPU]))
-    return found
+def shares(workers: int, gpus: int) -> list[tuple[str, str]]:
+    """Returns (GPUs, number of workers on them) of each worker."""
+    names = [f"GPU-{i}" for i in range(gpus)]
+    return [tuple(executor.gpu_of(i, workers, names).values()) for i in range(workers)]
 
 
 def test_workers_are_spread_over_the_gpus_and_read_how_many_share_theirs(monkeypatch):
     first, second = ("GPU-0", "3"), ("GPU-1", "2")
-    assert started(monkeypatch, 5, gpus=2) == [first, second, first, second, first]
-    assert started(monkeypatch, 2, gpus=4) == [("GPU-0,GPU-2", "1"), ("GPU-1,GPU-3", "1")]
-    assert started(monkeypatch, 2, gpus=0) == [("", ""), ("", "")]
-    assert started(monkeypatch, 2, gpus=1, jobs="3") == [("GPU-0", "6"), ("GPU-0", "6")]
+    assert shares(5, gpus=2) == [first, second, first, second, first]
+    assert shares(2, gpus=4) == [("GPU-0,GPU-2", "1"), ("GPU-1,GPU-3", "1")]
+    monkeypatch.setenv(WORKERS_OF_GPU, "3")  # scripts share the GPUs
+    assert shares(2, gpus=1) == [("GPU-0", "6"), ("GPU-0", "6")]
 
 
-def test_a_worker_that_replaces_a_dead_one_has_its_gpu(monkeypatch):
-    assert started(monkeypatch, 3, gpus=3, dead=[2])[-1] == ("GPU-1", "1")
-
-
-def test_only_running_processes_keep_their_places():
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    assert process_pool.is_running(os.getpid())
-    assert not process_pool.is_running(ended.pid)
-    assert not process_pool.is_running(0)
+def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    gpu = "__import__('os').environ['CUDA_VISIBLE_DEVICES']"
+    calls = {
+        "dies": ("__import__('os')._exit(3)",),
+        "raises": ("1 / 0",),
+        "a": (gpu,),
+        "b": (gpu,),
+        "c": (gpu,),
+    }
+    found = dict(executor.in_processes(eval, calls, workers=1))
+    assert "its process died (exit code 3)" in str(found["dies"])
+    assert "ZeroDivisionError" in found["raises"].__notes__[0]
+    assert [found[key] for key in "abc"] == ["4,7"] * 3
 
 
 GB = 10**9

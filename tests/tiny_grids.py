@@ -16,7 +16,7 @@ from routing_moe.cli.finetune import main
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import parse
 from routing_moe.finetuning.checks import check_finetuning
-from routing_moe.finetuning.executors import _runners, run_configuration
+from routing_moe.finetuning.trial import _runners, run_configuration
 
 # All answers have the same first words, so that a few steps improve Rouge-L and change scores.
 NAMING = ["grass\tgreen", "sky\tblue\tit is Blue", "snow\twhite", "coal\tblack", "blood\tred", "sun\ta star"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
 from dataloader.building.task_folder import NotBuilt, build_task, missing_samples
 from dataloader.errors import in_brief
-from dataloader.processes import leave_signals_to, run_in_processes
+from dataloader.processes import run_in_processes
 
 
 @dataclass(frozen=True)
@@ -64,21 +63,13 @@ def build_in_processes(
     recipes: Sequence[Recipe], build: Build, load: Callable, workers: int
 ) -> Iterator[Line]:
     by_task = {recipe.task: recipe for recipe in recipes}
-    calls = {task: (task, build) for task in by_task}
-    for task, line in run_in_processes(build_named, calls, workers, start_worker, (load, os.getpid())):
+    calls = {task: (task, build, load) for task in by_task}
+    for task, line in run_in_processes(build_named, calls, [{}] * workers):
         if isinstance(line, Exception):
             reason = "its process was killed (if memory was short, try fewer --num_workers)"
             line = unavailable(by_task[task], NotBuilt([reason]), build.samples, build.verify)
         yield line
 
 
-_recipes: dict[str, Recipe] = {}  # of a worker process
-
-
-def start_worker(load: Callable[[], Mapping[str, Recipe]], parent: int) -> None:
-    leave_signals_to(parent)
-    _recipes.update(load())
-
-
-def build_named(task: str, build: Build) -> Line:
-    return build_line(_recipes[task], build)
+def build_named(task: str, build: Build, load: Callable[[], Mapping[str, Recipe]]) -> Line:
+    return build_line(load()[task], build)

@@ -53,6 +53,9 @@ GROUPS = {
         "vectors reduce": f"{VECTORS}.reduce",
         "vectors inspect": f"{VECTORS}.inspect",
     },
+    "many commands": {
+        "parallel": f"{CLI}.parallel",
+    },
     "tables": {
         "show-scores": f"{CLI}.show_scores",
         "compare": f"{CLI}.compare",

@@ -123,6 +123,10 @@ class FinetuneSettings(RunFlags):
         """The folder that the task's folder is in."""
         return Path(self.task_dir).absolute().parent
 
+    def model_folder(self, name: str) -> Path:
+        """Returns the folder of a configuration's model with --save_best. name: the configuration's."""
+        return Path(self.output_dir) / "models" / name
+
     def configurations(self) -> list[Configuration]:
         """Returns the sorted configurations of the grid."""
         if not self.do_train:

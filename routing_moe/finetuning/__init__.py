@@ -3,7 +3,6 @@
 May import: training and below, dataloader.
 
 checks.py          problems of flags and files      task_choices.py    the task's vector or route
-starting_model.py  the model to fine-tune         trial.py           runs one configuration
-executors.py       in this process, in several, on Ray
+starting_model.py  the model to fine-tune         trial.py           runs configurations
 grid.py            missing configurations, result files
 """

@@ -6,7 +6,6 @@ reported together.
 """
 
 import dataclasses
-import importlib.util
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems, with_valid_values
 from routing_moe.config.shared import FORMAT_FLAGS, position_problems
 from routing_moe.finetuning.task_choices import given_vectors, route_kind, text_source, vector_table
+from routing_moe.io.executor import ray_problems
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
@@ -282,9 +282,7 @@ def running_problems(settings: FinetuneSettings) -> list[str]:
         problems.append(
             "a configuration runs in one process: leave accelerate launch out, and give --num_workers"
         )
-    if settings.ray and importlib.util.find_spec("ray") is None:
-        problems.append(f"--ray is {settings.ray!r}, which needs the extra: pip install .[ray]")
-    return problems
+    return problems + ray_problems(settings.ray)
 
 
 def folder_problems(settings: FinetuneSettings) -> list[str]:

@@ -9,12 +9,12 @@ See `JobFolder` for how an interrupted or extended grid continues. results.csv i
 configurations/.
 """
 
+import dataclasses
 import json
 import logging
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.shared import FORMAT_FLAGS, Start
-from routing_moe.finetuning.executors import executor, model_folder
+from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
@@ -103,7 +103,7 @@ class Grid:
 
     def described(self) -> dict:
         """Returns what run.json records of the grid besides the settings."""
-        return {"start": self.start, "configurations": [astuple(c) for c in self.configurations]}
+        return {"start": self.start, "configurations": [dataclasses.astuple(c) for c in self.configurations]}
 
     def keep(self, configuration: Configuration, outcome: dict) -> None:
         """Writes a configuration's predictions, then its file, then the tables."""
@@ -160,7 +160,7 @@ class Grid:
         best = self.best_of(sample)
         if best is None:
             return
-        for place in (self.predictions, lambda name: model_folder(self.folder, name)):
+        for place in (self.predictions, self.settings.model_folder):
             if place(best.name).exists():
                 remove(place(sample + BEST))
                 place(best.name).rename(place(sample + BEST))
@@ -266,13 +266,27 @@ def run_grid(
         routes.add(route)
 
     if missing:
-        outcomes = executor(settings)(settings, choice, missing)
         bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
-        failed = grid.files.collect(outcomes, keep, bar)
+        failed = grid.files.collect(outcomes_of(settings, choice, missing), keep, bar)
     grid.write_results()
     for sample in grid.samples:
         grid.tidy(sample)
     return failed
+
+
+def outcomes_of(
+    settings: FinetuneSettings, choice: Mapping[str, TaskChoice] | None, missing: list[Configuration]
+) -> Outcomes:
+    """Yields (configuration, result of `run_configuration` or its error), in the order in which they end."""
+    from routing_moe.finetuning import trial  # imports torch, which takes seconds
+
+    if settings.ray or settings.num_workers > 1:
+        settings = dataclasses.replace(settings, quiet=True)
+    calls = {configuration: (settings, choice, configuration) for configuration in missing}
+    try:
+        yield from run_calls(trial.run_configuration, calls, settings.num_workers, settings.ray)
+    finally:
+        trial._runners.clear()
 
 
 def in_words(outcome: dict) -> str:

@@ -5,6 +5,7 @@ and score follows from the seed. It depends neither on the process that runs it 
 """
 
 import math
+import time
 from collections.abc import Mapping
 
 import torch
@@ -20,6 +21,7 @@ from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task
 from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.starting_model import Starts, least_state
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.optim.state_memory import check_fits
 from routing_moe.optim.step import Stepper, TrainingDiverged
@@ -30,6 +32,26 @@ from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.training.cost import training_cost
 
 COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed
+
+_runners: dict = {}  # {settings: TrialRunner}, at most one: that of the model loaded in this process
+
+
+def run_configuration(
+    settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None, configuration: Configuration
+) -> dict:
+    """Runs one configuration with the `TrialRunner` of this process, which is loaded on the first call.
+
+    Adds the configuration's time in seconds and the peak memory of the process in GB.
+    """
+    key = repr((settings, choices))
+    if key not in _runners:
+        _runners.clear()
+        _runners[key] = TrialRunner(settings, choices)
+    began = time.perf_counter()
+    outcome = _runners[key].run(configuration)
+    if settings.save_best and outcome["dev_performance"] is not None:
+        _runners[key].save(settings.model_folder(configuration.name))
+    return outcome | {"seconds": time.perf_counter() - began, "peak_memory_gb": peak_memory_gb()}
 
 
 class Weights:

@@ -27,6 +27,7 @@ from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object, parse_json
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
+from routing_moe.io.executor import run_calls
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.run_folder import describe_run, foreign_problems, load_run_settings
@@ -59,14 +60,11 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str
     The first call with these settings loads the extractor.
     Raises FloatingPointError if the vector is not finite.
     """
-    from routing_moe.io.process_pool import traceback_noted  # imports torch
-
     if settings not in _extractors:
         _extractors.clear()
         _extractors[settings] = settings.extractor()
     start = time.perf_counter()
-    with traceback_noted():
-        vector_D = np.asarray(_extractors[settings].vector_of(task), dtype=np.float32)
+    vector_D = np.asarray(_extractors[settings].vector_of(task), dtype=np.float32)
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
     parts = json.dumps(getattr(_extractors[settings], "parts", {}))
@@ -166,17 +164,11 @@ class VectorJob:
 
     def outcomes(self):
         """Yields (task, result of `compute` or its error) for each missing task, in order of completion."""
-        if not self.missing:
-            return
-        from routing_moe.io.process_pool import run_here, run_in_processes  # imports torch
-
         workers = min(self.settings.num_workers, len(self.missing))
-        if workers > 1:
-            quiet = dataclasses.replace(self.settings, quiet=True)
-            yield from run_in_processes(compute, {task: (quiet, task) for task in self.missing}, workers)
-            return
+        quiet = self.settings.quiet or workers > 1
+        settings = dataclasses.replace(self.settings, quiet=quiet)
         try:
-            yield from run_here(compute, {task: (self.settings, task) for task in self.missing})
+            yield from run_calls(compute, {task: (settings, task) for task in self.missing}, workers)
         finally:
             _extractors.clear()
 

@@ -1,0 +1,123 @@
+"""Run the commands whose result files are missing, several at a time; the same call continues.
+
+    for seed in 1 2 3; do
+        printf '%s\\t%s\\n' "models/seed$seed/best/scores.csv" \\
+            "routing-moe train --train_dir data/gym --seed $seed --resume --output_dir models/seed$seed"
+    done | routing-moe parallel --jobs 3
+
+Standard input has a line RESULT<TAB>COMMAND for each command, which `bash -c` runs. RESULT is the file that
+it writes last; its log is RUN.log for RUN/best/FILE and RUN/FILE. Ctrl-C lets running commands save.
+Exits with 0 if every result is there, 1 if a command failed, 2 for wrong input, 130 after Ctrl-C.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dataloader.errors import InputError, counted, in_brief
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import flag_problems
+from routing_moe.config.parallel import ParallelSettings
+from routing_moe.io.executor import in_processes, on_ray, ray_problems
+from routing_moe.io.shell_jobs import Job, run_job
+
+LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
+SECONDS = 20  # between lines that say how many commands have ended
+STOPPING = (
+    b"\nwaiting until the running commands have saved their state; the next signal stops them at once\n"
+)
+
+say = partial(tqdm.write, file=sys.stderr)  # above a progress bar
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(run, ParallelSettings, argv, __doc__, lambda _: "the same call continues")
+
+
+def run(settings: ParallelSettings) -> int:
+    if problems := flag_problems(settings) + ray_problems(settings.ray):
+        raise InputError(problems)
+    jobs = read_jobs()
+    missing = [job for job in jobs if not job.result.is_file()]
+    if settings.dry_run:
+        print("".join(f"{job.command}\n" for job in missing), end="")
+    elif not missing:
+        say(f"nothing to do: {'all results are there' if jobs else 'standard input has no lines'}")
+    elif failed := run_jobs(missing, len(jobs), settings):
+        say(f"{counted(failed, 'command')} failed; the same call tries again")
+        return 1
+    return 0
+
+
+def read_jobs() -> list[Job]:
+    """Returns the jobs of standard input. Raises InputError for other lines than RESULT<TAB>COMMAND."""
+    if sys.stdin.isatty():
+        raise InputError(f"standard input is a terminal; pipe lines into this command: {LINE}")
+    jobs, numbers, problems = [], {}, []
+    for number, line in enumerate(sys.stdin, 1):
+        result, _, command = line.strip("\n").partition("\t")
+        path = Path(os.path.normpath(result))
+        if not (result.strip() and command.strip()):
+            problems.append(f"line {number} is {line.strip()!r}; {LINE}")
+        elif path in numbers:
+            problems.append(f"line {number}: {path} is the result of line {numbers[path]}; name another file")
+        numbers.setdefault(path, number)
+        jobs.append(Job(path, command))
+    if problems:
+        raise InputError(problems)
+    return jobs
+
+
+def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
+    """Runs the jobs and reports how each ends; returns how many failed."""
+    terminal, ended, failed = sys.stderr.isatty(), [], 0
+    calls = {job: (job, dict(os.environ), not terminal) for job in missing}
+    if settings.ray:
+        outcomes = on_ray(run_job, calls, settings.jobs, settings.ray)
+    else:
+        outcomes = in_processes(run_job, calls, settings.jobs)
+    bar = tqdm(total=total, initial=total - len(missing), unit="run", disable=not terminal)
+    threading.Thread(target=tell_regularly, args=(bar, ended, len(missing)), daemon=True).start()
+    stop_on_signals()
+    with bar, closing(outcomes):
+        for job, outcome in outcomes:
+            ended.append(job)
+            bar.update()
+            if isinstance(outcome, Exception):
+                failed += 1
+                say(f"failed: {job.result}: {in_brief(outcome)}; the end of {job.log}:\n{job.end_of_log()}")
+            elif not terminal:
+                say(f"finished: {job.result} after {outcome:.0f} s")
+    return failed
+
+
+def tell_regularly(bar: tqdm, ended: list[Job], total: int) -> None:
+    """Updates the time in the bar, or says how many jobs have ended, until all have."""
+    began, seconds = time.monotonic(), SECONDS if bar.disable else 1
+    while time.sleep(seconds) or len(ended) < total:
+        minutes = (time.monotonic() - began) / 60
+        say(f"{len(ended)} of {total} ended after {minutes:.1f} min") if bar.disable else bar.refresh()
+
+
+def stop_on_signals() -> None:
+    """From now on Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt, unless they are ignored (nohup)."""
+
+    def stop(*_):
+        with suppress(OSError):  # of a terminal that is closed
+            os.write(2, STOPPING)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
