@@ -12,7 +12,7 @@ from benchmarks import reproduction
 from dataloader.errors import InputError
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings
-from routing_moe.studies import real_gym, real_pairs
+from routing_moe.studies import real_gym
 from routing_moe.studies.real_arms import ARMS, LABELS, TRAIN, arms_of
 from routing_moe.studies.real_runs import Branches, rows_of_rates
 from routing_moe.studies.real_settings import RealLabels, RealTrain, RealUnseen
@@ -314,27 +314,6 @@ def test_contrasts_are_those_of_the_best_dividing_arm_the_oracle_and_the_control
     expected = ("refined_random:multitask_half", "oracle:multitask_half", "refined_random:random_hidden")
     assert contrasts_of(losses) == expected
     assert contrasts_of(dict(multitask=1.5, gradient=1.6)) == ()
-
-
-def test_shares_of_the_oracle_on_pairs_are_those_computed_by_hand(tmp_path, capsys):
-    relabelled = dict(source=["x"] * 2 + ["y"] * 2 + ["z"], labels=["kept", "permuted"] * 2 + ["kept"])
-    write(tmp_path / "gym/relabelled.csv", pd.DataFrame(relabelled | dict(task=list("abcde"))).to_csv())
-    values = dict(multitask=(0.2, 0.4), oracle=(1.0, 1.0), token=(0.6, 0.7))
-    rows = [
-        dict(variant=name, seed=seed, task=task, performance=value + more if task != "e" else 0.0)
-        for name, own in values.items()
-        for seed, value in enumerate(own)
-        for task in "abcde"
-        for more in (-0.1, 0.1)  # two samples of each task
-    ]
-    write(tmp_path / "tasks.csv", pd.DataFrame(rows).to_csv())
-    words = [str(tmp_path / "tasks.csv"), "--relabelled", str(tmp_path / "gym"), "--output_file"]
-    assert real_pairs.main([*words, str(tmp_path / "out.csv")]) == 0
-    table = pd.read_csv(tmp_path / "out.csv").set_index("variant")
-    assert table.loc["token", "difference"] == pytest.approx(0.35)
-    assert set(table["tasks"]) == {4}  # not the task without a twin
-    assert real_pairs.main([*words, str(tmp_path / "out.csv"), "--oracle", "orakel"]) == 2
-    assert "--oracle orakel" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

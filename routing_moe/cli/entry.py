@@ -83,16 +83,8 @@ GROUPS = {
         "study routings": f"{STUDIES}.routings",
         "study task-vectors": f"{STUDIES}.task_vectors",
         "study conflict": f"{STUDIES}.conflict",
-        "study conflict-shares": f"{STUDIES}.conflict_shares",
-        "study conflict-curves": f"{STUDIES}.conflict_curves",
-        "study conflict-few-shot": f"{STUDIES}.conflict_few_shot",
-        "study gradient-ingredients": "task.conflict_gym.ingredients",
         "study paper": f"{STUDIES}.paper",
         "study real-gym": f"{STUDIES}.real_gym",
-        "study permuted-twins": f"{STUDIES}.permuted_twins",
-        "study twin-vectors": f"{STUDIES}.twin_vectors",
-        "study label-pairs": f"{STUDIES}.real_pairs",
-        "study coverage": f"{STUDIES}.coverage",
     },
 }
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}

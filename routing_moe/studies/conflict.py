@@ -8,8 +8,7 @@ At several levels of conflict, with several seeds: a gym (docs/conflict_gym.md) 
 of steps of a level is fixed; it includes the dense run that a variant starts from. Learning rates are tuned for each
 level and kind of model by the same grid, on gyms of other seeds (tuning.csv). --output_dir gets gyms/, dense_runs/,
 vectors/, refinements/, tuning/ and conflict<c>_<n>skills/<variant>/seed<seed>/. Of every level, overview.md has cost
-and scores; shares.csv agreement of routes with skills, differences from dense models with intervals, and shares of the
-oracle's advantage; comparison_curves.csv curves. A second call keeps finished runs and continues the others.
+and scores; comparison_curves.csv curves. A second call keeps finished runs and continues the others.
 
 variants:
 """
@@ -126,9 +125,7 @@ def tables(folder: Path) -> int:
     flags = [str(folder), "--gym_per_seed", "--order", *order]
     baseline = ["--baseline", "dense"] if "dense" in order else []
     code = call_here(["routing_moe.cli.overview", *flags, "--recovery", "skill"])
-    code = call_here(["routing_moe.cli.compare_runs", *flags, *baseline]) or code
-    shares = ["routing_moe.studies.conflict_shares", str(folder), "--output_file", str(folder / "shares.csv")]
-    return call_here([*shares, *(baseline or ["--baseline", order[0]])]) or code
+    return call_here(["routing_moe.cli.compare_runs", *flags, *baseline]) or code
 
 
 def main(argv: list[str] | None = None) -> int:

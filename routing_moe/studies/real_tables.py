@@ -9,7 +9,6 @@ from dataloader.atomic_files import write_text
 from routing_moe.studies.gains import gains_command
 from routing_moe.studies.real_arms import ARMS, ONE, ONE_BART
 from routing_moe.studies.real_runs import Branches, best_dividing, dev_losses, rows_of_rates
-from routing_moe.studies.real_settings import RealLabels
 from routing_moe.studies.real_starts import DIRECT, STARTS
 from routing_moe.studies.real_unseen import SUMMARY, UnseenRuns
 from routing_moe.studies.recipes import UNSEEN_SCORES, command
@@ -36,20 +35,7 @@ def tables_of_arms(runs: Branches) -> int:
         **dict(order=tuple(losses), baseline=ONE, contrasts=contrasts or None, measures=MEASURES),
         **dict(primary=PRIMARY, learnable=f"{ONE}:{runs.study.margin:g}", output_dir=tables),
     )
-    code = call_here(compared)
-    if not isinstance(runs.study, RealLabels):
-        return code
-    twins = command(
-        *("routing_moe.studies.permuted_twins", folder / "runs"),
-        **dict(relabelled=runs.gym, output_file=tables / "twins.csv"),
-    )
-    pairs = command(
-        *("routing_moe.studies.real_pairs", tables / "comparison_tasks.csv"),
-        **dict(relabelled=runs.gym, oracle="oracle", baseline=best_of_one(losses)),
-        output_file=tables / "pairs.csv",
-    )
-    codes = [code, call_here(twins), *([call_here(pairs)] if "oracle" in losses else [])]
-    return next((code for code in codes if code), 0)
+    return call_here(compared)
 
 
 def best_of_one(losses: dict[str, float]) -> str:
