@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from routing_moe.cli import entry
-from routing_moe.studies import real_gym, study
+from routing_moe.studies import study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -181,7 +181,6 @@ BENCHMARKS = [
     f"benchmarks.{path.stem}"
     for path in sorted((ROOT / "benchmarks").glob("*.py"))
     if "\ndef main(" in path.read_text(encoding="utf-8")
-    and path.stem != "reproduction"  # whose are a study's
 ]
 
 
@@ -197,8 +196,6 @@ def known_flags() -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
         commands = [(module, []) for module in (*entry.COMMANDS.values(), *BENCHMARKS)]
-        # The first part is that without arguments.
-        commands += [(real_gym.__name__, [part]) for part in real_gym.PARTS]
         for module, arguments in commands:
             with pytest.raises(Parsed):
                 importlib.import_module(module).main(arguments)

@@ -11,7 +11,7 @@ from recorded_commands import value_of, write, write_gym
 from tiny_runs import ROOT
 
 from dataloader.errors import InputError
-from routing_moe.studies import assembling, english_bart, finetuning, understand, vectors
+from routing_moe.studies import assembling, finetuning, understand, vectors
 from routing_moe.studies.recipes import tiny_bart
 
 
@@ -125,44 +125,12 @@ def test_the_default_mixture_is_trained_first_only_if_nothing_is_given(recorder,
     assert "train" not in recorder.names()
 
 
-# ---- an English BART
-
-
-def test_a_bart_is_built_and_with_steps_warmed_up(recorder, gym, capsys):
-    assert english_bart.main([]) == 0
-    assert "--model models/english_bart/bart" in capsys.readouterr().out
-    ((name, *words),) = recorder.commands
-    assert (name, value_of(words, "--encoder_layers")) == ("build", "0,2,5")
-    recorder.commands.clear()
-    write("gym/gym_report.csv")
-    own = "--warm_up_steps 9 --custom_tasks_splits some.json --output_dir mine --encoder some/bert --seed 3"
-    assert english_bart.main(["--train_dir", gym, *own.split(), "--mixed_precision", "bf16"]) == 0
-    assert recorder.names() == ["build", "denoise", "train", "export"]
-    build, denoise, _, export = recorder.commands
-    assert build[1:] == ["--encoder", "some/bert", "--output_dir", "mine/bart"]
-    assert (value_of(denoise, "--gym"), value_of(denoise, "--split")) == (gym, "some.json")
-    assert "--skip_malformed" in denoise
-    expected = dict(model="mine/bart", train_dir=value_of(denoise, "--output_dir"), num_experts=1, seed=3)
-    expected |= dict(total_steps=9, eval_period=3, resume=True, do_lowercase=True, mixed_precision="bf16")
-    given = recorder.settings(2)
-    assert {name: given[name] for name in expected} == expected
-    assert export[1:] == [
-        *("--checkpoint", given["output_dir"], "--checkpoint_name", "last", "--output_dir", "mine/warm_bart")
-    ]
-
-
 def test_a_mixture_of_other_tasks_is_not_scored(tmp_path):
     made_of = {"made_of": {"base": {}, "experts/a": {}, "experts/b": {}}}
     write(tmp_path / "assembled.json", json.dumps(made_of))
     assembling.check_experts(tmp_path, ["b", "a"])
     with pytest.raises(InputError, match=r"--tasks are a c, but .* has experts of a b"):
         assembling.check_experts(tmp_path, ["a", "c"])
-
-
-def test_a_warm_up_needs_a_gym(recorder, capsys):
-    assert english_bart.main(["--warm_up_steps", "5"]) == 2
-    assert "--warm_up_steps needs --train_dir, a gym with texts" in capsys.readouterr().err
-    assert recorder.commands == []
 
 
 # ---- understanding

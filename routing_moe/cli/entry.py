@@ -28,7 +28,6 @@ GROUPS = {
         "skill-gym": "task.skill_gym.generate",
         "conflict-gym": "task.conflict_gym.generate",
         "conflict-gym bart": "task.conflict_gym.bart",
-        "conflict-gym relabel": "task.conflict_gym.relabel",
     },
     "train and adapt": {
         "train": f"{CLI}.train",
@@ -40,8 +39,6 @@ GROUPS = {
         "answer": f"{CLI}.answer",
         "export": f"{CLI}.export",
         "push": f"{CLI}.push",
-        "english-bart": "task.english_bart.build",
-        "english-bart denoise": "task.english_bart.denoise",
     },
     "task vectors": {
         "vectors random": f"{VECTORS}.random",
@@ -76,15 +73,12 @@ GROUPS = {
         "recipe assemble": f"{STUDIES}.assembling",
         "recipe vectors": f"{STUDIES}.vectors",
         "recipe understand": f"{STUDIES}.understand",
-        "recipe english-bart": f"{STUDIES}.english_bart",
     },
     "studies of many runs": {
         "study quickstart": f"{STUDIES}.quickstart",
         "study routings": f"{STUDIES}.routings",
         "study task-vectors": f"{STUDIES}.task_vectors",
-        "study conflict": f"{STUDIES}.conflict",
         "study paper": f"{STUDIES}.paper",
-        "study real-gym": f"{STUDIES}.real_gym",
     },
 }
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}

@@ -2,7 +2,6 @@
 
     bash example_scripts/reproduce_paper.sh                                        small, on the embedded gym
     bash example_scripts/reproduce_paper.sh --model facebook/bart-base             the published settings, on data/gym
-    bash example_scripts/reproduce_paper.sh --model facebook/bart-base --dry_run   its runs, and their hours here
     bash example_scripts/reproduce_paper.sh --model facebook/bart-base --jobs 8    with a GPU for each of 8 runs
 
 All results are in --output_dir: vectors/, runs/<variant>/seed<seed>/, few_shot/<start>/seed<seed>/, tables/, logs/. A run is a
@@ -36,7 +35,7 @@ from routing_moe.studies.recipes import (
     number,
 )
 from routing_moe.studies.runs import call_here, minutes, report_unfinished
-from routing_moe.studies.study import RUNNING, Study, run_study, words_of
+from routing_moe.studies.study import RUNNING, Study, run_study
 from routing_moe.studies.variants import VARIANTS
 
 WHAT, TRAINING, FEW_SHOT = group("what is run"), group("training"), group("few-shot fine-tuning")
@@ -65,7 +64,6 @@ class PaperStudy(DataFlags, Study):
     output_dir: Path = RUNNING(Path("models/reproduce_paper"), "folder of all results", on_resume=True)
     jobs: int | None = RUNNING(None, "runs at the same time, which divide the cores, or the visible GPUs: as many as GPUs have one each (1; 2)", range=AT_LEAST_1, on_resume=True)
     num_workers: int | None = RUNNING(None, "fine-tuning configurations, or tasks of vectors, at the same time in each run, on its GPUs (1)", range=AT_LEAST_1, on_resume=True)
-    dry_run: bool = RUNNING(False, "only list the runs, and estimate their hours on this machine", on_resume=True)
     variants: tuple[str, ...] = WHAT(PUBLISHED, "what to train; the first stage of a two-stage variant is added", choices=ALL, on_resume=True)
     starts: tuple[str, ...] | None = WHAT(None, "what to fine-tune: direct, which is --model itself, and names of --variants (default: all)", choices=(DIRECT, *ALL), on_resume=True)
     seeds: tuple[int, ...] = WHAT((42,), "seeds of each variant and start", range=SEED, on_resume=True)
@@ -218,16 +216,8 @@ def build_gym(study: PaperStudy) -> None:
             tasks_named(["all"], study.split_file, study.gym)
 
 
-def run(study: PaperStudy, argv: list[str] | None) -> int:
-    """argv: the command line, for --dry_run; None: that of the process."""
-    if not study.dry_run:
-        return reproduce(study)
-    # Timing needs the code of benchmarks/, which is above this package.
-    return call_here(["benchmarks.reproduction", "paper", *words_of(PaperStudy, argv)])
-
-
 def main(argv: list[str] | None = None) -> int:
-    return run_study(lambda study: run(study, argv), PaperStudy, argv, __doc__)
+    return run_study(reproduce, PaperStudy, argv, __doc__)
 
 
 if __name__ == "__main__":
