@@ -19,7 +19,6 @@ LIBRARIES = (
     "routing_moe.finetuning.grid",
     "matplotlib.pyplot",
     "pandas",
-    "routing_moe.studies.paper",
 )
 
 

@@ -5,21 +5,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from recorded_commands import value_of, write
+from recorded_commands import write
 
-from routing_moe.config.flags import parse
-from routing_moe.config.train import TrainSettings
 from routing_moe.studies import (
     devices,
     recipes,
     refined_routing,
-    routings,
     runs,
-    task_vectors,
     training,
 )
 from routing_moe.studies.recipes import BART_BASE, DataFlags, TrainingFlags, TrainingRecipe, tiny_bart
-from routing_moe.studies.variants import VARIANTS
 
 SPLIT = json.dumps({"train": ["a", "b"], "dev": [], "test": ["c", "d"]})
 
@@ -125,19 +120,6 @@ def test_a_switch_is_yes_or_no(recorder, gym, monkeypatch, capsys):
     assert "FROM_MODEL is 'false'; it must be yes or no" in capsys.readouterr().err
 
 
-def test_a_study_with_other_hyperparameters_is_refused(recorder, gym, capsys):
-    flags = ["--train_dir", gym, "--output_dir", "out", "--seeds", "1", "--variants", "softmax"]
-    assert routings.main([*flags, "--total_steps", "5"]) == 0
-    assert routings.main([*flags, "--total_steps", "6"]) == 2
-    assert "--total_steps is 6, but in out/study.json it was 5" in capsys.readouterr().err
-    flags = [*flags[:3], "other", *flags[4:]]
-    assert routings.main([*flags, "--weight_decay", "0.1"]) == 0
-    assert routings.main([*flags, "--weight_decay", "0.1", "--predict_batch_size", "8"]) == 0  # may change
-    assert routings.main([*flags, "--weight_decay", "0.2"]) == 2
-    assert "--weight_decay is 0.2, but in other/study.json it was 0.1" in capsys.readouterr().err
-    assert routings.main(flags) == 2
-
-
 def test_an_unknown_flag_is_an_error_before_anything_runs(recorder, capsys):
     with pytest.raises(SystemExit):
         training.main(["--learning_rates", "3"])
@@ -187,71 +169,3 @@ def test_a_command_has_flags_by_name_and_further_words_that_win():
     )
     expected = ["module", "first", "--rate", "1e-5", "--exact", "0.00012345678", "--sizes", "2", "4"]
     assert line == [*expected, "--on", "--flags=--seed 3", "--rate", "2"]
-
-
-# ---- the comparison of routings
-
-
-def test_every_variant_has_existing_flags_of_its_own():
-    flags = [variant.flags.format(clusters=4) for variant in VARIANTS.values() if not variant.module]
-    assert len(set(flags)) == len(flags) - 1  # text and fisher differ in their vectors
-    for words in flags:
-        parse(TrainSettings, ["--output_dir", "x", *words.split()])
-
-
-def test_two_stages_share_the_run_of_straight_through(recorder, gym):
-    flags = ["--train_dir", gym, "--seeds", "1", "2", "--output_dir", "out", "--init_eps", "0.1"]
-    assert routings.main([*flags, "--variants", "two_stage", "softmax", "--num_beams", "2"]) == 0
-    both = ["train", "two_stages"]
-    assert recorder.names() == [*both, *both, "train", "train", "compare_runs"]
-    assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
-    assert recorder.settings(0)["num_beams"] == 2
-    assert value_of(recorder.commands[1], "--stage1") == "out/straight_through/seed1"
-    recorder.commands.clear()
-    finished = ["--variants", "softmax", "--seeds", "1", "--num_beams", "2"]
-    assert routings.main([*flags, *finished]) == 0
-    assert recorder.names() == ["compare_runs"]
-
-
-def test_variables_of_the_recipes_reach_the_commands_of_a_comparison(recorder, gym, monkeypatch):
-    variables = {"STAGE2_STEPS": "9", "STAGE2_EVAL_PERIOD": "4", "CLUSTERS": "3", "DENSE_STEPS": "8"}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out"]
-    assert routings.main([*flags, "--variants", "two_stage", "gradient_routing"]) == 0
-    (stages,), (gradients,) = recorder.named("two_stages"), recorder.named("refined_routing")
-    assert [value_of(stages, f"--{name.lower()}") for name in variables] == ["9", "4", None, None]
-    assert [value_of(gradients, f"--{name.lower()}") for name in variables] == [None, None, "3", "8"]
-    assert value_of(stages, "--init_eps") == "0.01"
-    assert value_of(gradients, "--refine_steps") == "0"
-    assert "--from_model" in gradients
-    assert task_vectors.main([*flags, "--output_dir", "vectors", "--kinds", "trained"]) == 0
-    assert value_of(recorder.named("two_stages")[1], "--stage2_steps") == "9"
-
-
-def test_at_equal_flops_every_variant_computes_its_steps_and_two_stages_share_them(recorder, gym):
-    flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out", "--match", "flops"]
-    assert routings.main([*flags, "--variants", "multitask", "two_stage"]) == 0
-    commands = recorder.commands
-    steps = [value_of(c, "--total_steps") or value_of(c, "--stage2_steps") for c in commands]
-    references = [value_of(command, "--equal_flops") for command in commands]
-    assert recorder.settings(0)["output_dir"] == "out/straight_through/seed1"
-    assert set(references[1:]) == {None, "out/straight_through/seed1"}
-    folders = [value_of(command, "--output_dir") for command in commands]
-    trained = {folder: n for folder, n, r in zip(folders, steps, references, strict=True) if not r}
-    assert trained["out/multitask/seed1"] == "7"
-    assert trained["out/two_stage/seed1/stage1"] == "4"  # half of 7
-    assert value_of(recorder.named("two_stages")[0], "--stage2_steps") == "7"
-
-
-def test_failures_and_wrong_flags_of_the_comparison_are_reported(recorder, gym, capsys):
-    flags = ["--train_dir", gym, "--seeds", "1", "--output_dir", "out"]
-    recorder.failing = "--avg_routing"
-    assert routings.main([*flags, "--variants", "average", "softmax"]) == 1
-    assert "not finished: average/seed1" in capsys.readouterr().err
-    wrong = "--variants softmx --seeds 1 1 --num_experts 3 --match flops --match_to two_stage"
-    assert routings.main([*flags, *wrong.split()]) == 2
-    errors = capsys.readouterr().err
-    expected = ["did you mean 'softmax'", "--seeds has a value more than once"]
-    for part in [*expected, "--num_experts: cannot be given", "--match_to"]:
-        assert part in errors

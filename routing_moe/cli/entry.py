@@ -74,12 +74,6 @@ GROUPS = {
         "recipe vectors": f"{STUDIES}.vectors",
         "recipe understand": f"{STUDIES}.understand",
     },
-    "studies of many runs": {
-        "study quickstart": f"{STUDIES}.quickstart",
-        "study routings": f"{STUDIES}.routings",
-        "study task-vectors": f"{STUDIES}.task_vectors",
-        "study paper": f"{STUDIES}.paper",
-    },
 }
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
 FIRST_OF_TWO_WORDS = {name.split()[0] for name in COMMANDS if " " in name}
