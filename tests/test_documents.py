@@ -10,9 +10,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from routing_moe.studies import study
 
 from routing_moe.cli import entry
-from routing_moe.studies import study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

@@ -1,11 +1,8 @@
 """All commands under one name: routing-moe COMMAND [flags].
 
-    routing-moe --help                                 the commands
-    routing-moe train --help                           the flags of one
-    routing-moe train --do_train --output_dir ...      the same as routing-moe train ...
-    routing-moe recipe train --train_dir gym           with the hyperparameters that go with the model
-
-A recipe is one experiment, as run by a script in example_scripts/; a study runs many and compares them.
+routing-moe --help                                 the commands
+routing-moe train --help                           the flags of one
+routing-moe train --do_train --output_dir ...      the same as routing-moe train ...
 """
 
 import argparse
@@ -18,7 +15,7 @@ from pathlib import Path
 from dataloader.errors import did_you_mean
 
 NAME = "routing-moe"
-CLI, STUDIES, VECTORS = "routing_moe.cli", "routing_moe.studies", "task.task_emb"
+CLI, VECTORS = "routing_moe.cli", "task.task_emb"
 # {group: {command: module}}, in the order of --help.
 GROUPS = {
     "gyms": {
@@ -53,8 +50,6 @@ GROUPS = {
     "tables": {
         "show-scores": f"{CLI}.show_scores",
         "compare": f"{CLI}.compare",
-        "compare-runs": f"{CLI}.compare_runs",
-        "overview": f"{CLI}.overview",
         "collect-results": f"{CLI}.collect_results",
         "compute-arg": f"{CLI}.compute_arg",
     },
@@ -64,15 +59,6 @@ GROUPS = {
         "ablate": f"{CLI}.ablate",
         "create-gif": f"{CLI}.create_gif",
         "report": f"{CLI}.report",
-    },
-    "one experiment, with the hyperparameters that go with the model": {
-        "recipe train": f"{STUDIES}.training",
-        "recipe two-stages": f"{STUDIES}.two_stages",
-        "recipe refined-routing": f"{STUDIES}.refined_routing",
-        "recipe finetune": f"{STUDIES}.finetuning",
-        "recipe assemble": f"{STUDIES}.assembling",
-        "recipe vectors": f"{STUDIES}.vectors",
-        "recipe understand": f"{STUDIES}.understand",
     },
 }
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
