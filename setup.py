@@ -36,7 +36,6 @@ setup(
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
         "routing_moe.report.page": ["*.css", "*.js"],
-        "routing_moe.studies": ["*.json"],
         "task.skill_gym": ["*.csv", "tiny_bart/*"],
     },
     entry_points={"console_scripts": ["routing-moe = routing_moe.cli.entry:main"]},

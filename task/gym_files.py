@@ -42,14 +42,14 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     path.write_bytes("".join("\t".join(row) + "\n" for row in rows).encode())
 
 
-def write_tables(folder: Path, tables: Mapping[str, Any], indent: int | None = 2) -> None:
+def write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
     """Writes {file name: content}: JSON, or for names that end with .csv rows of cells."""
     for name, content in tables.items():
         text = io.StringIO()
         if name.endswith(".csv"):
             csv.writer(text, lineterminator="\n").writerows(content)
         else:
-            text.write(json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+            text.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
         write_text(folder / name, text.getvalue())
 
 

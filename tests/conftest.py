@@ -289,21 +289,6 @@ def with_run(originals, tmp_path):
     return place
 
 
-@pytest.fixture
-def recorder(tmp_path, monkeypatch):
-    """Records the commands of studies, in an empty working directory."""
-    from recorded_commands import Recorder
-
-    from routing_moe.studies import devices, runs
-
-    recorder = Recorder()
-    monkeypatch.setattr(runs, "python", recorder.python)
-    monkeypatch.setattr(devices, "gpus", list)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.chdir(tmp_path)
-    return recorder
-
-
 # ---- fine-tuning (tiny_grids.py)
 
 

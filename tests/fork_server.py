@@ -19,7 +19,6 @@ LIBRARIES = (
     "routing_moe.finetuning.grid",
     "matplotlib.pyplot",
     "pandas",
-    "routing_moe.studies.paper",
 )
 
 
@@ -85,11 +84,6 @@ def run(connection: socket.socket) -> int:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    from routing_moe.studies import runs
-
-    # Commands of a study are forks of the server too.
-    own = [sys.executable, "-S", __file__, connection.getsockname()]
-    runs.python = lambda command: [*own, "-m", *map(str, command)]
     try:
         if words[0] == "-m":
             sys.argv, sys.path[0] = words[1:], folder

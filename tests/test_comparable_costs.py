@@ -5,9 +5,8 @@ import json
 import pandas as pd
 import pytest
 from sample_pictures import curves as made_up_curves
-from test_comparison import TREE, refusal, write_run
+from test_comparison import TREE, by_category, refusal, write_run
 
-from routing_moe.cli import compare_runs
 from routing_moe.plots.variants import plot_curves
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -47,7 +46,7 @@ def folder(tmp_path):
 
 def compared(folder, *flags):
     """(scores by variant, costs by variant) of the comparison's tables."""
-    assert compare_runs.main([str(folder), *flags]) == 0
+    assert by_category([str(folder), *flags]) == 0
     stem = f"comparison_at_equal_{flags[flags.index('--match') + 1]}" if "--match" in flags else "comparison"
     scores = pd.read_csv(folder / f"{stem}.csv")
     costs = pd.read_csv(folder / f"{stem}_cost.csv").set_index("variant")
@@ -175,7 +174,7 @@ def test_all_runs_that_cannot_be_matched_are_reported_together(folder, capsys):
 
 def test_a_run_that_stopped_early_is_not_finished_and_broken_dev_scores_are_named(folder, capsys):
     (folder / "costly/seed2/400-steps/dev_results.csv").unlink()
-    assert compare_runs.main([str(folder), "--match", "flops"]) == 1
+    assert by_category([str(folder), "--match", "flops"]) == 1
     assert capsys.readouterr().err == "not finished: costly/seed2 (no evaluation of its last step)\n"
     assert pd.read_csv(folder / "comparison_at_equal_flops_cost.csv")["n"].tolist() == [2, 1]
     (folder / "costly/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")

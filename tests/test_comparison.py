@@ -8,7 +8,7 @@ import pytest
 from sample_pictures import compared
 
 from dataloader.ontology import Ontology
-from routing_moe.cli import compare_runs
+from routing_moe.cli import compare
 from routing_moe.plots.variants import plot_comparison
 from routing_moe.results import comparison
 from routing_moe.results.statistics import mean_interval
@@ -60,13 +60,18 @@ def folder(tmp_path):
     return tmp_path / "runs"
 
 
+def by_category(words: list[str]) -> int:
+    """Returns the exit code of the command with the table of scores by category only."""
+    return compare.main([*words, "--columns", "categories"])
+
+
 def cells(table, row):
     return table.set_index(["variant", "category"]).loc[row]
 
 
 def refusal(capsys, *argv):
     """Returns the errors of a command that writes nothing."""
-    assert compare_runs.main([str(word) for word in argv]) == 2
+    assert by_category([str(word) for word in argv]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("error: ") for line in lines)
     return "\n".join(lines)
@@ -172,7 +177,7 @@ def test_an_interval_of_one_seed_is_over_tasks_and_without_a_common_seed_there_i
 
 def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
     for name in ("one", "two"):
-        assert compare_runs.main([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
+        assert by_category([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
     endings = (".csv", ".md", ".pdf", ".png", "_cost.csv", "_runs.csv", "_tasks.csv")
     assert names == [f"comparison{end}" for end in endings]
@@ -188,7 +193,7 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
 
 def test_unfinished_runs_are_listed_and_the_others_compared_in_the_given_order(folder, tmp_path, capsys):
     write_run(folder, "a", 4, None)
-    assert compare_runs.main([str(folder), "--order", "b"]) == 1
+    assert by_category([str(folder), "--order", "b"]) == 1
     line = "not finished: a/seed4 (no best/eval-test-performance.csv)"
     assert capsys.readouterr().err.splitlines() == [line]
     assert line in (folder / "comparison.md").read_text()
@@ -243,7 +248,7 @@ def test_settings_that_make_runs_less_comparable_are_warnings(folder, capsys):
     for run, beams in (("a/seed1", 4), ("b/seed1", 1)):
         settings = json.dumps({"settings": {"num_beams": beams}})
         (folder / run / "best/eval-settings.json").write_text(settings)
-    assert compare_runs.main([str(folder)]) == 0
+    assert by_category([str(folder)]) == 0
     assert capsys.readouterr().err.splitlines() == [
         "warning: c: settings other than the seed differ: num_beams is 4 (c/seed1), 1 (c/seed2)",
         "warning: not all runs were scored in the same way: num_beams is 4 (a/seed1), 1 (b/seed1)",
@@ -255,9 +260,9 @@ def test_a_missing_ontology_is_reported_and_can_be_given(folder, capsys, tmp_pat
     path = folder / "a/seed1/best/eval-test-performance.csv"
     pd.read_csv(path, index_col=0).assign(performance_std=0.1, draws=5).to_csv(path)
     (tmp_path / "gym/ontology.json").rename(tmp_path / "moved.json")
-    assert compare_runs.main([str(folder)]) == 0
+    assert by_category([str(folder)]) == 0
     assert "no task has a category" in capsys.readouterr().err
-    assert compare_runs.main([str(folder), "--task_ontology", str(tmp_path / "moved.json")]) == 0
+    assert by_category([str(folder), "--task_ontology", str(tmp_path / "moved.json")]) == 0
     printed = capsys.readouterr().out
     assert "text (2)" in printed
     assert "Scores of a are means over 5 draws of its routes." in printed

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t, ttest_1samp
-from test_comparison import ONTOLOGY, TREE, refusal
+from test_comparison import ONTOLOGY, TREE, by_category, refusal
 
-from routing_moe.cli import compare_runs
 from routing_moe.config.choices import MEASURES
 from routing_moe.results import measures
 from routing_moe.results.contrasts import contrast_table
@@ -57,7 +56,7 @@ def folder(tmp_path):
 
 
 def compared(folder, *flags) -> tuple[pd.DataFrame, str]:
-    assert compare_runs.main([str(folder), *flags]) == 0
+    assert by_category([str(folder), *flags]) == 0
     return pd.read_csv(folder / "comparison.csv"), (folder / "comparison.md").read_text()
 
 
@@ -84,7 +83,7 @@ def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
     write_scores(folder, "b", 2, rank_accuracy=None)
     error = "--measures rank_accuracy: b/seed2 has no rank_accuracy in its scores"
     assert refusal(capsys, folder, *ALL_MEASURES).startswith(f"error: {error}")
-    assert compare_runs.main([str(folder), *ALL_MEASURES[:3], "--baseline", "a"]) == 0  # without it
+    assert by_category([str(folder), *ALL_MEASURES[:3], "--baseline", "a"]) == 0  # without it
 
 
 @pytest.mark.parametrize(

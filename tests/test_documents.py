@@ -1,7 +1,6 @@
 """What the README and the pages of docs/ tell a user to do exists and works."""
 
 import argparse
-import csv
 import importlib
 import re
 import runpy
@@ -13,17 +12,18 @@ from pathlib import Path
 import pytest
 
 from routing_moe.cli import entry
-from routing_moe.studies import real_gym, study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+# Result pages and the changelog are history: their commands, flags and scripts are those of their commits.
+CURRENT = [page for page in PAGES if page.parent.name != "results" and page.name != "CHANGELOG.md"]
 
 PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
 NOT_OURS = {
-    *("--num_processes", "--no-cov", "--durations"),
+    *("--num_processes", "--no-cov", "--durations", "--array", "--gpus", "--wrap"),
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }
@@ -31,9 +31,8 @@ NOT_OURS = {
 PUBLISHED_SCRIPTS = {
     *("get_text_emb.sh", "finetuneTextEmb_a_list_of_tasks.sh", "finetuneFisher_a_list_of_tasks.sh"),
 }
-NO_MODULE = {  # scripts of several commands
-    *("tests/run_tests.sh", "tests/run_tests_of_versions.sh"),
-}
+SCRIPTS = {path.name: path for folder in ("example_scripts", "tests") for path in ROOT.glob(f"{folder}/*.sh")}
+FLAG = re.compile(r"(?<![\w-])--[a-z]\w+(?!-)")
 TOP_FOLDERS = "benchmarks|dataloader|docs|example_scripts|routing_moe|task|tests"
 
 
@@ -73,9 +72,7 @@ def program_of(command: str) -> str | None:
     return words[0] if called else None
 
 
-with open(ROOT / "docs/results/real_commands.csv", encoding="utf-8", newline="") as recorded:
-    RECORDED = [row["command"] for row in csv.DictReader(recorded)]
-COMMANDS = sorted({command for text in TEXTS.values() for command in commands_of(text)}.union(RECORDED))
+COMMANDS = sorted({command for page in CURRENT for command in commands_of(TEXTS[page])})
 
 
 class Parsed(Exception):
@@ -92,75 +89,45 @@ def parse(monkeypatch):
         assert not unknown
         raise Parsed
 
-    def stop(*_):
-        raise Parsed
-
-    monkeypatch.setattr(study, "reporting_errors", stop)
-
     def parse(module: str, words: list[str]) -> None:
         main = importlib.import_module(module).main
-        if "run_study" not in main.__globals__:  # which hands unknown flags on before it comes to `stop`
-            monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
+        monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
         with pytest.raises(Parsed):
             main(words)
 
     return parse
 
 
-def started_by(script: Path) -> tuple[str, list[str]]:
-    """Returns the module that a script starts, and the words in front of its arguments; ("", []) if none."""
-    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
-    text = re.sub(r'"?\$\{\w+:-([^}]*)\}"?', r"\1", text)  # the defaults of variables
-    started = re.search(r'^exec "\$PYTHON" -m ([\w.]+) ([^$"]*)', text, flags=re.MULTILINE)
-    return (started[1], started[2].split()) if started else ("", [])
-
-
 def called(words: list[str]) -> tuple[str, list[str]]:
-    """Returns the module that a command calls, and its words; "" for a test of ours."""
+    """Returns the module that a command calls, and its words; "" for --help of all commands."""
     if words[0] == "accelerate":
         words = words[words.index("-m") - 1 :]
     if words[0] == entry.NAME:
         n = next((n for n in (2, 1) if " ".join(words[1 : n + 1]) in entry.COMMANDS), 0)
         return (entry.COMMANDS[" ".join(words[1 : n + 1])], words[n + 1 :]) if n else ("", [])
-    if words[0] == "bash":
-        module, first = started_by(ROOT / words[1])
-        return module, [*first, *({"METHOD": "random"}.get(word, word) for word in words[2:])]
     if words[1] == "-m":
         return words[2], words[3:]
     return ".".join(Path(words[1]).with_suffix("").parts), words[2:]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_parses(parse, monkeypatch, command):
+def test_a_command_parses_or_its_script_exists_and_reads_its_variables(parse, command):
     variables, words = split_command(command)
     words = [word for word in words if word != "--help"]
     paths = [word for word in words[1:2] if words[0] == "bash" or word.endswith(".py")]
     assert [path for path in paths if not (ROOT / path).is_file()] == []
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    if words[0] == "bash":  # test_example_scripts.py runs each script
+        text = (ROOT / words[1]).read_text(encoding="utf-8")
+        assert [name for name in variables if name not in text] == []
+        return
     module, arguments = called(words)
-    assert module or words[0] == entry.NAME or words[1] in NO_MODULE
+    assert module or words[0] == entry.NAME
     if module == "pytest":
         assert all((ROOT / word).exists() for word in arguments if word.startswith("tests/"))
-    elif module and (arguments or words[0] == "bash"):
+    elif module and arguments:
         parse(module, arguments)
     elif module:  # named, not called
         assert importlib.util.find_spec(module)
-
-
-@pytest.mark.parametrize("command", [command for command in COMMANDS if split_command(command)[0]])
-def test_the_variables_of_a_command_are_flags_of_its_script(command):
-    variables, words = split_command(command)
-    if words[1] in NO_MODULE:
-        return
-    module, _ = started_by(ROOT / words[1])
-    known = {
-        settings.variables.get(name, name.upper())
-        for settings in vars(importlib.import_module(module)).values()
-        if isinstance(settings, type) and issubclass(settings, study.Script)
-        for name in study.flags_of(settings)
-    }
-    assert variables.keys() - known == set()
 
 
 def test_there_are_commands_of_both_kinds():
@@ -172,8 +139,6 @@ def test_there_are_commands_of_both_kinds():
 def test_a_misspelt_flag_is_found(parse):
     with pytest.raises((SystemExit, AssertionError)):
         parse("routing_moe.cli.train", ["--do_trian", "--output_dir", "RUN"])
-    with pytest.raises((SystemExit, AssertionError)):
-        parse("routing_moe.studies.training", ["--do_trian", "--output_dir", "RUN"])
 
 
 # ---------------------------------------------------------------------------- flags, paths, links
@@ -182,13 +147,12 @@ BENCHMARKS = [
     f"benchmarks.{path.stem}"
     for path in sorted((ROOT / "benchmarks").glob("*.py"))
     if "\ndef main(" in path.read_text(encoding="utf-8")
-    and path.stem != "reproduction"  # whose are a study's
 ]
 
 
 @pytest.fixture(scope="module")
 def known_flags() -> set[str]:
-    """The flags of all commands."""
+    """The flags of all commands, and those that the text of a script has."""
     parsers = []
 
     def stop(self, args=None, namespace=None):
@@ -197,25 +161,23 @@ def known_flags() -> set[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-        commands = [(module, []) for module in (*entry.COMMANDS.values(), *BENCHMARKS)]
-        # The first part is that without arguments.
-        commands += [(real_gym.__name__, [part]) for part in real_gym.PARTS]
-        for module, arguments in commands:
+        for module in (*entry.COMMANDS.values(), *BENCHMARKS):
             with pytest.raises(Parsed):
-                importlib.import_module(module).main(arguments)
-    return {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+                importlib.import_module(module).main([])
+    flags = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
+    return flags.union(*(FLAG.findall(path.read_text(encoding="utf-8")) for path in SCRIPTS.values()))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", CURRENT, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_flag_named_is_a_flag_or_said_to_be_left_out(page, known_flags):
-    assert set(re.findall(r"(?<![\w-])--[a-z]\w+(?!-)", TEXTS[page])) - known_flags - NOT_OURS == set()
+    assert set(FLAG.findall(TEXTS[page])) - known_flags - NOT_OURS == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_and_link_exists(page):
     text = TEXTS[page]
     paths = set(re.findall(rf"(?<![\w/.<>-])(?:{TOP_FOLDERS})/[\w./-]*\w/?", without_links(text)))
-    assert sorted(path for path in paths if not there(path)) == []
+    assert page not in CURRENT or sorted(path for path in paths if not there(path)) == []
     for target in re.findall(r"\]\(([^)]+)\)", text):
         file, _, anchor = target.partition("#")
         if not file.startswith("http"):
@@ -238,12 +200,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-SCRIPTS = {path.name: path for folder in ("example_scripts", "tests") for path in ROOT.glob(f"{folder}/*.sh")}
-
-
 def test_every_script_named_exists():
     """`_moe_avg.sh` is short for the script that ends so."""
-    named = {name for text in TEXTS.values() for name in re.findall(r"\b[\w-]+\.sh\b", text)}
+    named = {name for page in CURRENT for name in re.findall(r"\b[\w-]+\.sh\b", TEXTS[page])}
     ends = {name for name in named if name.startswith("_")}
     assert named - ends - SCRIPTS.keys() == PUBLISHED_SCRIPTS
     assert {end for end in ends if not any(name.endswith(end) for name in SCRIPTS)} == set()
@@ -272,7 +231,7 @@ def test_an_index_lists_all_pages(index):
 
 def test_the_index_lists_all_scripts():
     text = TEXTS[ROOT / "docs/README.md"]
-    scripts = [path.name for path in ROOT.glob("example_scripts/*.sh") if started_by(path)[0]]
+    scripts = [path.name for path in ROOT.glob("example_scripts/*.sh") if path.name != "setup.sh"]
     names = {name: name.replace("finetune_a_list_of_tasks_", "_") for name in scripts}
     assert sorted(name for name, short in names.items() if f"`{short}`" not in text) == []
 

@@ -26,7 +26,6 @@ ORDER = (
     "routing_moe/plots",
     "routing_moe/report",
     "routing_moe/cli",
-    "routing_moe/studies",
     "task",
     "example_scripts",
     "benchmarks",

@@ -190,6 +190,13 @@ def test_show_scores_prints_baselines_and_measures(finished, capsys):
     assert shown == ["category", "tasks", *(name.format(p) for p in ("dev", "test") for name in of_part)]
 
 
+def test_missing_scores_are_an_error_with_the_command_that_writes_them(finished, capsys):
+    assert show_scores.main([str(finished.out), "--predict_split", "dev"]) == 2
+    assert "write it with --do_predict --predict_split dev" in capsys.readouterr().err
+    assert show_scores.main([str(finished.out / "best")]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+
+
 def test_an_unknown_measure_is_an_error(finished, capsys):
     flags = dict(measures=["answer_los"], **NO_LEARNING)
     assert run(finished.gym, finished.bart, finished.folder / "unknown", **flags) == 2

@@ -8,13 +8,19 @@ import pandas as pd
 import pytest
 from planted_routes import NAMES, one_hot, write_place, write_run
 from test_comparable_costs import write_cost_and_evaluations
+from test_comparison import by_category
 
-from routing_moe.cli import compare, compare_runs, overview
+from routing_moe.cli import compare
 from routing_moe.results.overview import overview_markdown
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 SPELLING = [0, 0, 0, 1, 1, 1]  # of NAMES: skill:spell or skill:count
 SCORES = {"train": {"dev": 0.4, "test": 0.5}, "test": {"test": 0.25}}  # of seed 1; of seed 2 0.1 more
+
+
+def by_means(words: list[str]) -> int:
+    """Returns the exit code of the command with the table of costs and mean scores only."""
+    return compare.main([*words, "--columns", "cost", "dev", "test", "unseen"])
 
 
 def write_scores(run, seed, scores=SCORES):
@@ -58,7 +64,7 @@ def folder(tmp_path):
 
 def shown(folder, capsys, *flags, code=0):
     """Returns the rows of overview.csv by variant, and what was printed."""
-    assert overview.main([str(folder), *flags]) == code
+    assert by_means([str(folder), *flags]) == code
     return pd.read_csv(folder / "overview.csv", index_col=0), capsys.readouterr()
 
 
@@ -113,7 +119,7 @@ def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_pat
 
 def test_few_shot_scores_that_cannot_be_compared_are_errors(folder, tmp_path, capsys):
     def errors():
-        assert overview.main([str(folder), "--few_shot", str(tmp_path / "tuned")]) == 2
+        assert by_means([str(folder), "--few_shot", str(tmp_path / "tuned")]) == 2
         return capsys.readouterr().err
 
     assert f"error: --few_shot {tmp_path / 'tuned'}" in errors()
@@ -149,13 +155,13 @@ def test_missing_scores_of_train_tasks_are_reported(folder, capsys):
     assert math.isnan(table.loc["found", "dev"])
     for path in folder.glob("*/*/best/eval-test-performance.csv"):
         path.unlink()
-    assert overview.main([str(folder)]) == 2
+    assert by_means([str(folder)]) == 2
     assert "no run has scores of train tasks; they are written with --do_predict" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [overview, compare_runs])
+@pytest.mark.parametrize("command", [by_means, by_category])
 def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
-    assert command.main([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
+    assert command([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
     error = "error: --recovery skil: no such kind of features; did you mean 'skill'? (there are category, "
     assert capsys.readouterr().err.startswith(error)
     assert not (folder / "out").exists()
@@ -164,20 +170,19 @@ def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
 def test_runs_of_other_tasks_are_errors(folder, capsys):
     path = folder / "dense/seed1/best/eval-test_tasks-test-performance.csv"
     pd.read_csv(path, index_col=0).iloc[:1].to_csv(path)
-    assert overview.main([str(folder)]) == 2
+    assert by_means([str(folder)]) == 2
     assert "dense/seed1 was scored on different tasks" in capsys.readouterr().err
 
 
-# ---- compare, with chosen columns; compare_runs
+# ---- chosen columns, scores by category
 
 
 def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, capsys):
-    """The old names are this command with other columns by default."""
     folders = {name: tmp_path / name for name in ("both", "means", "categories", "chosen")}
     flags = {name: [str(folder), "--output_dir", str(path)] for name, path in folders.items()}
     assert compare.main(flags["both"]) == 0
-    assert overview.main(flags["means"]) == 0
-    assert compare_runs.main(flags["categories"]) == 0
+    assert by_means(flags["means"]) == 0
+    assert by_category(flags["categories"]) == 0
     files = {
         name: {path.name: path.read_bytes() for path in folder.iterdir()}
         for name, folder in folders.items()
@@ -214,7 +219,7 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
 
 
 def test_a_comparison_has_recovery_beside_its_scores(folder, capsys):
-    assert compare_runs.main([str(folder), "--recovery", "skill", "category"]) == 0
+    assert by_category([str(folder), "--recovery", "skill", "category"]) == 0
     printed = capsys.readouterr().out
     (found,) = [line for line in printed.splitlines() if line.startswith("| found ") and "1.000 ±" in line]
     assert [cell.strip() for cell in found.split("|")[2:5]] == ["2", "1.000 ± 0.000", "1.000 ± 0.000"]
@@ -234,12 +239,12 @@ def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys):
     (run / "losses.csv").write_text(",steps,train_loss,dev_loss,dev_performance\n0,10,1,1,1\n1,20,1,1,0\n")
     others = ["average", "dense", "equal"]
     flags = ["--recovery", "skill", "--checkpoint_name", "last", "--leave_out", *others]
-    assert compare_runs.main([str(folder), *flags]) == 1  # seed 2 has no scores of last
+    assert by_category([str(folder), *flags]) == 1  # seed 2 has no scores of last
     table = pd.read_csv(folder / "comparison_recovery.csv")
     assert table["run"].tolist() == ["seed1"]
     assert table["ami"][0] < 0.5
     flags = [*flags[:2], "--leave_out", *others]
-    assert compare_runs.main([str(folder), *flags]) == 1  # seed 1 has none of best
+    assert by_category([str(folder), *flags]) == 1  # seed 1 has none of best
     assert pd.read_csv(folder / "comparison_recovery.csv")["ami"].tolist() == [1]
 
 
@@ -252,16 +257,16 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     for path in folder.glob("*/seed2/run.json"):
         settings = json.loads(path.read_text())["settings"]
         path.write_text(json.dumps({"settings": settings | {"train_dir": str(other)}}))
-    for command in (overview, compare_runs):
-        assert command.main([str(folder)]) == 2
+    for command in (by_means, by_category):
+        assert command([str(folder)]) == 2
         assert "was scored on different tasks, or on" in capsys.readouterr().err
-    assert overview.main([str(folder), "--gym_per_seed"]) == 0
-    assert compare_runs.main([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
+    assert by_means([str(folder), "--gym_per_seed"]) == 0
+    assert by_category([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
     printed = capsys.readouterr()
     assert "train_dir" not in printed.err
     assert set(pd.read_csv(folder / "comparison_runs.csv")["category"]) == {"all"}
     # Within a seed, the gyms must still be equal.
     path = next(folder.glob("found/seed2/best/eval-test-performance.csv"))
     pd.read_csv(path, index_col=0).assign(n=8).to_csv(path)
-    assert overview.main([str(folder), "--gym_per_seed"]) == 2
+    assert by_means([str(folder), "--gym_per_seed"]) == 2
     assert "seed2 was scored on different tasks, or on" in capsys.readouterr().err

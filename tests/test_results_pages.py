@@ -42,10 +42,24 @@ def costs(path: Path) -> str:
     return cost_markdown(pd.read_csv(path)).split("\n\n")[1]
 
 
+def coverage(path: Path) -> str:
+    """The rows of each size: by design, coverage in each case and the mean width of the first."""
+    table, lines = pd.read_csv(path), []
+    for size, rows in table.groupby(["seeds", "tasks", "seed_std"], sort=False):
+        cells = []
+        for design in table["design"].unique():
+            own = rows[rows["design"] == design]
+            shares = " ".join(f"{value:.3f}" for value in own["coverage"])
+            cells.append(f"{shares} ({own['mean_width'].iloc[0]:.2f})" if len(own) else "-")
+        lines.append(f"| {' | '.join([*map(str, size), *cells])} |")
+    return "\n".join(lines)
+
+
 RENDERED = {  # {file: (page, function of the file's path)}
     "compare_routings.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_equal_flops.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_cost.csv": ("compare_routings.md", costs),
+    "coverage.csv": ("coverage.md", coverage),
     **{path.name: ("conflict.md", overview) for path in sorted(RESULTS.glob("conflict*_overview.csv"))},
 }
 
@@ -191,18 +205,19 @@ def is_described(stem: str, text: str) -> bool:
 def test_tables_of_results_are_marked_or_rendered():
     """A new table without a marker would be compared with nothing."""
     rendered = Counter(page for page, _ in RENDERED.values())
-    rendered["coverage.md"] += 1  # in test_statistics.py
     for page in RESULTS.glob("*.md"):
         text = page.read_text(encoding="utf-8")
         numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
         assert len(numeric) == len(MARKER.findall(text)) + rendered[page.name], page.name
 
 
-def test_the_commits_named_exist():
-    pages = [*RESULTS.glob("*.md"), RESULTS / "real_commands.csv", ROOT / "docs/two_stages.md"]
-    named = {commit for page in pages for commit in COMMIT.findall(page.read_text(encoding="utf-8"))}
-    assert len(named) > 10
-    assert named - history() == set()
+def test_every_page_names_a_commit_and_the_commits_named_exist():
+    """A result page is history: the code of its study may have left the main branch."""
+    pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
+    others = [RESULTS / "real_commands.csv", ROOT / "docs/two_stages.md"]
+    named = {path: set(COMMIT.findall(path.read_text(encoding="utf-8"))) for path in [*pages, *others]}
+    assert [path.name for path, commits in named.items() if not commits] == []
+    assert set().union(*named.values()) - history() == set()
 
 
 def history() -> set[str]:

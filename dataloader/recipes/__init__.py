@@ -18,5 +18,4 @@ FAMILIES = (
 PUBLISHED: dict[str, Recipe] = {
     recipe.task: recipe for name in FAMILIES for recipe in import_module(f"{__name__}.{name}").RECIPES
 }
-GONE = frozenset(task for task, recipe in PUBLISHED.items() if recipe.gone)
 RECIPES: dict[str, Recipe] = {**PUBLISHED, **prompts.prompt_recipes(PUBLISHED)}

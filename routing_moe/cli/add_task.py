@@ -6,7 +6,7 @@
         --input "question: {q} context: {passage}" --output "{answers}" --metric QA-F1 --k 32 --section test
     routing-moe add-task --gym my_gym --name sst2 --from hub:nyu-mll/glue:sst2 \\
         --test_from hub:nyu-mll/glue:sst2:validation --input "{sentence}" --output "{label}" --metric ACC
-    routing-moe recipe train --train_dir my_gym --total_steps 2000 --output_dir models/own
+    routing-moe train --train_dir my_gym --total_steps 2000 --output_dir models/own
 
 The last one trains bart-base on the gym; its default of 30,000 steps is for CrossFit's 120 train tasks.
 

@@ -97,8 +97,8 @@ def check_flags(settings: CompareSettings) -> None:
     if match and settings.part == "test":
         problems.append(
             f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
-            "training; for test scores train every variant to the budget (--match flops of "
-            "compare_routings.sh)"
+            "training; for test scores train every variant to the budget (`train --equal_flops RUN` prints "
+            "its steps)"
         )
     if match and settings.predict_split != "train":
         problems.append(

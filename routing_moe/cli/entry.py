@@ -1,11 +1,8 @@
 """All commands under one name: routing-moe COMMAND [flags].
 
-    routing-moe --help                                 the commands
-    routing-moe train --help                           the flags of one
-    routing-moe train --do_train --output_dir ...      the same as routing-moe train ...
-    routing-moe recipe train --train_dir gym           with the hyperparameters that go with the model
-
-A recipe is one experiment, as run by a script in example_scripts/; a study runs many and compares them.
+routing-moe --help                                 the commands
+routing-moe train --help                           the flags of one
+routing-moe train --do_train --output_dir ...      the same as routing-moe train ...
 """
 
 import argparse
@@ -18,7 +15,7 @@ from pathlib import Path
 from dataloader.errors import did_you_mean
 
 NAME = "routing-moe"
-CLI, STUDIES, VECTORS = "routing_moe.cli", "routing_moe.studies", "task.task_emb"
+CLI, VECTORS = "routing_moe.cli", "task.task_emb"
 # {group: {command: module}}, in the order of --help.
 GROUPS = {
     "gyms": {
@@ -28,7 +25,6 @@ GROUPS = {
         "skill-gym": "task.skill_gym.generate",
         "conflict-gym": "task.conflict_gym.generate",
         "conflict-gym bart": "task.conflict_gym.bart",
-        "conflict-gym relabel": "task.conflict_gym.relabel",
     },
     "train and adapt": {
         "train": f"{CLI}.train",
@@ -40,8 +36,6 @@ GROUPS = {
         "answer": f"{CLI}.answer",
         "export": f"{CLI}.export",
         "push": f"{CLI}.push",
-        "english-bart": "task.english_bart.build",
-        "english-bart denoise": "task.english_bart.denoise",
     },
     "task vectors": {
         "vectors random": f"{VECTORS}.random",
@@ -59,8 +53,6 @@ GROUPS = {
     "tables": {
         "show-scores": f"{CLI}.show_scores",
         "compare": f"{CLI}.compare",
-        "compare-runs": f"{CLI}.compare_runs",
-        "overview": f"{CLI}.overview",
         "collect-results": f"{CLI}.collect_results",
         "compute-arg": f"{CLI}.compute_arg",
     },
@@ -70,32 +62,6 @@ GROUPS = {
         "ablate": f"{CLI}.ablate",
         "create-gif": f"{CLI}.create_gif",
         "report": f"{CLI}.report",
-    },
-    "one experiment, with the hyperparameters that go with the model": {
-        "recipe train": f"{STUDIES}.training",
-        "recipe two-stages": f"{STUDIES}.two_stages",
-        "recipe refined-routing": f"{STUDIES}.refined_routing",
-        "recipe finetune": f"{STUDIES}.finetuning",
-        "recipe assemble": f"{STUDIES}.assembling",
-        "recipe vectors": f"{STUDIES}.vectors",
-        "recipe understand": f"{STUDIES}.understand",
-        "recipe english-bart": f"{STUDIES}.english_bart",
-    },
-    "studies of many runs": {
-        "study quickstart": f"{STUDIES}.quickstart",
-        "study routings": f"{STUDIES}.routings",
-        "study task-vectors": f"{STUDIES}.task_vectors",
-        "study conflict": f"{STUDIES}.conflict",
-        "study conflict-shares": f"{STUDIES}.conflict_shares",
-        "study conflict-curves": f"{STUDIES}.conflict_curves",
-        "study conflict-few-shot": f"{STUDIES}.conflict_few_shot",
-        "study gradient-ingredients": "task.conflict_gym.ingredients",
-        "study paper": f"{STUDIES}.paper",
-        "study real-gym": f"{STUDIES}.real_gym",
-        "study permuted-twins": f"{STUDIES}.permuted_twins",
-        "study twin-vectors": f"{STUDIES}.twin_vectors",
-        "study label-pairs": f"{STUDIES}.real_pairs",
-        "study coverage": f"{STUDIES}.coverage",
     },
 }
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}

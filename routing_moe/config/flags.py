@@ -116,23 +116,12 @@ def command_line(command: type[Command], argv: list[str] | None) -> list[str]:
     return [*command.program.split(), *(sys.argv[1:] if argv is None else argv)]
 
 
-def parse(
-    command: type[Command],
-    argv: list[str] | None,
-    description: str | None = None,
-    further: list[str] | None = None,
-) -> dict[str, Any]:
+def parse(command: type[Command], argv: list[str] | None, description: str | None = None) -> dict[str, Any]:
     """Returns {name: value} of the flags on the command line; other fields of the command are not in it.
 
     Exits as argparse does for --help and for unknown flags, for which it suggests the most similar one.
-    further: a list that receives unknown flags and their values instead.
     """
-    parser = build_parser(command, description)
-    if further is None:
-        given = parser.parse_args(argv)
-    else:
-        given, unknown = parser.parse_known_args(argv)
-        further += unknown
+    given = build_parser(command, description).parse_args(argv)
     tuples = {field.name for field in dataclasses.fields(command) if container(field.type) is tuple}
     return {name: tuple(value) if name in tuples else value for name, value in vars(given).items()}
 

@@ -63,20 +63,6 @@ class CompareSettings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRunsSettings(CompareSettings):
-    program = "routing-moe compare-runs"
-
-    columns: tuple[str, ...] = SCORES((CATEGORIES,), "as in `compare`", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
-
-
-@dataclass(frozen=True, kw_only=True)
-class OverviewSettings(CompareSettings):
-    program = "routing-moe overview"
-
-    columns: tuple[str, ...] = SCORES(MEANS, "as in `compare`", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
-
-
-@dataclass(frozen=True, kw_only=True)
 class CollectSettings(Command):
     program = "routing-moe collect-results"
     usage = "--logs_dir FOLDER --output_file CSV [flags, see --help]"

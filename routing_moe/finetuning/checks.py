@@ -95,11 +95,6 @@ def with_format_of(settings: FinetuneSettings, start: SavedMixture | SavedBart) 
     return dataclasses.replace(settings, **{name: True for name in FORMAT_FLAGS if trained_with.get(name)})
 
 
-def check_start(settings: FinetuneSettings) -> None:
-    """Raises InputError if the start does not exist; the hub must know a model that is not here."""
-    find_start(settings.start, settings.moe_init).config  # noqa: B018 (read from the hub)
-
-
 def contradictions(settings: FinetuneSettings) -> list[str]:
     """Returns errors in flags that exclude each other or need another one."""
     problems, sources = list_problems(settings), [f"--{flag}" for flag in settings.selecting_flags]

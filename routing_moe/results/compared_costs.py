@@ -236,6 +236,6 @@ def explain_budget(budget: str, limit: float) -> str:
             f"Compared at equal {BUDGETS[budget]}: {size}, the smallest total of these variants,",
             "earlier runs included. Scores are dev scores of intermediate checkpoints: for each run, of the",
             "last evaluation within the budget, usually before the end of its learning-rate decay. Training",
-            "every variant to the budget is fairer (MATCH=flops of compare_routings.sh).",
+            "every variant to the budget is fairer (`train --equal_flops RUN` prints its steps).",
         ]
     )
