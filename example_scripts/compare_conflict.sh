@@ -25,7 +25,8 @@ declare -A FLAGS=(
     [learned]="$LEARNED"
     [softmax]="$LEARNED --router_mode softmax"
     [oracle]="--init_eps 1e-2 --task_routes GYM/oracle_routes.json --learning_rate 6e-3"
-    [refined]="--dense_steps $DENSE --total_steps $((TOTAL - DENSE)) --learning_rate 6e-3 --mixture_rate 12e-3 --init_eps 1e-2"
+    [refined]="--dense_steps $DENSE --total_steps $((TOTAL - DENSE)) --learning_rate 6e-3 --mixture_rate 12e-3 --init_eps 1e-2
+        --reassign_until 300"
 )
 known FLAGS $VARIANTS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

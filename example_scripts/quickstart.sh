@@ -25,9 +25,8 @@ EOT
 printf 'swap the ends : %s\n' "ada boat ship truck" "omar train sled" "zoe car plane tram bike" |
     routing-moe answer --checkpoint "$OUT/mixture" --task swap-travel-command --inputs -
 
-routing-moe inspect-routes "$OUT/mixture" --output_dir "$OUT/routes" >"$OUT/routes.log"
-routing-moe report "$OUT/mixture" --output_file "$OUT/report.html" >"$OUT/report.log"
-[ -n "$DRY_RUN" ] || cp "$OUT/mixture/best/route.png" "$OUT/routes.png"
+run "$OUT/report.html" routing-moe report "$OUT/mixture" --output_file "$OUT/report.html" | in_parallel
+[ -n "$DRY_RUN" ] || cp "$OUT/mixture/$STEPS-steps/route.png" "$OUT/routes.png"
 cat <<EOT
 
 The routes of the tasks:       $OUT/routes.png

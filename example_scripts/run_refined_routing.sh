@@ -13,20 +13,21 @@ take --total_steps STEPS "$(or_small 30000 1000)"
 take --dense_steps DENSE $((STEPS / 3))
 take --learning_rate RATE "$(or_small 1e-5 1e-3)"
 take --mixture_rate MIXTURE_RATE "$RATE"
+take --reassign_until MOVES $((STEPS / 2))
 TENTH=$((DENSE / 10))
-LATE=() # checkpoints of the second half
-for part in 5 6 7 8 9 10; do LATE+=($((part * TENTH))-steps); done
+CHECKPOINTS=() # checkpoints of the second half
+for part in 5 6 7 8 9 10; do CHECKPOINTS+=($((part * TENTH))-steps); done
 
 routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 1 --hide_task_names \
     --train_batch_size 16 --gradient_accumulation_steps 2 "${SMALL_TRAIN[@]}" "${WORDS[@]}" --learning_rate "$RATE" \
     --total_steps $((10 * TENTH)) --eval_period $((10 * TENTH)) --save_period $TENTH --output_dir "$OUT/dense"
 
-routing-moe vectors gradient --model "$OUT/dense" "${DATA[@]}" --weights embeddings --checkpoint_names "${LATE[@]}" \
+routing-moe vectors gradient --model "$OUT/dense" "${DATA[@]}" --weights embeddings --checkpoint_names "${CHECKPOINTS[@]}" \
     --output_dir "$OUT/vectors"
 
 routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --vanilla_checkpoint "$OUT/dense" --hide_task_names \
     --task_routes clusters:auto --taskvecs "$OUT/vectors" --init_eps 1e-8 \
-    --reassign_from $((STEPS / 6)) --reassign_every $((STEPS / 12)) --reassign_until $((STEPS / 2)) --reassign_splits 2 \
+    --reassign_from $((MOVES / 3)) --reassign_every $((MOVES / 6)) --reassign_until "$MOVES" --reassign_splits 2 \
     --train_batch_size 16 --gradient_accumulation_steps 2 --eval_period 750 "${SMALL_TRAIN[@]}" "${WORDS[@]}" \
     --learning_rate "$MIXTURE_RATE" --total_steps "$STEPS" --output_dir "$OUT"
 

@@ -16,7 +16,8 @@ case $METHOD in
     random) routing-moe vectors random "${FLAGS[@]}" --taskvecs_dim 768 "${WORDS[@]}" ;;
     descriptions)
         [ -n "$SMALL" ] && file=$DATA_DIR/descriptions.json || file=dataloader/descriptions.json
-        routing-moe vectors descriptions "${FLAGS[@]}" --descriptions "$file" "${WORDS[@]}"
+        routing-moe vectors descriptions --descriptions "$file" --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" \
+            "${FLAGS[@]: -2}" "${WORDS[@]}"
         ;;
     text) routing-moe vectors text "${FLAGS[@]}" --recipe published "${MODEL[@]}" "${WORDS[@]}" ;;
     gradient) routing-moe vectors gradient "${FLAGS[@]}" "${MODEL[@]}" "${ROWS[@]}" "${WORDS[@]}" ;;

@@ -40,7 +40,7 @@ tests_of() {
         if [ -e "$file" ]; then printf '%s\0' "$file"; fi # git also lists what is deleted
     done | xargs -0 cp --parents -t "$copy"
     uv venv --clear --seed --python "$python" "$copy/.venv"
-    uv pip install --python "$copy/.venv/bin/python" --resolution "$resolution" --editable "$copy[test]"
+    uv pip install --python "$copy/.venv/bin/python" --resolution "$resolution" --editable "${copy}[test]"
     # The sign of make_environment in setup.sh that nothing is left to install.
     (cd "$copy" && cat requirements.txt setup.py | cksum >.venv/installed-test)
     echo "$1 versions, $("$copy/.venv/bin/python" --version): $(uv pip freeze --python "$copy/.venv/bin/python" |

@@ -53,7 +53,7 @@ def copy(tmp_path_factory):
         (folder / name).symlink_to(ROOT / name)
     write_gym(folder / "gym")
     python = folder / "python"
-    python.write_text(f'#!/bin/sh\nexec {shlex.join(fork_server.client())} "$@"\n')
+    python.write_text(f'#!/bin/bash\nexec {shlex.join(fork_server.client())} "$@"\n')
     python.chmod(0o755)
     return folder
 
