@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = finetune_settings(values)
         if settings.quiet:
             disable_progress_bars()
-        inputs = check_finetuning(settings)
+        inputs = check_finetuning(settings, values)
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()

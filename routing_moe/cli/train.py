@@ -11,6 +11,7 @@ The flags of the published code come first, then the additions.
 """
 
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.training.checks import Inputs, check_inputs, run_folder_problems
+from routing_moe.training.finished import finished
 
 log = logging.getLogger("routing_moe")
 
@@ -28,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
     values, settings = parse(TrainSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(settings)) as result:
         settings = train_settings(values)
+        if done := finished(settings):
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                print(done)
+            return 0
         inputs = check_inputs(settings)
         result.exit_code = run(settings, inputs, command_line(TrainSettings, argv))
     return result.exit_code
