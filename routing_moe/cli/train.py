@@ -1,9 +1,7 @@
 """Train a task-level mixture-of-experts on a gym, predict with it, or both.
 
-    routing-moe train --do_train --do_predict --initialize_from_vanilla --model facebook/bart-base \\
-        --train_dir data/gym --skip_malformed --predict_max_examples 100 \\
-        --total_steps 30000 --eval_period 750 --task_model_lr 1e-2 --output_dir models/moe
-    routing-moe train --do_train --resume ...     the same flags: continue after an interruption
+    routing-moe train --train_dir data/gym --output_dir models/moe
+    routing-moe train --train_dir data/gym --output_dir models/moe --resume       continue after an interruption
     routing-moe train --do_predict --predict_split test --predict_max_examples 100 --output_dir models/moe
     accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
 
