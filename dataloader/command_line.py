@@ -1,4 +1,4 @@
-"""The parser of all commands, which suggests the nearest flag for an unknown one."""
+"""The parser of all commands, which suggests the right flag for an unknown one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import argparse
 from collections.abc import Sequence
 
 from dataloader.errors import did_you_mean
+
+# {unknown flag: the right ones, of which a command has some, or what else to do}
+INSTEAD = {
+    "--lr": ("--learning_rate", "--learning_rate_list"),
+    "--batch_size": ("--train_batch_size", "--bsz_list", "--predict_batch_size"),
+    "--epochs": ("--num_train_epochs",),
+    "--device": "a GPU is used if there is one; CUDA_VISIBLE_DEVICES=1 in the environment chooses another, "
+    "ACCELERATE_USE_CPU=true none",
+    # of the scripts, whose flags are now those of commands
+    "--embedded_gym": "--small is the first word of a script that runs on the embedded gym",
+    "--jobs": "JOBS=4 in the environment of a script, or routing-moe parallel --jobs 4",
+    "--seeds": 'SEEDS="1 2" in the environment of a script',
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +35,13 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            guess = did_you_mean(unknown[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{guess}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._instead_of(unknown[0])}")
         return parsed
+
+    def _instead_of(self, unknown: str) -> str:
+        """Returns "; did you mean ...?", or what else to do, for an unknown flag; "" if nothing is close."""
+        known, right = self._option_string_actions, INSTEAD.get(unknown.partition("=")[0], ())
+        if isinstance(right, str):
+            return f"; {right}"
+        right = [flag for flag in right if flag in known]
+        return f"; did you mean {' or '.join(right)}?" if right else did_you_mean(unknown, known)

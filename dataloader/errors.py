@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters shown of another library's message
 FEW = 5  # names shown of a long list
+SHORT = 5  # letters of a name below which it is no beginning of another
 
 
 class InputError(ValueError):
@@ -83,7 +84,13 @@ def _cut(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" when none is close."""
-    by_lowercase = {str(candidate).lower(): str(candidate) for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lowercase, n=1)
+    """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" when none is close.
+
+    If none is, the first one with a close beginning counts, except for short names.
+    """
+    typed, by_lowercase = str(name).lower(), {str(candidate).lower(): str(candidate) for candidate in known}
+    close = difflib.get_close_matches(typed, by_lowercase, n=1)
+    if not close and len(typed) >= SHORT:
+        starts = {candidate[: len(typed)]: candidate for candidate in sorted(by_lowercase, reverse=True)}
+        close = [starts[start] for start in difflib.get_close_matches(typed, starts, n=1)]
     return f"; did you mean '{by_lowercase[close[0]]}'?" if close else ""

@@ -190,6 +190,7 @@ class Files:
         return run(self.gym, self.bart, self.out, **absent, do_predict=True, predict_max_examples=1)
 
     def resume(self) -> int:
+        (self.out / "cost.json").unlink(missing_ok=True)  # else the run is finished
         return run(self.gym, self.bart, self.out, total_steps=1, resume=True)
 
     def ablate(self) -> int:

@@ -18,6 +18,7 @@ from tiny_runs import (
     assert_close,
     assert_equal,
     assert_same_run,
+    reopen,
     run,
     typed,
     weights,
@@ -267,6 +268,7 @@ def lora_originals(originals, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora")
     shutil.copytree(originals.bart, folder / "bart")
     assert run(originals.gym, folder / "bart", folder / "out", **LORA, total_steps=1) == 0
+    reopen(folder / "out")
     return folder
 
 

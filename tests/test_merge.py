@@ -15,6 +15,7 @@ from tiny_runs import assert_equal, contents, run, typed, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
+from routing_moe.checkpoints.merge_stages import recorded_model
 from routing_moe.cli.merge import main
 from routing_moe.model.configuration import MIXTURE_FIELDS
 from routing_moe.model.conversion import with_fresh_experts
@@ -62,6 +63,24 @@ def assert_experts_are(model, bart: Path) -> None:
 
 
 # ---- the merged model
+
+
+def test_the_model_is_that_of_the_run_unless_one_is_given(merge, with_run, tmp_path):
+    merged = merge(model=None)
+    assert (
+        contents(merged)["model.safetensors"]
+        == contents(merge(output_dir=tmp_path / "given"))["model.safetensors"]
+    )
+    assert recorded_model(merged) == str(with_run.bart)
+    of_stage_2 = {
+        "settings": {"initialize_from_vanilla": False, "checkpoint_name": "init", "checkpoint": None}
+    }
+    (merged.parent / "run.json").write_text(json.dumps(of_stage_2))
+    assert recorded_model(merged.parent / "best") == str(with_run.bart)
+    of_stage_2["settings"]["checkpoint"] = str(merged)
+    (tmp_path / "run.json").write_text(json.dumps(of_stage_2))
+    assert recorded_model(tmp_path / "best") == str(with_run.bart)
+    assert recorded_model(with_run.bart) is None
 
 
 @pytest.mark.parametrize("routes", ["", "best", "last"])

@@ -8,7 +8,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from forks import forked
-from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, fail_in_step, run, weights
+from tiny_runs import (
+    NO_LEARNING,
+    assert_equal,
+    assert_same_run,
+    contents,
+    fail_in_step,
+    reopen,
+    run,
+    weights,
+)
 
 from dataloader.atomic_files import unfinished_folder
 from routing_moe import RoutingBartForConditionalGeneration
@@ -57,8 +66,37 @@ def test_a_run_stopped_before_its_first_checkpoint_starts_again(world, stopped, 
     assert "resuming after" not in (stopped / "log.txt").read_text()
 
 
-def test_resuming_a_complete_run_trains_nothing(world, finished):
+def test_resuming_a_finished_run_says_so_and_changes_nothing(world, finished, capsys):
     folder = world.copy(finished, "complete")
+    before = contents(folder)
+    resume(world, folder)
+    scores = folder / "best/eval-test-performance.csv"
+    assert capsys.readouterr().out == f"{folder} is finished: scores in {scores}\n"
+    world.run(folder.name, do_train=None, save_period=2, resume=True)  # without either flag, both happen
+    world.run(folder.name, save_period=2, resume=True)
+    assert capsys.readouterr().out.endswith(f"{folder} is finished: best checkpoint in {folder / 'best'}\n")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("change", ["a file is missing", "another beam", "a damaged file"])
+def test_a_trained_run_without_the_wanted_scores_is_only_scored(world, finished, change):
+    folder, flags = world.copy(finished, f"unscored {change}"), dict(do_predict=True, save_period=2)
+    log = (folder / "log.txt").read_text()
+    if change == "a file is missing":
+        (folder / "best/eval-test-performance.csv").unlink()
+    elif change == "a damaged file":
+        (folder / "best/eval-settings.json").write_text("{")
+    else:
+        only = dict(do_train=None, initialize_from_vanilla=None, predict_max_examples=1)
+        world.run(folder.name, **flags | only)
+    world.run(folder.name, **flags, resume=True)
+    assert_same_run(folder, finished)
+    assert (folder / "log.txt").read_text() == log
+
+
+def test_a_finished_run_without_its_cost_gets_it(world, finished):
+    folder = world.copy(finished, "without cost")
+    reopen(folder)
     resume(world, folder)
     assert "the run was complete already, after step 6" in (folder / "log.txt").read_text()
     assert_same_run(folder, finished)

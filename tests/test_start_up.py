@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny_runs import ROOT
 
-from routing_moe.cli.entry import COMMANDS
+from routing_moe.cli.entry import COMMANDS, GROUPS, METHODS, REMOVED
 
 SLOW = ("torch", "transformers", "sklearn", "scipy", "matplotlib")  # 0.2 to 4 seconds each
 VECTORS = "--train_dir nowhere --model ./nowhere --output_dir out"
@@ -19,8 +19,8 @@ MISSING_FILE = {
     "conflict-gym": "--names nowhere --output_dir out",
     "conflict-gym bart": "--gym nowhere --output_dir out",
     "skill-gym": "--output_dir /dev/null/nowhere",
-    "train": f"--do_train --initialize_from_vanilla {VECTORS}",
-    "finetune": "--do_train --task_dir nowhere --output_dir out",
+    "train": VECTORS,
+    "finetune": "--task_dir nowhere --output_dir out",
     "assemble": "--base ./nowhere --experts a=nowhere b=nowhere --output_dir out",
     "average": "--runs ./nowhere ./other --output_dir out",
     "merge": "--routes_from nowhere --model ./nowhere --output_dir out",
@@ -65,6 +65,8 @@ json.dump(answers, sys.stdout)
 def answers(tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("start"), ["--help", "trian", "inspect_routes --help"]
     lines += [f"{name} --help" for name in COMMANDS]
+    lines += [f"{name} --small" for name in REMOVED]
+    lines += ["vectors", "vectors --help", "vectors fischer --train_dir gym", "vectors finetuned_text --help"]
     for name, words in MISSING_FILE.items():
         lines += [f"{name} {words} --tpyo", f"{name} {words}"]
     words = [sys.executable, "-c", CHILD, json.dumps(lines), json.dumps(SLOW)]
@@ -82,8 +84,8 @@ def test_the_help_of_a_command_imports_no_slow_library(name, answers):
     assert text.startswith(f"usage: routing-moe {name} ")
 
 
-def test_every_command_has_a_missing_file():
-    assert COMMANDS.keys() == MISSING_FILE.keys()
+def test_only_the_command_that_reads_no_file_lacks_a_missing_one():
+    assert COMMANDS.keys() - {"parallel"} == MISSING_FILE.keys()
 
 
 @pytest.mark.parametrize("name", MISSING_FILE)
@@ -101,12 +103,33 @@ def test_errors_of_a_command_import_no_slow_library(name, answers):
 def test_the_entry_point_lists_every_command_and_guesses_a_misspelt_one(answers):
     code, text, slow = answers["--help"]
     assert (code, slow) == (0, [])
-    assert all(f"\n  {name} " in text for name in COMMANDS)
+    listed = [name for commands in GROUPS.values() for name in commands]
+    assert all(f"\n  {name} " in text for name in listed)
+    assert (len(listed) <= 27, len(GROUPS["to start with"])) == (True, 10)
+    assert {name.split()[0] for name in COMMANDS} == set(listed)
     assert "Train a task-level mixture-of-experts on a gym" in text
     code, text, _ = answers["trian"]
     assert code == 2
     assert "there is no command 'trian'; did you mean 'train'?" in text
     assert answers["inspect_routes --help"][0] == 0  # underscores are accepted, too
+
+
+def test_vectors_lists_its_methods_and_guesses_a_misspelt_one(answers):
+    code, text, slow = answers["vectors --help"]
+    assert (code, slow, answers["vectors"][1]) == (0, [], text)
+    assert all(f"\n  {method} " in text for method in METHODS)
+    code, text, _ = answers["vectors fischer --train_dir gym"]
+    assert (code, "there is no method 'fischer'; did you mean 'fisher'?" in text) == (2, True)
+    assert answers["vectors finetuned_text --help"][0] == 0
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_command_names_its_successor(name, answers):
+    code, text, _ = answers[f"{name} --small"]
+    assert (code, f"error: {name} was removed; use {REMOVED[name]}\n" in text) == (2, True)
+    words = REMOVED[name].split()
+    if words[0] == "routing-moe":
+        assert words[1].strip(",") in {command.split()[0] for command in COMMANDS}
 
 
 @pytest.mark.parametrize("hiding", ["dataloader.py", "task.py", "dataloader/__init__.py"])

@@ -132,4 +132,4 @@ def test_equal_flops_gives_a_wider_bart_fewer_steps(world, wide_run, capsys):
 def test_only_a_new_model_is_widened(world, wide_run, capsys):
     again = WIDE | dict(initialize_from_vanilla=None, checkpoint=wide_run)
     assert run(world.gym, None, world / "no new model", **again) == 2
-    assert "--widen_ffn 2 is of a new model: give --initialize_from_vanilla" in capsys.readouterr().err
+    assert "--widen_ffn 2 is of a new model: leave --checkpoint out" in capsys.readouterr().err

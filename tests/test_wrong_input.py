@@ -53,7 +53,6 @@ FLAGS = [
     ),
     (dict(learning="0.1"), "unrecognized arguments: --learning 0.1; did you mean '--learning_rate'?"),
     (dict(decoder_vanilla_layers="first"), "'first' is not a comma-separated list of layer numbers"),
-    (dict(do_train=None), "nothing to do: give --do_train, --do_predict or both"),
     (dict(avg_routing=True, random_routing=True), "--avg_routing and --random_routing each set the source"),
     (dict(checkpoint="<here>"), "--initialize_from_vanilla and --checkpoint both name a start; give one"),
     (
@@ -61,8 +60,8 @@ FLAGS = [
         "--checkpoint and --checkpoint_name both name a checkpoint; give one of them",
     ),
     (
-        dict(initialize_from_vanilla=None, vanilla_checkpoint="<bart>"),
-        "--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla",
+        dict(initialize_from_vanilla=None, checkpoint="<bart>", vanilla_checkpoint="<bart>"),
+        "--vanilla_checkpoint has the weights of a new model: leave --checkpoint out",
     ),
     (dict(predict_samples="999"), "--predict_samples is '999': no such sample of colour, count, opposite;"),
     (
@@ -70,9 +69,18 @@ FLAGS = [
         "--predict_split is 'dev', but this section of <gym>/split.json is empty",
     ),
     (
-        dict(router_nn_type="table", taskvecs_dim=6),
-        "--taskvecs_dim 6: the task vectors of --router_nn_type ta",
+        dict(router_nn_type="table", taskvecs="<here>"),
+        "--taskvecs <here>: the task vectors of --router_nn_type ta",
     ),
+    (dict(router_mode="gumble"), "--router_mode is 'gumble'; ... did you mean 'gumbel_softmax'?"),
+    (dict(lr=0.1), "unrecognized arguments: --lr 0.1; did you mean --learning_rate?"),
+    (
+        dict(device="cpu"),
+        "--device cpu; a GPU is used if there is one; CUDA_VISIBLE_DEVICES=1 in the environment",
+    ),
+    (dict(batch_size=4), "--batch_size 4; did you mean --train_batch_size or --predict_batch_size?"),
+    (dict(epochs=3), "--epochs 3; did you mean --num_train_epochs?"),
+    (dict(embedded_gym="skill"), "--embedded_gym skill; --small is the first word of a script"),
     (
         dict(router_nn_type="table", task_model_lr=0),
         "--task_model_lr 0: --router_nn_type table learns nothing",
@@ -267,8 +275,17 @@ VANILLA = [
 NO_START = dict(initialize_from_vanilla=None, model=None)
 STARTS = [
     (
-        NO_START,
-        "--output_dir <out> --checkpoint_name best: no checkpoint there ... give --initialize_from_vanilla",
+        NO_START | dict(checkpoint_name="init"),
+        "--output_dir <out> --checkpoint_name init: no checkpoint there ... to train from --model name no",
+    ),
+    (
+        dict(do_train=None, do_predict=True, train_dir=None),
+        "--output_dir <out> is not a run: it has no run.json; else give --train_dir, too",
+    ),
+    (
+        {},
+        "--output_dir <out> holds the merged checkpoint init: to start from it give --checkpoint_name init",
+        written("out/init/merge.json", {}),
     ),
     (NO_START | dict(checkpoint="<here>/nowhere"), "--checkpoint <here>/nowhere: no checkpoint there"),
 ]

@@ -13,7 +13,7 @@ from mistakes import Place, assert_problem, check, complaint, refused
 from safetensors.torch import load_file, save_file
 from test_task_routes import FIXED, FORMS, ONLY, SIDES
 from test_wrong_input import CLUSTERS, cases, routes, vectors, written
-from tiny_runs import run, weights, write_bart, write_gym
+from tiny_runs import reopen, run, weights, write_bart, write_gym
 from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
@@ -31,6 +31,7 @@ PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 
 
 def foreign_state(place):
+    reopen(place.out)
     path = place.out / "last/training_state.pt"
     state = torch.load(path, weights_only=True)
     torch.save(state | {"optimizer": {"state": {}, "param_groups": []}}, path)
@@ -45,7 +46,10 @@ def without_plural(place):
 
 
 RUNS = [
-    (STEP, "--output_dir <out> already holds a run; give --resume to continue it, or name another folder"),
+    (
+        STEP,
+        "--output_dir <out> already holds a run; give --resume to continue it, --do_predict to score it, or",
+    ),
     (
         STEP | dict(resume=True, learning_rate=0.5),
         "--learning_rate is 0.5, but in the run to resume it was 0.01",
@@ -109,6 +113,7 @@ def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_p
     file = gym / "colour/colour_12_100_train.tsv"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
     settings = json.loads((with_run.out / "run.json").read_text())["settings"]
+    reopen(with_run.out)
     with_run.change("out/run.json", settings=settings | {"train_dir": str(gym), "predict_dir": str(gym)})
     message = f"--train_dir {gym}: the training data is not what the run in ... was trained on"
     check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
@@ -175,7 +180,7 @@ CHECKPOINT = [
     ),
     (
         FURTHER | ROUTE_FILE | dict(task_routes_as="start"),
-        "--task_routes_as is start, which needs a new router: give --initialize_from_vanilla",
+        "--task_routes_as is start, which needs a new router: leave --checkpoint",
         routes(FORMS),
     ),
     (
@@ -313,6 +318,7 @@ def broken(with_run):
     write_bart(with_run.folder / "bart")
     for name in ("best", "last"):
         corrupt(with_run.out / name / "model.safetensors", OF_AN_EXPERT)
+    reopen(with_run.out)
     corrupt(with_run.folder / "bart/model.safetensors", OF_A_BART, -math.inf)
     torch.save(load_file(with_run.folder / "bart/model.safetensors"), with_run.folder / "bart.pt")
     return with_run

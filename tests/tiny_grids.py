@@ -91,7 +91,8 @@ class Grids:
     def settings(self, name: str, **changed) -> FinetuneSettings:
         """Returns the checked settings of the command."""
         flags = grid_flags(self.gym, self.bart, self / name, **changed)
-        return check_finetuning(finetune_settings(parse(FinetuneSettings, flags))).settings
+        given = parse(FinetuneSettings, flags)
+        return check_finetuning(finetune_settings(given), given).settings
 
     def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
         """Starts the command in its own process, on a single CPU core; program: to run instead."""

@@ -150,6 +150,11 @@ def run(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
     return main(flags(gym, bart, output_dir, **changed))
 
 
+def reopen(run_folder: Path) -> None:
+    """Makes --resume load a finished run again, to write its cost."""
+    (run_folder / "cost.json").unlink()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Returns {relative path: content} of all files under a folder except lock files."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith(LOCK_FILE)]

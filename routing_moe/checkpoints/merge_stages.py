@@ -24,9 +24,10 @@ from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.merge import MergeSettings
-from routing_moe.config.shared import Start
+from routing_moe.config.shared import BART_BASE, Start
 from routing_moe.io.files import unwritable
-from routing_moe.io.run_folder import describe_run
+from routing_moe.io.hub import known_folder
+from routing_moe.io.run_folder import describe_run, load_run_settings
 
 if TYPE_CHECKING:
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -38,8 +39,8 @@ OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 # ---- checks
 
 
-def check_merge(settings: MergeSettings) -> SavedMixture:
-    """Returns the checkpoint of the routes, after all checks. Raises one InputError with all problems."""
+def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
+    """Returns the settings with a model, and the checkpoint of the routes. Raises one InputError."""
     problems = Problems(flag_problems(settings))
     routes = problems.of(
         find_mixture,
@@ -48,6 +49,9 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
         "routes_checkpoint_name",
         flag="routes_from",
     )
+    if settings.model is None:
+        recorded = routes and problems.of(recorded_model, routes.checkpoint, flag="routes_from")
+        settings = dataclasses.replace(settings, model=recorded or BART_BASE)
     bart = problems.of(find_bart, settings.model, flag="model")
     if settings.vanilla_checkpoint:
         problems.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
@@ -68,7 +72,21 @@ def check_merge(settings: MergeSettings) -> SavedMixture:
             f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the routes "
             f"of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
         )
-    return routes
+    return settings, routes
+
+
+def recorded_model(checkpoint: Path) -> str | None:
+    """Returns the plain BART that a checkpoint's run or its merge started from, None if unknown."""
+    merged = checkpoint / MERGE_FILE
+    if merged.is_file():
+        return (load_json_object(merged, "what a merge was made of").get("settings") or {}).get("model")
+    saved = load_run_settings(checkpoint) or load_run_settings(
+        checkpoint.parent
+    )  # of a shared run, or another
+    if saved is None or saved.get("initialize_from_vanilla"):
+        return saved and saved.get("model")
+    earlier = known_folder(saved.get("checkpoint") or checkpoint.parent / saved.get("checkpoint_name", ""))
+    return recorded_model(earlier) if earlier != checkpoint else None
 
 
 def target_problems(settings: MergeSettings) -> list[str]:

@@ -64,7 +64,8 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
         f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {getattr(config, field)}; "
         "leave the flag out to use the checkpoint's"
         for flag, field in ARCHITECTURE_FLAGS.items()
-        if getattr(settings, flag) is not None and getattr(settings, flag) != getattr(config, field)
+        if getattr(settings, flag) not in (None, getattr(config, field))
+        and not (config.has_table and flag == "taskvecs_dim")  # which follows from layers and experts
     ]
     if wrong:
         raise InputError(wrong)

@@ -1,8 +1,10 @@
 """All commands under one name: routing-moe COMMAND [flags].
 
-routing-moe --help                                 the commands
-routing-moe train --help                           the flags of one
-routing-moe train --do_train --output_dir ...      the same as routing-moe train ...
+    routing-moe --help                                 the commands
+    routing-moe train --help                           the flags of one
+    routing-moe train --train_dir data/gym --output_dir models/moe
+
+The scripts in example_scripts/ are experiments made of these commands.
 """
 
 import argparse
@@ -18,83 +20,127 @@ NAME = "routing-moe"
 CLI, VECTORS = "routing_moe.cli", "task.task_emb"
 # {group: {command: module}}, in the order of --help.
 GROUPS = {
+    "to start with": {
+        "add-task": f"{CLI}.add_task",
+        "train": f"{CLI}.train",
+        "merge": f"{CLI}.merge",
+        "finetune": f"{CLI}.finetune",
+        "answer": f"{CLI}.answer",
+        "vectors": VECTORS,
+        "compare": f"{CLI}.compare",
+        "inspect-routes": f"{CLI}.inspect_routes",
+        "report": f"{CLI}.report",
+        "parallel": f"{CLI}.parallel",
+    },
     "gyms": {
         "build-gym": f"{CLI}.build_gym",
-        "add-task": f"{CLI}.add_task",
         "list-tasks": f"{CLI}.list_tasks",
         "skill-gym": "task.skill_gym.generate",
         "conflict-gym": "task.conflict_gym.generate",
-        "conflict-gym bart": "task.conflict_gym.bart",
     },
-    "train and adapt": {
-        "train": f"{CLI}.train",
-        "merge": f"{CLI}.merge",
+    "models": {
         "compose": f"{CLI}.compose",
         "assemble": f"{CLI}.assemble",
         "average": f"{CLI}.average",
-        "finetune": f"{CLI}.finetune",
-        "answer": f"{CLI}.answer",
         "export": f"{CLI}.export",
         "push": f"{CLI}.push",
     },
-    "task vectors": {
-        "vectors random": f"{VECTORS}.random",
-        "vectors text": f"{VECTORS}.text",
-        "vectors finetuned-text": f"{VECTORS}.finetuned_text",
-        "vectors fisher": f"{VECTORS}.fisher",
-        "vectors gradient": f"{VECTORS}.gradient",
-        "vectors descriptions": f"{VECTORS}.descriptions",
-        "vectors reduce": f"{VECTORS}.reduce",
-        "vectors inspect": f"{VECTORS}.inspect",
-    },
-    "many commands": {
-        "parallel": f"{CLI}.parallel",
-    },
     "tables": {
         "show-scores": f"{CLI}.show_scores",
-        "compare": f"{CLI}.compare",
         "collect-results": f"{CLI}.collect_results",
         "compute-arg": f"{CLI}.compute_arg",
     },
     "explain routes": {
-        "inspect-routes": f"{CLI}.inspect_routes",
         "correlate-routes": f"{CLI}.correlate_routes",
         "ablate": f"{CLI}.ablate",
         "create-gif": f"{CLI}.create_gif",
-        "report": f"{CLI}.report",
     },
 }
+METHODS = ["random", "text", "finetuned-text", "fisher", "gradient", "descriptions", "reduce", "inspect"]
+METHODS = {method: f"{VECTORS}.{method.replace('-', '_')}" for method in METHODS}
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
-FIRST_OF_TWO_WORDS = {name.split()[0] for name in COMMANDS if " " in name}
+COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
+COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
+del COMMANDS["vectors"]  # alone it is no command
+
+# {removed command or script: its successor}
+HISTORY = "the commit that its page in docs/results names"
+REMOVED = {
+    "recipe train": "routing-moe train, or example_scripts/train_routing_bart.sh",
+    "recipe two-stages": "example_scripts/run_two_stage.sh",
+    "recipe refined-routing": "example_scripts/run_refined_routing.sh",
+    "recipe finetune": "example_scripts/finetune_a_list_of_tasks.sh",
+    "recipe assemble": "example_scripts/assemble_experts.sh",
+    "recipe vectors": "routing-moe vectors, or example_scripts/task_vectors.sh",
+    "recipe understand": "example_scripts/understand.sh",
+    "recipe": "a script in example_scripts/",
+    "study quickstart": "example_scripts/quickstart.sh",
+    "study routings": "example_scripts/compare_routings.sh",
+    "study task-vectors": "example_scripts/compare_task_vectors.sh",
+    "study conflict": "example_scripts/compare_conflict.sh",
+    "study paper": "example_scripts/reproduce_paper.sh",
+    "study real-gym": "example_scripts/real_gym_study.sh",
+    "study": HISTORY,
+    "overview": "routing-moe compare FOLDER",
+    "compare-runs": "routing-moe compare RUN RUN ...",
+    "conflict-gym relabel": HISTORY,
+    "english-bart": HISTORY,
+    "english_bart.sh": HISTORY,
+    "reduce_task_vectors.sh": "routing-moe vectors reduce",
+    "inspect_task_vectors.sh": "routing-moe vectors inspect",
+    "train_mhr.sh": "example_scripts/train_poly.sh --lora_splits 4",
+}
 
 
 class Parser(argparse.ArgumentParser):
+    """Parser of the first word of a command line. groups: {title: {word: module}}."""
+
+    def __init__(self, program: str, metavar: str, groups: dict[str, dict[str, str]], description: str):
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=program, description=description, formatter_class=formatter)
+        self.metavar, self.groups = metavar, groups
+        self.add_argument("word", metavar=metavar, help=f"one of the {metavar}s below, with - or _")
+        self.add_argument("flags", nargs=argparse.REMAINDER, help="its flags; --help lists them")
+
     def format_help(self) -> str:
-        """Lists the commands, each with the first line of its module, which is not imported."""
+        """Lists the words, each with the first line of its module's docstring."""
         lines = []
-        for group, commands in GROUPS.items():
-            lines += ["", f"{group}:"]
-            lines += [f"  {name:28}{first_line(module)}" for name, module in commands.items()]
+        for title, modules in self.groups.items():
+            lines += ["", f"{title}:"]
+            lines += [f"  {word:20}{docstring(module).splitlines()[0]}" for word, module in modules.items()]
         return "\n".join([super().format_help().rstrip(), *lines, ""])
+
+    def chosen(self, words: list[str]) -> tuple[str, list[str]]:
+        """Returns the word and its flags. Exits as argparse does for --help and unknown words."""
+        typed = self.parse_args(words or ["--help"])
+        word = typed.word.replace("_", "-")
+        for removed in (f"{word} {' '.join(typed.flags[:1])}", typed.word, word):
+            if removed in REMOVED:
+                self.error(f"{removed} was removed; use {REMOVED[removed]}")
+        known = [word for modules in self.groups.values() for word in modules]
+        if word not in known:
+            what = f"there is no {self.metavar.lower()} {word!r}"
+            self.error(f"{what}{did_you_mean(word, known)}; --help lists all")
+        return word, typed.flags
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = Parser(prog=NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", metavar="COMMAND", help="a command, with - or _; see below")
-    parser.add_argument("flags", nargs=argparse.REMAINDER, help="its flags; --help lists them")
     words = sys.argv[1:] if argv is None else argv
-    typed = parser.parse_args(words or ["--help"])
-    name, flags = typed.command.replace("_", "-"), typed.flags
-    if name in FIRST_OF_TWO_WORDS and flags and not flags[0].startswith("-"):
-        name, flags = f"{name} {flags[0].replace('_', '-')}", flags[1:]
-    if name not in COMMANDS:
-        parser.error(f"there is no command {name!r}{did_you_mean(name, COMMANDS)}; --help lists all")
+    name, flags = Parser(NAME, "COMMAND", GROUPS, __doc__).chosen(words)
+    if name == "vectors":
+        description = docstring(VECTORS).splitlines()[0]
+        parser = Parser(f"{NAME} vectors", "METHOD", {"methods": METHODS}, description)
+        method, flags = parser.chosen(flags)
+        name = f"vectors {method}"
+    elif flags and f"{name} {flags[0]}" in COMMANDS:
+        name, flags = f"{name} {flags[0]}", flags[1:]
     return import_module(COMMANDS[name]).main(flags)
 
 
-def first_line(module: str) -> str:
+def docstring(module: str) -> str:
+    """Returns the docstring of a module, which is not imported."""
     source = Path(find_spec(module).origin).read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source)).splitlines()[0]
+    return ast.get_docstring(ast.parse(source))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Fine-tune on one few-shot task: every sample x learning rate x batch size, selected by dev score.
 
-    routing-moe finetune --do_train --do_predict --task_dir data/gym/ag_news \\
+    routing-moe finetune --task_dir data/gym/ag_news \\
         --checkpoint models/multitask_bart --output_dir models/multitask/singletask-ag_news
-    routing-moe finetune --do_train --do_predict --task_dir data/gym/ag_news \\
+    routing-moe finetune --task_dir data/gym/ag_news \\
         --moe_init --init_dir models/two_stage --num_workers 4 --output_dir models/moe/singletask-ag_news
     routing-moe finetune --do_predict --task_dir data/gym/ag_news \\
         --moe_init --init_dir models/two_stage --output_dir models/moe_as_it_is/singletask-ag_news
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = finetune_settings(values)
         if settings.quiet:
             disable_progress_bars()
-        inputs = check_finetuning(settings)
+        inputs = check_finetuning(settings, values)
         grid = Grid(inputs.settings, inputs.gym)
         grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
         start_logging()

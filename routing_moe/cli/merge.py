@@ -1,9 +1,8 @@
 """Between the two stages of training: keep a run's router and task vectors, copy new experts from BART.
 
-    routing-moe merge --routes_from models/stage1 --model facebook/bart-base \\
-        --output_dir models/two_stage
-    routing-moe train --do_train --do_predict --output_dir models/two_stage \\
-        --checkpoint_name init --router_mode softmax --initial_tau 300 --minimum_tau 1 --anneal_rate 1e-4 \\
+    routing-moe merge --routes_from models/stage1 --output_dir models/two_stage
+    routing-moe train --output_dir models/two_stage --checkpoint_name init --router_mode softmax \\
+        --initial_tau 300 --minimum_tau 1 --anneal_rate 1e-4 \\
         --router_lr 0 --task_model_lr 0 --total_steps 60000 --train_dir data/gym
     routing-moe merge --routes_from published_run --output_dir models/from_published
 
@@ -34,7 +33,7 @@ from routing_moe.io.memory import naming_memory_flags
 def main(argv: list[str] | None = None) -> int:
     settings = MergeSettings(**parse(MergeSettings, argv, __doc__))
     with reporting_errors(lambda: "nothing was written") as result:
-        routes = check_merge(settings)
+        settings, routes = check_merge(settings)
         start_logging()
         with folder_lock(settings.output_dir):
             merge_or_keep(settings, routes, argv)

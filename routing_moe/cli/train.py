@@ -1,9 +1,7 @@
 """Train a task-level mixture-of-experts on a gym, predict with it, or both.
 
-    routing-moe train --do_train --do_predict --initialize_from_vanilla --model facebook/bart-base \\
-        --train_dir data/gym --skip_malformed --predict_max_examples 100 \\
-        --total_steps 30000 --eval_period 750 --task_model_lr 1e-2 --output_dir models/moe
-    routing-moe train --do_train --resume ...     the same flags: continue after an interruption
+    routing-moe train --train_dir data/gym --output_dir models/moe
+    routing-moe train --train_dir data/gym --output_dir models/moe --resume       continue after an interruption
     routing-moe train --do_predict --predict_split test --predict_max_examples 100 --output_dir models/moe
     accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
 
@@ -11,6 +9,7 @@ The flags of the published code come first, then the additions.
 """
 
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.training.checks import Inputs, check_inputs, run_folder_problems
+from routing_moe.training.finished import finished
 
 log = logging.getLogger("routing_moe")
 
@@ -28,6 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     values, settings = parse(TrainSettings, argv, __doc__), None
     with reporting_errors(lambda: what_is_kept(settings)) as result:
         settings = train_settings(values)
+        if done := finished(settings):
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                print(done)
+            return 0
         inputs = check_inputs(settings)
         result.exit_code = run(settings, inputs, command_line(TrainSettings, argv))
     return result.exit_code

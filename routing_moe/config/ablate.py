@@ -48,7 +48,7 @@ class AblationSettings(Command):
     predict_batch_size: int | None = SCORES(None, "examples of 512 input tokens that are answered at once (default: as in the run)")
     task_vector: str | None = SCORES(None, "which vectors unseen tasks get (default: auto, as in predictions)", choices=FOUND_BY_RULE)
     text_vectors: str | None = SCORES(None, "vectors by which the nearest task is found (default: computed)")
-    mixed_precision: str | None = SCORES(None, "precision of matrix products (default: no)", choices=PRECISIONS)
+    mixed_precision: str | None = SCORES(None, "precision of matrix products, as for training", choices=PRECISIONS)
 
     output_dir: Path | None = RUNNING(None, "folder of scores, tables and pictures (default: RUN/analysis/ablation)")
     dry_run: bool = RUNNING(False, "score with all experts, report how long the rest would take, and stop")

@@ -21,7 +21,7 @@ class TaskFlags(Command):
 
     checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain BART, or hub name[@revision]")
     checkpoint_name: str | None = MODEL(None, "which checkpoint of a run (default: best)")
-    mixed_precision: str | None = MODEL(None, "precision of matrix products, as for training (default: no)", choices=PRECISIONS)
+    mixed_precision: str | None = MODEL(None, "precision of matrix products, as for training", choices=PRECISIONS)
 
     task: str | None = ROUTE(None, "the task's name, which begins every input: a task of the training with its own route, or any name together with one of the following (default: that in the name of the file of --like or --examples)")
     like: str | None = ROUTE(None, "file with texts of the task, a text a line: the route is that of the train task with the most similar texts", metavar="FILE")

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from routing_moe.config.choices import MEASURES, ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.shared import OPTIMISATION, Recipe, RunFlags, Start, recipe_of
+from routing_moe.config.shared import BART_BASE, OPTIMISATION, Recipe, RunFlags, Start, recipe_of
 
 DATA = group("data")
 START = group("where fine-tuning starts")
@@ -51,7 +51,7 @@ class FinetuneSettings(RunFlags):
     """
 
     program = "routing-moe finetune"
-    usage = "--task_dir FOLDER --output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
+    usage = "--task_dir FOLDER --output_dir FOLDER [--do_train | --do_predict] [flags, see --help]"
     groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation", "running, evaluating, saving")
     source_flags: ClassVar[Mapping[str, str]] = {"moe_avg_route": "average", "moe_random_route": "random", "moe_random2_route": "fixed", "task_routes": "fixed"}
 
@@ -61,7 +61,7 @@ class FinetuneSettings(RunFlags):
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping")
     debug: bool = DATA(False, "read only 8 examples of every file, evenly spaced")
 
-    model: str = START("facebook/bart-base", "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
+    model: str = START(BART_BASE, "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
     checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: --model)", is_path=True)
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
     init_dir: str | None = START(None, "run (ours or of the published code), checkpoint or hub name owner/name[@revision] of the mixture", is_path=True)
@@ -94,8 +94,8 @@ class FinetuneSettings(RunFlags):
     seed: int = OPTIMISATION(42, "seed of batches, dropout and drawn routes, the same for every configuration", range=SEED)
 
     output_dir: str = RUNNING(REQUIRED, "folder of the grid; configurations that are finished there are not run again", on_resume=True)
-    do_train: bool = RUNNING(False, "train every configuration; without it the start itself is scored")
-    do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score (--select_by)")
+    do_train: bool = RUNNING(False, "train every configuration; with --do_predict alone the start itself is scored (default: both)")
+    do_predict: bool = RUNNING(False, "score the test file with the weights of the best dev score (--select_by); default: without --do_train, both")
     eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1)
     wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1)
     predict_max_examples: int | None = RUNNING(None, "examples of the test file that are scored, evenly spaced (default: all)", range=AT_LEAST_1)
@@ -161,8 +161,9 @@ class FinetuneSettings(RunFlags):
 
 
 def finetune_settings(given: Mapping) -> FinetuneSettings:
-    """Returns the settings of the given flags, {name: value}."""
-    settings = FinetuneSettings(**given)
+    """Returns the settings of the given flags, {name: value}; without do_train and do_predict, both happen."""
+    both = not (given.get("do_train") or given.get("do_predict"))
+    settings = FinetuneSettings(**given | ({"do_train": True, "do_predict": True} if both else {}))
     task_dir = os.path.normpath(settings.task_dir)  # "gym/boolq/" is "gym/boolq"
     checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
     dataset = settings.dataset or Path(task_dir).absolute().name

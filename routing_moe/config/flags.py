@@ -281,10 +281,17 @@ def _as_typed(value: Any) -> str:
     return "given" if value is True else str(value)
 
 
-def inherited(command: type[Command], saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Returns values that a prediction takes from the run.json `path`. Raises InputError for wrong types."""
+def inherited(
+    command: type[Command], saved: Mapping[str, Any], path: Path, names: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Returns the saved values of flags in the run.json `path`. Raises InputError for wrong types.
+
+    names: of the flags; None: those that a prediction takes from its training run.
+    """
     kinds = {field.name: field.type for field in dataclasses.fields(command)}
-    values = {n: saved[n] for n, flag in flags_of(command).items() if flag.inherited and n in saved}
+    if names is None:
+        names = [name for name, flag in flags_of(command).items() if flag.inherited]
+    values = {name: saved[name] for name in names if name in saved}
     wrong = [name for name, value in values.items() if not isinstance(value, kinds[name])]
     if wrong:
         raise InputError(f"{path} is damaged: {name} is {values[name]!r}; give --{name}" for name in wrong)

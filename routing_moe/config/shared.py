@@ -1,7 +1,7 @@
 """Flags that several commands share, and the recipe of an optimizer step."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +14,7 @@ OPTIMISATION = group("optimisation")
 # What the published code does not have comes after its flags in the help.
 MORE_TEXTS = group("additions: texts and decoding")
 MORE_OPTIMISATION = group("additions: memory, time and precision")
+BART_BASE = "facebook/bart-base"
 
 
 # fmt: off
@@ -52,7 +53,7 @@ class OptimizerFlags(Command):
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE)
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, compared_as="budget")
-    mixed_precision: str | None = MORE_OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else no)", choices=PRECISIONS)
+    mixed_precision: str | None = MORE_OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else auto)", choices=PRECISIONS)
     compile: bool = MORE_OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", on_resume=True)
 # fmt: on
 
@@ -92,6 +93,15 @@ class RunFlags(TextFlags, OptimizerFlags):
 def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
     """Returns {name: value} of the flags that a checkpoint keeps as `config.text_settings`."""
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
+
+
+def trained_texts(config, given: Collection[str]) -> dict[str, int | bool | None]:
+    """Returns {name: value} of TEXT_SETTINGS that a model was trained with, as far as its configuration says.
+
+    given: names of flags that were given, which are left out.
+    """
+    saved = config.text_settings or {}
+    return {name: saved[name] for name in TEXT_SETTINGS if name in saved and name not in given}
 
 
 # random:SPEC or random:SPEC:SEED; the numbers after clusters: are a part of SPEC.

@@ -1,4 +1,4 @@
-"""The flags of `routing-moe train`. Names and defaults are those of the published code."""
+"""The flags of `routing-moe train`. Names are those of the published code, defaults those of its scripts."""
 
 import argparse
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-from dataloader.errors import problem_context
+from dataloader.errors import InputError, Problems, problem_context
+from dataloader.jsonfile import load_json_object
 from dataloader.task_sampling import WANTED, is_task_sampling
 from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import (
@@ -36,6 +37,7 @@ from routing_moe.config.flags import (
     inherited,
 )
 from routing_moe.config.shared import (
+    BART_BASE,
     OPTIMISATION,
     Evaluation,
     Recipe,
@@ -58,6 +60,7 @@ MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 INNER_SHARE = Range(lambda value: 0 < value < 1, "between 0 and 1")
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
+OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs")  # default to those of the run
 OF_EVERY_TRAINING = ("exploration_epsilon", "lora_dropout")  # fields that a checkpoint does not fix
 
 
@@ -75,7 +78,7 @@ class TrainSettings(RunFlags):
     """The settings of a run, saved as `run.json`."""
 
     program = "routing-moe train"
-    usage = "--output_dir FOLDER [--do_train] [--do_predict] [flags, see --help]"
+    usage = "--output_dir FOLDER [--do_train | --do_predict] [flags, see --help]"
     groups = (
         *("data", "where the model starts", "experts and router", "texts and decoding", "optimisation"),
         *("running, evaluating, saving", "additions: data", "additions: where the model starts"),
@@ -92,13 +95,13 @@ class TrainSettings(RunFlags):
     skip_malformed: bool = MORE_DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
-    model: str = START("facebook/bart-base", "plain BART: a hub name or a folder", compared_as="budget")
-    initialize_from_vanilla: bool = START(False, "start from --model, every expert a copy of its layer; without this flag, from a routing checkpoint")
+    model: str = START(BART_BASE, "plain BART that a new model starts from, every expert a copy of its layer: a hub name or a folder", compared_as="budget")
+    initialize_from_vanilla: bool = START(False, "start from --model, as without this flag if no checkpoint is given")
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two")
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
-    widen_ffn: int = MORE_START(1, "with --initialize_from_vanilla: feed-forward width of the new model, in multiples of that of --model. Every unit is copied and its output weights are divided among the copies unequally, so that these learn different things, but the model is the same function at first", range=AT_LEAST_1, compared_as="budget")
-    checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: --output_dir/--checkpoint_name)")
-    checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to start or predict from: best, last, or any folder there with a checkpoint, such as the <step>-steps that --save_period keeps", on_resume=True)
+    widen_ffn: int = MORE_START(1, "feed-forward width of a new model, in multiples of that of --model. Every unit is copied and its output weights are divided among the copies unequally, so that these learn different things, but the model is the same function at first", range=AT_LEAST_1, compared_as="budget")
+    checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: none; to predict, --output_dir/--checkpoint_name)")
+    checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to predict from, or if given to start from: best, last, or any folder there with a checkpoint, such as the init that merge writes or the <step>-steps that --save_period keeps", on_resume=True)
 
     num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes; with --task_routes, as many as the routes name; with its clusters:K, fewer experts compose the routes of all clusters", range=AT_LEAST_1, new_model=3, compared_as="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task")
@@ -115,7 +118,7 @@ class TrainSettings(RunFlags):
     reassign_margin: float = MORE_ROUTING(0.0, "standard errors by which the loss of a task must fall, for it to move; 0: any gain", range=NOT_NEGATIVE)
     reassign_splits: int = MORE_ROUTING(0, "in each re-assignment between the first and the last, at most so many experts without tasks become copies of the experts with the highest loss and take one of two clusters of their tasks; only if tasks have one expert in all layers", range=NOT_NEGATIVE)
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
-    expert_kind: str | None = MORE_ROUTING(None, "what an expert is. layer: a complete BART layer; lora: a low-rank update of the linear maps of a BART layer that all experts share; token: a vector at the first position of the input of a BART that all experts share and that is trained with them; with --task_routes tasks, a learned token for each task. --learning_rate is that of the experts; 1e-4 to 1e-3 are usual for lora", choices=EXPERT_KINDS, new_model="layer", compared_as="budget")
+    expert_kind: str | None = MORE_ROUTING(None, "what an expert is. layer: a complete BART layer; lora: a low-rank update of the linear maps of a BART layer that all experts share; token: a vector at the first position of the input of a BART that all experts share and that is trained with them; with --task_routes tasks, a learned token for each task. --learning_rate is that of the experts", choices=EXPERT_KINDS, new_model="layer", compared_as="budget")
     lora_rank: int | None = MORE_ROUTING(None, "with --expert_kind lora: rank of the updates", range=AT_LEAST_1, new_model=16, compared_as="budget")
     lora_alpha: float | None = MORE_ROUTING(None, "with --expert_kind lora: scale of the updates times their rank", range=POSITIVE, new_model=16)
     lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=LORA_TARGETS, new_model="all", compared_as="budget")
@@ -141,20 +144,20 @@ class TrainSettings(RunFlags):
     train_batch_size: int = OPTIMISATION(16, "examples per batch", range=AT_LEAST_1, compared_as="budget")
     gradient_accumulation_steps: int = OPTIMISATION(2, "batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, compared_as="budget")
     task_sampling: str = MORE_DATA("examples", "how often each train task of the split is drawn, by its number n of train rows. examples: in proportion to n, every row equally often; tasks: all equally often; temperature:T: in proportion to n^(1/T), from examples (T = 1) to tasks (large T); cap:N: in proportion to the smaller of n and N", metavar="SAMPLING", range=TASK_SAMPLING, compared_as="budget")
-    learning_rate: float = OPTIMISATION(1e-5, "peak learning rate of BART", range=NOT_NEGATIVE, compared_as="budget")
+    learning_rate: float | None = OPTIMISATION(None, "peak learning rate of BART, of low-rank experts theirs (default: 1e-5, with --expert_kind lora 1e-3; of a resumed run its own)", range=NOT_NEGATIVE, compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE)
-    task_model_lr: float = OPTIMISATION(1e-3, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE)
+    task_model_lr: float = OPTIMISATION(1e-2, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE)
     num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit; of a resumed run its own)", range=POSITIVE)
-    total_steps: int = OPTIMISATION(100000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, compared_as="budget")
+    total_steps: int = OPTIMISATION(30000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1, compared_as="budget")
     warmup_ratio: float = OPTIMISATION(0.06, "share of --total_steps over which the learning rate rises", range=PROBABILITY, compared_as="budget")
     seed: int = OPTIMISATION(42, "seed of batches, routes, dropout and new weights", range=SEED, inherited=True)  # of the draws of random routes
 
     output_dir: str = RUNNING(REQUIRED, "run folder", on_resume=True)
-    do_train: bool = RUNNING(False, "train", on_resume=True)
-    do_predict: bool = RUNNING(False, "score dev and test files with the best checkpoint (after training) or --checkpoint_name", on_resume=True)
-    resume: bool = MORE_RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet", on_resume=True)
+    do_train: bool = RUNNING(False, "train (default: without --do_predict, both)", on_resume=True)
+    do_predict: bool = RUNNING(False, "score dev and test files with the best checkpoint (after training) or --checkpoint_name (default: without --do_train, both)", on_resume=True)
+    resume: bool = MORE_RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet; a finished run stays as it is", on_resume=True)
     equal_flops: str | None = MORE_RUNNING(None, "do not train; print how many steps of this training cost the training FLOPs of RUN", metavar="RUN", on_resume=True)
-    eval_period: int = RUNNING(150, "steps between evaluations", range=AT_LEAST_1)
+    eval_period: int = RUNNING(750, "steps between evaluations", range=AT_LEAST_1)
     eval_max_examples: int | None = MORE_RUNNING(None, "examples of each dev file in these evaluations, evenly spaced (default: all)", range=AT_LEAST_1)
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
     select_best: str | None = MORE_RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=SELECTIONS)
@@ -195,6 +198,12 @@ class TrainSettings(RunFlags):
         if self.checkpoint:
             return Start(checkpoint=self.checkpoint, **given)
         return Start(checkpoint=self.output_dir, checkpoint_name=self.checkpoint_name, **given)
+
+    @property
+    def scored(self) -> "TrainSettings":
+        """The settings of the prediction after training: those of the start no longer apply."""
+        reset = dict.fromkeys(("checkpoint", "taskvecs", "task_routes"))
+        return replace(self, do_train=False, initialize_from_vanilla=False, checkpoint_name="best", **reset)
 
     @property
     def evaluation(self) -> Evaluation:
@@ -288,24 +297,42 @@ ARCHITECTURE_FLAGS = {
 def train_settings(given: Mapping) -> TrainSettings:
     """Returns the settings of the given flags, {name: value}.
 
-    Without do_train, flags that scores depend on (data, texts, decoding) default to the values of the training
-    run whose checkpoint predicts. A resumed run keeps its limit on epochs. Raises InputError if its run.json
+    Without do_train and do_predict, both happen. A training starts from --model unless a checkpoint is given.
+    With do_predict alone, flags that scores depend on (data, texts, decoding) default to the values of the
+    training run whose checkpoint predicts. A resumed run keeps `OF_RESUMED`. Raises InputError if its run.json
     cannot be read.
     """
-    trained, checkpoint = {}, None
+    if not (given.get("do_train") or given.get("do_predict")):
+        given = {**given, "do_train": True, "do_predict": True}
+    saved, checkpoint, run = {}, None, Path(given["output_dir"])
     if given.get("checkpoint"):
         with problem_context("--checkpoint "):
             checkpoint = folder_of_run(given["checkpoint"])
-    if given.get("do_train") and given.get("resume"):
-        epochs = (load_run_settings(given["output_dir"]) or {}).get("num_train_epochs")
-        trained = {"num_train_epochs": epochs} if isinstance(epochs, int | float) else {}
-    elif not given.get("do_train"):
-        run = checkpoint or Path(given["output_dir"])
-        if checkpoint and not (checkpoint / "run.json").is_file():  # which a shared run has with its weights
-            run = checkpoint.parent
+    if given.get("do_train"):
+        is_new = checkpoint is None and "checkpoint_name" not in given
+        defaults = {"initialize_from_vanilla": is_new}
+        if given.get("resume"):
+            saved = load_run_settings(run) or {}
+            defaults |= inherited(TrainSettings, saved, run / "run.json", OF_RESUMED)
+    else:
+        if checkpoint:  # a shared run has run.json with its weights
+            run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent
         saved = load_run_settings(run) or {}
+        if not saved and "train_dir" not in given:
+            flag = "checkpoint" if checkpoint else "output_dir"
+            raise InputError(f"--{flag} {run} is not a run: it has no run.json; else give --train_dir, too")
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files
-        trained = inherited(TrainSettings, saved, run / "run.json")
-    settings = TrainSettings(**{**trained, **given})
+        defaults = inherited(TrainSettings, saved, run / "run.json")
+    settings = TrainSettings(**{**defaults, **given})
+    if settings.learning_rate is None:
+        start = checkpoint or run / settings.checkpoint_name
+        kind = settings.expert_kind or (None if settings.initialize_from_vanilla else kind_in(start))
+        settings = replace(settings, learning_rate=1e-3 if kind == "lora" else 1e-5)
     return replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
+
+
+def kind_in(checkpoint: Path) -> str | None:
+    """Returns the kind of experts of a checkpoint; None if its configuration, checked later, has none."""
+    config = Problems().of(load_json_object, checkpoint / "config.json", "a model's configuration")
+    return config and config.get("expert_kind")

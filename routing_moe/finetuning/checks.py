@@ -19,7 +19,7 @@ from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expe
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems, with_valid_values
-from routing_moe.config.shared import FORMAT_FLAGS, position_problems
+from routing_moe.config.shared import position_problems, trained_texts
 from routing_moe.finetuning.task_choices import given_vectors, route_kind, text_source, vector_table
 from routing_moe.io.executor import ray_problems
 from routing_moe.io.files import unwritable
@@ -46,10 +46,11 @@ class FinetuneInputs:
     start: SavedMixture | SavedBart
 
 
-def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
-    """Opens and checks all that the settings name; fills in the grid's lists and the samples.
+def check_finetuning(settings: FinetuneSettings, given: Collection[str]) -> FinetuneInputs:
+    """Opens and checks all that the settings name; fills in the grid's lists, the samples and the texts.
 
-    Raises InputError with all errors in names and files, and if there are none, with those in the start.
+    given: names of the flags that were given; texts are otherwise read as the start was trained. Raises
+    InputError with all errors in names and files, and if there are none, with those in the start.
     """
     problems = Problems(flag_problems(settings) + precision_problems(settings) + contradictions(settings))
     settings = with_valid_values(settings).with_lists()
@@ -75,7 +76,7 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
         problems.of(check_scored_spec, settings.task_routes, flag="task_routes")
     problems += running_problems(settings)
     if not problems:
-        settings = problems.of(with_format_of, settings, start) or settings
+        settings = problems.of(with_texts_of, settings, start, given) or settings
     problems += folder_problems(settings)
     if problems:
         raise InputError(dict.fromkeys(problems))
@@ -84,22 +85,22 @@ def check_finetuning(settings: FinetuneSettings) -> FinetuneInputs:
     return FinetuneInputs(settings, gym, gyms, start)
 
 
-def with_format_of(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> FinetuneSettings:
-    """Returns the settings with the format of inputs that the start was trained with, as predictions have it.
+def with_texts_of(
+    settings: FinetuneSettings, start: SavedMixture | SavedBart, given: Collection[str]
+) -> FinetuneSettings:
+    """Returns the settings with texts as the start was trained to read and answer them.
 
     A model that never saw task names, or capital letters, reads other inputs badly, and nothing would tell.
-    The format of a start is unknown if its weights are a file, or if its configuration does not say.
+    given: names of flags that stay. Of weights in a file, it is unknown how they were trained.
     """
-    has_file = isinstance(start, SavedBart) and start.weights
-    trained_with = (not has_file and getattr(start.config, "text_settings", None)) or {}
-    return dataclasses.replace(settings, **{name: True for name in FORMAT_FLAGS if trained_with.get(name)})
+    if isinstance(start, SavedBart) and start.weights:
+        return settings
+    return dataclasses.replace(settings, **trained_texts(start.config, given))
 
 
 def contradictions(settings: FinetuneSettings) -> list[str]:
     """Returns errors in flags that exclude each other or need another one."""
     problems, sources = list_problems(settings), [f"--{flag}" for flag in settings.selecting_flags]
-    if not settings.do_train and not settings.do_predict:
-        problems.append("nothing to do: give --do_train, --do_predict or both")
     if len(sources) > 1:
         problems.append(f"{' and '.join(sources)} each set the source of the route; give one of them")
     if settings.moe_init and not settings.init_dir:

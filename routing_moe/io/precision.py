@@ -21,11 +21,12 @@ def precision_problems(settings) -> list[str]:
 
 
 def chosen_precision(mixed_precision: str | None) -> str:
-    """Returns "no", "bf16" or "fp16": by --mixed_precision, else that of `accelerate launch`, else "no"."""
-    if mixed_precision == "auto":
+    """Returns "no", "bf16" or "fp16" of --mixed_precision, else of `accelerate launch`, else of "auto"."""
+    wanted = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "auto")
+    if wanted == "auto":
         import torch
 
         # An emulated bf16, which older GPUs have, is slower than float32.
         on_gpu = torch.cuda.is_available() and not uses_cpu()
         return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return wanted

@@ -21,6 +21,7 @@ from routing_moe.checkpoints.find import (
     find_bart,
     find_vanilla,
 )
+from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.flags import differences, flag_problems, with_valid_values
 from routing_moe.config.shared import position_problems
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
@@ -108,8 +109,6 @@ def number_problems(settings: TrainSettings) -> list[str]:
             f"--reassign_from is {settings.reassign_from}, which leaves no step for a re-assignment: "
             f"--reassign_until is {until}, and tasks do not move after the last of --total_steps"
         )
-    if not settings.do_train and not settings.do_predict:
-        problems.append("nothing to do: give --do_train, --do_predict or both")
     for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
         if settings.log_with == name and importlib.util.find_spec(module) is None:
             problems.append(f"--log_with is {name!r}, which needs: pip install {module}")
@@ -119,21 +118,23 @@ def number_problems(settings: TrainSettings) -> list[str]:
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
     problems, sources = [], [f"--{flag}" for flag in settings.selecting_flags]
+    is_new = settings.do_train and settings.initialize_from_vanilla
     if len(sources) > 1:
         problems.append(f"{' and '.join(sources)} each set the source of routes; give one of them")
     if sources and settings.num_experts == 1:
         problems.append(f"{sources[0]} chooses among experts, but --num_experts is 1; give one of them")
-    if settings.initialize_from_vanilla and settings.checkpoint:
-        problems.append("--initialize_from_vanilla and --checkpoint both name a start; give one of them")
+    named = "checkpoint" if settings.checkpoint else "checkpoint_name"
+    if is_new and (settings.checkpoint or settings.checkpoint_name != "best"):
+        problems.append(f"--initialize_from_vanilla and --{named} both name a start; give one of them")
     if settings.checkpoint and settings.checkpoint_name != "best":
         problems.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
-    is_new = settings.do_train and settings.initialize_from_vanilla
-    if settings.do_train and settings.vanilla_checkpoint and not (is_new or settings.resume):
-        problems.append("--vanilla_checkpoint has the weights of a new model: give --initialize_from_vanilla")
-    if settings.do_train and settings.widen_ffn > 1 and not (is_new or settings.resume):
-        problems.append(f"--widen_ffn {settings.widen_ffn} is of a new model: give --initialize_from_vanilla")
-    if settings.do_train and settings.task_routes and settings.task_routes_as == "start" and not is_new:
-        problems.append("--task_routes_as is start, which needs a new router: give --initialize_from_vanilla")
+    if settings.do_train and not is_new:
+        of_new = {
+            "--vanilla_checkpoint has the weights of a new model": settings.vanilla_checkpoint,
+            f"--widen_ffn {settings.widen_ffn} is of a new model": settings.widen_ffn > 1,
+            "--task_routes_as is start, which needs a new router": settings.starts_from_routes,
+        }
+        problems += [f"{what}: leave --{named} out" for what, given in of_new.items() if given]
     if is_new and settings.router_nn_type == "table" and settings.route_source in (None, "learned"):
         problems += table_problems(settings)
     if settings.by_loss and settings.taskvecs and not settings.do_train:
@@ -146,11 +147,12 @@ def contradictions(settings: TrainSettings) -> list[str]:
 
 def table_problems(settings: TrainSettings) -> list[str]:
     """Returns errors of flags of task vectors that are the logits of a table router."""
-    problems = [
-        f"--{flag} {value}: the task vectors of --router_nn_type table are its logits; leave the flag out"
-        for flag in ("taskvecs", "taskvecs_dim")
-        if (value := getattr(settings, flag)) is not None
-    ]
+    problems = []
+    if settings.taskvecs:
+        problems.append(
+            f"--taskvecs {settings.taskvecs}: the task vectors of --router_nn_type table are its logits; "
+            "leave the flag out"
+        )
     if not settings.trains_task_vectors:
         flag = "--freeze_task_model" if settings.freeze_task_model else "--task_model_lr 0"
         problems.append(f"{flag}: --router_nn_type table learns nothing but task vectors; leave the flag out")
@@ -167,10 +169,15 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
     if problems or not settings.do_train:
         return problems
     if saved is None:
+        merged = sorted(path.parent.name for path in folder.glob(f"*/{MERGE_FILE}"))
+        if settings.initialize_from_vanilla and merged:
+            start = f"to start from it give --checkpoint_name {merged[0]}, else name another folder"
+            return [f"--output_dir {folder} holds the merged checkpoint {merged[0]}: {start}"]
         return foreign_problems(folder, ("config.json", "best", "last", "losses.csv", CURVES_FILE, COST_FILE))
     if not settings.resume:
         return [
-            f"--output_dir {folder} already holds a run; give --resume to continue it, or name another folder"
+            f"--output_dir {folder} already holds a run; give --resume to continue it, --do_predict to score "
+            "it, or name another folder"
         ]
     return differences(settings, saved, "the run to resume")
 
@@ -200,7 +207,7 @@ def start_file_problems(settings: TrainSettings, split: Split | None) -> list[st
         flags = f"--checkpoint {settings.checkpoint}"
         if not settings.checkpoint:
             flags = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
-        hint = "; to train from a plain BART give --initialize_from_vanilla" if settings.do_train else ""
+        hint = "; to train from --model name no checkpoint" if settings.do_train else ""
         problems.append(f"{flags}: no checkpoint there (a folder with a config.json){hint}")
     return list(problems)
 

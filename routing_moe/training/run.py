@@ -26,6 +26,7 @@ from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.results.run_cost import earlier_runs
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
+from routing_moe.training.finished import is_trained
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
 from routing_moe.training.reassignment import Reassignment
 from routing_moe.training.trainer import Training, check_epochs, last_step
@@ -39,20 +40,12 @@ def train_and_predict(
     """Runs --do_train and --do_predict. command: for run.json. draw_routes: as of `Training`."""
     trained = settings.do_train
     if trained:
-        with naming_memory_flags(settings):
-            run_training(settings, inputs, accelerator, command, draw_routes)
-            if settings.equal_flops:  # the number is printed; there is no checkpoint
-                return
-        # The best checkpoint predicts; settings of the start no longer apply.
-        settings = dataclasses.replace(
-            settings,
-            do_train=False,
-            initialize_from_vanilla=False,
-            checkpoint=None,
-            checkpoint_name="best",
-            taskvecs=None,
-            task_routes=None,
-        )
+        if not is_trained(settings):
+            with naming_memory_flags(settings):
+                run_training(settings, inputs, accelerator, command, draw_routes)
+        if settings.equal_flops:  # the number is printed; there is no checkpoint
+            return
+        settings = settings.scored
     with naming_memory_flags(settings):
         if settings.do_predict:
             run_prediction(settings, inputs, accelerator, trained and not settings.no_text_vectors)

@@ -3,6 +3,7 @@
     routing-moe conflict-gym --output_dir data/conflict_gym
     routing-moe conflict-gym --output_dir data/agreeing --conflict 0     # the control
     routing-moe conflict-gym --output_dir data/36_skills --encoder_parts 6 --decoder_parts 6
+    routing-moe conflict-gym bart --help                                 # an untrained BART for a gym
 
 All tasks draw inputs from the same distribution, so only the name of a task, or its route, says which skill
 to use. A skill is composed of an encoder-side and a decoder-side part; several tasks share it. Train tasks

@@ -1,6 +1,7 @@
-"""Task vectors, the input of the router. Each command writes a folder with `id2task.json`, `task_vecs.npy`
-and `meta.json`, for `--taskvecs` of `routing-moe train`. Run them with `python -m`, not as scripts: some
-have the names of standard-library modules.
+"""Compute task vectors, the input of the router, by one of several methods.
+
+Each command writes a folder with `id2task.json`, `task_vecs.npy` and `meta.json`, for `--taskvecs` of
+`routing-moe train`. Run them with `python -m`, not as scripts: some have names of the standard library.
 
 random.py         N(0, sigma)                             reduce.py      principal components of a folder
 text.py           encoder states of train inputs          inspect.py     do similar vectors have equal labels?

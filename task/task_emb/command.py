@@ -15,7 +15,7 @@ from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from task.task_emb.job import VectorJob
-from task.task_emb.settings import PUBLISHED, VectorSettings
+from task.task_emb.settings import PUBLISHED, GymSettings, VectorSettings
 from task.task_emb.sources import Source, chosen_tasks, split_of
 
 log = logging.getLogger("routing_moe")
@@ -46,9 +46,10 @@ def compute_vectors(method: type[VectorSettings], argv: list[str] | None, descri
 
 
 def settings_of(method: type[VectorSettings], flags: Mapping[str, Any]) -> VectorSettings:
-    """Returns the settings of the flags given. A --recipe sets the defaults of the others."""
-    recipe = method.PUBLISHED_RECIPE if flags.get("recipe") == PUBLISHED else {}
-    return method(**{**recipe, **flags})
+    """Returns the settings of the flags given. Others have those of --recipe, else of the run --model."""
+    given = {**(method.PUBLISHED_RECIPE if flags.get("recipe") == PUBLISHED else {}), **flags}
+    settings = method(**given)
+    return settings.with_texts_of_model(given) if isinstance(settings, GymSettings) else settings
 
 
 def check(settings: VectorSettings) -> VectorJob:

@@ -5,8 +5,8 @@ computes vectors (`extractor`, which alone imports torch).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from dataloader.encoding import TextFormat
@@ -25,9 +25,10 @@ from routing_moe.config.flags import (
     SEED,
     Command,
     flag_problems,
+    flags_of,
     group,
 )
-from routing_moe.config.shared import Recipe, position_problems, recipe_of
+from routing_moe.config.shared import BART_BASE, Recipe, position_problems, recipe_of, trained_texts
 from routing_moe.io.precision import precision_problems
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
 from task.task_emb.sources import EACH, TrainFiles
@@ -133,7 +134,7 @@ class GymSettings(VectorSettings):
 
     train_dir: str = DATA(REQUIRED, "gym folder; only train files are read", on_resume=True)
     recipe: str | None = recipe_flag({})
-    model: str = DATA("facebook/bart-base", "BART: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
+    model: str = DATA(BART_BASE, "BART: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
     tokenizer: str | None = DATA(None, "hub name or folder of the tokenizer (default: that of --model)", is_path=True)
     samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_16_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
     max_examples: int = DATA(256, "maximum number of examples per task, evenly spaced over its train files; vectors are most comparable with equal numbers", range=AT_LEAST_1)
@@ -166,6 +167,15 @@ class GymSettings(VectorSettings):
                 of_tokenizer = checksums([], self.tokenizer)
             files |= {f"tokenizer's {name}": sha for name, sha in of_tokenizer.items()}
         return files
+
+    def with_texts_of_model(self, given: Collection[str]) -> "GymSettings":
+        """Returns the settings with texts as the model was trained to read them. given: flags that stay."""
+        found = Problems().of(self.found_model)  # `problems` reports them
+        config = found and Problems().of(lambda: found.config)
+        texts = trained_texts(config, given) if config else {}
+        if "task_names" in given:
+            texts.pop("hide_task_names", None)
+        return replace(self, **{name: texts[name] for name in texts.keys() & flags_of(self).keys()})
 
     def found_model(self) -> SavedBart | SavedMixture:
         """Returns the model, found on disk but not loaded. Raises InputError."""
