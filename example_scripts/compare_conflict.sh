@@ -54,9 +54,10 @@ for seed in $SEEDS; do
     done
 done | in_parallel
 
-[[ $VARIANTS != *dense* ]] || BASELINE=dense
+baseline=()
+[[ $VARIANTS != *dense* ]] || baseline=(--baseline dense)
 routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANTS --output_dir "$OUT" \
-    --columns cost dev test unseen categories ${BASELINE:+--baseline "$BASELINE"}
+    --columns cost dev test unseen categories "${baseline[@]}"
 cat <<EOT
 dense    one BART. The same input has another answer in another task, and only the task's name says which.
 average  4 experts in each layer, all of equal weight.

@@ -43,6 +43,7 @@ train() { # VARIANT ...
 train ${VARIANTS/two_stage/} | in_parallel
 [[ $VARIANTS != *two_stage* ]] || train two_stage | in_parallel
 
-[[ $VARIANTS != *multitask* ]] || BASELINE=multitask
-routing-moe compare "$OUT" --columns categories ${BASELINE:+--baseline "$BASELINE"}
+baseline=()
+[[ $VARIANTS != *multitask* ]] || baseline=(--baseline multitask)
+routing-moe compare "$OUT" --columns categories "${baseline[@]}"
 finish

@@ -13,7 +13,7 @@ for name in mixture one_bart; do
     run "$OUT/$name/$SCORES" bash example_scripts/$script --small --total_steps "$STEPS" --eval_period $((STEPS / 2)) \
         --output_dir "$OUT/$name"
 done | in_parallel
-[ -z "${FAILED:-}" ] || finish
+[ "$FAILED" = 0 ] || finish
 
 routing-moe show-scores "$OUT/one_bart" "$OUT/mixture"
 cat <<EOT
@@ -22,8 +22,11 @@ Here one BART is about as good: the tasks can be told from their text. Routes ma
 
 The mixture answers three new inputs of the task swap-travel-command:
 EOT
-printf 'swap the ends : %s\n' "ada boat ship truck" "omar train sled" "zoe car plane tram bike" |
-    routing-moe answer --checkpoint "$OUT/mixture" --task swap-travel-command --inputs -
+routing-moe answer --checkpoint "$OUT/mixture" --task swap-travel-command --inputs - <<EOT
+swap the ends : ada boat ship truck
+swap the ends : omar train sled
+swap the ends : zoe car plane tram bike
+EOT
 
 run "$OUT/report.html" routing-moe report "$OUT/mixture" --output_file "$OUT/report.html" | in_parallel
 [ -n "$DRY_RUN" ] || cp "$OUT/mixture/$STEPS-steps/route.png" "$OUT/routes.png"

@@ -10,8 +10,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 OUT=${OUTPUT_DIR:-models/reproduce_paper} SEEDS=${SEEDS:-42} VECTORS=$OUT/vectors DIM=$(or_small 64 4)
 SCORES=best/eval-test-performance.csv UNSEEN=best/eval-test_tasks-test-performance.csv
-[[ " ${WORDS[*]} " != *" --skip_malformed "* ]] || SKIP=--skip_malformed
-read -ra FEW_SHOT_FLAGS <<<"${SKIP:-} ${FEW_SHOT_FLAGS:-}"
+skip=()
+[[ " ${WORDS[*]} " != *" --skip_malformed "* ]] || skip=(--skip_malformed)
+read -ra FEW_SHOT_FLAGS <<<"${FEW_SHOT_FLAGS:-}"
 
 declare -A TRAIN=( # the first stages of two_stage and fisher_two_stage are runs of straight_through and fisher
     [multitask]="train_multitask_bart.sh"
@@ -49,9 +50,9 @@ done
 # Vectors of train and test tasks, and for few-shot fine-tuning of each sample of the test tasks from its own rows.
 for kind in text fisher; do
     [[ $VARIANTS = *$kind* ]] || continue
-    run "$VECTORS/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" ${SKIP:-} --tasks train test \
+    run "$VECTORS/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" "${skip[@]}" --tasks train test \
         --output_dir "$VECTORS/$kind"
-    run "$VECTORS/${kind}_each/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" ${SKIP:-} --tasks test \
+    run "$VECTORS/${kind}_each/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" "${skip[@]}" --tasks test \
         --samples each --output_dir "$VECTORS/${kind}_each"
 done | in_parallel
 if [[ $VARIANTS = *fisher* ]]; then
@@ -80,18 +81,19 @@ for seed in $SEEDS; do # zero-shot scores, then the grid of few-shot fine-tuning
         words=("${words[@]//RUN/$dir}")
         [ "$name" = direct ] || run "$dir/$UNSEEN" routing-moe train --do_predict --predict_split test --output_dir "$dir"
         run "$few/summary.csv" env OUTPUT_DIR="$few" bash "example_scripts/${words[0]}" $SMALL "${words[@]:1}" "${DATA[@]}" \
-            "${FEW_SHOT_FLAGS[@]}" --seed "$seed"
+            "${skip[@]}" "${FEW_SHOT_FLAGS[@]}" --seed "$seed"
     done
 done | in_parallel
 
-[[ $VARIANTS != *multitask* ]] || BASELINE=multitask
+baseline=()
+[[ $VARIANTS != *multitask* ]] || baseline=(--baseline multitask)
 routing-moe compare "$OUT/runs" --columns cost dev test unseen --few_shot "$OUT/few_shot" --output_dir "$OUT/tables"
 for section in train test; do
-    routing-moe compare "$OUT/runs" --columns categories --predict_split $section ${BASELINE:+--baseline "$BASELINE"} \
+    routing-moe compare "$OUT/runs" --columns categories --predict_split $section "${baseline[@]}" \
         --output_dir "$OUT/tables/$section"
 done
 routing-moe compute-arg "$OUT/few_shot" --baseline direct --output_file "$OUT/tables/few_shot_over_direct.csv"
-[ -z "${BASELINE:-}" ] || for folder in runs few_shot; do
-    routing-moe compute-arg "$OUT/$folder" --baseline "$BASELINE" --output_file "$OUT/tables/${folder}_over_$BASELINE.csv"
+[ ${#baseline[@]} = 0 ] || for folder in runs few_shot; do
+    routing-moe compute-arg "$OUT/$folder" "${baseline[@]}" --output_file "$OUT/tables/${folder}_over_multitask.csv"
 done
 finish

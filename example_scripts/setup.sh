@@ -5,6 +5,7 @@
 #   --dry_run   as the first word: only print the commands
 #   PROCESSES   variable: processes of each training, one per GPU (1)
 #   PYTHON      variable: the interpreter, if there is no .venv (python3)
+#   JOBS, RAY   variables of scripts of many runs: runs at the same time (1), address of a Ray cluster
 #
 # Flags of SMALL_... come after the published ones and before yours; the last one wins.
 
@@ -30,7 +31,7 @@ routing-moe() { # also without installation
 }
 export PYTHON && export -f routing-moe # for the commands of `in_parallel`
 
-SMALL="" DRY_RUN=""
+SMALL="" DRY_RUN="" FAILED=0
 while [[ ${1:-} = --small || ${1:-} = --dry_run ]]; do
     if [ "$1" = --small ]; then SMALL=$1; else DRY_RUN=$1; fi
     shift
@@ -90,10 +91,10 @@ run() { # RESULT, the last file that a command writes; COMMAND ...
 
 in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others
     routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN || FAILED=$?
-    [ "${FAILED:-0}" -le 1 ] || exit "$FAILED"
+    [ "$FAILED" -le 1 ] || exit "$FAILED"
 }
 
-finish() { exit "${FAILED:-0}"; }
+finish() { exit "$FAILED"; }
 
 # ---- make_environment [EXTRAS]: creates .venv and installs the project, if requirements have changed
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -41,6 +42,7 @@ WITHOUT_GYM = (
     "quickstart.sh",
     "understand.sh",
 )
+SET_BY_SETUP = {"SMALL", "SMALL_MODEL", "OMP_NUM_THREADS"}
 SETTINGS = {"SEEDS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -69,7 +71,7 @@ def call(folder: Path, line: str, check: bool = True, **variables: str) -> subpr
 
 
 def commands_of(folder: Path, line: str, **variables: str) -> list[list[str]]:
-    """Returns the commands that a script prints with --dry_run, those of the scripts that it calls in their place."""
+    """Returns the commands that a script prints with --dry_run, in place of scripts theirs."""
     line = line.replace(".sh", ".sh --dry_run", 1)
     found = []
     for command in call(folder, line, **variables).stdout.splitlines():
@@ -133,12 +135,14 @@ def test_without_a_gym_one_error_names_the_flag_the_variable_and_small(script, c
 def test_the_head_of_a_script_names_the_variables_that_it_reads(script):
     text = (ROOT / "example_scripts" / script).read_text()
     head = text[: text.index("source ")] if "source " in text else text
-    read = {name for name in ("OUTPUT_DIR", "SEEDS", "VARIANTS", "KINDS", "ARMS", "JOBS", "DATA_DIR", "TASKVECS", "SPLIT")
-            if f"${{{name}:" in text}  # fmt: skip
+    read = set(re.findall(r"\$\{([A-Z_]+):", text)) - SET_BY_SETUP
     assert {name for name in read if name not in head} == set()
 
 
 SHORT = "--debug --total_steps 2 --eval_period 2 --max_output_length 8"
+GRID = (
+    "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
+)
 SCORES = "best/eval-test-performance.csv"
 
 
@@ -162,7 +166,8 @@ class TestWholeScripts:
         call(copy, line)
         run = copy / "models/two"
         written = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-        assert load_run_settings(run)["anneal_rate"] == 3 and (run / "stage1" / SCORES).is_file()
+        assert load_run_settings(run)["anneal_rate"] == 3
+        assert (run / "stage1" / SCORES).is_file()
         assert json.loads((run / "init/merge.json").read_text())["settings"]["init_eps"] == 1e-8
         assert call(copy, line).stdout.count("is finished") == 2
         assert {path: path.stat().st_mtime_ns for path in written} == written
@@ -172,7 +177,8 @@ class TestWholeScripts:
         (copy / "models/given" / SCORES).unlink()
         call(
             copy,
-            "bash example_scripts/build_a_checkpoint2.sh --routes_from models/given --output_dir models/merged",
+            "bash example_scripts/build_a_checkpoint2.sh --routes_from models/given "
+            "--output_dir models/merged",
         )
         assert load_run_settings(copy / "models/given")["model"] == "task/skill_gym/tiny_bart"
         assert json.loads((copy / "models/merged/init/merge.json").read_text())["settings"]["model"].endswith(
@@ -180,7 +186,8 @@ class TestWholeScripts:
         )
         call(
             copy,
-            f"bash example_scripts/run_two_stage.sh --small {SHORT} --stage1 models/given --output_dir models/kept",
+            f"bash example_scripts/run_two_stage.sh --small {SHORT} --stage1 models/given "
+            "--output_dir models/kept",
         )
         assert not (copy / "models/given" / SCORES).exists()
 
@@ -192,8 +199,7 @@ class TestWholeScripts:
 
     def test_fine_tuning_of_two_tasks_is_collected_and_a_failing_task_is_the_exit_code(self, copy):
         tasks = "swap-food-command extraction-shop-qa"
-        grid = "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
-        line = f'bash example_scripts/finetune_a_list_of_tasks.sh --small "{tasks}" None direct {grid}'
+        line = f'bash example_scripts/finetune_a_list_of_tasks.sh --small "{tasks}" None direct {GRID}'
         call(copy, line)
         assert len(pd.read_csv(copy / "models/direct/summary.csv")) == 2
         task = copy / "data/skill_gym/swap-food-command"
@@ -214,17 +220,19 @@ class TestWholeScripts:
         assert {"multitask", "softmax"} <= set(table["variant"])
 
     def test_comparing_on_a_conflict_gym(self, copy):
-        line = "bash example_scripts/compare_conflict.sh --small --debug --total_steps 24 --dense_steps 20 --eval_period 12"
+        short = "--debug --total_steps 24 --dense_steps 20 --eval_period 12"
+        line = f"bash example_scripts/compare_conflict.sh --small {short}"
         call(copy, line, VARIANTS="dense refined")
         table = pd.read_csv(copy / "models/compare_conflict/conflict1/overview.csv")
-        assert list(table["variant"]) == ["dense", "refined"] and table["unseen"].notna().any()
+        assert list(table["variant"]) == ["dense", "refined"]
+        assert table["unseen"].notna().any()
 
     def test_reproducing_the_paper_with_two_variants(self, copy):
-        grid = "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
-        variables = dict(VARIANTS="multitask straight_through", JOBS="2", FEW_SHOT_FLAGS=grid)
+        variables = dict(VARIANTS="multitask straight_through", JOBS="2", FEW_SHOT_FLAGS=GRID)
         call(copy, f"bash example_scripts/reproduce_paper.sh --small {SHORT}", **variables)
         tables = copy / "models/reproduce_paper/tables"
-        assert (tables / "overview.csv").is_file() and (tables / "few_shot_over_direct.csv").is_file()
+        assert (tables / "overview.csv").is_file()
+        assert (tables / "few_shot_over_direct.csv").is_file()
 
 
 def test_shellcheck_finds_nothing():
