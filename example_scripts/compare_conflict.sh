@@ -66,4 +66,4 @@ softmax  the same with weights instead of one expert.
 refined  an expert for each cluster of tasks with similar gradients; tasks move to the expert of lowest loss.
 oracle   4 experts; the true route of each task is given: what perfect routes would bring.
 EOT
-finish
+exit "$FAILED"

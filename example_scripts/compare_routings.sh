@@ -46,4 +46,4 @@ train ${VARIANTS/two_stage/} | in_parallel
 baseline=()
 [[ $VARIANTS != *multitask* ]] || baseline=(--baseline multitask)
 routing-moe compare "$OUT" --columns categories "${baseline[@]}"
-finish
+exit "$FAILED"

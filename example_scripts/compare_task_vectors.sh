@@ -39,4 +39,4 @@ for section in train test; do
     routing-moe compare "$OUT/runs" --columns categories --predict_split $section --order $KINDS --baseline "${KINDS%% *}" \
         --output_dir "$OUT/$section"
 done
-finish
+exit "$FAILED"

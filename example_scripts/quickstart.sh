@@ -13,7 +13,7 @@ for name in mixture one_bart; do
     run "$OUT/$name/$SCORES" bash example_scripts/$script --small --total_steps "$STEPS" --eval_period $((STEPS / 2)) \
         --output_dir "$OUT/$name"
 done | in_parallel
-[ "$FAILED" = 0 ] || finish
+[ "$FAILED" = 0 ] || exit "$FAILED"
 
 routing-moe show-scores "$OUT/one_bart" "$OUT/mixture"
 cat <<EOT

@@ -45,4 +45,4 @@ contrasts=()
 [[ $ARMS != *gradient*random* ]] || contrasts=(--contrasts gradient:random)
 routing-moe compare "$OUT/runs" --columns categories --measures answer_loss rank_accuracy --baseline "${ARMS%% *}" \
     --order $ARMS "${contrasts[@]}" --output_dir "$OUT"
-finish
+exit "$FAILED"

@@ -96,4 +96,4 @@ routing-moe compute-arg "$OUT/few_shot" --baseline direct --output_file "$OUT/ta
 [ ${#baseline[@]} = 0 ] || for folder in runs few_shot; do
     routing-moe compute-arg "$OUT/$folder" "${baseline[@]}" --output_file "$OUT/tables/${folder}_over_multitask.csv"
 done
-finish
+exit "$FAILED"

@@ -10,10 +10,7 @@
 # Flags of SMALL_... come after the published ones and before yours; the last one wins.
 
 set -euo pipefail
-fail() {
-    echo "error: $*" >&2
-    exit 2
-}
+fail() { echo "error: $*" >&2 && exit 2; }
 ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || fail "bash $BASH_VERSION is too old; 4.4 or newer is needed"
 shopt -s lastpipe # the last command of a pipeline may end the script
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,7 +21,7 @@ routing-moe() { # also without installation
         echo "routing-moe$(printf ' %q' "$@")"
     elif [ "$1" = train ] && [ "${PROCESSES:-1}" != 1 ]; then
         "$PYTHON" -m accelerate.commands.launch --num_processes "$PROCESSES" --num_machines 1 --mixed_precision no \
-            --dynamo_backend no -m routing_moe.cli.train "${@:2}"
+            --dynamo_backend no -m routing_moe.cli.train --mixed_precision auto "${@:2}"
     else
         "$PYTHON" -m routing_moe.cli.entry "$@"
     fi
@@ -76,33 +73,25 @@ take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_t
     DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"})
 }
 
-# ---- many runs:  { run RESULT COMMAND ...; run RESULT COMMAND ...; } | in_parallel;  finish
+# ---- many runs:  { run RESULT COMMAND ...; run RESULT COMMAND ...; } | in_parallel;  exit "$FAILED"
 
 known() { # TABLE NAME ...: whether all are keys of the table
     local -n table=$1
     for name in "${@:2}"; do [ -n "${table[$name]:-}" ] || fail "there is no variant $name; there are ${!table[*]}"; done
 }
 
-run() { # RESULT, the last file that a command writes; COMMAND ...
-    printf '%s\t' "$1"
-    printf '%q ' "${@:2}"
-    echo
-}
+run() { printf '%s\t%s\n' "$1" "$(printf '%q ' "${@:2}")"; } # RESULT, the last file that a command writes; COMMAND ...
 
 in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others
     routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN || FAILED=$?
     [ "$FAILED" -le 1 ] || exit "$FAILED"
 }
 
-finish() { exit "$FAILED"; }
-
 # ---- make_environment [EXTRAS]: creates .venv and installs the project, if requirements have changed
 
-find_python() {
-    local candidate
-    for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do
-        "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null &&
-            echo "$candidate" && return
+find_python() { # sets python
+    for python in ${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do
+        "$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
     done
     fail "no Python 3.11 or newer with venv and pip was found"
 }
@@ -113,7 +102,7 @@ make_environment() {
     stamp=.venv/installed${extras:+-$extras}
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         echo "Installing Python packages into .venv (once): torch, transformers and what they need, 1 to 6 GB ..."
-        [ -x .venv/bin/python ] || { python=$(find_python) && "$python" -m venv .venv; }
+        if [ ! -x .venv/bin/python ]; then find_python && "$python" -m venv .venv; fi
         .venv/bin/python -m pip install --disable-pip-version-check -e ".${extras:+[$extras]}"
         echo "$wanted" >"$stamp"
     fi
