@@ -44,7 +44,7 @@ def run_in_processes(
                 free.append(worker) if worker.process.is_alive() else unused.append(worker.variables)
                 yield key, outcome
     finally:
-        _end([worker.process for worker in processes])
+        _end(processes)
 
 
 def outcome_of(function: Callable, arguments: tuple) -> Any:
@@ -83,14 +83,15 @@ class _Worker:
             return error
 
 
-def _end(processes: list[multiprocessing.Process]) -> None:
-    """Interrupts the processes, again at each further Ctrl-C, and waits until they have ended."""
-    while running := [process for process in processes if process.is_alive()]:
+def _end(workers: list[_Worker]) -> None:
+    """Interrupts the workers, again at each further Ctrl-C, and waits until they have ended."""
+    while running := [worker for worker in workers if worker.process.is_alive()]:
         with suppress(KeyboardInterrupt):
-            for process in running:
-                os.kill(process.pid, signal.SIGINT)
-            for process in running:
-                process.join()
+            for worker in running:
+                worker.pipe.close()
+                os.kill(worker.process.pid, signal.SIGINT)
+            for worker in running:
+                worker.process.join()
 
 
 def _serve(pipe: Connection) -> None:
@@ -98,9 +99,9 @@ def _serve(pipe: Connection) -> None:
     os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which passes it on
     threading.Thread(target=_interrupt_after_parent, daemon=True).start()
     with suppress(KeyboardInterrupt, EOFError, OSError):
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # is ignored in the background of a shell
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             pipe.send(outcome_of(*pipe.recv()))
 
 

@@ -30,9 +30,7 @@ from routing_moe.io.shell_jobs import Job, run_job
 
 LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
 SECONDS = 20  # between lines that say how many commands have ended
-STOPPING = (
-    b"\nwaiting until the running commands have saved their state; the next signal stops them at once\n"
-)
+STOPPING = b"\nwaiting until running commands have saved their state; the next signal stops them at once\n"
 
 say = partial(tqdm.write, file=sys.stderr)  # above a progress bar
 
@@ -60,14 +58,17 @@ def read_jobs() -> list[Job]:
     """Returns the jobs of standard input. Raises InputError for other lines than RESULT<TAB>COMMAND."""
     if sys.stdin.isatty():
         raise InputError(f"standard input is a terminal; pipe lines into this command: {LINE}")
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     jobs, numbers, problems = [], {}, []
     for number, line in enumerate(sys.stdin, 1):
         result, _, command = line.strip("\n").partition("\t")
         path = Path(os.path.normpath(result))
         if not (result.strip() and command.strip()):
-            problems.append(f"line {number} is {line.strip()!r}; {LINE}")
+            problems.append(f"standard input, line {number}: {line.strip()!r} lacks a part; {LINE}")
         elif path in numbers:
-            problems.append(f"line {number}: {path} is the result of line {numbers[path]}; name another file")
+            other = f"{path} is the result of line {numbers[path]}, too"
+            problems.append(f"standard input, line {number}: {other}; name another file")
         numbers.setdefault(path, number)
         jobs.append(Job(path, command))
     if problems:
@@ -100,10 +101,12 @@ def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
 
 def tell_regularly(bar: tqdm, ended: list[Job], total: int) -> None:
     """Updates the time in the bar, or says how many jobs have ended, until all have."""
-    began, seconds = time.monotonic(), SECONDS if bar.disable else 1
-    while time.sleep(seconds) or len(ended) < total:
-        minutes = (time.monotonic() - began) / 60
-        say(f"{len(ended)} of {total} ended after {minutes:.1f} min") if bar.disable else bar.refresh()
+    began = time.monotonic()
+    while len(ended) < total:
+        time.sleep(SECONDS if bar.disable else 1)
+        if bar.disable:
+            say(f"{len(ended)} of {total} ended after {(time.monotonic() - began) / 60:.1f} min")
+        bar.refresh()
 
 
 def stop_on_signals() -> None:

@@ -1,0 +1,154 @@
+"""routing-moe parallel: GPUs, failures, Ctrl-C, two calls at once, wrong lines, a Ray cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_runs import ROOT
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"},
+    "PYTHONPATH": str(ROOT),
+    "CUDA_VISIBLE_DEVICES": "4,7",
+    "BASH_FUNC_hello%%": "() { echo hello; }",  # as `export -f hello` does
+    "RAY_worker_niceness": "0",  # otherwise other processes have priority
+}
+# Saves its state when Ctrl-C reaches it once; a second one ends `sleep 1` and so the saving.
+SAVES = "trap 'sleep 1 && echo > state; exit 130' INT; touch begun; for i in {1..200}; do sleep 0.1; done"
+
+
+def started(folder: Path, jobs: dict[str, str] | str, *flags: str) -> subprocess.Popen:
+    """Starts the command in a folder. jobs: {result: command}, or standard input as it is."""
+    lines = jobs if isinstance(jobs, str) else "".join(f"{file}\t{one}\n" for file, one in jobs.items())
+    (folder / "lines").write_text(lines)
+    with (folder / "lines").open() as given:
+        return subprocess.Popen(
+            [sys.executable, "-m", "routing_moe.cli.entry", "parallel", *flags],
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # As in a terminal: Ctrl-C is not ignored, and reaches all processes of the group.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            process_group=0,
+        )
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str, str]:
+    """Returns the exit code, standard output and standard error."""
+    output, errors = process.communicate(timeout=120)
+    assert "Traceback" not in errors, errors
+    return process.returncode, output, errors
+
+
+def until(path: Path) -> None:
+    limit = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < limit, path
+        time.sleep(0.02)
+
+
+def test_four_jobs_divide_two_gpus_and_the_cores(tmp_path):
+    shown = "$CUDA_VISIBLE_DEVICES $ROUTING_MOE_WORKERS_OF_GPU $OMP_NUM_THREADS"
+    # Each waits for the others, so that all four run at the same time.
+    command = "mkdir -p {0}; touch {0}/here; until [ $(ls */here | wc -l) = 4 ]; do sleep 0.1; done; "
+    command += f"echo {shown} > {{0}}/gpu"
+    code, _, errors = ended(
+        started(tmp_path, {f"{i}/gpu": command.format(i) for i in range(4)}, "--jobs", "4")
+    )
+    seen = sorted((tmp_path / f"{i}/gpu").read_text().split() for i in range(4))
+    threads = str(max(1, os.cpu_count() // 4))
+    assert (code, seen) == (0, [["4", "2", threads]] * 2 + [["7", "2", threads]] * 2)
+    assert "\r" not in errors
+    assert sorted(line.split()[0] for line in errors.splitlines()) == ["finished:"] * 4 + ["started:"] * 4
+
+
+@pytest.mark.parametrize("flags", [[], pytest.param(["--ray", "local"], marks=pytest.mark.slow)])
+def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing(tmp_path, flags):
+    scores = "runs/bad/best/scores.csv"
+    jobs = {
+        scores: f"echo first; hello; mkdir -p runs/bad/best; ls > {scores}; exit 3",
+        "lazy": "true",
+        "good": "pwd >> good",
+    }
+    code, _, errors = ended(started(tmp_path, jobs, *flags))
+    assert code == 1
+    assert (
+        "failed: runs/bad/best/scores.csv: exit code 3; the end of runs/bad.log:\n    first\n    hello\n"
+        in errors
+    )
+    assert "failed: lazy: no error, but its command did not write this file; the end of lazy.log" in errors
+    assert "2 commands failed" in errors
+    assert (
+        tmp_path / "runs/bad/best/incomplete-scores.csv"
+    ).is_file()  # so that it is not taken for finished
+    jobs |= {scores: f"echo > {scores}", "lazy": "echo > lazy"}
+    assert ended(started(tmp_path, jobs, *flags))[0] == 0
+    assert (tmp_path / "good").read_text() == f"{tmp_path}\n"  # once
+    code, output, errors = ended(started(tmp_path, jobs, *flags))
+    assert (code, output, errors) == (0, "", "nothing to do: all results are there\n")
+
+
+@pytest.mark.parametrize(
+    ("number", "flags"),
+    [
+        (signal.SIGINT, []),
+        (signal.SIGTERM, []),
+        (signal.SIGHUP, []),
+        pytest.param(signal.SIGINT, ["--ray", "local"], marks=pytest.mark.slow),
+    ],
+)
+def test_signals_let_commands_save_and_the_same_call_continues(tmp_path, number, flags):
+    jobs = {"a/x": f"[ ! -e state ] || {{ mkdir -p a; touch a/x; exit; }}; {SAVES}", "b": "touch b"}
+    process = started(tmp_path, jobs, *flags)
+    until(tmp_path / "begun")
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    code, _, errors = ended(process)
+    assert (code, (tmp_path / "state").exists(), (tmp_path / "b").exists()) == (130, True, False)
+    assert errors.endswith(
+        "waiting until running commands have saved their state; the next signal stops them "
+        "at once\ninterrupted; the same call continues\n"
+    )
+    assert ended(started(tmp_path, jobs))[0] == 0
+
+
+def test_a_second_call_waits_for_a_running_command_even_if_its_caller_was_killed(tmp_path):
+    jobs = {"a/x": "trap '' INT; touch begun; until [ -e go ]; do sleep 0.1; done; mkdir -p a; echo >> a/x"}
+    first = started(tmp_path, jobs)
+    until(tmp_path / "begun")
+    first.kill()
+    second = started(tmp_path, jobs)
+    assert second.stderr.readline() == "waiting for the command that writes a.log\n"
+    (tmp_path / "go").touch()
+    assert ended(second)[0] == 0
+    assert (tmp_path / "a/x").read_text() == "\n"  # it ran once
+    first.communicate()
+
+
+def test_a_dry_run_prints_the_commands_of_missing_results_alone(tmp_path):
+    (tmp_path / "there").touch()
+    jobs = {"there": "echo 1", "missing": "echo '2  3'", "other/x": "echo 4"}
+    assert ended(started(tmp_path, jobs, "--dry_run")) == (0, "echo '2  3'\necho 4\n", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines", "there"]
+
+
+def test_wrong_lines_are_named_before_anything_runs(tmp_path):
+    lines = "a\ttouch a\nno tab\n./a\ttrue\nb\t \n"
+    code, _, errors = ended(started(tmp_path, lines))
+    what = "lacks a part; a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
+    assert (code, errors.splitlines()) == (
+        2,
+        [
+            f"error: standard input, line 2: 'no tab' {what}",
+            "error: standard input, line 3: a is the result of line 1, too; name another file",
+            f"error: standard input, line 4: 'b' {what}",
+        ],
+    )
+    assert ended(started(tmp_path, "")) == (0, "", "nothing to do: standard input has no lines\n")
+    assert not (tmp_path / "a").exists()
