@@ -4,29 +4,29 @@
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. A variant of your own is a line in FLAGS. Further flags are
 # those of `routing-moe train` for all trainings.
-# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, OUTPUT_DIR, JOBS, RAY.
+# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, OUTPUT_DIR, JOBS, RAY.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
 SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}
 VARIANTS=${VARIANTS:-$(or_small "dense average learned softmax refined oracle" "dense learned refined oracle")}
-case $CONFLICT in # steps of all variants; rates of one BART and average experts, and of learned routes
-    1) TOTAL=1300 RATE=6e-3 LEARNED_RATE=6e-3 ;;
-    0.5) TOTAL=1100 RATE=12e-3 LEARNED_RATE=12e-3 ;;
-    0) TOTAL=1300 RATE=1.5e-3 LEARNED_RATE=1.5e-3 ;;
+case $CONFLICT in # steps of all variants; rate of one BART, average experts and learned routes
+    1) STEPS=${STEPS:-1300} RATE=6e-3 ;;
+    0.5) STEPS=${STEPS:-1100} RATE=12e-3 ;;
+    0) STEPS=${STEPS:-1300} RATE=1.5e-3 ;;
     *) fail "CONFLICT is $CONFLICT; rates are known for 0, 0.5 and 1" ;;
 esac
-DENSE=700 # steps of the BART that refined starts from, which are its own, too
+DENSE_STEPS=${DENSE_STEPS:-700} # of the BART that refined starts from, which are its own, too
 MIXTURE="--num_experts 4 --init_eps 1e-2"
-LEARNED="$MIXTURE --learning_rate $LEARNED_RATE --router_lr 1e-2 --task_model_lr 1e-2 --taskvecs_dim 16 --minimum_tau 0.3
-    --anneal_rate $(awk "BEGIN { print 2.3 / $TOTAL }")"
+LEARNED="$MIXTURE --learning_rate $RATE --router_lr 1e-2 --task_model_lr 1e-2 --taskvecs_dim 16 --minimum_tau 0.3
+    --anneal_rate $(awk "BEGIN { print 2.3 / $STEPS }")"
 declare -A FLAGS=(
     [dense]="--num_experts 1 --learning_rate $RATE"
     [average]="$MIXTURE --avg_routing --learning_rate $RATE"
     [learned]="$LEARNED"
     [softmax]="$LEARNED --router_mode softmax"
     [oracle]="--init_eps 1e-2 --task_routes GYM/oracle_routes.json --learning_rate 6e-3"
-    [refined]="--dense_steps $DENSE --total_steps $((TOTAL - DENSE)) --learning_rate 6e-3 --mixture_rate 12e-3 --init_eps 1e-2
-        --reassign_until 300"
+    [refined]="--dense_steps $DENSE_STEPS --total_steps $((STEPS - DENSE_STEPS)) --learning_rate 6e-3 --mixture_rate 12e-3
+        --init_eps 1e-2 --reassign_until $((DENSE_STEPS * 3 / 7))"
 )
 known FLAGS $VARIANTS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
@@ -44,8 +44,8 @@ for seed in $SEEDS; do
         gym=$OUT/gyms/$seed dir=$OUT/runs/$name/seed$seed
         read -rd '' -a flags <<<"${FLAGS[$name]//GYM/$gym}" || true
         flags=(--train_dir "$gym" --model "$OUT/barts/$seed" --max_input_length 16 --max_output_length 8 --num_beams 1
-            --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((TOTAL / 4))
-            --total_steps "$TOTAL" "${flags[@]}" --seed "$seed" "$@" --output_dir "$dir")
+            --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((STEPS / 4))
+            --total_steps "$STEPS" "${flags[@]}" --seed "$seed" "$@" --output_dir "$dir")
         if [ "$name" = refined ]; then
             run "$dir/best/eval-test_tasks-test-performance.csv" bash example_scripts/run_refined_routing.sh "${flags[@]}"
         else

@@ -20,7 +20,7 @@ routing-moe() { # also without installation
     if [ -n "${DRY_RUN:-}" ] && [[ $1 != list-tasks && $1 != parallel ]]; then
         echo "routing-moe$(printf ' %q' "$@")"
     elif [ "$1" = train ] && [ "${PROCESSES:-1}" != 1 ]; then
-        "$PYTHON" -m accelerate.commands.launch --num_processes "$PROCESSES" --num_machines 1 --mixed_precision no \
+        "$PYTHON" -m accelerate.commands.launch --multi_gpu --num_processes "$PROCESSES" --num_machines 1 --mixed_precision no \
             --dynamo_backend no -m routing_moe.cli.train --mixed_precision auto "${@:2}"
     else
         "$PYTHON" -m routing_moe.cli.entry "$@"

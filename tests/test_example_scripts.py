@@ -146,14 +146,20 @@ GRID = (
 SCORES = "best/eval-test-performance.csv"
 
 
+@pytest.fixture(scope="module")
+def moe(copy):
+    """A run of train_routing_bart.sh."""
+    call(copy, f"bash example_scripts/train_routing_bart.sh --small {SHORT} --output_dir models/moe")
+    return copy / "models/moe"
+
+
 @pytest.mark.slow
 class TestWholeScripts:
     """Scripts on the embedded gym, with few steps."""
 
-    def test_training_writes_scores(self, copy):
-        call(copy, f"bash example_scripts/train_routing_bart.sh --small {SHORT} --output_dir models/moe")
-        assert pd.read_csv(copy / "models/moe" / SCORES)["task_prefix"].nunique() == 24
-        assert load_run_settings(copy / "models/moe")["learning_rate"] == 1e-3
+    def test_training_writes_scores(self, copy, moe):
+        assert pd.read_csv(moe / SCORES)["task_prefix"].nunique() == 24
+        assert load_run_settings(moe)["learning_rate"] == 1e-3
 
     def test_processes_train_together(self, copy):
         line = f"bash example_scripts/train_multitask_bart.sh --small {SHORT} --output_dir models/both"
@@ -201,17 +207,17 @@ class TestWholeScripts:
         tasks = "swap-food-command extraction-shop-qa"
         line = f'bash example_scripts/finetune_a_list_of_tasks.sh --small "{tasks}" None direct {GRID}'
         call(copy, line)
-        assert len(pd.read_csv(copy / "models/direct/summary.csv")) == 2
+        assert pd.read_csv(copy / "models/direct/summary.csv")["task"].nunique() == 2
         task = copy / "data/skill_gym/swap-food-command"
         task.rename(hidden := task.with_name("hidden"))
         done = call(copy, line.replace("direct", "failing"), check=False)
         hidden.rename(task)
         assert done.returncode == 2
 
-    def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy):
-        call(copy, f"bash example_scripts/train_avg_routing.sh --small {SHORT} --output_dir models/average")
-        call(copy, "bash example_scripts/understand.sh models/average --features category")
-        assert (copy / "models/average/analysis/report.html").is_file()
+    def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy, moe):
+        call(copy, "bash example_scripts/understand.sh models/moe --features category:reading --top 1")
+        assert (moe / "analysis/report.html").is_file()
+        assert (moe / "analysis/ablation.csv").is_file()
 
     def test_comparing_two_routings(self, copy):
         line = f"bash example_scripts/compare_routings.sh --small {SHORT}"
@@ -220,12 +226,20 @@ class TestWholeScripts:
         assert {"multitask", "softmax"} <= set(table["variant"])
 
     def test_comparing_on_a_conflict_gym(self, copy):
-        short = "--debug --total_steps 24 --dense_steps 20 --eval_period 12"
-        line = f"bash example_scripts/compare_conflict.sh --small {short}"
-        call(copy, line, VARIANTS="dense refined")
+        line = "bash example_scripts/compare_conflict.sh --small --debug"
+        call(copy, line, VARIANTS="dense oracle", STEPS="4", JOBS="2")
         table = pd.read_csv(copy / "models/compare_conflict/conflict1/overview.csv")
-        assert list(table["variant"]) == ["dense", "refined"]
-        assert table["unseen"].notna().any()
+        assert list(table["variant"]) == ["dense", "oracle"]
+
+    def test_routes_are_found_by_loss_and_unseen_tasks_are_scored(self, copy):
+        short = "--max_input_length 16 --max_output_length 8 --num_beams 1 --total_steps 12 --dense_steps 10"
+        model = "--model task/skill_gym/tiny_bart --train_batch_size 4 --eval_period 6 --learning_rate 1e-3"
+        line = (
+            f"bash example_scripts/run_refined_routing.sh {GYM} {model} {short} --output_dir models/refined"
+        )
+        call(copy, line)
+        assert (copy / "models/refined/reassigned_routes.json").is_file()
+        assert (copy / "models/refined/best/eval-test_tasks-test-performance.csv").is_file()
 
     def test_reproducing_the_paper_with_two_variants(self, copy):
         variables = dict(VARIANTS="multitask straight_through", JOBS="2", FEW_SHOT_FLAGS=GRID)
