@@ -24,6 +24,7 @@ PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
 NOT_OURS = {
     *("--num_processes", "--no-cov", "--durations"),
+    *("--array", "--gres", "--time", "--signal"),  # of sbatch
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }
