@@ -23,7 +23,8 @@ CURRENT = [page for page in PAGES if page.parent.name != "results" and page.name
 PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
 NOT_OURS = {
-    *("--num_processes", "--no-cov", "--durations", "--array", "--gpus", "--wrap"),
+    *("--num_processes", "--no-cov", "--durations"),
+    *("--array", "--gpus", "--gres", "--time", "--signal", "--wrap"),  # of sbatch
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }

@@ -1,7 +1,7 @@
 """Run the commands whose result files are missing, several at a time; the same call continues.
 
     for seed in 1 2 3; do
-        printf '%s\\t%s\\n' "models/seed$seed/best/scores.csv" \\
+        printf '%s\\t%s\\n' "models/seed$seed/best/eval-test-performance.csv" \\
             "routing-moe train --train_dir data/gym --seed $seed --resume --output_dir models/seed$seed"
     done | routing-moe parallel --jobs 3
 

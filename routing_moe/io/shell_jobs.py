@@ -28,10 +28,8 @@ class Job:
         return Path(f"{self.result if folder == Path() else folder}.log")
 
     def end_of_log(self) -> str:
-        """Returns the last lines, of progress bars their last state."""
-        text = self.log.read_bytes().decode(errors="replace") if self.log.is_file() else ""
-        lines = text.rstrip().split("\n")[-LAST_LINES:]
-        return "\n".join("    " + line.rstrip("\r").split("\r")[-1] for line in lines)
+        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
+        return "\n".join(f"    {line}" for line in text.splitlines()[-LAST_LINES:])
 
 
 def run_job(job: Job, environment: dict[str, str], tells: bool) -> float:
