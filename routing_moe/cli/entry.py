@@ -56,8 +56,19 @@ GROUPS = {
         "create-gif": f"{CLI}.create_gif",
     },
 }
-METHODS = ["random", "text", "finetuned-text", "fisher", "gradient", "descriptions", "reduce", "inspect"]
-METHODS = {method: f"{VECTORS}.{method.replace('-', '_')}" for method in METHODS}
+METHODS = {
+    method: f"{VECTORS}.{method.replace('-', '_')}"
+    for method in (
+        "random",
+        "text",
+        "finetuned-text",
+        "fisher",
+        "gradient",
+        "descriptions",
+        "reduce",
+        "inspect",
+    )
+}
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
 COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
 COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
@@ -117,7 +128,7 @@ class Parser(argparse.ArgumentParser):
         for removed in (f"{word} {' '.join(typed.flags[:1])}", typed.word, word):
             if removed in REMOVED:
                 self.error(f"{removed} was removed; use {REMOVED[removed]}")
-        known = [word for modules in self.groups.values() for word in modules]
+        known = [name for modules in self.groups.values() for name in modules]
         if word not in known:
             what = f"there is no {self.metavar.lower()} {word!r}"
             self.error(f"{what}{did_you_mean(word, known)}; --help lists all")
