@@ -56,19 +56,8 @@ GROUPS = {
         "create-gif": f"{CLI}.create_gif",
     },
 }
-METHODS = {
-    method: f"{VECTORS}.{method.replace('-', '_')}"
-    for method in (
-        "random",
-        "text",
-        "finetuned-text",
-        "fisher",
-        "gradient",
-        "descriptions",
-        "reduce",
-        "inspect",
-    )
-}
+METHODS = ["random", "text", "finetuned-text", "fisher", "gradient", "descriptions", "reduce", "inspect"]
+METHODS = {method: f"{VECTORS}.{method.replace('-', '_')}" for method in METHODS}
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
 COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
 COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
