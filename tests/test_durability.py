@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from forks import FORK, in_two_processes
 from mistakes import assert_problem, complaint, refused
-from tiny_runs import contents, flags, run, typed
+from tiny_runs import contents, flags, reopen, run, typed
 
 from dataloader.atomic_files import folder_lock, unfinished_folder, write_text
 from dataloader.errors import InputError
@@ -203,6 +203,7 @@ TAKEN = "another command is using it; wait until it ends, or end it"
 @pytest.fixture
 def taken(with_run):
     """A run folder that another command has locked."""
+    reopen(with_run.out)
     with folder_lock(with_run.out):
         yield with_run
 

@@ -117,7 +117,7 @@ class Parser(argparse.ArgumentParser):
         for removed in (f"{word} {' '.join(typed.flags[:1])}", typed.word, word):
             if removed in REMOVED:
                 self.error(f"{removed} was removed; use {REMOVED[removed]}")
-        known = [word for modules in self.groups.values() for word in modules]
+        known = [name for modules in self.groups.values() for name in modules]
         if word not in known:
             what = f"there is no {self.metavar.lower()} {word!r}"
             self.error(f"{what}{did_you_mean(word, known)}; --help lists all")

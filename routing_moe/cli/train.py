@@ -1,7 +1,7 @@
 """Train a task-level mixture-of-experts on a gym, predict with it, or both.
 
     routing-moe train --train_dir data/gym --output_dir models/moe
-    routing-moe train --train_dir data/gym --output_dir models/moe --resume     continue after an interruption
+    routing-moe train --train_dir data/gym --output_dir models/moe --resume           continue after a stop
     routing-moe train --do_predict --predict_split test --predict_max_examples 100 --output_dir models/moe
     accelerate launch --num_processes 2 -m routing_moe.cli.train ...              several GPUs, the same steps
 
