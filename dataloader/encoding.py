@@ -140,11 +140,6 @@ class EncodedExamples:
         tokens = self.sources.subset(indices), self.outputs.subset(outputs)
         return EncodedExamples(*tokens, _offsets(counts), self.task_ids_N[indices])
 
-    def with_answers_of(self, indices: np.ndarray) -> EncodedExamples:
-        """Returns the examples with the accepted outputs of others: example i has those of `indices[i]`."""
-        others = self.subset(indices)
-        return EncodedExamples(self.sources, others.outputs, others.first_output, self.task_ids_N)
-
     def __len__(self) -> int:
         return len(self.task_ids_N)
 

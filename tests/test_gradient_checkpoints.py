@@ -87,13 +87,3 @@ def test_checkpoints_that_the_run_does_not_have_are_reported_with_those_it_has(f
         f"error: --model {finished} has no checkpoint '{name}'; choose one with --checkpoint_names: {there}"
         for name in names[1:]
     ]
-
-
-def test_shuffled_answers_are_subtracted_at_each_checkpoint_and_for_each_sample(finished, world, tmp_path):
-    first, second = of_each(world, finished, tmp_path, minus_shuffled=1)
-    flags = FLAGS | dict(model=finished, projection_dim=0, minus_shuffled=1, samples="each")
-    both = vectors(made(world, tmp_path / "both", **flags))
-    np.testing.assert_allclose(both["count"], np.concatenate([first, second]), rtol=1e-5, atol=1e-6)
-    of_samples = [vector_D for name, vector_D in both.items() if name.startswith("count_")]
-    assert len(of_samples) > 1
-    assert np.abs(of_samples[0] - of_samples[1]).max() > 1e-3

@@ -13,13 +13,6 @@ was trained on all of them. Nothing is trained here. Inputs should be those of t
 or --hide_task_names for a model that was trained with this flag. Without names, such a model cannot learn which
 task has which answers, so its gradients still differ between tasks late in training.
 
-Much of a gradient says which words and lengths answers have, not which input has which answer. --minus_shuffled 1
-subtracts the gradient of the same inputs with the answers of other rows. The difference makes an answer more probable
-after its own input than after another one. What depends on inputs or on answers alone cancels (with --clip: nearly);
-for labels, a covariance of label and gradient is left. Of two tasks with the same inputs and two exchanged labels, the
-vectors are opposite. A task with a single answer has a vector of zeros. One shuffle doubles the variance of a vector,
-N of them multiply it by 1 + 1/N.
-
 Tasks with similar gradients benefit from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
 2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. As LESS does, several
 checkpoints of a run can be used; their gradients are concatenated. TASK2VEC (Achille et al. 2019, arXiv
@@ -65,7 +58,6 @@ class GradientSettings(GymSettings):
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, as in training with this flag")
     weights: str = GRADIENT("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; all weights; or updates, the low-rank experts of a mixture, which the others leave out. Of a mixture of layers, the gradient by a layer is summed over its experts", choices=WEIGHTS)
     parts: str = GRADIENT("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=DIVISIONS)
-    minus_shuffled: int = GRADIENT(0, "subtract the mean gradient of the same inputs with the answers of other rows, over this many shuffles (at most one less than the rows); what is left is how answers depend on inputs. 0: subtract nothing", range=NOT_NEGATIVE)
     clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
     projection_dim: int = GRADIENT(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
     projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED)
@@ -79,8 +71,6 @@ class GradientSettings(GymSettings):
             problems.append(
                 "--task_names and --hide_task_names exclude each other; give the one that the model was trained with"
             )
-        if self.minus_shuffled > 0 and self.max_examples == 1:
-            problems.append("--minus_shuffled needs at least 2 rows of a task, but --max_examples is 1")
         if len(set(self.checkpoint_names)) < len(self.checkpoint_names):
             problems.append(f"--checkpoint_names holds a value twice: {' '.join(self.checkpoint_names)}")
         undivided = self.weights in WEIGHTS and self.weights not in ("layers", "updates")

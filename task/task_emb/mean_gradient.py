@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.flops import Work, example_flops
@@ -123,22 +122,6 @@ def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
     return {name: torch.tensordot(factors_B, gradient_B, dims=1) for name, gradient_B in gradients_B.items()}
 
 
-def shuffled(N: int, count: int) -> list[np.ndarray]:
-    """Returns min(`count`, N - 1) assignments (N,) of answers to N inputs, none of which gets its own.
-
-    They are different shifts of one random order, the same for all tasks of N rows. Raises ValueError if
-    N < 2.
-    """
-    if N < 2:
-        raise ValueError(f"answers of other rows need at least 2 rows, not {N}")
-    order_N, count, assignments = np.random.default_rng(N).permutation(N), min(count, N - 1), []
-    for number in range(1, count + 1):
-        answers_N = np.empty(N, dtype=np.int64)
-        answers_N[order_N] = np.roll(order_N, number * N // (count + 1))
-        assignments.append(answers_N)
-    return assignments
-
-
 # ---- projection
 
 
@@ -216,25 +199,11 @@ class GradientExtractor(BartExtractor):
         return torch.cat(vectors).numpy()
 
     def gradient_of(self, task: str, model) -> Parameters:
-        """Returns {parameter of a plain BART: gradient} of a task's (or sample's) train examples.
+        """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples.
 
-        It is the mean over examples, with --minus_shuffled minus that with answers of other rows. model: one
-        of `models`. Raises InputError if there is one row and no other answer.
+        The gradient is along the task's route. model: one of `models`.
         """
         examples = self.encoded(task)
-        gradient = self.mean_of(task, model, examples)
-        if not self.settings.minus_shuffled:
-            return gradient
-        if len(examples) < 2:
-            raise InputError(f"--minus_shuffled needs at least 2 train rows; {task} has {len(examples)}")
-        assignments = shuffled(len(examples), self.settings.minus_shuffled)
-        for answers_N in assignments:
-            other = self.mean_of(task, model, examples.with_answers_of(answers_N))
-            gradient = {name: value - other[name] / len(assignments) for name, value in gradient.items()}
-        return gradient
-
-    def mean_of(self, task: str, model, examples: EncodedExamples) -> Parameters:
-        """Returns the mean gradient of the examples, along the task's route."""
         clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
         parameters = chosen_parameters(model, self.settings.weights)
         n_parameters = 1  # held per example
