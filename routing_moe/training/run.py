@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,17 @@ def train_and_predict(
             run_prediction(settings, inputs, accelerator, trained and not settings.no_text_vectors)
         elif accelerator.is_main_process and not settings.no_text_vectors:
             keep_text_vectors(inputs, Path(settings.output_dir) / "best", accelerator.device)
+    if trained:
+        log.info("next: %s", "; ".join(next_commands(settings, inputs.config)))
+
+
+def next_commands(settings: TrainSettings, config: RoutingBartConfig) -> list[str]:
+    """Returns the commands that show what a training has brought."""
+    run, scores = shlex.quote(settings.output_dir), "routing-moe show-scores"
+    if not settings.do_predict:
+        scores = "routing-moe train --do_predict --output_dir"
+    understood = [f"bash example_scripts/understand.sh {run}"] if config.num_experts > 1 else []
+    return [f"{scores} {run}", *understood]
 
 
 def run_training(
