@@ -1,5 +1,8 @@
 """Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
+    routing-moe compute-arg models/reproduce_paper/few_shot --baseline multitask --output_file gains.csv
+    routing-moe compute-arg models/multitask models/moe
+
     routing-moe compute-arg --summary1 tables/bart.csv --summary2 tables/moe.csv
     routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
@@ -21,7 +24,6 @@ system), gains.md, .tex, .png and .pdf, with --learnable gains_learnable.csv; pr
 summaries (and left out of the tables); with 2 if no table can be written.
 """
 
-import re
 import sys
 from pathlib import Path
 
@@ -42,6 +44,7 @@ from routing_moe.results.learnable import (
     learnable_tasks,
     parsed_rule,
 )
+from routing_moe.results.run_folders import summary_path
 from routing_moe.results.scores import ALL, read_scores
 from routing_moe.results.summaries import (
     costs_markdown,
@@ -50,6 +53,7 @@ from routing_moe.results.summaries import (
     read_summary,
     summary_cost,
 )
+from routing_moe.results.systems import NO_SEED, Systems, systems_of
 from routing_moe.results.templates import gains_per_dataset, with_number_of_templates
 
 
@@ -59,13 +63,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: GainSettings) -> int:
     """Returns 1 if tasks are missing, else 0."""
-    names = settings.names or gains.system_names(settings.summaries)
-    name = re.sub(r"[^\w.-]", "-", "_".join(["CMP", *names]))
-    output = settings.output_file or Path("results_summary", f"{name}.csv")
-    check(settings, output)
-    summaries = dict(zip(names, read_summaries(settings), strict=True))
+    systems = systems_of(settings)
+    names = list(systems)
+    output = settings.output_file or Path(f"{summary_path(names)}.csv")
+    check(settings, systems, output)
+    summaries = read_summaries(settings, systems)
     single = {
-        f"{name}, seed {seed}" if settings.seeds else name: summary
+        name if seed == NO_SEED else f"{name}, seed {seed}": summary
         for name, by_seed in summaries.items()
         for seed, summary in by_seed.items()
     }
@@ -74,18 +78,16 @@ def run(settings: GainSettings) -> int:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
     if mixed := mixed_metrics(single, tasks):
         raise InputError(mixed)
-    costs = pd.DataFrame(
-        [mean_cost(settings, summary, tasks) for summary in settings.summaries], index=list(names)
-    )
+    costs = pd.DataFrame([mean_cost(files, tasks) for files in systems.values()], index=names)
     per_task = gains_table(settings, summaries, tasks)
-    learnable = learnable_of(settings, list(names), tasks) if settings.learnable else None
+    learnable = learnable_of(settings, systems, tasks) if settings.learnable else None
     write(settings, output, names[0], per_task, costs, missing, learnable)
     return 1 if missing else 0
 
 
-def check(settings: GainSettings, output: Path) -> None:
+def check(settings: GainSettings, systems: Systems, output: Path) -> None:
     """Raises InputError with all errors in the flags."""
-    paths, names = settings.summaries, settings.names
+    paths, names = [settings.summary1, *settings.summary2] if settings.summary1 else [], settings.names
     real, problems = [path.resolve() for path in paths], flag_problems(settings)
     if settings.seeds:
         problems += [f"{path}: --seeds needs {{seed}} in it" for path in paths if "{seed}" not in str(path)]
@@ -97,12 +99,12 @@ def check(settings: GainSettings, output: Path) -> None:
     elif names and len(set(names)) < len(names):
         problems.append(f"--names {' '.join(names)}: names must be different")
     if settings.learnable:
-        problems += learnable_problems(settings)
+        problems += learnable_problems(settings, systems)
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.suffix != ".csv":
         problems.append(f"--output_file {output}: the name must end in .csv")
-    inputs = [file.resolve() for path in paths for file in settings.by_seed(path).values()]
+    inputs = [file.resolve() for files in systems.values() for file in files.values()]
     for path in (output, beside(output, "_summary.csv")):
         if path.resolve() in inputs:
             problems.append(f"--output_file {output}: {path} is one of the summaries; name another file")
@@ -110,13 +112,12 @@ def check(settings: GainSettings, output: Path) -> None:
         raise InputError(problems)
 
 
-def learnable_problems(settings: GainSettings) -> list[str]:
+def learnable_problems(settings: GainSettings, systems: Systems) -> list[str]:
     """Returns the problems of --learnable and the flags that contradict it."""
     problems = Problems()
     rule = problems.of(parsed_rule, settings.learnable)
-    names = settings.names or gains.system_names(settings.summaries)
-    if rule and rule[0] not in names:
-        problems.append(f"--learnable {rule[0]}: no such system (there are {', '.join(names)})")
+    if rule and rule[0] not in systems:
+        problems.append(f"--learnable {rule[0]}: no such system (there are {', '.join(systems)})")
     if settings.dev_baselines is None:
         problems.append("--learnable needs --dev_baselines")
     if settings.metric.startswith("dev"):
@@ -130,25 +131,21 @@ def beside(output: Path, end: str) -> Path:
     return output.with_name(output.stem + end)
 
 
-def read_summaries(settings: GainSettings) -> list[dict[int, pd.DataFrame]]:
-    """Returns the summaries, the baseline first: {seed: table}, with the seed 0 without --seeds.
-
-    Raises one InputError with the errors in all files.
-    """
-    problems, summaries = Problems(), []
-    for path in settings.summaries:
-        files = settings.by_seed(path)
+def read_summaries(settings: GainSettings, systems: Systems) -> dict[str, dict[int | str, pd.DataFrame]]:
+    """Returns the tables of the systems. Raises one InputError with the errors in all files."""
+    problems, summaries = Problems(), {}
+    for name, files in systems.items():
         if not files:
-            problems.append(f"{path}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
-        summaries.append({s: problems.of(read_summary, file, settings.metric) for s, file in files.items()})
+            problems.append(f"{name}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
+        summaries[name] = {s: problems.of(read_summary, file, settings.metric) for s, file in files.items()}
     if problems:
         raise InputError(problems)
     return summaries
 
 
-def mean_cost(settings: GainSettings, summary: Path, tasks: list[str]) -> pd.Series:
+def mean_cost(files: dict[int | str, Path], tasks: list[str]) -> pd.Series:
     """Returns `summary_cost`, the mean over seeds."""
-    costs = [summary_cost(file, tasks) for file in settings.by_seed(summary).values()]
+    costs = [summary_cost(file, tasks) for file in files.values()]
     return pd.DataFrame(costs).mean(skipna=False)
 
 
@@ -160,16 +157,16 @@ def gains_table(settings: GainSettings, summaries: dict[str, dict], tasks: list[
             return gains_per_dataset(summaries, tasks, settings.group_templates, settings.min_baseline)
         return gains.gains_per_task(summaries, tasks, settings.min_baseline)
 
-    if settings.seeds:
+    if any(NO_SEED not in by_seed for by_seed in summaries.values()):
         return gains.gains_over_seeds(summaries, tasks, of_seed, settings.min_baseline)
-    return of_seed({name: by_seed[0] for name, by_seed in summaries.items()}, tasks)
+    return of_seed({name: by_seed[NO_SEED] for name, by_seed in summaries.items()}, tasks)
 
 
-def learnable_of(settings: GainSettings, names: list[str], tasks: list[str]) -> tuple[pd.DataFrame, str]:
+def learnable_of(settings: GainSettings, systems: Systems, tasks: list[str]) -> tuple[pd.DataFrame, str]:
     """Returns `learnable_tasks` by the dev scores of the system of --learnable, and an explanation."""
     name, margin = parsed_rule(settings.learnable)
-    files = settings.by_seed(settings.summaries[names.index(name)]).values()
-    scores = pd.concat([dev_scores(file) for file in files]).groupby(level=0).mean().reindex(tasks)
+    files = systems[name]
+    scores = pd.concat([dev_scores(file) for file in files.values()]).groupby(level=0).mean().reindex(tasks)
     baselines = read_scores(settings.dev_baselines)
     problems = baseline_problems(baselines, settings.dev_baselines)
     if lacking := [task for task in tasks if task not in set(baselines["task_prefix"])]:
