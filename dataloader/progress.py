@@ -1,5 +1,6 @@
 """Shows that long work goes on: a bar at a terminal, elsewhere plain lines without carriage returns."""
 
+import io
 import sys
 import time
 
@@ -17,7 +18,7 @@ class ProgressBar(tqdm):
         super().__init__(*args, **{"leave": False} | flags)
 
 
-class PlainLines:
+class PlainLines(io.TextIOBase):
     """Takes the place of a terminal: writes the state of a bar to standard error, once in SECONDS."""
 
     def __init__(self):
@@ -28,6 +29,3 @@ class PlainLines:
         if line and now - self.written >= SECONDS:
             self.written = now
             print(line, file=sys.stderr, flush=True)
-
-    def flush(self) -> None:
-        pass

@@ -84,31 +84,6 @@ def test_lower_losses_are_wins_and_tasks_without_options_have_no_rank_accuracy(t
     assert pd.read_csv(tmp_path / "out.csv")["task"].tolist() == ["boolq", "sick"]
 
 
-def test_learnable_tasks_are_chosen_by_the_dev_scores_of_a_system(tmp_path, capsys):
-    """Dev scores of a: 0.4 and 0.6 with two seeds, against baselines of 0.3 (boolq), 0.48, 0.2, none."""
-    for place, dev in (("a/seed1", 0.4), ("a/seed2", 0.6), ("b/seed1", 0.0), ("b/seed2", 0.0)):
-        means = dict(zip(TASKS, OURS if place[0] == "b" else BASE, strict=True))
-        write_summary(tmp_path / place / "s.csv", means, dev=dev)
-    rows = [(task, f"{task}_1", "ACC", 0.0, 16) for task in TASKS]
-    scores = pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"])
-    scores = scores.assign(constant=[0.3, 0.1, 0.2, None], chance=[None, 0.48, None, None], copy=0.0)
-    scores.loc[3, "copy"] = None
-    scores.to_csv(tmp_path / "dev.csv")
-    words = ["--summary1", tmp_path / "a/seed{seed}/s.csv", "--summary2", tmp_path / "b/seed{seed}/s.csv"]
-    words = [*map(str, words), "--seeds", "1", "2", "--names", "a", "b", "--learnable", "a:0.05"]
-    words += ["--output_file", str(tmp_path / "out.csv")]
-    assert compute_arg.main([*words, "--dev_baselines", str(tmp_path / "dev.csv")]) == 0
-    chosen = pd.read_csv(tmp_path / "out_learnable.csv").set_index("task")
-    assert chosen["dev_score"].tolist() == [0.5] * 4
-    assert chosen["learnable"].tolist() == [True, False, True, False]  # boolq, sick, copa, emo
-    summary_rows = pd.read_csv(tmp_path / "out_summary.csv").set_index("category")
-    assert summary_rows["n"].to_dict() == {"all": 4, "learnable": 2}
-    assert summary_rows.loc["learnable", "difference"] == pytest.approx(0.05)  # of 0.1 and 0
-    assert "Learnable tasks (2 of 4): the mean dev score of a (n = 2 runs)" in capsys.readouterr().out
-    assert compute_arg.main(words) == 2
-    assert "--learnable needs --dev_baselines" in capsys.readouterr().err
-
-
 def test_the_gain_is_relative_to_the_mean_baseline_of_common_seeds():
     base = {1: summary([0.1, 0.0], tasks=SIX[:2]), 2: summary([0.4, 0.02], tasks=SIX[:2])}
     both = {1: summary([0.3, 0.5], tasks=SIX[:2]), 2: summary([0.3, 0.02], tasks=SIX[:2])}
@@ -178,7 +153,7 @@ def test_runs_without_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_p
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ([], "name folders (with --baseline, if it is only one), or summaries by --summary1 and --summary2"),
+        ([], "name folders with runs, or summaries by --summary1 and --summary2"),
         (["all"], "--baseline is missing (there are a, b)"),
         (["all", "--baseline", "bb"], "--baseline bb: no such system; did you mean 'b'? (there are a, b)"),
         (["all", "--seeds", "1"], "--seeds: for summaries that are named, not for those of folders"),

@@ -1,29 +1,18 @@
 """Compare runs: a table of costs and mean scores, and one of scores by category.
 
-    routing-moe compare models/quickstart --recovery skill
-    routing-moe compare models/moe models/multitask models/two_stage --output_dir tables
+    routing-moe compare models/moe models/multitask models/two_stage
+    routing-moe compare models/compare_routings --baseline multitask --recovery skill
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
-    routing-moe compare models/compare_routings --columns categories --baseline average
-    routing-moe compare models/real_gym/train/runs --columns categories --measures answer_loss performance \\
-        --baseline multitask --contrasts gradient:random_1 --learnable multitask:0.05
     routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
 
-Reads the scores of `--do_predict` in runs: FOLDER is a run, or holds <run>/ or <variant>/<run>/. A run whose
-folder is named seed<number> is one of the variant that the folder above is named after; any other run without
-a folder of its variant is a variant of its own. The columns cost, dev, test and unseen, with
---few_shot and --recovery more, are those of overview.csv and overview.md (a row per variant, scores of
-checkpoint best); with --recovery there is recovery.csv too (per run and kind: agreement of routes with the
-kinds of tasks).
+Reads the scores of `--do_predict`. FOLDER is a run, or holds <run>/ or <variant>/<run>/. A run whose folder
+is named seed<number> is one of the variant that the folder above is named after.
 
-The column categories stands for a table of its own: comparison.md (a row per variant), comparison.csv (per
-variant and category), comparison_runs.csv (per run and category), comparison_tasks.csv (per run, task and
-sample; enough to compute the others), comparison.png, .pdf, and for further measures
-comparison_<measure>.png, .pdf; comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png,
-.pdf (along training: dev scores, or dev answer losses if all runs have --select_by answer_loss); with
---contrasts, --learnable and --recovery comparison_contrasts.csv, comparison_learnable.csv and
-comparison_recovery.csv. With --match it compares the dev scores of the last evaluations within an equal
-training budget, and file names begin with comparison_at_equal_steps or comparison_at_equal_flops.
+The columns cost, dev, test and unseen are those of overview.csv and .md, a row per variant, with --recovery
+also recovery.csv. The column categories stands for tables and pictures of their own, comparison*: by
+category, run, task and sample, costs, and scores along training. With --match it compares the dev scores of
+the last evaluations within an equal training budget (comparison_at_equal_*).
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
@@ -40,7 +29,7 @@ from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
-from routing_moe.io.files import distinct_tails, folder_problem, unwritable
+from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.results.compared_costs import (
     RunCost,
     at_budget,
@@ -88,21 +77,10 @@ def compare(settings: CompareSettings) -> int:
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that contradict --match."""
     problems, match = Problems(flag_problems(settings)), settings.match
-    if CATEGORIES not in settings.columns:
-        names = ("match", "baseline", "contrasts", "primary", "learnable")
-        of_categories = {name: getattr(settings, name) for name in names}
-        of_categories["measures"] = settings.measures if settings.measures != ("performance",) else ()
-        problems += [
-            f"--{name} {value if isinstance(value, str) else ' '.join(value)} is for the column "
-            f"{CATEGORIES}; add it to --columns"
-            for name, value in of_categories.items()
-            if value
-        ]
     if match and settings.part == "test":
         problems.append(
             f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
-            "training; for test scores train every variant to the budget (--match flops of "
-            "compare_routings.sh)"
+            "training; for test scores train every variant to the budget"
         )
     if match and settings.predict_split != "train":
         problems.append(
@@ -110,8 +88,6 @@ def check_flags(settings: CompareSettings) -> None:
         )
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         problems.append(f"--output_dir {reason}")
-    if settings.few_shot and (problem := folder_problem(settings.few_shot)):
-        problems.append(f"--few_shot {problem}")
     if problems := problems + contrast_problems(settings):
         raise InputError(problems)
 

@@ -2,26 +2,16 @@
 
     routing-moe compute-arg models/reproduce_paper/few_shot --baseline multitask --output_file gains.csv
     routing-moe compute-arg models/multitask models/moe
-
-    routing-moe compute-arg --summary1 tables/bart.csv --summary2 tables/moe.csv
     routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
-
-    routing-moe compute-arg --summary1 models/avg/best/eval-test_tasks-test-performance.csv \\
-        --summary2 models/moe/best/eval-test_tasks-test-performance.csv --names average mixture \\
-        --group_templates median --output_file gains.csv
-
-    routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv --metric test_answer_loss \\
-        --learnable bart:0.05 --dev_baselines eval-test_tasks-dev-performance.csv
-
     routing-moe compute-arg --seeds 42 43 --names BART mixture --output_file gains.csv \\
         --summary1 "few_shot/bart/seed{seed}/summary.csv" --summary2 "few_shot/moe/seed{seed}/summary.csv"
 
-The summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
+Summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
-system), gains.md, .tex, .png and .pdf, with --learnable gains_learnable.csv; prints the Markdown. Without
---output_file, gains is results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all
-summaries (and left out of the tables); with 2 if no table can be written.
+system), gains.md, .tex, .png and .pdf; prints the Markdown. Without --output_file, gains is
+results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all summaries (and left out
+of the tables); with 2 if no table can be written.
 """
 
 import sys
@@ -30,30 +20,21 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, Problems, in_short
+from dataloader.errors import InputError, Problems
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
 from routing_moe.results.gains_latex import gains_latex
-from routing_moe.results.learnable import (
-    LEARNABLE,
-    baseline_problems,
-    explain_learnable,
-    learnable_tasks,
-    parsed_rule,
-)
 from routing_moe.results.run_folders import summary_path
-from routing_moe.results.scores import ALL, read_scores
 from routing_moe.results.summaries import (
     costs_markdown,
-    dev_scores,
     mixed_metrics,
     read_summary,
     summary_cost,
 )
-from routing_moe.results.systems import NO_SEED, Systems, systems_of
+from routing_moe.results.systems import Systems, systems_of
 from routing_moe.results.templates import gains_per_dataset, with_number_of_templates
 
 
@@ -68,8 +49,9 @@ def run(settings: GainSettings) -> int:
     output = settings.output_file or Path(f"{summary_path(names)}.csv")
     check(settings, systems, output)
     summaries = read_summaries(settings, systems)
+    several = len({seed for files in systems.values() for seed in files}) > 1
     single = {
-        name if seed == NO_SEED else f"{name}, seed {seed}": summary
+        f"{name}, seed {seed}" if several else name: summary
         for name, by_seed in summaries.items()
         for seed, summary in by_seed.items()
     }
@@ -80,8 +62,7 @@ def run(settings: GainSettings) -> int:
         raise InputError(mixed)
     costs = pd.DataFrame([mean_cost(files, tasks) for files in systems.values()], index=names)
     per_task = gains_table(settings, summaries, tasks)
-    learnable = learnable_of(settings, systems, tasks) if settings.learnable else None
-    write(settings, output, names[0], per_task, costs, missing, learnable)
+    write(settings, output, names[0], per_task, costs, missing)
     return 1 if missing else 0
 
 
@@ -98,8 +79,6 @@ def check(settings: GainSettings, systems: Systems, output: Path) -> None:
         )
     elif names and len(set(names)) < len(names):
         problems.append(f"--names {' '.join(names)}: names must be different")
-    if settings.learnable:
-        problems += learnable_problems(settings, systems)
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.suffix != ".csv":
@@ -110,21 +89,6 @@ def check(settings: GainSettings, systems: Systems, output: Path) -> None:
             problems.append(f"--output_file {output}: {path} is one of the summaries; name another file")
     if problems:
         raise InputError(problems)
-
-
-def learnable_problems(settings: GainSettings, systems: Systems) -> list[str]:
-    """Returns the problems of --learnable and the flags that contradict it."""
-    problems = Problems()
-    rule = problems.of(parsed_rule, settings.learnable)
-    if rule and rule[0] not in systems:
-        problems.append(f"--learnable {rule[0]}: no such system (there are {', '.join(systems)})")
-    if settings.dev_baselines is None:
-        problems.append("--learnable needs --dev_baselines")
-    if settings.metric.startswith("dev"):
-        problems.append("--learnable: tasks are chosen by their dev scores, so compare test scores")
-    if settings.group_templates:
-        problems.append("--learnable chooses tasks, which --group_templates joins; give one of them")
-    return problems
 
 
 def beside(output: Path, end: str) -> Path:
@@ -157,35 +121,9 @@ def gains_table(settings: GainSettings, summaries: dict[str, dict], tasks: list[
             return gains_per_dataset(summaries, tasks, settings.group_templates, settings.min_baseline)
         return gains.gains_per_task(summaries, tasks, settings.min_baseline)
 
-    if any(NO_SEED not in by_seed for by_seed in summaries.values()):
+    if len({seed for by_seed in summaries.values() for seed in by_seed}) > 1:
         return gains.gains_over_seeds(summaries, tasks, of_seed, settings.min_baseline)
-    return of_seed({name: by_seed[NO_SEED] for name, by_seed in summaries.items()}, tasks)
-
-
-def learnable_of(settings: GainSettings, systems: Systems, tasks: list[str]) -> tuple[pd.DataFrame, str]:
-    """Returns `learnable_tasks` by the dev scores of the system of --learnable, and an explanation."""
-    name, margin = parsed_rule(settings.learnable)
-    files = systems[name]
-    scores = pd.concat([dev_scores(file) for file in files.values()]).groupby(level=0).mean().reindex(tasks)
-    baselines = read_scores(settings.dev_baselines)
-    problems = baseline_problems(baselines, settings.dev_baselines)
-    if lacking := [task for task in tasks if task not in set(baselines["task_prefix"])]:
-        problems.append(f"--dev_baselines {settings.dev_baselines}: lacks {in_short(lacking)}")
-    if problems:
-        raise InputError(problems)
-    table = learnable_tasks(scores, baselines, margin)
-    return table, explain_learnable(table, f"{name} (n = {len(files)} runs)", margin)
-
-
-def averages_of_learnable(
-    settings: GainSettings, per_task: pd.DataFrame, baseline: str, learnable: pd.DataFrame, explained: str
-) -> tuple[pd.DataFrame, str]:
-    """Returns the gains per system over the learnable tasks, and as Markdown with the explanation."""
-    chosen = per_task[per_task["task"].isin(learnable.loc[learnable["learnable"], "task"])]
-    if chosen.empty:
-        return pd.DataFrame(), explained
-    rows = gains.gains_per_system(chosen, settings.design, gains.is_loss(settings.metric))
-    return rows.assign(category=LEARNABLE), f"{explained}\n\n{gains.systems_markdown(rows, baseline)}"
+    return of_seed({name: table for name, by_seed in summaries.items() for table in by_seed.values()}, tasks)
 
 
 def write(
@@ -195,7 +133,6 @@ def write(
     per_task: pd.DataFrame,
     costs: pd.DataFrame,
     missing: list[str],
-    learnable: tuple[pd.DataFrame, str] | None,
 ) -> None:
     """Writes the files and prints the Markdown. The files do not depend on time or place."""
     lower_is_better = gains.is_loss(settings.metric)
@@ -214,15 +151,9 @@ def write(
         tables.append(costs_markdown(costs))
     notes = [*missing, *gains.uneven_samples(per_task)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    written = per_system
-    if learnable:
-        rows, of_learnable = averages_of_learnable(settings, per_task, baseline, *learnable)
-        written = pd.concat([per_system.assign(category=ALL), rows], ignore_index=True)
-        tables.append(of_learnable)
-        write_text(beside(output, "_learnable.csv"), learnable[0].to_csv(index=False))
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     write_text(output, per_task.to_csv(index=False))
-    write_text(beside(output, "_summary.csv"), written.to_csv(index=False))
+    write_text(beside(output, "_summary.csv"), per_system.to_csv(index=False))
     write_text(beside(output, ".md"), markdown)
     write_text(beside(output, ".tex"), gains_latex(shown, per_system, baseline, explained, lower_is_better))
     from routing_moe.plots.gains import plot_gains  # imported late: matplotlib takes half a second

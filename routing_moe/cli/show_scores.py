@@ -36,28 +36,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def show(settings: ShowSettings) -> None:
-    check(settings)
-    runs = [folder_of_run(run) for run in settings.runs]
-    if len(runs) > 1:
-        table = table_of_runs(runs, settings.checkpoint_name, settings.prefix)
-        print(markdown_table(table))
-    else:
-        scores, ontology = read_run(settings, *runs)
-        table = category_table(scores, ontology)
-        print(markdown_table(table))
-        if has_templates(scores["test"]["task_prefix"]):
-            print(f"\n{datasets_markdown(scores)}")
-    if settings.output:
-        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-        write_text(settings.output, table.to_csv())
-
-
-def check(settings: ShowSettings) -> None:
+    """Prints and writes the table. Raises InputError."""
     problems = flag_problems(settings)
     if settings.output and (reason := unwritable(Path(settings.output).parent)):
         problems.append(f"--output {reason}")
     if problems:
         raise InputError(problems)
+    runs = [folder_of_run(run) for run in settings.runs]
+    if len(runs) > 1:
+        table, more = table_of_runs(runs, settings.checkpoint_name, settings.prefix), ""
+    else:
+        scores, ontology = read_run(settings, *runs)
+        table = category_table(scores, ontology)
+        more = f"\n\n{datasets_markdown(scores)}" if has_templates(scores["test"]["task_prefix"]) else ""
+    print(f"{markdown_table(table)}{more}")
+    if settings.output:
+        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
+        write_text(settings.output, table.to_csv())
 
 
 def read_run(settings: ShowSettings, run: Path) -> tuple[dict[str, pd.DataFrame], Ontology]:

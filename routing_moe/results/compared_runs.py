@@ -55,10 +55,7 @@ class Run(RunFolder):
 
 
 def find_runs(
-    folders: Sequence[Path],
-    scores_file: ScoresFile,
-    order: Sequence[str] = (),
-    leave_out: Sequence[str] = (),
+    folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = (), leave_out: Sequence[str] = ()
 ) -> list[Run]:
     """Returns the runs of the folders, finished or not: variants in the given order, then the others.
 
@@ -66,8 +63,7 @@ def find_runs(
     of a named variant.
     """
     problems = Problems()
-    found = find_run_folders(folders, "run.json")
-    runs = [problems.of(_read_run, run, scores_file) for run in found]
+    runs = [problems.of(_read_run, run, file) for run in find_run_folders(folders, "run.json")]
     if not problems:
         for flag, names in (("order", order), ("leave_out", leave_out)):
             problems += unknown_variants(f"--{flag}", names, runs)

@@ -28,7 +28,8 @@ class RunFolder:
 def find_run_folders(folders: Sequence[Path], file: str) -> list[RunFolder]:
     """Returns the runs, which have the file, that the folders are, or hold as <run>/ or <variant>/<run>/.
 
-    They are in the order of the folders, in a folder by name. Variants of the same name are named after more of their path. Raises InputError for a folder without runs.
+    They are in the order of the folders, in a folder by name. Variants of the same name are named after more
+    of their path. Raises InputError for a folder without runs.
     """
     variant_of = {}
     for folder in folders:
@@ -37,7 +38,7 @@ def find_run_folders(folders: Sequence[Path], file: str) -> list[RunFolder]:
         found = _runs_of_variants(folder, file)
         if not found:
             raise InputError(
-                f"{folder} holds no runs; give a folder of <variant>/<run>/{file}, or runs, with {file}"
+                f"{folder} holds no runs; expected {file}, <run>/{file} or <variant>/<run>/{file}"
             )
         variant_of |= found
     variants = list(dict.fromkeys(variant_of.values()))

@@ -8,9 +8,7 @@ from routing_moe.results.gains import system_names
 from routing_moe.results.run_folders import find_run_folders
 from routing_moe.results.scores import ScoresFile
 
-NO_SEED = 0  # of the only summary of a system
-
-Systems = dict[str, dict[int | str, Path]]  # {system: {seed: summary}}, the baseline first
+Systems = dict[str, dict[int | str, Path]]  # {system: {seed, 0 without seeds: summary}}, the baseline first
 
 
 def systems_of(settings: GainSettings) -> Systems:
@@ -22,9 +20,7 @@ def systems_of(settings: GainSettings) -> Systems:
             raise InputError(f"{' '.join(given)}: for summaries that are named, not for those of folders")
         return _of_runs(settings)
     if settings.baseline or not (settings.summary1 and settings.summary2):
-        raise InputError(
-            "name folders (with --baseline, if it is only one), or summaries by --summary1 and --summary2"
-        )
+        raise InputError("name folders with runs, or summaries by --summary1 and --summary2")
     paths = [settings.summary1, *settings.summary2]
     names = settings.names or system_names(paths)
     return dict(zip(names, (_by_seed(path, settings.seeds) for path in paths), strict=False))
@@ -33,7 +29,7 @@ def systems_of(settings: GainSettings) -> Systems:
 def _by_seed(summary: Path, seeds: tuple[int, ...]) -> dict[int | str, Path]:
     """Returns {seed: file} of the seeds whose file exists."""
     if not seeds:
-        return {NO_SEED: summary}
+        return {0: summary}
     files = {seed: Path(str(summary).replace("{seed}", str(seed))) for seed in seeds}
     return {seed: path for seed, path in files.items() if path.exists()}
 
@@ -56,8 +52,6 @@ def _of_runs(settings: GainSettings) -> Systems:
         raise InputError(f"--baseline{wrong} (there are {', '.join(systems)})")
     if len(systems) == 1:
         raise InputError(f"{baseline} is the only system with {file}; there is nothing to compare it with")
-    systems = {baseline: systems[baseline]} | systems
-    names = {name for files in systems.values() for name in files}
-    if len(names) == 1 or (first and all(len(files) == 1 for files in systems.values())):
-        return {name: dict.fromkeys([NO_SEED], *files.values()) for name, files in systems.items()}
-    return systems
+    if first and all(len(files) == 1 for files in systems.values()):  # also of different seeds
+        systems = {name: dict.fromkeys([0], *files.values()) for name, files in systems.items()}
+    return {baseline: systems[baseline]} | systems

@@ -60,16 +60,9 @@ def train_and_predict(
         elif accelerator.is_main_process and not settings.no_text_vectors:
             keep_text_vectors(inputs, Path(settings.output_dir) / "best", accelerator.device)
     if trained:
-        log.info("next: %s", "; ".join(next_commands(settings, inputs.config)))
-
-
-def next_commands(settings: TrainSettings, config: RoutingBartConfig) -> list[str]:
-    """Returns the commands that show what a training has brought."""
-    run, scores = shlex.quote(settings.output_dir), "routing-moe show-scores"
-    if not settings.do_predict:
-        scores = "routing-moe train --do_predict --output_dir"
-    understood = [f"bash example_scripts/understand.sh {run}"] if config.num_experts > 1 else []
-    return [f"{scores} {run}", *understood]
+        run = shlex.quote(settings.output_dir)
+        of_routes = f"; bash example_scripts/understand.sh {run}" if inputs.config.num_experts > 1 else ""
+        log.info("next: routing-moe show-scores %s%s", run, of_routes)
 
 
 def run_training(

@@ -294,9 +294,6 @@ class Training:
 
     def _announce(self) -> None:
         settings = self.settings
-        counts = {"trainable": 0, "frozen": 0}
-        for p in self.model.parameters():
-            counts["trainable" if p.requires_grad else "frozen"] += p.numel()
         log.info("model: %s, %d expert(s) per layer", settings.start.described, self.model.config.num_experts)
         log.info(
             "%d train examples of %d tasks in %s; %d steps of %d examples on %s",
@@ -304,9 +301,8 @@ class Training:
             self.total_steps, settings.step_size, self.accelerator.device,
         )  # fmt: skip
         log.debug(
-            "%d dev files; %d steps are warm-up; %.2f M trainable parameters, %.2f M frozen; %d process(es), "
-            "mixed precision: %s",
-            len(self.dev_files), settings.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
+            "%d dev files; %d warm-up steps; %d parameters are trained; %d process(es), mixed precision: %s",
+            len(self.dev_files), settings.warmup_steps, self.model.num_parameters(only_trainable=True),
             self.accelerator.num_processes, self.accelerator.mixed_precision,
         )  # fmt: skip
         if self.total_steps < settings.total_steps:
@@ -346,10 +342,8 @@ class Training:
             log.debug("relative distance of the experts at the end: %.3g", distance)
         if steps:
             by = self.settings.select_by
-            log.debug(
-                "%.3f s per step, evaluations not counted; peak memory %.2f GB",
-                seconds / steps, peak_memory_gb(),
-            )  # fmt: skip
+            memory = peak_memory_gb()
+            log.debug("%.3f s per step, without evaluations; peak memory %.2f GB", seconds / steps, memory)
             best = goodness(self.state["best_score"], by)
             log.info("trained %d steps in %.1f s; best %s %.4f", steps, seconds, EVALUATED[by], best)
         else:
