@@ -2,30 +2,32 @@
 
 import io
 import sys
-import time
+from threading import Event, Thread
 
 from tqdm import tqdm
 
 SECONDS = 15  # between plain lines
 
 
+class Nowhere(io.TextIOBase):
+    def write(self, text: str) -> None:
+        pass
+
+
 class ProgressBar(tqdm):
     """A bar that leaves nothing behind or, where standard error is no terminal, a line every SECONDS."""
 
     def __init__(self, *args, **flags):
-        if not sys.stderr.isatty():
-            flags |= {"file": PlainLines(), "ncols": 0, "position": 0}
-        super().__init__(*args, **{"leave": False} | flags)
+        self.ended, is_terminal = Event(), sys.stderr.isatty()
+        drawn = {"leave": False} if is_terminal else {"file": Nowhere(), "ncols": 0}
+        super().__init__(*args, **drawn | flags)
+        if not (is_terminal or self.disable):
+            Thread(target=self._write_lines, daemon=True).start()
 
+    def _write_lines(self) -> None:
+        while not self.ended.wait(SECONDS):
+            print(self, file=sys.stderr, flush=True)
 
-class PlainLines(io.TextIOBase):
-    """Takes the place of a terminal: writes the state of a bar to standard error, once in SECONDS."""
-
-    def __init__(self):
-        self.written = time.monotonic()
-
-    def write(self, text: str) -> None:
-        line, now = text.strip(), time.monotonic()
-        if line and now - self.written >= SECONDS:
-            self.written = now
-            print(line, file=sys.stderr, flush=True)
+    def close(self) -> None:
+        self.ended.set()
+        super().close()

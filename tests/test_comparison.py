@@ -250,7 +250,7 @@ def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_pa
 def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
     assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
-    holds_none = "holds no runs; expected run.json, <run>/run.json or <variant>/<run>/run.json"
+    holds_none = "holds no runs; expected run.json in it, <run>/ or <variant>/<run>/"
     assert holds_none in refusal(capsys, tmp_path / "gym")
     output = refusal(capsys, folder, "--order", "aa", "c", "--leave_out", "bb")
     assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in output

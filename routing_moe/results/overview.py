@@ -19,7 +19,6 @@ from routing_moe.results.scores import ScoresFile
 from routing_moe.results.summaries import read_summary
 
 GIVEN_ROUTE = "given route"
-COMMONEST = "always the commonest answer"  # to the task in training
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
 COSTS = {
@@ -78,7 +77,9 @@ def table_of_runs(folders: Sequence[Path], checkpoint_name: str = "best", prefix
         problems += comparison_problems(runs)
         if scored := [run.scores for run in runs if run.scores is not None]:
             constant = scored[0].groupby("task_prefix")["constant"].mean()
-            means = {COMMONEST: constant.mean()} | {str(run): _mean_score(run) for run in runs}
+            means = {"always the commonest answer": constant.mean()} | {
+                str(run): _mean_score(run) for run in runs
+            }
             columns[f"{words} ({len(constant)})"] = means
     if problems or not columns:
         raise InputError(dict.fromkeys(problems) or f"no run has {file.path}; write it with --do_predict")

@@ -37,9 +37,7 @@ def find_run_folders(folders: Sequence[Path], file: str) -> list[RunFolder]:
             raise InputError(problem)
         found = _runs_of_variants(folder, file)
         if not found:
-            raise InputError(
-                f"{folder} holds no runs; expected {file}, <run>/{file} or <variant>/<run>/{file}"
-            )
+            raise InputError(f"{folder} holds no runs; expected {file} in it, <run>/ or <variant>/<run>/")
         variant_of |= found
     variants = list(dict.fromkeys(variant_of.values()))
     names = dict(zip(variants, distinct_tails(variants), strict=True))

@@ -296,14 +296,14 @@ class Training:
         settings = self.settings
         log.info("model: %s, %d expert(s) per layer", settings.start.described, self.model.config.num_experts)
         log.info(
-            "%d train examples of %d tasks in %s; %d steps of %d examples on %s",
+            "%d train examples of %d tasks in %s; %d steps of %d examples; %d process(es) on %s",
             len(self.stepper.examples), len({file.task for file in self.dev_files}), settings.train_dir,
-            self.total_steps, settings.step_size, self.accelerator.device,
+            self.total_steps, settings.step_size, self.accelerator.num_processes, self.accelerator.device,
         )  # fmt: skip
         log.debug(
-            "%d dev files; %d warm-up steps; %d parameters are trained; %d process(es), mixed precision: %s",
+            "%d dev files; %d warm-up steps; %d parameters are trained; mixed precision: %s",
             len(self.dev_files), settings.warmup_steps, self.model.num_parameters(only_trainable=True),
-            self.accelerator.num_processes, self.accelerator.mixed_precision,
+            self.accelerator.mixed_precision,
         )  # fmt: skip
         if self.total_steps < settings.total_steps:
             log.info(
