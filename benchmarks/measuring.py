@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import AutoTokenizer, BartForConditionalGeneration
 from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError
+from dataloader.progress import ProgressBar
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
@@ -272,7 +272,7 @@ def measure(
     memory: {name: peak memory in GB}. warm_up: adds a first round that is not counted.
     """
     measured: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
-    with tqdm(total=(rounds + warm_up) * len(runs), file=sys.stderr) as progress:
+    with ProgressBar(total=(rounds + warm_up) * len(runs)) as progress:
         for i in range(rounds + warm_up):
             for name, run in runs.items():
                 progress.set_description(name)
@@ -310,7 +310,7 @@ def memory_of_variants(
     parent.
     """
     gigabytes = {}
-    for name in tqdm(() if settings.no_memory else settings.variants, desc="memory", file=sys.stderr):
+    for name in ProgressBar(() if settings.no_memory else settings.variants, desc="memory"):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare, (settings,)) as pool:
             gigabytes[name] = pool.submit(peak_memory_gb, settings, name).result()
     return gigabytes

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
-from tqdm import tqdm
 
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example
+from dataloader.progress import ProgressBar
 
 IGNORED_LABEL = -100  # the label value that the losses of torch and transformers ignore
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
@@ -274,7 +274,7 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
     """
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
-    progress = tqdm(
+    progress = ProgressBar(
         total=len(texts), desc=f"tokenizing {what}", unit="text", disable=len(texts) <= PROGRESS_FROM
     )
     for start in range(0, len(texts), TEXTS_PER_CALL):

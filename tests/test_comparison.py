@@ -11,6 +11,7 @@ from dataloader.ontology import Ontology
 from routing_moe.cli import compare
 from routing_moe.plots.variants import plot_comparison
 from routing_moe.results import comparison
+from routing_moe.results.run_folders import find_run_folders
 from routing_moe.results.statistics import mean_interval
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -223,10 +224,39 @@ def test_runs_that_cannot_be_compared_are_named(folder, capsys, run, error):
     assert refusal(capsys, folder).startswith(f"error: {error}")
 
 
+def test_runs_are_found_by_any_of_their_folders(folder, tmp_path):
+    """A run without a folder of its variant is one; its first stage is none; equal names get more of it."""
+    for name in ("moe", "x/moe", "moe/stage1"):
+        write_run(tmp_path / "more", name, 1, None, name=".")
+
+    def found(*folders):
+        return [(run.variant, run.name) for run in find_run_folders(folders, "run.json")]
+
+    one = [("a", "seed1"), ("a", "seed2")]
+    assert found(folder)[:3] == [*one, ("b", "seed1")]
+    assert found(folder / "a") == found(folder / "a/seed1", folder / "a/seed2") == one
+    assert found(tmp_path / "more") == [("moe", ""), ("x", "moe")]
+    assert found(tmp_path / "more/x/moe", tmp_path / "more/moe", folder / "a/seed2") == [
+        ("x/moe", ""), ("more/moe", ""), ("a", "seed2")
+    ]  # fmt: skip
+
+
+def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path, "moe", 1, SCORES["a", 1], name=".", train_dir=str(tmp_path / "gym"))
+    runs = ["runs/a/seed1", "runs/a/seed2", "moe"]
+    assert compare.main([*runs, "--columns", "test", "categories", "--baseline", "moe"]) == 0
+    written = tmp_path / "results_summary/CMP_seed1_seed2_moe"
+    assert pd.read_csv(written / "overview.csv")["variant"].tolist() == ["a", "moe"]
+    assert compare.main(["moe", "--columns", "test"]) == 0
+    assert (tmp_path / "moe/overview.csv").is_file()
+
+
 def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     assert "no such folder" in refusal(capsys, tmp_path / "nowhere")
     assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
-    assert "holds no runs; give the folder of <variant>/<run>/run.json" in refusal(capsys, folder / "a")
+    holds_none = "holds no runs; expected run.json in it, <run>/ or <variant>/<run>/"
+    assert holds_none in refusal(capsys, tmp_path / "gym")
     output = refusal(capsys, folder, "--order", "aa", "c", "--leave_out", "bb")
     assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in output
     assert "--order c: " in output

@@ -323,7 +323,7 @@ def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model, 
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: needed)
     examples_that_fit.cache_clear()
     monkeypatch.setattr(logging.getLogger("routing_moe"), "propagate", True)  # commands switch it off
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG"):
         assert examples_that_fit(torch.device("cuda"), needed) == 16  # 0.7 * (20 + 5 - 1)
     assert "answers are decoded 16 long examples at a time (--predict_batch_size)" in caplog.text
     assert examples_that_fit(torch.device("cuda"), 1000 * needed) == 1

@@ -84,31 +84,6 @@ def test_lower_losses_are_wins_and_tasks_without_options_have_no_rank_accuracy(t
     assert pd.read_csv(tmp_path / "out.csv")["task"].tolist() == ["boolq", "sick"]
 
 
-def test_learnable_tasks_are_chosen_by_the_dev_scores_of_a_system(tmp_path, capsys):
-    """Dev scores of a: 0.4 and 0.6 with two seeds, against baselines of 0.3 (boolq), 0.48, 0.2, none."""
-    for place, dev in (("a/seed1", 0.4), ("a/seed2", 0.6), ("b/seed1", 0.0), ("b/seed2", 0.0)):
-        means = dict(zip(TASKS, OURS if place[0] == "b" else BASE, strict=True))
-        write_summary(tmp_path / place / "s.csv", means, dev=dev)
-    rows = [(task, f"{task}_1", "ACC", 0.0, 16) for task in TASKS]
-    scores = pd.DataFrame(rows, columns=["task_prefix", "sample", "metric", "performance", "n"])
-    scores = scores.assign(constant=[0.3, 0.1, 0.2, None], chance=[None, 0.48, None, None], copy=0.0)
-    scores.loc[3, "copy"] = None
-    scores.to_csv(tmp_path / "dev.csv")
-    words = ["--summary1", tmp_path / "a/seed{seed}/s.csv", "--summary2", tmp_path / "b/seed{seed}/s.csv"]
-    words = [*map(str, words), "--seeds", "1", "2", "--names", "a", "b", "--learnable", "a:0.05"]
-    words += ["--output_file", str(tmp_path / "out.csv")]
-    assert compute_arg.main([*words, "--dev_baselines", str(tmp_path / "dev.csv")]) == 0
-    chosen = pd.read_csv(tmp_path / "out_learnable.csv").set_index("task")
-    assert chosen["dev_score"].tolist() == [0.5] * 4
-    assert chosen["learnable"].tolist() == [True, False, True, False]  # boolq, sick, copa, emo
-    summary_rows = pd.read_csv(tmp_path / "out_summary.csv").set_index("category")
-    assert summary_rows["n"].to_dict() == {"all": 4, "learnable": 2}
-    assert summary_rows.loc["learnable", "difference"] == pytest.approx(0.05)  # of 0.1 and 0
-    assert "Learnable tasks (2 of 4): the mean dev score of a (n = 2 runs)" in capsys.readouterr().out
-    assert compute_arg.main(words) == 2
-    assert "--learnable needs --dev_baselines" in capsys.readouterr().err
-
-
 def test_the_gain_is_relative_to_the_mean_baseline_of_common_seeds():
     base = {1: summary([0.1, 0.0], tasks=SIX[:2]), 2: summary([0.4, 0.02], tasks=SIX[:2])}
     both = {1: summary([0.3, 0.5], tasks=SIX[:2]), 2: summary([0.3, 0.02], tasks=SIX[:2])}
@@ -139,6 +114,56 @@ def test_summaries_of_seeds_are_read_by_their_paths(tmp_path, capsys):
     assert "relative to the runs of the baseline with the same seeds" in shown
     assert "| seeds |" in shown
     assert compute_arg.main([*words, "--seeds", "1"]) == 2
-    assert "b/seed{seed}/s.csv: no such file with any of --seeds 1" in capsys.readouterr().err
+    assert "b: no such file with any of --seeds 1" in capsys.readouterr().err
     assert compute_arg.main([word.replace("{seed}", "2") for word in [*words, "--seeds", "1"]]) == 2
     assert "a/seed2/s.csv: --seeds needs {seed} in it" in capsys.readouterr().err
+
+
+def test_systems_are_found_in_a_folder_or_named_as_runs(tmp_path):
+    places = {"a/seed1": BASE, "a/seed2": OURS, "b/seed2": OTHER, "c/seed1": OURS, "c/seed2": OURS}
+    for place, means in places.items():
+        write_summary(tmp_path / "all" / place / "summary.csv", dict(zip(TASKS, means, strict=True)))
+    words = [str(tmp_path / "all"), "--output_file", str(tmp_path / "out.csv")]
+    assert compute_arg.main([*words, "--baseline", "a"]) == 0
+    written = pd.read_csv(tmp_path / "out.csv").set_index(["task", "system"]).loc["boolq"]
+    assert written["seeds"].to_dict() == {"b": 1, "c": 2}
+    assert written["difference"].tolist() == pytest.approx([0.15, 0.05])  # b to a of seed 2
+    words[0:1] = [str(tmp_path / "all" / name) for name in ("a/seed1", "b/seed2")]
+    for flags, difference in (((), 0.25), (("--baseline", "b"), -0.25)):
+        assert compute_arg.main([*words, *flags]) == 0
+        written = pd.read_csv(tmp_path / "out.csv").set_index("task")
+        assert (written["difference"]["boolq"], "seeds" in written) == (pytest.approx(difference), False)
+
+
+def test_runs_without_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_path):
+    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+    for name, of_unseen in (("a", 0.5), ("b", 0.75), ("c", None)):
+        (tmp_path / name / "best").mkdir(parents=True)
+        for section, score in (("", 0.1), ("test_tasks-", of_unseen)):
+            path = tmp_path / name / f"best/eval-{section}test-performance.csv"
+            table = pd.DataFrame([("boolq", "boolq_16_100", "ACC", score, 8, 0.0)], columns=columns)
+            table[table["performance"].notna()].to_csv(path)
+    (tmp_path / "c/best/eval-test_tasks-test-performance.csv").unlink()
+    for names, difference in (("ab", 0.25), ("ac", 0.0)):  # c has no scores of unseen tasks
+        runs = [str(tmp_path / name) for name in names]
+        assert compute_arg.main([*runs, "--output_file", str(tmp_path / "out.csv")]) == 0
+        assert pd.read_csv(tmp_path / "out.csv")["difference"].tolist() == [difference]
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "name folders with runs, or summaries by --summary1 and --summary2"),
+        (["all"], "--baseline is missing (there are a, b)"),
+        (["all", "--baseline", "bb"], "--baseline bb: no such system; did you mean 'b'? (there are a, b)"),
+        (["all", "--seeds", "1"], "--seeds: for summaries that are named, not for those of folders"),
+        (["all/a/seed1", "all/a/seed2"], "a is the only system with summary.csv"),
+        (["all/a/none"], "all/a/none: no such folder"),
+    ],
+)
+def test_folders_that_name_no_systems_are_errors(tmp_path, monkeypatch, capsys, words, problem):
+    monkeypatch.chdir(tmp_path)
+    for place in ("a/seed1", "a/seed2", "b/seed1"):
+        write_summary(tmp_path / "all" / place / "summary.csv", {"boolq": 0.5})
+    assert compute_arg.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"error: {problem}")

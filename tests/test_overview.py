@@ -10,7 +10,7 @@ from planted_routes import NAMES, one_hot, write_place, write_run
 from test_comparable_costs import write_cost_and_evaluations
 from test_comparison import by_category
 
-from routing_moe.cli import compare
+from routing_moe.cli import compare, show_scores
 from routing_moe.results.overview import overview_markdown
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -270,3 +270,20 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     pd.read_csv(path, index_col=0).assign(n=8).to_csv(path)
     assert by_means([str(folder), "--gym_per_seed"]) == 2
     assert "seed2 was scored on different tasks, or on" in capsys.readouterr().err
+
+
+def test_scores_of_several_runs_are_a_row_each_below_the_commonest_answer(folder, tmp_path, capsys):
+    (folder / "found/seed1/best/eval-test_tasks-test-performance.csv").unlink()
+    runs = [str(folder / name) for name in ("found/seed1", "dense/seed1", "equal/seed1")]
+    assert show_scores.main([*runs, "--output", str(tmp_path / "scores.csv")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "| mean test score             | train tasks (6) | unseen tasks (2) |",
+        "| --------------------------- | --------------: | ---------------: |",
+        "| always the commonest answer |           0.100 |            0.100 |",
+        "| found/seed1                 |           0.500 |                - |",
+        "| dense/seed1                 |           0.500 |            0.250 |",
+        "| equal/seed1                 |           0.500 |            0.250 |",
+    ]
+    assert pd.read_csv(tmp_path / "scores.csv").columns[1] == "train tasks (6)"
+    assert show_scores.main([*runs, "--checkpoint_name", "last"]) == 2
+    assert "no run has last/eval-test_tasks-test-performance.csv" in capsys.readouterr().err

@@ -53,9 +53,12 @@ def test_a_run_folder_has_the_documented_files(finished):
     assert {"torch", "transformers", "accelerate", "numpy", "python"} <= description["versions"].keys()
     assert description["git"] is None or len(description["git"]) == 40
     log = (finished / "log.txt").read_text()
-    for piece in ("72 train examples, 3 dev files; 6 steps of 8", "step 3: train loss", "trained 6 steps"):
+    for piece in ("72 train examples of 3 tasks", "3 dev files", "step 3: train loss", "trained 6 steps"):
         assert piece in log
     assert "test files: mean score" in log
+    run = finished
+    assert log.endswith(f"next: routing-moe show-scores {run}; bash example_scripts/understand.sh {run}\n")
+    assert f"picture of the routes: {run}/6-steps/route.png\n" in log
 
 
 def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(finished):

@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataloader.building.downloads import Files
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
 from dataloader.building.task_folder import NotBuilt, build_task, missing_samples
 from dataloader.errors import in_brief
 from dataloader.processes import run_in_processes
+from dataloader.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ def build_tasks(
         lines = build_in_processes(recipes, build, load, workers)
     else:
         lines = (build_line(recipe, build) for recipe in recipes)
-    for line in tqdm(lines, total=len(recipes), unit="task", disable=None):
-        tqdm.write(f"{line.task}: {line.outcome}", file=sys.stderr)
+    for line in ProgressBar(lines, total=len(recipes), unit="task"):
+        ProgressBar.write(f"{line.task}: {line.outcome}", file=sys.stderr)
         yield line
 
 

@@ -12,10 +12,10 @@ K clusters of tasks, which are routes; E experts of a layer of the new mixture; 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError
+from dataloader.progress import ProgressBar
 from routing_moe.evaluation.route_losses import losses_along, means_by_group
 from routing_moe.model.route_clusters import balanced_groups, centred_cosine
 from routing_moe.model.route_codes import grouped_words
@@ -65,7 +65,7 @@ def encoder_profiles(
 ) -> np.ndarray:
     """Returns the profiles (K, K * K): the mean losses M[c, i, j], for each encoder i. K^2 forward passes."""
     split, profiles = model.config.encoder_rows, []
-    for route_LE in tqdm(routes_KLE, desc="losses along encoders", unit="encoder"):
+    for route_LE in ProgressBar(routes_KLE, desc="losses along encoders", unit="encoder"):
         mixed_KLE = routes_KLE.clone()
         mixed_KLE[:, :split] = route_LE[:split]
         losses_RK = losses_along(model, examples, mixed_KLE, accelerator)

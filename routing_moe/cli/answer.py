@@ -14,9 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataloader.errors import InputError
+from dataloader.progress import ProgressBar
 from routing_moe.answering.chosen import check, chosen_task
 from routing_moe.answering.queries import STDIN, STDOUT, read_queries
 from routing_moe.cli.console import run_command
@@ -49,7 +48,7 @@ def run(settings: AnswerSettings) -> None:
     queries = read_queries(settings.inputs, settings.options)
     answers = write_answers(routed, task, queries, settings)
     written = next(answers)
-    with tqdm(total=total, initial=written.kept, desc="answering", unit="text", leave=False) as progress:
+    with ProgressBar(total=total, initial=written.kept, desc="answering", unit="text") as progress:
         for _ in answers:  # which updates `written`
             progress.update()
     seconds, made = time.monotonic() - started, written.answers - written.kept

@@ -21,11 +21,13 @@ from routing_moe.checkpoints.assemble import Sources, assemble, check_assembly, 
 from routing_moe.cli.console import run_command
 from routing_moe.config.assemble import AssembleSettings
 from routing_moe.config.flags import command_line
+from routing_moe.io.logs import start_logging
 
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = check_assembly(settings)
+        start_logging()
         model, notes = assemble(settings, sources)
         settings.output_dir.parent.mkdir(parents=True, exist_ok=True)
         with unfinished_folder(settings.output_dir) as unfinished:

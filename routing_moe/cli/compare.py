@@ -1,26 +1,18 @@
-"""Compare the runs of a folder: a table of costs and mean scores, and one of scores by category.
+"""Compare runs: a table of costs and mean scores, and one of scores by category.
 
-    routing-moe compare models/quickstart --recovery skill
+    routing-moe compare models/moe models/multitask models/two_stage
+    routing-moe compare models/compare_routings --baseline multitask --recovery skill
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
-    routing-moe compare models/compare_routings --columns categories --baseline average
-    routing-moe compare models/real_gym/train/runs --columns categories --measures answer_loss performance \\
-        --baseline multitask --contrasts gradient:random_1 --learnable multitask:0.05
     routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
 
-Reads the scores of `--do_predict` in FOLDER/<variant>/<run>/. The columns cost, dev, test and unseen, with
---few_shot and --recovery more, are those of overview.csv and overview.md (a row per variant, scores of
-checkpoint best); with --recovery there is recovery.csv too (per run and kind: agreement of routes with the
-kinds of tasks).
+Reads the scores of `--do_predict`. FOLDER is a run, or holds <run>/ or <variant>/<run>/. A run whose folder
+is named seed<number> is one of the variant that the folder above is named after.
 
-The column categories stands for a table of its own: comparison.md (a row per variant), comparison.csv (per
-variant and category), comparison_runs.csv (per run and category), comparison_tasks.csv (per run, task and
-sample; enough to compute the others), comparison.png, .pdf, and for further measures
-comparison_<measure>.png, .pdf; comparison_cost.csv (parameters, steps, FLOPs); comparison_curves.csv, .png,
-.pdf (along training: dev scores, or dev answer losses if all runs have --select_by answer_loss); with
---contrasts, --learnable and --recovery comparison_contrasts.csv, comparison_learnable.csv and
-comparison_recovery.csv. With --match it compares the dev scores of the last evaluations within an equal
-training budget, and file names begin with comparison_at_equal_steps or comparison_at_equal_flops.
+The columns cost, dev, test and unseen are those of overview.csv and .md, a row per variant, with --recovery
+also recovery.csv. The column categories stands for tables and pictures of their own, comparison*: by
+category, run, task and sample, costs, and scores along training. With --match it compares the dev scores of
+the last evaluations within an equal training budget (comparison_at_equal_*).
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
@@ -37,7 +29,7 @@ from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
-from routing_moe.io.files import folder_problem, unwritable
+from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.results.compared_costs import (
     RunCost,
     at_budget,
@@ -66,6 +58,7 @@ from routing_moe.results.overview import (
     overview,
     overview_markdown,
 )
+from routing_moe.results.run_folders import summary_path
 from routing_moe.results.scores import ScoresFile
 
 
@@ -84,16 +77,6 @@ def compare(settings: CompareSettings) -> int:
 def check_flags(settings: CompareSettings) -> None:
     """Raises InputError for wrong flags, or those that contradict --match."""
     problems, match = Problems(flag_problems(settings)), settings.match
-    if CATEGORIES not in settings.columns:
-        names = ("match", "baseline", "contrasts", "primary", "learnable")
-        of_categories = {name: getattr(settings, name) for name in names}
-        of_categories["measures"] = settings.measures if settings.measures != ("performance",) else ()
-        problems += [
-            f"--{name} {value if isinstance(value, str) else ' '.join(value)} is for the column "
-            f"{CATEGORIES}; add it to --columns"
-            for name, value in of_categories.items()
-            if value
-        ]
     if match and settings.part == "test":
         problems.append(
             f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
@@ -106,8 +89,6 @@ def check_flags(settings: CompareSettings) -> None:
         )
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         problems.append(f"--output_dir {reason}")
-    if settings.few_shot and (problem := folder_problem(settings.few_shot)):
-        problems.append(f"--few_shot {problem}")
     if problems := problems + contrast_problems(settings):
         raise InputError(problems)
 
@@ -146,7 +127,9 @@ def recovery_of(settings: CompareSettings, costs: Sequence[RunCost], checkpoint:
 
 
 def output_folder(settings: CompareSettings) -> Path:
-    folder = settings.output_dir or settings.folder
+    folders = settings.folders
+    together = summary_path(distinct_tails([folder.absolute() for folder in folders]))
+    folder = settings.output_dir or (together if len(folders) > 1 else folders[0])
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -186,7 +169,7 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
     for name, file in SCORED.items():
         if name != "test" and name not in settings.columns:
             continue
-        runs[name] = find_runs(settings.folder, file, settings.order, settings.leave_out)
+        runs[name] = find_runs(settings.folders, file, settings.order, settings.leave_out)
         problems += comparison_problems(runs[name], settings.gym_per_seed)
         if file.section == "train":
             unfinished += [
@@ -194,9 +177,7 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
             ]
     finished = {str(run) for run in runs["test"] if run.scores is not None}
     if not finished:
-        problems += [
-            f"{settings.folder}: no run has scores of train tasks; they are written with --do_predict"
-        ]
+        problems += ["no run has scores of train tasks; they are written with --do_predict"]
     if problems:
         raise InputError(dict.fromkeys(problems))
     return {name: [run for run in runs[name] if str(run) in finished] for name in runs}, unfinished
@@ -210,7 +191,7 @@ def write_categories(settings: CompareSettings) -> list[str]:
     scores_file = ScoresFile(
         settings.scored_part, settings.predict_split, settings.checkpoint_name, settings.prefix
     )
-    runs = find_runs(settings.folder, scores_file, settings.order, settings.leave_out)
+    runs = find_runs(settings.folders, scores_file, settings.order, settings.leave_out)
     costs, limit = find_costs(runs, settings.checkpoint_name), None
     if settings.match:
         costs, limit = at_budget(costs, settings.match)
@@ -237,7 +218,7 @@ def check_runs(
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
         hint = "--resume finishes a training" if settings.match else hint
-        problems += [*unfinished, f"{settings.folder}: no run is finished; {hint}"]
+        problems += [*unfinished, f"no run is finished; {hint}"]
     else:
         named = {"--baseline": [settings.baseline] if settings.baseline else []}
         named["--contrasts"] = [name for text in settings.contrasts for name in parsed_contrast(text)]

@@ -1,55 +1,40 @@
 """Average relative gain (ARG) of systems over a baseline, as tables and a chart.
 
-    routing-moe compute-arg --summary1 tables/bart.csv --summary2 tables/moe.csv
+    routing-moe compute-arg models/reproduce_paper/few_shot --baseline multitask --output_file gains.csv
+    routing-moe compute-arg models/multitask models/moe
     routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
-
-    routing-moe compute-arg --summary1 models/avg/best/eval-test_tasks-test-performance.csv \\
-        --summary2 models/moe/best/eval-test_tasks-test-performance.csv --names average mixture \\
-        --group_templates median --output_file gains.csv
-
-    routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv --metric test_answer_loss \\
-        --learnable bart:0.05 --dev_baselines eval-test_tasks-dev-performance.csv
-
     routing-moe compute-arg --seeds 42 43 --names BART mixture --output_file gains.csv \\
         --summary1 "few_shot/bart/seed{seed}/summary.csv" --summary2 "few_shot/moe/seed{seed}/summary.csv"
 
-The summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
+Summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
-system), gains.md, .tex, .png and .pdf, with --learnable gains_learnable.csv; prints the Markdown. Without
---output_file, gains is results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all
-summaries (and left out of the tables); with 2 if no table can be written.
+system), gains.md, .tex, .png and .pdf; prints the Markdown. Without --output_file, gains is
+results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all summaries (and left out
+of the tables); with 2 if no table can be written.
 """
 
-import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, Problems, in_short
+from dataloader.errors import InputError, Problems
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
 from routing_moe.results.gains_latex import gains_latex
-from routing_moe.results.learnable import (
-    LEARNABLE,
-    baseline_problems,
-    explain_learnable,
-    learnable_tasks,
-    parsed_rule,
-)
-from routing_moe.results.scores import ALL, read_scores
+from routing_moe.results.run_folders import summary_path
 from routing_moe.results.summaries import (
     costs_markdown,
-    dev_scores,
     mixed_metrics,
     read_summary,
     summary_cost,
 )
+from routing_moe.results.systems import Systems, systems_of
 from routing_moe.results.templates import gains_per_dataset, with_number_of_templates
 
 
@@ -59,13 +44,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: GainSettings) -> int:
     """Returns 1 if tasks are missing, else 0."""
-    names = settings.names or gains.system_names(settings.summaries)
-    name = re.sub(r"[^\w.-]", "-", "_".join(["CMP", *names]))
-    output = settings.output_file or Path("results_summary", f"{name}.csv")
-    check(settings, output)
-    summaries = dict(zip(names, read_summaries(settings), strict=True))
+    systems = systems_of(settings)
+    names = list(systems)
+    output = settings.output_file or Path(f"{summary_path(names)}.csv")
+    check(settings, systems, output)
+    summaries = read_summaries(settings, systems)
+    several = len({seed for files in systems.values() for seed in files}) > 1
     single = {
-        f"{name}, seed {seed}" if settings.seeds else name: summary
+        f"{name}, seed {seed}" if several else name: summary
         for name, by_seed in summaries.items()
         for seed, summary in by_seed.items()
     }
@@ -74,18 +60,15 @@ def run(settings: GainSettings) -> int:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
     if mixed := mixed_metrics(single, tasks):
         raise InputError(mixed)
-    costs = pd.DataFrame(
-        [mean_cost(settings, summary, tasks) for summary in settings.summaries], index=list(names)
-    )
+    costs = pd.DataFrame([mean_cost(files, tasks) for files in systems.values()], index=names)
     per_task = gains_table(settings, summaries, tasks)
-    learnable = learnable_of(settings, list(names), tasks) if settings.learnable else None
-    write(settings, output, names[0], per_task, costs, missing, learnable)
+    write(settings, output, names[0], per_task, costs, missing)
     return 1 if missing else 0
 
 
-def check(settings: GainSettings, output: Path) -> None:
+def check(settings: GainSettings, systems: Systems, output: Path) -> None:
     """Raises InputError with all errors in the flags."""
-    paths, names = settings.summaries, settings.names
+    paths, names = [settings.summary1, *settings.summary2] if settings.summary1 else [], settings.names
     real, problems = [path.resolve() for path in paths], flag_problems(settings)
     if settings.seeds:
         problems += [f"{path}: --seeds needs {{seed}} in it" for path in paths if "{seed}" not in str(path)]
@@ -96,13 +79,11 @@ def check(settings: GainSettings, output: Path) -> None:
         )
     elif names and len(set(names)) < len(names):
         problems.append(f"--names {' '.join(names)}: names must be different")
-    if settings.learnable:
-        problems += learnable_problems(settings)
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.suffix != ".csv":
         problems.append(f"--output_file {output}: the name must end in .csv")
-    inputs = [file.resolve() for path in paths for file in settings.by_seed(path).values()]
+    inputs = [file.resolve() for files in systems.values() for file in files.values()]
     for path in (output, beside(output, "_summary.csv")):
         if path.resolve() in inputs:
             problems.append(f"--output_file {output}: {path} is one of the summaries; name another file")
@@ -110,45 +91,25 @@ def check(settings: GainSettings, output: Path) -> None:
         raise InputError(problems)
 
 
-def learnable_problems(settings: GainSettings) -> list[str]:
-    """Returns the problems of --learnable and the flags that contradict it."""
-    problems = Problems()
-    rule = problems.of(parsed_rule, settings.learnable)
-    names = settings.names or gains.system_names(settings.summaries)
-    if rule and rule[0] not in names:
-        problems.append(f"--learnable {rule[0]}: no such system (there are {', '.join(names)})")
-    if settings.dev_baselines is None:
-        problems.append("--learnable needs --dev_baselines")
-    if settings.metric.startswith("dev"):
-        problems.append("--learnable: tasks are chosen by their dev scores, so compare test scores")
-    if settings.group_templates:
-        problems.append("--learnable chooses tasks, which --group_templates joins; give one of them")
-    return problems
-
-
 def beside(output: Path, end: str) -> Path:
     return output.with_name(output.stem + end)
 
 
-def read_summaries(settings: GainSettings) -> list[dict[int, pd.DataFrame]]:
-    """Returns the summaries, the baseline first: {seed: table}, with the seed 0 without --seeds.
-
-    Raises one InputError with the errors in all files.
-    """
-    problems, summaries = Problems(), []
-    for path in settings.summaries:
-        files = settings.by_seed(path)
+def read_summaries(settings: GainSettings, systems: Systems) -> dict[str, dict[int | str, pd.DataFrame]]:
+    """Returns the tables of the systems. Raises one InputError with the errors in all files."""
+    problems, summaries = Problems(), {}
+    for name, files in systems.items():
         if not files:
-            problems.append(f"{path}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
-        summaries.append({s: problems.of(read_summary, file, settings.metric) for s, file in files.items()})
+            problems.append(f"{name}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
+        summaries[name] = {s: problems.of(read_summary, file, settings.metric) for s, file in files.items()}
     if problems:
         raise InputError(problems)
     return summaries
 
 
-def mean_cost(settings: GainSettings, summary: Path, tasks: list[str]) -> pd.Series:
+def mean_cost(files: dict[int | str, Path], tasks: list[str]) -> pd.Series:
     """Returns `summary_cost`, the mean over seeds."""
-    costs = [summary_cost(file, tasks) for file in settings.by_seed(summary).values()]
+    costs = [summary_cost(file, tasks) for file in files.values()]
     return pd.DataFrame(costs).mean(skipna=False)
 
 
@@ -160,35 +121,9 @@ def gains_table(settings: GainSettings, summaries: dict[str, dict], tasks: list[
             return gains_per_dataset(summaries, tasks, settings.group_templates, settings.min_baseline)
         return gains.gains_per_task(summaries, tasks, settings.min_baseline)
 
-    if settings.seeds:
+    if len({seed for by_seed in summaries.values() for seed in by_seed}) > 1:
         return gains.gains_over_seeds(summaries, tasks, of_seed, settings.min_baseline)
-    return of_seed({name: by_seed[0] for name, by_seed in summaries.items()}, tasks)
-
-
-def learnable_of(settings: GainSettings, names: list[str], tasks: list[str]) -> tuple[pd.DataFrame, str]:
-    """Returns `learnable_tasks` by the dev scores of the system of --learnable, and an explanation."""
-    name, margin = parsed_rule(settings.learnable)
-    files = settings.by_seed(settings.summaries[names.index(name)]).values()
-    scores = pd.concat([dev_scores(file) for file in files]).groupby(level=0).mean().reindex(tasks)
-    baselines = read_scores(settings.dev_baselines)
-    problems = baseline_problems(baselines, settings.dev_baselines)
-    if lacking := [task for task in tasks if task not in set(baselines["task_prefix"])]:
-        problems.append(f"--dev_baselines {settings.dev_baselines}: lacks {in_short(lacking)}")
-    if problems:
-        raise InputError(problems)
-    table = learnable_tasks(scores, baselines, margin)
-    return table, explain_learnable(table, f"{name} (n = {len(files)} runs)", margin)
-
-
-def averages_of_learnable(
-    settings: GainSettings, per_task: pd.DataFrame, baseline: str, learnable: pd.DataFrame, explained: str
-) -> tuple[pd.DataFrame, str]:
-    """Returns the gains per system over the learnable tasks, and as Markdown with the explanation."""
-    chosen = per_task[per_task["task"].isin(learnable.loc[learnable["learnable"], "task"])]
-    if chosen.empty:
-        return pd.DataFrame(), explained
-    rows = gains.gains_per_system(chosen, settings.design, gains.is_loss(settings.metric))
-    return rows.assign(category=LEARNABLE), f"{explained}\n\n{gains.systems_markdown(rows, baseline)}"
+    return of_seed({name: table for name, by_seed in summaries.items() for table in by_seed.values()}, tasks)
 
 
 def write(
@@ -198,7 +133,6 @@ def write(
     per_task: pd.DataFrame,
     costs: pd.DataFrame,
     missing: list[str],
-    learnable: tuple[pd.DataFrame, str] | None,
 ) -> None:
     """Writes the files and prints the Markdown. The files do not depend on time or place."""
     lower_is_better = gains.is_loss(settings.metric)
@@ -217,15 +151,9 @@ def write(
         tables.append(costs_markdown(costs))
     notes = [*missing, *gains.uneven_samples(per_task)]
     output.parent.mkdir(parents=True, exist_ok=True)
-    written = per_system
-    if learnable:
-        rows, of_learnable = averages_of_learnable(settings, per_task, baseline, *learnable)
-        written = pd.concat([per_system.assign(category=ALL), rows], ignore_index=True)
-        tables.append(of_learnable)
-        write_text(beside(output, "_learnable.csv"), learnable[0].to_csv(index=False))
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     write_text(output, per_task.to_csv(index=False))
-    write_text(beside(output, "_summary.csv"), written.to_csv(index=False))
+    write_text(beside(output, "_summary.csv"), per_system.to_csv(index=False))
     write_text(beside(output, ".md"), markdown)
     write_text(beside(output, ".tex"), gains_latex(shown, per_system, baseline, explained, lower_is_better))
     from routing_moe.plots.gains import plot_gains  # imported late: matplotlib takes half a second

@@ -48,6 +48,7 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
     memory: 1 if `kept` is given, which returns what is kept of the work done so far, else 2. Other exceptions
     pass.
     """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is imported
     result = CommandResult()
     try:
         yield result

@@ -77,7 +77,7 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str]) -> dict[str, Exc
     if grid.missing and reads_neighbour:
         choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
         for sample, choice in choices.items():
-            log.info("%s: %s; has seen of the task: %s", sample, choice.words, choice.seen)
+            log.debug("%s: %s; has seen of the task: %s", sample, choice.words, choice.seen)
     return run_grid(settings, grid, choices)
 
 

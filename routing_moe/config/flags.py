@@ -156,7 +156,7 @@ def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
         negatable = flag.negatable or field.default is not False
         return arguments | {"action": argparse.BooleanOptionalAction if negatable else "store_true"}
     if several and not flag.parse:
-        arguments["nargs"] = "+"
+        arguments["nargs"] = "*" if flag.positional and field.default is not REQUIRED else "+"
     arguments["type"] = flag.parse or kind
     if flag.metavar or flag.choices:
         arguments["metavar"] = flag.metavar or f"{{{','.join(flag.choices)}}}"

@@ -22,9 +22,9 @@ DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(Command):
     program = "routing-moe show-scores"
-    usage = "RUN [flags, see --help]"
+    usage = "RUN [RUN ...] [flags, see --help]"
 
-    run: Path = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
+    runs: tuple[Path, ...] = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]; several are shown in one table, with a mean score of train and of unseen tasks each", metavar="RUN", positional=True)
     checkpoint_name: str = SCORES("best", "checkpoint of the scores")
     predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
     prefix: str = SCORES("", "the --prefix that the scores were written with")
@@ -34,12 +34,12 @@ class ShowSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(Command):
     program = "routing-moe compare"
-    usage = "FOLDER [flags, see --help]"
+    usage = "FOLDER [FOLDER ...] [flags, see --help]"
 
-    folder: Path = SCORES(REQUIRED, "holds <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
+    folders: tuple[Path, ...] = SCORES(REQUIRED, "a run, or a folder of runs or of <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     columns: tuple[str, ...] = SCORES((*MEANS, CATEGORIES), f"what the tables show. cost: parameters, steps, FLOPs; dev, test: mean scores of train tasks; unseen: of tasks that were not trained on; {CATEGORIES}: a table with scores by category, differences with intervals, costs and dev scores during training", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
     few_shot: Path | None = SCORES(None, "also mean scores after few-shot fine-tuning: holds <variant>/<run>/summary.csv of the runs of the same names", metavar="FOLDER")
-    order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow by name", metavar="VARIANT")
+    order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow in the order of the folders, in a folder by name", metavar="VARIANT")
     leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
     gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and scores are not divided by category")
     recovery: tuple[str, ...] = VARIANTS((), "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
@@ -55,7 +55,7 @@ class CompareSettings(Command):
     prefix: str = OF_CATEGORIES("", "the --prefix that the scores were written with")
     match: str | None = OF_CATEGORIES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
     task_ontology: Path | None = OF_CATEGORIES(None, "ontology file (default: that of the runs)")
-    output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER)")
+    output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER; of several, results_summary/CMP_<names>)")
 
     @property
     def scored_part(self) -> str:
@@ -78,27 +78,17 @@ class CollectSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class GainSettings(Command):
     program = "routing-moe compute-arg"
-    usage = "--summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
+    usage = "FOLDER [FOLDER ...] | --summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
 
-    summary1: Path = GAINS(REQUIRED, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")
-    summary2: tuple[Path, ...] = GAINS(REQUIRED, "summaries of the systems, of either kind", metavar="CSV")
+    folders: tuple[Path, ...] = GAINS((), "runs, the baseline first, or a folder of runs or of <system>/<run>/; compared are their summary.csv of collect_results or, where all lack one, scores of --do_predict of unseen tasks, else of train tasks. Runs are paired by the name of their folders", metavar="FOLDER", positional=True)
+    baseline: str | None = GAINS(None, "the baseline among the systems of FOLDER (default: the first of several runs)", metavar="NAME")
+    summary1: Path | None = GAINS(None, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")
+    summary2: tuple[Path, ...] = GAINS((), "summaries of the systems, of either kind", metavar="CSV")
     seeds: tuple[int, ...] = GAINS((), "seeds of several runs: {seed} in the paths of the summaries stands for each of them; a system that lacks some is compared with the runs of the baseline with its seeds", metavar="SEED")
     names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
     metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part and the column. Lower answer_loss is better", choices=tuple(f"{part}_{measure}" for measure in MEASURES for part in ("test", "dev")))
     design: str = GAINS("auto", DESIGN_HELP, choices=DESIGNS)
-    learnable: str | None = GAINS(None, "also the averages over the tasks in which the mean dev score of this system exceeds those of --dev_baselines by more than MARGIN", metavar="NAME:MARGIN")
-    dev_baselines: Path | None = GAINS(None, "scores of --do_predict on the dev files of the same tasks; for --learnable, their columns constant, chance and copy", metavar="CSV")
     group_templates: str | None = GAINS(None, "count each data set once, with this statistic over its templates, the tasks named <data set>__<template> (default: each template counts as a task)", choices=("mean", "median"))
     min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
     output_file: Path | None = WRITING(None, "the other files have the same stem (default: results_summary/CMP_<baseline>_<systems>.csv)", metavar="CSV")
-
-    @property
-    def summaries(self) -> list[Path]:
-        """The summary of the baseline, then those of the systems."""
-        return [self.summary1, *self.summary2]
-
-    def by_seed(self, summary: Path) -> dict[int, Path]:
-        """Returns {seed: file} of a summary, the seeds whose file exists; {0: summary} without --seeds."""
-        files = {seed: Path(str(summary).replace("{seed}", str(seed))) for seed in self.seeds}
-        return {seed: path for seed, path in files.items() if path.exists()} if files else {0: summary}
 # fmt: on

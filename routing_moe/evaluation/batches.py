@@ -216,7 +216,7 @@ def examples_that_fit(device: torch.device, needed: int) -> int:
     """Returns how many examples of `needed` bytes a batch may have in the free memory of a GPU; logs it."""
     free = free_gpu_memory(device)
     size = fitting(free, needed)
-    log.info(
+    log.debug(
         "answers are decoded %d long examples at a time (--predict_batch_size): %.1f GB are free, one needs "
         "about %.2f GB", size, free / 1e9, needed / 1e9,
     )  # fmt: skip

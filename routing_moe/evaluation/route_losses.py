@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from tqdm import tqdm
 
 from dataloader.encoding import EncodedExamples
+from dataloader.progress import ProgressBar
 from routing_moe.evaluation.batches import batch_size, loss_batches, own_share, with_models
 from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
 from routing_moe.evaluation.pool import Pool, Routes, batch_of, draws_of
@@ -74,7 +74,7 @@ def _losses(
     own = [batches[i] for i in own_share(batches, accelerator)]
     losses_2KR = torch.zeros(2, len(draws), len(examples), dtype=torch.float64)
     running = with_models(model, own, draws)
-    for batch, bart, routes_bLE in tqdm(running, desc, len(own), unit="batch", leave=False, disable=quiet):
+    for batch, bart, routes_bLE in ProgressBar(running, desc, len(own), unit="batch", disable=quiet):
         inputs = batch_of(examples, batch.indices, model)
         labels_bT = inputs.pop("labels")
         states_bSD = encoded(bart, inputs, routes_bLE, accelerator.autocast)

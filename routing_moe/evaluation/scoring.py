@@ -17,10 +17,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
-from tqdm import tqdm
 
 from dataloader.metrics import evaluate
 from dataloader.options import option_metric
+from dataloader.progress import ProgressBar
 from routing_moe.evaluation.batches import Batch, answering_batches, batch_size, own_share, with_models
 from routing_moe.evaluation.generated_scores import GreedyScores, sequence_scores
 from routing_moe.evaluation.option_ranking import best, encoded, option_scores
@@ -102,7 +102,7 @@ def answer(
     own = range(len(batches)) if alone else own_share(batches, accelerator)
     quiet = alone or len(files) == 1 or not accelerator.is_local_main_process
     total = sum(len(batches[i].indices) for i in own)
-    with tqdm(total=total, desc="predicting", unit="example", leave=False, disable=quiet) as progress:
+    with ProgressBar(total=total, desc="predicting", unit="example", disable=quiet) as progress:
         answered = _answer(model, tokenizer, pool, draws, [batches[i] for i in own], decoding, accelerator)
         done = []
         for i, answers in zip(own, answered, strict=True):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dataloader.batching import micro_batches
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError
 from dataloader.gym import Example
+from dataloader.progress import ProgressBar
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import average
 
@@ -66,9 +66,7 @@ def text_vectors(
     encoded = _encode_inputs(tokenizer, inputs_by_task, text_format)
     around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
     is_short = len(encoded) < PROGRESS_FROM
-    progress = tqdm(
-        total=len(encoded), desc="encoding texts", unit="text", leave=False, disable=quiet or is_short
-    )
+    progress = ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet or is_short)
     chosen, means = [], []
     for batch_B in _batches(encoded.source_lengths_N, batch_tokens):
         batch = encoded.collate(batch_B, pad_token_id=tokenizer.pad_token_id)

@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from dataloader.atomic_files import flush, write_text
 from dataloader.checksums import sha256
@@ -27,6 +26,7 @@ from dataloader.errors import InputError, problem_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
+from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
@@ -262,11 +262,11 @@ def run_grid(
         if (route := outcome["route"]) not in routes:
             seen = outcome["vector_seen"]
             seen = f"; has seen of the task: {seen}" if seen else ""
-            log.info("route of %s: %s%s", configuration.prefix, route, seen)
+            log.debug("route of %s: %s%s", configuration.prefix, route, seen)
         routes.add(route)
 
     if missing:
-        bar = tqdm(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
+        bar = ProgressBar(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
         failed = grid.files.collect(outcomes_of(settings, choice, missing), keep, bar)
     grid.write_results()
     for sample in grid.samples:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
+from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import find_start
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
@@ -199,8 +199,8 @@ class Trial:
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
         total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
         self.planned_cost = training_cost(stepper, total_steps, COST_STEPS)
-        with tqdm(
-            total=total_steps, desc=str(configuration), unit="step", leave=False, disable=settings.quiet
+        with ProgressBar(
+            total=total_steps, desc=str(configuration), unit="step", disable=settings.quiet
         ) as bar:
             while self.steps_done < total_steps:
                 try:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import InputError, in_brief, problem_context
+from dataloader.progress import ProgressBar
 
 log = logging.getLogger("routing_moe")
 
@@ -70,7 +69,7 @@ class JobFolder:
         write_bytes(self.path(piece), content)
         self.failure(piece).unlink(missing_ok=True)
 
-    def collect(self, outcomes: Iterator, keep: Callable, bar: tqdm) -> dict[str, Exception]:
+    def collect(self, outcomes: Iterator, keep: Callable, bar: ProgressBar) -> dict[str, Exception]:
         """Calls `keep(piece, result)` for each result; returns {message: error} of the pieces that failed.
 
         outcomes: a generator of (piece, result or exception). It is always closed at the end, and

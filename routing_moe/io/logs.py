@@ -1,11 +1,10 @@
-"""Logging of a run: messages to the terminal and a file."""
+"""Logging of a run: messages to the terminal and, with details (debug messages), to a file."""
 
 import logging
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
+from dataloader.progress import ProgressBar
 from routing_moe.io import hub
 
 log = logging.getLogger("routing_moe")
@@ -15,7 +14,7 @@ class AboveProgressBars(logging.StreamHandler):
     """Writes messages to standard error without breaking progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        ProgressBar.write(self.format(record), file=sys.stderr)
 
 
 def start_logging(is_main_process: bool = True) -> None:
@@ -31,16 +30,16 @@ def start_logging(is_main_process: bool = True) -> None:
     library_logging.disable_progress_bar()  # also of the hub
     if shows_downloads:
         enable_progress_bars()
-    log.setLevel(logging.INFO if is_main_process else logging.ERROR)
+    log.setLevel(logging.DEBUG if is_main_process else logging.ERROR)
     log.propagate = False
     for handler in log.handlers[:]:
         handler.close()
         log.removeHandler(handler)
-    _add_handler(AboveProgressBars())
+    _add_handler(AboveProgressBars(), logging.INFO)
 
 
 def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> None:
-    """Logs messages also to a file of the run folder, which is created if necessary; at most one file.
+    """Logs messages and details to a file of the run folder, which is created if necessary; at most one file.
 
     Its first lines name the commits of models that were found on the hub or in its cache before.
     """
@@ -50,9 +49,10 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
     if is_main_process and not has_file:
         _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
         for note in hub.notes():
-            log.info(note)
+            log.debug(note)
 
 
-def _add_handler(handler: logging.Handler) -> None:
+def _add_handler(handler: logging.Handler, level: int = logging.DEBUG) -> None:
+    handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.addHandler(handler)

@@ -30,7 +30,7 @@ def widened(plain: dict[str, Tensor], config) -> dict[str, Tensor]:
         times, rest = divmod(getattr(config, field), width) if width else (1, 0)
         if rest or times < 2:
             continue
-        log.info("%s: each of %d feed-forward units is copied %d times", side, width, times)
+        log.debug("%s: each of %d feed-forward units is copied %d times", side, width, times)
         for name in own:
             if name.endswith((".fc1.weight", ".fc1.bias")):
                 state[name] = torch.cat([plain[name]] * times)

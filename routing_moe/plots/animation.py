@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
-from tqdm import tqdm
 
 from dataloader.atomic_files import write_bytes
 from dataloader.ontology import Ontology
+from dataloader.progress import ProgressBar
 from routing_moe.analysis import route_metrics
 from routing_moe.analysis.saved_routes import History, encoder_part
 from routing_moe.plots.route_map import route_map
@@ -44,7 +44,7 @@ def write_animation(
     milliseconds = [round(1000 * seconds_per_frame)] * len(history.steps)
     milliseconds[-1] *= math.ceil(LAST_FRAME / seconds_per_frame)
     frames = _frames(history, ontology, f"{title}\n" if title else "")
-    progress = tqdm(frames, os.fspath(path), len(history.steps), unit="frame", leave=False, disable=quiet)
+    progress = ProgressBar(frames, os.fspath(path), len(history.steps), unit="frame", disable=quiet)
     gif = io.BytesIO()
     options = dict(save_all=True, append_images=progress, duration=milliseconds, loop=0)
     next(frames).save(gif, "GIF", **options)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
+from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
 from routing_moe.analysis.markdown import features_markdown, recovery_markdown, stability_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
@@ -131,7 +131,7 @@ def explain(
 ) -> tuple[list[pd.DataFrame], list[pd.DataFrame]]:
     """Returns (correlations, recovery), each a table per run. permutations: None for those of each test."""
     correlations, recovery = [], []
-    for run in tqdm(runs, "correlating", leave=False, unit="run"):
+    for run in ProgressBar(runs, "correlating", unit="run"):
         data = (run.routes, run.features)
         correlations.append(correlate(*data, permutations or PERMUTATIONS, seed))
         recovery.append(recovery_table(*data, permutations or RECOVERY_PERMUTATIONS, seed))

@@ -1,4 +1,4 @@
-"""Finds and reads the runs of a comparison, <folder>/<variant>/<run>/, and checks that they are comparable.
+"""Reads the runs of a comparison and checks that they are comparable.
 
 A run folder has run.json; the run is finished if its scores exist. The runs of a variant differ in seed.
 """
@@ -15,9 +15,9 @@ from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.measures import NAMES, UNITS
+from routing_moe.results.run_folders import RunFolder, find_run_folders
 from routing_moe.results.scores import ScoresFile, read_scores
 
 FLAGS = flags_of(TrainSettings)
@@ -36,16 +36,13 @@ MOST_NAMES = 6  # tasks named in one message
 
 
 @dataclass(frozen=True)
-class Run:
-    variant: str
-    name: str
-    folder: Path
+class Run(RunFolder):
     settings: dict
     scores: pd.DataFrame | None  # None: not finished
     scored_with: dict  # the settings of the command that wrote the scores; {} if unknown
 
     def __str__(self) -> str:
-        return f"{self.variant}/{self.name}"
+        return f"{self.variant}/{self.name}" if self.name else self.variant
 
     @property
     def seed(self):
@@ -58,39 +55,33 @@ class Run:
 
 
 def find_runs(
-    folder: str | Path, scores_file: ScoresFile, order: Sequence[str] = (), leave_out: Sequence[str] = ()
+    folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = (), leave_out: Sequence[str] = ()
 ) -> list[Run]:
-    """Returns the runs of the folder, finished or not: variants in the given order, the others by name.
+    """Returns the runs of the folders, finished or not: variants in the given order, then the others.
 
-    Raises InputError if there is no such folder, no run in it, a run without a seed, a broken scores file, or
-    no run of a named variant.
+    Raises InputError as `find_run_folders` does, or for a run without a seed, a broken scores file, or no run
+    of a named variant.
     """
-    folder = Path(folder)
-    if problem := folder_problem(folder):
-        raise InputError(problem)
     problems = Problems()
-    runs = [problems.of(_read_run, path.parent, scores_file) for path in folder.glob("*/*/run.json")]
-    if not runs:
-        raise InputError(f"{folder} holds no runs; give the folder of <variant>/<run>/run.json")
+    runs = [problems.of(_read_run, run, file) for run in find_run_folders(folders, "run.json")]
     if not problems:
         for flag, names in (("order", order), ("leave_out", leave_out)):
             problems += unknown_variants(f"--{flag}", names, runs)
     if problems:
         raise InputError(problems)
-    rank = {variant: number for number, variant in enumerate(order)}
-    runs.sort(key=lambda run: (rank.get(run.variant, len(order)), run.variant, run.name))
+    variants = list(dict.fromkeys([*order, *(run.variant for run in runs)]))
+    runs.sort(key=lambda run: variants.index(run.variant))
     return [run for run in runs if run.variant not in leave_out]
 
 
-def _read_run(folder: Path, scores_file: ScoresFile) -> Run:
+def _read_run(run: RunFolder, scores_file: ScoresFile) -> Run:
+    folder = run.folder
     settings = load_run_settings(folder)
     if settings.get("seed") is None:
         raise InputError(f"{folder / 'run.json'} has no seed")
     path, scored = folder / scores_file.path, folder / scores_file.settings_path
     return Run(
-        variant=folder.parent.name,
-        name=folder.name,
-        folder=folder,
+        **vars(run),
         settings=settings,
         scores=read_scores(path) if path.is_file() else None,
         scored_with=load_json_object(scored, "settings").get("settings", {}) if scored.is_file() else {},

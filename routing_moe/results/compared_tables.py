@@ -124,7 +124,7 @@ def learnable_of(settings: CompareSettings) -> tuple[pd.DataFrame, str]:
     """Returns `learnable_tasks` by the dev scores of the variant of --learnable, and an explanation."""
     name, margin = parsed_rule(settings.learnable)
     file = ScoresFile("dev", settings.predict_split, settings.checkpoint_name, settings.prefix)
-    runs = find_runs(settings.folder, file)
+    runs = find_runs(settings.folders, file)
     known = sorted({run.variant for run in runs})
     if name not in known:
         raise InputError(f"--learnable {name}: no such variant{did_you_mean(name, known)}")

@@ -13,7 +13,7 @@ import pandas as pd
 from dataloader.errors import InputError, Problems
 from routing_moe.model.task_vectors import NOTHING
 from routing_moe.results.compared_costs import RunCost, means_of_variants
-from routing_moe.results.compared_runs import Run
+from routing_moe.results.compared_runs import Run, comparison_problems, find_runs
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 from routing_moe.results.scores import ScoresFile
 from routing_moe.results.summaries import read_summary
@@ -62,6 +62,28 @@ def overview(
         place = means.columns.get_loc("unseen_std") + 1
         means.insert(place, "unseen_read", [read.get(variant, "") for variant in means.index])
     return means.reset_index()
+
+
+def table_of_runs(folders: Sequence[Path], checkpoint_name: str = "best", prefix: str = "") -> pd.DataFrame:
+    """Returns the mean test scores of runs, below those of always the most frequent training answer.
+
+    A column for the train tasks and, if a run has their scores, one for unseen tasks; their names have the
+    number of tasks. Raises InputError if no run has scores, or if runs were scored on different tasks.
+    """
+    columns, problems = {}, []
+    for words, section in (("train tasks", "train"), ("unseen tasks", "test")):
+        file = ScoresFile("test", section, checkpoint_name, prefix)
+        runs = find_runs(folders, file)
+        problems += comparison_problems(runs)
+        if scored := [run.scores for run in runs if run.scores is not None]:
+            constant = scored[0].groupby("task_prefix")["constant"].mean()
+            means = {"always the commonest answer": constant.mean()} | {
+                str(run): _mean_score(run) for run in runs
+            }
+            columns[f"{words} ({len(constant)})"] = means
+    if problems or not columns:
+        raise InputError(dict.fromkeys(problems) or f"no run has {file.path}; write it with --do_predict")
+    return pd.DataFrame(columns).rename_axis("mean test score")
 
 
 def read_of_unseen(run: Run) -> str:

@@ -91,13 +91,6 @@ def _of_predictions(path: Path, column: str) -> pd.DataFrame:
     return table.astype(float).assign(metric=metrics).rename_axis("task")
 
 
-def dev_scores(path: Path) -> pd.Series:
-    """Returns the mean dev score of each task of a summary, which has it in a file beside scores of tests."""
-    if "task_prefix" in read_table(path, nrows=0):
-        path = path.with_name(path.name.replace("test-performance", "dev-performance"))
-    return read_summary(path, PARTS["dev"])["mean"]
-
-
 def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> list[str]:
     """Returns an error naming the tasks whose scores are in different metrics, if any."""
     metrics = pd.DataFrame({name: summary["metric"].reindex(tasks) for name, summary in summaries.items()})

@@ -59,7 +59,7 @@ def run_prediction(
     if settings.predict_temperature is not None and model.config.has_router:
         selected["temperature"] = settings.predict_temperature
     if selected:
-        log.info("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
+        log.debug("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     if keep_texts and accelerator.is_main_process:
         keep_text_vectors(inputs, checkpoint, model.device, (model, tokenizer))
     choices = route_tasks(settings.start, evaluation, inputs, tasks, model, tokenizer, accelerator)
@@ -69,7 +69,7 @@ def run_prediction(
         name = "best"  # else that of the commit
     parts = {part: task_files(evaluation, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
     if settings.scoring == "rank":
-        log.info("%s section: %s", evaluation.section, described_scoring(parts["dev"] + parts["test"]))
+        log.debug("%s section: %s", evaluation.section, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
         scores, *predicted = predict(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
@@ -110,7 +110,7 @@ def keep_text_vectors(
     source, started = dataclasses.replace(inputs.texts, folder=None), time.monotonic()
     found = TextsOfModel(source, model, tokenizer, start, keep=True).candidates(inputs.split.train)
     seconds = time.monotonic() - started
-    log.info("text vectors of %d tasks in %.1f s: %s", len(found), seconds, checkpoint / TEXTS_FILE)
+    log.debug("text vectors of %d tasks in %.1f s: %s", len(found), seconds, checkpoint / TEXTS_FILE)
 
 
 def route_tasks(
@@ -144,8 +144,10 @@ def route_tasks(
     if not by_vector:
         check_replaced(start.routes, choices, model, evaluation.prefix)
     notable = [choice for choice in choices.values() if is_notable(choice, trained)]
-    for line in notes_on(choices, notable, by_vector and bool(start.vectors)) if is_main else ():
-        log.info(line)
+    for c in notable:
+        log.debug("%s: %s; has seen of the task: %s", c.task, c.words, c.seen)
+    for note in notes_on(choices, by_vector and bool(start.vectors)) if is_main else ():
+        log.info(note)
     if not by_vector and notable:
         with_routes(model, choices.values())
     vectors = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
@@ -170,8 +172,8 @@ def is_notable(choice: TaskChoice, trained: set[str]) -> bool:
     return choice.task not in trained or choice.source not in ("own", "stored", "random")
 
 
-def notes_on(choices: dict[str, TaskChoice], notable: list[TaskChoice], reads_vectors: bool) -> list[str]:
-    """Returns lines for the log: each notable choice, and the tasks that nothing is known of.
+def notes_on(choices: dict[str, TaskChoice], reads_vectors: bool) -> list[str]:
+    """Returns notes on the tasks that nothing is known of.
 
     reads_vectors: whether the router reads vectors of --taskvecs.
     """
@@ -179,7 +181,6 @@ def notes_on(choices: dict[str, TaskChoice], notable: list[TaskChoice], reads_ve
     own = [task for task, choice in choices.items() if choice.source != "given"]
     if reads_vectors and own:
         lines.append(f"note: no vector of --taskvecs is used for {in_short(own)}: trained on, or not in it")
-    lines += [f"{c.task}: {c.words}; has seen of the task: {c.seen}" for c in notable]
     if random := sorted(task for task, choice in choices.items() if choice.source == "random"):
         lines.append(
             f"note: the task vectors of {in_short(random)} are random, unrelated to the tasks; "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,10 @@ def train_and_predict(
             run_prediction(settings, inputs, accelerator, trained and not settings.no_text_vectors)
         elif accelerator.is_main_process and not settings.no_text_vectors:
             keep_text_vectors(inputs, Path(settings.output_dir) / "best", accelerator.device)
+    if trained:
+        run = shlex.quote(settings.output_dir)
+        of_routes = f"; bash example_scripts/understand.sh {run}" if inputs.config.num_experts > 1 else ""
+        log.info("next: routing-moe show-scores %s%s", run, of_routes)
 
 
 def run_training(

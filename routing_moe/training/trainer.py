@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from dataloader.atomic_files import flush, write_bytes, write_text
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
+from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
@@ -86,10 +86,8 @@ class Training:
         started, first = time.perf_counter(), self.state["step"]
         spent_evaluating = 0.0
         quiet = not self.accelerator.is_local_main_process
-        with (
-            FinishStepOnInterrupt(self),
-            tqdm(total=self.total_steps, initial=first, desc="training", unit="step", disable=quiet) as bar,
-        ):
+        bar = ProgressBar(total=self.total_steps, initial=first, desc="training", unit="step", disable=quiet)
+        with FinishStepOnInterrupt(self), bar:
             while self.state["step"] < self.total_steps:
                 self._step(bar)
                 began = time.perf_counter()
@@ -102,7 +100,7 @@ class Training:
                     raise SystemExit(f"stopped after step {step}; --resume continues from there")
         self._summarise(time.perf_counter() - started - spent_evaluating, self.state["step"] - first)
 
-    def _step(self, bar: tqdm) -> None:
+    def _step(self, bar: ProgressBar) -> None:
         report = self.stepper.step(self.state["step"])
         self.state["step"] += 1
         step = self.state["step"]
@@ -296,16 +294,16 @@ class Training:
 
     def _announce(self) -> None:
         settings = self.settings
-        counts = {"trainable": 0, "frozen": 0}
-        for p in self.model.parameters():
-            counts["trainable" if p.requires_grad else "frozen"] += p.numel()
         log.info("model: %s, %d expert(s) per layer", settings.start.described, self.model.config.num_experts)
         log.info(
-            "%d train examples, %d dev files; %d steps of %d examples, %d of them warm-up; "
-            "%.2f M trainable parameters, %.2f M frozen; %d process(es) on %s, mixed precision: %s",
-            len(self.stepper.examples), len(self.dev_files), self.total_steps, settings.step_size,
-            settings.warmup_steps, counts["trainable"] / 1e6, counts["frozen"] / 1e6,
-            self.accelerator.num_processes, self.accelerator.device, self.accelerator.mixed_precision,
+            "%d train examples of %d tasks in %s; %d steps of %d examples; %d process(es) on %s",
+            len(self.stepper.examples), len({file.task for file in self.dev_files}), settings.train_dir,
+            self.total_steps, settings.step_size, self.accelerator.num_processes, self.accelerator.device,
+        )  # fmt: skip
+        log.debug(
+            "%d dev files; %d warm-up steps; %d parameters are trained; mixed precision: %s",
+            len(self.dev_files), settings.warmup_steps, self.model.num_parameters(only_trainable=True),
+            self.accelerator.mixed_precision,
         )  # fmt: skip
         if self.total_steps < settings.total_steps:
             log.info(
@@ -314,16 +312,18 @@ class Training:
             )  # fmt: skip
         log.info("routes: %s", described_routes(self.model, settings))
         if settings.scoring == "rank" and settings.select_by == "performance":
-            log.info("dev scores: %s", described_scoring(self.dev_files))
+            log.debug("dev scores: %s", described_scoring(self.dev_files))
         for line in self.stepper.mixture.described(self.model.config.task_names):
-            log.info(line)
-        log.info(self.stepper.cut)
-        log.info(padding_report(self.stepper))
+            log.debug(line)
+        log.debug(self.stepper.cut)
+        log.debug(padding_report(self.stepper))
         if self.model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})
-            for line in schedule_report(self.stepper, tasks, self.total_steps):
-                log.info(line)
-        log.info(described_cost(on_main(self.accelerator, self._write_cost)))
+            schedule, *notes = schedule_report(self.stepper, tasks, self.total_steps)
+            log.debug(schedule)
+            for note in notes:
+                log.info(note)
+        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
@@ -339,17 +339,17 @@ class Training:
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:
-            log.info("relative distance of the experts at the end: %.3g", distance)
+            log.debug("relative distance of the experts at the end: %.3g", distance)
         if steps:
             by = self.settings.select_by
-            log.info(
-                "trained %d steps in %.1f s (%.3f s per step, evaluations not counted); peak memory %.2f GB; "
-                "best %s %.4f",
-                steps, seconds, seconds / steps, peak_memory_gb(),
-                EVALUATED[by], goodness(self.state["best_score"], by),
-            )  # fmt: skip
+            memory = peak_memory_gb()
+            log.debug("%.3f s per step, without evaluations; peak memory %.2f GB", seconds / steps, memory)
+            best = goodness(self.state["best_score"], by)
+            log.info("trained %d steps in %.1f s; best %s %.4f", steps, seconds, EVALUATED[by], best)
         else:
             log.info("the run was complete already, after step %d", self.state["step"])
+        if self.model.config.num_experts > 1:
+            log.info("picture of the routes: %s", self.folder / f"{self.state['step']}-steps" / "route.png")
 
 
 def last_step(settings: TrainSettings, n_examples: int) -> int:

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
 from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object, parse_json
+from dataloader.progress import ProgressBar
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.executor import run_calls
@@ -156,7 +156,8 @@ class VectorJob:
         n_finished = total - len(self.missing)
         of_model = f"; model: {model}" if model else ""
         log.info("%s vectors of %d tasks, %d already finished%s", method, total, n_finished, of_model)
-        bar = tqdm(total=total, initial=n_finished, desc=method, unit="task", disable=self.settings.quiet)
+        quiet = self.settings.quiet
+        bar = ProgressBar(total=total, initial=n_finished, desc=method, unit="task", disable=quiet)
         failed = self.by_task.collect(self.outcomes(), lambda task, result: self.keep(task, *result), bar)
         if self.finished and not failed:
             self.write(command)

@@ -22,12 +22,12 @@ from textwrap import shorten
 
 import pandas as pd
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from dataloader.atomic_files import write_text
 from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from dataloader.progress import ProgressBar
 from routing_moe.analysis.ablation.checks import AblationInputs
 from routing_moe.analysis.ablation.expert_sets import BASE, JOB_FILE, ExpertSet
 from routing_moe.analysis.ablation.model import Evaluator
@@ -127,7 +127,7 @@ class AblationJob:
         share = list(missing.items())[accelerator.process_index :: accelerator.num_processes]
         total = sum(self.evaluator.examples_of(tasks) for _, tasks in share)
         quiet = not accelerator.is_main_process
-        with tqdm(total=total, desc="ablating", unit="answer", disable=quiet) as bar:
+        with ProgressBar(total=total, desc="ablating", unit="answer", disable=quiet) as bar:
             for experts, tasks in share:
                 bar.set_postfix_str(self.name(experts)[:30], refresh=False)
                 self._score(experts, tasks)
