@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.choices import BUDGETS, DESIGNS, MEASURES
+from routing_moe.config.choices import DESIGNS, MEASURES
 from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
 
 SCORES = group("scores")
@@ -48,18 +48,12 @@ class CompareSettings(Command):
     measures: tuple[str, ...] = OF_CATEGORIES(MEASURES[:1], "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; scores have the last two with --measures of the prediction", choices=MEASURES)
     primary: tuple[str, ...] = OF_CATEGORIES((), "measures whose p-values are corrected, all in one family with all contrasts (default: the first of --measures)", choices=MEASURES)
     design: str = OF_CATEGORIES("auto", f"{DESIGN_HELP}; with --gym_per_seed seeds, which then covers other gyms", choices=DESIGNS)
-    learnable: str | None = OF_CATEGORIES(None, "also the tables of the tasks in which the mean dev score of this variant exceeds constant answers, random options and copied inputs by more than MARGIN", metavar="VARIANT:MARGIN")
-    part: str | None = OF_CATEGORIES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
+    part: str = OF_CATEGORIES("test", "files that are scored", choices=("dev", "test"))
     predict_split: str = OF_CATEGORIES("train", "section of the split", choices=SECTIONS)
     checkpoint_name: str = OF_CATEGORIES("best", "checkpoint of the scores")
     prefix: str = OF_CATEGORIES("", "the --prefix that the scores were written with")
-    match: str | None = OF_CATEGORIES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
     task_ontology: Path | None = OF_CATEGORIES(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER; of several, results_summary/CMP_<names>)")
-
-    @property
-    def scored_part(self) -> str:
-        return self.part or ("dev" if self.match else "test")
 
 
 @dataclass(frozen=True, kw_only=True)
