@@ -4,7 +4,7 @@
     routing-moe compare models/compare_routings --baseline multitask --recovery skill
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
-    routing-moe compare models/compare_routings --columns categories --part dev --leave_out two_stage
+    routing-moe compare models/compare_routings --columns categories --part dev
 
 Reads the scores of `--do_predict`. FOLDER is a run, or holds <run>/ or <variant>/<run>/. A run whose folder
 is named seed<number> is one of the variant that the folder above is named after.
@@ -148,7 +148,7 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
     for name, file in SCORED.items():
         if name != "test" and name not in settings.columns:
             continue
-        runs[name] = find_runs(settings.folders, file, settings.order, settings.leave_out)
+        runs[name] = find_runs(settings.folders, file, settings.order)
         problems += comparison_problems(runs[name], settings.gym_per_seed)
         if file.section == "train":
             unfinished += [
@@ -168,7 +168,7 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
 def write_categories(settings: CompareSettings) -> list[str]:
     """Writes and prints the tables by category. Returns a line per unfinished run."""
     scores_file = ScoresFile(settings.part, settings.predict_split, settings.checkpoint_name, settings.prefix)
-    runs = find_runs(settings.folders, scores_file, settings.order, settings.leave_out)
+    runs = find_runs(settings.folders, scores_file, settings.order)
     costs = find_costs(runs, settings.checkpoint_name)
     finished = [run for run in runs if run.scores is not None]
     unfinished = [f"not finished: {run} (no {scores_file.path})" for run in runs if run.scores is None]
