@@ -1,4 +1,4 @@
-"""Costs of compared runs, and their scores at equal steps and FLOPs: hand-computed for synthetic runs."""
+"""Costs of compared runs and their scores along training: hand-computed for synthetic runs."""
 
 import json
 
@@ -44,12 +44,11 @@ def folder(tmp_path):
     return tmp_path / "runs"
 
 
-def compared(folder, *flags):
+def compared(folder):
     """(scores by variant, costs by variant) of the comparison's tables."""
-    assert by_category([str(folder), *flags]) == 0
-    stem = f"comparison_at_equal_{flags[flags.index('--match') + 1]}" if "--match" in flags else "comparison"
-    scores = pd.read_csv(folder / f"{stem}.csv")
-    costs = pd.read_csv(folder / f"{stem}_cost.csv").set_index("variant")
+    assert by_category([str(folder)]) == 0
+    scores = pd.read_csv(folder / "comparison.csv")
+    costs = pd.read_csv(folder / "comparison_cost.csv").set_index("variant")
     return scores[scores["category"] == "all"].set_index("variant")["mean"], costs
 
 
@@ -119,86 +118,20 @@ def test_an_unknown_cost_is_a_dash_with_a_note_and_a_damaged_one_an_error(folder
     assert note in out
 
 
-# ---- at an equal budget
+# ---- curves
 
 
-def test_at_equal_flops_the_last_evaluation_within_the_smallest_total_counts(folder, capsys):
-    scores, costs = compared(folder, "--match", "flops")
-    # The budget is cheap's 3.206 G; costly has spent 3.2 G after 200 steps.
-    assert scores[["cheap", "costly"]].tolist() == pytest.approx([0.4 * 1.5, 0.2 * 1.5])
-    assert costs["compared_at_step"].tolist() == [400, 200]
-    assert costs["compared_at_flops"].tolist() == [400 * 8_015_000, 200 * 16_000_000]
-    out = capsys.readouterr().out
-    assert "Compared at equal training FLOPs: 3.21 G" in out
-    assert "dev scores of intermediate checkpoints" in out
-    assert "compared at step" in out
-    assert "on the dev files" in out
-
-
-def test_at_equal_steps_runs_of_equal_length_count_to_their_end(folder):
-    place = write_run(folder, "short", 1, dict.fromkeys(TASKS, 0.5))
-    write_cost_and_evaluations(place, 80, 250, {200: 0.9, 250: 0.8})
-    scores, costs = compared(folder, "--match", "steps")
-    assert scores[["cheap", "costly", "short"]].tolist() == pytest.approx([0.3, 0.3, 0.8])
-    assert costs["compared_at_step"].tolist() == [200, 200, 250]
-    scores, _ = compared(folder, "--match", "steps", "--leave_out", "short")
-    assert scores[["cheap", "costly"]].tolist() == pytest.approx([0.6, 0.6])
-
-
-def test_tables_at_a_budget_have_other_names_than_those_as_trained(folder):
-    compared(folder)
-    before = (folder / "comparison.csv").read_bytes()
-    compared(folder, "--match", "flops")
-    assert (folder / "comparison.csv").read_bytes() == before
-    names = {path.name for path in folder.glob("comparison_at_equal_flops*")}
-    ends = ("", "_curves", "_runs", "_tasks", "_cost")
-    pictures = {f"comparison_at_equal_flops{end}.{kind}" for end in ends[:2] for kind in ("png", "pdf")}
-    tables = {f"comparison_at_equal_flops{end}.csv" for end in ends}
-    assert names == {*tables, *pictures, "comparison_at_equal_flops.md"}
-
-
-def test_all_runs_that_cannot_be_matched_are_reported_together(folder, capsys):
-    out = refusal(capsys, folder, "--match", "flops", "--part", "test", "--predict_split", "test")
-    assert "--part test: with --match flops only dev files have scores" in out
-    assert "--predict_split test: with --match flops only train tasks have scores" in out
-    place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
-    write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
-    out = refusal(capsys, folder, "--match", "flops")
-    assert out.startswith("error: --match flops: late/seed1 has no evaluation within 3.21 G training FLOPs")
-    assert "the total of cheap (its first: 4 G)" in out
-    assert "--leave_out late" in out
-    (folder / "cheap/seed1/cost.json").unlink()
-    assert "--match steps: cheap/seed1: no cost.json" in refusal(capsys, folder, "--match", "steps")
-    assert "--leave_out lat: no such variant" in refusal(capsys, folder, "--leave_out", "lat")
-
-
-def test_a_run_that_stopped_early_is_not_finished_and_broken_dev_scores_are_named(folder, capsys):
-    (folder / "costly/seed2/400-steps/dev_results.csv").unlink()
-    assert by_category([str(folder), "--match", "flops"]) == 1
-    assert capsys.readouterr().err == "not finished: costly/seed2 (no evaluation of its last step)\n"
-    assert pd.read_csv(folder / "comparison_at_equal_flops_cost.csv")["n"].tolist() == [2, 1]
+def test_broken_dev_scores_are_named(folder, capsys):
     (folder / "costly/seed2/200-steps/dev_results.csv").write_text("a,b\n1,2\n")
     assert "costly/seed2/200-steps/dev_results.csv: was not written" in refusal(capsys, folder)
 
 
-@pytest.mark.parametrize("budget", ["steps", "flops"])
-def test_without_a_run_trained_to_its_end_nothing_can_be_matched(budget, folder, capsys):
-    for path in folder.glob("*/*/400-steps/dev_results.csv"):
-        path.unlink()
-    out = refusal(capsys, folder, "--match", budget)
-    assert out.count("(no evaluation of its last step)") == 4
-    assert "no run is finished; --resume finishes a training" in out
-
-
-def test_evaluations_without_answers_are_not_in_curves_and_cannot_be_matched(folder, capsys):
+def test_evaluations_without_answers_are_not_in_curves(folder):
     """As --select_by answer_loss writes them."""
     for path in folder.glob("costly/*/*-steps/dev_results.csv"):
         pd.read_csv(path, index_col=0).rename(columns={"performance": "answer_loss"}).to_csv(path)
     compared(folder)
     assert set(pd.read_csv(folder / "comparison_curves.csv")["variant"]) == {"cheap"}
-    out = refusal(capsys, folder, "--match", "steps")
-    assert out.count("costly/seed") == 2
-    assert "costly/seed2 was trained with --select_by answer_loss" in out
 
 
 def test_runs_without_any_answers_have_curves_of_their_dev_answer_losses(folder):
@@ -210,9 +143,6 @@ def test_runs_without_any_answers_have_curves_of_their_dev_answer_losses(folder)
     assert set(curves["variant"]) == {"cheap", "costly"}
     assert curves["dev_answer_loss"].notna().all()
     assert (folder / "comparison_curves.png").is_file()
-
-
-# ---- curves
 
 
 def test_the_picture_has_a_thin_line_per_run_and_one_per_mean_against_steps_and_flops(figures):

@@ -257,10 +257,9 @@ def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     assert "is not a folder" in refusal(capsys, folder / "a/seed1/run.json")
     holds_none = "holds no runs; expected run.json in it, <run>/ or <variant>/<run>/"
     assert holds_none in refusal(capsys, tmp_path / "gym")
-    output = refusal(capsys, folder, "--order", "aa", "c", "--leave_out", "bb")
+    output = refusal(capsys, folder, "--order", "aa", "c")
     assert "--order aa: no such variant; did you mean 'a'? (there are a, b)" in output
     assert "--order c: " in output
-    assert "--leave_out bb: " in output
     assert "--baseline bb: no such variant" in refusal(capsys, folder, "--baseline", "bb")
     (folder / "a/seed1/best/eval-test-performance.csv").write_text("x,y\n1,2\n")
     (folder / "a/seed2/best/eval-test-performance.csv").write_text("")

@@ -1,4 +1,4 @@
-"""Comparisons in several measures: contrasts, families of tests, scores per task, learnable tasks."""
+"""Comparisons in several measures: contrasts, families of tests, scores per task."""
 
 import json
 
@@ -21,9 +21,9 @@ AHEAD = {"a": 0.0, "b": 0.02, "c": 0.04}  # of each variant
 OPTIONS = TASKS[:6]  # the tasks that have options
 
 
-def write_scores(folder, variant, seed, part="test", ahead=0.0, samples=("x", "y"), **columns):
+def write_scores(folder, variant, seed, ahead=0.0, samples=("x", "y"), **columns):
     """Writes the scores of a run in all measures; columns: values of all rows, None to leave one out."""
-    draw = np.random.default_rng([seed, list(AHEAD).index(variant), len(part)])
+    draw = np.random.default_rng([seed, list(AHEAD).index(variant)])
     rows = [
         {
             "task_prefix": task, "sample": f"{task}_{sample}", "metric": "ACC",
@@ -41,7 +41,7 @@ def write_scores(folder, variant, seed, part="test", ahead=0.0, samples=("x", "y
     settings = {"seed": seed, "train_dir": gym, "predict_dir": gym}
     (place / "run.json").write_text(json.dumps({"settings": settings}))
     table = pd.DataFrame(rows).assign(**columns).dropna(axis="columns", how="all")
-    table.to_csv(place / f"best/eval-{part}-performance.csv")
+    table.to_csv(place / "best/eval-test-performance.csv")
     return place
 
 
@@ -93,10 +93,6 @@ def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
         (["--contrasts", "a:bb"], "--contrasts bb: no such variant"),
         (["--primary", "answer_loss"], "--primary answer_loss: not one of --measures performance"),
         (["--design", "tasks", "--gym_per_seed"], "--design tasks: with --gym_per_seed each seed has tasks"),
-        (["--learnable", "a"], "--learnable a: expected NAME:MARGIN"),
-        (["--learnable", "aa:0"], "--learnable aa: no such variant; did you mean 'a'?"),
-        (["--learnable", "a:0"], "--learnable a: no run has best/eval-dev-performance.csv"),
-        (["--learnable", "a:0", "--part", "dev"], "--learnable: tasks are chosen by their dev scores"),
     ],
 )
 def test_wrong_flags_are_refused(folder, capsys, flags, error):
@@ -161,42 +157,3 @@ def test_differences_are_over_common_seeds_and_the_measure_of_both():
     scores = pd.DataFrame(rows, columns=["variant", "seed", "task", "performance"])
     table = contrast_table(scores, ONTOLOGY, [("b", "a")], ["performance"]).set_index("category")
     assert table.loc["all", ["tasks", "pairs", "difference"]].tolist() == pytest.approx([1, 1, 0.2])
-
-
-# ---------------------------------------------------------------------------- learnable tasks
-
-
-def test_learnable_tasks_are_chosen_on_dev_rows_alone(folder):
-    """Of variant a: dev scores .5 + .02 n; the best baseline is .5 with options, else .4."""
-    for seed in SEEDS:
-        write_scores(folder, "a", seed, "dev")
-        write_scores(folder, "b", seed, "dev", performance=1.0)  # has no influence
-    flags = ("--baseline", "a", "--learnable", "a:0.05")
-    table, text = compared(folder, *flags)
-    chosen = pd.read_csv(folder / "comparison_learnable.csv").set_index("task")
-    assert chosen["best_baseline"].to_dict() == {task: 0.5 if task in OPTIONS else 0.4 for task in TASKS}
-    assert chosen.index[chosen["learnable"]].tolist() == ["t0", "t1", "t2", "t3", "t4"]
-    own = table[table["category"] == "learnable"].set_index("variant")
-    assert own.loc["b", "tasks"] == 5
-    scores = pd.read_csv(folder / "comparison_tasks.csv")
-    learnable = scores[scores["task"].isin(chosen.index[chosen["learnable"]])]
-    assert own.loc["b", "mean"] == pytest.approx(
-        learnable.loc[learnable["variant"] == "b", "performance"].mean()
-    )
-    assert "learnable (5)" in text
-    assert "Learnable tasks (5 of 8): the mean dev score of a (n = 5 runs) exceeds" in text
-    for seed in SEEDS:  # other test scores, the same choice
-        write_scores(folder, "a", seed, performance=0.0)
-    compared(folder, *flags)
-    again = pd.read_csv(folder / "comparison_learnable.csv").set_index("task")
-    pd.testing.assert_frame_equal(again, chosen)
-    for seed in SEEDS:  # other dev scores, another choice
-        write_scores(folder, "a", seed, "dev", performance=0.0)
-    compared(folder, *flags)
-    assert not pd.read_csv(folder / "comparison_learnable.csv")["learnable"].any()
-
-
-def test_dev_scores_without_baselines_are_refused(folder, capsys):
-    write_scores(folder, "a", 1, "dev", copy=None)
-    error = "--learnable: the dev scores of a/seed1 lack chance and copy"
-    assert error in refusal(capsys, folder, "--learnable", "a:0.05")

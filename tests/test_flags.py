@@ -33,7 +33,7 @@ from routing_moe.config.train import TrainSettings
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import select_routes
-from routing_moe.results import compared_costs, few_shot, gains
+from routing_moe.results import few_shot, gains
 
 DATA = group("data")
 
@@ -163,7 +163,6 @@ def test_choices_are_the_names_of_the_implementations():
     assert tuple(ROUTERS) == choices.ROUTER_TYPES
     assert tuple(ROUTE_SOURCES) == choices.ROUTE_SOURCES
     assert tuple(KINDS) == choices.ROUTE_KINDS
-    assert tuple(compared_costs.BUDGETS) == choices.BUDGETS
     with pytest.raises(ValueError, match=", ".join(choices.ROUTER_MODES)):
         select_routes(None, "none", 1.0)
 

@@ -190,8 +190,8 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
     }
     assert files["both"] == files["means"] | files["categories"]
     capsys.readouterr()
-    chosen = ["--columns", "unseen", "--leave_out", "equal", "average", "--recovery", "skill"]
-    assert compare.main([*flags["chosen"], *chosen]) == 0
+    chosen = ["--columns", "unseen", "--recovery", "skill", *flags["chosen"][1:]]
+    assert compare.main([str(folder / "dense"), str(folder / "found"), *chosen]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
         "variant",
@@ -237,15 +237,14 @@ def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys):
     (run / "best/eval-test-performance.csv").rename(run / "last/eval-test-performance.csv")
     np.save(run / "20-steps/route.npy", one_hot([[expert] * 3 for expert in (0, 1, 0, 1, 0, 1)]))
     (run / "losses.csv").write_text(",steps,train_loss,dev_loss,dev_performance\n0,10,1,1,1\n1,20,1,1,0\n")
-    others = ["average", "dense", "equal"]
-    flags = ["--recovery", "skill", "--checkpoint_name", "last", "--leave_out", *others]
-    assert by_category([str(folder), *flags]) == 1  # seed 2 has no scores of last
-    table = pd.read_csv(folder / "comparison_recovery.csv")
+    found = folder / "found"
+    flags = ["--recovery", "skill"]
+    assert by_category([str(found), *flags, "--checkpoint_name", "last"]) == 1  # seed 2 has no scores of last
+    table = pd.read_csv(found / "comparison_recovery.csv")
     assert table["run"].tolist() == ["seed1"]
     assert table["ami"][0] < 0.5
-    flags = [*flags[:2], "--leave_out", *others]
-    assert by_category([str(folder), *flags]) == 1  # seed 1 has none of best
-    assert pd.read_csv(folder / "comparison_recovery.csv")["ami"].tolist() == [1]
+    assert by_category([str(found), *flags]) == 1  # seed 1 has none of best
+    assert pd.read_csv(found / "comparison_recovery.csv")["ami"].tolist() == [1]
 
 
 def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):

@@ -7,7 +7,7 @@ N tasks, K clusters, P permutations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -174,18 +174,16 @@ MEASURES = {"ami": "AMI", "mantel_r": "Mantel r"}
 COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", *MEASURES)
 
 
-def recovery_of_runs(
-    runs: Sequence[Run], kinds: Sequence[str], steps: Mapping[str, str | int]
-) -> pd.DataFrame:
+def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd.DataFrame:
     """Returns a row per run and kind (COLUMNS_OF_RUNS): `recovery_table` of the routes of its train tasks.
 
     kinds: the kinds of features to compare with, such as "skill" for the columns "skill:..." of the gym's
-    skills.csv. steps: {run: step of its routes, "best" or "last"}. NaN where all tasks have the same route:
-    one expert, average or random routes. Raises InputError for a kind that a run's gym does not have.
+    skills.csv. step: of the routes, or "best" or "last". NaN where all tasks have the same route: one expert,
+    average or random routes. Raises InputError for a kind that a run's gym does not have.
     """
     problems, rows = Problems(), []
     for run in runs:
-        for row in problems.of(_recovery, run.folder, kinds, str(steps[str(run)])) or []:
+        for row in problems.of(_recovery, run.folder, kinds, step) or []:
             rows.append(dict(variant=run.variant, run=run.name, seed=run.seed) | row)
     if problems:
         raise InputError(dict.fromkeys(problems))

@@ -4,15 +4,14 @@
     routing-moe compare models/compare_routings --baseline multitask --recovery skill
     routing-moe compare models/reproduce_paper/runs --columns cost test unseen \\
         --few_shot models/reproduce_paper/few_shot --output_dir tables
-    routing-moe compare models/compare_routings --columns categories --match flops --leave_out two_stage
+    routing-moe compare models/compare_routings --columns categories --part dev
 
 Reads the scores of `--do_predict`. FOLDER is a run, or holds <run>/ or <variant>/<run>/. A run whose folder
 is named seed<number> is one of the variant that the folder above is named after.
 
 The columns cost, dev, test and unseen are those of overview.csv and .md, a row per variant, with --recovery
 also recovery.csv. The column categories stands for tables and pictures of their own, comparison*: by
-category, run, task and sample, costs, and scores along training. With --match it compares the dev scores of
-the last evaluations within an equal training budget (comparison_at_equal_*).
+category, run, task and sample, costs, and scores along training.
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
@@ -32,11 +31,9 @@ from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.results.compared_costs import (
     RunCost,
-    at_budget,
     cost_markdown,
     cost_table,
     curves,
-    explain_budget,
     find_costs,
 )
 from routing_moe.results.compared_runs import (
@@ -48,7 +45,6 @@ from routing_moe.results.compared_runs import (
 )
 from routing_moe.results.compared_tables import compared, where_scored
 from routing_moe.results.contrasts import parsed_contrast
-from routing_moe.results.learnable import parsed_rule
 from routing_moe.results.measures import TITLES
 from routing_moe.results.overview import (
     COSTS,
@@ -75,18 +71,8 @@ def compare(settings: CompareSettings) -> int:
 
 
 def check_flags(settings: CompareSettings) -> None:
-    """Raises InputError for wrong flags, or those that contradict --match."""
-    problems, match = Problems(flag_problems(settings)), settings.match
-    if match and settings.part == "test":
-        problems.append(
-            f"--part test: with --match {match} only dev files have scores, those of the evaluations in "
-            "training; for test scores train every variant to the budget (`train --equal_flops RUN` prints "
-            "its steps)"
-        )
-    if match and settings.predict_split != "train":
-        problems.append(
-            f"--predict_split {settings.predict_split}: with --match {match} only train tasks have scores"
-        )
+    """Raises InputError for wrong flags."""
+    problems = Problems(flag_problems(settings))
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         problems.append(f"--output_dir {reason}")
     if problems := problems + contrast_problems(settings):
@@ -94,7 +80,7 @@ def check_flags(settings: CompareSettings) -> None:
 
 
 def contrast_problems(settings: CompareSettings) -> Problems:
-    """Returns the problems of --primary, --contrasts, --design and --learnable."""
+    """Returns the problems of --primary, --contrasts and --design."""
     problems = Problems(
         f"--primary {name}: not one of --measures {' '.join(settings.measures)}"
         for name in settings.primary
@@ -104,26 +90,19 @@ def contrast_problems(settings: CompareSettings) -> Problems:
         problems.of(parsed_contrast, text)
     if settings.gym_per_seed and settings.design not in ("auto", "seeds"):
         problems.append(f"--design {settings.design}: with --gym_per_seed each seed has tasks of its own")
-    if settings.learnable:
-        problems.of(parsed_rule, settings.learnable)
-        if settings.scored_part == "dev":
-            problems.append("--learnable: tasks are chosen by their dev scores, so compare test scores")
-        if settings.gym_per_seed:
-            problems.append("--learnable: with --gym_per_seed tasks of one name differ between seeds")
     return problems
 
 
-def recovery_of(settings: CompareSettings, costs: Sequence[RunCost], checkpoint: str) -> pd.DataFrame | None:
-    """Returns the agreement of each run's routes with kinds of tasks; None without --recovery.
+def recovery_of(settings: CompareSettings, runs: Sequence[Run], checkpoint: str) -> pd.DataFrame | None:
+    """Returns the agreement of the routes of each run's checkpoint with kinds of tasks.
 
-    The routes are those of the compared step or, where runs are not matched, of the checkpoint.
+    None without --recovery.
     """
     if not settings.recovery:
         return None
     from routing_moe.analysis.recovery import recovery_of_runs  # imports scipy, which takes a second
 
-    steps = {str(cost.run): cost.step or checkpoint.removesuffix("-steps") for cost in costs}
-    return recovery_of_runs([cost.run for cost in costs], settings.recovery, steps)
+    return recovery_of_runs(runs, settings.recovery, checkpoint.removesuffix("-steps"))
 
 
 def output_folder(settings: CompareSettings) -> Path:
@@ -141,7 +120,7 @@ def write_means(settings: CompareSettings) -> list[str]:
     """Writes and prints the table of means. Returns a line per missing file of scores of train tasks."""
     runs, unfinished = runs_with_means(settings)
     costs = find_costs(runs["test"])
-    recovery = recovery_of(settings, costs, "best")
+    recovery = recovery_of(settings, runs["test"], "best")
     few_shot = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
     shown = {name: scored for name, scored in runs.items() if name in settings.columns}
     table = overview(shown, costs, recovery, few_shot)
@@ -169,7 +148,7 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
     for name, file in SCORED.items():
         if name != "test" and name not in settings.columns:
             continue
-        runs[name] = find_runs(settings.folders, file, settings.order, settings.leave_out)
+        runs[name] = find_runs(settings.folders, file, settings.order)
         problems += comparison_problems(runs[name], settings.gym_per_seed)
         if file.section == "train":
             unfinished += [
@@ -188,23 +167,17 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
 
 def write_categories(settings: CompareSettings) -> list[str]:
     """Writes and prints the tables by category. Returns a line per unfinished run."""
-    scores_file = ScoresFile(
-        settings.scored_part, settings.predict_split, settings.checkpoint_name, settings.prefix
-    )
-    runs = find_runs(settings.folders, scores_file, settings.order, settings.leave_out)
-    costs, limit = find_costs(runs, settings.checkpoint_name), None
-    if settings.match:
-        costs, limit = at_budget(costs, settings.match)
-    scored = [cost for cost in costs if cost.run.scores is not None]
-    lacking = "evaluation of its last step" if settings.match else scores_file.path
-    unfinished = [f"not finished: {cost.run} (no {lacking})" for cost in costs if cost.run.scores is None]
-    finished = [cost.run for cost in scored]
-    check_runs(settings, [cost.run for cost in costs], finished, unfinished)
+    scores_file = ScoresFile(settings.part, settings.predict_split, settings.checkpoint_name, settings.prefix)
+    runs = find_runs(settings.folders, scores_file, settings.order)
+    costs = find_costs(runs, settings.checkpoint_name)
+    finished = [run for run in runs if run.scores is not None]
+    unfinished = [f"not finished: {run} (no {scores_file.path})" for run in runs if run.scores is None]
+    check_runs(settings, runs, finished, unfinished)
     warnings = comparison_warnings(finished, settings.gym_per_seed)
     notes = [*unfinished, *(f"warning: {line}" for line in warnings)]
     ontology = ontology_of(settings, finished, notes)
-    recovery = recovery_of(settings, scored, settings.checkpoint_name)
-    write_comparison(settings, costs, limit, finished, ontology, notes, recovery)
+    recovery = recovery_of(settings, finished, settings.checkpoint_name)
+    write_comparison(settings, costs, finished, ontology, notes, recovery)
     for note in notes:
         print(note, file=sys.stderr)
     return unfinished
@@ -217,7 +190,6 @@ def check_runs(
     problems = comparison_problems(runs, settings.gym_per_seed, settings.measures)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
-        hint = "--resume finishes a training" if settings.match else hint
         problems += [*unfinished, f"no run is finished; {hint}"]
     else:
         named = {"--baseline": [settings.baseline] if settings.baseline else []}
@@ -242,7 +214,6 @@ def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) ->
 def write_comparison(
     settings: CompareSettings,
     costs: list[RunCost],
-    limit: float | None,
     runs: list[Run],
     ontology: Ontology,
     notes: list[str],
@@ -256,28 +227,25 @@ def write_comparison(
     found = compared(settings, runs, ontology)
     of_cost, dev_curves = cost_table(costs), curves(costs)
     draws = {run.variant: run.draws for run in runs if run.draws > 1}
-    checkpoint = "of the last evaluation within the budget" if settings.match else settings.checkpoint_name
     parts = [
-        *([explain_budget(settings.match, limit)] if settings.match else []),
-        *found.markdown(settings, draws, checkpoint),
+        *found.markdown(settings, draws),
         cost_markdown(of_cost, costs),
         *([mean_recovery_markdown(recovery)] if recovery is not None else []),
     ]
     markdown = "\n\n".join(parts) + "\n"
-    stem = f"comparison_at_equal_{settings.match}" if settings.match else "comparison"
-    path = output_folder(settings) / stem
+    path = output_folder(settings) / "comparison"
     tables = found.csv_tables(settings) | {"_cost": of_cost, "_recovery": recovery, "_curves": dev_curves}
     tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     for end, rows in tables.items():
-        write_text(path.with_name(f"{stem}{end}.csv"), rows.to_csv(index=False))
-    write_text(path.with_name(f"{stem}.md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
+        write_text(path.with_name(f"comparison{end}.csv"), rows.to_csv(index=False))
+    write_text(path.with_suffix(".md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
     for kind in (".png", ".pdf"):
         for measure in settings.measures:
-            picture = f"{stem}_{measure}{kind}" if measure != settings.measures[0] else stem + kind
+            end = "" if measure == settings.measures[0] else f"_{measure}"
             title = f"{TITLES[measure]} {where_scored(settings)}"
-            plot_comparison(*found.of(measure), path.with_name(picture), title)
+            plot_comparison(*found.of(measure), path.with_name(f"comparison{end}{kind}"), title)
         if len(dev_curves):
-            plot_curves(dev_curves, path.with_name(f"{stem}_curves{kind}"))
+            plot_curves(dev_curves, path.with_name(f"comparison_curves{kind}"))
     more = ", ".join(f"{end}.csv" for end in tables if end) + (", .png, .pdf" if len(dev_curves) else "")
     print(f"{markdown}\n{path}.md, .csv, .png, .pdf; {more}")
 

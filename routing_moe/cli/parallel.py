@@ -13,15 +13,12 @@ Exits with 0 if every result is there, 1 if a command failed, 2 for wrong input,
 import os
 import signal
 import sys
-import threading
-import time
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataloader.errors import InputError, counted, in_brief
+from dataloader.progress import ProgressBar
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.parallel import ParallelSettings
@@ -29,10 +26,9 @@ from routing_moe.io.executor import in_processes, on_ray, ray_problems
 from routing_moe.io.shell_jobs import Job, run_job
 
 LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
-SECONDS = 20  # between lines that say how many commands have ended
 STOPPING = b"\nwaiting until running commands have saved their state; the next signal stops them at once\n"
 
-say = partial(tqdm.write, file=sys.stderr)  # above a progress bar
+say = partial(ProgressBar.write, file=sys.stderr)  # above a progress bar
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,18 +74,16 @@ def read_jobs() -> list[Job]:
 
 def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
     """Runs the jobs and reports how each ends; returns how many failed."""
-    terminal, ended, failed = sys.stderr.isatty(), [], 0
+    terminal, failed = sys.stderr.isatty(), 0
     calls = {job: (job, dict(os.environ), not terminal) for job in missing}
     if settings.ray:
         outcomes = on_ray(run_job, calls, settings.jobs, settings.ray)
     else:
         outcomes = in_processes(run_job, calls, settings.jobs)
-    bar = tqdm(total=total, initial=total - len(missing), unit="run", disable=not terminal)
-    threading.Thread(target=tell_regularly, args=(bar, ended, len(missing)), daemon=True).start()
+    bar = ProgressBar(total=total, initial=total - len(missing), unit="run", leave=True)
     stop_on_signals()
     with bar, closing(outcomes):
         for job, outcome in outcomes:
-            ended.append(job)
             bar.update()
             if isinstance(outcome, Exception):
                 failed += 1
@@ -97,16 +91,6 @@ def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
             elif not terminal:
                 say(f"finished: {job.result} after {outcome:.0f} s")
     return failed
-
-
-def tell_regularly(bar: tqdm, ended: list[Job], total: int) -> None:
-    """Updates the time in the bar, or says how many jobs have ended, until all have."""
-    began = time.monotonic()
-    while len(ended) < total:
-        time.sleep(SECONDS if bar.disable else 1)
-        if bar.disable:
-            say(f"{len(ended)} of {total} ended after {(time.monotonic() - began) / 60:.1f} min")
-        bar.refresh()
 
 
 def stop_on_signals() -> None:

@@ -39,5 +39,4 @@ SELECTIONS = ("final_temperature", "all")  # evaluations that may become the bes
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 TRACKERS = ("csv", "tensorboard", "wandb")
-BUDGETS = ("steps", "flops")  # the keys of BUDGETS in results/compared_costs.py
 DESIGNS = ("auto", "seeds", "seeds_and_tasks", "tasks")  # results/statistics.py

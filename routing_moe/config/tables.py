@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.choices import BUDGETS, DESIGNS, MEASURES
+from routing_moe.config.choices import DESIGNS, MEASURES
 from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
 
 SCORES = group("scores")
@@ -40,7 +40,6 @@ class CompareSettings(Command):
     columns: tuple[str, ...] = SCORES((*MEANS, CATEGORIES), f"what the tables show. cost: parameters, steps, FLOPs; dev, test: mean scores of train tasks; unseen: of tasks that were not trained on; {CATEGORIES}: a table with scores by category, differences with intervals, costs and dev scores during training", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
     few_shot: Path | None = SCORES(None, "also mean scores after few-shot fine-tuning: holds <variant>/<run>/summary.csv of the runs of the same names", metavar="FOLDER")
     order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow in the order of the folders, in a folder by name", metavar="VARIANT")
-    leave_out: tuple[str, ...] = VARIANTS((), "variants to leave out", metavar="VARIANT")
     gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and scores are not divided by category")
     recovery: tuple[str, ...] = VARIANTS((), "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
     baseline: str | None = OF_CATEGORIES(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
@@ -48,18 +47,12 @@ class CompareSettings(Command):
     measures: tuple[str, ...] = OF_CATEGORIES(MEASURES[:1], "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; scores have the last two with --measures of the prediction", choices=MEASURES)
     primary: tuple[str, ...] = OF_CATEGORIES((), "measures whose p-values are corrected, all in one family with all contrasts (default: the first of --measures)", choices=MEASURES)
     design: str = OF_CATEGORIES("auto", f"{DESIGN_HELP}; with --gym_per_seed seeds, which then covers other gyms", choices=DESIGNS)
-    learnable: str | None = OF_CATEGORIES(None, "also the tables of the tasks in which the mean dev score of this variant exceeds constant answers, random options and copied inputs by more than MARGIN", metavar="VARIANT:MARGIN")
-    part: str | None = OF_CATEGORIES(None, "files that are scored (default: test; with --match dev)", choices=("dev", "test"))
+    part: str = OF_CATEGORIES("test", "files that are scored", choices=("dev", "test"))
     predict_split: str = OF_CATEGORIES("train", "section of the split", choices=SECTIONS)
     checkpoint_name: str = OF_CATEGORIES("best", "checkpoint of the scores")
     prefix: str = OF_CATEGORIES("", "the --prefix that the scores were written with")
-    match: str | None = OF_CATEGORIES(None, "compare at equal steps or FLOPs (default: as trained)", choices=BUDGETS)
     task_ontology: Path | None = OF_CATEGORIES(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER; of several, results_summary/CMP_<names>)")
-
-    @property
-    def scored_part(self) -> str:
-        return self.part or ("dev" if self.match else "test")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Heat maps: a figure that grows with its cells, the strips and names of its rows, the key.
 
     with heat_map("map.png", title) as figure:
-        axes = draw_heat(figure, (0, 0, 3, 2), values_RC, HeatScale())
+        axes = draw_heat(figure, (0, 0, 3, 2), values_RC, HeatScale("correlation"))
         name_rows(axes, names, font)
 
 Rows have a fixed height, so that names neither overlap nor become unreadable; constrained layout cannot do

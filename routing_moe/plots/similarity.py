@@ -54,14 +54,10 @@ def plot_similarities(
     tasks: Sequence[str],
     ontology: Ontology,
     path: str | os.PathLike,
-    scale: HeatScale | None = None,
     title: str | None = None,
 ) -> None:
-    """Writes a heat map for each panel, at most three side by side: PDF if `path` ends in .pdf, PNG if .png.
-
-    scale: of all panels; None: of cosines.
-    """
-    scale = scale or HeatScale()
+    """Writes a heat map for each panel, at most three side by side. path: ends in .pdf or .png."""
+    scale = HeatScale("cosine similarity, centred")
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     side, font, zoom = map_size(len(tasks))
     columns = math.ceil(len(panels) / math.ceil(len(panels) / MOST_COLUMNS))  # even: 2 and 2, not 3 and 1

@@ -105,7 +105,7 @@ def paper_figure(height: float, title: str | None = None, width: float = WIDTH) 
 class HeatScale:
     """What the values of a heat map are, their colour map, and the ends of the scale."""
 
-    name: str = "cosine similarity"
+    name: str
     colours: str = "RdBu_r"  # distinct for the colour-blind, white at 0
     low: float = -1.0
     high: float = 1.0

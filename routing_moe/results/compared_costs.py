@@ -1,4 +1,4 @@
-"""Costs of the runs of a comparison, their dev scores (or losses) in training, and scores at an equal budget.
+"""Costs of the runs of a comparison, and their dev scores (or losses) in training.
 
 Steps and FLOPs of a run include the runs that it started from (`cost.json`, see `run_cost.py`). Dev scores
 are those of the evaluations during training, `<step>-steps/dev_results.csv`.
@@ -10,7 +10,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,10 +22,6 @@ from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
 from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, has_only_losses, read_scores
 
-BUDGETS = {"steps": "training steps", "flops": "training FLOPs"}
-FIELDS = {"steps": "steps", "flops": "total_flops"}  # of cost.json
-SHOWN = {"steps": whole, "flops": shown_cost}
-TOLERANCE = 0.01  # FLOPs of runs with different seeds differ slightly, because their batches do
 DEV_FILE = "dev_results.csv"
 NAMED = 4  # runs named in a note
 
@@ -35,14 +31,12 @@ class RunCost:
     """A run with its `cost.json` (None if missing) and its evaluation files {step: path}.
 
     progress: `load_progress` of the scored checkpoint, with the expert_distance of the last checkpoint.
-    step: the evaluation whose scores are compared at an equal budget; None: those of the scored checkpoint.
     """
 
     run: Run
     cost: dict | None
     evaluations: dict[int, Path]
     progress: dict
-    step: int | None = None
 
     @property
     def unknown(self) -> str | None:
@@ -51,16 +45,11 @@ class RunCost:
             return f"no {COST_FILE}; {HOW_TO_GET_IT}"
         return self.cost["start_unknown"]
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run was trained to its end; True if unknown."""
-        return self.cost is None or self.cost["planned_steps"] in self.evaluations
-
-    def spent(self, budget: str, step: int | None = None) -> float:
-        """Returns steps or FLOPs up to a step (None: the end), earlier runs included; NaN if unknown."""
+    def spent(self, field: str, step: int | None = None) -> float:
+        """Returns steps or total_flops up to a step (None: the end), with earlier runs; NaN if unknown."""
         if self.unknown:
             return math.nan
-        own, total = self.cost[FIELDS[budget]], self.cost[f"{FIELDS[budget]}_with_start"]
+        own, total = self.cost[field], self.cost[f"{field}_with_start"]
         return total if step is None else total - own + own * step / self.cost["steps"]
 
 
@@ -91,9 +80,9 @@ def _run_cost(run: Run, checkpoint_name: str) -> RunCost:
 def cost_table(costs: Sequence[RunCost]) -> pd.DataFrame:
     """Returns means over the finished runs of each variant, in order; NaN if a run's value is unknown.
 
-    Columns variant, n, TRAINING_COST; steps and total_flops include earlier runs, the others do not. At an
-    equal budget also compared_at_step and compared_at_flops; else selected_step, the step of the scored
-    checkpoint in its own run, and its expert_distance (the model's `relative_expert_distance`).
+    Columns variant, n, TRAINING_COST; steps and total_flops include earlier runs, the others do not. Then
+    selected_step, the step of the scored checkpoint in its own run, and its expert_distance (the model's
+    `relative_expert_distance`).
     """
     rows = []
     for cost in costs:
@@ -101,13 +90,9 @@ def cost_table(costs: Sequence[RunCost]) -> pd.DataFrame:
             continue
         row = {"variant": cost.run.variant}
         row |= {name: (cost.cost or {}).get(name, math.nan) for name in EXAMPLE_COST}
-        row |= {"steps": cost.spent("steps"), "total_flops": cost.spent("flops")}
-        if cost.step is not None:
-            row["compared_at_step"] = cost.spent("steps", cost.step)
-            row["compared_at_flops"] = cost.spent("flops", cost.step)
-        else:
-            row["selected_step"] = cost.progress.get("step", math.nan)
-            row["expert_distance"] = cost.progress["expert_distance"]
+        row |= {"steps": cost.spent("steps"), "total_flops": cost.spent("total_flops")}
+        row["selected_step"] = cost.progress.get("step", math.nan)
+        row["expert_distance"] = cost.progress["expert_distance"]
         rows.append(row)
     return means_of_variants(pd.DataFrame(rows)).reset_index()
 
@@ -125,7 +110,9 @@ def cost_markdown(table: pd.DataFrame, costs: Sequence[RunCost] = ()) -> str:
     lines = [
         "Cost of training: means over the n runs. Active parameters: those that process one example (see",
         "routing_moe/model/flops.py). FLOPs: forward and backward, matrix products. Total steps and FLOPs",
-        "include the runs that a run started from.",
+        "include the runs that a run started from. Selected: the step of the scored checkpoint in its own",
+        "run. Distance of experts at the end of the run: 0 if all experts of a layer are equal, about 1.4",
+        "for independent weights.",
     ]
     columns = {
         "n": ("n", str),
@@ -134,18 +121,11 @@ def cost_markdown(table: pd.DataFrame, costs: Sequence[RunCost] = ()) -> str:
         "FLOPs per example": ("flops_per_example", shown_cost),
         "total steps": ("steps", whole),
         "total FLOPs": ("total_flops", shown_cost),
-        "compared at step": ("compared_at_step", whole),
-        "FLOPs by then": ("compared_at_flops", shown_cost),
         "selected": ("selected_step", whole),
         "distance of experts": ("expert_distance", lambda x: "-" if math.isnan(x) else f"{x:.2g}"),
     }
-    if "selected_step" in table:
-        lines += [
-            "Selected: the step of the scored checkpoint in its own run. Distance of experts at the end of",
-            "the run: 0 if all experts of a layer are equal, about 1.4 for independent weights.",
-        ]
     rows = {
-        row["variant"]: {shown: show(row[name]) for shown, (name, show) in columns.items() if name in row}
+        row["variant"]: {shown: show(row[name]) for shown, (name, show) in columns.items()}
         for row in table.to_dict("records")
     }
     notes = (f"\n- {note}" for note in _unknown_notes(costs))
@@ -182,60 +162,5 @@ def curves(costs: Sequence[RunCost]) -> pd.DataFrame:
         run = cost.run
         tasks = read_scores(path, columns).groupby("task_prefix")[measure].mean()
         steps = step if cost.unknown else round(cost.spent("steps", step))
-        rows.append((run.variant, run.name, run.seed, steps, cost.spent("flops", step), tasks.mean()))
+        rows.append((run.variant, run.name, run.seed, steps, cost.spent("total_flops", step), tasks.mean()))
     return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", name])
-
-
-# ---- at an equal budget
-
-
-def at_budget(costs: Sequence[RunCost], budget: str) -> tuple[list[RunCost], float]:
-    """Returns the runs with dev scores of their last evaluation within a budget, and the budget's size.
-
-    budget: one of BUDGETS. Its size is the smallest of the variants' mean totals; runs may exceed one of
-    FLOPs by TOLERANCE. A run that was not trained to its end has no scores; if none was, the size is NaN.
-    Raises InputError with all runs of unknown cost or without an evaluation within the budget.
-    """
-    complete = [cost for cost in costs if cost.is_complete]
-    if problems := [f"--match {budget}: {cost.run}: {cost.unknown}" for cost in complete if cost.unknown]:
-        raise InputError(problems)
-    totals = [(cost.run.variant, cost.spent(budget)) for cost in complete]
-    means = pd.DataFrame(totals, columns=["variant", "total"]).groupby("variant")["total"].mean()
-    limit, scored, problems = float(means.min()), [], []
-    most, show = limit * (1 + TOLERANCE) if budget == "flops" else limit, SHOWN[budget]
-    for cost in costs:
-        within = [step for step in cost.evaluations if cost.spent(budget, step) <= most]
-        if not cost.is_complete:
-            scored.append(replace(cost, run=replace(cost.run, scores=None)))
-        elif within and has_only_losses(cost.evaluations[max(within)]):
-            problems.append(
-                f"--match {budget}: {cost.run} was trained with --select_by answer_loss, its evaluations "
-                f"have no dev scores; compare with --leave_out {cost.run.variant}"
-            )
-        elif within:
-            scores = read_scores(cost.evaluations[max(within)], DEV_COLUMNS).assign(constant=math.nan)
-            run = replace(cost.run, scores=scores, scored_with=cost.run.settings)
-            scored.append(replace(cost, run=run, step=max(within)))
-        else:
-            first = min((cost.spent(budget, step) for step in cost.evaluations), default=math.nan)
-            problems.append(
-                f"--match {budget}: {cost.run} has no evaluation within {show(limit)} {BUDGETS[budget]}, the "
-                f"total of {means.idxmin()} (its first: {show(first)}); train it with a smaller "
-                f"--eval_period, or compare with --leave_out {cost.run.variant}"
-            )
-    if problems:
-        raise InputError(problems)
-    return scored, limit
-
-
-def explain_budget(budget: str, limit: float) -> str:
-    """Returns an explanation of a comparison at an equal budget and its limits."""
-    size = SHOWN[budget](limit) + (f" (within {TOLERANCE:.0%})" if budget == "flops" else "")
-    return "\n".join(
-        [
-            f"Compared at equal {BUDGETS[budget]}: {size}, the smallest total of these variants,",
-            "earlier runs included. Scores are dev scores of intermediate checkpoints: for each run, of the",
-            "last evaluation within the budget, usually before the end of its learning-rate decay. Training",
-            "every variant to the budget is fairer (`train --equal_flops RUN` prints its steps).",
-        ]
-    )

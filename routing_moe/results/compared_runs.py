@@ -54,9 +54,7 @@ class Run(RunFolder):
         return int(self.scores["draws"].max()) if "draws" in self.scores else 1
 
 
-def find_runs(
-    folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = (), leave_out: Sequence[str] = ()
-) -> list[Run]:
+def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = ()) -> list[Run]:
     """Returns the runs of the folders, finished or not: variants in the given order, then the others.
 
     Raises InputError as `find_run_folders` does, or for a run without a seed, a broken scores file, or no run
@@ -65,13 +63,11 @@ def find_runs(
     problems = Problems()
     runs = [problems.of(_read_run, run, file) for run in find_run_folders(folders, "run.json")]
     if not problems:
-        for flag, names in (("order", order), ("leave_out", leave_out)):
-            problems += unknown_variants(f"--{flag}", names, runs)
+        problems += unknown_variants("--order", order, runs)
     if problems:
         raise InputError(problems)
     variants = list(dict.fromkeys([*order, *(run.variant for run in runs)]))
-    runs.sort(key=lambda run: variants.index(run.variant))
-    return [run for run in runs if run.variant not in leave_out]
+    return sorted(runs, key=lambda run: variants.index(run.variant))
 
 
 def _read_run(run: RunFolder, scores_file: ScoresFile) -> Run:

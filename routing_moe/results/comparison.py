@@ -13,26 +13,20 @@ import pandas as pd
 
 from dataloader.ontology import Ontology
 from routing_moe.results.contrasts import contrast_table, shown_difference, shown_number
-from routing_moe.results.learnable import in_groups
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
 from routing_moe.results.measures import CONSTANT, NAMES, UNITS
-from routing_moe.results.scores import ALL
+from routing_moe.results.scores import ALL, in_categories
 
 PERFORMANCE = "performance"
 
 
-def means_per_run(
-    scores: pd.DataFrame,
-    ontology: Ontology,
-    measure: str = PERFORMANCE,
-    learnable: Collection[str] | None = None,
-) -> pd.DataFrame:
+def means_per_run(scores: pd.DataFrame, ontology: Ontology, measure: str = PERFORMANCE) -> pd.DataFrame:
     """Returns the mean over the tasks of each category and of all tasks, with equal weights, for each run.
 
     Columns variant, run, seed, category, tasks (their number), mean; variants in the order of `scores`.
     """
     variants = pd.Categorical(scores["variant"], categories=scores["variant"].unique())
-    rows = in_groups(scores.assign(variant=variants).dropna(subset=measure), ontology, learnable)
+    rows = in_categories(scores.assign(variant=variants).dropna(subset=measure), ontology)
     grouped = rows.groupby(["variant", "run", "seed", "category"], sort=False, observed=True)
     table = grouped[measure].agg(tasks="size", mean="mean").reset_index()
     table = table.sort_values(["variant", "seed", "category"], ignore_index=True)
@@ -46,12 +40,7 @@ def means_over_runs(per_run: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(**columns).reset_index()
 
 
-def baseline_means(
-    scores: pd.DataFrame,
-    ontology: Ontology,
-    measure: str = PERFORMANCE,
-    learnable: Collection[str] | None = None,
-) -> pd.DataFrame:
+def baseline_means(scores: pd.DataFrame, ontology: Ontology, measure: str = PERFORMANCE) -> pd.DataFrame:
     """Returns the mean score of the measure's baselines by category, over the tasks that have one.
 
     Columns variant (the baseline's name), category, tasks (their number), mean. No n, because a baseline has
@@ -63,7 +52,7 @@ def baseline_means(
         name = NAMES[column]
         if column not in tasks or (name != CONSTANT and tasks[column].isna().all()):
             continue
-        rows = in_groups(tasks, ontology, learnable)
+        rows = in_categories(tasks, ontology)
         grouped = rows[column].astype(float).groupby(rows["category"], observed=True)
         tables.append(grouped.agg(tasks="count", mean="mean").reset_index().assign(variant=name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -75,21 +64,20 @@ def comparison_table(
     baseline: str | None = None,
     measure: str = PERFORMANCE,
     contrasts: pd.DataFrame | None = None,
-    learnable: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Returns one row per variant and category, then those of the baselines of the measure.
 
     Columns variant, category, tasks, mean, std, n; with a baseline also the columns of `contrast_table`,
     which are empty for the baseline. contrasts: that table, if it is known.
     """
-    table = means_over_runs(means_per_run(scores, ontology, measure, learnable))
-    table = pd.concat([table, baseline_means(scores, ontology, measure, learnable)], ignore_index=True)
+    table = means_over_runs(means_per_run(scores, ontology, measure))
+    table = pd.concat([table, baseline_means(scores, ontology, measure)], ignore_index=True)
     table["category"] = table["category"].astype(str)
     if baseline is not None:
         if contrasts is None:
             others = [name for name in scores["variant"].unique() if name != baseline]
             pairs = [(name, baseline) for name in others]
-            contrasts = contrast_table(scores, ontology, pairs, [measure], learnable=learnable)
+            contrasts = contrast_table(scores, ontology, pairs, [measure])
         own = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
         own = own.drop(columns=["measure", "minus", "tasks"])
         table = table.merge(own, how="left", on=["variant", "category"])

@@ -12,9 +12,8 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from dataloader.ontology import Ontology
-from routing_moe.results.learnable import LEARNABLE, in_groups
 from routing_moe.results.markdown import markdown_table, shown_p
-from routing_moe.results.scores import ALL
+from routing_moe.results.scores import ALL, in_categories
 from routing_moe.results.statistics import (
     AUTO,
     FEWEST_TASKS,
@@ -64,7 +63,6 @@ def contrast_table(
     measures: Sequence[str],
     primary: Collection[str] = (),
     design: str = AUTO,
-    learnable: Collection[str] | None = None,
 ) -> pd.DataFrame:
     """Returns the mean differences over tasks and common seeds: a row per measure, contrast and category.
 
@@ -77,7 +75,7 @@ def contrast_table(
     for measure in measures:
         for contrast in contrasts:
             by_seed = paired_by_seed(scores, contrast, measure)
-            tasks = in_groups(by_seed.index.to_frame(index=False), ontology, learnable)
+            tasks = in_categories(by_seed.index.to_frame(index=False), ontology)
             for category, group in tasks.groupby("category", sort=False, observed=True):
                 values_TS = by_seed.loc[group["task"]]
                 found = mean_interval(values_TS.to_numpy().T, design)
@@ -103,8 +101,8 @@ def explain_contrasts(
     text = (
         f"{start} between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: the "
         f"corresponding t test; p (Holm): corrected over all contrasts ({len(contrasts)}) in the primary "
-        f"measures ({', '.join(primary)}) on all tasks; single categories and learnable tasks are "
-        "secondary, with families of their own."
+        f"measures ({', '.join(primary)}) on all tasks; single categories are secondary, "
+        "with families of their own."
     )
     if gym_per_seed:
         text += " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
@@ -112,9 +110,9 @@ def explain_contrasts(
 
 
 def contrasts_markdown(table: pd.DataFrame) -> str:
-    """Returns `contrast_table` as Markdown: all tasks and learnable tasks, a row per contrast and measure."""
+    """Returns `contrast_table` as Markdown: a row per contrast and measure, over all tasks."""
     rows = {}
-    for number, (_, row) in enumerate(table[table["category"].isin([ALL, LEARNABLE])].iterrows()):
+    for number, (_, row) in enumerate(table[table["category"] == ALL].iterrows()):
         rows[number] = {
             "contrast": f"{row['variant']} minus {row['minus']}",
             "measure": row["measure"],

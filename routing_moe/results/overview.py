@@ -98,7 +98,7 @@ def read_of_unseen(run: Run) -> str:
 def _costs(cost: RunCost) -> dict:
     known = cost.cost or {}
     sizes = {name: known.get(name, math.nan) for name in ("total_parameters", "active_parameters")}
-    spent = {"steps": cost.spent("steps"), "gflops": cost.spent("flops") / 1e9}
+    spent = {"steps": cost.spent("steps"), "gflops": cost.spent("total_flops") / 1e9}
     return {"variant": cost.run.variant} | sizes | spent
 
 

@@ -1,10 +1,10 @@
 """Re-assignment: during training, tasks move to the route with the lowest loss on their held-out rows.
 
 Hard expectation maximisation: training fits the experts to the tasks on their routes, and re-assignment fits
-the routes to the experts. A task moves only if its loss falls by more than `reassign_margin` standard errors.
-A route that no task takes is no longer a candidate, so the number of routes in use only falls, except by
-splits of experts (`expert_splits.py`). This needs experts that have begun to differ in what they can do:
-between copies of an untrained model the lowest loss is an accident, and all tasks collapse onto few.
+the routes to the experts. A route that no task takes is no longer a candidate, so the number of routes in use
+only falls, except by splits of experts (`expert_splits.py`). This needs experts that have begun to differ in
+what they can do: between copies of an untrained model the lowest loss is an accident, and all tasks collapse
+onto few.
 
 IFCA (Ghosh et al. 2020, arXiv 2006.04088) alternates in this way, in federated learning, between assigning
 clients to the model with the lowest loss and training the models. What differs here: tasks of a few rows, a
@@ -48,7 +48,7 @@ class Reassignment:
     ):
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.steps = settings.reassignments(end)
-        is_held_R = held_out(examples, settings.reassign_held_out, settings.reassign_max_examples)
+        is_held_R = held_out(examples, settings.reassign_held_out)
         self.all_examples = examples
         self.trained_examples = examples.subset(np.flatnonzero(~is_held_R))
         self.held_examples = examples.subset(np.flatnonzero(is_held_R))
@@ -65,14 +65,11 @@ class Reassignment:
             raise InputError("--reassign_every moves tasks between one-hot routes, but a route mixes experts")
         if self.settings.reassign_splits and not self._is_single():
             log.info("note: no expert is split (--reassign_splits): tasks have several experts")
-        least = 2 if self.settings.reassign_margin else 1  # a standard error needs two rows
         counts = np.bincount(self.held_examples.task_ids_N, minlength=self.tasks_N.max() + 1)
-        if lacking := [self.model.config.task_names[n] for n in self.tasks_N if counts[n] < least]:
-            most = self.settings.reassign_max_examples
-            limit = "" if most is None else f" with --reassign_max_examples {most}"
+        if lacking := [self.model.config.task_names[n] for n in self.tasks_N if not counts[n]]:
             raise InputError(
-                f"--reassign_held_out {self.settings.reassign_held_out:g}{limit} holds out fewer than "
-                f"{least} train rows of {in_short(lacking)} (those of equal input together); hold out more"
+                f"--reassign_held_out {self.settings.reassign_held_out:g} holds out no train row of "
+                f"{in_short(lacking)} (those of equal input together); hold out more"
             )
 
     def _is_single(self) -> bool:
@@ -88,7 +85,7 @@ class Reassignment:
         losses_RK = losses_along(self.model, self.held_examples, routes_KLE, self.accelerator)
         tasks_R = np.searchsorted(self.tasks_N, self.held_examples.task_ids_N)
         means_NK = means_by_group(losses_RK, tasks_R)
-        chosen_N = best_routes(losses_RK, tasks_R, route_N, self.settings.reassign_margin)
+        chosen_N = best_routes(means_NK, route_N)
         self.model.task_routes[self.tasks_N] = routes_KLE[chosen_N]
         every_N, splits, flops = np.arange(len(chosen_N)), 0, self.flops(len(routes_KLE))
         if step in self.steps[1:-1] and self.settings.reassign_splits and self._is_single():
@@ -167,10 +164,10 @@ class Reassignment:
         return routes
 
 
-def held_out(examples: EncodedExamples, share: float, most: int | None = None) -> np.ndarray:
+def held_out(examples: EncodedExamples, share: float) -> np.ndarray:
     """Returns whether each row is held out (R,): evenly spread, a share of each task's rows, rounded down.
 
-    With a share of 1/4, it is every fourth row of a task. most: no more rows of a task than this.
+    With a share of 1/4, it is every fourth row of a task.
     Rows of a task with equal input are held out together, because its samples may overlap. Equal: with the
     same tokens for the encoder, so also after truncation. The inputs with the most rows come first, so that
     single rows fill up the share. It is never exceeded; what it lacks is less than the rows of one input.
@@ -180,28 +177,16 @@ def held_out(examples: EncodedExamples, share: float, most: int | None = None) -
         rows_of.setdefault(task, {}).setdefault(examples.sources[row].tobytes(), []).append(row)
     is_held_R = np.zeros(len(examples), dtype=bool)
     for groups in rows_of.values():
-        total, read, held = sum(map(len, groups.values())), 0, 0
-        own = min(share, most / total) if most else share
+        read = held = 0
         for rows in sorted(groups.values(), key=len, reverse=True):  # keeps the order of groups of a size
             read += len(rows)
-            if held + len(rows) <= read * own + 1e-9:
+            if held + len(rows) <= read * share + 1e-9:
                 is_held_R[rows] = True
                 held += len(rows)
     return is_held_R
 
 
-def best_routes(losses_RK: np.ndarray, tasks_R: np.ndarray, route_N: np.ndarray, margin: float) -> np.ndarray:
-    """Returns the route of each task (N,): that with the lowest mean loss, or its own.
-
-    It keeps its own unless the mean of the differences of its rows' losses exceeds `margin` standard errors
-    of this mean.
-    """
-    chosen_N = route_N.copy()
-    for task, own in enumerate(route_N):
-        losses_rK = losses_RK[tasks_R == task]
-        best = losses_rK.mean(axis=0).argmin()
-        gains_r = losses_rK[:, own] - losses_rK[:, best]
-        error = gains_r.std(ddof=1) / np.sqrt(len(gains_r)) if margin else 0.0
-        if gains_r.mean() > margin * error:
-            chosen_N[task] = best
-    return chosen_N
+def best_routes(means_NK: np.ndarray, route_N: np.ndarray) -> np.ndarray:
+    """Returns the route of each task (N,): its own if no other has a lower mean loss, else the best."""
+    own_N = means_NK[np.arange(len(route_N)), route_N]
+    return np.where(means_NK.min(axis=1) < own_N, means_NK.argmin(axis=1), route_N)

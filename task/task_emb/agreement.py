@@ -46,21 +46,6 @@ def cosine_distances(vectors_ND: np.ndarray) -> np.ndarray:
     return distance_NN
 
 
-def euclidean_distances(vectors_ND: np.ndarray) -> np.ndarray:
-    """Returns pairwise Euclidean distances (N, N)."""
-    from scipy.spatial.distance import pdist, squareform  # imported late: it takes half a second
-
-    return squareform(pdist(np.asarray(vectors_ND, dtype=np.float64)))
-
-
-DISTANCES = {"cosine": cosine_distances, "euclidean": euclidean_distances}
-
-
-def similarity(distance_NN: np.ndarray, measure: str) -> np.ndarray:
-    """Returns pairwise similarities (N, N): the cosine, or the negative Euclidean distance."""
-    return 1.0 - distance_NN if measure == "cosine" else -distance_NN
-
-
 # ---------------------------------------------------------------------------- nearest neighbours
 
 

@@ -34,7 +34,7 @@ from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_p
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.results.markdown import markdown_table, mean_and_std
-from task.task_emb.agreement import DISTANCES, agreement, all_equidistant, mean_centred, nearest, similarity
+from task.task_emb.agreement import agreement, all_equidistant, cosine_distances, mean_centred, nearest
 from task.task_emb.sources import chosen_tasks, split_of
 
 MIN_TASKS = 3
@@ -60,18 +60,11 @@ class Settings(Command):
     task_ontology: str | None = LABELS(None, "two-level ontology JSON (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", metavar="FILE")
     labels: str | None = LABELS(None, "further labellings: a column task, and columns of labels, or columns of 0 and 1 named labelling:value", metavar="CSV")
     neighbours: int = STATISTICS(3, "number of nearest neighbours", metavar="K", range=AT_LEAST_1)
-    similarity: str = STATISTICS("cosine", "of two vectors", choices=tuple(DISTANCES))
-    no_centring: bool = STATISTICS(False, "cosine without mean-centring (default: the mean vector of the tasks is subtracted first)")
     permutations: int = STATISTICS(10_000, "permutations of the labels; the smallest possible p is 1 / (1 + P)", metavar="P", range=AT_LEAST_1)
     seed: int = STATISTICS(0, "seed of the permutations", range=SEED)
     output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
     title: str | None = OUTPUT(None, "title of the pictures (default: none)")
 # fmt: on
-
-    @property
-    def is_centred(self) -> bool:
-        """Whether vectors are mean-centred; Euclidean distances do not depend on it."""
-        return not self.no_centring and self.similarity == "cosine"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +112,7 @@ def vectors_of_tasks(folder: str) -> dict[str, np.ndarray]:
     """Returns {task: vector (D,)}. Rows of samples are left out: their tasks have their own rows."""
     names, vectors_ND = load_task_vectors(folder)
     samples = samples_in(load_meta(folder))
-    return {
-        name: vector_D for name, vector_D in zip(names, vectors_ND, strict=True) if name not in samples
-    }
+    return {name: vector_D for name, vector_D in zip(names, vectors_ND, strict=True) if name not in samples}
 
 
 def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
@@ -203,7 +194,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: Settings) -> None:
     inputs = check(settings)
-    distances = {name: distances_of(vectors_ND, settings) for name, vectors_ND in inputs.vectors.items()}
+    vectors = inputs.vectors.items()
+    distances = {name: cosine_distances(mean_centred(vectors_ND)) for name, vectors_ND in vectors}
     inputs.notes.extend(f"{name}: {EQUIDISTANT}" for name, d in distances.items() if all_equidistant(d))
     table = agreement_table(inputs, distances, settings)
     text = agreement_text(inputs, table, settings)
@@ -216,11 +208,6 @@ def run(settings: Settings) -> None:
 
 
 # ---------------------------------------------------------------------------- results
-
-
-def distances_of(vectors_ND: np.ndarray, settings: Settings) -> np.ndarray:
-    """Returns pairwise distances of the tasks (N, N)."""
-    return DISTANCES[settings.similarity](mean_centred(vectors_ND) if settings.is_centred else vectors_ND)
 
 
 def agreement_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
@@ -242,11 +229,10 @@ def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> s
     predicted = (
         "that of the nearest other task" if k == 1 else f"the majority label of the {k} nearest others"
     )
-    distance = "cosine similarity" if settings.similarity == "cosine" else "Euclidean distance"
-    centring = f" minus their mean over the {n} tasks" if settings.is_centred else ""
     explanation = (
         f"Do tasks with similar vectors have the same label? {n} tasks; cells: accuracy (p) / silhouette. "
-        f"Accuracy: the share of tasks whose label is {predicted}, by {distance} of the vectors{centring}. "
+        f"Accuracy: the share of tasks whose label is {predicted}, by cosine similarity of the vectors minus "
+        f"their mean over the {n} tasks. "
         "Only tasks whose label occurs at least twice are scored; their number is in brackets. p: by "
         f"{settings.permutations} permutations of the labels, not corrected for multiple tests; chance: mean "
         "accuracy of permuted labels. Silhouette of the same tasks: near 1 if labels form separate clusters, "
@@ -277,14 +263,13 @@ def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settin
     for name, distance_NN in distances.items():
         if not all_equidistant(distance_NN):
             nearest_NK = nearest(distance_NN, settings.neighbours)
-            similarity_NN = similarity(distance_NN, settings.similarity)
-            table = neighbours(inputs.tasks, nearest_NK, similarity_NN, inputs.ontology)
+            table = neighbours(inputs.tasks, nearest_NK, 1 - distance_NN, inputs.ontology)
             tables.append(table.assign(vectors=name, similarity=[round(x, 6) for x in table["similarity"]]))
     return pd.concat(tables, ignore_index=True)[list(NEIGHBOUR_COLUMNS)]
 
 
-def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure: str) -> list:
-    """Returns a `Panel` per folder: a heat map of cosines, or of distances divided by the largest."""
+def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame) -> list:
+    """Returns a `Panel` per folder: a heat map of cosines."""
     from routing_moe.plots.similarity import Panel
 
     panels = []
@@ -294,9 +279,7 @@ def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame, measure:
         note = "category: accuracy -"
         if not np.isnan(result.accuracy):
             note = f"category: accuracy {result.accuracy:.2f}, chance {result.chance:.2f}"
-        largest = distance_NN.max() or 1.0
-        values_NN = similarity(distance_NN, measure) if measure == "cosine" else distance_NN / largest
-        panels.append(Panel(name, note, values_NN))
+        panels.append(Panel(name, note, 1 - distance_NN))
     return panels
 
 
@@ -305,7 +288,6 @@ def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, se
     # Matplotlib is imported here, after the checks: it takes half a second.
     from routing_moe.plots.agreement import plot_agreement
     from routing_moe.plots.similarity import plot_similarities
-    from routing_moe.plots.style import HeatScale
 
     folder = settings.output_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -313,13 +295,10 @@ def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, se
     write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
     write_text(folder / "neighbours.csv", neighbours.to_csv(index=False))
     write_text(folder / "agreement.md", text)
-    scale = HeatScale("cosine similarity" + ", centred" * settings.is_centred)
-    if settings.similarity == "euclidean":
-        scale = HeatScale("distance / the largest", "Blues_r", 0.0, 1.0)
-    panels = panels_of(distances, table, settings.similarity)
+    panels = panels_of(distances, table)
     for file_format in ("png", "pdf"):
         path = folder / f"similarity.{file_format}"
-        plot_similarities(panels, inputs.tasks, inputs.ontology, path, scale, settings.title)
+        plot_similarities(panels, inputs.tasks, inputs.ontology, path, settings.title)
         plot_agreement(table, folder / f"agreement.{file_format}", settings.title)
 
 

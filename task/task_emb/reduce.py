@@ -76,15 +76,13 @@ class Reduction:
     explained_d: np.ndarray
 
     @classmethod
-    def fit(
-        cls, vectors_ND: np.ndarray, dim: int, transform="none", standardise=True, whiten=False
-    ) -> "Reduction":
+    def fit(cls, vectors_ND: np.ndarray, dim: int, transform="none") -> "Reduction":
         """Fits a reduction on all rows, by a full (deterministic) singular value decomposition.
 
         transform: "unit" scales each vector to length 1, "log" takes the log of each number, "none".
-        standardise: scale each input dimension to variance 1. The reduced vectors of the rows have mean
-        square 1, over all components together, or, with whiten, in each component. Raises InputError if dim
-        is larger than the number of dimensions that the rows span, or for the log of negative numbers.
+        Each input dimension is scaled to variance 1. The reduced vectors of the rows have mean square 1, over
+        all components together. Raises InputError if dim is larger than the number of dimensions that the
+        rows span, or for the log of negative numbers.
         """
         from sklearn.decomposition import PCA  # these take a second
         from sklearn.preprocessing import StandardScaler
@@ -97,22 +95,20 @@ class Reduction:
             )
         added = LOG_OFFSET * median_above_zero(vectors_ND) if transform == "log" else 0.0
         transformed_ND = transformed(vectors_ND, transform, added)
-        scaler = StandardScaler(with_std=standardise).fit(transformed_ND)
+        scaler = StandardScaler().fit(transformed_ND)
         with np.errstate(invalid="ignore"):  # if all vectors are equal, which is reported below
             pca = PCA(dim, svd_solver="full").fit(scaler.transform(transformed_ND))
         mean_square_d = pca.explained_variance_ * (N - 1) / N
         if not mean_square_d.min() > 1e-12 * mean_square_d.max():
             spanned = int((mean_square_d > 1e-12 * mean_square_d.max()).sum())
             raise InputError(f"the vectors of {N} tasks span {spanned} dimensions, but --dim is {dim}")
-        factor_d = 1 / np.sqrt(mean_square_d if whiten else np.full(dim, mean_square_d.mean()))
-        scale_D = scaler.scale_ if standardise else np.ones(vectors_ND.shape[1])
         return cls(
             transform,
             added,
             scaler.mean_,
-            scale_D,
+            scaler.scale_,
             pca.components_.astype(np.float32),  # half the file size, and the precision of saved vectors
-            factor_d,
+            np.full(dim, 1 / np.sqrt(mean_square_d.mean())),
             pca.explained_variance_ratio_,
         )
 
@@ -202,8 +198,6 @@ class ReduceSettings(Command):
     fit_on: list[str] | None = FITTING(None, "tasks or sections of the split to fit on; all: all tasks of the split, or of the folder (default: train)", metavar="TASK")
     custom_tasks_splits: str | None = FITTING(None, "JSON with task lists train, dev, test")
     transform: str | None = FITTING(None, "transform vectors first; unit: to length 1; log: log of each number, for Fisher information, which spans orders of magnitude (default: none)", choices=TRANSFORMS)
-    no_standardisation: bool = FITTING(False, "do not scale the input dimensions (default: scale each to variance 1)")
-    whiten: bool = FITTING(False, "scale each component to mean square 1 (default: one factor for all, so that the mean over components is 1)")
 # fmt: on
 
 
@@ -224,13 +218,8 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
     else:
         fitted_on = tasks_to_fit_on(settings, names)
         with problem_context(f"--taskvecs {settings.taskvecs}: "):
-            reduction = Reduction.fit(
-                vectors_ND[[names.index(task) for task in fitted_on]],
-                settings.dim,
-                settings.transform or "none",
-                not settings.no_standardisation,
-                settings.whiten,
-            )
+            rows_ND = vectors_ND[[names.index(task) for task in fitted_on]]
+            reduction = Reduction.fit(rows_ND, settings.dim, settings.transform or "none")
     with problem_context(f"--taskvecs {settings.taskvecs}: "):
         reduced_Nd = reduction(vectors_ND)
     write(settings, names, reduced_Nd, reduction, fitted_on, command)
