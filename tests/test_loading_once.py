@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from accelerate.state import AcceleratorState
 from tiny_grids import QUICK
-from tiny_runs import run
+from tiny_runs import reopen, run
 from tiny_vectors import WITH_A_BART
 from tiny_vectors import run as compute_vectors
 from transformers import PreTrainedModel
@@ -56,6 +56,7 @@ def test_training_and_prediction(loaded, originals, weights, tmp_path, quick_pic
     loaded()
     assert run(originals.gym, originals.bart, out, do_predict=True, **flags) == 0
     assert loaded() == once(originals.bart, weights, out / "best")
+    reopen(out)
     assert run(originals.gym, originals.bart, out, resume=True, **flags) == 0
     assert loaded() == once(out / "last", out / "last/training_state.pt")
 

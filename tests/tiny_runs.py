@@ -223,10 +223,10 @@ def assert_same_run(folder: Path, expected: Path) -> None:
     is compared by value, because pickled bytes of equal values can differ.
     """
     ours, theirs = contents(folder), contents(expected)
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
     own = {"run.json", "log.txt", "eval_log.txt", "last/training_state.pt", "best/eval-settings.json"}
     different = {name for name in theirs if ours[name] != theirs[name] and not name.endswith(".png")}
-    assert different <= own
+    assert different <= own, different - own
     one, other = (torch.load(f / "last/training_state.pt", weights_only=True) for f in (folder, expected))
     for row, state in other["optimizer"].pop("state").items():
         assert_equal(one["optimizer"]["state"][row], state)

@@ -45,7 +45,7 @@ def run(settings: ComposeSettings) -> None:
     if problems:
         raise InputError(problems)
     settings_of_run(settings.run)
-    trained = train_settings({"output_dir": str(settings.run)})
+    trained = train_settings({"do_predict": True, "output_dir": str(settings.run)})
     gym = Gym(trained.train_dir, trained.skip_malformed)
     mixture = find_mixture(settings.run, settings.checkpoint_name, "checkpoint_name")
 
