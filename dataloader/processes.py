@@ -99,10 +99,13 @@ def _serve(pipe: Connection) -> None:
     os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which passes it on
     threading.Thread(target=_interrupt_after_parent, daemon=True).start()
     with suppress(KeyboardInterrupt, EOFError, OSError):
-        while True:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            pipe.send(outcome_of(*pipe.recv()))
+        try:
+            while True:
+                signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+                pipe.send(outcome_of(*pipe.recv()))
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is ending
 
 
 def _interrupt_after_parent() -> None:

@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
-# One mixture of BARTs that were trained apart: fine-tunes one on each of the tasks without the embeddings, assembles them,
-# and scores the mixture, which answers as each alone.
+# One mixture of BARTs that were trained apart: fine-tunes one on each of the tasks without the embeddings, assembles
+# them, and scores the mixture, which answers as each alone.
 #   bash example_scripts/assemble_experts.sh "boolq piqa" library --train_dir data/gym
 #   bash example_scripts/assemble_experts.sh --small "copy reverse" library
 # Writes models/library: the grids of fine-tuning, assembled/ and its scores/. Further flags: `routing-moe finetune`.
 # Variables: DATA_DIR, OUTPUT_DIR (--train_dir, models/library).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 2 ] || fail "give TASKS, in one word, and a NAME; the head of this script has examples"
-TASKS=$1 NAME=$2 WORDS=("${@:3}") && take_data
-OUT=${OUTPUT_DIR:-models/$NAME}
+TASKS=$1 NAME=$2 OUT=${OUTPUT_DIR:-models/$2} WORDS=("${@:3}") && take_data
 
 OUTPUT_DIR=$OUT bash example_scripts/finetune_a_list_of_tasks.sh $SMALL $DRY_RUN "$TASKS" None "$NAME" "${DATA[@]}" \
     --samples first --freeze_embeds --save_best "${WORDS[@]}"
@@ -22,5 +21,5 @@ done
     --base "${SMALL_MODEL[1]:-facebook/bart-base}" --train_dir "$DATA_DIR" --output_dir "$OUT/assembled"
 
 [ -n "$DRY_RUN" ] || echo "{\"train\": [$names], \"dev\": [], \"test\": []}" >"$OUT/split.json"
-routing-moe train --do_predict --checkpoint "$OUT/assembled" --train_dir "$DATA_DIR" --custom_tasks_splits "$OUT/split.json" \
-    --output_dir "$OUT/scores"
+routing-moe train --do_predict --checkpoint "$OUT/assembled" --train_dir "$DATA_DIR" \
+    --custom_tasks_splits "$OUT/split.json" --output_dir "$OUT/scores"

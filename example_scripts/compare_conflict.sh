@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Routings and one BART on gyms of tasks that contradict each other, at the learning rates of docs/results/conflict_tuning.csv.
+# Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/conflict_tuning.csv.
 #   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 5 minutes on 2 cores
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
-# Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. A variant of your own is a line in FLAGS. Further flags are
-# those of `routing-moe train` for all trainings.
+# Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.
+# A variant of your own is a line in FLAGS; the first of VARIANTS is the baseline.
 # Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, OUTPUT_DIR, JOBS, RAY.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
@@ -25,39 +25,40 @@ declare -A FLAGS=(
     [learned]="$LEARNED"
     [softmax]="$LEARNED --router_mode softmax"
     [oracle]="--init_eps 1e-2 --task_routes GYM/oracle_routes.json --learning_rate 6e-3"
-    [refined]="--dense_steps $DENSE_STEPS --total_steps $((STEPS - DENSE_STEPS)) --learning_rate 6e-3 --mixture_rate 12e-3
-        --init_eps 1e-2 --reassign_until $((DENSE_STEPS * 3 / 7))"
+    [refined]="--init_eps 1e-2 --learning_rate 6e-3 --mixture_rate 12e-3 --reassign_until $((DENSE_STEPS * 3 / 7))
+        --dense_steps $DENSE_STEPS --total_steps $((STEPS - DENSE_STEPS))"
 )
 known FLAGS $VARIANTS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 for seed in $SEEDS; do # a gym, and an untrained BART whose words are those of the gym
-    run "$OUT/gyms/$seed/split.json" routing-moe conflict-gym --conflict "$CONFLICT" --seed "$seed" --output_dir "$OUT/gyms/$seed"
+    run "$OUT/gyms/$seed/split.json" routing-moe conflict-gym --conflict "$CONFLICT" --seed "$seed" \
+        --output_dir "$OUT/gyms/$seed"
 done | in_parallel
 for seed in $SEEDS; do
     run "$OUT/barts/$seed/config.json" routing-moe conflict-gym bart --gym "$OUT/gyms/$seed" --width 16 --seed "$seed" \
         --output_dir "$OUT/barts/$seed"
 done | in_parallel
 
-for seed in $SEEDS; do
-    for name in $VARIANTS; do
-        gym=$OUT/gyms/$seed dir=$OUT/runs/$name/seed$seed
-        read -rd '' -a flags <<<"${FLAGS[$name]//GYM/$gym}" || true
-        flags=(--train_dir "$gym" --model "$OUT/barts/$seed" --max_input_length 16 --max_output_length 8 --num_beams 1
-            --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((STEPS / 4))
-            --total_steps "$STEPS" "${flags[@]}" --seed "$seed" "$@" --output_dir "$dir")
-        if [ "$name" = refined ]; then
-            run "$dir/best/eval-test_tasks-test-performance.csv" bash example_scripts/run_refined_routing.sh "${flags[@]}"
-        else
-            run "$dir/best/eval-test-performance.csv" routing-moe train --resume "${flags[@]}"
-        fi
-    done
-done | in_parallel
+for seed in $SEEDS; do for name in $VARIANTS; do
+    gym=$OUT/gyms/$seed dir=$OUT/runs/$name/seed$seed
+    read -rd '' -a flags <<<"${FLAGS[$name]//GYM/$gym}" || true
+    flags=(--train_dir "$gym" --model "$OUT/barts/$seed" --max_input_length 16 --max_output_length 8 --num_beams 1
+        --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((STEPS / 4))
+        --total_steps "$STEPS" "${flags[@]}" --seed "$seed" "$@" --output_dir "$dir")
+    if [ "$name" = refined ]; then
+        run "$dir/$UNSEEN" bash example_scripts/run_refined_routing.sh "${flags[@]}"
+    else
+        run "$dir/$SCORES" routing-moe train --resume "${flags[@]}"
+    fi
+done; done | in_parallel
 
-baseline=()
-[[ $VARIANTS != *dense* ]] || baseline=(--baseline dense)
-routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANTS --output_dir "$OUT" \
-    --columns cost dev test unseen categories "${baseline[@]}"
+for seed in $SEEDS; do for name in $VARIANTS; do
+    unseen "$OUT/runs/$name/seed$seed"
+done; done | in_parallel
+
+routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANTS --baseline "${VARIANTS%% *}" \
+    --columns cost dev test unseen categories --output_dir "$OUT"
 cat <<EOT
 dense    one BART. The same input has another answer in another task, and only the task's name says which.
 average  4 experts in each layer, all of equal weight.

@@ -2,13 +2,12 @@
 # Trains all types of routing with several seeds, and compares them in a table and a picture.
 #   bash example_scripts/compare_routings.sh --train_dir data/gym                          (--small: on the embedded gym)
 #   JOBS=8 SEEDS="1 2 3" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh --train_dir data/gym
-#   bash example_scripts/compare_routings.sh --dry_run --train_dir data/gym                only prints the commands
-# Further flags are those of `routing-moe train` for all runs. The same command keeps finished runs and continues the others.
-# Writes OUTPUT_DIR/<variant>/seed<seed>/, comparison.csv and pictures. A variant of your own is a line in FLAGS.
-# Variables: OUTPUT_DIR, SEEDS, VARIANTS; JOBS (runs at the same time), RAY (a cluster); DATA_DIR, SPLIT.
+# Further flags are those of `routing-moe train` for all runs. The same command keeps finished runs and continues.
+# Writes OUTPUT_DIR/<variant>/seed<seed>/, comparison.csv and pictures. A variant of your own is a line in FLAGS; the
+# first of VARIANTS is the baseline. Variables: OUTPUT_DIR, SEEDS, VARIANTS, JOBS, RAY, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
-OUT=${OUTPUT_DIR:-models/compare_routings} SEEDS=${SEEDS:-42 43 44} SCORES=best/eval-test-performance.csv
+OUT=${OUTPUT_DIR:-models/compare_routings} SEEDS=${SEEDS:-42 43 44}
 
 declare -A FLAGS=( # without noise on the experts (--init_eps), and without dropout, they would hardly diverge
     [multitask]="train_multitask_bart.sh"
@@ -32,18 +31,14 @@ VARIANTS=${VARIANTS:-multitask multitask_no_names average random task_random sof
 known FLAGS $VARIANTS
 
 train() { # VARIANT ...
-    for seed in $SEEDS; do
-        for name in "$@"; do
-            read -ra flags <<<"${FLAGS[$name]//SEED/seed$seed}"
-            run "$OUT/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
-                "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/$name/seed$seed"
-        done
-    done
+    for seed in $SEEDS; do for name in "$@"; do
+        read -ra flags <<<"${FLAGS[$name]//SEED/seed$seed}"
+        run "$OUT/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
+            "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/$name/seed$seed"
+    done; done
 }
 train ${VARIANTS/two_stage/} | in_parallel
 [[ $VARIANTS != *two_stage* ]] || train two_stage | in_parallel
 
-baseline=()
-[[ $VARIANTS != *multitask* ]] || baseline=(--baseline multitask)
-routing-moe compare "$OUT" --columns categories "${baseline[@]}"
+routing-moe compare "$OUT" --columns categories --order $VARIANTS --baseline "${VARIANTS%% *}"
 exit "$FAILED"

@@ -1,19 +1,17 @@
 #!/usr/bin/env bash
 # Compares methods of computing task vectors: both stages with each and several seeds; scores of train and unseen tasks.
 #   bash example_scripts/compare_task_vectors.sh --train_dir data/gym            (--small: on the embedded gym)
-#   JOBS=2 KINDS="trained fisher" SEEDS="1 2 3" bash example_scripts/compare_task_vectors.sh --train_dir data/gym
 # Vectors but trained ones are frozen. The column vector_seen of the scores says what a vector has read of its task.
-# Writes OUTPUT_DIR/vectors, runs/<kind>/seed<seed>/, and the tables in train/ and test/. Further flags are those of
-# `routing-moe train` for both stages.
+# Writes OUTPUT_DIR/vectors, runs/<kind>/seed<seed>/, tables in train/ and test/. Further flags: `routing-moe train`.
 # Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS, RAY; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 OUT=${OUTPUT_DIR:-models/compare_task_vectors} SEEDS=${SEEDS:-42 43 44} DIM=${DIM:-$(or_small 64 16)}
 KINDS=${KINDS:-trained random text finetuned-text fisher descriptions}
-UNSEEN=best/eval-test_tasks-test-performance.csv
 
 for kind in ${KINDS/trained/}; do # no dev or test file is read
-    run "$OUT/raw/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL "$kind" "${DATA[@]}" --output_dir "$OUT/raw/$kind"
+    run "$OUT/raw/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL "$kind" "${DATA[@]}" \
+        --output_dir "$OUT/raw/$kind"
 done | in_parallel
 for kind in ${KINDS/trained/}; do
     [ "$kind" = fisher ] && transform=log || transform=none
@@ -21,22 +19,17 @@ for kind in ${KINDS/trained/}; do
         --transform $transform --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" --output_dir "$OUT/vectors/$kind"
 done | in_parallel
 
-for seed in $SEEDS; do
-    for kind in $KINDS; do
-        [ "$kind" = trained ] && vectors="" || vectors="--freeze_task_model --taskvecs $OUT/vectors/$kind"
-        run "$OUT/runs/$kind/seed$seed/best/eval-test-performance.csv" bash example_scripts/run_two_stage.sh $SMALL "${DATA[@]}" \
-            "${WORDS[@]}" --stage1_flags "$vectors" --seed "$seed" --output_dir "$OUT/runs/$kind/seed$seed"
-    done
-done | in_parallel
-for seed in $SEEDS; do
-    for kind in $KINDS; do
-        run "$OUT/runs/$kind/seed$seed/$UNSEEN" routing-moe train --do_predict --predict_split test \
-            --output_dir "$OUT/runs/$kind/seed$seed"
-    done
-done | in_parallel
+for seed in $SEEDS; do for kind in $KINDS; do
+    [ "$kind" = trained ] && vectors="" || vectors="--freeze_task_model --taskvecs $OUT/vectors/$kind"
+    run "$OUT/runs/$kind/seed$seed/$SCORES" bash example_scripts/run_two_stage.sh $SMALL \
+        "${DATA[@]}" "${WORDS[@]}" --stage1_flags "$vectors" --seed "$seed" --output_dir "$OUT/runs/$kind/seed$seed"
+done; done | in_parallel
+for seed in $SEEDS; do for kind in $KINDS; do
+    unseen "$OUT/runs/$kind/seed$seed"
+done; done | in_parallel
 
 for section in train test; do
-    routing-moe compare "$OUT/runs" --columns categories --predict_split $section --order $KINDS --baseline "${KINDS%% *}" \
-        --output_dir "$OUT/$section"
+    routing-moe compare "$OUT/runs" --columns categories --predict_split $section --order $KINDS \
+        --baseline "${KINDS%% *}" --output_dir "$OUT/$section"
 done
 exit "$FAILED"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# First steps, 3 minutes on 2 cores after installation: creates .venv, writes a gym of small tasks, trains a mixture with
-# learned routes and one BART of the same active size side by side, compares them, answers three inputs, draws the routes.
+# First steps, 3 minutes on 2 cores after installation: creates .venv, writes a gym of small tasks, trains a mixture
+# with learned routes and one BART of the same active size side by side, compares them, answers three inputs.
 # Writes models/quickstart. Variables: OUTPUT_DIR, STEPS (of each training).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ -n "$DRY_RUN" ] || make_environment
 source example_scripts/setup.sh --small $DRY_RUN
-OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-400} SCORES=best/eval-test-performance.csv JOBS=2
+OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-400} JOBS=2
 
 echo "Training a mixture (3 experts in each layer) and one BART, $STEPS steps each, on 24 tasks ..."
 for name in mixture one_bart; do
@@ -17,8 +17,7 @@ done | in_parallel
 
 routing-moe show-scores "$OUT/one_bart" "$OUT/mixture"
 cat <<EOT
-Here one BART is about as good: the tasks can be told from their text. Routes matter where tasks contradict each other:
-    bash example_scripts/compare_conflict.sh --small
+Here one BART is about as good: the tasks can be told from their text. Routes matter where tasks contradict each other.
 
 The mixture answers three new inputs of the task swap-travel-command:
 EOT

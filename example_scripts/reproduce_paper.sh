@@ -1,17 +1,15 @@
 #!/usr/bin/env bash
-# The study of the paper: task vectors, every routing and baseline, both stages, zero-shot scores, few-shot grids, tables.
-#   bash example_scripts/build_gym.sh && JOBS=8 bash example_scripts/reproduce_paper.sh --train_dir data/gym --skip_malformed
-#   bash example_scripts/reproduce_paper.sh --dry_run --train_dir data/gym       only prints the commands
+# The study of the paper: task vectors, all routings and baselines, both stages, zero-shot scores, few-shot grids.
+#   JOBS=8 bash example_scripts/reproduce_paper.sh --train_dir data/gym --skip_malformed      after build_gym.sh
+#   bash example_scripts/reproduce_paper.sh --dry_run --train_dir data/gym                    only prints the commands
 #   VARIANTS="multitask straight_through" bash example_scripts/reproduce_paper.sh --small      two variants, embedded gym
-# Further flags are those of all trainings. The same command keeps finished runs and continues the others.
+# Further flags are those of all trainings. The same command keeps finished runs and continues.
 # Writes OUTPUT_DIR/vectors, runs/<variant>/seed<seed>/, few_shot/<variant>/seed<seed>/ and tables/.
-# Variables: OUTPUT_DIR, SEEDS, VARIANTS; FEW_SHOT_FLAGS of `routing-moe finetune`; JOBS, RAY; DATA_DIR, SPLIT.
+# Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, RAY, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 OUT=${OUTPUT_DIR:-models/reproduce_paper} SEEDS=${SEEDS:-42} VECTORS=$OUT/vectors DIM=$(or_small 64 4)
-SCORES=best/eval-test-performance.csv UNSEEN=best/eval-test_tasks-test-performance.csv
-skip=()
-[[ " ${WORDS[*]} " != *" --skip_malformed "* ]] || skip=(--skip_malformed)
+[[ " ${WORDS[*]} " = *" --skip_malformed "* ]] && skip=(--skip_malformed) || skip=()
 read -ra FEW_SHOT_FLAGS <<<"${FEW_SHOT_FLAGS:-}"
 
 declare -A TRAIN=( # the first stages of two_stage and fisher_two_stage are runs of straight_through and fisher
@@ -39,61 +37,54 @@ declare -A START=( # of few-shot fine-tuning; direct: from the plain BART
     [fisher]="finetune_a_list_of_tasks_moe.sh test RUN fisher --taskvecs $VECTORS/fisher${DIM}_each"
     [fisher_two_stage]="finetune_a_list_of_tasks_moe.sh test RUN fisher_two_stage --taskvecs $VECTORS/fisher${DIM}_each"
 )
-VARIANTS=${VARIANTS:-multitask average random task_random softmax gumbel straight_through lstm transformer text fisher two_stage
-    fisher_two_stage}
+VARIANTS=${VARIANTS:-multitask average random task_random softmax gumbel straight_through lstm transformer text fisher
+    two_stage fisher_two_stage}
 known TRAIN $VARIANTS
-SECOND=() FIRST=()
-for name in $VARIANTS; do
-    if [[ $name = *two_stage ]]; then SECOND+=("$name"); else FIRST+=("$name"); fi
-done
 
 # Vectors of train and test tasks, and for few-shot fine-tuning of each sample of the test tasks from its own rows.
 for kind in text fisher; do
     [[ $VARIANTS = *$kind* ]] || continue
-    run "$VECTORS/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" "${skip[@]}" --tasks train test \
-        --output_dir "$VECTORS/$kind"
-    run "$VECTORS/${kind}_each/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" "${skip[@]}" --tasks test \
-        --samples each --output_dir "$VECTORS/${kind}_each"
+    run "$VECTORS/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" "${skip[@]}" \
+        --tasks train test --output_dir "$VECTORS/$kind"
+    run "$VECTORS/${kind}_each/meta.json" bash example_scripts/task_vectors.sh $SMALL $kind "${DATA[@]}" "${skip[@]}" \
+        --tasks test --samples each --output_dir "$VECTORS/${kind}_each"
 done | in_parallel
 if [[ $VARIANTS = *fisher* ]]; then
-    run "$VECTORS/fisher$DIM/meta.json" routing-moe vectors reduce --taskvecs "$VECTORS/fisher" --transform log --dim "$DIM" \
-        --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" --output_dir "$VECTORS/fisher$DIM" | in_parallel
+    run "$VECTORS/fisher$DIM/meta.json" routing-moe vectors reduce --taskvecs "$VECTORS/fisher" --dim "$DIM" \
+        --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" --transform log --output_dir "$VECTORS/fisher$DIM" |
+        in_parallel
     run "$VECTORS/fisher${DIM}_each/meta.json" routing-moe vectors reduce --taskvecs "$VECTORS/fisher_each" \
         --like "$VECTORS/fisher$DIM" --output_dir "$VECTORS/fisher${DIM}_each" | in_parallel
 fi
 
 train() { # VARIANT ...
-    for seed in $SEEDS; do
-        for name in "$@"; do
-            read -ra flags <<<"${TRAIN[$name]//SEED/seed$seed}"
-            run "$OUT/runs/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
-                --predict_max_examples 100 "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/runs/$name/seed$seed"
-        done
-    done
+    for seed in $SEEDS; do for name in "$@"; do
+        read -ra flags <<<"${TRAIN[$name]//SEED/seed$seed}"
+        run "$OUT/runs/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
+            --predict_max_examples 100 "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/runs/$name/seed$seed"
+    done; done
 }
-train "${FIRST[@]}" | in_parallel
-train "${SECOND[@]}" | in_parallel
+train $(grep -v two_stage <<<"${VARIANTS// /$'\n'}") | in_parallel
+train $(grep two_stage <<<"${VARIANTS// /$'\n'}") | in_parallel
 
-for seed in $SEEDS; do # zero-shot scores, then the grid of few-shot fine-tuning on each test task
-    for name in direct $VARIANTS; do
-        dir=$OUT/runs/$name/seed$seed few=$OUT/few_shot/$name/seed$seed
-        read -ra words <<<"${START[$name]:-finetune_a_list_of_tasks_moe.sh test RUN $name}"
-        words=("${words[@]//RUN/$dir}")
-        [ "$name" = direct ] || run "$dir/$UNSEEN" routing-moe train --do_predict --predict_split test --output_dir "$dir"
-        run "$few/summary.csv" env OUTPUT_DIR="$few" bash "example_scripts/${words[0]}" $SMALL "${words[@]:1}" "${DATA[@]}" \
-            "${skip[@]}" "${FEW_SHOT_FLAGS[@]}" --seed "$seed"
-    done
-done | in_parallel
+# Zero-shot scores, the grid of few-shot fine-tuning on each test task, pictures and a report of the two stages.
+for seed in $SEEDS; do for name in direct $VARIANTS; do
+    dir=$OUT/runs/$name/seed$seed few=$OUT/few_shot/$name/seed$seed
+    read -ra words <<<"${START[$name]:-finetune_a_list_of_tasks_moe.sh test RUN $name}"
+    words=("${words[@]//RUN/$dir}")
+    [ "$name" = direct ] || unseen "$dir"
+    [ "$name" != two_stage ] || run "$dir/analysis/report.html" bash example_scripts/understand.sh "$dir"
+    run "$few/summary.csv" env OUTPUT_DIR="$few" bash "example_scripts/${words[0]}" $SMALL "${words[@]:1}" "${DATA[@]}" \
+        "${skip[@]}" "${FEW_SHOT_FLAGS[@]}" --seed "$seed"
+done; done | in_parallel
 
-baseline=()
-[[ $VARIANTS != *multitask* ]] || baseline=(--baseline multitask)
 routing-moe compare "$OUT/runs" --columns cost dev test unseen --few_shot "$OUT/few_shot" --output_dir "$OUT/tables"
 for section in train test; do
-    routing-moe compare "$OUT/runs" --columns categories --predict_split $section "${baseline[@]}" \
+    routing-moe compare "$OUT/runs" --columns categories --predict_split $section --baseline "${VARIANTS%% *}" \
         --output_dir "$OUT/tables/$section"
 done
 routing-moe compute-arg "$OUT/few_shot" --baseline direct --output_file "$OUT/tables/few_shot_over_direct.csv"
-[ ${#baseline[@]} = 0 ] || for folder in runs few_shot; do
-    routing-moe compute-arg "$OUT/$folder" "${baseline[@]}" --output_file "$OUT/tables/${folder}_over_multitask.csv"
+for folder in runs few_shot; do
+    routing-moe compute-arg "$OUT/$folder" --baseline "${VARIANTS%% *}" --output_file "$OUT/tables/gains_of_$folder.csv"
 done
 exit "$FAILED"

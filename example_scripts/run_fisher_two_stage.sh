@@ -19,5 +19,5 @@ routing-moe vectors fisher --recipe published "${DATA[@]}" --model "$BART" --out
 routing-moe vectors reduce --taskvecs "$OUT/fisher" --transform log --dim "$DIM" \
     --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" --output_dir "$OUT/fisher$DIM"
 
-TASKVECS='' bash example_scripts/run_two_stage.sh $SMALL $DRY_RUN "${DATA[@]}" --model "$BART" --output_dir "$OUT" "${WORDS[@]}" \
-    --stage1_flags "--taskvecs $OUT/fisher$DIM --freeze_task_model $STAGE1_FLAGS"
+TASKVECS='' bash example_scripts/run_two_stage.sh $SMALL $DRY_RUN "${DATA[@]}" --model "$BART" --output_dir "$OUT" \
+    "${WORDS[@]}" --stage1_flags "--taskvecs $OUT/fisher$DIM --freeze_task_model $STAGE1_FLAGS"

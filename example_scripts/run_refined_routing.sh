@@ -15,15 +15,14 @@ take --learning_rate RATE "$(or_small 1e-5 1e-3)"
 take --mixture_rate MIXTURE_RATE "$RATE"
 take --reassign_until MOVES $((STEPS / 2))
 TENTH=$((DENSE / 10))
-CHECKPOINTS=() # checkpoints of the second half
-for part in 5 6 7 8 9 10; do CHECKPOINTS+=($((part * TENTH))-steps); done
+mapfile -t CHECKPOINTS < <(seq -f %.0f-steps $((5 * TENTH)) $TENTH $((10 * TENTH))) # of the second half
 
 routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 1 --hide_task_names \
     --train_batch_size 16 --gradient_accumulation_steps 2 "${SMALL_TRAIN[@]}" "${WORDS[@]}" --learning_rate "$RATE" \
     --total_steps $((10 * TENTH)) --eval_period $((10 * TENTH)) --save_period $TENTH --output_dir "$OUT/dense"
 
-routing-moe vectors gradient --model "$OUT/dense" "${DATA[@]}" --weights embeddings --checkpoint_names "${CHECKPOINTS[@]}" \
-    --output_dir "$OUT/vectors"
+routing-moe vectors gradient --model "$OUT/dense" "${DATA[@]}" --weights embeddings \
+    --checkpoint_names "${CHECKPOINTS[@]}" --output_dir "$OUT/vectors"
 
 routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --vanilla_checkpoint "$OUT/dense" --hide_task_names \
     --task_routes clusters:auto --taskvecs "$OUT/vectors" --init_eps 1e-8 \

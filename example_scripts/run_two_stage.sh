@@ -1,28 +1,29 @@
 #!/usr/bin/env bash
-# The method of the paper: stage 1 learns routes, a merge resets the experts to BART, stage 2 trains them with these routes.
+# The method of the paper: stage 1 learns routes, a merge resets the experts to BART, stage 2 trains them along these.
 #   bash example_scripts/run_two_stage.sh --train_dir data/gym --output_dir models/two_stage
 #   bash example_scripts/run_two_stage.sh --train_dir data/gym --stage1 models/moe        keeps the routes of this run
 #   bash example_scripts/run_two_stage.sh --small                                on the embedded gym, 10 minutes on a CPU
 # Writes OUTPUT_DIR/stage1, OUTPUT_DIR/init (the merge) and the run folder of stage 2. The same command continues.
 #   --stage1_flags "..."   flags of `routing-moe train` for stage 1 only; further flags are for both stages
-#   --total_steps N, --stage2_steps N   steps of the stages (30000, twice as many)
-# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, --output_dir), PROCESSES.
+#   --total_steps N, --stage2_steps N   steps of the stages (30000, twice as many); --model: the BART of both stages
+# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, ...), PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/two_stage}"
 take --stage1 STAGE1 ""
 take --stage1_flags STAGE1_FLAGS ""
 take --taskvecs TASKVECS "${TASKVECS:-}"
-take --model BART "${SMALL_MODEL[1]:-facebook/bart-base}"
+take --model BART "${SMALL_MODEL[1]:-}"
 take --total_steps STEPS "$(or_small 30000 1000)"
 take --stage2_steps STEPS2 "$(or_small $((2 * STEPS)) "$STEPS")"
 
 [ -n "$STAGE1" ] || routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --num_experts 3 \
     --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
     --learning_rate 1e-5 --router_lr 1e-3 --task_model_lr 1e-2 "${SMALL_TRAIN[@]}" "${WORDS[@]}" \
-    --model "$BART" --total_steps "$STEPS" --output_dir "$OUT/stage1" $STAGE1_FLAGS
+    --model "${BART:-facebook/bart-base}" --total_steps "$STEPS" --output_dir "$OUT/stage1" $STAGE1_FLAGS
 
-routing-moe merge --routes_from "${STAGE1:-$OUT/stage1}" --model "$BART" --init_eps 1e-8 --keep_existing --output_dir "$OUT"
+routing-moe merge --routes_from "${STAGE1:-$OUT/stage1}" ${BART:+--model "$BART"} --init_eps 1e-8 --keep_existing \
+    --output_dir "$OUT"
 
 # From the average of the experts (temperature 300) to the learned routes (1), which it reaches after 95% of the steps.
 routing-moe train --resume "${DATA[@]}" --checkpoint_name init --train_batch_size 16 --gradient_accumulation_steps 2 \

@@ -1,12 +1,10 @@
 # shellcheck shell=bash disable=SC2034 # variables of the scripts
 # Sourced by the other scripts: strict mode, the top folder, `routing-moe`, and what scripts share.
-#
 #   --small     as the first word of a script: the embedded gym and a tiny BART, hyperparameters for them (SMALL_...)
 #   --dry_run   as the first word: only print the commands
 #   PROCESSES   variable: processes of each training, one per GPU (1)
 #   PYTHON      variable: the interpreter, if there is no .venv (python3)
 #   JOBS, RAY   variables of scripts of many runs: runs at the same time (1), address of a Ray cluster
-#
 # Flags of SMALL_... come after the published ones and before yours; the last one wins.
 
 set -euo pipefail
@@ -20,8 +18,8 @@ routing-moe() { # also without installation
     if [ -n "${DRY_RUN:-}" ] && [[ $1 != list-tasks && $1 != parallel ]]; then
         echo "routing-moe$(printf ' %q' "$@")"
     elif [ "$1" = train ] && [ "${PROCESSES:-1}" != 1 ]; then
-        "$PYTHON" -m accelerate.commands.launch --multi_gpu --num_processes "$PROCESSES" --num_machines 1 --mixed_precision no \
-            --dynamo_backend no -m routing_moe.cli.train --mixed_precision auto "${@:2}"
+        "$PYTHON" -m accelerate.commands.launch --multi_gpu --num_processes "$PROCESSES" --num_machines 1 \
+            --mixed_precision no --dynamo_backend no -m routing_moe.cli.train --mixed_precision auto "${@:2}"
     else
         "$PYTHON" -m routing_moe.cli.entry "$@"
     fi
@@ -29,6 +27,7 @@ routing-moe() { # also without installation
 export PYTHON && export -f routing-moe # for the commands of `in_parallel`
 
 SMALL="" DRY_RUN="" FAILED=0
+SCORES=best/eval-test-performance.csv UNSEEN=best/eval-test_tasks-test-performance.csv # the last files of runs
 while [[ ${1:-} = --small || ${1:-} = --dry_run ]]; do
     if [ "$1" = --small ]; then SMALL=$1; else DRY_RUN=$1; fi
     shift
@@ -45,7 +44,6 @@ if [ -n "$SMALL" ]; then
     SMALL_FINETUNE=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1
         --learning_rate_list 3e-4 1e-3 --bsz_list 4 8 --total_steps 100 --eval_period 25 --warmup_steps 10)
 fi
-
 or_small() { if [ -n "$SMALL" ]; then echo "$2"; else echo "$1"; fi; }
 
 # ---- flags and variables of a script
@@ -68,8 +66,7 @@ take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a fl
 take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_tasks_splits in WORDS, or from variables
     take --train_dir DATA_DIR "${DATA_DIR:-}"
     take --custom_tasks_splits SPLIT "${SPLIT:-}"
-    [ -n "$DATA_DIR" ] || fail "no gym: give --train_dir FOLDER or the variable DATA_DIR; or --small as the first word," \
-        "for the embedded gym with a tiny BART"
+    [ -n "$DATA_DIR" ] || fail "no gym: give --train_dir FOLDER or the variable DATA_DIR, or --small as the first word"
     DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"})
 }
 
@@ -80,7 +77,11 @@ known() { # TABLE NAME ...: whether all are keys of the table
     for name in "${@:2}"; do [ -n "${table[$name]:-}" ] || fail "there is no variant $name; there are ${!table[*]}"; done
 }
 
-run() { printf '%s\t%s\n' "$1" "$(printf '%q ' "${@:2}")"; } # RESULT, the last file that a command writes; COMMAND ...
+run() { printf '%s\t%s\n' "$1" "$(printf '%q ' "${@:2}")"; } # RESULT, which the command writes last; COMMAND ...
+
+unseen() { # RUN: its scores on unseen tasks
+    run "$1/$UNSEEN" routing-moe train --do_predict --predict_split test --output_dir "$1"
+}
 
 in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others
     routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN || FAILED=$?

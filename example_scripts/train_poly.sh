@@ -2,12 +2,13 @@
 # Poly: low-rank experts whose factors are averaged by weights from a table of logits, one per task, layer and expert.
 #   bash example_scripts/train_poly.sh --train_dir data/gym                       (--small: on the embedded gym)
 #   bash example_scripts/train_poly.sh --train_dir data/gym --lora_splits 4 --output_dir models/mhr      MHR
-# Writes a run folder: best/eval-test-performance.csv, checkpoints, pictures of routes. Further flags: `routing-moe train`.
+# Writes a run folder: best/eval-test-performance.csv, pictures of routes. Further flags: `routing-moe train`.
 # Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 
-routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 3 --expert_kind lora --lora_mixing factors \
+routing-moe train --resume "${DATA[@]}" --model facebook/bart-base \
+    --num_experts 3 --expert_kind lora --lora_rank 16 --lora_mixing factors \
     --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
     --learning_rate 1e-3 --task_model_lr 1e-2 --output_dir "${OUTPUT_DIR:-models/poly}" \
     "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2} \
