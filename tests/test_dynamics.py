@@ -90,7 +90,7 @@ def frames_of(path):
 @pytest.mark.parametrize("shape", [(3, 5, 4, 3), (2, 40, 12, 3)])
 def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tmp_path, shape):
     run_history, path = history(*shape), tmp_path / "routes.gif"
-    write_animation(run_history, ONTOLOGY, path, "A title", seconds_per_frame=0.4, quiet=True)
+    write_animation(run_history, ONTOLOGY, path, "A title", seconds_per_frame=0.4)
     frames, durations, loop = frames_of(path)
     assert durations[:-1] == [400] * (shape[0] - 1)
     assert 3000 <= durations[-1] < 3400
@@ -113,7 +113,7 @@ def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tm
 
 def test_a_large_map_is_drawn_with_fewer_dots_per_inch(tmp_path, monkeypatch):
     monkeypatch.setattr(animation, "MOST_PIXELS", 50_000)
-    write_animation(history(2, 30), ONTOLOGY, tmp_path / "routes.gif", quiet=True)
+    write_animation(history(2, 30), ONTOLOGY, tmp_path / "routes.gif")
     frames, _, _ = frames_of(tmp_path / "routes.gif")
     assert 40_000 < frames[0].shape[0] * frames[0].shape[1] <= 51_000
 
@@ -122,7 +122,7 @@ def test_equal_frames_keep_their_time(tmp_path):
     run_history = history(3)
     run_history.values_SNLE[1] = run_history.values_SNLE[0]
     run_history = replace(run_history, steps=(100, 100, 200))
-    write_animation(run_history, ONTOLOGY, tmp_path / "routes.gif", seconds_per_frame=0.5, quiet=True)
+    write_animation(run_history, ONTOLOGY, tmp_path / "routes.gif", seconds_per_frame=0.5)
     frames, durations, _ = frames_of(tmp_path / "routes.gif")
     assert sum(durations[:-1]) == 1000
     assert (frames[0] != frames[-1]).any()

@@ -35,16 +35,15 @@ def write_animation(
     path: str | os.PathLike,
     title: str | None = None,
     seconds_per_frame: float = 0.5,
-    quiet: bool = False,
 ) -> None:
     """Writes a frame per step of the history, the last one held longer; the GIF starts again when it ends.
 
-    quiet: no progress bar. The file is written atomically; its folder must exist.
+    The file is written atomically; its folder must exist.
     """
     milliseconds = [round(1000 * seconds_per_frame)] * len(history.steps)
     milliseconds[-1] *= math.ceil(LAST_FRAME / seconds_per_frame)
     frames = _frames(history, ontology, f"{title}\n" if title else "")
-    progress = ProgressBar(frames, os.fspath(path), len(history.steps), unit="frame", disable=quiet)
+    progress = ProgressBar(frames, os.fspath(path), len(history.steps), unit="frame")
     gif = io.BytesIO()
     options = dict(save_all=True, append_images=progress, duration=milliseconds, loop=0)
     next(frames).save(gif, "GIF", **options)
