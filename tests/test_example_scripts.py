@@ -54,6 +54,8 @@ def copy(tmp_path_factory):
     for name in ("routing_moe", "dataloader", "task", "requirements.txt", "setup.py"):
         (folder / name).symlink_to(ROOT / name)
     write_gym(folder / "gym")
+    few = {"train": ["swap-travel-command", "entailment-farm-qa"], "dev": [], "test": ["inflection-travel-qa"]}
+    (folder / "few.json").write_text(json.dumps(few))
     python = folder / "python"
     python.write_text(f'#!/bin/bash\nexec {shlex.join(fork_server.client())} "$@"\n')
     python.chmod(0o755)
@@ -139,7 +141,7 @@ def test_the_head_of_a_script_names_the_variables_that_it_reads(script):
     assert {name for name in read if name not in head} == set()
 
 
-SHORT = "--debug --total_steps 2 --eval_period 2 --max_output_length 8"
+SHORT = "--custom_tasks_splits few.json --debug --total_steps 2 --eval_period 2 --max_output_length 8"
 GRID = (
     "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
 )
@@ -158,7 +160,7 @@ class TestWholeScripts:
     """Scripts on the embedded gym, with few steps."""
 
     def test_training_writes_scores(self, copy, moe):
-        assert pd.read_csv(moe / SCORES)["task_prefix"].nunique() == 24
+        assert pd.read_csv(moe / SCORES)["task_prefix"].nunique() == 2
         assert load_run_settings(moe)["learning_rate"] == 1e-3
 
     def test_processes_train_together(self, copy):
@@ -198,7 +200,7 @@ class TestWholeScripts:
         assert not (copy / "models/given" / SCORES).exists()
 
     def test_fisher_vectors_and_both_stages(self, copy):
-        short = f'--vector_flags "--total_steps 2 --max_examples 8" --dim 4 {SHORT}'
+        short = f'--vector_flags "--total_steps 2 --max_examples 8" --dim 1 {SHORT}'
         call(copy, f"bash example_scripts/run_fisher_two_stage.sh --small {short} --output_dir models/fisher")
         assert load_run_settings(copy / "models/fisher/stage1")["freeze_task_model"]
         assert (copy / "models/fisher" / SCORES).is_file()
@@ -217,7 +219,7 @@ class TestWholeScripts:
     def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy, moe):
         call(copy, "bash example_scripts/understand.sh models/moe --features category:reading --top 1")
         assert (moe / "analysis/report.html").is_file()
-        assert (moe / "analysis/ablation.csv").is_file()
+        assert any((moe / "analysis").glob("ablation*.csv"))
 
     def test_comparing_two_routings(self, copy):
         line = f"bash example_scripts/compare_routings.sh --small {SHORT}"
