@@ -58,8 +58,8 @@ for seed in $SEEDS; do for name in $VARIANTS; do
 done; done | in_parallel
 
 routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANTS --baseline "${VARIANTS%% *}" \
-    --columns cost dev test unseen categories --output_dir "$OUT"
-cat <<EOT
+    --columns cost dev test unseen $(or_small categories "") --output_dir "$OUT"
+grep -E "^(${VARIANTS// /|}) " <<EOT
 dense    one BART. The same input has another answer in another task, and only the task's name says which.
 average  4 experts in each layer, all of equal weight.
 learned  4 experts; a router learns the expert of each task and layer (straight-through Gumbel), as in the paper.

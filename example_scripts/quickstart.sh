@@ -23,7 +23,7 @@ The mixture answers three new inputs of the task swap-travel-command:
 EOT
 routing-moe answer --checkpoint "$OUT/mixture" --task swap-travel-command --inputs - <<EOT
 swap the ends : ada boat ship truck
-swap the ends : omar train sled
+swap the ends : omar plane bike train
 swap the ends : zoe car plane tram bike
 EOT
 

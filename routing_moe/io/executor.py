@@ -23,6 +23,7 @@ from routing_moe.io.memory import WORKERS_OF_GPU, workers_of_gpu
 LOCAL = "local"  # the address of a cluster that is started on this machine
 PARTS = 10_000  # Ray rounds resources to 1 / PARTS
 GPUS = "CUDA_VISIBLE_DEVICES"
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # devices of NVIDIA, AMD, and of Windows in WSL
 
 Calls = Mapping[Hashable, tuple]  # {key: arguments of its call}
 
@@ -60,7 +61,9 @@ def visible_gpus() -> list[str]:
     named = os.environ.get(GPUS)
     if named is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
-    import torch
+    if not any(map(os.path.exists, DRIVERS)):
+        return []
+    import torch  # takes seconds
 
     return [str(i) for i in range(torch.cuda.device_count())]
 
