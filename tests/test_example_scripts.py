@@ -214,16 +214,26 @@ class TestWholeScripts:
         assert load_run_settings(copy / "models/fisher/stage1")["freeze_task_model"]
         assert (copy / "models/fisher" / SCORES).is_file()
 
-    def test_fine_tuning_of_two_tasks_is_collected_and_a_failing_task_is_the_exit_code(self, copy):
+    def test_fine_tuning_of_two_tasks_is_collected_and_compared(self, copy):
         tasks = "swap-food-command extraction-shop-qa"
         line = f'bash example_scripts/finetune_a_list_of_tasks.sh --small "{tasks}" None direct {GRID}'
         call(copy, line)
         assert pd.read_csv(copy / "models/direct/summary.csv")["task"].nunique() == 2
-        task = copy / "data/skill_gym/swap-food-command"
-        task.rename(hidden := task.with_name("hidden"))
-        done = call(copy, line.replace("direct", "failing"), check=False)
-        hidden.rename(task)
+        scripts = "example_scripts/collect_results.py --logs_dir models/direct --output_file all.csv"
+        call(copy, f'"$PYTHON" {scripts}')
+        gains = "--summary1 all.csv --summary2 models/direct/summary.csv --names a b --output_file gains.csv"
+        call(copy, f'"$PYTHON" example_scripts/compute_arg.py {gains}')
+        assert pd.read_csv(copy / "gains_summary.csv")["arg"].tolist() == [0]
+
+    def test_a_task_that_fails_stops_no_other_and_is_the_exit_code(self, copy):
+        for file in copy.glob("data/skill_gym/swap-food-command/*_dev.tsv"):
+            file.write_text(file.read_text() + "a line without an answer\n")
+        tasks = "swap-food-command extraction-shop-qa"
+        line = f'bash example_scripts/finetune_a_list_of_tasks.sh --small "{tasks}" None failing {GRID}'
+        done = call(copy, line, check=False)
         assert done.returncode == 2
+        assert done.stderr.endswith("error: fine-tuning failed on swap-food-command\n")
+        assert set(pd.read_csv(copy / "models/failing/summary.csv")["task"]) == {"extraction-shop-qa"}
 
     def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy, moe):
         call(copy, "bash example_scripts/understand.sh models/moe --features category:reading --top 1")
