@@ -72,6 +72,19 @@ def read_jobs() -> list[Job]:
     return jobs
 
 
+class JobsBar(ProgressBar):
+    """A bar that ends with the newest line in the logs of its jobs."""
+
+    jobs = ()
+
+    @property
+    def format_dict(self) -> dict:
+        written = {job: job.log.stat().st_mtime for job in self.jobs if job.log.is_file()}
+        newest = max(written, key=written.get, default=None)
+        end = newest.end_of_log()[-1:] if newest else []
+        return super().format_dict | ({"postfix": f"{newest.log.stem}: {end[0]}"} if end else {})
+
+
 def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
     """Runs the jobs and reports how each ends; returns how many failed."""
     terminal, failed = sys.stderr.isatty(), 0
@@ -80,14 +93,17 @@ def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
         outcomes = on_ray(run_job, calls, settings.jobs, settings.ray)
     else:
         outcomes = in_processes(run_job, calls, settings.jobs)
-    bar = ProgressBar(total=total, initial=total - len(missing), unit="run", leave=True)
+    bar = JobsBar(total=total, initial=total - len(missing), unit="run", leave=True)
+    bar.jobs = list(missing)
     stop_on_signals()
     with bar, closing(outcomes):
         for job, outcome in outcomes:
+            bar.jobs.remove(job)
             bar.update()
             if isinstance(outcome, Exception):
                 failed += 1
-                say(f"failed: {job.result}: {in_brief(outcome)}; the end of {job.log}:\n{job.end_of_log()}")
+                end = "".join(f"\n    {line}" for line in job.end_of_log())
+                say(f"failed: {job.result}: {in_brief(outcome)}; the end of {job.log}:{end}")
             elif not terminal:
                 say(f"finished: {job.result} after {outcome:.0f} s")
     return failed

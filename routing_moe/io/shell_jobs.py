@@ -11,7 +11,7 @@ from pathlib import Path
 from routing_moe.io.executor import GPUS, worker_environment
 from routing_moe.io.memory import WORKERS_OF_GPU
 
-LAST_LINES = 5  # shown of a log
+LAST_LINES, LAST_BYTES = 5, 4000  # shown of a log
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,13 @@ class Job:
         folder = self.result.parent.parent if self.result.parent.name == "best" else self.result.parent
         return Path(f"{self.result if folder == Path() else folder}.log")
 
-    def end_of_log(self) -> str:
-        text = self.log.read_text(errors="replace") if self.log.is_file() else ""
-        return "\n".join(f"    {line}" for line in text.splitlines()[-LAST_LINES:])
+    def end_of_log(self) -> list[str]:
+        """Returns the last lines of the log, [] if there is none."""
+        if not self.log.is_file():
+            return []
+        with self.log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
+            return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
 
 
 def run_job(job: Job, environment: dict[str, str], tells: bool) -> float:
