@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dataloader.errors import did_you_mean
 
+REMOVED = "it was removed, as only finished studies used it; CHANGELOG.md has what is left"
 # {unknown flag: the right ones, of which a command has some, or what else to do}
 INSTEAD = {
     "--lr": ("--learning_rate", "--learning_rate_list"),
@@ -18,6 +19,12 @@ INSTEAD = {
     "--embedded_gym": "--small is the first word of a script that runs on the embedded gym",
     "--jobs": "JOBS=4 in the environment of a script, or routing-moe parallel --jobs 4",
     "--seeds": 'SEEDS="1 2" in the environment of a script',
+    "--small": "it is the first word of a script",
+    "--dry_run": "it is the first word of a script",
+    **dict.fromkeys(("--learnable", "--dev_baselines", "--minus_shuffled", "--whiten", "--no_standardisation"), REMOVED),
+    **dict.fromkeys(("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED),
+    "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
+    "--leave_out": "it was removed; name the folders to compare",
 }
 
 
@@ -35,7 +42,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
         parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._instead_of(unknown[0])}")
+            hints = map(self._instead_of, (word for word in unknown if word.startswith("-")))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(dict.fromkeys(hints))}")
         return parsed
 
     def _instead_of(self, unknown: str) -> str:

@@ -8,9 +8,10 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 2 ] || fail "give TASKS, in one word, and a NAME; the head of this script has examples"
 TASKS=$1 NAME=$2 OUT=${OUTPUT_DIR:-models/$2} WORDS=("${@:3}") && take_data
+take --model BART "${SMALL_MODEL[1]:-facebook/bart-base}"
 
 OUTPUT_DIR=$OUT bash example_scripts/finetune_a_list_of_tasks.sh $SMALL $DRY_RUN "$TASKS" None "$NAME" "${DATA[@]}" \
-    --samples first --freeze_embeds --save_best "${WORDS[@]}"
+    --model "$BART" --samples first --freeze_embeds --save_best "${WORDS[@]}"
 
 experts=() names=""
 for task in $TASKS; do
@@ -18,7 +19,7 @@ for task in $TASKS; do
     names+="${names:+, }\"$task\""
 done
 [ -f "$OUT/assembled/config.json" ] || routing-moe assemble --experts "${experts[@]}" \
-    --base "${SMALL_MODEL[1]:-facebook/bart-base}" --train_dir "$DATA_DIR" --output_dir "$OUT/assembled"
+    --base "$BART" --train_dir "$DATA_DIR" --output_dir "$OUT/assembled"
 
 [ -n "$DRY_RUN" ] || echo "{\"train\": [$names], \"dev\": [], \"test\": []}" >"$OUT/split.json"
 routing-moe train --do_predict --checkpoint "$OUT/assembled" --train_dir "$DATA_DIR" \

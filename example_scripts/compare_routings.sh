@@ -30,15 +30,16 @@ VARIANTS=${VARIANTS:-multitask multitask_no_names average random task_random sof
     merged_parameters lora poly mhr refined two_stage}
 known FLAGS $VARIANTS
 
-train() { # VARIANT ...
-    for seed in $SEEDS; do for name in "$@"; do
+train() { # PHASE: 1, or 2 for variants that read other runs
+    for seed in $SEEDS; do for name in $VARIANTS; do
+        dir=$OUT/$name/seed$seed phase=1
+        [[ ${FLAGS[$name]} != *SEED* ]] || phase=2
         read -ra flags <<<"${FLAGS[$name]//SEED/seed$seed}"
-        run "$OUT/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
-            "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/$name/seed$seed"
+        [ $phase != "$1" ] || run "$dir/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" \
+            "${DATA[@]}" "${WORDS[@]}" --seed "$seed" --output_dir "$dir"
     done; done
 }
-train ${VARIANTS/two_stage/} | in_parallel
-[[ $VARIANTS != *two_stage* ]] || train two_stage | in_parallel
+for phase in 1 2; do train $phase | in_parallel; done
 
-routing-moe compare "$OUT" --columns categories --order $VARIANTS --baseline "${VARIANTS%% *}"
+routing-moe compare "$OUT" --columns categories --order $VARIANTS --baseline "${VARIANTS%% *}" || FAILED=1
 exit "$FAILED"

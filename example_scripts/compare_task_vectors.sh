@@ -30,6 +30,6 @@ done; done | in_parallel
 
 for section in train test; do
     routing-moe compare "$OUT/runs" --columns categories --predict_split $section --order $KINDS \
-        --baseline "${KINDS%% *}" --output_dir "$OUT/$section"
+        --baseline "${KINDS%% *}" --output_dir "$OUT/$section" || FAILED=1
 done
 exit "$FAILED"

@@ -7,9 +7,10 @@
 # Writes OUTPUT_DIR (models/IDENTIFIER): a folder for each task, summary.csv. Finished configurations are kept.
 # Variables: DATA_DIR, SPLIT, TASKVECS (--train_dir, --custom_tasks_splits, --taskvecs), OUTPUT_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-[ $# -ge 3 ] || fail "give TASKS CHECKPOINT IDENTIFIER; the head of this script has examples"
+[[ $# -ge 3 && $1$2$3 != *--* ]] || fail "give TASKS CHECKPOINT IDENTIFIER; the head of this script has examples"
 TASKS=$1 CHECKPOINT=$2 IDENTIFIER=$3 WORDS=("${@:4}") && take_data
-OUT=${OUTPUT_DIR:-models/$IDENTIFIER} START=(--model facebook/bart-base "${SMALL_MODEL[@]}") failed=""
+take --output_dir OUT "${OUTPUT_DIR:-models/$IDENTIFIER}"
+START=(--model facebook/bart-base "${SMALL_MODEL[@]}") failed=""
 if [[ " ${WORDS[*]} " = *" --moe_"* ]]; then
     START=(--moe_init --init_dir "$CHECKPOINT" ${TASKVECS:+--taskvecs "$TASKVECS"})
 elif [ "$CHECKPOINT" != None ]; then
@@ -18,7 +19,7 @@ fi
 
 tasks=$(routing-moe list-tasks --split "${SPLIT:-$DATA_DIR/split.json}" --gym "$DATA_DIR" $TASKS)
 for task in $tasks; do
-    echo "Task: $task, checkpoint: $CHECKPOINT, results: $OUT"
+    [ -n "$DRY_RUN" ] || echo "Task: $task, checkpoint: $CHECKPOINT, results: $OUT"
     routing-moe finetune "${START[@]}" --task_dir "$DATA_DIR/$task" --output_dir "$OUT/singletask-$task" \
         --learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --gradient_accumulation_steps 1 \
         --total_steps 1000 --eval_period 100 --warmup_steps 100 --max_grad_norm 0.1 --weight_decay 0.01 \

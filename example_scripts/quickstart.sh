@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # First steps, 3 minutes on 2 cores after installation: creates .venv, writes a gym of small tasks, trains a mixture
-# with learned routes and one BART of the same active size side by side, compares them, answers three inputs.
-# Writes models/quickstart. Variables: OUTPUT_DIR, STEPS (of each training).
+# with learned routes and one BART of the same active size side by side. Variables: OUTPUT_DIR, STEPS (of each training).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+[ $# = 0 ] || fail "the quickstart has no flags, but the variables OUTPUT_DIR and STEPS"
 [ -n "$DRY_RUN" ] || make_environment
 source example_scripts/setup.sh --small $DRY_RUN
 OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-400} JOBS=2
@@ -28,7 +28,7 @@ swap the ends : zoe car plane tram bike
 EOT
 
 run "$OUT/report.html" routing-moe report "$OUT/mixture" --output_file "$OUT/report.html" | in_parallel
-[ -n "$DRY_RUN" ] || cp "$OUT/mixture/$STEPS-steps/route.png" "$OUT/routes.png"
+[ -n "$DRY_RUN" ] || cp "$(compgen -G "$OUT/mixture/*-steps/route.png" | sort -V | tail -n 1)" "$OUT/routes.png"
 cat <<EOT
 
 The routes of the tasks:       $OUT/routes.png

@@ -42,7 +42,7 @@ for seed in $SEEDS; do for arm in $ARMS; do
 done; done | in_parallel
 
 contrasts=()
-[[ $ARMS != *gradient*random* ]] || contrasts=(--contrasts gradient:random)
+[[ " $ARMS " != *" gradient "* || " $ARMS " != *" random "* ]] || contrasts=(--contrasts gradient:random)
 routing-moe compare "$OUT/runs" --columns categories --measures answer_loss rank_accuracy --baseline "${ARMS%% *}" \
-    --order $ARMS "${contrasts[@]}" --output_dir "$OUT"
+    --order $ARMS "${contrasts[@]}" --output_dir "$OUT" || FAILED=1
 exit "$FAILED"

@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # The study of the paper: task vectors, all routings and baselines, both stages, zero-shot scores, few-shot grids.
 #   JOBS=8 bash example_scripts/reproduce_paper.sh --train_dir data/gym --skip_malformed      after build_gym.sh
-#   bash example_scripts/reproduce_paper.sh --dry_run --train_dir data/gym                    only prints the commands
 #   VARIANTS="multitask straight_through" bash example_scripts/reproduce_paper.sh --small      two variants, embedded gym
-# Further flags are those of all trainings. The same command keeps finished runs and continues.
-# Writes OUTPUT_DIR/vectors, runs/<variant>/seed<seed>/, few_shot/<variant>/seed<seed>/ and tables/.
+# Further flags: of all trainings. Writes OUTPUT_DIR/vectors, runs, few_shot (of each variant and seed) and tables.
 # Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, RAY, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
@@ -57,15 +55,16 @@ if [[ $VARIANTS = *fisher* ]]; then
         --like "$VECTORS/fisher$DIM" --output_dir "$VECTORS/fisher${DIM}_each" | in_parallel
 fi
 
-train() { # VARIANT ...
-    for seed in $SEEDS; do for name in "$@"; do
+train() { # PHASE: 1, or 2 for variants that read other runs
+    for seed in $SEEDS; do for name in $VARIANTS; do
+        dir=$OUT/runs/$name/seed$seed phase=1
+        [[ ${TRAIN[$name]} != *SEED* ]] || phase=2
         read -ra flags <<<"${TRAIN[$name]//SEED/seed$seed}"
-        run "$OUT/runs/$name/seed$seed/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" "${DATA[@]}" \
-            --predict_max_examples 100 "${WORDS[@]}" --seed "$seed" --output_dir "$OUT/runs/$name/seed$seed"
+        [ $phase != "$1" ] || run "$dir/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" \
+            "${DATA[@]}" --predict_max_examples 100 "${WORDS[@]}" --seed "$seed" --output_dir "$dir"
     done; done
 }
-train $(grep -v two_stage <<<"${VARIANTS// /$'\n'}") | in_parallel
-train $(grep two_stage <<<"${VARIANTS// /$'\n'}") | in_parallel
+for phase in 1 2; do train $phase | in_parallel; done
 
 # Zero-shot scores, the grid of few-shot fine-tuning on each test task, pictures and a report of the two stages.
 for seed in $SEEDS; do for name in direct $VARIANTS; do
@@ -78,13 +77,15 @@ for seed in $SEEDS; do for name in direct $VARIANTS; do
         "${skip[@]}" "${FEW_SHOT_FLAGS[@]}" --seed "$seed"
 done; done | in_parallel
 
-routing-moe compare "$OUT/runs" --columns cost dev test unseen --few_shot "$OUT/few_shot" --output_dir "$OUT/tables"
+routing-moe compare "$OUT/runs" --columns cost dev test unseen --few_shot "$OUT/few_shot" --output_dir "$OUT/tables" ||
+    FAILED=1
 for section in train test; do
     routing-moe compare "$OUT/runs" --columns categories --predict_split $section --baseline "${VARIANTS%% *}" \
-        --output_dir "$OUT/tables/$section"
+        --output_dir "$OUT/tables/$section" || FAILED=1
 done
-routing-moe compute-arg "$OUT/few_shot" --baseline direct --output_file "$OUT/tables/few_shot_over_direct.csv"
+routing-moe compute-arg "$OUT/few_shot" --baseline direct --output_file "$OUT/tables/gains_over_direct.csv" || FAILED=1
 for folder in runs few_shot; do
-    routing-moe compute-arg "$OUT/$folder" --baseline "${VARIANTS%% *}" --output_file "$OUT/tables/gains_of_$folder.csv"
+    routing-moe compute-arg "$OUT/$folder" --baseline "${VARIANTS%% *}" \
+        --output_file "$OUT/tables/gains_of_$folder.csv" || FAILED=1
 done
 exit "$FAILED"

@@ -4,10 +4,11 @@
 # They have read labelled rows, also of unseen tasks, whose scores are then not zero-shot.
 # Writes OUTPUT_DIR/fisher, OUTPUT_DIR/fisher64 and what run_two_stage.sh writes, whose flags these are.
 #   --vector_flags "..."   flags of `routing-moe vectors fisher`, such as "--skip_malformed"; --dim N   (64, small 16)
-# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
+# Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/fisher_two_stage}"
+[[ $OUT != *[[:space:]]* ]] || fail "--output_dir '$OUT' has a space, which --stage1_flags cannot have"
 take --model BART "${SMALL_MODEL[1]:-facebook/bart-base}"
 take --dim DIM "$(or_small 64 16)"
 take --vector_flags VECTOR_FLAGS ""

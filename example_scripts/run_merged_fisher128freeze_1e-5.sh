@@ -2,8 +2,7 @@
 # Stage 2 alone: trains the experts of OUTPUT_DIR/init, which build_a_checkpoint2.sh writes, along its frozen routes.
 #   bash example_scripts/run_merged_fisher128freeze_1e-5.sh --train_dir data/gym --output_dir models/two_stage
 # Routes go from the average of the experts (temperature 300) to the learned ones (1), within 95% of --total_steps.
-# Writes the run folder of stage 2. Further flags: `routing-moe train`.
-# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
+# Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --total_steps STEPS "$(or_small 60000 1000)"

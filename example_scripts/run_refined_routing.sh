@@ -4,17 +4,17 @@
 #   bash example_scripts/run_refined_routing.sh --train_dir data/gym --output_dir models/refined
 # Writes OUTPUT_DIR/dense, OUTPUT_DIR/vectors and the run folder of the mixture. The same command continues.
 #   --total_steps N of the mixture (30000), --dense_steps N of the BART (a third), --mixture_rate R (--learning_rate)
-# Further flags are those of `routing-moe train` for both trainings.
-# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
+# Further flags: `routing-moe train`, for both trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/refined_routing}"
 take --total_steps STEPS "$(or_small 30000 1000)"
-take --dense_steps DENSE $((STEPS / 3))
+take --dense_steps DENSE_STEPS $(((STEPS + 2) / 3))
 take --learning_rate RATE "$(or_small 1e-5 1e-3)"
 take --mixture_rate MIXTURE_RATE "$RATE"
 take --reassign_until MOVES $((STEPS / 2))
-TENTH=$((DENSE / 10))
+TENTH=$((DENSE_STEPS / 10))
+((TENTH > 0 && MOVES > 5)) || fail "--dense_steps must be at least 10, and --reassign_until at least 6"
 mapfile -t CHECKPOINTS < <(seq -f %.0f-steps $((5 * TENTH)) $TENTH $((10 * TENTH))) # of the second half
 
 routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 1 --hide_task_names \

@@ -6,7 +6,7 @@
 # Writes OUTPUT_DIR/stage1, OUTPUT_DIR/init (the merge) and the run folder of stage 2. The same command continues.
 #   --stage1_flags "..."   flags of `routing-moe train` for stage 1 only; further flags are for both stages
 #   --total_steps N, --stage2_steps N   steps of the stages (30000, twice as many); --model: the BART of both stages
-# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, ...), PROCESSES.
+# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/two_stage}"

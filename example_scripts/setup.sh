@@ -2,6 +2,7 @@
 # Sourced by the other scripts: strict mode, the top folder, `routing-moe`, and what scripts share.
 #   --small     as the first word of a script: the embedded gym and a tiny BART, hyperparameters for them (SMALL_...)
 #   --dry_run   as the first word: only print the commands
+#   DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR   variables: --train_dir, --custom_tasks_splits, --taskvecs, --output_dir
 #   PROCESSES   variable: processes of each training, one per GPU (1)
 #   PYTHON      variable: the interpreter, if there is no .venv (python3)
 #   JOBS, RAY   variables of scripts of many runs: runs at the same time (1), address of a Ray cluster
@@ -32,12 +33,13 @@ while [[ ${1:-} = --small || ${1:-} = --dry_run ]]; do
     if [ "$1" = --small ]; then SMALL=$1; else DRY_RUN=$1; fi
     shift
 done
+[[ " $* " != *" --small "* && " $* " != *" --dry_run "* ]] || fail "--small and --dry_run must be the first words"
 SMALL_MODEL=() SMALL_TRAIN=() SMALL_FINETUNE=()
 if [ -n "$SMALL" ]; then
     unset SPLIT TASKVECS
     DATA_DIR=data/skill_gym
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # with such small matrices, a second thread barely helps
-    [ -f $DATA_DIR/split.json ] || routing-moe skill-gym --output_dir $DATA_DIR
+    [ -f $DATA_DIR/split.json ] || DRY_RUN="" routing-moe skill-gym --output_dir $DATA_DIR >&2
     SMALL_MODEL=(--model task/skill_gym/tiny_bart)
     SMALL_TRAIN=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1 --total_steps 1000
         --eval_period 500 --learning_rate 1e-3 --router_lr 1e-2 --anneal_rate 0.003 --minimum_tau 0.3)
@@ -60,6 +62,7 @@ take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a fl
         shift
     done
     WORDS=("${kept[@]}")
+    [[ $name != *STEPS* || $value =~ ^[1-9][0-9]*$ ]] || fail "$flag is '$value'; it must be a whole number above 0"
     printf -v "$name" %s "$value"
 }
 
@@ -84,7 +87,8 @@ unseen() { # RUN: its scores on unseen tasks
 }
 
 in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others
-    routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN || FAILED=$?
+    [[ $OUT != *[[:space:]]* ]] || fail "OUTPUT_DIR: '$OUT' has a space, which flags of variants cannot have"
+    (unset TASKVECS PROCESSES && routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN) || FAILED=$?
     [ "$FAILED" -le 1 ] || exit "$FAILED"
 }
 

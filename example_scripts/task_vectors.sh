@@ -3,7 +3,6 @@
 #   bash example_scripts/task_vectors.sh METHOD --train_dir data/gym      METHOD: random, text, finetuned-text, fisher,
 #   bash example_scripts/task_vectors.sh --small text                     gradient or descriptions
 # Writes OUTPUT_DIR (data/task_vectors/METHOD): id2task.json, task_vecs.npy. Further flags: `routing-moe vectors METHOD`.
-# `routing-moe vectors reduce` makes them smaller, `routing-moe vectors inspect` compares them.
 # Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 1 ] || fail "give a METHOD: random, text, finetuned-text, fisher, gradient or descriptions"

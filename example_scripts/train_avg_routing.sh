@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Baseline: the output of every layer is the mean of its experts' outputs, for all tasks.
 #   bash example_scripts/train_avg_routing.sh --train_dir data/gym          (--small: on the embedded gym)
-# Writes a run folder with best/eval-test-performance.csv. Further flags: `routing-moe train`.
-# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir), PROCESSES.
+# Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Low-rank experts of one frozen BART, mixed by a learned router; many of them fit.
 #   bash example_scripts/train_lora.sh --train_dir data/gym --num_experts 16      (--small: on the embedded gym)
-# Writes a run folder: best/eval-test-performance.csv, pictures of routes. Further flags: `routing-moe train`.
-# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, ...), PROCESSES.
+# Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 

@@ -2,8 +2,7 @@
 # Stage 1 of the paper: trains experts, router and task vectors together, then scores the train tasks.
 #   bash example_scripts/train_routing_bart.sh --train_dir data/gym --output_dir models/moe
 #   bash example_scripts/train_routing_bart.sh --small                on the embedded gym, 4 minutes on a CPU
-# Writes a run folder: best/eval-test-performance.csv, pictures of routes. Further flags: `routing-moe train`.
-# Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --taskvecs, ...), PROCESSES.
+# Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 

@@ -267,7 +267,7 @@ class TestWholeScripts:
         call(copy, f"bash example_scripts/reproduce_paper.sh --small {SHORT}", **variables)
         tables = copy / "models/reproduce_paper/tables"
         assert (tables / "overview.csv").is_file()
-        assert (tables / "few_shot_over_direct.csv").is_file()
+        assert (tables / "gains_over_direct.csv").is_file()
 
 
 def test_shellcheck_finds_nothing():

@@ -21,6 +21,11 @@ ENVIRONMENT = {
 SAVES = "trap 'sleep 1 && echo > state; exit 130' INT; touch begun; for i in {1..200}; do sleep 0.1; done"
 
 
+def as_in_a_terminal() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def started(folder: Path, jobs: dict[str, str] | str, *flags: str) -> subprocess.Popen:
     """Starts the command in a folder. jobs: {result: command}, or standard input as it is."""
     lines = [jobs] if isinstance(jobs, str) else [f"{file}\t{one}\n" for file, one in jobs.items()]
@@ -34,7 +39,7 @@ def started(folder: Path, jobs: dict[str, str] | str, *flags: str) -> subprocess
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # as in a terminal
+            preexec_fn=as_in_a_terminal,
             process_group=0,
         )
 

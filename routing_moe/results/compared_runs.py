@@ -58,12 +58,13 @@ def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = 
     """Returns the runs of the folders, finished or not: variants in the given order, then the others.
 
     Raises InputError as `find_run_folders` does, or for a run without a seed, a broken scores file, or no run
-    of a named variant.
+    of any named variant.
     """
     problems = Problems()
     runs = [problems.of(_read_run, run, file) for run in find_run_folders(folders, "run.json")]
-    if not problems:
-        problems += unknown_variants("--order", order, runs)
+    unknown = [] if problems else unknown_variants("--order", order, runs)
+    if len(unknown) == len(order):  # else those of some variants have not begun
+        problems += unknown
     if problems:
         raise InputError(problems)
     variants = list(dict.fromkeys([*order, *(run.variant for run in runs)]))

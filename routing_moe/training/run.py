@@ -41,6 +41,8 @@ def train_and_predict(
     """Runs --do_train and --do_predict. command: for run.json. draw_routes: as of `Training`."""
     trained = settings.do_train
     if trained:
+        if inputs.config.expert_kind == "lora" and 0 < settings.learning_rate < 1e-4:
+            log.info("note: --learning_rate %g is low for low-rank experts; 1e-3 is usual", settings.learning_rate)
         if not is_trained(settings):
             with naming_memory_flags(settings):
                 run_training(settings, inputs, accelerator, command, draw_routes)
@@ -55,7 +57,8 @@ def train_and_predict(
     if trained:
         run = shlex.quote(settings.output_dir)
         of_routes = f"; bash example_scripts/understand.sh {run}" if inputs.config.num_experts > 1 else ""
-        log.info("next: routing-moe show-scores %s%s", run, of_routes)
+        scores = "show-scores" if settings.do_predict else "train --do_predict --output_dir"
+        log.info("next: routing-moe %s %s%s", scores, run, of_routes)
 
 
 def run_training(
