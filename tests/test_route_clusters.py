@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
+from sklearn.metrics import silhouette_score
 
 from routing_moe.model import route_clusters
 from routing_moe.model.route_clusters import (
     Sizes,
-    balanced_groups,
     best_clusters,
     centred_cosine,
     cluster_labels,
@@ -153,12 +152,3 @@ def test_impossible_numbers_of_clusters_are_errors(planted):
     for counts in ([], [1], [2, 21]):
         with pytest.raises(ValueError, match="clusters of 20 tasks"):
             best_clusters(cosine_NN, counts)
-
-
-@pytest.mark.parametrize("sizes", [(4, 4, 4), (4, 3, 3)])
-def test_balanced_groups_find_planted_groups_of_equal_size(sizes):
-    planted = np.random.default_rng(1).permutation(np.repeat(range(3), sizes))
-    noise = 0.3 * np.random.default_rng(2).standard_normal((len(planted), len(planted)))
-    group_N = balanced_groups((planted[:, None] == planted) + noise, 3)
-    assert adjusted_mutual_info_score(planted, group_N) == 1
-    assert sorted(np.bincount(group_N), reverse=True) == list(sizes)

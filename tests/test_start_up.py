@@ -30,7 +30,6 @@ MISSING_FILE = {
     "export": "--checkpoint ./nowhere --task a --output_dir out",
     "collect-results": "--logs_dir nowhere --output_file out.csv",
     "compute-arg": "--summary1 nowhere.csv --summary2 b.csv --output_file out.csv",
-    "compose": "nowhere --num_experts 2",
     "inspect-routes": "nowhere --output_dir out",
     "correlate-routes": "nowhere --output_dir out",
     "ablate": "nowhere --output_dir out",

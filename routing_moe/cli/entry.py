@@ -39,7 +39,6 @@ GROUPS = {
         "conflict-gym": "task.conflict_gym.generate",
     },
     "models": {
-        "compose": f"{CLI}.compose",
         "assemble": f"{CLI}.assemble",
         "average": f"{CLI}.average",
         "export": f"{CLI}.export",
@@ -82,6 +81,7 @@ REMOVED = {
     "study real-gym": "example_scripts/real_gym_study.sh",
     "study": HISTORY,
     "overview": "routing-moe compare FOLDER",
+    "compose": HISTORY,
     "compare-runs": "routing-moe compare RUN RUN ...",
     "conflict-gym relabel": HISTORY,
     "english-bart": HISTORY,

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_CLUSTERS = 64  # the largest K that is tried
-STARTS = 50  # random starts of groups of equal size
 CLOUDS = 100  # draws of vectors without clusters that a silhouette is compared with
 
 
@@ -64,38 +63,6 @@ def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
     if not 1 <= count <= len(cosine_NN):
         raise ValueError(f"{count} clusters of {len(cosine_NN)} tasks")
     return _cut(cosine_NN, [count])[0]
-
-
-def balanced_groups(similarity_NN: np.ndarray, count: int) -> np.ndarray:
-    """Returns a group 0 to `count` - 1 of each row (N,), in groups of equal size (different by at most 1).
-
-    Their total similarity is the largest found by swaps of two rows, each the best one, from random starts.
-    Deterministic. Raises ValueError unless 1 <= count <= N.
-    """
-    N = len(similarity_NN)
-    if not 1 <= count <= N:
-        raise ValueError(f"{count} groups of {N} rows")
-    similarity_NN = (similarity_NN + similarity_NN.T) / 2
-    np.fill_diagonal(similarity_NN, 0)
-    draw, best, most = np.random.default_rng(0), None, -np.inf
-    for _ in range(STARTS):
-        group_N = _swapped(similarity_NN, draw.permutation(np.arange(N) % count))
-        total = similarity_NN[group_N[:, None] == group_N].sum()
-        if total > most + 1e-9:
-            best, most = group_N, total
-    return best
-
-
-def _swapped(similarity_NN: np.ndarray, group_N: np.ndarray) -> np.ndarray:
-    """Returns the groups after swaps of two rows, until none increases the similarity within groups."""
-    while True:
-        to_group_NG = similarity_NN @ np.eye(group_N.max() + 1)[group_N]
-        gain_NN = to_group_NG[:, group_N] - to_group_NG[np.arange(len(group_N)), group_N][:, None]
-        gain_NN = np.where(group_N[:, None] == group_N, 0, gain_NN + gain_NN.T - 2 * similarity_NN)
-        one, other = np.unravel_index(gain_NN.argmax(), gain_NN.shape)
-        if gain_NN[one, other] <= 1e-9:
-            return group_N
-        group_N[[one, other]] = group_N[[other, one]]
 
 
 def possible_counts(N: int, sizes: Sizes | None = None) -> list[int]:

@@ -45,24 +45,6 @@ def codewords(count: int, length: int, symbols: int) -> np.ndarray:
     raise AssertionError("distance 1 allows all words, and the least used symbols include all symbols")
 
 
-def grouped_words(group_K: np.ndarray, first: int, others: int, symbols: int) -> np.ndarray:
-    """Returns words (K, first + others) int64 of K clusters; those of a group begin with the same symbol.
-
-    The group's number fills the `first` layers. In the others, member j of group a has j, then j + a, j + 2a,
-    ... modulo `symbols`, so that members differ everywhere, and members of two groups share few symbols. From
-    j = `symbols` on, all but the first of these layers are shifted by one more. Raises ValueError if a group
-    has more members than there are such words.
-    """
-    group_K = np.asarray(group_K)
-    member_K = np.array([(group_K[:k] == group_K[k]).sum() for k in range(len(group_K))])
-    if (most := int(member_K.max()) + 1) > symbols ** min(others, 2):
-        raise ValueError(f"{most} clusters share the first layers, more than the others have different words")
-    layers_l = np.arange(others)
-    shift_Kl = (member_K // symbols)[:, None] * (layers_l > 0)
-    rest_Kl = (member_K[:, None] + group_K[:, None] * layers_l + shift_Kl) % symbols
-    return np.concatenate([np.repeat(group_K[:, None], first, axis=1), rest_Kl], axis=1)
-
-
 def minimum_distance(words_KL: np.ndarray) -> int:
     """Returns the smallest number of positions in which two words differ; L for a single word."""
     K, L = words_KL.shape

@@ -17,7 +17,6 @@ from routing_moe.io.hub import known_folder
 from routing_moe.model.task_vectors import load_meta
 
 COST_FILE = "cost.json"
-FLOPS_SUFFIX = ".flops"  # of a file beside a file of routes: the FLOPs of finding these
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
 TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
 NUMBERS = (
@@ -72,12 +71,12 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
 
     Earlier runs are the run that the training started from, the runs that a merge took routes and weights
     from, or those that were averaged or assembled; the run whose file of routes it has; the run whose model
-    the task vectors were computed with; the computations of these vectors and routes (of 0 steps); and the
+    the task vectors were computed with; the computation of these vectors (of 0 steps); and the
     earlier runs of these. Each is listed once, with its own cost. start: of the run in the folder `run`.
     """
     runs: dict[Path, dict] = {}
     places = [*_start_places(start, run), *_route_places(start, run), *_vector_places(start, run)]
-    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_inputs(start)]:
+    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_vectors(start)]:
         own = _run_folder(entry["folder"], run) if entry["steps"] != 0 else None
         runs.setdefault(own or known_folder(entry["folder"]).resolve(), entry)
     return list(runs.values())
@@ -102,13 +101,8 @@ def _start_places(start: Start, run: str | Path) -> list[str]:
 
 def _route_places(start: Start, run: str | Path) -> list[str]:
     """Returns the file of --task_routes if another run wrote it."""
-    file = _route_file(start)
+    file = without_permutation(start.routes)[0] if start.routes else None
     return [file] if file and _run_folder(file, run) else []
-
-
-def _route_file(start: Start) -> str | None:
-    """Returns the value of --task_routes, which may be a file, without its permutation."""
-    return without_permutation(start.routes)[0] if start.routes else None
 
 
 def _vector_places(start: Start, run: str | Path) -> list[str]:
@@ -143,18 +137,11 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
     return [own, *cost.get("earlier_runs", [])]
 
 
-def _inputs(start: Start) -> list[dict]:
-    """Returns the entries of the computations of task vectors and routes whose FLOPs are counted."""
-    known = {start.vectors: load_meta(start.vectors).get("total_flops") if start.vectors else None}
-    file = _route_file(start)
-    of_routes = Path(file).with_suffix(FLOPS_SUFFIX) if file else None
-    if of_routes and of_routes.is_file():
-        known[file] = int(of_routes.read_text())
-    return [
-        {"folder": place, "steps": 0, "total_flops": flops, "unknown": None}
-        for place, flops in known.items()
-        if is_count(flops)
-    ]
+def _vectors(start: Start) -> list[dict]:
+    """Returns the entry of the computation of the task vectors if its FLOPs are counted."""
+    flops = load_meta(start.vectors).get("total_flops") if start.vectors else None
+    entry = {"folder": start.vectors, "steps": 0, "total_flops": flops, "unknown": None}
+    return [entry] if is_count(flops) else []
 
 
 # ---- reading
