@@ -21,8 +21,12 @@ INSTEAD = {
     "--seeds": 'SEEDS="1 2" in the environment of a script',
     "--small": "it is the first word of a script",
     "--dry_run": "it is the first word of a script",
-    **dict.fromkeys(("--learnable", "--dev_baselines", "--minus_shuffled", "--whiten", "--no_standardisation"), REMOVED),
-    **dict.fromkeys(("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED),
+    **dict.fromkeys(
+        ("--learnable", "--dev_baselines", "--minus_shuffled", "--whiten", "--no_standardisation"), REMOVED
+    ),
+    **dict.fromkeys(
+        ("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED
+    ),
     "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
     "--leave_out": "it was removed; name the folders to compare",
 }

@@ -115,10 +115,38 @@ def parse(monkeypatch):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_command_of_a_script_parses(script, small, copy, parse):
     words = WORDS.get(script, GYM)
+    if small:
+        words = words.replace(GYM, "").replace("colour count", "swap-travel-command opposite-shop-qa")
     commands = commands_of(copy, f"bash example_scripts/{script} {small} {words}")
     assert commands
     for command in commands:
         parse(command)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("run_two_stage.sh --train_dir gym --small", "must be the first words"),
+        ("run_two_stage.sh --train_dir gym --total_steps 1e4", "--total_steps is '1e4'; it must be a whole"),
+        ("finetune_a_list_of_tasks_moe_avg.sh --small test run", "give TASKS CHECKPOINT IDENTIFIER"),
+        ("run_refined_routing.sh --train_dir gym --total_steps 20", "--dense_steps must be at least 10"),
+        ("compare_routings.sh --train_dir gym", "'my models' has a space"),
+        ("compare_routings.sh --train_dir gym", "there is no variant softmx; there are"),
+        ("quickstart.sh --output_dir x", "the quickstart has no flags"),
+    ],
+)
+def test_wrong_words_are_one_error_before_anything_runs(line, error, copy):
+    variables = {"OUTPUT_DIR": "my models"} if "space" in error else {"VARIANTS": "softmx"}
+    done = call(copy, f"bash example_scripts/{line}", check=False, **variables)
+    assert done.returncode == 2
+    assert error in done.stderr
+    assert "started" not in done.stderr
+
+
+def test_variables_of_single_runs_do_not_change_those_of_a_study(copy):
+    own = {"TASKVECS": "nowhere", "PROCESSES": "2", "OUTPUT_DIR": "models/study", "VARIANTS": "softmax"}
+    call(copy, f"bash example_scripts/compare_routings.sh --small {SHORT}", **own)
+    assert load_run_settings(copy / "models/study/softmax/seed1")["taskvecs"] is None
 
 
 def test_the_whole_study_of_the_paper_is_listed(copy):
@@ -191,22 +219,14 @@ class TestWholeScripts:
 
     def test_a_given_first_stage_is_merged_but_never_trained(self, copy):
         call(copy, f"bash example_scripts/train_routing_bart.sh --small {SHORT} --output_dir models/given")
-        (copy / "models/given" / SCORES).unlink()
-        call(
-            copy,
-            "bash example_scripts/build_a_checkpoint2.sh --routes_from models/given "
-            "--output_dir models/merged",
-        )
-        assert load_run_settings(copy / "models/given")["model"] == "task/skill_gym/tiny_bart"
-        assert json.loads((copy / "models/merged/init/merge.json").read_text())["settings"]["model"].endswith(
-            "tiny_bart"
-        )
-        call(
-            copy,
-            f"bash example_scripts/run_two_stage.sh --small {SHORT} --stage1 models/given "
-            "--output_dir models/kept",
-        )
-        assert not (copy / "models/given" / SCORES).exists()
+        (scores := copy / "models/given" / SCORES).unlink()
+        given = "build_a_checkpoint2.sh --routes_from models/given --output_dir models/merged"
+        call(copy, f"bash example_scripts/{given}")
+        merged = json.loads((copy / "models/merged/init/merge.json").read_text())
+        assert merged["settings"]["model"] == "task/skill_gym/tiny_bart"
+        own = "--stage1 models/given --output_dir models/kept"
+        call(copy, f"bash example_scripts/run_two_stage.sh --small {SHORT} {own}")
+        assert not scores.exists()
 
     def test_fisher_vectors_and_both_stages(self, copy):
         short = f'--vector_flags "--total_steps 2 --max_examples 8" --dim 1 {SHORT}'

@@ -39,7 +39,7 @@ class CompareSettings(Command):
     folders: tuple[Path, ...] = SCORES(REQUIRED, "a run, or a folder of runs or of <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     columns: tuple[str, ...] = SCORES((*MEANS, CATEGORIES), f"what the tables show. cost: parameters, steps, FLOPs; dev, test: mean scores of train tasks; unseen: of tasks that were not trained on; {CATEGORIES}: a table with scores by category, differences with intervals, costs and dev scores during training", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
     few_shot: Path | None = SCORES(None, "also mean scores after few-shot fine-tuning: holds <variant>/<run>/summary.csv of the runs of the same names", metavar="FOLDER")
-    order: tuple[str, ...] = VARIANTS((), "variants that come first; others follow in the order of the folders, in a folder by name", metavar="VARIANT")
+    order: tuple[str, ...] = VARIANTS((), "variants that come first, as far as they have runs; others follow in the order of the folders, in a folder by name", metavar="VARIANT")
     gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and scores are not divided by category")
     recovery: tuple[str, ...] = VARIANTS((), "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
     baseline: str | None = OF_CATEGORIES(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")

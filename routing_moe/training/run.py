@@ -42,7 +42,9 @@ def train_and_predict(
     trained = settings.do_train
     if trained:
         if inputs.config.expert_kind == "lora" and 0 < settings.learning_rate < 1e-4:
-            log.info("note: --learning_rate %g is low for low-rank experts; 1e-3 is usual", settings.learning_rate)
+            log.info(
+                "note: --learning_rate %g is low for low-rank experts; 1e-3 is usual", settings.learning_rate
+            )
         if not is_trained(settings):
             with naming_memory_flags(settings):
                 run_training(settings, inputs, accelerator, command, draw_routes)
