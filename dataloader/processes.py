@@ -88,8 +88,8 @@ def _end(workers: list[_Worker]) -> None:
     while running := [worker for worker in workers if worker.process.is_alive()]:
         with suppress(KeyboardInterrupt):
             for worker in running:
-                os.kill(worker.process.pid, signal.SIGINT)
-                worker.pipe.close()  # afterwards: its end would let an idle one end while it is interrupted
+                worker.pipe.close()
+                os.kill(worker.process.pid, signal.SIGINT)  # an idle one ends by itself and ignores it
             for worker in running:
                 worker.process.join()
 

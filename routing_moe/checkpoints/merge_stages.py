@@ -80,9 +80,8 @@ def recorded_model(checkpoint: Path) -> str | None:
     merged = checkpoint / MERGE_FILE
     if merged.is_file():
         return (load_json_object(merged, "what a merge was made of").get("settings") or {}).get("model")
-    saved = load_run_settings(checkpoint) or load_run_settings(
-        checkpoint.parent
-    )  # of a shared run, or another
+    # A shared run has its run.json with the weights, another one above them.
+    saved = load_run_settings(checkpoint) or load_run_settings(checkpoint.parent)
     if saved is None or saved.get("initialize_from_vanilla"):
         return saved and saved.get("model")
     earlier = known_folder(saved.get("checkpoint") or checkpoint.parent / saved.get("checkpoint_name", ""))
