@@ -15,13 +15,21 @@ if TYPE_CHECKING:
     from routing_moe.answering.routed import Routed
     from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+    from routing_moe.model.routed_model import RoutedModel
     from routing_moe.model.selection import select_routes
 
 __version__ = "0.1.0"
-__all__ = ["Routed", "RoutingBartConfig", "RoutingBartForConditionalGeneration", "select_routes"]
+__all__ = [
+    "Routed",
+    "RoutedModel",
+    "RoutingBartConfig",
+    "RoutingBartForConditionalGeneration",
+    "select_routes",
+]
 
 HOMES = {
     "Routed": "routing_moe.answering.routed",
+    "RoutedModel": "routing_moe.model.routed_model",
     "RoutingBartConfig": "routing_moe.model.modeling",
     "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
     "select_routes": "routing_moe.model.selection",

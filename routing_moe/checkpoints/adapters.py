@@ -24,15 +24,12 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.config.assemble import ADAPTER_FILE
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.loading import check_finite
-from routing_moe.model.lora import TARGETS, LoraLinear
+from routing_moe.model.lora import OF_ATTENTION, LoraLinear
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 # The name of a file's tensor. BARTs without a head have names without "model."; an adapter may have a name.
-TENSOR = re.compile(
-    r"base_model\.model\.(?:model\.)?((?:encoder|decoder)\.layers\.\d+\.(?:\w+\.)?(\w+))\.lora_([AB])"
-    r"(?:\.\w+)?\.weight"
-)
+TENSOR = re.compile(r"base_model\.model\.(?:model\.)?([\w.]+\.\d+\.[\w.]+?)\.lora_([AB])(?:\.\w+)?\.weight")
 # Fields that make an adapter something else than updates s * B A of linear maps of the base: why.
 REFUSED = {
     "use_dora": "DoRA also scales the columns of the weights",
@@ -100,12 +97,9 @@ def read_adapter(folder: str | Path) -> Adapter:
     factors, kinds = {}, {"A": {}, "B": {}}
     for name, tensor in load_tensors(folder / WEIGHTS_FILE).items():
         match = TENSOR.fullmatch(name)
-        if match is None or match[2] not in TARGETS["all"] or tensor.ndim != 2:
-            raise InputError(
-                f"{folder / WEIGHTS_FILE}: {name} is not a factor of a linear map of a BART layer "
-                f"(target_modules: {', '.join(TARGETS['all'])})"
-            )
-        kinds[match[3]][match[1]] = tensor
+        if match is None or tensor.ndim != 2:
+            raise InputError(f"{folder / WEIGHTS_FILE}: {name} is not a factor of a linear map of a layer")
+        kinds[match[2]][match[1]] = tensor
     for name in kinds["A"] | kinds["B"]:
         A, B = (kinds[kind].get(name) for kind in "AB")
         if A is None or B is None or len(A) != B.shape[1] or not len(A):
@@ -183,9 +177,9 @@ def lora_fields(adapters: Iterable[Adapter]) -> dict:
     """
     updates = [(name, update) for adapter in adapters for name, update in adapter.updates.items()]
     rank, scales = max(update.rank for _, update in updates), {update.scale for _, update in updates}
-    kinds = {name.rpartition(".")[2] for name, _ in updates}
+    kinds = {"attention" if OF_ATTENTION.search(name) else "feed_forward" for name, _ in updates}
     scale = max(scales) if len(scales) == 1 and max(scales) > 0 else 1.0
-    targets = next(targets for targets, names in TARGETS.items() if kinds <= set(names))
+    targets = kinds.pop() if len(kinds) == 1 else "all"
     return dict(expert_kind="lora", lora_rank=rank, lora_alpha=scale * rank, lora_targets=targets)
 
 

@@ -11,7 +11,7 @@ length.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -60,8 +60,8 @@ def option_scores(
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
     """Returns the encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
-    with torch.no_grad(), autocast():
-        return bart.model.encoder(**batch, **_along(bart, routes_BLE))[0]
+    with torch.no_grad(), autocast(), _along(bart, routes_BLE) as known:
+        return bart.get_encoder()(**batch, **known)[0]
 
 
 def best(options: tuple[str, ...], scores: list[float]) -> str:
@@ -74,8 +74,8 @@ def _pairs(rows: list[np.ndarray]) -> Iterator[tuple[int, int]]:
     return ((b, row) for b, own in enumerate(rows) for row in own.tolist())
 
 
-def _along(bart, routes_BLE: Tensor | None) -> dict:
-    return {} if routes_BLE is None else {"route_plan": bart.plan_routes(routes_BLE)}
+def _along(bart, routes_BLE: Tensor | None) -> AbstractContextManager[dict]:
+    return nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
 
 
 def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
@@ -106,14 +106,15 @@ def log_likelihoods(
     config = bart.config
     if decoder_inputs is None:
         decoder_inputs = shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id)
-    decoded_PTD = bart.model.decoder(
-        input_ids=decoder_inputs,
-        encoder_hidden_states=encoded_PSD,
-        encoder_attention_mask=attention_mask_PS,
-        use_cache=False,
-        **({} if cache is None else {CACHE_ARGUMENT: cache}),
-        **_along(bart, routes_PLE),
-    )[0]
+    with _along(bart, routes_PLE) as known:
+        decoded_PTD = bart.get_decoder()(
+            input_ids=decoder_inputs,
+            encoder_hidden_states=encoded_PSD,
+            encoder_attention_mask=attention_mask_PS,
+            use_cache=False,
+            **({} if cache is None else {CACHE_ARGUMENT: cache}),
+            **known,
+        )[0]
     is_real_PT = labels_PT != IGNORED_LABEL
     hidden_KD, targets_K = decoded_PTD[is_real_PT], labels_PT[is_real_PT]
     log_p_2K = torch.cat(

@@ -1,11 +1,13 @@
-"""The BART that low-rank experts share: if it is not trained, a saved model refers to it, without a copy.
+"""The model that low-rank experts share: if it is not trained, a saved mixture refers to it, without a copy.
 
-A configuration names the base (`base_model`: a folder, a file or a hub name) and has the checksum of its
+A configuration names the base (`base_model`: a folder, a file or a hub name) and has a checksum of its
 weights (`base_sha256`). Loading reads the base and compares the checksum, so that experts never run on
-another BART than the one they were trained on.
+another model than the one they were trained on. Of a BART the checksum is of all weights; of another model,
+which may be large, of the first one with experts, beside the names and shapes of all.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -55,25 +57,43 @@ def checksum(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def fingerprint(model) -> str:
+    """Returns the checksum of the base of a model that says whether it is another one."""
+    if model.config.model_type == ROUTING_BART:
+        return checksum(base_tensors(model))
+    layer = model.lora_layers[0]
+    name, linear = next(iter(layer.linear_maps.items()))
+    return checksum({f"{layer.name}.{name}.weight": linear.weight})
+
+
 def refer_to_base(model, place: str | Path) -> None:
     """Notes in the configuration that the weights of the base come from `place`, and their checksum."""
     model.config.base_model = str(Path(place).absolute()) if Path(place).exists() else str(place)
-    model.config.base_sha256 = checksum(base_tensors(model))
+    model.config.base_sha256 = fingerprint(model)
+
+
+def place_from(folder: str | Path, base: str | None) -> str | None:
+    """Returns how files in a folder name a base: by its hub name, or by its path from the folder."""
+    if base is None or not os.path.exists(base):
+        return base
+    return os.path.relpath(os.path.realpath(base), os.path.realpath(folder))
 
 
 def stored_tensors(model) -> dict[str, Tensor] | None:
     """Returns the tensors to save of a model that refers to its base; None: all.
 
     A base that was trained since, or is in another precision, is no longer the one referred to, so that the
-    reference is removed.
+    reference is removed. A base that can be trained counts as trained if only one of its weights is compared.
     """
-    config = model.config
+    config, own = model.config, own_tensors(model)
     if config.base_model is None:
         return None
-    if checksum(base_tensors(model)) != config.base_sha256:
+    can_be_trained = any(tensor.requires_grad for name, tensor in own.items() if is_of_base(name))
+    trained = can_be_trained and config.model_type != ROUTING_BART
+    if trained or fingerprint(model) != config.base_sha256:
         config.base_model = config.base_sha256 = None
         return None
-    return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
+    return {name: tensor for name, tensor in own.items() if not is_of_base(name)}
 
 
 def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
@@ -85,11 +105,23 @@ def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
     if config.tie_word_embeddings:
         state = {name: tensor for name, tensor in state.items() if not TIED_NAMES.search(name)}
     state.setdefault("final_logits_bias", torch.zeros(1, config.vocab_size))  # which old files lack
-    if checksum(state) != config.base_sha256:
+    check_base(config, checksum(state))
+    return state | saved_tensors(folder)
+
+
+def check_base(config, found: str) -> None:
+    """Raises InputError if the base whose fingerprint was found is not the one that a model refers to."""
+    if found != config.base_sha256:
+        kind = "BART" if config.model_type == ROUTING_BART else "model"
         raise InputError(
-            f"{config.base_model}: not the BART that the experts were trained on: its weights have another "
+            f"{config.base_model}: not the {kind} that the experts were trained on: its weights have another "
             "checksum"
         )
+
+
+def saved_tensors(folder: Path) -> dict[str, Tensor]:
+    """Returns the tensors of the weight files in a folder."""
+    state = {}
     for file in sorted(folder.glob("model*.safetensors")):
         state |= load_file(file)
     return state

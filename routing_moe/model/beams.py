@@ -6,7 +6,7 @@ most of the time and memory. Here encoder states and cross-attention cache have 
 queries of an input's beams attend to it together.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -69,11 +69,11 @@ def beams_share_sources(
     inputs: Tensor | None,
     kwargs: dict,
     cache_name: str,
-    along: Callable[[], dict] = dict,
+    known: dict | None = None,
 ) -> Iterator[dict]:
     """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
 
-    along: returns further arguments of the encoder. `kwargs` are not changed if nothing can be shared:
+    known: further arguments of the encoder. `kwargs` are not changed if nothing can be shared:
     without beams or a cache, with given encoder states other than `SourceStates` or a cache other than
     `SourceCache`, or if more than sequences is to be returned.
     """
@@ -95,7 +95,7 @@ def beams_share_sources(
         return
     if states is None:
         with torch.no_grad():
-            encoded = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **along())
+            encoded = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **(known or {}))
         states = SourceStates(encoded[0])
     bart.config._attn_implementation = SHARING
     try:

@@ -1,12 +1,13 @@
-"""The configuration of a routing BART: the fields of a BART, and those of experts, router and tasks."""
+"""The configuration of a mixture of experts: of a BART, or of low-rank experts of any other model."""
 
 import math
-from dataclasses import fields
+import os
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from huggingface_hub.dataclasses import strict
-from transformers import BartConfig
+from transformers import AutoConfig, BartConfig, PreTrainedConfig
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
@@ -18,8 +19,10 @@ from routing_moe.config.choices import (
     ROUTE_SOURCES,
     ROUTER_MODES,
     ROUTER_TYPES,
+    ROUTING,
     ROUTING_BART,
 )
+from routing_moe.io.hub import is_hub_name
 from routing_moe.model.given_routes import layer_names
 from routing_moe.model.task_vectors import NAMES_FILE, read_names
 
@@ -39,9 +42,9 @@ PROBABILITIES = (
 )
 
 
-@strict
-class RoutingBartConfig(BartConfig):
-    """`BartConfig` plus the fields of the mixture of experts. Raises ValueError, with a line per problem.
+@dataclass(kw_only=True)
+class Mixture:
+    """The fields of a mixture of experts. Raises ValueError, with a line per problem.
 
     num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
     expert_kind: what an expert is, a complete "layer", "lora": a low-rank update of a layer's linear maps
@@ -53,9 +56,9 @@ class RoutingBartConfig(BartConfig):
     lora_splits: with factors, blocks of the features of a linear map, each with a row of the route of its own
         (MHR).
     lora_dropout: dropout probability of the inputs of updates in training.
-    base_model: with a BART that is not trained, the folder, file or hub name that it comes from; a saved
-        model then has only the other weights. None: it has all weights.
-    base_sha256: the checksum of the weights of `base_model` (`base.py`).
+    base_model: with a base that is not trained, the folder, file or hub name (owner/name[@revision]) that it
+        comes from; a saved model then has only the other weights. None: it has all weights.
+    base_sha256: the checksum of weights of `base_model` (`base.py`).
     route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
     expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
     router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
@@ -79,8 +82,6 @@ class RoutingBartConfig(BartConfig):
     text_settings: the flags of texts and decoding that the model was trained with, {name: value} of
         `config.shared.TEXT_SETTINGS`, so that new texts are treated in the same way; None: unknown.
     """
-
-    model_type = ROUTING_BART
 
     num_experts: int = 3
     expert_kind: str = "layer"
@@ -129,6 +130,13 @@ class RoutingBartConfig(BartConfig):
 
     # ---- reading
 
+    def locate_base(self, checkpoint: str | Path) -> None:
+        """Makes the path of `base_model` absolute, which a saved model has relative to its checkpoint."""
+        if self.base_model is not None:
+            place = os.path.normpath(Path(os.path.realpath(checkpoint), self.base_model))
+            if os.path.exists(place) or not is_hub_name(self.base_model):
+                self.base_model = place
+
     @classmethod
     def of(cls, values: dict, source: str | Path) -> Self:
         """Returns the configuration with the values of a config.json. Raises InputError (with `source`)."""
@@ -146,6 +154,7 @@ class RoutingBartConfig(BartConfig):
         if values.get("model_type") != ROUTING_BART:
             raise InputError(f"{checkpoint} holds a {values.get('model_type')!r} model, not a routing BART")
         config, names_file = cls.of(values, path), checkpoint / NAMES_FILE
+        config.locate_base(checkpoint)
         if names_file.is_file() and read_names(names_file) != config.task_names:
             raise InputError(f"{path}: task_names differ from those in {NAMES_FILE} of the same folder")
         return config
@@ -168,13 +177,13 @@ class RoutingBartConfig(BartConfig):
             wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
         layers = ("encoder_layers", "decoder_layers")
         for name in (*layers, "router_input_dim", "router_hidden_dim", "lora_rank", "lora_splits"):
-            if getattr(self, name) < 1:
+            if getattr(self, name, 1) < 1:  # other models have other names of layers
                 wrong.append(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 wrong.append(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
         for name in PROBABILITIES:
-            if not 0.0 <= getattr(self, name) <= 1.0:  # this form rejects NaN, too
+            if not 0.0 <= getattr(self, name, 0) <= 1.0:  # this form rejects NaN, too
                 wrong.append(f"{name} is {getattr(self, name)}; it must be a probability, 0 to 1")
         if not 0 < self.lora_alpha < math.inf:
             wrong.append(f"lora_alpha is {self.lora_alpha}; it must be greater than 0")
@@ -182,23 +191,23 @@ class RoutingBartConfig(BartConfig):
             wrong.append(
                 f"lora_splits is {self.lora_splits}, which needs low-rank experts with mixed factors"
             )
-        widths = (self.d_model, self.encoder_ffn_dim, self.decoder_ffn_dim)
-        if self.lora_splits > 1 and any(width % self.lora_splits for width in widths):
+        if self.lora_splits > 1 and any(width % self.lora_splits for width in self.widths):
             wrong.append(
-                f"lora_splits is {self.lora_splits}; it must divide the widths {', '.join(map(str, widths))}"
+                f"lora_splits is {self.lora_splits}; it must divide the widths "
+                f"{', '.join(map(str, self.widths))}"
             )
         if self.shares_bart and self.expert_mixing == "parameters":
             wrong.append(
                 f"expert_mixing is 'parameters' with experts of kind {self.expert_kind!r}, whose outputs "
                 "mixed are the same"
             )
-        if not 0 <= self.init_std < math.inf:
+        if not 0 <= getattr(self, "init_std", 0) < math.inf:
             wrong.append(f"init_std is {self.init_std!r}; it must be 0 or greater")
         return wrong
 
     def _layer_problems(self) -> list[str]:
         wrong = []
-        for side, depth in (("encoder", self.encoder_layers), ("decoder", self.decoder_layers)):
+        for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
             outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
             if outside:
                 wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
@@ -237,12 +246,12 @@ class RoutingBartConfig(BartConfig):
     @property
     def num_layers(self) -> int:
         """L: number of rows of a route, one for each split of each layer, vanilla layers included."""
-        return (self.encoder_layers + self.decoder_layers) * self.lora_splits
+        return sum(self.depths) * self.lora_splits
 
     @property
     def encoder_rows(self) -> int:
         """The number of rows of a route for the encoder, which come first."""
-        return self.encoder_layers * self.lora_splits
+        return self.depths[0] * self.lora_splits
 
     @property
     def has_lora(self) -> bool:
@@ -313,8 +322,8 @@ class RoutingBartConfig(BartConfig):
         if self.has_tokens:
             return [0]
         vanilla = set(self.encoder_vanilla_layers)
-        vanilla |= {self.encoder_layers + i for i in self.decoder_vanilla_layers}
-        return [layer for layer in range(self.encoder_layers + self.decoder_layers) if layer not in vanilla]
+        vanilla |= {self.depths[0] + i for i in self.decoder_vanilla_layers}
+        return [layer for layer in range(sum(self.depths)) if layer not in vanilla]
 
     @property
     def routed_rows(self) -> list[int]:
@@ -325,17 +334,33 @@ class RoutingBartConfig(BartConfig):
     @property
     def row_names(self) -> tuple[str, ...]:
         """The names of `routed_rows`, such as "enc 0"; with several splits "enc 0s1"."""
-        return layer_names(self.encoder_layers, self.routed_rows, self.lora_splits)
+        return layer_names(self.depths[0], self.routed_rows, self.lora_splits)
 
     @property
     def route_sizes(self) -> tuple[int, int, int, list[int], int]:
         """What given routes must fit: arguments of `GivenRoutes.matrices`."""
-        depths = self.encoder_layers, self.decoder_layers
-        return *depths, self.num_experts, self.routed_rows, self.lora_splits
+        return *self.depths, self.num_experts, self.routed_rows, self.lora_splits
 
     def mixture_fields(self) -> dict:
         """Returns {name: value} of the fields that a plain BART does not have."""
         return {name: getattr(self, name) for name in MIXTURE_FIELDS}
+
+
+@strict
+class RoutingBartConfig(Mixture, BartConfig):
+    """`BartConfig` plus the fields of a mixture of experts."""
+
+    model_type = ROUTING_BART
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """The numbers of layers of encoder and decoder."""
+        return self.encoder_layers, self.decoder_layers
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The numbers of features of the linear maps."""
+        return self.d_model, self.encoder_ffn_dim, self.decoder_ffn_dim
 
     def to_bart_config(self) -> BartConfig:
         """Returns the configuration of a plain BART of the same size."""
@@ -344,6 +369,54 @@ class RoutingBartConfig(BartConfig):
         return BartConfig(**of_bart, architectures=["BartForConditionalGeneration"])
 
 
-MIXTURE_FIELDS = frozenset(field.name for field in fields(RoutingBartConfig)) - {
-    field.name for field in fields(BartConfig)
-}
+@strict
+class RoutingConfig(Mixture, PreTrainedConfig):
+    """A mixture of low-rank experts of any model. backbone: the configuration of that model.
+
+    Its own fields are not among those of the mixture: T5 has another `num_layers`, for one.
+    """
+
+    model_type = ROUTING
+    sub_configs: ClassVar[dict] = {"backbone": AutoConfig}
+
+    backbone: dict | PreTrainedConfig | None = None
+    expert_kind: str = "lora"
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.backbone, dict):
+            self.backbone = AutoConfig.for_model(**self.backbone)
+        own = self.backbone or PreTrainedConfig()  # transformers makes one without arguments to compare with
+        self.is_encoder_decoder, self.vocab_size = own.is_encoder_decoder, getattr(own, "vocab_size", None)
+        end = own.eos_token_id[0] if isinstance(own.eos_token_id, list) else own.eos_token_id
+        self.pad_token_id = end if own.pad_token_id is None else own.pad_token_id  # Llama has none
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """Raises ValueError as for every mixture, and for experts that are complete layers or tokens."""
+        if not self.has_lora:
+            raise ValueError(f"expert_kind is {self.expert_kind!r}; those of other models are of kind 'lora'")
+        if self.backbone is not None:
+            super().check()
+
+    @property
+    def depths(self) -> tuple[int, int]:
+        """The numbers of layers of encoder and decoder; without an encoder 0 and those of the model."""
+        own = self.backbone or PreTrainedConfig()
+        decoder = getattr(own.get_text_config(decoder=True), "num_hidden_layers", 0)
+        if not own.is_encoder_decoder:
+            return 0, decoder
+        encoder = own.get_text_config(encoder=True).num_hidden_layers
+        return encoder, getattr(own, "num_decoder_layers", None) or decoder
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """None: `injection.py` checks the widths of the linear maps."""
+        return ()
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The longest input; T5 has relative positions and no limit."""
+        return getattr(self.backbone, "max_position_embeddings", 2**20)
+
+
+MIXTURE_FIELDS = frozenset(field.name for field in fields(Mixture))

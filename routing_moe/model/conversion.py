@@ -13,8 +13,9 @@ from dataloader.errors import InputError, in_brief
 from routing_moe.io.transfer import sent
 from routing_moe.model.base import ROUTING_NAMES, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.injection import merged_state
 from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfilled_model
-from routing_moe.model.lora import LoraLayer, is_of_expert
+from routing_moe.model.lora import is_of_expert
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
 from routing_moe.model.tokens import TokenExperts
@@ -74,7 +75,7 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
         if unexpected:
             raise RuntimeError(f"unexpected: {', '.join(unexpected[:3])}")
         for layer, weights in weights_of_layers(model, plain):
-            if isinstance(layer, LoraLayer):  # its own experts stay
+            if model.lora_layers:  # its own experts stay
                 weights |= {k: v for k, v in layer.state_dict().items() if is_of_expert(k)}
             for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
                 expert.load_state_dict(weights)
@@ -143,8 +144,10 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
         if name.startswith(ROUTING_NAMES) or ".experts." in name or is_of_expert(name):
             continue
         state[name] = tensor
+    if model.lora_layers:
+        return state | merged_state(model.lora_layers, routes_LE)
     for layer in model.routed_layers():
-        if model.config.shares_bart:
+        if model.config.has_tokens:
             used = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
             weights = layer.merged(routes_LE[layer.rows], sent(used, routes_LE.device))
         elif model.config.expert_mixing == "parameters":

@@ -30,8 +30,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from routing_moe.model.lora import ATTENTION, FEED_FORWARD, TARGETS, is_of_expert, runs_few
+from routing_moe.model.lora import is_of_expert, runs_few
 from routing_moe.model.routers import ROUTERS, TRANSFORMER_FFN_DIM
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")  # of BART
+FEED_FORWARD = ("fc1", "fc2")
+TARGETS = {"attention": ATTENTION, "feed_forward": FEED_FORWARD, "all": ATTENTION + FEED_FORWARD}
 
 GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 

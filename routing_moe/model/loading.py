@@ -8,7 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    BartForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.initialization import no_init_weights
 
 from dataloader.errors import InputError, in_brief, in_short
@@ -75,6 +83,36 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
         raise InputError(f"{source}: not a plain BART; it lacks {len(missing)} weights, such as {missing[0]}")
     check_finite(own_tensors(bart), source)
     return bart
+
+
+def auto_class(config) -> type:
+    """Returns the class of transformers that makes and loads models of a plain configuration."""
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def load_backbone(
+    source: str | Path, config: PreTrainedConfig | None = None, dtype: str | torch.dtype = "auto"
+) -> PreTrainedModel:
+    """Returns the plain model from a folder or hub name.
+
+    config: what it must be; None: that of the source. dtype: "auto": that of its files. Raises InputError that names the source.
+    """
+    folder, expected = local_folder(source), config is not None
+    try:
+        config = config or AutoConfig.from_pretrained(folder)
+        loading = dict(config=config, dtype=dtype, output_loading_info=True)
+        model, report = auto_class(config).from_pretrained(folder, **loading)
+    except Exception as error:  # transformers raises many types of errors
+        raise InputError(f"{source}: no plain model can be loaded from there ({in_brief(error)})") from None
+    # What the files lack, the library fills with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{source}: lacks {len(missing)} weights, such as {missing[0]}")
+    if expected and (others := sorted(report["unexpected_keys"])):
+        raise InputError(
+            f"{source}: not the model that is expected; it has other weights, such as {others[0]}"
+        )
+    check_finite(own_tensors(model), source)
+    return model
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:

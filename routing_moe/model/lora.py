@@ -1,38 +1,37 @@
-"""A BART layer with E experts of low rank: updates of its linear maps, mixed by the route of a task.
+"""Experts of low rank for the linear maps of any model of transformers, mixed by the route of a task.
+
+`injection.py` gives the linear maps of a model's layers E updates each. Nothing else of the model changes:
+neither the names of its tensors nor its forward pass. `along` says which experts the examples of the calls in
+a block use.
 
 Mixing products: a linear map is W x + s * sum over e of route[b, l, e] * B_e A_e x, with matrices A_e (r,
-D_in) and B_e (D_out, r), and s = lora_alpha / r (LoRA: Hu et al. 2021, arXiv 2106.09685). W is that of a
-plain BART and is the same for all tasks. Mixing factors (Poly: Ponti et al. 2022, arXiv 2202.13914): the
+D_in) and B_e (D_out, r), and s = lora_alpha / r (LoRA: Hu et al. 2021, arXiv 2106.09685). W is that of the
+plain model and is the same for all tasks. Mixing factors (Poly: Ponti et al. 2022, arXiv 2202.13914): the
 update is s * (sum route_e B_e) (sum route_e A_e) x. The input features of A and the output features of B may
 be divided into H blocks (splits), each with weights of its own (MHR: Caccia et al. 2022, arXiv 2211.03831): a
 layer then has H rows of the route, and its linear maps have the same weights.
 
-Both are linear maps. So every route, not only a one-hot one, has an equivalent plain BART, with the weights
-W + s * sum route_e B_e A_e, which generates at the cost of a plain BART.
+Both are linear maps. So every route, not only a one-hot one, has an equivalent plain model, with the weights
+W + s * sum route_e B_e A_e, which generates at the cost of a plain model.
 
 In training, the factors of all experts are one matrix each: examples with any routes go through two products
 and a weighting by their routes. If few experts have a weight above 0 and no gradient of the others is needed,
 only the rows of these are used. Shapes: B examples, S tokens, E experts, K experts that an example uses, H
-splits, r rank.
+splits, r rank, R = K r.
 """
 
+import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
 
 from routing_moe.io.transfer import sent
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
-FEED_FORWARD = ("fc1", "fc2")
-TARGETS = {  # {value of lora_targets: names of the linear maps of a layer that have experts}
-    "attention": ATTENTION,
-    "feed_forward": FEED_FORWARD,
-    "all": ATTENTION + FEED_FORWARD,
-}
 EXPERT_NAMES = ("lora_A", "lora_B", ".tokens")  # of the parameters of experts, also of those of `tokens.py`
 SMALLEST = 1e-30  # of a squared distance, so that its root has a gradient
 
@@ -66,6 +65,8 @@ class LoraPlan:
         if needs_all or not sparse:
             return cls(routes_BLE)
         known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
+        if not torch.is_grad_enabled() and (known_BLE == known_BLE[:1]).all():
+            routes_BLE, known_BLE = routes_BLE[:1], known_BLE[:1]  # one route for all: products of matrices
         most = max(1, int((known_BLE != 0).sum(-1).max()))
         if not runs_few(most, known_BLE.shape[-1]):
             return cls(routes_BLE)
@@ -81,60 +82,86 @@ class LoraPlan:
         return Mix(weights_BHE.gather(2, chosen_BHK), chosen_BHK)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mix:
-    """The experts of one layer. weights_BHK: their weights. chosen_BHK: which they are; None: all, K = E."""
+    """The experts of one layer. weights_BHK: their weights. chosen_BHK: which they are; None: all, K = E.
+
+    kept: {linear map: its factors along the mix}, which the steps of a generation compute once.
+    """
 
     weights_BHK: Tensor
     chosen_BHK: Tensor | None = None
-
-    def of_rows(self, rows: int) -> "Mix":
-        """Returns the mix for an input with fewer rows: encoder states that the beams of an input share."""
-        beams = len(self.weights_BHK) // rows
-        if beams == 1:
-            return self
-        return Mix(self.weights_BHK[::beams], None if self.chosen_BHK is None else self.chosen_BHK[::beams])
+    kept: dict = field(default_factory=dict)
 
 
-class LoraLinear(nn.Linear):
-    """A linear map with E updates of low rank. `mix` is set by its layer for the time of a call.
+class LoraLinear:
+    """A linear map with E updates of low rank, a base of `lora_class`. `layer` is the `LoraLayer` of it.
 
-    lora_A: (E, r, D_in). lora_B: (E, r, D_out), the transposed B of each expert.
+    lora_A: (E, r, D_in). lora_B: (E, r, D_out), the transposed B of each expert. They are in float32 or
+    better, also of a model in 16 bits.
     """
 
-    def __init__(self, config, plain: nn.Linear):
-        super().__init__(plain.in_features, plain.out_features, plain.bias is not None)
-        E, r = config.num_experts, config.lora_rank
-        # As peft draws them: B = 0 leaves the BART as it is, and different A let experts become different.
+    def add_updates(self, layer: "LoraLayer", config) -> None:
+        """Adds updates, which are 0."""
+        E, r, weight = config.num_experts, config.lora_rank, self.weight
+        # As peft draws them: B = 0 leaves the model as it is, and different A let experts become different.
         # Not in `_init_weights`: transformers calls that of encoder and decoder, not that of this model.
-        bound = 1 / math.sqrt(plain.in_features)
-        self.lora_A = nn.Parameter(torch.rand(E, r, plain.in_features) * 2 * bound - bound)
-        self.lora_B = nn.Parameter(torch.zeros(E, r, plain.out_features))
+        bound = 1 / math.sqrt(self.in_features)
+        kind = dict(device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+        self.lora_A = nn.Parameter(torch.rand(E, r, self.in_features, **kind) * 2 * bound - bound)
+        self.lora_B = nn.Parameter(torch.zeros(E, r, self.out_features, **kind))
         self.scale, self.mixing, self.dropout = config.lora_scale, config.lora_mixing, config.lora_dropout
-        self.splits = config.lora_splits
-        self.mix: Mix | None = None
+        self.splits, self.layer = config.lora_splits, layer
 
-    def forward(self, x_BSD: Tensor) -> Tensor:
-        of_plain = super().forward(x_BSD)
+    def remove_updates(self, weight: Tensor) -> None:
+        """Makes this a plain linear map again, with another weight."""
+        del self.lora_A, self.lora_B, self.layer
+        self.__class__ = type(self).__bases__[1]
+        self.weight = nn.Parameter(weight, requires_grad=self.weight.requires_grad)
+
+    def forward(self, x: Tensor) -> Tensor:
+        of_plain, dtype = super().forward(x), self.lora_A.dtype
         if self.dropout:
-            x_BSD = F.dropout(x_BSD, self.dropout, self.training)
-        return torch.add(of_plain, self._update(x_BSD), alpha=self.scale)
+            x = F.dropout(x, self.dropout, self.training)
+        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
+            x = x.to(dtype)
+        return torch.add(of_plain, self._update(x).to(of_plain.dtype), alpha=self.scale)
 
-    def _update(self, x_BSD: Tensor) -> Tensor:
-        """Returns the mixed updates of the examples, without the scale."""
+    def _update(self, x: Tensor) -> Tensor:
+        """Returns the mixed updates of the examples, without the scale.
+
+        x: (B, S, D), or with the rows of several beams or tokens of each of the B examples, in their order.
+        """
+        if len(self.lora_A) == 1:  # the only weight is 1
+            return F.linear(x, self.lora_A[0]) @ self.lora_B[0]
+        mix = self.layer.mix
+        if mix is None:
+            raise RuntimeError("the backbone of a routed model runs along routes: call the routed model")
+        A, B, weights_B1R = self._factors(mix)
+        inner_BSR = x.reshape(len(mix.weights_BHK), -1, x.shape[-1]) @ A.mT
+        if weights_B1R is not None:
+            inner_BSR = inner_BSR * weights_B1R
+        return (inner_BSR @ B).view(*x.shape[:-1], -1)
+
+    def _factors(self, mix: Mix) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns A (R, D_in) and B (R, D_out), of each example or of all, and weights (B, 1, R), if any."""
+        if (factors := mix.kept.get(self)) is not None:
+            return factors
         A, B = self.lora_A, self.lora_B
-        if len(A) == 1:  # the only weight is 1
-            return F.linear(x_BSD, A[0]) @ B[0]
-        mix = self.mix.of_rows(len(x_BSD))
         weights_BHK, chosen_BHK = mix.weights_BHK.to(A.dtype), mix.chosen_BHK
         if self.mixing == "factors":
             A, B = (self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B))  # (B, r, D)
-            return x_BSD @ A.transpose(1, 2) @ B
-        weights_B1C = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
-        if chosen_BHK is None:
-            return (F.linear(x_BSD, A.flatten(0, 1)) * weights_B1C) @ B.flatten(0, 1)
-        A, B = (factor[chosen_BHK[:, 0]].flatten(1, 2) for factor in (A, B))  # (B, K r, D)
-        return (x_BSD @ A.transpose(1, 2) * weights_B1C) @ B
+            factors = A, B, None
+        else:
+            weights_B1R = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
+            if chosen_BHK is None:
+                factors = A.flatten(0, 1), B.flatten(0, 1), weights_B1R
+            else:
+                A, B = (factor[chosen_BHK[:, 0]].flatten(1, 2) for factor in (A, B))  # (B, K r, D)
+                factors = A, B, weights_B1R
+        if not torch.is_grad_enabled():
+            mix.kept[self] = factors
+        return factors
 
     def _mixed(self, factor: Tensor, weights_BHK: Tensor, chosen_BHK: Tensor | None = None) -> Tensor:
         """Returns a factor of all experts mixed for each example: (B, r, D), of H blocks of features."""
@@ -146,15 +173,22 @@ class LoraLinear(nn.Linear):
             mixed = torch.einsum("bhk,bhkrd->brhd", weights_BHK, blocks[split_H1, chosen_BHK])
         return mixed.flatten(2)
 
-    def merged(self, weights_HE: Tensor, used: Tensor) -> Tensor:
-        """Returns the weight (D_out, D_in) of the equal plain linear map. used: experts of weight not 0."""
+    def factors_along(self, weights_HE: Tensor, used_K: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns A (R, D_in) and B (R, D_out) of one update along a route, without the scale.
+
+        used_K: the experts of weight not 0, and perhaps others.
+        """
         A, B = self.lora_A, self.lora_B
         weights_HE = weights_HE.to(A.dtype)
         if self.mixing == "factors":
             A, B = (self._mixed(factor, weights_HE[None])[0] for factor in (A, B))
-        else:
-            A, B = (A[used] * weights_HE[0, used, None, None]).flatten(0, 1), B[used].flatten(0, 1)
-        return torch.addmm(self.weight, B.T, A, alpha=self.scale)
+            return A, B
+        return (A[used_K] * weights_HE[0, used_K, None, None]).flatten(0, 1), B[used_K].flatten(0, 1)
+
+    def merged(self, weights_HE: Tensor, used_K: Tensor) -> Tensor:
+        """Returns the weight (D_out, D_in) of the equal plain linear map, in the type of its own weight."""
+        A, B = self.factors_along(weights_HE, used_K)
+        return torch.addmm(self.weight.to(A.dtype), B.T, A, alpha=self.scale).to(self.weight.dtype)
 
     def inner_products(self) -> Tensor:
         """Returns the inner products (E, E) of the experts' updates s * B_e A_e, as matrices."""
@@ -163,43 +197,30 @@ class LoraLinear(nn.Linear):
         return self.scale**2 * ((A @ A.T) * (B @ B.T)).view(E, r, E, r).sum((1, 3))
 
 
+@functools.cache
+def lora_class(plain: type[nn.Linear]) -> type:
+    """Returns the class of linear maps of a class with updates."""
+    return type(f"Lora{plain.__name__}", (LoraLinear, plain), {"__module__": __name__})
+
+
+@dataclass(eq=False)
 class LoraLayer:
-    """A BART layer whose linear maps have experts. A base of the two classes of layers below."""
+    """The experts of one layer: a view, no module.
 
-    def add_experts(self, config, row: int) -> None:
-        """Adds experts to the linear maps. row: the number of this layer (encoder first)."""
-        self.row, self.num_experts = row, config.num_experts
-        self.rows = slice(row * config.lora_splits, (row + 1) * config.lora_splits)  # of the routes
-        for module in list(self.modules()):
-            for name, child in list(module.named_children()):
-                if name in TARGETS[config.lora_targets] and type(child) is nn.Linear:
-                    setattr(module, name, LoraLinear(config, child))
-        # {name in the layer: a linear map with experts}; a plain dict, which registers no module again
-        self.linear_maps = {n: module for n, module in self.named_modules() if isinstance(module, LoraLinear)}
+    name: of the layer in the model. row: its number, encoder first. rows: those of a route that it reads.
+    linear_maps: {name in the layer: linear map with experts}. mix: its experts in the block of `along`.
+    """
 
-    def forward(
-        self,
-        hidden_BSD: Tensor,
-        *args,
-        routes: Tensor | None = None,
-        route_plan: LoraPlan | None = None,
-        **kwargs,
-    ) -> Tensor:
-        """Returns hidden states (B, S, D). Arguments as for `RoutedLayer.forward`."""
-        mix = None
-        if self.num_experts > 1:
-            mix = (route_plan or LoraPlan.of(routes)).layer(self.rows)
-        for linear in self.linear_maps.values():
-            linear.mix = mix
-        output = super().forward(hidden_BSD, *args, **kwargs)
-        for linear in self.linear_maps.values():
-            linear.mix = None  # it holds the graph of the routes
-        return output
+    name: str
+    row: int
+    rows: slice
+    linear_maps: dict[str, LoraLinear]
+    mix: Mix | None = None
 
-    def merged(self, weights_HE: Tensor, used: Tensor) -> dict[str, Tensor]:
+    def merged(self, weights_HE: Tensor, used_K: Tensor) -> dict[str, Tensor]:
         """Returns {name in the layer: weight} of the linear maps of the equivalent plain layer."""
         return {
-            f"{name}.weight": linear.merged(weights_HE, used) for name, linear in self.linear_maps.items()
+            f"{name}.weight": linear.merged(weights_HE, used_K) for name, linear in self.linear_maps.items()
         }
 
     @torch.no_grad()
@@ -223,12 +244,44 @@ class LoraLayer:
         return mean_relative_distance(products)
 
 
-class LoraEncoderLayer(LoraLayer, BartEncoderLayer):
-    """An encoder layer with low-rank experts."""
+# ---- running a model along routes
 
 
-class LoraDecoderLayer(LoraLayer, BartDecoderLayer):
-    """A decoder layer with low-rank experts."""
+@contextmanager
+def with_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> Iterator[None]:
+    """Runs the calls of the model in the block with a mix of each layer."""
+    before = [layer.mix for layer in layers]
+    _set_mixes(layers, mixes)
+    try:
+        yield
+    finally:
+        _set_mixes(layers, before)
+
+
+def _set_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> None:
+    for layer, mix in zip(layers, mixes, strict=True):
+        layer.mix = mix
+
+
+def along(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextManager[None]:
+    """Runs the calls of the model in the block along a plan; None: with a single expert."""
+    return with_mixes(layers, [plan and plan.layer(layer.rows) for layer in layers])
+
+
+def is_planned(layers: list[LoraLayer]) -> bool:
+    """Returns whether this is in the block of `along` with a plan."""
+    return any(layer.mix is not None for layer in layers)
+
+
+def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Returns the contexts of a part of the model in the forward pass, and when a checkpoint repeats it.
+
+    The backward pass repeats it after the block of `along`: the second context has the mixes of now.
+    """
+    return nullcontext(), with_mixes(layers, [layer.mix for layer in layers])
+
+
+# ---- distances of experts
 
 
 def runs_few(used: float, num_experts: int) -> bool:

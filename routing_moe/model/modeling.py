@@ -6,11 +6,12 @@ in the place of a BART layer receives the routes. The model itself needs only ro
 """
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -23,25 +24,25 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
 from routing_moe.io.hub import local_folder
-from routing_moe.model.base import complete_state, stored_tensors
+from routing_moe.model.base import complete_state
 from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.lora import LoraDecoderLayer, LoraEncoderLayer, LoraLayer, LoraPlan
+from routing_moe.model.injection import inject
+from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
-from routing_moe.model.task_routing import TaskRouting, TaskVectors
-from routing_moe.model.task_vectors import save_task_vectors
+from routing_moe.model.routing_model import RoutingModel
+from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.tokens import TokenExperts, add_tokens
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
 OF_DOWNLOAD = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
-OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
 TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
-class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGeneration):
+class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGeneration):
     """A BART whose layers consist of experts, with the router that selects them.
 
     forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) returns a
@@ -54,8 +55,9 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
 
     def __init__(self, config: RoutingBartConfig):
         super().__init__(config)
+        self.lora_layers: list[LoraLayer] = []
         if config.has_lora:
-            self._add_low_rank_experts()
+            self.lora_layers = inject(self, config)
         elif config.has_tokens:
             add_tokens(self.model.encoder, config)
         else:
@@ -63,15 +65,6 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         project_in_float32(self)
         self.add_routing()
         self.post_init()
-
-    def _add_low_rank_experts(self) -> None:
-        config = self.config
-        for side, kind in (("encoder", LoraEncoderLayer), ("decoder", LoraDecoderLayer)):
-            first_row = config.encoder_layers if side == "decoder" else 0
-            layers = getattr(self.model, side).layers
-            for i in set(range(len(layers))) - set(getattr(config, f"{side}_vanilla_layers")):
-                layers[i] = kind(config, layer_idx=i)
-                layers[i].add_experts(config, first_row + i)
 
     def _add_layers_as_experts(self) -> None:
         config, E = self.config, self.config.num_experts
@@ -147,7 +140,13 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         batch_size = next(len(tensor) for tensor in given if tensor is not None)
         if routes is None and task_ids is not None:
             route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
-        routes = self._resolve_routes(routes, task_ids, batch_size)
+        if routes is None and task_ids is None and is_planned(self.lora_layers):  # a step of a generation
+            running = nullcontext({})
+        else:
+            routes = self._resolve_routes(routes, task_ids, batch_size)
+            running = self.along(
+                self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
+            )
         inputs = dict(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -155,17 +154,24 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             use_cache=use_cache,
-            route_plan=self.plan_routes(
-                routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu
-            ),
             **kwargs,
         )
-        if labels is not None and (self.training if loss_only is None else loss_only):
-            return self._loss_output(inputs, labels, label_positions)
-        outputs = super().forward(**inputs)
+        with running as known:
+            if labels is not None and (self.training if loss_only is None else loss_only):
+                return self._loss_output(inputs | known, labels, label_positions)
+            outputs = super().forward(**inputs, **known)
         if labels is not None:
             outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
         return outputs
+
+    @contextmanager
+    def along(self, plan: RoutePlan | LoraPlan | None) -> Iterator[dict]:
+        """Yields the arguments of encoder and decoder with which they run along a plan in the block."""
+        if not self.lora_layers:
+            yield {"route_plan": plan}
+        else:
+            with along(self.lora_layers, plan):
+                yield {}
 
     def plan_routes(
         self,
@@ -206,14 +212,6 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         loss = self._smoothed_loss(logits_KV, labels_BT.flatten().index_select(0, positions_K))
         return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
 
-    def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
-        """Returns label-smoothed cross-entropy in nats, summed over K target tokens, in float32 or better."""
-        if logits_KV.dtype in (torch.float16, torch.bfloat16):
-            logits_KV = logits_KV.float()
-        return F.cross_entropy(
-            logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
-        )
-
     # ---- generation
 
     @torch.no_grad()
@@ -245,11 +243,13 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
             if merges and distinct > 1:
                 kwargs["use_cache"] = False
 
-        def along() -> dict:
-            return {"route_plan": self.plan_routes(routes)}
-
-        with beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, along) as shared:
-            return super().generate(inputs, routes=routes, **shared)
+        if not self.lora_layers:  # whose plan is made once, not in every step
+            kwargs["routes"] = routes
+        with (
+            self.along(self.plan_routes(routes)) as known,
+            beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, known) as shared,
+        ):
+            return super().generate(inputs, **shared)
 
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
         """Generates with the plain BART of each different route for the examples that have this route."""
@@ -295,7 +295,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         """Returns the layers with experts, encoder first; or the embeddings with them."""
         encoder = self.model.encoder
         layers = [encoder.embed_positions, *encoder.layers, *self.model.decoder.layers]
-        return [layer for layer in layers if isinstance(layer, RoutedLayer | LoraLayer | TokenExperts)]
+        return self.lora_layers or [own for own in layers if isinstance(own, RoutedLayer | TokenExperts)]
 
     def single_layers(self) -> list[nn.Module]:
         """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""
@@ -318,19 +318,6 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         found = [layer.relative_expert_distance() for layer in self.routed_layers()]
         return sum(found) / len(found)
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
-        """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
-
-        The BART of low-rank experts is not saved if the configuration names the place that it comes from.
-        """
-        pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
-        if (stored := stored_tensors(self)) is not None:
-            kwargs.setdefault("state_dict", stored)
-        super().save_pretrained(save_directory, **kwargs)
-        save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
-        if push_to_hub:  # now that all files are there: transformers would upload before the last line
-            self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
-
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
         """Loads as transformers does; a BART that the saved model refers to is loaded from its place.
@@ -341,6 +328,7 @@ class RoutingBartForConditionalGeneration(TaskRouting, BartForConditionalGenerat
         if config is None:
             where = {name: kwargs[name] for name in OF_DOWNLOAD if name in kwargs}
             config = cls.config_class.from_pretrained(source, **where)
+        config.locate_base(source)
         if config.base_model is None:
             return super().from_pretrained(source, *args, config=config, **kwargs)
         folder = Path(source)

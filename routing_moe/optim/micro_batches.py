@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from dataloader.batching import OVERHEAD_TOKENS, micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
@@ -135,10 +136,14 @@ def model_inputs(
 
     indices: its examples; choices: the answer of each among the accepted ones.
     """
+    if not config.is_encoder_decoder:
+        return examples.collate_causal(indices, choices, pad_token_id=config.pad_token_id)
     lengths = examples.source_lengths_N[indices], examples.target_lengths(indices, choices)
     widths = [int(cut.width(own.max())) for own in lengths]
     batch = examples.collate(indices, choices, pad_token_id=config.pad_token_id, widths=widths)
     inputs = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
+    if config.model_type != ROUTING_BART:  # other attention functions read masks of (b, S)
+        return inputs | {"attention_mask": batch["attention_mask"]}
     inputs["label_positions"] = (batch["labels"] != IGNORED_LABEL).flatten().nonzero()[:, 0]
     if config._attn_implementation == "sdpa":
         return inputs | ready_masks(batch["attention_mask"], widths[1])

@@ -1,0 +1,116 @@
+"""Gives the linear maps of a model's layers low-rank experts, and makes the plain model of a route.
+
+A layer is an element of one of the model's lists of layers: of the encoder, then of the decoder; a
+decoder-only model has one list. No name of a model's class or of its parts is needed, except that those of
+attention have "attn" or "attention" in their name.
+"""
+
+import copy
+import re
+
+import torch
+from torch import Tensor, nn
+
+from dataloader.errors import InputError, in_short
+from routing_moe.io.transfer import sent
+from routing_moe.model.lora import LoraLayer, lora_class
+
+OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # in the name of a linear map in its layer
+
+
+def inject(model: nn.Module, config) -> list[LoraLayer]:
+    """Gives the linear maps of a model's layers experts; returns the layers with experts, encoder first.
+
+    config: says how many, of which rank, on which maps (`lora_targets`), and the `routed_layers`. Raises
+    InputError for a model whose layers are not found, or have other matrices than linear maps.
+    """
+    lists = stacks(model)
+    if tuple(map(len, lists.values())) != tuple(depth for depth in config.depths if depth):
+        found = ", ".join(f"{name} ({len(layers)})" for name, layers in lists.items())
+        raise InputError(
+            f"{type(model).__name__} has the lists of layers {found or 'none'}; experts need one list of the "
+            f"encoder (if any) and one of the decoder, with {config.depths} layers"
+        )
+    layers, H = [], config.lora_splits
+    named = [(f"{name}.{i}", layer) for name, own in lists.items() for i, layer in enumerate(own)]
+    for row, (name, layer) in enumerate(named):
+        if row in config.routed_layers:
+            maps = linear_maps(name, layer, config)
+            layers.append(LoraLayer(name, row, slice(row * H, (row + 1) * H), maps))
+            # Outer ones first, such as BART's fc1: the order of all draws so far, so that a seed's stay.
+            for linear in sorted(maps, key=lambda name: name.count(".")):
+                maps[linear].__class__ = lora_class(type(maps[linear]))
+                maps[linear].add_updates(layers[-1], config)
+    return layers
+
+
+def stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
+    """Returns {name: layers} of a model's lists of layers, encoder first: those that are in no other list."""
+    found: dict[str, nn.ModuleList] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and not any(name.startswith(f"{other}.") for other in found):
+            found[name] = module
+    return found
+
+
+def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linear]:
+    """Returns {name: linear map} of a layer that get experts. Raises InputError for what cannot get them.
+
+    Those are matrices that are no weight of an `nn.Linear` (experts of a mixture in one tensor, `Conv1D`),
+    quantized weights, and linear maps for some of the tokens only, which do not know whose tokens these are.
+    """
+    maps, missed = {}, []
+    for name, module in layer.named_modules():
+        for own, weight in module.named_parameters(recurse=False):
+            full = f"{name}.{own}" if name else own
+            if (
+                weight.ndim < 2
+                or isinstance(module, nn.Embedding)
+                or not is_target(full, config.lora_targets)
+            ):
+                continue
+            quantized = not weight.is_floating_point() or weight.itemsize < 2
+            if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{name}.":
+                missed.append(f"{layer_name}.{full} ({type(module).__name__}, {weight.dtype})")
+            else:
+                maps[name] = module
+    if missed:
+        raise InputError(
+            f"{in_short(missed)}: no weight of a plain linear map for all tokens, so that it cannot have "
+            "low-rank experts; take other lora_targets, or another model"
+        )
+    widths = {width for linear in maps.values() for width in linear.weight.shape}
+    if any(width % config.lora_splits for width in widths):
+        raise InputError(f"lora_splits is {config.lora_splits}; it must divide the widths {sorted(widths)}")
+    if not maps:
+        raise InputError(f"{layer_name} has no linear maps of lora_targets {config.lora_targets!r}")
+    return maps
+
+
+def is_target(name: str, targets: str) -> bool:
+    """Returns whether a matrix of this name in its layer has experts: of attention, or of all others."""
+    return targets in ("all", "attention" if OF_ATTENTION.search(name) else "feed_forward")
+
+
+# ---- the equivalent plain model
+
+
+@torch.no_grad()
+def merged_state(layers: list[LoraLayer], routes_LE: Tensor) -> dict[str, Tensor]:
+    """Returns {name: weight} of all linear maps with experts in the equivalent plain model of a route."""
+    known_LE, state = routes_LE.cpu(), {}  # a GPU is waited for once
+    for layer in layers:
+        used_K = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
+        weights_HE = routes_LE[layer.rows]
+        merged = layer.merged(weights_HE, sent(used_K, weights_HE.device))
+        state |= {f"{layer.name}.{name}": weight for name, weight in merged.items()}
+    return state
+
+
+def plain_copy(model: nn.Module, layers: list[LoraLayer], routes_LE: Tensor) -> nn.Module:
+    """Returns the equivalent plain model of a route, which shares all tensors without experts."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    plain = copy.deepcopy(model, shared)
+    for name, weight in merged_state(layers, routes_LE).items():
+        plain.get_submodule(name.removesuffix(".weight")).remove_updates(weight)
+    return plain

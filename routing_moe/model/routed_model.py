@@ -1,0 +1,299 @@
+"""RoutedModel: any model of transformers that generates text, with low-rank experts, vectors and a router.
+
+    model = RoutedModel.from_backbone("Qwen/Qwen2.5-0.5B", num_experts=8, task_names=["rte", "boolq"])
+    model(input_ids, attention_mask, labels=labels, task_ids=model.task_ids(["rte", "boolq"])).loss.backward()
+    plain = model.to_plain(model.routes_for(["rte"])[0])
+
+The model is kept as it is, as `backbone`, with experts in its linear maps (`injection.py`). A backbone is an
+encoder-decoder (T5, BART) or decoder-only (Qwen, Llama). What follows from that is the form of a batch only:
+
+    encoder-decoder   input_ids (B, S): inputs;               labels (B, T): answers
+    decoder-only      input_ids (B, S): inputs with answers;  labels (B, S): -100 at positions of the input
+
+Decoder-only models are trained with padding at the right, and generate with padding at the left.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
+from transformers.initialization import no_init_weights
+from transformers.modeling_outputs import ModelOutput
+
+from dataloader.errors import InputError, in_short
+from routing_moe.io.hub import local_folder
+from routing_moe.model.base import (
+    check_base,
+    fingerprint,
+    is_of_base,
+    refer_to_base,
+    saved_tensors,
+    train_base,
+)
+from routing_moe.model.configuration import RoutingConfig
+from routing_moe.model.injection import inject, plain_copy
+from routing_moe.model.loading import auto_class, load_backbone
+from routing_moe.model.lora import LoraPlan, along
+from routing_moe.model.routing_model import RoutingModel
+
+
+class RoutedModel(RoutingModel, PreTrainedModel):
+    """A model with low-rank experts and the router that mixes them.
+
+    forward(input_ids, attention_mask, labels=..., routes=routes_BLE | task_ids=ids_B) returns a
+    label-smoothed loss *summed* over label tokens; without labels it returns the backbone's logits.
+    """
+
+    config_class = RoutingConfig
+    base_model_prefix = "backbone"
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+    # Experts of a backbone in bfloat16 are trained in float32.
+    _keep_in_fp32_modules_strict = (
+        "lora_A",
+        "lora_B",
+        "router",
+        "task_vectors",
+        "task_routes",
+        "route_vectors",
+    )
+
+    def __init__(self, config: RoutingConfig, backbone: PreTrainedModel | None = None):
+        """backbone: the plain model to add experts to; None: one with random weights."""
+        super().__init__(config)
+        self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
+        check_cache(self.backbone, config.depths[1])
+        self.lora_layers = inject(self.backbone, config)
+        self.add_routing()
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Does nothing: the backbone, experts, router and vectors are initialised as they are made."""
+
+    @classmethod
+    def from_backbone(
+        cls,
+        backbone: PreTrainedModel | str | Path,
+        num_experts: int = 8,
+        lora_rank: int = 8,
+        lora_targets: str = "attention",
+        **config_fields,
+    ) -> Self:
+        """Returns a model with new experts, which leave the answers of the plain model as they are.
+
+        backbone: a plain model, which becomes a part of this one, or a folder or hub name to load it from.
+        Its weights are frozen; `base.train_base` changes that. config_fields: fields of `RoutingConfig`. The
+        labels of a decoder-only model are not smoothed unless a field says so. Raises InputError.
+        """
+        place = None
+        if not isinstance(backbone, nn.Module):
+            place, backbone = backbone, load_backbone(backbone)
+        fields = dict(num_experts=num_experts, lora_rank=lora_rank, lora_targets=lora_targets)
+        if not backbone.config.is_encoder_decoder:
+            fields["label_smoothing"] = 0.0
+        model = cls.with_backbone(
+            RoutingConfig(backbone=backbone.config, **(fields | config_fields)), backbone
+        )
+        if place is not None:
+            refer_to_base(model, place)
+        return model
+
+    @classmethod
+    def with_backbone(cls, config: RoutingConfig, backbone: PreTrainedModel) -> Self:
+        """Returns a model with new experts of a plain model, which is frozen."""
+        with no_init_weights():  # the backbone has its weights
+            model = cls(config, backbone)
+        train_base(model, False)
+        return model.train(backbone.training)
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """The settings of generation, which are the backbone's."""
+        return self.backbone.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: GenerationConfig) -> None:
+        self.backbone.generation_config = value
+
+    # ---- forward
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        routes: Tensor | None = None,
+        task_ids: Tensor | None = None,
+        loss_only: bool | None = None,
+        sparse: bool = True,
+        constant_zeros: bool = False,
+        routes_on_cpu: Tensor | None = None,
+        route_groups: Tensor | None = None,
+        **kwargs,
+    ) -> ModelOutput:
+        """Runs the backbone along routes (B, L, E), or those of `task_ids` (B,).
+
+        With labels, only their positions are projected to the vocabulary, unless loss_only is False, or None
+        in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART. route_groups: not needed
+        here. kwargs: further arguments of the backbone.
+        """
+        routes = self._resolve_routes(routes, task_ids, len(input_ids))
+        inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        with along(self.lora_layers, self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
+            if labels is None:
+                return self.backbone(**inputs)
+            inputs, predicted = with_targets(self.backbone, inputs, labels)
+            is_real = predicted != -100
+            if self.training if loss_only is None else loss_only:
+                positions_K = is_real.flatten().nonzero()[:, 0]
+                with projected_at(self.backbone, positions_K):
+                    logits_KV = self.backbone(**inputs, use_cache=False).logits
+                return ModelOutput(loss=self._smoothed_loss(logits_KV, predicted[is_real]))
+            outputs = self.backbone(**inputs, use_cache=False)
+            outputs["loss"] = self._smoothed_loss(outputs.logits[is_real], predicted[is_real])
+            return outputs
+
+    def plan_routes(self, routes_BLE: Tensor, *sparseness) -> LoraPlan | None:
+        """Returns how the layers run with these routes, or None with one expert."""
+        return LoraPlan.of(routes_BLE, *sparseness) if self.config.num_experts > 1 else None
+
+    # ---- generation and export
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, routes=None, task_ids=None, **kwargs) -> Tensor | ModelOutput:
+        """Generates as the backbone does, along routes (B, L, E), which may differ in a batch.
+
+        Returns the answers' tokens only, also of decoder-only models, whose inputs are padded at the left.
+        Raises InputError if the backbone cannot read padding at the left.
+        """
+        plan = self.plan_routes(self._resolve_routes(routes, task_ids, len(input_ids)))
+        mask = kwargs.get("attention_mask")
+        if not self.config.is_encoder_decoder and mask is not None and not mask[:, 0].all():
+            known = kwargs.pop("logits_processor", None) or []
+            kwargs["logits_processor"] = LogitsProcessorList([*known, RefusesNaN()])
+        with along(self.lora_layers, plan):
+            found = self.backbone.generate(input_ids, **kwargs)
+        if self.config.is_encoder_decoder:
+            return found
+        if isinstance(found, Tensor):
+            return found[:, input_ids.shape[1] :]
+        found.sequences = found.sequences[:, input_ids.shape[1] :]
+        return found
+
+    @torch.no_grad()
+    def to_plain(self, routes_LE: Tensor) -> PreTrainedModel:
+        """Returns the equivalent plain model of a route (L, E).
+
+        Its linear maps with experts are merged copies, in the type of the backbone's; all other tensors are
+        those of this model.
+        """
+        return plain_copy(self.backbone, self.lora_layers, routes_LE.to(self.device))
+
+    # ---- saving, loading
+
+    def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
+        """Saves as every routing model does, with the backbone's settings of generation."""
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        self.generation_config.save_pretrained(save_directory)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, dtype=None, **kwargs) -> Self:
+        """Returns a saved model, whose backbone is loaded from the place that the model refers to, if any.
+
+        dtype: of the backbone; None: as it was saved. Raises InputError if the backbone is not there or has
+        other weights.
+        """
+        folder = local_folder(pretrained_model_name_or_path)
+        config = config or RoutingConfig.from_pretrained(folder)
+        config.locate_base(folder)
+        dtype = dtype or config.dtype or "auto"
+        if config.base_model is None:
+            loaded = super().from_pretrained(folder, *args, config=config, dtype=dtype, **kwargs)
+        else:
+            loaded = cls.with_backbone(config, load_backbone(config.base_model, config.backbone, dtype))
+            check_base(config, fingerprint(loaded))
+            report = loaded.load_state_dict(saved_tensors(folder), strict=False)
+            missing = [name for name in report.missing_keys if not is_of_base(name)]
+            if wrong := missing + report.unexpected_keys:
+                raise InputError(f"{folder}: its files lack, or have too many, weights: {in_short(wrong)}")
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+        return loaded
+
+
+# ---- batches of plain models
+
+
+def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[dict, Tensor]:
+    """Returns the inputs of a plain model, and the token to predict at each position (-100: none)."""
+    if not model.config.is_encoder_decoder:  # the state at a position predicts the next token
+        return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
+    pad = model.config.pad_token_id
+    shifted = model.prepare_decoder_input_ids_from_labels(labels.masked_fill(labels == -100, pad))
+    return inputs | {"decoder_input_ids": shifted}, labels
+
+
+@contextmanager
+def projected_at(model: PreTrainedModel, positions_K: Tensor) -> Iterator[None]:
+    """Projects in the block only these positions of all (B * T) to the vocabulary: the logits are (K, V).
+
+    The model's own forward pass runs, with what it does before and after the projection: T5 scales states,
+    BART adds a bias, Gemma-2 caps logits.
+    """
+
+    def chosen(head, args):
+        return (args[0].flatten(0, 1).index_select(0, positions_K), *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(chosen)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+# ---- what the installed transformers cannot do
+
+
+def check_cache(model: PreTrainedModel, depth: int) -> None:
+    """Raises InputError for a decoder with more layers than its cache: T5's is as deep as the encoder."""
+    slots = len(DynamicCache(config=model.config).layers)
+    if 0 < slots < depth:
+        raise InputError(
+            f"{type(model).__name__} has {depth} decoder layers, but the installed transformers makes a "
+            f"cache of {slots} layers for it: it cannot generate"
+        )
+
+
+class RefusesNaN(LogitsProcessor):
+    """Raises InputError if the first predictions are NaN, as Gemma-2's after padding at the left."""
+
+    def __init__(self):
+        self.checked = False
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if not self.checked and scores.isnan().any():
+            raise InputError(
+                "the backbone predicts NaN after padding at the left, with the installed transformers: give "
+                "it batches of inputs of the same length"
+            )
+        self.checked = True
+        return scores
+
+
+AutoConfig.register(RoutingConfig.model_type, RoutingConfig, exist_ok=True)
+for auto in (AutoModelForSeq2SeqLM, AutoModelForCausalLM):
+    auto.register(RoutingConfig, RoutedModel, exist_ok=True)
