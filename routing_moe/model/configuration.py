@@ -4,7 +4,7 @@ import math
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
@@ -377,8 +377,7 @@ class RoutingConfig(Mixture, PreTrainedConfig):
     """
 
     model_type = ROUTING
-    sub_configs: ClassVar[dict] = {"backbone": AutoConfig}
-
+    # Not among `sub_configs`, whose attention transformers chooses again when it makes the routed model.
     backbone: dict | PreTrainedConfig | None = None
     expert_kind: str = "lora"
 

@@ -95,7 +95,8 @@ def load_backbone(
 ) -> PreTrainedModel:
     """Returns the plain model from a folder or hub name.
 
-    config: what it must be; None: that of the source. dtype: "auto": that of its files. Raises InputError that names the source.
+    config: what it must be; None: that of the source. dtype: "auto": that of its files.
+    Raises InputError that names the source.
     """
     folder, expected = local_folder(source), config is not None
     try:

@@ -65,8 +65,6 @@ class LoraPlan:
         if needs_all or not sparse:
             return cls(routes_BLE)
         known_BLE = routes_BLE.detach().cpu() if on_cpu_BLE is None else on_cpu_BLE
-        if not torch.is_grad_enabled() and (known_BLE == known_BLE[:1]).all():
-            routes_BLE, known_BLE = routes_BLE[:1], known_BLE[:1]  # one route for all: products of matrices
         most = max(1, int((known_BLE != 0).sum(-1).max()))
         if not runs_few(most, known_BLE.shape[-1]):
             return cls(routes_BLE)

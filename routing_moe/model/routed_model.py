@@ -179,12 +179,14 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         Returns the answers' tokens only, also of decoder-only models, whose inputs are padded at the left.
         Raises InputError if the backbone cannot read padding at the left.
         """
-        plan = self.plan_routes(self._resolve_routes(routes, task_ids, len(input_ids)))
+        routes = self._resolve_routes(routes, task_ids, len(input_ids))
+        if (routes == routes[:1]).all():
+            routes = routes[:1]  # all examples in one product of matrices
         mask = kwargs.get("attention_mask")
         if not self.config.is_encoder_decoder and mask is not None and not mask[:, 0].all():
             known = kwargs.pop("logits_processor", None) or []
             kwargs["logits_processor"] = LogitsProcessorList([*known, RefusesNaN()])
-        with along(self.lora_layers, plan):
+        with along(self.lora_layers, self.plan_routes(routes)):
             found = self.backbone.generate(input_ids, **kwargs)
         if self.config.is_encoder_decoder:
             return found

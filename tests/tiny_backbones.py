@@ -1,0 +1,63 @@
+"""Tiny models of other families than BART, made from configurations."""
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+    T5Config,
+)
+
+from routing_moe import RoutedModel
+
+T5 = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=0)
+CAUSAL = dict(
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    eos_token_id=1,
+)
+GATED = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+BART = dict(d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0) | {
+    f"{side}_{what}": number
+    for side in ("encoder", "decoder")
+    for what, number in (("layers", 2), ("attention_heads", 4))
+}
+FAMILIES = {
+    "t5": lambda: T5Config(vocab_size=96, **T5),
+    "flan-t5": lambda: T5Config(vocab_size=96, **T5, **GATED),
+    "bart": lambda: BartConfig(vocab_size=96, max_position_embeddings=64, **BART),
+    "qwen2": lambda: Qwen2Config(vocab_size=96, pad_token_id=0, **CAUSAL),
+    "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
+    "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
+}
+
+
+def make_plain(family: str) -> PreTrainedModel:
+    """Returns a plain model in evaluation mode."""
+    config = FAMILIES[family]()
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return kind.from_config(config).eval()
+
+
+def make_routed(family: str, num_experts: int = 4, dtype=torch.float64, **fields) -> RoutedModel:
+    """Returns a model whose experts all differ from 0."""
+    sizes = dict(lora_rank=3, lora_alpha=6, lora_targets="all", router_input_dim=8, task_names=["a", "b", "c"])
+    sizes |= dict(router_mode="softmax")
+    model = RoutedModel.from_backbone(make_plain(family).to(dtype), num_experts, **(sizes | fields)).to(dtype)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def padded_left(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns inputs padded at the right and their mask with the padding at the left."""
+    order = mask.argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.gather(1, order)
