@@ -2,38 +2,13 @@
 
 import pytest
 import torch
-from conftest import one_hot_routes
 from tiny_backbones import FAMILIES, make_routed, padded_left
-from torch.nn import functional as F
-
-from routing_moe import RoutedModel
 
 MIXINGS = {
     "products": {},
     "factors": dict(lora_mixing="factors"),
     "splits": dict(lora_mixing="factors", lora_splits=2),
 }
-
-
-def batch_of(model, B: int = 4) -> dict[str, torch.Tensor]:
-    """Returns inputs of different lengths, padded at the right, and labels."""
-    ids = torch.randint(3, 96, (B, 9))
-    mask = (torch.arange(9) < torch.tensor([6, 9, 4, 8])[:B, None]).long()
-    ids = ids * mask
-    if model.config.is_encoder_decoder:
-        labels = torch.randint(3, 96, (B, 5))
-        labels[1, 3:] = -100
-    else:
-        labels = ids.masked_fill(mask == 0, -100)
-        labels[:, :3] = -100
-    return dict(input_ids=ids, attention_mask=mask, labels=labels)
-
-
-def routes_of(kind: str, model, B: int = 4) -> torch.Tensor:
-    logits_BLE = torch.randn(B, model.config.num_layers, model.config.num_experts, dtype=torch.float64)
-    if kind == "one_hot":
-        return one_hot_routes(logits_BLE.argmax(-1), model.config.num_experts)
-    return logits_BLE.softmax(-1)
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)

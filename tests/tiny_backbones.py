@@ -1,12 +1,15 @@
 """Tiny models of other families than BART, made from configurations."""
 
 import torch
+from conftest import one_hot_routes
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
     LlamaConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
     T5Config,
@@ -48,7 +51,9 @@ def make_plain(family: str) -> PreTrainedModel:
 
 def make_routed(family: str, num_experts: int = 4, dtype=torch.float64, **fields) -> RoutedModel:
     """Returns a model whose experts all differ from 0."""
-    sizes = dict(lora_rank=3, lora_alpha=6, lora_targets="all", router_input_dim=8, task_names=["a", "b", "c"])
+    sizes = dict(
+        lora_rank=3, lora_alpha=6, lora_targets="all", router_input_dim=8, task_names=["a", "b", "c"]
+    )
     sizes |= dict(router_mode="softmax")
     model = RoutedModel.from_backbone(make_plain(family).to(dtype), num_experts, **(sizes | fields)).to(dtype)
     for name, parameter in model.named_parameters():
@@ -61,3 +66,41 @@ def padded_left(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, to
     """Returns inputs padded at the right and their mask with the padding at the left."""
     order = mask.argsort(dim=1, stable=True)
     return ids.gather(1, order), mask.gather(1, order)
+
+
+def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Returns a tokenizer of bytes and their frequent pairs, with </s> at the end of each text."""
+    pairs = Tokenizer(models.BPE())
+    pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pairs.decoder = decoders.ByteLevel()
+    special = ["<pad>", "</s>", "<unk>"]
+    alphabet = sorted({byte for text in texts for byte, _ in pairs.pre_tokenizer.pre_tokenize_str(text)})
+    trainer = trainers.BpeTrainer(
+        vocab_size=96, special_tokens=special, initial_alphabet=sorted(set("".join(alphabet)))
+    )
+    pairs.train_from_iterator(texts, trainer)
+    pairs.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=pairs, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def batch_of(model, B: int = 4, vocabulary: int = 96) -> dict[str, torch.Tensor]:
+    """Returns inputs of different lengths, padded at the right, and labels."""
+    ids = torch.randint(3, vocabulary, (B, 9))
+    mask = (torch.arange(9) < torch.tensor([6, 9, 4, 8])[:B, None]).long()
+    ids = ids * mask
+    if model.config.is_encoder_decoder:
+        labels = torch.randint(3, vocabulary, (B, 5))
+        labels[1, 3:] = -100
+    else:
+        labels = ids.masked_fill(mask == 0, -100)
+        labels[:, :3] = -100
+    return dict(input_ids=ids, attention_mask=mask, labels=labels)
+
+
+def routes_of(kind: str, model, B: int = 4) -> torch.Tensor:
+    logits_BLE = torch.randn(B, model.config.num_layers, model.config.num_experts, dtype=torch.float64)
+    if kind == "one_hot":
+        return one_hot_routes(logits_BLE.argmax(-1), model.config.num_experts)
+    return logits_BLE.softmax(-1)

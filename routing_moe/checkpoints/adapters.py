@@ -8,7 +8,6 @@ linear maps are those with tensors in the file, so that `target_modules` may be 
 not imported.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -18,13 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.assemble import ADAPTER_FILE
-from routing_moe.io.hub import is_hub_name
+from routing_moe.model.injection import OF_ATTENTION
 from routing_moe.model.loading import check_finite
-from routing_moe.model.lora import OF_ATTENTION, LoraLinear
+from routing_moe.model.lora import LoraLinear
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -210,29 +208,8 @@ def fill_expert(model, expert: int, adapter: Adapter) -> None:
         linear.lora_B[expert, : update.rank] = update.B.T.to(linear.lora_B) * (update.scale / linear.scale)
 
 
-@torch.no_grad()
 def write_adapter(model, expert: int, folder: Path, base: str) -> None:
-    """Writes an expert as an adapter into a new folder. base: the name or folder of its plain BART."""
-    from safetensors.torch import save_file
-
-    tensors, config, maps = {}, model.config, linear_maps(model)
-    name_of_base, _, revision = base.partition("@") if is_hub_name(base) else (base, "", "")
-    for name, linear in maps.items():
-        place = f"{PREFIX}model.{name}"
-        tensors[f"{place}.lora_A.weight"] = linear.lora_A[expert].cpu().clone()
-        tensors[f"{place}.lora_B.weight"] = linear.lora_B[expert].T.cpu().contiguous()
-    content = {
-        "peft_type": "LORA",
-        "task_type": "SEQ_2_SEQ_LM",
-        "base_model_name_or_path": name_of_base,
-        "revision": revision or None,
-        "r": config.lora_rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
-        "target_modules": [f"model.{name}" for name in maps],  # in full, because layers may be vanilla
-        "bias": "none",
-        "inference_mode": True,
-    }
-    folder.mkdir(parents=True)
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))
+    """Writes an expert as an adapter into a new folder. base: as of `to_adapter`."""
+    route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
+    route_LE[:, expert] = 1
+    model.to_adapter(route_LE, folder, base)

@@ -194,13 +194,13 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
 
 
-def unfilled_model(cls, config):
-    """Returns `cls(config)` whose weights will be loaded: router, vectors, low-rank experts are drawn.
+def unfilled_model(cls, config, *parts):
+    """Returns `cls(config, *parts)`: router, vectors and low-rank experts are drawn.
 
-    Drawing the other weights would take most of the time of building the model.
+    The other weights will be loaded, or are those of the parts. Drawing them would take most of the time.
     """
     with no_init_weights():
-        model = cls(config)
+        model = cls(config, *parts)
     model.tie_weights()  # which the library does when it initialises
     for part in (model.router, model.task_vectors):
         if part is not None:

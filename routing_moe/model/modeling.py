@@ -19,7 +19,6 @@ from transformers import (
     EncoderDecoderCache,
     GenerationConfig,
 )
-from transformers import initialization as init
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
@@ -32,13 +31,11 @@ from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.routing_model import RoutingModel
-from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.tokens import TokenExperts, add_tokens
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
 OF_DOWNLOAD = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
-TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
@@ -79,17 +76,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             row = config.encoder_layers + i
             layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
             self.model.decoder.layers[i] = layer
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, TaskVectors) and self.config.has_table:  # almost equal weights
-            init.uniform_(module.weight, -TABLE_BOUND, TABLE_BOUND)
-        elif isinstance(module, TaskVectors):
-            init.normal_(module.weight, mean=0.0, std=1.0)
-        elif isinstance(module, nn.RNNBase):  # torch's initialisation; transformers uses another for LSTMs
-            bound = module.hidden_size**-0.5
-            for parameter in module.parameters():
-                init.uniform_(parameter, -bound, bound)
 
     # ---- forward
 
@@ -288,6 +274,10 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         if routes_LE is None:
             (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
         return assemble_bart(self, routes_LE)
+
+    def to_plain(self, routes_LE: Tensor) -> BartForConditionalGeneration:
+        """Returns the equivalent plain BART of a route (L, E), as `to_bart`."""
+        return self.to_bart(routes_LE)
 
     # ---- experts, saving, loading
 

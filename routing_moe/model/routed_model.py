@@ -31,7 +31,6 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
 )
-from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import ModelOutput
 
 from dataloader.errors import InputError, in_short
@@ -46,7 +45,7 @@ from routing_moe.model.base import (
 )
 from routing_moe.model.configuration import RoutingConfig
 from routing_moe.model.injection import inject, plain_copy
-from routing_moe.model.loading import auto_class, load_backbone
+from routing_moe.model.loading import auto_class, load_backbone, unfilled_model
 from routing_moe.model.lora import LoraPlan, along
 from routing_moe.model.routing_model import RoutingModel
 
@@ -80,9 +79,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         self.add_routing()
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Does nothing: the backbone, experts, router and vectors are initialised as they are made."""
-
     @classmethod
     def from_backbone(
         cls,
@@ -114,10 +110,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     @classmethod
     def with_backbone(cls, config: RoutingConfig, backbone: PreTrainedModel) -> Self:
         """Returns a model with new experts of a plain model, which is frozen."""
-        with no_init_weights():  # the backbone has its weights
-            model = cls(config, backbone)
+        model = unfilled_model(cls, config, backbone)
         train_base(model, False)
-        return model.train(backbone.training)
+        return model.to(backbone.device).train(backbone.training)
 
     @property
     def generation_config(self) -> GenerationConfig:

@@ -6,19 +6,23 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.lora import LoraLayer, recomputed
-from routing_moe.model.task_routing import TaskRouting
+from routing_moe.model.task_routing import TaskRouting, TaskVectors
 from routing_moe.model.task_vectors import save_task_vectors
 
 OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
+
+
+TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 
 
 class RoutingModel(TaskRouting):
@@ -26,6 +30,17 @@ class RoutingModel(TaskRouting):
 
     lora_layers: list[LoraLayer]
     supports_gradient_checkpointing = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TaskVectors) and self.config.has_table:  # almost equal weights
+            init.uniform_(module.weight, -TABLE_BOUND, TABLE_BOUND)
+        elif isinstance(module, TaskVectors):
+            init.normal_(module.weight, mean=0.0, std=1.0)
+        elif isinstance(module, nn.RNNBase):  # torch's initialisation; transformers uses another for LSTMs
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
 
     def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
         """Returns label-smoothed cross-entropy in nats, summed over K target tokens, in float32 or better."""

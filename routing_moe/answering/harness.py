@@ -1,0 +1,59 @@
+"""The model of lm-evaluation-harness that answers along a task's route: `pip install "routing-moe[lm_eval]"`.
+
+    import lm_eval
+    from routing_moe.answering.harness import RoutedLM
+    lm_eval.simple_evaluate(model=RoutedLM("models/moe", "rte"), tasks=["rte"])
+
+Releases of the harness after 0.4.13 find it by name, too: --model routing-moe --model_args
+pretrained=models/moe,task=rte. The prompts are those of the harness. Models are trained on inputs that begin
+with " [task] ", which prefix=True adds; without it, scores are those of another format than the trained one.
+"""
+
+import dataclasses
+
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoConfig, AutoTokenizer
+
+from dataloader.encoding import TextFormat
+from dataloader.errors import InputError
+from dataloader.gym import Example
+from routing_moe.answering.export import NO_EQUAL
+from routing_moe.io.hub import local_folder
+from routing_moe.model.loading import auto_class
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
+from routing_moe.model.routed_model import RoutedModel  # noqa: F401
+
+
+class RoutedLM(HFLM):
+    """The plain model of a task's route. Everything else is HFLM's."""
+
+    def __init__(self, pretrained: str, task: str, prefix: bool = False, **options):
+        """pretrained: a saved model: its folder, a run, or a hub name. task: whose route it is.
+
+        prefix: whether every input begins with the task's name, as in training. options: of HFLM, such as
+        batch_size. Raises InputError for a route without a plain model.
+        """
+        folder = local_folder(pretrained)
+        folder = folder / "best" if (folder / "best").is_dir() else folder
+        config = AutoConfig.from_pretrained(folder)
+        model = auto_class(config).from_pretrained(folder)
+        route_1LE = model.routes_for([task])
+        if not model.has_plain_equivalent(route_1LE):
+            raise InputError(f"{task}: {NO_EQUAL}")
+        backend = "seq2seq" if config.is_encoder_decoder else "causal"
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        super().__init__(model.to_plain(route_1LE[0]), backend, tokenizer=tokenizer, **options)
+        self.prefix = TextFormat().source(Example(task, task, "", ("",))) if prefix else ""
+
+    def loglikelihood(self, requests, **kwargs):
+        """Scores the continuations of contexts, as HFLM does."""
+        return super().loglikelihood(self._prefixed(requests), **kwargs)
+
+    def generate_until(self, requests, **kwargs):
+        """Continues contexts, as HFLM does."""
+        return super().generate_until(self._prefixed(requests), **kwargs)
+
+    def _prefixed(self, requests: list) -> list:
+        return [
+            dataclasses.replace(one, arguments=(self.prefix + one.args[0], *one.args[1:])) for one in requests
+        ]

@@ -1,0 +1,284 @@
+"""RoutedModel: saving and loading, its base, adapters against peft, checkpointing, and what is refused."""
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from peft import PeftModel
+from tiny_backbones import FAMILIES, batch_of, make_plain, make_routed, padded_left, routes_of
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    GPT2Config,
+    MixtralConfig,
+    T5Config,
+)
+
+from dataloader.errors import InputError
+from routing_moe import RoutedModel
+from routing_moe.model.base import is_of_base, train_base
+
+FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
+LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
+
+
+def make_differ(model) -> None:
+    """Gives the experts weights that are not 0."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.3)
+
+
+def assert_equal_states(one, other) -> None:
+    assert one.state_dict().keys() == other.state_dict().keys()
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+# ---- new models
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_untrained_experts_leave_the_plain_model_as_it_is(family):
+    plain = make_plain(family)
+    before = copy.deepcopy(plain)
+    model = RoutedModel.from_backbone(plain, **FIELDS)
+    batch = batch_of(model)
+    expected = before(**batch).logits
+    assert torch.equal(model(**batch, task_ids=model.task_ids(["a", "b", "b", "a"])).logits, expected)
+    assert torch.equal(model.to_plain(model.routes_for(["a"])[0])(**batch).logits, expected)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert not any(map(is_of_base, trained))
+
+
+def test_the_steps_of_a_generation_use_one_plan(monkeypatch):
+    from routing_moe.model import lora
+
+    planned = []
+    of = lora.LoraPlan.of
+    monkeypatch.setattr(lora.LoraPlan, "of", lambda *values: planned.append(1) or of(*values))
+    for model in (make_routed("t5"), make_routed("qwen2"), make_routed("bart")):
+        batch = batch_of(model)
+        model.generate(batch["input_ids"], routes=routes_of("soft", model), max_new_tokens=5)
+    assert len(planned) == 3
+
+
+# ---- saving and loading
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("from_folder", [True, False])
+def test_a_saved_model_is_loaded_as_it_was(family, from_folder, tmp_path):
+    place = make_plain(family)
+    if from_folder:
+        place.save_pretrained(tmp_path / "base")
+        place = tmp_path / "base"
+    model = RoutedModel.from_backbone(place, **FIELDS)
+    make_differ(model)
+    model.generation_config.max_new_tokens = 7
+    model.save_pretrained(tmp_path / "runs/saved")
+    config = json.loads((tmp_path / "runs/saved/config.json").read_text())
+    assert config["base_model"] == ("../../base" if from_folder else None)
+    kind = AutoModelForSeq2SeqLM if model.config.is_encoder_decoder else AutoModelForCausalLM
+    for cls in (RoutedModel, kind):
+        loaded = cls.from_pretrained(tmp_path / "runs/saved")
+        assert type(loaded) is RoutedModel
+        assert_equal_states(loaded, model)
+        assert loaded.generation_config.max_new_tokens == 7
+        batch = batch_of(model)
+        ids = loaded.task_ids(["a", "b", "b", "a"])
+        assert torch.equal(loaded(**batch, task_ids=ids).logits, model(**batch, task_ids=ids).logits)
+
+
+def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(tmp_path):
+    make_plain("qwen2").save_pretrained(tmp_path / "tree/base")
+    model = RoutedModel.from_backbone(tmp_path / "tree/base", **FIELDS)
+    model.save_pretrained(tmp_path / "tree/run/best")
+    shutil.move(tmp_path / "tree", tmp_path / "moved")
+    assert_equal_states(RoutedModel.from_pretrained(tmp_path / "moved/run/best"), model)
+    shutil.rmtree(tmp_path / "moved/base")
+    with pytest.raises(InputError, match=f"{tmp_path}/moved/base: no such folder"):
+        RoutedModel.from_pretrained(tmp_path / "moved/run/best")
+
+
+def test_a_base_on_the_hub_is_named_with_its_revision(tmp_path, local_hub):
+    make_plain("t5").save_pretrained(tmp_path / "base")
+    local_hub.publish("my-group/base", tmp_path / "base")
+    model = RoutedModel.from_backbone("my-group/base@main", **FIELDS)
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved/config.json").read_text())["base_model"] == "my-group/base@main"
+    assert_equal_states(RoutedModel.from_pretrained(tmp_path / "saved"), model)
+
+
+@pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4), dict(intermediate_size=32)])
+def test_another_base_is_refused(changed, tmp_path):
+    make_plain("qwen2").save_pretrained(tmp_path / "base")
+    RoutedModel.from_backbone(tmp_path / "base", **FIELDS).save_pretrained(tmp_path / "saved")
+    other = FAMILIES["qwen2"]()
+    for name, value in changed.items():
+        setattr(other, name, value)
+    other.layer_types = None
+    AutoModelForCausalLM.from_config(type(other)(**other.to_dict())).save_pretrained(tmp_path / "base")
+    reason = (
+        "it has other weights|no plain model can be loaded" if changed else "not the model that the experts"
+    )
+    with pytest.raises(InputError, match=f"{tmp_path}/base: .*({reason})"):
+        RoutedModel.from_pretrained(tmp_path / "saved")
+
+
+def test_a_base_that_is_trained_is_saved(tmp_path):
+    make_plain("qwen2").save_pretrained(tmp_path / "base")
+    model = RoutedModel.from_backbone(tmp_path / "base", **FIELDS)
+    train_base(model, True)
+    with torch.no_grad():
+        model.backbone.model.norm.weight += 1
+    model.save_pretrained(tmp_path / "saved")
+    loaded = RoutedModel.from_pretrained(tmp_path / "saved")
+    assert loaded.config.base_model is None
+    assert_equal_states(loaded, model)
+
+
+def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
+    for family in ("t5", "llama"):
+        make_plain(family).bfloat16().save_pretrained(tmp_path / family)
+        model = RoutedModel.from_backbone(tmp_path / family, **FIELDS)
+        make_differ(model)
+        model.save_pretrained(tmp_path / f"{family} saved")
+        loaded = RoutedModel.from_pretrained(tmp_path / f"{family} saved")
+        assert_equal_states(loaded, model)
+        for name, parameter in loaded.named_parameters():
+            assert parameter.dtype == (torch.bfloat16 if is_of_base(name) else torch.float32)
+        plain = loaded.to_plain(loaded.routes_for(["a"])[0])
+        assert {parameter.dtype for parameter in plain.parameters()} == {torch.bfloat16}
+        batch = batch_of(loaded)
+        ids = loaded.task_ids(["a"] * 4)
+        mixed, merged = loaded(**batch, task_ids=ids).logits, plain(**batch).logits
+        torch.testing.assert_close(mixed.float(), merged.float(), rtol=0, atol=0.05)
+        loaded.train()(**batch, task_ids=ids).loss.backward()
+        assert all(p.grad is not None for n, p in loaded.named_parameters() if n.endswith("lora_A"))
+
+
+# ---- adapters
+
+
+@pytest.mark.parametrize("mixing", ["products", "factors"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_gives_the_logits_of_every_route_that_was_exported(family, mixing, tmp_path):
+    model = make_routed(family, lora_mixing=mixing)
+    batch = batch_of(model)
+    for kind in ("soft", "one_hot"):
+        route_LE = routes_of(kind, model)[0]
+        model.to_adapter(route_LE, tmp_path / kind)
+        base = model.to_plain(torch.zeros_like(route_LE))
+        own = PeftModel.from_pretrained(base, tmp_path / kind, autocast_adapter_dtype=False).eval()
+        rank = own.peft_config["default"].r
+        assert rank == (12 if (kind, mixing) == ("soft", "products") else 3)
+        expected = model(**batch, routes=route_LE.expand(4, -1, -1)).logits
+        torch.testing.assert_close(own(**batch).logits, expected, rtol=0, atol=1e-10)
+    with pytest.raises(InputError, match="exists already"):
+        model.to_adapter(route_LE, tmp_path / "soft")
+
+
+def test_a_routing_bart_exports_its_routes_too(make_model, batch, tmp_path):
+    for splits in (1, 2):
+        kind = dict(lora_mixing="factors", lora_splits=splits) if splits > 1 else {}
+        model = make_model(3, **LORA, **kind, encoder_vanilla_layers=[0])
+        make_differ(model)
+        route_LE = torch.randn(4 * splits, 3, dtype=torch.float64).softmax(-1)
+        model.to_adapter(route_LE, tmp_path / str(splits), "a/base@v2")
+        base = model.to_bart(torch.zeros_like(route_LE))
+        own = PeftModel.from_pretrained(base, tmp_path / str(splits), autocast_adapter_dtype=False).eval()
+        assert own.peft_config["default"].revision == "v2"
+        expected = model(**batch, routes=route_LE.expand(4, -1, -1)).logits
+        torch.testing.assert_close(own(**batch).logits, expected, rtol=0, atol=1e-10)
+    with pytest.raises(InputError, match="only low-rank experts are"):
+        make_model(2).to_adapter(torch.ones(4, 2) / 2, tmp_path / "layers")
+
+
+# ---- checkpointing
+
+
+@pytest.mark.parametrize("family", ["t5", "qwen2", "routing bart"])
+def test_checkpointed_gradients_are_equal(family, make_model):
+    if family == "routing bart":
+        model = make_model(4, **LORA, vocab=None) if False else make_model(4, **LORA)
+        make_differ(model)
+    else:
+        model = make_routed(family)
+    model.train()
+    batch = batch_of(model, vocabulary=40)
+    routes_BLE = routes_of("soft", model).requires_grad_()
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad(set_to_none=True)
+        routes_BLE.grad = None
+        model(**batch, routes=routes_BLE).loss.backward()
+        own = [parameter.grad for name, parameter in model.named_parameters() if "lora_" in name]
+        return [*own, routes_BLE.grad]
+
+    expected = gradients()
+    model.gradient_checkpointing_enable(dict(use_reentrant=False))
+    found = gradients()
+    assert all(map(torch.equal, found, expected))
+
+
+# ---- what is refused
+
+
+def test_matrices_that_are_no_linear_maps_are_refused_by_name():
+    sizes = dict(
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    mixture = AutoModelForCausalLM.from_config(
+        MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1)
+    )
+    with pytest.raises(
+        InputError, match=r"layers\.0\.mlp\..*gate_up_proj \(MixtralExperts, .*other lora_targets"
+    ):
+        RoutedModel.from_backbone(mixture, **FIELDS, lora_targets="all")
+    assert RoutedModel.from_backbone(mixture, **FIELDS, lora_targets="attention").lora_layers
+    transposed = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4))
+    with pytest.raises(InputError, match=r"transformer\.h\.0\.attn\.c_attn\.weight \(Conv1D"):
+        RoutedModel.from_backbone(transposed, **FIELDS)
+    quantized = make_plain("qwen2")
+    weight = quantized.model.layers[1].self_attn.v_proj.weight
+    quantized.model.layers[1].self_attn.v_proj.weight = torch.nn.Parameter(weight.to(torch.int8), False)
+    with pytest.raises(
+        InputError, match=r"model\.layers\.1\.self_attn\.v_proj\.weight \(Linear, torch\.int8\)"
+    ):
+        RoutedModel.from_backbone(quantized, **FIELDS)
+
+
+def test_fields_that_do_not_fit_are_refused():
+    for fields, problem in (
+        (dict(encoder_vanilla_layers=[0]), "encoder_vanilla_layers"),
+        (dict(expert_kind="layer"), "those of other models are of kind 'lora'"),
+        (dict(lora_mixing="factors", lora_splits=7), "lora_splits is 7; it must divide the widths"),
+        (dict(lora_targets="mlp"), "lora_targets is 'mlp'"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            RoutedModel.from_backbone(make_plain("qwen2"), **FIELDS | fields)
+
+
+def test_a_t5_that_cannot_generate_is_refused():
+    sizes = dict(vocab_size=96, d_model=32, d_kv=8, d_ff=64, num_heads=4, decoder_start_token_id=0)
+    deep = AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, num_layers=2, num_decoder_layers=3))
+    with pytest.raises(InputError, match="3 decoder layers, but .* cache of 2 layers"):
+        RoutedModel.from_backbone(deep, **FIELDS)
+    other = AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, num_layers=3, num_decoder_layers=2))
+    assert RoutedModel.from_backbone(other, **FIELDS).config.depths == (3, 2)
+
+
+def test_predictions_that_are_no_numbers_after_padding_at_the_left_are_refused():
+    plain = make_plain("qwen2")
+    model = RoutedModel.from_backbone(plain, **FIELDS)
+    batch = batch_of(model)
+    ids, mask = padded_left(batch["input_ids"], batch["attention_mask"])
+    options = dict(task_ids=model.task_ids(["a"] * 4), max_new_tokens=2, pad_token_id=0)
+    model.generate(ids, attention_mask=mask, **options)
+    handle = plain.lm_head.register_forward_hook(lambda module, args, out: out * torch.nan)
+    with pytest.raises(InputError, match="predicts NaN after padding at the left"):
+        model.generate(ids, attention_mask=mask, **options)
+    handle.remove()
