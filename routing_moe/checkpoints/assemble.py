@@ -56,8 +56,12 @@ class Sources:
 
     def made_of(self) -> dict:
         """Returns {source: {file: SHA-256}} of all weights, and of the configurations of adapters."""
+        read = {f"experts/{name}": adapter.checksums for name, adapter in self.adapters.items()}
         sources = {"base": self.base} | {f"experts/{name}": one for name, one in self.experts.items()}
-        return {name: {file.name: sha256(file) for file in one.files()} for name, one in sources.items()}
+        return {
+            name: read.get(name) or {file.name: sha256(file) for file in one.files()}
+            for name, one in sources.items()
+        }
 
 
 # ---- checks
