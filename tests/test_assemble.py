@@ -1,5 +1,6 @@
 """Mixtures assembled from models that were trained separately: each task's route is its own model."""
 
+import importlib.util
 import json
 import shutil
 
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.checkpoints.assemble import check_assembly
 from routing_moe.cli import export, push, train
 from routing_moe.cli.assemble import main
 from routing_moe.task_choice.texts import TextsOfModel
@@ -254,6 +256,21 @@ def test_the_sources_are_recorded(assembled, barts, adapters, world):
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
 
 
+def test_checksums_are_those_of_the_adapters_that_were_read(assembled, adapters, tmp_path, monkeypatch):
+    places = {task: shutil.copytree(place, tmp_path / task) for task, place in adapters.items()}
+    of_files = {f"experts/{task}": hashes(place) for task, place in places.items()}
+
+    def then_changed(settings):
+        sources = check_assembly(settings)
+        for place in places.values():
+            (place / "adapter_model.safetensors").write_bytes(b"changed")
+        return sources
+
+    monkeypatch.setattr(f"{main.__module__}.check_assembly", then_changed)
+    kept = json.loads((assembled(places) / "assembled.json").read_text())["made_of"]
+    assert all(sums.items() <= kept[name].items() for name, sums in of_files.items())
+
+
 def test_an_input_beside_the_output_folder_is_kept(assembled, adapters, tmp_path):
     first, second = TASKS
     for ending in ("new", "partial", "previous"):
@@ -340,6 +357,15 @@ def test_wrong_names_kinds_and_places_are_one_error_each(barts, adapters, world,
     assert_problem(problems(barts | {"b": tmp_path / "no"}), f"--experts b: {tmp_path / 'no'}: not found")
     assert_problem(problems(barts, base=tmp_path / "no"), f"--base {tmp_path / 'no'}: not found")
     assert_problem(problems(barts, output_dir=tmp_path), f"--output_dir {tmp_path} exists already")
+
+
+def test_adapters_without_peft_are_an_error_that_names_the_extra(
+    adapters, world, tmp_path, capsys, monkeypatch
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "peft" else find(name))
+    lines = errors(capsys, world, tmp_path, adapters)
+    assert_problem(lines, f"--experts {TASKS[0]}: adapters need peft, which is an extra: pip install .[peft]")
 
 
 def test_a_broken_file_of_weights_is_named_with_the_flag_that_it_is_of(barts, world, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_backbones import FAMILIES, make_routed, padded_left
+from tiny_backbones import FAMILIES, batch_of, make_routed, padded_left, routes_of
 
 MIXINGS = {
     "products": {},

@@ -4,12 +4,15 @@
     base_model.model.model.encoder.layers.0.self_attn.q_proj.lora_B.weight    B (D_out, r)
 
 The update of a linear map is s * B A, with s = lora_alpha / r, or lora_alpha / sqrt(r) with use_rslora. The
-linear maps are those with tensors in the file, so that `target_modules` may be in any form. peft itself is
-not imported.
+linear maps are those with tensors in the file, so that `target_modules` may be in any form.
 """
 
+import importlib.util
 import math
+import os
 import re
+import time
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +20,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataloader.errors import InputError, in_brief
+from dataloader.checksums import sha256
+from dataloader.errors import InputError, in_brief, problem_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.assemble import ADAPTER_FILE
+from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.model.injection import OF_ATTENTION
 from routing_moe.model.loading import check_finite
 from routing_moe.model.lora import LoraLinear
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-# The name of a file's tensor. BARTs without a head have names without "model."; an adapter may have a name.
-TENSOR = re.compile(r"base_model\.model\.(?:model\.)?([\w.]+\.\d+\.[\w.]+?)\.lora_([AB])(?:\.\w+)?\.weight")
-# Fields that make an adapter something else than updates s * B A of linear maps of the base: why.
-REFUSED = {
-    "use_dora": "DoRA also scales the columns of the weights",
-    "use_bdlora": "its factors are block-diagonal",
-    "use_qalora": "it pools the inputs of updates",
-    "lora_bias": "updates have no bias here",
-    "modules_to_save": "experts share all other weights of the base",
-    "trainable_token_indices": "experts share the embeddings of the base",
-    "target_parameters": "only linear maps have experts",
-    "layer_replication": "the base has other layers then",
-    "fan_in_fan_out": "the linear maps of BART are not transposed",
-    "alora_invocation_tokens": "its updates start within a text",
-    "arrow_config": "it routes tokens among other adapters",
-    "kasa_config": "its updates have singular values of their own, and it changes the weights of the base",
-    "monteclora_config": "its updates are random",
+# The name of a file's tensor: of a linear map in the model that peft wrapped, and its factor.
+TENSOR = re.compile(r"base_model\.model\.((?:[^\W\d]\w*\.)+\d+\.[\w.]+?)\.lora_([AB])(?:\.\w+)?\.weight")
+# Fields of LoraConfig with any value: seen in the tensors, used in training only, or read for the scale.
+# Others that are set are refused, also those of later versions of peft.
+ANY_VALUE = {
+    *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
+    *("inference_mode", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "ensure_weight_tying"),
+    *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "megatron_core", "qalora_group_size"),
 }
-# Initialisations that leave the weights of the base as they are; pissa, olora and others subtract from them.
-PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+# Other initialisations (pissa, olora, ...) change the base, unless peft converts the adapter that it saves.
+VALUES = {"bias": ("none",), "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal")}
+LONGEST = 20  # seconds that the expressions of a foreign adapter may take to be matched
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,99 +65,114 @@ class Adapter:
     """An adapter that was read.
 
     base: the model that it was made for, as its configuration names it, or "name@revision". updates: {name of
-    a linear map, such as "encoder.layers.0.fc1": its update}.
+    a linear map, such as "encoder.layers.0.fc1": its update}. checksums: {file: SHA-256} of what was read.
     """
 
     folder: Path
     base: str | None
     updates: Mapping[str, Update]
-
-    def files(self) -> list[Path]:
-        """Returns the files of the adapter."""
-        return [self.folder / ADAPTER_FILE, self.folder / WEIGHTS_FILE]
+    checksums: Mapping[str, str]
 
 
 # ---- reading
 
 
+def need_peft() -> None:
+    """Raises InputError that names the extra if peft is not installed."""
+    if importlib.util.find_spec("peft") is None:
+        raise InputError("adapters need peft, which is an extra: pip install .[peft]")
+
+
 def read_adapter(folder: str | Path) -> Adapter:
     """Returns the adapter in a folder. Raises InputError that names the file, the field and the reason."""
+    need_peft()
     folder = Path(folder)
-    path = folder / ADAPTER_FILE
+    files = path, weights = folder / ADAPTER_FILE, folder / WEIGHTS_FILE
+    for file in files:  # without them, peft looks for a pickle, or on the hub
+        if not file.is_file():
+            raise InputError(f"{file}: no such file (an adapter has {ADAPTER_FILE} and {WEIGHTS_FILE})")
+    checksums = {file.name: sha256(file) for file in files}
+    config, factors = read_config(path), read_factors(weights)
+    if checksums != {file.name: sha256(file) for file in files}:
+        raise InputError(f"{folder} has changed while it was read")
+    end, updates = time.process_time() + LONGEST, {}
+    with problem_context(f"{path}: "):
+        for name, pair in factors.items():
+            scale = scale_of(config, name, len(pair["A"]), end)
+            updates[name.removeprefix("model.")] = Update(**pair, scale=scale)
+    base, revision = config.base_model_name_or_path, config.revision
+    if base and (folder / base).exists():  # a path from the adapter, as `to_adapter` writes it
+        base = os.path.realpath(folder / base)
+    return Adapter(folder, f"{base}@{revision}" if base and revision else base, updates, checksums)
+
+
+def read_config(path: Path):
+    """Returns peft's LoraConfig of a file. Raises InputError for what low-rank experts cannot represent."""
+    from peft import PeftConfig
+
     values = load_json_object(path, "the configuration of a peft adapter")
-    if problems := refusals(values):
-        raise InputError(f"{path}: {problem}" for problem in problems)
-    factors, kinds = {}, {"A": {}, "B": {}}
-    for name, tensor in load_tensors(folder / WEIGHTS_FILE).items():
-        match = TENSOR.fullmatch(name)
-        if match is None or tensor.ndim != 2:
-            raise InputError(f"{folder / WEIGHTS_FILE}: {name} is not a factor of a linear map of a layer")
-        kinds[match[2]][match[1]] = tensor
-    for name in kinds["A"] | kinds["B"]:
-        A, B = (kinds[kind].get(name) for kind in "AB")
-        if A is None or B is None or len(A) != B.shape[1] or not len(A):
-            raise InputError(f"{folder / WEIGHTS_FILE}: lora_A and lora_B of {name} do not match")
-        factors[name] = Update(A, B, scale_of(values, name, len(A)))
-    if not factors:
-        raise InputError(f"{folder / WEIGHTS_FILE}: has no factors of linear maps")
-    base, revision = (values.get(field) for field in ("base_model_name_or_path", "revision"))
-    return Adapter(folder, f"{base}@{revision}" if base and revision else base, factors)
-
-
-def refusals(values: Mapping) -> list[str]:
-    """Returns what a configuration has that low-rank experts cannot represent."""
-    if values.get("peft_type") != "LORA":
-        return [f"peft_type is {values.get('peft_type')!r}; experts are made of adapters of type LORA"]
-    wrong = [f"{field} is set: {why}" for field, why in REFUSED.items() if values.get(field)]
-    if values.get("bias", "none") != "none":
-        wrong.append(f"bias is {values['bias']!r}: experts share the biases of the base; it must be 'none'")
-    if (start := values.get("init_lora_weights")) not in PLAIN_STARTS:
-        wrong.append(
-            f"init_lora_weights is {start!r}: such adapters fit a base with other weights; convert it when "
-            "it is saved (path_initial_model_for_weight_conversion of peft)"
-        )
-    patterns = values.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        return [*wrong, f"alpha_pattern is {patterns!r}; must be an object of names of linear maps"]
-    for key in patterns:
-        try:
-            re.compile(full_pattern(key))
-        except re.error as error:
-            wrong.append(f"alpha_pattern has {key!r}: not a regular expression ({error})")
-    alphas = {"lora_alpha": values.get("lora_alpha"), **patterns}
-    wrong += [
-        f"lora_alpha is {alpha!r}" + (f" for {name}" if name != "lora_alpha" else "") + "; must be a number"
-        for name, alpha in alphas.items()
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha)
-    ]
-    return wrong
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Returns {name: tensor} of a safetensors file in float32. Raises InputError that names it."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file (the weights of an adapter)")
+    if (kind := values.get("peft_type")) != "LORA":
+        raise InputError(f"{path}: peft_type is {kind!r}; experts are made of adapters of type LORA")
+    if refused := [
+        f"{path}: {field} is {repr(value) if isinstance(value, str) else 'set'}; experts are only low-rank "
+        "updates of linear maps of the base"
+        for field, value in values.items()
+        if field not in ANY_VALUE and (value not in VALUES[field] if field in VALUES else value)
+    ]:
+        raise InputError(refused)
+    if not isinstance(patterns := values.get("alpha_pattern") or {}, dict):
+        raise InputError(f"{path}: alpha_pattern is {patterns!r}; must be an object of names of linear maps")
     try:
-        tensors = {name: t.float() if t.itemsize < 4 else t for name, t in load_file(path).items()}
+        with warnings.catch_warnings(action="ignore"):  # of fields of other versions, which are not set
+            return PeftConfig.from_peft_type(**values)
+    except Exception as error:  # of many types
+        raise InputError(f"{path}: not a configuration of peft ({in_brief(error)})") from None
+
+
+def read_factors(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Returns {linear map: {"A": A, "B": B}} of a file, in float32 at least. Raises InputError."""
+    from peft.utils import load_peft_weights
+
+    try:  # copies, because loaded tensors are parts of the file, mapped into memory, which others may write
+        loaded = load_peft_weights(str(path.parent), device="cpu").items()
+        tensors = {n: t.to(torch.float32 if t.itemsize < 4 else t.dtype, copy=True) for n, t in loaded}
     except Exception as error:  # safetensors raises its own type of error
         raise InputError(f"{path}: not a file of tensors ({in_brief(error)})") from None
     check_finite(tensors, path)
-    return tensors
+    factors = {}
+    for name, tensor in tensors.items():
+        match = TENSOR.fullmatch(name)
+        if match is None or tensor.ndim != 2:
+            raise InputError(f"{path}: {name} is not a factor of a linear map of a layer")
+        factors.setdefault(match[1], {})[match[2]] = tensor
+    for name, pair in factors.items():
+        if len(pair) < 2 or not len(pair["A"]) == pair["B"].shape[1] > 0:
+            raise InputError(f"{path}: lora_A and lora_B of {name} do not match")
+    if not factors:
+        raise InputError(f"{path}: has no factors of linear maps")
+    return factors
 
 
-def scale_of(values: Mapping, name: str, rank: int) -> float:
-    """Returns the scale of the update of a linear map, as peft computes it."""
-    patterns = values.get("alpha_pattern") or {}
-    own = (alpha for key, alpha in patterns.items() if re.fullmatch(full_pattern(key), f"model.{name}"))
-    alpha = next(own, values["lora_alpha"])
-    return alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
+def scale_of(config, name: str, rank: int, end: float) -> float:
+    """Returns the scale of the update of a linear map, as peft computes it.
 
+    end: the process time at which InputError is raised, because a foreign expression may take years.
+    """
+    import regex  # `re` has no time limit
 
-def full_pattern(key: str) -> str:
-    """Returns the regular expression of full names for a key of alpha_pattern."""
-    return rf"(?:.*\.)?(?:{key})"
+    alpha, of = config.lora_alpha, ""
+    for key, own in (config.alpha_pattern or {}).items():
+        try:  # as `get_pattern_key` of peft
+            found = regex.match(rf"(.*\.)?({key})$", name, timeout=max(end - time.process_time(), 0))
+        except Exception as error:  # of the expression, or that time is over
+            problem = f"not a regular expression that can be used ({in_brief(error)})"
+            raise InputError(f"alpha_pattern has {key!r}: {problem}") from None
+        if found:
+            alpha, of = own, f" for {key}"
+            break
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise InputError(f"lora_alpha is {alpha!r}{of}; must be a number")
+    return alpha / (math.sqrt(rank) if config.use_rslora else rank)
 
 
 # ---- experts

@@ -8,6 +8,7 @@ each task's route is exactly its own model. `assembled.json` describes the input
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,12 @@ class Sources:
 
     def made_of(self) -> dict:
         """Returns {source: {file: SHA-256}} of all weights, and of the configurations of adapters."""
+        read = {f"experts/{name}": adapter.checksums for name, adapter in self.adapters.items()}
         sources = {"base": self.base} | {f"experts/{name}": one for name, one in self.experts.items()}
-        return {name: {file.name: sha256(file) for file in one.files()} for name, one in sources.items()}
+        return {
+            name: read.get(name) or {file.name: sha256(file) for file in one.files()}
+            for name, one in sources.items()
+        }
 
 
 # ---- checks
@@ -262,7 +267,7 @@ def base_notes(settings: AssembleSettings, sources: Sources) -> list[str]:
     return [
         f"note: {name} was made for the base {adapter.base}, not {settings.base}, as its configuration says"
         for name, adapter in sources.adapters.items()
-        if adapter.base not in (None, "", settings.base, str(Path(settings.base).absolute()))
+        if adapter.base not in (None, "", settings.base, os.path.realpath(settings.base))
     ]
 
 

@@ -8,7 +8,7 @@ from routing_moe.config.flags import REQUIRED, SEED, Command, group
 
 EXPERTS = group("experts")
 OUTPUT = group("what is written")
-ADAPTER_FILE = "adapter_config.json"  # of an adapter of peft
+ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
 BASE, MEAN = "base", "mean"  # values of --embeddings besides the names of experts
 
 
@@ -18,7 +18,7 @@ class AssembleSettings(Command):
     program = "routing-moe assemble"
     usage = "--experts NAME=PLACE NAME=PLACE ... --base PLACE --output_dir FOLDER [flags, see --help]"
 
-    experts: tuple[str, ...] = EXPERTS(REQUIRED, "tasks and their models: an adapter of peft (its folder), or a fine-tuned plain BART (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
+    experts: tuple[str, ...] = EXPERTS(REQUIRED, "tasks and their models: an adapter of peft (its folder; needs the extra: pip install .[peft]), or a fine-tuned plain BART (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
     base: str = EXPERTS(REQUIRED, "plain BART that they were made from: a folder, a hub name or a run with one expert; its tokenizer and generation settings are those of the mixture", metavar="PLACE")
     expert_kind: str | None = EXPERTS(None, "what an expert is. lora: a low-rank update of the base, of adapters only; layer: complete layers, to which adapters are merged (default: lora if all are adapters, else layer)", choices=ASSEMBLED_KINDS)
     embeddings: str = EXPERTS(BASE, "with experts of kind layer: the embeddings and norms outside the layers, which all share. base: of --base; mean: of all models; NAME: of that model", metavar="{base,mean,NAME}")

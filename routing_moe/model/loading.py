@@ -113,6 +113,7 @@ def load_backbone(
             f"{source}: not the model that is expected; it has other weights, such as {others[0]}"
         )
     check_finite(own_tensors(model), source)
+    align(model)
     return model
 
 
@@ -222,8 +223,15 @@ def load_routing_bart(cls, checkpoint: str | Path):
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
     check_finite(own_tensors(model), checkpoint)
-    # Tensors from a safetensors file may not be aligned in memory, and matrix products may then round
-    # differently: without the copy, a resumed run would not be bit-identical.
+    align(model)
+    return model
+
+
+def align(model: nn.Module) -> None:
+    """Copies the tensors of a model that was loaded from safetensors.
+
+    They may not be aligned in memory, and matrix products may then round differently: a resumed run would not
+    be bit-identical.
+    """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
-    return model

@@ -45,7 +45,7 @@ from routing_moe.model.base import (
 )
 from routing_moe.model.configuration import RoutingConfig
 from routing_moe.model.injection import inject, plain_copy
-from routing_moe.model.loading import auto_class, load_backbone, unfilled_model
+from routing_moe.model.loading import align, auto_class, load_backbone, unfilled_model
 from routing_moe.model.lora import LoraPlan, along
 from routing_moe.model.routing_model import RoutingModel
 
@@ -220,6 +220,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         dtype = dtype or config.dtype or "auto"
         if config.base_model is None:
             loaded = super().from_pretrained(folder, *args, config=config, dtype=dtype, **kwargs)
+            align(loaded[0] if isinstance(loaded, tuple) else loaded)
         else:
             loaded = cls.with_backbone(config, load_backbone(config.base_model, config.backbone, dtype))
             check_base(config, fingerprint(loaded))

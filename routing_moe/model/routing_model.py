@@ -13,6 +13,7 @@ from transformers import initialization as init
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
+from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.lora import LoraLayer, recomputed
@@ -105,9 +106,9 @@ class RoutingModel(TaskRouting):
                 tensors[f"{place}.lora_B.weight"] = B.T.cpu().contiguous()
         rank = len(A)
         folder.mkdir(parents=True)
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         content = self._adapter_config(rank, base or place_from(folder, config.base_model))
-        write_text(folder / "adapter_config.json", json.dumps(content, indent=1))
+        write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))
 
     def _adapter_config(self, rank: int, base: str | None) -> dict:
         """Returns what peft reads of an adapter of this rank."""
