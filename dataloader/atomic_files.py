@@ -10,6 +10,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -77,6 +78,14 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
     finally:
         _remove(folder)
         lock.release()
+
+
+def final_path(path: str | Path) -> str:
+    """Returns where a file or folder in an `unfinished_folder`, or in several, will be; links are followed."""
+    path, found = os.path.realpath(path), 1
+    while found:  # the innermost one first
+        path, found = re.subn(r"^(.*/)\.([^/]+)\.\w{8}\.partial/[^/]+", r"\1\2", path)
+    return path
 
 
 def _locked_folder(path: Path) -> tuple[Path, FileLock]:

@@ -25,7 +25,6 @@ from routing_moe.checkpoints.adapters import (
     lora_fields,
     read_adapter,
     read_factors,
-    write_adapter,
 )
 from routing_moe.model.selection import noise_free_routes
 
@@ -69,6 +68,10 @@ def mixture(adapters, **fields):
 def along(model, expert: int, batch) -> torch.Tensor:
     routes_BLE = one_hot_routes(torch.full((4, 4), expert), model.config.num_experts)
     return model(**batch, routes=routes_BLE).logits
+
+
+def one_hot_route(expert: int) -> torch.Tensor:
+    return one_hot_routes(torch.full((4,), expert), 2)
 
 
 def assert_close(found, expected) -> None:
@@ -273,7 +276,7 @@ def test_peft_gives_the_logits_of_the_expert_that_was_written(make_model, tmp_pa
         torch.nn.init.normal_(linear.lora_B, std=0.3)
     none_LE = torch.zeros(4, 2, dtype=torch.float64)
     for expert in range(2):
-        write_adapter(model, expert, tmp_path / str(expert), "a/base@v2")
+        model.to_adapter(one_hot_route(expert), tmp_path / str(expert), "a/base@v2")
         base = model.to_bart(none_LE)
         own = PeftModel.from_pretrained(base, tmp_path / str(expert), autocast_adapter_dtype=False).eval()
         config = own.peft_config["default"]
@@ -289,7 +292,7 @@ def test_what_was_written_is_read_as_it_was(make_model, tmp_path):
         torch.nn.init.normal_(linear.lora_B)
     adapters = []
     for expert in range(2):
-        write_adapter(model, expert, tmp_path / str(expert), "base")
+        model.to_adapter(one_hot_route(expert), tmp_path / str(expert), "base")
         adapters.append(read_adapter(tmp_path / str(expert)))
     again = mixture(adapters)
     for name, linear in linear_maps(again).items():

@@ -22,9 +22,10 @@ def check(settings: AnswerSettings | ExportSettings) -> None:
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:
         problems.append(f"{settings.ways[0]} needs --task, the task's name in it")
     start = problems.of(find_model, settings.checkpoint, settings.checkpoint_name, flag="checkpoint")
-    if isinstance(settings, ExportSettings) and settings.adapters:
+    exports = isinstance(settings, ExportSettings)
+    if exports and (settings.adapters or settings.as_ == "adapter"):
         problems += adapter_problems(settings, start)
-    elif isinstance(start, SavedMixture) and not settings.ways:
+    if isinstance(start, SavedMixture) and not settings.ways and not (exports and settings.adapters):
         if settings.task is None and start.config.num_experts > 1:
             problems.append("--task is not given: name a task of the training, or give --like or --examples")
         elif settings.task is not None and (problem := without_route(start.config, settings.task)):
@@ -43,11 +44,16 @@ def check(settings: AnswerSettings | ExportSettings) -> None:
 
 
 def adapter_problems(settings: ExportSettings, start) -> list[str]:
-    """Returns problems of --adapters: other flags, and a model without low-rank experts."""
-    others = [f"--{flag}" for flag in ("task", "argmax", "inputs") if getattr(settings, flag)]
-    problems = [f"--adapters writes all experts, {flag} one route" for flag in [*settings.ways, *others]]
+    """Returns problems of --adapters and --as adapter: other flags, and a model without low-rank experts."""
+    one_route = [f"--{name}" for name in ("task", "argmax", "inputs") if getattr(settings, name)]
+    one_route += [*settings.ways, *(["--as adapter"] if settings.as_ == "adapter" else [])]
+    flag, problems = "--adapters" if settings.adapters else "--as adapter", []
+    if settings.adapters:
+        problems = [f"--adapters writes all experts, {other} one route" for other in one_route]
+    elif settings.argmax:
+        problems = ["--argmax is for routes that mix outputs of experts; --as adapter writes any route"]
     if start is not None and not start.config.has_lora:
-        problems.append(f"--adapters: {start.place} has no low-rank experts (--expert_kind lora)")
+        problems.append(f"{flag}: {start.place} has no low-rank experts (--expert_kind lora)")
     return problems
 
 

@@ -1,4 +1,4 @@
-"""Writes the plain BART of a task's route, which transformers runs alone, or experts as adapters of peft."""
+"""Writes the route of a task as a plain BART, which needs transformers alone, or as an adapter of peft."""
 
 import copy
 import dataclasses
@@ -12,7 +12,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import Query
 from routing_moe.answering.tasks import RoutedTask
-from routing_moe.checkpoints.adapters import write_adapter
+from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
@@ -32,6 +32,17 @@ In this folder:
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+```
+
+"""
+ADAPTER_CARD = """# An adapter for the task {task}
+
+One route of a mixture of experts as an adapter of peft: {route}; it has seen of the task: {seen}.
+
+"""
+TEXTS = """Texts are read as in training:
+
+```python
 texts = ["..."]
 sources = [{source} for text in texts]
 options = dict(truncation=True, padding=True, split_special_tokens=True, return_tensors="pt")
@@ -75,22 +86,43 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool, texts: Sequence
     return agreement
 
 
-def export_adapters(routed, folder: Path) -> None:
-    """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`.
+def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
+    """Writes the adapter of a route to a new folder, with its tokenizer and a README.
 
-    A BART that peft cannot load from the place that the model refers to, or that was trained with the
-    experts, is written, too. The adapters name it by its absolute path.
+    Raises InputError as `to_adapter`, and if peft does not compute the route's weights from it.
+    """
+    with replacing_directory(folder) as new:
+        routed.model.to_adapter(task.route_LE, new, write_base(routed, new))
+        check_with_peft(routed.model, task.route_LE, new)
+        routed.tokenizer.save_pretrained(new)
+        about = ADAPTER_CARD.format(task=task.name, route=task.words, seen=task.seen)
+        write_text(new / "README.md", about + (new / "README.md").read_text() + texts_card(routed, task))
+
+
+def export_adapters(routed, folder: Path) -> None:
+    """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`."""
+    model = routed.model
+    with replacing_directory(folder) as new:
+        base = write_base(routed, new)
+        for expert in range(model.config.num_experts):
+            route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
+            route_LE[:, expert] = 1
+            model.to_adapter(route_LE, new / f"expert{expert}", base and f"../{base}")
+
+
+def write_base(routed, folder: Path) -> str | None:
+    """Writes the base of adapters to `base` in a folder, and returns this name.
+
+    None: peft can load it from the place that the model refers to, because it was not trained with the
+    experts, and is no run or file of weights.
     """
     model, base = routed.model, routed.model.config.base_model
-    with replacing_directory(folder) as new:
-        if base is None or not is_plain(base):
-            base = str(folder.absolute() / "base")
-            sizes = model.config.num_layers, model.config.num_experts
-            bart = model.to_bart(torch.zeros(sizes, device=model.device))
-            bart.save_pretrained(new / "base")
-            routed.tokenizer.save_pretrained(new / "base")
-        for expert in range(model.config.num_experts):
-            write_adapter(model, expert, new / f"expert{expert}", base)
+    if base is not None and is_plain(base):
+        return None
+    sizes = model.config.num_layers, model.config.num_experts
+    model.to_bart(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
+    routed.tokenizer.save_pretrained(folder / "base")
+    return "base"
 
 
 def is_plain(base: str) -> bool:
@@ -112,21 +144,23 @@ def agreement_with_argmax(routed, task: RoutedTask, texts: Sequence[str]) -> flo
 
 def card(routed, task: RoutedTask, agreement: float | None, n: int) -> str:
     """Returns a README that shows how texts are given to the exported BART."""
-    own = routed.text_format
-    prefix = own.source(Example(task.name, task.name, "", ("",)))
-    if own.append_another_bos:
-        prefix = f" {prefix}"
     note = ""
     if agreement is not None:
         note = (
             f" The route mixes experts; this is the expert of largest weight in each layer. "
             f"{100 * agreement:.1f}% of {n} answers are those along the route."
         )
-    return CARD.format(
-        task=task.name,
-        route=task.words,
-        seen=task.seen,
-        agreement=note,
+    about = CARD.format(task=task.name, route=task.words, seen=task.seen, agreement=note)
+    return about + texts_card(routed, task)
+
+
+def texts_card(routed, task: RoutedTask) -> str:
+    """Returns the part of a README that shows how texts of the task are read."""
+    own = routed.text_format
+    prefix = own.source(Example(task.name, task.name, "", ("",)))
+    if own.append_another_bos:
+        prefix = f" {prefix}"
+    return TEXTS.format(
         source=f"{prefix!r} + text" + (".lower()" if own.do_lowercase else ""),
         length=own.max_input_length - own.append_another_bos,
         second_bos=SECOND_BOS if own.append_another_bos else "",

@@ -24,7 +24,7 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
-from routing_moe.model.injection import OF_ATTENTION
+from routing_moe.model.injection import OF_ATTENTION, merged_state
 from routing_moe.model.loading import check_finite
 from routing_moe.model.lora import LoraLinear
 
@@ -218,8 +218,12 @@ def fill_expert(model, expert: int, adapter: Adapter) -> None:
         linear.lora_B[expert, : update.rank] = update.B.T.to(linear.lora_B) * (update.scale / linear.scale)
 
 
-def write_adapter(model, expert: int, folder: Path, base: str) -> None:
-    """Writes an expert as an adapter into a new folder. base: as of `to_adapter`."""
-    route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
-    route_LE[:, expert] = 1
-    model.to_adapter(route_LE, folder, base)
+def check_with_peft(model, routes_LE: Tensor, folder: Path) -> None:
+    """Raises InputError unless peft computes a route's weights from the adapter in a folder."""
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(model.to_plain(torch.zeros_like(routes_LE)), folder)
+    found = adapted.merge_and_unload().state_dict()
+    for name, weight in merged_state(model.lora_layers, routes_LE).items():
+        if not torch.allclose(found[name], weight, rtol=1e-4, atol=1e-5 * float(weight.abs().max())):
+            raise InputError(f"{folder}: with peft, {name} is another matrix; is peft up to date?")

@@ -41,7 +41,7 @@ def save_checkpoint(
     with replacing_directory(path) as folder:
         for name, content in (keep or {}).items():
             (folder / name).write_bytes(content)
-        model.save_pretrained(folder, final_directory=path)
+        model.save_pretrained(folder)
         # `generate` of the checkpoint ends beams as the commands do; bart-base's configuration says True.
         generation = copy.deepcopy(model.generation_config)
         generation.early_stopping = False

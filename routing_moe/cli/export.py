@@ -4,11 +4,13 @@
     routing-moe export --checkpoint models/moe --task my_reviews --like new.txt --argmax --inputs new.txt \\
         --output_dir out/bart
     routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
+    routing-moe export --checkpoint models/lora --task boolq --as adapter --output_dir out/boolq
     routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
 
 A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters)
 or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts; --argmax takes
-the expert of largest weight in each layer. --adapters writes each low-rank expert as an adapter of peft.
+the expert of largest weight in each layer. A route of low-rank experts is also one adapter of peft (--as
+adapter), and so is each expert (--adapters).
 """
 
 import logging
@@ -31,11 +33,14 @@ def run(settings: ExportSettings) -> None:
     texts = [query.input for query in read_queries(settings.inputs)] if settings.inputs else []
 
     # These import torch, after the checks: it takes seconds.
-    from routing_moe.answering.export import export_adapters
+    from routing_moe.answering.export import export_adapter, export_adapters
     from routing_moe.answering.routed import Routed
+    from routing_moe.checkpoints.adapters import need_peft
     from routing_moe.io.logs import start_logging
 
     start_logging()
+    if settings.adapters or settings.as_ == "adapter":
+        need_peft()
     routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision)
     if settings.adapters:
         export_adapters(routed, settings.output_dir)
@@ -43,7 +48,11 @@ def run(settings: ExportSettings) -> None:
         return
     task = chosen_task(routed, settings)
     log.info("%s", task)
-    agreement = routed.export(task, settings.output_dir, settings.argmax, texts)
+    agreement = None
+    if settings.as_ == "adapter":
+        export_adapter(routed, task, settings.output_dir)
+    else:
+        agreement = routed.export(task, settings.output_dir, settings.argmax, texts)
     log.info("wrote %s", settings.output_dir)
     if agreement is not None:
         log.info(

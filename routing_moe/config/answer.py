@@ -10,7 +10,7 @@ from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Comma
 MODEL = group("the model")
 ROUTE = group("the task and its route")
 ANSWERS = group("texts and answers")
-EXPORT = group("the plain BART")
+EXPORT = group("what is written")
 SAMPLE_PART = r"_\d+_\d+_(train|dev|test)$"  # what follows the task's name in the files of a gym
 
 
@@ -61,10 +61,11 @@ class AnswerSettings(TaskFlags):
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(TaskFlags):
     program = "routing-moe export"
-    usage = "--checkpoint RUN [--task NAME | --adapters] --output_dir FOLDER [flags, see --help]"
+    usage = "--checkpoint RUN [--task NAME [--as adapter] | --adapters] --output_dir FOLDER [flags, see --help]"
     groups = ("the model", "the task and its route")
 
-    output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers loads without this package")
+    output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers or peft loads without this package")
+    as_: str = EXPORT("plain", "what the route becomes: a plain BART, or of low-rank experts an adapter of peft, for the BART that they share", choices=("plain", "adapter"))
     argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, and report how many answers to --inputs stay the same")
     adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the BART that they share has no place of its own, also that, base")
     inputs: str | None = EXPORT(None, "with --argmax: file of texts, as for answer", metavar="FILE")

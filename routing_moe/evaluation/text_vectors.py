@@ -8,6 +8,7 @@ text (`<s>`, `</s>`), which are the same for all tasks.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,16 +99,17 @@ def encoder_states(model) -> StatesOf:
 
     @torch.no_grad()
     def states_of(input_ids_BS: Tensor, attention_mask_BS: Tensor) -> Tensor:
-        along = {}
+        running = nullcontext({})
         if isinstance(model, RoutingBartForConditionalGeneration):
-            along["routes"] = average(model, input_ids_BS)
+            running = model.along(model.plan_routes(average(model, input_ids_BS)))
         was_training = model.training
         model.eval()
-        states_BSD = model.model.encoder(
-            input_ids=input_ids_BS.to(model.device),
-            attention_mask=attention_mask_BS.to(model.device),
-            **along,
-        )[0]
+        with running as known:
+            states_BSD = model.model.encoder(
+                input_ids=input_ids_BS.to(model.device),
+                attention_mask=attention_mask_BS.to(model.device),
+                **known,
+            )[0]
         model.train(was_training)
         return states_BSD
 

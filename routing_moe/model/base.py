@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dataloader.atomic_files import final_path
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import ROUTING_BART
@@ -76,7 +77,7 @@ def place_from(folder: str | Path, base: str | None) -> str | None:
     """Returns how files in a folder name a base: by its hub name, or by its path from the folder."""
     if base is None or not os.path.exists(base):
         return base
-    return os.path.relpath(os.path.realpath(base), os.path.realpath(folder))
+    return os.path.relpath(os.path.realpath(base), final_path(folder))
 
 
 def stored_tensors(model) -> dict[str, Tensor] | None:

@@ -23,6 +23,24 @@ from routing_moe.model.task_vectors import save_task_vectors
 OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
 
 
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # choices of its --max-lora-rank
+PEFT = """In this folder:
+
+```python
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, {kind}
+
+base = {kind}.from_pretrained({place}, dtype=torch.float32)
+model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pretrained({place})
+```
+
+"""
+VLLM = """Served by vLLM, together with other adapters of the base:
+
+```bash
+vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules route=.
+```"""
 TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 
 
@@ -51,20 +69,17 @@ class RoutingModel(TaskRouting):
             logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
         )
 
-    def save_pretrained(
-        self, save_directory: str | Path, push_to_hub: bool = False, final_directory=None, **kwargs
-    ) -> None:
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
 
-        The base of low-rank experts is not saved if the configuration names the place that it comes from.
-        final_directory: where the folder will be moved to; a base in another folder is named by its path from
-        there.
+        The base of low-rank experts is not saved if the configuration names the place that it comes from. A
+        folder is named by its path from the saved model.
         """
         pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
         if (stored := stored_tensors(self)) is not None:
             kwargs.setdefault("state_dict", stored)
         base = self.config.base_model
-        self.config.base_model = place_from(final_directory or save_directory, base)
+        self.config.base_model = place_from(save_directory, base)
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
@@ -86,15 +101,16 @@ class RoutingModel(TaskRouting):
 
         It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r. base:
         the place of the plain model, as the adapter names it; None: that of the configuration.
-        Raises InputError for experts that are not of low rank, and if the folder exists.
+        A README beside it shows its use. Raises InputError for experts that are not of low rank, and if the
+        folder has an adapter.
         """
         config, folder = self.config, Path(folder)
         if not config.has_lora:
             raise InputError(
                 f"experts of kind {config.expert_kind!r} are no adapter; only low-rank experts are"
             )
-        if folder.exists():
-            raise InputError(f"{folder} exists already; name a new folder")
+        if there := [name for name in (ADAPTER_FILE, WEIGHTS_FILE, "README.md") if (folder / name).exists()]:
+            raise InputError(f"{folder} has a file {there[0]} already; name a new folder")
         known_LE, tensors = routes_LE.abs().cpu(), {}
         most = max(1, int((known_LE[config.routed_rows] != 0).sum(dim=1).max()))
         for layer in self.lora_layers:
@@ -105,10 +121,11 @@ class RoutingModel(TaskRouting):
                 tensors[f"{place}.lora_A.weight"] = A.cpu().contiguous()
                 tensors[f"{place}.lora_B.weight"] = B.T.cpu().contiguous()
         rank = len(A)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         content = self._adapter_config(rank, base or place_from(folder, config.base_model))
         write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))
+        write_text(folder / "README.md", adapter_card(content))
 
     def _adapter_config(self, rank: int, base: str | None) -> dict:
         """Returns what peft reads of an adapter of this rank."""
@@ -126,3 +143,18 @@ class RoutingModel(TaskRouting):
             "bias": "none",
             "inference_mode": True,
         }
+
+
+def adapter_card(config: dict) -> str:
+    """Returns a README for an adapter with this configuration."""
+    name, rank, is_causal = config["base_model_name_or_path"], config["r"], config["task_type"] == "CAUSAL_LM"
+    place = f'"{name or "BASE"}"' + (f', revision="{config["revision"]}"' if config["revision"] else "")
+    largest = next((most for most in VLLM_RANKS if most >= rank), None)
+    if not is_causal:
+        serving = "vLLM serves adapters of decoder-only models; this one has an encoder."
+    elif largest is None:
+        serving = f"vLLM serves adapters up to rank {VLLM_RANKS[-1]}; this one has rank {rank}."
+    else:
+        serving = VLLM.format(base=name or "BASE", rank=largest)
+    kind = "AutoModelForCausalLM" if is_causal else "AutoModelForSeq2SeqLM"
+    return PEFT.format(kind=kind, place=place) + serving + "\n\n"

@@ -6,6 +6,7 @@ vector: it is large for weights that the task's answers depend on. Gradients are
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -62,19 +63,15 @@ def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikeli
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
         labels_T = example["labels"]
         T = len(labels_T)
-        logits_TV = functional_call(
-            _Logits(model),
-            {f"model.{name}": value for name, value in parameters.items()},
-            kwargs=dict(
-                input_ids=example["input_ids"][None],
-                attention_mask=example["source_mask"][None],
-                decoder_input_ids=example["decoder_input_ids"][None],
-                decoder_attention_mask=blocked(torch.ones(T, T, device=labels_T.device).tril() == 0)[
-                    None, None
-                ],
-                route_plan=route_plan,
-            ),
+        inputs = dict(
+            input_ids=example["input_ids"][None],
+            attention_mask=example["source_mask"][None],
+            decoder_input_ids=example["decoder_input_ids"][None],
+            decoder_attention_mask=blocked(torch.ones(T, T, device=labels_T.device).tril() == 0)[None, None],
         )
+        named = {f"model.{name}": value for name, value in parameters.items()}
+        with nullcontext({}) if route_plan is None else model.along(route_plan) as known:
+            logits_TV = functional_call(_Logits(model), named, kwargs=inputs | known)
         return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
 
     return log_likelihood
