@@ -81,7 +81,7 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
 
 
 def final_path(path: str | Path) -> str:
-    """Returns where a file or folder in an `unfinished_folder`, or in several, will be; links are followed."""
+    """Returns where a file or folder in (nested) `unfinished_folder`s will be; links are followed."""
     path, found = os.path.realpath(path), 1
     while found:  # the innermost one first
         path, found = re.subn(r"^(.*/)\.([^/]+)\.\w{8}\.partial/[^/]+", r"\1\2", path)

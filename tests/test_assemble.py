@@ -2,13 +2,16 @@
 
 import importlib.util
 import json
+import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from mistakes import assert_problem
 from peft import LoraConfig, PeftModel, get_peft_model
+from test_answering import printed_by_readme
 from test_merge import hashes
 from tiny_answers import gym_inputs, load
 from tiny_grids import ONE_EXPERT
@@ -23,6 +26,7 @@ from routing_moe.cli.assemble import main
 from routing_moe.task_choice.texts import TextsOfModel
 
 TASKS = TRAIN_TASKS[:2]
+AS = {"as": "adapter"}
 pytestmark = pytest.mark.usefixtures("no_gpu")
 
 
@@ -291,6 +295,48 @@ def test_exported_experts_can_be_assembled_again(assembled, adapters, world, tmp
     config = json.loads((tmp_path / "out/expert0/adapter_config.json").read_text())
     named = tmp_path / "out/expert0" / config["base_model_name_or_path"]
     assert named.resolve() == world.bart.resolve()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_route_is_exported_as_an_adapter_that_its_readme_loads(
+    assembled, adapters, world, tmp_path, monkeypatch, capsys, trained
+):
+    folder, out, task = assembled(adapters), tmp_path / "deep/out", TASKS[0]
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder)
+    if trained:
+        with torch.no_grad():
+            model.model.encoder.layers[0].fc1.bias += 1
+        model.save_pretrained(folder)
+    route = tmp_path / "route.json"
+    route.write_text(json.dumps({task: [[0.3, 0.7]] * model.config.num_layers}))
+    assert export.main(typed(dict(checkpoint=folder, task=task, task_routes=route, output_dir=out) | AS)) == 0
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (out / config["base_model_name_or_path"]).resolve() == (out / "base" if trained else world.bart)
+    assert config["r"] == 6
+    routed = load(folder)
+    texts = gym_inputs(task, "dev")[:3]
+    expected = routed.answer(routed.task(task, route=np.array([[0.3, 0.7]] * model.config.num_layers)), texts)
+    assert printed_by_readme(out, texts, monkeypatch, capsys) == expected
+
+
+def test_what_is_no_adapter_is_refused(assembled, barts, adapters, tmp_path, capsys, monkeypatch):
+    layers, low_rank = assembled(barts, "layers"), assembled(adapters)
+    chosen = dict(task=TASKS[0], output_dir=tmp_path / "out") | AS
+    for changed, problem in (
+        (dict(checkpoint=layers), "--as adapter: .* has no low-rank experts"),
+        (
+            dict(checkpoint=low_rank, adapters=True, task=None),
+            "--adapters writes all .*, --as adapter one",
+        ),
+        (dict(checkpoint=low_rank, argmax=True), "--as adapter writes any route"),
+    ):
+        capsys.readouterr()
+        assert export.main(typed(chosen | changed)) == 2
+        assert re.search(problem, capsys.readouterr().err)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert export.main(typed(chosen | dict(checkpoint=low_rank))) == 2
+    assert "pip install .[peft]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_trained_base_is_exported_with_the_experts(assembled, adapters, tmp_path):

@@ -4,13 +4,18 @@ import copy
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from forks import in_two_processes
 from peft import PeftModel
-from tiny_backbones import FAMILIES, batch_of, make_plain, make_routed, padded_left, routes_of
+from tiny_backbones import CAUSAL, FAMILIES, batch_of, make_plain, make_routed, padded_left, routes_of
+from tiny_steps import encoded, parameters, settings_with
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    Gemma2Config,
     GPT2Config,
     MixtralConfig,
     T5Config,
@@ -19,6 +24,7 @@ from transformers import (
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
 from routing_moe.model.base import is_of_base, train_base
+from routing_moe.optim.step import Stepper
 
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
@@ -219,6 +225,36 @@ def test_checkpointed_gradients_are_equal(family, make_model):
     torch.testing.assert_close(gradients(), expected, rtol=0, atol=1e-12)
 
 
+# ---- training
+
+
+def test_steps_of_two_processes_equal_those_of_one_and_leave_the_base(tmp_path):
+    draw = np.random.default_rng(0)
+    sources = [draw.integers(3, 96, n).tolist() for n in (5, 9, 7, 4, 8, 6, 5, 7)]
+    answers = [draw.integers(3, 96, n).tolist() for n in (3, 2, 4, 3, 2, 4, 3, 3)]
+    examples = encoded(sources, answers, [0, 1, 2, 0, 1, 2, 0, 1])
+
+    def two_steps() -> dict:
+        torch.manual_seed(0)
+        model = make_routed("t5", router_mode="gumbel_softmax_st")
+        flags = dict(train_batch_size=8, expert_kind="lora", adam_epsilon=1e-3)
+        stepper = Stepper(model, examples, settings_with(**flags), Accelerator(cpu=True))
+        before = parameters(stepper)
+        losses = [stepper.step(step)["loss"] for step in range(2)]
+        after = parameters(stepper)
+        moved = {name for name in after if not torch.equal(after[name], before[name])}
+        assert moved
+        assert not any(map(is_of_base, moved))
+        return {"loss": losses, **after}
+
+    one, (both, _) = two_steps(), in_two_processes(tmp_path, two_steps)
+    for found in both:
+        assert isinstance(found, dict), found
+        assert found.pop("loss") == pytest.approx(one["loss"], rel=1e-9)
+        for name, tensor in found.items():
+            torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-9)
+
+
 # ---- what is refused
 
 
@@ -264,6 +300,25 @@ def test_a_t5_that_cannot_generate_is_refused():
         RoutedModel.from_backbone(deep, **FIELDS)
     other = AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, num_layers=3, num_decoder_layers=2))
     assert RoutedModel.from_backbone(other, **FIELDS).config.depths == (3, 2)
+
+
+def test_gemma_2_with_padding_at_the_left_is_exact_or_refused():
+    """In float64 it predicts NaN with transformers 5.24."""
+    config = Gemma2Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL)
+    plain = AutoModelForCausalLM.from_config(config).double().eval()
+    model = RoutedModel.from_backbone(plain, **FIELDS).double()
+    batch = batch_of(model)
+    ids, mask = padded_left(batch["input_ids"], batch["attention_mask"])
+    one, four = (dict(task_ids=model.task_ids(["a"] * n), max_new_tokens=3) for n in (1, 4))
+    alone = [model.generate(own[m.bool()][None], **one) for own, m in zip(ids, mask, strict=True)]
+    with torch.no_grad():
+        is_broken = model.to_plain(model.routes_for(["a"])[0])(ids, attention_mask=mask).logits[:, -1].isnan()
+    if is_broken.any():
+        with pytest.raises(InputError, match="NaN after padding at the left"):
+            model.generate(ids, attention_mask=mask, **four)
+    else:
+        found = model.generate(ids, attention_mask=mask, **four)
+        assert all(torch.equal(row, own[0]) for row, own in zip(found, alone, strict=True))
 
 
 def test_predictions_that_are_no_numbers_after_padding_at_the_left_are_refused():

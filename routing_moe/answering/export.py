@@ -16,41 +16,36 @@ from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
+from routing_moe.model.adapter_files import loading_code, serving, write_adapter
 from routing_moe.model.base import saved_kind
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain BART gives the same answers; --argmax "
     "(argmax=True) exports the expert of largest weight in each layer"
 )
-CARD = """# A plain BART for the task {task}
+CARD = """# {title}
 
-One route of a mixture of experts as one BART: {route}; it has seen of the task: {seen}.{agreement}
+{what}: {route}; it has seen of the task: {seen}.{agreement}
 
 In this folder:
 
 ```python
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
-```
-
-"""
-ADAPTER_CARD = """# An adapter for the task {task}
-
-One route of a mixture of experts as an adapter of peft: {route}; it has seen of the task: {seen}.
-
-"""
-TEXTS = """Texts are read as in training:
-
-```python
-texts = ["..."]
+{loading}texts = ["..."]
 sources = [{source} for text in texts]
 options = dict(truncation=True, padding=True, split_special_tokens=True, return_tensors="pt")
 inputs = tokenizer(sources, max_length={length}, **options)
-{second_bos}answers = tokenizer.batch_decode(model.generate(**inputs), skip_special_tokens=True)
+{second_bos}answers = tokenizer.batch_decode(model.generate(**inputs{limits}), skip_special_tokens=True)
 print([answer.strip() for answer in answers])
 ```
+{serving}"""
+LOADING = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 """
+AGREEMENT = (
+    " The route mixes experts; this is the expert of largest weight in each layer. {share:.1%} of {n} "
+    "answers are those along the route."
+)
 SECOND_BOS = """import torch
 
 for name, fill in (("input_ids", tokenizer.bos_token_id), ("attention_mask", 1)):
@@ -82,7 +77,15 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool, texts: Sequence
     with replacing_directory(folder) as new:
         bart.save_pretrained(new)
         routed.tokenizer.save_pretrained(new)
-        write_text(new / "README.md", card(routed, task, agreement, len(texts)))
+        shown = dict(
+            title=f"A plain BART for the task {task.name}",
+            what="One route of a mixture of experts as one BART",
+            agreement="" if agreement is None else AGREEMENT.format(share=agreement, n=len(texts)),
+            loading=LOADING,
+            limits="",
+            serving="",
+        )
+        write_text(new / "README.md", card(routed, task, **shown))
     return agreement
 
 
@@ -92,11 +95,19 @@ def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
     Raises InputError as `to_adapter`, and if peft does not compute the route's weights from it.
     """
     with replacing_directory(folder) as new:
-        routed.model.to_adapter(task.route_LE, new, write_base(routed, new))
+        written = write_adapter(routed.model, task.route_LE, new, write_base(routed, new))
         check_with_peft(routed.model, task.route_LE, new)
         routed.tokenizer.save_pretrained(new)
-        about = ADAPTER_CARD.format(task=task.name, route=task.words, seen=task.seen)
-        write_text(new / "README.md", about + (new / "README.md").read_text() + texts_card(routed, task))
+        limits = generation_limits(routed.model.config, routed.decoding)
+        shown = dict(
+            title=f"An adapter for the task {task.name}",
+            what="One route of a mixture of experts as an adapter of peft",
+            agreement="",
+            loading=loading_code(written),
+            limits="".join(f", {name}={value!r}" for name, value in limits.items()),
+            serving=f"\n{serving(written)}",
+        )
+        write_text(new / "README.md", card(routed, task, **shown))
 
 
 def export_adapters(routed, folder: Path) -> None:
@@ -142,26 +153,17 @@ def agreement_with_argmax(routed, task: RoutedTask, texts: Sequence[str]) -> flo
     return sum(own.answer == other.answer for own, other in pairs) / len(texts)
 
 
-def card(routed, task: RoutedTask, agreement: float | None, n: int) -> str:
-    """Returns a README that shows how texts are given to the exported BART."""
-    note = ""
-    if agreement is not None:
-        note = (
-            f" The route mixes experts; this is the expert of largest weight in each layer. "
-            f"{100 * agreement:.1f}% of {n} answers are those along the route."
-        )
-    about = CARD.format(task=task.name, route=task.words, seen=task.seen, agreement=note)
-    return about + texts_card(routed, task)
-
-
-def texts_card(routed, task: RoutedTask) -> str:
-    """Returns the part of a README that shows how texts of the task are read."""
+def card(routed, task: RoutedTask, **shown: str) -> str:
+    """Returns a README that shows how texts of the task are given to what was exported."""
     own = routed.text_format
     prefix = own.source(Example(task.name, task.name, "", ("",)))
     if own.append_another_bos:
         prefix = f" {prefix}"
-    return TEXTS.format(
+    return CARD.format(
+        route=task.words,
+        seen=task.seen,
         source=f"{prefix!r} + text" + (".lower()" if own.do_lowercase else ""),
         length=own.max_input_length - own.append_another_bos,
         second_bos=SECOND_BOS if own.append_another_bos else "",
+        **shown,
     )

@@ -136,8 +136,6 @@ def model_inputs(
 
     indices: its examples; choices: the answer of each among the accepted ones.
     """
-    if not config.is_encoder_decoder:
-        return examples.collate_causal(indices, choices, pad_token_id=config.pad_token_id)
     lengths = examples.source_lengths_N[indices], examples.target_lengths(indices, choices)
     widths = [int(cut.width(own.max())) for own in lengths]
     batch = examples.collate(indices, choices, pad_token_id=config.pad_token_id, widths=widths)
