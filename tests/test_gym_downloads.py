@@ -139,6 +139,15 @@ def test_an_address_that_is_no_url_is_one_clear_error(tmp_path):
         Downloads(tmp_path).raw("ftp://host/x")
 
 
+def test_a_full_disk_is_not_an_error_of_the_server(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
+    with pytest.raises(OSError, match="No space left"):
+        Downloads(tmp_path).raw("http://127.0.0.1:9/x")
+
+
 def test_another_file_than_that_of_2021_is_refused_unless_it_is_accepted(server, tmp_path, monkeypatch):
     url = server.url("file.bin")
     known = {url: (len(CONTENT) + 1, hashlib.sha256(CONTENT + b"x").hexdigest())}

@@ -209,22 +209,23 @@ def fetched(fetch: Callable[[], Result], url: str) -> Result:
 
     A host that could not be reached is not asked again.
     """
-    import httpx
-    import requests
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import errors
 
     host = urlsplit(url).netloc
     if host in _unreachable:
         raise Unavailable(f"{url}: {host} could not be reached before")
     try:
         return fetch()
-    except OfflineModeIsEnabled:
+    except errors.OfflineModeIsEnabled:
         reason = "HF_HUB_OFFLINE is set; unset it, or read a file of this machine"
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         reason = status_message(error.response.status_code)
-    except (httpx.HTTPError, requests.RequestException, LocalEntryNotFoundError) as error:
-        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
-        if isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | requests.ConnectionError):
+    except (errors.HTTPError, OSError) as error:  # of the clients below the hub's, and below pooch
+        if getattr(error, "errno", None):  # of this machine, such as a full disk
+            raise
+        cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+        # ConnectError or ConnectTimeout of the hub's client, ConnectionError of that of pooch
+        if any(kind.__name__.startswith("Connect") for kind in type(cause).__mro__):
             _unreachable.add(host)
         reason = f"all attempts failed, the last one because: {in_brief(cause or error)}"
     raise Unavailable(f"{url}: {reason}")

@@ -39,5 +39,8 @@ ROUTE_TRAININGS = ("plain", "merged", "fixed", "logits", "vector", "router")  # 
 SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py
 PRECISIONS = ("no", "bf16", "fp16", "auto")
-TRACKERS = ("csv", "tensorboard", "wandb")
+TRACKERS = (
+    *("csv", "tensorboard", "wandb", "trackio", "mlflow"),
+    *("aim", "comet_ml", "clearml", "swanlab", "dvclive"),
+)  # curves.csv alone; accelerate's, which have the names of their packages
 DESIGNS = ("auto", "seeds", "seeds_and_tasks", "tasks")  # results/statistics.py

@@ -162,7 +162,7 @@ class TrainSettings(RunFlags):
     select_by: str = MORE_RUNNING("performance", "what the best checkpoint has the best of on the dev files: performance, or answer_loss, the mean over tasks of the loss of the first accepted answer in nats per token. With answer_loss, evaluations make no answers, which is most of their time; --do_predict makes them", choices=MEASURES[:2])
     checkpoint_period: int = MORE_RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, on_resume=True)
     save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, on_resume=True)
-    log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers", choices=TRACKERS, on_resume=True)
+    log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers, which show the run under the last two folders of --output_dir", choices=TRACKERS, on_resume=True)
     predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
     predict_split: str = MORE_RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, on_resume=True)
     predict_samples: str = MORE_RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")

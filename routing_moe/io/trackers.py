@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, filter_trackers, on_main_process
+from accelerate.tracking import GeneralTracker, on_main_process
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
@@ -61,13 +61,25 @@ class CsvTracker(GeneralTracker):
 
 
 def start_trackers(settings, accelerator: Accelerator, first_step: int) -> None:
-    """Starts the tracker of `curves.csv` and the one that --log_with names."""
-    trackers = [CsvTracker(settings.output_dir, first_step)]
-    if settings.log_with != "csv":
-        trackers.append(settings.log_with)
+    """Starts the tracker of `curves.csv` and that of --log_with, which shows the name of the run."""
+    curves = CsvTracker(settings.output_dir, first_step)
     accelerator.project_configuration.set_directories(settings.output_dir)
-    accelerator.log_with = filter_trackers(trackers, settings.output_dir)
+    accelerator.log_with = [curves] if settings.log_with == "csv" else [curves, settings.log_with]
     flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
     # Only the main process reads the old curves; a damaged file must end all processes.
-    on_main(accelerator, trackers[0].drop_repeated_rows)
-    accelerator.init_trackers("routing_moe", config=flat)
+    on_main(accelerator, curves.drop_repeated_rows)
+    name = "-".join(Path(settings.output_dir).resolve().parts[1:][-2:])  # such as softmax-seed42
+    arguments = {
+        "clearml": {"task_name": name, "reuse_last_task_id": False},  # else it replaces a task of that name
+        "dvclive": {"exp_name": name},
+        "mlflow": {"run_name": name},
+        "swanlab": {"experiment_name": name},
+        "trackio": {"name": name},
+        "wandb": {"name": name},
+    }
+    if settings.log_with == "comet_ml":
+        from comet_ml import ExperimentConfig
+
+        arguments["comet_ml"] = {"experiment_config": ExperimentConfig(name=name)}
+    project = name if settings.log_with == "aim" else "routing_moe"  # accelerate names a run of Aim by it
+    accelerator.init_trackers(project, flat, arguments)

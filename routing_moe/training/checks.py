@@ -22,6 +22,7 @@ from routing_moe.checkpoints.find import (
     find_vanilla,
 )
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.config.choices import TRACKERS
 from routing_moe.config.flags import differences, flag_problems, with_valid_values
 from routing_moe.config.shared import position_problems
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
@@ -109,9 +110,8 @@ def number_problems(settings: TrainSettings) -> list[str]:
             f"--reassign_from is {settings.reassign_from}, which leaves no step for a re-assignment: "
             f"--reassign_until is {until}, and tasks do not move after the last of --total_steps"
         )
-    for module, name in (("tensorboard", "tensorboard"), ("wandb", "wandb")):
-        if settings.log_with == name and importlib.util.find_spec(module) is None:
-            problems.append(f"--log_with is {name!r}, which needs: pip install {module}")
+    if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
+        problems.append(f"--log_with is {settings.log_with!r}, which needs: pip install {settings.log_with}")
     return problems
 
 
