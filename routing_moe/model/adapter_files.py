@@ -72,10 +72,7 @@ def adapter_config(model, rank: int, base: str | None) -> dict:
         "r": rank,
         "lora_alpha": model.config.lora_scale * rank,
         "lora_dropout": model.config.lora_dropout,
-        # In full, because layers may be vanilla.
-        "target_modules": [
-            f"{layer.name}.{name}" for layer in model.lora_layers for name in layer.linear_maps
-        ],
+        "target_modules": maps,  # in full, because layers may be vanilla
         "bias": "none",
         "inference_mode": True,
     }
