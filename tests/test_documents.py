@@ -25,6 +25,7 @@ PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 NOT_OURS = {
     *("--num_processes", "--no-cov", "--durations"),
     *("--array", "--gpus", "--gres", "--time", "--signal", "--wrap"),  # of sbatch
+    "--model_args",  # of lm_eval
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }

@@ -24,6 +24,7 @@ from transformers import (
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
 from routing_moe.model.base import is_of_base, train_base
+from routing_moe.model.lora import LoraPlan
 from routing_moe.optim.step import Stepper
 
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
@@ -61,15 +62,14 @@ def test_untrained_experts_leave_the_plain_model_as_it_is(family):
     assert not any(map(is_of_base, trained))
 
 
-def test_the_steps_of_a_generation_use_one_plan(monkeypatch):
-    from routing_moe.model import lora
-
-    planned = []
-    of = lora.LoraPlan.of
-    monkeypatch.setattr(lora.LoraPlan, "of", lambda *values: planned.append(1) or of(*values))
-    for model in (make_routed("t5"), make_routed("qwen2"), make_routed("bart")):
-        batch = batch_of(model)
-        model.generate(batch["input_ids"], routes=routes_of("soft", model), max_new_tokens=5)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch, beams):
+    planned, of = [], LoraPlan.of
+    monkeypatch.setattr(LoraPlan, "of", lambda *values: planned.append(values) or of(*values))
+    for model in (make_routed("t5"), make_routed("qwen2"), make_model(4, **LORA)):
+        batch = batch_of(model, vocabulary=40)
+        options = dict(routes=routes_of("soft", model), max_new_tokens=5, num_beams=beams)
+        model.generate(batch["input_ids"], attention_mask=torch.ones_like(batch["input_ids"]), **options)
     assert len(planned) == 3
 
 
@@ -147,9 +147,10 @@ def test_a_base_that_is_trained_is_saved(tmp_path):
 
 
 def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
-    for family in ("t5", "llama"):
-        make_plain(family).bfloat16().save_pretrained(tmp_path / family)
-        model = RoutedModel.from_backbone(tmp_path / family, **FIELDS)
+    for family, is_saved in (("t5", True), ("llama", True), ("llama", False)):
+        plain = make_plain(family).bfloat16()
+        plain.save_pretrained(tmp_path / family)
+        model = RoutedModel.from_backbone(tmp_path / family if is_saved else plain, **FIELDS)
         make_differ(model)
         model.save_pretrained(tmp_path / f"{family} saved")
         loaded = RoutedModel.from_pretrained(tmp_path / f"{family} saved")
