@@ -25,9 +25,10 @@ from routing_moe.finetuning.task_choices import choose, given_vectors, route_kin
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.base import train_base
 from routing_moe.model.loading import with_fields
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration, TaskVectors
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
+from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.optim.state_memory import State
 from routing_moe.task_choice.choice import TaskChoice

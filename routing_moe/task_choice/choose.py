@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from routing_moe.model.modeling import TaskVectors
+from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, row_of
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
 from routing_moe.task_choice.clusters import RouteClusters

@@ -17,8 +17,8 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import counted
 from routing_moe.config.shared import Recipe
 from routing_moe.model.conversion import with_shared_parameters
-from routing_moe.model.modeling import TaskVectors
 from routing_moe.model.selection import route_logits
+from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import ROWS_OF_ONE
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
