@@ -99,7 +99,6 @@ class TrainSettings(RunFlags):
     initialize_from_vanilla: bool = START(False, "start from --model, as without this flag if no checkpoint is given")
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, or a hub name of one of these two")
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
-    widen_ffn: int = MORE_START(1, "feed-forward width of a new model, in multiples of that of --model. Every unit is copied and its output weights are divided among the copies unequally, so that these learn different things, but the model is the same function at first", range=AT_LEAST_1, compared_as="budget")
     checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: none; to predict, --output_dir/--checkpoint_name)")
     checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to predict from, or if given to start from: best, last, or any folder there with a checkpoint, such as the init that merge writes or the <step>-steps that --save_period keeps", on_resume=True)
 

@@ -17,7 +17,6 @@ from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfill
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
-from routing_moe.model.widening import widened
 
 # ---- plain BART -> experts
 
@@ -31,9 +30,8 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """Returns a routing BART whose experts are copies of a BART's layers plus N(0, init_eps) noise.
 
     bart: a name or path for `load_bart`, or a `BartForConditionalGeneration`, which is not changed.
-    config_fields: fields of `RoutingBartConfig`; with a multiple of the BART's encoder_ffn_dim or
-    decoder_ffn_dim its units are copied (`widening.py`). init_eps: standard deviation of the noise; low-rank
-    experts have none, because their matrices A differ.
+    config_fields: fields of `RoutingBartConfig`. init_eps: standard deviation of the noise; low-rank experts
+    have none, because their matrices A differ.
 
     A single expert is an exact copy, because noise is only needed to make experts differ. The noise is drawn
     from torch's global generator in the published order (encoder layers, experts, parameters; then decoder).
@@ -57,11 +55,9 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
 def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None:
     """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
 
-    plain: the BART's state dict; if its feed-forward layers are narrower, they are `widened`. init_eps:
-    standard deviation of the experts' noise.
+    plain: the BART's state dict. init_eps: standard deviation of the experts' noise.
     Raises InputError if names or shapes are not those of a BART of this size.
     """
-    plain = widened(plain, model.config)
     try:
         shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
         missing, unexpected = model.load_state_dict(shared, strict=False)
