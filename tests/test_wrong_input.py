@@ -343,8 +343,8 @@ ROUTES = [
     ),
     (CLUSTERS, "--taskvecs <here>/vectors is not a task-vector folder"),
     (
-        CLUSTERS | dict(task_routes="clusters:3", num_experts=2, encoder_vanilla_layers="0,1"),
-        "all layers: 3 clusters are too many for 2 experts per layer (--num_experts): there are only 2^1 = 2",
+        CLUSTERS | dict(task_routes="clusters:3", num_experts=2),
+        "--task_routes clusters:3 of <here>/vectors: the routes name 3 experts; there are 2",
         vectors(),
     ),
     (

@@ -323,9 +323,9 @@ class Mixture:
         return layer_names(self.depths[0], self.routed_rows, self.lora_splits)
 
     @property
-    def route_sizes(self) -> tuple[int, int, int, list[int], int]:
+    def route_sizes(self) -> tuple[int, int, int, int]:
         """What given routes must fit: arguments of `GivenRoutes.matrices`."""
-        return *self.depths, self.num_experts, self.routed_rows, self.lora_splits
+        return *self.depths, self.num_experts, self.lora_splits
 
     def mixture_fields(self) -> dict:
         """Returns {name: value} of the fields that a plain BART does not have."""
