@@ -354,17 +354,12 @@ ROUTES = [
     ),
     (
         CLUSTERS | dict(task_routes="clusters:two"),
-        "--task_routes is clusters:two; after clusters: give auto or a number K, and perhaps :MIN-MAX",
+        "--task_routes is clusters:two; after clusters: give auto or a number K",
         vectors(),
     ),
     (
-        CLUSTERS | dict(task_routes="clusters:2:1-1"),
-        "--task_routes is clusters:2:1-1, but 3 train tasks cannot be divided into 2 clusters of 1 to 1",
-        vectors(),
-    ),
-    (
-        CLUSTERS | dict(task_routes="random:clusters:auto:2-2"),
-        "--task_routes is clusters:auto:2-2, but 3 train tasks cannot be divided into at least 2 clusters of",
+        CLUSTERS | dict(task_routes="random:clusters:5"),
+        "--task_routes is clusters:5; K must be auto, or from 2 to the 3 train tasks",
         vectors(),
     ),
     (FIXED | dict(task_routes="random:x"), "--task_routes is 'random:x'; give a file (.json or .npy), onto"),
