@@ -24,6 +24,7 @@ INSTEAD = {
     **dict.fromkeys(
         ("--learnable", "--dev_baselines", "--minus_shuffled", "--whiten", "--no_standardisation"), REMOVED
     ),
+    "--widen_ffn": REMOVED,
     **dict.fromkeys(
         ("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED
     ),

@@ -43,7 +43,7 @@ def test_one_of_the_two_flags_is_only_that(flag, tmp_path):
 
 
 @pytest.mark.parametrize("named", [{"checkpoint_name": "init"}, {"checkpoint": "{}/init"}])
-@pytest.mark.parametrize(("kind", "rate"), [("layer", 1e-5), ("token", 1e-5), ("lora", 1e-3)])
+@pytest.mark.parametrize(("kind", "rate"), [("layer", 1e-5), ("lora", 1e-3)])
 def test_the_learning_rate_is_that_of_the_kind_of_experts(kind, rate, named, tmp_path):
     folder = {"output_dir": str(tmp_path)}
     assert train_settings(folder | {"expert_kind": kind}).learning_rate == rate
@@ -71,7 +71,6 @@ VARIANTS = {
     "one expert": dict(num_experts=1),
     "given": dict(task_routes="tasks", num_experts=None),
     "table": dict(router_nn_type="table", router_mode="bernoulli"),
-    "token": dict(expert_kind="token", task_routes="tasks", num_experts=None),
 }
 
 

@@ -89,7 +89,6 @@ MODELS = {
     "random for each example": dict(route_source="random"),
     "merged parameters": dict(router_mode="softmax", expert_mixing="parameters"),
     "a vanilla layer": dict(router_mode="softmax", decoder_vanilla_layers=[0]),
-    "tokens": dict(expert_kind="token"),
 }
 
 
@@ -98,8 +97,6 @@ def model_of(make_model, kind: str):
     model = make_model(bart_fields=dict(init_std=0.8), **MODELS[kind])
     if kind == "one-hot and soft":
         model.use_routes("fixed", one_hot_and_soft())
-    if kind == "tokens":
-        torch.nn.init.normal_(model.model.encoder.embed_positions.tokens)
     model.final_logits_bias[0, 2] = 8.0  # so that answers end at different lengths
     return model
 
@@ -225,7 +222,6 @@ def test_how_many_examples_are_enough_for_a_plain_bart_depends_on_the_device(mak
     assert enough_for_plain(model, 600) == ENOUGH_ON_CPU
     on_gpu = SimpleNamespace(device=torch.device("cuda"), config=model.config)
     assert enough_for_plain(on_gpu, 600) == 100
-    assert enough_for_plain(make_model(expert_kind="token"), 600) == np.inf
 
 
 def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):

@@ -48,8 +48,6 @@ ROUTINGS = {
     ),
     "lora_one": dict(expert_kind="lora", lora_rank=2, num_experts=1, lora_targets="feed_forward"),
     "lora_vanilla_layers": dict(expert_kind="lora", lora_rank=2, encoder_vanilla_layers=[0]),
-    "tokens": dict(expert_kind="token", route_source="average", num_experts=4),
-    "tokens_softmax": dict(expert_kind="token", router_mode="softmax"),
     "vanilla_layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
 }
 
@@ -117,7 +115,6 @@ ROUTER, VECTORS, EMBEDDINGS = (
         ("lora_vanilla_layers", "base"),
         ("lora_softmax", (ROUTER, VECTORS)),
         ("lora_factors", ("model.",)),
-        ("tokens_softmax", ("model.",)),
     ],
 )
 def test_frozen_parts_cost_what_torch_counts(make_stepper, matrix_products_only, routing, frozen):
@@ -185,6 +182,6 @@ def test_experts_of_a_route_by_its_source(make_model):
     assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
                         task_random=2, merged=1, vanilla_layers=1, table=3, merged_table=1, lora=1,
                         lora_softmax=3, lora_top_1=1, lora_factors=3, lora_splits=3, lora_one=1,
-                        lora_vanilla_layers=1, tokens=4, tokens_softmax=3)  # fmt: skip
+                        lora_vanilla_layers=1)  # fmt: skip
     with pytest.raises(ValueError, match="not part of the configuration"):
         experts_used(make_model(route_source="fixed").config)

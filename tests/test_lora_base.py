@@ -1,15 +1,18 @@
 """The BART that low-rank experts share: saved models refer to it, and loading checks it."""
 
 import copy
+import json
 
 import pytest
 import torch
 from conftest import tiny_bart_config
+from tiny_runs import assert_equal
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.base import base_tensors, checksum, is_of_base, refer_to_base
+from routing_moe.model.loading import load_routing_bart
 
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
 MHR = dict(router_nn_type="table", router_mode="bernoulli", lora_mixing="factors", lora_splits=2)
@@ -45,6 +48,16 @@ def test_a_saved_model_refers_to_a_base_that_was_not_trained(referring, tmp_path
     loaded = cls.from_pretrained(tmp_path / "saved")
     assert loaded.state_dict().keys() == referring.state_dict().keys()
     assert all(torch.equal(t, referring.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("fields", [{}, LORA])
+def test_fields_of_other_versions_do_not_change_what_is_loaded(fields, make_model, tmp_path):
+    model = make_model(2, **fields)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"former_field": 2}))
+    loaded = load_routing_bart(RoutingBartForConditionalGeneration, tmp_path)
+    assert_equal(loaded.state_dict(), model.state_dict())
 
 
 def test_a_saved_table_with_splits_has_the_same_routes(saved_bart, tmp_path):

@@ -6,7 +6,6 @@ from sklearn.metrics import silhouette_score
 
 from routing_moe.model import route_clusters
 from routing_moe.model.route_clusters import (
-    Sizes,
     best_clusters,
     centred_cosine,
     cluster_labels,
@@ -16,7 +15,6 @@ from routing_moe.model.route_clusters import (
     possible_counts,
     silhouette,
     silhouettes_of_clouds,
-    within_sizes,
 )
 
 
@@ -84,39 +82,6 @@ def test_correlated_vectors_without_clusters_have_the_silhouette_of_a_cloud_and_
         shares.append((silhouettes_of_clouds(vectors_ND, [5]) >= own).mean())
     assert shares[0] == 0
     assert 0.3 < np.mean(shares[1:]) < 0.7  # with dimensions permuted over tasks: 0.00
-
-
-# ---- limited sizes
-
-
-def test_within_sizes_moves_as_few_tasks_as_possible_to_the_most_similar_clusters():
-    cosine_NN = np.eye(6)
-    for one, other, cosine in ((0, 4, 0.5), (1, 4, 0.9), (2, 5, 0.8), (3, 5, 0.1)):
-        cosine_NN[one, other] = cosine_NN[other, one] = cosine
-    start_N = np.array([0, 0, 0, 0, 1, 2])
-    # Tasks 1 and 2 have the largest cosines with the other clusters; with one place more, only task 1 moves.
-    assert within_sizes(cosine_NN, start_N, Sizes(1, 2)).tolist() == [0, 1, 2, 0, 1, 2]
-    assert within_sizes(cosine_NN, start_N, Sizes(1, 3)).tolist() == [0, 1, 0, 0, 1, 2]
-    assert within_sizes(cosine_NN, start_N, Sizes(1, 4)).tolist() == start_N.tolist()
-    assert within_sizes(cosine_NN, start_N, Sizes(2, 6)).tolist() == [0, 1, 2, 0, 1, 2]
-
-
-@pytest.mark.parametrize(("count", "least", "most"), [(5, 4, 4), (3, 1, 8), (7, 2, 3), (2, 0, 19)])
-def test_all_sizes_are_within_the_limits(count, least, most, planted):
-    skewed_ND = np.concatenate([planted[0][:8] * 0.01 + 100, planted[0][8:]])
-    labels_N, _ = best_clusters(centred_cosine(skewed_ND), [count], Sizes(least, most))
-    sizes_K = np.bincount(labels_N)
-    assert len(sizes_K) == count
-    assert least <= sizes_K.min() <= sizes_K.max() <= most
-
-
-def test_the_number_of_clusters_is_chosen_among_those_that_sizes_allow(planted):
-    assert possible_counts(20, Sizes(3, 5)) == [4, 5, 6]
-    assert possible_counts(20, Sizes(9, 9)) == []
-    cosine_NN = centred_cosine(planted[0])
-    assert np.array_equal(best_clusters(cosine_NN, [4, 5, 6], Sizes(3, 5)).labels_N, planted[1])
-    with pytest.raises(ValueError, match="20 tasks in 3 clusters of 1 to 6"):
-        best_clusters(cosine_NN, [3], Sizes(1, 6))
 
 
 def test_a_new_vector_gets_the_cluster_of_the_largest_cosine_with_its_centroid(planted):

@@ -190,10 +190,6 @@ def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
     assert (row["clusters"], row["sizes"], row["clouds"]) == (3, "3 3 3", 100)
     assert row["silhouette"] > 0.9 > row["silhouette_of_clouds"] > 0
     assert row["clouds_at_or_above"] == 0
-    # With two clusters at most, the nearest of three pairs of groups share one.
-    folder = world / "outside/limited"
-    assert run(gym, world.bart, folder, **asked | dict(task_routes="clusters:auto:4-5")) == 0
-    assert pd.read_csv(folder / "clusters.csv")["sizes"].tolist() == ["5 4"]
 
 
 # ---- permuted routes

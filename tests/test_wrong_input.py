@@ -343,8 +343,8 @@ ROUTES = [
     ),
     (CLUSTERS, "--taskvecs <here>/vectors is not a task-vector folder"),
     (
-        CLUSTERS | dict(task_routes="clusters:3", num_experts=2, encoder_vanilla_layers="0,1"),
-        "all layers: 3 clusters are too many for 2 experts per layer (--num_experts): there are only 2^1 = 2",
+        CLUSTERS | dict(task_routes="clusters:3", num_experts=2),
+        "--task_routes clusters:3 of <here>/vectors: the routes name 3 experts; there are 2",
         vectors(),
     ),
     (
@@ -354,17 +354,12 @@ ROUTES = [
     ),
     (
         CLUSTERS | dict(task_routes="clusters:two"),
-        "--task_routes is clusters:two; after clusters: give auto or a number K, and perhaps :MIN-MAX",
+        "--task_routes is clusters:two; after clusters: give auto or a number K",
         vectors(),
     ),
     (
-        CLUSTERS | dict(task_routes="clusters:2:1-1"),
-        "--task_routes is clusters:2:1-1, but 3 train tasks cannot be divided into 2 clusters of 1 to 1",
-        vectors(),
-    ),
-    (
-        CLUSTERS | dict(task_routes="random:clusters:auto:2-2"),
-        "--task_routes is clusters:auto:2-2, but 3 train tasks cannot be divided into at least 2 clusters of",
+        CLUSTERS | dict(task_routes="random:clusters:5"),
+        "--task_routes is clusters:5; K must be auto, or from 2 to the 3 train tasks",
         vectors(),
     ),
     (FIXED | dict(task_routes="random:x"), "--task_routes is 'random:x'; give a file (.json or .npy), onto"),

@@ -100,6 +100,11 @@ RUNS = [
         "<out>/best/config.json: not a valid configuration (router_nn_type is 'linaer'",
         lambda place: place.change("out/best/config.json", router_nn_type="linaer"),
     ),
+    (
+        PREDICT,
+        "<out>/best/config.json: not a valid configuration (expert_kind is 'token'; it must be one of layer",
+        lambda place: place.change("out/best/config.json", expert_kind="token"),
+    ),
 ]
 
 

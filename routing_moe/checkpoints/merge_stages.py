@@ -171,7 +171,7 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
     start = settings.vanilla_checkpoint or settings.model
     experts = f"{config.experts_described} in {layers}, embeddings: from {start}"
     experts += f", noise {settings.init_eps:g} (seed {settings.seed})"
-    if config.shares_bart:
+    if config.has_lora:
         experts = f"{config.experts_described} in {layers}: new, of the BART {start}"
     lines = [
         f"{kept_routes(model)}: from {routes.checkpoint}",

@@ -38,7 +38,6 @@ from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_fit import RouteFit, fit_router
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
-from routing_moe.model.widening import WIDTHS
 
 log = logging.getLogger("routing_moe")
 
@@ -57,8 +56,7 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     if checkpoint is None:
         with problem_context("--model "):
             config = load_bart_config(settings.model)
-        wider = {name: getattr(config, name) * settings.widen_ffn for name in WIDTHS.values()}
-        return with_flags(config, new_fields(settings, split, routes) | wider)
+        return with_flags(config, new_fields(settings, split, routes))
     config = RoutingBartConfig.load(checkpoint)
     wrong = [
         f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {getattr(config, field)}; "
@@ -154,8 +152,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
     if model.config.has_lora:
         train_base(model, settings.base_lr > 0)
-        # A checkpoint refers to its base already, or contains it. A widened BART is nowhere else.
-        if checkpoint is None and settings.widen_ffn == 1:
+        if checkpoint is None:  # a checkpoint refers to its base already, or contains it
             refer_to_base(model, base_place(settings.start))
     if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
         model.router.requires_grad_(settings.trains_router)
@@ -186,7 +183,7 @@ def new_model(
     """
     with problem_context("--model "):
         bart = load_bart(start.model)
-    fields = config.mixture_fields() | {name: getattr(config, name) for name in WIDTHS.values()}
+    fields = config.mixture_fields()
     model = RoutingBartForConditionalGeneration.from_bart(bart, init_eps=init_eps, **fields)
     if start.vanilla:
         take_vanilla_weights(model, start.vanilla, init_eps)

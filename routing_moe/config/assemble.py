@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.choices import ASSEMBLED_KINDS
+from routing_moe.config.choices import EXPERT_KINDS
 from routing_moe.config.flags import REQUIRED, SEED, Command, group
 
 EXPERTS = group("experts")
@@ -20,7 +20,7 @@ class AssembleSettings(Command):
 
     experts: tuple[str, ...] = EXPERTS(REQUIRED, "tasks and their models: an adapter of peft (its folder; needs the extra: pip install .[peft]), or a fine-tuned plain BART (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
     base: str = EXPERTS(REQUIRED, "plain BART that they were made from: a folder, a hub name or a run with one expert; its tokenizer and generation settings are those of the mixture", metavar="PLACE")
-    expert_kind: str | None = EXPERTS(None, "what an expert is. lora: a low-rank update of the base, of adapters only; layer: complete layers, to which adapters are merged (default: lora if all are adapters, else layer)", choices=ASSEMBLED_KINDS)
+    expert_kind: str | None = EXPERTS(None, "what an expert is. lora: a low-rank update of the base, of adapters only; layer: complete layers, to which adapters are merged (default: lora if all are adapters, else layer)", choices=EXPERT_KINDS)
     embeddings: str = EXPERTS(BASE, "with experts of kind layer: the embeddings and norms outside the layers, which all share. base: of --base; mean: of all models; NAME: of that model", metavar="{base,mean,NAME}")
     train_dir: str | None = EXPERTS(None, "gym with train files of all the tasks, whose texts find the nearest expert of other texts (answer --like)")
     seed: int = EXPERTS(42, "seed of the random part of adapters of lower rank than others, which has no effect until it is trained", range=SEED)

@@ -22,8 +22,7 @@ ROUTE_SOURCES = (
 )  # the keys of ROUTE_SOURCES in model/route_sources.py
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 ROUTING = "routing"  # that of a mixture of any other model
-ASSEMBLED_KINDS = ("layer", "lora")  # model/routed_layer.py, model/lora.py
-EXPERT_KINDS = (*ASSEMBLED_KINDS, "token")  # model/tokens.py
+EXPERT_KINDS = ("layer", "lora")  # model/routed_layer.py, model/lora.py
 LORA_TARGETS = ("attention", "feed_forward", "all")  # model/injection.py
 LORA_MIXINGS = ("products", "factors")  # model/lora.py
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py

@@ -91,13 +91,10 @@ def enough_for_plain(model, together: float) -> float:
 
     Fewer are decoded together with those of other routes, at the cost of all experts, because a step of a few
     examples takes almost as long as one of many: on a CPU up to about ENOUGH_ON_CPU examples. On a GPU it is
-    the rule of `generate`: more than 2 E routes in a batch are decoded together. Only the encoder reads
-    tokens, so that examples with tokens of all routes are decoded together at the cost of a plain BART.
+    the rule of `generate`: more than 2 E routes in a batch are decoded together.
 
     together: the number of examples of a batch.
     """
-    if model.config.has_tokens:
-        return math.inf
     on_cpu = model.device.type == "cpu"
     return ENOUGH_ON_CPU if on_cpu else together / (2 * model.config.num_experts)
 

@@ -119,7 +119,7 @@ class Starts:
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
         if self._kind is None:
-            return (plain_of(self.loaded) if self.loaded.config.shares_bart else self.loaded), "none", None
+            return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
         if self._kind in ("average", "random", "drawn"):
             return *along_route(mixture, settings, None), None
@@ -171,7 +171,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
     training = settings.route_training or ("plain" if has_plain else "fixed")
     if training in PLAIN:
-        if training == "merged" and not mixture.config.shares_bart:
+        if training == "merged" and not mixture.config.has_lora:
             mixture.config.expert_mixing = "parameters"
         return plain_of(mixture, route_LE), f"{described}; {PLAIN[training]}"
     mixture.config.task_names = [settings.task]

@@ -68,8 +68,7 @@ def smaller_model(settings) -> list[str]:
     if not given.get("do_train"):
         return []
     ways = []
-    single = given.get("expert_kind") == "token" or given.get("num_experts") == 1
-    if given.get("initialize_from_vanilla") and not single:  # a checkpoint has its own
+    if given.get("initialize_from_vanilla") and given.get("num_experts") != 1:  # a checkpoint has its own
         now = f" (now {given['num_experts']})" if given["num_experts"] else ""
         ways.append(f"a smaller --num_experts{now}")
         if str(given["task_routes"]).startswith("clusters:"):

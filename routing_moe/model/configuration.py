@@ -9,7 +9,7 @@ from typing import Self
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, counted, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import (
     EXPERT_KINDS,
@@ -47,9 +47,8 @@ class Mixture:
     """The fields of a mixture of experts. Raises ValueError, with a line per problem.
 
     num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
-    expert_kind: what an expert is, a complete "layer", "lora": a low-rank update of a layer's linear maps
-        (`lora.py`), or "token": a vector at the first position of the encoder's input (`tokens.py`), which
-        reads the first row of a route.
+    expert_kind: what an expert is, a complete "layer", or "lora": a low-rank update of a layer's linear maps
+        (`lora.py`).
     lora_rank, lora_alpha: rank of an update, and its scale times the rank.
     lora_targets: the linear maps with experts, "attention", "feed_forward" or "all".
     lora_mixing: what a route mixes, the "products" of the two matrices of experts or each of the "factors".
@@ -196,7 +195,7 @@ class Mixture:
                 f"lora_splits is {self.lora_splits}; it must divide the widths "
                 f"{', '.join(map(str, self.widths))}"
             )
-        if self.shares_bart and self.expert_mixing == "parameters":
+        if self.has_lora and self.expert_mixing == "parameters":
             wrong.append(
                 f"expert_mixing is 'parameters' with experts of kind {self.expert_kind!r}, whose outputs "
                 "mixed are the same"
@@ -259,20 +258,9 @@ class Mixture:
         return self.expert_kind == "lora"
 
     @property
-    def has_tokens(self) -> bool:
-        """Whether experts are vectors at the first position of the encoder's input."""
-        return self.expert_kind == "token"
-
-    @property
-    def shares_bart(self) -> bool:
-        """Whether experts are small parts of a BART that they share, not complete layers."""
-        return self.has_lora or self.has_tokens
-
-    @property
     def experts_described(self) -> str:
         """The number and kind of a layer's experts, in words."""
-        kind, end = "learned token" if self.has_tokens else "expert", "" if self.num_experts == 1 else "s"
-        number = f"{self.num_experts} {kind}{end}"
+        number = counted(self.num_experts, "expert")
         if not self.has_lora:
             return number
         maps = {"all": "all linear maps", "attention": "attention", "feed_forward": "feed-forward maps"}
@@ -286,7 +274,7 @@ class Mixture:
     @property
     def has_plain_routes(self) -> bool:
         """Whether every route has an equivalent plain BART, not only a one-hot one."""
-        return self.shares_bart or self.expert_mixing == "parameters"
+        return self.has_lora or self.expert_mixing == "parameters"
 
     @property
     def has_router(self) -> bool:
@@ -318,9 +306,7 @@ class Mixture:
 
     @property
     def routed_layers(self) -> list[int]:
-        """The layers with experts, encoder first: all except vanilla layers; of tokens, the first one."""
-        if self.has_tokens:
-            return [0]
+        """The layers with experts, encoder first: all except vanilla layers."""
         vanilla = set(self.encoder_vanilla_layers)
         vanilla |= {self.depths[0] + i for i in self.decoder_vanilla_layers}
         return [layer for layer in range(sum(self.depths)) if layer not in vanilla]
@@ -337,9 +323,9 @@ class Mixture:
         return layer_names(self.depths[0], self.routed_rows, self.lora_splits)
 
     @property
-    def route_sizes(self) -> tuple[int, int, int, list[int], int]:
+    def route_sizes(self) -> tuple[int, int, int, int]:
         """What given routes must fit: arguments of `GivenRoutes.matrices`."""
-        return *self.depths, self.num_experts, self.routed_rows, self.lora_splits
+        return *self.depths, self.num_experts, self.lora_splits
 
     def mixture_fields(self) -> dict:
         """Returns {name: value} of the fields that a plain BART does not have."""
@@ -391,7 +377,7 @@ class RoutingConfig(Mixture, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """Raises ValueError as for every mixture, and for experts that are complete layers or tokens."""
+        """Raises ValueError as for every mixture, and for experts that are complete layers."""
         if not self.has_lora:
             raise ValueError(f"expert_kind is {self.expert_kind!r}; those of other models are of kind 'lora'")
         if self.backbone is not None:

@@ -10,7 +10,6 @@ from transformers import BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.io.transfer import sent
 from routing_moe.model.base import ROUTING_NAMES, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.injection import merged_state
@@ -18,14 +17,12 @@ from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfill
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
-from routing_moe.model.tokens import TokenExperts
-from routing_moe.model.widening import widened
 
 # ---- plain BART -> experts
 
 # Names that the state dict of a plain BART may lack: parts of the mixture, and tensors tied to the embedding.
 OPTIONAL_NAMES = re.compile(
-    r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias|\.tokens$"
+    r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
 
 
@@ -33,9 +30,8 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """Returns a routing BART whose experts are copies of a BART's layers plus N(0, init_eps) noise.
 
     bart: a name or path for `load_bart`, or a `BartForConditionalGeneration`, which is not changed.
-    config_fields: fields of `RoutingBartConfig`; with a multiple of the BART's encoder_ffn_dim or
-    decoder_ffn_dim its units are copied (`widening.py`). init_eps: standard deviation of the noise; low-rank
-    experts have none, because their matrices A differ.
+    config_fields: fields of `RoutingBartConfig`. init_eps: standard deviation of the noise; low-rank experts
+    have none, because their matrices A differ.
 
     A single expert is an exact copy, because noise is only needed to make experts differ. The noise is drawn
     from torch's global generator in the published order (encoder layers, experts, parameters; then decoder).
@@ -59,11 +55,9 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
 def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None:
     """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
 
-    plain: the BART's state dict; if its feed-forward layers are narrower, they are `widened`. init_eps:
-    standard deviation of the experts' noise.
+    plain: the BART's state dict. init_eps: standard deviation of the experts' noise.
     Raises InputError if names or shapes are not those of a BART of this size.
     """
-    plain = widened(plain, model.config)
     try:
         shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
         missing, unexpected = model.load_state_dict(shared, strict=False)
@@ -118,9 +112,9 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
     routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
     expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
-    merged by its row and has new tensors; with low-rank experts those of their linear maps, with tokens the
-    encoder's embeddings of positions. The BART is created on the meta device, so sharing takes no memory and
-    milliseconds. A call with the same tensors as the last one returns the same BART.
+    merged by its row and has new tensors; with low-rank experts those of their linear maps. The BART is
+    created on the meta device, so sharing takes no memory and milliseconds. A call with the same tensors as
+    the last one returns the same BART.
     """
     state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))
@@ -137,9 +131,8 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
 def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
     """Returns the state dict of the plain BART of a route (L, E)."""
-    known_LE = routes_LE.cpu()  # a GPU is waited for once
+    choices, state = routes_LE.argmax(dim=-1).tolist(), {}
     routes_LE = routes_LE.to(model.device)
-    choices, state = known_LE.argmax(dim=-1).tolist(), {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name.startswith(ROUTING_NAMES) or ".experts." in name or is_of_expert(name):
             continue
@@ -147,10 +140,7 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
     if model.lora_layers:
         return state | merged_state(model.lora_layers, routes_LE)
     for layer in model.routed_layers():
-        if model.config.has_tokens:
-            used = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
-            weights = layer.merged(routes_LE[layer.rows], sent(used, routes_LE.device))
-        elif model.config.expert_mixing == "parameters":
+        if model.config.expert_mixing == "parameters":
             (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
@@ -178,9 +168,7 @@ def _plain_config(model) -> BartConfig:
 
 
 def _place(config, layer) -> str:
-    """Returns the name of a layer with experts, or of the embeddings with them, in a BART."""
-    if isinstance(layer, TokenExperts):
-        return "model.encoder.embed_positions"
+    """Returns the name of a layer with experts in a BART."""
     i = layer.row - config.encoder_layers
     return f"model.encoder.layers.{layer.row}" if i < 0 else f"model.decoder.layers.{i}"
 

@@ -122,13 +122,13 @@ def total_parameters(config) -> int:
 def parameters_of_parts(config) -> dict[str, int]:
     """Returns the numbers of parameters of the parts of a model that may be frozen.
 
-    These are embeddings (of tokens and positions, with their norms; experts that are tokens), layers, updates
-    (low-rank experts), router and vectors.
+    These are embeddings (of tokens and positions, with their norms), layers, updates (low-rank experts),
+    router and vectors.
     """
     E = getattr(config, "num_experts", 1)
-    copies = 1 if _shares_bart(config) else E
+    copies = 1 if _has_lora(config) else E
     layers = sum(size * (copies if is_routed else 1) for size, is_routed in _layers(config))
-    parts = {"embeddings": _embedding_parameters(config, E), "layers": layers}
+    parts = {"embeddings": _embedding_parameters(config), "layers": layers}
     if _has_lora(config):
         parts["updates"] = E * _update_parameters(config)
     if getattr(config, "has_router", False):
@@ -141,18 +141,14 @@ def parameters_of_parts(config) -> dict[str, int]:
 
 def active_parameters(config, used: float) -> int:
     """Returns the number of parameters that process an example (see above). used: as in `Work`."""
-    copies = 1 if _shares_bart(config) else used
+    copies = 1 if _has_lora(config) else used
     layers = sum(size * (copies if is_routed else 1) for size, is_routed in _layers(config))
     updates = used * _update_parameters(config) if _has_lora(config) else 0
-    return round(_embedding_parameters(config, used) + layers + updates)
+    return round(_embedding_parameters(config) + layers + updates)
 
 
 def _has_lora(config) -> bool:
     return getattr(config, "has_lora", False)
-
-
-def _shares_bart(config) -> bool:
-    return getattr(config, "shares_bart", False)
 
 
 def _update_parameters(config) -> int:
@@ -168,14 +164,13 @@ def _update_parameters(config) -> int:
     return config.lora_rank * ends
 
 
-def _embedding_parameters(config, experts: float) -> float:
+def _embedding_parameters(config) -> int:
     """Returns the number of parameters of the embeddings and their norms, of encoder and decoder.
 
-    BART has embeddings of two positions that it does not use. experts: how many tokens of experts count.
+    BART has embeddings of two positions that it does not use.
     """
     positions = config.max_position_embeddings + 2
-    tokens = experts if getattr(config, "has_tokens", False) else 0
-    return (config.vocab_size + 2 * positions + 2 * 2 + tokens) * config.d_model
+    return (config.vocab_size + 2 * positions + 2 * 2) * config.d_model
 
 
 def _layers(config) -> list[tuple[int, bool]]:
@@ -200,9 +195,6 @@ def example_flops(config, work: Work, S, T, K):
     runs, forward_only = experts_run(config, work)
     merges = getattr(config, "expert_mixing", "outputs") == "parameters"
     total, states = 0, work.inputs  # whether hidden states need a gradient
-    if getattr(config, "has_tokens", False) and config.num_experts > 1:
-        total = _both([(2 * config.num_experts * config.d_model, work.inputs, work.routes)])
-        states = states or work.routes
     encoder_states = None
     for row, (_, is_routed) in enumerate(_layers(config)):
         if row == config.encoder_layers:

@@ -12,14 +12,12 @@ vector. Does not import torch.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from dataloader.errors import InputError, Problems, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.io.arrays import load_array
-from routing_moe.model.route_codes import codewords, minimum_distance
 from routing_moe.model.task_vectors import UNKNOWN
 
 ROUTE_TASKS_FILE = "route_tasks.txt"  # beside a .npy file, the tasks of its rows
@@ -41,8 +39,7 @@ class GivenRoutes:
     source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
     {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
     their tasks that the vectors are based on. notes: for the log. clusters: rows of the table of clusters
-    that the experts of `by_task` are, one for each part; in a part of the layers with more clusters than the
-    model has experts, each has a codeword.
+    that the experts of `by_task` are, one for each part.
     """
 
     source: str
@@ -70,84 +67,18 @@ class GivenRoutes:
         return np.stack([self.vectors[task] for task in self.tasks]).astype(np.float32)
 
     def matrices(
-        self,
-        encoder_layers: int,
-        decoder_layers: int,
-        num_experts: int,
-        routed_rows: Collection[int] | None = None,
-        splits: int = 1,
+        self, encoder_layers: int, decoder_layers: int, num_experts: int, splits: int = 1
     ) -> np.ndarray:
         """Returns the routes (N, L, E) float32 in the order of `tasks`.
 
-        routed_rows: of the layers with experts, None: all. splits: rows of a layer, which all have its route
-        unless a route has weights for each of them. Raises InputError if the routes do not fit the layers or
-        experts.
+        splits: rows of a layer, which all have its route unless a route has weights for each of them. Raises
+        InputError if the routes do not fit the layers or experts.
         """
-        if self.num_experts > num_experts and not self.clusters:
+        if self.num_experts > num_experts:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
-        depths, by_task = (encoder_layers, decoder_layers), self.by_task
-        if codes := self.codes(*depths, num_experts, routed_rows, splits):
-            rows_of = layers_of_parts(next(iter(by_task.values())), *depths, splits)
-            by_task = {task: composed(route, rows_of, codes) for task, route in by_task.items()}
-        routes = [matrix_of(by_task[task], task, *depths, num_experts, splits) for task in self.tasks]
+        sizes = (encoder_layers, decoder_layers, num_experts, splits)
+        routes = [matrix_of(self.by_task[task], task, *sizes) for task in self.tasks]
         return np.stack(routes).astype(np.float32)
-
-    def codes(
-        self,
-        encoder_layers: int,
-        decoder_layers: int,
-        num_experts: int,
-        routed_rows: Collection[int] | None = None,
-        splits: int = 1,
-    ) -> dict[str, "PartCode"]:
-        """Returns the codes of the parts with more clusters than experts. Arguments as of `matrices`.
-
-        Raises InputError if a part has fewer possible routes than clusters.
-        """
-        if not self.clusters:
-            return {}
-        routes, codes = list(self.by_task.values()), {}
-        for part, rows in layers_of_parts(routes[0], encoder_layers, decoder_layers, splits).items():
-            K = 1 + max(route[part] for route in routes)
-            if num_experts < K:
-                own = [row for row in rows if routed_rows is None or row in routed_rows]
-                try:
-                    words_KL = codewords(K, len(own), num_experts) if own else np.zeros((K, 0), int)
-                except ValueError as error:
-                    raise InputError(
-                        f"{part} layers: {K} clusters are too many for {num_experts} experts per layer "
-                        f"(--num_experts): {error}"
-                    ) from None
-                codes[part] = PartCode(own, words_KL, num_experts)
-        return codes
-
-
-class PartCode(NamedTuple):
-    """The experts (K, L) of each cluster in the L layers of a part that have experts, which are `rows`."""
-
-    rows: list[int]
-    words_KL: np.ndarray
-    num_experts: int
-
-    def described(self) -> str:
-        K, L = self.words_KL.shape
-        return (
-            f"{K} clusters composed of {self.num_experts} experts per layer, any two share an expert in at "
-            f"most {L - minimum_distance(self.words_KL)} of {L} layers"
-        )
-
-
-def composed(
-    clusters: Mapping[str, int], rows_of: Mapping[str, list[int]], codes: Mapping[str, PartCode]
-) -> np.ndarray:
-    """Returns the experts by layer (L,) of a task with these clusters; 0 in the other layers of a code."""
-    experts_L = np.zeros(sum(map(len, rows_of.values())), dtype=np.int64)
-    for part, cluster in clusters.items():
-        if part in codes:
-            experts_L[codes[part].rows] = codes[part].words_KL[cluster]
-        else:
-            experts_L[rows_of[part]] = cluster
-    return experts_L
 
 
 # ---- layers

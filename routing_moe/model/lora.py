@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from routing_moe.io.transfer import sent
 
-EXPERT_NAMES = ("lora_A", "lora_B", ".tokens")  # of the parameters of experts, also of those of `tokens.py`
+EXPERT_NAMES = ("lora_A", "lora_B")  # of the parameters of experts
 SMALLEST = 1e-30  # of a squared distance, so that its root has a gradient
 
 
@@ -308,5 +308,5 @@ def _squares_and_norms(products_EE: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_of_expert(name: str) -> bool:
-    """Returns whether a parameter of this name belongs to a low-rank expert or is the tokens of experts."""
+    """Returns whether a parameter of this name belongs to a low-rank expert."""
     return name.endswith(EXPERT_NAMES)

@@ -31,7 +31,6 @@ from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.routing_model import RoutingModel
-from routing_moe.model.tokens import TokenExperts, add_tokens
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
@@ -55,8 +54,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         self.lora_layers: list[LoraLayer] = []
         if config.has_lora:
             self.lora_layers = inject(self, config)
-        elif config.has_tokens:
-            add_tokens(self.model.encoder, config)
         else:
             self._add_layers_as_experts()
         project_in_float32(self)
@@ -176,8 +173,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             return None
         if self.config.has_lora:
             return LoraPlan.of(routes_BLE, sparse, constant_zeros, routes_on_cpu)
-        if self.config.has_tokens:
-            return RoutePlan.dense(routes_BLE)
         if self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes_BLE, route_groups, routes_on_cpu)
             if use_cache and len(plan.merged.sizes) > 1:  # a cache cannot be indexed by examples
@@ -209,8 +204,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         cache per expert, at the cost of E decoders; so are one-hot routes if a batch has more than 2 E
         different ones, because this is then faster than one route after the other. A batch with several
         routes and `return_dict_in_generate` is decoded together, too (if parameters are merged, without a
-        cache). With low-rank experts or tokens, a batch of one route is decoded by its plain BART, and
-        different routes together with one cache.
+        cache). With low-rank experts, a batch of one route is decoded by its plain BART, and different routes
+        together with one cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -222,7 +217,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             if distinct == 1 and "encoder_outputs" not in kwargs:
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
-            few = distinct <= 2 * self.config.num_experts and not self.config.shares_bart
+            few = distinct <= 2 * self.config.num_experts and not self.config.has_lora
             can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
             if can_split and (merges or few):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
@@ -281,11 +276,10 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     # ---- experts, saving, loading
 
-    def routed_layers(self) -> list[RoutedLayer | LoraLayer | TokenExperts]:
-        """Returns the layers with experts, encoder first; or the embeddings with them."""
-        encoder = self.model.encoder
-        layers = [encoder.embed_positions, *encoder.layers, *self.model.decoder.layers]
-        return self.lora_layers or [own for own in layers if isinstance(own, RoutedLayer | TokenExperts)]
+    def routed_layers(self) -> list[RoutedLayer | LoraLayer]:
+        """Returns the layers with experts, encoder first."""
+        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
+        return self.lora_layers or [layer for layer in layers if isinstance(layer, RoutedLayer)]
 
     def single_layers(self) -> list[nn.Module]:
         """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""

@@ -1,4 +1,4 @@
-"""Clusters of task vectors: average linkage on cosines, numbers and sizes of clusters, the nearest cluster.
+"""Clusters of task vectors: average linkage on cosines, numbers of clusters, the nearest cluster.
 
     labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), possible_counts(len(vectors_ND)))
     label, cosine = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
@@ -15,17 +15,6 @@ import numpy as np
 
 MOST_CLUSTERS = 64  # the largest K that is tried
 CLOUDS = 100  # draws of vectors without clusters that a silhouette is compared with
-
-
-class Sizes(NamedTuple):
-    """The smallest and the largest number of tasks that a cluster may have."""
-
-    least: int
-    most: int
-
-    def allow(self, K: int, N: int) -> bool:
-        """Returns whether K clusters can have N tasks."""
-        return K * self.least <= N <= K * self.most
 
 
 class Clusters(NamedTuple):
@@ -65,50 +54,20 @@ def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
     return _cut(cosine_NN, [count])[0]
 
 
-def possible_counts(N: int, sizes: Sizes | None = None) -> list[int]:
-    """Returns the numbers of clusters to choose from: 2 to N - 1, at most MOST_CLUSTERS, that sizes allow."""
-    counts = range(2, min(N - 1, MOST_CLUSTERS) + 1)
-    return [K for K in counts if sizes is None or sizes.allow(K, N)]
+def possible_counts(N: int) -> list[int]:
+    """Returns the numbers of clusters to choose from: 2 to N - 1, at most MOST_CLUSTERS."""
+    return list(range(2, min(N - 1, MOST_CLUSTERS) + 1))
 
 
-def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int], sizes: Sizes | None = None) -> Clusters:
+def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int]) -> Clusters:
     """Returns the clusters of the largest mean silhouette over the numbers of clusters in `counts`.
 
-    Of several, those of the first number. sizes: `within_sizes` of each cut; None: as they are cut. Raises
-    ValueError without a number from 2 to N.
+    Of several, those of the first number. Raises ValueError without a number from 2 to N.
     """
     if not counts or not 2 <= min(counts) <= max(counts) <= len(cosine_NN):
         raise ValueError(f"{list(counts)} clusters of {len(cosine_NN)} tasks")
-    found = _cut(cosine_NN, counts)
-    if sizes:
-        found = [within_sizes(cosine_NN, labels_N, sizes) for labels_N in found]
-    scored = [Clusters(labels_N, silhouette(cosine_NN, labels_N)) for labels_N in found]
+    scored = [Clusters(labels_N, silhouette(cosine_NN, labels_N)) for labels_N in _cut(cosine_NN, counts)]
     return max(scored, key=lambda clusters: clusters.silhouette)
-
-
-def within_sizes(cosine_NN: np.ndarray, labels_N: np.ndarray, sizes: Sizes) -> np.ndarray:
-    """Returns the clusters (N,) after as few tasks as possible have moved, so that all have allowed sizes.
-
-    Of all such moves, those with the largest sum over the tasks of the mean cosine with the members of their
-    cluster before the moves: an optimal assignment of tasks to places in clusters, like the one to centroids
-    in constrained k-means (Bradley, Bennett and Demiriz 2000, MSR-TR-2000-65). Raises ValueError if K
-    clusters of these sizes cannot hold N tasks.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    N, K = len(labels_N), int(labels_N.max()) + 1
-    if not sizes.allow(K, N):
-        raise ValueError(f"{N} tasks in {K} clusters of {sizes.least} to {sizes.most}")
-    members_NK = np.eye(K)[labels_N]
-    sizes_K = members_NK.sum(axis=0)
-    if sizes.least <= sizes_K.min() and sizes_K.max() <= sizes.most:  # no move is best; the solver is slow
-        return _renumbered(labels_N)
-    mean_NK = cosine_NN @ members_NK / sizes_K
-    stays = 2 * N + 1  # is worth more than all cosines
-    place_P, must_P = np.repeat(np.arange(K), sizes.most), np.tile(np.arange(sizes.most) < sizes.least, K)
-    value_NP = (mean_NK + stays * members_NK)[:, place_P] + (N + 1) * stays * must_P
-    _, chosen_N = linear_sum_assignment(value_NP, maximize=True)
-    return _renumbered(place_P[chosen_N])
 
 
 def silhouette(cosine_NN: np.ndarray, labels_N: np.ndarray) -> float:
@@ -129,9 +88,7 @@ def silhouette(cosine_NN: np.ndarray, labels_N: np.ndarray) -> float:
     return float(scores_N.mean())
 
 
-def silhouettes_of_clouds(
-    vectors_ND: np.ndarray, counts: Sequence[int], sizes: Sizes | None = None
-) -> np.ndarray:
+def silhouettes_of_clouds(vectors_ND: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """Returns the silhouettes (CLOUDS,) of `best_clusters` of vectors without clusters.
 
     Each draw is a random rotation of the tasks (Langsrud 2005, rotation tests): N vectors with the mean and
@@ -145,7 +102,7 @@ def silhouettes_of_clouds(
     for _ in range(CLOUDS):
         normal_NC = draw.standard_normal((N, N - 1))
         cloud_NC = np.linalg.qr(normal_NC - normal_NC.mean(axis=0))[0] * scales_C
-        found.append(best_clusters(centred_cosine(cloud_NC), counts, sizes).silhouette)
+        found.append(best_clusters(centred_cosine(cloud_NC), counts).silhouette)
     return np.array(found)
 
 

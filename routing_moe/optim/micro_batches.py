@@ -114,8 +114,6 @@ def tokens_that_fit(free_bytes: int, model) -> int:
     left = SAFE_SHARE * free_bytes - STATE_NUMBERS * BYTES * trained
     # An unselected expert of straight-through routes runs without a graph, but its output is kept.
     kept = NUMBERS_PER_DIMENSION * work.used + config.num_experts
-    if config.has_tokens:
-        kept = NUMBERS_PER_DIMENSION + 1
     if config.has_lora:
         ranks = config.num_experts * config.lora_rank
         kept = NUMBERS_PER_DIMENSION + NUMBERS_PER_RANK * ranks / config.d_model

@@ -130,8 +130,6 @@ def description(shared: SharedRun) -> str:
     if shared.settings.get("reassign_every"):
         routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
     experts = f"{config.experts_described} in {where} {layers}"
-    if config.has_tokens:
-        experts = f"{layers} and {config.experts_described}"
     return f"A BART with {experts}, trained on {tasks}. {routes} {start}"
 
 

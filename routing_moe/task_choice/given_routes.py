@@ -19,7 +19,6 @@ from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
 from routing_moe.model.route_clusters import (
-    Sizes,
     best_clusters,
     centred_cosine,
     nearest_cluster,
@@ -31,10 +30,9 @@ from routing_moe.task_choice.given_vectors import GivenVectors
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
 TASKS, CLUSTERS = "tasks", "clusters"
 SPECS = (
-    "a file (.json or .npy), ontology, ontology:fine, tasks, clusters:K, clusters:auto, these with sizes "
-    "(clusters:K:MIN-MAX), or random: and one of all these"
+    "a file (.json or .npy), ontology, ontology:fine, tasks, clusters:K, clusters:auto, or "
+    "random: and one of all these"
 )
-WANTED_CLUSTERS = re.compile(r"(auto|\d+)(?::(\d+)-(\d+))?")
 
 
 def names_file(spec: str) -> bool:
@@ -167,14 +165,14 @@ def of_clusters(
 
 
 def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Returns the labels (N,) of a value such as clusters:8 or clusters:auto:4-20, and a row of the table.
+    """Returns the labels (N,) of a value such as clusters:8 or clusters:auto, and a row of the table.
 
     The row has the sizes, the mean silhouette, and what it is for vectors without clusters
     (`silhouettes_of_clouds`): the mean, and the share of draws that reach it. Raises InputError.
     """
-    counts, sizes = wanted_clusters(spec, len(vectors_ND))
-    labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts, sizes)
-    clouds = silhouettes_of_clouds(vectors_ND, counts, sizes)
+    counts = wanted_clusters(spec, len(vectors_ND))
+    labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
+    clouds = silhouettes_of_clouds(vectors_ND, counts)
     return labels_N, {
         "clusters": int(labels_N.max()) + 1,
         "sizes": " ".join(map(str, np.bincount(labels_N).tolist())),
@@ -185,28 +183,16 @@ def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, dict]:
     }
 
 
-def wanted_clusters(spec: str, N: int) -> tuple[list[int], Sizes | None]:
-    """Returns the numbers of clusters to choose from, and their sizes if they are limited, of N train tasks.
-
-    Raises InputError for a wrong value, and if no number of clusters of these sizes has N tasks.
-    """
-    wanted = WANTED_CLUSTERS.fullmatch(spec.removeprefix(f"{CLUSTERS}:"))
-    if not wanted:
-        raise InputError(
-            f"is {spec}; after clusters: give auto or a number K, and perhaps :MIN-MAX, their sizes"
-        )
-    count, sizes = wanted[1], Sizes(int(wanted[2]), int(wanted[3])) if wanted[2] else None
+def wanted_clusters(spec: str, N: int) -> list[int]:
+    """Returns the numbers of clusters to choose from, of N train tasks. Raises InputError for a wrong K."""
+    count = spec.removeprefix(f"{CLUSTERS}:")
+    if count != "auto" and not re.fullmatch(r"\d+", count):
+        raise InputError(f"is {spec}; after clusters: give auto or a number K")
     if count == "auto" and N < 3:
         raise InputError(f"is {spec}, which needs at least 3 train tasks; there are {N}")
     if count != "auto" and not 2 <= int(count) <= N:
         raise InputError(f"is {spec}; K must be auto, or from 2 to the {N} train tasks")
-    counts = possible_counts(N, sizes) if count == "auto" else [int(count)]
-    if sizes and not any(sizes.allow(K, N) for K in counts):
-        raise InputError(
-            f"is {spec}, but {N} train tasks cannot be divided into "
-            f"{'at least 2' if count == 'auto' else count} clusters of {sizes.least} to {sizes.most}"
-        )
-    return counts, sizes
+    return possible_counts(N) if count == "auto" else [int(count)]
 
 
 def in_words(row: Mapping) -> str:
@@ -235,7 +221,7 @@ def check_scored_spec(spec: str) -> None:
 def check_routes_differ(config) -> None:
     """Raises InputError if a mixture has no routes of tasks for lowest_loss. config: the mixture's."""
     reason = None
-    if config.route_source == "fixed":  # also with one expert, to which all clusters may be reduced
+    if config.route_source == "fixed":  # also with one expert
         return
     if config.num_experts == 1:
         reason = "the model has one expert, so it has no routes to choose from"

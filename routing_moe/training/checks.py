@@ -131,7 +131,6 @@ def contradictions(settings: TrainSettings) -> list[str]:
     if settings.do_train and not is_new:
         of_new = {
             "--vanilla_checkpoint has the weights of a new model": settings.vanilla_checkpoint,
-            f"--widen_ffn {settings.widen_ffn} is of a new model": settings.widen_ffn > 1,
             "--task_routes_as is start, which needs a new router": settings.starts_from_routes,
         }
         problems += [f"{what}: leave --{named} out" for what, given in of_new.items() if given]

@@ -21,8 +21,6 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.results.run_cost import earlier_runs
 from routing_moe.training.checks import Inputs
@@ -112,7 +110,7 @@ def run_training(
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
-    for note in [*route_notes(inputs.routes, model.config), *([fit.described()] if fit else [])]:
+    for note in [*(inputs.routes.notes if inputs.routes else []), *([fit.described()] if fit else [])]:
         log.info(note)
     if accelerator.is_main_process:
         description = describe_run(settings.to_dict(), command)
@@ -123,15 +121,6 @@ def run_training(
             table = pd.DataFrame(inputs.routes.clusters).round(4)
             write_text(Path(settings.output_dir) / CLUSTERS_FILE, table.to_csv(index=False))
     training.run()
-
-
-def route_notes(routes: GivenRoutes | None, config: RoutingBartConfig) -> list[str]:
-    """Returns notes on given routes for the log. config: of the model that they are for."""
-    if routes is None:
-        return []
-    codes = routes.codes(*config.route_sizes)
-    composed = [f"{part} layers: {code.described()}" for part, code in codes.items() if code.rows]
-    return [*routes.notes, *composed]
 
 
 def note_skipped(inputs: Inputs) -> None:

@@ -375,7 +375,7 @@ def described_routes(model, settings: TrainSettings) -> str:
     """Returns the source of the routes and what they mix, in words."""
     config = model.config
     if config.num_experts == 1:
-        return "none" if config.shares_bart else "none; one expert is a plain BART"
+        return "none" if config.has_lora else "none; one expert is a plain BART"
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
     frozen = config.has_router and not next(router.parameters()).requires_grad
@@ -387,7 +387,5 @@ def described_routes(model, settings: TrainSettings) -> str:
         if config.given_routes
         else "random for each task, drawn once",
     }[config.route_source]
-    if config.has_tokens:
-        return f"{source}; {config.experts_described}"
     mixing = config.lora_mixing if config.has_lora else config.expert_mixing
     return f"{source}; {config.experts_described} a layer, mixing {mixing}"
