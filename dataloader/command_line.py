@@ -29,6 +29,7 @@ INSTEAD = {
         ("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED
     ),
     "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
+    "--group_templates": "it was removed; prediction writes the scores per data set to ...-datasets.csv",
     "--leave_out": "it was removed; name the folders to compare",
 }
 

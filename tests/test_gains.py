@@ -10,7 +10,6 @@ from scipy.stats import ttest_1samp
 from routing_moe.cli import compute_arg
 from routing_moe.plots.gains import plot_gains
 from routing_moe.results import gains
-from routing_moe.results.gains_latex import escaped, gains_latex
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -98,7 +97,7 @@ def test_the_mean_difference_has_the_interval_and_the_test_of_its_design():
     better = {f"system {n}": summary([0.5 + 0.01 * (i + 1) for i in range(6)], tasks=tasks) for n in range(2)}
     worse = summary([0.4, 0.6, 0.35, 0.65, 0.3, 0.72], tasks=tasks)
     base = summary([0.5] * 6, tasks=tasks)
-    per_task, per_system = tables_of({"base": base, **better, "mixed": worse})
+    _, per_system = tables_of({"base": base, **better, "mixed": worse})
     known = ttest_1samp([0.01, 0.02, 0.03, 0.04, 0.05, 0.06], 0.0)
     row = per_system.iloc[0]
     ends = known.confidence_interval(0.95)
@@ -110,8 +109,6 @@ def test_the_mean_difference_has_the_interval_and_the_test_of_its_design():
     shown = gains.systems_markdown(per_system, "base").splitlines()[3]
     assert f"| +0.035 [{ends.low:+.3f}, {ends.high:+.3f}] (tasks alone) |" in shown
     assert f"| {row['detectable']:.3f} |" in " ".join(shown.split())
-    latex = gains_latex(per_task, per_system, "base", [])
-    assert rf"p (Holm) &  & \multicolumn{{2}}{{c}}{{{3 * row['p']:.3f}}}" in latex
 
 
 @pytest.mark.parametrize("baseline", [0.0, 0.01, -0.2])
@@ -146,31 +143,6 @@ def test_markdown_shows_scores_gains_and_marked_differences():
     explained = "\n".join(gains.explain_gains(per_task, "base", "test_performance", 0.01))
     assert "at or below 0.01 (marked †)" in explained
     assert "Difference: mean over tasks (and seeds); in brackets the 95% t interval" in explained
-
-
-def test_latex_has_bold_best_scores_and_escaped_characters():
-    names = ["a_b%", "c&d#1"]
-    systems = {"base": summary(BASE), names[0]: summary(OURS), names[1]: summary(OTHER, std=np.nan)}
-    per_task, per_system = tables_of(systems)
-    per_task["task"] = per_task["task"].replace("sick", "s~^{x}\\$")
-    explained = gains.explain_gains(per_task, "base", "test_performance", 0.01)
-    lines = gains_latex(per_task, per_system, "base", explained).splitlines()
-    assert r"test\_performance $\pm$ sample" in lines[4]
-    assert lines[5] == r"\begin{tabular}{lrrrrr}"
-    assert lines[7] == r" & base & \multicolumn{2}{c}{a\_b\%} & \multicolumn{2}{c}{c\&d\#1} \\"
-    assert lines[8] == r"\cmidrule(lr){3-4}\cmidrule(lr){5-6}"
-    assert lines[11].endswith(r" & +20.0\% & \textbf{0.750} & +50.0\% \\")
-    assert lines[12].startswith(r"s\textasciitilde{}\textasciicircum{}\{x\}\textbackslash{}\$ & 0.200 {\tiny")
-    assert lines[14].startswith("emo & 0.000 ")
-    assert r"\textbf{0.100} {\tiny $\pm$ 0.100} & +0.100 $\dagger$ & 0.000 & +0.000 $\dagger$" in lines[14]
-    assert r"ARG (3 tasks) &  & \multicolumn{2}{c}{$-$10.0\%, too few tasks (3)} & " in "\n".join(lines)
-    assert lines.count(r"\midrule") == 2
-    body = [line for line in lines if line.endswith(r"\\")]
-    columns = [line.replace(r"\&", "").count("&") + line.count(r"\multicolumn{2}") for line in body]
-    assert set(columns) == {5}
-    assert escaped("<$1>") == r"\textless{}\$1\textgreater{}"
-    per_task, per_system = tables_of({"base": summary([0.5]), "ours": summary([0.5])})
-    assert gains_latex(per_task, per_system, "base", []).count(r"\textbf{0.500}") == 2
 
 
 # ---------------------------------------------------------------------------- the chart
@@ -224,10 +196,10 @@ def refusal(capsys, *args, **fields):
     return "\n".join(lines)
 
 
-def test_the_script_writes_six_files_that_agree(files, capsys):
+def test_the_script_writes_five_files_that_agree(files, capsys):
     assert call(files, "ours", "other") == 0
     names = sorted(path.name for path in (files / "out").iterdir())
-    assert names == [f"gains{end}" for end in (".csv", ".md", ".pdf", ".png", ".tex", "_summary.csv")]
+    assert names == [f"gains{end}" for end in (".csv", ".md", ".pdf", ".png", "_summary.csv")]
     per_task = pd.read_csv(files / "out/gains.csv")
     assert per_task["system"].tolist() == ["ours", "other"] * 4
     assert per_task["relative_gain"].tolist()[:2] == pytest.approx([0.2, 0.5])
@@ -242,7 +214,6 @@ def test_the_script_writes_six_files_that_agree(files, capsys):
     assert printed.err == ""
     assert (files / "out/gains.md").read_text() in printed.out
     assert "If the baseline is at or below 0.01" in printed.out
-    assert "at or below 0.01 (marked $\\dagger$)" in (files / "out/gains.tex").read_text()
 
 
 def test_without_an_output_file_the_tables_are_named_after_the_summaries(files, capsys, monkeypatch):

@@ -15,7 +15,7 @@ OF_SEED_1, OF_SEED_2 = ([0.5 + 0.05 * (n + more) for n in range(6)] for more in 
 
 def over_seeds(by_seed, min_baseline=0.01):
     tasks = list(next(iter(by_seed["base"].values())).index)
-    per_task = gains.gains_over_seeds(by_seed, tasks, gains.gains_per_task, min_baseline)
+    per_task = gains.gains_over_seeds(by_seed, tasks, min_baseline)
     return per_task, gains.gains_per_system(per_task)
 
 
@@ -78,7 +78,6 @@ def test_lower_losses_are_wins_and_tasks_without_options_have_no_rank_accuracy(t
     assert row["difference"] == pytest.approx(-0.1)
     text = (tmp_path / "out.md").read_text()
     assert "Mean test_answer_loss ± sample std over samples (n = 5); lower is better." in text
-    assert r"\textbf{1.500}" in (tmp_path / "out.tex").read_text()
     words[words.index("test_answer_loss")] = "test_rank_accuracy"
     assert compute_arg.main([str(word) for word in words]) == 0
     assert pd.read_csv(tmp_path / "out.csv")["task"].tolist() == ["boolq", "sick"]

@@ -1,4 +1,4 @@
-"""Several prompts of one data set: scores and gains grouped over templates, and gains of zero-shot scores."""
+"""Several prompts of one data set: scores grouped over templates, and gains of zero-shot scores."""
 
 import json
 
@@ -177,34 +177,6 @@ def test_zero_shot_scores_are_summaries_whose_n_is_the_number_of_samples(files):
     alone = per_task.loc[("rte__first", "one")]
     assert alone["n"] == 1
     assert pd.isna(alone["std"])
-    assert "templates" not in per_task
-
-
-def test_arg_counts_a_data_set_once_with_the_mean_of_its_templates(files, capsys):
-    assert call(files, flags=["--group_templates", "mean", "--names", "base", "ours"]) == 0
-    per_task, system = gains_of(files)
-    assert per_task.index.tolist() == ["rte", "cb"]
-    assert per_task["templates"].tolist() == [3, 2]
-    assert per_task["score"].tolist() == pytest.approx([0.5, 0.65])
-    assert per_task["relative_gain"].tolist() == pytest.approx([0.0, 0.3])  # both baselines are 0.5
-    assert system[["arg", "n"]].tolist() == pytest.approx([0.15, 2])
-    assert per_task[["std", "baseline_std"]].isna().all(axis=None)
-    assert per_task["n"].tolist() == [2, 2]
-    printed = capsys.readouterr().out
-    assert "| rte (3 templates) | 0.500 |  0.500 (+0.0%) |" in printed
-    assert "The templates of a data set are one task, with the mean of their scores and no std." in printed
-    assert "cb (2 templates) & 0.500" in (files / "out/gains.tex").read_text()
-
-
-def test_arg_can_use_the_median_of_the_templates_and_tasks_without_templates_keep_their_std(files):
-    for name, system in (("plain", MEANS), ("other", OURS)):
-        write_scores(files, name, scores_of({"boolq": 0.5, **system}))
-    flags = ["--group_templates", "median"]
-    assert call(files, f"other/{ZERO_SHOT}", flags=flags, base=f"plain/{ZERO_SHOT}") == 0
-    per_task, system = gains_of(files)
-    assert per_task["score"].tolist() == pytest.approx([0.5, 0.6, 0.65])
-    assert per_task["std"].tolist()[0] == pytest.approx(0.02**0.5)
-    assert system["arg"] == pytest.approx((0.0 + 0.2 + 0.3) / 3)
 
 
 def test_zero_shot_and_fine_tuned_scores_are_compared_in_the_same_metric(files, capsys):
@@ -222,13 +194,6 @@ def test_zero_shot_and_fine_tuned_scores_are_compared_in_the_same_metric(files, 
 def test_scores_in_different_metrics_or_of_the_wrong_part_are_refused(files, capsys):
     line = refusal(capsys, files, f"odd/{ZERO_SHOT}", flags=["--names", "base", "odd"])
     assert "cannot be compared: rte__first (base ACC, odd EM), cb__second (base ACC, odd EM)" in line
-    mixed = pd.concat([scores_of({"cb__first": 0.4}), scores_of({"cb__second": 0.5}, metric="EM")])
-    for name in ("mixed", "same"):
-        write_scores(files, name, mixed)
-    flags = ["--group_templates", "median", "--names", "mixed", "same"]
-    assert call(files, f"same/{ZERO_SHOT}", base=f"mixed/{ZERO_SHOT}", flags=flags) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert "--group_templates median: same: templates of cb have several metrics (ACC, EM)" in lines[1]
     (files / "base" / ZERO_SHOT).rename(files / "base/eval-test_tasks-dev-performance.csv")
     line = refusal(capsys, files, base="base/eval-test_tasks-dev-performance.csv")
     assert line.endswith("holds dev scores, but --metric is test_performance")

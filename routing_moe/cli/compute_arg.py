@@ -9,7 +9,7 @@
 
 Summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
-system), gains.md, .tex, .png and .pdf; prints the Markdown. Without --output_file, gains is
+system), gains.md, .png and .pdf; prints the Markdown. Without --output_file, gains is
 results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all summaries (and left out
 of the tables); with 2 if no table can be written.
 """
@@ -26,7 +26,6 @@ from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
-from routing_moe.results.gains_latex import gains_latex
 from routing_moe.results.run_folders import summary_path
 from routing_moe.results.summaries import (
     costs_markdown,
@@ -35,7 +34,6 @@ from routing_moe.results.summaries import (
     summary_cost,
 )
 from routing_moe.results.systems import Systems, systems_of
-from routing_moe.results.templates import gains_per_dataset, with_number_of_templates
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +59,7 @@ def run(settings: GainSettings) -> int:
     if mixed := mixed_metrics(single, tasks):
         raise InputError(mixed)
     costs = pd.DataFrame([mean_cost(files, tasks) for files in systems.values()], index=names)
-    per_task = gains_table(settings, summaries, tasks)
+    per_task = gains_table(summaries, tasks, settings.min_baseline)
     write(settings, output, names[0], per_task, costs, missing)
     return 1 if missing else 0
 
@@ -113,17 +111,12 @@ def mean_cost(files: dict[int | str, Path], tasks: list[str]) -> pd.Series:
     return pd.DataFrame(costs).mean(skipna=False)
 
 
-def gains_table(settings: GainSettings, summaries: dict[str, dict], tasks: list[str]) -> pd.DataFrame:
-    """Returns the gains of each task, or of each data set."""
-
-    def of_seed(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> pd.DataFrame:
-        if settings.group_templates:
-            return gains_per_dataset(summaries, tasks, settings.group_templates, settings.min_baseline)
-        return gains.gains_per_task(summaries, tasks, settings.min_baseline)
-
+def gains_table(summaries: dict[str, dict], tasks: list[str], min_baseline: float) -> pd.DataFrame:
+    """Returns the gains of each task."""
     if len({seed for by_seed in summaries.values() for seed in by_seed}) > 1:
-        return gains.gains_over_seeds(summaries, tasks, of_seed, settings.min_baseline)
-    return of_seed({name: table for name, by_seed in summaries.items() for table in by_seed.values()}, tasks)
+        return gains.gains_over_seeds(summaries, tasks, min_baseline)
+    tables = {name: table for name, by_seed in summaries.items() for table in by_seed.values()}
+    return gains.gains_per_task(tables, tasks, min_baseline)
 
 
 def write(
@@ -138,14 +131,7 @@ def write(
     lower_is_better = gains.is_loss(settings.metric)
     per_system = gains.gains_per_system(per_task, settings.design, lower_is_better)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
-    shown = per_task
-    if settings.group_templates:
-        shown = with_number_of_templates(per_task)
-        explained.append(
-            f"The templates of a data set are one task, with the {settings.group_templates} of their scores "
-            "and no std."
-        )
-    tables = [gains.tasks_markdown(shown, baseline), gains.systems_markdown(per_system, baseline)]
+    tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
     if costs.notna().any(axis=None):
         per_system = per_system.join(costs, on="system")
         tables.append(costs_markdown(costs))
@@ -155,13 +141,12 @@ def write(
     write_text(output, per_task.to_csv(index=False))
     write_text(beside(output, "_summary.csv"), per_system.to_csv(index=False))
     write_text(beside(output, ".md"), markdown)
-    write_text(beside(output, ".tex"), gains_latex(shown, per_system, baseline, explained, lower_is_better))
     from routing_moe.plots.gains import plot_gains  # imported late: matplotlib takes half a second
 
     for end in (".png", ".pdf"):
         path = beside(output, end)
-        plot_gains(shown, per_system, path, baseline, settings.min_baseline, lower_is_better)
-    print(f"{markdown}\n{beside(output, '')}.csv, _summary.csv, .md, .tex, .png, .pdf")
+        plot_gains(per_task, per_system, path, baseline, settings.min_baseline, lower_is_better)
+    print(f"{markdown}\n{beside(output, '')}.csv, _summary.csv, .md, .png, .pdf")
     for note in notes:
         print(note, file=sys.stderr)
 

@@ -81,7 +81,6 @@ class GainSettings(Command):
     names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
     metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part and the column. Lower answer_loss is better", choices=tuple(f"{part}_{measure}" for measure in MEASURES for part in ("test", "dev")))
     design: str = GAINS("auto", DESIGN_HELP, choices=DESIGNS)
-    group_templates: str | None = GAINS(None, "count each data set once, with this statistic over its templates, the tasks named <data set>__<template> (default: each template counts as a task)", choices=("mean", "median"))
     min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
     output_file: Path | None = WRITING(None, "the other files have the same stem (default: results_summary/CMP_<baseline>_<systems>.csv)", metavar="CSV")
 # fmt: on

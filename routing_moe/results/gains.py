@@ -9,7 +9,6 @@ system, `per_system` a row per system. With several seeds, systems are paired wi
 """
 
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,23 +72,24 @@ def _by_task(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def gains_over_seeds(
-    by_seed: dict[str, dict[int, pd.DataFrame]], tasks: list[str], gains_of: Callable, min_baseline: float
+    by_seed: dict[str, dict[int, pd.DataFrame]], tasks: list[str], min_baseline: float = MIN_BASELINE
 ) -> pd.DataFrame:
     """Returns `gains_per_task` of means over seeds, with differences to the baseline of the same seed.
 
-    by_seed: {name: {seed: summary}}, the baseline first. gains_of(summaries, tasks): the gains of one seed.
-    Means are over the seeds that system and baseline share, so the baseline of a task may differ between
-    systems. The relative gain is the mean difference / the mean baseline, so that a low score of the baseline
-    with one seed does not weigh more. stds are root mean squares over seeds. n and baseline_n are those of
-    the first seed in which they differ, else of the first seed. More columns: seeds (their number) and
-    difference_seed<seed>. Raises InputError for a system without a common seed.
+    by_seed: {name: {seed: summary}}, the baseline first. Means are over the seeds that system and baseline
+    share, so the baseline of a task may differ between systems. The relative gain is the mean difference /
+    the mean baseline, so that a low score of the baseline with one seed does not weigh more. stds are root
+    mean squares over seeds. n and baseline_n are those of the first seed in which they differ, else of the
+    first seed. More columns: seeds (their number) and difference_seed<seed>. Raises InputError for a system
+    without a common seed.
     """
     (base_name, base), *systems = by_seed.items()
     if apart := [name for name, summaries in systems if not base.keys() & summaries.keys()]:
         raise InputError(f"{name}: no seed in common with {base_name}" for name in apart)
     tables = []
     for name, summaries in systems:
-        gains = {s: gains_of({base_name: base[s], name: summaries[s]}, tasks) for s in base if s in summaries}
+        pairs = {s: {base_name: base[s], name: summaries[s]} for s in base if s in summaries}
+        gains = {seed: gains_per_task(pair, tasks) for seed, pair in pairs.items()}
         table = next(iter(gains.values())).assign(seeds=len(gains))
         for column in ("baseline", "score", "difference"):
             table[column] = np.mean([of_seed[column] for of_seed in gains.values()], axis=0)
@@ -280,11 +280,8 @@ def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
             "ARG": shown_arg(row),
             "median gain": shown_gain(row.median),
             **{name: str(getattr(row, name)) for name in counts},
-            **(
-                {"difference": shown_mean_difference(row), "detectable": shown_number(row.detectable)}
-                if "difference" in per_system
-                else {}  # in files of earlier versions
-            ),
+            "difference": shown_mean_difference(row),
+            "detectable": shown_number(row.detectable),
             "p": shown_p(row.p),
             "p (Holm)": shown_p(row.p_holm),
             "tasks": str(row.n),
