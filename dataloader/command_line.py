@@ -29,6 +29,8 @@ INSTEAD = {
         ("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED
     ),
     "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
+    "--seed": "the command draws nothing at random that a seed would change",
+    "--random_draws": "it was removed; compare the drops of tasks with and without the feature",
     "--group_templates": "it was removed; prediction writes the scores per data set to ...-datasets.csv",
     "--leave_out": "it was removed; name the folders to compare",
 }

@@ -67,11 +67,11 @@ def task_drops(n_tasks, layers, experts) -> pd.DataFrame:
 
 def feature_drops(names) -> pd.DataFrame:
     rows = [
-        (name, group, 0.1 * number, 0.05, 0.02, 20 - number % 2)
+        (name, group, 0.1 * number)
         for number, name in enumerate(names)
         for group in ("with feature", "without feature", "all")
     ]
-    return pd.DataFrame(rows, columns=["feature", "group", "drop", "random_mean", "random_std", "draws"])
+    return pd.DataFrame(rows, columns=["feature", "group", "drop"])
 
 
 def correlated(n_layers, n_experts, n_features):

@@ -12,7 +12,6 @@ from mistakes import Place, assert_problem, refused
 from tiny_runs import contents, run
 
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.matching import TOLERANCE
 from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.ablate import main
 
@@ -105,8 +104,8 @@ def test_ablation_of_every_expert_writes_all_files(place, capsys):
     assert own.to_dict() == pytest.approx(scores.set_index("task_prefix")["performance"].to_dict())
 
 
-def test_the_experts_of_features_are_compared_with_random_experts(place, capsys):
-    words = ("--experts", "none", "--features", "odd:yes", "size", "--top", 2, "--random_draws", 4)
+def test_the_experts_of_features_are_ablated_together(place, capsys):
+    words = ("--experts", "none", "--features", "odd:yes", "size", "--top", 2)
     assert ablate(place, *words) == 0
     folder = place.out / "analysis" / "ablation"
     assert "The top 2 experts of a feature together" in capsys.readouterr().out
@@ -115,16 +114,10 @@ def test_the_experts_of_features_are_compared_with_random_experts(place, capsys)
     assert table.loc[("odd:yes", "with feature"), "tasks"] == 3
     assert table.loc[("odd:yes", "without feature"), "tasks"] == 3
     assert ("size", "with feature") not in table.index  # a number
-    assert (table["draws"] <= 4).all()
-    of_odd = table.loc[("odd:yes", "with feature")]
-    assert of_odd["random_weight"] == pytest.approx(of_odd["weight"], rel=TOLERANCE + 1e-5)
     by_task = pd.read_csv(folder / "feature_tasks.csv")
     assert len(by_task) == 2 * 6
     of_odd = by_task[by_task["feature"] == "odd:yes"]
     assert of_odd["drop"].mean() == pytest.approx(table.loc[("odd:yes", "all"), "drop"], abs=1e-6)
-    assert of_odd["random_mean"].mean() == pytest.approx(
-        table.loc[("odd:yes", "all"), "random_mean"], abs=1e-6
-    )
     top = pd.read_csv(folder / "top_experts.csv")
     assert (top["r"] > 0).all()
     of_odd = top[top["feature"] == "odd:yes"]
@@ -202,16 +195,6 @@ def test_without_testable_features_only_the_experts_are_ablated(place, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_without_random_draws_they_are_not_mentioned(place, capsys):
-    words = ("--experts", "none", "--features", "odd:yes", "--top", 1, "--random_draws", 0)
-    assert ablate(place, *words) == 0
-    output = capsys.readouterr().out
-    assert "The top 1 experts of a feature together:" in output
-    assert "random sets" not in output
-    assert "none matches" not in output
-
-
-@pytest.mark.usefixtures("no_pictures")
 def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, ablated, tmp_path):
     codes, stderr = in_two_processes(tmp_path, lambda: ablate(place, *FEW))
     assert codes == [0, 0]
@@ -227,6 +210,8 @@ def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, 
     [
         (["--experts", "enc0.7"], ["--experts enc0.7: the model has experts 0 to 2 in enc 0, enc 1, dec 0"]),
         (["--experts", "enc0.0+enc0.1+enc0.2"], ["a layer would have no expert left"]),
+        (["--experts", "+".join(["enc0.0"] * 13)], ["enc0.0: name at most 12 experts"]),
+        (["--features", "odd:yes", "--top", "13"], ["--top is 13; it must be from 1 to 12"]),
         (["--experts", "all", "enc0.1"], ["--experts all enc0.1", "give all or none alone"]),
         (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["--feature_file <here>/few.csv"]),

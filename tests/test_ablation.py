@@ -15,14 +15,8 @@ from dataloader.gym import Gym, evenly_spread
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.matching import matched_sets
 from routing_moe.analysis.ablation.model import Evaluator, routes_without
-from routing_moe.analysis.ablation.tables import (
-    category_drops,
-    feature_table,
-    feature_task_table,
-    task_table,
-)
+from routing_moe.analysis.ablation.tables import category_drops, feature_table, sets_table, task_table
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
 
@@ -191,36 +185,16 @@ def test_tables_show_the_drop_of_the_useful_expert(job, scores_ST, originals):
     assert colour.loc[("enc 0", 0), "others"] == pytest.approx(colour.loc[("dec 0", 1), "drop"] / 8)
 
 
-def test_the_experts_of_a_feature_are_compared_with_matched_sets(job, drops_ST):
-    features = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS)
-    ontology = Ontology({})
-    chosen = {"kind:a": (USEFUL,)}
-    # USERS use experts 0 and 2 of the encoder layers with weight 0.5, and no other experts.
-    singles = [experts[0] for experts in job.all_experts()]
-    assert matched_sets(job.evaluator.weights, singles, chosen, features, 20, 0) == {"kind:a": []}
-    none = feature_table(job, chosen, {"kind:a": []}, drops_ST, features, ontology).set_index("group")
-    assert none["draws"].tolist() == [0] * len(none)
-    assert none[["random_mean", "random_weight", "p"]].isna().all(axis=None)
-    sets = {"kind:a": [((0, 0),), ((1, 2),)]}
-    table = feature_table(job, chosen, sets, drops_ST, features, ontology).set_index("group")
-    assert table.loc["with feature", ["weight", "random_weight"]].tolist() == pytest.approx([1.0, 0.5])
-    assert table.loc["without feature", ["weight", "random_weight"]].tolist() == pytest.approx([0.0, 0.5])
-    assert table.loc["with feature", "draws"] == 2
-    assert table.loc["with feature", "random_mean"] == 0
-    assert table.loc["with feature", "p"] == 1 / 3
-    assert table.loc["without feature", "drop"] == 0
+def test_the_experts_of_a_feature_are_used_and_missed_by_its_tasks(job, drops_ST):
+    features, ontology = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS), Ontology({})
+    table = feature_table(job, {"kind:a": (USEFUL,)}, drops_ST, features, ontology).set_index("group")
+    assert table.loc["with feature", "weight"] == 1
+    assert table.loc["without feature", ["weight", "drop"]].tolist() == [0, 0]
     useful_T = drops_ST.loc["dec0.1"]
     assert table.loc["with feature", "drop"] == pytest.approx(useful_T[USERS].mean())
-    by_task = feature_task_table(job, chosen, sets, drops_ST, ontology).set_index("task")
+    by_task = sets_table("feature", {"kind:a": "dec0.1"}, drops_ST, ontology).set_index("task")
     assert by_task["drop"].to_dict() == useful_T.to_dict()
-    assert (by_task["random_mean"] == 0).all()
-
-
-def test_sets_with_long_names_have_short_file_names(job):
-    long = tuple((row, expert) for row in range(3) for expert in range(2)) * 9
-    assert len(job.sets.path(long).name) < 200
-    assert job.sets.path(long) != job.sets.path(long[1:])
-    assert job.sets.path(((0, 1),)).name == "enc0.1.json"
+    assert set(by_task["feature"]) == {"kind:a"}
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])

@@ -74,10 +74,6 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     ]
     columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "tasks.csv", index=False)
-    features = [("skill:spell", "enc0.1+dec1.2", "with feature", 3, 0.25, 0.1, np.nan, 1, 0.5, 0.4, 0.3)]
-    columns = ["feature", "experts", "group", "tasks", "drop", "random_mean", "random_std", "draws", "p"]
-    columns += ["weight", "random_weight"]
-    pd.DataFrame(features, columns=columns).to_csv(folder / "features.csv", index=False)
     job = {"part": "dev", "predict_split": "train", "max_examples": 8, "checkpoint_name": "last"}
     (folder / "job.json").write_text(json.dumps(job))
     data = data_of(place.folder / "one", place.folder / "two")
@@ -86,11 +82,8 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     assert ablation["tasks"][0] == hot
     assert ablation["drops"][:3] == [[0.5, 0.5], [0.0, 0.0], [None, None]]
     assert len(ablation["drops"]) == 9
-    assert ablation["features"][0]["experts"] == [[0, 1], [2, 2]]
-    assert ablation["features"][0]["groups"] == [["with feature", 3, 0.25, 0.1, None, 1, 0.5, 0.4, 0.3]]
     assert "Scores of checkpoint last before minus after ablation" in ablation["note"]
     assert "8 examples of each" in ablation["note"]
-    assert "share of 1 random sets" in ablation["note"]
     assert data["runs"][1]["ablation"] is None
     ((names, agreement),) = data["stability"]
     assert (names, agreement.permutations) == ("one and two", 20)
@@ -130,17 +123,17 @@ def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(p
 def test_an_ablation_of_other_weights_is_left_out_with_a_note(place):
     folder = place.folder / "one" / "analysis" / "ablation"
     folder.mkdir(parents=True)
-    sets = [("enc0.1+dec0.0", task, "words", drop) for task, drop in (("hot", 0.1), ("big", 0.3))]
-    pd.DataFrame(sets, columns=["experts", "task", "category", "drop"]).to_csv(folder / "sets.csv")
+    rows = [("enc 0", 1, task, drop) for task, drop in (("hot", 0.1), ("big", 0.3), ("not of the page", 0.5))]
+    pd.DataFrame(rows, columns=["layer", "expert", "task", "drop"]).to_csv(folder / "tasks.csv")
     weights = place.folder / "one" / "best" / "model.safetensors"
     weights.write_bytes(b"weights")
     job = {"part": "dev", "predict_split": "train", "checkpoint_name": "best"}
     job |= {"checkpoint": {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}}
     (folder / "job.json").write_text(json.dumps(job))
     data = data_of(place.folder / "one")
-    named = [task["task"] for task in data["tasks"]]
-    worst = [[named.index("big"), 0.3], [named.index("hot"), 0.1]]
-    assert data["runs"][0]["ablation"]["sets"] == [["enc0.1+dec0.0", 0.2, worst]]
+    ablation = data["runs"][0]["ablation"]
+    assert [data["tasks"][number]["task"] for number in ablation["tasks"]] == ["hot", "big"]
+    assert ablation["drops"][1] == [0.1, 0.3]
     assert data["notes"] == []
     weights.write_bytes(b"other weights")
     data = data_of(place.folder / "one")

@@ -7,7 +7,7 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, REQUIRED, SEED, Command, flags_of, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, flags_of, group
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.hub import folder_of_run, is_on_hub
 from routing_moe.io.run_folder import settings_of_run
@@ -16,6 +16,7 @@ EXPERTS = group("what is ablated")
 HOW_SCORED = "how tasks are scored"
 SCORES = group(HOW_SCORED)  # the same flags as those of `routing-moe train --do_predict`
 RUNNING = group("running")
+MOST_TOGETHER = 12  # experts of a set: its name, which names a file, stays short
 
 
 # fmt: off
@@ -29,8 +30,7 @@ class AblationSettings(Command):
     run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")
     experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0 together with expert 0 of decoder layer 2)", metavar="SET")
     features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
-    top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=AT_LEAST_1)
-    random_draws: int = EXPERTS(20, "random sets of the same number of other experts, with the same weight in the feature's tasks, for comparison", range=NOT_NEGATIVE)
+    top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=Range(lambda n: 1 <= n <= MOST_TOGETHER, f"from 1 to {MOST_TOGETHER}"))
     feature_file: Path | None = EXPERTS(None, "CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
     routes: str = EXPERTS("soft", "weights that are correlated with features. soft: the softmax; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS[::2])
 
@@ -52,7 +52,6 @@ class AblationSettings(Command):
 
     output_dir: Path | None = RUNNING(None, "folder of scores, tables and pictures (default: RUN/analysis/ablation)")
     dry_run: bool = RUNNING(False, "score with all experts, report how long the rest would take, and stop")
-    seed: int = RUNNING(0, "seed of the random sets of experts", range=SEED)
 
     prediction: TrainSettings | None = None
 # fmt: on

@@ -1,4 +1,4 @@
-"""Drops of scores by ablation: a heat map of experts and categories, dots of features and random experts.
+"""Drops of scores by ablation: a heat map of experts and categories, dots of features.
 
 plot_category_drops(categories, "categories.png")
 plot_feature_drops(features, "features.pdf", top=3)
@@ -16,7 +16,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.tables import number_drawn
 from routing_moe.analysis.saved_routes import encoder_part
 from routing_moe.plots.heat_map import draw_colour_bar, draw_heat, heat_map, name_rows
 from routing_moe.plots.route_map import plot_routes
@@ -25,7 +24,6 @@ from routing_moe.plots.style import (
     FONT,
     PAPER_STYLE,
     SMALL,
-    TICK,
     HeatScale,
     dot,
     dot_legend,
@@ -36,8 +34,10 @@ from routing_moe.plots.style import (
 COLOURS = "RdBu_r"  # red: a loss; distinct for the colour-blind, and every cell has its number
 ROW, COLUMN, FEATURE_ROW = 0.165, 0.52, 0.2  # inches
 ZOOM = 0.7  # of title and margin, compared with other heat maps
-WITH, WITHOUT = dot(size=4.4), dot(filled=False, marker="D", size=3.6)
-BAR = dict(color="0.62", linewidth=4.0, solid_capstyle="butt", zorder=2)
+DOTS = {
+    "with feature": dot(size=4.4),
+    "without feature": dot(filled=False, marker="D", size=3.6),
+}
 
 
 def plot_category_drops(table: pd.DataFrame, path: str | os.PathLike, title: str | None = None) -> None:
@@ -95,36 +95,18 @@ def plot_feature_drops(
 ) -> None:
     """Writes dots in a row per feature: drops by ablation of its top experts, on tasks with and without it.
 
-    A bar, mean ± sample std, shows the drop of tasks with the feature by ablation of random experts, if any.
     table: `ablation.tables.feature_table`. PDF or PNG as `path` ends.
     """
-    table = table[table["group"].isin(["with feature", "without feature"])]
+    table = table[table["group"].isin(DOTS)]
     names = list(dict.fromkeys(table["feature"]))
     figure, (axes,) = dot_panels(names, [""], FEATURE_ROW, 1.0, title)
-    for number, name in enumerate(names):
-        _draw_feature(axes, number, table[table["feature"] == name].set_index("group"))
+    for row in table.itertuples():
+        axes.plot([row.drop], [names.index(row.feature)], **DOTS[row.group])
     axes.axvline(0, color=DARK, linewidth=0.7, zorder=1)
     axes.set_xlabel("mean drop of the score")
-    styles = {
-        f"top {top} experts ablated: tasks with the feature": WITH,
-        "tasks without it": WITHOUT,
-        f"{top} random experts of similar weight ablated: tasks with it": TICK,
-        f"± std over {number_drawn(table)} draws": BAR | {"linewidth": 3},
-    }
-    dot_legend(figure, styles, columns=2)
+    labels = (f"top {top} experts ablated: tasks with the feature", "tasks without it")
+    dot_legend(figure, dict(zip(labels, DOTS.values(), strict=True)), columns=2)
     write_figure(figure, path)
-
-
-def _draw_feature(axes: Axes, number: int, groups: pd.DataFrame) -> None:
-    if "with feature" in groups.index:
-        row = groups.loc["with feature"]
-        if np.isfinite(row.random_mean):
-            spread = 0.0 if np.isnan(row.random_std) else row.random_std
-            axes.plot([row.random_mean - spread, row.random_mean + spread], [number] * 2, **BAR)
-            axes.plot([row.random_mean], [number], **TICK)
-        axes.plot([row["drop"]], [number], **WITH)
-    if "without feature" in groups.index:
-        axes.plot([groups.loc["without feature", "drop"]], [number], **WITHOUT)
 
 
 # ---------------------------------------------------------------------------- tasks

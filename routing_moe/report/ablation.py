@@ -10,15 +10,12 @@ import pandas as pd
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.ablation.expert_sets import FEATURES, JOB_FILE, SETS, TASKS, places_of
-from routing_moe.analysis.ablation.tables import number_drawn
+from routing_moe.analysis.ablation.expert_sets import JOB_FILE, TASKS
 from routing_moe.analysis.saved_routes import Routes, run_name
 from routing_moe.io.csv_files import read_table
 from routing_moe.report.curves import rounded
 
 FOLDER = Path("analysis") / "ablation"  # in the run folder
-TEXTS = ("layer", "task", "category", "feature", "experts", "group")  # columns in which "NA" is a name
-WORST = 3  # tasks shown of a set
 
 
 def other_checkpoint(run: Path) -> str | None:
@@ -38,14 +35,15 @@ def other_checkpoint(run: Path) -> str | None:
 
 
 def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict | None:
-    """Returns the ablation results of a run, or None if there are none.
+    """Returns the ablation results of a run, or None if there are none of tasks of the page.
 
     number: {task: its index among all tasks of the page}. Raises InputError for a file that cannot be read.
     """
     folder = run / FOLDER
-    tables = {name: _read(folder / name) for name in (TASKS, FEATURES, SETS)}
-    if all(table is None for table in tables.values()):
+    if not (folder / TASKS).is_file():
         return None
+    texts = dict.fromkeys(("layer", "task", "category"), str)  # in which "NA" is a name
+    table = read_table(folder / TASKS, dtype=texts, keep_default_na=False, na_values=[""])
     job = _job(run)
     part, limit = str(job.get("part")), job.get("max_examples")
     examples = f", {limit} examples of each" if limit else ""
@@ -54,21 +52,13 @@ def ablation_data(run: Path, routes: Routes, number: Mapping[str, int]) -> dict 
         f"{job.get('predict_split')} tasks{examples}."
     )
     try:
-        data = _singles(tables[TASKS], routes, number)
-        features = _features(tables[FEATURES], routes)
-        sets = _sets(tables[SETS], number)
+        drops = _drops(table, routes, number)
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(
-            f"{folder}: its tables do not fit this run ({in_brief(error)}); "
-            "write them again with routing-moe ablate"
+            f"{folder}: its {TASKS} does not fit this run ({in_brief(error)}); "
+            "write it again with routing-moe ablate"
         ) from None
-    if features and (draws := int(tables[FEATURES]["draws"].max())):
-        note += (
-            f" Features: p is the share of {number_drawn(tables[FEATURES])} random sets (of equal weight in "
-            "its tasks), the feature's own included, whose drop is at least as large: "
-            f"{1 / (1 + draws):.3f} or more, not corrected for the number of features."
-        )
-    return {"note": note, "part": part, **data, "features": features, "sets": sets}
+    return {"note": note, "part": part, **drops} if drops["tasks"] else None
 
 
 def _job(run: Path) -> dict:
@@ -76,16 +66,8 @@ def _job(run: Path) -> dict:
     return load_json_object(path, "the settings of the ablation") if path.is_file() else {}
 
 
-def _read(path: Path) -> pd.DataFrame | None:
-    if not path.is_file():
-        return None
-    return read_table(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
-
-
-def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, int]) -> dict:
+def _drops(table: pd.DataFrame, routes: Routes, number: Mapping[str, int]) -> dict:
     """Returns drops by column (one expert of one layer) and task; None for experts that were not ablated."""
-    if table is None:
-        return {"tasks": [], "drops": []}
     tasks = [task for task in dict.fromkeys(table["task"]) if task in number]
     wide = table.set_index(["layer", "expert", "task"])["drop"]
     drops = [
@@ -94,31 +76,3 @@ def _singles(table: pd.DataFrame | None, routes: Routes, number: Mapping[str, in
         for expert in range(routes.experts)
     ]
     return {"tasks": [number[task] for task in tasks], "drops": drops}
-
-
-def _features(table: pd.DataFrame | None, routes: Routes) -> list[dict]:
-    """Each feature's experts, and the drops of groups of tasks without them and without random experts."""
-    if table is None:
-        return []
-    rounded_columns = ["drop", "random_mean", "random_std", "draws", "p", "weight", "random_weight"]
-    rows = []
-    for (feature, experts), groups in table.groupby(["feature", "experts"], sort=False):
-        cells = [
-            [group, int(tasks), *map(rounded, numbers)]
-            for group, tasks, *numbers in groups[["group", "tasks", *rounded_columns]].itertuples(index=False)
-        ]
-        places = [[routes.layers.index(layer), expert] for layer, expert in places_of(experts)]
-        rows.append({"feature": feature, "experts": places, "groups": cells})
-    return rows
-
-
-def _sets(table: pd.DataFrame | None, number: Mapping[str, int]) -> list[list]:
-    """Returns [[name, mean drop, [[task, drop], ...] worst first], ...] of the sets named by the user."""
-    if table is None:
-        return []
-    sets = []
-    for name, rows in table[table["task"].isin(number)].groupby("experts", sort=False):
-        worst = rows.nlargest(WORST, "drop")
-        tasks = [[number[row.task], rounded(row.drop)] for row in worst.itertuples()]
-        sets.append([name, rounded(rows["drop"].mean()), tasks])
-    return sets

@@ -9,16 +9,13 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from routing_moe.analysis.ablation.checks import AblationInputs
-from routing_moe.analysis.ablation.expert_sets import CATEGORIES, FEATURES, SETS, TASKS
+from routing_moe.analysis.ablation.expert_sets import TASKS
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.matching import TOLERANCE
 from routing_moe.analysis.ablation.plan import Plan
 from routing_moe.analysis.ablation.tables import (
     USED,
     category_drops,
     feature_table,
-    feature_task_table,
-    number_drawn,
     sets_table,
     task_table,
 )
@@ -51,21 +48,21 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
         tasks = task_table(job, singles, scores_ST, ontology)
         categories = category_drops(tasks, ontology)
         write(TASKS, tasks)
-        write(CATEGORIES, categories)
+        write("categories.csv", categories)
         sections.append(_singles_markdown(categories, tasks))
         for kind in ("png", "pdf"):
             plot_category_drops(categories, folder / f"categories.{kind}", _title(settings))
             if singles == job.all_experts():
                 plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", _title(settings))
     if several := [job.name(experts) for experts in plan.named if len(experts) > 1]:
-        table = sets_table(several, drops_ST, ontology)
-        write(SETS, table)
+        table = sets_table("experts", dict(zip(several, several, strict=True)), drops_ST, ontology)
+        write("sets.csv", table)
         sections.append(_sets_markdown(table))
     if plan.by_feature:
-        compared = (plan.by_feature, plan.random, drops_ST)
-        features = feature_table(job, *compared, inputs.features, ontology)
-        write(FEATURES, features)
-        write("feature_tasks.csv", feature_task_table(job, *compared, ontology))
+        features = feature_table(job, plan.by_feature, drops_ST, inputs.features, ontology)
+        names = {feature: job.name(experts) for feature, experts in plan.by_feature.items()}
+        write("features.csv", features)
+        write("feature_tasks.csv", sets_table("feature", names, drops_ST, ontology))
         write("top_experts.csv", plan.top_experts)
         sections.append(_features_markdown(features, settings.top))
         for kind in ("png", "pdf"):
@@ -108,26 +105,11 @@ def _sets_markdown(table: pd.DataFrame) -> str:
 
 def _features_markdown(table: pd.DataFrame, top: int) -> str:
     in_text = table[table["group"].isin(["with feature", "without feature", "all"])]
-    rows, compared = {}, bool(table["draws"].any())
+    rows = {}
     for (feature, experts), groups in in_text.groupby(["feature", "experts"], sort=False):
-        first = groups.iloc[0]  # of the tasks that the sets are matched in
-        cells = {"experts": experts, "weight": f"{first.weight:.3f}"}
-        if np.isfinite(first.random_weight):
-            cells["weight"] += f" ({first.random_weight:.3f})"
-        elif compared:
-            cells["weight"] += " (none matches)"
-        for row in groups.itertuples():
-            random = "" if np.isnan(row.random_mean) else f" ({row.random_mean:.3f}, p {row.p:.2g})"
-            cells[row.group] = f"{row.drop:.3f}{random}"
-        rows[feature] = cells
+        drops = {row.group: f"{row.drop:.3f}" for row in groups.itertuples()}
+        rows[feature] = {"experts": experts, "weight": f"{groups['weight'].iloc[0]:.3f}", **drops}
     wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
     heading = f"The top {top} experts of a feature together"
-    if compared:
-        heading += (
-            f" (in brackets: the mean of {number_drawn(table)} random sets of {top} other experts whose "
-            f"weight in the feature's tasks is equal within {TOLERANCE:.0%}, and p: the share of these sets, "
-            "its own included, whose drop is at least as large; p is not corrected for the number of "
-            "features, and weights match only in the tasks with the feature)"
-        )
     weight = "Weight: mean weight of the experts in the feature's tasks (of a numeric feature: in all tasks)."
     return f"{heading}:\n\n{markdown_table(wide)}\n\n{weight}"

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 
 from dataloader.errors import InputError
+from routing_moe.config.ablate import MOST_TOGETHER
 
 Expert = tuple[int, int]  # row of the route (encoder layers first), expert
 ExpertSet = tuple[Expert, ...]  # sorted
 BASE: ExpertSet = ()
 PLACE = re.compile(r"(enc|dec)(\d+(?:s\d+)?)\.(\d+)")
 JOB_FILE = "job.json"  # what the scores are of
-TASKS, CATEGORIES, FEATURES, SETS = "tasks.csv", "categories.csv", "features.csv", "sets.csv"
+TASKS = "tasks.csv"  # drops by expert and task
 
 
 def experts_named(word: str, config) -> ExpertSet:
@@ -27,6 +28,8 @@ def experts_named(word: str, config) -> ExpertSet:
             raise InputError(
                 f"--experts {word}: the model has experts 0 to {config.num_experts - 1} in {', '.join(rows)}"
             )
+    if len(places) > MOST_TOGETHER:
+        raise InputError(f"--experts {word}: name at most {MOST_TOGETHER} experts")
     experts = sorted({(rows[layer], expert) for layer, expert in places})
     if not leaves_every_layer(experts, config.num_experts):
         raise InputError(f"--experts {word}: a layer would have no expert left")

@@ -24,7 +24,6 @@ import pandas as pd
 from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
-from dataloader.checksums import sha256_of
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
@@ -42,8 +41,6 @@ from routing_moe.model.given_routes import layer_names
 from routing_moe.training.prediction import route_tasks, task_files
 
 log = logging.getLogger("routing_moe")
-
-MAX_NAME_LENGTH = 150  # longer names of sets are hashed in file names
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class AblationJob:
 
     def __init__(self, evaluator: Evaluator, folder: Path, described: dict):
         self.evaluator, self.folder, self.described = evaluator, Path(folder), described
-        self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.file_name)
+        self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.name)
         self.config = evaluator.model.config
         path = self.folder / JOB_FILE
         if path.is_file() and self.sets.names():
@@ -77,12 +74,6 @@ class AblationJob:
                         f"--output_dir {self.folder} holds scores with {name} {was}, not {now}; name another "
                         "folder, or delete that one"
                     )
-
-    def file_name(self, experts: ExpertSet) -> str:
-        name = self.name(experts)
-        if len(name) <= MAX_NAME_LENGTH:
-            return name
-        return f"{len(experts)}_experts_{sha256_of([name])[:16]}"
 
     def name(self, experts: ExpertSet) -> str:
         """Returns the name of a set, such as `enc0.1+dec2.0`, layers and experts; `base` for none."""

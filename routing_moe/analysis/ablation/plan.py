@@ -1,18 +1,16 @@
-"""Plans an ablation: finds the top experts of features, and matches random sets of other experts to them."""
+"""Plans an ablation: the named sets of experts, and the top experts of features."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import chain
 
 import pandas as pd
 
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError
 from routing_moe.analysis.ablation.checks import AblationInputs, testable
 from routing_moe.analysis.ablation.expert_sets import ExpertSet, experts_named
 from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.matching import TOLERANCE, matched_sets
 from routing_moe.analysis.ablation.model import NothingToAblate
 from routing_moe.analysis.correlation import correlate, top_experts
 from routing_moe.analysis.features import Features
@@ -32,12 +30,11 @@ class Plan:
 
     named: list[ExpertSet]
     by_feature: dict[str, ExpertSet]
-    random: dict[str, list[ExpertSet]]  # {feature: matched sets}
     top_experts: pd.DataFrame  # layer, expert, feature, r of those in by_feature
 
     @property
     def sets(self) -> list[ExpertSet]:
-        return list(dict.fromkeys([*self.named, *self.by_feature.values(), *chain(*self.random.values())]))
+        return list(dict.fromkeys([*self.named, *self.by_feature.values()]))
 
 
 # ---------------------------------------------------------------------------- the plan
@@ -50,28 +47,20 @@ def make_plan(settings: AblationSettings, inputs: AblationInputs, job: AblationJ
     if named is None:
         named = list(dict.fromkeys(experts_named(word, config) for word in settings.experts))
     if not settings.features:
-        return Plan(named, {}, {}, pd.DataFrame())
+        return Plan(named, {}, pd.DataFrame())
     routes = routes_of_model(job.evaluator.model, inputs.tasks, settings.routes)
     top = top_of_features(settings, inputs.features, routes)
     if not top:
         if not named:
             raise NothingToAblate(f"--features all: {NO_FEATURE}")
         log.info("note: --features all: %s; only --experts are ablated", NO_FEATURE)
-        return Plan(named, {}, {}, pd.DataFrame())
+        return Plan(named, {}, pd.DataFrame())
     rows = dict(zip(routes.layers, config.routed_rows, strict=True))
     chosen = {
         name: tuple(sorted((rows[row.layer], int(row.expert)) for row in experts.itertuples()))
         for name, experts in top.items()
     }
-    singles = [experts[0] for experts in job.all_experts()]
-    draws, seed = settings.random_draws, settings.seed
-    drawn = matched_sets(job.evaluator.weights, singles, chosen, inputs.features, draws, seed)
-    if few := [f"{name} ({len(sets)})" for name, sets in drawn.items() if len(sets) < draws]:
-        log.info(
-            "note: fewer than %d sets of %d other experts are used as much, within %g%% of the weight, by "
-            "the tasks with %s", draws, settings.top, 100 * TOLERANCE, in_short(few),
-        )  # fmt: skip
-    return Plan(named, chosen, drawn, pd.concat(top.values(), ignore_index=True))
+    return Plan(named, chosen, pd.concat(top.values(), ignore_index=True))
 
 
 def top_of_features(

@@ -1,4 +1,4 @@
-"""Score drops of ablated experts, by task and category, and of a feature's experts next to matched ones.
+"""Score drops of ablated experts, by task and category, and of the experts of features.
 
     scores_ST = job.scores(sets)    # a row per set of experts (its name, "base" for none), a column per task
     drops_ST = scores_ST.loc["base"] - scores_ST
@@ -17,7 +17,6 @@ import pandas as pd
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.ablation.expert_sets import ExpertSet
-from routing_moe.analysis.ablation.matching import mean_weights
 from routing_moe.analysis.features import Features
 from routing_moe.results.scores import in_categories
 
@@ -70,61 +69,35 @@ def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     return table.assign(category=table["category"].astype(str))
 
 
-def sets_table(names: Sequence[str], drops_ST: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """A row per set of experts and task: experts, task, category, drop."""
-    tables = {name: by_task(name, drops_ST, ontology).rename(columns={"value": "drop"}) for name in names}
-    return pd.concat(tables, names=["experts"]).reset_index(level=0)
-
-
-# ---------------------------------------------------------------------------- features
+def sets_table(
+    heading: str, names: Mapping[str, str], drops_ST: pd.DataFrame, ontology: Ontology
+) -> pd.DataFrame:
+    """A row per set of experts and task: label (under the heading), task, category, drop. names: {label: name
+    of the set}."""
+    tables = {label: by_task(name, drops_ST, ontology) for label, name in names.items()}
+    table = pd.concat(tables, names=[heading]).reset_index(level=0)
+    return table.rename(columns={"value": "drop"})
 
 
 def feature_table(
     job: AblationJob,
     chosen: Mapping[str, ExpertSet],
-    random_sets: Mapping[str, Sequence[ExpertSet]],
     drops_ST: pd.DataFrame,
     features: Features,
     ontology: Ontology,
 ) -> pd.DataFrame:
-    """A row per feature and group of tasks: drops without the feature's experts and without matched sets.
+    """A row per feature and group of tasks: experts (of the feature), group, tasks (their number), drop (mean
+    without these experts), weight (mean of these experts in the routes of the tasks).
 
-    Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all". random_sets:
-    those of `matched_sets`. random_mean, random_std (sample std over the sets), draws (their number); p: (1 +
-    sets that drop as much or more) / (1 + draws), NaN where there is no set. weight, random_weight: mean
-    weight of the feature's experts, and of the sets', in the routes of the group's tasks.
+    Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all".
     """
-    rows = []
+    rows, weights = [], job.evaluator.weights
     for feature, experts in chosen.items():
-        sets, name = random_sets[feature], job.name(experts)
-        random_RT = drops_ST.loc[[job.name(matched) for matched in sets]]
+        name = job.name(experts)
         for group, tasks in groups_of(job.evaluator.tasks, feature, features, ontology).items():
-            drop, random_R = drops_ST.loc[name, tasks].mean(), random_RT[tasks].mean(axis=1)
-            p = (1 + (random_R >= drop - 1e-9).sum()) / (1 + len(sets)) if sets else np.nan
-            weights_LE = mean_weights(job.evaluator.weights, tasks)
-            weight, *weights = (np.mean([weights_LE[e] for e in each_set]) for each_set in (experts, *sets))
-            random = (random_R.mean(), random_R.std(), len(sets), p)
-            random_weight = np.mean(weights) if sets else np.nan
-            rows.append((feature, name, group, len(tasks), drop, *random, weight, random_weight))
-    columns = ["tasks", "drop", "random_mean", "random_std", "draws", "p", "weight", "random_weight"]
-    return pd.DataFrame(rows, columns=["feature", "experts", "group", *columns])
-
-
-def feature_task_table(
-    job: AblationJob,
-    chosen: Mapping[str, ExpertSet],
-    random_sets: Mapping[str, Sequence[ExpertSet]],
-    drops_ST: pd.DataFrame,
-    ontology: Ontology,
-) -> pd.DataFrame:
-    """A row per feature and task: drop without the feature's experts, random_mean and random_std without the
-    sets that are matched to them."""
-    tables = {}
-    for feature, experts in chosen.items():
-        random_RT = drops_ST.loc[[job.name(matched) for matched in random_sets[feature]]]
-        table = by_task(job.name(experts), drops_ST, ontology).rename(columns={"value": "drop"})
-        tables[feature] = table.assign(random_mean=random_RT.mean().array, random_std=random_RT.std().array)
-    return pd.concat(tables, names=["feature"]).reset_index(level=0)
+            weight = np.mean([weights[task][expert] for task in tasks for expert in experts])
+            rows.append((feature, name, group, len(tasks), drops_ST.loc[name, tasks].mean(), weight))
+    return pd.DataFrame(rows, columns=["feature", "experts", "group", "tasks", "drop", "weight"])
 
 
 def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
@@ -138,9 +111,3 @@ def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: 
         groups.setdefault(ontology.category(task)[0], []).append(task)
     groups["all"] = list(tasks)
     return {group: members for group, members in groups.items() if members}
-
-
-def number_drawn(features: pd.DataFrame) -> str:
-    """Returns how many sets the features of `feature_table` are compared with: "20" or "7 to 20"."""
-    least, most = int(features["draws"].min()), int(features["draws"].max())
-    return str(most) if least == most else f"{least} to {most}"

@@ -170,7 +170,7 @@ def drop_maps(data: dict) -> alt.HConcatChart | None:
     maps = []
     categories = [category["name"] for category in data["categories"]]
     for run in data["runs"]:
-        if not run["ablation"] or not run["ablation"]["tasks"]:
+        if not run["ablation"]:
             continue
         tasks = [data["tasks"][number]["task"] for number in run["ablation"]["tasks"]]
         drops = zip(*run["ablation"]["drops"], strict=True)

@@ -13,8 +13,6 @@ import pandas as pd
 from routing_moe.report.data import UNIT
 from routing_moe.results.scores import BASELINES, with_values
 
-GROUP = ("group", "tasks", "drop", "random sets", "std", "sets", "p", "weight", "weight of random sets")
-
 
 def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
     """Returns {title: HTML} of the sections that have something to show. charts: names of the charts."""
@@ -172,26 +170,10 @@ def _stability(pairs: Sequence[tuple]) -> str:
 
 
 def _ablation(run: dict, tasks: Sequence[dict]) -> str:
-    """Returns the note and the tables of a run: experts, experts of features, sets of experts."""
-    ablation = run["ablation"]
-    text = _text("h3", run["name"]) + _text("p", ablation["note"])
+    """Returns the note and the table of the experts of a run."""
     names = [f"{layer}, expert {expert}" for layer in run["layers"] for expert in range(run["experts"])]
-    if ablation["tasks"]:
-        text += table(expert_drops(run, names, tasks))
-    if ablation["features"]:
-        note = "The experts most correlated with a feature, all ablated at once, and random sets of others."
-        rows = []
-        for feature in ablation["features"]:
-            columns = [layer * run["experts"] + expert for layer, expert in feature["experts"]]
-            experts = "; ".join(names[column] for column in columns)
-            rows += [(feature["feature"], experts, *group) for group in feature["groups"]]
-        frame = pd.DataFrame(rows, columns=["feature", "experts", *GROUP])
-        text += _text("p", note) + table(frame.set_index(["feature", "experts", "group"]))
-    if ablation["sets"]:
-        rows = [(name, mean, _worst(worst, tasks)) for name, mean, worst in ablation["sets"]]
-        text += _text("p", "Sets of experts that were named, each ablated at once.")
-        text += table(pd.DataFrame(rows, columns=["experts", "mean drop", "worst"]).set_index("experts"))
-    return text
+    drops = table(expert_drops(run, names, tasks))
+    return _text("h3", run["name"]) + _text("p", run["ablation"]["note"]) + drops
 
 
 def expert_drops(run: dict, names: Sequence[str], tasks: Sequence[dict]) -> pd.DataFrame:
