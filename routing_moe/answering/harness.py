@@ -11,6 +11,7 @@ with " [task] ", which prefix=True adds; without it, scores are those of another
 
 import dataclasses
 
+import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoTokenizer
 
@@ -18,6 +19,7 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.export import NO_EQUAL
+from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
@@ -36,7 +38,11 @@ class RoutedLM(HFLM):
         folder = local_folder(pretrained)
         folder = folder / "best" if (folder / "best").is_dir() else folder
         config = AutoConfig.from_pretrained(folder)
-        model = auto_class(config).from_pretrained(folder)
+        if config.model_type not in (ROUTING, ROUTING_BART):
+            raise InputError(f"{folder} holds a {config.model_type!r} model, which has no routes")
+        dtype, device = options.pop("dtype", None), options.pop("device", None)
+        model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
+        model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         route_1LE = model.routes_for([task])
         if not model.has_plain_equivalent(route_1LE):
             raise InputError(f"{task}: {NO_EQUAL}")

@@ -11,7 +11,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.io.hub import is_hub_name
-from routing_moe.model.base import place_from
+from routing_moe.model.base import is_unchanged, place_from
 
 README = "README.md"
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # choices of its --max-lora-rank
@@ -40,7 +40,11 @@ def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None = Non
     config = model.config
     if not config.has_lora:
         raise InputError(f"experts of kind {config.expert_kind!r} are no adapter; only low-rank experts are")
-    if there := [name for name in (ADAPTER_FILE, WEIGHTS_FILE, README) if (folder / name).exists()]:
+    if base is None and config.base_model is not None and not is_unchanged(model):
+        raise InputError(
+            "the base was trained with the experts: save model.to_plain of zeros, and name it as base"
+        )
+    if there := [name for name in (ADAPTER_FILE, README) if (folder / name).exists()]:
         raise InputError(f"{folder} has a file {there[0]} already; name a new folder")
     known_LE, tensors = routes_LE.abs().cpu(), {}
     most = max(1, int((known_LE[config.routed_rows] != 0).sum(dim=1).max()))
@@ -54,9 +58,9 @@ def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None = Non
     content = adapter_config(model, len(A), base or place_from(folder, config.base_model))
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))
     code = loading_code(content)
     write_text(folder / README, f"In this folder:\n\n```python\n{code}```\n\n{serving(content)}")
+    write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))  # the last: without it there is none
     return content
 
 
@@ -80,7 +84,7 @@ def adapter_config(model, rank: int, base: str | None) -> dict:
 
 def loading_code(config: dict) -> str:
     """Returns Python that loads an adapter with this configuration from the current folder."""
-    place = repr(config["base_model_name_or_path"] or "BASE")
+    place = repr(config["base_model_name_or_path"] or "NAME OR FOLDER OF THE BASE")
     if config["revision"]:
         place += f", revision={config['revision']!r}"
     kind = "AutoModelForCausalLM" if config["task_type"] == "CAUSAL_LM" else "AutoModelForSeq2SeqLM"

@@ -3,7 +3,7 @@
 A configuration names the base (`base_model`: a folder, a file or a hub name) and has a checksum of its
 weights (`base_sha256`). Loading reads the base and compares the checksum, so that experts never run on
 another model than the one they were trained on. Of a BART the checksum is of all weights; of another model,
-which may be large, of the first one with experts, beside the names and shapes of all.
+which may be large, of the first one with experts; names and shapes of all are compared, too.
 """
 
 import hashlib
@@ -33,17 +33,17 @@ ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")
 
 
 def is_of_base(name: str) -> bool:
-    """Returns whether a tensor of this name belongs to the BART that low-rank experts share."""
+    """Returns whether a tensor of this name belongs to the model that low-rank experts share."""
     return not name.startswith(ROUTING_NAMES) and not is_of_expert(name)
 
 
 def base_tensors(model) -> dict[str, Tensor]:
-    """Returns {name: tensor} of the BART that a model's experts share, tied tensors once."""
+    """Returns {name: tensor} of the plain model that experts share, tied tensors once."""
     return {name: tensor for name, tensor in own_tensors(model).items() if is_of_base(name)}
 
 
 def train_base(model, trained: bool) -> None:
-    """Sets whether the BART that a model's experts share is trained."""
+    """Sets whether the plain model that experts share is trained."""
     for name, parameter in model.named_parameters():
         if is_of_base(name):
             parameter.requires_grad_(trained)
@@ -71,6 +71,28 @@ def refer_to_base(model, place: str | Path) -> None:
     """Notes in the configuration that the weights of the base come from `place`, and their checksum."""
     model.config.base_model = str(Path(place).absolute()) if Path(place).exists() else str(place)
     model.config.base_sha256 = fingerprint(model)
+    model.base_sums = sums(model)
+
+
+def sums(model) -> dict[str, tuple]:
+    """Returns {name: (shape, sum of its bits)} of the base, by which any change in memory is seen.
+
+    A sum of integers is the same on all devices, and takes a tenth of the time of a checksum.
+    """
+
+    def sum_of(tensor: Tensor) -> int:
+        bytes_ = tensor.detach().contiguous().flatten().view(torch.uint8)
+        end = len(bytes_) // 8 * 8
+        return int(bytes_[:end].view(torch.int64).sum() + bytes_[end:].sum())
+
+    return {name: (tensor.shape, sum_of(tensor)) for name, tensor in base_tensors(model).items()}
+
+
+def is_unchanged(model) -> bool:
+    """Returns whether the base is still the one that the configuration refers to."""
+    if model.config.model_type == ROUTING_BART:
+        return fingerprint(model) == model.config.base_sha256
+    return sums(model) == model.base_sums
 
 
 def place_from(folder: str | Path, base: str | None) -> str | None:
@@ -84,17 +106,15 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
     """Returns the tensors to save of a model that refers to its base; None: all.
 
     A base that was trained since, or is in another precision, is no longer the one referred to, so that the
-    reference is removed. A base that can be trained counts as trained if only one of its weights is compared.
+    reference is removed.
     """
-    config, own = model.config, own_tensors(model)
+    config = model.config
     if config.base_model is None:
         return None
-    can_be_trained = any(tensor.requires_grad for name, tensor in own.items() if is_of_base(name))
-    trained = can_be_trained and config.model_type != ROUTING_BART
-    if trained or fingerprint(model) != config.base_sha256:
+    if not is_unchanged(model):
         config.base_model = config.base_sha256 = None
         return None
-    return {name: tensor for name, tensor in own.items() if not is_of_base(name)}
+    return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
 
 
 def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:

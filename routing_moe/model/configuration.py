@@ -370,10 +370,14 @@ class RoutingConfig(Mixture, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if isinstance(self.backbone, dict):
             self.backbone = AutoConfig.for_model(**self.backbone)
-        own = self.backbone or PreTrainedConfig()  # transformers makes one without arguments to compare with
-        self.is_encoder_decoder, self.vocab_size = own.is_encoder_decoder, getattr(own, "vocab_size", None)
-        end = own.eos_token_id[0] if isinstance(own.eos_token_id, list) else own.eos_token_id
-        self.pad_token_id = end if own.pad_token_id is None else own.pad_token_id  # Llama has none
+        own = self.backbone  # None: transformers makes a configuration without arguments to compare with
+        self.is_encoder_decoder = getattr(own, "is_encoder_decoder", False)
+        text = own and own.get_text_config(decoder=True)
+        self.vocab_size, end = getattr(text, "vocab_size", None), getattr(text, "eos_token_id", None)
+        pad = getattr(text, "pad_token_id", None)
+        self.pad_token_id = (
+            (end[0] if isinstance(end, list) else end) if pad is None else pad
+        )  # Llama has none
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
@@ -386,12 +390,15 @@ class RoutingConfig(Mixture, PreTrainedConfig):
     @property
     def depths(self) -> tuple[int, int]:
         """The numbers of layers of encoder and decoder; without an encoder 0 and those of the model."""
-        own = self.backbone or PreTrainedConfig()
-        decoder = getattr(own.get_text_config(decoder=True), "num_hidden_layers", 0)
-        if not own.is_encoder_decoder:
+        if self.backbone is None:
+            return 0, 0
+        encoder, decoder = (
+            getattr(self.backbone.get_text_config(**{side: True}), "num_hidden_layers", 0)
+            for side in ("encoder", "decoder")
+        )
+        if not self.is_encoder_decoder:
             return 0, decoder
-        encoder = own.get_text_config(encoder=True).num_hidden_layers
-        return encoder, getattr(own, "num_decoder_layers", None) or decoder
+        return encoder, getattr(self.backbone, "num_decoder_layers", None) or decoder
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 A layer is an element of one of the model's lists of layers: of the encoder, then of the decoder; a
 decoder-only model has one list. No name of a model's class or of its parts is needed, except that those of
-attention have "attn" or "attention" in their name.
+attention have "attn" or "attention" in their name, and experts of a model's own mixture "experts".
 """
 
 import copy
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dataloader.errors import InputError, in_short
 from routing_moe.io.transfer import sent
-from routing_moe.model.lora import LoraLayer, lora_class
+from routing_moe.model.lora import LoraLayer, LoraLinear, lora_class
 
 OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # in the name of a linear map in its layer
 
@@ -24,6 +24,8 @@ def inject(model: nn.Module, config) -> list[LoraLayer]:
     config: says how many, of which rank, on which maps (`lora_targets`), and the `routed_layers`. Raises
     InputError for a model whose layers are not found, or have other matrices than linear maps.
     """
+    if any(isinstance(module, LoraLinear) for module in model.modules()):
+        raise InputError(f"this {type(model).__name__} has low-rank experts already; give the plain model")
     lists = stacks(model)
     if tuple(map(len, lists.values())) != tuple(depth for depth in config.depths if depth):
         found = ", ".join(f"{name} ({len(layers)})" for name, layers in lists.items())

@@ -21,6 +21,7 @@ from transformers.initialization import no_init_weights
 
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
+from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import NotAvailable, is_hub_name, local_folder, snapshot
 from routing_moe.model.configuration import RoutingBartConfig
 
@@ -91,7 +92,10 @@ def auto_class(config) -> type:
 
 
 def load_backbone(
-    source: str | Path, config: PreTrainedConfig | None = None, dtype: str | torch.dtype = "auto"
+    source: str | Path,
+    config: PreTrainedConfig | None = None,
+    dtype: str | torch.dtype = "auto",
+    attn_implementation: str | None = None,
 ) -> PreTrainedModel:
     """Returns the plain model from a folder or hub name.
 
@@ -99,10 +103,13 @@ def load_backbone(
     Raises InputError that names the source.
     """
     folder, expected = local_folder(source), config is not None
+    kind = load_json_object(folder / "config.json", "a model's configuration").get("model_type")
+    if kind in (ROUTING, ROUTING_BART):
+        raise InputError(f"{source} is a mixture of experts already; give a plain model")
     try:
         config = config or AutoConfig.from_pretrained(folder)
-        loading = dict(config=config, dtype=dtype, output_loading_info=True)
-        model, report = auto_class(config).from_pretrained(folder, **loading)
+        loading = dict(config=config, dtype=dtype, attn_implementation=attn_implementation)
+        model, report = auto_class(config).from_pretrained(folder, **loading, output_loading_info=True)
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no plain model can be loaded from there ({in_brief(error)})") from None
     # What the files lack, the library fills with random numbers.

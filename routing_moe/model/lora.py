@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dataloader.errors import InputError
 from routing_moe.io.transfer import sent
 
 EXPERT_NAMES = ("lora_A", "lora_B")  # of the parameters of experts
@@ -41,11 +42,12 @@ class LoraPlan:
     """Which experts the examples of a batch use, computed once per forward pass.
 
     routes_BLE: the weights. chosen_BLK: for every layer the experts with a weight above 0, filled up with
-    others; None: all experts.
+    others; None: all experts. copies: rows of an example in a generation, such as its beams.
     """
 
     routes_BLE: Tensor
     chosen_BLK: Tensor | None = None
+    copies: int = 1
 
     @classmethod
     def of(
@@ -75,20 +77,22 @@ class LoraPlan:
         """Returns the part of the layer with these rows of the routes."""
         weights_BHE = self.routes_BLE[:, rows]
         if self.chosen_BLK is None:
-            return Mix(weights_BHE)
+            return Mix(weights_BHE, copies=self.copies)
         chosen_BHK = self.chosen_BLK[:, rows]
-        return Mix(weights_BHE.gather(2, chosen_BHK), chosen_BHK)
+        return Mix(weights_BHE.gather(2, chosen_BHK), chosen_BHK, self.copies)
 
 
 @dataclass(frozen=True, eq=False)
 class Mix:
     """The experts of one layer. weights_BHK: their weights. chosen_BHK: which they are; None: all, K = E.
 
-    kept: {linear map: its factors along the mix}, which the steps of a generation compute once.
+    copies: as of the plan. kept: {linear map: its factors along the mix}, which the steps of a generation
+    compute once.
     """
 
     weights_BHK: Tensor
     chosen_BHK: Tensor | None = None
+    copies: int = 1
     kept: dict = field(default_factory=dict)
 
 
@@ -113,7 +117,8 @@ class LoraLinear:
 
     def remove_updates(self, weight: Tensor) -> None:
         """Makes this a plain linear map again, with another weight."""
-        del self.lora_A, self.lora_B, self.layer
+        for name in ("lora_A", "lora_B", "scale", "mixing", "dropout", "splits", "layer"):
+            delattr(self, name)
         self.__class__ = type(self).__bases__[1]
         self.weight = nn.Parameter(weight, requires_grad=self.weight.requires_grad)
 
@@ -136,8 +141,14 @@ class LoraLinear:
         mix = self.layer.mix
         if mix is None:
             raise RuntimeError("the backbone of a routed model runs along routes: call the routed model")
+        examples = len(mix.weights_BHK)
+        if examples > 1 and x.ndim > 2 and len(x) not in (examples, examples * mix.copies):
+            raise InputError(
+                f"a linear map gets inputs of shape {tuple(x.shape)} in a batch of {examples} examples; "
+                "experts need models whose first dimension is that of the examples"
+            )
         A, B, weights_B1R = self._factors(mix)
-        inner_BSR = x.reshape(len(mix.weights_BHK), -1, x.shape[-1]) @ A.mT
+        inner_BSR = x.reshape(examples, -1, x.shape[-1]) @ A.mT
         if weights_B1R is not None:
             inner_BSR = inner_BSR * weights_B1R
         return (inner_BSR @ B).view(*x.shape[:-1], -1)

@@ -227,7 +227,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         if not self.lora_layers:  # whose plan is made once, not in every step
             kwargs["routes"] = routes
         with (
-            self.along(self.plan_routes(routes)) as known,
+            self.along(self.generation_plan(routes, kwargs)) as known,
             beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, known) as shared,
         ):
             return super().generate(inputs, **shared)

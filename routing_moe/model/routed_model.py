@@ -15,6 +15,7 @@ Decoder-only models are trained with padding at the right, and generate with pad
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -31,23 +32,28 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
 )
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import ModelOutput
 
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import (
     check_base,
     fingerprint,
     is_of_base,
     refer_to_base,
+    saved_kind,
     saved_tensors,
+    sums,
     train_base,
 )
-from routing_moe.model.configuration import RoutingConfig
+from routing_moe.model.configuration import MIXTURE_FIELDS, RoutingConfig
 from routing_moe.model.injection import inject, plain_copy
-from routing_moe.model.loading import align, auto_class, load_backbone, unfilled_model
+from routing_moe.model.loading import auto_class, check_finite, load_backbone, own_tensors, unfilled_model
 from routing_moe.model.lora import LoraPlan, along
 from routing_moe.model.routing_model import RoutingModel
+
+OF_AUTO = {"trust_remote_code", "code_revision", "adapter_kwargs", "_commit_hash"}  # without effect here
 
 
 class RoutedModel(RoutingModel, PreTrainedModel):
@@ -60,21 +66,12 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     config_class = RoutingConfig
     base_model_prefix = "backbone"
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
-    # Experts of a backbone in bfloat16 are trained in float32.
-    _keep_in_fp32_modules_strict = (
-        "lora_A",
-        "lora_B",
-        "router",
-        "task_vectors",
-        "task_routes",
-        "route_vectors",
-    )
 
     def __init__(self, config: RoutingConfig, backbone: PreTrainedModel | None = None):
         """backbone: the plain model to add experts to; None: one with random weights."""
         super().__init__(config)
         self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
-        check_cache(self.backbone, config.depths[1])
+        check_backbone(self.backbone, config.depths[1])
         self.lora_layers = inject(self.backbone, config)
         self.add_routing()
         self.post_init()
@@ -94,15 +91,17 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         Its weights are frozen; `base.train_base` changes that. config_fields: fields of `RoutingConfig`. The
         labels of a decoder-only model are not smoothed unless a field says so. Raises InputError.
         """
+        if unknown := sorted(set(config_fields) - MIXTURE_FIELDS):
+            hint = did_you_mean(unknown[0], MIXTURE_FIELDS)
+            raise InputError(f"{unknown[0]} is no field of a mixture of experts{hint}")
         place = None
         if not isinstance(backbone, nn.Module):
             place, backbone = backbone, load_backbone(backbone)
         fields = dict(num_experts=num_experts, lora_rank=lora_rank, lora_targets=lora_targets)
         if not backbone.config.is_encoder_decoder:
             fields["label_smoothing"] = 0.0
-        model = cls.with_backbone(
-            RoutingConfig(backbone=backbone.config, **(fields | config_fields)), backbone
-        )
+        config = RoutingConfig.of(dict(backbone=backbone.config) | fields | config_fields, "from_backbone")
+        model = cls.with_backbone(config, backbone)
         if place is not None:
             refer_to_base(model, place)
         return model
@@ -141,10 +140,12 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     ) -> ModelOutput:
         """Runs the backbone along routes (B, L, E), or those of `task_ids` (B,).
 
-        With labels, only their positions are projected to the vocabulary, unless loss_only is False, or None
-        in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART. route_groups: not needed
-        here. kwargs: further arguments of the backbone.
+        labels: -100 at positions to ignore. Only the others are projected to the vocabulary, unless loss_only
+        is False, or None in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART.
+        route_groups: not needed here. kwargs: further arguments of the backbone.
         """
+        if routes is None and task_ids is not None:
+            constant_zeros = self.config.router_mode == "top_k"
         routes = self._resolve_routes(routes, task_ids, len(input_ids))
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         with along(self.lora_layers, self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
@@ -181,7 +182,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         if not self.config.is_encoder_decoder and mask is not None and not mask[:, 0].all():
             known = kwargs.pop("logits_processor", None) or []
             kwargs["logits_processor"] = LogitsProcessorList([*known, RefusesNaN()])
-        with along(self.lora_layers, self.plan_routes(routes)):
+        with along(self.lora_layers, self.generation_plan(routes, kwargs)):
             found = self.backbone.generate(input_ids, **kwargs)
         if self.config.is_encoder_decoder:
             return found
@@ -197,40 +198,73 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         Its linear maps with experts are merged copies, in the type of the backbone's; all other tensors are
         those of this model.
         """
-        return plain_copy(self.backbone, self.lora_layers, routes_LE.to(self.device))
+        routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
+        return plain_copy(self.backbone, self.lora_layers, routes_LE)
 
     # ---- saving, loading
 
-    def save_pretrained(self, save_directory: str | Path, *args, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """Saves as every routing model does, with the backbone's settings of generation."""
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        self.generation_config.save_pretrained(save_directory)
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.generation_config.save_pretrained(save_directory)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, dtype=None, **kwargs) -> Self:
-        """Returns a saved model, whose backbone is loaded from the place that the model refers to, if any.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        config: RoutingConfig | None = None,
+        dtype: torch.dtype | str | None = None,
+        revision: str | None = None,
+        attn_implementation: str | None = None,
+        **of_auto,
+    ) -> Self:
+        """Returns a saved model, whose base is loaded from the place that the model refers to, if any.
 
-        dtype: of the backbone; None: as it was saved. Raises InputError if the backbone is not there or has
-        other weights.
+        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add. Raises InputError for
+        another model, and if weights or the base are missing, or the base has other weights.
         """
-        folder = local_folder(pretrained_model_name_or_path)
+        if unknown := sorted(of_auto.keys() - OF_AUTO):
+            raise TypeError(f"from_pretrained() of RoutedModel takes no {unknown[0]}")
+        source = pretrained_model_name_or_path
+        folder = local_folder(f"{source}@{revision}" if revision else source)
+        if (kind := saved_kind(folder)) != RoutingConfig.model_type:
+            raise InputError(f"{folder} holds a {kind!r} model, not one that RoutedModel saved")
         config = config or RoutingConfig.from_pretrained(folder)
         config.locate_base(folder)
-        dtype = dtype or config.dtype or "auto"
+        saved_type = config.dtype or torch.float32
         if config.base_model is None:
-            loaded = super().from_pretrained(folder, *args, config=config, dtype=dtype, **kwargs)
-            align(loaded[0] if isinstance(loaded, tuple) else loaded)
+            make = partial(auto_class(config.backbone).from_config, config.backbone)
+            with no_init_weights():
+                backbone = make(dtype=saved_type, attn_implementation=attn_implementation)
         else:
-            loaded = cls.with_backbone(config, load_backbone(config.base_model, config.backbone, dtype))
-            check_base(config, fingerprint(loaded))
-            report = loaded.load_state_dict(saved_tensors(folder), strict=False)
-            missing = [name for name in report.missing_keys if not is_of_base(name)]
-            if wrong := missing + report.unexpected_keys:
-                raise InputError(f"{folder}: its files lack, or have too many, weights: {in_short(wrong)}")
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+            backbone = load_backbone(config.base_model, config.backbone, saved_type, attn_implementation)
+        model = cls.with_backbone(config, backbone)
+        fill(model, saved_tensors(folder), folder)
+        if config.base_model is not None:
+            check_base(config, fingerprint(model))
+            model.base_sums = sums(model)
+        if dtype not in (None, "auto", saved_type):
+            model.backbone = backbone.to(dtype)  # with the experts, which then return to float32
+            for name, tensor in own_tensors(model).items():
+                if not is_of_base(name):
+                    tensor.data = tensor.data.float()
         model.generation_config = GenerationConfig.from_pretrained(folder)
-        return loaded
+        return model.eval()
+
+
+def fill(model: RoutedModel, state: dict[str, Tensor], folder: Path) -> None:
+    """Copies saved tensors into a model. Raises InputError that names the folder if they do not fit."""
+    own = model.state_dict(keep_vars=True)
+    filled = {id(own[name]) for name in state if name in own}  # under one of the names of a tied tensor
+    refers = model.config.base_model is not None
+    wrong = [n for n, t in own.items() if id(t) not in filled and not (refers and is_of_base(n))]
+    wrong += [n for n, t in state.items() if n not in own or own[n].shape != t.shape]
+    if wrong:
+        raise InputError(f"{folder}: weights that are missing, or do not fit: {in_short(wrong)}")
+    check_finite(state, folder)
+    model.load_state_dict(state, strict=False)
 
 
 # ---- batches of plain models
@@ -240,8 +274,11 @@ def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[
     """Returns the inputs of a plain model, and the token to predict at each position (-100: none)."""
     if not model.config.is_encoder_decoder:  # the state at a position predicts the next token
         return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
-    pad = model.config.pad_token_id
-    shifted = model.prepare_decoder_input_ids_from_labels(labels.masked_fill(labels == -100, pad))
+    filled = labels.masked_fill(labels == -100, model.config.pad_token_id)
+    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        shifted = model.prepare_decoder_input_ids_from_labels(filled)
+    else:
+        shifted = F.pad(filled[:, :-1], (1, 0), value=model.config.decoder_start_token_id)
     return inputs | {"decoder_input_ids": shifted}, labels
 
 
@@ -266,8 +303,13 @@ def projected_at(model: PreTrainedModel, positions_K: Tensor) -> Iterator[None]:
 # ---- what the installed transformers cannot do
 
 
-def check_cache(model: PreTrainedModel, depth: int) -> None:
-    """Raises InputError for a decoder with more layers than its cache: T5's is as deep as the encoder."""
+def check_backbone(model: PreTrainedModel, depth: int) -> None:
+    """Raises InputError for a model without a head, and for a decoder with more layers than its cache.
+
+    T5's cache is as deep as its encoder.
+    """
+    if model.get_output_embeddings() is None:
+        raise InputError(f"{type(model).__name__} has no language-model head; load it with one")
     slots = len(DynamicCache(config=model.config).layers)
     if 0 < slots < depth:
         raise InputError(
@@ -285,8 +327,8 @@ class RefusesNaN(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         if not self.checked and scores.isnan().any():
             raise InputError(
-                "the backbone predicts NaN after padding at the left, with the installed transformers: give "
-                "it batches of inputs of the same length"
+                "the backbone predicts NaN after padding at the left: with the installed transformers it "
+                "cannot have such padding (give it inputs of the same length), or its weights are not finite"
             )
         self.checked = True
         return scores

@@ -1,6 +1,8 @@
 """What a routing BART and a `RoutedModel` have in common: routes of tasks, saving, export as an adapter."""
 
+import dataclasses
 import functools
+import os
 from pathlib import Path
 
 import torch
@@ -9,9 +11,12 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
 
+from dataloader.atomic_files import final_path
+from dataloader.errors import InputError
 from routing_moe.model.adapter_files import write_adapter
 from routing_moe.model.base import place_from, stored_tensors
-from routing_moe.model.lora import LoraLayer, recomputed
+from routing_moe.model.lora import LoraLayer, LoraPlan, recomputed
+from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.model.task_routing import TaskRouting, TaskVectors
 from routing_moe.model.task_vectors import save_task_vectors
 
@@ -44,36 +49,51 @@ class RoutingModel(TaskRouting):
             logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
         )
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs) -> None:
+    def generation_plan(self, routes_BLE: Tensor, options: dict) -> RoutePlan | LoraPlan | None:
+        """Returns `plan_routes` for a call of `generate` with these options, which may repeat examples."""
+        plan = self.plan_routes(routes_BLE)
+        settings = options.get("generation_config") or self.generation_config
+        names = ("num_beams", "num_return_sequences")
+        copies = max(options.get(name) or getattr(settings, name, None) or 1 for name in names)
+        return dataclasses.replace(plan, copies=copies) if isinstance(plan, LoraPlan) else plan
+
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
 
         The base of low-rank experts is not saved if the configuration names the place that it comes from. A
-        folder is named by its path from the saved model.
+        folder is named by its path from the saved model. Raises InputError for the folder of the base.
         """
         pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
-        if (stored := stored_tensors(self)) is not None:
+        stored, base = stored_tensors(self), self.config.base_model
+        if base is not None and os.path.realpath(base) == final_path(save_directory):
+            raise InputError(f"{save_directory} is the base of the experts; name another folder")
+        if stored is not None:
             kwargs.setdefault("state_dict", stored)
-        base = self.config.base_model
         self.config.base_model = place_from(save_directory, base)
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
             self.config.base_model = base
-        save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
+        if kwargs.get("is_main_process", True):
+            save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
         if push_to_hub:  # now that all files are there: transformers would upload before the last line
             self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
         """Lets repeated layers run along the routes of their first time; see `lora.recomputed`."""
-        along_routes = functools.partial(
-            gradient_checkpointing_func, context_fn=lambda: recomputed(self.lora_layers)
-        )
-        super()._set_gradient_checkpointing(enable, along_routes, **kwargs)
+        if self.lora_layers:  # a reentrant checkpoint takes no contexts
+            gradient_checkpointing_func = functools.partial(
+                gradient_checkpointing_func,
+                use_reentrant=False,
+                context_fn=functools.partial(recomputed, self.lora_layers),
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
         """Writes the equivalent adapter of peft of a route, which may be soft, to a folder.
 
         base: the place of the plain model, as the adapter names it; None: that of the configuration. Raises
-        InputError for experts that are not of low rank, and if the folder has an adapter.
+        InputError for experts that are not of low rank, a base that was trained since, and if the folder has
+        an adapter.
         """
-        write_adapter(self, routes_LE, Path(folder), base)
+        write_adapter(self, self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder), base)

@@ -1,4 +1,4 @@
-"""The part of a routing BART that gives tasks their routes: router, task vectors, fixed routes."""
+"""The part of a routing model that gives tasks their routes: router, task vectors, fixed routes."""
 
 import warnings
 
@@ -22,7 +22,7 @@ class TaskVectors(nn.Embedding):
 
 
 class TaskRouting:
-    """The routes of tasks. A base of `RoutingBartForConditionalGeneration`, whose config it reads."""
+    """The routes of tasks. A base of `RoutingModel`, whose config it reads."""
 
     def add_routing(self) -> None:
         """Adds what the configuration's route source needs: a router with task vectors, or fixed routes."""
@@ -36,6 +36,11 @@ class TaskRouting:
             self.register_buffer("task_routes", torch.full(size, 1 / config.num_experts))
             if config.route_parts:
                 self.register_buffer("route_vectors", torch.zeros(size[0], config.router_input_dim))
+
+    @property
+    def routing_dtype(self) -> torch.dtype:
+        """The type of vectors and routes: float32 or better, also of a model in 16 bits."""
+        return torch.promote_types(self.dtype, torch.float32)
 
     def router_logits(self, task_ids_N: Tensor) -> Tensor:
         """Returns the logits (N, L, E) of rows of `task_vectors`."""
@@ -76,7 +81,7 @@ class TaskRouting:
             if hasattr(self, name):
                 delattr(self, name)
         if source == "fixed":
-            self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.dtype))
+            self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.routing_dtype))
 
     def use_table(self, logits_NLE: Tensor) -> None:
         """Changes the routes to the softmax of trained logits, in the order of `config.task_names`.
@@ -107,7 +112,8 @@ class TaskRouting:
         if vectors_ND is not None:
             config.router_input_dim, config.vectors_seen = vectors_ND.shape[1], given.seen
             config.route_parts = {part: list(ends) for part, ends in given.parts.items()}
-            self.register_buffer("route_vectors", torch.from_numpy(vectors_ND).to(self.device, self.dtype))
+            vectors_ND = torch.from_numpy(vectors_ND).to(self.device, self.routing_dtype)
+            self.register_buffer("route_vectors", vectors_ND)
 
     def vectors_of_tasks(self) -> np.ndarray | None:
         """Returns the vectors (N, D) float32 that the router reads or of given routes, or None."""
