@@ -123,7 +123,8 @@ class LoraLinear:
             x = F.dropout(x, self.dropout, self.training)
         if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
             x = x.to(dtype)
-        return torch.add(of_plain, self._update(x).to(of_plain.dtype), alpha=self.scale)
+        out = None if torch.is_grad_enabled() else of_plain  # in place: large tensors are slow to allocate
+        return torch.add(of_plain, self._update(x).to(of_plain.dtype), alpha=self.scale, out=out)
 
     def _update(self, x: Tensor) -> Tensor:
         """Returns the mixed updates of the examples, without the scale.
@@ -155,7 +156,12 @@ class LoraLinear:
             if chosen_BHK is None:
                 factors = A.flatten(0, 1), B.flatten(0, 1), weights_B1R
             else:
-                A, B = (factor[chosen_BHK[:, 0]].flatten(1, 2) for factor in (A, B))  # (B, K r, D)
+                # `embedding` picks rows, as indexing does, but faster, also in the backward pass.
+                chosen_BK = chosen_BHK[:, 0]
+                A, B = (
+                    F.embedding(chosen_BK, factor.flatten(1)).view(len(chosen_BK), -1, factor.shape[-1])
+                    for factor in (A, B)
+                )  # (B, K r, D)
                 factors = A, B, weights_B1R
         if not torch.is_grad_enabled():
             mix.kept[self] = factors
