@@ -13,6 +13,7 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 from dataloader.errors import InputError  # noqa: E402
+from routing_moe import RoutedModel  # noqa: E402
 from routing_moe.answering.harness import RoutedLM  # noqa: E402
 
 ROWS = [
@@ -50,8 +51,12 @@ def evaluated(lm, folder, kind: dict) -> dict:
 @pytest.mark.parametrize("kind", [CHOICE, ANSWER], ids=["choice", "answer"])
 def test_the_results_are_those_of_the_plain_model(saved, kind):
     lm = RoutedLM(str(saved), "a", batch_size=2, device="cpu", max_length=64)
+    model = RoutedModel.from_pretrained(saved)
+    first, second = (model.to_plain(route_LE) for route_LE in model.routes_for(["a", "b"]))
+    assert all(torch.equal(tensor, first.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
+    assert any(not torch.equal(tensor, second.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
     plain = HFLM(
-        lm.model,
+        first,
         "seq2seq" if lm.config.is_encoder_decoder else "causal",
         tokenizer=lm.tokenizer,
         max_length=64,

@@ -222,8 +222,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     ) -> Self:
         """Returns a saved model, whose base is loaded from the place that the model refers to, if any.
 
-        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add. Raises InputError for
-        another model, and if weights or the base are missing, or the base has other weights.
+        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add. Raises InputError
+        for another model, and if weights or the base are missing, or the base has other weights.
         """
         if unknown := sorted(of_auto.keys() - OF_AUTO):
             raise TypeError(f"from_pretrained() of RoutedModel takes no {unknown[0]}")
@@ -231,9 +231,12 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         folder = local_folder(f"{source}@{revision}" if revision else source)
         if (kind := saved_kind(folder)) != RoutingConfig.model_type:
             raise InputError(f"{folder} holds a {kind!r} model, not one that RoutedModel saved")
-        config = config or RoutingConfig.from_pretrained(folder)
+        saved = RoutingConfig.from_pretrained(folder)
+        config, saved_type = config or saved, saved.dtype or torch.float32
         config.locate_base(folder)
-        saved_type = config.dtype or torch.float32
+        attn_implementation = (
+            attn_implementation or config._attn_implementation
+        )  # so the Auto classes give it
         if config.base_model is None:
             make = partial(auto_class(config.backbone).from_config, config.backbone)
             with no_init_weights():
