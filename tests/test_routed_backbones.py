@@ -175,8 +175,11 @@ def test_a_model_is_not_saved_into_the_folder_of_its_base(tmp_path):
     plain = make_plain("t5")
     plain.save_pretrained(tmp_path / "base")
     before = sorted((tmp_path / "base").iterdir())
-    with pytest.raises(InputError, match="is the base of the experts"):
-        RoutedModel.from_backbone(tmp_path / "base", **FIELDS).save_pretrained(tmp_path / "base")
+    model = RoutedModel.from_backbone(tmp_path / "base", **FIELDS)
+    for changed in (0, 1):
+        model.backbone.shared.weight.data += changed
+        with pytest.raises(InputError, match="is the base of the experts"):
+            model.save_pretrained(tmp_path / "base")
     assert sorted((tmp_path / "base").iterdir()) == before
 
 

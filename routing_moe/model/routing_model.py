@@ -64,11 +64,12 @@ class RoutingModel(TaskRouting):
         folder is named by its path from the saved model. Raises InputError for the folder of the base.
         """
         pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
-        stored, base = stored_tensors(self), self.config.base_model
+        base = self.config.base_model
         if base is not None and os.path.realpath(base) == final_path(save_directory):
             raise InputError(f"{save_directory} is the base of the experts; name another folder")
-        if stored is not None:
+        if (stored := stored_tensors(self)) is not None:
             kwargs.setdefault("state_dict", stored)
+        base = self.config.base_model  # None if it was trained
         self.config.base_model = place_from(save_directory, base)
         try:
             super().save_pretrained(save_directory, **kwargs)
