@@ -33,6 +33,7 @@ INSTEAD = {
     "--random_draws": "it was removed; compare the drops of tasks with and without the feature",
     "--group_templates": "it was removed; prediction writes the scores per data set to ...-datasets.csv",
     "--leave_out": "it was removed; name the folders to compare",
+    "--recipes": "that of build-gym was removed; add-task makes a task from a table or a data set on the hub",
 }
 
 

@@ -333,7 +333,7 @@ def add(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def build(tmp_path):
+def build(tmp_path, recipes):
     """The command build_gym on a small mirror and recipes (small_mirror.py)."""
     from small_mirror import Build  # imported late: it imports pyarrow
 
@@ -346,5 +346,10 @@ def mirror(build) -> Path:
 
 
 @pytest.fixture
-def recipes(build) -> Path:
-    return build.recipes
+def recipes(monkeypatch) -> dict:
+    """The recipes of small_mirror.py, which the command has, too. A test may change them."""
+    import small_mirror
+
+    monkeypatch.setattr("routing_moe.cli.build_gym.all_recipes", small_mirror.all_recipes)
+    monkeypatch.setattr(small_mirror, "RECIPES", dict(small_mirror.RECIPES))
+    return small_mirror.RECIPES

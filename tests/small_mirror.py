@@ -7,49 +7,54 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from routing_moe.cli.build_gym import main
-
-OWN = ("fruits", "capitals", "colours")
-RECIPES = """
 from dataloader.building.readers import json_lines
-from dataloader.building.recipe import classification, text_to_text
+from dataloader.building.recipe import Recipe, classification, text_to_text
 from dataloader.building.sources import Hub, Raw
 from dataloader.building.text import word
+from dataloader.recipes import RECIPES as PUBLISHED_AND_PROMPTS
+from routing_moe.cli.build_gym import main
 
 HOST = "https://data.example.org"
-RECIPES = [
-    classification(
-        "fruits",
-        Raw(json_lines, train=f"{HOST}/fruits/train.jsonl", validation=f"{HOST}/fruits/dev.jsonl"),
-        Hub("example/fruits"),
-        input="fruit: {name}",
-        output=word("label", "sour", "sweet"),
-        metric="ACC",
-        category=("classification", "taste"),
-        k=2,
-    ),
-    text_to_text(
-        "capitals",
-        Hub("example/geography", "capitals"),
-        splits=("train",),
-        input=lambda row: row["country"].strip(),
-        output="{capital}",
-        metric="EM",
-        terms="for tests only",
-        k=3,
-    ),
-    text_to_text(
-        "colours",
-        Raw(json_lines, every=f"{HOST}/colours.jsonl"),
-        splits=("train",),
-        input="{thing}",
-        output=lambda row: "\\t".join(row["colours"]),
-        options=lambda row: ["red", "blue", "green"],
-        metric="ACC",
-        k=2,
-    ),
-]
-"""
+RECIPES = {
+    recipe.task: recipe
+    for recipe in (
+        classification(
+            "fruits",
+            Raw(json_lines, train=f"{HOST}/fruits/train.jsonl", validation=f"{HOST}/fruits/dev.jsonl"),
+            Hub("example/fruits"),
+            input="fruit: {name}",
+            output=word("label", "sour", "sweet"),
+            metric="ACC",
+            k=2,
+        ),
+        text_to_text(
+            "capitals",
+            Hub("example/geography", "capitals"),
+            splits=("train",),
+            input=lambda row: row["country"].strip(),
+            output="{capital}",
+            metric="EM",
+            terms="for tests only",
+            k=3,
+        ),
+        text_to_text(
+            "colours",
+            Raw(json_lines, every=f"{HOST}/colours.jsonl"),
+            splits=("train",),
+            input="{thing}",
+            output=lambda row: "\t".join(row["colours"]),
+            options=lambda row: ["red", "blue", "green"],
+            metric="ACC",
+            k=2,
+        ),
+    )
+}
+OWN = tuple(RECIPES)
+
+
+def all_recipes() -> dict[str, Recipe]:
+    """Returns those of the project and of this file, also in a worker process."""
+    return PUBLISHED_AND_PROMPTS | RECIPES
 
 
 def fruits(split: str) -> list[dict]:
@@ -100,18 +105,16 @@ def files_of(gym: Path) -> dict[str, bytes]:
 
 
 class Build:
-    """Runs the command in this process, on the mirror and the recipes in a folder."""
+    """Runs the command in this process, on the mirror in a folder."""
 
     def __init__(self, folder: Path):
         self.gym = folder / "gym"
         self.mirror = make_mirror(folder / "mirror")
-        self.recipes = folder / "my_recipes.py"
-        self.recipes.write_text(RECIPES, encoding="utf-8")
 
     def __call__(self, *flags: str, tasks=OWN, gym: Path | None = None) -> int:
         """Returns the exit code."""
         paths = ["--output_dir", str(gym or self.gym), "--mirror", str(self.mirror)]
-        return main([*paths, "--recipes", str(self.recipes), "--num_workers", "1", "--tasks", *tasks, *flags])
+        return main([*paths, "--num_workers", "1", "--tasks", *tasks, *flags])
 
 
 def report(gym: Path) -> dict[str, dict[str, str]]:

@@ -77,7 +77,10 @@ def test_options_and_answers_by_index_or_letter(add):
 
 @pytest.mark.parametrize(
     ("table", "names"),
-    [("t.csv", ["bad", "good"]), ("t.parquet", ["bad", "good"]), ("t.jsonl", ["0=bad", "1=good"])],
+    [
+        *(("t.csv", ["bad", "good"]), ("t.parquet", ["bad", "good"]), ("t.jsonl", ["0=bad", "1=good"])),
+        ("t.jsonl", ["0=bad", "1=good\n"]),  # a line break would end the line in the file
+    ],
 )
 def test_labels_get_names(add, table, names):
     rows = [{"text": f"scene {i}", "label": i % 2} for i in range(40)]

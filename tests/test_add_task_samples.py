@@ -7,19 +7,19 @@ import pytest
 from small_mirror import files_of
 from tiny_tables import INPUT, examples, reviews, write_table
 
+from dataloader.building.readers import json_lines
+from dataloader.building.recipe import text_to_text
 from dataloader.building.sampling import SAMPLES
+from dataloader.building.sources import Raw
 
 
-def test_samples_by_row_are_those_of_the_gym_builder(add, build):
+def test_samples_by_row_are_those_of_the_gym_builder(add, build, recipes):
     """The same rows as a recipe of build-gym, which reads raw files."""
     host = Path("mirror/data.example.org")
     write_table(host / "reviews.jsonl", reviews())
-    build.recipes.write_text(
-        "from dataloader.building.readers import json_lines\n"
-        "from dataloader.building.recipe import text_to_text\n"
-        "from dataloader.building.sources import Raw\n"
-        "RECIPES = [text_to_text('reviews', Raw(json_lines, train='https://data.example.org/reviews.jsonl'),"
-        f" splits=('train',), input='{INPUT}', output='{{verdict}}', metric='ACC', k=4)]"
+    source = Raw(json_lines, train="https://data.example.org/reviews.jsonl")
+    recipes["reviews"] = text_to_text(
+        "reviews", source, splits=("train",), input=INPUT, output="{verdict}", metric="ACC", k=4
     )
     assert build("--samples", *map(str, SAMPLES), tasks=["reviews"]) == 0
     assert add(gym="own", samples=5, sample_by="row") == 0

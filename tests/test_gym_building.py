@@ -1,10 +1,10 @@
 """Building a gym: what is written, and what a second call does."""
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
-from small_mirror import OWN, capitals, files_of, fruits, report, write_lines, write_parquet
+from small_mirror import OWN, capitals, files_of, fruits, report, write_parquet
 
 from dataloader import Gym, load_split
 from dataloader.recipes import PUBLISHED
@@ -42,19 +42,24 @@ def test_a_sample_is_the_legacy_generators_shuffle_of_the_pool(build, tmp_path):
 
 
 def test_the_gym_is_described_by_its_files(build, tmp_path):
-    build()
+    for split in ("train", "validation"):
+        rows = [{"sentence1": f"a{i}", "sentence2": "b", "label": i % 2} for i in range(64)]
+        write_parquet(build.mirror, "nyu-mll/glue", f"rte/{split}-00000-of-00001.parquet", rows)
+    assert build(tasks=[*OWN, "glue-rte"]) == 0
     gym = tmp_path / "gym"
-    assert json.loads((gym / "metrics.json").read_text()) == dict(capitals="EM", colours="ACC", fruits="ACC")
-    assert json.loads((gym / "ontology.json").read_text()) == {"classification": {"taste": ["fruits"]}}
+    metrics = {"capitals": "EM", "colours": "ACC", "fruits": "ACC", "glue-rte": "ACC"}
+    assert json.loads((gym / "metrics.json").read_text()) == metrics
+    assert json.loads((gym / "ontology.json").read_text()) == {"classification": {"nli": ["glue-rte"]}}
     assert load_split(gym / "split.json").test == ("capitals", "colours", "fruits")
     rows = report(gym)
+    assert rows.pop("glue-rte")["outcome"] == "format only"
     assert {row["outcome"] for row in rows.values()} == {"built, not compared"}
     assert rows["capitals"]["terms"] == "for tests only"
     assert rows["fruits"]["source"] == "https://data.example.org/fruits/train.jsonl"
 
 
-def test_a_split_gives_the_sections_and_moves_tasks_that_are_there(build, tmp_path, mirror, recipes):
-    flags = ["--output_dir", str(build.gym), "--mirror", str(mirror), "--recipes", str(recipes)]
+def test_a_split_gives_the_sections_and_moves_tasks_that_are_there(build, tmp_path, mirror):
+    flags = ["--output_dir", str(build.gym), "--mirror", str(mirror)]
     split = tmp_path / "split.json"
 
     def sections() -> dict:
@@ -117,7 +122,7 @@ def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(bu
 
 
 def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, recipes, tmp_path, capsys):
-    recipes.write_text(recipes.read_text().replace("k=3,", "k=3, gone=True,"))
+    recipes["capitals"] = replace(recipes["capitals"], gone=True)
     for shard in build.mirror.rglob("*.parquet"):
         shard.unlink()
     assert build() == 0
@@ -177,21 +182,3 @@ def test_patterns_name_prompts_only_if_they_have_their_mark():
     assert tasks("superglue-r*") == ["superglue-record", "superglue-rte"]
     assert [task.split("__")[0] for task in tasks("superglue-r*__*")] == ["superglue-rte"] * 3
     assert tasks("superglue-rte__conclude") == ["superglue-rte__conclude"]
-
-
-def test_the_recipes_in_the_documentation_build_their_tasks(tmp_path):
-    page = (Path(__file__).resolve().parents[1] / "docs/data.md").read_text(encoding="utf-8")
-    (tmp_path / "my_recipes.py").write_text(page.split("```python\n")[1].split("```")[0])
-    mirror, gym = tmp_path / "mirror", tmp_path / "gym"
-    for split, n in (("train", 80), ("test", 6)):
-        rows = [{"text": f"dish\n{i}", "stars": 1 + i % 5} for i in range(n)]
-        write_parquet(mirror, "my_name/restaurant_reviews", f"data/{split}-00000-of-00001.parquet", rows)
-    facts = [{"question": f"q{i}?", "passage": "p", "answers": ["a", "b"]} for i in range(90)]
-    write_lines(mirror / "example.org/cities/facts.jsonl", facts)
-    flags = ["--mirror", str(mirror), "--recipes", str(tmp_path / "my_recipes.py"), "--num_workers", "1"]
-    assert main(["--output_dir", str(gym), *flags, "--tasks", "restaurant_reviews", "city_facts"]) == 0
-    reviews = Gym(gym).examples("restaurant_reviews", "test", "first")
-    assert [(example.input, *example.outputs) for example in reviews] == [
-        (f"review: dish {i}", "positive" if i == 3 or i == 4 else "negative") for i in (0, 1, 3, 4, 5)
-    ]
-    assert Gym(gym).examples("city_facts", "train", "first")[0].outputs == ("a", "b")

@@ -2,17 +2,18 @@
 
 import signal
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from forks import killed
-from small_mirror import OWN, RECIPES, files_of, report, write_lines, write_parquet
+from small_mirror import OWN, files_of, report, write_lines, write_parquet
 
 from dataloader import Gym
 from dataloader.building import task_folder
 from dataloader.building.downloads import Mirror
-from dataloader.building.own_recipes import load_recipes
-from dataloader.building.sources import Hub
+from dataloader.building.readers import json_lines
+from dataloader.building.sources import Hub, Raw
 from dataloader.building.task_folder import NotBuilt, build_task
 from routing_moe.cli.build_gym import main
 
@@ -92,7 +93,7 @@ def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monke
 
     monkeypatch.setattr(task_folder, "write_bytes", write)
     with pytest.raises(NotBuilt, match=r"fruits cannot be written \(No space left on device\)"):
-        build_task(load_recipes(recipes)["fruits"], Mirror(mirror), gym, [13, 21])
+        build_task(recipes["fruits"], Mirror(mirror), gym, [13, 21])
     assert files_of(gym) == {}
 
 
@@ -110,34 +111,16 @@ def test_a_full_disk_is_one_error_and_leaves_the_finished_tasks(build, monkeypat
     )
 
 
-FAILING = "class Failing:\n    def rows(self, split, files):\n        raise RuntimeError('out of order')\n"
+class Failing:
+    def rows(self, split: str, files: Mirror):
+        raise RuntimeError("out of order")
 
 
-@pytest.mark.parametrize(
-    ("text", "task", "message"),
-    [
-        (
-            FAILING + RECIPES.replace('Raw(json_lines, every=f"{HOST}/colours.jsonl")', "Failing()"),
-            "colours",
-            "unexpected content: out of order",
-        ),
-        (
-            "import sys\n" + RECIPES.replace('row: row["country"].strip()', "row: sys.exit(3)"),
-            "capitals",
-            "unexpected content: 3",
-        ),
-        (
-            RECIPES.replace('["red", "blue", "green"]', '["one", "other"]'),
-            "colours",
-            "are no list with the answer",
-        ),
-    ],
-)
-def test_an_error_in_a_recipe_does_not_stop_the_other_tasks(build, recipes, text, task, message):
-    recipes.write_text(text)
+def test_an_error_in_a_source_does_not_stop_the_other_tasks(build, recipes):
+    recipes["colours"] = replace(recipes["colours"], sources=(Failing(),))
     assert build() == 1
-    assert Gym(build.gym).tasks() == sorted({*OWN} - {task})
-    assert message in report(build.gym)[task]["note"]
+    assert Gym(build.gym).tasks() == ["capitals", "fruits"]
+    assert "unexpected content: out of order" in report(build.gym)["colours"]["note"]
 
 
 def test_nulls_of_the_hub_are_empty_texts(tmp_path):
@@ -147,29 +130,9 @@ def test_nulls_of_the_hub_are_empty_texts(tmp_path):
     assert found == [rows[0], {"country": "Land 2", "capital": ""}]
 
 
-@pytest.mark.parametrize(
-    ("country", "capital", "message"),
-    [
-        (
-            "Land\tof",
-            "x",
-            "row 1: unexpected content: a tab or line break in 'Land\\tofx'; `clean`",
-        ),
-        ("Land", "x\ny", "a tab or line break in 'Landx\\ny'"),
-        ("Land", "", "an empty text in ('Land', '')"),
-    ],
-)
-def test_a_line_of_an_own_task_is_never_broken(build, mirror, country, capital, message):
-    for path in mirror.rglob("*.parquet"):
-        path.unlink()
-    rows = [{"country": country, "capital": capital}] * 12
-    write_parquet(mirror, "example/geography", "capitals/train-00000-of-00001.parquet", rows)
-    assert build(tasks=["capitals"]) == 1
-    assert message in report(build.gym)["capitals"]["note"]
-
-
 def test_a_truncated_archive_is_named(build, mirror, recipes):
-    recipes.write_text(RECIPES.replace("/fruits/train.jsonl", "/fruits.zip!train.jsonl"))
+    source = Raw(json_lines, every="https://data.example.org/fruits.zip!train.jsonl")
+    recipes["fruits"] = replace(recipes["fruits"], sources=(source,))
     with zipfile.ZipFile(mirror / "data.example.org/fruits.zip", "w") as archive:
         archive.writestr("train.jsonl", '{"name": "x", "label": 1}\n' * 9)
     path = mirror / "data.example.org/fruits.zip"
@@ -220,36 +183,10 @@ def test_a_report_and_a_source_that_cannot_be_read_are_written_again(build, tmp_
     ],
 )
 def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, messages):
-    assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(recipes), *flags]) == 2
+    assert main(["--output_dir", str(tmp_path / "gym"), *flags]) == 2
     err = capsys.readouterr().err
     assert all(message in err for message in messages)
     assert not (tmp_path / "gym").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("RECIPES = 3", "has no list RECIPES"),
-        ("\n\nimport nothing_like_this", 'mine.py", line 3'),
-        (
-            RECIPES.replace('metric="EM"', 'metric="EMM"'),
-            "'capitals': metric is 'EMM'; it must be one of EM",
-        ),
-        (
-            RECIPES.replace('"fruits",', '"../fruits",', 1),
-            "task is '../fruits'; it must be letters",
-        ),
-        (RECIPES.replace('"capitals",', '"fruits",', 1), "two recipes of 'fruits'"),
-        ("raise SystemExit(0)", "SystemExit: 0"),
-        ("x = (", "SyntaxError: '(' was never closed"),
-        ("RECIPES = []", "has no list RECIPES"),
-    ],
-)
-def test_a_wrong_file_of_recipes_is_one_clear_error(tmp_path, capsys, text, message):
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    assert main(["--output_dir", str(tmp_path / "gym"), "--recipes", str(path)]) == 2
-    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")

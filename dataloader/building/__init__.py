@@ -6,8 +6,8 @@ sources.py        parquet files and raw files  build_tasks.py   several tasks in
 raw_file.py       formats of raw files         verification.py  comparison with published MD5 sums
 readers.py        common readers of raw files  report.py        gym_report.csv and the printed table
 downloads.py      downloads, caches, mirrors   gym_files.py     metrics.json, ontology.json, split.json
-tables.py         a user's tables              own_recipes.py   a user's file of recipes
-table_rows.py     their rows as examples       own_task.py      a task of them, and its place in the gym
+tables.py         a user's tables              table_rows.py    their rows as examples
+own_task.py       a task of them, and its place in the gym
 
 downloads.csv has sizes and checksums of raw files, published_md5sums.csv those of the published gym.
 """

@@ -53,7 +53,7 @@ def build_line(recipe: Recipe, build: Build) -> Line:
         return line_of(recipe, build.gym, build.samples, build.verify)
     except NotBuilt as error:
         return unavailable(recipe, error, build.samples, build.verify)
-    except (Exception, SystemExit) as error:  # of one source must not stop the other tasks
+    except Exception as error:  # of one source must not stop the other tasks
         reason = f"unexpected error, {type(error).__name__}: {in_brief(error)}"
         return unavailable(recipe, NotBuilt([reason]), build.samples, build.verify)
 

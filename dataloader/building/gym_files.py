@@ -61,7 +61,7 @@ class GymFiles:
     def _with_categories(self, recipes: list[Recipe]) -> dict:
         """Returns the ontology; if tasks are added, all are in the order of the shipped ontology."""
         shipped, current = Ontology.load(), Ontology(self.ontology)
-        added = {recipe.task: recipe.category or shipped.category(recipe.task) for recipe in recipes}
+        added = {recipe.task: shipped.category(recipe.task) for recipe in recipes}
         categories = added | {task: current.category(task) for task in current.tasks}
         if categories.keys() == set(current.tasks):
             return self.ontology

@@ -43,7 +43,6 @@ class Recipe:
     answers_are_a_set: the published run did not fix the order of a row's answers.
     options: the answers to choose from; the task's files are then JSON lines.
     metric: name of the task's metric; None: that of the published gym.
-    category: (category, subcategory) in the ontology; None: that of the shipped ontology, if any.
     terms: conditions of use to be named when the data is downloaded; "": none are known.
     elsewhere: where else to look for the data if no source has it.
     gone: the sources are known to be gone: a build without this task is complete.
@@ -62,7 +61,6 @@ class Recipe:
     answers_are_a_set: bool = False
     options: Callable[[Row], Sequence[str]] | None = None
     metric: str | None = None
-    category: tuple[str, str] | None = None
     terms: str = ""
     elsewhere: str = ""
     gone: bool = False
@@ -75,16 +73,10 @@ class Recipe:
     def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
         """Returns (input, output) of a prepared row, and its options if the recipe has them.
 
-        Raises ValueError if the options are no list of texts with an accepted answer, and other errors if the
-        row does not have the expected columns.
+        Raises various errors if the row does not have the expected columns.
         """
         texts = render(self.input, row), render(self.output, row)
-        if self.options is None:
-            return texts
-        options = self.options(row)
-        if isinstance(options, str) or not set(options) & set(texts[1].split("\t")):
-            raise ValueError(f"the options {options!r} are no list with the answer {texts[1]!r}")
-        return (*texts, tuple(options))
+        return texts if self.options is None else (*texts, tuple(self.options(row)))
 
 
 def render(text: TextOf, row: Row) -> str:

@@ -182,7 +182,7 @@ class Templates:
     @cached_property
     def names_by_value(self) -> dict[str, str]:
         """{value: name} if all label names are written value=name, else {}."""
-        words = [template.text for template in self.label_names if not template.fields]
+        words = [clean(template.text) for template in self.label_names if not template.fields]
         pairs = dict(word.split("=", 1) for word in words if "=" in word)
         return pairs if len(pairs) == len(self.label_names) else {}
 

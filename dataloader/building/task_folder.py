@@ -12,9 +12,8 @@ from pathlib import Path
 from dataloader.atomic_files import remove_unfinished, unfinished_folder, write_bytes, write_text
 from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.recipe import Recipe
-from dataloader.building.sampling import SAMPLES, draw_sample, eighty_twenty, whole_splits
+from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
 from dataloader.building.sources import Source
-from dataloader.building.verification import published_sums
 from dataloader.errors import InputError, in_brief
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
@@ -175,8 +174,6 @@ def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], source: str)
 
     Raises Unavailable if they cannot be read, or if a row is not as the recipe expects.
     """
-    examples: Examples = []
-    as_published = is_published(recipe)
     number, latest = 0, None
 
     def counted() -> Iterator[dict]:
@@ -185,33 +182,12 @@ def to_examples(recipe: Recipe, read: Callable[[], Iterable[dict]], source: str)
             yield latest
 
     try:
-        for row in recipe.prepared(counted()):
-            example = recipe.example(row)
-            if not as_published:
-                check_texts(example)
-            examples.append(example)
+        return [recipe.example(row) for row in recipe.prepared(counted())]
     except (Unavailable, OSError, MemoryError):
         raise
-    except (Exception, SystemExit) as error:  # of readers and templates, which expect columns and formats
+    except Exception as error:  # of readers and templates, which expect columns and formats
         where = f"{source}, row {number}" if number else source
         raise Unavailable(f"{where}: {explained(error, latest)}") from None
-    return examples
-
-
-def is_published(recipe: Recipe) -> bool:
-    """Returns whether the published gym has the task; its files are as published, broken lines included."""
-    return sample_files(recipe, Path(), SAMPLES[0])[0].name in published_sums()
-
-
-def check_texts(example: tuple) -> None:
-    """Raises ValueError if a line of a TSV file cannot hold the example (input, output)."""
-    if len(example) > 2:
-        return  # JSON lines hold any text
-    source, output = example
-    if "\t" in source or any(character in source + output for character in "\n\r"):
-        raise ValueError(f"a tab or line break in {source + output!r}; `clean` removes them")
-    if not source.strip() or not all(answer.strip() for answer in output.split("\t")):
-        raise ValueError(f"an empty text in {example!r}")
 
 
 def explained(error: Exception, row: dict | None) -> str:

@@ -15,12 +15,12 @@ metrics.json and split.json. A task that is there is not overwritten; the same c
 interrupted one has left. Exits with 0; with 2 if nothing was added; with 130 after Ctrl-C.
 """
 
+import re
 import sys
 from pathlib import Path
 
 from dataloader.building.downloads import Downloads, Files
 from dataloader.building.gym_files import GymFiles
-from dataloader.building.own_recipes import TASK_NAME
 from dataloader.building.own_task import (
     Prepared,
     add_to_gym,
@@ -45,6 +45,8 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
 from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
+
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
 
 
 def main(argv: list[str] | None = None) -> int:

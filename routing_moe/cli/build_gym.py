@@ -3,7 +3,6 @@
     routing-moe build-gym --output_dir data/gym
     routing-moe build-gym --output_dir data/gym --tasks boolq "glue-*"
     routing-moe build-gym --output_dir data/gym --split my_split.json --mirror downloads
-    routing-moe build-gym --output_dir data/gym --recipes my_recipes.py --tasks my_task
 
 Writes <output_dir>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with answer options),
 gym_report.csv, metrics.json, ontology.json, split.json, and in splits/ the published splits without the tasks
@@ -16,7 +15,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import Build, build_tasks
 from dataloader.building.downloads import Downloads, Mirror
 from dataloader.building.gym_files import GYM_LOCK, GymFiles, write_splits
-from dataloader.building.own_recipes import load_recipes
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import (
     MISSING,
@@ -54,11 +51,10 @@ def main(argv: list[str] | None = None) -> int:
 def build_gym(settings: BuildGymSettings) -> int:
     """Builds the tasks; returns the exit code."""
     problems, gym = Problems(setting_problems(settings)), settings.output_dir
-    own_recipes = problems.of(load_recipes, settings.recipes)
-    known = RECIPES | (own_recipes or {})
+    known = all_recipes()
     sections = problems.of(load_split, settings.split or PUBLISHED_SPLITS / "random.json")
-    if own_recipes is not None and sections:  # otherwise their tasks would be unknown
-        default = sections.all if settings.split else own_recipes or PUBLISHED
+    if sections:
+        default = sections.all if settings.split else PUBLISHED
         recipes = problems.of(chosen_recipes, settings.tasks, settings.split, default, known)
     described = problems.of(GymFiles.read, gym)
     if problems:
@@ -82,8 +78,7 @@ def build_gym(settings: BuildGymSettings) -> int:
             downloaded = [recipe for recipe in recipes if missing_samples(recipe, gym, settings.samples)]
             sys.stderr.writelines(f"{terms}\n" for terms in terms_of_use(downloaded))
         try:
-            load = partial(all_recipes, settings.recipes)
-            for line in build_tasks(recipes, build, load, settings.num_workers):
+            for line in build_tasks(recipes, build, all_recipes, settings.num_workers):
                 lines.append(line)
                 with suppress(OSError):  # of a full disk; they are written again at the end
                     describe()
@@ -99,9 +94,9 @@ def build_gym(settings: BuildGymSettings) -> int:
     return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
 
 
-def all_recipes(own_file: Path | None) -> dict[str, Recipe]:
-    """Returns the recipes of this project and those of a user's file, by task."""
-    return RECIPES | load_recipes(own_file)
+def all_recipes() -> dict[str, Recipe]:
+    """Returns the recipes by task; worker processes call it, because recipes cannot be sent to them."""
+    return RECIPES
 
 
 def setting_problems(settings: BuildGymSettings) -> list[str]:

@@ -22,8 +22,7 @@ class BuildGymSettings(Command):
 
     output_dir: Path = TASKS(REQUIRED, "gym folder to write", metavar="DIR")
     tasks: tuple[str, ...] = TASKS((), 'names or patterns such as "glue-*" (default: see --split)', metavar="NAME")
-    split: Path | None = TASKS(None, "split file: builds its tasks; its sections go to split.json (default: the tasks of --recipes, or else the 160 published ones, in the sections of random.json)", metavar="FILE")
-    recipes: Path | None = TASKS(None, "Python file with a list RECIPES of your own", metavar="FILE")
+    split: Path | None = TASKS(None, "split file: builds its tasks; its sections go to split.json (default: the 160 published ones, in the sections of random.json)", metavar="FILE")
     samples: tuple[int, ...] = TASKS(SAMPLES, "seeds of the samples", range=SEED, metavar="SEED")
     verify: bool = TASKS(True, "compare with the published MD5 sums")
 
