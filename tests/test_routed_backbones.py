@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from forks import in_two_processes
+from forks import assert_two_equal_one
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny_backbones import CAUSAL, FAMILIES, batch_of, make_plain, make_routed, padded_left, routes_of
@@ -321,12 +321,7 @@ def test_steps_of_two_processes_equal_those_of_one_and_leave_the_base(tmp_path):
         assert not any(map(is_of_base, moved))
         return {"loss": losses, **after}
 
-    one, (both, _) = two_steps(), in_two_processes(tmp_path, two_steps)
-    for found in both:
-        assert isinstance(found, dict), found
-        assert found.pop("loss") == pytest.approx(one["loss"], rel=1e-9)
-        for name, tensor in found.items():
-            torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-9)
+    assert_two_equal_one(tmp_path, two_steps)
 
 
 # ---- what is refused

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from forks import group_of_two, in_two_processes
+from forks import assert_two_equal_one, group_of_two, in_two_processes
 from tiny_runs import ROOT
 from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 
@@ -36,12 +36,7 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, 
         losses = [stepper.step(step)["loss"] for step in range(2)]
         return {"loss": losses, **parameters(stepper)}
 
-    one, (both, _) = two_steps(), in_two_processes(tmp_path, two_steps)
-    for found in both:
-        assert isinstance(found, dict), found
-        assert found.pop("loss") == pytest.approx(one["loss"], rel=1e-9)
-        for name, tensor in found.items():
-            torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-9)
+    assert_two_equal_one(tmp_path, two_steps)
 
 
 # ---- evaluation in several processes

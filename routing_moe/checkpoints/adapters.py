@@ -222,8 +222,9 @@ def check_with_peft(model, routes_LE: Tensor, folder: Path) -> None:
     """Raises InputError unless peft computes a route's weights from the adapter in a folder."""
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(model.to_plain(torch.zeros_like(routes_LE)), folder)
-    found = adapted.merge_and_unload().state_dict()
+    with warnings.catch_warnings(action="ignore"):  # of names in transformers that peft has not replaced yet
+        adapted = PeftModel.from_pretrained(model.to_plain(torch.zeros_like(routes_LE)), folder)
+        found = adapted.merge_and_unload().state_dict()
     for name, weight in merged_state(model.lora_layers, routes_LE).items():
         if not torch.allclose(found[name], weight, rtol=1e-4, atol=1e-5 * float(weight.abs().max())):
             raise InputError(f"{folder}: with peft, {name} is another matrix; is peft up to date?")
