@@ -56,10 +56,15 @@ def make_routed(family: str, num_experts: int = 4, dtype=torch.float64, **fields
     )
     sizes |= dict(router_mode="softmax")
     model = RoutedModel.from_backbone(make_plain(family).to(dtype), num_experts, **(sizes | fields)).to(dtype)
+    make_differ(model)
+    return model
+
+
+def make_differ(model) -> None:
+    """Gives the experts weights that are not 0."""
     for name, parameter in model.named_parameters():
         if name.endswith("lora_B"):
             torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 def padded_left(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
