@@ -195,10 +195,14 @@ def test_a_model_loads_in_another_precision_and_with_another_attention(tmp_path)
     make_plain("qwen2").save_pretrained(tmp_path / "base")
     RoutedModel.from_backbone(tmp_path / "base", **FIELDS).save_pretrained(tmp_path / "saved")
     loaded = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "saved", dtype=torch.bfloat16, attn_implementation="eager"
+        tmp_path / "saved", dtype="bfloat16", attn_implementation="eager"
     )
     types = {is_of_base(name): tensor.dtype for name, tensor in loaded.named_parameters()}
     assert types == {True: torch.bfloat16, False: torch.float32}
+    double = RoutedModel.from_pretrained(tmp_path / "saved", dtype=torch.float64)
+    assert {tensor.dtype for tensor in double.parameters()} == {torch.float64}
+    double.save_pretrained(tmp_path / "double")
+    assert_equal_states(RoutedModel.from_pretrained(tmp_path / "double"), double)
     assert loaded.backbone.config._attn_implementation == "eager"
 
 

@@ -15,7 +15,6 @@ Decoder-only models are trained with padding at the right, and generate with pad
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -111,6 +110,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """Returns a model with new experts of a plain model, which is frozen."""
         model = unfilled_model(cls, config, backbone)
         train_base(model, False)
+        for part in (model.router, model.task_vectors):
+            if part is not None:
+                part.to(model.routing_dtype)
         return model.to(backbone.device).train(backbone.training)
 
     @property
@@ -234,27 +236,29 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         saved = RoutingConfig.from_pretrained(folder)
         config, saved_type = config or saved, saved.dtype or torch.float32
         config.locate_base(folder)
-        attn_implementation = (
-            attn_implementation or config._attn_implementation
-        )  # so the Auto classes give it
-        if config.base_model is None:
-            make = partial(auto_class(config.backbone).from_config, config.backbone)
-            with no_init_weights():
-                backbone = make(dtype=saved_type, attn_implementation=attn_implementation)
-        else:
-            backbone = load_backbone(config.base_model, config.backbone, saved_type, attn_implementation)
+        # The Auto classes give the attention in the configuration.
+        backbone = backbone_of(config, saved_type, attn_implementation or config._attn_implementation)
         model = cls.with_backbone(config, backbone)
         fill(model, saved_tensors(folder), folder)
         if config.base_model is not None:
             check_base(config, fingerprint(model))
             model.base_sums = sums(model)
         if dtype not in (None, "auto", saved_type):
-            model.backbone = backbone.to(dtype)  # with the experts, which then return to float32
+            dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
             for name, tensor in own_tensors(model).items():
-                if not is_of_base(name):
-                    tensor.data = tensor.data.float()
+                kind = dtype if is_of_base(name) else torch.promote_types(dtype, torch.float32)
+                tensor.data = tensor.data.to(kind) if tensor.is_floating_point() else tensor.data
         model.generation_config = GenerationConfig.from_pretrained(folder)
         return model.eval()
+
+
+def backbone_of(config: RoutingConfig, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
+    """Returns the base that a saved model refers to, or one without weights that are known."""
+    if config.base_model is not None:
+        return load_backbone(config.base_model, config.backbone, dtype, attention)
+    make = auto_class(config.backbone).from_config
+    with no_init_weights():
+        return make(config.backbone, dtype=dtype, attn_implementation=attention)
 
 
 def fill(model: RoutedModel, state: dict[str, Tensor], folder: Path) -> None:
