@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
-from routing_moe.model.adapter_files import loading_code, serving, write_adapter
-from routing_moe.model.base import saved_kind
+from routing_moe.model.adapter_files import loading_code, name_of_base, serving, write_adapter
+from routing_moe.model.loading import saved_kind
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain BART gives the same answers; --argmax "
@@ -114,26 +115,26 @@ def export_adapters(routed, folder: Path) -> None:
     """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`."""
     model = routed.model
     with replacing_directory(folder) as new:
-        base = write_base(routed, new)
+        base = write_base(routed, new, "expert0")
         for expert in range(model.config.num_experts):
             route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
             route_LE[:, expert] = 1
-            model.to_adapter(route_LE, new / f"expert{expert}", base and f"../{base}")
+            write_adapter(model, route_LE, new / f"expert{expert}", base)
 
 
-def write_base(routed, folder: Path) -> str | None:
-    """Writes the base of adapters to `base` in a folder, and returns this name.
+def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
+    """Returns how an adapter at this place in a folder names its base.
 
-    None: peft can load it from the place that the model refers to, because it was not trained with the
-    experts, and is no run or file of weights.
+    A base that peft cannot load from the place that the model refers to, because it was trained with the
+    experts, or is a run or a file of weights, is written to `base` in the folder.
     """
     model, base = routed.model, routed.model.config.base_model
     if base is not None and is_plain(base):
-        return None
+        return name_of_base(model, folder / adapter)
     sizes = model.config.num_layers, model.config.num_experts
     model.to_bart(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
     routed.tokenizer.save_pretrained(folder / "base")
-    return "base"
+    return os.path.relpath("base", adapter)
 
 
 def is_plain(base: str) -> bool:

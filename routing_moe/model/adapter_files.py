@@ -31,19 +31,15 @@ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules route=.
 
 
 @torch.no_grad()
-def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None = None) -> dict:
+def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None) -> dict:
     """Writes an adapter with a README to a folder; returns its configuration.
 
-    It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r. Arguments
-    and errors as of `RoutingModel.to_adapter`.
+    It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r. base: how
+    the adapter names its base. Other arguments and errors as of `RoutingModel.to_adapter`.
     """
     config = model.config
     if not config.has_lora:
         raise InputError(f"experts of kind {config.expert_kind!r} are no adapter; only low-rank experts are")
-    if base is None and config.base_model is not None and not is_unchanged(model):
-        raise InputError(
-            "the base was trained with the experts: save model.to_plain of zeros, and name it as base"
-        )
     if there := [name for name in (ADAPTER_FILE, README) if (folder / name).exists()]:
         raise InputError(f"{folder} has a file {there[0]} already; name a new folder")
     known_LE, tensors = routes_LE.abs().cpu(), {}
@@ -55,13 +51,25 @@ def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None = Non
             place = f"base_model.model.{layer.name}.{name}"
             tensors[f"{place}.lora_A.weight"] = A.cpu().contiguous()
             tensors[f"{place}.lora_B.weight"] = B.T.cpu().contiguous()
-    content = adapter_config(model, len(A), base or place_from(folder, config.base_model))
+    content = adapter_config(model, len(A), base)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     code = loading_code(content)
     write_text(folder / README, f"In this folder:\n\n```python\n{code}```\n\n{serving(content)}")
     write_text(folder / ADAPTER_FILE, json.dumps(content, indent=1))  # the last: without it there is none
     return content
+
+
+def name_of_base(model, folder: Path) -> str | None:
+    """Returns how an adapter in a folder names the base of a model; None: it comes from no known place.
+
+    Raises InputError if the base was trained since.
+    """
+    if model.config.base_model is not None and not is_unchanged(model):
+        raise InputError(
+            "the base was trained with the experts: save model.to_plain of zeros, and name it as base"
+        )
+    return place_from(folder, model.config.base_model)
 
 
 def adapter_config(model, rank: int, base: str | None) -> dict:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dataloader.atomic_files import final_path
 from dataloader.errors import InputError
-from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.loading import (
@@ -25,6 +24,7 @@ from routing_moe.model.loading import (
     load_routing_bart,
     load_vanilla_checkpoint,
     own_tensors,
+    saved_kind,
 )
 from routing_moe.model.lora import is_of_expert
 
@@ -71,7 +71,8 @@ def refer_to_base(model, place: str | Path) -> None:
     """Notes in the configuration that the weights of the base come from `place`, and their checksum."""
     model.config.base_model = str(Path(place).absolute()) if Path(place).exists() else str(place)
     model.config.base_sha256 = fingerprint(model)
-    model.base_sums = sums(model)
+    if model.config.model_type != ROUTING_BART:  # whose checksum is of all weights
+        model.base_sums = sums(model)
 
 
 def sums(model) -> dict[str, tuple]:
@@ -160,8 +161,3 @@ def base_weights(cls, place: str) -> dict[str, Tensor]:
     if folder.is_dir() and saved_kind(folder) == ROUTING_BART:
         return load_routing_bart(cls, folder).to_bart().state_dict()
     return load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()
-
-
-def saved_kind(folder: Path) -> str | None:
-    """Returns the model_type in the configuration of a folder."""
-    return load_json_object(folder / "config.json", "a model's configuration").get("model_type")

@@ -86,6 +86,11 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
     return bart
 
 
+def saved_kind(folder: Path) -> str | None:
+    """Returns the model_type in the configuration of a folder."""
+    return load_json_object(folder / "config.json", "a model's configuration").get("model_type")
+
+
 def auto_class(config) -> type:
     """Returns the class of transformers that makes and loads models of a plain configuration."""
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -103,8 +108,7 @@ def load_backbone(
     Raises InputError that names the source.
     """
     folder, expected = local_folder(source), config is not None
-    kind = load_json_object(folder / "config.json", "a model's configuration").get("model_type")
-    if kind in (ROUTING, ROUTING_BART):
+    if saved_kind(folder) in (ROUTING, ROUTING_BART):
         raise InputError(f"{source} is a mixture of experts already; give a plain model")
     try:
         config = config or AutoConfig.from_pretrained(folder)

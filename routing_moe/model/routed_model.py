@@ -41,14 +41,20 @@ from routing_moe.model.base import (
     fingerprint,
     is_of_base,
     refer_to_base,
-    saved_kind,
     saved_tensors,
     sums,
     train_base,
 )
 from routing_moe.model.configuration import MIXTURE_FIELDS, RoutingConfig
 from routing_moe.model.injection import inject, plain_copy
-from routing_moe.model.loading import auto_class, check_finite, load_backbone, own_tensors, unfilled_model
+from routing_moe.model.loading import (
+    auto_class,
+    check_finite,
+    load_backbone,
+    own_tensors,
+    saved_kind,
+    unfilled_model,
+)
 from routing_moe.model.lora import LoraPlan, along
 from routing_moe.model.routing_model import RoutingModel
 

@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from dataloader.atomic_files import final_path
 from dataloader.errors import InputError
-from routing_moe.model.adapter_files import write_adapter
+from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.lora import LoraLayer, LoraPlan, recomputed
 from routing_moe.model.routed_layer import RoutePlan
@@ -97,4 +97,5 @@ class RoutingModel(TaskRouting):
         InputError for experts that are not of low rank, a base that was trained since, and if the folder has
         an adapter.
         """
-        write_adapter(self, self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder), base)
+        routes_LE, folder = self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder)
+        write_adapter(self, routes_LE, folder, base or name_of_base(self, folder))
