@@ -292,17 +292,19 @@ def with_run(originals, tmp_path):
 # ---- fine-tuning (tiny_grids.py)
 
 
-@pytest.fixture(scope="session")
-def grids(world):
+@pytest.fixture(scope="module")
+def grids(world, request):
     from tiny_grids import Grids
 
-    return Grids(world)
+    return Grids(world, request.module.__name__)
 
 
 @pytest.fixture(scope="session")
-def finished_grid(grids):
+def finished_grid(world):
     """An uninterrupted grid of two samples and two learning rates. Must not be changed: copy it."""
-    return grids.run("finished", save_best=True)
+    from tiny_grids import Grids
+
+    return Grids(world, "shared").run("finished", save_best=True)
 
 
 @pytest.fixture(scope="session")

@@ -188,7 +188,7 @@ def test_a_grid_of_logits_saves_the_route_and_continues(kind, grids, tune):
     folder = tune(f"logits_{kind}", kind, **flags)
     assert set(results(folder)["route"].str.rpartition("; ")[2]) == {"logits trained"}
     best = folder / f"models/{SAMPLES[0]}_best"
-    before, after = weights(grids / f"../mixture_{kind}/best"), weights(best)
+    before, after = weights(grids.world / f"mixture_{kind}/best"), weights(best)
     route_LE = after.pop("task_routes")[0]
     experts = {name: tensor for name, tensor in before.items() if name in after}
     assert_equal(after, experts)

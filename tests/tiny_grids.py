@@ -73,11 +73,13 @@ def finetune(gym: Path, bart: Path, output_dir: Path, **changed) -> int:
 
 
 class Grids:
-    """A gym with the task `naming`, the world's BART and mixtures, and the grids made of them."""
+    """A gym with the task `naming`, the world's BART and mixtures, and the grids of one file of tests."""
 
-    def __init__(self, world: World):
-        self.world, self.folder, self.bart = world, world / "grids", world.bart
-        self.gym = write_few_shot_gym(self.folder / "gym", world.gym)
+    def __init__(self, world: World, name: str):
+        self.world, self.folder, self.bart = world, world / "grids" / name, world.bart
+        self.gym = world / "few_shot_gym"
+        if not self.gym.exists():
+            write_few_shot_gym(self.gym, world.gym)
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
