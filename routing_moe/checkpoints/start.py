@@ -35,7 +35,6 @@ from routing_moe.model.loading import (
     with_fields,
 )
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-from routing_moe.model.route_fit import RouteFit, fit_router
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
@@ -158,19 +157,6 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.router.requires_grad_(settings.trains_router)
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
     return model, tokenizer
-
-
-def start_router(model, routes: GivenRoutes, temperature: float, fits_vectors: bool) -> RouteFit:
-    """Fits a new router to the routes at a temperature, and with `fits_vectors` the task vectors, too.
-
-    Fitted vectors no longer count as random.
-    """
-    config = model.config
-    routes_NLE = torch.from_numpy(routes.matrices(*config.route_sizes))
-    fit = fit_router(model, routes.tasks, routes_NLE, temperature, fits_vectors)
-    if fits_vectors:
-        config.random_vectors = sorted(set(config.random_vectors) - set(routes.tasks))
-    return fit
 
 
 def new_model(

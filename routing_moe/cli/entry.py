@@ -50,6 +50,7 @@ GROUPS = {
         "compute-arg": f"{CLI}.compute_arg",
     },
     "explain routes": {
+        "transfer": f"{CLI}.transfer",
         "correlate-routes": f"{CLI}.correlate_routes",
         "ablate": f"{CLI}.ablate",
         "create-gif": f"{CLI}.create_gif",
@@ -67,7 +68,8 @@ HISTORY = "the commit that its page in docs/results names"
 REMOVED = {
     "recipe train": "routing-moe train, or example_scripts/train_routing_bart.sh",
     "recipe two-stages": "example_scripts/run_two_stage.sh",
-    "recipe refined-routing": "example_scripts/run_refined_routing.sh",
+    "recipe refined-routing": "example_scripts/run_cross_loss_routing.sh",
+    "run_refined_routing.sh": "example_scripts/run_cross_loss_routing.sh",
     "recipe finetune": "example_scripts/finetune_a_list_of_tasks.sh",
     "recipe assemble": "example_scripts/assemble_experts.sh",
     "recipe vectors": "routing-moe vectors, or example_scripts/task_vectors.sh",

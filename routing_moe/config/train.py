@@ -17,7 +17,6 @@ from routing_moe.config.choices import (
     LORA_MIXINGS,
     LORA_TARGETS,
     MEASURES,
-    ROUTE_USES,
     ROUTER_MODES,
     ROUTER_TYPES,
     SELECTIONS,
@@ -58,7 +57,6 @@ MORE_START = group("additions: where the model starts")
 MORE_ROUTING = group("additions: experts and routes")
 MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
-INNER_SHARE = Range(lambda value: 0 < value < 1, "between 0 and 1")
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs")  # default to those of the run
 OF_EVERY_TRAINING = ("exploration_epsilon", "lora_dropout")  # fields that a checkpoint does not fix
@@ -92,6 +90,7 @@ class TrainSettings(RunFlags):
     task_ontology: str | None = MORE_DATA(None, "two-level ontology JSON for pictures and tables (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", inherited=True)
     taskvecs: str | None = DATA(None, "folder with id2task.json and task_vecs.npy, as written by the commands of task.task_emb; without --do_train, vectors of tasks that were not trained on; with --task_routes: vectors that tasks are clustered and unseen tasks routed by (default: random vectors for every task of the split)")
     taskvecs_dim: int | None = DATA(None, "dimension of random task vectors; read from the file with --taskvecs; with --router_nn_type table it follows from layers and experts", range=AT_LEAST_1, new_model=768)
+    contested_above: float | None = MORE_DATA(None, "train only on contested rows: those that the model at the start loses more than this on, in nats. contested.json names them; if they are fewer than 5%, nothing is trained, because one model serves all tasks", range=NOT_NEGATIVE, metavar="NATS", compared_as="budget")
     skip_malformed: bool = MORE_DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
@@ -108,14 +107,9 @@ class TrainSettings(RunFlags):
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once")
     task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1)
     task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; ontology: an expert for each category, ontology:fine for each subcategory; tasks: an expert for each train task; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs; random:SPEC or random:SPEC:SEED: the routes of one of these, permuted among the train tasks, so that groups have the same sizes (SEED: of the permutation; default: --seed). Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks, or lowest_loss: a task that was not trained on gets the route of lowest loss on the labelled train rows of its first sample, of the routes of the trained tasks", metavar="SPEC")
-    task_routes_as: str = MORE_ROUTING("fixed", "with --task_routes: the routes stay, or are what a learned router starts with", choices=ROUTE_USES)
-    reassign_every: int = MORE_ROUTING(0, "with given one-hot routes (--task_routes or --task_level_random_routing): steps between re-assignments, in which each task moves to the route with the lowest loss on its held-out train rows; 0: routes stay", range=NOT_NEGATIVE)
-    reassign_from: int = MORE_ROUTING(100, "step of the first re-assignment; before, experts that start equal do not differ in what they can do", range=AT_LEAST_1)
-    reassign_until: int | None = MORE_ROUTING(None, "no re-assignment after this step (default: half of the steps). After the last one, held-out rows are trained on, too", range=AT_LEAST_1)
-    reassign_held_out: float = MORE_ROUTING(0.25, "share of the train rows of each task that are held out while tasks may move, rows of equal input together", range=INNER_SHARE)
-    reassign_splits: int = MORE_ROUTING(0, "in each re-assignment between the first and the last, at most so many experts without tasks become copies of the experts with the highest loss and take one of two clusters of their tasks; only if tasks have one expert in all layers", range=NOT_NEGATIVE)
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
     expert_kind: str | None = MORE_ROUTING(None, "what an expert is. layer: a complete BART layer; lora: a low-rank update of the linear maps of a BART layer that all experts share. --learning_rate is that of the experts", choices=EXPERT_KINDS, new_model="layer", compared_as="budget")
+    shared_base: bool = MORE_ROUTING(False, "experts are a base and a difference from it, and both are trained, the base with --base_lr (default: --learning_rate). Saved and exported as plain experts. Of --expert_kind lora the base is the BART; a single complete layer shares nothing", compared_as="budget")
     lora_rank: int | None = MORE_ROUTING(None, "with --expert_kind lora: rank of the updates", range=AT_LEAST_1, new_model=16, compared_as="budget")
     lora_alpha: float | None = MORE_ROUTING(None, "with --expert_kind lora: scale of the updates times their rank", range=POSITIVE, new_model=16)
     lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=LORA_TARGETS, new_model="all", compared_as="budget")
@@ -175,9 +169,7 @@ class TrainSettings(RunFlags):
 
     @property
     def route_source(self) -> str | None:
-        """As for all commands; routes that the router starts with are learned."""
-        if self.selecting_flags[:1] == ["task_routes"] and self.task_routes_as == "start":
-            return "learned" if self.do_train else None
+        """As for all commands; without training, lowest_loss is a choice among the routes of the checkpoint."""
         if self.by_loss:  # the routes of the checkpoint
             return None
         return super().route_source
@@ -221,27 +213,12 @@ class TrainSettings(RunFlags):
         return recipe_of(self, warmup_steps=self.warmup_steps)
 
     @property
-    def starts_from_routes(self) -> bool:
-        """Whether a learned router starts with given routes."""
-        return bool(self.task_routes) and self.do_train and self.task_routes_as == "start"
-
-    @property
     def trains_router(self) -> bool:
         return self.router_lr != 0
 
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
-
-    def reassignments(self, end: int) -> range:
-        """Returns the steps after which tasks may move in a training of `end` steps.
-
-        Not after the last step, because the experts have to be trained along the last routes.
-        """
-        if not self.reassign_every:
-            return range(0)
-        last = min(self.reassign_until or end // 2, end - 1)
-        return range(self.reassign_from, last + 1, self.reassign_every)
 
     def frozen(self, has_lora: bool) -> list[str]:
         """Returns the parts (`flops.parameters_of_parts`) that are not trained."""
@@ -326,6 +303,8 @@ def train_settings(given: Mapping) -> TrainSettings:
         start = checkpoint or run / settings.checkpoint_name
         kind = settings.expert_kind or (None if settings.initialize_from_vanilla else kind_in(start))
         settings = replace(settings, learning_rate=1e-3 if kind == "lora" else 1e-5)
+    if settings.shared_base and "base_lr" not in given:
+        settings = replace(settings, base_lr=settings.learning_rate)
     return replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
 
 

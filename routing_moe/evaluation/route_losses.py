@@ -50,9 +50,12 @@ def losses_along(
     return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=True)[0].T.numpy()
 
 
-def means_by_group(losses_RK: np.ndarray, groups_R: np.ndarray) -> np.ndarray:
-    """Returns the mean losses (G, K) of groups of rows. groups_R: the group of each row, from 0 to G - 1."""
-    return np.stack([losses_RK[groups_R == g].mean(axis=0) for g in range(groups_R.max() + 1)])
+def losses_of_tasks(
+    model, examples: EncodedExamples, routes_NLE: Tensor, accelerator: Accelerator, desc: str
+) -> np.ndarray:
+    """Returns the losses (R,) float64 of R examples, each along the route of its task; as `losses_along`."""
+    draws, quiet = [Routes(routes_NLE, examples.task_ids_N)], not accelerator.is_local_main_process
+    return _losses(model, examples, draws, accelerator, desc=desc, quiet=quiet)[0][0].numpy()
 
 
 @torch.no_grad()

@@ -5,16 +5,21 @@ given more pieces, computes only the missing ones. The traceback of a failed pie
 until the piece is finished.
 """
 
+import json
 import logging
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import InputError, in_brief, problem_context
+from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
+
+JOB_FILE = "job.json"  # what the pieces are of
 
 log = logging.getLogger("routing_moe")
 
@@ -98,3 +103,22 @@ class JobFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, "\n".join(notes))
         return f"{brief} ({path})"
+
+
+def keep_same_job(folder: Path, described: dict, pieces: JobFolder) -> None:
+    """Writes what the pieces depend on (JSON values) into `folder`.
+
+    Raises InputError if there are pieces of a job with other values.
+    """
+    path = folder / JOB_FILE
+    if path.is_file() and pieces.names():
+        saved = load_json_object(path, "what the files in the folder are of")
+        for name, value in described.items():
+            if saved.get(name) != value:
+                was, now = (shorten(json.dumps(setting), 80) for setting in (saved.get(name), value))
+                raise InputError(
+                    f"--output_dir {folder} holds results with {name} {was}, not {now}; name another folder, "
+                    "or delete that one"
+                )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(described, indent=1))

@@ -15,8 +15,6 @@ from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
 CLUSTERS_FILE = "clusters.csv"
-REASSIGNMENTS_FILE = "reassignments.csv"
-REASSIGNED_ROUTES_FILE = "reassigned_routes.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 

@@ -221,7 +221,6 @@ def example_flops(config, work: Work, S, T, K):
 
 
 FORWARD = Work(layers=False, inputs=False, projection=False)
-BY_EMBEDDINGS = Work(layers=False)  # a forward pass, and the gradient by the token embeddings
 
 
 def rows_flops(config, examples, work: Work = FORWARD) -> int:

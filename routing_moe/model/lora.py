@@ -238,13 +238,6 @@ class LoraLayer:
             f"{name}.weight": linear.merged(weights_HE, used_K) for name, linear in self.linear_maps.items()
         }
 
-    @torch.no_grad()
-    def copy_expert(self, source: int, target: int) -> None:
-        """Gives the expert `target` the weights of the expert `source`."""
-        for linear in self.linear_maps.values():
-            for factor in (linear.lora_A, linear.lora_B):
-                factor[target] = factor[source]
-
     def expert_distance(self) -> Tensor:
         """Returns the mean over pairs of experts of the sum over linear maps of |s (B_p A_p - B_q A_q)|."""
         return sum(mean_distance(linear.inner_products()) for linear in self.linear_maps.values())

@@ -184,11 +184,6 @@ class RoutedLayer(nn.Module):
         merged = {name: _Merged.apply(weights_GE, *(own[name] for own in named)) for name in named[0]}
         return [dict(zip(merged, own, strict=True)) for own in zip(*merged.values(), strict=True)]
 
-    @torch.no_grad()
-    def copy_expert(self, source: int, target: int) -> None:
-        """Gives the expert `target` the weights of the expert `source`."""
-        self.experts[target].load_state_dict(self.experts[source].state_dict())
-
     def expert_distance(self) -> Tensor:
         """Returns the expert distance: the mean over pairs of experts of their distance; 0 for one expert.
 

@@ -187,16 +187,6 @@ class TaskRouting:
             raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
         return routes
 
-    def distinct_routes(self, tasks_N: np.ndarray) -> tuple[Tensor, np.ndarray]:
-        """Returns the different fixed routes (K, L, E) of rows of `config.task_names`, and which each has."""
-        routes_KLE, which_N = self.task_routes[tasks_N].unique(dim=0, return_inverse=True)
-        return routes_KLE, which_N.cpu().numpy()
-
-    def are_single(self, routes_NLE: Tensor) -> bool:
-        """Returns whether each of the routes is one expert, the same in all layers with experts."""
-        experts_NR = routes_NLE[:, self.config.routed_rows].argmax(dim=-1)
-        return self.is_one_hot(routes_NLE) and bool((experts_NR == experts_NR[:, :1]).all())
-
     def is_one_hot(self, routes_BLE: Tensor) -> bool:
         """Returns whether all rows that a layer uses consist of zeros and ones."""
         read = routes_BLE[:, self.config.routed_rows]

@@ -27,6 +27,7 @@ from routing_moe.model.base import is_of_base
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.compiling import compile_layers, compiled
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
+from routing_moe.optim.shared_base import SharedBase
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
 
@@ -45,11 +46,11 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def build_optimizer(model, settings: Recipe) -> torch.optim.AdamW:
+def build_optimizer(model, settings: Recipe, base: SharedBase | None = None) -> torch.optim.AdamW:
     """Returns AdamW with separate learning rates for BART, router and task vectors.
 
-    With low-rank experts, those have the rate of BART, and the BART that they share has its own. Norms and
-    biases have no weight decay.
+    With low-rank experts, those have the rate of BART, and the BART that they share has its own. So has the
+    base that complete experts share. Norms, biases and this base have no weight decay.
     """
     rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
     if model.config.has_lora:
@@ -67,6 +68,9 @@ def build_optimizer(model, settings: Recipe) -> torch.optim.AdamW:
                 frozen_with = "bart" if part == "base" else part  # in alternating updates
                 group = {"lr": rate, "peak_lr": rate, "weight_decay": decay, "part": frozen_with}
                 groups.append({"params": parameters} | group)
+    if base:
+        rate = {"lr": settings.base_lr, "peak_lr": settings.base_lr}
+        groups.append({"params": base.steps, "weight_decay": 0.0, "part": "bart"} | rate)
     return torch.optim.AdamW(groups, eps=settings.adam_epsilon, fused=True)
 
 
@@ -95,21 +99,19 @@ class Stepper:
 
     def __init__(self, model, examples: EncodedExamples, settings: Recipe, accelerator: Accelerator):
         self.model, self.settings, self.accelerator = model, settings, accelerator
-        self.use(examples)
-        self.optimizer = build_optimizer(model, settings)
+        self.examples, self.mixture = examples, TaskMixture(examples.task_ids_N, settings.task_sampling)
+        shares = settings.shared_base and model.config.num_experts > 1 and not model.config.has_lora
+        self.base = SharedBase(model) if shares else None
+        self.optimizer = build_optimizer(model, settings, self.base)
         # accelerate's wrapper is for its loss scaler, and without one it only takes time in every step.
         if accelerator.scaler is not None:
             self.optimizer = accelerator.prepare_optimizer(self.optimizer)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters += self.base.steps if self.base else []
         if settings.compile:
             compile_layers(model)
         self.cut = Cut.on(accelerator, model, settings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
-
-    def use(self, examples: EncodedExamples) -> None:
-        """Takes the examples of the next steps from these."""
-        self.examples = examples
-        self.mixture = TaskMixture(examples.task_ids_N, self.settings.task_sampling)
 
     def temperature(self, step: int) -> float:
         """Returns the temperature of the selection in a step (counted from 0)."""
@@ -253,6 +255,8 @@ class Stepper:
             scaler.scale(torch.zeros((), device=leaf_BLE.device))
         if self.accelerator.num_processes > 1:
             sum_over_processes([*(p.grad for p in trained), losses_G], self.accelerator)
+        if self.base:
+            self.base.collect_gradients()
         if leaf_BLE.requires_grad:
             routes_BLE.backward(leaf_BLE.grad)
 
@@ -279,6 +283,8 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()  # frozen parts have no gradient, so they have no decay or momentum either
+        if self.base:
+            self.base.apply()
         self.optimizer.zero_grad(set_to_none=True)
         return factor
 

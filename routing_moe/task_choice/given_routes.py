@@ -50,10 +50,9 @@ def described(start: Start) -> str:
     return f"{start.routes} of {start.vectors}" if are_clusters(start.routes) else start.routes
 
 
-def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) -> GivenRoutes:
+def training_routes(start: Start, split: Split, ontology: Ontology) -> GivenRoutes:
     """Returns the routes of `--task_routes` for training, with the vectors of `--taskvecs` if they are given.
 
-    stay: whether the routes stay, so that tasks without one have equal weights.
     Raises InputError for another value, an unreadable file, and for train tasks without a route or vector.
     """
     given = None
@@ -69,7 +68,7 @@ def training_routes(start: Start, split: Split, ontology: Ontology, stay: bool) 
     if lacking := [task for task in routes if given and task not in given.names]:
         raise InputError(f"--taskvecs {start.vectors} has no vector for {in_short(lacking)}")
     without = sorted(set(split.all) - set(routes))
-    if without and stay:
+    if without:
         notes = [*notes, f"no route for {in_short(without)}: when scored, all experts have equal weights"]
     own = {}
     if given:

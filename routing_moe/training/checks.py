@@ -80,9 +80,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     problems += start_file_problems(settings, split)
     routes = None
     if gives_routes(settings) and split and split.train and ontology:
-        routes = problems.of(
-            training_routes, settings.start, split, ontology, not settings.starts_from_routes
-        )
+        routes = problems.of(training_routes, settings.start, split, ontology)
     if problems:
         raise InputError(dict.fromkeys(problems))
     from routing_moe.checkpoints.start import start_config
@@ -103,12 +101,6 @@ def number_problems(settings: TrainSettings) -> list[str]:
         problems.append(
             f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
             "the temperature falls from the initial to the minimum"
-        )
-    if settings.reassign_every and not settings.reassignments(settings.total_steps):
-        until = settings.reassign_until or f"half of {settings.total_steps}"
-        problems.append(
-            f"--reassign_from is {settings.reassign_from}, which leaves no step for a re-assignment: "
-            f"--reassign_until is {until}, and tasks do not move after the last of --total_steps"
         )
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}, which needs: pip install {settings.log_with}")
@@ -131,7 +123,6 @@ def contradictions(settings: TrainSettings) -> list[str]:
     if settings.do_train and not is_new:
         of_new = {
             "--vanilla_checkpoint has the weights of a new model": settings.vanilla_checkpoint,
-            "--task_routes_as is start, which needs a new router": settings.starts_from_routes,
         }
         problems += [f"{what}: leave --{named} out" for what, given in of_new.items() if given]
     if is_new and settings.router_nn_type == "table" and settings.route_source in (None, "learned"):
@@ -271,15 +262,10 @@ def expert_problems(settings: TrainSettings, config: "RoutingBartConfig") -> lis
             "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
             "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
         )
-    if (
-        settings.do_train
-        and settings.reassign_every
-        and (config.route_source != "fixed" or config.num_experts == 1)
-    ):
-        problems.append(
-            "--reassign_every moves tasks between given routes of several experts that stay otherwise: give "
-            "--task_routes (--task_routes_as fixed) or --task_level_random_routing"
-        )
+    if settings.do_train and settings.shared_base and not settings.base_lr:
+        problems.append("--shared_base trains what experts share, but --base_lr is 0; leave one of them out")
+    if settings.do_train and settings.base_lr and not (settings.shared_base or config.has_lora):
+        problems.append("--base_lr: complete layers share nothing; give --shared_base, too")
     if settings.do_train and settings.alternate_every and not trains:
         problems.append(
             "--alternate_every: router and task vectors are not trained, so nothing can alternate"
@@ -295,7 +281,7 @@ def missing_task_problems(
     routes: GivenRoutes | None,
 ) -> list[str]:
     """Returns the error of tasks that the model has no vector or route for, if they cannot do without."""
-    if not config.routes_by_task or (routes and not settings.starts_from_routes):
+    if not config.routes_by_task or routes:
         return []
     needed = set(split.train) if settings.do_train else set()
     stored_only = not config.has_router or settings.task_vector == "stored"

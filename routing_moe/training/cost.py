@@ -58,11 +58,11 @@ def flops_of_steps(stepper: Stepper, steps: Iterable[int], work: Work) -> tuple[
 
 
 def training_cost(
-    stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS, reassignment: int = 0
+    stepper: Stepper, total_steps: int, most_sampled: int = SAMPLED_STEPS, scoring: int = 0
 ) -> dict:
     """Returns the fields of `cost.json` about the training itself, for a run of `total_steps` steps.
 
-    reassignment: the FLOPs of all re-assignments of tasks, which are part of the total.
+    scoring: the FLOPs of the losses by which train rows were chosen, which are part of the total.
     """
     config, alternate_every = stepper.model.config, stepper.settings.alternate_every
     work = Work.of(stepper.model)
@@ -82,20 +82,20 @@ def training_cost(
         "flops_per_example_unpadded": round(bare / size),
         "examples_per_step": size,
         "steps": total_steps,
-        "total_flops": round(padded * total_steps) + reassignment,
-        "reassignment_flops": reassignment,
+        "total_flops": round(padded * total_steps) + scoring,
+        "scoring_flops": scoring,
         "sampled_steps": len(sampled),
         "counted": COUNTED,
     }
 
 
-def write_cost(stepper: Stepper, total_steps: int, start: Start, run: Path, reassignment: int = 0) -> dict:
+def write_cost(stepper: Stepper, total_steps: int, start: Start, run: Path, scoring: int = 0) -> dict:
     """Writes the `cost.json` of a run, which includes the runs that it started from. Returns its content.
 
-    reassignment: as for `training_cost`.
+    scoring: as for `training_cost`.
     """
     path = run / COST_FILE
-    own = training_cost(stepper, total_steps, reassignment=reassignment)
+    own = training_cost(stepper, total_steps, scoring=scoring)
     cost = own | with_start(own, earlier_runs(start, run))
     # The run that it started from may have been deleted since the file was first written.
     if cost["start_unknown"] and (before := known_before(path)):
@@ -115,17 +115,15 @@ def known_before(path: Path) -> list[dict] | None:
     return None
 
 
-def equal_steps(
-    stepper: Stepper, total_steps: int, other: str, earlier: list[dict], reassignment: int = 0
-) -> int:
+def equal_steps(stepper: Stepper, total_steps: int, other: str, earlier: list[dict], scoring: int = 0) -> int:
     """Returns the largest number of steps that cost at most the FLOPs of the run `other`, of --equal_flops.
 
     Both include earlier runs; those of this training are `earlier`. The cost of a step is the mean over
-    total_steps, with a part of `reassignment` as for `training_cost`. Raises InputError if there is no such
+    total_steps, with a part of `scoring` as for `training_cost`. Raises InputError if there is no such
     number.
     """
     flag = f"--equal_flops {other}"
-    reference, own = reference_cost(other), training_cost(stepper, total_steps, reassignment=reassignment)
+    reference, own = reference_cost(other), training_cost(stepper, total_steps, scoring=scoring)
     total = with_start(own, earlier)
     if unknown := total["start_unknown"]:
         raise InputError(f"{flag}: total FLOPs are unknown: {unknown}")

@@ -12,23 +12,25 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
-from dataloader.encoding import encode
+from dataloader.encoding import EncodedExamples, encode
 from routing_moe.checkpoints.find import checkpoint_to_resume
-from routing_moe.checkpoints.start import load_start, start_router
+from routing_moe.checkpoints.start import load_start
 from routing_moe.config.shared import text_settings
 from routing_moe.config.train import TrainSettings
+from routing_moe.evaluation.route_losses import losses_of_tasks
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
+from routing_moe.model.flops import rows_flops
 from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.results.run_cost import earlier_runs
+from routing_moe.task_choice.contested import Contested
 from routing_moe.training.checks import Inputs
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.finished import is_trained
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
-from routing_moe.training.reassignment import Reassignment
-from routing_moe.training.trainer import Training, check_epochs, last_step
+from routing_moe.training.trainer import Training, check_epochs
 
 log = logging.getLogger("routing_moe")
 
@@ -45,9 +47,9 @@ def train_and_predict(
             )
         if not is_trained(settings):
             with naming_memory_flags(settings):
-                run_training(settings, inputs, accelerator, command, draw_routes)
-        if settings.equal_flops:  # the number is printed; there is no checkpoint
-            return
+                has_checkpoint = run_training(settings, inputs, accelerator, command, draw_routes)
+            if not has_checkpoint:
+                return
         settings = settings.scored
     with naming_memory_flags(settings):
         if settings.do_predict:
@@ -63,8 +65,11 @@ def train_and_predict(
 
 def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
-) -> None:
-    """Builds the model and the data, and trains to the end. Writes nothing before both are ready."""
+) -> bool:
+    """Builds the model and the data, and trains to the end. Writes nothing before both are ready.
+
+    Returns whether there is a checkpoint: not if --equal_flops is asked for, or too few rows are contested.
+    """
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
@@ -74,20 +79,23 @@ def run_training(
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)
-    fit = None
-    if settings.starts_from_routes and inputs.routes:
-        fits_vectors = not settings.taskvecs and settings.trains_task_vectors
-        fit = start_router(model, inputs.routes, settings.initial_tau, fits_vectors)
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     limits = filter(None, (settings.eval_max_examples, settings.examples_per_file))
     evaluation = dataclasses.replace(settings.evaluation, most=min(limits, default=None))
     dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
-    reassignment = None
-    if settings.reassign_every:
-        end = last_step(settings, len(examples))
-        reassignment = Reassignment(model, examples, settings, accelerator, end)
+    contested, scoring_flops = None, 0
+    if settings.contested_above is not None:
+        contested = contested_rows(model, examples, settings, accelerator)
+        scoring_flops = rows_flops(model.config, examples)
+        examples = contested.of(examples, model.config.task_names)
+        if contested.are_few:
+            log.info("%s; nothing is trained", contested.described())
+            if accelerator.is_main_process and not settings.equal_flops:
+                describe(settings, command)
+                contested.write(Path(settings.output_dir))
+            return False
     training = Training(
         model,
         tokenizer,
@@ -97,30 +105,49 @@ def run_training(
         settings=settings,
         accelerator=accelerator,
         draw_routes=draw_routes,
-        reassignment=reassignment,
+        scoring_flops=scoring_flops,
     )
     if settings.equal_flops:
         earlier = earlier_runs(settings.start, settings.output_dir)
-        more = reassignment.total_flops(0, []) if reassignment else 0
-        print(equal_steps(training.stepper, training.total_steps, settings.equal_flops, earlier, more))
-        return
+        steps = training.stepper, training.total_steps
+        print(equal_steps(*steps, settings.equal_flops, earlier, scoring_flops))
+        return False
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
     accelerator.wait_for_everyone()
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
     note_skipped(inputs)
-    for note in [*(inputs.routes.notes if inputs.routes else []), *([fit.described()] if fit else [])]:
+    notes = inputs.routes.notes if inputs.routes else ()
+    for note in [*notes, *([contested.described()] if contested else [])]:
         log.info(note)
     if accelerator.is_main_process:
-        description = describe_run(settings.to_dict(), command)
-        if checkpoint:  # the run started from the model of an earlier call
-            description["hub"] = hub_commits(settings.output_dir)
-        write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
+        describe(settings, command, resumed=checkpoint is not None)
+        if contested:
+            contested.write(Path(settings.output_dir))
         if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
             table = pd.DataFrame(inputs.routes.clusters).round(4)
             write_text(Path(settings.output_dir) / CLUSTERS_FILE, table.to_csv(index=False))
     training.run()
+    return True
+
+
+def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, accelerator) -> Contested:
+    """Returns the rows of --contested_above: of a resumed run its own, else by the losses of the model."""
+    if checkpoint_to_resume(settings) and (saved := Contested.load(Path(settings.output_dir))):
+        return saved
+    names = model.config.task_names
+    routes_NLE = model.eval().routes_for(names)
+    losses_R = losses_of_tasks(model, examples, routes_NLE, accelerator, "losses of train rows")
+    return Contested.of_losses(losses_R, examples, names, settings.contested_above)
+
+
+def describe(settings: TrainSettings, command, resumed: bool = False) -> None:
+    """Writes the run's run.json; resumed: the model is that of an earlier call."""
+    description = describe_run(settings.to_dict(), command)
+    if resumed:
+        description["hub"] = hub_commits(settings.output_dir)
+    write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
 
 
 def note_skipped(inputs: Inputs) -> None:

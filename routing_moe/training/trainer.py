@@ -29,7 +29,6 @@ from routing_moe.results.run_cost import described_cost
 from routing_moe.results.scores import goodness
 from routing_moe.training.cost import write_cost
 from routing_moe.training.interrupts import FinishStepOnInterrupt
-from routing_moe.training.reassignment import Reassignment
 
 LOG_EVERY = 10  # steps between rows of the curves
 EVALUATED = {"performance": "mean dev score", "answer_loss": "answer loss"}  # {measure: its name}
@@ -41,7 +40,7 @@ class Training:
     """Trains `model` in `settings.output_dir`. Call `load_state` first to resume from a checkpoint.
 
     draw_routes: draws a route map, with the arguments of `routing_moe.plots.route_map.plot_routes`.
-    reassignment: moves tasks between routes; None: they stay.
+    scoring_flops: what it has cost to choose the train rows.
     """
 
     def __init__(
@@ -54,14 +53,13 @@ class Training:
         settings: TrainSettings,
         accelerator: Accelerator,
         draw_routes: Callable,
-        reassignment: Reassignment | None = None,
+        scoring_flops: int = 0,
     ):
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
         self.draw_routes = draw_routes
-        self.reassignment = reassignment
-        first_examples = reassignment.examples_at(0) if reassignment else train_examples
-        self.stepper = Stepper(model, first_examples, settings.recipe, accelerator)
+        self.scoring_flops = scoring_flops
+        self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
         # best_score: the highest `goodness` by --select_by
@@ -72,7 +70,7 @@ class Training:
             "history": [],
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
-        } | ({"reassignments": []} if reassignment else {})
+        }
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
 
@@ -81,8 +79,6 @@ class Training:
     def run(self) -> None:
         """Trains to the end, with evaluations every `--eval_period` steps and after the last step."""
         self._announce()
-        if self.reassignment and not self.state["step"] and self.accelerator.is_main_process:
-            self._write_routes(pictures=False)  # those that tasks start with
         started, first = time.perf_counter(), self.state["step"]
         spent_evaluating = 0.0
         quiet = not self.accelerator.is_local_main_process
@@ -91,7 +87,6 @@ class Training:
             while self.state["step"] < self.total_steps:
                 self._step(bar)
                 began = time.perf_counter()
-                self._reassign()
                 self._evaluate_and_save()
                 spent_evaluating += time.perf_counter() - began
                 if self.stop_requested:
@@ -120,32 +115,6 @@ class Training:
                 "route_entropy": report["route_entropy"],
             }
             self.accelerator.log(curves, step=step)
-
-    def _reassign(self) -> None:
-        """Moves tasks to other routes, if that is due, and adds held-out rows once no task moves any more."""
-        step, reassignment = self.state["step"], self.reassignment
-        if reassignment is None:
-            return
-        if step in reassignment.steps:
-            row = reassignment.move(step)
-            self.state["reassignments"].append(row)
-            log.info(
-                "step %d: %d of %d tasks moved, %d experts were split; %d routes were in use, now %d; "
-                "loss of held-out rows in nats: %.4f, along the best routes %.4f, now %.4f",
-                *(row[name] for name in ("step", "moved", "tasks", "splits", "routes_before", "routes")),
-                *(row[name] for name in ("loss_before", "loss_best", "loss")),
-            )  # fmt: skip
-            if self.accelerator.is_main_process:
-                reassignment.write(self.folder, self.state["reassignments"])
-                self._write_routes(pictures=False)
-                if step == reassignment.steps[-1]:  # now the cost of all of them is known
-                    self._write_cost()
-        self._train_on_due_examples()
-
-    def _train_on_due_examples(self) -> None:
-        examples = self.reassignment.examples_at(self.state["step"])
-        if examples is not self.stepper.examples:
-            self.stepper.use(examples)
 
     def _evaluate_and_save(self) -> None:
         settings, step = self.settings, self.state["step"]
@@ -198,8 +167,6 @@ class Training:
 
     def _may_be_best(self) -> bool:
         """Returns whether the evaluation of the current step may become `best/`."""
-        if self.reassignment and self.state["step"] < self.reassignment.steps[-1]:
-            return False  # tasks may still move
         if not self._selects_at_final:
             return True
         now, end = self.state["step"], self.total_steps
@@ -217,7 +184,7 @@ class Training:
         return progress
 
     @torch.no_grad()
-    def _write_routes(self, pictures: bool = True) -> Path:
+    def _write_routes(self) -> Path:
         """Writes routes of the train tasks, in the ontology's order, as (N, L, E) arrays and as heat maps.
 
         `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1. Returns their
@@ -234,8 +201,6 @@ class Training:
         for name, tau in temperatures.items():
             routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
             write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
-            if not pictures:
-                continue
             self.draw_routes(
                 routes_NLE,
                 tasks,
@@ -282,8 +247,6 @@ class Training:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.state = {name: state[name] for name in self.state}
-            if self.reassignment:
-                self._train_on_due_examples()
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"{checkpoint}: its training state is not that of this run ({in_brief(error)}); "
@@ -328,14 +291,9 @@ class Training:
             log.info("resuming after step %d", self.state["step"])
 
     def _write_cost(self) -> dict:
-        run = self.stepper, self.total_steps, self.settings.start, self.folder
-        if not self.reassignment:
-            return write_cost(*run)
-        self.stepper.use(self.reassignment.trained_examples)  # so that it is the same whenever it is computed
-        more = self.reassignment.total_flops(self.state["step"], self.state["reassignments"])
-        cost = write_cost(*run, more)
-        self._train_on_due_examples()
-        return cost
+        return write_cost(
+            self.stepper, self.total_steps, self.settings.start, self.folder, self.scoring_flops
+        )
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:
