@@ -40,9 +40,11 @@ routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$OUT/dense" --task_routes tasks 
     --shared_base --base_lr "$MIXTURE_RATE" --contested_above "$CONTESTED" --total_steps "$DELTA_STEPS" \
     --eval_period "$DELTA_STEPS" --no_text_vectors --output_dir "$OUT/deltas"
 
+BASE=$OUT/deltas
 routing-moe transfer "$OUT/deltas" --advantage "$ADVANTAGE"
 
-routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$OUT/dense" --task_routes "$OUT/deltas/transfer/groups.json" \
+[ -n "$DRY_RUN" ] || [ -d "$OUT/deltas/best" ] || BASE=$OUT/dense # the BART knows nearly all rows
+routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$BASE" --task_routes "$OUT/deltas/transfer/groups.json" \
     "${EXPERTS[@]}" --shared_base --base_lr "$MIXTURE_RATE" --total_steps "$STEPS" --output_dir "$OUT"
 
 routing-moe train --do_predict --predict_split test --task_routes lowest_loss --output_dir "$OUT"

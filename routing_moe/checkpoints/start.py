@@ -10,6 +10,7 @@ from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import (
     SavedBart,
+    SavedMixture,
     check_one_expert,
     checkpoint_to_start_from,
     find_vanilla,
@@ -23,7 +24,7 @@ from routing_moe.config.train import (
     TrainSettings,
 )
 from routing_moe.io.hub import is_on_hub, local_folder
-from routing_moe.model.base import refer_to_base, train_base
+from routing_moe.model.base import base_tensors, refer_to_base, train_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.conversion import load_plain_weights
 from routing_moe.model.given_routes import GivenRoutes
@@ -151,8 +152,9 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
     if model.config.has_lora:
         train_base(model, settings.base_lr > 0)
-        if checkpoint is None:  # a checkpoint refers to its base already, or contains it
-            refer_to_base(model, base_place(settings.start))
+        # A checkpoint refers to its base already, or contains it.
+        if checkpoint is None and (place := base_place(settings.start)):
+            refer_to_base(model, place)
     if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
         model.router.requires_grad_(settings.trains_router)
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
@@ -184,13 +186,18 @@ def new_model(
     return model
 
 
-def base_place(start: Start) -> str:
-    """Returns the folder, file or hub name of the plain BART's weights that a start makes experts of."""
+def base_place(start: Start) -> str | None:
+    """Returns the folder, file or hub name of the plain BART's weights that a start makes experts of.
+
+    None if these are the base of other low-rank experts, which is no plain BART on its own.
+    """
     if not start.vanilla:
         return start.model
     if is_on_hub(start.vanilla):
         return start.vanilla
     vanilla = find_vanilla(start.vanilla)
+    if isinstance(vanilla, SavedMixture) and vanilla.config.num_experts > 1:
+        return None
     return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedBart) else vanilla.checkpoint)
 
 
@@ -201,10 +208,17 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
         if isinstance(vanilla, SavedBart):
             content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
         else:
-            check_one_expert(vanilla, "give a plain BART, or a run with one expert")
-            content = vanilla.load().to_bart().state_dict()
+            content = plain_weights(vanilla)
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_plain_weights(model, content, init_eps)
+
+
+def plain_weights(vanilla: SavedMixture) -> dict[str, torch.Tensor]:
+    """Returns the weights of a run with one expert, or of the BART that low-rank experts share."""
+    if vanilla.config.has_lora and vanilla.config.num_experts > 1:
+        return base_tensors(vanilla.load())
+    check_one_expert(vanilla, "give a plain BART, a run with one expert, or one with low-rank experts")
+    return vanilla.load().to_bart().state_dict()
 
 
 def task_level_random_routes(config: RoutingBartConfig, n: int, seed: int) -> torch.Tensor:
