@@ -49,10 +49,10 @@ def run(settings: TransferSettings, started: list[Path]) -> None:
 
 
 def one_group(settings: TransferSettings, contested: Contested) -> None:
-    from routing_moe.analysis.transfer import write_groups
+    from routing_moe.analysis.transfer import summary_of, write_groups
 
-    summary = {"contested": round(contested.share, 4), "contested_above": contested.above, "groups": 1}
-    write_groups(settings.output_dir, dict.fromkeys(contested.rows, 0), summary)
+    groups = dict.fromkeys(contested.rows, 0)
+    write_groups(settings.output_dir, groups, summary_of(contested) | {"groups": 1})
     print(f"{contested.described()}; {settings.output_dir} has one group")
 
 

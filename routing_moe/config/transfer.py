@@ -25,6 +25,7 @@ class TransferSettings(Command):
     run: Path = WHAT(REQUIRED, "folder of a run with an expert for each task (train --task_routes tasks)", positional=True, metavar="RUN")
     train_dir: str | None = WHAT(None, "gym folder (default: that of the run)")
     checkpoint_name: str = WHAT("best", "which checkpoint of the run")
+    rows: int = WHAT(16, "most rows of each task, evenly spaced: all are read once along each expert", range=AT_LEAST_1)
     columns: int = WHAT(256, "most experts that are compared; of more tasks, so many are drawn, and the others join the group whose experts they gain most from. A sample needs about three tasks of each group", range=AT_LEAST_1)
     seed: int = WHAT(42, "seed of the sample", range=SEED)
 

@@ -15,6 +15,7 @@ from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
 CLUSTERS_FILE = "clusters.csv"
+GROUPS_FILE, TRANSFER_FILE = "groups.json", "transfer.json"  # of `routing-moe transfer`
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 

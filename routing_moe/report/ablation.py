@@ -10,9 +10,10 @@ import pandas as pd
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.ablation.expert_sets import JOB_FILE, TASKS
+from routing_moe.analysis.ablation.expert_sets import TASKS
 from routing_moe.analysis.saved_routes import Routes, run_name
 from routing_moe.io.csv_files import read_table
+from routing_moe.io.job_folder import JOB_FILE
 from routing_moe.report.curves import rounded
 
 FOLDER = Path("analysis") / "ablation"  # in the run folder

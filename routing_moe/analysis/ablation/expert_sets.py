@@ -12,7 +12,6 @@ Expert = tuple[int, int]  # row of the route (encoder layers first), expert
 ExpertSet = tuple[Expert, ...]  # sorted
 BASE: ExpertSet = ()
 PLACE = re.compile(r"(enc|dec)(\d+(?:s\d+)?)\.(\d+)")
-JOB_FILE = "job.json"  # what the scores are of
 TASKS = "tasks.csv"  # drops by expert and task
 
 

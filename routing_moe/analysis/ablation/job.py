@@ -18,24 +18,21 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 
 import pandas as pd
 from accelerate import Accelerator
 
-from dataloader.atomic_files import write_text
-from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.analysis.ablation.checks import AblationInputs
-from routing_moe.analysis.ablation.expert_sets import BASE, JOB_FILE, ExpertSet
+from routing_moe.analysis.ablation.expert_sets import BASE, ExpertSet
 from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.evaluation.pool import Pool
 from routing_moe.evaluation.scored_files import decoding_of
-from routing_moe.io.job_folder import JobFolder
+from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
 from routing_moe.model.given_routes import layer_names
 from routing_moe.training.prediction import route_tasks, task_files
@@ -64,16 +61,6 @@ class AblationJob:
         self.evaluator, self.folder, self.described = evaluator, Path(folder), described
         self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.name)
         self.config = evaluator.model.config
-        path = self.folder / JOB_FILE
-        if path.is_file() and self.sets.names():
-            saved = load_json_object(path, "what the scores in the folder are of")
-            for name, value in described.items():
-                if saved.get(name) != value:
-                    was, now = (shorten(json.dumps(setting), 80) for setting in (saved.get(name), value))
-                    raise InputError(
-                        f"--output_dir {self.folder} holds scores with {name} {was}, not {now}; name another "
-                        "folder, or delete that one"
-                    )
 
     def name(self, experts: ExpertSet) -> str:
         """Returns the name of a set, such as `enc0.1+dec2.0`, layers and experts; `base` for none."""
@@ -130,8 +117,7 @@ class AblationJob:
 
         Logs the remaining work and its time, estimated from that of the scores with all experts.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / JOB_FILE, json.dumps(self.described, indent=1))
+        keep_same_job(self.folder, self.described, self.sets)
         base = self.finished(BASE) or self._score(BASE, self.evaluator.tasks)
         sets = dict.fromkeys(sets)
         missing = {e: self.evaluator.changed(e) for e in sets if self.finished(e) is None}
