@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from dataloader.errors import did_you_mean
 
 REMOVED = "it was removed, as only finished studies used it; CHANGELOG.md has what is left"
-OF_MOVES = ("every", "from", "until", "held_out", "splits", "margin", "max_examples")  # --reassign_...
+OF_STUDIES = (
+    "learnable dev_baselines minus_shuffled whiten no_standardisation widen_ffn similarity no_centring "
+    "reassign_every reassign_from reassign_until reassign_held_out reassign_splits task_routes_as "
+    "checkpoint_names clip"
+)
 # {unknown flag: the right ones, of which a command has some, or what else to do}
 INSTEAD = {
     "--lr": ("--learning_rate", "--learning_rate_list"),
@@ -22,16 +26,7 @@ INSTEAD = {
     "--seeds": 'SEEDS="1 2" in the environment of a script',
     "--small": "it is the first word of a script",
     "--dry_run": "it is the first word of a script",
-    **dict.fromkeys(
-        ("--learnable", "--dev_baselines", "--minus_shuffled", "--whiten", "--no_standardisation"), REMOVED
-    ),
-    "--widen_ffn": REMOVED,
-    **dict.fromkeys(("--similarity", "--no_centring"), REMOVED),
-    **dict.fromkeys(
-        (f"--reassign_{name}" for name in OF_MOVES),
-        "tasks no longer move in training; example_scripts/run_cross_loss_routing.sh finds groups of tasks",
-    ),
-    "--task_routes_as": "it was removed; given routes stay as they are",
+    **{f"--{name}": REMOVED for name in OF_STUDIES.split()},
     "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
     "--seed": "the command draws nothing at random that a seed would change",
     "--random_draws": "it was removed; compare the drops of tasks with and without the feature",

@@ -26,13 +26,12 @@ TRAIN=(routing-moe train --resume "${DATA[@]}" --model "$MODEL" --train_batch_si
 
 for seed in $SEEDS; do # the run that all arms continue
     run "$OUT/dense/seed$seed/$SCORES" "${TRAIN[@]}" --num_experts 1 --learning_rate 5e-4 \
-        --eval_period "$STEPS" --save_period $QUARTER --seed $((seed + 1000)) "${WORDS[@]}" \
+        --eval_period "$STEPS" --seed $((seed + 1000)) "${WORDS[@]}" \
         --output_dir "$OUT/dense/seed$seed"
 done | in_parallel
 for seed in $SEEDS; do
     run "$OUT/vectors/seed$seed/meta.json" routing-moe vectors gradient --model "$OUT/dense/seed$seed" "${DATA[@]}" \
-        --weights layers --tasks train --checkpoint_names $((2 * QUARTER))-steps $((3 * QUARTER))-steps \
-        --output_dir "$OUT/vectors/seed$seed"
+        --weights layers --tasks train --output_dir "$OUT/vectors/seed$seed"
 done | in_parallel
 for seed in $SEEDS; do for arm in $ARMS; do
     read -ra flags <<<"${FLAGS[$arm]//SEED/seed$seed}"

@@ -227,7 +227,7 @@ def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper)
     for folder in (vectors, clustered):
         folder.mkdir()
     (dense / "run.json").write_text("{}")
-    (vectors / "meta.json").write_text(json.dumps({"model": str(dense), "total_flops": 1000}))
+    (vectors / "meta.json").write_text(json.dumps({"model": str(dense)}))
 
     def cost(folder, steps, **changed):
         settings = dataclasses.replace(stage_2(folder), initialize_from_vanilla=True, **changed)
@@ -236,12 +236,13 @@ def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper)
     given = dict(vanilla_checkpoint=str(dense), taskvecs=str(vectors))
     first = cost(clustered, 4, task_routes="clusters:2", **given)
     of_dense = read_cost(dense)["total_flops"]
-    assert first["total_flops_with_start"] == first["total_flops"] + of_dense + 1000
-    (routes := clustered / "routes.json").write_text("{}")
+    assert first["total_flops_with_start"] == first["total_flops"] + of_dense
+    (routes := clustered / "groups.json").write_text("{}")
+    (clustered / "transfer.json").write_text(json.dumps({"total_flops": 1000}))
     for others, permuted in (({}, ""), (given, "random:"), (given, "")):
         last = cost(run, 5, task_routes=f"{permuted}{routes}", **others)
         assert last["steps_with_start"] == 5 + 4 + 6
-        assert last["total_flops_with_start"] == last["total_flops"] + first["total_flops_with_start"]
+        assert last["total_flops_with_start"] == last["total_flops"] + first["total_flops_with_start"] + 1000
     shutil.rmtree(dense)
     assert cost(run, 5, task_routes=str(routes), **given) == last
     assert cost(run, 5, task_routes="gym/oracle_routes.json")["earlier_runs"] == []

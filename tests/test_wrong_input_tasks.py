@@ -267,16 +267,6 @@ VECTORS = [
     ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain BART"),
     ("gradient", dict(parts="sides"), "--parts is sides, which needs --weights layers or updates, but"),
     ("gradient", dict(task_names=True, hide_task_names=True), "--task_names and --hide_task_names exclude"),
-    (
-        "gradient",
-        dict(checkpoint_names=["best", "best"]),
-        "--checkpoint_names holds a value twice: best",
-    ),
-    (
-        "gradient",
-        dict(checkpoint_names=["best"]),
-        "--model <bart> is a checkpoint; --checkpoint_names has an",
-    ),
     ("descriptions", SENTENCES, "<here>/sentences.json: no such file"),
     ("descriptions", SENTENCES, '"colour" must be a sentence, or a', lambda p: described(p, {"colour": 3})),
     ("descriptions", SENTENCES | dict(encoder="<here>/no/one"), "is neither a folder nor", described),

@@ -72,13 +72,12 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
 
     Earlier runs are the run that the training started from, the runs that a merge took routes and weights
     from, or those that were averaged or assembled; the run whose file of routes it has; the run whose model
-    the task vectors were computed with; the computation of these vectors and of a transfer matrix (of 0
-    steps); and the earlier runs of these. Each is listed once, with its own cost. start: of the run in the
-    folder `run`.
+    the task vectors were computed with; the transfer matrix (of 0 steps) whose groups it has; and the earlier
+    runs of these. Each is listed once, with its own cost. start: of the run in the folder `run`.
     """
     runs: dict[Path, dict] = {}
     places = [*_start_places(start, run), *_route_places(start, run), *_vector_places(start, run)]
-    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_computed(start)]:
+    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_transfer(start)]:
         own = _run_folder(entry["folder"], run) if entry["steps"] != 0 else None
         runs.setdefault(own or known_folder(entry["folder"]).resolve(), entry)
     return list(runs.values())
@@ -139,16 +138,15 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
     return [own, *cost.get("earlier_runs", [])]
 
 
-def _computed(start: Start) -> list[dict]:
-    """Returns entries of the computation of task vectors and of groups, if their FLOPs are counted."""
-    places = {start.vectors: load_meta(start.vectors)} if start.vectors else {}
-    if start.routes and Path(without_permutation(start.routes)[0]).name == GROUPS_FILE:
-        folder = Path(without_permutation(start.routes)[0]).parent
-        if (folder / TRANSFER_FILE).is_file():
-            places[str(folder)] = load_json_object(folder / TRANSFER_FILE, "how tasks were grouped")
-    known = {"steps": 0, "unknown": None}
-    costs = {place: saved.get("total_flops") for place, saved in places.items()}
-    return [{"folder": p, "total_flops": flops} | known for p, flops in costs.items() if is_count(flops)]
+def _transfer(start: Start) -> list[dict]:
+    """Returns the entry of the transfer matrix whose groups are the routes, [] for other routes."""
+    routes = Path(without_permutation(start.routes or "")[0])
+    summary = routes.parent / TRANSFER_FILE
+    if routes.name != GROUPS_FILE or not summary.is_file():
+        return []
+    flops = load_json_object(summary, "how tasks were grouped").get("total_flops")
+    entry = {"folder": str(summary), "steps": 0, "total_flops": flops, "unknown": None}
+    return [entry] if is_count(flops) else []
 
 
 # ---- reading

@@ -3,9 +3,9 @@
     routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names \\
         --output_dir data/task_vectors/gradient
     routing-moe vectors gradient --train_dir data/gym --model models/no_names --hide_task_names \\
-        --checkpoint_names 600-steps 800-steps 1000-steps --output_dir data/task_vectors/gradient_no_names
+        --output_dir data/task_vectors/gradient_no_names
     routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names \\
-        --weights layers --parts sides --clip 1 --output_dir data/task_vectors/gradient_sides
+        --weights layers --parts sides --output_dir data/task_vectors/gradient_sides
 
 The vector is the mean over train examples of the gradient of the answer's log-probability (summed over its
 tokens, without dropout or label smoothing) by the chosen weights of one model for all tasks, usually one that
@@ -14,24 +14,20 @@ or --hide_task_names for a model that was trained with this flag. Without names,
 task has which answers, so its gradients still differ between tasks late in training.
 
 Tasks with similar gradients benefit from the same steps: so task affinity grouping (Fifty et al. 2021, arXiv
-2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. As LESS does, several
-checkpoints of a run can be used; their gradients are concatenated. TASK2VEC (Achille et al. 2019, arXiv
-1902.03545) squares the gradients instead, which loses their signs (routing-moe vectors fisher). As in TRAK
-(Park et al. 2023, arXiv 2303.14186), a random projection makes them short; it is the same for all tasks.
+2109.04617) groups tasks, and LESS (Xia et al. 2024, arXiv 2402.04333) selects examples. TASK2VEC (Achille et al.
+2019, arXiv 1902.03545) squares the gradients instead, which loses their signs (routing-moe vectors fisher). As in
+TRAK (Park et al. 2023, arXiv 2303.14186), a random projection makes them short; it is the same for all tasks.
 
 Vectors are not mean-centred, since the mean would change when tasks are added: subtract the
 mean of the train tasks before comparing them. Only train files are read.
 """
 
-import math
 import sys
 from dataclasses import dataclass
 
-from dataloader.errors import InputError, Problems
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_mixture
-from routing_moe.config.flags import NOT_NEGATIVE, POSITIVE_OR_INFINITE, SEED, group
+from routing_moe.config.flags import NOT_NEGATIVE, SEED, group
 from task.task_emb.command import compute_vectors
-from task.task_emb.settings import DATA, TEXTS, GymSettings
+from task.task_emb.settings import TEXTS, GymSettings
 
 GRADIENT = group("gradients")
 
@@ -54,11 +50,9 @@ class GradientSettings(GymSettings):
     takes_mixtures = True
 
     recipe: str | None = None  # no flag: the published code has no gradient vectors
-    checkpoint_names: tuple[str, ...] = DATA((), "checkpoints of the run --model, such as 800-steps 1000-steps; each part of the vector consists of the gradients at all of them (default: the best checkpoint)", metavar="NAME")
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, as in training with this flag")
     weights: str = GRADIENT("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; all weights; or updates, the low-rank experts of a mixture, which the others leave out. Of a mixture of layers, the gradient by a layer is summed over its experts", choices=WEIGHTS)
     parts: str = GRADIENT("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=DIVISIONS)
-    clip: float = GRADIENT(math.inf, "maximum norm of an example's gradient, over all chosen weights; longer ones are scaled down before the mean; inf: no clipping", range=POSITIVE_OR_INFINITE)
     projection_dim: int = GRADIENT(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
     projection_seed: int = GRADIENT(42, "seed of the projection, the same for all tasks", range=SEED)
     mixed_precision: str = GRADIENT("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=GRADIENT_PRECISIONS)
@@ -71,8 +65,6 @@ class GradientSettings(GymSettings):
             problems.append(
                 "--task_names and --hide_task_names exclude each other; give the one that the model was trained with"
             )
-        if len(set(self.checkpoint_names)) < len(self.checkpoint_names):
-            problems.append(f"--checkpoint_names holds a value twice: {' '.join(self.checkpoint_names)}")
         undivided = self.weights in WEIGHTS and self.weights not in ("layers", "updates")
         if self.parts in DIVISIONS[1:] and undivided:
             problems.append(
@@ -80,29 +72,6 @@ class GradientSettings(GymSettings):
                 f"{self.weights}"
             )
         return problems
-
-    def found_model(self) -> SavedBart | SavedMixture:
-        """Returns the first of `found_models`. Raises InputError if any cannot be used."""
-        return self.found_models()[0]
-
-    def found_models(self) -> list[SavedBart | SavedMixture]:
-        """Returns the model at each of --checkpoint_names, found on disk but not loaded. Raises InputError."""
-        if not self.checkpoint_names:
-            return [super().found_model()]
-        problems = Problems()
-        models = [
-            problems.of(find_mixture, self.model, name, "checkpoint_names") for name in self.checkpoint_names
-        ]
-        if problems:
-            raise InputError(dict.fromkeys(problems))
-        return models
-
-    def model_files(self) -> dict[str, str]:
-        """Returns {file: SHA-256} of the model, for further checkpoints with their names before the files."""
-        files = super().model_files()
-        for name, model in zip(self.checkpoint_names[1:], self.found_models()[1:], strict=True):
-            files |= {f"{name}/{file}": sha for file, sha in model.checksums().items()}
-        return files
 
     def extractor(self):
         from task.task_emb.mean_gradient import GradientExtractor  # imports torch, which takes seconds

@@ -40,10 +40,9 @@ _extractors: dict = {}  # {settings: extractor}, at most one: the model that thi
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A finished vector (D,) float32, the checksum of its data, seconds, its task, its parts and FLOPs.
+    """A finished vector (D,) float32, the checksum of its data, seconds, its task and its parts.
 
-    parts: JSON, {part: [start, end]}; {} for methods without parts. flops: 0 for methods that do not count
-    them.
+    parts: JSON, {part: [start, end]}; {} for methods without parts.
     """
 
     vector_D: np.ndarray
@@ -51,11 +50,10 @@ class Finished:
     seconds: float
     task: str
     parts: str
-    flops: float
 
 
-def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str, float]:
-    """Returns (vector (D,) float32, seconds, parts, FLOPs) of a task.
+def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str]:
+    """Returns (vector (D,) float32, seconds, parts) of a task.
 
     The first call with these settings loads the extractor.
     Raises FloatingPointError if the vector is not finite.
@@ -68,8 +66,7 @@ def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
     parts = json.dumps(getattr(_extractors[settings], "parts", {}))
-    flops = float(getattr(_extractors[settings], "flops", 0))
-    return vector_D, time.perf_counter() - start, parts, flops
+    return vector_D, time.perf_counter() - start, parts
 
 
 class VectorJob:
@@ -138,9 +135,9 @@ class VectorJob:
         """Requested tasks that are not finished."""
         return [task for task in self.data if task not in self.finished]
 
-    def keep(self, task: str, vector_D: np.ndarray, seconds: float, parts: str, flops: float) -> None:
+    def keep(self, task: str, vector_D: np.ndarray, seconds: float, parts: str) -> None:
         """Saves the vector of a finished task."""
-        self.finished[task] = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts, flops)
+        self.finished[task] = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts)
         self.by_task.write(task, npz_bytes(**vars(self.finished[task])))
 
     def run(self, command: list[str]) -> dict[str, Exception]:
@@ -184,7 +181,6 @@ class VectorJob:
         vectors_ND = np.stack([rows[name] for name in sorted(rows)])
         data = {name: vector.data for name, vector in finished.items()}
         parts = parse_json(next(iter(finished.values())).parts)  # equal for all, as settings and model are
-        flops = round(sum(vector.flops for vector in finished.values()))
         meta = {
             "method": self.settings.method,
             "model": getattr(self.settings, "model", None),
@@ -193,7 +189,6 @@ class VectorJob:
             "seen": self.settings.seen,
             **({"sample_of": sample_of} if sample_of else {}),
             **({"parts": parts} if parts else {}),
-            **({"total_flops": flops} if flops else {}),
             "data_hash": sha256_of(part for item in data.items() for part in item),
             "seconds_per_task": {"mean": float(np.mean(seconds)), "max": float(np.max(seconds))},
             **describe_run(self.settings.to_dict(), command),
@@ -212,8 +207,7 @@ def read_finished(path: Path) -> Finished:
         raise ValueError("no vector")
     finished = Finished(
         vector_D,
-        *(str(arrays["data"]), float(arrays["seconds"]), str(arrays["task"])),
-        *(str(arrays["parts"]), float(arrays["flops"])),
+        *(str(arrays["data"]), float(arrays["seconds"]), str(arrays["task"]), str(arrays["parts"])),
     )
     if not isinstance(parse_json(finished.parts), dict):
         raise ValueError("no parts")

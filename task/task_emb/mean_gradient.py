@@ -1,8 +1,7 @@
 """The mean over examples of the gradient of log p(y | x), and its random projection."""
 
-import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch.func import grad, vmap
 
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
-from routing_moe.model.flops import Work, example_flops
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.route_sources import average
 from task.task_emb.extractors import MAX_DIMENSIONS, BartExtractor
@@ -88,38 +86,23 @@ def divided(tensors: Parameters, division: str) -> dict[str, list[Tensor]]:
 
 
 def mean_gradient(
-    log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch], clip: float = math.inf
+    log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
 ) -> Parameters:
-    """Returns the mean of the gradients of all examples, summed over experts, each clipped to norm `clip`.
+    """Returns the mean of the gradients of all examples, summed over experts.
 
-    The norm is that of all parameters together. Without a finite `clip`, a batch takes one backward pass of
-    its sum; otherwise one gradient per example is held. Raises ValueError without examples.
+    A batch takes one backward pass of its sum. Raises ValueError without examples.
     """
     likelihoods = vmap(log_likelihood, in_dims=(None, 0))
     of_batch = grad(lambda parameters, batch: likelihoods(parameters, batch).sum())
-    of_examples = vmap(grad(log_likelihood), in_dims=(None, 0))
     sums: Parameters = {}
     n = 0
     for batch in batches:
-        if clip == math.inf:
-            gradients = summed_over_experts(of_batch(parameters, batch))
-        else:
-            gradients = sum_of_clipped(summed_over_experts(of_examples(parameters, batch)), clip)
+        gradients = summed_over_experts(of_batch(parameters, batch))
         sums = {name: sums[name] + gradient for name, gradient in gradients.items()} if sums else gradients
         n += len(next(iter(batch.values())))
     if n == 0:
         raise ValueError("no examples: the vector is a mean over examples")
     return {name: total / n for name, total in sums.items()}
-
-
-def sum_of_clipped(gradients_B: Parameters, clip: float) -> Parameters:
-    """Returns the sum over examples of their gradients, scaled down to norms of at most `clip`.
-
-    gradients_B: {name: (B, ...)}.
-    """
-    squares_B = sum(gradient_B.flatten(1).square().sum(dim=1) for gradient_B in gradients_B.values())
-    factors_B = (clip / squares_B.sqrt()).clamp(max=1.0)  # 1 for a gradient of zeros
-    return {name: torch.tensordot(factors_B, gradient_B, dims=1) for name, gradient_B in gradients_B.items()}
 
 
 # ---- projection
@@ -155,28 +138,23 @@ def projected(tensors: list[Tensor], projection_dim: int, generator: torch.Gener
 
 
 class GradientExtractor(BartExtractor):
-    """Computes the mean gradient of a task at one or more checkpoints, projected part by part.
+    """Computes the mean gradient of a task, projected part by part.
 
-    A vector is divided into parts, and each part into one projected gradient per checkpoint, in the order of
-    --checkpoint_names. parts: {part: [start, end]}; {} for --parts whole. flops: of the last vector, forward
-    and backward (`flops.py`); the layers of one side count as those of both. Raises InputError if vectors
-    would have too many dimensions.
+    parts: {part: [start, end]}; {} for --parts whole. Raises InputError if vectors would have too many
+    dimensions.
     """
 
     def __init__(self, settings):
         super().__init__(settings)
-        others = [saved.load().to(self.model.device).eval() for saved in settings.found_models()[1:]]
-        self.models = [self.model, *others]
         # Not by make_accelerator, which would allow TF32 on a GPU for "no".
         self.uses_bf16 = chosen_precision(settings.mixed_precision) == "bf16"
-        for model in self.models:
-            # vmap supports the operations of eager attention, but no fused attention kernel.
-            model.set_attn_implementation("eager")
-            model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
+        # vmap supports the operations of eager attention, but no fused attention kernel.
+        self.model.set_attn_implementation("eager")
+        self.model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
         parameters = summed_over_experts(chosen_parameters(self.model, settings.weights))
         by_part = divided(parameters, settings.parts)
         sizes = [sum(tensor.numel() for tensor in tensors) for tensors in by_part.values()]
-        dimensions = [dimension_of(n, settings.projection_dim) * len(self.models) for n in sizes]
+        dimensions = [dimension_of(n, settings.projection_dim) for n in sizes]
         if sum(dimensions) > MAX_DIMENSIONS:
             raise InputError(
                 f"--weights {settings.weights} --projection_dim {settings.projection_dim}: vectors would "
@@ -185,54 +163,25 @@ class GradientExtractor(BartExtractor):
             )
         spans = map(list, pairwise(accumulate(dimensions, initial=0)))
         self.parts = {} if settings.parts == "whole" else dict(zip(by_part, spans, strict=True))
-        self.flops = 0.0
 
     def vector_of(self, task: str) -> np.ndarray:
-        self.flops = 0.0
-        gradients = [divided(self.gradient_of(task, model), self.settings.parts) for model in self.models]
+        by_part = divided(self.gradient_of(task), self.settings.parts)
         generator = torch.Generator().manual_seed(self.settings.projection_seed)
-        vectors = [
-            projected(by_part[part], self.settings.projection_dim, generator)
-            for part in gradients[0]
-            for by_part in gradients
-        ]
-        return torch.cat(vectors).numpy()
+        dim = self.settings.projection_dim
+        return torch.cat([projected(tensors, dim, generator) for tensors in by_part.values()]).numpy()
 
-    def gradient_of(self, task: str, model) -> Parameters:
+    def gradient_of(self, task: str) -> Parameters:
         """Returns {parameter of a plain BART: mean gradient} of a task's (or sample's) train examples.
 
-        The gradient is along the task's route. model: one of `models`.
+        The gradient is along the task's route.
         """
-        examples = self.encoded(task)
-        clip, tokens = self.settings.clip, self.settings.max_tokens_per_micro_batch
+        model, examples = self.model, self.encoded(task)
         parameters = chosen_parameters(model, self.settings.weights)
-        n_parameters = 1  # held per example
-        if clip < math.inf:
-            n_parameters = sum(p.numel() for p in parameters.values())
-        batches = fisher_batches(examples, model, tokens, n_parameters)
+        batches = fisher_batches(examples, model, self.settings.max_tokens_per_micro_batch, n_parameters=1)
         route_1LE = route_of(model, self.source.of(task)[0].task)
         likelihood = bart_log_likelihood(model, model.plan_routes(route_1LE))
-        batches = self.counted(batches, model.config, float((route_1LE > 0).sum(-1).float().mean()))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self.uses_bf16):
-            return mean_gradient(likelihood, parameters, batches, clip)
-
-    def counted(self, batches: Iterable[Batch], config, used: float) -> Iterator[Batch]:
-        """Yields the batches, and adds the FLOPs of their gradients. used: experts of a layer in a route."""
-        weights = self.settings.weights
-        embeddings = weights in ("embeddings", "all")
-        work = Work(
-            used,
-            layers=weights not in ("embeddings", "updates"),
-            updates=weights == "updates",
-            inputs=embeddings,
-            projection=embeddings,
-            router=False,
-            vectors=False,
-        )
-        for batch in batches:
-            B, T = batch["labels"].shape
-            self.flops += B * example_flops(config, work, batch["input_ids"].shape[1], T, T)
-            yield batch
+            return mean_gradient(likelihood, parameters, batches)
 
 
 @torch.no_grad()
