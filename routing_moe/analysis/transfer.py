@@ -97,15 +97,17 @@ class TransferJob:
         self.losses = JobFolder(settings.output_dir / "losses", load_array, "compute it again", ".npy")
 
     def _check_experts(self) -> None:
-        routed_NRE = self.routes_NLE[:, self.model.config.routed_rows]
-        experts_NR, first = routed_NRE.argmax(dim=-1).cpu().numpy(), {}
-        for n, experts_R in enumerate(experts_NR):
+        """Raises InputError if an expert is that of two tasks: it has read the rows of both."""
+        run, first = self.settings.run, {}
+        if not self.model.is_one_hot(self.routes_NLE):
+            raise InputError(f"{run}: routes of tasks mix experts; give a run with --task_routes tasks")
+        experts_NR = self.routes_NLE[:, self.model.config.routed_rows].argmax(dim=-1)
+        for n, experts_R in enumerate(experts_NR.tolist()):
             for place in enumerate(experts_R):
-                other = first.setdefault(place, n)
-                if other != n or routed_NRE[n].max() < 1:
+                if (other := first.setdefault(place, n)) != n:
                     raise InputError(
-                        f"{self.settings.run}: {self.tasks[other]} and {self.tasks[n]} share experts, so "
-                        "that each has been trained on both; give a run with --task_routes tasks"
+                        f"{run}: {self.tasks[other]} and {self.tasks[n]} share experts, which have read the "
+                        "rows of both; give a run with --task_routes tasks"
                     )
 
     def run(self) -> TransferMatrix:

@@ -93,8 +93,7 @@ def run_training(
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
             if accelerator.is_main_process and not settings.equal_flops:
-                describe(settings, command)
-                contested.write(Path(settings.output_dir))
+                write_start(settings, inputs, command, contested)
             return False
     training = Training(
         model,
@@ -122,12 +121,7 @@ def run_training(
     for note in [*notes, *([contested.described()] if contested else [])]:
         log.info(note)
     if accelerator.is_main_process:
-        describe(settings, command, resumed=checkpoint is not None)
-        if contested:
-            contested.write(Path(settings.output_dir))
-        if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
-            table = pd.DataFrame(inputs.routes.clusters).round(4)
-            write_text(Path(settings.output_dir) / CLUSTERS_FILE, table.to_csv(index=False))
+        write_start(settings, inputs, command, contested, resumed=checkpoint is not None)
     training.run()
     return True
 
@@ -142,12 +136,22 @@ def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, ac
     return Contested.of_losses(losses_R, examples, names, settings.contested_above)
 
 
-def describe(settings: TrainSettings, command, resumed: bool = False) -> None:
-    """Writes the run's run.json; resumed: the model is that of an earlier call."""
-    description = describe_run(settings.to_dict(), command)
+def write_start(
+    settings: TrainSettings, inputs: Inputs, command, contested: Contested | None, resumed: bool = False
+) -> None:
+    """Writes what a run starts with: run.json, contested rows, the table of clusters.
+
+    resumed: the model is that of an earlier call.
+    """
+    folder, description = Path(settings.output_dir), describe_run(settings.to_dict(), command)
     if resumed:
-        description["hub"] = hub_commits(settings.output_dir)
-    write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
+        description["hub"] = hub_commits(folder)
+    write_text(folder / "run.json", json.dumps(description, indent=1))
+    if contested:
+        contested.write(folder)
+    if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
+        table = pd.DataFrame(inputs.routes.clusters).round(4)
+        write_text(folder / CLUSTERS_FILE, table.to_csv(index=False))
 
 
 def note_skipped(inputs: Inputs) -> None:
