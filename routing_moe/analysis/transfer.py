@@ -97,16 +97,14 @@ class TransferJob:
         self.losses = JobFolder(settings.output_dir / "losses", load_array, "compute it again", ".npy")
 
     def _check_experts(self) -> None:
-        routed_NRE = self.routes_NLE[:, self.model.config.routed_rows]
-        experts_NR, first = routed_NRE.argmax(dim=-1).cpu().numpy(), {}
-        for n, experts_R in enumerate(experts_NR):
-            for place in enumerate(experts_R):
-                other = first.setdefault(place, n)
-                if other != n or routed_NRE[n].max() < 1:
-                    raise InputError(
-                        f"{self.settings.run}: {self.tasks[other]} and {self.tasks[n]} share experts, so "
-                        "that each has been trained on both; give a run with --task_routes tasks"
-                    )
+        used_NX = (self.routes_NLE[:, self.model.config.routed_rows] > 0).flatten(start_dim=1).float()
+        shared_NN = (used_NX @ used_NX.T).fill_diagonal_(0)
+        if shared_NN.any():
+            one, other = shared_NN.nonzero()[0].tolist()
+            raise InputError(
+                f"{self.settings.run}: {self.tasks[one]} and {self.tasks[other]} share experts, so that each "
+                "has been trained on both; give a run with --task_routes tasks"
+            )
 
     def run(self) -> TransferMatrix:
         """Computes what is missing, and the groups. All processes must call it, and get the same."""
