@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataloader.errors import did_you_mean
 
 REMOVED = "it was removed, as only finished studies used it; CHANGELOG.md has what is left"
+OF_MOVES = ("every", "from", "until", "held_out", "splits", "margin", "max_examples")  # --reassign_...
 # {unknown flag: the right ones, of which a command has some, or what else to do}
 INSTEAD = {
     "--lr": ("--learning_rate", "--learning_rate_list"),
@@ -25,9 +26,12 @@ INSTEAD = {
         ("--learnable", "--dev_baselines", "--minus_shuffled", "--whiten", "--no_standardisation"), REMOVED
     ),
     "--widen_ffn": REMOVED,
+    **dict.fromkeys(("--similarity", "--no_centring"), REMOVED),
     **dict.fromkeys(
-        ("--similarity", "--no_centring", "--reassign_margin", "--reassign_max_examples"), REMOVED
+        (f"--reassign_{name}" for name in OF_MOVES),
+        "tasks no longer move in training; example_scripts/run_cross_loss_routing.sh finds groups of tasks",
     ),
+    "--task_routes_as": "it was removed; given routes stay as they are",
     "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
     "--seed": "the command draws nothing at random that a seed would change",
     "--random_draws": "it was removed; compare the drops of tasks with and without the feature",

@@ -23,11 +23,11 @@ declare -A FLAGS=( # without noise on the experts (--init_eps), and without drop
     [lora]="train_lora.sh"
     [poly]="train_poly.sh"
     [mhr]="train_poly.sh --lora_splits 4"
-    [refined]="run_refined_routing.sh"
+    [cross_loss]="run_cross_loss_routing.sh"
     [two_stage]="run_two_stage.sh --stage1 $OUT/straight_through/SEED" # keeps its routes
 )
 VARIANTS=${VARIANTS:-multitask multitask_no_names average random task_random softmax gumbel straight_through top_k
-    merged_parameters lora poly mhr refined two_stage}
+    merged_parameters lora poly mhr cross_loss two_stage}
 known FLAGS $VARIANTS
 
 train() { # PHASE: 1, or 2 for variants that read other runs

@@ -4,10 +4,10 @@
 #   bash example_scripts/run_cross_loss_routing.sh --train_dir data/gym --output_dir models/cross_loss
 # Writes OUTPUT_DIR/dense, OUTPUT_DIR/deltas and the run folder of the mixture. The same command continues.
 #   --total_steps N of all three trainings (30000), --dense_steps N of the BART (60%), --delta_steps N of the deltas (15%)
-#   --learning_rate R of the BART (1e-5), --mixture_rate R of bases and complete experts (the same),
-#   --delta_rate R of low-rank deltas (1e-3), --delta_rank N of those of tasks (4)
-#   --expert_kind layer or lora: what the experts of the mixture are, complete layers or low-rank updates
-#   --contested_above NATS a row is contested if the BART loses more on it (1); --advantage NATS (0.1): `transfer --help`
+#   --learning_rate R of the BART (1e-5), --base_lr R of what experts share (the same)
+#   --delta_rate R (1e-3), --delta_rank N (4) of the deltas of tasks
+#   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3)
+#   --contested_above NATS: a row is contested if the BART loses more on it (1); --advantage NATS (0.1): `transfer --help`
 # Further flags: `routing-moe train`, for all trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
@@ -16,35 +16,37 @@ take --total_steps STEPS "$(or_small 30000 1000)"
 take --dense_steps DENSE_STEPS $(((STEPS * 60 + 99) / 100))
 take --delta_steps DELTA_STEPS $(((STEPS * 15 + 99) / 100))
 take --learning_rate RATE "$(or_small 1e-5 1e-3)"
-take --mixture_rate MIXTURE_RATE "$RATE"
+take --base_lr BASE_RATE "$RATE"
 take --delta_rate DELTA_RATE "$(or_small 1e-3 1e-2)"
 take --delta_rank RANK 4
 take --expert_kind KIND layer
 take --contested_above CONTESTED 1
 take --advantage ADVANTAGE 0.1
+LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK")
+case $KIND in
+    layer) EXPERTS=(--expert_kind layer) EXPERT_RATE=$BASE_RATE ;;
+    lora) EXPERTS=("${LOW_RANK[@]}") EXPERT_RATE=$DELTA_RATE ;;
+    *) fail "--expert_kind is '$KIND'; it must be layer or lora" ;;
+esac
+take --expert_rate EXPERT_RATE "$EXPERT_RATE"
 STEPS=$((STEPS - DENSE_STEPS - DELTA_STEPS))
 ((STEPS > 0)) || fail "--total_steps must exceed --dense_steps $DENSE_STEPS and --delta_steps $DELTA_STEPS"
 TRAIN=(train --resume "${DATA[@]}" --model facebook/bart-base --hide_task_names --train_batch_size 16
     --gradient_accumulation_steps 2 "${SMALL_TRAIN[@]}" "${WORDS[@]}")
-LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK" --learning_rate "$DELTA_RATE")
-case $KIND in
-    layer) EXPERTS=(--expert_kind layer --learning_rate "$MIXTURE_RATE") ;;
-    lora) EXPERTS=("${LOW_RANK[@]}") ;;
-    *) fail "--expert_kind is '$KIND'; it must be layer or lora" ;;
-esac
 
 routing-moe "${TRAIN[@]}" --num_experts 1 --learning_rate "$RATE" --total_steps "$DENSE_STEPS" \
     --eval_period "$DENSE_STEPS" --output_dir "$OUT/dense"
 
-routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$OUT/dense" --task_routes tasks "${LOW_RANK[@]}" \
-    --shared_base --base_lr "$MIXTURE_RATE" --contested_above "$CONTESTED" --total_steps "$DELTA_STEPS" \
-    --eval_period "$DELTA_STEPS" --no_text_vectors --output_dir "$OUT/deltas"
+routing-moe "${TRAIN[@]}" --do_train --vanilla_checkpoint "$OUT/dense" --task_routes tasks "${LOW_RANK[@]}" \
+    --learning_rate "$DELTA_RATE" --shared_base --base_lr "$BASE_RATE" --contested_above "$CONTESTED" \
+    --total_steps "$DELTA_STEPS" --eval_period "$DELTA_STEPS" --no_text_vectors --output_dir "$OUT/deltas"
 
-BASE=$OUT/deltas
 routing-moe transfer "$OUT/deltas" --advantage "$ADVANTAGE"
 
-[ -n "$DRY_RUN" ] || [ -d "$OUT/deltas/best" ] || BASE=$OUT/dense # the BART knows nearly all rows
+BASE=$OUT/deltas
+[ -n "$DRY_RUN" ] || [ -d "$BASE/best" ] || BASE=$OUT/dense # few rows are contested, so no deltas were trained
 routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$BASE" --task_routes "$OUT/deltas/transfer/groups.json" \
-    "${EXPERTS[@]}" --shared_base --base_lr "$MIXTURE_RATE" --total_steps "$STEPS" --output_dir "$OUT"
+    "${EXPERTS[@]}" --learning_rate "$EXPERT_RATE" --shared_base --base_lr "$BASE_RATE" --total_steps "$STEPS" \
+    --output_dir "$OUT"
 
 routing-moe train --do_predict --predict_split test --task_routes lowest_loss --output_dir "$OUT"

@@ -82,8 +82,8 @@ known() { # TABLE NAME ...: whether all are keys of the table
 
 run() { printf '%s\t%s\n' "$1" "$(printf '%q ' "${@:2}")"; } # RESULT, which the command writes last; COMMAND ...
 
-unseen() { # RUN: its scores on unseen tasks
-    run "$1/$UNSEEN" routing-moe train --do_predict --predict_split test --output_dir "$1"
+unseen() { # RUN FLAGS ...: its scores on unseen tasks
+    run "$1/$UNSEEN" routing-moe train --do_predict --predict_split test --output_dir "$1" "${@:2}"
 }
 
 in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others

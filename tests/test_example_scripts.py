@@ -129,7 +129,8 @@ def test_every_command_of_a_script_parses(script, small, copy, parse):
         ("run_two_stage.sh --train_dir gym --small", "must be the first words"),
         ("run_two_stage.sh --train_dir gym --total_steps 1e4", "--total_steps is '1e4'; it must be a whole"),
         ("finetune_a_list_of_tasks_moe_avg.sh --small test run", "give TASKS CHECKPOINT IDENTIFIER"),
-        ("run_refined_routing.sh --train_dir gym --total_steps 20", "--dense_steps must be at least 10"),
+        ("run_cross_loss_routing.sh --train_dir gym --total_steps 9 --dense_steps 8", "--total_steps must exceed"),
+        ("run_cross_loss_routing.sh --train_dir gym --expert_kind token", "it must be layer or lora"),
         ("compare_routings.sh --train_dir gym", "'my models' has a space"),
         ("compare_routings.sh --train_dir gym", "there is no variant softmx; there are"),
         ("quickstart.sh --output_dir x", "the quickstart has no flags"),
@@ -265,19 +266,21 @@ class TestWholeScripts:
 
     def test_comparing_on_a_conflict_gym(self, copy):
         line = "bash example_scripts/compare_conflict.sh --small --debug"
-        call(copy, line, VARIANTS="dense oracle", STEPS="4", JOBS="2")
+        call(copy, line, VARIANTS="dense cross_loss per_task_shared", STEPS="12", JOBS="2")
         table = pd.read_csv(copy / "models/compare_conflict/conflict1/overview.csv")
-        assert list(table["variant"]) == ["dense", "oracle"]
+        assert list(table["variant"]) == ["dense", "cross_loss", "per_task_shared"]
 
-    def test_routes_are_found_by_loss_and_unseen_tasks_are_scored(self, copy):
-        short = "--max_input_length 16 --max_output_length 8 --num_beams 1 --total_steps 12 --dense_steps 10"
+    @pytest.mark.parametrize("kind", ["layer", "lora"])
+    def test_routes_are_found_by_cross_loss_and_unseen_tasks_are_scored(self, copy, kind):
+        short = "--max_input_length 16 --max_output_length 8 --num_beams 1 --total_steps 12 --debug"
         model = "--model task/skill_gym/tiny_bart --train_batch_size 4 --eval_period 6 --learning_rate 1e-3"
-        line = (
-            f"bash example_scripts/run_refined_routing.sh {GYM} {model} {short} --output_dir models/refined"
-        )
-        call(copy, line)
-        assert (copy / "models/refined/reassigned_routes.json").is_file()
-        assert (copy / "models/refined/best/eval-test_tasks-test-performance.csv").is_file()
+        folder = f"models/cross_loss_{kind}"
+        line = f"bash example_scripts/run_cross_loss_routing.sh {GYM} {model} {short} --expert_kind {kind}"
+        call(copy, f"{line} --advantage -100 --output_dir {folder}")
+        groups = json.loads((copy / folder / "deltas/transfer/groups.json").read_text())
+        config = json.loads((copy / folder / "best/config.json").read_text())
+        assert config["num_experts"] == len(set(groups.values())) > 1
+        assert (copy / folder / "best/eval-test_tasks-test-performance.csv").is_file()
 
     def test_reproducing_the_paper_with_two_variants(self, copy):
         variables = dict(VARIANTS="multitask straight_through", JOBS="2", FEW_SHOT_FLAGS=GRID)

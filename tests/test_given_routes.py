@@ -1,17 +1,13 @@
-"""Routes from outside: each form in a file, parts of layers, and a router that is fitted to them."""
+"""Routes from outside: each form in a file, parts of layers, values of the flag."""
 
 import json
 
 import numpy as np
 import pytest
-import torch
-from conftest import one_hot_routes
 
 from dataloader.errors import InputError
 from routing_moe.analysis.saved_routes import encoder_part, layer_place
-from routing_moe.config.choices import ROUTER_NETWORKS
 from routing_moe.model.given_routes import GivenRoutes, layer_names, layers_of_parts, read_routes
-from routing_moe.model.route_fit import fit_router
 from routing_moe.task_choice.given_routes import permuted, wanted_clusters
 
 
@@ -144,50 +140,6 @@ def test_a_layer_belongs_to_the_smallest_part_that_names_it():
         layers_of_parts(["encoder"], 2, 1)
     with pytest.raises(InputError, match=r"part encoder.2 is of no layer of a model of 2\+1 layers"):
         layers_of_parts(["encoder", "decoder", "encoder.2"], 2, 1)
-
-
-# ---- a router that starts with given routes
-
-
-@pytest.mark.parametrize(
-    ("router", "fits_vectors", "mode"),
-    [
-        *((router, False, "softmax") for router in ROUTER_NETWORKS),
-        *(("linear", True, "softmax"), ("lstm", True, "softmax")),
-        *(("table", True, "softmax"), ("table", True, "bernoulli")),
-    ],
-)
-def test_every_router_reproduces_the_routes_it_is_fitted_to(router, fits_vectors, mode, make_model):
-    fields = dict(router_nn_type=router, router_mode=mode, router_hidden_dim=8)
-    model = make_model(**fields, dtype=torch.float32)
-    model.requires_grad_(False)
-    before = model.task_vectors.weight.clone()
-    routes_NLE = one_hot_routes([[0, 1, 2, 0], [2, 2, 1, 1], [1, 0, 0, 2]], 3)
-    fit = fit_router(model, ["d", "a", "b"], routes_NLE, 2.0, fits_vectors)
-    assert fit.agreement == 1
-    assert fit.divergence < 0.01
-    assert 0 < fit.steps < 1000
-    assert torch.equal(model.routes_for(["d", "a", "b"], "gumbel_softmax_st"), routes_NLE.float())
-    soft_NLE = model.routes_for(["d", "a", "b"], mode, 2.0)
-    assert (soft_NLE - routes_NLE).abs().max() < 0.1
-    moved = (model.task_vectors.weight != before).any(dim=1)
-    assert moved.tolist() == [fits_vectors, fits_vectors, False, fits_vectors]
-    assert not any(p.requires_grad or p.grad is not None for p in model.parameters())
-
-
-def test_the_fit_is_deterministic_and_soft_routes_are_reproduced(make_model):
-    fits = []
-    for _ in range(2):
-        torch.manual_seed(2)
-        model = make_model(dtype=torch.float32).train()
-        routes_NLE = torch.tensor([[[0.7, 0.2, 0.1]] * 4, [[1 / 3] * 3] * 4])
-        fit = fit_router(model, ["a", "b"], routes_NLE, 1.0, True)
-        fits.append((fit, model.state_dict()))
-    assert fits[0][0] == fits[1][0]
-    assert all(torch.equal(tensor, fits[1][1][name]) for name, tensor in fits[0][1].items())
-    assert fits[0][0].agreement == 1  # equal weights agree with any expert
-    assert (model.routes_for(["a"], "softmax", 1.0)[0] - routes_NLE[0]).abs().max() < 0.1
-    assert model.router.training
 
 
 # ---- values of --task_routes

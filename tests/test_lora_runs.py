@@ -5,7 +5,6 @@ import re
 import shutil
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny_vectors
 import torch
@@ -89,16 +88,6 @@ def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, output_dir=two, **changed))
     assert codes == [0, 0]
     assert_close(weights(two / "last"), weights(one / "last"))
-
-
-def test_idle_experts_take_tasks_while_the_bart_is_frozen(world, tmp_path):
-    path = tmp_path / "crowded.json"
-    path.write_text(json.dumps(dict.fromkeys(("colour", "count", "opposite", "plural"), 0)))
-    moves = dict(reassign_every=2, reassign_from=2, reassign_splits=1, reassign_until=6, total_steps=8)
-    changed = LORA | NO_ROUTER | moves | dict(task_routes=path, num_experts=3, eval_period=8)
-    folder = world.run("lora_splits", **changed)
-    assert pd.read_csv(folder / "reassignments.csv")["splits"].tolist() == [0, 1, 0]
-    assert not any(map(is_of_base, weights(folder / "last")))
 
 
 def test_dropout_is_that_of_each_training_and_the_architecture_that_of_the_checkpoint(

@@ -34,17 +34,14 @@ FLAGS = (
 )
 MARKUP = '<img src=x onerror="document.title=1">'
 SECTIONS = [
-    "Routes", "Scores", "Curves", "Re-assignment", "Correlations", "Recovery", "Stability", "Ablation",
-    "Predictions", "Settings",
+    "Routes", "Scores", "Curves", "Correlations", "Recovery", "Stability", "Ablation", "Predictions",
+    "Settings",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs with scores and predictions; markup in every kind of text.
-
-    In the first one, tasks moved between routes, and experts were ablated.
-    """
+    """Two runs with scores and predictions, of which the first was ablated; markup in every kind of text."""
     place = write_place(tmp_path_factory.mktemp("runs"), ("moe", "other"))
     place.write(place.gym / "skills.csv", (place.gym / "skills.csv").read_text().replace("spell", MARKUP))
     columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
@@ -57,10 +54,6 @@ def runs(tmp_path_factory):
         for task in NAMES:
             line = {"input": f"{task} {MARKUP}", "answers": [MARKUP, "b"], "prediction": f"of {name}"}
             (folder / f"best/predictions/{task}_1_test.jsonl").write_text(2 * (json.dumps(line) + "\n"))
-    moves = {"step": [10, 20, 30], "moved": [4, 1, 0], "tasks": 6, "routes_before": [3, 3, 2]}
-    moves |= {"routes": [3, 2, 2], "loss_before": [1.5, 1, 0.9], "loss_best": [1.2, 0.8, 0.85]}
-    moves |= {"loss": [1.25, 0.875, 0.9], "flops": 10**9}
-    pd.DataFrame(moves).to_csv(place.folder / "moe" / "reassignments.csv", index=False)
     ablation = place.folder / "moe" / "analysis" / "ablation"
     ablation.mkdir(parents=True)
     drops = [("dec 0", 1, task, "words", 0.3, 0.8, 0.8 - n / 10, n / 10) for n, task in enumerate(NAMES)]
@@ -126,7 +119,7 @@ def test_all_sections_are_shown_and_markup_is_text(page):
     assert texts(page, "h1") == [page.title]
     assert page.execute_script("return document.querySelectorAll('img').length") == 0
     charts = page.execute_script("return [...document.querySelectorAll('svg')].map(n => n.parentNode.id)")
-    names = ["routes", "nearest", "load", "scores", "curves", "reassignment", "correlations", "ablation"]
+    names = ["routes", "nearest", "load", "scores", "curves", "correlations", "ablation"]
     assert charts == [f"{name}-chart" for name in names]
     assert any("skill:<img src" in text for text in texts(page, "#correlations-chart text"))
     assert texts(page, '#predictions details[data-task="cats"] td') == [
@@ -142,20 +135,12 @@ def test_a_map_has_the_weights_of_its_run(page, runs):
         assert labels(page, "routes", *parts)
 
 
-def test_re_assignments_have_panels_with_a_line_for_each_loss(page):
-    titles = ["moved tasks", "routes in use", "held-out loss"]
-    assert [text for text in texts(page, "#reassignment-chart .role-title-text") if text in titles] == titles
-    lines = {"before tasks move": 1, "after tasks moved": 0.875, "along the best routes": 0.8}
-    for line, loss in lines.items():
-        assert labels(page, "reassignment", f"line: {line}", "step: 20", f"value: {loss}")
-
-
 def test_a_chosen_cell_is_marked_everywhere_and_its_task_described(page, runs):
     cell = next(name for name in labels(page, "routes", "task: one;", "layer: dec 0", "expert: 1"))
     click = "document.querySelector(`[aria-label=${CSS.escape(arguments[0])}]`).dispatchEvent("
     page.execute_script(f"{click}new MouseEvent('click', {{bubbles: true}}))", cell)
     wait(page, "return views.every(view => view.signal('chosen_task') === 'one')")
-    assert page.execute_script("return views.map(view => view.signal('chosen_layer'))") == ["dec 0"] * 8
+    assert page.execute_script("return views.map(view => view.signal('chosen_layer'))") == ["dec 0"] * 7
     assert texts(page, "#predictions details[open] summary") == ["one"]
     assert texts(page, "#nearest-chart .role-title text")[0].startswith("Nearest to one")
     assert len(labels(page, "load", "layer: dec 0")) == len(labels(page, "load", "layer: ")) > 0

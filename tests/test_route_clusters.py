@@ -8,7 +8,6 @@ from routing_moe.model import route_clusters
 from routing_moe.model.route_clusters import (
     best_clusters,
     centred_cosine,
-    cluster_labels,
     distances,
     groups_of_equal_rows,
     nearest_cluster,
@@ -37,15 +36,15 @@ def test_cosines_are_those_of_vectors_minus_their_mean():
 
 def test_planted_clusters_are_found_and_numbered_by_their_first_task(planted):
     vectors_ND, labels_N = planted
-    assert np.array_equal(cluster_labels(centred_cosine(vectors_ND), 5), labels_N)
-    reversed_N = cluster_labels(centred_cosine(vectors_ND[::-1]), 5)
+    assert np.array_equal(best_clusters(centred_cosine(vectors_ND), [5]).labels_N, labels_N)
+    reversed_N = best_clusters(centred_cosine(vectors_ND[::-1]), [5]).labels_N
     assert np.array_equal(reversed_N, 4 - labels_N[::-1])
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 20])
+@pytest.mark.parametrize("count", [2, 7, 20])
 def test_there_are_as_many_clusters_as_wanted_even_of_equal_vectors(count, planted):
     for vectors_ND in (planted[0], np.ones((20, 3))):
-        labels_N = cluster_labels(centred_cosine(vectors_ND), count)
+        labels_N = best_clusters(centred_cosine(vectors_ND), [count]).labels_N
         assert sorted(set(labels_N.tolist())) == list(range(count))
 
 
@@ -64,7 +63,7 @@ def test_the_silhouette_finds_the_number_of_clusters(planted):
 def test_the_silhouette_is_that_of_sklearn(count, planted):
     for vectors_ND in (planted[0], np.ones((20, 3))):
         cosine_NN = centred_cosine(vectors_ND)
-        labels_N = cluster_labels(cosine_NN, count)
+        labels_N = best_clusters(cosine_NN, [count]).labels_N
         expected = silhouette_score(distances(cosine_NN), labels_N, metric="precomputed")
         assert silhouette(cosine_NN, labels_N) == pytest.approx(expected)
 
@@ -111,9 +110,6 @@ def test_equal_rows_are_a_group():
 
 def test_impossible_numbers_of_clusters_are_errors(planted):
     cosine_NN = centred_cosine(planted[0])
-    for count in (0, 21):
-        with pytest.raises(ValueError, match=f"{count} clusters of 20 tasks"):
-            cluster_labels(cosine_NN, count)
-    for counts in ([], [1], [2, 21]):
+    for counts in ([], [0], [1], [2, 21]):
         with pytest.raises(ValueError, match="clusters of 20 tasks"):
             best_clusters(cosine_NN, counts)

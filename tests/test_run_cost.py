@@ -221,10 +221,10 @@ def test_the_run_that_task_vectors_were_computed_with_counts_once(stages, make_s
 
 
 def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper):
-    """The dense run gives weights, gradients, and the first routes of a run whose last routes are used."""
+    """The dense run gives weights, gradients, and the routes of a run in whose folder the used routes are."""
     dense, run = stages
-    vectors, refinement = run.parent / "vectors", run.parent / "refinement"
-    for folder in (vectors, refinement):
+    vectors, clustered = run.parent / "vectors", run.parent / "clustered"
+    for folder in (vectors, clustered):
         folder.mkdir()
     (dense / "run.json").write_text("{}")
     (vectors / "meta.json").write_text(json.dumps({"model": str(dense), "total_flops": 1000}))
@@ -234,10 +234,10 @@ def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper)
         return write_cost(make_stepper(), steps, *start_of(settings))
 
     given = dict(vanilla_checkpoint=str(dense), taskvecs=str(vectors))
-    first = cost(refinement, 4, task_routes="clusters:2", **given)
+    first = cost(clustered, 4, task_routes="clusters:2", **given)
     of_dense = read_cost(dense)["total_flops"]
     assert first["total_flops_with_start"] == first["total_flops"] + of_dense + 1000
-    (routes := refinement / "reassigned_routes.json").write_text("{}")
+    (routes := clustered / "routes.json").write_text("{}")
     for others, permuted in (({}, ""), (given, "random:"), (given, "")):
         last = cost(run, 5, task_routes=f"{permuted}{routes}", **others)
         assert last["steps_with_start"] == 5 + 4 + 6

@@ -33,6 +33,7 @@ MISSING_FILE = {
     "inspect-routes": "nowhere --output_dir out",
     "correlate-routes": "nowhere --output_dir out",
     "ablate": "nowhere --output_dir out",
+    "transfer": "nowhere --output_dir out",
     "create-gif": "--run nowhere",
     "report": "nowhere --output_file out.html",
     "push": "nowhere owner/name --dry_run out",

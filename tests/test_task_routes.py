@@ -16,7 +16,6 @@ from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
-LEARNED = dict(num_experts=None)
 FIXED = dict.fromkeys(("num_experts", "router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
 ONLY = FIXED | dict(
     do_train=None, initialize_from_vanilla=None, init_eps=None, do_predict=True, predict_split="test"
@@ -225,33 +224,6 @@ def test_clusters_are_permuted_and_scored_again(world, vectors):
     assert row["source"] == f"random:clusters:2:42 of {asked['taskvecs']}"
     again = dict(task_routes=asked["task_routes"], taskvecs=asked["taskvecs"])
     assert run(world.gym, world.bart, folder, **ONLY, **again) == 0
-
-
-# ---- as the start of a router
-
-
-@pytest.mark.parametrize("given", [False, True])
-def test_a_router_starts_with_the_routes_and_is_trained_on(given, world, vectors, routes_file):
-    asked = LEARNED | dict(task_routes=routes_file(), task_routes_as="start", do_predict=True)
-    if given:
-        asked |= dict(taskvecs=vectors(), taskvecs_dim=None, freeze_task_model=True)
-    folder = world.run(f"outside/start_{given}", **asked)
-    log = (folder / "log.txt").read_text()
-    assert "the router starts with the given routes: its strongest experts agree in 100.0%" in log
-    assert "routes: learned (linear_layer_specific), gumbel_softmax_st; 3 experts a layer" in log
-    start = world.run(
-        f"outside/start_alone_{given}", **asked | dict(total_steps=1, learning_rate=0, router_lr=0)
-    )
-    model = model_of(start)
-    routes_NLE = model.routes_for(TRAIN_TASKS, "gumbel_softmax_st")
-    assert routes_NLE.argmax(-1).tolist() == [[0, 0, 0], [1, 1, 2], [2, 1, 0]]
-    assert model.config.random_vectors == []
-    before, after = (weights(place / "last") for place in (start, folder))
-    assert not torch.equal(before["router.units.0.output.weight"], after["router.units.0.output.weight"])
-    if given:
-        assert np.array_equal(after["task_vectors.weight"], load_task_vectors(asked["taskvecs"])[1])
-    else:  # the fit has also changed the vectors
-        assert_same_run(world.resumed("outside/start_resumed", **asked), folder)
 
 
 # ---- both stages

@@ -143,9 +143,6 @@ def trained(tmp_path_factory):
     return place
 
 
-FURTHER = FIXED | dict(
-    checkpoint="<here>/out/best", output_dir="<here>/new", initialize_from_vanilla=None, model=None
-)
 ROUTE_FILE, VECTORS = dict(task_routes="<here>/routes.json"), dict(taskvecs="<here>/vectors")
 CHECKPOINT = [
     (
@@ -182,11 +179,6 @@ CHECKPOINT = [
         ONLY | VECTORS | dict(output_dir="<here>/plain"),
         "--taskvecs <here>/vectors: the routes of <here>/plain/best do not depend on vectors;",
         vectors(),
-    ),
-    (
-        FURTHER | ROUTE_FILE | dict(task_routes_as="start"),
-        "--task_routes_as is start, which needs a new router: leave --checkpoint",
-        routes(FORMS),
     ),
     (
         ONLY | dict(task_level_random_routing=True),

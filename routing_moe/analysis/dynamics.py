@@ -1,4 +1,4 @@
-"""Routes over training: entropy, load and change at every evaluation and re-assignment, as a table.
+"""Routes over training: entropy, load and change at every evaluation, as a table.
 
     table = dynamics_table(load_history("models/moe"))
     plot_dynamics(table, "dynamics.pdf")

@@ -1,7 +1,7 @@
 """The routes of a run, read from the files that training wrote.
 
     routes = load_routes("models/moe")               # at the step of the best dev score
-    history = load_history("models/moe")             # at every evaluation and re-assignment of tasks
+    history = load_history("models/moe")             # at every evaluation
 
 Only layers with experts are kept, named "enc 0" or "dec 2" in `Routes.layers`: the rows of vanilla layers,
 which no model reads, are in no picture and no statistic. N tasks, L layers with experts, E experts, S steps.
@@ -127,7 +127,7 @@ def run_name(place: str | Path) -> str:
 
 
 def steps_with_routes(run: Path) -> list[int]:
-    """Returns the steps of evaluations and re-assignments, ascending. A run with re-assignment has step 0."""
+    """Returns the steps of evaluations, ascending."""
     names = (path.parent.name.removesuffix("-steps") for path in run.glob("*-steps/route_tasks.txt"))
     return sorted(int(name) for name in names if name.isdecimal())
 

@@ -33,7 +33,6 @@ POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; s
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # task_choice/
 FOUND_BY_RULE = VECTOR_SOURCES[:3]  # those without training
 LOWEST_LOSS = "lowest_loss"  # of --task_routes: task_choice/lowest_loss.py
-
 ROUTE_TRAININGS = ("plain", "merged", "fixed", "logits", "vector", "router")  # finetuning/starting_model.py
 SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py

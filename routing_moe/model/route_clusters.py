@@ -44,16 +44,6 @@ def centred_cosine(vectors_ND: np.ndarray) -> np.ndarray:
     return np.clip(directions_ND @ directions_ND.T, -1.0, 1.0)
 
 
-def cluster_labels(cosine_NN: np.ndarray, count: int) -> np.ndarray:
-    """Returns a cluster 0 to K-1 of each task (N,): average linkage on 1 - cosine, cut into K = `count`.
-
-    Clusters are numbered by their first task. Raises ValueError unless 1 <= count <= N.
-    """
-    if not 1 <= count <= len(cosine_NN):
-        raise ValueError(f"{count} clusters of {len(cosine_NN)} tasks")
-    return _cut(cosine_NN, [count])[0]
-
-
 def possible_counts(N: int) -> list[int]:
     """Returns the numbers of clusters to choose from: 2 to N - 1, at most MOST_CLUSTERS."""
     return list(range(2, min(N - 1, MOST_CLUSTERS) + 1))
@@ -62,11 +52,15 @@ def possible_counts(N: int) -> list[int]:
 def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int]) -> Clusters:
     """Returns the clusters of the largest mean silhouette over the numbers of clusters in `counts`.
 
-    Of several, those of the first number. Raises ValueError without a number from 2 to N.
+    Average linkage on 1 - cosine; clusters are numbered by their first task. Of several, those of the first
+    number. Raises ValueError without a number from 2 to N.
     """
+    from scipy.cluster.hierarchy import cut_tree
+
     if not counts or not 2 <= min(counts) <= max(counts) <= len(cosine_NN):
         raise ValueError(f"{list(counts)} clusters of {len(cosine_NN)} tasks")
-    scored = [Clusters(labels_N, silhouette(cosine_NN, labels_N)) for labels_N in _cut(cosine_NN, counts)]
+    columns = cut_tree(average_linkage(cosine_NN), n_clusters=list(counts)).T
+    scored = [Clusters(labels_N, silhouette(cosine_NN, labels_N)) for labels_N in map(_renumbered, columns)]
     return max(scored, key=lambda clusters: clusters.silhouette)
 
 
@@ -147,14 +141,6 @@ def average_linkage(similarity_NN: np.ndarray, optimal_ordering: bool = False) -
     from scipy.spatial.distance import squareform
 
     return linkage(squareform(distances(similarity_NN)), "average", optimal_ordering=optimal_ordering)
-
-
-def _cut(cosine_NN: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
-    from scipy.cluster.hierarchy import cut_tree
-
-    if len(cosine_NN) == 1:
-        return [np.zeros(1, dtype=np.int64) for _ in counts]
-    return [_renumbered(column) for column in cut_tree(average_linkage(cosine_NN), n_clusters=list(counts)).T]
 
 
 def _renumbered(labels_N: np.ndarray) -> np.ndarray:

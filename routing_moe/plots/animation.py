@@ -1,4 +1,4 @@
-"""An animation of routes over training: the route map at every evaluation and re-assignment, as a GIF.
+"""An animation of routes over training: the route map at every evaluation, as a GIF.
 
 write_animation(load_history("models/moe"), Ontology.load(), "routes.gif", "Routes of moe")
 """

@@ -11,7 +11,7 @@ from dataloader.errors import InputError, in_short
 from routing_moe.analysis.dynamics import ALL, dynamics_table
 from routing_moe.analysis.saved_routes import load_history, steps_with_routes
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.io.run_folder import CURVES_FILE, REASSIGNMENTS_FILE
+from routing_moe.io.run_folder import CURVES_FILE
 
 MOST_POINTS = 250  # of a curve
 # {column: name of the curve}; entropies and information are shares of log E, distance is a share of weight
@@ -28,14 +28,6 @@ DYNAMICS = {
     "distance_to_final": "distance to last routes",
 }
 STEPPED = {"temperature": "temperature", "learning_rate": "learning rate", "grad_norm": "gradient norm"}
-# Curves of one panel are named "panel: line".
-REASSIGNED = {
-    "moved": "moved tasks",
-    "routes": "routes in use",
-    "loss_before": "held-out loss: before tasks move",
-    "loss": "held-out loss: after tasks moved",
-    "loss_best": "held-out loss: along the best routes",
-}
 
 
 def curves_data(run: Path, kind: str = "soft") -> list[dict]:
@@ -48,11 +40,6 @@ def curves_data(run: Path, kind: str = "soft") -> list[dict]:
         table = dynamics_table(load_history(run, kind))
         curves += _curves(table[table["layer"] == ALL], "step", DYNAMICS)
     return curves + _curves(_read(run / CURVES_FILE, "step"), "step", STEPPED)
-
-
-def reassignment_curves(run: Path) -> list[dict]:
-    """Returns the curves of re-assignments, as `curves_data`; [] for a run without them."""
-    return _curves(_read(run / REASSIGNMENTS_FILE, "step"), "step", REASSIGNED)
 
 
 def _read(path: Path, steps: str) -> pd.DataFrame:

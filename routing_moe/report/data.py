@@ -34,7 +34,7 @@ from routing_moe.io.csv_files import read_table
 from routing_moe.io.run_folder import CLUSTERS_FILE
 from routing_moe.plots.task_categories import kind_colours
 from routing_moe.report.ablation import ablation_data, other_checkpoint
-from routing_moe.report.curves import curves_data, reassignment_curves, rounded
+from routing_moe.report.curves import curves_data, rounded
 from routing_moe.report.files import explain
 from routing_moe.results.scores import BASELINES, MEASURE_COLUMNS, ScoresFile, read_scores
 
@@ -186,7 +186,6 @@ def _run(
         | {f"version of {name}": version for name, version in (description.get("versions") or {}).items()},
         "clusters": read_table(clusters) if clusters.is_file() else pd.DataFrame(),
         "curves": curves_data(run.place, routes.kind),
-        "reassignment": reassignment_curves(run.place),
         "layers": list(routes.layers),
         "experts": routes.experts,
         "routes": [{"task": t, "weights": row} for t, row in zip(routes.tasks, weights, strict=True)],

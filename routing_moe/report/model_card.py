@@ -127,8 +127,6 @@ def description(shared: SharedRun) -> str:
     mode = f", {config.router_mode}" if config.route_source == "learned" else ""
     decides = "The task of a text, not the text, decides which experts compute its answer. "
     routes = (decides if config.routes_by_task else "") + f"Routes: {config.route_source}{mode}."
-    if shared.settings.get("reassign_every"):
-        routes += " In training, tasks could move to the route with the lowest loss on their held-out rows."
     experts = f"{config.experts_described} in {where} {layers}"
     return f"A BART with {experts}, trained on {tasks}. {routes} {start}"
 

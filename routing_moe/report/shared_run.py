@@ -1,7 +1,7 @@
 """A run as a folder to share: its checkpoint, what the commands that explain runs read, and a model card.
 
     model.safetensors, config.json, tokenizer, task_vecs.npy, ...       the checkpoint
-    run.json, cost.json, losses.csv, curves.csv, reassignments.csv      settings, costs, curves
+    run.json, cost.json, losses.csv, curves.csv                         settings, costs, curves
     clusters.csv                                                        sizes and silhouette of clusters
     best/eval-*.csv                                                     its scores
     <step>-steps/route.npy, route_tasks.txt                             its routes
@@ -46,7 +46,7 @@ from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.config.push import PushSettings
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import is_hub_name, repository_folder
-from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, REASSIGNMENTS_FILE, load_run_settings
+from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.plots.route_map import plot_routes
 from routing_moe.report.data import scores_of
@@ -65,8 +65,8 @@ OF_CHECKPOINT = (
     AVERAGED_FILE,
 )  # fmt: skip
 BESIDE = (
-    "run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE, ONTOLOGY_FILE,
-    SPLIT_FILE, OWN_FEATURES, PICTURE, "best/*", "*-steps/*",
+    "run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, ONTOLOGY_FILE, SPLIT_FILE, OWN_FEATURES,
+    PICTURE, "best/*", "*-steps/*",
 )  # fmt: skip
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
 # Of a URL: user and password before the host, and the query.
@@ -239,7 +239,7 @@ def _own_files(shared: SharedRun) -> dict[str, Path]:
     checkpoint, run = shared.mixture.checkpoint, shared.run
     files = {file.name: file for file in sorted(checkpoint.iterdir()) if matches(file.name, OF_CHECKPOINT)}
     if run:
-        patterns = ["run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, REASSIGNMENTS_FILE]
+        patterns = ["run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE]
         if shared.routes and shared.routes.step is not None:
             patterns += [f"{shared.routes.step}-steps/{name}" for name in ("route*.npy", "route_tasks.txt")]
         of_run = [file for pattern in patterns for file in sorted(run.glob(pattern))]

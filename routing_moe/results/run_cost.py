@@ -14,6 +14,7 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.io.hub import known_folder
+from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
 from routing_moe.model.task_vectors import load_meta
 
 COST_FILE = "cost.json"
@@ -71,12 +72,13 @@ def earlier_runs(start: Start, run: str | Path) -> list[dict]:
 
     Earlier runs are the run that the training started from, the runs that a merge took routes and weights
     from, or those that were averaged or assembled; the run whose file of routes it has; the run whose model
-    the task vectors were computed with; the computation of these vectors (of 0 steps); and the
-    earlier runs of these. Each is listed once, with its own cost. start: of the run in the folder `run`.
+    the task vectors were computed with; the computation of these vectors and of a transfer matrix (of 0
+    steps); and the earlier runs of these. Each is listed once, with its own cost. start: of the run in the
+    folder `run`.
     """
     runs: dict[Path, dict] = {}
     places = [*_start_places(start, run), *_route_places(start, run), *_vector_places(start, run)]
-    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_vectors(start)]:
+    for entry in [*(one for place in places for one in _with_earlier(place, run)), *_computed(start)]:
         own = _run_folder(entry["folder"], run) if entry["steps"] != 0 else None
         runs.setdefault(own or known_folder(entry["folder"]).resolve(), entry)
     return list(runs.values())
@@ -137,11 +139,16 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
     return [own, *cost.get("earlier_runs", [])]
 
 
-def _vectors(start: Start) -> list[dict]:
-    """Returns the entry of the computation of the task vectors if its FLOPs are counted."""
-    flops = load_meta(start.vectors).get("total_flops") if start.vectors else None
-    entry = {"folder": start.vectors, "steps": 0, "total_flops": flops, "unknown": None}
-    return [entry] if is_count(flops) else []
+def _computed(start: Start) -> list[dict]:
+    """Returns entries of the computation of task vectors and of groups, if their FLOPs are counted."""
+    places = {start.vectors: load_meta(start.vectors)} if start.vectors else {}
+    if start.routes and Path(without_permutation(start.routes)[0]).name == GROUPS_FILE:
+        folder = Path(without_permutation(start.routes)[0]).parent
+        if (folder / TRANSFER_FILE).is_file():
+            places[str(folder)] = load_json_object(folder / TRANSFER_FILE, "how tasks were grouped")
+    known = {"steps": 0, "unknown": None}
+    costs = {place: saved.get("total_flops") for place, saved in places.items()}
+    return [{"folder": p, "total_flops": flops} | known for p, flops in costs.items() if is_count(flops)]
 
 
 # ---- reading

@@ -124,7 +124,7 @@ def route_tasks(
     config, split, is_main = model.config, inputs.split, accelerator.is_main_process
     by_loss = evaluation.by_loss
     by_vector = config.has_router and not start.routes and not by_loss
-    if not (by_vector or by_loss or start.routes or config.given_routes):
+    if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
         return {}
     trained = trained_on(config, split)
     if by_loss:

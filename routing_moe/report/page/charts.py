@@ -32,8 +32,7 @@ def charts(data: dict) -> dict[str, dict]:
         "nearest": nearest(runs),
         "load": load(data),
         "scores": task_scores(data["scores"], tasks),
-        "curves": curves(runs, "curves"),
-        "reassignment": curves(runs, "reassignment"),
+        "curves": curves(runs),
         "correlations": correlation_maps(runs),
         "ablation": drop_maps(data),
     }
@@ -270,13 +269,12 @@ def task_scores(scores: pd.DataFrame, tasks: list[str]) -> alt.LayerChart | None
     return alt.layer(line, ticks, dots).add_params(choice).properties(width=alt.Step(ROW), height=220)
 
 
-def curves(runs: list[dict], key: str) -> alt.ConcatChart | None:
-    """Returns a chart for each kind of curve in run[key], with a line, or a few named lines, for each run."""
+def curves(runs: list[dict]) -> alt.ConcatChart | None:
+    """Returns a chart for each kind of curve, with a line for each run."""
     panels: dict[str, list[dict]] = {}
     for run in runs:
-        for curve in run[key]:
-            panel, _, line = curve["curve"].partition(": ")
-            panels.setdefault(panel, []).append({"run": run["name"], **curve, "line": line})
+        for curve in run["curves"]:
+            panels.setdefault(curve["curve"], []).append({"run": run["name"], **curve})
     charts = []
     for name, rows in panels.items():
         base = chart_of(rows).properties(title=name, width=330, height=150)
@@ -285,12 +283,7 @@ def curves(runs: list[dict], key: str) -> alt.ConcatChart | None:
             x=alt.X("step:Q", title="step"),
             y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
             color=of_run(runs),
-            tooltip=["run:N", *(["line:N"] if rows[0]["line"] else []), "step:Q", "value:Q"],
+            tooltip=["run:N", "step:Q", "value:Q"],
         )
-        lines = base.mark_line(strokeWidth=1.5)
-        if rows[0]["line"]:
-            names = list(dict.fromkeys(row["line"] for row in rows))
-            legend = alt.Legend(orient="top-right", symbolType="stroke", symbolSize=400)
-            lines = lines.encode(strokeDash=alt.StrokeDash("line:N", title=None, sort=names, legend=legend))
-        charts.append(lines + base.mark_point(filled=True, size=12, opacity=1))
-    return alt.concat(*charts, columns=3).resolve_scale(strokeDash="independent") if charts else None
+        charts.append(base.mark_line(strokeWidth=1.5) + base.mark_point(filled=True, size=12, opacity=1))
+    return alt.concat(*charts, columns=3) if charts else None

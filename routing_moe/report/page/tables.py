@@ -22,7 +22,6 @@ def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
         "Clusters": _clusters(runs),
         "Scores": _scores(data) if "scores" in charts else "",
         "Curves": _place("curves") if "curves" in charts else "",
-        "Re-assignment": _text("p", MOVES) + _place("reassignment") if "reassignment" in charts else "",
         "Correlations": _correlations(runs) if "correlations" in charts else "",
         "Recovery": _recovery(runs),
         "Stability": _stability(data["stability"]),
@@ -62,11 +61,6 @@ CLUSTERS = (
     "silhouette over the tasks (1: apart, 0: not). Clouds: as many vectors of the same covariance without "
     "clusters, clustered in the same way; their mean silhouette, and the share of draws that reach that of "
     "the tasks. Of random:..., whose tasks are permuted, the sizes hold, but not the silhouette."
-)
-MOVES = (
-    "Tasks that moved to the route with the lowest loss on their held-out train rows, the number of routes "
-    "that tasks take afterwards, and the loss in nats per row, mean over tasks: along each task's route "
-    "before and after it may move, and along the best one. A task stays if its gain is within the margin."
 )
 DROPS = (
     "Drop: score before minus after ablating the expert; above 0 the expert helped. Mean over tasks; point "
