@@ -129,7 +129,10 @@ def test_every_command_of_a_script_parses(script, small, copy, parse):
         ("run_two_stage.sh --train_dir gym --small", "must be the first words"),
         ("run_two_stage.sh --train_dir gym --total_steps 1e4", "--total_steps is '1e4'; it must be a whole"),
         ("finetune_a_list_of_tasks_moe_avg.sh --small test run", "give TASKS CHECKPOINT IDENTIFIER"),
-        ("run_cross_loss_routing.sh --train_dir gym --total_steps 9 --dense_steps 8", "--total_steps must exceed"),
+        (
+            "run_cross_loss_routing.sh --train_dir gym --total_steps 9 --dense_steps 8",
+            "--total_steps must exceed",
+        ),
         ("run_cross_loss_routing.sh --train_dir gym --expert_kind token", "it must be layer or lora"),
         ("compare_routings.sh --train_dir gym", "'my models' has a space"),
         ("compare_routings.sh --train_dir gym", "there is no variant softmx; there are"),

@@ -183,13 +183,9 @@ def test_tasks_with_the_same_rows_are_a_group_that_a_run_can_be_trained_with(pla
     assert list(groups) == TASKS
     assert all(groups[copy] == groups[task] for copy, task in COPIES.items())
     assert found["advantage"] > found["least_advantage"] == 0.1
-    assert (found["groups"], found["tasks"], found["experts"], found["rows"]) == (
-        len(set(groups.values())),
-        7,
-        7,
-        42,
-    )
-    assert {path.name for path in whole.iterdir()} == FILES
+    assert found["groups"] == len(set(groups.values()))
+    assert (found["tasks"], found["experts"], found["rows"]) == (7, 7, 42)
+    assert {path.name for path in whole.iterdir()} - {"lock"} == FILES
     place.run("groups", **FIXED | dict(task_routes=whole / "groups.json", total_steps=1))
 
 
@@ -232,8 +228,9 @@ def test_of_a_sample_of_experts_the_other_tasks_join_a_group(place, whole, tmp_p
 
 
 def on_rows(place, folder, rows: dict, without: str = "") -> dict:
-    """Returns the groups of a copy of the run as if these were its contested rows of 168."""
+    """Returns the groups of a copy of the run as if only these of its 168 rows were contested."""
     shutil.copytree(place / "deltas", folder, ignore=shutil.ignore_patterns("transfer", without))
+    rows = {task: rows.get(task, []) for task in TASKS}
     content = {"above": 1.0, "share": 0, "train_rows": 168, "rows": rows}
     (folder / "contested.json").write_text(json.dumps(content))
     assert transfer(folder) == 0
@@ -242,18 +239,18 @@ def on_rows(place, folder, rows: dict, without: str = "") -> dict:
 
 def test_a_task_without_contested_rows_joins_the_largest_group(place, tmp_path):
     rows = {task: [0, 1, 2, 20] for task in COPIES} | {"colour": [0], "opposite": [3, 4], "count": [5]}
-    groups = on_rows(place, tmp_path / "run", rows | {"plural": []})
+    groups = on_rows(place, tmp_path / "run", rows)
     sizes = np.bincount([group for task, group in groups.items() if task != "plural"])
     assert groups["plural"] == sizes.argmax()
     found = saved(tmp_path / "run/transfer")
-    assert (found["rows"], found["tasks"]) == (5 * 4 + 1, 6)
-    assert (found["contested"], found["contested_above"]) == (round(21 / 168, 4), 1.0)
+    assert (found["rows"], found["tasks"]) == (16, 6)
+    assert (found["contested"], found["contested_above"]) == (round(16 / 168, 4), 1.0)
 
 
 def test_few_contested_rows_are_one_group_without_a_checkpoint(place, tmp_path, capsys):
     rows = {task: [0] for task in COPIES}
     assert on_rows(place, tmp_path / "run", rows, without="best") == dict.fromkeys(TASKS, 0)
-    assert saved(tmp_path / "run/transfer") == {"contested": 0.0119, "contested_above": 1.0, "groups": 1}
+    assert saved(tmp_path / "run/transfer") == {"contested": 0.0179, "contested_above": 1.0, "groups": 1}
     assert "fewer than 5%" in capsys.readouterr().out
 
 
