@@ -94,6 +94,8 @@ FLAGS = [
     (dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"), "--encoder_vanilla_layers and decoder"),
     (dict(encoder_vanilla_layers="0,5"), "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1"),
     (dict(router_nn_type="transformer", taskvecs_dim=6), "--taskvecs_dim is 6; it must be a multiple of 4"),
+    (dict(base_lr=0.1), "--base_lr: complete layers share nothing; give --shared_base, too"),
+    (dict(shared_base=True, base_lr=0), "--shared_base trains what experts share, but --base_lr is 0; leave"),
     (dict(lora_splits=2), "--lora_splits is 2, which needs low-rank experts with mixed factors"),
     (dict(max_input_length=2000), "--max_input_length is 2000, but <bart> has 32 positions"),
 ]
@@ -268,7 +270,8 @@ VANILLA = [
     ),
     (
         dict(vanilla_checkpoint="<here>/mixture"),
-        "--vanilla_checkpoint <here>/mixture is a mixture of 2 experts; give a plain BART, or a run with one",
+        "--vanilla_checkpoint <here>/mixture is a mixture of 2 experts; give a plain BART, a run with one "
+        "expert, or one with low-rank experts",
         saved("mixture", num_experts=2),
     ),
 ]

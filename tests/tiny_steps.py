@@ -26,7 +26,10 @@ def settings_with(**flags):
         max_grad_norm="inf",
         seed=1,
     )
-    typed = [(f"--{name}", str(value)) for name, value in (defaults | flags).items()]
+    typed = [
+        (f"--{name}",) if value is True else (f"--{name}", str(value))
+        for name, value in (defaults | flags).items()
+    ]
     return train_settings(parse(TrainSettings, list(itertools.chain(*typed))))
 
 

@@ -98,17 +98,14 @@ class TransferJob:
 
     def _check_experts(self) -> None:
         """Raises InputError if an expert is that of two tasks: it has read the rows of both."""
-        run, first = self.settings.run, {}
-        if not self.model.is_one_hot(self.routes_NLE):
-            raise InputError(f"{run}: routes of tasks mix experts; give a run with --task_routes tasks")
-        experts_NR = self.routes_NLE[:, self.model.config.routed_rows].argmax(dim=-1)
-        for n, experts_R in enumerate(experts_NR.tolist()):
-            for place in enumerate(experts_R):
-                if (other := first.setdefault(place, n)) != n:
-                    raise InputError(
-                        f"{run}: {self.tasks[other]} and {self.tasks[n]} share experts, which have read the "
-                        "rows of both; give a run with --task_routes tasks"
-                    )
+        used_NX = (self.routes_NLE[:, self.model.config.routed_rows] > 0).flatten(start_dim=1).float()
+        shared_NN = (used_NX @ used_NX.T).fill_diagonal_(0)
+        if shared_NN.any():
+            one, other = shared_NN.nonzero()[0].tolist()
+            raise InputError(
+                f"{self.settings.run}: {self.tasks[one]} and {self.tasks[other]} share experts, so that each "
+                "has been trained on both; give a run with --task_routes tasks"
+            )
 
     def run(self) -> TransferMatrix:
         """Computes what is missing, and the groups. All processes must call it, and get the same."""

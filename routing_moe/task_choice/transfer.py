@@ -45,6 +45,8 @@ def affinity(gains_NN: np.ndarray) -> np.ndarray:
     Gains are centred by rows and then by columns, because some tasks gain, and some experts help, more than
     others whatever the pair; and scaled so that the largest similarity of two tasks is 1.
     """
+    if len(gains_NN) == 1:  # there is no other task
+        return np.ones((1, 1))
     centred_NN = gains_NN - np.nanmean(gains_NN, axis=1, keepdims=True)
     centred_NN = np.nan_to_num(centred_NN - np.nanmean(centred_NN, axis=0, keepdims=True))
     similarity_NN = (centred_NN + centred_NN.T) / 2

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import EncodedExamples, encode
+from dataloader.errors import InputError
 from routing_moe.checkpoints.find import checkpoint_to_resume
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.shared import text_settings
@@ -90,9 +91,11 @@ def run_training(
         contested = contested_rows(model, examples, settings, accelerator)
         scoring_flops = rows_flops(model.config, examples)
         examples = contested.of(examples, model.config.task_names)
+        if contested.are_few and settings.equal_flops:
+            raise InputError(f"--equal_flops: {contested.described()}, so nothing is trained")
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
-            if accelerator.is_main_process and not settings.equal_flops:
+            if accelerator.is_main_process:
                 write_start(settings, inputs, command, contested)
             return False
     training = Training(

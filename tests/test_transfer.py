@@ -1,0 +1,298 @@
+"""Which tasks help each other: gains and groups of tasks, and the command that computes them of a run."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from forks import in_two_processes, killed
+from mistakes import Place, assert_problem, refused
+from test_route_losses import slow_loss
+from test_task_routes import FIXED
+from tiny_runs import METRICS, ROWS, World, contents, typed
+from transformers import AutoTokenizer
+
+from dataloader.encoding import TextFormat, encode
+from dataloader.gym import Gym, evenly_spread
+from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe.analysis import transfer as job
+from routing_moe.cli.transfer import main
+from routing_moe.model.loading import load_routing_bart
+from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
+
+pytestmark = pytest.mark.usefixtures("quick_pictures", "empty_pictures")
+
+# ---- gains and groups
+
+
+def planted(seed: int, columns: int, skills=(0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2)) -> tuple:
+    """Returns (skills, columns, gains): 4 rows of each task lose little along experts of the same skill."""
+    draw = np.random.default_rng(seed)
+    skills_N, columns_M = np.array(skills), np.sort(draw.permutation(len(skills))[:columns])
+    tasks_R = np.repeat(np.arange(len(skills)), 4)
+    helps_RM = skills_N[tasks_R][:, None] == skills_N[columns_M]
+    losses_RM = np.where(helps_RM, draw.uniform(0, 1, helps_RM.shape), draw.uniform(2, 9, helps_RM.shape))
+    return skills_N, columns_M, gains(losses_RM, tasks_R, columns_M)
+
+
+def together(labels_N) -> np.ndarray:
+    """Returns which tasks share a group (N, N), whatever its number."""
+    return np.asarray(labels_N)[:, None] == np.asarray(labels_N)
+
+
+def test_gains_are_those_of_a_slow_loop():
+    draw = np.random.default_rng(0)
+    tasks_R, columns_M = draw.permutation(np.repeat(np.arange(5), 3)), np.array([1, 2, 4])
+    losses_RM = draw.uniform(0, 5, (15, 3))
+    found_NM = gains(losses_RM, tasks_R, columns_M)
+    for n in range(5):
+        for m, column in enumerate(columns_M):
+            own = [max(np.median(row) - row[m], 0) for row in losses_RM[tasks_R == n]]
+            expected = np.nan if n == column else np.mean(own)
+            assert found_NM[n, m] == pytest.approx(expected, nan_ok=True)
+            mean = np.mean([row[m] for row in losses_RM[tasks_R == n]])
+            assert means_by_task(losses_RM, tasks_R)[n, m] == pytest.approx(mean)
+
+
+def test_affinities_are_symmetric_centred_and_scaled():
+    gains_NN = np.array([[np.nan, 3, 1, 0], [5, np.nan, 0, 1], [0, 2, np.nan, 3], [0, 0, 9, np.nan]])
+    found_NN = affinity(gains_NN)
+    assert np.array_equal(found_NN, found_NN.T)
+    assert (found_NN.diagonal() == 1).all()
+    others_NN = found_NN[~np.eye(4, dtype=bool)]
+    assert np.abs(others_NN).max() == 1
+    better = gains_NN + np.array([[0], [2], [0], [7]])  # of tasks that gain more from all
+    np.testing.assert_allclose(affinity(better), found_NN)
+
+
+@pytest.mark.parametrize("columns", [12, 9])  # all, or a sample that others join
+@pytest.mark.parametrize("seed", range(5))
+def test_planted_groups_are_found_whatever_the_order_of_the_tasks(seed, columns):
+    skills_N, columns_M, gains_NM = planted(seed, columns)
+    found = grouped(gains_NM, columns_M)
+    assert np.array_equal(together(found.labels_N), together(skills_N))
+    assert 0.3 < found.silhouette <= 1
+    order_N = np.random.default_rng(seed).permutation(12)  # the place of each task among them
+    new_M = np.argsort(order_N)[columns_M]
+    again = grouped(gains_NM[order_N][:, np.argsort(new_M)], np.sort(new_M))
+    assert np.array_equal(together(again.labels_N), together(found.labels_N[order_N]))
+    assert again.silhouette == pytest.approx(found.silhouette)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_fewer_than_three_experts_are_one_group(columns, recwarn):
+    _, columns_M, gains_NM = planted(0, columns)
+    assert grouped(gains_NM, columns_M).labels_N.tolist() == [0] * 12
+    assert np.isfinite(affinity(gains_NM[columns_M])).all()
+    assert not recwarn
+
+
+def test_equal_losses_are_no_gain_and_have_finite_affinities():
+    gains_NM = gains(np.full((12, 6), 2.0), np.repeat(np.arange(6), 2), np.arange(6))
+    assert np.array_equal(affinity(gains_NM), np.eye(6))
+    assert np.isfinite(grouped(gains_NM, np.arange(6)).silhouette)
+
+
+def test_mates_are_the_others_of_a_group_in_the_sample():
+    weights_NM = mates(np.array([0, 0, 1, 0, 2]), np.array([0, 1, 2]))
+    assert weights_NM.tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0], [0.5, 0.5, 0], [0, 0, 0]]
+
+
+# ---- the command
+
+COPIES = {"hue": "colour", "digits": "count", "antonym": "opposite"}  # tasks with the rows of others
+TASKS = sorted([*ROWS, *COPIES])
+LORA = FIXED | dict(task_routes="tasks", expert_kind="lora", lora_rank=2, init_eps=None, shared_base=True)
+FILES = {"losses.csv", "groups.json", "transfer.json", "transfer.png", "job.json", "losses"}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A gym of seven train tasks, of which three have the rows of others, and a run of deltas on it."""
+    world = World(tmp_path_factory.mktemp("transfer"))
+    for copy, task in COPIES.items():
+        (world.gym / copy).mkdir()
+        for file in (world.gym / task).iterdir():
+            shutil.copy(file, world.gym / copy / file.name.replace(task, copy))
+    metrics = METRICS | {copy: METRICS[task] for copy, task in COPIES.items()}
+    (world.gym / "metrics.json").write_text(json.dumps(metrics))
+    (world.gym / "split.json").write_text(json.dumps({"train": TASKS, "dev": [], "test": []}))
+    learning = dict(
+        total_steps=60, eval_period=60, train_batch_size=8, learning_rate=0.02, hide_task_names=True
+    )
+    world.run("deltas", **LORA | learning)
+    return world
+
+
+def transfer(run, *words, **flags) -> int:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return main([str(run), *words, *typed(flags)])
+
+
+@pytest.fixture(scope="module")
+def whole(place):
+    """The folder of an uninterrupted command. Must not be changed."""
+    assert transfer(place / "deltas", rows=6) == 0
+    return place / "deltas/transfer"
+
+
+def saved(folder, name="transfer") -> dict:
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+def without_picture(folder) -> dict[str, bytes]:
+    return {name: content for name, content in contents(folder).items() if name != "transfer.png"}
+
+
+def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(place, whole):
+    model = load_routing_bart(RoutingBartForConditionalGeneration, place / "deltas/best").eval()
+    texts = TextFormat(max_input_length=24, max_output_length=6, hide_task_names=True)
+    ids = {task: n for n, task in enumerate(TASKS)}
+    pool = encode(Gym(place.gym).pool(TASKS, "train"), AutoTokenizer.from_pretrained(place.bart), texts, ids)
+    # The two samples of a task have the same rows, in another order.
+    rows = [evenly_spread(np.flatnonzero(pool.task_ids_N == n), 6) for n in range(7)]
+    routes_NLE = model.routes_for(TASKS)
+
+    def losses(route_LE, indices) -> list[float]:
+        plain = RoutingBartForConditionalGeneration.from_bart(model.to_bart(route_LE), 1, 0.0).eval()
+        return [slow_loss(plain, pool, i, torch.ones(3, 1)) for i in indices]
+
+    table = pd.read_csv(whole / "losses.csv", index_col=0)
+    assert list(table.index) == list(table.columns) == TASKS
+    slow_RM = np.array([losses(route_LE, np.concatenate(rows)) for route_LE in routes_NLE]).T
+    for m, task in enumerate(TASKS):
+        np.testing.assert_allclose(np.load(whole / f"losses/{task}.npy"), slow_RM[:, m], atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(table, slow_RM.reshape(7, 6, 7).mean(axis=1), atol=6e-5, rtol=1e-5)
+
+    tasks_R = np.repeat(np.arange(7), 6)
+    labels_N = grouped(gains(slow_RM, tasks_R, np.arange(7)), np.arange(7)).labels_N
+    saves = []
+    for n in range(7):
+        if others := [m for m in range(7) if m != n and labels_N[m] == labels_N[n]]:
+            along_all = losses(routes_NLE.mean(dim=0), rows[n])
+            saves += list(np.subtract(along_all, losses(routes_NLE[others].mean(dim=0), rows[n])))
+    assert saved(whole)["advantage"] == pytest.approx(np.mean(saves), abs=1e-3)
+    assert saved(whole)["clusters"] == labels_N.max() + 1
+
+
+def test_tasks_with_the_same_rows_are_a_group_that_a_run_can_be_trained_with(place, whole):
+    found, groups = saved(whole), saved(whole, "groups")
+    assert list(groups) == TASKS
+    assert all(groups[copy] == groups[task] for copy, task in COPIES.items())
+    assert found["advantage"] > found["least_advantage"] == 0.1
+    assert found["groups"] == len(set(groups.values()))
+    assert (found["tasks"], found["experts"], found["rows"]) == (7, 7, 42)
+    assert {path.name for path in whole.iterdir()} - {"lock"} == FILES
+    place.run("groups", **FIXED | dict(task_routes=whole / "groups.json", total_steps=1))
+
+
+def test_one_group_where_mates_help_too_little(place, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "copy")
+    assert transfer(place / "deltas", rows=6, advantage=50, output_dir=tmp_path / "copy") == 0
+    assert saved(tmp_path / "copy", "groups") == dict.fromkeys(TASKS, 0)
+    ours, theirs = saved(tmp_path / "copy"), saved(whole)
+    assert ours == theirs | {"groups": 1, "least_advantage": 50}
+
+
+def test_a_killed_command_continues_with_what_is_missing(place, whole, tmp_path, monkeypatch):
+    flags = dict(rows=6, output_dir=tmp_path / "killed")
+    killed(lambda: transfer(place / "deltas", **flags), "after", "losses/count.npy")
+    assert not (tmp_path / "killed/groups.json").exists()
+    computed, along = [], job.losses_along
+    monkeypatch.setattr(job, "losses_along", lambda *args: computed.append(args) or along(*args))
+    assert transfer(place / "deltas", **flags) == 0
+    assert len(computed) == 7 - 1 - TASKS.index("count")
+    assert without_picture(tmp_path / "killed") == without_picture(whole)
+
+
+def test_two_processes_write_the_files_of_one(place, whole, tmp_path):
+    flags = dict(rows=6, output_dir=tmp_path / "two")
+    codes, _ = in_two_processes(tmp_path, lambda: transfer(place / "deltas", **flags))
+    assert codes == [0, 0]
+    assert without_picture(tmp_path / "two") == without_picture(whole)
+
+
+def test_of_a_sample_of_experts_the_other_tasks_join_a_group(place, whole, tmp_path):
+    assert transfer(place / "deltas", rows=6, columns=5, output_dir=tmp_path / "sample") == 0
+    table = pd.read_csv(tmp_path / "sample/losses.csv", index_col=0)
+    assert table.shape == (7, 5)
+    every = pd.read_csv(whole / "losses.csv", index_col=0)
+    pd.testing.assert_frame_equal(table, every[table.columns], atol=2e-4)
+    assert saved(tmp_path / "sample", "groups").keys() == set(TASKS)
+
+
+# ---- of contested rows
+
+
+def on_rows(place, folder, rows: dict, without: str = "") -> dict:
+    """Returns the groups of a copy of the run as if only these of its 168 rows were contested."""
+    shutil.copytree(place / "deltas", folder, ignore=shutil.ignore_patterns("transfer", without))
+    rows = {task: rows.get(task, []) for task in TASKS}
+    content = {"above": 1.0, "share": 0, "train_rows": 168, "rows": rows}
+    (folder / "contested.json").write_text(json.dumps(content))
+    assert transfer(folder) == 0
+    return saved(folder / "transfer", "groups")
+
+
+def test_a_task_without_contested_rows_joins_the_largest_group(place, tmp_path):
+    rows = {task: [0, 1, 2, 20] for task in COPIES} | {"colour": [0], "opposite": [3, 4], "count": [5]}
+    groups = on_rows(place, tmp_path / "run", rows)
+    sizes = np.bincount([group for task, group in groups.items() if task != "plural"])
+    assert groups["plural"] == sizes.argmax()
+    found = saved(tmp_path / "run/transfer")
+    assert (found["rows"], found["tasks"]) == (16, 6)
+    assert (found["contested"], found["contested_above"]) == (round(16 / 168, 4), 1.0)
+
+
+def test_few_contested_rows_are_one_group_without_a_checkpoint(place, tmp_path, capsys):
+    rows = {task: [0] for task in COPIES}
+    assert on_rows(place, tmp_path / "run", rows, without="best") == dict.fromkeys(TASKS, 0)
+    assert saved(tmp_path / "run/transfer") == {"contested": 0.0179, "contested_above": 1.0, "groups": 1}
+    assert "fewer than 5%" in capsys.readouterr().out
+
+
+def test_one_task_with_contested_rows_is_one_group(place, tmp_path, recwarn):
+    assert on_rows(place, tmp_path / "run", {"plural": list(range(24))}) == dict.fromkeys(TASKS, 0)
+    assert not [warning for warning in recwarn if "slice" in str(warning.message)]
+
+
+# ---- errors
+
+
+def refusal(folder, capsys, run, *words) -> list[str]:
+    command = lambda: transfer(run, *map(str, words))  # noqa: E731
+    return refused(Place(folder, folder, folder), capsys, command).err.splitlines()
+
+
+def test_runs_without_an_expert_for_each_task_are_refused(given_run, soft_run, starts, tmp_path, capsys):
+    out = ("--output_dir", tmp_path / "new")
+    for run in (given_run, soft_run, starts["one"]):
+        lines = refusal(tmp_path, capsys, run, *out)
+        assert_problem(lines, f"{run}: colour and ", " share experts", "give a run with --task_routes tasks")
+        assert "colour and colour" not in "".join(lines)
+
+
+def test_a_run_without_a_checkpoint_is_refused(place, tmp_path, capsys):
+    run = shutil.copytree(place / "deltas", tmp_path / "run", ignore=shutil.ignore_patterns("best", "last"))
+    assert_problem(refusal(tmp_path, capsys, run), f"{run}", "best")
+    assert_problem(refusal(tmp_path, capsys, tmp_path), f"{tmp_path} is not a run folder")
+
+
+def test_losses_of_another_checkpoint_are_not_mixed(place, whole, tmp_path, capsys):
+    copy = shutil.copytree(whole, tmp_path / "transfer")
+    job_file = copy / "job.json"
+    described = saved(copy, "job")
+    described["checkpoint"]["model.safetensors"] = "another"
+    job_file.write_text(json.dumps(described))
+    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
+    assert_problem(lines, f"--output_dir {copy} holds results with checkpoint", "name another folder")
+    shutil.copy(whole / "job.json", job_file)
+    assert_problem(
+        refusal(tmp_path, capsys, place / "deltas", "--output_dir", copy), "holds results with rows"
+    )
+    (copy / "losses/hue.npy").write_text("no array")
+    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
+    assert_problem(lines, f"{copy}/losses/hue.npy", "delete it to compute it again")
