@@ -269,9 +269,9 @@ class TestWholeScripts:
 
     def test_comparing_on_a_conflict_gym(self, copy):
         line = "bash example_scripts/compare_conflict.sh --small --debug"
-        call(copy, line, VARIANTS="dense cross_loss per_task_shared", STEPS="12", JOBS="2")
+        call(copy, line, VARIANTS="dense cross_loss true_groups_shared", STEPS="12", JOBS="2")
         table = pd.read_csv(copy / "models/compare_conflict/conflict1/overview.csv")
-        assert list(table["variant"]) == ["dense", "cross_loss", "per_task_shared"]
+        assert list(table["variant"]) == ["dense", "cross_loss", "true_groups_shared"]
 
     @pytest.mark.parametrize("kind", ["layer", "lora"])
     def test_routes_are_found_by_cross_loss_and_unseen_tasks_are_scored(self, copy, kind):

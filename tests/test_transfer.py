@@ -1,5 +1,6 @@
 """Which tasks help each other: gains and groups of tasks, and the command that computes them of a run."""
 
+import dataclasses
 import json
 import shutil
 
@@ -20,7 +21,9 @@ from dataloader.gym import Gym, evenly_spread
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis import transfer as job
 from routing_moe.cli.transfer import main
+from routing_moe.io.files import npy_bytes
 from routing_moe.model.loading import load_routing_bart
+from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
 
 pytestmark = pytest.mark.usefixtures("quick_pictures", "empty_pictures")
@@ -106,7 +109,7 @@ def test_mates_are_the_others_of_a_group_in_the_sample():
 COPIES = {"hue": "colour", "digits": "count", "antonym": "opposite"}  # tasks with the rows of others
 TASKS = sorted([*ROWS, *COPIES])
 LORA = FIXED | dict(task_routes="tasks", expert_kind="lora", lora_rank=2, init_eps=None, shared_base=True)
-FILES = {"losses.csv", "groups.json", "transfer.json", "transfer.png", "job.json", "losses"}
+FILES = {"transfer.csv", "groups.json", "transfer.json", "transfer.png", "job.json", "losses"}
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +150,15 @@ def without_picture(folder) -> dict[str, bytes]:
     return {name: content for name, content in contents(folder).items() if name != "transfer.png"}
 
 
-def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(place, whole):
-    model = load_routing_bart(RoutingBartForConditionalGeneration, place / "deltas/best").eval()
+def train_rows(place):
     texts = TextFormat(max_input_length=24, max_output_length=6, hide_task_names=True)
     ids = {task: n for n, task in enumerate(TASKS)}
-    pool = encode(Gym(place.gym).pool(TASKS, "train"), AutoTokenizer.from_pretrained(place.bart), texts, ids)
+    return encode(Gym(place.gym).pool(TASKS, "train"), AutoTokenizer.from_pretrained(place.bart), texts, ids)
+
+
+def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(place, whole):
+    model = load_routing_bart(RoutingBartForConditionalGeneration, place / "deltas/best").eval()
+    pool = train_rows(place)
     # The two samples of a task have the same rows, in another order.
     rows = [evenly_spread(np.flatnonzero(pool.task_ids_N == n), 6) for n in range(7)]
     routes_NLE = model.routes_for(TASKS)
@@ -160,7 +167,7 @@ def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(pla
         plain = RoutingBartForConditionalGeneration.from_bart(model.to_bart(route_LE), 1, 0.0).eval()
         return [slow_loss(plain, pool, i, torch.ones(3, 1)) for i in indices]
 
-    table = pd.read_csv(whole / "losses.csv", index_col=0)
+    table = pd.read_csv(whole / "transfer.csv", index_col=0)
     assert list(table.index) == list(table.columns) == TASKS
     slow_RM = np.array([losses(route_LE, np.concatenate(rows)) for route_LE in routes_NLE]).T
     for m, task in enumerate(TASKS):
@@ -189,8 +196,13 @@ def test_tasks_with_the_same_rows_are_a_group_that_a_run_can_be_trained_with(pla
     place.run("groups", **FIXED | dict(task_routes=whole / "groups.json", total_steps=1))
 
 
-def test_one_group_where_mates_help_too_little(place, whole, tmp_path):
+def test_one_group_where_mates_help_too_little(place, whole, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(whole, tmp_path / "copy")
+    lines = refusal(tmp_path, capsys, place / "deltas", "--rows=6", "--advantage=50", "--output_dir=copy")
+    assert_problem(lines, "--advantage is 50, but copy/groups.json was made with 0.1", "delete it")
+    (tmp_path / "copy/groups.json").unlink()
+    (tmp_path / "copy/transfer.csv").unlink()
     assert transfer(place / "deltas", rows=6, advantage=50, output_dir=tmp_path / "copy") == 0
     assert saved(tmp_path / "copy", "groups") == dict.fromkeys(TASKS, 0)
     ours, theirs = saved(tmp_path / "copy"), saved(whole)
@@ -217,9 +229,9 @@ def test_two_processes_write_the_files_of_one(place, whole, tmp_path):
 
 def test_of_a_sample_of_experts_the_other_tasks_join_a_group(place, whole, tmp_path):
     assert transfer(place / "deltas", rows=6, columns=5, output_dir=tmp_path / "sample") == 0
-    table = pd.read_csv(tmp_path / "sample/losses.csv", index_col=0)
+    table = pd.read_csv(tmp_path / "sample/transfer.csv", index_col=0)
     assert table.shape == (7, 5)
-    every = pd.read_csv(whole / "losses.csv", index_col=0)
+    every = pd.read_csv(whole / "transfer.csv", index_col=0)
     pd.testing.assert_frame_equal(table, every[table.columns], atol=2e-4)
     assert saved(tmp_path / "sample", "groups").keys() == set(TASKS)
 
@@ -231,8 +243,7 @@ def on_rows(place, folder, rows: dict, without: str = "") -> dict:
     """Returns the groups of a copy of the run as if only these of its 168 rows were contested."""
     shutil.copytree(place / "deltas", folder, ignore=shutil.ignore_patterns("transfer", without))
     rows = {task: rows.get(task, []) for task in TASKS}
-    content = {"above": 1.0, "share": 0, "train_rows": 168, "rows": rows}
-    (folder / "contested.json").write_text(json.dumps(content))
+    Contested(1.0, rows, 168, train_rows(place).fingerprint(), 1000).write(folder)
     assert transfer(folder) == 0
     return saved(folder / "transfer", "groups")
 
@@ -250,7 +261,8 @@ def test_a_task_without_contested_rows_joins_the_largest_group(place, tmp_path):
 def test_few_contested_rows_are_one_group_without_a_checkpoint(place, tmp_path, capsys):
     rows = {task: [0] for task in COPIES}
     assert on_rows(place, tmp_path / "run", rows, without="best") == dict.fromkeys(TASKS, 0)
-    assert saved(tmp_path / "run/transfer") == {"contested": 0.0179, "contested_above": 1.0, "groups": 1}
+    found = saved(tmp_path / "run/transfer")
+    assert (found["contested"], found["groups"], found["total_flops"]) == (0.0179, 1, 1000)
     assert "fewer than 5%" in capsys.readouterr().out
 
 
@@ -289,10 +301,31 @@ def test_losses_of_another_checkpoint_are_not_mixed(place, whole, tmp_path, caps
     job_file.write_text(json.dumps(described))
     lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
     assert_problem(lines, f"--output_dir {copy} holds results with checkpoint", "name another folder")
+    job_file.unlink()
+    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
+    assert_problem(lines, f"{job_file}: no such file")
     shutil.copy(whole / "job.json", job_file)
     assert_problem(
-        refusal(tmp_path, capsys, place / "deltas", "--output_dir", copy), "holds results with rows"
+        refusal(tmp_path, capsys, place / "deltas", "--output_dir", copy), "holds results with data"
     )
-    (copy / "losses/hue.npy").write_text("no array")
-    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
-    assert_problem(lines, f"{copy}/losses/hue.npy", "delete it to compute it again")
+    for content in (b"no array", npy_bytes(np.zeros(3))):
+        (copy / "losses/hue.npy").write_bytes(content)
+        lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
+        assert_problem(lines, f"{copy}/losses/hue.npy", "delete it to compute it again")
+
+
+def test_files_of_something_else_are_not_overwritten(place, whole, tmp_path, capsys):
+    lines = refusal(tmp_path, capsys, place / "deltas", "--output_dir", place / "deltas")
+    assert_problem(lines, "holds run.json of something else; name another folder")
+    (tmp_path / "groups.json").write_text("mine")
+    lines = refusal(tmp_path, capsys, place / "deltas", "--output_dir", tmp_path)
+    assert_problem(lines, "holds groups.json of something else; name another folder")
+    assert (tmp_path / "groups.json").read_text() == "mine"
+
+
+def test_rows_of_another_gym_are_not_taken_for_the_contested_ones(place, tmp_path, capsys):
+    on_rows(place, tmp_path / "run", {"plural": list(range(24))})
+    saved_rows = Contested.load(tmp_path / "run")
+    dataclasses.replace(saved_rows, data=saved_rows.data + 1).write(tmp_path / "run")
+    lines = refusal(tmp_path, capsys, tmp_path / "run", "--output_dir", tmp_path / "other")
+    assert_problem(lines, "contested.json numbers the train rows of the run's training, which were others")

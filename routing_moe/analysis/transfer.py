@@ -2,7 +2,7 @@
 
     losses/TASK.npy   losses of all rows along the expert of a task; what is there is not computed again
     job.json          what these losses are of
-    losses.csv        mean losses (nats per row) of each task, a row, along each expert, a column
+    transfer.csv      mean losses (nats per row) of each task, a row, along each expert, a column
     groups.json       {task: group}, a file for `train --task_routes`
     transfer.json     contested share, number of groups, silhouette, advantage, FLOPs
 
@@ -12,7 +12,9 @@ N tasks, R rows, M experts that are compared, L layers, E experts.
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -32,7 +34,7 @@ from routing_moe.io.arrays import load_array
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
-from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
+from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
@@ -44,30 +46,31 @@ class TransferMatrix:
     """What `TransferJob.run` found.
 
     tasks: the N with rows. columns: the M whose experts are compared. losses_NM: mean nats per row.
-    affinity_MM: similarities of the latter. labels_N: groups. summary: for transfer.json.
+    gains_MM, affinity_MM: of the latter. labels_N: groups. summary: for transfer.json.
     """
 
     tasks: list[str]
     columns: list[str]
     losses_NM: np.ndarray
+    gains_MM: np.ndarray
     affinity_MM: np.ndarray
     labels_N: np.ndarray
     summary: dict
 
     def write(self, folder: Path, all_tasks: list[str]) -> None:
-        """Writes losses.csv, groups.json and transfer.json. Tasks without rows join the largest group."""
-        table = pd.DataFrame(self.losses_NM, index=self.tasks, columns=self.columns)
-        write_text(folder / "losses.csv", table.rename_axis("task").round(4).to_csv())
+        """Writes transfer.csv, groups.json and transfer.json. Tasks without rows join the largest group."""
         groups = dict.fromkeys(all_tasks, int(np.bincount(self.labels_N).argmax()))
         groups |= dict(zip(self.tasks, self.labels_N.tolist(), strict=True))
         write_groups(folder, groups, self.summary)
+        table = pd.DataFrame(self.losses_NM, index=self.tasks, columns=self.columns)
+        write_text(folder / TABLE_FILE, table.rename_axis("task").round(4).to_csv())
 
 
 def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
     """Writes the group of each task and what it was decided by."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / GROUPS_FILE, json.dumps(groups, indent=1))
     write_text(folder / TRANSFER_FILE, json.dumps(summary, indent=1))
+    write_text(folder / GROUPS_FILE, json.dumps(groups, indent=1))
 
 
 class TransferJob:
@@ -94,7 +97,16 @@ class TransferJob:
         self._check_experts()
         drawn = np.random.default_rng(settings.seed).permutation(len(self.tasks))
         self.columns_M = np.sort(drawn[: settings.columns])
-        self.losses = JobFolder(settings.output_dir / "losses", load_array, "compute it again", ".npy")
+        self.losses = JobFolder(
+            settings.output_dir / "losses", self._read, "compute it again", ".npy", partial(quote, safe="")
+        )
+
+    def _read(self, path: Path) -> np.ndarray:
+        """Returns the losses (R,) of a file. Raises ValueError for another shape."""
+        losses_R = load_array(path)
+        if losses_R.shape != (len(self.rows),):
+            raise ValueError("not a loss of each row")
+        return losses_R
 
     def _check_experts(self) -> None:
         """Raises InputError if an expert is that of two tasks: it has read the rows of both."""
@@ -114,7 +126,7 @@ class TransferJob:
         found = grouped(gains_NM, columns_M)
         advantage = self._advantage(found.labels_N)
         labels_N = found.labels_N if advantage > self.settings.advantage else np.zeros_like(found.labels_N)
-        summary = summary_of(self.contested) | {
+        summary = summary_of(self.settings.run, self.contested) | {
             "groups": int(labels_N.max()) + 1,
             "clusters": int(found.labels_N.max()) + 1,
             "silhouette": round(found.silhouette, 4),
@@ -129,6 +141,7 @@ class TransferJob:
             self.tasks,
             [self.tasks[n] for n in columns_M],
             means_by_task(losses_RM, self.tasks_R),
+            gains_NM[columns_M],
             affinity(gains_NM[columns_M]),
             labels_N,
             summary,
@@ -151,7 +164,8 @@ class TransferJob:
         prediction = self.settings.prediction
         described = {
             "checkpoint": mixture_to_score(prediction.start).checksums(),
-            "rows": self.rows.fingerprint(),
+            "data": self.rows.fingerprint(),
+            "columns": self.columns_M.tolist(),
             "mixed_precision": prediction.mixed_precision,
         }
         keep_same_job(self.settings.output_dir, described, self.losses)
@@ -180,9 +194,11 @@ class TransferJob:
         return losses_of_tasks(self.model, self.rows, means_NLE, self.accelerator, "losses along means")
 
 
-def summary_of(contested: Contested | None) -> dict:
-    """Returns the fields of transfer.json about contested rows."""
-    return {"contested": round(contested.share, 4), "contested_above": contested.above} if contested else {}
+def summary_of(run: Path, contested: Contested | None) -> dict:
+    """Returns the fields of transfer.json about the run and its contested rows."""
+    if contested is None:
+        return {"run": str(run)}
+    return {"run": str(run), "contested": round(contested.share, 4), "contested_above": contested.above}
 
 
 def spread_rows(examples: EncodedExamples, most: int) -> EncodedExamples:

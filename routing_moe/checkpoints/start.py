@@ -193,11 +193,11 @@ def base_place(start: Start) -> str | None:
     """
     if not start.vanilla:
         return start.model
-    if is_on_hub(start.vanilla):
-        return start.vanilla
     vanilla = find_vanilla(start.vanilla)
     if isinstance(vanilla, SavedMixture) and vanilla.config.num_experts > 1:
         return None
+    if is_on_hub(start.vanilla):
+        return start.vanilla
     return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedBart) else vanilla.checkpoint)
 
 

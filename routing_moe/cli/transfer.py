@@ -4,23 +4,27 @@
     routing-moe transfer models/tasks      # writes tables, groups and a picture to models/tasks/transfer
     routing-moe train ... --task_routes models/tasks/transfer/groups.json --output_dir models/groups
 
-losses.csv has the loss of each task's rows along each expert, in nats per row; transfer.png the similarities
-of tasks that follow. Losses are kept expert by expert; the same command continues an interrupted one.
+transfer.csv has the loss of each task's rows along each expert, in nats per row; transfer.png what each task
+gains along each expert. Losses are kept expert by expert; the same command continues an interrupted one.
+docs/routings.md has a whole example, with rates.
 """
 
 import logging
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 
 from dataloader.errors import InputError, Problems
+from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import flag_problems, parse
 from routing_moe.config.transfer import TransferSettings, transfer_settings
 from routing_moe.io.files import unwritable
+from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.task_choice.contested import Contested
-from routing_moe.training.checks import check_inputs
+from routing_moe.training.checks import Inputs, check_inputs
 
 log = logging.getLogger("routing_moe")
 
@@ -33,38 +37,51 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: TransferSettings, started: list[Path]) -> None:
-    problems = Problems(flag_problems(settings))
-    if problem := unwritable(settings.output_dir):
-        problems.append(f"--output_dir {problem}")
+    problems = Problems(flag_problems(settings) + folder_problems(settings))
     contested = problems.of(Contested.load, settings.run)
-    few = contested is not None and contested.are_few
-    if not few:
-        problems.of(mixture_to_score, settings.prediction.start)
+    is_divided = contested is None or not contested.are_few
+    mixture = problems.of(mixture_to_score, settings.prediction.start) if is_divided else None
+    inputs = problems.of(check_inputs, settings.prediction) if mixture else None
     if problems:
         raise InputError(problems)
-    if few:
-        one_group(settings, contested)
-    else:
-        compare(settings, contested, started)
+    if is_divided:
+        compare(settings, inputs, contested, started)
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
+        from routing_moe.analysis.transfer import summary_of, write_groups
+
+        summary = summary_of(settings.run, contested) | {"groups": 1, "total_flops": contested.scoring_flops}
+        write_groups(settings.output_dir, dict.fromkeys(contested.rows, 0), summary)
+        print(f"{contested.described()}; {settings.output_dir} has one group")
 
 
-def one_group(settings: TransferSettings, contested: Contested) -> None:
-    from routing_moe.analysis.transfer import summary_of, write_groups
+def folder_problems(settings: TransferSettings) -> list[str]:
+    """Returns the problem of an output folder that cannot be written or has other files of these names."""
+    folder = settings.output_dir
+    if reason := unwritable(folder):
+        return [f"--output_dir {reason}"]
+    there = [name for name in ("run.json", GROUPS_FILE, TABLE_FILE) if (folder / name).exists()]
+    if there and ("run.json" in there or not (folder / TRANSFER_FILE).exists()):
+        return [f"--output_dir {folder} holds {there[0]} of something else; name another folder"]
+    problems = Problems()
+    saved = problems.of(load_json_object, folder / TRANSFER_FILE, "how tasks were grouped") if there else None
+    before = saved and saved.get("least_advantage", settings.advantage)
+    if saved and before != settings.advantage:
+        problems.append(
+            f"--advantage is {settings.advantage:g}, but {folder / GROUPS_FILE} was made with {before:g}; "
+            "delete it to group tasks anew, with trainings along it in another folder"
+        )
+    return list(problems)
 
-    groups = dict.fromkeys(contested.rows, 0)
-    write_groups(settings.output_dir, groups, summary_of(contested) | {"groups": 1})
-    print(f"{contested.described()}; {settings.output_dir} has one group")
 
-
-def compare(settings: TransferSettings, contested: Contested | None, started: list[Path]) -> None:
-    inputs = check_inputs(settings.prediction)
+def compare(
+    settings: TransferSettings, inputs: Inputs, contested: Contested | None, started: list[Path]
+) -> None:
     # Torch is imported here, after the checks: it takes seconds.
     from routing_moe.analysis.transfer import TransferJob
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock
-    from routing_moe.plots.clustermap import plot_clustered
-    from routing_moe.plots.style import HeatScale
+    from routing_moe.plots.transfer import plot_transfer
 
     accelerator = make_accelerator(settings.prediction.mixed_precision)
     with ExitStack() as at_exit:
@@ -77,8 +94,7 @@ def compare(settings: TransferSettings, contested: Contested | None, started: li
         if accelerator.is_main_process:
             found.write(settings.output_dir, list(inputs.split.train))
             if len(found.columns) > 2:
-                path, scale = settings.output_dir / "transfer.png", HeatScale("mutual gain")
-                plot_clustered(found.affinity_MM, found.columns, inputs.ontology, path, scale)
+                plot_transfer(found, inputs.ontology, settings.output_dir / "transfer.png")
             log.info(
                 "%d tasks, %d groups (clusters %d, silhouette %.3f, advantage %.3f nats): %s",
                 len(found.tasks), found.summary["groups"], found.summary["clusters"],

@@ -32,7 +32,7 @@ class TransferSettings(Command):
     advantage: float = GROUPS(0.1, "one group unless the mean of the experts of a task's mates, on average over its rows, loses so much less than the mean of all experts, in nats per row", range=Range(lambda value: value == value, "a number"), metavar="NATS")
 
     output_dir: Path | None = RUNNING(None, "folder of tables, groups and picture (default: RUN/transfer)")
-    mixed_precision: str | None = RUNNING(None, "precision of matrix products, as for training", choices=PRECISIONS)
+    mixed_precision: str | None = RUNNING(None, "precision of matrix products (default: that of the run)", choices=PRECISIONS)
 
     prediction: TrainSettings | None = None
 # fmt: on
@@ -41,8 +41,8 @@ class TransferSettings(Command):
 def transfer_settings(given: Mapping) -> TransferSettings:
     """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
     settings = TransferSettings(**given)
-    settings_of_run(settings.run)
-    shared = {name: given[name] for name in ("train_dir", "mixed_precision") if name in given}
+    precision = settings.mixed_precision or settings_of_run(settings.run).get("mixed_precision")
+    shared = {"mixed_precision": precision} | {n: given[n] for n in ("train_dir",) if n in given}
     prediction = train_settings(
         {
             "do_predict": True,

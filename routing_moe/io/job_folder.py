@@ -111,7 +111,7 @@ def keep_same_job(folder: Path, described: dict, pieces: JobFolder) -> None:
     Raises InputError if there are pieces of a job with other values.
     """
     path = folder / JOB_FILE
-    if path.is_file() and pieces.names():
+    if pieces.names():
         saved = load_json_object(path, "what the files in the folder are of")
         for name, value in described.items():
             if saved.get(name) != value:

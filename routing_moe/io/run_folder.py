@@ -15,7 +15,8 @@ from routing_moe.io.hub import commits
 
 CURVES_FILE = "curves.csv"
 CLUSTERS_FILE = "clusters.csv"
-GROUPS_FILE, TRANSFER_FILE = "groups.json", "transfer.json"  # of `routing-moe transfer`
+# Of `routing-moe transfer`:
+GROUPS_FILE, TABLE_FILE, TRANSFER_FILE = "groups.json", "transfer.csv", "transfer.json"
 LIBRARIES = ("torch", "transformers", "accelerate", "numpy", "tokenizers")
 
 

@@ -28,7 +28,7 @@ class SharedBase:
         """Sets the gradients of the base to the sums of those of the experts, which all have one."""
         for step, own in zip(self.steps, self.experts, strict=True):
             if step.requires_grad:  # else alternating updates freeze the experts
-                step.grad = torch.stack([p.grad for p in own]).sum(dim=0)
+                step.grad = sum(p.grad for p in own)
 
     @torch.no_grad()
     def apply(self) -> None:

@@ -107,7 +107,6 @@ class Stepper:
         if accelerator.scaler is not None:
             self.optimizer = accelerator.prepare_optimizer(self.optimizer)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.parameters += self.base.steps if self.base else []
         if settings.compile:
             compile_layers(model)
         self.cut = Cut.on(accelerator, model, settings)
@@ -169,7 +168,8 @@ class Stepper:
     @property
     def active(self) -> list[torch.nn.Parameter]:
         """The trained parameters that are not frozen in the current step."""
-        return [p for p in self.parameters if p.requires_grad]
+        of_base = self.base.steps if self.base else []
+        return [p for p in (*self.parameters, *of_base) if p.requires_grad]
 
     def split(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """Returns the examples of a step, the index of each one's answer, and all micro-batches.
@@ -247,7 +247,8 @@ class Stepper:
         An expert that no example selected has no gradient. It gets zeros, so that the optimizer updates it as
         if every expert had run.
         """
-        trained = self.active + ([leaf_BLE] if leaf_BLE.requires_grad else [])
+        trained = [p for p in self.parameters if p.requires_grad]
+        trained += [leaf_BLE] if leaf_BLE.requires_grad else []
         for p in trained:  # a process without micro-batches has no gradients
             if p.grad is None:
                 p.grad = torch.zeros_like(p)

@@ -36,8 +36,12 @@ def plot_clustered(
     path: str | os.PathLike,
     scale: HeatScale,
     title: str | None = None,
+    values_NN: np.ndarray | None = None,
 ) -> None:
-    """Writes the heat map and its tree, the same for any order of the tasks; PDF or PNG as `path` ends."""
+    """Writes the heat map and its tree, the same for any order of the tasks; PDF or PNG as `path` ends.
+
+    values_NN: drawn instead of the similarities, in their order; NaN stays white.
+    """
     linkage = cluster_tasks(similarity_NN, tasks, ontology)
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     side, font, zoom = map_size(len(tasks))
@@ -45,7 +49,8 @@ def plot_clustered(
     with heat_map(path, title, zoom) as figure:
         tree = axes_at(figure, (side + 1.5 * GAP * zoom, 0.0, TREE_WIDTH * zoom, side))
         leaves = _draw_tree(tree, linkage, _branch_colours(linkage, kinds, colour_of), zoom)
-        draw_heat(figure, box, np.asarray(similarity_NN)[np.ix_(leaves, leaves)], scale)
+        drawn_NN = similarity_NN if values_NN is None else values_NN
+        draw_heat(figure, box, np.asarray(drawn_NN)[np.ix_(leaves, leaves)], scale)
         kinds_of_rows = [kinds[leaf] for leaf in leaves]
         strips = draw_strips(figure, box, kinds_of_rows, colour_of, zoom)
         name_rows(strips, [tasks[leaf] for leaf in leaves], font)

@@ -101,9 +101,11 @@ def _start_places(start: Start, run: str | Path) -> list[str]:
 
 
 def _route_places(start: Start, run: str | Path) -> list[str]:
-    """Returns the file of --task_routes if another run wrote it."""
+    """Returns the file of --task_routes if it is in another run, else the run of its transfer matrix."""
     file = without_permutation(start.routes)[0] if start.routes else None
-    return [file] if file and _run_folder(file, run) else []
+    if file and _run_folder(file, run):
+        return [file]
+    return _places_in_runs(_transfer_of(start).get("run"), run)
 
 
 def _vector_places(start: Start, run: str | Path) -> list[str]:
@@ -140,13 +142,17 @@ def _with_earlier(place: str, run: str | Path) -> list[dict]:
 
 def _transfer(start: Start) -> list[dict]:
     """Returns the entry of the transfer matrix whose groups are the routes, [] for other routes."""
+    flops = _transfer_of(start).get("total_flops")
+    entry = {"folder": start.routes, "steps": 0, "total_flops": flops, "unknown": None}
+    return [entry] if is_count(flops) else []
+
+
+def _transfer_of(start: Start) -> dict:
+    """Returns how the groups that are the routes were found (transfer.json), {} for other routes."""
     routes = Path(without_permutation(start.routes or "")[0])
     summary = routes.parent / TRANSFER_FILE
-    if routes.name != GROUPS_FILE or not summary.is_file():
-        return []
-    flops = load_json_object(summary, "how tasks were grouped").get("total_flops")
-    entry = {"folder": str(summary), "steps": 0, "total_flops": flops, "unknown": None}
-    return [entry] if is_count(flops) else []
+    is_there = routes.name == GROUPS_FILE and summary.is_file()
+    return load_json_object(summary, "how tasks were grouped") if is_there else {}
 
 
 # ---- reading
@@ -184,7 +190,8 @@ def _as_far_as_trained(cost: dict, run: Path) -> dict:
     """Returns the cost of the steps taken, which are fewer than planned if the run stopped early."""
     done = load_progress(run / "last").get("step", cost["steps"])
     for name in ("steps", "total_flops") if done < cost["steps"] else ():
-        spent = done if name == "steps" else round(cost[name] * done / cost["planned_steps"])
+        scoring = 0 if name == "steps" else cost.get("scoring_flops", 0)
+        spent = scoring + round((cost[name] - scoring) * done / cost["planned_steps"])
         if cost["start_unknown"] is None:
             cost[f"{name}_with_start"] -= cost[name] - spent
         cost[name] = spent

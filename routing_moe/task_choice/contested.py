@@ -5,7 +5,7 @@ few rows are contested, one model serves all tasks, and there is nothing to divi
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,26 @@ LEAST_SHARE = 0.05  # of the train rows; below, tasks agree
 
 @dataclass(frozen=True)
 class Contested:
-    """above: nats. rows: {task: its contested train rows, numbered from 0}. train_rows: of all tasks."""
+    """above: nats. rows: {task: its contested train rows, numbered from 0}. train_rows: of all tasks.
+
+    data: the fingerprint of the train rows. scoring_flops: what their losses have cost.
+    """
 
     above: float
     rows: dict[str, list[int]]
     train_rows: int
+    data: int
+    scoring_flops: int
 
     @classmethod
     def of_losses(
-        cls, losses_R: np.ndarray, examples: EncodedExamples, tasks: list[str], above: float
+        cls, losses_R: np.ndarray, examples: EncodedExamples, tasks: list[str], above: float, flops: int
     ) -> "Contested":
         """Returns the rows with a loss above `above`. tasks: the names of `examples.task_ids_N`."""
         is_contested_R, rows = losses_R > above, {}
         for n in np.unique(examples.task_ids_N):
             rows[tasks[n]] = np.flatnonzero(is_contested_R[examples.task_ids_N == n]).tolist()
-        return cls(above, rows, len(examples))
+        return cls(above, rows, len(examples), examples.fingerprint(), flops)
 
     @classmethod
     def load(cls, run: Path) -> "Contested | None":
@@ -45,14 +50,15 @@ class Contested:
             return None
         saved = load_json_object(path, "the contested rows of a run")
         try:
-            rows = {task: [int(row) for row in own] for task, own in saved["rows"].items()}
-            return cls(float(saved["above"]), rows, int(saved["train_rows"]))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(f"{path} is damaged: expected above, rows of each task and train_rows") from None
+            rows = {task: [int(row) for row in numbers] for task, numbers in saved["rows"].items()}
+            numbers = (int(saved[name]) for name in ("train_rows", "data", "scoring_flops"))
+            return cls(float(saved["above"]), rows, *numbers)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            raise InputError(f"{path} is damaged; `train --contested_above` writes it") from None
 
     def write(self, run: Path) -> None:
-        saved = {"above": self.above, "share": round(self.share, 4), "train_rows": self.train_rows}
-        write_text(Path(run) / CONTESTED_FILE, json.dumps(saved | {"rows": self.rows}, indent=1))
+        content = {"share": round(self.share, 4)} | asdict(self)
+        write_text(Path(run) / CONTESTED_FILE, json.dumps(content, indent=1))
 
     @property
     def share(self) -> float:
@@ -70,10 +76,13 @@ class Contested:
 
     def of(self, examples: EncodedExamples, tasks: list[str]) -> EncodedExamples:
         """Returns the contested ones of all train rows. Raises InputError if these are other rows."""
-        chosen = []
-        for n in np.unique(examples.task_ids_N):
-            own, rows = np.flatnonzero(examples.task_ids_N == n), self.rows.get(tasks[n], [])
-            if rows and not 0 <= min(rows) <= max(rows) < len(own):
-                raise InputError(f"{CONTESTED_FILE} names rows that {tasks[n]} does not have")
-            chosen.append(own[rows])
+        if examples.fingerprint() != self.data:
+            raise InputError(
+                f"--train_dir: {CONTESTED_FILE} numbers the train rows of the run's training, which were "
+                "others; restore them, or train again in another --output_dir"
+            )
+        chosen = [
+            np.flatnonzero(examples.task_ids_N == n)[self.rows[tasks[n]]]
+            for n in np.unique(examples.task_ids_N)
+        ]
         return examples.subset(np.sort(np.concatenate(chosen)))

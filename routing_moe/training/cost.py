@@ -119,7 +119,7 @@ def equal_steps(stepper: Stepper, total_steps: int, other: str, earlier: list[di
     """Returns the largest number of steps that cost at most the FLOPs of the run `other`, of --equal_flops.
 
     Both include earlier runs; those of this training are `earlier`. The cost of a step is the mean over
-    total_steps, with a part of `scoring` as for `training_cost`. Raises InputError if there is no such
+    total_steps. scoring: as for `training_cost`. Raises InputError if there is no such
     number.
     """
     flag = f"--equal_flops {other}"
@@ -129,7 +129,8 @@ def equal_steps(stepper: Stepper, total_steps: int, other: str, earlier: list[di
         raise InputError(f"{flag}: total FLOPs are unknown: {unknown}")
     before = total["total_flops_with_start"] - own["total_flops"]
     budget = reference["total_flops_with_start"] - before
-    if (steps := int(budget * total_steps // own["total_flops"])) < 1:
+    of_steps = own["total_flops"] - scoring
+    if (steps := int((budget - scoring) * total_steps // of_steps)) < 1:
         spent = f" after the {in_units(before)}FLOPs of earlier runs" if before else ""
         raise InputError(
             f"{flag}: its {in_units(budget + before)}FLOPs leave no step of this training{spent}"

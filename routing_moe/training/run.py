@@ -86,10 +86,9 @@ def run_training(
     evaluation = dataclasses.replace(settings.evaluation, most=min(limits, default=None))
     dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
     model = model.to(accelerator.device)
-    contested, scoring_flops = None, 0
+    contested = None
     if settings.contested_above is not None:
         contested = contested_rows(model, examples, settings, accelerator)
-        scoring_flops = rows_flops(model.config, examples)
         examples = contested.of(examples, model.config.task_names)
         if contested.are_few and settings.equal_flops:
             raise InputError(f"--equal_flops: {contested.described()}, so nothing is trained")
@@ -98,6 +97,7 @@ def run_training(
             if accelerator.is_main_process:
                 write_start(settings, inputs, command, contested)
             return False
+        check_epochs(settings, len(examples))
     training = Training(
         model,
         tokenizer,
@@ -107,12 +107,12 @@ def run_training(
         settings=settings,
         accelerator=accelerator,
         draw_routes=draw_routes,
-        scoring_flops=scoring_flops,
+        scoring_flops=contested.scoring_flops if contested else 0,
     )
     if settings.equal_flops:
         earlier = earlier_runs(settings.start, settings.output_dir)
         steps = training.stepper, training.total_steps
-        print(equal_steps(*steps, settings.equal_flops, earlier, scoring_flops))
+        print(equal_steps(*steps, settings.equal_flops, earlier, training.scoring_flops))
         return False
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
@@ -136,7 +136,8 @@ def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, ac
     names = model.config.task_names
     routes_NLE = model.eval().routes_for(names)
     losses_R = losses_of_tasks(model, examples, routes_NLE, accelerator, "losses of train rows")
-    return Contested.of_losses(losses_R, examples, names, settings.contested_above)
+    flops = rows_flops(model.config, examples)
+    return Contested.of_losses(losses_R, examples, names, settings.contested_above, flops)
 
 
 def write_start(
