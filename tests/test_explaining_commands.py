@@ -241,7 +241,6 @@ OF_FEATURES = [
         *((report, *case) for case in (OF_ROUTES[0], OF_FEATURES[0])),
         (report, [ONE, TWO], ["--output_file", "must be given for 2 runs"]),
         (report, [ONE, "--output_file", "<here>/one"], ["--output_file <here>/one", "is a folder"]),
-        (report, [ONE, "--samples", "-1"], ["--samples is -1", "0 or greater"]),
     ],
 )
 def test_mistakes_are_reported(place, capsys, command, words, fragments):

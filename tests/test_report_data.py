@@ -48,13 +48,6 @@ def test_the_data_of_a_trained_run_are_those_of_its_files(finished):
     for task, own_row in written.iterrows():
         assert of_test.loc[task, "score"] == own_row["performance"]
         assert of_test.loc[task, ["sample", "metric", "n"]].tolist() == [*own_row[["sample", "metric", "n"]]]
-    line = json.loads((finished / "best/predictions/count_12_100_test.jsonl").read_text().splitlines()[0])
-    predictions = data["predictions"]
-    assert set(predictions["task"]) == {"colour", "count", "opposite"}
-    first = predictions[predictions["task"] == "count"].iloc[0]
-    assert (first["input"], first["prediction"]) == (line["input"], line["prediction"])
-    assert first["answers"] == " | ".join(line["answers"])
-    assert first["exact"] == (line["prediction"].lower() in [answer.lower() for answer in line["answers"]])
     curves = {curve["curve"]: curve for curve in run["curves"]}
     losses = pd.read_csv(finished / "losses.csv")
     assert curves["dev loss"]["steps"] == losses["steps"].tolist()
@@ -85,8 +78,6 @@ def test_data_of_two_runs_one_with_an_ablation(place):
     assert "Scores of checkpoint last before minus after ablation" in ablation["note"]
     assert "8 examples of each" in ablation["note"]
     assert data["runs"][1]["ablation"] is None
-    ((names, agreement),) = data["stability"]
-    assert (names, agreement.permutations) == ("one and two", 20)
     assert data["tasks"][hot]["features"] == "skill:spell"
 
 

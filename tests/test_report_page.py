@@ -3,7 +3,6 @@
 Selenium opens the page in chromium from a file:// address; without either, these tests are skipped.
 """
 
-import json
 import shutil
 import time
 from contextlib import suppress
@@ -34,26 +33,22 @@ FLAGS = (
 )
 MARKUP = '<img src=x onerror="document.title=1">'
 SECTIONS = [
-    "Routes", "Scores", "Curves", "Correlations", "Recovery", "Stability", "Ablation", "Predictions",
-    "Settings",
+    "Routes", "Scores", "Curves", "Correlations", "Recovery", "Ablation", "Settings",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two runs with scores and predictions, of which the first was ablated; markup in every kind of text."""
+    """Two runs with scores, of which the first was ablated; markup in every kind of text."""
     place = write_place(tmp_path_factory.mktemp("runs"), ("moe", "other"))
     place.write(place.gym / "skills.csv", (place.gym / "skills.csv").read_text().replace("spell", MARKUP))
     columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
     for name in ("moe", "other"):
         folder = place.folder / name
-        (folder / "best" / "predictions").mkdir()
+        (folder / "best").mkdir(exist_ok=True)
         rows = [(task, f"{task}_1", "EM", n / 10, 4, 0.05) for n, task in enumerate(NAMES)]
         names = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
         pd.DataFrame(rows, columns=names).to_csv(folder / "best/eval-test-performance.csv")
-        for task in NAMES:
-            line = {"input": f"{task} {MARKUP}", "answers": [MARKUP, "b"], "prediction": f"of {name}"}
-            (folder / f"best/predictions/{task}_1_test.jsonl").write_text(2 * (json.dumps(line) + "\n"))
     ablation = place.folder / "moe" / "analysis" / "ablation"
     ablation.mkdir(parents=True)
     drops = [("dec 0", 1, task, "words", 0.3, 0.8, 0.8 - n / 10, n / 10) for n, task in enumerate(NAMES)]
@@ -122,9 +117,6 @@ def test_all_sections_are_shown_and_markup_is_text(page):
     names = ["routes", "nearest", "load", "scores", "curves", "correlations", "ablation"]
     assert charts == [f"{name}-chart" for name in names]
     assert any("skill:<img src" in text for text in texts(page, "#correlations-chart text"))
-    assert texts(page, '#predictions details[data-task="cats"] td') == [
-        f"cats {MARKUP}", f"{MARKUP} | b", "of moe", "of other",
-    ] * 2  # fmt: skip
 
 
 def test_a_map_has_the_weights_of_its_run(page, runs):
@@ -141,7 +133,6 @@ def test_a_chosen_cell_is_marked_everywhere_and_its_task_described(page, runs):
     page.execute_script(f"{click}new MouseEvent('click', {{bubbles: true}}))", cell)
     wait(page, "return views.every(view => view.signal('chosen_task') === 'one')")
     assert page.execute_script("return views.map(view => view.signal('chosen_layer'))") == ["dec 0"] * 7
-    assert texts(page, "#predictions details[open] summary") == ["one"]
     assert texts(page, "#nearest-chart .role-title text")[0].startswith("Nearest to one")
     assert len(labels(page, "load", "layer: dec 0")) == len(labels(page, "load", "layer: ")) > 0
     assert any("mean: 0.4000" in name for name in labels(page, "ablation", "group: chosen task"))

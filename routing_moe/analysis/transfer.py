@@ -37,7 +37,7 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
+from routing_moe.task_choice.transfer import Groups, affinity, gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
 
 
@@ -122,9 +122,8 @@ class TransferJob:
     def run(self) -> TransferMatrix:
         """Computes what is missing, and the groups. All processes must call it, and get the same."""
         losses_RM, columns_M = self._losses(), self.columns_M
-        gains_NM = gains(losses_RM, self.tasks_R, columns_M)
-        found = grouped(gains_NM, columns_M)
-        advantage = self._advantage(found.labels_N)
+        gains_NM = gains(losses_RM, self.tasks_R, len(self.tasks), columns_M)
+        found, advantage = grouped(gains_NM, columns_M), self._advantage(losses_RM)
         labels_N = found.labels_N if advantage > self.settings.advantage else np.zeros_like(found.labels_N)
         summary = summary_of(self.settings.run, self.contested) | {
             "groups": int(labels_N.max()) + 1,
@@ -140,7 +139,7 @@ class TransferJob:
         return TransferMatrix(
             self.tasks,
             [self.tasks[n] for n in columns_M],
-            means_by_task(losses_RM, self.tasks_R),
+            means_by_task(losses_RM, self.tasks_R, len(self.tasks)),
             gains_NM[columns_M],
             affinity(gains_NM[columns_M]),
             labels_N,
@@ -170,28 +169,41 @@ class TransferJob:
         }
         keep_same_job(self.settings.output_dir, described, self.losses)
 
-    def _advantage(self, labels_N: np.ndarray) -> float:
+    def _advantage(self, losses_RM: np.ndarray) -> float:
         """Returns how many nats a row loses less along the mean of its task's mates than along that of all.
 
-        Over the rows of tasks with mates; 0 if there are none.
+        Mates of rows are found on the other half of their task's rows: on the same rows, experts that fit
+        noise by chance would look like help. Over rows of tasks with mates; 0 if there are none.
         """
-        mates_NM = mates(labels_N, self.columns_M)
-        has_mates_N = mates_NM.any(axis=1)
-        if not has_mates_N.any():
-            return 0.0
-        every_NM = np.full_like(mates_NM, 1 / mates_NM.shape[1])
-        mates_NM[~has_mates_N] = every_NM[~has_mates_N]  # these do not count
-        loss_all, loss_mates = (
-            self._losses_along_means(weights_NM)[has_mates_N[self.tasks_R]].mean()
-            for weights_NM in (every_NM, mates_NM)
-        )
-        return float(loss_all - loss_mates)
+        half_R, M = halves(self.tasks_R), len(self.columns_M)
+        every_NM, saved = np.full((len(self.tasks), M), 1 / M), []
+        for half in (0, 1):
+            is_other_R = half_R != half
+            labels_N = self._groups(losses_RM[is_other_R], self.tasks_R[is_other_R]).labels_N
+            mates_NM = mates(labels_N, self.columns_M)
+            rows = np.flatnonzero((half_R == half) & mates_NM.any(axis=1)[self.tasks_R])
+            if len(rows):
+                saved.append(self._losses_along(every_NM, rows) - self._losses_along(mates_NM, rows))
+        return float(np.concatenate(saved).mean()) if saved else 0.0
 
-    def _losses_along_means(self, weights_NM: np.ndarray) -> np.ndarray:
-        """Returns the losses (R,) of rows, each along its task's weights of the compared experts."""
+    def _groups(self, losses_RM: np.ndarray, tasks_R: np.ndarray) -> Groups:
+        gains_NM = gains(losses_RM, tasks_R, len(self.tasks), self.columns_M)
+        return grouped(gains_NM, self.columns_M)
+
+    def _losses_along(self, weights_NM: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Returns the losses of some rows, each along its task's weights of the compared experts."""
         weights = torch.from_numpy(weights_NM).to(self.routes_NLE)
         means_NLE = torch.einsum("nm,mle->nle", weights, self.routes_NLE[self.columns_M])
-        return losses_of_tasks(self.model, self.rows, means_NLE, self.accelerator, "losses along means")
+        examples = self.rows.subset(rows)
+        return losses_of_tasks(self.model, examples, means_NLE, self.accelerator, "losses along means")
+
+
+def halves(tasks_R: np.ndarray) -> np.ndarray:
+    """Returns 0 or 1 for each row (R,), in turns among the rows of a task."""
+    half_R = np.zeros(len(tasks_R), dtype=np.int64)
+    for n in np.unique(tasks_R):
+        half_R[tasks_R == n] = np.arange((tasks_R == n).sum()) % 2
+    return half_R
 
 
 def summary_of(run: Path, contested: Contested | None) -> dict:

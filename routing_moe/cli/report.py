@@ -4,7 +4,7 @@
     routing-moe report runs/seed42 runs/seed43 runs/seed44 --output_file runs/report.html
 
 The page is a single HTML file that needs no network. It has the results of the ablation if
-`routing-moe ablate RUN` was run before; scores and predictions are those of RUN/best.
+`routing-moe ablate RUN` was run before; scores are those of RUN/best.
 """
 
 import sys

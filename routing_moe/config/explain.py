@@ -7,7 +7,6 @@ from dataloader.errors import InputError, Problems
 from routing_moe.config.choices import ROUTE_KINDS
 from routing_moe.config.flags import (
     AT_LEAST_1,
-    NOT_NEGATIVE,
     REQUIRED,
     SEED,
     Command,
@@ -78,7 +77,6 @@ class ReportSettings(RouteFlags, FeatureFlags):
     usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features and tests")
 
-    samples: int = PAGE(5, "predictions shown of each task", range=NOT_NEGATIVE)
     title: str | None = PAGE(None, "title of the page (default: the runs' names)")
     output_file: Path | None = PAGE(None, "HTML file (default: RUN/analysis/report.html of a single run)")
 

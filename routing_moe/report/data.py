@@ -7,7 +7,6 @@ Rows of charts are dictionaries whose numbers are rounded, and None where they a
 are data frames. Lists over the experts of a run have expert e of layer l at l * E + e.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +14,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex
 
-from dataloader.errors import InputError, in_brief
-from dataloader.gym import PARTS, evenly_spread
-from dataloader.jsonfile import load_json_object, parse_json_object
-from dataloader.metrics import evaluate
+from dataloader.gym import PARTS
+from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology
 from routing_moe.analysis.clustering import cluster_order
 from routing_moe.analysis.correlation import PERMUTATIONS, top_experts
@@ -27,8 +24,6 @@ from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.route_tables import neighbour_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, steps_with_routes
-from routing_moe.analysis.stability import PERMUTATIONS as STABILITY_PERMUTATIONS
-from routing_moe.analysis.stability import stability
 from routing_moe.config.explain import ReportSettings
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.run_folder import CLUSTERS_FILE
@@ -42,21 +37,17 @@ MOST_CORRELATIONS = 2000  # rows of a run, besides the strongest of each feature
 UNIT = 10_000  # weights are integers, in parts of 1 / UNIT, which is shorter in JSON
 NEAREST = 12  # tasks with the largest overlap of routes that are shown for each task
 TOP = 3  # experts of each feature that are always shown
-LONGEST_TEXT = 600  # characters of an input, answer or prediction
-MOST_ANSWERS = 4
 
 
 def report_data(runs: Sequence[ExplainedRun], settings: ReportSettings) -> dict:
     """Returns the data for `page.render`. Raises InputError for a file of a run that cannot be read.
 
     title, notes, categories: [{name, colour, subcategories: [{name, colour}]}], tasks: [{task, category,
-    subcategory, colour, shade, features, ranks}], runs: what `_run` returns, scores and predictions: tables
-    of all runs, stability: [(names of two runs, Stability)].
+    subcategory, colour, shade, features, ranks}], runs: what `_run` returns, scores: a table of all runs.
     """
     scores = [scores_of(run.place) for run in runs]
     ontology = runs[0].ontology
     tasks = all_tasks(runs, scores)
-    pairs, not_comparable = _stability(runs, settings)
     other_weights = {run.name: note for run in runs if (note := other_checkpoint(run.place))}
     tests = zip(*explain(runs, settings.permutations, settings.seed), strict=True)
     explained = [
@@ -66,15 +57,11 @@ def report_data(runs: Sequence[ExplainedRun], settings: ReportSettings) -> dict:
     notes = [*notes_of(runs), *_route_notes(runs), *other_weights.values(), *_ontology_notes(runs)]
     return {
         "title": settings.title or "Routes of " + ", ".join(run.name for run in runs),
-        "notes": notes + not_comparable,
+        "notes": notes,
         "categories": _categories(ontology, tasks),
         "tasks": _tasks(tasks, runs, ontology),
         "runs": explained,
         "scores": pd.concat([_scores(run, tables) for run, tables in zip(runs, scores, strict=True)]),
-        "predictions": pd.concat(
-            [_predictions(run, tables, settings.samples) for run, tables in zip(runs, scores, strict=True)]
-        ),
-        "stability": pairs,
     }
 
 
@@ -142,7 +129,7 @@ def _route_notes(runs: Sequence[ExplainedRun]) -> list[str]:
         best = best_step(run.place, steps) if steps else run.routes.step
         if run.routes.step != best:
             notes.append(
-                f"{run.name}: routes are of step {run.routes.step}, but scores, predictions and (unless "
+                f"{run.name}: routes are of step {run.routes.step}, but scores and (unless "
                 f"stated otherwise) the ablation are of the best checkpoint, of step {best}"
             )
         if run.routes.kind != "soft":
@@ -245,62 +232,3 @@ def _correlations(run: ExplainedRun, table: pd.DataFrame, permutations: int) -> 
         f"{SIGNIFICANT}. tasks: with the feature.{cautions(table, run.features, permutations)}"
     )
     return {"note": note, "rows": rows}
-
-
-# ---------------------------------------------------------------------------- predictions
-
-
-def _predictions(run: ExplainedRun, scores: dict[tuple, pd.DataFrame], samples: int) -> pd.DataFrame:
-    """Returns some predictions of each scored task, evenly spread over its file; of test before dev files."""
-    rows: dict[str, list[dict]] = {}
-    for (part, section), table in scores.items():
-        folder = run.place / Path(ScoresFile(part, section).path).parent / "predictions"
-        for row in table.drop_duplicates("task_prefix").itertuples():
-            path = folder / f"{row.sample}_{part}.jsonl"
-            if row.task_prefix not in rows and samples and path.is_file():
-                known = {"run": run.name, "task": row.task_prefix, "part": part}
-                rows[row.task_prefix] = [known | line for line in _some_predictions(path, samples)]
-    columns = ["run", "task", "part", "input", "answers", "prediction", "exact"]
-    return pd.DataFrame([line for lines in rows.values() for line in lines], columns=columns)
-
-
-def _some_predictions(path: Path, count: int) -> list[dict]:
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-        for line in evenly_spread([line for line in lines if line], count):
-            row = parse_json_object(line)
-            prediction, answers = str(row["prediction"]), list(map(str, row["answers"]))
-            more = len(answers) - MOST_ANSWERS
-            first = [_cut(answer) for answer in answers[:MOST_ANSWERS]]
-            rows.append(
-                {
-                    "input": _cut(str(row["input"])),
-                    "answers": " | ".join(first) + f" | … and {more} more" * (more > 0),
-                    "prediction": _cut(prediction),
-                    "exact": evaluate([prediction], [answers], "EM") == 1,
-                }
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a file of predictions ({in_brief(error)})") from None
-    return rows
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
-
-
-# ---------------------------------------------------------------------------- between runs
-
-
-def _stability(runs: Sequence[ExplainedRun], settings: ReportSettings) -> tuple[list[tuple], list[str]]:
-    """Returns ([(names of two runs, Stability), ...], why some pairs cannot be compared)."""
-    pairs, notes = [], []
-    for one, other in itertools.combinations(runs, 2):
-        try:
-            permutations = settings.permutations or STABILITY_PERMUTATIONS
-            agreement = stability(one.routes, other.routes, permutations, settings.seed)
-            pairs.append((f"{one.name} and {other.name}", agreement))
-        except InputError as error:
-            notes += error.problems
-    return pairs, notes

@@ -1,7 +1,7 @@
 """Which tasks help each other: the losses of each task's rows along the experts of the other tasks.
 
     losses_RM = ...                                  # of R rows along the experts of M tasks
-    gains_NM = gains(losses_RM, tasks_R, columns_M)  # (n, m): nats that expert m saves the rows of task n
+    gains_NM = gains(losses_RM, tasks_R, N, columns_M)  # (n, m): nats that expert m saves the rows of task n
     groups = grouped(gains_NM, columns_M)            # a group of each task
 
 No expert has read a row of another task, so nothing is held out. Tasks whose experts help each other are a
@@ -22,19 +22,20 @@ class Groups(NamedTuple):
     silhouette: float
 
 
-def means_by_task(values_RM: np.ndarray, tasks_R: np.ndarray) -> np.ndarray:
-    """Returns the means (N, ...) over the rows of each task. tasks_R: the task of each row, from 0 to N-1."""
-    return np.stack([values_RM[tasks_R == n].mean(axis=0) for n in range(tasks_R.max() + 1)])
+def means_by_task(values_RM: np.ndarray, tasks_R: np.ndarray, N: int) -> np.ndarray:
+    """Returns the means (N, M) of the rows of each task, 0 without rows. tasks_R: the task of each row."""
+    members_NR = tasks_R == np.arange(N)[:, None]
+    return members_NR @ values_RM / np.maximum(members_NR.sum(axis=1, keepdims=True), 1)
 
 
-def gains(losses_RM: np.ndarray, tasks_R: np.ndarray, columns_M: np.ndarray) -> np.ndarray:
+def gains(losses_RM: np.ndarray, tasks_R: np.ndarray, N: int, columns_M: np.ndarray) -> np.ndarray:
     """Returns how many nats a task's rows save along an expert, compared with the median expert (N, M).
 
     Losses above the median do not count: experts of contradicting tasks are wrong in any number of ways. The
     gain along a task's own expert, which has read the rows, is NaN. columns_M: the tasks of the experts.
     """
     medians_R1 = np.median(losses_RM, axis=1, keepdims=True)
-    gains_NM = means_by_task(np.maximum(medians_R1 - losses_RM, 0.0), tasks_R)
+    gains_NM = means_by_task(np.maximum(medians_R1 - losses_RM, 0.0), tasks_R, N)
     gains_NM[columns_M, np.arange(len(columns_M))] = np.nan
     return gains_NM
 

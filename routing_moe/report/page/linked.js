@@ -1,5 +1,4 @@
-// Draws the charts, and passes the task and the layer of a clicked mark on to all of them. A task's
-// predictions are opened as well.
+// Draws the charts, and passes the task and the layer of a clicked mark on to all of them.
 const views = [];
 
 function choose({task, layer}) {
@@ -7,9 +6,6 @@ function choose({task, layer}) {
     if (task !== undefined) view.signal("chosen_task", task);
     if (layer !== undefined) view.signal("chosen_layer", layer);
     view.runAsync();
-  }
-  for (const node of document.querySelectorAll("#predictions details")) {
-    if (task !== undefined) node.open = node.dataset.task === task;
   }
 }
 

@@ -24,9 +24,7 @@ def sections(data: dict, charts: Collection[str]) -> dict[str, str]:
         "Curves": _place("curves") if "curves" in charts else "",
         "Correlations": _correlations(runs) if "correlations" in charts else "",
         "Recovery": _recovery(runs),
-        "Stability": _stability(data["stability"]),
         "Ablation": "".join(_ablation(run, data["tasks"]) for run in runs if run["ablation"]),
-        "Predictions": _predictions(data["predictions"], data["tasks"]),
         "Settings": _settings(runs),
     }
     if "ablation" in charts:
@@ -54,7 +52,7 @@ def _place(chart: str) -> str:
 ROUTES = (
     "The weight that each task (row) gives to each expert of each layer (column). Click on a cell to choose "
     "its task and its layer, or on a name to choose one: both are marked in all charts of the page, which "
-    "show the nearest tasks, the load of the layer's experts, and the task's scores, drops and predictions."
+    "show the nearest tasks, the load of the layer's experts, and the task's scores and drops."
 )
 CLUSTERS = (
     "The clusters of task vectors that training started with, each with an expert: their sizes, and the mean "
@@ -147,19 +145,6 @@ def _recovery(runs: Sequence[dict]) -> str:
     return _text("p", note) + table(rows.rename(columns=lambda name: name.replace("_q_by", " q (BY)")))
 
 
-def _stability(pairs: Sequence[tuple]) -> str:
-    if not pairs:
-        return ""
-    fields = ("tasks", "overlap", "chance", "p", "permutations")
-    rows = {names: {field: getattr(agreement, field) for field in fields} for names, agreement in pairs}
-    layers = pd.concat({names: agreement.table.set_index("layer") for names, agreement in pairs})
-    note = (
-        "Overlap of the routes of two runs after the best matching of their experts, and the overlap "
-        "expected by chance; below, for each layer."
-    )
-    return _text("p", note) + table(pd.DataFrame.from_dict(rows, orient="index")) + table(layers)
-
-
 # ---------------------------------------------------------------------------- ablation
 
 
@@ -189,26 +174,7 @@ def _worst(pairs: Sequence, tasks: Sequence[dict]) -> str:
     return ", ".join(f"{tasks[number]['task']} {drop:.3f}" for number, drop in pairs)
 
 
-# ---------------------------------------------------------------------------- predictions and settings
-
-
-def _predictions(rows: pd.DataFrame, tasks: Sequence[dict]) -> str:
-    """Returns a folded table for each task: inputs with the answers and each run's predictions."""
-    if rows.empty:
-        return ""
-    text = _text("p", "Examples evenly spread over each task's file, answered by the best checkpoints.")
-    exact = rows["exact"].map({True: " ✓", False: ""})
-    rows = rows.assign(prediction=rows["prediction"].str.strip().replace("", "(empty)") + exact)
-    # The same input may occur several times in a file, or after it was shortened.
-    rows["copy"] = rows.groupby(["run", "task", "part", "input", "answers"]).cumcount()
-    by_task = dict(list(rows.groupby("task")))
-    for task, of_task in ((row["task"], by_task[row["task"]]) for row in tasks if row["task"] in by_task):
-        wide = of_task.pivot(index=["part", "input", "answers", "copy"], columns="run", values="prediction")
-        wide = wide[list(dict.fromkeys(of_task["run"]))].reset_index().drop(columns="copy")
-        name = html.escape(task)
-        rows_of_task = table(wide.set_index("part"), "text")
-        text += f'<details data-task="{name}"><summary>{name}</summary>{rows_of_task}</details>'
-    return text + _text("p", "✓: exact match with an answer, as the metric EM decides.")
+# ---------------------------------------------------------------------------- settings
 
 
 def _settings(runs: Sequence[dict]) -> str:
