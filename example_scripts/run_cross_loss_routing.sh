@@ -7,7 +7,8 @@
 #   --learning_rate R of the BART (1e-5), --base_lr R of what experts share (the same)
 #   --delta_rate R (1e-3), --delta_rank N (4) of the deltas of tasks
 #   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3)
-#   --contested_above NATS: a row is contested if the BART loses more on it (1); --advantage NATS (0.1): `transfer --help`
+#   --contested_above NATS: a row is contested if the BART loses more on it (1); --rows N (16) of each task that are
+#   compared, --advantage NATS (0.1): `routing-moe transfer --help`
 # Further flags: `routing-moe train`, for all trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
@@ -21,6 +22,7 @@ take --delta_rate DELTA_RATE "$(or_small 1e-3 1e-2)"
 take --delta_rank RANK 4
 take --expert_kind KIND layer
 take --contested_above CONTESTED 1
+take --rows ROWS 16
 take --advantage ADVANTAGE 0.1
 LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK")
 case $KIND in
@@ -41,7 +43,7 @@ routing-moe "${TRAIN[@]}" --do_train --vanilla_checkpoint "$OUT/dense" --task_ro
     --learning_rate "$DELTA_RATE" --shared_base --base_lr "$BASE_RATE" --contested_above "$CONTESTED" \
     --total_steps "$DELTA_STEPS" --eval_period "$DELTA_STEPS" --no_text_vectors --output_dir "$OUT/deltas"
 
-routing-moe transfer "$OUT/deltas" --advantage "$ADVANTAGE"
+routing-moe transfer "$OUT/deltas" --rows "$ROWS" --advantage "$ADVANTAGE"
 
 BASE=$OUT/deltas
 [ -n "$DRY_RUN" ] || [ -d "$BASE/best" ] || BASE=$OUT/dense # few rows are contested, so no deltas were trained

@@ -18,9 +18,9 @@ if [ -x .venv/bin/python ]; then PYTHON=$PWD/.venv/bin/python; else PYTHON=${PYT
 routing-moe() { # also without installation
     if [ -n "${DRY_RUN:-}" ] && [[ $1 != list-tasks && $1 != parallel ]]; then
         echo "routing-moe$(printf ' %q' "$@")"
-    elif [ "$1" = train ] && [ "${PROCESSES:-1}" != 1 ]; then
+    elif [[ $1 = train || $1 = transfer ]] && [ "${PROCESSES:-1}" != 1 ]; then
         "$PYTHON" -m accelerate.commands.launch --multi_gpu --num_processes "$PROCESSES" --num_machines 1 \
-            --mixed_precision no --dynamo_backend no -m routing_moe.cli.train --mixed_precision auto "${@:2}"
+            --mixed_precision no --dynamo_backend no -m "routing_moe.cli.$1" --mixed_precision auto "${@:2}"
     else
         "$PYTHON" -m routing_moe.cli.entry "$@"
     fi
