@@ -226,7 +226,8 @@ def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper)
     vectors, clustered = run.parent / "vectors", run.parent / "clustered"
     for folder in (vectors, clustered):
         folder.mkdir()
-    (dense / "run.json").write_text("{}")
+    for folder in (dense, clustered):
+        (folder / "run.json").write_text("{}")
     (vectors / "meta.json").write_text(json.dumps({"model": str(dense)}))
 
     def cost(folder, steps, **changed):
@@ -243,6 +244,13 @@ def test_a_run_that_is_reached_in_several_ways_counts_once(stages, make_stepper)
         last = cost(run, 5, task_routes=f"{permuted}{routes}", **others)
         assert last["steps_with_start"] == 5 + 4 + 6
         assert last["total_flops_with_start"] == last["total_flops"] + first["total_flops_with_start"] + 1000
+    (elsewhere := run.parent / "elsewhere").mkdir()
+    (elsewhere / "groups.json").write_text("{}")
+    summary = {"total_flops": 1000, "run": str(clustered)}
+    (elsewhere / "transfer.json").write_text(json.dumps(summary))
+    moved = cost(run, 5, task_routes=str(elsewhere / "groups.json"))
+    assert moved["total_flops_with_start"] == last["total_flops_with_start"]
+    last = cost(run, 5, task_routes=str(routes), **given)
     shutil.rmtree(dense)
     assert cost(run, 5, task_routes=str(routes), **given) == last
     assert cost(run, 5, task_routes="gym/oracle_routes.json")["earlier_runs"] == []
