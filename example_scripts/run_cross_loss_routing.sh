@@ -8,7 +8,7 @@
 #   --delta_rate R (1e-3), --delta_rank N (4) of the deltas of tasks
 #   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3)
 #   --contested_above NATS: a row is contested if the BART loses more on it (1); --rows N (16) of each task that are
-#   compared, --advantage NATS (0.1): `routing-moe transfer --help`
+#   compared, --advantage NATS (0): `routing-moe transfer --help`
 # Further flags: `routing-moe train`, for all trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
@@ -23,7 +23,7 @@ take --delta_rank RANK 4
 take --expert_kind KIND layer
 take --contested_above CONTESTED 1
 take --rows ROWS 16
-take --advantage ADVANTAGE 0.1
+take --advantage ADVANTAGE 0
 LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK")
 case $KIND in
     layer) EXPERTS=(--expert_kind layer) EXPERT_RATE=$BASE_RATE ;;

@@ -29,7 +29,7 @@ class TransferSettings(Command):
     columns: int = WHAT(256, "most experts that are compared; of more tasks, so many are drawn, and the others join the group whose experts they gain most from. A sample needs about three tasks of each group", range=AT_LEAST_1)
     seed: int = WHAT(42, "seed of the sample", range=SEED)
 
-    advantage: float = GROUPS(0.1, "one group unless the mean of the experts of a task's mates, on average over its rows, loses so much less than the mean of all experts, in nats per row", range=Range(lambda value: value == value, "a number"), metavar="NATS")
+    advantage: float = GROUPS(0.0, "one group unless the mean of the experts of a task's mates, on average over its rows, loses so much less than the mean of all experts, in nats per row", range=Range(lambda value: value == value, "a number"), metavar="NATS")
 
     output_dir: Path | None = RUNNING(None, "folder of tables, groups and picture (default: RUN/transfer)")
     mixed_precision: str | None = RUNNING(None, "precision of matrix products (default: that of the run)", choices=PRECISIONS)
