@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/conflict.md.
-#   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 4 minutes on 2 cores
+#   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 5 minutes on 2 cores
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.
 # A variant of your own is a line in FLAGS; the first of VARIANTS is the baseline.

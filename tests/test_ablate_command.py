@@ -251,9 +251,9 @@ def test_a_missing_gym_of_the_run_is_reported_with_its_flag(place, capsys):
 def test_a_folder_with_scores_of_other_settings_is_an_error(place, capsys):
     assert ablate(place, "--experts", "enc0.1") == 0
     output = refused(place, capsys, lambda: ablate(place, "--part", "test"))
-    assert_problem(output.err.splitlines(), "--output_dir", 'holds scores with part "dev", not "test"')
+    assert_problem(output.err.splitlines(), "--output_dir", 'holds results with part "dev", not "test"')
     output = refused(place, capsys, lambda: ablate(place, "--num_beams", 1))
-    assert_problem(output.err.splitlines(), "--output_dir", "holds scores with decoding")
+    assert_problem(output.err.splitlines(), "--output_dir", "holds results with decoding")
     path = place.out / "analysis" / "ablation" / "sets" / "base.json"
     path.write_text("{}")
     output = refused(place, capsys, lambda: ablate(place))

@@ -51,7 +51,6 @@ from routing_moe.model.given_routes import read_routes
 from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.report.curves import curves_data
-from routing_moe.report.data import _some_predictions
 from routing_moe.results.few_shot import read_results
 from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import read_scores
@@ -248,10 +247,6 @@ def table(path: Path) -> None:
             templates.example(row)
 
 
-def predictions(path: Path) -> None:
-    _some_predictions(path, 10)
-
-
 READERS = {
     "table.csv": table,
     "table.tsv": table,
@@ -264,7 +259,6 @@ READERS = {
     "adapter/adapter_model.safetensors": lambda path: read_adapter(path.parent),
     "out/run.json": lambda path: settings_of_run(path.parent),
     "out/cost.json": lambda path: read_cost(path.parent),
-    "out/best/predictions/colour_12_100_dev.jsonl": predictions,
     "gym/split.json": load_split,
     "gym/ontology.json": Ontology.load,
     "gym/metrics.json": lambda path: Gym(path.parent).metric("colour"),

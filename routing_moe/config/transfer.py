@@ -41,8 +41,11 @@ class TransferSettings(Command):
 def transfer_settings(given: Mapping) -> TransferSettings:
     """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
     settings = TransferSettings(**given)
-    precision = settings.mixed_precision or settings_of_run(settings.run).get("mixed_precision")
-    shared = {"mixed_precision": precision} | {n: given[n] for n in ("train_dir",) if n in given}
+    saved = settings_of_run(settings.run)
+    shared = {"mixed_precision": settings.mixed_precision or saved.get("mixed_precision")}
+    shared["debug"] = saved.get("debug", False)  # the same rows as in training
+    if settings.train_dir:
+        shared["train_dir"] = settings.train_dir
     prediction = train_settings(
         {
             "do_predict": True,
