@@ -37,7 +37,7 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.task_choice.transfer import Groups, affinity, gains, grouped, mates, means_by_task
+from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
 
 
@@ -122,7 +122,7 @@ class TransferJob:
     def run(self) -> TransferMatrix:
         """Computes what is missing, and the groups. All processes must call it, and get the same."""
         losses_RM, columns_M = self._losses(), self.columns_M
-        gains_NM = gains(losses_RM, self.tasks_R, len(self.tasks), columns_M)
+        gains_NM = self._gains(losses_RM, self.tasks_R)
         found, advantage = grouped(gains_NM, columns_M), self._advantage(losses_RM)
         labels_N = found.labels_N if advantage > self.settings.advantage else np.zeros_like(found.labels_N)
         summary = summary_of(self.settings.run, self.contested) | {
@@ -179,16 +179,15 @@ class TransferJob:
         every_NM, saved = np.full((len(self.tasks), M), 1 / M), []
         for half in (0, 1):
             is_other_R = half_R != half
-            labels_N = self._groups(losses_RM[is_other_R], self.tasks_R[is_other_R]).labels_N
-            mates_NM = mates(labels_N, self.columns_M)
+            gains_NM = self._gains(losses_RM[is_other_R], self.tasks_R[is_other_R])
+            mates_NM = mates(grouped(gains_NM, self.columns_M).labels_N, self.columns_M)
             rows = np.flatnonzero((half_R == half) & mates_NM.any(axis=1)[self.tasks_R])
             if len(rows):
                 saved.append(self._losses_along(every_NM, rows) - self._losses_along(mates_NM, rows))
         return float(np.concatenate(saved).mean()) if saved else 0.0
 
-    def _groups(self, losses_RM: np.ndarray, tasks_R: np.ndarray) -> Groups:
-        gains_NM = gains(losses_RM, tasks_R, len(self.tasks), self.columns_M)
-        return grouped(gains_NM, self.columns_M)
+    def _gains(self, losses_RM: np.ndarray, tasks_R: np.ndarray) -> np.ndarray:
+        return gains(losses_RM, tasks_R, len(self.tasks), self.columns_M)
 
     def _losses_along(self, weights_NM: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Returns the losses of some rows, each along its task's weights of the compared experts."""

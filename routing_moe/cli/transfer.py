@@ -68,7 +68,7 @@ def folder_problems(settings: TransferSettings) -> list[str]:
     if saved and before != settings.advantage:
         problems.append(
             f"--advantage is {settings.advantage:g}, but {folder / GROUPS_FILE} was made with {before:g}; "
-            "delete it to group tasks anew, with trainings along it in another folder"
+            "delete it to group the tasks anew, and train along the new groups in another folder"
         )
     return list(problems)
 

@@ -223,10 +223,10 @@ def example_flops(config, work: Work, S, T, K):
 FORWARD = Work(layers=False, inputs=False, projection=False)
 
 
-def rows_flops(config, examples, work: Work = FORWARD) -> int:
-    """Returns the FLOPs of all examples (without padding) along a one-hot route of a mixture."""
+def rows_flops(config, examples) -> int:
+    """Returns the FLOPs of a forward pass of all examples (without padding) along a one-hot route."""
     S, T = examples.source_lengths_N.astype(float), examples.target_lengths_N.astype(float)
-    return round(float(example_flops(config.to_bart_config(), work, S, T, T).sum()))
+    return round(float(example_flops(config.to_bart_config(), FORWARD, S, T, T).sum()))
 
 
 def experts_run(config, work: Work) -> tuple[float, float]:
