@@ -27,7 +27,7 @@ INSTEAD = {
     "--small": "it is the first word of a script",
     "--dry_run": "it is the first word of a script",
     **{f"--{name}": REMOVED for name in OF_STUDIES.split()},
-    "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
+    "--match": "it was removed; train --equal_flops RUN takes as many steps as cost the FLOPs of RUN",
     "--seed": "the command draws nothing at random that a seed would change",
     "--random_draws": "it was removed; compare the drops of tasks with and without the feature",
     "--group_templates": "it was removed; prediction writes the scores per data set to ...-datasets.csv",

@@ -11,12 +11,11 @@ from tiny_steps import parameters, settings_with
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.io import memory
 from routing_moe.model.base import train_base
-from routing_moe.model.flops import Work
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches, state_memory
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device, tokens_that_fit
 from routing_moe.optim.step import padding_report
-from routing_moe.training.cost import flops_of_steps
+from routing_moe.training.cost import training_cost
 
 CPU, CUDA = (
     SimpleNamespace(device=torch.device(name), num_processes=1) for name in ("cpu", "cuda")
@@ -133,12 +132,11 @@ def test_padding_to_multiples_changes_only_the_padding(make_stepper, mode):
 
 def test_padding_to_multiples_counts_in_reports(make_stepper):
     stepper = make_stepper({"micro_batch_overhead": 1000})
-    work, before = Work.of(stepper.model), padding_report(stepper)
-    bare = flops_of_steps(stepper, [0], work)
+    bare, before = training_cost(stepper, 1), padding_report(stepper)
     stepper.cut = dataclasses.replace(stepper.cut, multiple=8)
-    padded = flops_of_steps(stepper, [0], work)
-    assert padded[0] > bare[0]
-    assert padded[1] == bare[1]
+    padded = training_cost(stepper, 1)
+    assert padded["flops_per_example"] > bare["flops_per_example"]
+    assert padded["flops_per_example_unpadded"] == bare["flops_per_example_unpadded"]
     assert padding_report(stepper) != before
 
 

@@ -179,16 +179,7 @@ class Trial:
         self.best: dict[str, float | None] | None = None
         self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
-        self.planned_cost = None
-
-    @property
-    def cost(self) -> dict:
-        """TRAINING_COST of the steps taken; without training None, and 0 steps."""
-        planned = self.planned_cost or dict.fromkeys(TRAINING_COST)
-        cost = {name: planned[name] for name in TRAINING_COST} | {"steps": self.steps_done}
-        if self.planned_cost:
-            cost["total_flops"] = round(planned["total_flops"] * self.steps_done / planned["steps"])
-        return cost
+        self.cost = dict.fromkeys(TRAINING_COST) | {"steps": 0}  # of the steps taken
 
     def train(self) -> None:
         """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
@@ -197,10 +188,15 @@ class Trial:
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
-        total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
-        self.planned_cost = training_cost(stepper, total_steps, COST_STEPS)
+        self._take_steps(stepper, min(settings.total_steps, epochs))
+        if self.steps_done:
+            cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
+            self.cost = {name: cost[name] for name in TRAINING_COST}
+
+    def _take_steps(self, stepper: Stepper, total_steps: int) -> None:
+        loss, tokens = 0.0, 0
         with ProgressBar(
-            total=total_steps, desc=str(configuration), unit="step", disable=settings.quiet
+            total=total_steps, desc=str(self.configuration), unit="step", disable=self.settings.quiet
         ) as bar:
             while self.steps_done < total_steps:
                 try:
@@ -211,7 +207,7 @@ class Trial:
                 self.steps_done += 1
                 bar.update()
                 loss, tokens = loss + report["loss"], tokens + report["tokens"]
-                if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
+                if self.steps_done % self.settings.eval_period == 0 or self.steps_done == total_steps:
                     self.evaluate(self.steps_done, loss / tokens)
                     loss, tokens = 0.0, 0
                     if self._waited_enough():

@@ -75,7 +75,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     if split and train_gym and predict_gym:
         problems += data_problems(settings, train_gym, predict_gym, split)
     problems += run_folder_problems(settings)
-    if settings.do_train and settings.equal_flops:
+    if settings.do_train and settings.equal_flops and checkpoint_to_resume(settings) is None:
         problems.of(reference_cost, settings.equal_flops)
     problems += start_file_problems(settings, split)
     routes = None

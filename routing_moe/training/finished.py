@@ -7,7 +7,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, checkpoint_to_resume
 from routing_moe.config.flags import changed, flags_of
 from routing_moe.config.train import TrainSettings
-from routing_moe.results.run_cost import earlier_runs, read_cost
+from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import ScoresFile
 from routing_moe.task_choice.texts import TEXTS_FILE
 from routing_moe.training.checks import run_folder_problems
@@ -35,15 +35,10 @@ def finished(settings: TrainSettings) -> str | None:
 
 
 def is_trained(settings: TrainSettings) -> bool:
-    """Returns whether a resumed run has taken its last step and its cost.json is up to date."""
-    if settings.equal_flops or checkpoint_to_resume(settings) is None:
+    """Returns whether a resumed run has its cost.json, which is written after the last step."""
+    if checkpoint_to_resume(settings) is None:
         return False
-    cost = Problems().of(read_cost, settings.output_dir)  # a damaged file is written again
-    if cost is None or cost["steps"] < cost["planned_steps"]:
-        return False
-    if not cost["start_unknown"]:
-        return True
-    return any(run["unknown"] for run in earlier_runs(settings.start, settings.output_dir))
+    return Problems().of(read_cost, settings.output_dir) is not None  # a damaged file is written again
 
 
 def scores_there(settings: TrainSettings) -> Path | None:
