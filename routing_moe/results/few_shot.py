@@ -35,10 +35,7 @@ MOST_NAMES = 8  # samples listed in one message
 
 @dataclass(frozen=True)
 class TaskResults:
-    """Results of one task. best: SCORES, FURTHER and TRAINING_COST of each finished sample, NaN if missing.
-
-    samples: all known samples. select_by: the measure by which the best are chosen.
-    """
+    """best: SCORES, FURTHER and TRAINING_COST of each finished sample, NaN if missing. samples: all known."""
 
     task: str
     best: pd.DataFrame
@@ -59,36 +56,26 @@ def of_part(part: str, scores: Mapping[str, float | None]) -> dict[str, float | 
 FURTHER = tuple(column for measure in MEASURES[1:] for column in of_measure(measure))
 
 
-# ---------------------------------------------------------------------------- folders
-
-
 def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) -> dict[str, Path | None]:
     """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given.
 
-    A folder belongs to a task if it is named singletask-<task>, has a results file, or has an expected name;
-    other files and folders are ignored. Raises InputError if the folder does not exist, if it has no task
-    folder although no tasks are expected, or if two folders have results of one task.
+    A folder is a task's if it is named singletask-<task>, has a results file, or has an expected name.
     """
     logs_dir = Path(logs_dir)
     if problem := folder_problem(logs_dir):
         raise InputError(f"{problem}, expected one with a folder per task")
     files: dict[str, Path | None] = {}
-    problems = []
     for folder in sorted(path for path in logs_dir.iterdir() if path.is_dir()):
         path = next((folder / name for name in RESULT_FILES if (folder / name).exists()), None)
         task = folder.name.removeprefix(FOLDER_PREFIX)
         if not task or (path is None and task == folder.name):
             continue
         if path is not None and files.get(task) is not None:
-            problems.append(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
+            raise InputError(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
         files[task] = path or files.get(task)
-    if problems:
-        raise InputError(problems)
     if not files and expected is None:
-        raise InputError(
-            f"{logs_dir} holds no task folder (expected {FOLDER_PREFIX}<task>/{RESULT_FILES[0]}"
-            f" or <task>/{RESULT_FILES[0]})"
-        )
+        places = f"{FOLDER_PREFIX}<task>/{RESULT_FILES[0]} or <task>/{RESULT_FILES[0]}"
+        raise InputError(f"{logs_dir} holds no task folder (expected {places})")
     return {task: files.get(task) for task in sorted(files if expected is None else set(expected))}
 
 
@@ -102,12 +89,7 @@ def read_all(files: dict[str, Path | None], postfix: str = BEST) -> list[TaskRes
 
 
 def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
-    """Returns the results of one task.
-
-    postfix: ending of the prefix of the rows of best configurations. Raises InputError for a file that cannot
-    be read, lacks a column, has a value that is not a number, or has two best rows for one sample; also for a
-    damaged run.json.
-    """
+    """Returns the results of one task. postfix: ending of the prefix of rows of best configurations."""
     rows = read_table(path, dtype={"prefix": str})
     if lacking := [name for name in ("prefix", *SCORES) if name not in rows]:
         raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
@@ -139,25 +121,17 @@ def missing_results(files: dict[str, Path | None], results: Sequence[TaskResults
     counts = Counter(len(task.samples) for task in results)
     usual = max(counts, key=lambda size: (counts[size], size), default=0)
     for task in results:
-        without = [sample for sample in task.samples if sample not in task.best.index]
-        reasons = [f"no best configuration: {in_short(without, MOST_NAMES)}"] if without else []
-        for part, column in PARTS.items():
-            unscored = list(task.best.index[task.best[column].isna()])
-            reasons += [f"no {part} score: {in_short(unscored, MOST_NAMES)}"] if unscored else []
+        lacking = {"best configuration": [name for name in task.samples if name not in task.best.index]}
+        lacking |= {f"{part} score": list(task.best.index[task.best[c].isna()]) for part, c in PARTS.items()}
+        reasons = [f"no {what}: {in_short(names, MOST_NAMES)}" for what, names in lacking.items() if names]
         if len(task.samples) < usual:
             reasons.append(f"number of samples is {len(task.samples)}, of other tasks {usual}")
         lines += [f"partial: {task.task}: {'; '.join(reasons)}"] if reasons else []
     return lines
 
 
-# ---------------------------------------------------------------------------- the summary
-
-
 def counted(scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows used for means: those with both SCORES or, if there are none, those with one.
-
-    So both means have the same n.
-    """
+    """Returns the rows used for means, so that both have the same n: with both SCORES, if none, with one."""
     both = scores.dropna(subset=list(SCORES))
     return scores.dropna(subset=list(SCORES), how="all") if both.empty else both
 
@@ -165,9 +139,7 @@ def counted(scores: pd.DataFrame) -> pd.DataFrame:
 def summary_table(results: Sequence[TaskResults]) -> pd.DataFrame:
     """Returns a row per sample of each task (n = 1), then mean and sample std (NaN for n = 1) of its scores.
 
-    Columns task, entry, SCORES, n; FURTHER measures if any is known; TRAINING_COST if any is known: of each
-    sample, and the mean of all in the rows "mean"; select_by unless it is performance everywhere. Tasks
-    without scores are omitted.
+    Columns task, entry, SCORES, n; FURTHER, TRAINING_COST and select_by if they say anything.
     """
     rows, scores, costs = [], [*SCORES, *FURTHER], list(TRAINING_COST)
     for task in results:

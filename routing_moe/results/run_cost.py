@@ -74,29 +74,24 @@ def reference_cost(run: str | Path) -> dict:
 def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     """Returns the cost of a training in the folder `run` with that of the run which it started from.
 
-    start: the folder of this run, or null. steps_with_start and total_flops_with_start include what the start
-    has with its own start, and the transfer matrix of given groups; they are null if a cost is unknown, for
-    which start_unknown is the reason.
+    Totals include the start of that run, and the transfer matrix of given groups; null if unknown.
     """
     transfer = _transfer(start)
-    folder, place = _run_folder(transfer.get("run"), run), transfer.get("run")
-    if folder is None:
+    place = transfer.get("run")
+    if _run_folder(place, run) is None:
         place = _place_of_weights(start)
-        folder = _run_folder(place, run)
-    earlier, unknown = {"steps_with_start": 0, "total_flops_with_start": 0}, None
+    folder, steps, flops, unknown = _run_folder(place, run), None, None, None
     if folder is not None:
         earlier = read_cost(folder)
         unknown = earlier["start_unknown"]
-    elif place is not None:
-        unknown = f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
-    totals = {"steps_with_start": None, "total_flops_with_start": None}
+    else:
+        earlier = {"steps_with_start": 0, "total_flops_with_start": 0}
+        unknown = place and f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
     if not unknown:
-        totals = {
-            f"{name}_with_start": cost[name] + earlier[f"{name}_with_start"]
-            for name in ("steps", "total_flops")
-        }
-        totals["total_flops_with_start"] += transfer.get("total_flops") or 0
-    return cost | {"start": place, **totals, "start_unknown": unknown}
+        steps = cost["steps"] + earlier["steps_with_start"]
+        flops = cost["total_flops"] + earlier["total_flops_with_start"] + transfer.get("total_flops", 0)
+    totals = {"steps_with_start": steps, "total_flops_with_start": flops, "start_unknown": unknown}
+    return cost | {"start": place} | totals
 
 
 def _transfer(start: Start) -> dict:
@@ -114,11 +109,13 @@ def _place_of_weights(start: Start) -> str | None:
     merged = known_folder(place or "") / MERGE_FILE
     if place is None or not merged.is_file():
         return place
-    return load_json_object(merged, "what a checkpoint was made of")["settings"]["routes_from"]
+    settings = load_json_object(merged, "what a checkpoint was made of").get("settings", {})
+    return settings.get("routes_from", place)
 
 
 def _run_folder(place: str | None, run: str | Path) -> Path | None:
     """Returns the other run with a cost that a place is, or whose checkpoint or file it is."""
-    path = known_folder(place or run)
-    folders = [folder.resolve() for folder in (path, *path.parents[:2]) if (folder / COST_FILE).is_file()]
-    return next((folder for folder in folders if folder != Path(run).resolve()), None)
+    path = known_folder(place or "")
+    folders = (path, *path.parents[:2]) if place else ()
+    runs = [folder.resolve() for folder in folders if (folder / COST_FILE).is_file()]
+    return next((folder for folder in runs if folder != Path(run).resolve()), None)

@@ -26,11 +26,8 @@ PARTS = dict(zip(("dev", "test"), SCORES, strict=True))
 def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataFrame:
     """Returns a row per task, in the file's order: mean, sample std (NaN for one sample), n and metric.
 
-    Reads either kind of file; in a table without n, n is the number of sample rows, and the std is computed
-    from them. A table of collect_results.py does not name its metrics: they are those of
-    dataloader/metrics.json, NaN if unknown. Tasks without options have no rank accuracy and are left out
-    there. Raises InputError for another kind of file, scores of the wrong part, a value that is not a number,
-    a task with two means, or no task.
+    In a table without n, that is the number of sample rows, and the std is computed from them. Metrics of
+    tables are those of dataloader/metrics.json. Tasks without options have no rank accuracy.
     """
     path = Path(path)
     is_table = "task_prefix" not in read_table(path, nrows=0)
@@ -46,8 +43,7 @@ def _of_table(path: Path, column: str) -> pd.DataFrame:
     if rows.empty:
         raise InputError(f"{path} holds no task")
     summary = rows.groupby("task", sort=False).apply(_of_task, column, include_groups=False)
-    metrics = [METRICS.get(task, METRICS.get(dataset_of(task))) for task in summary.index]
-    return summary.assign(metric=metrics)
+    return summary.assign(metric=[METRICS.get(task, METRICS.get(dataset_of(task))) for task in summary.index])
 
 
 def _rows(path: Path, *columns: str) -> pd.DataFrame:
@@ -86,32 +82,24 @@ def _of_predictions(path: Path, column: str) -> pd.DataFrame:
     if not twice.empty:
         raise InputError(f"{path} has more than one score of {in_short(list(twice))}; keep only one of them")
     grouped = scores.groupby("task_prefix", sort=False)
-    table = grouped[measure].agg(["mean", "std", "size"]).rename(columns={"size": "n"})
+    table = grouped[measure].agg(mean="mean", std="std", n="size").astype(float)
     metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
-    return table.astype(float).assign(metric=metrics).rename_axis("task")
+    return table.assign(metric=metrics).rename_axis("task")
 
 
-def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> list[str]:
+def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> str | None:
     """Returns an error naming the tasks whose scores are in different metrics, if any."""
     metrics = pd.DataFrame({name: summary["metric"].reindex(tasks) for name, summary in summaries.items()})
     mixed = metrics[metrics.nunique(axis=1) > 1]
     where = [
         f"{task} ({', '.join(f'{n} {m}' for n, m in row.dropna().items())})" for task, row in mixed.iterrows()
     ]
-    if not where:
-        return []
-    of_tables = "a summary of collect_results.py has those of dataloader/metrics.json"
-    return [f"scores in different metrics cannot be compared: {in_short(where)}; {of_tables}"]
-
-
-# ---- costs of fine-tuning
+    hint = "a summary of collect_results.py has those of dataloader/metrics.json"
+    return where and f"scores in different metrics cannot be compared: {in_short(where)}; {hint}"
 
 
 def summary_cost(path: Path, tasks: list[str]) -> pd.Series:
-    """Returns the mean TRAINING_COST of a summary over these tasks; NaN if one has none.
-
-    Scores without fine-tuning have none. Raises InputError.
-    """
+    """Returns the mean TRAINING_COST of a summary over these tasks; NaN if one has none."""
     if "entry" not in read_table(path, nrows=0):
         return pd.Series(math.nan, index=list(TRAINING_COST))
     rows = _rows(path)
