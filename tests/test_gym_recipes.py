@@ -123,7 +123,7 @@ def test_data_that_may_not_be_passed_on_has_no_source_on_github():
         url
         for recipe in closed
         for source in recipe.sources
-        if isinstance(source, Raw) and not source.mirrored
+        if isinstance(source, Raw)
         for split in recipe.splits
         for url in source.urls(split)
     ]

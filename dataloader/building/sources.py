@@ -67,8 +67,6 @@ class Raw:
     Raw(read, train=url, validation=url): each split has its own files, one URL or a tuple of them.
     Raw(read, every=url): all splits are read from the same files.
     read(split, file, ...): yields the rows of the split from the split's files.
-    mirrored: read only from mirror folders, never downloaded: copies that others than the authors have
-        published, and files without a URL.
 
     A URL with "!" names a member of an archive: "https://host/data.zip!data/train.tsv".
     """
@@ -78,10 +76,9 @@ class Raw:
         read: Callable[..., Iterable[Row]],
         *,
         every: str | tuple[str, ...] = (),
-        mirrored: bool = False,
         **splits: str | tuple[str, ...],
     ):
-        self.read, self.mirrored = read, mirrored
+        self.read = read
         self.every = as_tuple(every)
         self.splits = {split: as_tuple(urls) for split, urls in splits.items()}
 
@@ -96,8 +93,6 @@ class Raw:
         return self.read(split, *[self._open(url, files) for url in self.urls(split)])
 
     def _open(self, url: str, files: Files) -> RawFile:
-        if self.mirrored and not files.offline:
-            raise Unavailable(f"{url} is read only from mirror folders (--mirror)")
         address, _, member = url.partition(ARCHIVE_MEMBER)
         return RawFile(files.raw(address), member)
 

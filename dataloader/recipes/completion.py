@@ -14,10 +14,6 @@ from dataloader.building.text import choice, columns, lettered
 HELLASWAG = "https://github.com/rowanz/hellaswag/raw/master/data/hellaswag_"
 NUMER_SENSE = "https://raw.githubusercontent.com/INK-USC/NumerSense/main/data/train.masked.tsv"
 PRONOUNS = "http://www.hlt.utdallas.edu/~vince/data/emnlp12/"
-PRONOUNS_COPY = (
-    "https://raw.githubusercontent.com/bliuag/A-Solution-for-Winograd-Schema-Challenge/"
-    "aed51f2c9d2cfa73a888bb92d5c138def78448f0/src/"
-)
 SWAG = "https://raw.githubusercontent.com/rowanz/swagaf/master/data/"
 WINOGRANDE = "https://storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip!winogrande_1.1/"
 
@@ -51,12 +47,6 @@ RECIPES = [
         "definite_pronoun_resolution",
         Raw(read_pronouns, train=f"{PRONOUNS}train.c.txt", test=f"{PRONOUNS}test.c.txt"),
         Hub("community-datasets/definite_pronoun_resolution"),
-        Raw(
-            read_pronouns,
-            train=f"{PRONOUNS_COPY}train.c.txt",
-            test=f"{PRONOUNS_COPY}test.c.txt",
-            mirrored=True,
-        ),
         splits=("train", "test"),
         input="{sentence} [SEP] {pronoun} [SEP] (A) {candidates[0]} (B) {candidates[1]}",
         output=lambda row: choice(row["candidates"], row["label"]),

@@ -18,10 +18,6 @@ ART = f"{AI2}alphanli/alphanli-train-dev.zip!"
 PIQA = f"{AI2}physicaliqa/physicaliqa-train-dev.zip!physicaliqa-train-dev/"
 SCITAIL = "http://data.allenai.org.s3.amazonaws.com/downloads/SciTailV1.1.zip!SciTailV1.1/snli_format/"
 SICK = "https://zenodo.org/record/2787612/files/SICK.zip?download=1!SICK.txt"
-SICK_COPY = (
-    "https://raw.githubusercontent.com/kkalouli/SICK-processing/"
-    "0848f4aec60870122a4ca18de08ba0e25f6f9a75/SICK.txt"
-)
 LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -82,7 +78,6 @@ RECIPES = [
         "piqa",
         Hub("ybisk/piqa"),
         Raw(labelled_json_lines, **with_labels(PIQA)),
-        Hub("baber/piqa"),
         input="goal: {goal} [SEP] solution 1{sol1} [SEP] solution 2{sol2}",
         output="{label}",
     ),
@@ -101,7 +96,6 @@ RECIPES = [
         "sick",
         Raw(read_sick, every=SICK),
         Hub("RobZamp/sick"),
-        Raw(read_sick, every=SICK_COPY, mirrored=True),
         input="sentence 1: {sentence_A} [SEP] sentence 2: {sentence_B}",
         output=word("label", *LABELS),
         terms="CC BY-NC-SA 3.0: non-commercial use",

@@ -14,9 +14,6 @@ from dataloader.building.text import clean
 ACRONYMS = "https://raw.githubusercontent.com/amirveyseh/AAAI-21-SDU-shared-task-1-AI/master/dataset/"
 ACRONYM_LABELS = ("B-long", "B-short", "I-long", "I-short", "O")
 BREAK = "https://github.com/allenai/Break/raw/master/break_dataset/Break-dataset.zip!Break-dataset/"
-BREAK_COPY = (
-    "https://raw.githubusercontent.com/allenai/Break/cef3ed359754e5b0942bb1f90e6b12586898d593/break_dataset/"
-)
 LIMIT = (
     "https://raw.githubusercontent.com/ilmgut/limit_dataset/0707d3989cd8848f0f11527c77dcf168fefd2b23/data/"
 )
@@ -55,7 +52,6 @@ def break_questions(config: str) -> Recipe:
         f"break-{config}",
         Raw(records, train=f"{BREAK}{config}/train.csv", validation=f"{BREAK}{config}/dev.csv"),
         Hub("allenai/break_data", config),
-        Raw(records, train=f"{BREAK_COPY}{config}/train.csv", validation=f"{BREAK_COPY}{config}/dev.csv"),
         input="question: {question_text}",
         output="{decomposition}",
     )

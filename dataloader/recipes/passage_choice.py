@@ -30,10 +30,6 @@ QUAIL = (
     "quail_v1.3/xml/randomized/quail_1.3_{}_randomized.xml"
 )
 RACE = "http://www.cs.cmu.edu/~glai1/data/race/RACE.tar.gz"
-RACE_COPY = (
-    "https://github.com/Liangtaiwan/self-training-mcqa/archive/"
-    "04b17044c6cd9cee238a911cb123d63160ba3788/RACE-train-dev.tar.xz"
-)
 SCIQ = "https://s3-us-west-2.amazonaws.com/ai2-website/data/SciQ.zip!SciQ dataset-2 3/"
 SOCIAL = (
     "https://storage.googleapis.com/ai2-mosaic/public/socialiqa/socialiqa-train-dev.zip!socialiqa-train-dev/"
@@ -89,7 +85,6 @@ def race(level: str):
         f"race-{level}",
         Raw(read, every=RACE),
         Hub("ehovy/race", level),
-        Raw(read, every=RACE_COPY, mirrored=True),
         input=text,
         output=lambda row: no_breaks(choice_by_letter(row["options"], row["answer"])),
         terms="non-commercial research only",

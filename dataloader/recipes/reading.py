@@ -25,16 +25,8 @@ ROPES = (
     "https://ropes-dataset.s3-us-west-2.amazonaws.com/train_and_dev/"
     "ropes-train-dev-v1.0.tar.gz!ropes-train-dev-v1.0/"
 )
-ROPES_COPY = (
-    "https://raw.githubusercontent.com/chen-steven/BERT-ROPES/"
-    "ccc810caed1c6a1b953823fa47a4590cd5335ad8/data/ropes/"
-)
 SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 TWEET_QA = "https://sites.cs.ucsb.edu/~xwhan/datasets/tweetqa.zip!TweetQA_data/"
-TWEET_QA_COPY = (
-    "https://raw.githubusercontent.com/huangjingxian/TweetQA/"
-    "5ec673faae62c48aa3b0f6290adc8140bf468f7c/origin_data/"
-)
 LONG_PLOT = (  # a notice of Wikipedia in place of a plot
     "This article's plot summary may be too long or excessively detailed. Please help improve it by removing "
     "unnecessary details and making it more concise."
@@ -145,7 +137,6 @@ RECIPES = [
         "ropes",
         Raw(squad, train=f"{ROPES}train-v1.0.json", validation=f"{ROPES}dev-v1.0.json"),
         Hub("allenai/ropes"),
-        Raw(squad, train=f"{ROPES_COPY}train-v1.0.json", validation=f"{ROPES_COPY}dev-v1.0.json"),
         input=lambda row: no_line_feeds(
             "question: {question} [SEP] situation: {situation} [SEP] background: {background}".format_map(row)
         ),
@@ -169,7 +160,6 @@ RECIPES = [
         "tweet_qa",
         Raw(json_list, train=f"{TWEET_QA}train.json", validation=f"{TWEET_QA}dev.json"),
         Hub("ucsbnlp/tweet_qa"),
-        Raw(json_list, train=f"{TWEET_QA_COPY}train.json", validation=f"{TWEET_QA_COPY}dev.json"),
         input=lambda row: clean(f"question: {row['Question']} context: {row['Tweet']}"),
         output=lambda row: tabs(map(clean, row["Answer"])),
     ),

@@ -18,17 +18,9 @@ EMOTIONS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 POEMS = f"{GITHUB}google-research-datasets/poem-sentiment/master/data//"
 POLARITY = ("negative", "positive")
 ROTTEN_TOMATOES = "https://storage.googleapis.com/seldon-datasets/sentence_polarity_v1/rt-polaritydata.tar.gz"
-ROTTEN_TOMATOES_COPY = (
-    f"{GITHUB}alexander-rakhlin/CNN-for-Sentence-Classification-in-Keras/"
-    "0c7a61f428470d014177ad4a98fef7ad4b86d387/data/rt-polarity"
-)
 PHRASEBANK = (
     "https://www.researchgate.net/profile/Pekka_Malo/publication/251231364_FinancialPhraseBank-v10/data/"
     "0c96051eee4fb1d56e000000/FinancialPhraseBank-v10.zip!FinancialPhraseBank-v1.0/"
-)
-PHRASEBANK_COPY = (
-    f"{GITHUB}Alexis-Fauxbaton/Financial-News-Sentiment-Analysis/"
-    "c1b73e2c858aa0975ec0279db15a8ac033173130/FinancialPhraseBank/"
 )
 TONES = ("negative", "neutral", "positive")
 YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
@@ -118,7 +110,6 @@ RECIPES = [
         "financial_phrasebank",
         Hub("takala/financial_phrasebank", "sentences_allagree"),
         Raw(read_phrasebank, train=f"{PHRASEBANK}Sentences_AllAgree.txt"),
-        Raw(read_phrasebank, train=f"{PHRASEBANK_COPY}Sentences_AllAgree.txt", mirrored=True),
         splits=("train",),
         input="{sentence}",
         output=word("label", *TONES),
@@ -146,11 +137,6 @@ RECIPES = [
             every=tuple(f"{ROTTEN_TOMATOES}!rt-polaritydata/rt-polarity.{sign}" for sign in ("pos", "neg")),
         ),
         Hub("cornell-movie-review-data/rotten_tomatoes"),
-        Raw(
-            read_rotten_tomatoes,
-            every=tuple(f"{ROTTEN_TOMATOES_COPY}.{sign}" for sign in ("pos", "neg")),
-            mirrored=True,
-        ),
         input="{text}",
         output=word("label", *POLARITY),
     ),

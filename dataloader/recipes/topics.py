@@ -21,9 +21,6 @@ CITATIONS = "https://s3-us-west-2.amazonaws.com/ai2-s2-research/scicite/scicite.
 INTENTS = ("method", "background", "result")
 ONESTOP = "https://github.com/purvimisal/OneStopCorpus-Compiled/raw/main/Texts-SeparatedByReadingLevel.zip"
 SMS = "http://archive.ics.uci.edu/ml/machine-learning-databases/00228/smsspamcollection.zip!SMSSpamCollection"
-SMS_COPY = (
-    f"{GITHUB}hamzaaacodes/sms-spam-collection/f3e73e1e74e6330b62d1ee1983bba2a063184c26/SMSSpamCollection"
-)
 ZHANG = "the folder linked from https://github.com/zhangxiangxiao/Crepe"
 # fmt: off
 DBPEDIA_CLASSES = ("Company", "EducationalInstitution", "Artist", "Athlete", "OfficeHolder",
@@ -102,8 +99,7 @@ def read_onestop(_: str, archive: RawFile) -> Iterator[Row]:
 def read_sms(_: str, file: RawFile) -> Iterator[Row]:
     for line in file.lines():
         label, text = line.split("\t", 1)
-        if label != "Label":  # the copy has a line of names
-            yield {"sms": text, "label": ("ham", "spam").index(label)}
+        yield {"sms": text, "label": ("ham", "spam").index(label)}
 
 
 RECIPES = [
@@ -168,7 +164,6 @@ RECIPES = [
         "sms_spam",
         Raw(read_sms, train=SMS),
         Hub("ucirvine/sms_spam"),
-        Raw(read_sms, train=SMS_COPY),
         splits=("train",),
         input=lambda row: row["sms"].strip(),
         output=word("label", "ham", "spam"),
