@@ -1,14 +1,10 @@
 """Completions of sentences: the pronouns of Rahman & Ng (2012), HellaSwag (Zellers et al. 2019), NumerSense
 (Lin et al. 2020), SWAG (Zellers et al. 2018) and WinoGrande (Sakaguchi et al. 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, records
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, records
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import choice, columns, lettered
 
 HELLASWAG = "https://github.com/rowanz/hellaswag/raw/master/data/hellaswag_"

@@ -2,13 +2,10 @@
 and TabFact (Chen et al. 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import no_breaks, word
 
 CLIMATE = "https://github.com/tdiggelm/climate-fever-dataset/archive/1.0.1.zip"
@@ -64,7 +61,6 @@ RECIPES = [
         keep=lambda row: row["label"] >= 0,
         input=lambda row: no_breaks(row["claim"].strip()),
         output=word("label", "false", "mixture", "true", "unproven"),
-        elsewhere="https://github.com/neemakot/Health-Fact-Checking (PUBHEALTH)",
     ),
     classification(
         "liar",

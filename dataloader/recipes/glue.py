@@ -1,13 +1,9 @@
 """GLUE (Wang et al. 2018): grammar, paraphrase and inference of sentence pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import with_label_indices
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import word
 
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/data/"

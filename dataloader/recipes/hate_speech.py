@@ -2,14 +2,11 @@
 (Davidson et al. 2017) and HateXplain (Mathew et al. 2021).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification
 from dataloader.building.text import no_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"

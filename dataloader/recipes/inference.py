@@ -2,14 +2,10 @@
 (Marelli et al. 2014) and PIQA (Bisk et al. 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, labelled_json_lines
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, labelled_json_lines
+from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import no_line_feeds, word
 
 ANLI = "https://dl.fbaipublicfiles.com/anli/anli_v0.1.zip!anli_v0.1/R1/"

@@ -1,13 +1,9 @@
 """LAMA (Petroni et al. 2019): facts as sentences with a gap."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sampling import one_split
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, one_split, text_to_text
 
 ARCHIVE = "https://dl.fbaipublicfiles.com/LAMA/negated_data.tar.gz!"
 TEMPLATES = {

@@ -2,14 +2,10 @@
 (Chen et al. 2019), CommonsenseQA (Talmor et al. 2019), MathQA (Amini et al. 2019), OpenBookQA (Mihaylov et
 al. 2018), QASC (Khot et al. 2020), QuaRel (Tafjord et al. 2019) and QuaRTz (Tafjord et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, json_list, question_with_choices
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, json_list, question_with_choices
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import (
     choice,
     choice_by_letter,

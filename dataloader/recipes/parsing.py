@@ -1,14 +1,10 @@
 """Structure of sentences: acronyms (Veyseh et al. 2020), Break (Wolfson et al. 2020), LiMiT (Manotas et al.
 2020), Spider (Yu et al. 2018) and WikiSQL (Zhong et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import records
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, records
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, text_to_text
 from dataloader.building.text import clean
 
 ACRONYMS = "https://raw.githubusercontent.com/amirveyseh/AAAI-21-SDU-shared-task-1-AI/master/dataset/"
@@ -83,13 +79,11 @@ RECIPES = [
         Hub("xlangai/spider"),
         input=lambda row: clean(row["question"]),
         output=lambda row: clean(row["query"]),
-        elsewhere="yale-lily.github.io/spider links to the authors' files",
     ),
     text_to_text(
         "wikisql",
         Hub("Salesforce/wikisql"),
         input=lambda row: clean(row["question"]),
         output=lambda row: row["sql"]["human_readable"].strip(),
-        elsewhere="github.com/salesforce/WikiSQL has the authors' files",
     ),
 ]

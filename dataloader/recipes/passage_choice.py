@@ -2,17 +2,13 @@
 (Rogers et al. 2020), RACE (Lai et al. 2017), SciQ (Welbl et al. 2017), Social IQa (Sap et al. 2019) and WIQA
 (Tandon et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_list, records
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_list, records
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import (
     LETTERS,
     choice,

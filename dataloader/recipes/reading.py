@@ -2,15 +2,10 @@
 2018), HotpotQA (Yang et al. 2018), QA-SRL (He et al. 2015), Quoref (Dasigi et al. 2019), ROPES (Lin et al.
 2019), SQuAD (Rajpurkar et al. 2016) and TweetQA (Xiong et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_list, squad
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sampling import test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_list, squad
+from dataloader.building.recipe import Hub, Raw, Row, test_share, text_to_text
 from dataloader.building.text import clean, distinct, no_line_feeds, tabs
 
 ADVERSARIAL = "https://adversarialqa.github.io/data/aqa_v1.0.zip!combined/"
@@ -111,7 +106,6 @@ RECIPES = [
         keep=lambda row: not row["no_answer"] and not row["plot"].startswith(LONG_PLOT),
         input=lambda row: clean(f"question: {row['question']} context: {row['plot']}"),
         output=lambda row: tabs(map(clean, distinct(row["answers"]))),
-        answers_are_a_set=True,
     ),
     text_to_text(
         "hotpot_qa",
@@ -147,14 +141,12 @@ RECIPES = [
         *SQUAD_SOURCES,
         input=lambda row: f"question: {row['question']} context: {clean(row['context'])}",
         output=lambda row: tabs(distinct(row["answers"]["text"])),
-        answers_are_a_set=True,
     ),
     text_to_text(
         "squad-no_context",
         *SQUAD_SOURCES,
         input="question: {question}",
         output=lambda row: tabs(distinct(row["answers"]["text"])),
-        answers_are_a_set=True,
     ),
     text_to_text(
         "tweet_qa",

@@ -3,14 +3,10 @@ dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng a
 news (Malo et al. 2014).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import classification
-from dataloader.building.sampling import one_split, test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Row, classification, one_split, test_share
 from dataloader.building.text import clean, no_escaped_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -24,7 +20,6 @@ PHRASEBANK = (
 )
 TONES = ("negative", "neutral", "positive")
 YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
-ZHANG = "the folder linked from https://github.com/zhangxiangxiao/Crepe"
 
 
 def read_app_reviews(_: str, file: RawFile) -> Iterator[Row]:
@@ -76,7 +71,6 @@ RECIPES = [
         cut=one_split(lambda n: slice(10_000), lambda n: slice(10_000, 11_000)),
         input="title: {title} [SEP] content: {content}",
         output=word("label", *POLARITY),
-        elsewhere=f"amazon_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "app_reviews",
@@ -92,7 +86,6 @@ RECIPES = [
         splits=("train", "test"),
         input=lambda row: row["text"].strip(),
         output=word("label", "others", "happy", "sad", "angry"),
-        elsewhere="SemEval-2019 task 3, EmoContext: https://aclanthology.org/S19-2005/",
     ),
     classification(
         "emotion",
@@ -148,7 +141,6 @@ RECIPES = [
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", *POLARITY),
         terms=YELP_TERMS,
-        elsewhere=f"yelp_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "yelp_review_full",
@@ -157,6 +149,5 @@ RECIPES = [
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", "1", "2", "3", "4", "5"),
         terms=YELP_TERMS,
-        elsewhere=f"yelp_review_full_csv in {ZHANG}",
     ),
 ]

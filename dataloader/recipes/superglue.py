@@ -1,15 +1,11 @@
 """SuperGLUE (Wang et al. 2019): inference, causes, coreference, word senses and reading comprehension."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import with_label_indices
-from dataloader.building.recipe import classification, text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.recipe import Hub, Raw, Row, classification, text_to_text
 from dataloader.building.text import lettered, no_breaks, no_line_feeds, word
 
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2/"
