@@ -1,6 +1,5 @@
 """Evaluation of all files together: answers, option scores and loss of each example alone; its batches."""
 
-import logging
 import math
 from types import SimpleNamespace
 
@@ -18,18 +17,17 @@ from routing_moe.evaluation.batches import (
     ENOUGH_ON_CPU,
     LONG_EXAMPLE,
     SHORT_PER_LONG,
+    Routes,
     answering_batches,
-    batch_size,
     by_route,
-    bytes_of_long_example,
     cut,
+    draws_of,
     enough_for_plain,
-    examples_that_fit,
     longest_first,
+    routes_of_file,
 )
-from routing_moe.evaluation.pool import Pool, Routes, draws_of, routes_of_file
 from routing_moe.evaluation.route_losses import losses_of_files
-from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.evaluation.scoring import answer, generation_limits, predict
 
 LONGEST = 9  # tokens of an answer
@@ -303,24 +301,21 @@ def test_the_routes_of_a_file_are_those_of_its_task_or_of_each_example():
     assert routes.of(np.array([0, 2, 3, 4, 5])).flatten().tolist() == [7, 7, 8, 10, 9]
 
 
-# ---- size
+@pytest.mark.parametrize("scoring", ["generate", "rank"])
+def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monkeypatch, scoring):
+    model, decoding = make_model(), Decoding(num_beams=1, max_output_length=LONGEST, scoring=scoring)
+    expected = answer(model, Words(), FILES, decoding, accelerator())
+    forward, sizes = model.model.encoder.forward, []
 
+    def limited(*args, **kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return forward(*args, **kwargs)
 
-def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model, monkeypatch, caplog):
-    model = make_model(dtype=torch.float32)
-    assert batch_size(model, Decoding(batch_size=5)) == 5
-    assert batch_size(model, Decoding()) == 32
-    needed = bytes_of_long_example(model.config, 4, 4)
-    # beams x (input and output tokens) x (keys, values) x width x decoder layers x experts, ...
-    caches, states, scores = 4 * 576 * 2 * 16 * 2 * 3, 576 * (8 * 16 + 2 * 24), 8 * 4 * 60 * 4
-    assert needed == (caches + states + scores) * 4
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * needed, 30 * needed))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * needed)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: needed)
-    examples_that_fit.cache_clear()
-    monkeypatch.setattr(logging.getLogger("routing_moe"), "propagate", True)  # commands switch it off
-    with caplog.at_level("DEBUG"):
-        assert examples_that_fit(torch.device("cuda"), needed) == 16  # 0.7 * (20 + 5 - 1)
-    assert "answers are decoded 16 long examples at a time (--predict_batch_size)" in caplog.text
-    assert examples_that_fit(torch.device("cuda"), 1000 * needed) == 1
-    examples_that_fit.cache_clear()
+    before = losses_of_files(model, FILES, decoding, accelerator())
+    monkeypatch.setattr(model.model.encoder, "forward", limited)
+    assert answer(model, Words(), FILES, decoding, accelerator()) == expected
+    losses = losses_of_files(model, FILES, decoding, accelerator())
+    np.testing.assert_allclose(losses, before, rtol=1e-11)
+    assert max(sizes) > 4

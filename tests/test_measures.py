@@ -18,7 +18,7 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.cli import collect_results, show_scores
-from routing_moe.evaluation.pool import routes_of_file
+from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.io.accelerator import make_accelerator

@@ -17,7 +17,7 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 from dataloader import Example, Gym, TextFormat
 from dataloader.encoding import EncodedOptions, encode_options
 from routing_moe.evaluation import option_ranking as ranking
-from routing_moe.evaluation.pool import routes_of_file
+from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.results.scores import read_scores
@@ -128,14 +128,6 @@ def test_batches_and_groups_do_not_change_scores(make_model, file, monkeypatch, 
         assert other_scores == pytest.approx(scores, abs=1e-12)
 
 
-def test_groups_have_every_pair_once_and_stay_within_limits(monkeypatch):
-    monkeypatch.setattr(ranking, "MOST_TOKENS", 50)
-    lengths = np.array([3, 90, 5, 3, 20, 4])
-    pieces = list(ranking._pieces(lengths, source_length=10))
-    assert sorted(np.concatenate(pieces).tolist()) == list(range(6))
-    assert [piece.tolist() for piece in pieces] == [[1], [4], [2, 5, 0], [3]]
-
-
 def test_each_input_is_encoded_once(make_model, file, monkeypatch):
     monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
     model = make_model(router_mode="softmax")
@@ -158,11 +150,11 @@ def test_half_precision_scores_are_close_and_sums_are_accurate(make_model, file)
 
 
 def test_the_first_of_equal_options_is_chosen(make_model, file, monkeypatch):
-    assert ranking.best(("b", "a", "c"), [-1.0, -0.5, -0.5]) == "a"
     monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
     file.encoded_options.rows[0] = np.array([0, 0, 0])  # as for options that differ after --max_output_length
     ((answers,),) = answer(make_model(), Words(), [file], Decoding(scoring="rank"), accelerator())
     assert len(set(answers.option_scores[0].values())) == 1
+    assert answers.texts[0] == file.options[0][0]
     assert answers.texts[0] == "x"
 
 

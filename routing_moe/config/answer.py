@@ -55,7 +55,7 @@ class AnswerSettings(TaskFlags):
     output_file: str = ANSWERS("-", "JSON lines: input, answer and score of each text; NAME.meta.json beside it says what they depend on. The same call continues it; other files are not overwritten. -: standard output")
     options: tuple[str, ...] = ANSWERS((), "answers to choose from, by mean log-probability per token (default: answers are generated)", metavar="ANSWER")
     num_beams: int | None = ANSWERS(None, "beams of generation (default: those of the training)", range=AT_LEAST_1)
-    predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1)
+    predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU 128); halved where memory runs out", range=AT_LEAST_1)
 
 
 @dataclass(frozen=True, kw_only=True)
