@@ -1,7 +1,6 @@
 """Evaluation of all files together: answers, option scores and loss of each example alone; its batches."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,18 +10,16 @@ from accelerate.state import AcceleratorState
 from tiny_steps import encoded, ragged
 
 from dataloader import Example
-from dataloader.encoding import EncodedExamples, EncodedOptions
+from dataloader.encoding import EncodedOptions
 from routing_moe.evaluation import batches
 from routing_moe.evaluation.batches import (
     ENOUGH_ON_CPU,
     LONG_EXAMPLE,
     SHORT_PER_LONG,
-    Routes,
     answering_batches,
     by_route,
     cut,
     draws_of,
-    enough_for_plain,
     longest_first,
     routes_of_file,
 )
@@ -215,13 +212,6 @@ def test_few_examples_on_a_one_hot_route_are_decoded_with_those_of_other_routes(
     assert groups_of(model, files=[few]) == [(True, list(range(len(few.examples))))]
 
 
-def test_how_many_examples_are_enough_for_a_plain_bart_depends_on_the_device(make_model):
-    model = make_model()
-    assert enough_for_plain(model, 600) == ENOUGH_ON_CPU
-    on_gpu = SimpleNamespace(device=torch.device("cuda"), config=model.config)
-    assert enough_for_plain(on_gpu, 600) == 100
-
-
 def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 30)
     model, assembled = model_of(make_model, "merged parameters"), []
@@ -276,15 +266,6 @@ def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_
         assert len(batch.indices) * widest <= LONG_EXAMPLE
 
 
-def test_joined_examples_are_those_of_all_parts():
-    joined = EncodedExamples.joined([file.encoded for file in FILES])
-    assert len(joined) == 28
-    for first, file in zip((0, 11, 14, 23), FILES, strict=True):
-        ours = joined.collate(np.arange(first, first + len(file.examples)), pad_token_id=1)
-        theirs = file.encoded.collate(np.arange(len(file.examples)), pad_token_id=1)
-        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
 def test_joined_options_are_those_of_each_file():
     pool = Pool(FILES)
     assert pool.members(True).tolist() == [12, 15, 17, 19, 21]
@@ -292,13 +273,6 @@ def test_joined_options_are_those_of_each_file():
         assert pool.options[index] == file.options[own]
         ours = [pool.option_tokens[row].tolist() for row in pool.option_rows[index]]
         assert ours == [file.encoded_options.tokens[row].tolist() for row in file.encoded_options.rows[own]]
-
-
-def test_the_routes_of_a_file_are_those_of_its_task_or_of_each_example():
-    rows = [torch.full((n, 1, 1), float(value)) for n, value in ((1, 7), (2, 8), (1, 9))]
-    rows[1][1] = 10
-    routes = Routes.of_files(rows, [3, 2, 1])
-    assert routes.of(np.array([0, 2, 3, 4, 5])).flatten().tolist() == [7, 7, 8, 10, 9]
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])

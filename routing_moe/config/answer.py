@@ -66,7 +66,6 @@ class ExportSettings(TaskFlags):
 
     output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers or peft loads without this package")
     as_: str = EXPORT("plain", "what the route becomes: a plain BART, or of low-rank experts an adapter of peft, for the BART that they share", choices=("plain", "adapter"))
-    argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, and report how many answers to --inputs stay the same")
+    argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, whose answers differ")
     adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the BART that they share has no place of its own, also that, base")
-    inputs: str | None = EXPORT(None, "with --argmax: file of texts, as for answer", metavar="FILE")
 # fmt: on

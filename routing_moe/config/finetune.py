@@ -132,7 +132,7 @@ class FinetuneSettings(RunFlags):
         if not self.do_train:
             return sorted(Configuration(sample, None, None) for sample in self.samples)
         grid = product(self.samples, self.learning_rate_list, self.bsz_list)
-        return sorted(Configuration(*point) for point in grid)
+        return sorted({Configuration(*point) for point in grid})
 
     def with_lists(self) -> "FinetuneSettings":
         """Returns the settings with the given lists, else lists of the given value, else the published grid."""

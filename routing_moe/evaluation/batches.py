@@ -42,21 +42,18 @@ class Routes:
         """Returns routes from those of each file: one of its task (1, L, E), or one of each example."""
         starts = np.cumsum([0, *map(len, routes)])
         which = [
-            np.full(size, start) if len(own) == 1 else np.arange(start, start + size)
-            for own, size, start in zip(routes, sizes, starts, strict=False)
+            np.full(size, start) if len(of_file) == 1 else np.arange(start, start + size)
+            for of_file, size, start in zip(routes, sizes, starts, strict=False)
         ]
         return cls(torch.cat(routes), np.concatenate(which))
 
-    def of(self, indices: np.ndarray) -> Tensor:
+    def routes_of(self, indices: np.ndarray) -> Tensor:
         """Returns the routes (b, L, E) of the examples."""
         return self.rows_KLE[torch.from_numpy(self.which_N[indices])]
 
 
 def draws_of(model, pool: Pool, decoding: Decoding, accelerator: Accelerator) -> list[Routes]:
-    """Returns the routes of all examples; for random routes a list with those of each draw.
-
-    With several processes, sampled routes are those of the main process.
-    """
+    """Returns the routes of all examples for each draw (usually one), the same in all processes."""
 
     def drawn() -> list[Routes]:
         by_file = [routes_of_file(model, file, decoding) for file in pool.files]
@@ -152,8 +149,8 @@ def by_route(
 ) -> list[tuple[Tensor | None, np.ndarray]]:
     """Returns pairs of a route (L, E) and the members that its plain BART answers.
 
-    The last pair may have the route None: members that the routing model answers along their own routes,
-    because these have no equivalent plain BART, or fewer than `enough` members are on each of them.
+    The last pair may have the route None, of members that the routing model answers: their routes have no
+    equivalent plain BART, or fewer than `enough` members each.
     """
     read_KLE = routes.rows_KLE[:, model.config.routed_rows]
     same_K = read_KLE.flatten(1).unique(dim=0, return_inverse=True)[1].cpu().numpy()
@@ -180,7 +177,7 @@ def with_models(
     last, bart = None, model
     for batch in batches:
         if batch.route is None:
-            yield batch, model, draws[batch.draw].of(batch.indices)
+            yield batch, model, draws[batch.draw].routes_of(batch.indices)
         else:
             if batch.route is not last:  # a route's plain BART is assembled once for all its batches
                 bart = model.to_bart(batch.route)
@@ -189,10 +186,7 @@ def with_models(
 
 
 def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int, max_examples: int) -> Iterator[np.ndarray]:
-    """Yields the examples of `order` in batches of at most `max_tokens` padded tokens, or of one example.
-
-    lengths_N: tokens of each example, of which a batch has the maximum for all of its examples.
-    """
+    """Yields the examples of `order` in batches of at most `max_tokens` padded tokens, or of one example."""
     start, longest = 0, 0
     for end, index in enumerate(order):
         longest = max(longest, int(lengths_N[index]))
@@ -208,34 +202,25 @@ def longest_first(pool: Pool, members: np.ndarray, by_answer: bool) -> np.ndarra
     """Returns the members sorted by the number of their input tokens, decreasing.
 
     by_answer: first by the length of the accepted answer in powers of two, because a batch is decoded until
-    its last answer ends. The order has no effect on answers, so that it may depend on the accepted one.
+    its last answer ends.
     """
     sources_M = pool.encoded.source_lengths_N[members]
     doublings_M = np.ceil(np.log2(pool.encoded.target_lengths_N[members])) if by_answer else 0 * sources_M
     return members[np.lexsort((-sources_M, -doublings_M))]
 
 
-# ---- processes
-
-
 def answering_cost(pool: Pool, indices: np.ndarray, ranked: bool, num_beams: int) -> int:
-    """Returns the approximate number of tokens that the model processes to answer the examples.
-
-    Assumes that a generated answer has the length of the first accepted answer, in every beam. An option
-    costs its tokens and those of its input.
-    """
+    """Returns the approximate number of tokens that the model processes to answer the examples."""
     sources_N, targets_N = pool.encoded.source_lengths_N, pool.encoded.target_lengths_N
     cost = int(sources_N[indices].sum())
     if not ranked:
         return cost + num_beams * int(targets_N[indices].sum())
-    rows = {i: np.unique(pool.option_rows[i]) for i in indices}
-    return cost + sum(
-        len(own) * int(sources_N[i]) + int(pool.option_tokens.lengths[own].sum()) for i, own in rows.items()
-    )
+    options = [(i, pool.option_tokens.lengths[np.unique(pool.option_rows[i])]) for i in indices]
+    return cost + sum(len(lengths) * int(sources_N[i]) + int(lengths.sum()) for i, lengths in options)
 
 
 def own_share(batches: list[Batch], accelerator: Accelerator) -> list[int]:
-    """Returns ascending indices of this process's batches. All processes get about the same total cost."""
+    """Returns ascending indices of this process's batches; all processes get about the same total cost."""
     costs = [batch.cost for batch in batches]
     return assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, StoppingCriteria
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
@@ -40,8 +40,7 @@ def option_scores(
 ) -> list[list[float]]:
     """Returns for each of the B examples the scores of its options: mean log-likelihood per token in nats.
 
-    bart: a plain BART, or a routing BART together with routes. batch: input_ids and attention_mask (B, S).
-    rows: for each example, the rows of `tokens` that are its options. routes_BLE: (B, L, E).
+    bart: plain, or with routes. rows: for each example, the rows of `tokens` that are its options.
     """
     encoded_BSD = encoded(bart, batch, routes_BLE, autocast)
     # Options with the same tokens are one pair, so that their scores are bit-identical.
@@ -111,44 +110,10 @@ def log_likelihoods(
 
 
 def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
-    """Returns log p of each target token, and the mean of log p over the vocabulary (2, K).
-
-    The projection is float32 under autocast, too.
-    """
+    """Returns log p of each target token, and the mean of log p over the vocabulary (2, K)."""
     logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
     chosen_K = logits_KV.gather(1, targets_K[:, None])[:, 0]
     return torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
-
-
-# ---- the same score of generated answers, whatever the generation forbids or forces
-
-
-class GreedyScores(StoppingCriteria):
-    """Adds up the log-probabilities of the tokens that `generate` chooses with one beam; never stops it."""
-
-    def __init__(self, bart):
-        self.bart, self.sum_B, self.tokens_B = bart, 0.0, 0
-
-    def __enter__(self) -> "GreedyScores":
-        self.hook = self.bart.lm_head.register_forward_hook(self._keep)
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.hook.remove()
-
-    def _keep(self, module, inputs, logits_BTV: Tensor) -> None:
-        self.logits_BV = logits_BTV[:, -1]
-
-    def __call__(self, input_ids: Tensor, scores, **_) -> Tensor:
-        chosen_B, logits_BV = input_ids[:, -1], self.logits_BV + self.bart.final_logits_bias
-        log_p_B = logits_BV.gather(1, chosen_B[:, None])[:, 0] - logits_BV.logsumexp(dim=1)
-        is_real_B = chosen_B != self.bart.config.pad_token_id  # answers that have ended are padded
-        self.sum_B = self.sum_B + log_p_B.where(is_real_B, 0.0)
-        self.tokens_B = self.tokens_B + is_real_B
-        return torch.zeros_like(is_real_B)
-
-    def means(self) -> list[float]:
-        return (self.sum_B / self.tokens_B).tolist()
 
 
 @torch.no_grad()
@@ -161,10 +126,7 @@ def sequence_scores(
     autocast: Callable,
     cache: SourceCache | None = None,
 ) -> list[float]:
-    """Returns the scores of generated sequences, which begin with the token that starts decoding.
-
-    cache: of the generation by a plain BART, whose keys and values of the cross-attention are used again.
-    """
+    """Returns such scores of generated sequences, whatever the generation forbids or forces."""
     pad = bart.config.pad_token_id
     labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
     known = {"decoder_inputs": sequences_BT[:, :-1]}

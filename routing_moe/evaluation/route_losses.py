@@ -46,12 +46,7 @@ def losses_of_files(
 def losses_along(
     model, examples: EncodedExamples, routes_KLE: Tensor, accelerator: Accelerator
 ) -> np.ndarray:
-    """Returns the losses (R, K) float64 of R examples along each of K routes.
-
-    There is one forward pass per route over all examples, which share batches whatever their tasks; a route
-    with an equivalent plain BART has the cost of a plain BART. Processes share the batches, and all get all
-    losses. Leaves the model in evaluation mode.
-    """
+    """Returns the losses (R, K) float64 of R examples along each of K routes."""
     draws = [Routes(route_LE[None], np.zeros(len(examples), dtype=np.int64)) for route_LE in routes_KLE]
     return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=True)[0].T.numpy()
 
@@ -74,10 +69,7 @@ def _losses(
     quiet: bool,
     size: int | None = None,
 ) -> Tensor:
-    """Returns the loss and the label-smoothed loss (2, K, R) of R examples for K draws of routes.
-
-    They are float64, on the CPU. size: as for `loss_batches`.
-    """
+    """Returns the loss and the label-smoothed loss (2, K, R) of R examples for K draws of routes."""
     model.eval()
     batches, smoothing = loss_batches(model, examples, draws, size), model.config.label_smoothing
     own = [batches[i] for i in own_share(batches, accelerator)]

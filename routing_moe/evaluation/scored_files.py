@@ -1,24 +1,17 @@
 """The dev and test files of tasks, tokenized for scoring, and the settings of decoding."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples, EncodedOptions, Ragged, TextFormat, encode, encode_options
-from dataloader.errors import in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from dataloader.options import SOURCES, find_options
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
-
-SOURCE_WORDS = {
-    "field": "options fields",
-    "input": "lists in the input",
-    "labels": "label sets of all samples' train files",
-}
 
 
 @dataclass(frozen=True)
@@ -64,18 +57,12 @@ class Decoding:
 
 def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:
     """Returns the Decoding of the settings of a run or a grid."""
+    names = {field.name for field in fields(Decoding)} & {field.name for field in fields(settings)}
     return Decoding(
-        num_beams=settings.num_beams,
-        max_output_length=settings.max_output_length,
+        **{name: getattr(settings, name) for name in names},
         batch_size=settings.predict_batch_size,
-        do_lowercase=settings.do_lowercase,
-        generate_from_bos=settings.generate_from_bos,
         sampled_routes=settings.eval_sampled_routes,
-        no_repeat_ngram_size=settings.no_repeat_ngram_size,
         random_draws=settings.random_eval_draws,
-        seed=settings.seed,
-        scoring=settings.scoring,
-        measures=settings.measures,
     )
 
 
@@ -91,11 +78,7 @@ def load_task_files(
     with_options: bool = False,
     train_gyms: tuple[Gym, ...] = (),
 ) -> list[TaskFile]:
-    """Returns the tokenized files of a part of the chosen samples (`Gym.pool`) of all tasks.
-
-    limit: examples of each file, evenly spaced. train_gyms: the first with the task's train files determines
-    its options; (): `gym`.
-    """
+    """Returns the tokenized files of a part of the chosen samples (`Gym.pool`) of all tasks."""
     files = []
     for task in sorted(tasks):
         by_sample: dict[str, list[Example]] = {}
@@ -120,22 +103,15 @@ def load_task_files(
 
 
 def described_scoring(files: list[TaskFile]) -> str:
-    """Returns a line for the log: numbers of tasks with ranked options by source, and of generated tasks."""
+    """Returns a line for the log: numbers of tasks whose options are ranked, by source, and of others."""
     source_of = {file.task: file.option_source for file in files}
-    counts = Counter(source for source in source_of.values() if source)
-    sources = ", ".join(f"{SOURCE_WORDS[source]} {counts[source]}" for source in SOURCES if counts[source])
-    generated = [task for task, source in source_of.items() if source is None]
-    names = f" ({in_short(generated)})" if generated else ""
-    line = f"tasks whose options are ranked: {counts.total()} ({sources}); generated: {len(generated)}{names}"
-    without = sum(file.options.count(()) for file in files if file.option_source)
-    return line + (f"; examples without options in ranked tasks, generated: {without}" if without else "")
+    counts = Counter(source_of.values())
+    sources = ", ".join(f"{source} {counts[source]}" for source in SOURCES if counts[source])
+    return f"tasks whose options are ranked, by source: {sources or 'none'}; generated: {counts[None]}"
 
 
 class Pool:
-    """The N examples of files, one file after the other.
-
-    options: the answer options of each example, () if it has none; option_rows: their rows of option_tokens.
-    """
+    """The N examples of files, one file after the other."""
 
     def __init__(self, files: list[TaskFile]):
         self.files = files

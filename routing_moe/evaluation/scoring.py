@@ -1,10 +1,9 @@
 """Evaluates a model on dev and test files of tasks: generation or ranking, scores, and further measures.
 
 Routes are noise-free (unless sampled routes are requested), so scores depend on the checkpoint only. Random
-routes have no noise-free form: their score is the mean over several draws, each with a route per example,
-seeded by the name of the file, so that it is the same at every call. The examples of all files go through
-the model together, in batches of similar length; what an example is batched with does not change its answer
-beyond rounding. With several processes, each evaluates some of the batches, and all get all results.
+routes have no noise-free form: their score is the mean over several draws, seeded by the name of the file.
+The examples of all files go through the model together; what an example is batched with does not change its
+answer beyond rounding. With several processes, each evaluates some batches, and all get all results.
 """
 
 from collections.abc import Mapping
@@ -30,7 +29,7 @@ from routing_moe.evaluation.batches import (
     own_share,
     with_models,
 )
-from routing_moe.evaluation.option_ranking import GreedyScores, encoded, option_scores, sequence_scores
+from routing_moe.evaluation.option_ranking import encoded, option_scores, sequence_scores
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 from routing_moe.model.beams import SourceCache, SourceStates
@@ -118,7 +117,7 @@ def answer(
             progress.update(len(places))
     if not alone and accelerator.num_processes > 1:
         answered = gather_object(answered)
-    of_examples: list[list] = [[None] * len(pool) for _ in draws]
+    of_examples: list[list] = [[("", None, None)] * len(pool) for _ in draws]
     for draw, indices, answers in answered:
         for index, of_example in zip(indices, answers, strict=True):
             of_examples[draw][index] = of_example
@@ -135,20 +134,15 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     del batch["labels"]
     generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
     limits, scores = generation_limits(bart.config, decoding), [None] * len(indices)
-    if not decoding.likelihoods:
-        with accelerator.autocast():
-            sequences = generate(**batch, **limits)
-    elif decoding.num_beams == 1:
-        with accelerator.autocast(), GreedyScores(bart) as chosen:
-            sequences = generate(**batch, **limits, stopping_criteria=[chosen])
-        scores = chosen.means()
-    else:  # the encoder's states and the cross-attention's keys and values are used again for the scores
+    sources = {}
+    if decoding.likelihoods:  # the encoder's states, and a plain BART's cross-attention, are used again
         states = encoded(bart, batch, routes, accelerator.autocast)
         sources = {"encoder_outputs": SourceStates(states)}
         if routes is None:
             sources[CACHE_ARGUMENT] = SourceCache()
-        with accelerator.autocast():
-            sequences = generate(**batch, **sources, **limits)
+    with accelerator.autocast():
+        sequences = generate(**batch, **sources, **limits)
+    if decoding.likelihoods:
         cache = sources.get(CACHE_ARGUMENT)
         scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast, cache)
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -192,13 +186,7 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
     rows = []
     for file, draws in zip(files, answers, strict=True):
         values = pd.Series([score(file, draw.texts, decoding.do_lowercase) for draw in draws])
-        row = {
-            "task_prefix": file.task,
-            "sample": file.sample,
-            "metric": file.metric,
-            "performance": values.mean(),
-            "n": len(file.examples),
-        }
+        row = described_file(file) | {"performance": values.mean(), "n": len(file.examples)}
         if model.config.route_source == "random":
             row |= {"performance_std": values.std(), "draws": len(draws)}
             row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
@@ -207,6 +195,10 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
             row["scoring"] = f"rank ({source})" if source else "generate"
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def described_file(file: TaskFile) -> dict[str, str]:
+    return {"task_prefix": file.task, "sample": file.sample, "metric": file.metric}
 
 
 def rank_accuracies(
@@ -218,31 +210,25 @@ def rank_accuracies(
     over the draws. answers: those of `decoding`; if they were generated, the options are ranked in addition.
     """
     with_options = [place for place, file in enumerate(files) if any(file.options or ())]
-    ranked = {place: answers[place] for place in with_options}
+    ranked = [answers[place] for place in with_options]
     if decoding.scoring != "rank":
         chosen, ranking = [files[place] for place in with_options], replace(decoding, scoring="rank")
-        again = answer(model, tokenizer, chosen, ranking, accelerator)
-        ranked = dict(zip(with_options, again, strict=True))
-    return [
-        float(np.mean([rank_accuracy(file, draw) for draw in ranked[place]])) if place in ranked else None
-        for place, file in enumerate(files)
-    ]
-
-
-def rank_accuracy(file: TaskFile, ranked: Answers) -> float:
-    """Returns the share of the ranked examples of a file whose answer is accepted."""
-    rows = [i for i, scores in enumerate(ranked.option_scores) if scores]
-    accepted = [list(file.examples[i].outputs) for i in rows]
-    return evaluate([ranked.texts[i] for i in rows], accepted, option_metric(file.metric))
+        ranked = answer(model, tokenizer, chosen, ranking, accelerator)
+    accuracies: list[float | None] = [None] * len(files)
+    for place, draws in zip(with_options, ranked, strict=True):
+        file, of_draws = files[place], []
+        for draw in draws:
+            rows = [i for i, scores in enumerate(draw.option_scores) if scores]
+            accepted = [list(file.examples[i].outputs) for i in rows]
+            of_draws.append(evaluate([draw.texts[i] for i in rows], accepted, option_metric(file.metric)))
+        accuracies[place] = float(np.mean(of_draws))
+    return accuracies
 
 
 def dev_scores(
     model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator, select_by: str
 ) -> tuple[pd.DataFrame, float]:
-    """Returns scores of dev files with answer losses, and the label-smoothed loss of all their tokens.
-
-    select_by: the measure that has to be known; for answer_loss no answers are made.
-    """
+    """Returns scores of dev files with answer losses, and the label-smoothed loss of all their tokens."""
     losses = losses_of_files(model, files, decoding, accelerator)
     if select_by == "answer_loss":
         scores = scores_of_losses(files, losses)
@@ -253,10 +239,7 @@ def dev_scores(
 
 def scores_of_losses(files: list[TaskFile], losses: pd.DataFrame) -> pd.DataFrame:
     """Returns a table as `scores_table` that has answer losses (`losses_of_files`) instead of performance."""
-    rows = [
-        dict(task_prefix=file.task, sample=file.sample, metric=file.metric, n=len(file.examples))
-        for file in files
-    ]
+    rows = [described_file(file) | {"n": len(file.examples)} for file in files]
     return pd.DataFrame(rows).assign(**answer_losses(losses))
 
 

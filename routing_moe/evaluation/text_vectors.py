@@ -1,9 +1,8 @@
 """Text vectors of tasks: means of encoder states of a task's inputs, without training.
 
 The vector of a task is the mean, over its training inputs, of each input's mean encoder state (or of its
-state at `<s>`). Only inputs are used, never answers. The task name is not put before the input unless
-requested, so that the vector does not depend on names. Means exclude padding and the tokens around every
-text (`<s>`, `</s>`), which are the same for all tasks.
+state at `<s>`). Only inputs are used, never answers, and no task names unless requested. Means exclude
+padding and the tokens around every text (`<s>`, `</s>`), which are the same for all tasks.
 """
 
 import dataclasses
@@ -94,10 +93,7 @@ def mean_states(states_BSD: Tensor, counts_BS: Tensor) -> Tensor:
 
 
 def encoder_states(model) -> StatesOf:
-    """Returns a function that computes states with the encoder of a plain or routing BART, without dropout.
-
-    A routing BART uses average routes, because they favour no task.
-    """
+    """Returns a function that computes the encoder's states without dropout, along average routes if any."""
 
     @torch.no_grad()
     def states_of(input_ids_BS: Tensor, attention_mask_BS: Tensor) -> Tensor:
