@@ -34,8 +34,7 @@ from routing_moe.analysis.saved_routes import Routes, routes_of_model
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.evaluation.pool import Pool
-from routing_moe.evaluation.scored_files import Decoding, TaskFile, decoding_of
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, decoding_of
 from routing_moe.evaluation.scoring import answer, score
 from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
