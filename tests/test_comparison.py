@@ -218,8 +218,8 @@ OTHER = "was scored on different tasks, samples, metrics, numbers of examples or
 @pytest.mark.parametrize(
     ("run", "error"),
     [
-        (dict(variant="c", tasks={"copy": 0.5, "yesno": 0.5}), f"c/seed1 {OTHER}, than a/seed1: spell"),
-        (dict(variant="c", tasks=SCORES["a", 1], n=9), f"c/seed1 {OTHER}, than a/seed1: copy, spell, yesno"),
+        (dict(variant="c", tasks={"copy": 0.5, "yesno": 0.5}), f"c/seed1 {OTHER} than a/seed1: spell"),
+        (dict(variant="c", tasks=SCORES["a", 1], n=9), f"c/seed1 {OTHER} than a/seed1: copy, spell, yesno"),
         (dict(variant="a", tasks=SCORES["a", 1], name="x"), "a/seed1 and a/x have the same seed, 1; "),
     ],
 )  # fmt: skip
