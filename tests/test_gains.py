@@ -260,23 +260,3 @@ def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
 def test_invalid_flags_are_reported(files, capsys, monkeypatch, systems, flags, words):
     monkeypatch.chdir(files)
     assert words in refusal(capsys, files, *systems, flags=flags)
-
-
-# ---------------------------------------------------------------------------- cost
-
-
-def test_known_costs_of_systems_are_in_a_table_and_the_summary(files, capsys):
-    assert call(files, "ours", "other") == 0
-    assert "Cost of fine-tuning" not in capsys.readouterr().out
-    ours = pd.read_csv(files / "ours.csv", index_col=0)
-    flops = [2e6, None, 4e6, None, 2e6, None, 4e6, None]  # of rows mean, std of each task
-    known = dict(active_parameters=1e3, total_parameters=3e3, steps=100, total_flops=2e9)
-    ours.assign(flops_per_example=flops, **known).to_csv(files / "ours.csv")
-    assert call(files, "ours", "other") == 0
-    shown = (files / "out/gains.md").read_text().split("Cost of fine-tuning")[1]
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if "|" in line]
-    unknown = ["-"] * 5
-    assert rows[2:] == [["base", *unknown], ["ours", "1 k", "3 k", "3 M", "100", "2 G"], ["other", *unknown]]
-    per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
-    assert per_system.loc["ours", "flops_per_example"] == 3e6
-    assert pd.isna(per_system.loc["other", "total_parameters"])

@@ -30,7 +30,7 @@ from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.results.compared_costs import cost_markdown, cost_table, curves, find_costs
-from routing_moe.results.comparison import Compared, compared, parsed_contrast, where_scored
+from routing_moe.results.comparison import Compared, compared, parsed_contrast
 from routing_moe.results.overview import (
     COSTS,
     SCORED,
@@ -216,7 +216,7 @@ def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Pa
     for kind in (".png", ".pdf"):
         for measure in settings.measures:
             end = "" if measure == settings.measures[0] else f"_{measure}"
-            title = f"{TITLES[measure]} {where_scored(settings)}"
+            title = f"{TITLES[measure]} {settings.where_scored}"
             plot_comparison(*comparison.means(measure), folder / f"comparison{end}{kind}", title)
         if dev_curves is not None:
             plot_curves(dev_curves, folder / f"comparison_curves{kind}")

@@ -27,7 +27,7 @@ from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
 from routing_moe.results.runs import summary_path
-from routing_moe.results.summaries import costs_markdown, mixed_metrics, read_summary, summary_cost
+from routing_moe.results.summaries import mixed_metrics, read_summary
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,13 +58,8 @@ def run(settings: GainSettings) -> int:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
     if mixed := mixed_metrics(single, tasks):
         raise InputError(mixed)
-    costs = [
-        pd.DataFrame([summary_cost(file, tasks) for file in files.values()]).mean(skipna=False)
-        for files in systems.values()
-    ]
-    costs = pd.DataFrame(costs, index=names)
     per_task = gains.gains_per_task(summaries, tasks, settings.min_baseline)
-    write(settings, output, names[0], per_task, costs, missing)
+    write(settings, output, names[0], per_task, missing)
     return 1 if missing else 0
 
 
@@ -92,7 +87,6 @@ def write(
     output: Path,
     baseline: str,
     per_task: pd.DataFrame,
-    costs: pd.DataFrame,
     missing: list[str],
 ) -> None:
     """Writes the files and prints the Markdown. The files do not depend on time or place."""
@@ -100,9 +94,6 @@ def write(
     per_system = gains.gains_per_system(per_task, settings.design, lower_is_better)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
-    if costs.notna().any(axis=None):
-        per_system = per_system.join(costs, on="system")
-        tables.append(costs_markdown(costs))
     notes = [*missing, *gains.uneven_samples(per_task)]
     output.parent.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"

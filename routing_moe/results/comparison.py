@@ -169,7 +169,7 @@ class Compared:
     def markdown(self, settings: CompareSettings, draws: dict[str, int]) -> Iterator[str]:
         """Yields explanations and tables. draws: {variant: draws of routes that its scores are means of}."""
         measures = settings.measures
-        what = f"{TITLES[measures[0]] if len(measures) == 1 else 'means'} {where_scored(settings)}"
+        what = f"{TITLES[measures[0]] if len(measures) == 1 else 'means'} {settings.where_scored}"
         lines = [
             f"{what.capitalize()}, checkpoint {settings.checkpoint_name}: mean ± sample std over n runs with",
             "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
@@ -189,10 +189,6 @@ class Compared:
             further = self.contrasts[self.contrasts["minus"] != settings.baseline]
             if len(further):
                 yield contrasts_markdown(further)
-
-
-def where_scored(settings: CompareSettings) -> str:
-    return f"on the {settings.part} files of the {settings.predict_split} tasks"
 
 
 def compared(settings: CompareSettings, runs: Sequence[Run], ontology: Ontology) -> Compared:

@@ -15,8 +15,7 @@ from dataloader.errors import InputError, in_short
 from dataloader.metrics import METRICS
 from dataloader.templates import dataset_of
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.results.markdown import markdown_table
-from routing_moe.results.run_cost import TRAINING_COST, shown_cost
+from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.results.scores import read_scores
 
 SCORES = ("dev_performance", "test_performance")
@@ -96,20 +95,3 @@ def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> str |
     ]
     hint = "a summary of collect_results.py has those of dataloader/metrics.json"
     return where and f"scores in different metrics cannot be compared: {in_short(where)}; {hint}"
-
-
-def summary_cost(path: Path, tasks: list[str]) -> pd.Series:
-    """Returns the mean TRAINING_COST of a summary over these tasks; NaN if one has none."""
-    if "entry" not in read_table(path, nrows=0):
-        return pd.Series(math.nan, index=list(TRAINING_COST))
-    rows = _rows(path)
-    means = rows[(rows["entry"] == "mean") & rows["task"].isin(tasks)]
-    return means.reindex(columns=list(TRAINING_COST)).mean(skipna=False)
-
-
-def costs_markdown(costs: pd.DataFrame) -> str:
-    """Returns a Markdown table with a row per system, the index of `costs`, and its TRAINING_COST."""
-    names = ("active parameters", "total parameters", "FLOPs per example", "steps", "total FLOPs")
-    shown = costs[list(TRAINING_COST)].map(shown_cost).set_axis(names, axis="columns")
-    text = "Cost of fine-tuning the best configurations, mean over samples and tasks (-: not in the summary)."
-    return f"{text}\n\n{markdown_table(shown.rename_axis('system'))}"
