@@ -85,7 +85,7 @@ def counted(run) -> int:
     return counter.get_total_flops()
 
 
-def test_flops_of_a_plain_bart_equal_hand_computed_ones(make_model):
+def test_flops_of_a_plain_bart_equal_hand_computed_ones(make_model, monkeypatch):
     D, F, V = 16, 24, 60
     S, T, K = 9, 5, 4
     attention = lambda queries, keys: 2 * D * D * (2 * queries + 2 * keys) + 4 * D * queries * keys  # noqa: E731
@@ -98,6 +98,8 @@ def test_flops_of_a_plain_bart_equal_hand_computed_ones(make_model):
     )  # a product for each of two gradients
     with torch.no_grad():
         assert example_flops(model, [[S], [T], [K]], routes_BLE) == forward
+    monkeypatch.setattr("routing_moe.model.counted_flops._known", {})
+    assert example_flops(model.half(), [[S], [T], [K]], routes_BLE) == 3 * forward
     assert active_parameters(model, routes_BLE) == sum(p.numel() for p in model.parameters())
 
 

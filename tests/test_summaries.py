@@ -10,7 +10,7 @@ import pytest
 
 from dataloader.errors import InputError
 from routing_moe.cli import collect_results
-from routing_moe.results.summaries import read_summary
+from routing_moe.results.few_shot import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/collect_results.py"

@@ -26,8 +26,8 @@ from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
+from routing_moe.results.few_shot import mixed_metrics, read_summary
 from routing_moe.results.runs import summary_path
-from routing_moe.results.summaries import mixed_metrics, read_summary
 
 
 def main(argv: list[str] | None = None) -> int:

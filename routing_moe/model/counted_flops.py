@@ -131,10 +131,10 @@ def training_routes(model, task_ids_B: Tensor) -> Tensor:
 
 
 def on_meta(model):
-    """Returns a copy on the meta device, without dropout."""
+    """Returns a copy on the meta device, without dropout; in float32, as layers look at values in float16."""
     tensors = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
     tensors |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    meta = copy.deepcopy(model, tensors).eval()
+    meta = copy.deepcopy(model, tensors).eval().float()
     meta.set_attn_implementation("eager")  # fused kernels are not counted
     meta.set_experts_implementation("batched_mm")
     return meta

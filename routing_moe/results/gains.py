@@ -4,7 +4,7 @@ The relative gain of a task is (system - baseline) / baseline, of the mean score
 over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). It is not meaningful if the
 baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
 
-Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per_task` has a row per task and
+Below, `summaries` is {name: `few_shot.read_summary`}, the baseline first; `per_task` has a row per task and
 system, `per_system` a row per system. With several seeds, systems are paired with the baseline by seed.
 """
 

@@ -9,10 +9,10 @@ import pandas as pd
 from dataloader.errors import InputError, Problems
 from routing_moe.model.task_vectors import NOTHING
 from routing_moe.results.compared_costs import RunCost, means_of_variants
+from routing_moe.results.few_shot import read_summary
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 from routing_moe.results.runs import Run, comparison_problems, find_runs
 from routing_moe.results.scores import ScoresFile
-from routing_moe.results.summaries import read_summary
 
 GIVEN_ROUTE = "given route"
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
