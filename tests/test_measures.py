@@ -17,7 +17,6 @@ from routing_moe.cli import collect_results
 from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer, predict
-from routing_moe.report.curves import curves_data
 from routing_moe.results.scores import read_scores
 
 ALL = ("performance", "answer_loss", "rank_accuracy")
@@ -144,8 +143,6 @@ def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(fini
     assert dev["answer_loss"].mean() == pytest.approx(losses["dev_answer_loss"].min())
     assert list(dev) == ["task_prefix", "sample", "metric", "n", "answer_loss", "loss_per_answer"]
     assert f"best answer loss {losses['dev_answer_loss'].min():.4f}" in (out / "log.txt").read_text()
-    curves = {curve["curve"] for curve in curves_data(out)}
-    assert ("mean dev answer loss" in curves, "mean dev score" in curves) == (True, False)
     resumed = dict(flags, resume=True, select_by="performance")
     assert run(finished.gym, finished.bart, out, **resumed) == 2
     assert "--select_by is performance, but in " in capsys.readouterr().err
