@@ -7,7 +7,6 @@ from mistakes import assert_problem, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
 
-from routing_moe.analysis import markdown
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
 from routing_moe.checkpoints.folder import PROGRESS_FILE
@@ -144,20 +143,6 @@ def test_correlating_one_run(place, capsys):
     text = (folder / "features.md").read_text()
     assert text in capsys.readouterr().out
     assert "18 correlations of 3 layers x 3 experts with 2 features" in text
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_features_not_listed_and_tests_that_cannot_be_significant_are_reported(place, monkeypatch):
-    monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
-    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
-    text = (place.folder / "one" / "analysis" / "features.md").read_text()
-    assert "Shown are the 1 features of smallest p; correlations.csv has all." in text
-    assert "With 200 permutations a single true correlation among 18 tests cannot have q < 0.05" in text
-    # 18 * (1 + 1/2 + ... + 1/18) / 0.05 = 1258.2
-    assert "cannot have q (BY) < 0.05: that takes --permutations 1259." in text
-    assert "For these tasks 1 of the 2 features repeat or negate another." in text
-    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "360"]) == 0
-    assert "cannot have q <" not in (place.folder / "one" / "analysis" / "features.md").read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")

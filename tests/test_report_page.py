@@ -77,7 +77,6 @@ def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(t
     for feature, rows in table.groupby("feature"):
         strongest = rows["r"].abs().nlargest(3).tolist()
         assert shown[shown["feature"] == feature]["r"].abs().nlargest(3).tolist() == pytest.approx(strongest)
-    assert "With 20 permutations a single true correlation among" in page
     assert page == render(runs, "x", 20)
     assert len(page) < 2e6
 

@@ -88,7 +88,7 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
         _write_table(joint[columns], output_dir / f"{file}.csv")
     sections = [f"- {note}" for note in notes_of(runs)]
     for run, table, top in zip(runs, tables["correlations"], tables["top_experts"], strict=True):
-        sections.append(features_markdown(run, table, top, permutations or PERMUTATIONS))
+        sections.append(features_markdown(run, table, top))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         title = settings.title or f"{run.name}: correlation of routes and features"
         data = (table, run.routes, run.features)

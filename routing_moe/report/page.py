@@ -23,7 +23,7 @@ from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.correlation import correlate, top_experts
 from routing_moe.analysis.dynamics import ALL, dynamics_table
-from routing_moe.analysis.markdown import SIGNIFICANT, cautions
+from routing_moe.analysis.markdown import SIGNIFICANT
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.route_tables import neighbour_table
 from routing_moe.analysis.runs import ExplainedRun, notes_of
@@ -99,9 +99,6 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
         table = correlate(run.routes, run.features, permutations, seed)
         if len(table):
             charts.append(correlation_map(run.name, table))
-            notes.append(
-                f"{run.name}: {len(table)} correlations.{cautions(table, run.features, permutations)}"
-            )
         drops, note = drops_of(run)
         notes += [note] if note else []
         if len(drops):
