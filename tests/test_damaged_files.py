@@ -54,7 +54,7 @@ from routing_moe.report.page import read_curves
 from routing_moe.results.few_shot import read_results
 from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import read_scores
-from task.task_emb.sources import Descriptions
+from task.task_emb.settings import DescriptionSettings
 
 # ---- ways to damage the bytes of a file
 
@@ -265,7 +265,7 @@ READERS = {
     "gym/colour/colour_12_13_dev.tsv": read_tsv,
     "rows.jsonl": read_jsonl,
     "gym/features.csv": read_labels,
-    "descriptions.json": Descriptions,
+    "descriptions.json": lambda path: DescriptionSettings(output_dir="", descriptions=path).sentences(),
     "text/id2task.json": lambda path: load_task_vectors(path.parent),
     "text/task_vecs.npy": lambda path: load_task_vectors(path.parent),
     "out/losses.csv": lambda path: read_curves(path, "steps"),
