@@ -21,7 +21,9 @@ from routing_moe.analysis.ablation.tables import (
 )
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
+from routing_moe.pictures.dots import plot_feature_drops
+from routing_moe.pictures.heat_maps import plot_category_drops, plot_task_drops
+from routing_moe.pictures.style import save
 from routing_moe.results.markdown import markdown_table
 
 MOST_ROWS = 12  # of a table in Markdown
@@ -50,10 +52,9 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
         write(TASKS, tasks)
         write("categories.csv", categories)
         sections.append(_singles_markdown(categories, tasks))
-        for kind in ("png", "pdf"):
-            plot_category_drops(categories, folder / f"categories.{kind}", _title(settings))
-            if singles == job.all_experts():
-                plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", _title(settings))
+        save(plot_category_drops(categories), folder / "categories", _title(settings))
+        if singles == job.all_experts():
+            save(plot_task_drops(tasks, ontology), folder / "tasks", _title(settings))
     if several := [job.name(experts) for experts in plan.named if len(experts) > 1]:
         table = sets_table("experts", dict(zip(several, several, strict=True)), drops_ST, ontology)
         write("sets.csv", table)
@@ -65,8 +66,7 @@ def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inpu
         write("feature_tasks.csv", sets_table("feature", names, drops_ST, ontology))
         write("top_experts.csv", plan.top_experts)
         sections.append(_features_markdown(features, settings.top))
-        for kind in ("png", "pdf"):
-            plot_feature_drops(features, folder / f"features.{kind}", settings.top, _title(settings))
+        save(plot_feature_drops(features, settings.top), folder / "features", _title(settings))
     text = "\n\n".join(sections) + "\n"
     write_text(folder / "ablation.md", text)
     return f"{text}\nwritten to {folder}"

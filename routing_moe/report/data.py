@@ -27,7 +27,7 @@ from routing_moe.analysis.saved_routes import best_step, steps_with_routes
 from routing_moe.config.explain import ReportSettings
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.run_folder import CLUSTERS_FILE
-from routing_moe.plots.task_categories import kind_colours
+from routing_moe.pictures.style import kind_colours
 from routing_moe.report.ablation import ablation_data, other_checkpoint
 from routing_moe.report.curves import curves_data, rounded
 from routing_moe.report.files import explain

@@ -36,7 +36,7 @@ from dataloader.recipes import RECIPES
 from dataloader.task_splits import SECTIONS, load_split
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.analysis.saved_routes import Routes, best_step, encoder_part, load_routes, steps_with_routes
+from routing_moe.analysis.saved_routes import Routes, best_step, load_routes, steps_with_routes
 from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
 from routing_moe.checkpoints.average import AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
@@ -48,7 +48,8 @@ from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import is_hub_name, repository_folder
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
-from routing_moe.plots.route_map import plot_routes
+from routing_moe.pictures.heat_maps import plot_routes
+from routing_moe.pictures.style import save
 from routing_moe.report.data import scores_of
 from routing_moe.results.run_cost import COST_FILE, read_cost
 from routing_moe.task_choice.texts import TEXTS_FILE
@@ -212,12 +213,9 @@ def write_shared_run(shared: SharedRun, settings: PushSettings, folder: Path) ->
         if len(content):
             _write(folder / name, content)
     if shared.routes:
-        layers, n = shared.routes.layers, encoder_part(shared.routes.layers)
-        plot_routes(
-            *(shared.routes.values_NLE, shared.routes.tasks, shared.ontology, folder / PICTURE, n),
-            title=f"Routes of {settings.name}",
-            layers=layers,
-        )
+        routes = shared.routes
+        figure = plot_routes(routes.values_NLE, routes.tasks, routes.layers, shared.ontology)
+        save(figure, folder / PICTURE, f"Routes of {settings.name}")
 
 
 def refers_to_a_place_here(config) -> bool:

@@ -268,26 +268,21 @@ def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settin
     return pd.concat(tables, ignore_index=True)[list(NEIGHBOUR_COLUMNS)]
 
 
-def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame) -> list:
-    """Returns a `Panel` per folder: a heat map of cosines."""
-    from routing_moe.plots.similarity import Panel
-
-    panels = []
-    categories = table[table["labelling"] == "category"].set_index("vectors")
-    for name, distance_NN in distances.items():
-        result = categories.loc[name]
-        note = "category: accuracy -"
-        if not np.isnan(result.accuracy):
-            note = f"category: accuracy {result.accuracy:.2f}, chance {result.chance:.2f}"
-        panels.append(Panel(name, note, 1 - distance_NN))
-    return panels
+def headings_of(table: pd.DataFrame) -> list[str]:
+    """Returns the heading of each folder's heat map."""
+    headings = []
+    for name, row in table[table["labelling"] == "category"].set_index("vectors").iterrows():
+        shown = "-" if np.isnan(row["accuracy"]) else f"{row['accuracy']:.2f}, chance {row['chance']:.2f}"
+        headings.append(f"{name}\ncategory: accuracy {shown}")
+    return headings
 
 
 def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, settings: Settings) -> None:
     """Writes all tables and pictures into the output folder."""
     # Matplotlib is imported here, after the checks: it takes half a second.
-    from routing_moe.plots.agreement import plot_agreement
-    from routing_moe.plots.similarity import plot_similarities
+    from routing_moe.pictures.dots import plot_agreement
+    from routing_moe.pictures.heat_maps import plot_similarities
+    from routing_moe.pictures.style import save
 
     folder = settings.output_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -295,11 +290,10 @@ def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, se
     write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
     write_text(folder / "neighbours.csv", neighbours.to_csv(index=False))
     write_text(folder / "agreement.md", text)
-    panels = panels_of(distances, table)
-    for file_format in ("png", "pdf"):
-        path = folder / f"similarity.{file_format}"
-        plot_similarities(panels, inputs.tasks, inputs.ontology, path, settings.title)
-        plot_agreement(table, folder / f"agreement.{file_format}", settings.title)
+    similarities = [1 - distance_NN for distance_NN in distances.values()]
+    maps = dict(zip(headings_of(table), similarities, strict=True))
+    save(plot_similarities(maps, inputs.tasks, inputs.ontology), folder / "similarity", settings.title)
+    save(plot_agreement(table), folder / "agreement", settings.title)
 
 
 if __name__ == "__main__":
