@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw_nothing
 from mistakes import assert_problem, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
@@ -26,9 +27,7 @@ def place(tmp_path):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(files, name, lambda *args, **kwargs: None)
-    monkeypatch.setattr(files, "plot_correlations", lambda *args, **kwargs: None)
+    draw_nothing(monkeypatch)
 
 
 # ---------------------------------------------------------------------------- routes on disk
@@ -109,12 +108,11 @@ def test_inspecting_one_run(place):
 def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(place, monkeypatch):
     place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")
     titles = []
-    for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(files, name, lambda *args, own=name, title, **_: titles.append((own, title)))
+    monkeypatch.setattr(files, "save", lambda figure, path, title: titles.append((path.name, title)))
     run = str(place.folder / "one")
     assert inspect_routes.main([run, "--before", run, "--before_step", "10"]) == 0
-    assert ("plot_change", "one, step 20 minus one, step 10") in titles
-    assert ("plot_clustered", "Routes of one, step 20") in titles
+    assert ("change", "one, step 20 minus one, step 10") in titles
+    assert ("similarity", "Routes of one, step 20") in titles
 
 
 # ---------------------------------------------------------------------------- correlate_routes

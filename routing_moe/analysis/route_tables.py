@@ -38,15 +38,29 @@ def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, co
     alike_NN: overlap of each pair of routes. same_category: 1 or 0, empty if a category is unknown.
     """
     order_NN = np.argsort(-np.round(alike_NN, 9), axis=1, kind="stable")
-    kinds, rows = [ontology.category(task) for task in routes.tasks], []
-    for n, task in enumerate(routes.tasks):
-        for rank, other in enumerate(order_NN[n][order_NN[n] != n][:count], start=1):
-            is_known = UNCATEGORISED not in (kinds[n], kinds[other])
-            same = int(kinds[n][0] == kinds[other][0]) if is_known else ""
-            row = (task, kinds[n][0], rank, routes.tasks[other], kinds[other][0], alike_NN[n, other], same)
-            rows.append(row)
-    columns = ["task", "category", "rank", "neighbour", "neighbour_category", "overlap", "same_category"]
-    return pd.DataFrame(rows, columns=columns)
+    nearest_NK = [order_N[order_N != n][:count] for n, order_N in enumerate(order_NN)]
+    table = neighbours(routes.tasks, nearest_NK, alike_NN, ontology)
+    return table.rename(columns={"similarity": "overlap"}).drop(columns="same_subcategory")
+
+
+def neighbours(
+    tasks: Sequence[str], nearest_NK: Sequence, similarity_NN: np.ndarray, ontology: Ontology
+) -> pd.DataFrame:
+    """Returns a row for each task and each of its K nearest tasks, in their order.
+
+    same_category, same_subcategory: 1 or 0, empty if one of the two tasks is not in the ontology.
+    """
+    rows = []
+    for n, task in enumerate(tasks):
+        kind = ontology.category(task)
+        for rank, other in enumerate(nearest_NK[n], start=1):
+            other_kind = ontology.category(tasks[other])
+            same = (int(kind[0] == other_kind[0]), int(kind == other_kind))
+            if UNCATEGORISED in (kind, other_kind):
+                same = ("", "")
+            rows.append((task, kind[0], rank, tasks[other], other_kind[0], similarity_NN[n, other], *same))
+    columns = ["task", "category", "rank", "neighbour", "neighbour_category", "similarity"]
+    return pd.DataFrame(rows, columns=[*columns, "same_category", "same_subcategory"])
 
 
 def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:

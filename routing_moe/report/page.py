@@ -31,7 +31,7 @@ from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.run_folder import CURVES_FILE
-from routing_moe.plots.task_categories import kind_colours
+from routing_moe.pictures.style import kind_colours
 from routing_moe.results.scores import ScoresFile, read_scores
 
 MARK = "#b35806"  # of what is chosen
