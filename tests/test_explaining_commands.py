@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_nothing
 from mistakes import assert_problem, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
@@ -23,11 +22,6 @@ PICTURES = ("routes", "similarity", "load", "change")
 @pytest.fixture
 def place(tmp_path):
     return write_place(tmp_path)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    draw_nothing(monkeypatch)
 
 
 # ---------------------------------------------------------------------------- routes on disk
@@ -143,7 +137,6 @@ def test_correlating_one_run(place, capsys):
     assert "18 correlations of 3 layers x 3 experts with 2 features" in text
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     runs = [str(place.folder / name) for name in ("one", "two")]
     words = [*runs, "--permutations", "50", "--output_dir", str(place.out)]
@@ -158,7 +151,6 @@ def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     assert contents(place.out) == before
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
     write_run(place.folder / "average", {5: np.full((6, 3, 3), 1 / 3)}, gym=place.gym)
     assert correlate_routes.main([str(place.folder / "average"), "--permutations", "20"]) == 0
@@ -167,7 +159,6 @@ def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
     assert "all routes are the same" in output
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_tasks_without_a_category_are_reported(place, capsys):
     (place.gym / "ontology.json").unlink()
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
@@ -255,7 +246,7 @@ def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     assert_problem(output.err.splitlines(), *fragments)
 
 
-def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pictures):
+def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys):
     skills = place.gym / "skills.csv"
     skills.write_text(skills.read_text().replace("hot,", "hat,"))
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
