@@ -29,9 +29,9 @@ from sample_pictures import (
     similarities,
     task_drops,
 )
+from scipy.cluster.hierarchy import leaves_list
 
-from routing_moe.analysis.clustering import cluster_order
-from routing_moe.analysis.dynamics import dynamics_table
+from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.pictures import dots, heat_maps, lines
 from routing_moe.pictures.style import STYLE, finished, save
@@ -168,7 +168,7 @@ def test_rows_are_in_cluster_order_and_branches_of_one_category_have_its_colour(
     tree, heat, beside, above = figure.axes[:4]
     names = texts_of(beside.get_yticklabels())
     rows = [tasks.index(name) for name in names]
-    assert rows == cluster_order(similarity_NN, tasks, ONTOLOGY)
+    assert rows == leaves_list(cluster_tasks(similarity_NN, tasks, ONTOLOGY)).tolist()
     assert np.allclose(heat.images[0].get_array(), similarity_NN[np.ix_(rows, rows)])
     strips = beside.images[0].get_array()
     assert np.array_equal(above.images[0].get_array(), strips.swapaxes(0, 1))

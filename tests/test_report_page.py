@@ -15,8 +15,7 @@ import pytest
 from planted_routes import NAMES, write_place
 
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import neighbour_table
+from routing_moe.analysis.route_metrics import neighbour_table, overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli import report

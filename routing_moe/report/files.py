@@ -11,8 +11,7 @@ from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_expert
 from routing_moe.analysis.markdown import features_markdown, recovery_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import change_table, layer_table, neighbour_table, summary
+from routing_moe.analysis.route_metrics import change_table, layer_table, neighbour_table, overlap, summary
 from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.config.explain import CorrelateSettings, InspectSettings

@@ -23,10 +23,8 @@ from dataloader.errors import InputError, in_short
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.correlation import correlate, top_experts
-from routing_moe.analysis.dynamics import ALL, dynamics_table
 from routing_moe.analysis.markdown import SIGNIFICANT
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import neighbour_table
+from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
 from routing_moe.io.csv_files import check_numbers, read_table
