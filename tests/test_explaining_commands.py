@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mistakes import assert_problem, refused
-from planted_routes import NAMES, one_hot, write_place, write_run
+from planted_routes import NAMES, SKILLS, one_hot, write_place, write_run
 from tiny_runs import contents
 
 from routing_moe.analysis.runs import read_runs
@@ -151,18 +151,24 @@ def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     assert contents(place.out) == before
 
 
-def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
-    write_run(place.folder / "average", {5: np.full((6, 3, 3), 1 / 3)}, gym=place.gym)
-    assert correlate_routes.main([str(place.folder / "average"), "--permutations", "20"]) == 0
-    output = capsys.readouterr().out
-    assert "average: all tasks have the same route" in output
-    assert "all routes are the same" in output
-
-
-def test_tasks_without_a_category_are_reported(place, capsys):
-    (place.gym / "ontology.json").unlink()
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda place: (place.gym / "ontology.json").unlink(), "no task has a category"),
+        (
+            lambda place: place.write(place.gym / "skills.csv", SKILLS.replace("hot,", "hat,")),
+            "one: the file of features has none of hot",
+        ),
+        (
+            lambda place: np.save(place.folder / "one/20-steps/route.npy", np.full((6, 3, 3), 1 / 3)),
+            "one: all tasks have the same route",
+        ),
+    ],
+)
+def test_what_limits_the_numbers_is_noted(place, capsys, change, note):
+    change(place)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
-    assert "no task has a category" in capsys.readouterr().out
+    assert note in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------- mistakes
@@ -244,13 +250,6 @@ def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     damage(place.folder / "one")
     output = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
     assert_problem(output.err.splitlines(), *fragments)
-
-
-def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys):
-    skills = place.gym / "skills.csv"
-    skills.write_text(skills.read_text().replace("hot,", "hat,"))
-    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
-    assert "one: the file of features has none of hot" in capsys.readouterr().out
 
 
 def test_a_run_without_a_best_step_is_read_at_its_last_one(place):
