@@ -229,7 +229,7 @@ def test_a_grid_has_every_start(grids, request, start, flags, words, model_type)
 def test_the_card_of_a_run_says_what_its_experts_are(soft_lora, tmp_path):
     assert push([str(soft_lora), "owner/name", "--dry_run", str(tmp_path / "shared")]) == 0
     card = (tmp_path / "shared/README.md").read_text()
-    assert "A BART with 2 experts of rank 2 (all linear maps) in all 3 layers" in card
+    assert "2 experts of rank 2 (all linear maps) in 3 of them" in card
     assert (
         "2 experts of rank 2 (all linear maps) a layer, mixing products"
         in (soft_lora / "log.txt").read_text()

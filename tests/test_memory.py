@@ -11,7 +11,7 @@ from mistakes import Place
 from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
 
-from routing_moe.analysis.ablation.model import Evaluator
+from routing_moe.analysis.ablation import Ablation
 from routing_moe.cli import ablate, merge
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.config.finetune import FinetuneSettings
@@ -107,7 +107,7 @@ COMMANDS = {
     ),
     "ablate": (
         lambda place: ablate.main([str(place.out)]),
-        (Evaluator, "scores"),
+        (Ablation, "scores"),
         build_parser(AblationSettings),
         f"give a smaller {OF_EVALUATION}; with different results: {BEAMS} or {BF16}; finished scores "
         "are kept in <out>/analysis/ablation/sets",
