@@ -211,15 +211,16 @@ def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) ->
 def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Path) -> None:
     """Draws the means of each measure, and the curves, if there are any."""
     # Matplotlib is imported here, after the checks: it takes half a second.
-    from routing_moe.plots.variants import plot_comparison, plot_curves
+    from routing_moe.pictures.dots import plot_comparison
+    from routing_moe.pictures.lines import plot_curves
+    from routing_moe.pictures.style import save
 
-    for kind in (".png", ".pdf"):
-        for measure in settings.measures:
-            end = "" if measure == settings.measures[0] else f"_{measure}"
-            title = f"{TITLES[measure]} {settings.where_scored}"
-            plot_comparison(*comparison.means(measure), folder / f"comparison{end}{kind}", title)
-        if dev_curves is not None:
-            plot_curves(dev_curves, folder / f"comparison_curves{kind}")
+    for measure in settings.measures:
+        end = "" if measure == settings.measures[0] else f"_{measure}"
+        title = f"{TITLES[measure]} {settings.where_scored}"
+        save(plot_comparison(*comparison.means(measure), title), folder / f"comparison{end}")
+    if dev_curves is not None:
+        save(plot_curves(dev_curves), folder / "comparison_curves")
 
 
 if __name__ == "__main__":
