@@ -274,8 +274,10 @@ def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
 
 def test_settings_that_make_runs_less_comparable_are_warnings(folder, capsys):
     """Of a variant all but the seed and paths with the run's name; of all runs, how they were scored."""
-    write_run(folder, "c", 1, SCORES["a", 1], num_beams=4, checkpoint="runs/a/seed1/best", output_dir="x")
-    write_run(folder, "c", 2, SCORES["a", 2], num_beams=1, checkpoint="runs/a/seed2/best", output_dir="y")
+    for seed, beams in ((1, 4), (2, 1)):
+        equal = dict(equal_flops="x", total_steps=seed)  # are expected to differ in steps
+        paths = dict(checkpoint=f"runs/a/seed{seed}/best", output_dir=f"x{seed}")
+        write_run(folder, "c", seed, SCORES["a", seed], num_beams=beams, **paths, **equal)
     for run, beams in (("a/seed1", 4), ("b/seed1", 1)):
         settings = json.dumps({"settings": {"num_beams": beams}})
         (folder / run / "best/eval-settings.json").write_text(settings)

@@ -218,6 +218,8 @@ def comparison_warnings(runs: Sequence[Run], gym_per_seed: bool = False) -> list
 
 def _without_seed(run: Run, ignored: set[str]) -> dict:
     """Returns the settings; a path that names another run of the same name counts as equal in all runs."""
+    if run.settings.get("equal_flops"):
+        ignored = ignored | {"total_steps"}
     same_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
     settings = {name: value for name, value in run.settings.items() if name not in ignored}
     return {
@@ -230,6 +232,8 @@ def _budget(settings: Mapping, ignored: set[str]) -> dict:
     """Returns the settings of training budget and model size that should be equal in all runs."""
     if settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
         ignored = ignored | {"num_experts"}
+    if settings.get("equal_flops"):  # by which the steps of runs differ
+        ignored = ignored | {"total_steps"}
     if not settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
         ignored = ignored | {"model", "num_experts"}
     return {name: value for name, value in settings.items() if name in BUDGET - ignored}
