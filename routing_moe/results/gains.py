@@ -159,7 +159,8 @@ def systems_of(settings: GainSettings) -> Systems:
     paths = [settings.summary1, *settings.summary2]
     if twice := [path for i, path in enumerate(paths) if path.resolve() in [p.resolve() for p in paths[:i]]]:
         raise InputError(f"--summary2 {twice[0]} is given twice")
-    names = settings.names or distinct_tails([path.resolve().with_suffix("") for path in paths])
+    tails = distinct_tails([path.resolve() for path in paths])
+    names = settings.names or [str(Path(tail).with_suffix("")) for tail in tails]
     if len(names) != len(paths) or len(set(names)) < len(names):
         raise InputError(
             f"--names {' '.join(names)}: expected {len(paths)} different names, the baseline's first"
