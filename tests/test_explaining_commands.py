@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_nothing
 from mistakes import assert_problem, refused
 from planted_routes import NAMES, one_hot, write_place, write_run
 from tiny_runs import contents
@@ -24,11 +23,6 @@ PICTURES = ("routes", "similarity", "load", "change")
 @pytest.fixture
 def place(tmp_path):
     return write_place(tmp_path)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    draw_nothing(monkeypatch)
 
 
 # ---------------------------------------------------------------------------- routes on disk
@@ -116,22 +110,6 @@ def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(plac
     assert ("similarity", "Routes of one, step 20") in titles
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_inspecting_several_runs_reports_their_agreement(place, capsys):
-    order = [2, 0, 1]
-    turned = load_routes(place.folder / "one").values_NLE[:, :, order]
-    write_run(place.folder / "turned", {20: turned}, gym=place.gym)
-    runs = [str(place.folder / name) for name in ("one", "turned", "two")]
-    assert inspect_routes.main([*runs, "--output_dir", str(place.out)]) == 0
-    output = capsys.readouterr().out
-    row = next(line for line in output.splitlines() if line.startswith("| one, turned"))
-    assert [cell.strip() for cell in row.split("|")[2:4]] == ["6", "1.000"]
-    table = pd.read_csv(place.out / "stability.csv").set_index(["one", "other", "layer"])
-    assert table.loc[("one", "turned", "enc 0"), "matching"] == "0→1 1→2 2→0"
-    assert len(table) == 3 * 3
-    assert (place.out / "one" / "layers.csv").is_file()
-
-
 # ---------------------------------------------------------------------------- correlate_routes
 
 
@@ -160,7 +138,6 @@ def test_correlating_one_run(place, capsys):
     assert "18 correlations of 3 layers x 3 experts with 2 features" in text
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_features_not_listed_and_tests_that_cannot_be_significant_are_reported(place, monkeypatch):
     monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
@@ -174,7 +151,6 @@ def test_features_not_listed_and_tests_that_cannot_be_significant_are_reported(p
     assert "cannot have q <" not in (place.folder / "one" / "analysis" / "features.md").read_text()
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     runs = [str(place.folder / name) for name in ("one", "two")]
     words = [*runs, "--permutations", "50", "--output_dir", str(place.out)]
@@ -189,7 +165,6 @@ def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     assert contents(place.out) == before
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
     write_run(place.folder / "average", {5: np.full((6, 3, 3), 1 / 3)}, gym=place.gym)
     assert correlate_routes.main([str(place.folder / "average"), "--permutations", "20"]) == 0
@@ -198,7 +173,6 @@ def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
     assert "all routes are the same" in output
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_tasks_without_a_category_are_reported(place, capsys):
     (place.gym / "ontology.json").unlink()
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
@@ -286,17 +260,7 @@ def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     assert_problem(output.err.splitlines(), *fragments)
 
 
-def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
-    names = [f"x{n}" for n in range(6)]
-    values_NLE = np.random.default_rng(0).dirichlet(np.ones(3), (6, 3))
-    write_run(place.folder / "other", {5: values_NLE}, tasks=names, gym=place.gym)
-    (place.gym / "skills.csv").unlink()
-    words = [str(place.folder / "one"), str(place.folder / "other"), "--output_dir", str(place.out)]
-    output = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_problem(output.err.splitlines(), "0 tasks in common")
-
-
-def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pictures):
+def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys):
     skills = place.gym / "skills.csv"
     skills.write_text(skills.read_text().replace("hot,", "hat,"))
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
