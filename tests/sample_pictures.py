@@ -6,8 +6,7 @@ from planted_routes import features_of_columns, random_routes
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.dynamics import dynamics_table
-from routing_moe.analysis.route_metrics import overlap
+from routing_moe.analysis.route_metrics import dynamics_table, overlap
 from routing_moe.analysis.saved_routes import History, Routes
 from routing_moe.model.given_routes import layer_names
 from routing_moe.pictures import dots, heat_maps, lines

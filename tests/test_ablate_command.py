@@ -201,15 +201,6 @@ def test_a_folder_without_a_run_is_reported(place, capsys):
         assert_problem(output.err.splitlines(), problem)
 
 
-def test_a_missing_gym_of_the_run_is_reported_with_its_flag(place, capsys):
-    path = place.out / "run.json"
-    content = json.loads(path.read_text())
-    content["settings"] |= {"train_dir": "no/gym", "predict_dir": "no/gym"}
-    path.write_text(json.dumps(content))
-    output = refused(place, capsys, lambda: ablate(place))
-    assert_problem(output.err.splitlines(), "--train_dir no/gym: no such folder")
-
-
 def test_a_folder_with_scores_of_other_settings_is_an_error(place, capsys):
     assert ablate(place, "--experts", "none", "--features", "size", "--top", 1) == 0
     output = refused(place, capsys, lambda: ablate(place, "--part", "test"))

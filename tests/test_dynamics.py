@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from PIL import Image
 from sample_pictures import ONTOLOGY, history
 
-from routing_moe.analysis.dynamics import dynamics_table
+from routing_moe.analysis.route_metrics import dynamics_table
 from routing_moe.analysis.saved_routes import History
 from routing_moe.cli import create_gif
 from routing_moe.pictures import animation

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
 from sample_pictures import ONTOLOGY, PICTURES, SIGNS, TITLE, routes
+from scipy.cluster.hierarchy import leaves_list
 
-from routing_moe.analysis.clustering import cluster_order
-from routing_moe.analysis.dynamics import dynamics_table
+from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.pictures import dots, heat_maps, lines
 from routing_moe.pictures.style import STYLE, finished, save
@@ -85,7 +85,7 @@ def test_equal_pictures_have_equal_bytes_and_one_that_fails_leaves_the_old_file(
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        save(PICTURES["change, small"](), tmp_path / "a")
+        save(PICTURES["routes, small"](), tmp_path / "a")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -152,7 +152,7 @@ def test_rows_are_in_cluster_order_and_branches_of_one_category_have_its_colour(
     tree, heat, beside, above = figure.axes[:4]
     names = texts_of(beside.get_yticklabels())
     rows = [tasks.index(name) for name in names]
-    assert rows == cluster_order(similarity_NN, tasks, ONTOLOGY)
+    assert rows == leaves_list(cluster_tasks(similarity_NN, tasks, ONTOLOGY)).tolist()
     assert np.allclose(heat.images[0].get_array(), similarity_NN[np.ix_(rows, rows)])
     strips = beside.images[0].get_array()
     assert np.array_equal(above.images[0].get_array(), strips.swapaxes(0, 1))

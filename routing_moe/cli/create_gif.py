@@ -44,7 +44,7 @@ def run(settings: GifSettings) -> None:
     if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
         print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
     # Matplotlib is imported after the checks: it takes half a second.
-    from routing_moe.analysis.dynamics import dynamics_table
+    from routing_moe.analysis.route_metrics import dynamics_table
     from routing_moe.pictures.animation import save_animation
     from routing_moe.pictures.lines import plot_dynamics
     from routing_moe.pictures.style import save

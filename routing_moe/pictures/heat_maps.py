@@ -18,8 +18,8 @@ from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import dendrogram
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.clustering import cluster_tasks
 from routing_moe.analysis.features import Features
+from routing_moe.analysis.route_metrics import cluster_tasks
 from routing_moe.analysis.saved_routes import Routes, encoder_part
 from routing_moe.pictures.style import DARK, DOTS, kind_colours, short, styled, wrapped
 

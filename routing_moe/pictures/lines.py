@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from routing_moe.analysis.dynamics import ALL
-from routing_moe.analysis.route_tables import layer_table
+from routing_moe.analysis.route_metrics import ALL, layer_table
 from routing_moe.analysis.saved_routes import Routes, encoder_part, layer_place
 from routing_moe.pictures.style import BAND, DARK, WIDTH, add_legend, series, short, styled
 

@@ -11,12 +11,17 @@ from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_expert
 from routing_moe.analysis.markdown import features_markdown, recovery_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import change_table, layer_table, neighbour_table, summary
+from routing_moe.analysis.route_metrics import change_table, layer_table, neighbour_table, overlap, summary
 from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.config.explain import CorrelateSettings, InspectSettings
-from routing_moe.pictures import heat_maps
+from routing_moe.pictures.heat_maps import (
+    OVERLAP,
+    plot_change,
+    plot_clustered,
+    plot_correlations,
+    plot_routes,
+)
 from routing_moe.pictures.lines import plot_load
 from routing_moe.pictures.style import save
 from routing_moe.results.markdown import markdown_table
@@ -42,10 +47,9 @@ def write_route_files(
         routes, ontology = run.routes, run.ontology
         title = settings.title or f"Routes of {routes.titled}"
         overlap_NN = overlap(routes.values_NLE)
-        figure = heat_maps.plot_routes(routes.values_NLE, routes.tasks, routes.layers, ontology)
-        save(figure, folder / "routes", title)
+        save(plot_routes(routes.values_NLE, routes.tasks, routes.layers, ontology), folder / "routes", title)
         if len(routes.tasks) > 2:
-            figure = heat_maps.plot_clustered(overlap_NN, routes.tasks, ontology, heat_maps.OVERLAP)
+            figure = plot_clustered(overlap_NN, routes.tasks, ontology, OVERLAP)
             save(figure, folder / "similarity", title)
         _write_table(layer_table(routes), folder / "layers.csv")
         nearest = neighbour_table(routes, overlap_NN, ontology, settings.neighbours)
@@ -54,7 +58,7 @@ def write_route_files(
     if before:
         title = settings.title or f"{before[1].titled} minus {before[0].titled}"
         _write_table(change_table(*before), output_dir / "change.csv")
-        save(heat_maps.plot_change(*before, runs[0].ontology), output_dir / "change", title)
+        save(plot_change(*before, runs[0].ontology), output_dir / "change", title)
     notes = "".join(f"- {note}\n" for note in notes_of(runs))
     return f"{notes}{markdown_table(summary([run.routes for run in runs]))}\n"
 
@@ -76,10 +80,10 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
         _write_table(joint[columns], output_dir / f"{file}.csv")
     sections = [f"- {note}" for note in notes_of(runs)]
     for run, table, top in zip(runs, tables["correlations"], tables["top_experts"], strict=True):
-        sections.append(features_markdown(run, table, top, permutations or PERMUTATIONS))
+        sections.append(features_markdown(run, table, top))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         title = settings.title or f"{run.name}: correlation of routes and features"
-        save(heat_maps.plot_correlations(table, run.routes, run.features), output_dir / file, title)
+        save(plot_correlations(table, run.routes, run.features), output_dir / file, title)
     sections.append(recovery_markdown(names, tables["recovery"]))
     text = "\n\n".join(sections) + "\n"
     write_text(output_dir / "features.md", text)

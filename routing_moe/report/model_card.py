@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dataloader.errors import InputError, counted
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.route_tables import layer_table
+from routing_moe.analysis.route_metrics import layer_table
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.config.choices import MEASURES

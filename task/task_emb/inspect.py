@@ -233,7 +233,7 @@ def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: i
 
 def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k: int) -> pd.DataFrame:
     """Returns a row for each of the k nearest tasks of each task, by folder."""
-    from routing_moe.analysis.route_tables import neighbours  # imports scipy
+    from routing_moe.analysis.route_metrics import neighbours  # imports scipy
 
     tables = []
     for name, distance_NN in distances.items():
