@@ -34,10 +34,8 @@ def step_examples(
 
     The concatenated epochs are divided into steps, so a batch may contain the end of one epoch and the start
     of the next. epoch_order: returns the n_examples indices of an epoch from (seed, epoch), as that of a
-    `TaskMixture`; None: `permuted_epoch`. Raises ValueError if a size is not positive.
+    `TaskMixture`; None: `permuted_epoch`.
     """
-    if n_examples < 1 or batch_size < 1 or step < 0:
-        raise ValueError(f"no step {step} of batches of {batch_size} from {n_examples} examples")
     position, wanted = step * batch_size, batch_size
     pieces = []
     while wanted:
