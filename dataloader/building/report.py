@@ -28,10 +28,7 @@ OUTCOMES = (VERIFIED, DIFFERS, UNCOMPARED, *MISSING)
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the report.
-
-    train, dev, test: number of files that are equal to the published ones, of how many compared: "5/5".
-    """
+    """One line of the report. train, dev, test: number of files equal to the published ones, as in 5/5."""
 
     task: str
     outcome: str
