@@ -27,7 +27,7 @@ UNSEEN = ("swap-food-command", "counting-shop-qa")
 TEXTS = "--max_input_length 96 --max_output_length 16 --num_beams 2 --max_tokens_per_micro_batch 2048"
 TRAIN = (
     f"train --train_dir gym --model bart --custom_tasks_splits split.json --debug {TEXTS}"
-    " --predict_batch_size 16 --train_batch_size 4 --learning_rate 1e-3 --taskvecs_dim 16"
+    " --predict_batch_size 16 --train_batch_size 4 --learning_rate 1e-3"
     " --total_steps 6 --eval_period 3 --eval_max_examples 2 --predict_max_examples 3"
 )
 LORA = "--expert_kind lora --lora_rank 4 --learning_rate 1e-2"
@@ -77,7 +77,7 @@ def commands() -> list[str]:
         f"vectors gradient {data} --tasks train --model bart --max_examples 8 --output_dir vectors/gradient",
         *(f"{TRAIN} {flags} --output_dir runs/{name}" for name, flags in RUNS.items()),
         "merge --routes_from runs/softmax --model bart --output_dir runs/stage2",
-        f"{TRAIN.replace(' --taskvecs_dim 16', '')} --checkpoint_name init --router_lr 0 --task_model_lr 0"
+        f"{TRAIN} --checkpoint_name init --router_lr 0 --task_model_lr 0"
         " --initial_tau 300 --minimum_tau 1 --anneal_rate 2 --output_dir runs/stage2",
         f"{GRID} --init_dir runs/gumbel --task_dir gym/{UNSEEN[0]} --output_dir grids/fixed",
         f"{GRID} --init_dir runs/poly --task_dir gym/{UNSEEN[1]} --route_training logits"
