@@ -16,7 +16,7 @@ from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder, snapshot
+from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder
 from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def find_model(
     if is_on_hub(source):
         if checkpoint_name:
             raise InputError(f"{source}: no such folder; of a run on the hub, leave --{name_flag} out")
-        is_mixture = saved_fields(snapshot(str(source)).folder).get("model_type") == ROUTING_BART
+        is_mixture = saved_fields(local_folder(source)).get("model_type") == ROUTING_BART
         return SavedMixture(folder_of_run(source)) if is_mixture else SavedBart(str(source))
     if not folder.is_dir():
         if is_hub_name(str(source)):

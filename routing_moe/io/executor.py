@@ -7,7 +7,6 @@ calls are interrupted (KeyboardInterrupt), and it returns when they have ended.
 
 import gc
 import importlib.util
-import json
 import math
 import os
 import signal
@@ -17,7 +16,6 @@ from typing import Any
 
 from dataloader.errors import InputError, in_brief
 from dataloader.processes import Outcomes, outcome_of, run_in_processes
-from routing_moe.io.hub import COMMITS, commits
 from routing_moe.io.memory import WORKERS_OF_GPU, workers_of_gpu
 
 LOCAL = "local"  # the address of a cluster that is started on this machine
@@ -69,11 +67,11 @@ def visible_gpus() -> list[str]:
 
 
 def worker_environment(workers: int) -> dict[str, str]:
-    """Returns variables to set before a worker's imports: its cores, no progress bars, commits of models."""
+    """Returns variables to set before a worker's imports: its cores, no progress bars."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     asked = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     given = {name: os.environ[name] for name in asked if name in os.environ}
-    return asked | given | {"TQDM_DISABLE": "1", COMMITS: json.dumps(commits())}
+    return asked | given | {"TQDM_DISABLE": "1"}
 
 
 def gpu_of(worker: int, workers: int, gpus: list[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ import numpy as np
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.config.flags import REQUIRED, group
-from routing_moe.io.hub import files_to_load, is_hub_name, local_folder, names_in
+from routing_moe.io.hub import is_hub_name, local_folder
 from task.task_emb.command import compute_vectors
 from task.task_emb.settings import VectorSettings
 from task.task_emb.sources import Descriptions
@@ -67,10 +67,8 @@ class DescriptionSettings(VectorSettings):
         path = Path(encoder_path(self.encoder))
         with problem_context("--encoder "):
             folder = local_folder(path)
-        names = [name for name in sorted(names_in(folder)) if not name.endswith(".md")]
-        if folder != path:  # a folder of the hub's cache, where other programs may add files
-            names = files_to_load(names)
-        return {name: sha256(folder / name) for name in names}
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+        return {file.relative_to(folder).as_posix(): sha256(file) for file in files}
 
     def extractor(self) -> "DescriptionExtractor":
         return DescriptionExtractor(self)
