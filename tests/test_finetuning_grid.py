@@ -1,6 +1,5 @@
 """Grids that are killed, extended, run in several processes or fail: finished results are kept."""
 
-import functools
 import json
 import os
 import re
@@ -222,23 +221,12 @@ def test_two_processes_give_the_grid_of_one_and_a_killed_one_loses_only_its_conf
     assert_same_grid(folder, finished_grid)
 
 
-@pytest.mark.slow
-def test_a_ray_cluster_gives_the_grid_of_one_process(grids, finished_grid, monkeypatch):
-    ray = pytest.importorskip("ray")
-    start = functools.partial(ray.init, num_cpus=1, include_dashboard=False)  # fewer processes to start
-    monkeypatch.setattr(ray, "init", start)
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # otherwise other processes have priority
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: rounding depends on it
-    folder = grids.run("ray", save_best=True, ray="local")
-    assert_same_grid(folder, finished_grid)
-
-
 def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert executor.worker_environment(3)["OMP_NUM_THREADS"] == "2"
+    assert executor.environments(3)[0]["OMP_NUM_THREADS"] == "2"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert executor.worker_environment(3)["OMP_NUM_THREADS"] == "5"
+    assert executor.environments(3)[0]["OMP_NUM_THREADS"] == "5"
 
 
 def test_gpus_are_those_that_are_visible(monkeypatch):

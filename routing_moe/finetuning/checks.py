@@ -21,7 +21,6 @@ from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems, with_valid_values
 from routing_moe.config.shared import position_problems, trained_texts
 from routing_moe.finetuning.task_choices import given_vectors, route_kind, text_source, vector_table
-from routing_moe.io.executor import ray_problems
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
@@ -278,7 +277,7 @@ def running_problems(settings: FinetuneSettings) -> list[str]:
         problems.append(
             "a configuration runs in one process: leave accelerate launch out, and give --num_workers"
         )
-    return problems + ray_problems(settings.ray)
+    return problems
 
 
 def folder_problems(settings: FinetuneSettings) -> list[str]:
