@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_route_losses import slow_losses
 from test_task_routes import FIXED, ONLY
-from tiny_grids import QUICK, finetune, outcomes, results
+from tiny_grids import QUICK, finetune, results
 from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
 
 from dataloader.errors import InputError
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 HUE, BOTH = "hue", "both"  # tasks with the rows of colour; of colour in one sample and of count in the other
 ROUTES = {"colour": 2, "count": 0, "opposite": 1}
-COMPOSED = {
-    "colour": {"encoder": 1, "decoder": 0},
-    "count": {"encoder": 0, "decoder": 0},
-    "opposite": {"encoder": 0, "decoder": 1},
-}
-COMPOSED |= {HUE: COMPOSED["colour"], BOTH: COMPOSED["count"]}
 LOWEST = dict(task_routes="lowest_loss")
 OF_ONE, OF_ALL = "labelled rows of one sample", "labelled rows of all samples"
 
@@ -76,8 +70,7 @@ def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
 def place(tmp_path_factory):
     """Runs whose experts have learned the rows of train tasks, in a gym with further tasks of the same rows.
 
-    "experts": an expert a task. "composed": experts for encoder and decoder, with routes of hue (that of
-    colour) and both (that of count). "router": a soft router.
+    "experts": an expert a task. "router": a soft router.
     """
     world = World(tmp_path_factory.mktemp("lowest"))
     for task in (HUE, BOTH):
@@ -90,9 +83,8 @@ def place(tmp_path_factory):
     sections = dict(train=TRAIN_TASKS, dev=[HUE], test=[BOTH])
     (world.gym / "split.json").write_text(json.dumps(sections))
     learning = dict(hide_task_names=True, init_eps=0.1, total_steps=40, eval_period=40)
-    for name, routes in {"experts": ROUTES, "composed": COMPOSED}.items():
-        (world / f"{name}.json").write_text(json.dumps(routes))
-        world.run(name, **FIXED | learning, task_routes=world / f"{name}.json")
+    (world / "experts.json").write_text(json.dumps(ROUTES))
+    world.run("experts", **FIXED | learning, task_routes=world / "experts.json")
     world.run("router", **learning | dict(router_mode="softmax", total_steps=2))
     return world
 
@@ -134,13 +126,6 @@ def test_routes_of_a_router_are_chosen_among(place, capsys):
     assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
 
 
-def test_a_task_that_is_not_trained_may_have_another_route_in_the_checkpoint(place):
-    # That of hue is the one of lowest loss, that of both is not.
-    assert predict(place, "composed").loc[HUE, "route"].startswith("route of colour (lowest loss, ")
-    scores = predict(place, "composed", section="test")
-    assert scores.loc[BOTH, "route"].startswith("route of colour (lowest loss, ")
-
-
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -164,19 +149,6 @@ def test_predictions_without_a_choice_are_refused(place, starts, tmp_path, capsy
         f"{place.gym} and {tmp_path}/new: no train file of verb, whose rows are needed to choose a route"
     )
     assert message in capsys.readouterr().err
-
-
-def test_rows_are_those_of_either_gym(place, tmp_path):
-    shutil.copytree(place.gym / HUE, tmp_path / "gym/hue")
-    for path in (tmp_path / "gym/hue").iterdir():
-        path.rename(path.with_name(path.name.replace("hue", "tint")))
-    (tmp_path / "gym/hue").rename(tmp_path / "gym/tint")
-    (tmp_path / "gym/metrics.json").write_text('{"tint": "EM"}')
-    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "dev": ["tint"], "test": []}))
-    changed = dict(predict_dir=tmp_path / "gym", custom_tasks_splits=tmp_path / "split.json")
-    row = predict(place, "experts", **changed).loc["tint"]
-    assert row["route"].startswith("route of expert 2 (lowest loss, ")
-    assert row["vector_seen"] == f"{OF_ONE}: tint_12_100"
 
 
 # ---- fine-tuning
@@ -204,24 +176,3 @@ def test_each_sample_starts_from_the_route_of_its_own_rows(place):
         assert seen == f"{OF_ONE}: {sample.removesuffix('_best')}"
     alone = by_sample(tune(place, "tuned_alone", "experts", samples="13"))
     assert alone["both_12_13"] == found["both_12_13"]
-
-
-def test_a_continued_grid_uses_the_same_route(place, tmp_path, capsys):
-    flags = dict(samples="13", total_steps=1)
-    tune(place, "grown", "experts", **flags)
-    folder = tune(place, "grown", "experts", **flags | dict(learning_rate_list=[0.01, 0.02]))
-    whole = tune(place, "whole", "experts", **flags | dict(learning_rate_list=[0.01, 0.02]))
-    assert (folder / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
-    assert outcomes(folder) == outcomes(whole)
-    capsys.readouterr()
-    (tmp_path / "route.json").write_text(json.dumps({BOTH: 1}))
-    tune(place, "grown", "experts", code=2, **flags, task_routes=tmp_path / "route.json")
-    assert "its grid started from other files" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("training", "words"), [("logits", "logits trained"), ("fixed", "fixed")])
-def test_other_trainings_start_from_the_route_too(place, training, words):
-    folder = tune(place, f"tuned_{training}", "router", samples="13", route_training=training)
-    route, trained = by_sample(folder)["both_12_13"].split("); ")
-    assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
-    assert trained == words

@@ -5,11 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from mistakes import Place, refused
 from test_micro_batches import BASE, CUDA, GB
-from tiny_grids import QUICK
-from tiny_grids import finetune as run_grid
 from tiny_runs import ROOT, run
 
 from dataloader.errors import InputError
@@ -88,7 +85,6 @@ def free(monkeypatch):
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("routing_moe.training.run.load_start", loaded)
-    monkeypatch.setattr("routing_moe.finetuning.trial.Starts", loaded)
     return set_free
 
 
@@ -153,47 +149,3 @@ def test_training_reports_it_before_loading(case, with_run: Place, free, capsys)
     output = refused(place, capsys, lambda: run(place.gym, place.bart, place.folder / "new", **changed))
     assert "parameters: weights, gradients and AdamW's state take 0.0 GB, but 0.0 GB of GPU" in output.err
     assert output.err.splitlines()[-1].endswith(f"are free; {ways}")
-
-
-GRIDS = {
-    # name: (flags, experts of the model that is trained, ways)
-    "plain BART": (dict(), 1, "give --freeze_embeds"),
-    "frozen embeddings": (dict(freeze_embeds=True), 1, "start from a smaller model"),
-    "a route that may be converted": (
-        dict(moe_init=True), 1, "give --route_training plain or --freeze_embeds",
-    ),
-    "converted": (dict(moe_init=True, route_training="plain"), 1, "give --freeze_embeds"),
-    "kept experts": (
-        dict(moe_init=True, route_training="fixed"), 2, "give --route_training plain or --freeze_embeds",
-    ),
-    "average": (
-        dict(moe_init=True, moe_avg_route=True), 2, "give --route_training merged or --freeze_embeds",
-    ),
-    "merged": (dict(moe_init=True, moe_avg_route=True, route_training="merged"), 1, "give --freeze_embeds"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", GRIDS)
-def test_fine_tuning_reports_it_before_loading(case, with_run: Place, free, capsys, monkeypatch):
-    flags, experts, ways = GRIDS[case]
-    start = dict(init_dir=with_run.out) if flags.get("moe_init") else {}
-    place, counted = with_run, []
-    monkeypatch.setattr(
-        "routing_moe.finetuning.trial.check_fits",
-        lambda count, *rest: counted.append(count()) or check_fits(count, *rest),
-    )
-    free(10_000)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    folder = place.folder / "new"
-    flags = QUICK | flags | start | dict(task_dir=place.gym / "plural")
-    assert run_grid(place.gym, place.bart, folder, **flags) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].endswith(f"are free; {ways}")
-    with torch.device("meta"):
-        config = RoutingBartConfig.from_pretrained(place.out / "best", route_source="average")
-        config.num_experts = experts
-        model = RoutingBartForConditionalGeneration(config)
-    set_trained(model, None, bool(flags.get("freeze_embeds")))
-    assert counted == [
-        State(*(sum(p.numel() for p in model.parameters() if p.requires_grad or not k) for k in (0, 1)))
-    ]

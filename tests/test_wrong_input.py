@@ -357,22 +357,17 @@ ROUTES = [
     ),
     (
         CLUSTERS | dict(task_routes="clusters:two"),
-        "--task_routes is clusters:two; after clusters: give auto or a number K",
+        "--task_routes is clusters:two; give a number K from 2 to the 3 train tasks, or auto",
         vectors(),
     ),
     (
         CLUSTERS | dict(task_routes="random:clusters:5"),
-        "--task_routes is clusters:5; K must be auto, or from 2 to the 3 train tasks",
+        "--task_routes is clusters:5; give a number K from 2 to the 3 train tasks",
         vectors(),
     ),
-    (FIXED | dict(task_routes="random:x"), "--task_routes is 'random:x'; give a file (.json or .npy), onto"),
+    (FIXED | dict(task_routes="random:x"), "--task_routes is 'random:x'; give a file (.json or .npy), tasks"),
     (FIXED | dict(task_routes="random:<here>/routes.json:1"), "--task_routes <here>/routes.json: no such"),
     (CLUSTERS, '--taskvecs <here>/vectors/meta.json: "parts" must', vectors(parts={"encoder": [2, 1]})),
-    (
-        FIXED | dict(task_routes="ontology"),
-        "--task_routes ontology: ... has no category for count, opposite",
-        written("gym/ontology.json", {"words": {"meaning": ["colour"]}}),
-    ),
 ]
 
 

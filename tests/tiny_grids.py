@@ -4,13 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 from accelerate.state import AcceleratorState
-from tiny_runs import METRICS, NO_LEARNING, ROOT, World, assert_equal, typed, weights
+from tiny_runs import METRICS, NO_LEARNING, World, assert_equal, typed, weights
 
 from routing_moe.cli.finetune import main
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
@@ -96,17 +94,6 @@ class Grids:
         given = parse(FinetuneSettings, flags)
         return check_finetuning(finetune_settings(given), given).settings
 
-    def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
-        """Starts the command in its own process, on a single CPU core; program: to run instead."""
-        program = program or ("-m", "routing_moe.cli.finetune")
-        return subprocess.Popen(
-            [sys.executable, *program, *grid_flags(self.gym, self.bart, self / name, **changed)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
     def mixture(self, name: str, **changed) -> Path:
         """Returns a run with different experts and untrained router and vectors; made once and shared."""
         if not (self.world / name).exists():
@@ -160,8 +147,8 @@ def log_of(folder: Path) -> str:
     return (folder / "log.txt").read_text()
 
 
-def dies_at_the_last(settings, choice, configuration) -> dict:
+def dies_at_the_last(settings, configuration) -> dict:
     """`run_configuration`, but the process is killed at one configuration, as if out of memory."""
     if (configuration.prefix, configuration.lr) == (SAMPLES[-1], LEARNING_RATES[-1]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return run_configuration(settings, choice, configuration)
+    return run_configuration(settings, configuration)

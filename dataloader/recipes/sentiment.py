@@ -1,16 +1,13 @@
 """Sentiment and emotion: reviews (Zhang et al. 2015, Maas et al. 2011, Pang and Lee 2005, Grano et al. 2017),
-dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng and Uthus 2020) and financial
-news (Malo et al. 2014).
+dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng and Uthus 2020), financial
+news (Malo et al. 2014); and TweetEval (Barbieri et al. 2020): emotion, offence, sentiment and stance of
+tweets.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import classification
-from dataloader.building.sampling import one_split, test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification, one_split, test_share
 from dataloader.building.text import clean, no_escaped_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -18,21 +15,12 @@ EMOTIONS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 POEMS = f"{GITHUB}google-research-datasets/poem-sentiment/master/data//"
 POLARITY = ("negative", "positive")
 ROTTEN_TOMATOES = "https://storage.googleapis.com/seldon-datasets/sentence_polarity_v1/rt-polaritydata.tar.gz"
-ROTTEN_TOMATOES_COPY = (
-    f"{GITHUB}alexander-rakhlin/CNN-for-Sentence-Classification-in-Keras/"
-    "0c7a61f428470d014177ad4a98fef7ad4b86d387/data/rt-polarity"
-)
 PHRASEBANK = (
     "https://www.researchgate.net/profile/Pekka_Malo/publication/251231364_FinancialPhraseBank-v10/data/"
     "0c96051eee4fb1d56e000000/FinancialPhraseBank-v10.zip!FinancialPhraseBank-v1.0/"
 )
-PHRASEBANK_COPY = (
-    f"{GITHUB}Alexis-Fauxbaton/Financial-News-Sentiment-Analysis/"
-    "c1b73e2c858aa0975ec0279db15a8ac033173130/FinancialPhraseBank/"
-)
 TONES = ("negative", "neutral", "positive")
 YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
-ZHANG = "the folder linked from https://github.com/zhangxiangxiao/Crepe"
 
 
 def read_app_reviews(_: str, file: RawFile) -> Iterator[Row]:
@@ -76,6 +64,44 @@ def read_rotten_tomatoes(split: str, positive: RawFile, negative: RawFile) -> It
             yield {"text": line.strip(), "label": label}
 
 
+TWEET_EVAL = "https://raw.githubusercontent.com/cardiffnlp/tweeteval/main/datasets/"
+# fmt: off
+EMOJI = ("❤", "😍", "😂", "💕", "🔥", "😊", "😎", "✨", "💙", "😘",
+         "📷", "🇺🇸", "☀", "💜", "😉", "💯", "😁", "🎄", "📸", "😜")
+# fmt: on
+STANCE = ("none", "against", "favor")
+TWEET_LABELS = {
+    "emoji": EMOJI,
+    "emotion": ("anger", "joy", "optimism", "sadness"),
+    "hate": ("non-hate", "hate"),
+    "irony": ("non-irony", "irony"),
+    "offensive": ("non-offensive", "offensive"),
+    "sentiment": ("negative", "neutral", "positive"),
+    **{f"stance_{topic}": STANCE for topic in ("abortion", "atheism", "climate", "feminist", "hillary")},
+}
+
+
+def read_tweets(_: str, texts: RawFile, labels: RawFile) -> Iterator[Row]:
+    for text, label in zip(texts.lines(), labels.lines(), strict=True):
+        yield {"text": text.strip(), "label": int(label)}
+
+
+def tweets(config: str, words: tuple[str, ...]) -> Recipe:
+    folder = TWEET_EVAL + config.replace("_", "/")
+    urls = {
+        split: (f"{folder}/{name}_text.txt", f"{folder}/{name}_labels.txt")
+        for split, name in (("train", "train"), ("validation", "val"))
+    }
+    return classification(
+        f"tweet_eval-{config}",
+        Raw(read_tweets, **urls),
+        Hub("cardiffnlp/tweet_eval", config),
+        keep=lambda row: clean(row["text"]) != "",
+        input=lambda row: clean(row["text"]),
+        output=word("label", *words),
+    )
+
+
 RECIPES = [
     classification(
         "amazon_polarity",
@@ -84,7 +110,6 @@ RECIPES = [
         cut=one_split(lambda n: slice(10_000), lambda n: slice(10_000, 11_000)),
         input="title: {title} [SEP] content: {content}",
         output=word("label", *POLARITY),
-        elsewhere=f"amazon_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "app_reviews",
@@ -100,7 +125,6 @@ RECIPES = [
         splits=("train", "test"),
         input=lambda row: row["text"].strip(),
         output=word("label", "others", "happy", "sad", "angry"),
-        elsewhere="SemEval-2019 task 3, EmoContext: https://aclanthology.org/S19-2005/",
     ),
     classification(
         "emotion",
@@ -118,7 +142,6 @@ RECIPES = [
         "financial_phrasebank",
         Hub("takala/financial_phrasebank", "sentences_allagree"),
         Raw(read_phrasebank, train=f"{PHRASEBANK}Sentences_AllAgree.txt"),
-        Raw(read_phrasebank, train=f"{PHRASEBANK_COPY}Sentences_AllAgree.txt", mirrored=True),
         splits=("train",),
         input="{sentence}",
         output=word("label", *TONES),
@@ -146,11 +169,6 @@ RECIPES = [
             every=tuple(f"{ROTTEN_TOMATOES}!rt-polaritydata/rt-polarity.{sign}" for sign in ("pos", "neg")),
         ),
         Hub("cornell-movie-review-data/rotten_tomatoes"),
-        Raw(
-            read_rotten_tomatoes,
-            every=tuple(f"{ROTTEN_TOMATOES_COPY}.{sign}" for sign in ("pos", "neg")),
-            mirrored=True,
-        ),
         input="{text}",
         output=word("label", *POLARITY),
     ),
@@ -162,7 +180,6 @@ RECIPES = [
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", *POLARITY),
         terms=YELP_TERMS,
-        elsewhere=f"yelp_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "yelp_review_full",
@@ -171,6 +188,6 @@ RECIPES = [
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", "1", "2", "3", "4", "5"),
         terms=YELP_TERMS,
-        elsewhere=f"yelp_review_full_csv in {ZHANG}",
     ),
+    *(tweets(config, words) for config, words in TWEET_LABELS.items()),
 ]

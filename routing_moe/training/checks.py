@@ -227,9 +227,6 @@ def config_problems(
         problems += scored_route_problems(settings, split, config)
         if settings.by_loss:
             problems.of(check_routes_differ, config, flag="task_routes")
-            problems += texts.row_problems(
-                set(split.section(settings.predict_split)) - trained_on(config, split)
-            )
         given_tasks = problems.of(tasks_given, settings, split, config, checkpoint) or given_tasks
         if not settings.prefix:
             problems += overwriting_problems(settings, checkpoint)
@@ -238,13 +235,13 @@ def config_problems(
         random = set(config.task_names if is_new else config.random_vectors) - given_tasks
         random -= set(split.train if settings.do_train else ())
         table = VectorTable({*config.task_names, *given_tasks}, random, split.train)
-        needing = table.needing_nearest(split.section(settings.predict_split), settings.task_vector)
-        problems += texts.problems(needing, table.seen) if needing else []
+        if needing := table.needing_nearest(split.section(settings.predict_split), settings.task_vector):
+            problems.of(texts.check, needing, table.seen)
     by_text = config.given_routes and settings.task_vector == "nearest" and not settings.task_routes
     if settings.do_predict and by_text:
         table = VectorTable(config.task_names, (), split.train)
-        needing = sorted(set(split.section(settings.predict_split)) - table.known - given_tasks)
-        problems += texts.problems(needing, table.seen) if needing else []
+        if needing := sorted(set(split.section(settings.predict_split)) - table.known - given_tasks):
+            problems.of(texts.check, needing, table.seen)
     return list(problems)
 
 
@@ -336,8 +333,7 @@ def tasks_given(
         )
     with problem_context("--taskvecs "):
         vectors = GivenVectors.load(settings.taskvecs)
-    if problems := vectors.problems(checkpoint, config):
-        raise InputError(problems)
+    vectors.check(checkpoint, config)
     given = untrained & set(vectors.names)
     if not given:
         raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(sorted(untrained))}")
