@@ -98,13 +98,7 @@ def test_router_and_task_vectors_are_the_runs_bit_for_bit(routes, merge, with_ru
         name: getattr(of_run, name) for name in MIXTURE_FIELDS
     }
     output = capsys.readouterr().out.splitlines()
-    tensors = sum(name.startswith("router.") for name in kept)
-    assert output[0] == (
-        f"router (linear_layer_specific, {tensors} tensors) and 4 task vectors of width 8: from {source}"
-    )
-    assert output[1] == (
-        f"2 experts in each of 2+1 layers, embeddings: from {with_run.bart}, noise 1e-08 (seed 42)"
-    )
+    assert output[0] == f"router (linear_layer_specific) and task vectors of 4 tasks: from {source}"
     assert output[-1] == f"written to {merged}"
     assert not any(line.startswith("note:") for line in output)
 

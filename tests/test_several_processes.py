@@ -128,19 +128,24 @@ def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
 # ---- assignment of GPUs
 
 
-def shares(monkeypatch, workers: int, gpus: int) -> list[tuple[str, str]]:
-    """Returns (GPUs, number of workers on them) of each worker."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(f"GPU-{i}" for i in range(gpus)))
-    names = ("CUDA_VISIBLE_DEVICES", WORKERS_OF_GPU)
-    return [tuple(variables[name] for name in names) for variables in executor.environments(workers)]
+def test_workers_are_spread_over_the_gpus(monkeypatch):
+    def shares(workers: int) -> list[str]:
+        return [variables["CUDA_VISIBLE_DEVICES"] for variables in executor.environments(workers)]
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5c1a")
+    assert shares(5) == ["3", "GPU-5c1a", "3", "GPU-5c1a", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert shares(2) == ["0,2", "1,3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert executor.visible_gpus() == []
 
 
-def test_workers_are_spread_over_the_gpus_and_read_how_many_share_theirs(monkeypatch):
-    first, second = ("GPU-0", "3"), ("GPU-1", "2")
-    assert shares(monkeypatch, 5, gpus=2) == [first, second, first, second, first]
-    assert shares(monkeypatch, 2, gpus=4) == [("GPU-0,GPU-2", "1"), ("GPU-1,GPU-3", "1")]
-    monkeypatch.setenv(WORKERS_OF_GPU, "3")  # scripts share the GPUs
-    assert shares(monkeypatch, 2, gpus=1) == [("GPU-0", "6"), ("GPU-0", "6")]
+def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert executor.environments(3)[0]["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert executor.environments(3)[0]["OMP_NUM_THREADS"] == "5"
 
 
 def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(monkeypatch):

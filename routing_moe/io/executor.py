@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Hashable, Mapping
 
 from dataloader.processes import Outcomes, outcome_of, run_in_processes
-from routing_moe.io.memory import WORKERS_OF_GPU, workers_of_gpu
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # devices of NVIDIA, AMD, and of Windows in WSL
@@ -42,12 +41,7 @@ def environments(workers: int) -> list[dict[str, str]]:
     common = asked | {name: os.environ[name] for name in asked if name in os.environ} | {"TQDM_DISABLE": "1"}
     if not gpus:
         return [common] * workers
-    shares = []
-    for worker in range(workers):
-        first = worker % len(gpus)
-        sharing = len(range(first, workers, len(gpus))) * workers_of_gpu()
-        shares.append(common | {GPUS: ",".join(gpus[first::workers]), WORKERS_OF_GPU: str(sharing)})
-    return shares
+    return [common | {GPUS: ",".join(gpus[worker % len(gpus) :: workers])} for worker in range(workers)]
 
 
 def visible_gpus() -> list[str]:
