@@ -1,11 +1,11 @@
 """An emulated accelerator: finds tensors on the wrong device on a machine without a GPU.
 
-    found = on_device(function, *arguments)  # function(*arguments) in a process whose accelerator is emulated
+    found = on_device(function)  # function() in a process whose accelerator is emulated
 
 A tensor on the device "emulated:0" is a wrapper around a tensor on the CPU. Each operation checks where its
-tensors are, fails where CUDA fails if devices are mixed, and computes on the CPU. Limits: no autocast, one device,
-nothing in processes that the function starts. Needs a fork, which no GPU survives; else tests marked NEEDS_DEVICE
-skip.
+tensors are, fails where CUDA fails if devices are mixed, and computes on the CPU. Limits: no autocast, one
+device, nothing in processes that the function starts. Needs a fork, which no GPU survives; else tests marked
+NEEDS_DEVICE skip.
 """
 
 import os
@@ -22,6 +22,8 @@ from forks import FORK
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+from dataloader.processes import outcome_of
 
 NAME = "emulated"
 DEVICE = f"{NAME}:0"
@@ -45,45 +47,33 @@ class WrongDevice(RuntimeError):
     """An operation got tensors on different devices."""
 
 
-# ---- processes with the device
-
-
 SETUP = "_setup_privateuseone_for_python_backend"
 MISSING = torch.cuda.is_available() or not hasattr(os, "fork") or not hasattr(backend_registration, SETUP)
 NEEDS_DEVICE = pytest.mark.skipif(MISSING, reason="torch cannot emulate a device here")
 
 
-def on_device(function: Callable, *arguments):
-    """Returns function(*arguments), run in a forked process in which commands use the emulated device.
+def on_device(function: Callable):
+    """Returns function(), run in a forked process, the only one in which commands use the emulated device.
 
-    The result must be picklable; tensors come back on the CPU. An exception is raised here, its traceback in
-    a note. The device is registered in the forked process only, so that other tests do not see it.
+    The result must be picklable. An exception is raised here, its traceback in a note.
     """
     receiver, sender = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=_run_and_send, args=(sender, function, arguments))
+
+    def compute() -> None:
+        register()
+        # Not sender.send(), which would share the memory of tensors with a process that is about to end.
+        sender.send_bytes(pickle.dumps(outcome_of(function, ())))
+
+    process = FORK.Process(target=compute)
     process.start()
     sender.close()
     try:
-        found, error = pickle.loads(receiver.recv_bytes())
-    except EOFError:
-        raise RuntimeError("the process with the device ended without a result; see its output") from None
+        outcome = pickle.loads(receiver.recv_bytes())
     finally:
         process.join()
-    if error is not None:
-        raise error
-    return found
-
-
-def _run_and_send(sender, function: Callable, arguments: tuple) -> None:
-    found = error = None
-    try:
-        register()
-        found = function(*arguments)
-    except Exception as raised:
-        raised.add_note(traceback.format_exc())
-        error = raised
-    # Not sender.send(), which would share the memory of tensors with a process that is about to end.
-    sender.send_bytes(pickle.dumps((found, error)))
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def register() -> None:
@@ -92,7 +82,7 @@ def register() -> None:
     _kept.append(torch.library.Library("aten", "IMPL"))
     for operation in CALLED_FROM_C:
         name = operation.name().removeprefix("aten::")
-        _kept[0].impl(name, partial(_called_from_c, operation), "PrivateUse1")
+        _kept[0].impl(name, partial(called_from_c, operation), "PrivateUse1")
     torch.Tensor.pin_memory = torch.Tensor.clone
     # Backward passes run in the calling thread: a fork has no other, and errors then name the line.
     torch.autograd.set_multithreading_enabled(False)
@@ -115,11 +105,8 @@ _kept: list = []  # the library, whose operations are unregistered when it is de
 used: set = set()  # the operations that have run on the device
 
 
-def _called_from_c(operation, *args, **kwargs):
+def called_from_c(operation, *args, **kwargs):
     return run(operation, args, kwargs)
-
-
-# ---- tensors
 
 
 class EmulatedTensor(torch.Tensor):
@@ -129,14 +116,8 @@ class EmulatedTensor(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor):
-        made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            device=DEVICE,
-        )
+        where = dict(strides=inner.stride(), storage_offset=inner.storage_offset(), device=DEVICE)
+        made = torch.Tensor._make_wrapper_subclass(cls, inner.size(), dtype=inner.dtype, **where)
         made.inner = inner
         return made
 
@@ -151,14 +132,11 @@ class EmulatedTensor(torch.Tensor):
     def __tensor_unflatten__(inner, meta, size, stride):
         return EmulatedTensor(inner["inner"])
 
-    def __repr__(self):
-        return f"EmulatedTensor({self.inner!r})"
-
     def tolist(self):
         return self.inner.tolist()
 
     def numpy(self, *_, **__):
-        raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() first.")
+        raise TypeError("use Tensor.cpu() first")
 
     def __array__(self, *_, **__):
         self.numpy()
@@ -201,8 +179,6 @@ def run(func, args: tuple, kwargs: dict):
         return found
     found = tree_map_only(torch.Tensor, EmulatedTensor, found)
     found = return_and_correct_aliasing(func, args, kwargs, found) if here else found
-    if any(tensor.shape != tensor.inner.shape for tensor in here):
-        raise NotImplementedError(f"{func.name()} changes the size of its argument")
     return found
 
 
@@ -220,10 +196,7 @@ def check_devices(func, args: tuple, on_cpu: list[torch.Tensor]) -> None:
             return  # indices may be on the CPU
     elif torch.Tag.pointwise in func.tags and all(t.dim() == 0 for t in on_cpu):
         return  # a number
-    raise WrongDevice(
-        f"Expected all tensors to be on the same device, but found at least two devices, {DEVICE} and cpu! "
-        f"({func.name()}, called at {caller()})"
-    )
+    raise WrongDevice(f"{func.name()}: tensors on {DEVICE} and cpu, called at {caller()}")
 
 
 def caller() -> str:

@@ -55,7 +55,7 @@ def command_device() -> torch.device:
 
 
 def check_processes(number: int) -> None:
-    """Raises InputError if this is one of several processes without a group: each would do all of the work."""
+    """Raises InputError if this is one of several processes without a group, which would all do all work."""
     wanted = os.environ.get("WORLD_SIZE", "1")
     if number == 1 and wanted.strip().isdecimal() and int(wanted) > 1:
         raise InputError(

@@ -70,8 +70,8 @@ class JobFolder:
     def collect(self, outcomes: Iterator, keep: Callable, bar: ProgressBar) -> dict[str, Exception]:
         """Calls `keep(piece, result)` for each result; returns {message: error} of the pieces that failed.
 
-        outcomes: a generator of (piece, result or exception), which is closed at the end. Raises the InputError
-        of a piece.
+        outcomes: a generator of (piece, result or exception), which is closed at the end. Raises the
+        InputError of a piece.
         """
         failed = {}
         with bar, closing(outcomes):
@@ -93,7 +93,7 @@ class JobFolder:
 
 
 def keep_same_job(folder: Path, described: dict, pieces: JobFolder) -> None:
-    """Writes what the pieces depend on (JSON values). Raises InputError if there are pieces of another job."""
+    """Writes what the pieces depend on. Raises InputError if there are pieces of another job."""
     path = folder / JOB_FILE
     if pieces.names():
         saved = load_json_object(path, "what the files in the folder are of")
