@@ -221,18 +221,10 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
 
 
 def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    """Returns ratios of seconds in the same rounds.
-
-    Every variant over plain BART, merged parameters over mixed outputs, the slow
-    path of straight-through over its fast path.
-    """
+    """Returns ratios of seconds: all over plain BART, merged over mixed, slow over fast."""
     pairs = [(name, "plain") for name in variants if name != "plain"]
-    pairs += [
-        ("merged_average", "average"),
-        ("merged_softmax", "softmax"),
-        ("merged_softmax_one_task", "softmax"),
-        ("straight_through_slow", "straight_through"),
-    ]
+    pairs += [("merged_average", "average"), ("merged_softmax", "softmax")]
+    pairs += [("merged_softmax_one_task", "softmax"), ("straight_through_slow", "straight_through")]
     fields = {"forward_backward": "forward_backward_s", "step": "median_s"}
     return {
         f"{over}_over_{under}_{name}": ratio(variants, over, under, field)

@@ -3,7 +3,6 @@
 import json
 import math
 
-import pandas as pd
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -80,18 +79,15 @@ def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
     assert report["equal_answers"] == 8
 
 
-def test_low_rank_experts_are_compared_with_adapters_of_the_same_weights(tmp_path, capsys, monkeypatch):
+def test_low_rank_experts_are_compared_with_adapters_of_the_same_weights(capsys, monkeypatch):
     pytest.importorskip("peft", reason="the extra [peft] is not installed")
     from benchmarks import low_rank_engine
 
     monkeypatch.setattr(low_rank_engine, "B", 4)
-    flags = ["--experts", "2", "--repeats", "1", "--output", str(tmp_path / "ratios.csv")]
-    assert low_rank_engine.main(flags) == 0
-    ratios = parse_report(capsys.readouterr().out)["ratios"]
-    table = pd.read_csv(tmp_path / "ratios.csv")
-    assert list(table["part"]) == [*low_rank_engine.PARTS] * 2
-    assert list(table["peft"].isna()) == [False, True] * 4  # peft cannot mix adapters
-    assert table["routed"][5] == pytest.approx(ratios["t5_2_soft_forward"], abs=1e-3)
+    assert low_rank_engine.main(["--experts", "2", "--repeats", "1"]) == 0
+    assert {"t5_2_soft_forward", "t5_2_peft_one_hot_step"} <= set(
+        parse_report(capsys.readouterr().out)["ratios"]
+    )
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
