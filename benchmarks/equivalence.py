@@ -134,31 +134,29 @@ def run(command: str, folder: Path, log: str) -> None:
 
 def differences(before: Path, after: Path) -> list[str]:
     """Returns a line for each file that is in one folder only, or has other bytes in the two."""
-    files = [
-        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-        for folder in (before, after)
-    ]
-    compared = [path for path in files[0] | files[1] if not any(path.match(name) for name in NOT_COMPARED)]
-    lines = []
-    for path in sorted(compared):
-        if path not in files[0] or path not in files[1]:
-            lines.append(f"{path} is only in {after if path in files[1] else before}")
-        elif (before / path).read_bytes() != (after / path).read_bytes():
+    lines, folders = [], (before, after)
+    paths = {path.relative_to(folder) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    for path in sorted(path for path in paths if not any(map(path.match, NOT_COMPARED))):
+        contents = [(folder / path).read_bytes() if (folder / path).is_file() else None for folder in folders]
+        if None in contents:
+            lines.append(f"{path} is only in {folders[contents[0] is None]}")
+        elif contents[0] != contents[1]:
             lines.append(f"{path} differs")
     return lines
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("out", type=Path, help="folder, new unless --compare is given")
-    parser.add_argument(
-        "--compare", type=Path, metavar="FOLDER", help="compare with this folder of another call"
-    )
-    flags = parser.parse_args()
-    if flags.compare:
-        found = differences(flags.out, flags.compare)
-        print("\n".join([*found, f"{len(found)} files differ"]))
-        sys.exit(bool(found))
-    sys.exit(run_all(flags.out) > 0)
+    parser.add_argument("--compare", type=Path, help="compare with this folder of another call")
+    flags = parser.parse_args(argv)
+    if not flags.compare:
+        return int(run_all(flags.out) > 0)
+    lines = differences(flags.out, flags.compare)
+    print("\n".join([*lines, f"{len(lines)} files differ"]))
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

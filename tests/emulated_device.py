@@ -10,10 +10,8 @@ NEEDS_DEVICE skip.
 
 import os
 import pickle
-import traceback
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +25,6 @@ from dataloader.processes import outcome_of
 
 NAME = "emulated"
 DEVICE = f"{NAME}:0"
-ROOT = Path(__file__).resolve().parents[1]
 aten = torch.ops.aten
 
 COPIES = {aten.copy_.default, aten._to_copy.default, aten._copy_from.default}
@@ -196,13 +193,4 @@ def check_devices(func, args: tuple, on_cpu: list[torch.Tensor]) -> None:
             return  # indices may be on the CPU
     elif torch.Tag.pointwise in func.tags and all(t.dim() == 0 for t in on_cpu):
         return  # a number
-    raise WrongDevice(f"{func.name()}: tensors on {DEVICE} and cpu, called at {caller()}")
-
-
-def caller() -> str:
-    """Returns file and line of the innermost frame of the project; the engine's threads have none."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path != Path(__file__) and path.is_relative_to(ROOT) and "site-packages" not in path.parts:
-            return f"{path.relative_to(ROOT)}:{frame.lineno}"
-    return "a backward pass"
+    raise WrongDevice(f"{func.name()}: tensors on {DEVICE} and cpu")
