@@ -37,10 +37,10 @@ MIN_TASKS = 3
 FLOAT32 = 1e-6  # relative to the longest vector: shorter ones are zero up to the float32 precision of files
 AT_ONCE = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
 EXPLANATION = """\
-Do tasks with similar vectors have the same label? accuracy: the share of tasks whose label is the majority label
-of the k nearest other tasks, by cosine similarity of mean-centred vectors. Only tasks whose label occurs at least
-twice are scored. p: by permutations of the labels, not corrected for multiple tests; chance: mean accuracy of
-permuted labels. -: not defined, because no label occurs twice, or all distances between tasks are equal."""
+Do tasks with similar vectors have the same label? accuracy: the share of tasks whose label is the majority
+label of the k nearest other tasks, by cosine similarity of centred vectors. Only tasks whose label occurs
+at least twice are scored. p: by permutations of the labels, not corrected for multiple tests; chance: mean
+accuracy of permuted labels. -: not defined, because no label occurs twice, or all distances are equal."""
 VECTORS, LABELS = group("vectors and tasks"), group("labels of tasks")
 STATISTICS, OUTPUT = group("statistics"), group("output")
 
@@ -109,7 +109,7 @@ def run(settings: Settings) -> None:
 
 
 def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
-    """Returns {name of the folder: {task: vector (D,)}}, without rows of samples, whose tasks have their own."""
+    """Returns {name of the folder: {task: vector (D,)}}, without rows of samples: tasks have their own."""
     paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
     if len(set(paths)) < len(paths):
         raise InputError("--taskvecs: a folder is given twice")
@@ -187,9 +187,9 @@ def majority(labels_XK: np.ndarray) -> np.ndarray:
 def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: int, seed: int = 0) -> dict:
     """Returns {statistic: value} of the tasks whose label is not None.
 
-    tasks, labels: their numbers; scored: tasks whose label occurs at least twice. silhouette: the mean of these
-    tasks (Rousseeuw 1987), -1 to 1. accuracy: leave-one-out, of these tasks; all tasks are neighbours. chance: the
-    mean accuracy of permuted labels; p: of the permutation test. NaN where EXPLANATION says so.
+    tasks, labels: their numbers; scored: tasks with a label that occurs twice. silhouette: the mean of these
+    (Rousseeuw 1987), -1 to 1. accuracy: leave-one-out, of these; all tasks are neighbours. chance, p: of the
+    permutation test. NaN where EXPLANATION says so.
     """
     rows = [row for row, label in enumerate(labels) if label is not None]
     label_ids_N = np.unique([labels[row] for row in rows], return_inverse=True)[1].astype(np.int16)

