@@ -323,11 +323,7 @@ def test_what_is_no_adapter_is_refused(assembled, barts, adapters, tmp_path, cap
     layers, low_rank = assembled(barts, "layers"), assembled(adapters)
     chosen = dict(task=TASKS[0], output_dir=tmp_path / "out") | AS
     for changed, problem in (
-        (dict(checkpoint=layers), "--as adapter: .* has no low-rank experts"),
-        (
-            dict(checkpoint=low_rank, adapters=True, task=None),
-            "--adapters writes all .*, --as adapter one",
-        ),
+        (dict(checkpoint=layers), "experts of kind 'layer' are no adapter; only low-rank experts are"),
         (dict(checkpoint=low_rank, argmax=True), "--as adapter writes any route"),
     ):
         capsys.readouterr()
@@ -451,8 +447,13 @@ def test_an_expert_can_be_a_run_with_one_expert_but_no_mixture(
 
 def test_adapters_are_exported_of_low_rank_experts_only(assembled, barts, adapters, tmp_path, capsys):
     for places, name, flags, problem in (
-        (barts, "layers", {}, "has no low-rank experts (--expert_kind lora)"),
-        (adapters, "low_rank", dict(task=TASKS[0]), "--adapters writes all experts, --task one route"),
+        (barts, "layers", {}, "experts of kind 'layer' are no adapter"),
+        (
+            adapters,
+            "low_rank",
+            dict(task=TASKS[0]),
+            "--adapters writes all experts; leave the flags of one route out",
+        ),
     ):
         words = dict(checkpoint=assembled(places, name), adapters=True, output_dir=tmp_path / "out") | flags
         assert export.main(typed(words)) == 2
