@@ -30,7 +30,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.saved_routes import Routes, routes_of_model
+from routing_moe.analysis.saved_routes import routes_of_model
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
@@ -270,7 +270,10 @@ def experts_of_features(
         )
     routes = routes_of_model(ablation.model, features.tasks, settings.routes)
     table = correlate(routes, features, 0)
-    found = {name: strongest(table, name, settings.top, routes) for name in names}
+    ranked = top_experts(table, len(table))  # of each feature; every layer keeps an expert
+    ranked = ranked[ranked.groupby(["feature", "layer"], observed=True).cumcount() < routes.experts - 1]
+    ranked = ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
+    found = {name: ranked[ranked["feature"] == name].head(settings.top) for name in names}
     top = {name: experts for name, experts in found.items() if len(experts) == settings.top}
     if short := [name for name in found if name not in top]:
         few = f"--top {settings.top}: only {len(found[short[0]])} experts correlate with {short[0]}"
@@ -283,10 +286,3 @@ def experts_of_features(
             "with --top experts"
         )
     return top
-
-
-def strongest(table: pd.DataFrame, feature: str, count: int, routes: Routes) -> pd.DataFrame:
-    """Returns the `count` experts most correlated with the feature; every layer keeps an expert."""
-    ranked = top_experts(table, len(table), [feature])
-    ranked = ranked[ranked.groupby("layer", observed=True).cumcount() < routes.experts - 1].head(count)
-    return ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
