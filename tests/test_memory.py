@@ -185,6 +185,6 @@ def test_parallel_workers_are_named(with_run: Place, monkeypatch, capsys):
     def at_once(function, arguments, workers):
         yield from ((key, GPU) for key in arguments)
 
-    monkeypatch.setattr("routing_moe.io.executor.in_processes", at_once)
+    monkeypatch.setattr("routing_moe.io.executor.run_in_processes", at_once)
     assert tune(with_run, num_workers=3) == 1
     assert "or --num_workers (now 3); with" in capsys.readouterr().err.splitlines()[-1]
