@@ -320,7 +320,7 @@ ROUTES = [
         "--taskvecs_dim is 9, but the vectors of <here>/vectors have 4 dimensions",
         vectors(),
     ),
-    (FIXED | dict(task_routes="ontolgy"), "--task_routes is 'ontolgy'; give a file ... did you mean 'ontol"),
+    (FIXED | dict(task_routes="tsks"), "--task_routes is 'tsks'; give a file ... did you mean 'tasks'?"),
     (FIXED | dict(task_routes="lowest_loss"), "--task_routes is lowest_loss, ... leave --do_train out"),
     (FILE, "--task_routes <here>/routes.json: no such file"),
     (FILE, "--task_routes <here>/routes.json: the route of colour", routes(ALL | {"colour": -1})),

@@ -172,7 +172,7 @@ CHECKPOINT = [
     ),
     (
         ONLY | VECTORS | dict(prefix="x-"),
-        "--taskvecs <here>/vectors has vectors with the parts all 0-4, but those of <here>/out/best have",
+        "--taskvecs <here>/vectors has vectors with the parts {'all': (0, 4)}, but those of <here>/out/best",
         vectors(),
     ),
     (
