@@ -1,6 +1,5 @@
 """Evaluation of all files together: answers, option scores and loss of each example alone; its batches."""
 
-import logging
 import math
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ from tiny_steps import encoded, ragged
 
 from dataloader import Example
 from dataloader.encoding import EncodedExamples, EncodedOptions
-from routing_moe.evaluation import batches
+from routing_moe.evaluation import batches, scoring
 from routing_moe.evaluation.batches import (
     ENOUGH_ON_CPU,
     LONG_EXAMPLE,
@@ -21,10 +20,8 @@ from routing_moe.evaluation.batches import (
     answering_batches,
     batch_size,
     by_route,
-    bytes_of_long_example,
     cut,
     enough_for_plain,
-    examples_that_fit,
     longest_first,
 )
 from routing_moe.evaluation.pool import Pool, Routes, draws_of, routes_of_file
@@ -306,21 +303,25 @@ def test_the_routes_of_a_file_are_those_of_its_task_or_of_each_example():
 # ---- size
 
 
-def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model, monkeypatch, caplog):
-    model = make_model(dtype=torch.float32)
+def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monkeypatch):
+    model, sizes = model_of(make_model, "merged parameters"), []
+    files, generate = [file_of("a", 5), file_of("b", 3)], scoring._generate
+
+    def limited(bart, tokenizer, pool, indices, *others):
+        sizes.append(len(indices))
+        if len(indices) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return generate(bart, tokenizer, pool, indices, *others)
+
+    decoding, accelerator = Decoding(max_output_length=LONGEST), Accelerator(cpu=True)
+    expected = answer(model, Words(), files, decoding, accelerator)
+    monkeypatch.setattr(scoring, "_generate", limited)
+    assert answer(model, Words(), files, decoding, accelerator) == expected
+    assert max(sizes) > 2
+
+
+def test_the_size_of_batches_is_the_given_one_or_that_of_the_device(make_model):
+    model = make_model()
     assert batch_size(model, Decoding(batch_size=5)) == 5
     assert batch_size(model, Decoding()) == 32
-    needed = bytes_of_long_example(model.config, 4, 4)
-    # beams x (input and output tokens) x (keys, values) x width x decoder layers x experts, ...
-    caches, states, scores = 4 * 576 * 2 * 16 * 2 * 3, 576 * (8 * 16 + 2 * 24), 8 * 4 * 60 * 4
-    assert needed == (caches + states + scores) * 4
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * needed, 30 * needed))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * needed)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: needed)
-    examples_that_fit.cache_clear()
-    monkeypatch.setattr(logging.getLogger("routing_moe"), "propagate", True)  # commands switch it off
-    with caplog.at_level("DEBUG"):
-        assert examples_that_fit(torch.device("cuda"), needed) == 16  # 0.7 * (20 + 5 - 1)
-    assert "answers are decoded 16 long examples at a time (--predict_batch_size)" in caplog.text
-    assert examples_that_fit(torch.device("cuda"), 1000 * needed) == 1
-    examples_that_fit.cache_clear()
+    assert batch_size(SimpleNamespace(device=torch.device("cuda")), Decoding()) == 128

@@ -14,11 +14,9 @@ from tiny_runs import assert_equal, weights
 from torch.nn import functional as F
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.checkpoints.find import find_start
-from routing_moe.finetuning.starting_model import Starts, along_route, least_state, set_trained
+from routing_moe.finetuning.starting_model import along_route, set_trained
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.selection import LEAST_WEIGHT, route_logits
-from routing_moe.optim.state_memory import State
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import with_routes
@@ -211,21 +209,6 @@ def test_logits_start_at_each_samples_route_and_the_default_rates_are_theirs(gri
     folder = tune("logits_vectors", "soft", vector_steps=2, **flags)
     assert sorted(results(folder)["lr"].unique()) == [0.03, 0.1, 0.3]
     assert len({one["curve"][0][1] for one in outcomes(folder).values()}) == 6
-
-
-@pytest.mark.parametrize("training", ["merged", "logits"])
-@pytest.mark.parametrize("kind", ["one-hot", "merged", "average"])
-def test_the_memory_of_a_start_is_counted_before_it_is_loaded(training, kind, grids):
-    init_dir = grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
-    flags = dict(init_dir=init_dir, task_dir=grids.gym / "plural")
-    flags |= dict(task_vector="stored") if kind != "average" else {}
-    settings = grids.settings("unused", moe_init=True, route_training=training, **flags)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    expected = least_state(settings, find_start(settings.start, settings.moe_init))
-    model = Starts(settings, None, torch.device("cpu")).of(settings.samples[0], None)[0]
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert expected == State(sum(p.numel() for p in model.parameters()), trained)
-    assert trained == 3 * 2 if training == "logits" else trained == expected.parameters
 
 
 # ---- learn_route

@@ -24,7 +24,6 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.io.memory import WORKERS_OF_GPU, free_gpu_memory
 
 # ---- collectives
 
@@ -166,26 +165,19 @@ def test_tasks_on_ray_share_gpus_as_processes_do(monkeypatch, workers, gpus, to_
         assert "num_gpus" not in ray.reserved
         return
     share = ray.reserved["num_gpus"]
-    assert ray.reserved["runtime_env"] == {"env_vars": {WORKERS_OF_GPU: str(to_a_gpu)}}
     in_parts = round(share * 10_000)  # as Ray counts
     assert share == in_parts / 10_000
     assert 10_000 // in_parts == to_a_gpu
     assert gpus * to_a_gpu >= workers  # all run at once
-    assert max(int(sharing) for _, sharing in shares(workers, gpus)) == to_a_gpu
 
 
-def shares(workers: int, gpus: int) -> list[tuple[str, str]]:
-    """Returns (GPUs, number of workers on them) of each worker."""
-    names = [f"GPU-{i}" for i in range(gpus)]
-    return [tuple(executor.gpu_of(i, workers, names).values()) for i in range(workers)]
+def test_workers_are_spread_over_the_gpus():
+    def gpus_of(workers: int, gpus: int) -> list[str]:
+        names = [f"GPU-{i}" for i in range(gpus)]
+        return [executor.gpu_of(i, workers, names)["CUDA_VISIBLE_DEVICES"] for i in range(workers)]
 
-
-def test_workers_are_spread_over_the_gpus_and_read_how_many_share_theirs(monkeypatch):
-    first, second = ("GPU-0", "3"), ("GPU-1", "2")
-    assert shares(5, gpus=2) == [first, second, first, second, first]
-    assert shares(2, gpus=4) == [("GPU-0,GPU-2", "1"), ("GPU-1,GPU-3", "1")]
-    monkeypatch.setenv(WORKERS_OF_GPU, "3")  # scripts share the GPUs
-    assert shares(2, gpus=1) == [("GPU-0", "6"), ("GPU-0", "6")]
+    assert gpus_of(5, gpus=2) == ["GPU-0", "GPU-1", "GPU-0", "GPU-1", "GPU-0"]
+    assert gpus_of(2, gpus=4) == ["GPU-0,GPU-2", "GPU-1,GPU-3"]
 
 
 def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(monkeypatch):
@@ -202,24 +194,6 @@ def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(m
     assert "its process died (exit code 3)" in str(found["dies"])
     assert "ZeroDivisionError" in found["raises"].__notes__[0]
     assert [found[key] for key in "abc"] == ["4,7"] * 3
-
-
-GB = 10**9
-
-
-@pytest.mark.parametrize(
-    ("workers", "free", "allocated", "expected"),
-    [(1, 20, 3, 21), (4, 20, 3, 3), (4, 20, 0, 6), (4, 2, 3, 3), (4, 20, 7, 0)],
-)
-def test_a_worker_counts_with_its_share_of_the_memory_of_its_gpu(
-    monkeypatch, workers, free, allocated, expected
-):
-    """Of 24 GB. The allocator keeps 1 GB for reuse."""
-    fake = dict(mem_get_info=(free * GB, 24 * GB), memory_allocated=allocated * GB)
-    for name, value in (fake | dict(memory_reserved=(allocated + 1) * GB)).items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    monkeypatch.setenv(WORKERS_OF_GPU, str(workers))
-    assert free_gpu_memory(torch.device("cuda")) == expected * GB
 
 
 # ---- timeouts

@@ -156,7 +156,7 @@ class TrainSettings(RunFlags):
     checkpoint_period: int = MORE_RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, on_resume=True)
     save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, on_resume=True)
     log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers, which show the run under the last two folders of --output_dir", choices=TRACKERS, on_resume=True)
-    predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
+    predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory. Halved for a batch that runs out of memory (default: 32, on a GPU 128)", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
     predict_split: str = MORE_RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, on_resume=True)
     predict_samples: str = MORE_RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
     predict_max_examples: int | None = MORE_RUNNING(None, "examples of each dev and test file that --do_predict scores, evenly spaced (default: all)", range=AT_LEAST_1, on_resume=True, compared_as="scoring")
@@ -219,13 +219,6 @@ class TrainSettings(RunFlags):
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
-
-    def frozen(self, has_lora: bool) -> list[str]:
-        """Returns the parts (`flops.parameters_of_parts`) that are not trained."""
-        trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
-        if has_lora:
-            trained |= dict.fromkeys(("embeddings", "layers"), self.base_lr > 0)
-        return [part for part, is_trained in trained.items() if not is_trained]
 
     @property
     def selects_at_final_temperature(self) -> bool:

@@ -3,14 +3,11 @@
 Batches do not depend on the number of processes, so that results do not either.
 """
 
-import functools
-import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -18,17 +15,12 @@ from dataloader.batching import assign_to_ranks, micro_batches
 from dataloader.encoding import EncodedExamples
 from routing_moe.evaluation.pool import Pool, Routes
 from routing_moe.evaluation.scored_files import Decoding
-from routing_moe.io.main_process import on_main
-from routing_moe.io.memory import ON_CPU, free_gpu_memory
 from routing_moe.optim.micro_batches import default_overhead
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
 SHORT_PER_LONG = 8  # the largest number of short examples that a batch has instead of a long one
 MOST_IN_LOSS = 16384  # padded tokens of a batch whose losses are computed
-FREE_SHARE = 0.7  # of a GPU's free memory that a batch may need by the estimate
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,44 +187,6 @@ def own_share(batches: list[Batch], accelerator: Accelerator) -> list[int]:
 # ---- size
 
 
-def batch_size(model, decoding: Decoding, accelerator: Accelerator | None = None) -> int:
-    """Returns the size of batches, as --predict_batch_size: that of `decoding`, or what the device can do.
-
-    accelerator: of processes that use the same size; None: this process chooses for itself.
-    """
-    if decoding.batch_size or model.device.type != "cuda":
-        return decoding.batch_size or ON_CPU["predict_batch_size"]
-    needed = bytes_of_long_example(model.config, decoding.num_beams, model.dtype.itemsize)
-    if accelerator is None or accelerator.num_processes == 1:
-        return examples_that_fit(model.device, needed)
-    return on_main(accelerator, lambda: examples_that_fit(model.device, needed))
-
-
-@functools.cache  # the size stays the same over a run's evaluations
-def examples_that_fit(device: torch.device, needed: int) -> int:
-    """Returns how many examples of `needed` bytes a batch may have in the free memory of a GPU; logs it."""
-    free = free_gpu_memory(device)
-    size = fitting(free, needed)
-    log.debug(
-        "answers are decoded %d long examples at a time (--predict_batch_size): %.1f GB are free, one needs "
-        "about %.2f GB", size, free / 1e9, needed / 1e9,
-    )  # fmt: skip
-    return size
-
-
-def fitting(free: int, needed: int) -> int:
-    """Returns how many examples of `needed` bytes FREE_SHARE of the free bytes holds, at least 1."""
-    return max(1, int(FREE_SHARE * free / needed))
-
-
-def bytes_of_long_example(config, num_beams: int, itemsize: int) -> int:
-    """Returns an estimate of the bytes that decoding an example of LONG_EXAMPLE tokens needs.
-
-    Keys and values of every token, beam and expert; four copies of the scores of the vocabulary in float32
-    for each of SHORT_PER_LONG shorter examples; the states of an encoder layer.
-    """
-    caches = 1 if config.has_plain_routes else config.num_experts
-    keys_and_values = num_beams * LONG_EXAMPLE * 2 * config.d_model * config.decoder_layers * caches
-    states = LONG_EXAMPLE * (8 * config.d_model + 2 * config.encoder_ffn_dim)
-    scores = SHORT_PER_LONG * num_beams * config.vocab_size * 4
-    return (keys_and_values + states) * itemsize + scores * 4
+def batch_size(model, decoding: Decoding) -> int:
+    """Returns the size of batches, as --predict_batch_size: that of `decoding`, else that of the device."""
+    return decoding.batch_size or (32 if model.device.type == "cpu" else 128)

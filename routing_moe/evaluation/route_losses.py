@@ -28,7 +28,7 @@ def losses_of_files(
     """
     pool = Pool(files)
     draws = draws_of(model, pool, decoding, accelerator)
-    size = batch_size(model, decoding, accelerator)
+    size = batch_size(model, decoding)
     quiet = not accelerator.is_local_main_process
     losses_2KR = _losses(model, pool.encoded, draws, accelerator, size=size, desc="losses", quiet=quiet)
     of_rows = [*losses_2KR.mean(dim=1), torch.from_numpy(pool.encoded.target_lengths_N)]

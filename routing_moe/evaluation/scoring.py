@@ -7,7 +7,7 @@ the model together, in batches of similar length; what an example is batched wit
 beyond rounding. With several processes, each evaluates some of the batches, and all get all results.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 
 from dataloader.metrics import evaluate
@@ -27,6 +28,7 @@ from routing_moe.evaluation.option_ranking import best, encoded, option_scores
 from routing_moe.evaluation.pool import Pool, Routes, draws_of
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.beams import SourceCache, SourceStates
 from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
 
@@ -97,8 +99,7 @@ def answer(
         draws = [Routes.of_files([routes[file.task][None] for file in files], pool.sizes)]
     else:
         draws = draws_of(model, pool, decoding, accelerator)
-    size = batch_size(model, decoding, None if alone else accelerator)
-    batches = answering_batches(model, pool, draws, decoding, size)
+    batches = answering_batches(model, pool, draws, decoding, batch_size(model, decoding))
     own = range(len(batches)) if alone else own_share(batches, accelerator)
     quiet = alone or len(files) == 1 or not accelerator.is_local_main_process
     total = sum(len(batches[i].indices) for i in own)
@@ -118,8 +119,23 @@ def _answer(
 ) -> Iterator[Answers]:
     """Yields the answers of each batch."""
     for batch, bart, routes in with_models(model, batches, draws):
-        answer_batch = _rank if batch.ranked else _generate
-        yield answer_batch(bart, tokenizer, pool, batch.indices, routes, decoding, accelerator)
+        answer_batch = partial(_rank if batch.ranked else _generate, bart, tokenizer, pool)
+        yield _in_halves(answer_batch, batch.indices, routes, decoding, accelerator)
+
+
+def _in_halves(answer_batch: Callable, indices: np.ndarray, routes: Tensor | None, *settings) -> Answers:
+    """Returns the answers of a batch: if memory runs out, those of its two halves."""
+    try:
+        return answer_batch(indices, routes, *settings)
+    except (RuntimeError, MemoryError) as error:
+        if len(indices) == 1 or not is_out_of_memory(error):
+            raise
+    clear_device_cache(garbage_collection=True)
+    middle, lists = len(indices) // 2, []
+    for part in (slice(middle), slice(middle, None)):
+        of_part = None if routes is None else routes[part]
+        lists.append(vars(_in_halves(answer_batch, indices[part], of_part, *settings)))
+    return Answers(**{name: lists[0][name] + lists[1][name] for name in lists[0]})
 
 
 def _in_files(pool: Pool, draws: int, done: list[tuple[Batch, Answers]]) -> list[list[Answers]]:

@@ -17,20 +17,18 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import problem_context
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_start, start_flag
+from routing_moe.checkpoints.find import find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
 from routing_moe.finetuning.task_choices import choose, given_vectors, route_kind, share_row, vector_table
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.base import train_base
-from routing_moe.model.loading import with_fields
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import of_sample
-from routing_moe.optim.state_memory import State
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.learned import learn_vector
 from routing_moe.task_choice.lowest_loss import LowestLoss
@@ -43,30 +41,6 @@ TRAINED = {
     "router": "router and vector trained",
 }
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
-
-
-def least_state(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> State:
-    """Returns the numbers of parameters of the model that is trained, before it is loaded.
-
-    Without --route_training it depends on the route whether the experts are kept; those of a plain BART are
-    then counted, the least that is possible.
-    """
-    config = start.config
-    source, training = settings.route_source or config.route_source, settings.route_training
-    mixes = source == "random" or (source == "average" and not config.has_plain_routes)
-    if not settings.moe_init or training in PLAIN or (training is None and not mixes):
-        config = with_fields(config, dict(num_experts=1, expert_kind="layer", lora_splits=1))
-    elif training == "logits":
-        table = dict(route_source="learned", router_nn_type="table", route_parts=None)
-        config = with_fields(config, table | {"task_names": [settings.task]})
-        return State.of(config, ["embeddings", "layers", "updates", "router"])
-    else:
-        routed = "learned" if training in ("vector", "router") else "fixed"
-        config = with_fields(config, dict(task_names=[settings.task], route_source=routed))
-    frozen = ["embeddings"] if settings.freeze_embeds else []
-    if config.has_lora and not settings.base_lr:
-        frozen += ["embeddings", "layers"]
-    return State.of(config, frozen + (["router"] if training != "router" else []))
 
 
 class Starts:

@@ -14,16 +14,14 @@ from accelerate import Accelerator
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.progress import ProgressBar
-from routing_moe.checkpoints.find import find_start
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
 from routing_moe.evaluation.scoring import predict
-from routing_moe.finetuning.starting_model import Starts, least_state
+from routing_moe.finetuning.starting_model import Starts
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.conversion import with_shared_parameters
-from routing_moe.optim.state_memory import check_fits
 from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.few_shot import of_part
 from routing_moe.results.run_cost import TRAINING_COST
@@ -81,16 +79,12 @@ class TrialRunner:
     """Runs configurations of a task's grid, with the initial model and the tokenized files in memory.
 
     choices: {sample: the vector of its nearest task}, for samples that read one.
-    Raises InputError if the initial model cannot be loaded or trained in the free GPU memory.
+    Raises InputError if the initial model cannot be loaded.
     """
 
     def __init__(self, settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None):
         self.settings = settings
-        accelerator = make_accelerator(settings.mixed_precision)
-        if settings.do_train:
-            start = find_start(settings.start, settings.moe_init)
-            check_fits(lambda: least_state(settings, start), accelerator, settings)
-        self.starts = Starts(settings, choices, accelerator.device)
+        self.starts = Starts(settings, choices, make_accelerator(settings.mixed_precision).device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat.of(settings)
         self._files: dict[tuple[str, str], TaskFile] = {}

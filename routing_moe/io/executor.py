@@ -18,7 +18,6 @@ from typing import Any
 from dataloader.errors import InputError, in_brief
 from dataloader.processes import Outcomes, outcome_of, run_in_processes
 from routing_moe.io.hub import COMMITS, commits
-from routing_moe.io.memory import WORKERS_OF_GPU, workers_of_gpu
 
 LOCAL = "local"  # the address of a cluster that is started on this machine
 PARTS = 10_000  # Ray rounds resources to 1 / PARTS
@@ -77,13 +76,11 @@ def worker_environment(workers: int) -> dict[str, str]:
 
 
 def gpu_of(worker: int, workers: int, gpus: list[str]) -> dict[str, str]:
-    """Returns the variables of a worker's GPUs: their names, and how many workers share one. worker: from 0.
+    """Returns the variable of a worker's GPUs. worker: from 0.
 
     There are several GPUs for each of few workers, one for several of many.
     """
-    first = worker % len(gpus)
-    sharing = len(range(first, workers, len(gpus))) * workers_of_gpu()
-    return {GPUS: ",".join(gpus[first::workers]), WORKERS_OF_GPU: str(sharing)}
+    return {GPUS: ",".join(gpus[worker % len(gpus) :: workers])}
 
 
 # ---- a Ray cluster
@@ -140,12 +137,11 @@ def connect(address: str, workers: int) -> None:
 
 
 def gpu_options(workers: int, gpus: float) -> dict:
-    """Returns the options by which each task reserves its share of a GPU, and reads how many share one."""
+    """Returns the options by which each task reserves its share of a GPU."""
     if not gpus:
         return {}
     on_each = math.ceil(workers / gpus)
-    share = math.floor(PARTS / on_each) / PARTS
-    return dict(num_gpus=share, runtime_env={"env_vars": {WORKERS_OF_GPU: str(on_each)}})
+    return dict(num_gpus=math.floor(PARTS / on_each) / PARTS)
 
 
 def outcome_in(folder: str, function: Callable, arguments: tuple) -> Any:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.io.executor import GPUS, worker_environment
-from routing_moe.io.memory import WORKERS_OF_GPU
 
 LAST_LINES, LAST_BYTES = 5, 4000  # shown of a log
 
@@ -68,7 +67,7 @@ def run_job(job: Job, environment: dict[str, str], tells: bool) -> float:
 
 def _call(command: str, log, environment: dict[str, str]) -> tuple[int, bool]:
     """Returns the exit code, and whether Ctrl-C came; passes it on to all processes of the command."""
-    of_worker = (*worker_environment(1), GPUS, WORKERS_OF_GPU)
+    of_worker = (*worker_environment(1), GPUS)
     own = {name: os.environ[name] for name in of_worker if name in os.environ}
     received, interrupted = [], False
     signal.signal(signal.SIGINT, lambda number, _: received.append(number))

@@ -9,6 +9,7 @@ summed over the micro-batches and passes through the router once. With several p
 the micro-batches and gradients are summed: the step is the same for any number of processes.
 """
 
+import logging
 import math
 from contextlib import nullcontext
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +25,7 @@ from dataloader.batching import answer_choices, assign_to_ranks, padding_factor,
 from dataloader.encoding import EncodedExamples
 from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
+from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.compiling import compile_layers, compiled
@@ -30,6 +33,8 @@ from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
+
+log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
@@ -109,7 +114,7 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if settings.compile:
             compile_layers(model)
-        self.cut = Cut.on(accelerator, model, settings)
+        self.cut = Cut.on(model.device, settings, model.config.max_position_embeddings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
 
     def temperature(self, step: int) -> float:
@@ -134,8 +139,7 @@ class Stepper:
         # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
-        seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
-        losses_G = self._backward(indices, choices, groups, leaf_BLE)
+        losses_G = self._run_micro_batches(step, indices, choices, groups, leaf_BLE)
         self._regularise(leaf_BLE)
         self._collect_gradients(routes_BLE, leaf_BLE, losses_G)
         norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
@@ -191,6 +195,31 @@ class Stepper:
         targets = self.examples.target_lengths(indices, choices)
         costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
         return assign_to_ranks(costs, self.accelerator.num_processes)[self.accelerator.process_index]
+
+    def _run_micro_batches(
+        self, step: int, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
+    ) -> Tensor:
+        """Returns `_backward` of the step's micro-batches, which are halved after running out of memory.
+
+        The step then starts again, with the same draws: it is that of a run with the smaller limit.
+        """
+        while True:
+            seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
+            try:
+                return self._backward(indices, choices, groups, leaf_BLE)
+            except (RuntimeError, MemoryError) as error:
+                # Several processes would have to stop and start together.
+                can_halve = self.accelerator.num_processes == 1 and len(groups) < len(indices)
+                if not (can_halve and is_out_of_memory(error)):
+                    raise
+            # Outside of the handler, whose traceback keeps the tensors of the failed pass.
+            self.optimizer.zero_grad(set_to_none=True)
+            leaf_BLE.grad = None
+            clear_device_cache(garbage_collection=True)
+            lengths = self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
+            self.cut = self.cut.below(*lengths, groups)
+            groups = self.split(step)[2]
+            log.info("out of memory: from here at most %d padded tokens a micro-batch", self.cut.max_tokens)
 
     def _backward(
         self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor

@@ -24,7 +24,6 @@ from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.model.flops import rows_flops
-from routing_moe.optim.state_memory import State, check_fits
 from routing_moe.results.run_cost import earlier_runs
 from routing_moe.task_choice.contested import Contested
 from routing_moe.training.checks import Inputs
@@ -74,9 +73,6 @@ def run_training(
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
-    check_fits(
-        lambda: State.of(inputs.config, settings.frozen(inputs.config.has_lora)), accelerator, settings
-    )
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)
