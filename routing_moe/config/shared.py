@@ -104,8 +104,8 @@ def trained_texts(config, given: Collection[str]) -> dict[str, int | bool | None
     return {name: saved[name] for name in TEXT_SETTINGS if name in saved and name not in given}
 
 
-# random:SPEC or random:SPEC:SEED; the numbers after clusters: are a part of SPEC.
-PERMUTED = re.compile(r"random:(clusters:[^:]+(?::\d+-\d+)?|.+?)(?::(\d+))?")
+# random:SPEC or random:SPEC:SEED; the number after clusters: is a part of SPEC.
+PERMUTED = re.compile(r"random:(clusters:[^:]+|.+?)(?::(\d+))?")
 
 
 def without_permutation(spec: str) -> tuple[str, str | None]:

@@ -18,13 +18,7 @@ from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
-from routing_moe.model.route_clusters import (
-    best_clusters,
-    centred_cosine,
-    nearest_cluster,
-    possible_counts,
-    silhouettes_of_clouds,
-)
+from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 ONTOLOGY_LEVELS = {"ontology": 1, "ontology:fine": 2}
@@ -166,19 +160,14 @@ def of_clusters(
 def clusters_of(spec: str, vectors_ND: np.ndarray) -> tuple[np.ndarray, dict]:
     """Returns the labels (N,) of a value such as clusters:8 or clusters:auto, and a row of the table.
 
-    The row has the sizes, the mean silhouette, and what it is for vectors without clusters
-    (`silhouettes_of_clouds`): the mean, and the share of draws that reach it. Raises InputError.
+    The row has the number of clusters, their sizes and the mean silhouette. Raises InputError.
     """
     counts = wanted_clusters(spec, len(vectors_ND))
     labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
-    clouds = silhouettes_of_clouds(vectors_ND, counts)
     return labels_N, {
         "clusters": int(labels_N.max()) + 1,
         "sizes": " ".join(map(str, np.bincount(labels_N).tolist())),
         "silhouette": silhouette,
-        "silhouette_of_clouds": float(clouds.mean()),
-        "clouds_at_or_above": float((clouds >= silhouette).mean()),
-        "clouds": len(clouds),
     }
 
 
@@ -196,12 +185,8 @@ def wanted_clusters(spec: str, N: int) -> list[int]:
 
 def in_words(row: Mapping) -> str:
     """Returns a row of the table of clusters as a note for the log."""
-    return (
-        f"{row['clusters']} clusters of {row['sizes'].replace(' ', ', ')} tasks; mean silhouette "
-        f"{row['silhouette']:.3f}, of as many vectors of the same covariance without clusters "
-        f"{row['silhouette_of_clouds']:.3f} on average, and as large or larger in "
-        f"{row['clouds_at_or_above']:.0%} of {row['clouds']} draws"
-    )
+    sizes = row["sizes"].replace(" ", ", ")
+    return f"{row['clusters']} clusters of {sizes} tasks; mean silhouette {row['silhouette']:.3f}"
 
 
 # ---- other tasks than those of the split
