@@ -83,7 +83,7 @@ RUNS = [
     ),
     (
         PREDICT | dict(checkpoint_name="7-steps"),
-        "--output_dir <out> --checkpoint_name 7-steps: no checkpoint there",
+        "<out>/7-steps: no checkpoint there",
     ),
     (PREDICT | dict(checkpoint="<bart>"), "<bart> holds a 'bart' model, not a routing BART"),
     (
@@ -152,7 +152,7 @@ CHECKPOINT = [
     (ONLY | dict(task_routes="lowest_los"), "--task_routes is lowest_los, ... did you mean 'lowest_loss'?"),
     (
         ONLY | VECTORS | dict(task_routes="lowest_loss"),
-        "--taskvecs and --task_routes lowest_loss both choose the routes of tasks that were not trained on",
+        "--taskvecs and --task_routes lowest_loss both choose routes",
         vectors(parts=SIDES),
     ),
     (

@@ -26,9 +26,8 @@ from routing_moe.io.trackers import start_trackers
 from routing_moe.model.flops import rows_flops
 from routing_moe.results.run_cost import earlier_runs
 from routing_moe.task_choice.contested import Contested
-from routing_moe.training.checks import Inputs
+from routing_moe.training.checks import Inputs, is_trained
 from routing_moe.training.cost import equal_steps
-from routing_moe.training.finished import is_trained
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
 from routing_moe.training.trainer import Training, check_epochs
 
