@@ -17,7 +17,7 @@ from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
-from routing_moe.model.adapter_files import loading_code, name_of_base, serving, write_adapter
+from routing_moe.model.adapter_files import loading_code, name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
 
 NO_EQUAL = (
@@ -38,7 +38,7 @@ inputs = tokenizer(sources, max_length={length}, **options)
 {second_bos}answers = tokenizer.batch_decode(model.generate(**inputs{limits}), skip_special_tokens=True)
 print([answer.strip() for answer in answers])
 ```
-{serving}"""
+"""
 LOADING = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
@@ -84,7 +84,6 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool, texts: Sequence
             agreement="" if agreement is None else AGREEMENT.format(share=agreement, n=len(texts)),
             loading=LOADING,
             limits="",
-            serving="",
         )
         write_text(new / "README.md", card(routed, task, **shown))
     return agreement
@@ -106,7 +105,6 @@ def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
             agreement="",
             loading=loading_code(written),
             limits="".join(f", {name}={value!r}" for name, value in limits.items()),
-            serving=f"\n{serving(written)}",
         )
         write_text(new / "README.md", card(routed, task, **shown))
 

@@ -62,20 +62,16 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
     quantized weights, and linear maps for some of the tokens only, which do not know whose tokens these are.
     """
     maps, missed = {}, []
-    for name, module in layer.named_modules():
-        for own, weight in module.named_parameters(recurse=False):
-            full = f"{name}.{own}" if name else own
-            if (
-                weight.ndim < 2
-                or isinstance(module, nn.Embedding)
-                or not is_target(full, config.lora_targets)
-            ):
-                continue
-            quantized = not weight.is_floating_point() or weight.itemsize < 2
-            if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{name}.":
-                missed.append(f"{layer_name}.{full} ({type(module).__name__}, {weight.dtype})")
-            else:
-                maps[name] = module
+    for name, weight in layer.named_parameters():
+        place, _, _ = name.rpartition(".")
+        module = layer.get_submodule(place)
+        if weight.ndim < 2 or isinstance(module, nn.Embedding) or not is_target(name, config.lora_targets):
+            continue
+        quantized = not weight.is_floating_point() or weight.itemsize < 2
+        if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{place}.":
+            missed.append(f"{layer_name}.{name} ({type(module).__name__}, {weight.dtype})")
+        else:
+            maps[place] = module
     if missed:
         raise InputError(
             f"{in_short(missed)}: no weight of a plain linear map for all tokens, so that it cannot have "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -78,12 +79,15 @@ def load_bart(source: str | Path) -> BartForConditionalGeneration:
         )
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None
-    check_generation(bart.generation_config, bart.config.vocab_size, source)
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{source}: not a plain BART; it lacks {len(missing)} weights, such as {missing[0]}")
+    check_complete(report, source)
     check_finite(own_tensors(bart), source)
     return bart
+
+
+def check_complete(report: Mapping, source: str | Path) -> None:
+    """Raises InputError for weights that files lack, which the library would fill with random numbers."""
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{source}: its files lack {len(missing)} weights, such as {missing[0]}")
 
 
 def saved_kind(folder: Path) -> str | None:
@@ -116,13 +120,9 @@ def load_backbone(
         model, report = auto_class(config).from_pretrained(folder, **loading, output_loading_info=True)
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: no plain model can be loaded from there ({in_brief(error)})") from None
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{source}: lacks {len(missing)} weights, such as {missing[0]}")
+    check_complete(report, source)
     if expected and (others := sorted(report["unexpected_keys"])):
-        raise InputError(
-            f"{source}: not the model that is expected; it has other weights, such as {others[0]}"
-        )
+        raise InputError(f"{source}: not the expected model; it has other weights, such as {others[0]}")
     check_finite(own_tensors(model), source)
     align(model)
     return model
@@ -153,33 +153,6 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-TOKEN_IDS = [
-    f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
-]
-OUTPUT_SWITCHES = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
-
-
-def check_generation(config, vocab_size: int, source: str | Path) -> None:
-    """Raises InputError for a `GenerationConfig` that loads but would fail in generation.
-
-    source: named in the error. vocab_size: number of token embeddings.
-    """
-    for name in TOKEN_IDS:
-        value = getattr(config, name, None)
-        ids = value if isinstance(value, list) and value else [value]
-        if value is not None and not all(type(i) is int and 0 <= i < vocab_size for i in ids):
-            raise InputError(
-                f"{source}: generation_config.json has {name} {value!r}; it must be a token id from 0 to "
-                f"{vocab_size - 1}"
-            )
-    for name in OUTPUT_SWITCHES:
-        value = getattr(config, name, None)
-        if not isinstance(value, bool | None):
-            raise InputError(
-                f"{source}: generation_config.json has {name} {value!r}; it must be true or false"
-            )
-
-
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict from a plain BART's .pt/.bin/.safetensors file or saved folder.
 
@@ -190,12 +163,8 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         return load_bart(path).state_dict()
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it is not a dictionary of tensors")
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -229,10 +198,7 @@ def load_routing_bart(cls, checkpoint: str | Path):
     except Exception as error:  # transformers raises many types of errors
         reason = in_brief(error)
         raise InputError(f"{checkpoint}: not a valid checkpoint of a routing BART ({reason})") from None
-    check_generation(model.generation_config, model.config.vocab_size, checkpoint)
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
+    check_complete(report, checkpoint)
     check_finite(own_tensors(model), checkpoint)
     align(model)
     return model

@@ -50,13 +50,7 @@ class LoraPlan:
     copies: int = 1
 
     @classmethod
-    def of(
-        cls,
-        routes_BLE: Tensor,
-        sparse: bool = True,
-        constant_zeros: bool = False,
-        on_cpu_BLE: Tensor | None = None,
-    ) -> "LoraPlan":
+    def of(cls, routes_BLE, sparse=True, constant_zeros=False, on_cpu_BLE=None) -> "LoraPlan":
         """Returns the plan for these routes.
 
         sparse: whether to leave out experts of weight 0. Those whose weight needs a gradient are needed,
@@ -159,21 +153,16 @@ class LoraLinear:
             return factors
         A, B = self.lora_A, self.lora_B
         weights_BHK, chosen_BHK = mix.weights_BHK.to(A.dtype), mix.chosen_BHK
-        if self.mixing == "factors":
-            A, B = (self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B))  # (B, r, D)
-            factors = A, B, None
-        else:
-            weights_B1R = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
-            if chosen_BHK is None:
-                factors = A.flatten(0, 1), B.flatten(0, 1), weights_B1R
-            else:
-                # `embedding` picks rows, as indexing does, but faster, also in the backward pass.
-                chosen_BK = chosen_BHK[:, 0]
-                A, B = (
-                    F.embedding(chosen_BK, factor.flatten(1)).view(len(chosen_BK), -1, factor.shape[-1])
-                    for factor in (A, B)
-                )  # (B, K r, D)
-                factors = A, B, weights_B1R
+        weights_B1R = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
+        if self.mixing == "factors":  # (B, r, D)
+            factors = *(self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B)), None
+        elif chosen_BHK is None:
+            factors = A.flatten(0, 1), B.flatten(0, 1), weights_B1R
+        else:  # (B, K r, D). `embedding` picks rows, as indexing does, but faster, also in the backward pass.
+            chosen_BK = chosen_BHK[:, 0]
+            A, B = (F.embedding(chosen_BK, factor.flatten(1)) for factor in (A, B))
+            A = A.view(len(chosen_BK), -1, self.in_features)
+            factors = A, B.view(len(chosen_BK), -1, self.out_features), weights_B1R
         if not torch.is_grad_enabled():
             mix.kept[self] = factors
         return factors
@@ -259,16 +248,13 @@ class LoraLayer:
 def with_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> Iterator[None]:
     """Runs the calls of the model in the block with a mix of each layer."""
     before = [layer.mix for layer in layers]
-    _set_mixes(layers, mixes)
     try:
+        for layer, mix in zip(layers, mixes, strict=True):
+            layer.mix = mix
         yield
     finally:
-        _set_mixes(layers, before)
-
-
-def _set_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> None:
-    for layer, mix in zip(layers, mixes, strict=True):
-        layer.mix = mix
+        for layer, mix in zip(layers, before, strict=True):
+            layer.mix = mix
 
 
 def along(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextManager[None]:

@@ -65,11 +65,8 @@ class TaskRouting:
         """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.
 
         task_routes_NLE: the fixed routes, in the order of `config.task_names`; only with "fixed".
-        Raises ValueError for another source or for routes of another shape.
         """
         size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
-        if source == "learned" or source not in ROUTE_SOURCES:
-            raise ValueError(f"source is {source!r}; it must be one of average, random, fixed")
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
         self.config.route_source = source
@@ -103,9 +100,8 @@ class TaskRouting:
 
         Raises InputError if they do not fit the model's layers and experts.
         """
-        config = self.config
+        config, vectors_ND = self.config, given.vectors_ND
         routes_NLE = given.matrices(*config.route_sizes)
-        vectors_ND = given.vectors_ND
         config.task_names = given.tasks
         self.use_routes("fixed", torch.from_numpy(routes_NLE))
         config.given_routes, config.random_vectors = given.source, []
@@ -117,31 +113,25 @@ class TaskRouting:
 
     def vectors_of_tasks(self) -> np.ndarray | None:
         """Returns the vectors (N, D) float32 that the router reads or of given routes, or None."""
-        vectors_ND = getattr(self, "route_vectors", None)
-        if self.task_vectors is not None:
-            vectors_ND = self.task_vectors.weight.detach()
-        return None if vectors_ND is None else vectors_ND.float().cpu().numpy()
+        vectors_ND = self.task_vectors.weight if self.task_vectors else getattr(self, "route_vectors", None)
+        return None if vectors_ND is None else vectors_ND.detach().float().cpu().numpy()
 
     def task_ids(self, task_names: list[str]) -> Tensor:
-        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task.
-
-        Warns of tasks that were never trained.
-        """
+        """Returns `task_rows`. Warns of tasks that were never trained."""
         config = self.config
         known = config.trained_tasks or set(config.task_names).difference(config.random_vectors)
         if untrained := set(task_names).intersection(config.task_names).difference(known):
+            message = "never trained, so that their routes are random, or those of given vectors"
             warnings.warn(
-                f"never trained, so that their routes are random, or those of given vectors: "
-                f"{in_short(sorted(untrained))}; trained tasks: {in_short(sorted(known))}",
+                f"{message}: {in_short(sorted(untrained))}; trained tasks: {in_short(sorted(known))}",
                 stacklevel=2,
             )
         return self.task_rows(task_names)
 
     def task_rows(self, task_names: list[str]) -> Tensor:
-        """Returns `task_ids` without its warning."""
+        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task."""
         rows = {name: row for row, name in enumerate(self.config.task_names)}
-        unknown = [name for name in task_names if name not in rows]
-        if unknown:
+        if unknown := [name for name in task_names if name not in rows]:
             raise KeyError(f"no task vector for {', '.join(unknown)}; the model knows {len(rows)} tasks")
         return torch.tensor([rows[name] for name in task_names], dtype=torch.long, device=self.device)
 
@@ -166,9 +156,8 @@ class TaskRouting:
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
         """Returns the expected routes (N, L, E) of named tasks.
 
-        For a router, the softmax of its logits (top-k: over the k largest; Bernoulli: normalised sigmoids) at
-        the temperature, which approximates the mean of the sampled modes; for random routes 1/E. Raises
-        KeyError for an unknown task.
+        For a router, the noise-free softmax of its logits at the temperature, which approximates the mean of
+        the sampled modes; for random routes 1/E. Raises KeyError for an unknown task.
         """
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_rows(task_names))
@@ -189,8 +178,8 @@ class TaskRouting:
 
     def is_one_hot(self, routes_BLE: Tensor) -> bool:
         """Returns whether all rows that a layer uses consist of zeros and ones."""
-        read = routes_BLE[:, self.config.routed_rows]
-        return bool(((read == 0) | (read == 1)).all())
+        routed = routes_BLE[:, self.config.routed_rows]
+        return bool(((routed == 0) | (routed == 1)).all())
 
     def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
         """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
