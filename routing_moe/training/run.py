@@ -93,21 +93,13 @@ def run_training(
                 write_start(settings, inputs, command, contested)
             return False
         check_epochs(settings, len(examples))
-    training = Training(
-        model,
-        tokenizer,
-        examples,
-        dev_files,
-        ontology=inputs.ontology,
-        settings=settings,
-        accelerator=accelerator,
-        draw_routes=draw_routes,
-        scoring_flops=contested.scoring_flops if contested else 0,
-    )
+    data = examples, dev_files, inputs.ontology
+    training = Training(model, tokenizer, *data, settings, accelerator, draw_routes)
+    training.scoring_flops = contested.scoring_flops if contested else 0
     if settings.equal_flops:
         earlier = earlier_runs(settings.start, settings.output_dir)
-        steps = training.stepper, training.total_steps
-        print(equal_steps(*steps, settings.equal_flops, earlier, training.scoring_flops))
+        planned = training.stepper, training.total_steps
+        print(equal_steps(*planned, settings.equal_flops, earlier, training.scoring_flops))
         return False
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)

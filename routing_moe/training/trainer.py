@@ -2,6 +2,7 @@
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +25,10 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.model.given_routes import layer_names
-from routing_moe.optim.step import Stepper, padding_report, schedule_report
+from routing_moe.optim.step import Stepper, schedule_report
 from routing_moe.results.run_cost import described_cost
 from routing_moe.results.scores import goodness
 from routing_moe.training.cost import write_cost
-from routing_moe.training.interrupts import FinishStepOnInterrupt
 
 LOG_EVERY = 10  # steps between rows of the curves
 EVALUATED = {"performance": "mean dev score", "answer_loss": "answer loss"}  # {measure: its name}
@@ -53,12 +53,10 @@ class Training:
         settings: TrainSettings,
         accelerator: Accelerator,
         draw_routes: Callable,
-        scoring_flops: int = 0,
     ):
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
-        self.draw_routes = draw_routes
-        self.scoring_flops = scoring_flops
+        self.draw_routes, self.scoring_flops = draw_routes, 0
         self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
@@ -148,12 +146,8 @@ class Training:
             folder = self._write_routes()
             write_text(folder / "dev_results.csv", scores.to_csv())
             if is_best:
-                save_checkpoint(
-                    self.model,
-                    self.tokenizer,
-                    self.folder / "best",
-                    progress=self._progress(means.get("performance")),
-                )
+                progress = self._progress(means.get("performance"))
+                save_checkpoint(self.model, self.tokenizer, self.folder / "best", progress=progress)
             columns = ["steps", "train_loss", "dev_loss", *(f"dev_{name}" for name in EVALUATED)]
             history = pd.DataFrame(self.state["history"], columns=columns)
             write_text(self.folder / "losses.csv", history.to_csv())
@@ -279,21 +273,16 @@ class Training:
         for line in self.stepper.mixture.described(self.model.config.task_names):
             log.debug(line)
         log.debug(self.stepper.cut)
-        log.debug(padding_report(self.stepper))
         if self.model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})
             schedule, *notes = schedule_report(self.stepper, tasks, self.total_steps)
             log.debug(schedule)
             for note in notes:
                 log.info(note)
-        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
+        what = self.stepper, self.total_steps, settings.start, self.folder, self.scoring_flops
+        log.debug(described_cost(on_main(self.accelerator, lambda: write_cost(*what))))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
-
-    def _write_cost(self) -> dict:
-        return write_cost(
-            self.stepper, self.total_steps, self.settings.start, self.folder, self.scoring_flops
-        )
 
     def _summarise(self, seconds: float, steps: int) -> None:
         if (distance := self.model.relative_expert_distance()) is not None:
@@ -308,6 +297,30 @@ class Training:
             log.info("the run was complete already, after step %d", self.state["step"])
         if self.model.config.num_experts > 1:
             log.info("picture of the routes: %s", self.folder / f"{self.state['step']}-steps" / "route.png")
+
+
+class FinishStepOnInterrupt:
+    """In this context, Ctrl-C or SIGTERM ends training after the current step is saved; a second one at once.
+
+    With several processes it changes nothing: they would not all stop after the same step.
+    """
+
+    def __init__(self, training: Training):
+        self.training, self.previous = training, {}
+
+    def __enter__(self) -> None:
+        if self.training.accelerator.num_processes == 1:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._request_stop)
+
+    def __exit__(self, *_) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+    def _request_stop(self, number, frame) -> None:
+        self.training.stop_requested = True
+        self.__exit__()
+        log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
 
 
 def last_step(settings: TrainSettings, n_examples: int) -> int:
@@ -337,13 +350,12 @@ def described_routes(model, settings: TrainSettings) -> str:
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
     frozen = config.has_router and not next(router.parameters()).requires_grad
+    drawn = "random for each task, drawn once"
     source = {
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
         "average": "average",
         "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
-        "fixed": f"given ({config.given_routes})"
-        if config.given_routes
-        else "random for each task, drawn once",
+        "fixed": f"given ({config.given_routes})" if config.given_routes else drawn,
     }[config.route_source]
     mixing = config.lora_mixing if config.has_lora else config.expert_mixing
     return f"{source}; {config.experts_described} a layer, mixing {mixing}"
