@@ -25,8 +25,8 @@ from routing_moe import Routed
 from routing_moe.answering.queries import Query, read_queries
 from routing_moe.answering.routed import CHUNK
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED
-from routing_moe.evaluation.batches import answering_batches, batch_size
-from routing_moe.evaluation.pool import Pool, Routes
+from routing_moe.evaluation.batches import Routes, answering_batches, batch_size
+from routing_moe.evaluation.scored_files import Pool, batch_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def generated(routed: Routed, task, plain, queries: list[Query]) -> list[str]:
     size = batch_size(routed.model, routed.decoding)
     answers = [""] * len(queries)
     for batch in answering_batches(routed.model, pool, routes, routed.decoding, size):
-        inputs = pool.batch(batch.indices, plain)
+        inputs = batch_of(pool.encoded, batch.indices, plain)
         del inputs["labels"]
         with torch.no_grad():
             sequences = plain.generate(**inputs)

@@ -1,17 +1,14 @@
 """Reads a few-shot gym, evaluates predictions and builds batches. Does not depend on the model.
 
-gym.py          a folder of tasks in the CrossFit format      task_splits.py  train/dev/test partitions
-task_files.py   one task file: TSV or JSON lines              options.py      answer options of a task
-metrics.py      the seven metrics and each task's metric      ontology.py     category of each task
-encoding.py     examples to token ids                         batching.py     batches and micro-batches
-labels.py       labels of tasks from a CSV file               list_tasks.py   tasks that a user names
-jsonfile.py     JSON with clear errors
-templates.py    names of tasks that are prompts of a data set
-task_sampling.py  share of each task in training
-atomic_files.py atomic writes, locks of folders               processes.py    a pool of worker processes
-errors.py       InputError: what is wrong in the files or flags given, and where
-command_line.py the parser of all commands
-building/       builds CrossFit's gym and tasks of a user     recipes/        its 160 tasks and their prompts
+gym.py            a folder of tasks in the CrossFit format     task_splits.py  train, dev and test tasks
+task_files.py     one task file: TSV or JSON lines             options.py      answer options of a task
+metrics.py        the seven metrics and each task's metric     ontology.py     category of each task
+encoding.py       examples to token ids                        batching.py     batches and micro-batches
+labels.py         labels of tasks from a CSV file              list_tasks.py   tasks that a user names
+task_sampling.py  share of each task in training               templates.py    prompts of one data set
+jsonfile.py       JSON with clear errors                       errors.py       InputError
+atomic_files.py   atomic writes, locks of folders              processes.py    a pool of worker processes
+building/         builds CrossFit's gym and a user's tasks     recipes/        its 160 tasks and their prompts
 """
 
 from dataloader.batching import (
@@ -29,28 +26,3 @@ from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_sampling import TaskMixture
 from dataloader.task_splits import PUBLISHED_SPLITS, Split, load_split
-
-__all__ = [
-    "METRICS",
-    "METRIC_FUNCTIONS",
-    "PUBLISHED_SPLITS",
-    "EncodedExamples",
-    "Example",
-    "Gym",
-    "InputError",
-    "Ontology",
-    "Split",
-    "TaskMixture",
-    "TextFormat",
-    "answer_choices",
-    "assign_to_ranks",
-    "did_you_mean",
-    "encode",
-    "evaluate",
-    "load_split",
-    "micro_batches",
-    "padding_factor",
-    "read_jsonl",
-    "read_tsv",
-    "step_examples",
-]

@@ -4,8 +4,6 @@ All functions are pure: the batch of step 1000 can be computed without steps 0 t
 the same batches, and every rank can compute them independently.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 

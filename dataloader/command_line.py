@@ -1,18 +1,10 @@
 """The parser of all commands, which suggests the right flag for an unknown one."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 
 from dataloader.errors import did_you_mean
 
-REMOVED = "it was removed, as only finished studies used it; CHANGELOG.md has what is left"
-OF_STUDIES = (
-    "learnable dev_baselines minus_shuffled whiten no_standardisation widen_ffn similarity no_centring "
-    "reassign_every reassign_from reassign_until reassign_held_out reassign_splits task_routes_as "
-    "checkpoint_names clip"
-)
 # {unknown flag: the right ones, of which a command has some, or what else to do}
 INSTEAD = {
     "--lr": ("--learning_rate", "--learning_rate_list"),
@@ -20,19 +12,10 @@ INSTEAD = {
     "--epochs": ("--num_train_epochs",),
     "--device": "a GPU is used if there is one; CUDA_VISIBLE_DEVICES=1 in the environment chooses another, "
     "ACCELERATE_USE_CPU=true none",
-    # of the scripts, whose flags are now those of commands
-    "--embedded_gym": "--small is the first word of a script that runs on the embedded gym",
-    "--jobs": "JOBS=4 in the environment of a script, or routing-moe parallel --jobs 4",
     "--seeds": 'SEEDS="1 2" in the environment of a script',
     "--small": "it is the first word of a script",
-    "--dry_run": "it is the first word of a script",
-    **{f"--{name}": REMOVED for name in OF_STUDIES.split()},
     "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
     "--seed": "the command draws nothing at random that a seed would change",
-    "--random_draws": "it was removed; compare the drops of tasks with and without the feature",
-    "--group_templates": "it was removed; prediction writes the scores per data set to ...-datasets.csv",
-    "--leave_out": "it was removed; name the folders to compare",
-    "--recipes": "that of build-gym was removed; add-task makes a task from a table or a data set on the hub",
 }
 
 

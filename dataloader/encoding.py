@@ -4,8 +4,6 @@ Token ids are stored as one flat int32 array with offsets: a gym of 100 000 exam
 40 MB. Padding is added per batch, to the longest text of that batch.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -39,16 +37,12 @@ class TextFormat:
 
     def __post_init__(self):
         shortest = 3 if self.append_another_bos else 2
-        problems = [
-            f"--{name} is {getattr(self, name)}, must be at least {shortest + 1} to hold a token of the text"
-            for name in ("max_input_length", "max_output_length")
-            if getattr(self, name) <= shortest
-        ]
-        if problems:
-            raise InputError(problems)
+        for name in ("max_input_length", "max_output_length"):
+            if (length := getattr(self, name)) <= shortest:
+                raise InputError(f"--{name} is {length}, must be at least {shortest + 1} to hold a token")
 
     @classmethod
-    def of(cls, settings) -> TextFormat:
+    def of(cls, settings) -> "TextFormat":
         """Returns the format in a command's settings; fields that the settings lack keep their defaults."""
         names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
         return cls(**{name: getattr(settings, name) for name in names})
@@ -84,7 +78,7 @@ class Ragged:
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
     @classmethod
-    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
         """Returns the rows of all parts, one part after the other."""
         flat = [part.flat for part in parts] or [np.zeros(0, dtype=np.int32)]
         return cls(np.concatenate(flat), _joined_offsets([part.offsets for part in parts]))
@@ -93,7 +87,7 @@ class Ragged:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
-    def subset(self, indices: np.ndarray) -> Ragged:
+    def subset(self, indices: np.ndarray) -> "Ragged":
         """Returns the given rows, in this order."""
         flat = np.concatenate([self.flat[:0], *(self[i] for i in indices)])
         return Ragged(flat, _offsets(self.lengths[indices]))
@@ -124,7 +118,7 @@ class EncodedExamples:
     task_ids_N: np.ndarray
 
     @classmethod
-    def joined(cls, parts: Sequence[EncodedExamples]) -> EncodedExamples:
+    def joined(cls, parts: Sequence["EncodedExamples"]) -> "EncodedExamples":
         """Returns the examples of all parts, one part after the other; at least one."""
         return cls(
             Ragged.joined([part.sources for part in parts]),
@@ -133,7 +127,7 @@ class EncodedExamples:
             np.concatenate([part.task_ids_N for part in parts]),
         )
 
-    def subset(self, indices: np.ndarray) -> EncodedExamples:
+    def subset(self, indices: np.ndarray) -> "EncodedExamples":
         """Returns the given examples, in this order."""
         starts, counts = self.first_output[indices], self.n_outputs_N[indices]
         outputs = np.concatenate([np.arange(0), *map(np.arange, starts, starts + counts)])
@@ -150,10 +144,7 @@ class EncodedExamples:
 
     @property
     def target_lengths_N(self) -> np.ndarray:
-        """Number of tokens of each example's first accepted output.
-
-        For other outputs, see `target_lengths`.
-        """
+        """Number of tokens of each example's first accepted output."""
         return self.outputs.lengths[self.first_output[:-1]]
 
     @property
@@ -200,12 +191,8 @@ class EncodedExamples:
         if answer_choice is None:
             return first
         choice = np.asarray(answer_choice, dtype=np.int64)
-        outside = np.flatnonzero((choice < 0) | (choice >= self.n_outputs_N[indices]))
-        if len(outside):
-            index, wrong = indices[outside[0]], choice[outside[0]]
-            raise IndexError(
-                f"answer choice {wrong} for example {index}: it has {self.n_outputs_N[index]} outputs"
-            )
+        if ((choice < 0) | (choice >= self.n_outputs_N[indices])).any():
+            raise IndexError(f"answer choices {choice} of {self.n_outputs_N[indices]} outputs")
         return first + choice
 
 
@@ -229,14 +216,13 @@ def encode(
     """Returns the examples tokenized with a fast Hugging Face tokenizer.
 
     task_ids: {task name: id}. Text that looks like a special token ("</s>" in a web page) is encoded as text.
-    Raises InputError for all tasks that `task_ids` lacks, and for an example without outputs.
+    Raises InputError for a task that `task_ids` lacks, and for an example without outputs.
     """
-    unknown = dict.fromkeys(example.task for example in examples if example.task not in task_ids)
-    if unknown:
-        raise InputError(f"task '{task}' has no task id{did_you_mean(task, task_ids)}" for task in unknown)
-    bare = [example for example in examples if not example.outputs]
-    if bare:
-        raise InputError(f"{bare[0].sample}: an example has no output: {bare[0].input!r}")
+    for example in examples:
+        if example.task not in task_ids:
+            raise InputError(f"task '{example.task}' has no task id{did_you_mean(example.task, task_ids)}")
+        if not example.outputs:
+            raise InputError(f"{example.sample}: an example has no output: {example.input!r}")
     sources = [text_format.source(example) for example in examples]
     targets = [text for example in examples for text in text_format.targets(example)]
     n_outputs = [len(example.outputs) for example in examples]
@@ -251,7 +237,7 @@ def encode(
 
 def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: TextFormat) -> EncodedOptions:
     """Returns the tokenized answer options of N examples, in the format of outputs in `encode`."""
-    texts = list(dict.fromkeys(option for own in options for option in own))
+    texts = list(dict.fromkeys(option for offered in options for option in offered))
     tokens = _tokenize(
         [text_format.target(text) for text in texts],
         tokenizer,
@@ -262,7 +248,7 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
     first_with: dict[bytes, int] = {}
     row_of = {text: first_with.setdefault(tokens[i].tobytes(), i) for i, text in enumerate(texts)}
     return EncodedOptions(
-        tokens, [np.array([row_of[text] for text in own], dtype=np.int64) for own in options]
+        tokens, [np.array([row_of[text] for text in offered], dtype=np.int64) for offered in options]
     )
 
 

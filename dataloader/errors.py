@@ -1,7 +1,5 @@
 """InputError, the error for wrong files and flags, and helpers that word its messages."""
 
-from __future__ import annotations
-
 import difflib
 import pickle
 from collections.abc import Iterable
@@ -9,15 +7,10 @@ from contextlib import contextmanager
 
 LONGEST_BRIEF = 300  # characters shown of another library's message
 FEW = 5  # names shown of a long list
-SHORT = 5  # letters of a name below which it is no beginning of another
 
 
 class InputError(ValueError):
-    """The files or settings given are wrong; the message says what is wrong, where, and what to do.
-
-    `problems` lists every problem found, so that a caller can collect the problems of several checks and
-    raise once.
-    """
+    """The files or settings given are wrong: each of `problems` says what is wrong, where, and what to do."""
 
     exit_code = 2  # of a command that it ends
 
@@ -47,7 +40,7 @@ class Problems(list):
     def of(self, check, *arguments, flag: str | None = None):
         """Returns check(*arguments), or None if it raised InputError, whose problems are collected.
 
-        flag: name of the flag to put before each problem; None: no prefix.
+        flag: put before each problem; None: no prefix.
         """
         try:
             with problem_context(f"--{flag} " if flag else ""):
@@ -69,10 +62,7 @@ def counted(n: int, what: str) -> str:
 
 
 def in_brief(error: BaseException) -> str:
-    """Returns the first two lines of an error's message as one line of limited length.
-
-    Messages of other libraries can be hundreds of lines long.
-    """
+    """Returns the first two lines of another library's error, which can be hundreds of lines long."""
     if isinstance(error, pickle.UnpicklingError):  # torch's message recommends unsafe unpickling
         return "it is not a file of tensors alone"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -84,13 +74,7 @@ def _cut(text: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" when none is close.
-
-    If none is, the first one with a close beginning counts, except for short names.
-    """
-    typed, by_lowercase = str(name).lower(), {str(candidate).lower(): str(candidate) for candidate in known}
-    close = difflib.get_close_matches(typed, by_lowercase, n=1)
-    if not close and len(typed) >= SHORT:
-        starts = {candidate[: len(typed)]: candidate for candidate in sorted(by_lowercase, reverse=True)}
-        close = [starts[start] for start in difflib.get_close_matches(typed, starts, n=1)]
+    """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" when none is close."""
+    by_lowercase = {str(candidate).lower(): str(candidate) for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lowercase, n=1)
     return f"; did you mean '{by_lowercase[close[0]]}'?" if close else ""

@@ -9,8 +9,6 @@
 of the three may have either extension; `task_files.py` describes their content.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable
@@ -23,12 +21,11 @@ import numpy as np
 from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
-from dataloader.task_files import PROBLEMS_SHOWN, MalformedLines, describe, read_task_file
+from dataloader.task_files import read_task_file
 from dataloader.task_splits import PUBLISHED_SPLITS
 from dataloader.templates import dataset_of
 
 PARTS = ("train", "dev", "test")
-ENDINGS = (".tsv", ".jsonl")
 SPLITS = "splits"  # folder in a built gym: the published splits without the tasks that the gym lacks
 
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
@@ -77,7 +74,7 @@ class Gym:
         self.folder = Path(folder)
         self.skip_malformed = skip_malformed
         self.n_skipped = 0
-        self._examples: dict[tuple[str, str, str], list[Example] | InputError] = {}
+        self._examples: dict[tuple[str, str, str], list[Example]] = {}
         self._listed: dict[str, list[tuple[str, str]]] = {}
         if not self.folder.is_dir():
             raise InputError(
@@ -118,11 +115,7 @@ class Gym:
         return any(part == there for _, there in self._list(task))
 
     def examples(self, task: str, part: str, samples: str = "all") -> list[Example]:
-        """Returns the examples of one task, in the order of its samples.
-
-        part: "train", "dev" or "test". samples: "all", "first", a seed ("100") or a prefix ("boolq_16_100").
-        Raises InputError with all problems: unknown task, part or sample, missing file, malformed lines.
-        """
+        """Returns the examples of a task, in the order of its samples; arguments and errors as of `pool`."""
         return self.pool([task], part, samples)
 
     def pool(
@@ -130,17 +123,14 @@ class Gym:
     ) -> list[Example]:
         """Returns the examples of several tasks in one list, sorted by task, for multi-task training.
 
-        part, samples: as for `examples`. limit: number of examples kept from the start of each file; None:
-        all. Raises InputError like `examples`, with the problems of all tasks.
+        part: "train", "dev" or "test". samples: as of `named_samples`. limit: number of examples kept from
+        the start of each file; None: all. Raises InputError with all problems: unknown task, part or sample,
+        missing file, malformed lines.
         """
-        problems: list[str] = []
-        pooled: list[Example] = []
+        problems, pooled = Problems(), []
         for task in sorted(set(tasks)):
-            try:
-                for sample in self._chosen_samples(task, part, samples):
-                    pooled += self._read(task, sample, part)[:limit]
-            except InputError as error:
-                problems += error.problems
+            for sample in problems.of(self._chosen_samples, task, part, samples) or ():
+                pooled += (problems.of(self._read, task, sample, part) or [])[:limit]
         if problems:
             raise InputError(dict.fromkeys(problems))
         return pooled
@@ -191,22 +181,21 @@ class Gym:
         metrics: bool = True,
         split: str | os.PathLike | None = None,
     ) -> list[str]:
-        """Returns the problems that reading and scoring these tasks would raise; [] if there are none.
+        """Reads (and keeps) the files of several tasks; returns the problems of all of them.
 
-        Reads (and keeps) all files concerned. metrics: whether to check that each task has a metric, and that
-        this metric can use the answers of the dev and test parts. split: as for `lacking`.
+        metrics: whether to check that each task has a metric, and that this metric can use the answers of the
+        dev and test parts. split: as for `lacking`.
         """
-        tasks = sorted(set(tasks))
+        tasks, parts = sorted(set(tasks)), list(parts)
         problems = Problems(self.lacking(tasks, split))
-        malformed: dict[Path, MalformedLines] = {}
-        parts = list(parts)
         for task in filter(self._find_samples, tasks):
             metric = problems.of(self.metric, task) if metrics else None
             for part in parts:
-                scored_by = metric if part != "train" else None
-                problems += problems.of(self._part_problems, task, part, samples, scored_by, malformed) or []
-        if malformed:
-            problems.append(describe(list(malformed.values())))
+                examples = problems.of(self.examples, task, part, samples) or []
+                for example in examples if metric and part != "train" else ():
+                    if problem := answer_problem(example.outputs[0], metric):
+                        problems.append(f"{self._path(task, example.sample, part)}: {problem}")
+                        break
         return list(dict.fromkeys(problems))  # a missing sample is reported once, not once per part
 
     @cached_property
@@ -214,33 +203,7 @@ class Gym:
         path = self.folder / "metrics.json"
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
-    def _part_problems(self, task, part, samples, metric: str | None, malformed: dict) -> list[str]:
-        """Returns the problems of a part's files. Malformed lines are added to `malformed` instead.
-
-        metric: that the answers must suit; None: they are not scored.
-        """
-        problems: list[str] = []
-        for sample in self._chosen_samples(task, part, samples):
-            try:
-                examples = self._read(task, sample, part)
-            except MalformedLines as error:
-                malformed[error.path] = error
-                continue
-            except InputError as error:
-                problems += error.problems
-                continue
-            if metric:
-                answers = dict.fromkeys(example.outputs[0] for example in examples)
-                unusable = (answer_problem(answer, metric) for answer in answers)
-                path = self._path(task, sample, part)
-                problems += [f"{path}: {problem}" for problem in unusable if problem][:PROBLEMS_SHOWN]
-        return problems
-
     def _chosen_samples(self, task: str, part: str, samples: str) -> list[str]:
-        """Returns the prefixes of the chosen samples.
-
-        Raises InputError for an unknown part, task or sample.
-        """
         if part not in PARTS:
             raise InputError(f"unknown part '{part}'{did_you_mean(part, PARTS)} (known: {', '.join(PARTS)})")
         chosen = self.named_samples(task, samples)
@@ -265,13 +228,12 @@ class Gym:
     def _path(self, task: str, sample: str, part: str) -> Path:
         """Returns the part's file. Raises InputError if no file exists, or one of each extension."""
         stem = self.folder / task / f"{sample}_{part}"
-        paths = [stem.with_name(f"{stem.name}{ending}") for ending in ENDINGS]
-        there = [path for path in paths if path.exists()]
-        if len(there) > 1:
-            raise InputError(f"{there[0]} and {there[1].name} both exist; keep only one of them")
-        if not there:
-            raise InputError(f"{paths[0]}: no such file, and no {paths[1].name}")
-        return there[0]
+        tsv, jsonl = (stem.with_name(f"{stem.name}.{ending}") for ending in ("tsv", "jsonl"))
+        if tsv.exists() and jsonl.exists():
+            raise InputError(f"{tsv} and {jsonl.name} both exist; keep only one of them")
+        if not tsv.exists() and not jsonl.exists():
+            raise InputError(f"{tsv}: no such file, and no {jsonl.name}")
+        return tsv if tsv.exists() else jsonl
 
     def _missing_task(self, task: str) -> str:
         if os.path.isdir(self.folder / task):
@@ -283,13 +245,7 @@ class Gym:
     def _read(self, task: str, sample: str, part: str) -> list[Example]:
         key = (task, sample, part)
         if key not in self._examples:
-            try:
-                rows, n_skipped = read_task_file(self._path(task, sample, part), self.skip_malformed)
-                self.n_skipped += n_skipped
-                self._examples[key] = [Example(task, sample, *row) for row in rows]
-            except InputError as error:
-                self._examples[key] = error
-        examples = self._examples[key]
-        if isinstance(examples, InputError):
-            raise examples
-        return examples
+            rows, n_skipped = read_task_file(self._path(task, sample, part), self.skip_malformed)
+            self.n_skipped += n_skipped
+            self._examples[key] = [Example(task, sample, *row) for row in rows]
+        return self._examples[key]

@@ -9,8 +9,6 @@ A column without colon, such as "format", is a kind of label, and its cells are 
 are 0.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -57,8 +55,8 @@ def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     """Returns (column names, {task: cells}) of a CSV file. Raises InputError as `read_labels` does."""
     path = Path(path)
     header, rows = _read_rows(path)
-    if problems := [f"{path}: {problem}" for problem in _header_problems(header)]:
-        raise InputError(problems)
+    if problem := _header_problem(header):
+        raise InputError(f"{path}: {problem}")
     table: dict[str, list[str]] = {}
     for line, cells in rows:
         if problem := _row_problem(header, cells, table):
@@ -99,17 +97,19 @@ def _label(cells: dict[str, str]) -> str:
     return "+".join(value for value, cell in cells.items() if ZERO_OR_ONE[cell])
 
 
-def _header_problems(header: Sequence[str]) -> list[str]:
+def _header_problem(header: Sequence[str]) -> str | None:
     if "task" not in header:
         guess = did_you_mean("task", header)
-        return [f"no column task{guess} (its columns: {in_short(list(header)) or 'none'})"]
-    problems = [f"column {name} occurs twice" for name in dict.fromkeys(header) if header.count(name) > 1]
+        return f"no column task{guess} (its columns: {in_short(list(header)) or 'none'})"
+    for name in header:
+        if header.count(name) > 1:
+            return f"column {name} occurs twice"
     for kind, columns in kinds_of(header).items():
         if "" in columns and len(columns) > 1:
-            problems.append(f"both a column {kind} and columns {kind}:value; rename one of them")
+            return f"both a column {kind} and columns {kind}:value; rename one of them"
         if kind in ONTOLOGY_KINDS:
-            problems.append(f"column {kind}: this name is used by the ontology; rename the column")
-    return problems
+            return f"column {kind}: this name is used by the ontology; rename the column"
+    return None
 
 
 def _row_problem(header: Sequence[str], cells: Sequence[str], earlier: Collection[str]) -> str | None:

@@ -6,8 +6,6 @@ Predictions are model output: any string (empty, only punctuation, not a number)
 Answers are data: an answer that cannot be used raises an InputError that names it.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import string

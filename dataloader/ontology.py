@@ -3,8 +3,6 @@
 The shipped file covers the 160 CrossFit tasks. It determines the order of tasks in figures and tables.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,17 +31,22 @@ class Ontology:
         self._rank = {task: rank for rank, task in enumerate(self._category)}
 
     @classmethod
-    def load(cls, path: str | os.PathLike | None = None) -> Ontology:
-        """Reads an ontology file (None: the shipped one).
-
-        Raises InputError, with the file and category of each problem, if the file is missing, has another
-        structure, or lists a task twice.
-        """
+    def load(cls, path: str | os.PathLike | None = None) -> "Ontology":
+        """Reads an ontology file (None: the shipped one). Raises InputError if it has another structure."""
         path = Path(path) if path is not None else SHIPPED_ONTOLOGY
         tree = load_json_object(path, "an ontology like {category: {subcategory: [task, ...]}}")
-        problems = _shape_problems(tree)
-        if problems:
-            raise InputError(f"{path}: {problem}" for problem in problems)
+        places: dict[str, str] = {}
+        for category, subcategories in tree.items():
+            if not isinstance(subcategories, dict):
+                raise InputError(f'{path}: "{category}" must be an object {{subcategory: [task, ...]}}')
+            for subcategory, tasks in subcategories.items():
+                place = f'"{category}" / "{subcategory}"'
+                if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+                    raise InputError(f"{path}: {place} must be a list of task names")
+                for task in tasks:
+                    if task in places:
+                        raise InputError(f"{path}: task '{task}' is in {places[task]} and again in {place}")
+                    places[task] = place
         return cls(tree)
 
     @property
@@ -71,25 +74,6 @@ class Ontology:
             return self._rank.get(task, self._rank.get(dataset_of(task), last)), task
 
         return sorted(tasks, key=place)
-
-
-def _shape_problems(tree: dict) -> list[str]:
-    problems = []
-    places: dict[str, str] = {}
-    for category, subcategories in tree.items():
-        if not isinstance(subcategories, dict):
-            problems.append(f'"{category}" must be an object {{subcategory: [task, ...]}}')
-            continue
-        for subcategory, tasks in subcategories.items():
-            place = f'"{category}" / "{subcategory}"'
-            if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
-                problems.append(f"{place} must be a list of task names")
-                continue
-            for task in tasks:
-                if task in places:
-                    problems.append(f"task '{task}' is in {places[task]} and again in {place}")
-                places.setdefault(task, place)
-    return problems
 
 
 def ontology_path(train_dir: str | Path, task_ontology: str | Path | None) -> Path | None:

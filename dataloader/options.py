@@ -8,8 +8,6 @@
 The source is determined from train files only, never from answers in dev or test files.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

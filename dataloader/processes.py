@@ -1,7 +1,5 @@
 """Calls of a function in worker processes, which end together with the process that started them."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

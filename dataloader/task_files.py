@@ -6,21 +6,14 @@
 Both are UTF-8 without byte order mark. JSON texts may contain tabs and line breaks, TSV texts may not.
 """
 
-from __future__ import annotations
-
-import difflib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, counted
 from dataloader.jsonfile import kind_of, parse_json_object
 
-PROBLEMS_SHOWN = 5
-FILES_SHOWN = 3
-KEYS = ("input", "outputs", "options")
-TYPO_SIMILARITY = 0.8  # of an unknown key and a known one: "option" counts as a typo, "input_id" does not
+PROBLEMS_SHOWN = 5  # of one file
 
 _BOM = b"\xef\xbb\xbf"
 _BOM_PROBLEM = "starts with a byte order mark; save it as UTF-8 without BOM"
@@ -30,33 +23,20 @@ RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options
 
 
 class MalformedLines(InputError):
-    """The malformed lines of one file. `describe` combines those of several files into one problem."""
+    """The malformed lines of one file, as pairs of a line number and what is wrong."""
 
     def __init__(self, path: Path, lines: list[tuple[int, str]]):
-        self.path, self.lines = path, lines
-        super().__init__(describe([self]))
-
-
-def describe(files: list[MalformedLines]) -> str:
-    """Returns one message with the number of malformed lines, their files and the first few lines."""
-    every = [f"{file.path.name}:{number}: {problem}" for file in files for number, problem in file.lines]
-    where = ", ".join(str(file.path) for file in files[:FILES_SHOWN])
-    where += f" and {len(files) - FILES_SHOWN} more files" if len(files) > FILES_SHOWN else ""
-    more = f", the first {PROBLEMS_SHOWN} of them" if len(every) > PROBLEMS_SHOWN else ""
-    count, them = ("1 malformed line", "it") if len(every) == 1 else (f"{len(every)} malformed lines", "them")
-    head = f"{where}: {count}{more} (--skip_malformed leaves {them} out):"
-    return "\n  ".join([head, *every[:PROBLEMS_SHOWN]])
+        more = f", the first {PROBLEMS_SHOWN} of them" if len(lines) > PROBLEMS_SHOWN else ""
+        head = f"{path}: {counted(len(lines), 'malformed line')}{more} (--skip_malformed leaves them out):"
+        shown = [f"{path.name}:{number}: {problem}" for number, problem in lines[:PROBLEMS_SHOWN]]
+        super().__init__("\n  ".join([head, *shown]))
 
 
 def read_task_file(
     path: str | os.PathLike, skip_malformed: bool = False
 ) -> tuple[list[Row | RowWithOptions], int]:
-    """Returns the rows of a .jsonl or .tsv file and the number of skipped lines.
-
-    Arguments and errors are those of `read_tsv` and `read_jsonl`.
-    """
-    read = read_jsonl if Path(path).suffix == ".jsonl" else read_tsv
-    return read(path, skip_malformed)
+    """Returns the rows of a .jsonl or .tsv file and the number of skipped lines, by the functions below."""
+    return (read_jsonl if Path(path).suffix == ".jsonl" else read_tsv)(path, skip_malformed)
 
 
 def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row], int]:
@@ -64,8 +44,8 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
 
     Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
     and empty answers next to non-empty ones are removed. A line is malformed if it is blank, has no tab, an
-    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8. A byte order mark
-    at the start of the file is a problem, too.
+    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8; or if the file
+    begins with a byte order mark.
 
     Raises one InputError for all malformed lines of the file. With `skip_malformed`, they are skipped and
     counted (a byte order mark is removed and its line kept). A file without a usable line is an error.
@@ -77,8 +57,7 @@ def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[l
     """Reads a JSON-lines file; returns ([(input, (answer, ...), (option, ...)), ...], skipped lines).
 
     Spaces around a text are removed; tabs and line breaks inside it are kept. "options" may be missing or
-    null; otherwise they must include an accepted answer. Other keys ("id") are ignored, unless they look like
-    a typo of one of the three. Malformed lines are handled as in `read_tsv`.
+    null; otherwise they must include an accepted answer. Malformed lines are handled as in `read_tsv`.
     """
     return _read_lines(path, _parse_json, '{"input": text, "outputs": [text, ...]}', skip_malformed)
 
@@ -86,10 +65,7 @@ def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[l
 def _read_lines(
     path: str | os.PathLike, parse: Callable[[str], tuple | str], line_format: str, skip_malformed: bool
 ) -> tuple[list[tuple], int]:
-    """Returns the rows and the number of skipped lines.
-
-    parse: returns a line's row, or a string that says what is wrong with it.
-    """
+    """parse: returns a line's row, or a string that says what is wrong with it."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -151,56 +127,39 @@ def _parse_json(text: str) -> RowWithOptions | str:
     except InputError as error:
         return str(error)
     source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
-    if problem := _key_problem(line) or row_problem(source, outputs, options):
+    missing = [key for key in ("input", "outputs") if key not in line]
+    if missing:
+        return f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})'
+    if problem := row_problem(source, outputs, options):
         return problem
     return source.strip(), _stripped(outputs), _stripped(options or [])
 
 
 def row_problem(source, outputs, options) -> str | None:
     """Returns what is wrong with an input, its accepted answers and its options (None: none), else None."""
-    problem = _text_problem(source, "input") or _list_problem(outputs, "outputs")
-    if problem or options is None:
+    if problem := _text_problem(source, "input"):
         return problem
-    return _list_problem(options, "options") or _options_problem(outputs, options)
-
-
-def _key_problem(line: dict) -> str | None:
-    """Returns a problem if a key is missing or looks like a typo, else None."""
-    for key in line:
-        close = difflib.get_close_matches(key.lower(), KEYS, n=1, cutoff=TYPO_SIMILARITY)
-        if key not in KEYS and close:
-            return f'unknown key "{key}"; did you mean "{close[0]}"?'
-    missing = [key for key in ("input", "outputs") if key not in line]
-    return f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})' if missing else None
-
-
-def _list_problem(value, name: str) -> str | None:
-    if isinstance(value, str):
-        return f'"{name}" is a string, expected a list: [{json.dumps(value, ensure_ascii=False)}]'
-    if not isinstance(value, list):
-        return f'"{name}" is {kind_of(value)}, expected a list of strings'
-    if not value:
-        return f'"{name}" is an empty list'
-    problems = (_text_problem(text, f"{name}[{index}]") for index, text in enumerate(value))
-    return next((problem for problem in problems if problem), None)
+    for name, texts in (("outputs", outputs), ("options", options)):
+        if name == "options" and texts is None:
+            return None
+        if not isinstance(texts, list) or not texts:
+            found = "an empty list" if texts == [] else kind_of(texts)
+            return f'"{name}" is {found}, expected a list of strings'
+        for index, text in enumerate(texts):
+            if problem := _text_problem(text, f"{name}[{index}]"):
+                return problem
+    accepted, offered = _stripped(outputs), _stripped(options)
+    if len(set(offered)) < max(2, len(offered)):
+        return '"options" are not two or more different texts'
+    if not set(accepted) & set(offered):
+        return f'"options" holds none of the outputs ({accepted[0]!r} is not among them)'
+    return None
 
 
 def _text_problem(value, name: str) -> str | None:
     if not isinstance(value, str):
         return f'"{name}" is {kind_of(value)}, expected a string'
     return None if value.strip() else f'"{name}" is empty'
-
-
-def _options_problem(outputs: list[str], options: list[str]) -> str | None:
-    accepted, offered = _stripped(outputs), _stripped(options)
-    repeated = [option for index, option in enumerate(offered) if option in offered[:index]]
-    if repeated:
-        return f'"options" holds {repeated[0]!r} twice'
-    if len(offered) < 2:
-        return f'"options" holds only {offered[0]!r}, expected at least two options'
-    if not set(accepted) & set(offered):
-        return f'"options" holds none of the outputs ({accepted[0]!r} is not among them)'
-    return None
 
 
 def _stripped(texts: list[str]) -> tuple[str, ...]:

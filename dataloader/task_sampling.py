@@ -5,9 +5,6 @@ rows, each in another order: a row is drawn again only after all other rows of i
 `batching.py`, an epoch is a pure function of the seed and its number.
 """
 
-from __future__ import annotations
-
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -29,15 +26,11 @@ _ROW_STREAM = 2  # makes the orders of rows independent of the draws in `batchin
 
 
 def parse_task_sampling(text: str) -> tuple[str, float | None]:
-    """Returns ("temperature", 2.0) for "temperature:2", ("tasks", None) for "tasks".
-
-    Raises ValueError for other texts.
-    """
+    """Returns ("temperature", 2.0) for "temperature:2", ("tasks", None) for "tasks". Raises ValueError."""
     kind, colon, number = text.partition(":")
-    if kind not in TASK_SAMPLINGS or bool(colon) != (kind in WITH_NUMBER):
-        raise ValueError(f"{text!r} is not {WANTED}")
     value = float(number) if colon else None
-    if value is not None and not value >= 1:  # also NaN
+    is_right = kind in TASK_SAMPLINGS and bool(colon) == (kind in WITH_NUMBER)
+    if not is_right or (value is not None and not value >= 1):  # also NaN
         raise ValueError(f"{text!r} is not {WANTED}")
     return kind, value
 
@@ -96,10 +89,8 @@ class TaskMixture:
         order = np.argsort(-self.shares, kind="stable")
         shown = [f"{names[self.task_ids[i]]} {100 * self.shares[i]:.3g}%" for i in order]
         passes = self.shares * self.counts.sum() / self.counts
-        effective = math.exp(-(self.shares * np.log(self.shares)).sum())
         lines = [
-            f"task sampling: {self.sampling}; shares from {shown[-1]} to {shown[0]}; an effective number of "
-            f"{effective:.1f} of {len(shown)} tasks (exp of the shares' entropy); in an epoch of "
+            f"task sampling: {self.sampling}; shares from {shown[-1]} to {shown[0]}; in an epoch of "
             f"{self.counts.sum()} examples, a row is drawn {passes.min():.3g} to {passes.max():.3g} times"
         ]
         return lines if self.sampling == "examples" else [*lines, f"shares of tasks: {', '.join(shown)}"]
@@ -111,7 +102,7 @@ def _mixed_epoch(mixture: TaskMixture, seed: int, epoch: int) -> np.ndarray:
     bounds = (ends - starts).cumsum()
     places = np.split(np.random.default_rng([seed, epoch]).permutation(bounds[-1]), bounds[:-1])
     order = np.empty(bounds[-1], dtype=np.int64)
-    for task, own in enumerate(places):
-        order[np.sort(own)] = mixture.draws_of_task(task, seed, starts[task], ends[task])
+    for task, positions in enumerate(places):
+        order[np.sort(positions)] = mixture.draws_of_task(task, seed, starts[task], ends[task])
     order.setflags(write=False)
     return order

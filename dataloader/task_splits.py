@@ -6,8 +6,6 @@ CrossFit tasks, and t0_held_out.json, whose test tasks are prompts (docs/data.md
 built gym has them without the tasks that the gym lacks.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections import Counter
@@ -37,10 +35,7 @@ class Split:
 
     @property
     def leaked(self) -> tuple[str, ...]:
-        """Dev tasks that are also training tasks (see PUBLISHED_LEAKS).
-
-        Their dev scores are not zero-shot.
-        """
+        """Dev tasks that are also training tasks: their dev scores are not zero-shot."""
         return tuple(task for task in self.dev if task in self.train)
 
     @property
@@ -57,48 +52,30 @@ class Split:
 
 
 def load_split(path: str | os.PathLike) -> Split:
-    """Reads a split file.
+    """Reads a split file. Raises InputError for a missing file or key, or a train task in dev or test.
 
-    Raises InputError that names the file and all its problems: missing, no "train" key, a section that is not
-    a list of task names, a task twice in a section, or a train task that is also in dev or test. Overlaps in
-    PUBLISHED_LEAKS only give a warning.
+    Overlaps in PUBLISHED_LEAKS only give a warning.
     """
     path = Path(path)
     published = PUBLISHED_SPLITS / path.name
     if not path.exists() and published.is_file():  # such as dataloader/custom_tasks_splits/random.json
         raise InputError(f"{path}: no such file; the published split is {os.path.relpath(published)}")
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
-    problems = []
     if "train" not in content:
-        problems.append(f'{path} has no "train" key (it has: {", ".join(content) or "none"})')
+        raise InputError(f'{path} has no "train" key (it has: {", ".join(content) or "none"})')
     sections = {name: content.get(name, []) for name in (*SECTIONS, "all")}
     for name, tasks in sections.items():
-        problems += [f"{path}: {problem}" for problem in _section_problems(name, tasks)]
-    if not problems:
-        problems = [f"{path}: {problem}" for problem in _overlap_problems(sections)]
-    if problems:
-        raise InputError(problems)
+        if not isinstance(tasks, list) or not all(isinstance(task, str) and task.strip() for task in tasks):
+            raise InputError(f'{path}: "{name}" is not a list of task names')
+        if twice := [task for task, count in Counter(tasks).items() if count > 1]:
+            raise InputError(f'{path}: "{name}" lists {", ".join(twice)} more than once')
+    for name in ("dev", "test"):
+        both = [task for task in sections[name] if task in set(sections["train"])]
+        if both and not (name == "dev" and PUBLISHED_LEAKS.issuperset(both)):
+            names = ", ".join(both)
+            raise InputError(f'{path}: in "train" and in "{name}": {names}; these tasks would not be unseen')
     split = Split(path, *(tuple(tasks) for tasks in sections.values()))
     if split.leaked:
         names = ", ".join(split.leaked)
         warnings.warn(f'{path}: trains on {names}, which is also under "dev" and so not unseen', stacklevel=2)
     return split
-
-
-def _section_problems(name: str, tasks) -> list[str]:
-    if not isinstance(tasks, list):
-        return [f'"{name}" is not a list of task names']
-    invalid = [task for task in tasks if not isinstance(task, str) or not task.strip()]
-    if invalid:
-        return [f'"{name}" holds {invalid[0]!r}, which is not a task name']
-    twice = [task for task, count in Counter(tasks).items() if count > 1]
-    return [f'"{name}" lists {", ".join(twice)} more than once'] if twice else []
-
-
-def _overlap_problems(sections: dict[str, list[str]]) -> list[str]:
-    problems = []
-    for name in ("dev", "test"):
-        both = [task for task in sections[name] if task in set(sections["train"])]
-        if both and not (name == "dev" and PUBLISHED_LEAKS.issuperset(both)):
-            problems.append(f'in "train" and in "{name}": {", ".join(both)}; these tasks would not be unseen')
-    return problems

@@ -13,8 +13,8 @@ from routing_moe.model.task_vectors import save_task_vectors
 
 UNUSUAL_JSON = [  # (an object that json.loads refuses in other ways than JSONDecodeError, what is said of it)
     ('{"input": "x \\ud800 y"}', "not valid JSON: a text holds half of a surrogate pair"),
-    (f'{{"input": "x", "z": {"[" * 3000}{"]" * 3000}}}', "not valid JSON: nested more than 100 levels deep"),
-    (f'{{"input": "x", "z": {"1" * 5000}}}', "not valid JSON: an integer of 5000 digits"),
+    (f'{{"input": "x", "z": {"[" * 90000}{"]" * 90000}}}', "not valid JSON: nested too deeply"),
+    (f'{{"input": "x", "z": {"1" * 5000}}}', "not valid JSON: an integer has too many digits"),
 ]
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from dataloader.building.readers import json_lines
-from dataloader.building.recipe import Recipe, classification, text_to_text
-from dataloader.building.sources import Hub, Raw
+from dataloader.building.raw_file import json_lines
+from dataloader.building.recipe import Hub, Raw, Recipe, classification, text_to_text
 from dataloader.building.text import word
 from dataloader.recipes import RECIPES as PUBLISHED_AND_PROMPTS
 from routing_moe.cli.build_gym import main

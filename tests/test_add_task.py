@@ -124,7 +124,7 @@ def test_a_data_set_on_the_hub_gives_the_same_task(on_hub):
     [
         (
             "hub:me/reviews:films:dev",
-            "films has no split dev (it has test, train, validation); expected hub:o",
+            "films has no split dev (it has test, train, validation)",
         ),
         ("hub:me/nothing", "or only for users who are logged in (hf auth login)\n"),
         ("hub:me / x", "--from hub:me / x: expected hub:owner/name[:config[:split]]"),
@@ -161,10 +161,13 @@ def one_error(capsys) -> str:
         ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),
         (
             dict(k=20),
-            "fewer of 'good' (27), not counting the 20% for the test file (see --test_from); give --k 13 or",
+            "--k 20 needs 40 rows of each label; beside the test rows, reviews.csv has 27; give --k 13 or",
         ),
-        (dict(k=60, sample_by="row", test_from="fair.csv"), "has only 100; give --k 50"),
-        (dict(test_from="reviews.csv"), "--test_from reviews.csv: has every input of --from reviews.csv"),
+        (
+            dict(k=60, sample_by="row", test_from="fair.csv"),
+            "--k 60 needs 120 rows; beside the test rows, reviews.csv has 100",
+        ),
+        (dict(test_from="reviews.csv"), "--test_from: it has every input of --from reviews.csv"),
         (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit; choose another name"),
         (dict(test_from="fair.csv"), "no row of reviews.csv has its label 'fair'; give --sample_by row"),
         (dict(metric="Pearson-Correlation"), "reviews.csv:2: the answer 'good' is not a number"),
@@ -259,10 +262,10 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
         "--name reviews: gym/reviews has other files than this call would write (reviews_4_100_dev.tsv, "
         in capsys.readouterr().err
     )
-    assert add(metric="EM", section="dev") == 2
-    problems = capsys.readouterr().err
-    assert "--metric EM: gym/metrics.json has ACC for 'reviews'" in problems
-    assert "--section dev: gym/split.json has 'reviews' in section train" in problems
+    assert add(metric="EM") == 2
+    assert "--metric EM: gym/metrics.json has ACC; change it there" in capsys.readouterr().err
+    assert add(section="dev") == 2
+    assert "--section dev: gym/split.json has train; change it there" in capsys.readouterr().err
     assert files_of(Path("gym")) == before
     assert add(samples=3) == 0  # adds the missing sample
     after = files_of(Path("gym"))

@@ -98,7 +98,7 @@ def test_a_path_of_crossfit_is_answered_with_that_of_the_published_split(monkeyp
         (b'{"train": ["\xff"]}', "not UTF-8"),
         (["a"], "a list, expected a split file"),
         ({"dev": ["a"]}, 'no "train" key'),
-        ({"train": ["a", 3]}, '"train" holds 3'),
+        ({"train": ["a", 3]}, '"train" is not a list of task names'),
         ({"train": "a"}, '"train" is not a list'),
         ({"train": ["a", "b", "a"]}, '"train" lists a more than once'),
         ({"train": ["a", "b"], "test": ["b"]}, 'in "train" and in "test": b'),
@@ -111,12 +111,9 @@ def test_a_wrong_split_file_is_named_with_its_problem(write, content, message):
     assert "wrong.json" in str(caught.value)
 
 
-def test_a_missing_split_file_is_named_and_problems_are_gathered(tmp_path, write):
+def test_a_missing_split_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"absent\.json: no such file"):
         load_split(tmp_path / "absent.json")
-    with pytest.raises(InputError) as caught:
-        load_split(write("s.json", {"dev": "x", "test": ["t", "t"]}))
-    assert len(caught.value.problems) == 3
 
 
 # ---------------------------------------------------------------------------- ontology

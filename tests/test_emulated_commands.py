@@ -142,14 +142,14 @@ DEFECTS = {
     "routing_moe.io.transfer": lambda world, mixture, folder: world.run(folder.name, total_steps=1),
     "routing_moe.evaluation.text_vectors": lambda world, mixture, folder: rank_options(mixture, folder),
     "routing_moe.evaluation.option_ranking": lambda world, mixture, folder: rank_options(mixture, folder),
-    "routing_moe.evaluation.pool": lambda world, mixture, folder: run_ablation(mixture, folder),
+    "routing_moe.evaluation.batches": lambda world, mixture, folder: run_ablation(mixture, folder),
 }
 
 
 # Modules that use what others have moved.
 USERS = {
     "routing_moe.io.transfer": "routing_moe.optim.step",
-    "routing_moe.evaluation.pool": "routing_moe.model.modeling",
+    "routing_moe.evaluation.batches": "routing_moe.model.modeling",
 }
 
 

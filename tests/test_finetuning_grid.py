@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import shutil
 import signal
@@ -23,16 +22,13 @@ from tiny_grids import (
     finetune,
     log_of,
     outcomes,
-    predictions,
     results,
 )
 from tiny_runs import write_bart
 
 from dataloader.atomic_files import folder_lock
 from routing_moe.finetuning import trial
-from routing_moe.finetuning.grid import Grid
 from routing_moe.finetuning.trial import TrialRunner
-from routing_moe.io import executor
 from routing_moe.optim.step import Stepper
 
 
@@ -98,46 +94,10 @@ def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
         assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
 
 
-def test_a_limit_of_scored_examples_takes_them_from_the_test_file_alone(grids, finished_grid):
-    folder = grids.run(
-        "limited", save_best=True, samples="13", learning_rate_list=[0.1], predict_max_examples=2
-    )
-    (name, lines), *others = predictions(folder).items()
-    all_lines = predictions(finished_grid)[name].splitlines()
-    assert (lines.splitlines(), others) == ([all_lines[0], all_lines[2]], [])  # evenly spaced
-    assert results(folder)["dev_performance"][0] == results(finished_grid)["dev_performance"][4]
-
-
 def test_a_command_for_a_part_of_the_grid_removes_nothing(grids, finished_grid):
     folder = Path(shutil.copytree(finished_grid, grids / "less"))
     grids.run("less", save_best=True, samples="first", learning_rate_list=[0.03])
     assert_same_grid(folder, finished_grid)
-
-
-def test_an_abandoned_extension_does_not_affect_the_grid(grids, finished_grid, monkeypatch, capsys):
-    folder = Path(shutil.copytree(finished_grid, grids / "given_up"))
-    monkeypatch.setattr(TrialRunner, "run", interrupted_at(2))
-    code = finetune(grids.gym, grids.bart, folder, save_best=True, learning_rate_list=[0.03, 0.2, 0.3])
-    assert code == 130
-    output = "interrupted; 3 of 6 configurations are finished; the same command continues"
-    assert capsys.readouterr().err.rstrip().endswith(output)
-    monkeypatch.undo()
-    grids.run("given_up", save_best=True)
-    table = results(folder)
-    assert (table["lr"] == 0.3).sum() == 0
-    assert table["prefix"].str.endswith("_best").sum() == 2
-
-
-def interrupted_at(call: int):
-    """Returns a `TrialRunner.run` that is interrupted by Ctrl-C at the given call."""
-    run, calls = TrialRunner.run, iter(range(1, 100))
-
-    def pressed(self, configuration):
-        if next(calls) == call:
-            raise KeyboardInterrupt
-        return run(self, configuration)
-
-    return pressed
 
 
 # ---- failures
@@ -192,15 +152,6 @@ def test_a_full_disk_ends_the_grid_without_a_traceback(grids, monkeypatch, capsy
     assert "stopped: [Errno 28] No space left on device; 0 of 2 configurations are finished;" in output
 
 
-def test_a_start_that_cannot_be_loaded_does_not_claim_the_folder(grids, tmp_path, capsys):
-    broken = Path(shutil.copytree(grids.bart, tmp_path / "broken"))
-    (broken / "model.safetensors").write_bytes(b"x" * 100)
-    grids.run("claimed", code=2, bart=broken, **QUICK)
-    assert f"error: --model {broken}: no plain BART can be loaded from there" in capsys.readouterr().err
-    folder = grids.run("claimed", **QUICK)
-    assert len(outcomes(folder)) == 2
-
-
 # ---- several processes
 
 
@@ -231,21 +182,6 @@ def test_a_ray_cluster_gives_the_grid_of_one_process(grids, finished_grid, monke
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: rounding depends on it
     folder = grids.run("ray", save_best=True, ray="local")
     assert_same_grid(folder, finished_grid)
-
-
-def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert executor.worker_environment(3)["OMP_NUM_THREADS"] == "2"
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert executor.worker_environment(3)["OMP_NUM_THREADS"] == "5"
-
-
-def test_gpus_are_those_that_are_visible(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5c1a")
-    assert executor.visible_gpus() == ["3", "GPU-5c1a"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert executor.visible_gpus() == []
 
 
 # ---- grids that are not continued
@@ -281,23 +217,6 @@ def test_other_data_is_refused(quick_grid, capsys, part):
     assert "restore the old files, or name another --output_dir" in output
 
 
-def test_other_weights_are_refused(quick_grid, capsys):
-    _, bart, out = quick_grid
-    write_bart(bart, seed=6)
-    output = refusal(quick_grid, capsys)
-    assert (
-        f"--output_dir {out}: its grid started from other files (weights, settings, task vectors)" in output
-    )
-    assert f"than those of {bart} and the flags; name another folder" in output
-
-
-def test_a_path_may_be_written_differently(quick_grid, monkeypatch):
-    gym, bart, out = quick_grid
-    monkeypatch.chdir(gym.parent)
-    assert finetune(Path(gym.name), f"{bart}/", out, **QUICK) == 0
-    assert set(finished_lines(out).values()) == {1}
-
-
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
@@ -312,18 +231,6 @@ def test_damaged_files_are_reported(quick_grid, capsys, file, content, problem):
     output = refusal(quick_grid, capsys)
     assert str(path) in output
     assert problem in output
-
-
-def test_models_of_a_sample_are_removed_as_soon_as_its_best_is_known(grids, finished_grid, monkeypatch):
-    left = []
-
-    def spy(self, configuration, outcome, keep=Grid.keep):
-        keep(self, configuration, outcome)
-        left.append(sorted(path.name for path in (self.folder / "models").iterdir()))
-
-    monkeypatch.setattr(Grid, "keep", spy)
-    grids.run("tidied", save_best=True)
-    assert left[len(LEARNING_RATES) - 1] == [f"{SAMPLES[0]}_best"]
 
 
 def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, capsys):
@@ -355,18 +262,3 @@ def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     over.set()
     other.join()
     assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in output
-
-
-def test_configurations_that_another_command_has_finished_are_not_run_again(quick_grid, monkeypatch):
-    gym, bart, out = quick_grid
-    hidden = next((out / "configurations").iterdir())
-    content = hidden.read_bytes()
-    hidden.unlink()
-
-    def comes_late(folder):
-        hidden.write_bytes(content)
-        return folder_lock(folder)
-
-    monkeypatch.setattr("routing_moe.cli.finetune.folder_lock", comes_late)
-    assert finetune(gym, bart, out, **QUICK) == 0
-    assert set(finished_lines(out).values()) == {1}

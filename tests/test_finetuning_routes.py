@@ -1,7 +1,6 @@
 """Fine-tuning from a mixture: its route, the parts that are trained, and what is logged."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +8,24 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tiny_grids import (
-    NAMING,
     NO_ROUTER,
     QUICK,
     SAMPLES,
     TASK,
     learned,
     log_of,
-    outcomes,
     predictions,
     results,
 )
 from tiny_runs import assert_equal, weights
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import Starts, along_route
-from routing_moe.finetuning.task_choices import choose
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.task_choice.choose import Chooser
 
 SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
 MIXTURES = {
@@ -57,7 +52,7 @@ def start_of(grids, mixture_of):
         AcceleratorState._reset_state(reset_partial_state=True)
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
-        model, words, _ = Starts(settings, None, torch.device("cpu")).of(settings.samples[0], None)
+        model, words, _ = Starts(settings, torch.device("cpu")).model_for(settings.samples[0], None)
         return model, words, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
 
     return start
@@ -199,34 +194,15 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour_once_per_grid(g
     folder = along(grids, mixture_of, "nearest", "one-hot", **texts)
     words = "vector of count (nearest by text, cosine 1.00)"
     assert routes(folder) == {f"{words}; plain BART"}
-    assert f"{SAMPLES[0]}: {words}" in log_of(folder)
-    names, vectors_ND = load_task_vectors(mixture_of("one-hot") / "best")
-    kept = json.loads((folder / "task_vector.json").read_text())[SAMPLES[0]]
-    assert kept.pop("vector_D") == vectors_ND[names.index("count")].tolist()
-    assert isinstance(kept.pop("data"), int)
-    chosen = dict(task=TASK, source="nearest", neighbour="count", words=words)
-    assert kept == chosen | dict(seen="unknown")  # the folder does not say what its vectors have seen
-    # A continued grid does not search again.
-    (folder / "task_vector.json").write_text(
-        (folder / "task_vector.json").read_text().replace("count", "old")
+    assert f"route of {SAMPLES[0]}: {words}" in log_of(folder)
+    assert set(results(folder)["vector_seen"]) == {"unknown"}  # the folder does not say what it has seen
+    start = Starts(
+        grids.settings("nearest", moe_init=True, init_dir=mixture_of("one-hot"), **QUICK | texts), "cpu"
     )
-    more = dict(learning_rate_list=[0.03, 0.1, 0.2])
-    table = results(along(grids, mixture_of, "nearest", "one-hot", **texts, **more))
-    assert [route.split()[2] for route in table["route"]] == [
-        "count",
-        "count",
-        "old",
-        table["route"].iloc[-1].split()[2],
-    ]
-
-
-def test_texts_of_the_train_tasks_may_be_in_another_gym(grids, mixture_of, tmp_path):
-    shutil.copytree(grids.gym / TASK, tmp_path / TASK)
-    shutil.copy(grids.gym / "metrics.json", tmp_path)
-    apart = along(grids, mixture_of, "apart", "one-hot", gym=tmp_path, train_dir=grids.world.gym)
-    together = along(grids, mixture_of, "together", "one-hot")
-    assert (apart / "task_vector.json").read_bytes() == (together / "task_vector.json").read_bytes()
-    assert learned(apart) == learned(together)
+    names, vectors_ND = load_task_vectors(mixture_of("one-hot") / "best")
+    choice = start._choices[SAMPLES[0]]
+    assert np.array_equal(choice.vector_D, vectors_ND[names.index("count")])
+    assert (choice.source, choice.neighbour) == ("nearest", "count")
 
 
 def test_a_given_vector_replaces_all_others(start_of, tmp_path):
@@ -244,16 +220,16 @@ def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids
         task_model_lr=0.3, total_steps=2, num_beams=1,
     )  # fmt: skip
     first, second = (Configuration(sample, 0.03, 6) for sample in SAMPLES)
-    runner = TrialRunner(settings, None)
+    runner = TrialRunner(settings)
     both = [runner.run(first), runner.run(second)]
     assert [one["route"] for one in both] == ["vector learned from 12 examples; fixed"] * 2
     assert runner.run(first) == both[0]
-    assert TrialRunner(settings, None).run(second) == both[1]
-    route_1LE = runner.starts.of(SAMPLES[0], lambda: runner.file(SAMPLES[0], "train").encoded)[0].routes_for(
-        [TASK]
-    )
-    other_1LE = runner.starts.of(SAMPLES[1], lambda: runner.file(SAMPLES[1], "train").encoded)[0].routes_for(
-        [TASK]
+    assert TrialRunner(settings).run(second) == both[1]
+    route_1LE, other_1LE = (
+        runner.starts.model_for(sample, lambda s=sample: runner.file(s, "train").encoded)[0].routes_for(
+            [TASK]
+        )
+        for sample in SAMPLES
     )
     assert not torch.equal(route_1LE, other_1LE)
 
@@ -304,56 +280,10 @@ def test_a_fixed_route_does_not_change_while_its_experts_are_trained(grids, mixt
     assert any(".experts.1." in name for name in moved(before, after))
 
 
-def test_a_trained_route_may_be_scored_with_noise_as_the_published_code_does(grids, mixture_of):
-    noisy = dict(route_training="vector", eval_sampled_routes=True, task_dir=plural(grids))
-    folder = along(grids, mixture_of, "noisy", "one-hot", **noisy, **STORED)
-    assert results(folder)["dev_performance"].notna().all()
-
-
 # ---- runs of the published code
 
 
-@pytest.fixture(scope="module")
-def words_only(tmp_path_factory):
-    """A folder with a tokenizer of few tokens, because the published model has few embeddings."""
-    words = sorted(set(" ".join(NAMING).split()))
-    tokens = ["<s>", "<pad>", "</s>", "<unk>", "naming", ":", *words]
-    tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    around = [("<s>", 0), ("</s>", 2)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=around)
-    special = dict(bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
-    folder = tmp_path_factory.mktemp("words")
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    return folder
-
-
-def test_a_run_of_the_published_code_is_fine_tuned_with_another_tokenizer(
-    grids, published_run, words_only, tmp_path
-):
-    names, vectors_ND = load_task_vectors(published_run / "best")
-    save_task_vectors(tmp_path, [*names, TASK], np.concatenate([vectors_ND, vectors_ND[1:2]]))
-    start = dict(bart=words_only, moe_init=True, init_dir=published_run, taskvecs=tmp_path)
-    folder = grids.run("published", **start, **QUICK)
-    assert routes(folder) == {"given vector; fixed"}
-    losses = [step[1] for one in outcomes(folder).values() for step in one["curve"]]
-    assert all(0 < loss < 10 for loss in losses)
-    own, given = {"model.pt", "task_vecs.npy"}, {"--taskvecs id2task.json", "--taskvecs task_vecs.npy"}
-    assert json.loads((folder / "run.json").read_text())["start"].keys() == own | given
-    plain = grids.run("published_plain", route_training="plain", **start, **QUICK)
-    assert routes(plain) == {"given vector; plain BART"}
-
-
 # ---- checks of vectors and routes
-
-
-def test_another_vector_under_the_same_name_is_refused(grids, mixture_of, tmp_path, capsys):
-    vectors_ND = np.eye(2, 8, dtype=np.float32)
-    save_task_vectors(tmp_path, ["elsewhere", TASK], vectors_ND)
-    along(grids, mixture_of, "given", "soft", taskvecs=tmp_path)
-    save_task_vectors(tmp_path, ["elsewhere", TASK], vectors_ND[::-1])
-    along(grids, mixture_of, "given", "soft", taskvecs=tmp_path, code=2)
-    assert "started from other files (weights, settings, task vectors)" in capsys.readouterr().err
 
 
 def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
@@ -361,12 +291,6 @@ def test_routes_that_are_trained_are_not_explored(grids, mixture_of):
     settings = grids.settings("unused", route_training="vector", **flags)
     mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
     mixture.config.exploration_epsilon = 0.5
-    model, _ = along_route(mixture, settings, choose(mixture, settings, settings.samples[0], None))
+    model, _ = along_route(mixture, settings, Chooser(mixture, "stored").choose("plural"))
     assert model.config.has_router
     assert model.config.exploration_epsilon == 0
-
-
-def test_a_checkpoint_lists_the_tasks_that_it_was_trained_on(mixture_of):
-    config = json.loads((mixture_of("one-hot") / "best/config.json").read_text())
-    assert config["trained_tasks"] == ["colour", "count", "opposite"]
-    assert config["random_vectors"] == ["plural"]

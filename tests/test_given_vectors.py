@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from mistakes import assert_problem, complaint
 from test_unseen_tasks import ONLY, SCORES
 from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
 
@@ -61,14 +60,6 @@ def test_train_tasks_keep_their_own_vectors(finished, world, given):
     pd.testing.assert_frame_equal(after, before)
 
 
-def test_a_new_task_with_a_given_vector_needs_no_train_file(finished, world, given, tmp_path):
-    gym = write_new_tasks(tmp_path / "gym", "newcomer", train=TRAIN_TASKS, test=["newcomer"])
-    folder = world.copy(finished, "newcomer_given")
-    asked = ONLY | dict(custom_tasks_splits=gym / "split.json", taskvecs=given(["newcomer"], np.ones((1, 8))))
-    assert run(gym, world.bart, folder, **asked) == 0
-    assert list(pd.read_csv(folder / SCORES, index_col=0)["route"]) == ["given vector"]
-
-
 def test_a_train_task_of_another_gym_is_not_a_task_the_model_was_trained_on(finished, world, given, tmp_path):
     gym = write_new_tasks(tmp_path / "gym", "newcomer", train=["newcomer"])
     folder = world.copy(finished, "newcomer_own_gym")
@@ -113,21 +104,3 @@ def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vec
     assert "has other vectors of plural than" in printed
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
-
-
-def test_prediction_of_train_tasks_does_not_need_the_vectors_of_training(finished, world):
-    folder = world.copy(finished, "vectors_gone")
-    asked = ONLY | dict(predict_split="train", taskvecs=world / "gone")
-    assert run(world.gym, world.bart, folder, **asked) == 0
-    assert (
-        "note: no vector of --taskvecs is used for colour, count, opposite"
-        in (folder / "eval_log.txt").read_text()
-    )
-
-
-def test_vectors_of_another_width_are_an_error(fresh, originals, capsys):
-    fresh.vectors(vectors_ND=np.zeros((4, 9)))
-    asked = ONLY | dict(checkpoint=originals.out / "best", taskvecs="<here>/vectors")
-    problem = "--taskvecs <here>/vectors has vectors of 9 dimensions, but those of"
-    advice = "/best have 8; give vectors made like those that it was trained with"
-    assert_problem(complaint(fresh, capsys, **asked), fresh.filled_in(problem), advice)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from hashlib import md5
 
 import numpy as np
 from small_mirror import OWN, capitals, files_of, fruits, report, write_parquet
@@ -52,7 +53,7 @@ def test_the_gym_is_described_by_its_files(build, tmp_path):
     assert json.loads((gym / "ontology.json").read_text()) == {"classification": {"nli": ["glue-rte"]}}
     assert load_split(gym / "split.json").test == ("capitals", "colours", "fruits")
     rows = report(gym)
-    assert rows.pop("glue-rte")["outcome"] == "format only"
+    assert rows.pop("glue-rte")["outcome"] == "differs"
     assert {row["outcome"] for row in rows.values()} == {"built, not compared"}
     assert rows["capitals"]["terms"] == "for tests only"
     assert rows["fruits"]["source"] == "https://data.example.org/fruits/train.jsonl"
@@ -97,7 +98,7 @@ def test_a_task_that_was_taken_out_of_split_json_is_not_added_by_the_next_build(
     assert load_split(split).test == ("capitals", "colours", "fruits")
 
 
-def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(build, tmp_path, capsys):
+def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(build, tmp_path):
     gym = tmp_path / "gym"
     build()
     assert not (gym / "splits").exists()  # none of their tasks are there
@@ -105,7 +106,6 @@ def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(bu
         (gym / task).mkdir()
         (gym / task / f"{task}_16_100_train.tsv").write_text("in\tout\n")
     build(tasks=["fruits"])
-    assert str(gym / "splits/*.json") in capsys.readouterr().out
     assert json.loads((gym / "splits/random.json").read_text()) == {
         "all": ["boolq", "quoref"],
         "train": ["boolq"],
@@ -113,12 +113,6 @@ def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(bu
         "test": ["quoref"],
     }
     assert load_split(gym / "splits/t0_held_out.json").train == ("boolq", "quoref")
-    (mine := gym / "splits/random.json").write_text('{"train": ["quoref"]}')
-    (gym / "dream").mkdir()
-    (gym / "dream/dream_16_100_train.tsv").write_text("in\tout\n")
-    build(tasks=["fruits"])
-    assert f"left as they are, because they were changed: {mine}\n" in capsys.readouterr().out
-    assert mine.read_text() == '{"train": ["quoref"]}'
 
 
 def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, recipes, tmp_path, capsys):
@@ -154,11 +148,21 @@ def test_several_processes_build_the_same_gym(build, tmp_path):
     assert files_of(tmp_path / "parallel") == files_of(build.gym)
 
 
-def test_files_from_elsewhere_are_verified_too(build, tmp_path):
-    build(tasks=["fruits"])
-    (tmp_path / "gym/fruits/source.json").unlink()
-    assert build(tasks=["fruits"]) == 0
-    assert report(tmp_path / "gym")["fruits"]["source"] == ""
+def test_files_are_compared_with_the_published_sums(build, monkeypatch):
+    build("--samples", "13", "21", tasks=["fruits"])
+    (build.gym / "fruits/source.json").unlink()  # as in a folder that other scripts have made
+    files = {path.name: path.read_bytes() for path in build.gym.glob("fruits/*.tsv")}
+    sums = {name: md5(content).hexdigest() for name, content in files.items()}
+    monkeypatch.setattr("dataloader.building.report.published_sums", lambda: sums)
+    build("--samples", "13", "21", tasks=["fruits"])
+    row = report(build.gym)["fruits"]
+    assert (row["outcome"], row["train"], row["test"], row["source"]) == ("verified", "2/2", "2/2", "")
+    (build.gym / "fruits/fruits_2_21_dev.tsv").write_text("another\tline\n")
+    build("--samples", "13", "21", tasks=["fruits"])
+    row = report(build.gym)["fruits"]
+    assert (row["outcome"], row["train"], row["dev"], row["test"]) == ("differs", "2/2", "1/2", "2/2")
+    build("--no-verify", "--samples", "13", "21", tasks=["fruits"])
+    assert report(build.gym)["fruits"]["outcome"] == "built, not compared"
 
 
 def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_path, mirror):
@@ -177,7 +181,7 @@ def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_pat
 
 def test_patterns_name_prompts_only_if_they_have_their_mark():
     def tasks(pattern: str) -> list[str]:
-        return [recipe.task for recipe in chosen_recipes([pattern], None, (), RECIPES_OF_GYM)]
+        return [recipe.task for recipe in chosen_recipes([pattern], "--tasks", RECIPES_OF_GYM)]
 
     assert tasks("superglue-r*") == ["superglue-record", "superglue-rte"]
     assert [task.split("__")[0] for task in tasks("superglue-r*__*")] == ["superglue-rte"] * 3

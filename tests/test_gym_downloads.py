@@ -20,7 +20,7 @@ from dataloader.building.downloads import (
     path_of,
     select_parquet,
 )
-from dataloader.building.sources import Hub
+from dataloader.building.recipe import Hub
 
 CONTENT = bytes(range(256)) * 400
 

@@ -12,8 +12,8 @@ from small_mirror import OWN, files_of, report, write_lines, write_parquet
 from dataloader import Gym
 from dataloader.building import task_folder
 from dataloader.building.downloads import Mirror
-from dataloader.building.readers import json_lines
-from dataloader.building.sources import Hub, Raw
+from dataloader.building.raw_file import json_lines
+from dataloader.building.recipe import Hub, Raw
 from dataloader.building.task_folder import NotBuilt, build_task
 from routing_moe.cli.build_gym import main
 
@@ -78,7 +78,7 @@ def test_a_raw_file_that_differs_from_that_of_2021_is_not_used(tmp_path, mirror)
     assert main(flags) == 1
     assert "train.jsonl is damaged, or https://storage.googleapis.com/boolq" in report(gym)["boolq"]["note"]
     assert main([*flags, "--accept_changed"]) == 0
-    assert report(gym)["boolq"]["outcome"] == "format only"
+    assert report(gym)["boolq"]["outcome"] == "differs"
 
 
 def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monkeypatch):
@@ -177,8 +177,10 @@ def test_a_report_and_a_source_that_cannot_be_read_are_written_again(build, tmp_
     ("flags", "messages"),
     [
         (["--tasks", "fruitz"], ["--tasks: no recipe for 'fruitz'; did you mean 'fruits'?"]),
-        (["--num_workers", "0", "--samples", "1", "1"], ["--num_workers is 0", "--samples 1 1"]),
-        (["--mirror", "nowhere"], ["--mirror nowhere: no such folder"]),
+        (
+            ["--num_workers", "0", "--samples", "1", "1", "--mirror", "nowhere"],
+            ["--num_workers is 0", "--samples 1 1", "--mirror nowhere: no such folder"],
+        ),
         (["--split", "none.json"], ["none.json: no such file"]),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 
 from dataloader.building.downloads import Mirror, path_of
 from dataloader.building.raw_file import RawFile
-from dataloader.building.sources import ARCHIVE_MEMBER, Raw
+from dataloader.building.recipe import ARCHIVE_MEMBER, Raw
 from dataloader.recipes import PUBLISHED
 
 CASES = json.loads((Path(__file__).parent / "data/raw_files.json").read_text(encoding="utf-8"))

@@ -7,9 +7,8 @@ import pytest
 
 from dataloader import METRICS, PUBLISHED_SPLITS, load_split
 from dataloader.building.downloads import checksums
-from dataloader.building.sampling import draw_sample, eighty_twenty, whole_splits
-from dataloader.building.sources import Hub, Raw
-from dataloader.building.verification import published_sums
+from dataloader.building.recipe import Hub, Raw, draw_sample
+from dataloader.building.report import published_sums
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.templates import dataset_of
 
@@ -62,8 +61,7 @@ def test_samples_are_drawn_as_published(case):
     lines = case["pool_split"] or [f"text {i}\t{'yes' if i % 3 else 'no'}" for i in range(case["pool_count"])]
     pool = [tuple(line.split("\t", 1)) for line in lines]
     test = case["test_split"] and [tuple(line.split("\t", 1)) for line in case["test_split"]]
-    cut = recipe.cut or (whole_splits if len(recipe.splits) == 2 else eighty_twenty)
-    pool, test = cut(pool, test)
+    pool, test = recipe.pool_and_test(pool, test)
     train, dev = draw_sample(pool, case["k"], case["kind"] == "classification", case["seed"])
     for part, examples in (("train", train), ("dev", dev), ("test", test)):
         assert ["\t".join(example) for example in examples] == case[part]
@@ -123,7 +121,7 @@ def test_data_that_may_not_be_passed_on_has_no_source_on_github():
         url
         for recipe in closed
         for source in recipe.sources
-        if isinstance(source, Raw) and not source.mirrored
+        if isinstance(source, Raw)
         for split in recipe.splits
         for url in source.urls(split)
     ]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_route_losses import slow_losses
 from test_task_routes import FIXED, ONLY
-from tiny_grids import QUICK, finetune, outcomes, results
+from tiny_grids import QUICK, finetune, results
 from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
 
 from dataloader.errors import InputError
@@ -166,19 +166,6 @@ def test_predictions_without_a_choice_are_refused(place, starts, tmp_path, capsy
     assert message in capsys.readouterr().err
 
 
-def test_rows_are_those_of_either_gym(place, tmp_path):
-    shutil.copytree(place.gym / HUE, tmp_path / "gym/hue")
-    for path in (tmp_path / "gym/hue").iterdir():
-        path.rename(path.with_name(path.name.replace("hue", "tint")))
-    (tmp_path / "gym/hue").rename(tmp_path / "gym/tint")
-    (tmp_path / "gym/metrics.json").write_text('{"tint": "EM"}')
-    (tmp_path / "split.json").write_text(json.dumps({"train": TRAIN_TASKS, "dev": ["tint"], "test": []}))
-    changed = dict(predict_dir=tmp_path / "gym", custom_tasks_splits=tmp_path / "split.json")
-    row = predict(place, "experts", **changed).loc["tint"]
-    assert row["route"].startswith("route of expert 2 (lowest loss, ")
-    assert row["vector_seen"] == f"{OF_ONE}: tint_12_100"
-
-
 # ---- fine-tuning
 
 
@@ -204,24 +191,3 @@ def test_each_sample_starts_from_the_route_of_its_own_rows(place):
         assert seen == f"{OF_ONE}: {sample.removesuffix('_best')}"
     alone = by_sample(tune(place, "tuned_alone", "experts", samples="13"))
     assert alone["both_12_13"] == found["both_12_13"]
-
-
-def test_a_continued_grid_uses_the_same_route(place, tmp_path, capsys):
-    flags = dict(samples="13", total_steps=1)
-    tune(place, "grown", "experts", **flags)
-    folder = tune(place, "grown", "experts", **flags | dict(learning_rate_list=[0.01, 0.02]))
-    whole = tune(place, "whole", "experts", **flags | dict(learning_rate_list=[0.01, 0.02]))
-    assert (folder / "results.csv").read_bytes() == (whole / "results.csv").read_bytes()
-    assert outcomes(folder) == outcomes(whole)
-    capsys.readouterr()
-    (tmp_path / "route.json").write_text(json.dumps({BOTH: 1}))
-    tune(place, "grown", "experts", code=2, **flags, task_routes=tmp_path / "route.json")
-    assert "its grid started from other files" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("training", "words"), [("logits", "logits trained"), ("fixed", "fixed")])
-def test_other_trainings_start_from_the_route_too(place, training, words):
-    folder = tune(place, f"tuned_{training}", "router", samples="13", route_training=training)
-    route, trained = by_sample(folder)["both_12_13"].split("); ")
-    assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
-    assert trained == words

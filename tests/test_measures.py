@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import test_ranking
 import torch
-from forks import in_two_processes
 from mistakes import Place
 from test_ranking import OPTIONS, ROUTES, TOKENS, Words, accelerator
-from tiny_grids import LEARNING_RATES, SAMPLES, TASK, log_of, outcomes, results
+from tiny_grids import SAMPLES, TASK, log_of, outcomes, results
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
@@ -18,10 +17,9 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.cli import collect_results, show_scores
-from routing_moe.evaluation.pool import routes_of_file
+from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
-from routing_moe.io.accelerator import make_accelerator
 from routing_moe.report.curves import curves_data
 from routing_moe.results.scores import read_scores
 
@@ -104,21 +102,6 @@ def test_measures_along_random_routes_are_means_over_the_draws(make_model, file)
     assert found.loss_per_answer == pytest.approx(3 * found.answer_loss)  # answers have 3 tokens
 
 
-def test_only_requested_measures_are_computed(make_model, file):
-    scores, *_ = predict(make_model(), Words(), [file], replace(DECODING, measures=()), accelerator())
-    assert not {*COLUMNS} & {*scores}
-
-
-def test_measures_of_two_processes_equal_those_of_one(make_model, file, without_options, tmp_path):
-    model = make_model(bart_fields=dict(init_std=0.4), **ROUTES["soft"])
-    files = [file, without_options]
-    one = measured(model, files, batch_size=1)
-    both, _ = in_two_processes(tmp_path, lambda: measured(model, files, make_accelerator(), batch_size=1))
-    for found in both:
-        assert isinstance(found, pd.DataFrame), found
-        pd.testing.assert_frame_equal(found, one, check_exact=True)
-
-
 # ---- whole runs
 
 
@@ -190,19 +173,6 @@ def test_show_scores_prints_baselines_and_measures(finished, capsys):
     assert shown == ["category", "tasks", *(name.format(p) for p in ("dev", "test") for name in of_part)]
 
 
-def test_missing_scores_are_an_error_with_the_command_that_writes_them(finished, capsys):
-    assert show_scores.main([str(finished.out), "--predict_split", "dev"]) == 2
-    assert "write it with --do_predict --predict_split dev" in capsys.readouterr().err
-    assert show_scores.main([str(finished.out / "best")]) == 2
-    assert "is not a run folder" in capsys.readouterr().err
-
-
-def test_an_unknown_measure_is_an_error(finished, capsys):
-    flags = dict(measures=["answer_los"], **NO_LEARNING)
-    assert run(finished.gym, finished.bart, finished.folder / "unknown", **flags) == 2
-    assert "--measures holds 'answer_los'" in capsys.readouterr().err
-
-
 # ---- few-shot fine-tuning
 
 
@@ -245,11 +215,6 @@ def test_the_test_answer_loss_is_that_of_the_saved_model(grids, by_loss):
         del batch["task_ids"]
         expected = pytest.approx(float(bart(**batch).loss), rel=1e-4)
         assert table.loc[f"{sample}_best", "test_answer_loss"] == expected
-
-
-def test_a_grid_cannot_be_continued_with_another_selection(grids, by_loss, capsys):
-    grids.run("by_loss", code=2, learning_rate_list=[*LEARNING_RATES, 0.2])
-    assert "--select_by is performance, but in " in capsys.readouterr().err
 
 
 def test_summaries_have_the_measures_and_say_what_was_chosen_by(by_loss, tmp_path, capsys):

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader import Example, Gym, TextFormat
-from dataloader.encoding import EncodedOptions, encode_options
+from dataloader.encoding import EncodedOptions
 from routing_moe.evaluation import option_ranking as ranking
-from routing_moe.evaluation.pool import routes_of_file
+from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.results.scores import read_scores
@@ -128,14 +128,6 @@ def test_batches_and_groups_do_not_change_scores(make_model, file, monkeypatch, 
         assert other_scores == pytest.approx(scores, abs=1e-12)
 
 
-def test_groups_have_every_pair_once_and_stay_within_limits(monkeypatch):
-    monkeypatch.setattr(ranking, "MOST_TOKENS", 50)
-    lengths = np.array([3, 90, 5, 3, 20, 4])
-    pieces = list(ranking._pieces(lengths, source_length=10))
-    assert sorted(np.concatenate(pieces).tolist()) == list(range(6))
-    assert [piece.tolist() for piece in pieces] == [[1], [4], [2, 5, 0], [3]]
-
-
 def test_each_input_is_encoded_once(make_model, file, monkeypatch):
     monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
     model = make_model(router_mode="softmax")
@@ -145,24 +137,12 @@ def test_each_input_is_encoded_once(make_model, file, monkeypatch):
     assert sum(seen) == len(file.examples)
 
 
-def test_half_precision_scores_are_close_and_sums_are_accurate(make_model, file):
-    model = make_model(dtype=torch.float32, router_mode="softmax")
-    found = {}
-    for precision in ("no", "bf16"):
-        decoding = Decoding(scoring="rank")
-        ((answers,),) = answer(model, Words(), [file], decoding, accelerator(mixed_precision=precision))
-        found[precision] = np.concatenate([list(own.values()) for own in answers.option_scores])
-    AcceleratorState._reset_state(reset_partial_state=True)
-    assert found["bf16"] == pytest.approx(found["no"], abs=0.05)
-    assert (found["bf16"] != found["no"]).any()
-
-
 def test_the_first_of_equal_options_is_chosen(make_model, file, monkeypatch):
-    assert ranking.best(("b", "a", "c"), [-1.0, -0.5, -0.5]) == "a"
     monkeypatch.setattr(ranking, "MOST_TOKENS", 1)
     file.encoded_options.rows[0] = np.array([0, 0, 0])  # as for options that differ after --max_output_length
     ((answers,),) = answer(make_model(), Words(), [file], Decoding(scoring="rank"), accelerator())
     assert len(set(answers.option_scores[0].values())) == 1
+    assert answers.texts[0] == file.options[0][0]
     assert answers.texts[0] == "x"
 
 
@@ -175,16 +155,8 @@ def test_examples_without_options_are_generated_and_others_ranked(make_model, fi
     )
     assert [answers.texts[i] for i in (3, 4)] == [generated[0][i] for i in (3, 4)]
     assert [scores is None for scores in answers.option_scores] == [i in (3, 4) for i in range(6)]
-    assert described_scoring([file]) == (
-        "tasks whose options are ranked: 1 (options fields 1); generated: 0; "
-        "examples without options in ranked tasks, generated: 2"
-    )
-
-
-def test_ranking_without_any_options_is_a_value_error(make_model, file):
-    plain = TaskFile("b", "b_6_13", "test", "ACC", file.examples, file.encoded)
-    with pytest.raises(ValueError, match='scoring="rank"'):
-        predict(make_model(), Words(), [plain], Decoding(scoring="rank"), accelerator())
+    described = "tasks whose options are ranked, by source: field 1; generated: 0"
+    assert described_scoring([file]) == described
 
 
 # ---------------------------------------------------------------------------- options
@@ -210,16 +182,6 @@ def test_options_are_tokenized_as_training_labels_are(tmp_path, fields):
     assert [file.options for file in without] == [None, None]
 
 
-def test_options_with_the_same_tokens_share_a_row():
-    tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
-    long = "the cat and the dog and the cow"
-    options = encode_options(
-        [(f"{long} one", "yes"), (), ("yes", f"{long} two")], tokenizer, TextFormat(24, 6)
-    )
-    assert [rows.tolist() for rows in options.rows] == [[0, 1], [], [1, 0]]
-    assert options.tokens.lengths.max() == 6
-
-
 # ---------------------------------------------------------------------------- whole runs
 
 
@@ -243,11 +205,8 @@ def test_a_run_ranks_tasks_with_options_and_logs_it(ranked):
     dev = pd.read_csv(ranked.out / "1-steps/dev_results.csv")
     assert dev["scoring"].tolist() == ["generate", "rank (labels of all samples)"]
     log = (ranked.out / "log.txt").read_text()
-    assert (
-        "test section: tasks whose options are ranked: 2 (options fields 1, lists in the input 1); "
-        "generated: 1 (plural); examples without options in ranked tasks, generated: 1"
-    ) in log
-    assert "dev scores: tasks whose options are ranked: 1 (label sets of all samples' train files 1)" in log
+    assert "test section: tasks whose options are ranked, by source: field 1, input 1; generated: 1" in log
+    assert "dev scores: tasks whose options are ranked, by source: labels 1; generated: 1" in log
 
 
 def test_predictions_are_the_most_likely_options_and_have_all_scores(ranked):
@@ -274,21 +233,6 @@ def test_a_prediction_ranks_as_its_run_did_unless_the_flag_is_given(ranked):
     assert free["performance"][2] == before["performance"][2]
 
 
-def test_random_routes_are_ranked_for_every_draw(ranked):
-    flags = dict(
-        random_routing=True, random_eval_draws=2, router_lr=None, task_model_lr=None, taskvecs_dim=None
-    )
-    flags |= dict(router_hidden_dim=None, learning_rate=0, total_steps=1)
-    out = ranked.folder / "random"
-    ran = run(ranked.gym, ranked.bart, out, scoring="rank", do_predict=True, predict_split="test", **flags)
-    assert ran == 0
-    scores = read_scores(out / "best/eval-test_tasks-test-performance.csv")
-    assert scores["draws"].tolist() == [2, 2, 2]
-    assert scores["scoring"].tolist() == ["rank (field)", "rank (input)", "generate"]
-    line = lines_of(out / "best/predictions/given_6_13_test.jsonl")[0]
-    assert len(line["other_draws"]) == 1
-
-
 def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
     fresh.split(train=["colour", "count", "opposite"], test=["plural"])
     for section, flags in (
@@ -298,14 +242,3 @@ def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
         lines = complaint(fresh, capsys, scoring="rank", **flags)
         where = f"no task of the {section} section of {fresh.gym / 'split.json'} has answer options"
         assert_problem(lines, f"--scoring is rank, but {where}", "give generate")
-
-
-def test_train_files_that_determine_options_must_be_valid(ranked, fresh, capsys):
-    write_ranked_gym(fresh.folder / "other")
-    path = fresh.folder / "other/given/given_6_13_train.jsonl"
-    path.write_text('{"input": "q", "output": ["yes"]}\n')
-    flags = dict(do_train=False, do_predict=True, predict_split="test", scoring="rank")
-    lines = complaint(
-        fresh, capsys, train_dir=fresh.folder / "other", checkpoint=ranked.out / "best", **flags
-    )
-    assert_problem(lines, f'{path.name}:1: unknown key "output"; did you mean "outputs"?')

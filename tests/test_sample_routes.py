@@ -16,7 +16,7 @@ from routing_moe.io.files import npz_bytes
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.task_choice.choice import seen_when_stored
-from routing_moe.task_choice.texts import TEXTS_FILE, KeptTexts
+from routing_moe.task_choice.texts import TEXTS_FILE, kept_texts
 
 FIRST, SECOND = SAMPLES
 SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
@@ -59,18 +59,15 @@ def nearest(grids):
 @pytest.mark.parametrize(("changed", "other"), [(FIRST, SECOND), (SECOND, FIRST)])
 def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, changed, other, tmp_path):
     gym = gym_with_other_rows(grids, tmp_path / "gym", changed)
-    after = along(grids, f"other_rows_{changed}", gym=gym)
-    chosen, chosen_after = (json.loads((f / "task_vector.json").read_text()) for f in (nearest, after))
-    assert chosen_after[other] == chosen[other]
-    assert outcomes(after)[other] == outcomes(nearest)[other]
-    assert (chosen[changed]["neighbour"], chosen_after[changed]["neighbour"]) == ("colour", "count")
-    assert outcomes(after)[changed]["route"] != outcomes(nearest)[changed]["route"]
+    before, after = outcomes(nearest), outcomes(along(grids, f"other_rows_{changed}", gym=gym))
+    assert after[other] == before[other]
+    assert before[changed]["route"].startswith("vector of colour (nearest by text")
+    assert after[changed]["route"].startswith("vector of count (nearest by text")
 
 
 def test_the_tables_and_the_log_show_which_inputs_a_neighbour_was_found_by(nearest):
     assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
-    for sample in SAMPLES:
-        assert f"has seen of the task: unlabelled inputs of one sample: {sample}" in log_of(nearest)
+    assert f"has seen of the task: unlabelled inputs of one sample: {FIRST}" in log_of(nearest)
 
 
 def test_each_sample_finds_a_neighbour_by_its_own_text_vector(grids, tmp_path):
@@ -84,71 +81,29 @@ def test_each_sample_finds_a_neighbour_by_its_own_text_vector(grids, tmp_path):
     assert seen_in(folder) == of_both("labelled rows of one sample")
 
 
-def test_a_neighbour_is_chosen_again_if_the_rows_have_changed(nearest, grids, tmp_path):
-    folder = shutil.copytree(nearest, grids / "begun_before")
-    (folder / f"configurations/{SECOND}.json").unlink()  # as if it had been killed
-    gym = gym_with_other_rows(grids, tmp_path / "gym", SECOND)
-    along(grids, "begun_before", gym=gym)
-    whole = along(grids, "begun_after", gym=gym)
-    assert (folder / "task_vector.json").read_bytes() == (whole / "task_vector.json").read_bytes()
-    assert outcomes(folder) == outcomes(whole)
-
-
-def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids, tmp_path):
+def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids, tmp_path, monkeypatch):
     run = shutil.copytree(grids.mixture("mixture_soft", **SOFT), tmp_path / "run")
-    path, chosen = run / "best" / TEXTS_FILE, (nearest / "task_vector.json").read_bytes()
-
-    def chosen_by(name: str, **changed) -> bytes:
-        return (along(grids, name, init_dir=run, **changed) / "task_vector.json").read_bytes()
-
+    path, expected = run / "best" / TEXTS_FILE, list(results(nearest)["route"])
     kept = path.read_bytes()  # the first grid of this mixture wrote them
-    assert chosen_by("texts_kept") == chosen
+
+    def routes_by(name: str, **changed) -> list[str]:
+        return list(results(along(grids, name, init_dir=run, **changed))["route"])
+
+    assert routes_by("texts_kept") == expected
     assert path.read_bytes() == kept
-    # Other vectors in the file change the choice, so it is read.
-    arrays = load_arrays(path, ["about", "names", "inputs_N", "vectors_ND"])
+    # Other vectors in the file change the choice, so it is read; those of other texts do not count.
+    arrays = load_arrays(path, ["about", "names", "vectors_ND"])
     path.write_bytes(npz_bytes(**arrays | {"vectors_ND": -arrays["vectors_ND"]}))
-    assert chosen_by("texts_changed") != chosen
-    path.write_bytes(kept[:100])
-    assert chosen_by("texts_damaged") == chosen
-    assert path.read_bytes() == kept
-    # Other texts, or other weights, are other vectors.
-    chosen_by("texts_shorter", max_input_length=4)
-    made_from = json.loads(str(arrays["about"]))["made_from"]
-    assert KeptTexts.load(path.parent).made_from != made_from
-    path.write_bytes(kept)
-    model = load_routing_bart(RoutingBartForConditionalGeneration, run / "best")
-    model.model.shared.weight.data.neg_()
-    model.save_pretrained(run / "best")
-    chosen_by("texts_of_other_weights")
-    assert KeptTexts.load(path.parent).made_from != made_from
-
-
-def test_text_vectors_are_computed_again_with_another_tokenizer_or_an_unwritable_folder(
-    grids, tmp_path, monkeypatch
-):
-    run = shutil.copytree(grids.mixture("mixture_soft", **SOFT), tmp_path / "run")
-    path = run / "best" / TEXTS_FILE
-    path.unlink(missing_ok=True)
-    for file in (run / "best").glob("tokenizer*"):  # as in a run of the published code
-        file.unlink()
-    along(grids, "texts_by_tokenizer", init_dir=run)
-    kept = KeptTexts.load(path.parent).made_from
-    other = shutil.copytree(grids.world.bart, tmp_path / "other_tokenizer")
-    words = json.loads((other / "tokenizer.json").read_text())
-    vocabulary = words["model"]["vocab"]
-    first, second = sorted(vocabulary, key=vocabulary.get)[-2:]
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
-    (other / "tokenizer.json").write_text(json.dumps(words))
-    along(grids, "texts_by_other_tokenizer", init_dir=run, model=other)
-    assert KeptTexts.load(path.parent).made_from != kept
+    assert routes_by("texts_changed") != expected
+    assert routes_by("texts_shorter", max_input_length=23) == routes_by("texts_short", max_input_length=23)
+    assert kept_texts(path.parent).text_format.max_input_length == 23
     path.unlink()
 
     def refuse(*_):
         raise OSError("Read-only file system")
 
     monkeypatch.setattr("routing_moe.task_choice.texts.write_bytes", refuse)
-    folder = along(grids, "texts_read_only", init_dir=run)
-    assert set(outcomes(folder)) == set(SAMPLES)
+    assert routes_by("texts_read_only") == expected
     assert not path.exists()
 
 
@@ -170,23 +125,15 @@ def test_each_sample_is_routed_by_its_given_vector(grids, given):
     folder, vectors = given
     init_dir = grids.mixture("mixture_soft", **SOFT)
     settings = grids.settings("unused", moe_init=True, init_dir=init_dir, taskvecs=folder, **BOTH)
-    starts = Starts(settings, None, torch.device("cpu"))
+    starts = Starts(settings, torch.device("cpu"))
     mixture = load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
     mixture.eval()
     for sample in (FIRST, SECOND, FIRST):
-        model, words, seen = starts.of(sample, None)
+        model, words, seen = starts.model_for(sample, None)
         mixture.task_vectors.weight.data[0] = torch.from_numpy(vectors[sample])
         expected = mixture.routes_for(mixture.config.task_names[:1])
         assert torch.equal(model.routes_for([TASK]), expected)
         assert (words, seen) == ("given vector; fixed", f"labelled rows of one sample: {sample}")
-
-
-def test_a_given_vector_of_the_whole_task_is_named_in_the_results(grids, given):
-    folder, vectors = given
-    save_task_vectors(folder, [TASK], vectors[TASK][None])
-    (folder / "meta.json").write_text(json.dumps({"seen": "labelled rows of all samples"}))
-    run = along(grids, "given_of_task", taskvecs=folder)
-    assert set(seen_in(run).values()) == {"labelled rows of all samples"}
 
 
 def test_a_sample_does_not_use_the_vector_of_another_sample(grids, given, capsys):

@@ -17,10 +17,9 @@ from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 from dataloader import Example
 from dataloader.encoding import EncodedOptions
 from routing_moe.evaluation import batches, scoring
-from routing_moe.evaluation.batches import answering_cost, own_share
-from routing_moe.evaluation.pool import Pool, draws_of
+from routing_moe.evaluation.batches import answering_cost, draws_of, own_share
 from routing_moe.evaluation.route_losses import losses_of_files
-from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
@@ -84,8 +83,8 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     if n == 1:
         assert gathered == summed == []
         return
-    together = [pair for done in gathered for pair in done]
-    assert sorted(i for i, _ in together) == list(range(7))
+    together = [batch for done in gathered for batch in done]
+    assert sorted(np.concatenate([indices for _, indices, _ in together]).tolist()) == list(range(28))
     monkeypatch.setattr(scoring, "gather_object", lambda done: together)
     assert answer(model, Words(), FILES, decoding, OneOfSeveral(0, n)) == expected
     of_files = sum(summed)[0, 0].split([len(file.examples) for file in FILES])

@@ -12,7 +12,7 @@ import torch
 from tiny_runs import contents
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from dataloader.building.sampling import SAMPLES
+from dataloader.building.recipe import SAMPLES
 from dataloader.gym import PARTS
 from task.skill_gym import TINY_BART
 from task.skill_gym.generate import POOL_ROWS, TEST_ROWS, generate, main

@@ -106,10 +106,8 @@ def test_a_resumed_run_needs_the_file_no_more_but_the_same_flag(world, routes_fi
     folder = world.run("outside/file_gone", **FIXED, task_routes=path, total_steps=2)
     path.unlink()
     assert run(world.gym, world.bart, folder, **FIXED, task_routes=path, total_steps=2, resume=True) == 0
-    assert (
-        run(world.gym, world.bart, folder, **FIXED, task_routes="ontology", total_steps=2, resume=True) == 2
-    )
-    assert f"--task_routes is ontology, but in the run to resume it was {path}" in capsys.readouterr().err
+    assert run(world.gym, world.bart, folder, **FIXED, task_routes="tasks", total_steps=2, resume=True) == 2
+    assert f"--task_routes is tasks, but in the run to resume it was {path}" in capsys.readouterr().err
 
 
 def test_the_routes_of_a_run_can_be_given_to_another(world, routes_file):
@@ -120,17 +118,6 @@ def test_the_routes_of_a_run_can_be_given_to_another(world, routes_file):
     expected = weights(first / "best")["task_routes"][:3]
     assert torch.equal(weights(second / "best")["task_routes"], expected)
     assert np.array_equal(load_routes(second).of(names).values_NLE, expected.numpy())
-
-
-def test_categories_of_the_ontology_are_experts(world):
-    folder = world.run("outside/categories", **FIXED, task_routes="ontology", total_steps=1)
-    assert experts(folder) == {"colour": [0] * 3, "count": [1] * 3, "opposite": [0] * 3, "plural": [0] * 3}
-    folder = world.run("outside/subcategories", **FIXED, task_routes="ontology:fine", total_steps=1)
-    # words/form has no train task, so plural has no route.
-    assert experts(folder) == {"colour": [0] * 3, "count": [1] * 3, "opposite": [0] * 3}
-    log = (folder / "log.txt").read_text()
-    assert "experts of the categories: 0 words/meaning, 1 numbers/all" in log
-    assert "no route for plural: when scored, all experts have equal weights" in log
 
 
 def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(world, vectors):

@@ -12,7 +12,7 @@ from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_bart
-from routing_moe.task_choice.texts import gym_with_inputs, train_examples, train_inputs
+from routing_moe.task_choice.texts import gym_with_inputs, train_examples
 from task.skill_gym import TINY_BART
 
 INPUTS = {
@@ -120,11 +120,10 @@ def test_only_the_first_train_file_of_a_task_is_opened(tmp_path):
         path.unlink()
         path.mkdir()  # reading a folder is an error
     gym = Gym(folder)
-    assert train_inputs(gym, "colour") == first * 2
-    assert train_inputs(gym, "colour", limit=2) == first[:2]
-    for most, rows in ((3, (0, 6, 11)), (1, (0,))):
-        spread = [example.input for example in train_examples(gym, "colour", "first", most=most)]
-        assert spread == [(first * 2)[row] for row in rows]
+    for limits, expected in (({}, first * 2), (dict(limit=2), first[:2]), (dict(most=1), first[:1])):
+        assert [row.input for row in train_examples(gym, "colour", "first", **limits)] == expected
+    spread = [example.input for example in train_examples(gym, "colour", "first", most=3)]
+    assert spread == [(first * 2)[row] for row in (0, 6, 11)]
 
 
 def test_a_gym_without_train_files_of_the_task_is_skipped(tmp_path):
@@ -133,5 +132,5 @@ def test_a_gym_without_train_files_of_the_task_is_skipped(tmp_path):
         path.unlink()
     assert gym_with_inputs([lacking, with_all], "plural") is with_all
     assert gym_with_inputs([lacking, with_all], "count") is lacking
-    assert gym_with_inputs([lacking], "plural") is None
-    assert gym_with_inputs([lacking], "nowhere") is None
+    with pytest.raises(InputError, match="lacking: no train file of plural"):
+        gym_with_inputs([lacking], "plural")

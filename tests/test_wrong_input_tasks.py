@@ -45,7 +45,6 @@ PAST = MIX | dict(task_dir="<here>/alone/past")
 GRIDS = [
     (dict(bsz_list=[]), "argument --bsz_list: expected at least one argument"),
     (dict(bsz_list=[4, 0]), "--bsz_list holds 0; it must be at least 1"),
-    (dict(learning_rate_list=[0.1, 0.03, 1e-1]), "--learning_rate_list holds a value twice: 0.1 0.03 0.1"),
     (
         dict(learning_rate=0.1),
         "--learning_rate and --learning_rate_list both set the values to try; give one",
@@ -114,22 +113,12 @@ GRIDS = [
     ),
     (MIX | dict(task_routes="lowest_los"), "--task_routes is lowest_los, ... did you mean 'lowest_loss'?"),
     (
-        MIX | dict(task_routes="lowest_loss", taskvecs="<here>/vectors"),
-        "--taskvecs <here>/vectors: this route does not depend on task vectors",
-        lambda place: place.vectors(),
-    ),
-    (
         MIX | dict(init_dir="<top>", route_training="router"),
         "<top>/best has top-1 routes, whose weight is alw",
     ),
     (
         MIX | dict(init_dir="<top>", task_vector="learned"),
         "<top>/best has top-1 routes, whose weight is alway",
-    ),
-    (
-        MIX | dict(taskvecs="<here>/vectors", moe_avg_route=True),
-        "--taskvecs <here>/vectors: this route does not depend on task vectors",
-        lambda place: place.vectors(),
     ),
     (
         MIX | dict(taskvecs="<here>/vectors"),
@@ -140,14 +129,6 @@ GRIDS = [
         MIX | dict(taskvecs="<here>/vectors"),
         "--taskvecs <here>/vectors has no vector for plural, only for colour, count",
         lambda place: place.vectors(["colour", "count"]),
-    ),
-    *(
-        (
-            PAST | dict(init_dir="<given>", task_vector=rule),
-            f"--task_vector {rule}: this route does not depend on task vectors",
-            new_task,
-        )
-        for rule in ("nearest", "learned")
     ),
     (
         PAST | dict(task_vector="stored"),
@@ -205,7 +186,7 @@ def test_a_launcher_of_several_processes_and_a_missing_ray_are_errors(fresh, cap
     monkeypatch.setenv("WORLD_SIZE", "2")
     lines = complaint(fresh, capsys, "finetune", ray="local")
     assert_problem(lines, "--ray is 'local', which needs the extra: pip install .[ray]")
-    assert_problem(lines, "one process: leave accelerate launch out, and give --num_workers")
+    assert_problem(lines, "one process: give --num_workers, not accelerate launch")
 
 
 def test_a_missing_cluster_is_an_error(fresh, capsys, monkeypatch):

@@ -160,8 +160,8 @@ def log_of(folder: Path) -> str:
     return (folder / "log.txt").read_text()
 
 
-def dies_at_the_last(settings, choice, configuration) -> dict:
+def dies_at_the_last(settings, configuration) -> dict:
     """`run_configuration`, but the process is killed at one configuration, as if out of memory."""
     if (configuration.prefix, configuration.lr) == (SAMPLES[-1], LEARNING_RATES[-1]):
         os.kill(os.getpid(), signal.SIGKILL)
-    return run_configuration(settings, choice, configuration)
+    return run_configuration(settings, configuration)

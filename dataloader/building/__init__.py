@@ -1,13 +1,11 @@
 """Builds the tasks of a gym, from public data sets or from a user's tables.
 
-recipe.py         what a recipe is             sampling.py      cuts and draws of samples
-text.py           pieces of templates          task_folder.py   the files of one task
-sources.py        parquet files and raw files  build_tasks.py   several tasks in parallel
-raw_file.py       formats of raw files         verification.py  comparison with published MD5 sums
-readers.py        common readers of raw files  report.py        gym_report.csv and the printed table
-downloads.py      downloads, caches, mirrors   gym_files.py     metrics.json, ontology.json, split.json
-tables.py         a user's tables              table_rows.py    their rows as examples
-own_task.py       a task of them, and its place in the gym
+recipe.py       sources of rows, recipes, cuts and draws    text.py         pieces of templates
+raw_file.py     formats of raw files and their readers      downloads.py    downloads, caches, mirrors
+task_folder.py  the files of one task                       build_tasks.py  several tasks in parallel
+report.py       comparison with the published MD5 sums      gym_files.py    metrics, ontology, split
+tables.py       a user's tables                             table_rows.py   their rows as examples
+own_task.py     a task of these examples, and its place in the gym
 
 downloads.csv has sizes and checksums of raw files, published_md5sums.csv those of the published gym.
 """

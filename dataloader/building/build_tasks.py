@@ -1,7 +1,5 @@
 """Builds several tasks in parallel processes."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,10 +50,9 @@ def build_line(recipe: Recipe, build: Build) -> Line:
         build_task(recipe, build.files, build.gym, build.samples)
         return line_of(recipe, build.gym, build.samples, build.verify)
     except NotBuilt as error:
-        return unavailable(recipe, error, build.samples, build.verify)
+        return unavailable(recipe, str(error))
     except Exception as error:  # of one source must not stop the other tasks
-        reason = f"unexpected error, {type(error).__name__}: {in_brief(error)}"
-        return unavailable(recipe, NotBuilt([reason]), build.samples, build.verify)
+        return unavailable(recipe, f"unexpected error, {type(error).__name__}: {in_brief(error)}")
 
 
 def build_in_processes(
@@ -66,7 +63,7 @@ def build_in_processes(
     for task, line in run_in_processes(build_named, calls, [{}] * workers):
         if isinstance(line, Exception):
             reason = "its process was killed (if memory was short, try fewer --num_workers)"
-            line = unavailable(by_task[task], NotBuilt([reason]), build.samples, build.verify)
+            line = unavailable(by_task[task], reason)
         yield line
 
 

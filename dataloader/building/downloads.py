@@ -3,23 +3,20 @@
 The cache of raw files and mirrors have the layout <host>/<path of the URL>.
 """
 
-from __future__ import annotations
-
 import csv
-import hashlib
 import re
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from filelock import FileLock
 
+from dataloader.checksums import sha256
 from dataloader.errors import in_brief
 
 CHECKSUMS = Path(__file__).with_name("downloads.csv")  # of the files that the published gym was made from
@@ -27,8 +24,6 @@ RETRIES = 4  # of a failed download, after pauses of 1, 2, 3 and 4 seconds
 TIMEOUT = 30  # seconds without a byte from the server
 CHUNK = 1 << 18  # bytes that are written at once
 MAY_PASS = (408, 429)  # client errors after which a download is tried again: time is up, too many requests
-GONE = "it does not exist, or only for users who are logged in (hf auth login)"
-MESSAGE_BY_STATUS = {401: GONE, 403: "the server refuses access", 404: GONE, 410: "it no longer exists"}
 
 _unreachable: set[str] = set()  # hosts that this process could not connect to
 
@@ -37,10 +32,6 @@ Result = TypeVar("Result")
 
 class Unavailable(Exception):
     """A source cannot be read; the message says why."""
-
-
-class UnknownName(Unavailable):
-    """A data set on the hub has no such configuration or split."""
 
 
 @cache
@@ -57,93 +48,64 @@ def path_of(url: str, folder: Path) -> Path:
     return path.with_name(f"{path.name}?{quote(parts.query, safe='=&')}") if parts.query else path
 
 
-def check_content(path: Path, url: str) -> None:
-    """Raises Unavailable if the file is not the one of 2021 that the URL's checksum belongs to."""
-    if url not in checksums():
-        return
-    size, expected = checksums()[url]
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    if actual != expected:
-        raise Unavailable(
-            f"{path} is damaged, or {url} has changed since 2021: SHA-256 {actual[:12]}..., expected "
-            f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete or replace the file, "
-            "or accept it with --accept_changed)"
-        )
-
-
 @dataclass(frozen=True)
-class Files(ABC):
+class Files:
     """Makes files available, and checks those in `folder` against the checksums, unless changes are accepted.
 
-    offline: they come from a folder, not from the network.
+    Subclasses have `_raw` and `_file`, which return paths, and `_names` of all files of a hub's repository.
     """
 
-    offline: ClassVar[bool]
     folder: Path
     accept_changed: bool = False
 
     def raw(self, url: str) -> Path:
-        """Returns the file of a URL. Raises Unavailable."""
+        """Returns the file of a URL. Raises Unavailable, also if it is not the one of 2021."""
         path = self._raw(url)
-        if not self.accept_changed:
-            check_content(path, url)
+        if url in checksums() and not self.accept_changed:
+            size, expected = checksums()[url]
+            if (actual := sha256(path)) != expected:
+                raise Unavailable(
+                    f"{path} is damaged, or {url} has changed since 2021: SHA-256 {actual[:12]}..., expected "
+                    f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete or replace "
+                    "the file, or accept it with --accept_changed)"
+                )
         return path
 
     def parquet(self, repository: str, config: str, split: str) -> list[Path]:
         """Returns the files of a split of a data set on the hub, in order. Raises Unavailable."""
-        errors: list[Unavailable] = []
+        errors: list[str] = []
         for revision in ("main", CONVERTED):
             try:
                 chosen = select_parquet(self._names(repository, revision), repository, config, split)
             except Unavailable as error:
-                errors.append(error)
-                continue
-            return [self._file(repository, revision, name) for name in chosen]
-        unknown = any(isinstance(error, UnknownName) for error in errors)
-        raise (UnknownName if unknown else Unavailable)("; ".join(dict.fromkeys(map(str, errors))))
-
-    @abstractmethod
-    def _raw(self, url: str) -> Path: ...
-
-    @abstractmethod
-    def _names(self, repository: str, revision: str) -> list[str]:
-        """Returns the paths of all files of a revision. Raises Unavailable."""
-
-    @abstractmethod
-    def _file(self, repository: str, revision: str, name: str) -> Path: ...
+                errors.append(str(error))
+            else:
+                return [self._file(repository, revision, name) for name in chosen]
+        raise Unavailable("; ".join(dict.fromkeys(errors)))
 
 
 class Mirror(Files):
     """Files from a folder; nothing is downloaded."""
 
-    offline = True
-
     def _raw(self, url: str) -> Path:
         # Mirrors made by other tools have no query in their names.
-        paths = [path_of(url, self.folder), path_of(url.partition("?")[0], self.folder)]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            raise Unavailable(f"{url} is not in {self.folder}")
-        return path
-
-    def _revision(self, repository: str, revision: str) -> Path:
-        return self.folder / f"huggingface.co/datasets/{repository}/resolve" / revision
+        for path in (path_of(url, self.folder), path_of(url.partition("?")[0], self.folder)):
+            if path.is_file():
+                return path
+        raise Unavailable(f"{url} is not in {self.folder}")
 
     def _names(self, repository: str, revision: str) -> list[str]:
-        top = self._revision(repository, revision)
+        top = self._file(repository, revision, "")
         if not top.is_dir():
             raise Unavailable(f"huggingface.co/datasets/{repository} is not in {self.folder}")
         return [path.relative_to(top).as_posix() for path in top.rglob("*.parquet")]
 
     def _file(self, repository: str, revision: str, name: str) -> Path:
-        return self._revision(repository, revision) / name
+        return self.folder / f"huggingface.co/datasets/{repository}/resolve" / revision / name
 
 
 class Downloads(Files):
     """Files from the network. Raw files are kept in `folder`, those of the hub in the hub's own cache."""
-
-    offline = False
 
     def _raw(self, url: str) -> Path:
         import pooch
@@ -159,11 +121,9 @@ class Downloads(Files):
         )
         cached = pooch.Pooch(path.parent, "", {path.name: None}, {path.name: url}, retry_if_failed=RETRIES)
         with FileLock(f"{path}.lock"):  # several tasks are made from the same file
-            return (
-                path
-                if path.exists()
-                else Path(fetched(partial(cached.fetch, path.name, None, download), url))
-            )
+            if not path.exists():
+                fetched(partial(cached.fetch, path.name, None, download), url)
+        return path
 
     def _names(self, repository: str, revision: str) -> list[str]:
         return fetched(partial(names_on_hub, repository, revision), _page(repository, revision))
@@ -201,7 +161,9 @@ def refuse(url: str, response, **_) -> None:
 
 
 def status_message(status: int) -> str:
-    return MESSAGE_BY_STATUS.get(status, f"the server answers with status {status}")
+    if status in (401, 404):
+        return "it does not exist, or only for users who are logged in (hf auth login)"
+    return f"the server answers with status {status}"
 
 
 def fetched(fetch: Callable[[], Result], url: str) -> Result:
@@ -259,7 +221,7 @@ def select_parquet(names: list[str], repository: str, config: str, split: str) -
     of_split = [(name, groups) for name, groups in files if groups["split"] == split]
     if not of_split:
         splits = ", ".join(sorted({groups["split"] for _, groups in files}))
-        raise UnknownName(f"{repository} {chosen} has no split {split} (it has {splits})".replace("  ", " "))
+        raise Unavailable(f"{repository} {chosen} has no split {split} (it has {splits})".replace("  ", " "))
     if any(groups.get("partial") for _, groups in of_split):
         raise Unavailable(f"{repository} {chosen}: the hub has converted only a part of the split {split}")
     return [name for name, _ in of_split]
@@ -274,4 +236,4 @@ def _configuration(configs: set[str], repository: str, config: str) -> str:
     if not config and len(configs) == 1:
         return next(iter(configs))
     known = ", ".join(sorted(configs))
-    raise UnknownName(f"{repository} has no configuration {config or 'by default'} (it has {known})")
+    raise Unavailable(f"{repository} has no configuration {config or 'by default'} (it has {known})")

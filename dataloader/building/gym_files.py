@@ -1,7 +1,5 @@
 """The files that describe a whole gym: metrics.json, ontology.json, split.json and splits/."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -9,7 +7,6 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.errors import InputError, Problems
 from dataloader.gym import SPLITS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
@@ -30,15 +27,23 @@ class GymFiles:
     split: dict[str, list[str]]
 
     @classmethod
-    def read(cls, folder: Path) -> GymFiles:
-        """Reads the files that are there. Raises InputError with the problems of all of them."""
-        problems = Problems()
-        metrics = problems.of(_read_metrics, folder / "metrics.json")
-        ontology = problems.of(_read, folder / "ontology.json", Ontology.load)
-        split = problems.of(_read, folder / "split.json", load_split)
-        if problems:
-            raise InputError(problems)
-        return cls(folder, metrics, ontology, split)
+    def read(cls, folder: Path) -> "GymFiles":
+        """Reads the files that are there. Raises InputError for one that is wrong."""
+        paths = {name: folder / f"{name}.json" for name in ("metrics", "ontology", "split")}
+        contents = {
+            name: load_json_object(path, "a file of the gym") if path.exists() else {}
+            for name, path in paths.items()
+        }
+        for task in contents["metrics"]:
+            Gym(folder).metric(task)
+        if contents["ontology"]:
+            Ontology.load(paths["ontology"])
+        if contents["split"]:
+            load_split(paths["split"])
+        return cls(folder, **contents)
+
+    def section_of(self, task: str) -> str | None:
+        return next((name for name in SECTIONS if task in self.split.get(name, ())), None)
 
     def add(
         self, recipes: Iterable[Recipe], split: Split, moves: bool, left_out: Collection[str] = ()
@@ -51,18 +56,18 @@ class GymFiles:
         """
         recipes = list(recipes)
         added = {recipe.task: recipe.metric or METRICS[recipe.task] for recipe in recipes}
-        self._write("metrics.json", dict(sorted((added | self.metrics).items())))
+        write_text(self.folder / "metrics.json", in_json(dict(sorted((added | self.metrics).items()))))
         # An empty ontology in place of none would leave tasks of the shipped one uncategorised.
         if (ontology := self._with_categories(recipes)) != self.ontology:
-            self._write("ontology.json", ontology)
+            write_text(self.folder / "ontology.json", in_json(ontology))
         tasks = [recipe.task for recipe in recipes if not self.split or recipe.task not in left_out]
-        self._write("split.json", self._with_sections(tasks, split, moves))
+        write_text(self.folder / "split.json", in_json(self._with_sections(tasks, split, moves)))
 
     def _with_categories(self, recipes: list[Recipe]) -> dict:
         """Returns the ontology; if tasks are added, all are in the order of the shipped ontology."""
         shipped, current = Ontology.load(), Ontology(self.ontology)
-        added = {recipe.task: shipped.category(recipe.task) for recipe in recipes}
-        categories = added | {task: current.category(task) for task in current.tasks}
+        categories = {recipe.task: shipped.category(recipe.task) for recipe in recipes}
+        categories |= {task: current.category(task) for task in current.tasks}
         if categories.keys() == set(current.tasks):
             return self.ontology
         tree: dict[str, dict[str, list[str]]] = {}
@@ -77,66 +82,26 @@ class GymFiles:
         moved = {task for task in tasks if moves and _section(task, split)}
         sections: dict[str, list[str]] = {name: [] for name in SECTIONS}
         sections |= {key: [task for task in old if task not in moved] for key, old in self.split.items()}
-        there = {task for name in SECTIONS for task in sections[name]}
-        for task in set(tasks) - there:
+        present = {task for name in SECTIONS for task in sections[name]}
+        for task in set(tasks) - present:
             name = _section(task, split) or _section(dataset_of(task), split) or "test"
             sections[name] = sorted([*sections[name], task])
         return sections
 
-    def _write(self, name: str, content: dict) -> None:
-        write_text(self.folder / name, in_json(content))
 
-
-def write_splits(folder: Path) -> list[Path]:
-    """Writes the published splits to splits/ without tasks that the gym lacks, if train tasks remain.
-
-    Returns the files there that are no such restriction: they were changed, and are left as they are.
-    """
-    there, changed = Gym(folder).tasks(), []
+def write_splits(folder: Path) -> None:
+    """Writes the published splits to splits/ without tasks that the gym lacks, if train tasks remain."""
+    tasks = Gym(folder).tasks()
     for path in sorted(PUBLISHED_SPLITS.glob("*.json")):
-        published, own = load_json_object(path, "a split"), folder / SPLITS / path.name
-        content = restricted(published, there)
-        if own.exists() and own.read_text(encoding="utf-8") != in_json(restricted(published, listed(own))):
-            changed.append(own)
-        elif content["train"]:
-            own.parent.mkdir(exist_ok=True)
-            write_text(own, in_json(content))
-    return changed
-
-
-def restricted(split: dict[str, list[str]], tasks: Collection[str]) -> dict[str, list[str]]:
-    return {section: [task for task in names if task in tasks] for section, names in split.items()}
-
-
-def listed(split: Path) -> tuple[str, ...]:
-    """Returns the tasks of a split file, () if it is damaged."""
-    try:
-        return load_split(split).all
-    except InputError:
-        return ()
+        published = load_json_object(path, "a split")
+        content = {section: [task for task in names if task in tasks] for section, names in published.items()}
+        if content["train"]:
+            (folder / SPLITS).mkdir(exist_ok=True)
+            write_text(folder / SPLITS / path.name, in_json(content))
 
 
 def in_json(content: dict) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-
-
-def _read(path: Path, check=None) -> dict:
-    """Returns the content of a JSON file, which `check` must be able to read; {} if it is missing."""
-    if not path.exists():
-        return {}
-    if check is not None:
-        check(path)
-    return load_json_object(path, "a file of the gym")
-
-
-def _read_metrics(path: Path) -> dict[str, str]:
-    metrics, problems = _read(path), Problems()
-    gym = Gym(path.parent) if metrics else None
-    for task in metrics:
-        problems.of(gym.metric, task)
-    if problems:
-        raise InputError(problems)
-    return metrics
 
 
 def _section(task: str, split: Split) -> str | None:

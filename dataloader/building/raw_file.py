@@ -1,6 +1,7 @@
-"""RawFile: a downloaded file, or a member of a downloaded archive, and readers of its formats."""
+"""RawFile: a downloaded file, or a member of a downloaded archive; and readers of its rows.
 
-from __future__ import annotations
+A reader is a function (split, file, ...) -> rows with the columns of the data set.
+"""
 
 import csv
 import gzip
@@ -10,7 +11,7 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ENOENT
 from pathlib import Path, PurePosixPath
@@ -38,17 +39,15 @@ class RawFile:
 
     def bytes(self) -> bytes:
         """Returns the content, uncompressed. Raises FileNotFoundError if the archive has no such member."""
-        content = self._stored_bytes()
+        content = self.content
+        if content is None and not self.member:
+            content = self.path.read_bytes()
+        elif content is None:
+            members = unpack(self.path, lambda name: name == self.member)
+            content = next((unpacked for _, unpacked in members), None)
+        if content is None:
+            raise FileNotFoundError(ENOENT, "no such file in the archive", f"{self.path}!{self.member}")
         return gzip.decompress(content) if content.startswith(GZIP) else content
-
-    def _stored_bytes(self) -> bytes:
-        if self.content is not None:
-            return self.content
-        if not self.member:
-            return self.path.read_bytes()
-        for _, content in unpack(self.path, lambda name: name == self.member):
-            return content
-        raise FileNotFoundError(ENOENT, "no such file in the archive", f"{self.path}!{self.member}")
 
     def text(self, encoding: str = "utf-8") -> str:
         """Returns the content; each line end is a line feed, as in Python's text mode."""
@@ -81,7 +80,7 @@ class RawFile:
         header = next(rows)
         return (dict(zip(header, row, strict=False)) for row in rows if row)
 
-    def members(self, start: str = "", end: str = "") -> list[RawFile]:
+    def members(self, start: str = "", end: str = "") -> list["RawFile"]:
         """Returns the files of an archive whose paths start and end so, sorted by path."""
         members = unpack(self.path, lambda name: name.startswith(start) and name.endswith(end))
         return sorted((RawFile(self.path, *member) for member in members), key=lambda file: file.member)
@@ -90,25 +89,72 @@ class RawFile:
 def unpack(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
     """Yields (path inside the archive, content) of the wanted files of a ZIP or TAR archive.
 
-    A compressed TAR archive is read once, from start to end, because it has no index. Raises ValueError for a
-    file that is not a complete archive.
+    A compressed TAR archive is read from start to end, because it has no index. Raises ValueError for a file
+    that is not a complete archive.
     """
     try:
-        yield from (unpack_zip if zipfile.is_zipfile(path) else unpack_tar)(path, is_wanted)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for name in archive.namelist():
+                    if not name.endswith("/") and is_wanted(name):
+                        yield name, archive.read(name)
+        else:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    name = member.name.removeprefix("./")
+                    if member.isfile() and is_wanted(name):
+                        yield name, archive.extractfile(member).read()
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
         raise ValueError(f"{path} is not a complete ZIP or TAR archive") from None
 
 
-def unpack_zip(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not member.is_dir() and is_wanted(member.filename):
-                yield member.filename, archive.read(member)
+# ---------------------------------------------------------------------------- readers
 
 
-def unpack_tar(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path) as archive:
-        for member in archive:
-            name = member.name.removeprefix("./")
-            if member.isfile() and is_wanted(name):
-                yield name, archive.extractfile(member).read()
+def json_lines(_: str, file: RawFile) -> Iterator[dict]:
+    return file.json_lines()
+
+
+def json_list(_: str, file: RawFile) -> Iterator[dict]:
+    return iter(file.json())
+
+
+def records(_: str, file: RawFile) -> Iterator[dict]:
+    """Yields the lines of a CSV file whose first line has the names of the columns."""
+    return file.records()
+
+
+def labelled_json_lines(_: str, file: RawFile, labels: RawFile) -> Iterator[dict]:
+    """Yields JSON lines with the column "label", which is a file of one number a line."""
+    for row, label in zip(file.json_lines(), labels.lines(), strict=True):
+        yield row | {"label": int(label)}
+
+
+def with_label_indices(rows: Iterable[dict], labels: Sequence[str]) -> Iterator[dict]:
+    """Yields the rows with "label" as an index; it is one of the labels, an index or a truth value."""
+    for row in rows:
+        label = row["label"]
+        yield row | {"label": labels.index(label) if label in labels else int(label)}
+
+
+def question_with_choices(_: str, file: RawFile) -> Iterator[dict]:
+    """Yields the JSON lines of AI2's question format as columns.
+
+    "question": {"stem": "...", "choices": [{"label": "A", "text": "..."}, ...]} becomes the columns
+    "question" and "question_stem" with the stem, and "choices" {"label": [...], "text": [...]}.
+    """
+    for item in file.json_lines():
+        question = item["question"]
+        choices = {key: [choice[key] for choice in question["choices"]] for key in ("label", "text")}
+        stem = question["stem"]
+        yield item | {"question": stem, "question_stem": stem, "choices": choices}
+
+
+def squad(_: str, file: RawFile) -> Iterator[dict]:
+    """Yields the questions of a JSON file in SQuAD's format, with the texts of their paragraph."""
+    for article in file.json()["data"]:
+        for paragraph in article["paragraphs"]:
+            texts = {key: value.strip() for key, value in paragraph.items() if isinstance(value, str)}
+            for item in paragraph["qas"]:
+                answers = {"text": [answer["text"].strip() for answer in item["answers"]]}
+                yield texts | {"question": item["question"].strip(), "answers": answers}

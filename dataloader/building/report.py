@@ -1,39 +1,29 @@
-"""The report of a build: gym_report.csv, and the printed table of outcomes."""
-
-from __future__ import annotations
+"""The report of a build: the comparison with the published gym, gym_report.csv, and the printed table."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
-from dataloader.building.task_folder import NotBuilt, content_of, sample_files, sources_of
-from dataloader.building.verification import (
-    EQUAL,
-    REORDERED,
-    UNDECIDED,
-    compare,
-    published_sums,
-)
-from dataloader.errors import InputError, in_short
+from dataloader.building.task_folder import sample_files, sources_of
+from dataloader.errors import in_short
 from dataloader.gym import PARTS
-from dataloader.task_files import read_task_file
 
 REPORT = "gym_report.csv"
-LONGEST_NOTE = 160  # characters that the table shows
+PUBLISHED = Path(__file__).with_name("published_md5sums.csv")
 
 VERIFIED = "verified"
-SAME_ROWS = "same rows, order of answers differs"
-PARTLY = "verified in part, too many orders of answers in the rest"
-FORMAT_ONLY = "format only"
+DIFFERS = "differs"
 UNCOMPARED = "built, not compared"
 UNAVAILABLE = "unavailable"
 SOURCE_GONE = "unavailable, the source is gone"
 MISSING = (UNAVAILABLE, SOURCE_GONE)
-OUTCOMES = (VERIFIED, SAME_ROWS, PARTLY, FORMAT_ONLY, UNCOMPARED, *MISSING)
+OUTCOMES = (VERIFIED, DIFFERS, UNCOMPARED, *MISSING)
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,6 @@ class Line:
     """One line of the report.
 
     train, dev, test: number of files that are equal to the published ones, of how many compared: "5/5".
-    malformed: number of lines that the loader of this project reports, in the first sample's files.
     """
 
     task: str
@@ -49,75 +38,38 @@ class Line:
     train: str = ""
     dev: str = ""
     test: str = ""
-    malformed: int = 0
     source: str = ""
     terms: str = ""
     note: str = ""
 
 
+@cache
+def published_sums() -> dict[str, str]:
+    """Returns the MD5 sum of each of the 2,400 published files."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        return {row["file"]: row["md5"] for row in csv.DictReader(file)}
+
+
 def line_of(recipe: Recipe, gym: Path, samples: Sequence[int], verify: bool) -> Line:
     """Returns the report's line of a task that has been built, from its files."""
-    malformed, problems = unusable_lines(sample_files(recipe, gym, samples[0]))
     sources = sources_of(gym / recipe.task)
     source = " and ".join(dict.fromkeys(sources[str(seed)] for seed in samples if str(seed) in sources))
-    line = dict(task=recipe.task, malformed=malformed, source=source, terms=recipe.terms)
-    paths = [path for seed in samples for path in sample_files(recipe, gym, seed)]
-    published = [path for path in paths if path.name in published_sums()]
-    if not verify or not published:
-        return Line(outcome=UNCOMPARED, note="; ".join(problems), **line)
-    results = {path: compare(path.name, path.read_bytes(), recipe.answers_are_a_set) for path in published}
-    counts = {part: _count(results, part) for part in PARTS}
-    notes = [*problems, *_notes(results)]
-    return Line(outcome=outcome_of(results.values()), note="; ".join(notes), **line, **counts)
+    equal: dict[str, list[bool]] = {part: [] for part in PARTS}
+    for seed in samples:
+        for part, path in zip(PARTS, sample_files(recipe, gym, seed), strict=True):
+            if verify and (expected := published_sums().get(path.name)):
+                actual = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+                equal[part].append(actual == expected)
+    compared = [file for files in equal.values() for file in files]
+    outcome = UNCOMPARED if not compared else VERIFIED if all(compared) else DIFFERS
+    counts = {part: f"{sum(files)}/{len(files)}" for part, files in equal.items() if files}
+    return Line(recipe.task, outcome, source=source, terms=recipe.terms, **counts)
 
 
-def unusable_lines(paths: Sequence[Path]) -> tuple[int, list[str]]:
-    """Returns how many lines the loader skips with --skip_malformed, and why whole files cannot be used."""
-    count, problems = 0, []
-    for path in paths:
-        try:
-            count += read_task_file(path, skip_malformed=True)[1]
-        except InputError as error:  # such as an empty file, if a label has fewer rows than a sample needs
-            problems.append(str(error))
-    return count, problems
-
-
-def outcome_of(results: Iterable[str]) -> str:
-    """Returns the outcome of a task from the comparisons of its files."""
-    kinds = set(results)
-    if kinds == {EQUAL}:
-        return VERIFIED
-    if kinds <= {EQUAL, REORDERED}:
-        return SAME_ROWS
-    return PARTLY if kinds <= {EQUAL, REORDERED, UNDECIDED} and kinds != {UNDECIDED} else FORMAT_ONLY
-
-
-def _count(results: dict[Path, str], part: str) -> str:
-    of_part = [result for path, result in results.items() if path.stem.endswith(part)]
-    return f"{of_part.count(EQUAL)}/{len(of_part)}"
-
-
-def _notes(results: dict[Path, str]) -> list[str]:
-    undecided = [path.stem for path, result in results.items() if result == UNDECIDED]
-    parts = [part for part in PARTS if any(name.endswith(part) for name in undecided)]
-    reordered = sum(result == REORDERED for result in results.values())
-    notes = [f"{reordered} files are equal with answers in another order"] if reordered else []
-    if parts:
-        notes.append(f"not compared: {', '.join(parts)} (too many orders of answers)")
-    return notes
-
-
-def unavailable(recipe: Recipe, error: NotBuilt, samples: Sequence[int], verify: bool) -> Line:
-    """Returns the line of a task that could not be built; test rows are compared if a source has them."""
-    counts, note = {}, str(error)
-    if error.test is not None and verify and recipe.options is None:
-        names = [path.name for path in (sample_files(recipe, Path(), seed)[2] for seed in samples)]
-        if all(name in published_sums() for name in names):
-            content = content_of(recipe, error.test)
-            results = [compare(name, content, recipe.answers_are_a_set) for name in names]
-            counts = {"test": f"{results.count(EQUAL)}/{len(results)}"}
+def unavailable(recipe: Recipe, reason: str) -> Line:
+    """Returns the line of a task that could not be built."""
     outcome = SOURCE_GONE if recipe.gone else UNAVAILABLE
-    return Line(recipe.task, outcome, terms=recipe.terms, note=note, **counts)
+    return Line(recipe.task, outcome, terms=recipe.terms, note=reason)
 
 
 def write_report(gym: Path, lines: Sequence[Line]) -> None:
@@ -132,38 +84,28 @@ def write_report(gym: Path, lines: Sequence[Line]) -> None:
 
 def read_report(gym: Path) -> dict[str, dict[str, str]]:
     """Returns the lines of the report by task; {} if there is no report that can be read."""
-    names = [field.name for field in fields(Line)]
     try:
         with (gym / REPORT).open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            return {row["task"]: row for row in rows} if rows.fieldnames == names else {}
-    except (FileNotFoundError, UnicodeDecodeError, csv.Error):
+            rows = list(csv.DictReader(file))
+        return {row["task"]: {field.name: row[field.name] for field in fields(Line)} for row in rows}
+    except (FileNotFoundError, UnicodeDecodeError, csv.Error, KeyError):
         return {}
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Returns the outcomes as text: a row per task, how notes begin, the numbers of tasks, missing ones."""
+    """Returns the outcomes as text: a row per task, notes, and the number of tasks of each outcome."""
     ordered = sorted(lines, key=lambda line: line.task)
     width = max((len(line.task) for line in lines), default=0)
     rows = [f"{'task':{width}}  train   dev  test  outcome"]
-    rows += [
-        f"{line.task:{width}}  {line.train:>5} {line.dev:>5} {line.test:>5}  {line.outcome}"
-        for line in ordered
-    ]
-    notes = [f"{line.task}: {beginning(line.note)}" for line in ordered if line.note]
-    by_outcome = {each: [line.task for line in ordered if line.outcome == each] for each in OUTCOMES}
-    summary = [
-        f"{len(tasks):4} {outcome}" + (f": {in_short(tasks)}" if outcome in MISSING else "")
-        for outcome, tasks in by_outcome.items()
-        if tasks
-    ]
-    blocks = [rows, notes, [*summary, f"{len(lines):4} tasks"]]
-    return "\n\n".join("\n".join(block) for block in blocks if block)
-
-
-def beginning(note: str) -> str:
-    """Returns a note, or its first part if it is long."""
-    return note if len(note) <= LONGEST_NOTE else f"{note.split('; ')[0]}; ... (more in {REPORT})"
+    for line in ordered:
+        counts = f"{line.train:>5} {line.dev:>5} {line.test:>5}"
+        rows.append(f"{line.task:{width}}  {counts}  {line.outcome}")
+    rows += ["", *(f"{line.task}: {line.note}" for line in ordered if line.note), ""]
+    for outcome in OUTCOMES:
+        if tasks := [line.task for line in ordered if line.outcome == outcome]:
+            names = f": {in_short(tasks)}" if outcome in MISSING else ""
+            rows.append(f"{len(tasks):4} {outcome}{names}")
+    return "\n".join([*rows, f"{len(lines):4} tasks"])
 
 
 def terms_of_use(recipes: Iterable[Recipe]) -> list[str]:

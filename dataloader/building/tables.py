@@ -1,23 +1,22 @@
 """Tables of a user: a CSV, TSV, JSON-lines or parquet file, or a split of a data set on the hub."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.building.downloads import Files, Unavailable, UnknownName
-from dataloader.building.sources import Row, parquet_rows
+from dataloader.building.downloads import Files, Unavailable
+from dataloader.building.recipe import Row, parquet_rows
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import parse_json, parse_json_object
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
 _HUB = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:]*))?(?::(?P<split>[^:]+))?")
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Numbered = Iterator[tuple[int, Row | str]]  # line number, and the row or what is wrong with the line
 
@@ -42,18 +41,22 @@ def read_table(source: str, needed: Collection[str], files: Files, class_names: 
     of `datasets` are replaced by their names; rows without a label are malformed then.
     Raises InputError, which begins with the source, if it cannot be read.
     """
+    path, ending = Path(source), Path(source).suffix.lower()
     try:
         if source.startswith(HUB):
-            columns, numbered = _parquet(_hub_files(source, files), needed, class_names)
+            if not (match := _HUB.fullmatch(source.removeprefix(HUB))):
+                raise InputError(f"{source}: expected {HUB_FORM}")
+            paths = files.parquet(match["repository"], match["config"] or "", match["split"] or "train")
+            columns, numbered = _parquet(paths, needed, class_names)
+        elif ending not in FORMATS:
+            raise InputError(f"{source}: expected a file *{', *'.join(FORMATS)}, or {HUB_FORM}")
+        elif ending == ".parquet":
+            columns, numbered = _parquet([path], needed, class_names)
         else:
-            path = Path(source)
-            if path.suffix.lower() not in READERS:
-                raise InputError(f"{source}: expected a file *{', *'.join(READERS)}, or {HUB_FORM}")
-            columns, numbered = READERS[path.suffix.lower()](path, needed, class_names)
+            columns, numbered = _json_lines(path) if ending == ".jsonl" else _delimited(path)
         lines = list(numbered)
     except Unavailable as error:
-        form = f"; expected {HUB_FORM}" if isinstance(error, UnknownName) else ""
-        raise InputError(f"{source}: {error}{form}") from None
+        raise InputError(f"{source}: {error}") from None
     except OSError as error:
         raise InputError(f"{source}: {error.strerror or in_brief(error)}") from None
     if not lines:
@@ -67,65 +70,55 @@ def read_table(source: str, needed: Collection[str], files: Files, class_names: 
     return Table(source, columns, rows, malformed)
 
 
-def _hub_files(source: str, files: Files) -> list[Path]:
-    match = _HUB.fullmatch(source.removeprefix(HUB))
-    if not match:
-        raise InputError(f"{source}: expected {HUB_FORM}")
-    return files.parquet(match["repository"], match["config"] or "", match["split"] or "train")
+# ---------------------------------------------------------------------------- texts
 
 
-# ---------------------------------------------------------------------------- formats
-
-
-def _delimited(path: Path, *_) -> tuple[list[str], Numbered]:
+def _delimited(path: Path) -> tuple[list[str], Numbered]:
     text = _text(path)
     first = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     if "," not in first:  # spreadsheets write semicolons where the comma is decimal
         delimiter = next((mark for mark in "\t;" if mark in first), delimiter)
-    lines = _lines(text, delimiter)
-    try:
-        header = next(lines, [])
-    except csv.Error as error:
-        raise InputError(f"{path}, line 1: {error}") from None
+    quoting = csv.QUOTE_MINIMAL
+    if delimiter == "\t":
+        try:
+            list(_records(path, text, delimiter, quoting))
+        except InputError:
+            quoting = csv.QUOTE_NONE  # quotation marks that do not fit around cells are text
+    records = _records(path, text, delimiter, quoting)
+    header = next(records, (1, []))[1]
     if not header:
         raise InputError(f"{path} does not begin with a line of column names")
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise InputError(f"{path}: the column {twice[0]!r} is there twice")
-    return header, _delimited_rows(path, lines, header)
+    wrong = f"cells, the header has {len(header)}"
+    return header, (
+        (
+            number,
+            dict(zip(header, cells, strict=True)) if len(cells) == len(header) else f"{len(cells)} {wrong}",
+        )
+        for number, cells in records
+        if cells
+    )
 
 
-def _lines(text: str, delimiter: str):
-    """Returns a csv.reader. Where quotation marks do not fit around cells between tabs, they are text."""
-    options = {"delimiter": delimiter, "strict": True}
-    if delimiter == "\t":
-        try:
-            for _ in csv.reader(io.StringIO(text, newline=""), **options):
-                pass
-        except csv.Error:
-            options["quoting"] = csv.QUOTE_NONE
-    return csv.reader(io.StringIO(text, newline=""), **options)
-
-
-def _delimited_rows(path: Path, lines, header: list[str]) -> Numbered:
+def _records(path: Path, text: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line number, cells). Raises InputError where what follows cannot be divided into records."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
     while True:
         number = lines.line_num + 1  # a record may have several lines
         try:
-            cells = next(lines, None)
-        except csv.Error as error:  # what follows cannot be divided into records
+            yield number, next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
             raise InputError(
                 f"{path}, line {number}: {error}; a quotation mark inside a field is written twice"
             ) from None
-        if cells is None:
-            return
-        if cells and len(cells) != len(header):
-            yield number, f"{len(cells)} cells, the header has {len(header)}"
-        elif cells:
-            yield number, dict(zip(header, cells, strict=True))
 
 
-def _json_lines(path: Path, *_) -> tuple[list[str], Numbered]:
+def _json_lines(path: Path) -> tuple[list[str], Numbered]:
     lines = enumerate(_text(path).split("\n"), start=1)
     return [], ((number, _json_row(line)) for number, line in lines if line.strip())
 
@@ -149,34 +142,28 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
 
 
-def _parquet_file(path: Path, needed: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
-    return _parquet([path], needed, class_names)
+# ---------------------------------------------------------------------------- parquet
 
 
 def _parquet(paths: list[Path], needed: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
-    columns, classes = _parquet_columns(paths[0])
-    # Without a wanted column, rows are counted all the same.
-    read = tuple(name for name in columns if name in needed) or tuple(columns[:1])
-    rows = (row for path in paths for row in parquet_rows(path, read))
-    named = {name: classes[name] for name in read if name in classes and class_names}
-    return columns, ((number, _with_names(row, named)) for number, row in enumerate(rows, start=1))
-
-
-def _parquet_columns(path: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Returns the columns, and {column: names} of those with ClassLabel values. Raises Unavailable."""
     import pyarrow  # imported late: other formats do not need it
     from pyarrow import parquet
 
     try:
-        schema = parquet.read_schema(path)
+        schema = parquet.read_schema(paths[0])
     except pyarrow.ArrowException as error:
         raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
+    # Without a wanted column, rows are counted all the same.
+    read = tuple(name for name in schema.names if name in needed) or tuple(schema.names[:1])
     described = parse_json((schema.metadata or {}).get(b"huggingface", b"{}").decode())
-    features = described.get("info", {}).get("features", {})
-    classes = {name: kind for name, kind in features.items() if isinstance(kind, dict)}
-    return schema.names, {
-        name: kind["names"] for name, kind in classes.items() if kind.get("_type") == "ClassLabel"
+    features = described.get("info", {}).get("features", {}) if class_names else {}
+    classes = {
+        name: kind["names"]
+        for name, kind in features.items()
+        if name in read and isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
     }
+    rows = (row for path in paths for row in parquet_rows(path, read))
+    return schema.names, ((number, _with_names(row, classes)) for number, row in enumerate(rows, start=1))
 
 
 def _with_names(row: Row, classes: dict[str, list[str]]) -> Row | str:
@@ -186,11 +173,3 @@ def _with_names(row: Row, classes: dict[str, list[str]]) -> Row | str:
             return f"column {column!r} is {value}, expected 0 to {len(names) - 1} ({', '.join(names)})"
         row[column] = None if value is None else names[value]
     return row
-
-
-READERS: dict[str, Callable[..., tuple[list[str], Numbered]]] = {
-    ".csv": _delimited,
-    ".tsv": _delimited,
-    ".jsonl": _json_lines,
-    ".parquet": _parquet_file,
-}

@@ -1,11 +1,9 @@
 """Pieces of templates: cleaning of white space, label words, answer options."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 
-from dataloader.building.sources import Row
+from dataloader.building.recipe import Row
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -13,8 +11,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def clean(text: str) -> str:
     """Returns the text on one line: outer white space removed, each run of inner white space one space.
 
-    CrossFit's scripts also replace the two characters "\\n" by a space, but the published files of
-    tweet_eval-emotion, the only verified task in which they occur, still contain them.
+    CrossFit's scripts also replace the two characters "\\n", but not in the published tweet_eval-emotion.
     """
     return re.sub(r"\s+", " ", text.strip())
 

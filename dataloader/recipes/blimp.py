@@ -1,14 +1,11 @@
 """Pairs of sentences: BLiMP (Warstadt et al. 2020) and CrowS-Pairs (Nangia et al. 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.readers import json_lines, records
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import json_lines, records
+from dataloader.building.recipe import Hub, Raw, Row, classification
 
 BLIMP = "https://raw.githubusercontent.com/alexwarstadt/blimp/master/data/"
 CROWS = "https://raw.githubusercontent.com/nyu-mll/crows-pairs/master/data/crows_pairs_anonymized.csv"

@@ -1,14 +1,10 @@
 """Closed-book questions: FreebaseQA (Jiang et al. 2019), Jeopardy!, ProtoQA (Boratko et al. 2020), SearchQA
 (Dunn et al. 2017) and WebQuestions (Berant et al. 2013)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, json_list
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, json_list
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import tabs
 
 FREEBASE = "https://raw.githubusercontent.com/kelvin-jiang/FreebaseQA/master/FreebaseQA-"
@@ -71,7 +67,6 @@ RECIPES = [
         Hub("kyunghyuncho/search_qa", "train_test_val", columns=("question", "category", "answer")),
         input="question: {question}category: {category}",  # as published, without a space
         output="{answer}",
-        elsewhere="github.com/nyu-dl/dl4ir-searchQA links to the authors' files",
     ),
     text_to_text(
         "web_questions",

@@ -1,23 +1,15 @@
 """Completions of sentences: the pronouns of Rahman & Ng (2012), HellaSwag (Zellers et al. 2019), NumerSense
 (Lin et al. 2020), SWAG (Zellers et al. 2018) and WinoGrande (Sakaguchi et al. 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, records
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, records
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import choice, columns, lettered
 
 HELLASWAG = "https://github.com/rowanz/hellaswag/raw/master/data/hellaswag_"
 NUMER_SENSE = "https://raw.githubusercontent.com/INK-USC/NumerSense/main/data/train.masked.tsv"
 PRONOUNS = "http://www.hlt.utdallas.edu/~vince/data/emnlp12/"
-PRONOUNS_COPY = (
-    "https://raw.githubusercontent.com/bliuag/A-Solution-for-Winograd-Schema-Challenge/"
-    "aed51f2c9d2cfa73a888bb92d5c138def78448f0/src/"
-)
 SWAG = "https://raw.githubusercontent.com/rowanz/swagaf/master/data/"
 WINOGRANDE = "https://storage.googleapis.com/ai2-mosaic/public/winogrande/winogrande_1.1.zip!winogrande_1.1/"
 
@@ -51,12 +43,6 @@ RECIPES = [
         "definite_pronoun_resolution",
         Raw(read_pronouns, train=f"{PRONOUNS}train.c.txt", test=f"{PRONOUNS}test.c.txt"),
         Hub("community-datasets/definite_pronoun_resolution"),
-        Raw(
-            read_pronouns,
-            train=f"{PRONOUNS_COPY}train.c.txt",
-            test=f"{PRONOUNS_COPY}test.c.txt",
-            mirrored=True,
-        ),
         splits=("train", "test"),
         input="{sentence} [SEP] {pronoun} [SEP] (A) {candidates[0]} (B) {candidates[1]}",
         output=lambda row: choice(row["candidates"], row["label"]),

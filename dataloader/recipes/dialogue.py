@@ -1,15 +1,11 @@
 """Long answers and replies: ELI5 (Fan et al. 2019) and EmpatheticDialogues (Rashkin et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.readers import records
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sampling import test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import records
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, test_share, text_to_text
 from dataloader.building.text import clean, no_breaks, tabs
 
 EMPATHETIC = (
@@ -26,10 +22,6 @@ def eli5(subreddit: str) -> Recipe:
         cut=test_share(0.1),
         input=lambda row: clean(f"{row['title']} [SEP] {row['selftext']}"),
         output=lambda row: tabs(map(clean, row["answers"]["text"])),
-        elsewhere=(
-            "it was made from Pushshift's dumps of Reddit, which are offline; "
-            "github.com/facebookresearch/ELI5 makes it from copies of the dumps"
-        ),
         gone=True,
     )
 

@@ -2,25 +2,17 @@
 and TabFact (Chen et al. 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import no_breaks, word
 
 CLIMATE = "https://github.com/tdiggelm/climate-fever-dataset/archive/1.0.1.zip"
 CLIMATE_LABELS = ("SUPPORTS", "REFUTES", "NOT_ENOUGH_INFO", "DISPUTED")
 LIAR = "https://www.cs.ucsb.edu/~william/data/liar_dataset.zip!"
-LIAR_COPY = (
-    "https://raw.githubusercontent.com/nishitpatel01/Fake_News_Detection/"
-    "880a2782ab627c10e4f9cf98c3d753d48439a9d1/liar_dataset/"
-)
 LIAR_LABELS = ("false", "half-true", "mostly-true", "true", "barely-true", "pants-fire")
 TABLES_COMMIT = "948b5560e2f7f8c9139bd91c7f093346a2bb56a8"
-TABLES = f"https://github.com/wenhuchen/Table-Fact-Checking/archive/{TABLES_COMMIT}"
 
 
 def read_climate(_: str, file: RawFile) -> Iterator[Row]:
@@ -69,13 +61,11 @@ RECIPES = [
         keep=lambda row: row["label"] >= 0,
         input=lambda row: no_breaks(row["claim"].strip()),
         output=word("label", "false", "mixture", "true", "unproven"),
-        elsewhere="https://github.com/neemakot/Health-Fact-Checking (PUBHEALTH)",
     ),
     classification(
         "liar",
         Raw(read_liar, train=f"{LIAR}train.tsv", validation=f"{LIAR}valid.tsv"),
         Hub("ucsbnlp/liar"),
-        Raw(read_liar, train=f"{LIAR_COPY}train.tsv", validation=f"{LIAR_COPY}valid.tsv", mirrored=True),
         input=lambda row: no_breaks(
             "statement: {statement} [SEP] speaker: {speaker} [SEP] context: {context}".format_map(row)
         ),
@@ -84,8 +74,9 @@ RECIPES = [
     classification(
         "tab_fact",
         Hub("wenhu/tab_fact", "tab_fact"),
-        Raw(read_tables, every=f"{TABLES}.zip"),
-        Raw(read_tables, validation=f"{TABLES}/validation.tar.xz", mirrored=True),
+        Raw(
+            read_tables, every=f"https://github.com/wenhuchen/Table-Fact-Checking/archive/{TABLES_COMMIT}.zip"
+        ),
         input=statement_about_table,
         output=word("label", "refuted", "entailed"),
     ),

@@ -2,16 +2,12 @@
 al. 2019), domain names (Zhu et al. 2020), E2E NLG (Dušek et al. 2019), WikiBio (Lebret et al. 2016) and
 WikiSplit (Botha et al. 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sampling import test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Row, test_share, text_to_text
 from dataloader.building.text import clean, lettered, no_line_feeds, tabs
 
 ASLG = "https://www.achrafothman.net/aslsmt/corpus/sample-corpus-asl-en."
@@ -125,7 +121,6 @@ RECIPES = [
             f"{row['input_text']['context'].strip()} [SEP] {table_rows(row['input_text']['table'])}"
         ),
         output=lambda row: no_line_feeds(row["target_text"]),
-        elsewhere="github.com/DavidGrangier/wikipedia-biography-dataset has the authors' files",
     ),
     text_to_text(
         "wiki_split",

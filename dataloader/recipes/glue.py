@@ -1,30 +1,24 @@
 """GLUE (Wang et al. 2018): grammar, paraphrase and inference of sentence pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import with_label_indices
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import word
 
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/data/"
-COPY = "https://raw.githubusercontent.com/F0restL1n/BERT/0d0288be08079531c7b3a85af3d532f9adb0f13a/glue_data/"
 ENTAILMENT = ("entailment", "not_entailment")
 RESEARCH = "research use only"
 PAIR = "sentence 1: {sentence1} [SEP] sentence 2: {sentence2}"
 
 
 def glue(config: str, read, archive: str) -> tuple:
-    """Returns the sources of a task: the hub, the original archive, and a copy in mirrors."""
+    """Returns the sources of a task: the hub and the original archive."""
     folder = archive.removesuffix("v2")
     members = {"train": f"{folder}/train.tsv", "validation": f"{folder}/dev.tsv"}
     return (
         Hub("nyu-mll/glue", config),
         Raw(read, **{split: f"{ARCHIVES}{archive}.zip!{member}" for split, member in members.items()}),
-        Raw(read, **{split: COPY + member for split, member in members.items()}, mirrored=True),
     )
 
 
@@ -60,7 +54,6 @@ MRPC = (
             f"{ARCHIVES}mrpc_dev_ids.tsv",
         ),
     ),
-    Raw(read_mrpc, every=(f"{COPY}MRPC/msr_paraphrase_train.txt", f"{COPY}MRPC/dev_ids.tsv"), mirrored=True),
 )
 
 RECIPES = [

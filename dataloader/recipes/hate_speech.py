@@ -2,15 +2,11 @@
 (Davidson et al. 2017) and HateXplain (Mathew et al. 2021).
 """
 
-from __future__ import annotations
-
-import ast
 from collections import Counter
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification
 from dataloader.building.text import no_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -18,7 +14,6 @@ ETHOS = f"{GITHUB}intelligence-csd-auth-gr/Ethos-Hate-Speech-Dataset/master/etho
 FORUM = "hate-speech-dataset-master/"
 FORUM_LABELS = ("noHate", "hate", "idk/skip", "relation")
 HATEXPLAIN = f"{GITHUB}punyajoy/HateXplain/master/Data/"
-HATEXPLAIN_COPY = f"{GITHUB}shivam0109/CS4NLP-HateXplain/8a911685253b047109d2e5a1d09368a25ad14ab1/"
 HATEXPLAIN_LABELS = ("hatespeech", "normal", "offensive")
 TRUTH = ("false", "true")
 
@@ -62,12 +57,6 @@ def read_hatexplain(split: str, posts: RawFile, divisions: RawFile) -> Iterator[
         yield {"post_tokens": post["post_tokens"], "annotators": {"label": labels}}
 
 
-def read_hatexplain_copy(_: str, file: RawFile) -> Iterator[Row]:
-    """Yields the rows of a table whose cells are Python literals."""
-    for row in file.records():
-        yield {column: ast.literal_eval(row[column]) for column in ("post_tokens", "annotators")}
-
-
 def has_majority(row: Row) -> bool:
     """Returns whether one label was given more often than every other."""
     counts = [count for _, count in Counter(row["annotators"]["label"]).most_common(2)]
@@ -109,10 +98,6 @@ RECIPES = [
         "hatexplain",
         Raw(read_hatexplain, every=(f"{HATEXPLAIN}dataset.json", f"{HATEXPLAIN}post_id_divisions.json")),
         Hub("Hate-speech-CNERG/hatexplain"),
-        Raw(
-            read_hatexplain_copy,
-            validation=f"{HATEXPLAIN_COPY}data/load_and_preprocess/df_val_processed.csv",
-        ),
         keep=has_majority,
         input=lambda row: " ".join(row["post_tokens"]),
         output=majority,

@@ -2,14 +2,10 @@
 (Marelli et al. 2014) and PIQA (Bisk et al. 2020).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, labelled_json_lines
-from dataloader.building.recipe import classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, labelled_json_lines
+from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import no_line_feeds, word
 
 ANLI = "https://dl.fbaipublicfiles.com/anli/anli_v0.1.zip!anli_v0.1/R1/"
@@ -18,10 +14,6 @@ ART = f"{AI2}alphanli/alphanli-train-dev.zip!"
 PIQA = f"{AI2}physicaliqa/physicaliqa-train-dev.zip!physicaliqa-train-dev/"
 SCITAIL = "http://data.allenai.org.s3.amazonaws.com/downloads/SciTailV1.1.zip!SciTailV1.1/snli_format/"
 SICK = "https://zenodo.org/record/2787612/files/SICK.zip?download=1!SICK.txt"
-SICK_COPY = (
-    "https://raw.githubusercontent.com/kkalouli/SICK-processing/"
-    "0848f4aec60870122a4ca18de08ba0e25f6f9a75/SICK.txt"
-)
 LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -82,7 +74,6 @@ RECIPES = [
         "piqa",
         Hub("ybisk/piqa"),
         Raw(labelled_json_lines, **with_labels(PIQA)),
-        Hub("baber/piqa"),
         input="goal: {goal} [SEP] solution 1{sol1} [SEP] solution 2{sol2}",
         output="{label}",
     ),
@@ -101,7 +92,6 @@ RECIPES = [
         "sick",
         Raw(read_sick, every=SICK),
         Hub("RobZamp/sick"),
-        Raw(read_sick, every=SICK_COPY, mirrored=True),
         input="sentence 1: {sentence_A} [SEP] sentence 2: {sentence_B}",
         output=word("label", *LABELS),
         terms="CC BY-NC-SA 3.0: non-commercial use",

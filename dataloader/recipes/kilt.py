@@ -1,12 +1,9 @@
 """KILT (Petroni et al. 2021): knowledge-intensive tasks in one format."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, text_to_text
 from dataloader.building.text import clean, distinct, no_line_feeds, tabs
 
 FILES = "http://dl.fbaipublicfiles.com/KILT/"
@@ -44,7 +41,6 @@ def kilt(
         *(reversed(sources) if config == "trex" else sources),  # its original files have 1.7 GB
         input=lambda row: shorten(row["input"]),
         output=lambda row: tabs(output(row)),
-        answers_are_a_set=output is not answers,
     )
 
 

@@ -1,22 +1,17 @@
 """LAMA (Petroni et al. 2019): facts as sentences with a gap."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sampling import one_split
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, one_split, text_to_text
 
 ARCHIVE = "https://dl.fbaipublicfiles.com/LAMA/negated_data.tar.gz!"
-COPY = "https://raw.githubusercontent.com/norakassner/BERT-kNN/f9c832b3a9851ce4e0b19592e0092df90e5a3fee/data/"
 TEMPLATES = {
     "date_of_birth": "[X] (born [Y]).",
     "place_of_birth": "[X] was born in [Y] .",
     "place_of_death": "[X] died in [Y] .",
 }
-GOOGLE_RE = tuple(f"Google_RE/{relation}_test.jsonl" for relation in TEMPLATES)
+GOOGLE_RE = tuple(f"{ARCHIVE}Google_RE/{relation}_test.jsonl" for relation in TEMPLATES)
 
 
 def read(_: str, *files: RawFile) -> Iterator[Row]:
@@ -52,17 +47,8 @@ def lama(config: str, *sources: Raw, text="{masked_sentence}", **fields) -> Reci
 
 RECIPES = [
     lama("conceptnet", Raw(read, train=f"{ARCHIVE}ConceptNet/test.jsonl")),
-    lama(
-        "google_re",
-        Raw(read, train=tuple(ARCHIVE + member for member in GOOGLE_RE)),
-        Raw(read, train=tuple(COPY + member for member in GOOGLE_RE), mirrored=True),
-        text=filled_template,
-    ),
-    lama(
-        "squad",
-        Raw(read, train=f"{ARCHIVE}Squad/test.jsonl"),
-        Raw(read, train=f"{COPY}Squad/test.jsonl", mirrored=True),
-    ),
+    lama("google_re", Raw(read, train=GOOGLE_RE), text=filled_template),
+    lama("squad", Raw(read, train=f"{ARCHIVE}Squad/test.jsonl")),
     lama(
         "trex",
         text=filled_template,

@@ -2,14 +2,10 @@
 (Chen et al. 2019), CommonsenseQA (Talmor et al. 2019), MathQA (Amini et al. 2019), OpenBookQA (Mihaylov et
 al. 2018), QASC (Khot et al. 2020), QuaRel (Tafjord et al. 2019) and QuaRTz (Tafjord et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines, json_list, question_with_choices
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines, json_list, question_with_choices
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import (
     choice,
     choice_by_letter,
@@ -22,17 +18,10 @@ from dataloader.building.text import (
 
 AI2 = "https://s3-us-west-2.amazonaws.com/ai2-website/data/"
 AQUA = "https://raw.githubusercontent.com/deepmind/AQuA/master/"
-ARISTO = (
-    "https://raw.githubusercontent.com/allenai/aristo-leaderboard/60d5be31b5a7d36f29d13223ece29a8d2bfa8b5f/"
-)
 CODAH = "https://raw.githubusercontent.com/Websail-NU/CODAH/master/data/cv_split/fold_0/"
 COMMONSENSE = "https://s3.amazonaws.com/commensenseqa/"
 MATH = "https://math-qa.github.io/math-QA/data/MathQA.zip"
 OPENBOOK = f"{AI2}OpenBookQA-V1-Sep2018.zip!OpenBookQA-V1-Sep2018/Data/Main/"
-OPENBOOK_COPY = (
-    "https://raw.githubusercontent.com/genggui001/opencompass/"
-    "5649a0f7e3d246ed58ffaef865f8b818cd8e0044/data/openbookqa/Main/"
-)
 QASC = "http://data.allenai.org/downloads/qasc/qasc_dataset.tar.gz!QASC_Dataset/"
 QUAREL = f"{AI2}quarel-dataset-v1-nov2018.zip!quarel-dataset-v1/quarel-v1-"
 QUARTZ = f"{AI2}quartz-dataset-v1-aug2019.zip!quartz-dataset-v1-aug2019/"
@@ -41,20 +30,6 @@ QUARTZ = f"{AI2}quartz-dataset-v1-aug2019.zip!quartz-dataset-v1-aug2019/"
 def read_codah(_: str, file: RawFile) -> Iterator[Row]:
     for _category, prompt, *answers, index in file.table("\t"):
         yield {"question_propmt": prompt, "candidate_answers": answers, "correct_answer_idx": int(index)}
-
-
-def read_openbook_table(_: str, file: RawFile) -> Iterator[Row]:
-    """Yields the rows of the archive's TSV form, whose choices are in one column: "(A) sand (B) water"."""
-    for row in file.records("\t", quoted=False):
-        rest, texts = row["Choices"], []
-        for letter in "DCBA":
-            rest, _letter, text = rest.rpartition(f"({letter}) ")
-            texts.insert(0, text.strip())
-        yield {
-            "question_stem": row["Question Stem"],
-            "choices": {"text": texts},
-            "answerKey": row["Answer Key"],
-        }
 
 
 def aqua_answer(row: Row) -> str:
@@ -136,7 +111,6 @@ RECIPES = [
         "openbookqa",
         Raw(question_with_choices, train=f"{OPENBOOK}train.jsonl", validation=f"{OPENBOOK}dev.jsonl"),
         Hub("allenai/openbookqa", "main"),
-        Raw(read_openbook_table, train=f"{OPENBOOK_COPY}train.tsv", validation=f"{OPENBOOK_COPY}dev.tsv"),
         input=lambda row: row["question_stem"] + lettered(row["choices"]["text"]),
         output=lambda row: choice_by_letter(row["choices"]["text"], row["answerKey"]),
     ),
@@ -144,11 +118,6 @@ RECIPES = [
         "qasc",
         Raw(question_with_choices, train=f"{QASC}train.jsonl", validation=f"{QASC}dev.jsonl"),
         Hub("allenai/qasc"),
-        Raw(
-            question_with_choices,
-            train=f"{ARISTO}qasc/data/train.jsonl",
-            validation=f"{ARISTO}qasc/data/dev.jsonl",
-        ),
         input=lambda row: row["question"] + labelled(row["choices"]),
         output=labelled_answer,
     ),

@@ -1,22 +1,15 @@
 """Structure of sentences: acronyms (Veyseh et al. 2020), Break (Wolfson et al. 2020), LiMiT (Manotas et al.
 2020), Spider (Yu et al. 2018) and WikiSQL (Zhong et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import records
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, records
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, text_to_text
 from dataloader.building.text import clean
 
 ACRONYMS = "https://raw.githubusercontent.com/amirveyseh/AAAI-21-SDU-shared-task-1-AI/master/dataset/"
 ACRONYM_LABELS = ("B-long", "B-short", "I-long", "I-short", "O")
 BREAK = "https://github.com/allenai/Break/raw/master/break_dataset/Break-dataset.zip!Break-dataset/"
-BREAK_COPY = (
-    "https://raw.githubusercontent.com/allenai/Break/cef3ed359754e5b0942bb1f90e6b12586898d593/break_dataset/"
-)
 LIMIT = (
     "https://raw.githubusercontent.com/ilmgut/limit_dataset/0707d3989cd8848f0f11527c77dcf168fefd2b23/data/"
 )
@@ -55,7 +48,6 @@ def break_questions(config: str) -> Recipe:
         f"break-{config}",
         Raw(records, train=f"{BREAK}{config}/train.csv", validation=f"{BREAK}{config}/dev.csv"),
         Hub("allenai/break_data", config),
-        Raw(records, train=f"{BREAK_COPY}{config}/train.csv", validation=f"{BREAK_COPY}{config}/dev.csv"),
         input="question: {question_text}",
         output="{decomposition}",
     )
@@ -87,13 +79,11 @@ RECIPES = [
         Hub("xlangai/spider"),
         input=lambda row: clean(row["question"]),
         output=lambda row: clean(row["query"]),
-        elsewhere="yale-lily.github.io/spider links to the authors' files",
     ),
     text_to_text(
         "wikisql",
         Hub("Salesforce/wikisql"),
         input=lambda row: clean(row["question"]),
         output=lambda row: row["sql"]["human_readable"].strip(),
-        elsewhere="github.com/salesforce/WikiSQL has the authors' files",
     ),
 ]

@@ -2,17 +2,13 @@
 (Rogers et al. 2020), RACE (Lai et al. 2017), SciQ (Welbl et al. 2017), Social IQa (Sap et al. 2019) and WIQA
 (Tandon et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from xml.etree import ElementTree
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_list, records
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_list, records
+from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import (
     LETTERS,
     choice,
@@ -30,10 +26,6 @@ QUAIL = (
     "quail_v1.3/xml/randomized/quail_1.3_{}_randomized.xml"
 )
 RACE = "http://www.cs.cmu.edu/~glai1/data/race/RACE.tar.gz"
-RACE_COPY = (
-    "https://github.com/Liangtaiwan/self-training-mcqa/archive/"
-    "04b17044c6cd9cee238a911cb123d63160ba3788/RACE-train-dev.tar.xz"
-)
 SCIQ = "https://s3-us-west-2.amazonaws.com/ai2-website/data/SciQ.zip!SciQ dataset-2 3/"
 SOCIAL = (
     "https://storage.googleapis.com/ai2-mosaic/public/socialiqa/socialiqa-train-dev.zip!socialiqa-train-dev/"
@@ -89,7 +81,6 @@ def race(level: str):
         f"race-{level}",
         Raw(read, every=RACE),
         Hub("ehovy/race", level),
-        Raw(read, every=RACE_COPY, mirrored=True),
         input=text,
         output=lambda row: no_breaks(choice_by_letter(row["options"], row["answer"])),
         terms="non-commercial research only",

@@ -4,13 +4,10 @@ The task of a prompt is named <data set>__<prompt>. It has the rows, samples and
 task, other texts, and the answer options in its files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from dataloader.building.recipe import Recipe, TextOf
-from dataloader.building.sources import Row
+from dataloader.building.recipe import Recipe, Row, TextOf
 from dataloader.building.text import label_index
 
 METRIC = "ACC"

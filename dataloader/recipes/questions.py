@@ -2,16 +2,12 @@
 questions (Li and Roth 2002) and well-formed queries (Faruqui and Das 2018).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_lines
-from dataloader.building.recipe import Recipe, classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_lines
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification
 from dataloader.building.text import word
 
 BOOLQ = "https://storage.googleapis.com/boolq/"

@@ -2,15 +2,10 @@
 2018), HotpotQA (Yang et al. 2018), QA-SRL (He et al. 2015), Quoref (Dasigi et al. 2019), ROPES (Lin et al.
 2019), SQuAD (Rajpurkar et al. 2016) and TweetQA (Xiong et al. 2019)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import json_list, squad
-from dataloader.building.recipe import text_to_text
-from dataloader.building.sampling import test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, json_list, squad
+from dataloader.building.recipe import Hub, Raw, Row, test_share, text_to_text
 from dataloader.building.text import clean, distinct, no_line_feeds, tabs
 
 ADVERSARIAL = "https://adversarialqa.github.io/data/aqa_v1.0.zip!combined/"
@@ -25,16 +20,8 @@ ROPES = (
     "https://ropes-dataset.s3-us-west-2.amazonaws.com/train_and_dev/"
     "ropes-train-dev-v1.0.tar.gz!ropes-train-dev-v1.0/"
 )
-ROPES_COPY = (
-    "https://raw.githubusercontent.com/chen-steven/BERT-ROPES/"
-    "ccc810caed1c6a1b953823fa47a4590cd5335ad8/data/ropes/"
-)
 SQUAD = "https://rajpurkar.github.io/SQuAD-explorer/dataset/"
 TWEET_QA = "https://sites.cs.ucsb.edu/~xwhan/datasets/tweetqa.zip!TweetQA_data/"
-TWEET_QA_COPY = (
-    "https://raw.githubusercontent.com/huangjingxian/TweetQA/"
-    "5ec673faae62c48aa3b0f6290adc8140bf468f7c/origin_data/"
-)
 LONG_PLOT = (  # a notice of Wikipedia in place of a plot
     "This article's plot summary may be too long or excessively detailed. Please help improve it by removing "
     "unnecessary details and making it more concise."
@@ -119,7 +106,6 @@ RECIPES = [
         keep=lambda row: not row["no_answer"] and not row["plot"].startswith(LONG_PLOT),
         input=lambda row: clean(f"question: {row['question']} context: {row['plot']}"),
         output=lambda row: tabs(map(clean, distinct(row["answers"]))),
-        answers_are_a_set=True,
     ),
     text_to_text(
         "hotpot_qa",
@@ -145,7 +131,6 @@ RECIPES = [
         "ropes",
         Raw(squad, train=f"{ROPES}train-v1.0.json", validation=f"{ROPES}dev-v1.0.json"),
         Hub("allenai/ropes"),
-        Raw(squad, train=f"{ROPES_COPY}train-v1.0.json", validation=f"{ROPES_COPY}dev-v1.0.json"),
         input=lambda row: no_line_feeds(
             "question: {question} [SEP] situation: {situation} [SEP] background: {background}".format_map(row)
         ),
@@ -156,20 +141,17 @@ RECIPES = [
         *SQUAD_SOURCES,
         input=lambda row: f"question: {row['question']} context: {clean(row['context'])}",
         output=lambda row: tabs(distinct(row["answers"]["text"])),
-        answers_are_a_set=True,
     ),
     text_to_text(
         "squad-no_context",
         *SQUAD_SOURCES,
         input="question: {question}",
         output=lambda row: tabs(distinct(row["answers"]["text"])),
-        answers_are_a_set=True,
     ),
     text_to_text(
         "tweet_qa",
         Raw(json_list, train=f"{TWEET_QA}train.json", validation=f"{TWEET_QA}dev.json"),
         Hub("ucsbnlp/tweet_qa"),
-        Raw(json_list, train=f"{TWEET_QA_COPY}train.json", validation=f"{TWEET_QA_COPY}dev.json"),
         input=lambda row: clean(f"question: {row['Question']} context: {row['Tweet']}"),
         output=lambda row: tabs(map(clean, row["Answer"])),
     ),

@@ -3,17 +3,12 @@ simplifications in WikiAuto (Jiang et al. 2020), answers in WikiQA (Yang et al. 
 2020), and connectives in Discovery (Sileo et al. 2019).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import with_label_indices
-from dataloader.building.recipe import classification
-from dataloader.building.sampling import test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.recipe import Hub, Raw, Row, classification, test_share
 from dataloader.building.text import word
 
 DISCOVERY = "https://www.dropbox.com/s/aox84z90nyyuikz/discovery.zip?dl=1!discovery/discovery/"
@@ -112,7 +107,6 @@ RECIPES = [
         input="question: {question} [SEP] context: {context} [SEP] reference: {reference} "
         "[SEP] candidate{candidate}",
         output=lambda row: str(int(row["score"])),
-        elsewhere="https://github.com/anthonywchen/MOCHA",
     ),
     classification(
         "paws",

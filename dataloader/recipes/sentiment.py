@@ -3,14 +3,10 @@ dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng a
 news (Malo et al. 2014).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import classification
-from dataloader.building.sampling import one_split, test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Row, classification, one_split, test_share
 from dataloader.building.text import clean, no_escaped_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -18,21 +14,12 @@ EMOTIONS = ("sadness", "joy", "love", "anger", "fear", "surprise")
 POEMS = f"{GITHUB}google-research-datasets/poem-sentiment/master/data//"
 POLARITY = ("negative", "positive")
 ROTTEN_TOMATOES = "https://storage.googleapis.com/seldon-datasets/sentence_polarity_v1/rt-polaritydata.tar.gz"
-ROTTEN_TOMATOES_COPY = (
-    f"{GITHUB}alexander-rakhlin/CNN-for-Sentence-Classification-in-Keras/"
-    "0c7a61f428470d014177ad4a98fef7ad4b86d387/data/rt-polarity"
-)
 PHRASEBANK = (
     "https://www.researchgate.net/profile/Pekka_Malo/publication/251231364_FinancialPhraseBank-v10/data/"
     "0c96051eee4fb1d56e000000/FinancialPhraseBank-v10.zip!FinancialPhraseBank-v1.0/"
 )
-PHRASEBANK_COPY = (
-    f"{GITHUB}Alexis-Fauxbaton/Financial-News-Sentiment-Analysis/"
-    "c1b73e2c858aa0975ec0279db15a8ac033173130/FinancialPhraseBank/"
-)
 TONES = ("negative", "neutral", "positive")
 YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
-ZHANG = "the folder linked from https://github.com/zhangxiangxiao/Crepe"
 
 
 def read_app_reviews(_: str, file: RawFile) -> Iterator[Row]:
@@ -84,7 +71,6 @@ RECIPES = [
         cut=one_split(lambda n: slice(10_000), lambda n: slice(10_000, 11_000)),
         input="title: {title} [SEP] content: {content}",
         output=word("label", *POLARITY),
-        elsewhere=f"amazon_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "app_reviews",
@@ -100,7 +86,6 @@ RECIPES = [
         splits=("train", "test"),
         input=lambda row: row["text"].strip(),
         output=word("label", "others", "happy", "sad", "angry"),
-        elsewhere="SemEval-2019 task 3, EmoContext: https://aclanthology.org/S19-2005/",
     ),
     classification(
         "emotion",
@@ -118,7 +103,6 @@ RECIPES = [
         "financial_phrasebank",
         Hub("takala/financial_phrasebank", "sentences_allagree"),
         Raw(read_phrasebank, train=f"{PHRASEBANK}Sentences_AllAgree.txt"),
-        Raw(read_phrasebank, train=f"{PHRASEBANK_COPY}Sentences_AllAgree.txt", mirrored=True),
         splits=("train",),
         input="{sentence}",
         output=word("label", *TONES),
@@ -146,11 +130,6 @@ RECIPES = [
             every=tuple(f"{ROTTEN_TOMATOES}!rt-polaritydata/rt-polarity.{sign}" for sign in ("pos", "neg")),
         ),
         Hub("cornell-movie-review-data/rotten_tomatoes"),
-        Raw(
-            read_rotten_tomatoes,
-            every=tuple(f"{ROTTEN_TOMATOES_COPY}.{sign}" for sign in ("pos", "neg")),
-            mirrored=True,
-        ),
         input="{text}",
         output=word("label", *POLARITY),
     ),
@@ -162,7 +141,6 @@ RECIPES = [
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", *POLARITY),
         terms=YELP_TERMS,
-        elsewhere=f"yelp_review_polarity_csv in {ZHANG}",
     ),
     classification(
         "yelp_review_full",
@@ -171,6 +149,5 @@ RECIPES = [
         input=lambda row: no_escaped_line_feeds(row["text"]),
         output=word("label", "1", "2", "3", "4", "5"),
         terms=YELP_TERMS,
-        elsewhere=f"yelp_review_full_csv in {ZHANG}",
     ),
 ]

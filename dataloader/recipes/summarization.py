@@ -1,13 +1,10 @@
 """Summaries: AESLC (Zhang & Tetreault 2019), Gigaword (Rush et al. 2015), Multi-News (Fabbri et al. 2019),
 Reddit TIFU (Kim et al. 2019), SAMSum (Gliwa et al. 2019) and XSum (Narayan et al. 2018)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, text_to_text
 from dataloader.building.text import clean, no_line_feeds
 
 AESLC = "https://github.com/ryanzhumich/AESLC/archive/master.zip"
@@ -31,7 +28,6 @@ def reddit_tifu(column: str) -> Recipe:
         splits=("train",),
         input=lambda row: "summarize: " + clean(row["documents"]),
         output=lambda row: clean(row[column]),
-        elsewhere="github.com/ctr4si/MMN links to the authors' files",
     )
 
 
@@ -50,7 +46,6 @@ RECIPES = [
         input="summarize: {document}",
         output="{summary}",
         terms="licence of the LDC (LDC2003T05 and later); the text may not be passed on",
-        elsewhere="github.com/harvardnlp/sent-summary, or the corpus from the LDC",
     ),
     text_to_text(
         "multi_news",
@@ -58,7 +53,6 @@ RECIPES = [
         input=lambda row: "summarize: " + no_line_feeds(row["document"]),
         output=lambda row: no_line_feeds(row["summary"]),
         terms="non-commercial research and education only",
-        elsewhere="github.com/Alex-Fabbri/Multi-News links to the authors' files",
     ),
     reddit_tifu("title"),
     reddit_tifu("tldr"),
@@ -68,7 +62,6 @@ RECIPES = [
         input=lambda row: "summarize: " + clean(row["dialogue"]),
         output=lambda row: clean(row["summary"]),
         terms="CC BY-NC-ND 4.0: non-commercial use, no derivatives",
-        elsewhere="arxiv.org/abs/1911.12237v2 has the corpus as an ancillary file (anc/corpus.7z)",
     ),
     text_to_text(
         "xsum",

@@ -1,37 +1,25 @@
 """SuperGLUE (Wang et al. 2019): inference, causes, coreference, word senses and reading comprehension."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.readers import with_label_indices
-from dataloader.building.recipe import classification, text_to_text
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.recipe import Hub, Raw, Row, classification, text_to_text
 from dataloader.building.text import lettered, no_breaks, no_line_feeds, word
 
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2/"
-GITHUB = "https://raw.githubusercontent.com/"
-SHLPT = f"{GITHUB}wcyno23/SHLPT/8b166e735616586aff99f7f9d2a882377c671b69/dataset/"
-PET = f"{GITHUB}louisbzk/pet/e29a6f0ef752b3d1f37b1d735585eeaef7a0477d/data/"
-P_TUNING = f"{GITHUB}THUDM/P-tuning/f4225d4d8003868b31ed659dfe9732a351ad42d9/FewGLUE_32dev/"
-JIANT = f"{GITHUB}nyu-mll/jiant/789e1c0aafa03bf12342be176228e25152bc6a50/data/"
-ANSWER = f"{GITHUB}soujanyarbhat/aNswER_multirc/41d06bd291026f42fc3a44cbd021cc6f6f84d9bd/baseline/data/"
 ENTAILMENT = ("entailment", "not_entailment")
 THREE_WAY = ("entailment", "contradiction", "neutral")
 RESEARCH = "research use only"
 
 
-def superglue(config: str, read, archive: str, train_copy: str = "", validation_copy: str = "") -> tuple:
-    """Returns the sources of a task: the original archive, the hub, and copies in mirrors."""
+def superglue(config: str, read, archive: str) -> tuple:
+    """Returns the sources of a task: the original archive and the hub."""
     folder = f"{ARCHIVES}{archive}.zip!{archive}"
-    copies = {"train": f"{train_copy}train.jsonl", "validation": f"{validation_copy}val.jsonl"}
     return (
         Raw(read, train=f"{folder}/train.jsonl", validation=f"{folder}/val.jsonl"),
         Hub("aps/super_glue", config),
-        *([Raw(read, **copies, mirrored=True)] if train_copy else []),
     )
 
 
@@ -108,20 +96,20 @@ def rte_input(row: Row) -> str:
 RECIPES = [
     classification(
         "superglue-cb",
-        *superglue("cb", read_labelled(*THREE_WAY), "CB", f"{SHLPT}CB/", f"{PET}cb/"),
+        *superglue("cb", read_labelled(*THREE_WAY), "CB"),
         input="premise: {premise} [SEP] hypothesis: {hypothesis}",
         output=word("label", *THREE_WAY),
         terms=RESEARCH,
     ),
     text_to_text(
         "superglue-copa",
-        *superglue("copa", read_labelled(), "COPA", f"{SHLPT}COPA/", f"{PET}copa/"),
+        *superglue("copa", read_labelled(), "COPA"),
         input="{premise} (A) {choice1} (B) {choice2}",
         output=lambda row: row[f"choice{row['label'] + 1}"],
     ),
     text_to_text(
         "superglue-multirc",
-        *superglue("multirc", read_multirc, "MultiRC", f"{ANSWER}MultiRC/", f"{ANSWER}MultiRC/"),
+        *superglue("multirc", read_multirc, "MultiRC"),
         prepare=merge_answers,
         input=multirc_input,
         output=lambda row: " [SEP] ".join(row["correct"]) if row["correct"] else "NO ANSWER!",
@@ -135,21 +123,21 @@ RECIPES = [
     ),
     classification(
         "superglue-rte",
-        *superglue("rte", read_labelled(*ENTAILMENT), "RTE", f"{JIANT}RTE/", f"{JIANT}RTE/"),
+        *superglue("rte", read_labelled(*ENTAILMENT), "RTE"),
         input=rte_input,
         output=word("label", *ENTAILMENT),
         terms=RESEARCH,
     ),
     classification(
         "superglue-wic",
-        *superglue("wic", read_labelled(), "WiC", f"{SHLPT}WiC/", f"{P_TUNING}WiC/"),
+        *superglue("wic", read_labelled(), "WiC"),
         input="word: {word} [SEP] sentence 1: {sentence1} [SEP] sentence 2: {sentence2}",
         output=word("label", "false", "true"),
         terms="CC BY-NC 4.0: non-commercial use",
     ),
     classification(
         "superglue-wsc",
-        *superglue("wsc.fixed", read_wsc, "WSC", f"{JIANT}WSC/", f"{JIANT}WSC/"),
+        *superglue("wsc.fixed", read_wsc, "WSC"),
         input="text: {text} [SEP] span1_text{span1_text} [SEP] span2_text: {span2_text}",
         output=word("label", "false", "true"),
     ),

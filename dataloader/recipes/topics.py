@@ -3,14 +3,10 @@ messages (Almeida et al. 2011), intents of citations (Cohan et al. 2019), OneSto
 2018) and adverse effects of drugs (Gurulingappa et al. 2012).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import classification, text_to_text
-from dataloader.building.sampling import test_share
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Row, classification, test_share, text_to_text
 from dataloader.building.text import clean, no_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -21,10 +17,6 @@ CITATIONS = "https://s3-us-west-2.amazonaws.com/ai2-s2-research/scicite/scicite.
 INTENTS = ("method", "background", "result")
 ONESTOP = "https://github.com/purvimisal/OneStopCorpus-Compiled/raw/main/Texts-SeparatedByReadingLevel.zip"
 SMS = "http://archive.ics.uci.edu/ml/machine-learning-databases/00228/smsspamcollection.zip!SMSSpamCollection"
-SMS_COPY = (
-    f"{GITHUB}hamzaaacodes/sms-spam-collection/f3e73e1e74e6330b62d1ee1983bba2a063184c26/SMSSpamCollection"
-)
-ZHANG = "the folder linked from https://github.com/zhangxiangxiao/Crepe"
 # fmt: off
 DBPEDIA_CLASSES = ("Company", "EducationalInstitution", "Artist", "Athlete", "OfficeHolder",
                    "MeanOfTransportation", "Building", "NaturalPlace", "Village", "Animal", "Plant", "Album",
@@ -102,8 +94,7 @@ def read_onestop(_: str, archive: RawFile) -> Iterator[Row]:
 def read_sms(_: str, file: RawFile) -> Iterator[Row]:
     for line in file.lines():
         label, text = line.split("\t", 1)
-        if label != "Label":  # the copy has a line of names
-            yield {"sms": text, "label": ("ham", "spam").index(label)}
+        yield {"sms": text, "label": ("ham", "spam").index(label)}
 
 
 RECIPES = [
@@ -147,7 +138,6 @@ RECIPES = [
         cut=test_share(0.05),
         input=lambda row: clean(row["content"]),
         output=word("label", *DBPEDIA_CLASSES),
-        elsewhere=f"dbpedia_csv in {ZHANG}",
     ),
     classification(
         "onestop_english",
@@ -168,7 +158,6 @@ RECIPES = [
         "sms_spam",
         Raw(read_sms, train=SMS),
         Hub("ucirvine/sms_spam"),
-        Raw(read_sms, train=SMS_COPY),
         splits=("train",),
         input=lambda row: row["sms"].strip(),
         output=word("label", "ham", "spam"),
@@ -183,6 +172,5 @@ RECIPES = [
         ),
         output=word("topic", *YAHOO_TOPICS),
         terms="non-commercial research only",
-        elsewhere=f"yahoo_answers_csv in {ZHANG}",
     ),
 ]

@@ -1,12 +1,9 @@
 """TweetEval (Barbieri et al. 2020): emotion, offence, sentiment and stance of tweets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Recipe, classification
-from dataloader.building.sources import Hub, Raw, Row
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification
 from dataloader.building.text import clean, word
 
 FILES = "https://raw.githubusercontent.com/cardiffnlp/tweeteval/main/datasets/"

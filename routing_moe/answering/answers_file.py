@@ -8,6 +8,7 @@ A call that was killed is continued by the same call: texts with an answer are n
 existing file that is not of the same call stays as it is.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,9 @@ from dataloader.atomic_files import folder_lock, write_text
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object, parse_json, parse_json_object
-from routing_moe.answering.chosen import meta_file, unknown_answers
-from routing_moe.answering.queries import STDIN, STDOUT, Query
+from routing_moe.answering.chosen import check_answers_file, meta_file
+from routing_moe.answering.queries import STDIN, STDOUT, Answer, Query, RoutedTask
 from routing_moe.answering.routed import CHUNK, Routed
-from routing_moe.answering.tasks import Answer, RoutedTask
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.io.main_process import on_main
 
@@ -42,13 +42,8 @@ class Written:
 def write_answers(
     routed: Routed, task: RoutedTask, queries: Iterator[Query], settings: AnswerSettings
 ) -> Iterator[Written]:
-    """Answers texts and appends the answers to --output_file; yields its numbers before and after each one.
-
-    Texts that the file has an answer to are not answered again. With several processes, all make answers and
-    the main one writes them. Raises InputError for a file that another command is writing, or that does not
-    have answers of the same call; it is left as it is.
-    """
-    about, written, main = described(routed, task, settings), Written(), routed.accelerator.is_main_process
+    """Appends the answers to texts to --output_file; yields its numbers before and after each one."""
+    written, main = Written(), routed.accelerator.is_main_process
     if settings.inputs == STDIN and routed.accelerator.num_processes > 1:
         raise InputError("--inputs -: several processes cannot share standard input; give a file")
     with ExitStack() as at_exit:
@@ -56,27 +51,25 @@ def write_answers(
         if settings.output_file != STDOUT:
             path = Path(settings.output_file)
 
-            def locked() -> list[bytes]:
+            def locked_lines() -> list[bytes]:
                 lock = folder_lock(path.parent, f"--output_file {path.name} in", f".{path.name}.lock")
                 at_exit.enter_context(lock)
-                return earlier_lines(path, about)
+                check_answers_file(settings)
+                keep_meta(path, described(routed, task, settings))
+                return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
-            lines = on_main(routed.accelerator, locked)
+            lines = on_main(routed.accelerator, locked_lines)
             written, queries = unanswered(path, lines, queries)
             if main:
                 file = at_exit.enter_context(path.open("a", encoding="utf-8", buffering=1))
                 file.truncate(sum(len(line) + 1 for line in lines[: written.kept]))
         yield written
-        for found in routed.answers(task, queries, batch_size=settings.predict_batch_size):
+        for answer in routed.answers(task, queries, batch_size=settings.predict_batch_size):
             if main:
-                print(_json(row(found)), file=file)
+                print(json.dumps(line_of(answer), ensure_ascii=False), file=file)
             written.answers += 1
-            written.cut += found.was_cut
+            written.cut += answer.was_cut
             yield written
-
-
-def _json(value) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def described(routed: Routed, task: RoutedTask, settings: AnswerSettings) -> dict:
@@ -94,57 +87,37 @@ def described(routed: Routed, task: RoutedTask, settings: AnswerSettings) -> dic
     }
 
 
-def row(found: Answer) -> dict:
-    scores = {name: round(score, 6) for name, score in (found.option_scores or {}).items()}
-    return {
-        "input": found.input,
-        "answer": found.answer,
-        "score": round(found.score, 6),
-        "option_scores": scores or None,
-        "was_cut": found.was_cut,
-    }
-
-
-def earlier_lines(path: Path, about: dict) -> list[bytes]:
-    """Returns the lines of a file of answers, of a new one [b""]; the .meta.json of a new one is written.
-
-    The last one was only partly written; it is b"" if no process was killed then.
-
-    Raises InputError if one of the files is there, but not of the same call.
-    """
+def keep_meta(path: Path, about: dict) -> None:
+    """Writes the .meta.json of a file of answers. Raises InputError if there is one of another call."""
     meta = meta_file(path)
     if not meta.exists():
-        if path.exists():
-            raise InputError(unknown_answers(path))
-        write_text(meta, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        return [b""]
+        return write_text(meta, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     with problem_context("", f"; {ANOTHER}"):
         saved = load_json_object(meta, "what the answers beside it depend on")
     if changed := [name for name, value in parse_json(json.dumps(about)).items() if saved.get(name) != value]:
         raise InputError(f"{meta} differs from this call in {', '.join(changed)}; {ANOTHER}")
-    return path.read_bytes().split(b"\n") if path.exists() else [b""]
+
+
+def line_of(answer: Answer) -> dict:
+    scores = {name: round(score, 6) for name, score in (answer.option_scores or {}).items()}
+    return dataclasses.asdict(answer) | {"score": round(answer.score, 6), "option_scores": scores or None}
 
 
 def unanswered(path: Path, lines: list[bytes], queries: Iterator[Query]) -> tuple[Written, Iterator[Query]]:
     """Returns the numbers of the answers in the lines of a file, and the texts that have no answer there.
 
     Unless all texts are answered, answers of a CHUNK that is not complete do not count, because rounding
-    depends on which texts are answered together. lines: see `earlier_lines`.
+    depends on which texts are answered together.
     """
-    *lines, rest = lines
     answered, cut = list(islice(queries, len(lines))), []
     for number, (line, query) in enumerate(zip_longest(lines, answered), start=1):
         try:
             fields = parse_json_object(line.decode())
-            options = set(fields.get("option_scores") or {})
-        except (ValueError, TypeError):  # neither UTF-8, nor JSON, nor its form
+        except ValueError:  # neither UTF-8 nor JSON
             raise InputError(f"{path}:{number} is not a line of a file of answers; {ANOTHER}") from None
-        if query is None or (fields.get("input"), options) != (query.input, set(query.options)):
+        if query is None or fields.get("input") != query.input:
             raise InputError(f"{path}:{number} does not answer text {number} of the inputs; {ANOTHER}")
         cut.append(fields.get("was_cut") is True)
     following = list(islice(queries, 1))
-    begun = "".join(f'{{"input": {_json(query.input)}' for query in following).encode()
-    if rest and not (following and (begun.startswith(rest) or rest.startswith(begun))):
-        raise InputError(f"{path}:{len(lines) + 1} is not a line of a file of answers; {ANOTHER}")
     kept = len(answered) - (len(answered) % CHUNK if following else 0)
     return Written(kept, kept, sum(cut[:kept])), chain(answered[kept:], following, queries)

@@ -1,9 +1,7 @@
 """Writes the route of a task as a plain BART, which needs transformers alone, or as an adapter of peft."""
 
 import copy
-import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,8 +9,7 @@ import torch
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.gym import Example
-from routing_moe.answering.queries import Query
-from routing_moe.answering.tasks import RoutedTask
+from routing_moe.answering.queries import RoutedTask
 from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
@@ -24,9 +21,9 @@ NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain BART gives the same answers; --argmax "
     "(argmax=True) exports the expert of largest weight in each layer"
 )
-CARD = """# {title}
+CARD = """# {title} for the task {name}
 
-{what}: {route}; it has seen of the task: {seen}.{agreement}
+One route of a mixture of experts as {what}: {route}; it has seen of the task: {seen}.
 
 In this folder:
 
@@ -43,10 +40,6 @@ LOADING = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
 """
-AGREEMENT = (
-    " The route mixes experts; this is the expert of largest weight in each layer. {share:.1%} of {n} "
-    "answers are those along the route."
-)
 SECOND_BOS = """import torch
 
 for name, fill in (("input_ids", tokenizer.bos_token_id), ("attention_mask", 1)):
@@ -55,58 +48,40 @@ for name, fill in (("input_ids", tokenizer.bos_token_id), ("attention_mask", 1))
 """
 
 
-def export(routed, task: RoutedTask, folder: Path, argmax: bool, texts: Sequence[str]) -> float | None:
+def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     """Writes the plain BART of a route to a new folder, with tokenizer, generation settings and a README.
 
     routed: the `Routed` that the task is of. argmax: for a route without an equivalent plain BART, take the
-    expert of largest weight in each layer. texts: those on which the answers of both are compared then.
-    Returns the share of equal answers, None for an equivalent BART. Raises InputError for a route without one
-    unless argmax is set, and if the folder exists.
+    expert of largest weight in each layer. Raises InputError for such a route without argmax, and if the
+    folder exists.
     """
     if folder.exists():
         raise InputError(f"{folder} exists already; name another folder")
     model, route_LE = routed.model, task.route_LE.to(routed.model.device)
-    agreement = None
-    if not model.has_plain_equivalent(route_LE[None]):
-        if not argmax:
-            raise InputError(f"{task.name}: {NO_EQUAL}")
-        agreement = agreement_with_argmax(routed, task, texts)
+    has_equal = model.has_plain_equivalent(route_LE[None])
+    if not has_equal and not argmax:
+        raise InputError(f"{task.name}: {NO_EQUAL}")
     bart = model.to_bart(route_LE)
     bart.generation_config = copy.deepcopy(bart.generation_config)  # it is the model's
     bart.generation_config.update(**generation_limits(model.config, routed.decoding))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
+    what = "one BART" if has_equal else "one BART, of the expert of largest weight in each layer"
     with replacing_directory(folder) as new:
         bart.save_pretrained(new)
         routed.tokenizer.save_pretrained(new)
-        shown = dict(
-            title=f"A plain BART for the task {task.name}",
-            what="One route of a mixture of experts as one BART",
-            agreement="" if agreement is None else AGREEMENT.format(share=agreement, n=len(texts)),
-            loading=LOADING,
-            limits="",
-        )
-        write_text(new / "README.md", card(routed, task, **shown))
-    return agreement
+        write_text(new / "README.md", card(routed, task, "A plain BART", what, LOADING))
 
 
 def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
-    """Writes the adapter of a route to a new folder, with its tokenizer and a README.
-
-    Raises InputError as `to_adapter`, and if peft does not compute the route's weights from it.
-    """
+    """Writes the adapter of a route to a new folder, with its tokenizer and a README."""
     with replacing_directory(folder) as new:
         written = write_adapter(routed.model, task.route_LE, new, write_base(routed, new))
         check_with_peft(routed.model, task.route_LE, new)
         routed.tokenizer.save_pretrained(new)
         limits = generation_limits(routed.model.config, routed.decoding)
-        shown = dict(
-            title=f"An adapter for the task {task.name}",
-            what="One route of a mixture of experts as an adapter of peft",
-            agreement="",
-            loading=loading_code(written),
-            limits="".join(f", {name}={value!r}" for name, value in limits.items()),
-        )
-        write_text(new / "README.md", card(routed, task, **shown))
+        limits = "".join(f", {name}={value!r}" for name, value in limits.items())
+        shown = ("An adapter", "an adapter of peft", loading_code(written), limits)
+        write_text(new / "README.md", card(routed, task, *shown))
 
 
 def export_adapters(routed, folder: Path) -> None:
@@ -141,28 +116,20 @@ def is_plain(base: str) -> bool:
     return folder.is_dir() and saved_kind(folder) == "bart"
 
 
-def agreement_with_argmax(routed, task: RoutedTask, texts: Sequence[str]) -> float:
-    """Returns the share of texts with the same answer along the route and along its largest weights."""
-    if not texts:
-        raise InputError("--argmax changes the answers: give texts (--inputs) to measure how many")
-    one_hot_LE = torch.nn.functional.one_hot(task.route_LE.argmax(dim=1), task.route_LE.shape[1])
-    chosen = dataclasses.replace(task, route_LE=one_hot_LE.to(task.route_LE.dtype))
-    queries = [Query(text) for text in texts]
-    pairs = zip(routed.answers(task, queries), routed.answers(chosen, queries), strict=True)
-    return sum(own.answer == other.answer for own, other in pairs) / len(texts)
-
-
-def card(routed, task: RoutedTask, **shown: str) -> str:
+def card(routed, task: RoutedTask, title: str, what: str, loading: str, limits: str = "") -> str:
     """Returns a README that shows how texts of the task are given to what was exported."""
-    own = routed.text_format
-    prefix = own.source(Example(task.name, task.name, "", ("",)))
-    if own.append_another_bos:
-        prefix = f" {prefix}"
+    text_format = routed.text_format
+    second_bos = text_format.append_another_bos
+    prefix = " " * second_bos + text_format.source(Example(task.name, task.name, "", ("",)))
     return CARD.format(
+        title=title,
+        name=task.name,
+        what=what,
         route=task.words,
         seen=task.seen,
-        source=f"{prefix!r} + text" + (".lower()" if own.do_lowercase else ""),
-        length=own.max_input_length - own.append_another_bos,
-        second_bos=SECOND_BOS if own.append_another_bos else "",
-        **shown,
+        loading=loading,
+        source=f"{prefix!r} + text" + (".lower()" if text_format.do_lowercase else ""),
+        length=text_format.max_input_length - second_bos,
+        second_bos=SECOND_BOS if second_bos else "",
+        limits=limits,
     )

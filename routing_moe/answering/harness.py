@@ -60,6 +60,5 @@ class RoutedLM(HFLM):
         return super().generate_until(self._prefixed(requests), **kwargs)
 
     def _prefixed(self, requests: list) -> list:
-        return [
-            dataclasses.replace(one, arguments=(self.prefix + one.args[0], *one.args[1:])) for one in requests
-        ]
+        prefixed = ((request, (self.prefix + request.args[0], *request.args[1:])) for request in requests)
+        return [dataclasses.replace(request, arguments=arguments) for request, arguments in prefixed]

@@ -1,11 +1,10 @@
-"""Texts to answer, one a line. Does not import torch.
+"""Texts to answer, tasks with their routes, and answers. Does not import torch.
 
 new.txt      a text a line
 new.tsv      a text a line, up to the first tab: files of a gym can be given
 new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be missing
 """
 
-import codecs
 import re
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.errors import InputError
-from dataloader.jsonfile import kind_of, parse_json_object
+from dataloader.jsonfile import parse_json_object
+from routing_moe.model.task_vectors import NOTHING
+from routing_moe.task_choice.choice import TaskChoice
 
 STDIN = STDOUT = "-"
 HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # in Python, but in no file: of arguments, or Python callers
@@ -27,6 +28,54 @@ class Query:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Answer:
+    """The answer to a text. score: mean log-probability of its tokens, in nats, as of `option_ranking`.
+
+    option_scores: those of all options, if there are any. was_cut: whether the text is longer than the limit.
+    """
+
+    input: str
+    answer: str
+    score: float
+    option_scores: dict[str, float] | None = None
+    was_cut: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class RoutedTask:
+    """A task with its route, a tensor (L, E), and where it comes from.
+
+    choice: None for a plain BART. depths: numbers of rows of encoder and decoder.
+    """
+
+    name: str
+    route_LE: object
+    choice: TaskChoice | None
+    depths: tuple[int, int]
+
+    @property
+    def words(self) -> str:
+        """Where the route comes from."""
+        return self.choice.words if self.choice else "none: one expert"
+
+    @property
+    def seen(self) -> str:
+        """What the choice of the route has seen of the task."""
+        return self.choice.seen if self.choice else NOTHING
+
+    @property
+    def experts(self) -> dict[str, list]:
+        """{"encoder": [...], "decoder": [...]}: the expert of each layer, or the weights of all experts."""
+        is_one_hot = bool(((self.route_LE == 0) | (self.route_LE == 1)).all())
+        rows = self.route_LE.argmax(dim=1) if is_one_hot else self.route_LE.cpu().double().round(decimals=4)
+        return {"encoder": rows[: self.depths[0]].tolist(), "decoder": rows[self.depths[0] :].tolist()}
+
+    def __str__(self) -> str:
+        experts = "; ".join(f"{side} {' '.join(map(str, rows))}" for side, rows in self.experts.items())
+        return f"{self.name}: {self.words}; has seen of the task: {self.seen}\n  experts: {experts}"
+
+
 def text_problem(text: str) -> str | None:
     """Returns what is wrong with a text, or None."""
     if HALF_OF_A_PAIR.search(text):
@@ -34,12 +83,10 @@ def text_problem(text: str) -> str | None:
     return None if text.strip() else "is empty"
 
 
-def problem_of(query: Query) -> str | None:
+def query_problem(query: Query) -> str | None:
     """Returns what is wrong with a text or its options, or None."""
-    if not query.input.strip():
-        return "empty, but must have a text to answer"
     if problem := text_problem(query.input):
-        return problem
+        return f"the text {problem}"
     if problems := list(filter(None, map(text_problem, query.options))):
         return f"an option {problems[0]}"
     if len(set(query.options)) == 1:
@@ -48,17 +95,11 @@ def problem_of(query: Query) -> str | None:
 
 
 def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
-    """Yields the texts of a file, or of standard input. options: for texts that have none of their own.
-
-    Raises InputError that names the line: of an empty text, of bytes that are not UTF-8, of wrong JSON, of a
-    single option.
-    """
+    """Yields the texts of a file, or of standard input. options: for texts that have none of their own."""
     parse = {".tsv": _of_tsv, ".jsonl": _of_json}.get(Path(source).suffix, Query)
     for number, line in enumerate(_lines(source), start=1):
-        if number == 1:
-            line = line.removeprefix(codecs.BOM_UTF8)
         try:
-            query = parse(line.decode("utf-8").rstrip("\r\n"))
+            query = parse(line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{source}:{number}: byte {error.start + 1} of the line is not UTF-8; give a text file"
@@ -66,7 +107,7 @@ def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
         except ValueError as error:
             raise InputError(f"{source}:{number}: {error}") from None
         query = query if query.options else Query(query.input, options)
-        if problem := problem_of(query):
+        if problem := query_problem(query):
             raise InputError(f"{source}:{number}: {problem}")
         yield query
 
@@ -87,10 +128,8 @@ def _of_tsv(line: str) -> Query:
 
 
 def _of_json(line: str) -> Query:
-    fields, wanted = parse_json_object(line), '{"input": text, "options": [text, ...]}'
-    if not isinstance(fields.get("input"), str):
-        raise ValueError(f"expected {wanted}")
-    options = fields.get("options") or []
-    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        raise ValueError(f"options is {kind_of(options)}; expected {wanted}")
-    return Query(fields["input"], tuple(options))
+    fields = parse_json_object(line)
+    text, options = fields.get("input"), fields.get("options") or []
+    if not isinstance(options, list) or not all(isinstance(value, str) for value in (text, *options)):
+        raise ValueError('expected {"input": text, "options": [text, ...]}')
+    return Query(text, tuple(options))

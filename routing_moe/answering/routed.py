@@ -10,7 +10,7 @@ model.export(task, "out/bart")                   # a plain BART, which needs tra
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,12 +18,10 @@ import numpy as np
 import torch
 
 from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
-from dataloader.errors import InputError, counted, did_you_mean
+from dataloader.errors import InputError, counted, did_you_mean, in_short
 from dataloader.gym import Example, Gym, evenly_spread
-from routing_moe.answering.chosen import without_route
 from routing_moe.answering.export import export
-from routing_moe.answering.queries import Query, problem_of, text_problem
-from routing_moe.answering.tasks import Answer, RoutedTask
+from routing_moe.answering.queries import Answer, Query, RoutedTask, query_problem, text_problem
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
@@ -36,7 +34,14 @@ from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import learn_route, learn_vector
-from routing_moe.task_choice.texts import INPUTS_PER_TASK, TEXTS_FILE, KeptTexts, TextsOfModel, TextSource
+from routing_moe.task_choice.texts import (
+    INPUTS_PER_TASK,
+    TEXTS_FILE,
+    KeptTexts,
+    TextsOfModel,
+    TextSource,
+    kept_texts,
+)
 
 CHUNK = 512  # texts that are tokenized and sorted by length together
 
@@ -49,8 +54,10 @@ class Routed:
     def __init__(self, model, tokenizer, start: SavedMixture | SavedBart, texts: Mapping, accelerator):
         """texts: {name: value} of TEXT_SETTINGS."""
         self.model, self.tokenizer, self.start, self.texts = model.eval(), tokenizer, start, dict(texts)
-        self.accelerator = accelerator
-        self.text_format = TextFormat(**_known(TextFormat, texts))
+        self.place, self.accelerator = start.place, accelerator
+        self.text_format = TextFormat(**fields_of(TextFormat, texts))
+        # How answers are made: as in training, with scores.
+        self.decoding = Decoding(**fields_of(Decoding, texts), likelihoods=True)
         positions = model.config.max_position_embeddings
         for name in ("max_input_length", "max_output_length", "num_beams"):
             if not 1 <= texts[name] <= positions:
@@ -96,9 +103,8 @@ class Routed:
 
         inputs: unlabelled texts; the route is that of the train task with the most similar texts. examples:
         pairs of a text and its answer, from which a task vector, or a route where there is no router, is
-        learned. vectors: folder of task vectors, with a row for the task. route: (L, E). gym: with inputs:
-        the gym of the train tasks, for a checkpoint without their text vectors. steps, rate, seed: of
-        learning; rate None: 0.01 for a vector, 0.1 for a route. Raises InputError.
+        learned. vectors: folder of task vectors. route: (L, E). gym: that of the train tasks, with inputs for
+        a checkpoint without their text vectors. rate: None: 0.01 for a vector, 0.1 for a route.
         """
         config = self.model.config
         depths = config.encoder_rows, config.num_layers - config.encoder_rows
@@ -116,11 +122,25 @@ class Routed:
             choice = self._by_vector(name, vectors)
         elif route is not None:
             choice = TaskChoice(name, "given", "given route", route_LE=self._checked(route))
-        elif problem := without_route(config, name):
-            raise InputError(f"{self.place} {problem}")
         else:
+            self._check_known(name)
             choice = Chooser(self.model, "stored", config.trained_tasks).choose(name)
         return RoutedTask(name, self._route_of(choice), choice, depths)
+
+    def _check_known(self, name: str) -> None:
+        """Raises InputError if the model has no route of its own for a task."""
+        config = self.model.config
+        if config.route_source == "random":
+            problem = "draws a route for each example; give the task's route, or examples"
+            raise InputError(f"{self.place} {problem}")
+        known = [task for task in config.task_names if task not in config.random_vectors]
+        if config.route_source != "average" and name not in known:
+            hint = did_you_mean(name, known) or "."
+            raise InputError(
+                f"{self.place} was not trained on {name!r}{hint} Its tasks: {in_short(sorted(known))}. The "
+                "route of another task is found by its texts (--like, inputs=), or learned from labelled "
+                "rows (--examples, examples=)"
+            )
 
     def _checked(self, route: np.ndarray) -> np.ndarray:
         """Returns a given route as float32. Raises InputError unless its rows are weights of the experts."""
@@ -136,42 +156,34 @@ class Routed:
         if not (config.has_router or config.route_parts):
             raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
         given = GivenVectors.load(folder)
-        if problems := given.problems(self.place, config):
-            raise InputError(problems)
-        if given.of(name) is None:
+        given.check(self.place, config)
+        if name not in given.names:
             raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, given.names)}")
         return Chooser(self.model, vectors=given).choose(name)
 
     def _nearest(self, name: str, inputs: list[str], gym: str | Path | None) -> TaskChoice:
         check_texts(inputs, f"texts of {name}")
         chooser = Chooser(self.model, trained=self.model.config.trained_tasks or self.model.config.task_names)
-        text_format, candidates = self._candidates(chooser.table.seen, gym)
-        shown = {name: evenly_spread(inputs, INPUTS_PER_TASK)}
-        (text_D,) = text_vectors(encoder_states(self.model), self.tokenizer, shown, text_format, quiet=True)
-        seen = counted(len(inputs), "unlabelled text")
-        return chooser.nearest(name, text_D, seen, candidates)
+        texts = self._kept_texts(chooser.table.seen, gym)
+        candidates = {task: text_D for task, text_D in texts.vectors.items() if task in chooser.table.seen}
+        if not candidates:
+            raise InputError(f"{gym or self.place} has no texts of a task that {self.place} was trained on")
+        shown, states_of = {name: evenly_spread(inputs, INPUTS_PER_TASK)}, encoder_states(self.model)
+        (text_D,) = text_vectors(states_of, self.tokenizer, shown, texts.text_format, quiet=True)
+        return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
-    def _candidates(
-        self, tasks: Collection[str], gym: str | Path | None
-    ) -> tuple[TextFormat, dict[str, np.ndarray]]:
-        """Returns the text vectors of those of the tasks that have one, by a gym or of the checkpoint.
-
-        Also the text format that they were made with. Raises InputError if there are none.
-        """
+    def _kept_texts(self, tasks: Iterable[str], gym: str | Path | None) -> KeptTexts:
+        """Returns the text vectors of a gym's tasks, else those that the checkpoint keeps."""
         if gym is not None:
             source = TextSource((Gym(gym),), self.text_format)
             texts = TextsOfModel(source, self.model, self.tokenizer, self.start, keep=True)
-            if found := texts.candidates(tasks):
-                return self.text_format, found
-            raise InputError(f"{gym} has no train file of a task that {self.place} was trained on")
-        kept = KeptTexts.load(Path(self.place))
-        found = {task: vector for task, vector in kept.vectors.items() if task in tasks} if kept else {}
-        if not found:
-            raise InputError(
-                f"{self.place} has no {TEXTS_FILE}, by which the nearest train task is found: give the gym "
-                "that it was trained on once (--train_dir, gym=), or examples"
-            )
-        return kept.text_format, found
+            return KeptTexts(texts.candidates(tasks), self.text_format)
+        if texts := kept_texts(Path(self.place)):
+            return texts
+        raise InputError(
+            f"{self.place} has no {TEXTS_FILE}, by which the nearest train task is found: give the gym "
+            "that it was trained on once (--train_dir, gym=), or examples"
+        )
 
     def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
         check_texts([text for text, _ in examples], f"examples of {name}")
@@ -180,8 +192,8 @@ class Routed:
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
         config = self.model.config
         by_vector = config.has_router and not config.is_top_1
-        learn, default = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
-        learning["rate"] = learning["rate"] or default
+        learn, rate = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
+        learning["rate"] = learning["rate"] or rate
         return learn(self.model, name, encoded, accelerator=self.accelerator, **learning)
 
     @torch.no_grad()
@@ -190,26 +202,16 @@ class Routed:
         model, config = self.model, self.model.config
         if choice.route_LE is not None:
             return torch.from_numpy(choice.route_LE).to(model.device, model.dtype)
-        vector_1D = torch.from_numpy(choice.vector_D).to(model.device, model.dtype)[None]
-        logits_1LE = model.router(vector_1D)
-        return noise_free_routes(
-            logits_1LE, config.router_mode, config.router_temperature, config.router_top_k
-        )[0]
-
-    @property
-    def place(self) -> Path | str:
-        """The checkpoint's folder, or the source of a plain BART."""
-        return self.start.place
+        logits_1LE = model.router(torch.from_numpy(choice.vector_D).to(model.device, model.dtype)[None])
+        tau, k = config.router_temperature, config.router_top_k
+        return noise_free_routes(logits_1LE, config.router_mode, tau, k)[0]
 
     # ---- answers
 
     def answer(
         self, task: RoutedTask | str, texts: Iterable[str], options: Sequence[str] = (), **decoding
     ) -> list[str]:
-        """Returns the answer to each text: the most likely of the options, or generated without options.
-
-        decoding: fields of `Decoding` to change, such as batch_size. Raises InputError.
-        """
+        """Returns the answer to each text: the most likely of the options, or generated without options."""
         if isinstance(texts, str) or isinstance(options, str):
             raise InputError("texts and options must be lists of texts, not a text")
         queries = (Query(text, tuple(options)) for text in texts)
@@ -232,39 +234,32 @@ class Routed:
                 return
         raise failed
 
-    @property
-    def decoding(self) -> Decoding:
-        """How answers are made: as in training, with scores."""
-        return Decoding(**_known(Decoding, self.texts), likelihoods=True)
-
     def _answered(self, task: RoutedTask, queries: list[Query], decoding: Decoding) -> Iterator[Answer]:
         file = self.task_file(task.name, queries)
         decoding = dataclasses.replace(decoding, scoring="rank" if any(file.options) else "generate")
         routes = {task.name: task.route_LE.to(self.model.device)}
-        (found,) = answer(self.model, self.tokenizer, [file], decoding, self.accelerator, routes)[0]
+        ((answers,),) = answer(self.model, self.tokenizer, [file], decoding, self.accelerator, routes)
         cut = self._cut(file.examples, file.encoded)
         for i, query in enumerate(queries):
-            text, scores = found.texts[i], found.option_scores[i]
+            text, scores = answers.texts[i], answers.option_scores[i]
             if scores and self.text_format.do_lowercase:  # name the options as they were given
                 given = {option.lower(): option for option in reversed(query.options)}
                 text, scores = given[text], {given[option]: score for option, score in scores.items()}
-            yield Answer(query.input, text, found.scores[i], scores, i in cut)
+            yield Answer(query.input, text, answers.scores[i], scores, i in cut)
 
-    def export(
-        self, task: RoutedTask | str, folder: str | Path, argmax: bool = False, texts: Sequence[str] = ()
-    ) -> float | None:
+    def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:
         """Writes the plain BART of a task's route to a new folder; see `export.export`."""
-        return export(self, self.task(task) if isinstance(task, str) else task, Path(folder), argmax, texts)
+        export(self, self.task(task) if isinstance(task, str) else task, Path(folder), argmax)
 
     def task_file(self, name: str, queries: list[Query]) -> TaskFile:
         """Returns the queries as a file of the task. Raises InputError for empty texts and wrong options."""
         for number, query in enumerate(queries, start=1):
-            if problem := problem_of(query):
+            if problem := query_problem(query):
                 raise InputError(f"text {number}: {problem}")
         lower = self.text_format.do_lowercase
-        of_query = {
-            own: tuple(dict.fromkeys(option.lower() if lower else option for option in own))
-            for own in {query.options for query in queries}
+        of_query = {  # the same texts of options are tokenized once
+            options: tuple(dict.fromkeys(option.lower() if lower else option for option in options))
+            for options in {query.options for query in queries}
         }
         options = [of_query[query.options] for query in queries]
         examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
@@ -287,10 +282,10 @@ def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool
     values = {field.name: field.default for field in dataclasses.fields(TextFlags)}
     for name in ("max_input_length", "max_output_length"):
         values[name] = min(values[name], config.max_position_embeddings)
-    trained_with = config.text_settings or {}
-    if not trained_with:
+    if not config.text_settings:
         log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
-    return {name: trained_with.get(name, values[name]) for name in TEXT_SETTINGS}
+    values |= config.text_settings or {}
+    return {name: values[name] for name in TEXT_SETTINGS}
 
 
 def check_texts(texts: Sequence[str], what: str) -> None:
@@ -302,7 +297,6 @@ def check_texts(texts: Sequence[str], what: str) -> None:
             raise InputError(f"number {number} of the {what} {problem}")
 
 
-def _known(cls: type, values: Mapping) -> dict:
+def fields_of(cls: type, values: Mapping) -> dict:
     """Returns those of the values that are fields of a dataclass."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    return {name: value for name, value in values.items() if name in names}
+    return {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}

@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, problem_context
 from dataloader.progress import ProgressBar
-from routing_moe.answering.chosen import check, chosen_task
+from routing_moe.answering.chosen import check_answers_file, check_flags, chosen_task
 from routing_moe.answering.queries import STDIN, STDOUT, read_queries
 from routing_moe.cli.console import run_command
 from routing_moe.config.answer import AnswerSettings
@@ -30,9 +30,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: AnswerSettings) -> None:
     total = None
-    check(settings)
+    check_flags(settings)
+    check_answers_file(settings)
     if settings.inputs != STDIN:
-        total = sum(1 for _ in read_queries(settings.inputs))
+        with problem_context("--inputs "):
+            total = sum(1 for _ in read_queries(settings.inputs))
 
     # These import torch, after the checks: it takes seconds.
     from routing_moe.answering.answers_file import write_answers

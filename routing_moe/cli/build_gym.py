@@ -12,11 +12,10 @@ cannot be written; 130 after Ctrl-C.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import chain
-from pathlib import Path
 
 from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import Build, build_tasks
@@ -33,8 +32,7 @@ from dataloader.building.report import (
     write_report,
 )
 from dataloader.building.task_folder import missing_samples
-from dataloader.errors import InputError, Problems, did_you_mean
-from dataloader.gym import SPLITS
+from dataloader.errors import InputError, did_you_mean
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
@@ -50,15 +48,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_gym(settings: BuildGymSettings) -> int:
     """Builds the tasks; returns the exit code."""
-    problems, gym = Problems(setting_problems(settings)), settings.output_dir
-    known = all_recipes()
-    sections = problems.of(load_split, settings.split or PUBLISHED_SPLITS / "random.json")
-    if sections:
-        default = sections.all if settings.split else PUBLISHED
-        recipes = problems.of(chosen_recipes, settings.tasks, settings.split, default, known)
-    described = problems.of(GymFiles.read, gym)
-    if problems:
-        raise InputError(problems)
+    check_flags(settings)
+    gym, known = settings.output_dir, all_recipes()
+    sections = load_split(settings.split or PUBLISHED_SPLITS / "random.json")
+    tasks = settings.tasks or (sections.all if settings.split else tuple(PUBLISHED))
+    recipes = chosen_recipes(tasks, "--tasks" if settings.tasks else f"--split {settings.split}", known)
+    described = GymFiles.read(gym)
     files = (Mirror if settings.mirror else Downloads)(
         settings.mirror or settings.cache_dir, settings.accept_changed
     )
@@ -85,11 +80,7 @@ def build_gym(settings: BuildGymSettings) -> int:
         finally:
             print(table(lines))
             describe()
-            changed = write_splits(gym)
-            if (gym / SPLITS).is_dir():
-                print(f"splits of the tasks that are there: {gym}/split.json, {gym}/{SPLITS}/*.json")
-            if changed:
-                print(f"left as they are, because they were changed: {', '.join(map(str, changed))}")
+            write_splits(gym)
     outcomes = {line.outcome for line in lines}
     return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
 
@@ -99,33 +90,27 @@ def all_recipes() -> dict[str, Recipe]:
     return RECIPES
 
 
-def setting_problems(settings: BuildGymSettings) -> list[str]:
+def check_flags(settings: BuildGymSettings) -> None:
     problems, seeds = flag_problems(settings), settings.samples
     if len(set(seeds)) < len(seeds):
         problems.append(f"--samples {' '.join(map(str, seeds))}: a seed is given twice")
+    if settings.tasks and settings.split:
+        problems.append("--tasks and --split both name tasks; give one of them")
     if settings.mirror and not settings.mirror.is_dir():
         problems.append(f"--mirror {settings.mirror}: no such folder")
     if reason := unwritable(settings.output_dir):
         problems.append(f"--output_dir {reason}")
-    return problems
+    if problems:
+        raise InputError(problems)
 
 
-def chosen_recipes(
-    tasks: Sequence[str], split: Path | None, default: Iterable[str], known: dict[str, Recipe]
-) -> list[Recipe]:
-    """Returns the recipes of the tasks that the flags name. Raises InputError with all problems.
-
-    tasks: names or patterns; split: split file; default: tasks if neither is given.
-    """
-    if tasks and split:
-        raise InputError("--tasks and --split both name tasks; give one of them")
-    flag = "--tasks" if tasks else "--split"
-    tasks = tasks or list(default)
-    if not tasks:
-        raise InputError(f"--split {split} names no tasks")
-    matches = {name: [task for task in known if matches_pattern(task, name)] for name in tasks}
+def chosen_recipes(names: Iterable[str], flag: str, known: dict[str, Recipe]) -> list[Recipe]:
+    """Returns the recipes of the tasks that names or patterns match. Raises InputError for unknown ones."""
+    matches = {name: [task for task in known if matches_pattern(task, name)] for name in names}
     problems = [
-        f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}" for name in tasks if not matches[name]
+        f"{flag}: no recipe for '{name}'{did_you_mean(name, known)}"
+        for name, tasks in matches.items()
+        if not tasks
     ]
     if problems:
         raise InputError(problems)

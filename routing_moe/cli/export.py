@@ -1,8 +1,7 @@
 """Write the plain BART of a task's route, which needs transformers alone.
 
     routing-moe export --checkpoint models/moe --task boolq --output_dir out/bart
-    routing-moe export --checkpoint models/moe --task my_reviews --like new.txt --argmax --inputs new.txt \\
-        --output_dir out/bart
+    routing-moe export --checkpoint models/moe --task my_reviews --like new.txt --argmax --output_dir out/bart
     routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
     routing-moe export --checkpoint models/lora --task boolq --as adapter --output_dir out/boolq
     routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
@@ -16,10 +15,11 @@ adapter), and so is each expert (--adapters).
 import logging
 import sys
 
-from routing_moe.answering.chosen import check, chosen_task
-from routing_moe.answering.queries import read_queries
+from dataloader.errors import InputError
+from routing_moe.answering.chosen import check_flags, chosen_task
 from routing_moe.cli.console import run_command
 from routing_moe.config.answer import ExportSettings
+from routing_moe.io.files import new_folder_problems
 
 log = logging.getLogger("routing_moe")
 
@@ -29,8 +29,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: ExportSettings) -> None:
-    check(settings)
-    texts = [query.input for query in read_queries(settings.inputs)] if settings.inputs else []
+    check_flags(settings)
+    if problems := new_folder_problems("output_dir", settings.output_dir):
+        raise InputError(problems)
 
     # These import torch, after the checks: it takes seconds.
     from routing_moe.answering.export import export_adapter, export_adapters
@@ -48,18 +49,11 @@ def run(settings: ExportSettings) -> None:
         return
     task = chosen_task(routed, settings)
     log.info("%s", task)
-    agreement = None
     if settings.as_ == "adapter":
         export_adapter(routed, task, settings.output_dir)
     else:
-        agreement = routed.export(task, settings.output_dir, settings.argmax, texts)
+        routed.export(task, settings.output_dir, settings.argmax)
     log.info("wrote %s", settings.output_dir)
-    if agreement is not None:
-        log.info(
-            "%.1f%% of %d answers equal those along the route, which mixes experts",
-            100 * agreement,
-            len(texts),
-        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import command_line, parse
 from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning
 from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
-from routing_moe.finetuning.task_choices import CHOICES_FILE, find_neighbours, route_kind
 from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from routing_moe.io.run_folder import describe_run
@@ -67,18 +66,10 @@ def run(inputs: FinetuneInputs, grid: Grid, command: list[str]) -> dict[str, Exc
     settings = inputs.settings
     log_to_file(settings.output_dir, "log.txt")
     grid.load(grid.start)  # again, now that the folder is locked
-    if not grid.outcomes:
-        (grid.folder / CHOICES_FILE).unlink(missing_ok=True)  # of a failed grid, perhaps with another start
     saved = settings.to_dict() | {"samples": grid.samples}
     description = describe_run(saved, command) | grid.described()
     write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
-    choices = None
-    reads_neighbour = settings.moe_init and route_kind(settings, inputs.start.config) == "nearest vector"
-    if grid.missing and reads_neighbour:
-        choices = find_neighbours(settings, inputs.start, inputs.gyms, grid.data)
-        for sample, choice in choices.items():
-            log.debug("%s: %s; has seen of the task: %s", sample, choice.words, choice.seen)
-    return run_grid(settings, grid, choices)
+    return run_grid(settings, grid)
 
 
 def what_is_kept(grid: Grid | None) -> str:

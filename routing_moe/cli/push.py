@@ -10,9 +10,9 @@ state of training are left out. Others use the name in place of a run folder: --
 
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
-from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, Problems, problem_context
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
@@ -27,42 +27,25 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: PushSettings) -> None:
-    problems = Problems(
-        flag_problems(settings) + push_problems(settings.name, uploads=settings.dry_run is None)
-    )
-    if settings.dry_run:
-        problems += new_folder_problems("dry_run", settings.dry_run)
+    uploads = settings.dry_run is None
+    problems = Problems(flag_problems(settings) + push_problems(settings.name, uploads))
+    problems += [] if uploads else new_folder_problems("dry_run", settings.dry_run)
     mixture = problems.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
     if problems:
         raise InputError(problems)
-    from routing_moe.report.shared_run import BESIDE, OF_CHECKPOINT, read_shared_run  # takes seconds
+    from routing_moe.report.model_card import write_card  # takes seconds
+    from routing_moe.report.shared_run import SHARED, write_shared_run
 
-    shared = read_shared_run(mixture)
-    if settings.dry_run:
-        with replacing_directory(settings.dry_run) as folder:
-            write(shared, settings, folder)
-        print(f"{settings.dry_run}: {described(settings.dry_run)}; nothing was uploaded")
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        write(shared, settings, folder := Path(temporary))
-        print(f"uploading {described(folder)} to {settings.name}")
-        with problem_context(f"{settings.name}: ", "; nothing was published"):
-            url = upload(folder, settings.name, settings.private, (*OF_CHECKPOINT, *BESIDE))
-    print(url)
-
-
-def write(shared, settings: PushSettings, folder: Path) -> None:
-    from routing_moe.report.model_card import model_card
-    from routing_moe.report.shared_run import write_shared_run
-
-    write_shared_run(shared, settings, folder)
-    write_text(folder / "README.md", str(model_card(shared, settings)))
-
-
-def described(folder: Path) -> str:
-    """Returns "23 files, 9.8 MB"."""
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB"
+    with ExitStack() as at_exit:
+        place = tempfile.TemporaryDirectory() if uploads else replacing_directory(settings.dry_run)
+        folder = Path(at_exit.enter_context(place))
+        write_card(folder, settings.name, settings.license, write_shared_run(mixture, folder))
+        if uploads:
+            print(f"uploading to {settings.name}")
+            with problem_context(f"{settings.name}: ", "; nothing was published"):
+                print(upload(folder, settings.name, settings.private, SHARED))
+    if not uploads:
+        print(f"{settings.dry_run}: nothing was uploaded")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.building.sampling import SAMPLES
+from dataloader.building.recipe import SAMPLES
 from dataloader.building.tables import HUB_FORM
 from dataloader.metrics import METRIC_FUNCTIONS
 from dataloader.task_splits import SECTIONS

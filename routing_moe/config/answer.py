@@ -55,7 +55,7 @@ class AnswerSettings(TaskFlags):
     output_file: str = ANSWERS("-", "JSON lines: input, answer and score of each text; NAME.meta.json beside it says what they depend on. The same call continues it; other files are not overwritten. -: standard output")
     options: tuple[str, ...] = ANSWERS((), "answers to choose from, by mean log-probability per token (default: answers are generated)", metavar="ANSWER")
     num_beams: int | None = ANSWERS(None, "beams of generation (default: those of the training)", range=AT_LEAST_1)
-    predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU, from its free memory)", range=AT_LEAST_1)
+    predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU 128); halved where memory runs out", range=AT_LEAST_1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,6 @@ class ExportSettings(TaskFlags):
 
     output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers or peft loads without this package")
     as_: str = EXPORT("plain", "what the route becomes: a plain BART, or of low-rank experts an adapter of peft, for the BART that they share", choices=("plain", "adapter"))
-    argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, and report how many answers to --inputs stay the same")
+    argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, whose answers differ")
     adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the BART that they share has no place of its own, also that, base")
-    inputs: str | None = EXPORT(None, "with --argmax: file of texts, as for answer", metavar="FILE")
 # fmt: on

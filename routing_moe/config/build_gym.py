@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.building.sampling import SAMPLES
+from dataloader.building.recipe import SAMPLES
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, group
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "routing_moe"

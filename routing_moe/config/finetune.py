@@ -99,7 +99,7 @@ class FinetuneSettings(RunFlags):
     eval_period: int = RUNNING(100, "steps between dev scores; the last step always has one", range=AT_LEAST_1)
     wait_step: int = RUNNING(NEVER, "end a configuration after this many dev scores without improvement", range=AT_LEAST_1)
     predict_max_examples: int | None = RUNNING(None, "examples of the test file that are scored, evenly spaced (default: all)", range=AT_LEAST_1)
-    predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory. Halved for a batch that runs out of memory (default: 32, on a GPU 128)", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
+    predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU 128); halved where memory runs out", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
     save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations")
     num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, on_resume=True)
     ray: str | None = RUNNING(None, "run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS", on_resume=True)
@@ -132,7 +132,7 @@ class FinetuneSettings(RunFlags):
         if not self.do_train:
             return sorted(Configuration(sample, None, None) for sample in self.samples)
         grid = product(self.samples, self.learning_rate_list, self.bsz_list)
-        return sorted(Configuration(*point) for point in grid)
+        return sorted({Configuration(*point) for point in grid})
 
     def with_lists(self) -> "FinetuneSettings":
         """Returns the settings with the given lists, else lists of the given value, else the published grid."""

@@ -1,34 +1,90 @@
 """Which examples go through the model together: of similar length, and of equal routes if that is cheaper.
 
-Batches do not depend on the number of processes, so that results do not either.
+Batches do not depend on the number of processes, so that results do not either. N examples of all files, K
+rows of routes, L layers, E experts.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from accelerate import Accelerator
+from accelerate.utils import release_memory
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from dataloader.batching import assign_to_ranks, micro_batches
 from dataloader.encoding import EncodedExamples
-from routing_moe.evaluation.pool import Pool, Routes
-from routing_moe.evaluation.scored_files import Decoding
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
+from routing_moe.io.main_process import on_main
+from routing_moe.model.selection import random_one_hot
 from routing_moe.optim.micro_batches import default_overhead
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
 SHORT_PER_LONG = 8  # the largest number of short examples that a batch has instead of a long one
 MOST_IN_LOSS = 16384  # padded tokens of a batch whose losses are computed
+SIZES = {"cpu": 32, "cuda": 128}  # of batches, by the kind of device, as --predict_batch_size
+
+
+@dataclass(frozen=True, eq=False)
+class Routes:
+    """The routes of N examples: that of example i is `rows_KLE[which_N[i]]`."""
+
+    rows_KLE: Tensor
+    which_N: np.ndarray
+
+    @classmethod
+    def of_files(cls, routes: list[Tensor], sizes: list[int]) -> "Routes":
+        """Returns routes from those of each file: one of its task (1, L, E), or one of each example."""
+        starts = np.cumsum([0, *map(len, routes)])
+        which = [
+            np.full(size, start) if len(of_file) == 1 else np.arange(start, start + size)
+            for of_file, size, start in zip(routes, sizes, starts, strict=False)
+        ]
+        return cls(torch.cat(routes), np.concatenate(which))
+
+    def routes_of(self, indices: np.ndarray) -> Tensor:
+        """Returns the routes (b, L, E) of the examples."""
+        return self.rows_KLE[torch.from_numpy(self.which_N[indices])]
+
+
+def draws_of(model, pool: Pool, decoding: Decoding, accelerator: Accelerator) -> list[Routes]:
+    """Returns the routes of all examples for each draw (usually one), the same in all processes."""
+
+    def drawn() -> list[Routes]:
+        by_file = [routes_of_file(model, file, decoding) for file in pool.files]
+        return [Routes.of_files(list(routes), pool.sizes) for routes in zip(*by_file, strict=True)]
+
+    if decoding.sampled_routes and accelerator.num_processes > 1:
+        sampled = on_main(accelerator, lambda: [replace(r, rows_KLE=r.rows_KLE.cpu()) for r in drawn()])
+        return [replace(routes, rows_KLE=routes.rows_KLE.to(model.device)) for routes in sampled]
+    return drawn()
+
+
+def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor]:
+    """Yields the routes for a file: its task's route (1, L, E), or draws of random routes (n, L, E)."""
+    config = model.config
+    if config.route_source != "random" or config.num_experts == 1:
+        yield model.routes_for([file.task], noise=decoding.sampled_routes)
+        return
+    size = (len(file.examples), config.num_layers)
+    seed = decoding.seed + zlib.crc32(f"{file.sample} {file.part}".encode())
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(decoding.random_draws):
+        routes_nLE = random_one_hot(size, config.num_experts, generator=generator)
+        yield routes_nLE.to(model.device, model.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Examples that go through the model together.
+    """Examples that go through the model together, along the routes of one of the `draws_of`.
 
-    draw: which of the `draws_of` routes. ranked: whether their options are ranked. route: (L, E) if they are
-    all on it and its plain BART answers them, else None. cost: about the number of tokens processed.
+    route: (L, E) if they are all on it and its plain BART answers them, else None. cost: about the number of
+    tokens processed.
     """
 
     draw: int
@@ -61,8 +117,7 @@ def loss_batches(
 ) -> list[Batch]:
     """Returns the batches to compute the losses of all examples, for each draw of routes; the longest first.
 
-    They are those of a training step of all examples: with the least padding on a CPU, few on a GPU. A plain
-    BART runs them if all have its route, or parameters are merged, which is done once for each route.
+    A plain BART runs them if all have its route, or parameters are merged, which is done once for each route.
     size: as --predict_batch_size; None: as many as MOST_IN_LOSS allows.
     """
     sources_N, targets_N = examples.source_lengths_N, examples.target_lengths_N
@@ -81,11 +136,9 @@ def loss_batches(
 def enough_for_plain(model, together: float) -> float:
     """Returns the number of examples of a one-hot route from which its plain BART decodes them.
 
-    Fewer are decoded together with those of other routes, at the cost of all experts, because a step of a few
-    examples takes almost as long as one of many: on a CPU up to about ENOUGH_ON_CPU examples. On a GPU it is
-    the rule of `generate`: more than 2 E routes in a batch are decoded together.
-
-    together: the number of examples of a batch.
+    Fewer are decoded together with those of other routes, at the cost of all experts: a step of a few
+    examples takes almost as long as one of many. On a GPU, as in `generate`, more than 2 E routes of a batch
+    of `together` examples are decoded together.
     """
     on_cpu = model.device.type == "cpu"
     return ENOUGH_ON_CPU if on_cpu else together / (2 * model.config.num_experts)
@@ -96,8 +149,8 @@ def by_route(
 ) -> list[tuple[Tensor | None, np.ndarray]]:
     """Returns pairs of a route (L, E) and the members that its plain BART answers.
 
-    The last pair may have the route None: members that the routing model answers along their own routes,
-    because these have no equivalent plain BART, or fewer than `enough` members are on each of them.
+    The last pair may have the route None, of members that the routing model answers: their routes have no
+    equivalent plain BART, or fewer than `enough` members each.
     """
     read_KLE = routes.rows_KLE[:, model.config.routed_rows]
     same_K = read_KLE.flatten(1).unique(dim=0, return_inverse=True)[1].cpu().numpy()
@@ -124,7 +177,7 @@ def with_models(
     last, bart = None, model
     for batch in batches:
         if batch.route is None:
-            yield batch, model, draws[batch.draw].of(batch.indices)
+            yield batch, model, draws[batch.draw].routes_of(batch.indices)
         else:
             if batch.route is not last:  # a route's plain BART is assembled once for all its batches
                 bart = model.to_bart(batch.route)
@@ -133,10 +186,7 @@ def with_models(
 
 
 def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int, max_examples: int) -> Iterator[np.ndarray]:
-    """Yields the examples of `order` in batches of at most `max_tokens` padded tokens, or of one example.
-
-    lengths_N: tokens of each example, of which a batch has the maximum for all of its examples.
-    """
+    """Yields the examples of `order` in batches of at most `max_tokens` padded tokens, or of one example."""
     start, longest = 0, 0
     for end, index in enumerate(order):
         longest = max(longest, int(lengths_N[index]))
@@ -152,41 +202,41 @@ def longest_first(pool: Pool, members: np.ndarray, by_answer: bool) -> np.ndarra
     """Returns the members sorted by the number of their input tokens, decreasing.
 
     by_answer: first by the length of the accepted answer in powers of two, because a batch is decoded until
-    its last answer ends. The order has no effect on answers, so that it may depend on the accepted one.
+    its last answer ends.
     """
     sources_M = pool.encoded.source_lengths_N[members]
     doublings_M = np.ceil(np.log2(pool.encoded.target_lengths_N[members])) if by_answer else 0 * sources_M
     return members[np.lexsort((-sources_M, -doublings_M))]
 
 
-# ---- processes
-
-
 def answering_cost(pool: Pool, indices: np.ndarray, ranked: bool, num_beams: int) -> int:
-    """Returns the approximate number of tokens that the model processes to answer the examples.
-
-    Assumes that a generated answer has the length of the first accepted answer, in every beam. An option
-    costs its tokens and those of its input.
-    """
+    """Returns the approximate number of tokens that the model processes to answer the examples."""
     sources_N, targets_N = pool.encoded.source_lengths_N, pool.encoded.target_lengths_N
     cost = int(sources_N[indices].sum())
     if not ranked:
         return cost + num_beams * int(targets_N[indices].sum())
-    rows = {i: np.unique(pool.option_rows[i]) for i in indices}
-    return cost + sum(
-        len(own) * int(sources_N[i]) + int(pool.option_tokens.lengths[own].sum()) for i, own in rows.items()
-    )
+    options = [(i, pool.option_tokens.lengths[np.unique(pool.option_rows[i])]) for i in indices]
+    return cost + sum(len(lengths) * int(sources_N[i]) + int(lengths.sum()) for i, lengths in options)
 
 
 def own_share(batches: list[Batch], accelerator: Accelerator) -> list[int]:
-    """Returns ascending indices of this process's batches. All processes get about the same total cost."""
+    """Returns ascending indices of this process's batches; all processes get about the same total cost."""
     costs = [batch.cost for batch in batches]
     return assign_to_ranks(costs, accelerator.num_processes)[accelerator.process_index]
 
 
-# ---- size
-
-
 def batch_size(model, decoding: Decoding) -> int:
-    """Returns the size of batches, as --predict_batch_size: that of `decoding`, else that of the device."""
-    return decoding.batch_size or (32 if model.device.type == "cpu" else 128)
+    """Returns the size of batches, as --predict_batch_size."""
+    return decoding.batch_size or SIZES.get(model.device.type, SIZES["cpu"])
+
+
+def in_halves(run: Callable[[np.ndarray], list], indices: np.ndarray) -> list:
+    """Returns run(indices), a list; where memory runs out, of the two halves one after the other."""
+    try:
+        return run(indices)
+    except Exception as error:
+        if len(indices) == 1 or not should_reduce_batch_size(error):
+            raise
+    release_memory()
+    middle = len(indices) // 2
+    return in_halves(run, indices[:middle]) + in_halves(run, indices[middle:])

@@ -10,15 +10,17 @@ Each input is encoded once. The (example, option) pairs of a batch are decoded t
 length.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
+from routing_moe.model.beams import SourceCache
 from routing_moe.model.modeling import CACHE_ARGUMENT
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and target
@@ -38,15 +40,19 @@ def option_scores(
 ) -> list[list[float]]:
     """Returns for each of the B examples the scores of its options: mean log-likelihood per token in nats.
 
-    bart: a plain BART, or a routing BART together with routes. batch: input_ids and attention_mask (B, S).
-    rows: for each example, the rows of `tokens` that are its options. routes_BLE: (B, L, E).
+    bart: plain, or with routes. rows: for each example, the rows of `tokens` that are its options.
     """
     encoded_BSD = encoded(bart, batch, routes_BLE, autocast)
     # Options with the same tokens are one pair, so that their scores are bit-identical.
-    place = {pair: i for i, pair in enumerate(dict.fromkeys(_pairs(rows)))}
+    pairs = [(b, row) for b, of_example in enumerate(rows) for row in of_example.tolist()]
+    place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
     pairs = np.array(list(place))
     scores_P = torch.zeros(len(pairs), dtype=torch.float64)
-    for piece in _pieces(tokens.lengths[pairs[:, 1]], encoded_BSD.shape[1]):
+    lengths_P, start = tokens.lengths[pairs[:, 1]], 0
+    order = np.argsort(-lengths_P, kind="stable")  # the longest first
+    while start < len(order):
+        fits = max(1, MOST_TOKENS // (encoded_BSD.shape[1] + int(lengths_P[order[start]])))
+        piece, start = order[start : start + fits], start + fits
         examples = torch.from_numpy(pairs[piece, 0]).to(encoded_BSD.device)
         labels_PT = torch.from_numpy(tokens.padded(pairs[piece, 1], IGNORED_LABEL)).to(encoded_BSD.device)
         routes_PLE = None if routes_BLE is None else routes_BLE[examples]
@@ -55,7 +61,7 @@ def option_scores(
                 bart, encoded_BSD[examples], batch["attention_mask"][examples], labels_PT, routes_PLE
             ).to("cpu", torch.float64)
     scores = scores_P.tolist()
-    return [[scores[place[b, row]] for row in own.tolist()] for b, own in enumerate(rows)]
+    return [[scores[place[b, row]] for row in of_example.tolist()] for b, of_example in enumerate(rows)]
 
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
@@ -64,28 +70,8 @@ def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast:
         return bart.get_encoder()(**batch, **known)[0]
 
 
-def best(options: tuple[str, ...], scores: list[float]) -> str:
-    """Returns the option with the largest score; of equal scores, the first."""
-    return options[max(range(len(options)), key=scores.__getitem__)]
-
-
-def _pairs(rows: list[np.ndarray]) -> Iterator[tuple[int, int]]:
-    """Yields (example, row) of every option of every example."""
-    return ((b, row) for b, own in enumerate(rows) for row in own.tolist())
-
-
 def _along(bart, routes_BLE: Tensor | None) -> AbstractContextManager[dict]:
     return nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
-
-
-def _pieces(lengths_P: np.ndarray, source_length: int) -> Iterator[np.ndarray]:
-    """Yields groups of pair indices, the longest options first, within MOST_TOKENS padded tokens."""
-    order = np.argsort(-lengths_P, kind="stable")
-    start = 0
-    while start < len(order):
-        fits = max(1, MOST_TOKENS // (source_length + int(lengths_P[order[start]])))
-        yield order[start : start + fits]
-        start += fits
 
 
 def mean_log_likelihood(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **known) -> Tensor:
@@ -99,9 +85,8 @@ def log_likelihoods(
 ) -> Tensor:
     """Returns two sums (2, P) over each row's label positions, in float32 or better.
 
-    The first is of the label's log-probability, the second of the mean log-probability of the vocabulary,
-    which a label-smoothed loss adds. decoder_inputs: (P, T); None: those of training. cache: has keys and
-    values of the cross-attention.
+    Of the label's log-probability, and of the mean log-probability of the vocabulary, which a label-smoothed
+    loss adds. decoder_inputs: (P, T); None: those of training. cache: of the cross-attention.
     """
     config = bart.config
     if decoder_inputs is None:
@@ -117,25 +102,38 @@ def log_likelihoods(
         )[0]
     is_real_PT = labels_PT != IGNORED_LABEL
     hidden_KD, targets_K = decoded_PTD[is_real_PT], labels_PT[is_real_PT]
-    log_p_2K = torch.cat(
-        [
-            _log_likelihood(bart, hidden_kD, targets_k)
-            for hidden_kD, targets_k in zip(
-                hidden_KD.split(MOST_PROJECTED), targets_K.split(MOST_PROJECTED), strict=True
-            )
-        ],
-        dim=1,
-    )
+    pieces = zip(hidden_KD.split(MOST_PROJECTED), targets_K.split(MOST_PROJECTED), strict=True)
+    log_p_2K = torch.cat([_log_likelihood(bart, *piece) for piece in pieces], dim=1)
     # index_add would add in varying order on a GPU.
     zeros_PT = log_p_2K.new_zeros(labels_PT.shape)
     return torch.stack([zeros_PT.masked_scatter(is_real_PT, log_p_K).sum(dim=1) for log_p_K in log_p_2K])
 
 
 def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
-    """Returns log p of each target token, and the mean of log p over the vocabulary (2, K).
-
-    The projection is float32 under autocast, too.
-    """
+    """Returns log p of each target token, and the mean of log p over the vocabulary (2, K)."""
     logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
     chosen_K = logits_KV.gather(1, targets_K[:, None])[:, 0]
     return torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
+
+
+@torch.no_grad()
+def sequence_scores(
+    bart,
+    encoded_BSD: Tensor,
+    batch: dict[str, Tensor],
+    sequences_BT: Tensor,
+    routes_BLE: Tensor | None,
+    autocast: Callable,
+    cache: SourceCache | None = None,
+) -> list[float]:
+    """Returns such scores of generated sequences, whatever the generation forbids or forces."""
+    pad = bart.config.pad_token_id
+    labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
+    known = {"decoder_inputs": sequences_BT[:, :-1]}
+    if cache is not None:
+        known["cache"] = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
+    with autocast():
+        scores_B = mean_log_likelihood(
+            bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, **known
+        )
+    return scores_B.tolist()

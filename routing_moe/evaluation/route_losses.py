@@ -12,10 +12,17 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.progress import ProgressBar
-from routing_moe.evaluation.batches import batch_size, loss_batches, own_share, with_models
+from routing_moe.evaluation.batches import (
+    Routes,
+    batch_size,
+    draws_of,
+    in_halves,
+    loss_batches,
+    own_share,
+    with_models,
+)
 from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
-from routing_moe.evaluation.pool import Pool, Routes, batch_of, draws_of
-from routing_moe.evaluation.scored_files import Decoding, TaskFile
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 
 
 def losses_of_files(
@@ -28,8 +35,7 @@ def losses_of_files(
     """
     pool = Pool(files)
     draws = draws_of(model, pool, decoding, accelerator)
-    size = batch_size(model, decoding)
-    quiet = not accelerator.is_local_main_process
+    quiet, size = not accelerator.is_local_main_process, batch_size(model, decoding)
     losses_2KR = _losses(model, pool.encoded, draws, accelerator, size=size, desc="losses", quiet=quiet)
     of_rows = [*losses_2KR.mean(dim=1), torch.from_numpy(pool.encoded.target_lengths_N)]
     sums = [[float(own.sum()) for own in values.split(pool.sizes)] for values in of_rows]
@@ -40,12 +46,7 @@ def losses_of_files(
 def losses_along(
     model, examples: EncodedExamples, routes_KLE: Tensor, accelerator: Accelerator
 ) -> np.ndarray:
-    """Returns the losses (R, K) float64 of R examples along each of K routes.
-
-    There is one forward pass per route over all examples, which share batches whatever their tasks; a route
-    with an equivalent plain BART has the cost of a plain BART. Processes share the batches, and all get all
-    losses. Leaves the model in evaluation mode.
-    """
+    """Returns the losses (R, K) float64 of R examples along each of K routes."""
     draws = [Routes(route_LE[None], np.zeros(len(examples), dtype=np.int64)) for route_LE in routes_KLE]
     return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=True)[0].T.numpy()
 
@@ -68,22 +69,24 @@ def _losses(
     quiet: bool,
     size: int | None = None,
 ) -> Tensor:
-    """Returns the loss and the label-smoothed loss (2, K, R) of R examples for K draws of routes.
-
-    They are float64, on the CPU. size: as for `loss_batches`.
-    """
+    """Returns the loss and the label-smoothed loss (2, K, R) of R examples for K draws of routes."""
     model.eval()
     batches, smoothing = loss_batches(model, examples, draws, size), model.config.label_smoothing
     own = [batches[i] for i in own_share(batches, accelerator)]
     losses_2KR = torch.zeros(2, len(draws), len(examples), dtype=torch.float64)
     running = with_models(model, own, draws)
     for batch, bart, routes_bLE in ProgressBar(running, desc, len(own), unit="batch", disable=quiet):
-        inputs = batch_of(examples, batch.indices, model)
-        labels_bT = inputs.pop("labels")
-        states_bSD = encoded(bart, inputs, routes_bLE, accelerator.autocast)
-        with accelerator.autocast():
-            sums_2b = log_likelihoods(bart, states_bSD, inputs["attention_mask"], labels_bT, routes_bLE)
-        label_b, vocabulary_b = sums_2b.cpu().double()
+
+        def sums_of(places: np.ndarray, batch=batch, bart=bart, routes_bLE=routes_bLE) -> list[Tensor]:
+            along = None if routes_bLE is None else routes_bLE[torch.from_numpy(places)]
+            inputs = batch_of(examples, batch.indices[places], model)
+            labels_bT = inputs.pop("labels")
+            states_bSD = encoded(bart, inputs, along, accelerator.autocast)
+            with accelerator.autocast():
+                sums_2b = log_likelihoods(bart, states_bSD, inputs["attention_mask"], labels_bT, along)
+            return list(sums_2b.cpu().double().T)
+
+        label_b, vocabulary_b = torch.stack(in_halves(sums_of, np.arange(len(batch.indices)))).T
         smoothed_b = (1 - smoothing) * label_b + smoothing * vocabulary_b
         losses_2KR[:, batch.draw, torch.from_numpy(batch.indices)] = -torch.stack([label_b, smoothed_b])
     if accelerator.num_processes > 1:

@@ -1,30 +1,25 @@
 """The dev and test files of tasks, tokenized for scoring, and the settings of decoding."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from dataloader.encoding import EncodedExamples, EncodedOptions, TextFormat, encode, encode_options
-from dataloader.errors import in_short
+import numpy as np
+from torch import Tensor
+
+from dataloader.encoding import EncodedExamples, EncodedOptions, Ragged, TextFormat, encode, encode_options
 from dataloader.gym import Example, Gym, evenly_spread
-from dataloader.options import SOURCES, OptionSource, find_options
+from dataloader.options import SOURCES, find_options
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
-
-SOURCE_WORDS = {
-    "field": "options fields",
-    "input": "lists in the input",
-    "labels": "label sets of all samples' train files",
-}
 
 
 @dataclass(frozen=True)
 class TaskFile:
     """One part of one sample of a task, with its metric.
 
-    If options were read and the task has some: option_source, one of `dataloader.options.SOURCES`; options,
-    those of each example, () for an example without options, whose answer is generated; encoded_options,
-    their tokens.
+    option_source: one of `dataloader.options.SOURCES`, None if options were not read or there are none.
+    options: those of each example; () for an example without options, whose answer is generated.
     """
 
     task: str
@@ -42,10 +37,8 @@ class TaskFile:
 class Decoding:
     """How predictions are made. max_output_length includes `<s>` and `</s>`, as in training targets.
 
-    batch_size: as --predict_batch_size; None: what the device can do.
-    scoring: "generate", or "rank" to select the most likely option of each example that has options.
-    likelihoods: whether generated answers are scored like options, too. measures: those of `config.choices`
-    that scores have.
+    batch_size: as --predict_batch_size; None: that of the device. likelihoods: whether generated answers get
+    scores like those of options. measures: those of `config.choices` that scores have.
     """
 
     num_beams: int = 4
@@ -64,18 +57,12 @@ class Decoding:
 
 def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:
     """Returns the Decoding of the settings of a run or a grid."""
+    names = {field.name for field in fields(Decoding)} & {field.name for field in fields(settings)}
     return Decoding(
-        num_beams=settings.num_beams,
-        max_output_length=settings.max_output_length,
+        **{name: getattr(settings, name) for name in names},
         batch_size=settings.predict_batch_size,
-        do_lowercase=settings.do_lowercase,
-        generate_from_bos=settings.generate_from_bos,
         sampled_routes=settings.eval_sampled_routes,
-        no_repeat_ngram_size=settings.no_repeat_ngram_size,
         random_draws=settings.random_eval_draws,
-        seed=settings.seed,
-        scoring=settings.scoring,
-        measures=settings.measures,
     )
 
 
@@ -91,12 +78,7 @@ def load_task_files(
     with_options: bool = False,
     train_gyms: tuple[Gym, ...] = (),
 ) -> list[TaskFile]:
-    """Returns the tokenized files of a part of the chosen samples of all tasks.
-
-    samples: as for `Gym.pool`. limit: maximum number of examples of each file, evenly spaced; None: all.
-    with_options: whether to read answer options. train_gyms: gyms whose train files determine the options,
-    the first with the task's files counts; (): `gym`. Raises InputError if files are missing or malformed.
-    """
+    """Returns the tokenized files of a part of the chosen samples (`Gym.pool`) of all tasks."""
     files = []
     for task in sorted(tasks):
         by_sample: dict[str, list[Example]] = {}
@@ -111,26 +93,62 @@ def load_task_files(
             encoded = encode(examples, tokenizer, text_format, task_ids)
             file = TaskFile(task, sample, part, gym.metric(task), examples, encoded)
             if source and source.name:
-                file = _with_options(file, source, tokenizer, text_format)
+                options = [source.options(example) for example in examples]
+                if text_format.do_lowercase:
+                    options = [tuple(dict.fromkeys(text.lower() for text in texts)) for texts in options]
+                tokens = encode_options(options, tokenizer, text_format)
+                file = replace(file, option_source=source.name, options=options, encoded_options=tokens)
             files.append(file)
     return files
 
 
-def _with_options(file: TaskFile, source: OptionSource, tokenizer, text_format: TextFormat) -> TaskFile:
-    options = [source.options(example) for example in file.examples]
-    if text_format.do_lowercase:
-        options = [tuple(dict.fromkeys(option.lower() for option in own)) for own in options]
-    encoded = encode_options(options, tokenizer, text_format)
-    return replace(file, option_source=source.name, options=options, encoded_options=encoded)
-
-
 def described_scoring(files: list[TaskFile]) -> str:
-    """Returns a line for the log: numbers of tasks with ranked options by source, and of generated tasks."""
+    """Returns a line for the log: numbers of tasks whose options are ranked, by source, and of others."""
     source_of = {file.task: file.option_source for file in files}
-    counts = Counter(source for source in source_of.values() if source)
-    sources = ", ".join(f"{SOURCE_WORDS[source]} {counts[source]}" for source in SOURCES if counts[source])
-    generated = [task for task, source in source_of.items() if source is None]
-    names = f" ({in_short(generated)})" if generated else ""
-    line = f"tasks whose options are ranked: {counts.total()} ({sources}); generated: {len(generated)}{names}"
-    without = sum(file.options.count(()) for file in files if file.option_source)
-    return line + (f"; examples without options in ranked tasks, generated: {without}" if without else "")
+    counts = Counter(source_of.values())
+    sources = ", ".join(f"{source} {counts[source]}" for source in SOURCES if counts[source])
+    return f"tasks whose options are ranked, by source: {sources or 'none'}; generated: {counts[None]}"
+
+
+class Pool:
+    """The N examples of files, one file after the other."""
+
+    def __init__(self, files: list[TaskFile]):
+        self.files = files
+        self.encoded = EncodedExamples.joined([file.encoded for file in files])
+        self.sizes = [len(file.examples) for file in files]
+        with_options = [file.encoded_options for file in files if file.encoded_options]
+        self.option_tokens = Ragged.joined([options.tokens for options in with_options])
+        self.options: list[tuple[str, ...]] = []
+        self.option_rows: list[np.ndarray] = []
+        first = 0
+        for file in files:
+            self.options += file.options or [()] * len(file.examples)
+            if file.encoded_options:
+                self.option_rows += [rows + first for rows in file.encoded_options.rows]
+                first += len(file.encoded_options.tokens)
+            else:
+                self.option_rows += [np.zeros(0, dtype=np.int64)] * len(file.examples)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def all(self) -> np.ndarray:
+        """Indices of all examples."""
+        return np.arange(len(self))
+
+    def members(self, has_options: bool) -> np.ndarray:
+        """Returns the indices of the examples that have answer options, or of those that have none."""
+        return np.flatnonzero(np.array([bool(options) for options in self.options]) == has_options)
+
+    def by_file(self, values: list) -> list[list]:
+        """Returns a list for each file from one value per example."""
+        ends = np.cumsum(self.sizes)
+        return [values[end - size : end] for end, size in zip(ends, self.sizes, strict=True)]
+
+
+def batch_of(examples: EncodedExamples, indices: np.ndarray, model) -> dict[str, Tensor]:
+    """Returns input_ids, attention_mask and labels of some examples, on the model's device."""
+    batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)
+    return {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}

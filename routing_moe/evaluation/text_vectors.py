@@ -1,9 +1,8 @@
 """Text vectors of tasks: means of encoder states of a task's inputs, without training.
 
 The vector of a task is the mean, over its training inputs, of each input's mean encoder state (or of its
-state at `<s>`). Only inputs are used, never answers. The task name is not put before the input unless
-requested, so that the vector does not depend on names. Means exclude padding and the tokens around every
-text (`<s>`, `</s>`), which are the same for all tasks.
+state at `<s>`). Only inputs are used, never answers, and no task names unless requested. Means exclude
+padding and the tokens around every text (`<s>`, `</s>`), which are the same for all tasks.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dataloader.batching import micro_batches
-from dataloader.encoding import EncodedExamples, TextFormat, encode
+from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
@@ -54,17 +53,19 @@ def text_vectors(
 ) -> np.ndarray:
     """Returns text vectors (N, D) as float32, in the order of the mapping.
 
-    states_of: `encoder_states` of a model, or a similar function. text_format: that of training, for the
-    maximum length and letter case. batch_tokens: maximum of padded tokens per batch; 0: no limit. pooling:
-    one of `config.choices.POOLINGS`. task_names: whether to put the task's name before each input, as in
-    training. All inputs have equal weight, independent of their length. Raises InputError for a task without
-    inputs.
+    states_of: `encoder_states` of a model, or a similar function. batch_tokens: maximum of padded tokens per
+    batch; 0: no limit. pooling: one of `config.choices.POOLINGS`. task_names: whether to put the task's name
+    before each input, as in training. All inputs have equal weight, independent of their length.
     """
     empty = [task for task, inputs in inputs_by_task.items() if not inputs]
     if empty:
         raise InputError(f"task '{task}' has no inputs to compute a text vector from" for task in empty)
     text_format = text_format if task_names else bare_inputs(text_format)
-    encoded = _encode_inputs(tokenizer, inputs_by_task, text_format)
+    examples = [
+        Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
+    ]
+    rows = {task: row for row, task in enumerate(inputs_by_task)}
+    encoded = encode(examples, tokenizer, text_format, rows)
     around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
     is_short = len(encoded) < PROGRESS_FROM
     progress = ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet or is_short)
@@ -92,10 +93,7 @@ def mean_states(states_BSD: Tensor, counts_BS: Tensor) -> Tensor:
 
 
 def encoder_states(model) -> StatesOf:
-    """Returns a function that computes states with the encoder of a plain or routing BART, without dropout.
-
-    A routing BART uses average routes, because they favour no task.
-    """
+    """Returns a function that computes the encoder's states without dropout, along average routes if any."""
 
     @torch.no_grad()
     def states_of(input_ids_BS: Tensor, attention_mask_BS: Tensor) -> Tensor:
@@ -114,15 +112,6 @@ def encoder_states(model) -> StatesOf:
         return states_BSD
 
     return states_of
-
-
-def _encode_inputs(tokenizer, inputs_by_task, text_format: TextFormat) -> EncodedExamples:
-    """Returns all inputs as examples with an empty answer; task ids follow the order of the mapping."""
-    examples = [
-        Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
-    ]
-    rows = {task: row for row, task in enumerate(inputs_by_task)}
-    return encode(examples, tokenizer, text_format, rows)
 
 
 def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:

@@ -1,6 +1,6 @@
 """A grid of configurations in a folder: runs the missing ones, tabulates the finished ones.
 
-    run.json  log.txt  results.csv  task_vector.json
+    run.json  log.txt  results.csv
     configurations/<sample>_lr<lr>_bsz<bsz>.json      a finished configuration: scores, curve
     predictions/<sample>_best_test.jsonl               of each sample's best; of others until it is known
     models/<sample>_best/                              with --save_best
@@ -14,7 +14,7 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ import pandas as pd
 from dataloader.atomic_files import flush, write_text
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
-from dataloader.gym import Gym
+from dataloader.gym import PARTS, Example, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from dataloader.progress import ProgressBar
@@ -39,7 +39,6 @@ from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY, of_measu
 from routing_moe.results.markdown import mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.results.scores import goodness
-from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.given_routes import names_file
 
 RESULTS_FILE = RESULT_FILES[0]
@@ -48,7 +47,10 @@ log = logging.getLogger(__name__)
 
 
 class Grid:
-    """The configurations of a task in `settings.output_dir`: wanted now, or finished before."""
+    """The configurations of a task in `settings.output_dir`: those wanted now, and those finished before.
+
+    outcomes: {configuration: its result} of the finished ones. samples: of all configurations.
+    """
 
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
@@ -63,15 +65,11 @@ class Grid:
         )
 
     def load(self, start: dict[str, str]) -> None:
-        """Reads the files of finished configurations. start: checksums of the start's weights.
-
-        Raises InputError for a broken file, or if the data or the start were different.
-        """
+        """Reads the files of finished configurations. start: checksums of the start's weights."""
         self.start, run = start, self.folder / "run.json"
         saved = load_json_object(run, "the description of a grid") if run.is_file() else {}
         try:
-            before = [Configuration(*point) for point in saved.get("configurations", ())]
-            sorted(before)
+            before = sorted(Configuration(*point) for point in saved.get("configurations", ()))
         except TypeError:
             raise InputError(f"{run} is damaged; delete {self.folder}, or name another folder") from None
         finished = {c for c in before if self.files.path(c).is_file()}
@@ -82,19 +80,17 @@ class Grid:
             )
         self.configurations = sorted(finished.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
-        task, options = self.settings.task, self.settings.reads_options
-        self.data = {sample: data_checksum(self.gym, task, sample, options) for sample in self.samples}
+        self.data = {sample: data_checksum(self.gym, self.settings, sample) for sample in self.samples}
         for configuration in self.configurations:
             outcome = self.files.finished(configuration)
-            if outcome is None:
-                continue
-            if outcome["data"] != self.data[configuration.prefix]:
+            if outcome and outcome["data"] != self.data[configuration.prefix]:
                 path, sample = self.files.path(configuration), configuration.prefix
                 raise InputError(
                     f"{path} is of other data than the files of {sample} hold now; restore the old files, "
                     "or name another --output_dir"
                 )
-            self.outcomes[configuration] = outcome
+            if outcome:
+                self.outcomes[configuration] = outcome
 
     @property
     def missing(self) -> list[Configuration]:
@@ -118,39 +114,29 @@ class Grid:
     def predictions(self, name: str, part: str = "test") -> Path:
         return self.folder / "predictions" / f"{name}_{part}.jsonl"
 
-    # ---- tables
-
-    def of(self, sample: str) -> list[Configuration]:
-        """Returns the sample's configurations."""
+    def configurations_of(self, sample: str) -> list[Configuration]:
         return [c for c in self.configurations if c.prefix == sample]
 
     def is_complete(self, sample: str) -> bool:
-        return all(c in self.outcomes for c in self.of(sample))
+        return all(c in self.outcomes for c in self.configurations_of(sample))
 
     def best_of(self, sample: str) -> Configuration | None:
-        """Returns the first configuration with the best dev score, or None if some are unfinished.
-
-        The score is that of `--select_by`.
-        """
+        """Returns the first configuration with the best dev value of `--select_by`, if all are finished."""
+        by, configurations = self.settings.select_by, self.configurations_of(sample)
         if not self.is_complete(sample):
             return None
-        by = self.settings.select_by
-        dev = {c: self.outcomes[c][f"dev_{by}"] for c in self.of(sample)}
-        scored = [c for c in dev if dev[c] is not None]
+        dev = {c: self.outcomes[c][f"dev_{by}"] for c in configurations}
+        scored = [c for c in configurations if dev[c] is not None]
         return max(scored, key=lambda c: goodness(dev[c], by), default=None)
 
     def table(self) -> pd.DataFrame:
         """Returns a row per finished configuration; after a sample's rows its best, as `<sample>_best`."""
         rows = []
         for sample in self.samples:
-            rows += [self.row(c) for c in self.of(sample) if c in self.outcomes]
+            rows += [self.outcomes[c] for c in self.configurations_of(sample) if c in self.outcomes]
             if best := self.best_of(sample):
-                rows.append(self.row(best) | {"prefix": sample + BEST})
-        return pd.DataFrame(rows, columns=[*self.columns, SELECT_BY])
-
-    def row(self, configuration: Configuration) -> dict:
-        outcome = {name: self.outcomes[configuration][name] for name in self.columns}
-        return outcome | {SELECT_BY: self.settings.select_by}
+                rows.append(self.outcomes[best] | {"prefix": sample + BEST})
+        return pd.DataFrame(rows, columns=self.columns).assign(**{SELECT_BY: self.settings.select_by})
 
     def write_results(self) -> None:
         write_text(self.folder / RESULTS_FILE, self.table().to_csv())
@@ -165,8 +151,8 @@ class Grid:
                 remove(place(sample + BEST))
                 place(best.name).rename(place(sample + BEST))
                 flush(place(sample + BEST).parent)
-            for other in self.of(sample):
-                remove(place(other.name))
+            for configuration in self.configurations_of(sample):
+                remove(place(configuration.name))
 
     def unscored_samples(self) -> list[str]:
         """Returns a line for each sample whose configurations all ended without a dev score."""
@@ -178,7 +164,7 @@ class Grid:
 
 
 def columns_of(measures: Sequence[str]) -> list[str]:
-    """Returns the columns of results.csv that are known of each configuration alone."""
+    """Returns the columns of results.csv, except that of `--select_by`."""
     scores = [name for measure in measures for name in of_measure(measure)]
     return ["prefix", "lr", "bsz", *scores, "best_step", "route", "vector_seen", *TRAINING_COST]
 
@@ -196,10 +182,7 @@ def read_outcome(path: Path, columns: list[str]) -> dict:
 def start_checksums(
     start: Start, model: SavedMixture | SavedBart, text_vectors: str | None
 ) -> dict[str, str]:
-    """Returns the SHA-256 of the files that determine the start: model, given vectors and routes.
-
-    model: that of the start, found on disk. text_vectors: the folder of --text_vectors.
-    """
+    """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
     is_checkpoint = isinstance(model, SavedBart) and model.source == start.checkpoint
     with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
         sums = model.checksums()
@@ -221,33 +204,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def data_checksum(gym: Gym, task: str, sample: str, reads_options: bool) -> int:
-    """Returns a checksum of the texts of all the sample's files, the metric and the labels to rank.
+def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
+    """Returns a checksum of the texts of the sample's files, the metric, and the labels to rank, if any."""
+    task = settings.task
+    options = find_options(task, gym.metric(task), [gym]) if settings.reads_options else None
+    examples = {part: examples_of(gym, task, part, sample) for part in PARTS}
+    return zlib.crc32(repr((gym.metric(task), options, examples)).encode())
 
-    The labels come from the train files of all samples.
-    """
-    checksum = zlib.crc32(gym.metric(task).encode())
-    if reads_options:
-        checksum = zlib.crc32(repr(find_options(task, gym.metric(task), [gym])).encode(), checksum)
-    for part in ("train", "dev", "test"):
-        try:
-            examples = gym.examples(task, part, sample)
-        except InputError:  # no test file, and none is needed
-            continue
-        for example in examples:
-            texts = (part, example.input, example.outputs, example.options)
-            checksum = zlib.crc32(repr(texts).encode(), checksum)
-    return checksum
+
+def examples_of(gym: Gym, task: str, part: str, sample: str) -> list[Example]:
+    try:
+        return gym.examples(task, part, sample)
+    except InputError:  # no test file, and none is needed
+        return []
 
 
 # ---- running
 
 
-def run_grid(
-    settings: FinetuneSettings,
-    grid: Grid,
-    choice: Mapping[str, TaskChoice] | None,
-) -> dict[str, Exception]:
+def run_grid(settings: FinetuneSettings, grid: Grid) -> dict[str, Exception]:
     """Runs the missing configurations. Returns {line: error} of those that failed. Raises InputError."""
     (grid.folder / "predictions").mkdir(parents=True, exist_ok=True)
     missing, failed, routes = grid.missing, {}, {"none"}
@@ -260,29 +235,26 @@ def run_grid(
         grid.keep(configuration, outcome)
         log.info("%s: %s", configuration, in_words(outcome))
         if (route := outcome["route"]) not in routes:
-            seen = outcome["vector_seen"]
-            seen = f"; has seen of the task: {seen}" if seen else ""
+            seen = f"; has seen of the task: {outcome['vector_seen']}" if outcome["vector_seen"] else ""
             log.debug("route of %s: %s%s", configuration.prefix, route, seen)
         routes.add(route)
 
     if missing:
         bar = ProgressBar(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)
-        failed = grid.files.collect(outcomes_of(settings, choice, missing), keep, bar)
+        failed = grid.files.collect(outcomes_of(settings, missing), keep, bar)
     grid.write_results()
     for sample in grid.samples:
         grid.tidy(sample)
     return failed
 
 
-def outcomes_of(
-    settings: FinetuneSettings, choice: Mapping[str, TaskChoice] | None, missing: list[Configuration]
-) -> Outcomes:
+def outcomes_of(settings: FinetuneSettings, missing: list[Configuration]) -> Outcomes:
     """Yields (configuration, result of `run_configuration` or its error), in the order in which they end."""
     from routing_moe.finetuning import trial  # imports torch, which takes seconds
 
     if settings.ray or settings.num_workers > 1:
         settings = dataclasses.replace(settings, quiet=True)
-    calls = {configuration: (settings, choice, configuration) for configuration in missing}
+    calls = {configuration: (settings, configuration) for configuration in missing}
     try:
         yield from run_calls(trial.run_configuration, calls, settings.num_workers, settings.ray)
     finally:
@@ -291,18 +263,15 @@ def outcomes_of(
 
 def in_words(outcome: dict) -> str:
     """Returns an outcome in words, for the log."""
-    dev, test = (values_of(outcome, part) for part in ("dev", "test"))
-    text = f"dev {dev} (step {outcome['best_step']})" if dev else "no dev score"
-    text += f", test {test}" if test else ""
+    scores = []
+    for part in ("dev", "test"):
+        values = {name: outcome.get(f"{part}_{name}") for name in MEASURES}
+        known = [f"{words_of(name)}{value:.4f}" for name, value in values.items() if value is not None]
+        scores.append(f"{part} {', '.join(known)}" if known else "")
+    text = f"{scores[0]} (step {outcome['best_step']})" if scores[0] else "no dev score"
+    text += f", {scores[1]}" if scores[1] else ""
     text += f"; {outcome['diverged']}" if outcome["diverged"] else ""
     return f"{text}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
-
-
-def values_of(outcome: dict, part: str) -> str:
-    """Returns the scores of an outcome's dev or test file, such as "0.5000, answer loss 1.2345"."""
-    values = {name: outcome.get(f"{part}_{name}") for name in MEASURES}
-    known = {name: value for name, value in values.items() if value is not None}
-    return ", ".join(f"{words_of(name)}{value:.4f}" for name, value in known.items())
 
 
 def words_of(measure: str) -> str:
@@ -311,7 +280,7 @@ def words_of(measure: str) -> str:
 
 def summary(grid: Grid) -> str:
     """Returns mean and sample standard deviation of the best scores over samples."""
-    best = grid.table()
+    best, by = grid.table(), grid.settings.select_by
     best = best[best["prefix"].str.endswith(BEST)]
     scores = ", ".join(
         f"{part} {words_of(measure)}{mean_and_std(best[column].mean(), best[column].std())}"
@@ -319,7 +288,6 @@ def summary(grid: Grid) -> str:
         for part, column in zip(("dev", "test"), of_measure(measure), strict=True)
         if best[column].notna().any()
     )
-    n, results = len(best), grid.folder / RESULTS_FILE
-    by = grid.settings.select_by
-    by = f" by dev {by.replace('_', ' ')}" if by != MEASURES[0] else ""
-    return f"{grid.settings.task}: best of {n} samples{by}: {scores or 'none'}; {results}"
+    chosen = f" by dev {words_of(by).strip()}" if by != MEASURES[0] else ""
+    what = f"{grid.settings.task}: best of {len(best)} samples{chosen}"
+    return f"{what}: {scores or 'none'}; {grid.folder / RESULTS_FILE}"

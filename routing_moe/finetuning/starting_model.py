@@ -10,18 +10,19 @@ LoraHub: Huang et al. 2023, arXiv 2307.13269).
 import copy
 import dataclasses
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import problem_context
-from routing_moe.checkpoints.find import find_start, start_flag
+from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
-from routing_moe.finetuning.task_choices import choose, given_vectors, route_kind, share_row, vector_table
+from routing_moe.finetuning.route_kind import route_kind, text_source, vector_table
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.base import train_base
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -30,8 +31,12 @@ from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import of_sample
 from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.choose import Chooser
+from routing_moe.task_choice.given_routes import file_matrices
+from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import learn_vector
 from routing_moe.task_choice.lowest_loss import LowestLoss
+from routing_moe.task_choice.texts import TextsOfModel
 
 PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}
 TRAINED = {
@@ -41,32 +46,27 @@ TRAINED = {
     "router": "router and vector trained",
 }
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
+# The kinds of routes (`route_kind`) that a `Chooser` finds.
+CHOSEN = ("given vector", "stored vector", "nearest vector", "given", "cluster", "own", "unknown")
 
 
 class Starts:
-    """Loads the start once; returns the model that the configurations of a sample start from.
+    """Loads the start once; returns the model that the configurations of a sample start from."""
 
-    choices: {sample: the vector of its nearest task}, for samples that read one.
-    """
-
-    def __init__(
-        self,
-        settings: FinetuneSettings,
-        choices: Mapping[str, TaskChoice] | None,
-        device: torch.device,
-    ):
-        self.settings, self.choices = settings, choices or {}
+    def __init__(self, settings: FinetuneSettings, device: torch.device):
+        self.settings, self.device = settings, device
         start = find_start(settings.start, settings.moe_init)
         with problem_context(f"--{start_flag(settings.start, settings.moe_init)} "):
-            self.device, self.loaded = device, start.load()
+            self.loaded = start.load()
         config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         self._kind = route_kind(settings, config) if config.num_experts > 1 else None
-        self._given = given_vectors(settings.taskvecs)
         self._sample = self._model = None
-        self._shared = self._samples_share_start()
+        self._choices = self._chosen(start) if self._kind in CHOSEN else {}
+        differ = self._kind in ("learned vector", "lowest loss") or not are_equal(self._choices.values())
+        self._shared = len(settings.samples) == 1 or not differ
 
-    def of(self, sample: str, examples: Callable[[], EncodedExamples]):
+    def model_for(self, sample: str, examples: Callable[[], EncodedExamples]):
         """Returns (model, its route in words, what its vector has seen of the task or None without a vector).
 
         Samples that start from the same weights get the same model. examples: returns the sample's train
@@ -83,29 +83,35 @@ class Starts:
                 self.loaded = None
         return self._model, self._route, self._seen
 
-    def _samples_share_start(self) -> bool:
-        if len(self.settings.samples) == 1:
-            return True
-        if self._kind in ("given vector", "stored vector", "cluster"):
-            return share_row(self.settings, self.loaded, self._given)
-        return self._kind not in ("learned vector", "nearest vector", "lowest loss")
+    def _chosen(self, start: SavedMixture) -> dict[str, TaskChoice]:
+        """Returns {sample: its vector or route}, those that need no training and no losses."""
+        settings, mixture, texts = self.settings, self.loaded, None
+        by_given, routes = self._kind in ("given vector", "cluster"), {}
+        vectors = GivenVectors.load(settings.taskvecs) if by_given else None
+        if self._kind == "given":
+            routes = file_matrices(settings.task_routes, [settings.task], mixture.config)
+        if self._kind == "nearest vector":
+            mixture.to(self.device)
+            source = text_source(settings)
+            texts = TextsOfModel(source, mixture, self.tokenizer, start, settings.quiet, keep=True)
+        trained = vector_table(settings.task, mixture.config).trained
+        chooser = Chooser(mixture, settings.task_vector, trained, vectors, routes, texts)
+        choices = {sample: chooser.choose(settings.task, sample) for sample in settings.samples}
+        mixture.cpu()  # the copies that are trained need the memory of a GPU
+        return choices
 
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
         settings = self.settings
         if self._kind is None:
             return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
+        choice = self._choices.get(sample)
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
-        if self._kind in ("average", "random", "drawn"):
-            return *along_route(mixture, settings, None), None
-        if self._kind == "nearest vector":
-            choice = self.choices[sample]
-        elif self._kind == "lowest loss":
-            accelerator = make_accelerator(settings.mixed_precision)
+        accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
+        if self._kind == "lowest loss":
             trained = vector_table(settings.task, mixture.config).trained
             source = LowestLoss(mixture.to(accelerator.device), trained, accelerator)
             (choice,) = source.choose({settings.task: (examples(), sample)}).values()
         elif self._kind == "learned vector":
-            accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
             choice = learn_vector(
                 mixture.to(accelerator.device),
                 settings.task,
@@ -116,9 +122,14 @@ class Starts:
                 accelerator,
             )
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
-        else:
-            choice = choose(mixture, settings, sample, self._given)
-        return *along_route(mixture, settings, choice), choice.seen
+        return *along_route(mixture, settings, choice), choice and choice.seen
+
+
+def are_equal(choices: Collection[TaskChoice]) -> bool:
+    """Returns whether all choices are the same, with the same words."""
+    texts = {(choice.words, choice.seen) for choice in choices}
+    values = [choice.route_LE if choice.vector_D is None else choice.vector_D for choice in choices]
+    return len(texts) <= 1 and all(np.array_equal(value, values[0]) for value in values)
 
 
 def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
@@ -186,11 +197,7 @@ def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
 
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_base: bool = False) -> None:
-    """Sets `requires_grad` of the model's parts.
-
-    route_training, freeze_embeds: values of the flags. trains_base: whether the BART that low-rank experts
-    share is trained with them.
-    """
+    """Sets `requires_grad` of the model's parts. trains_base: also of the BART that experts share."""
     model.requires_grad_(route_training != "logits")
     if model.config.has_lora and not trains_base:
         train_base(model, False)

@@ -6,7 +6,6 @@ and score follows from the seed. It depends neither on the process that runs it 
 
 import math
 import time
-from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
@@ -26,7 +25,6 @@ from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.few_shot import of_part
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.results.scores import goodness, prediction_lines
-from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.training.cost import training_cost
 
 COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed
@@ -34,17 +32,12 @@ COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are
 _runners: dict = {}  # {settings: TrialRunner}, at most one: that of the model loaded in this process
 
 
-def run_configuration(
-    settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None, configuration: Configuration
-) -> dict:
-    """Runs one configuration with the `TrialRunner` of this process, which is loaded on the first call.
-
-    Adds the configuration's time in seconds and the peak memory of the process in GB.
-    """
-    key = repr((settings, choices))
+def run_configuration(settings: FinetuneSettings, configuration: Configuration) -> dict:
+    """Runs one configuration with the `TrialRunner` of this process, which is loaded on the first call."""
+    key = repr(settings)
     if key not in _runners:
         _runners.clear()
-        _runners[key] = TrialRunner(settings, choices)
+        _runners[key] = TrialRunner(settings)
     began = time.perf_counter()
     outcome = _runners[key].run(configuration)
     if settings.save_best and outcome["dev_performance"] is not None:
@@ -76,15 +69,11 @@ class Weights:
 
 
 class TrialRunner:
-    """Runs configurations of a task's grid, with the initial model and the tokenized files in memory.
+    """Runs configurations of a task's grid, with the initial model and the tokenized files in memory."""
 
-    choices: {sample: the vector of its nearest task}, for samples that read one.
-    Raises InputError if the initial model cannot be loaded.
-    """
-
-    def __init__(self, settings: FinetuneSettings, choices: Mapping[str, TaskChoice] | None):
+    def __init__(self, settings: FinetuneSettings):
         self.settings = settings
-        self.starts = Starts(settings, choices, make_accelerator(settings.mixed_precision).device)
+        self.starts = Starts(settings, make_accelerator(settings.mixed_precision).device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self.text_format = TextFormat.of(settings)
         self._files: dict[tuple[str, str], TaskFile] = {}
@@ -92,41 +81,29 @@ class TrialRunner:
 
     def file(self, sample: str, part: str) -> TaskFile:
         """Returns a sample's train, dev or test file, tokenized at the first call."""
-        most = (
-            self.settings.predict_max_examples if part == "test" else None,
-            self.settings.examples_per_file,
-        )
+        settings, tokenizer = self.settings, self.starts.tokenizer
         if (sample, part) not in self._files:
+            most = (settings.predict_max_examples if part == "test" else None, settings.examples_per_file)
             (self._files[sample, part],) = load_task_files(
-                self.gym,
-                [self.settings.task],
-                part,
-                sample,
-                self.starts.tokenizer,
-                self.text_format,
-                {self.settings.task: 0},
+                *(self.gym, [settings.task], part, sample, tokenizer, self.text_format, {settings.task: 0}),
                 limit=min(filter(None, most), default=None),
-                with_options=self.settings.reads_options and part != "train",
+                with_options=settings.reads_options and part != "train",
             )
         return self._files[sample, part]
 
     def run(self, configuration: Configuration) -> dict:
-        """Returns the results of a configuration: scores, step of the best dev score, curve, predictions.
-
-        Dev scores are None if training diverged before the first evaluation, test scores without
-        `--do_predict`; rank accuracy is None without options.
-        """
+        """Returns the results of a configuration: scores, step of the best dev score, curve, predictions."""
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
         accelerator = make_accelerator(self.settings.mixed_precision)
-        sample = configuration.prefix
-        model, route, seen = self.starts.of(sample, lambda: self.file(sample, "train").encoded)
+        sample, unknown = configuration.prefix, dict.fromkeys(self.settings.measures)
+        model, route, seen = self.starts.model_for(sample, lambda: self.file(sample, "train").encoded)
         if model is not self._model:
             self._model, self._at_start, self.best = model, Weights(model), Weights(model)
         self._at_start.put_back()
         model.zero_grad(set_to_none=True)  # left by a failed configuration
         trial = Trial(self, configuration, model, accelerator)
         trial.train() if self.settings.do_train else trial.evaluate(0)
-        test, lines = dict.fromkeys(self.settings.measures), {}
+        test, lines = unknown, {}
         if trial.best is not None:
             self.best.put_back()
             if self.settings.do_predict:
@@ -135,13 +112,13 @@ class TrialRunner:
             "prefix": sample,
             "lr": configuration.lr,
             "bsz": configuration.bsz,
-            **of_part("dev", trial.best or dict.fromkeys(self.settings.measures)),
+            **of_part("dev", trial.best or unknown),
             **of_part("test", test),
             "best_step": trial.best_step,
             "route": route,
             "vector_seen": seen,
             "diverged": trial.diverged,
-            **trial.cost,
+            **trial.cost(),
             "curve": trial.curve,
             "predictions": lines,
         }
@@ -162,7 +139,7 @@ class TrialRunner:
 
 
 class Trial:
-    """The training of one configuration. best: the scores of the best evaluation so far, {measure: value}.
+    """The training of one configuration. best: {measure: value} of the best evaluation so far.
 
     curve: a row per evaluation: step, train loss since the last one, then the dev scores of `--measures`.
     """
@@ -175,14 +152,13 @@ class Trial:
         self.curve, self.steps_done = [], 0
         self.planned_cost = None
 
-    @property
     def cost(self) -> dict:
-        """TRAINING_COST of the steps taken; without training None, and 0 steps."""
-        planned = self.planned_cost or dict.fromkeys(TRAINING_COST)
-        cost = {name: planned[name] for name in TRAINING_COST} | {"steps": self.steps_done}
-        if self.planned_cost:
-            cost["total_flops"] = round(planned["total_flops"] * self.steps_done / planned["steps"])
-        return cost
+        """Returns TRAINING_COST of the steps taken; without training None, and 0 steps."""
+        if self.planned_cost is None:
+            return dict.fromkeys(TRAINING_COST) | {"steps": 0}
+        flops = round(self.planned_cost["total_flops"] * self.steps_done / self.planned_cost["steps"])
+        cost = {name: self.planned_cost[name] for name in TRAINING_COST}
+        return cost | {"steps": self.steps_done, "total_flops": flops}
 
     def train(self) -> None:
         """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
@@ -193,9 +169,8 @@ class Trial:
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
         total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
         self.planned_cost = training_cost(stepper, total_steps, COST_STEPS)
-        with ProgressBar(
-            total=total_steps, desc=str(configuration), unit="step", disable=settings.quiet
-        ) as bar:
+        bar = ProgressBar(total=total_steps, desc=str(configuration), unit="step", disable=settings.quiet)
+        with bar:
             while self.steps_done < total_steps:
                 try:
                     report = stepper.step(self.steps_done)
@@ -208,7 +183,7 @@ class Trial:
                 if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
                     self.evaluate(self.steps_done, loss / tokens)
                     loss, tokens = 0.0, 0
-                    if self._waited_enough():
+                    if sum(step > self.best_step for step, *_ in self.curve) >= settings.wait_step:
                         return
 
     def evaluate(self, step: int, train_loss: float | None = None) -> None:
@@ -226,7 +201,3 @@ class Trial:
         scores, (draws,), (options,) = predict(self.model, tokenizer, [file], decoding, self.accelerator)
         row = scores[list(self.settings.measures)].astype(object).where(scores.notna(), None).iloc[0]
         return row.to_dict(), prediction_lines(file, draws, options)
-
-    def _waited_enough(self) -> bool:
-        since_best = sum(step > self.best_step for step, *_ in self.curve)
-        return since_best >= self.settings.wait_step

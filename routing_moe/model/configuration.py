@@ -51,66 +51,40 @@ RANGES = {  # {field: its smallest and largest value}
 
 @dataclass(kw_only=True)
 class Mixture:
-    """The fields of a mixture of experts. Raises ValueError, with a line per problem.
+    """The fields of a mixture of experts. Raises ValueError, with a line per problem."""
 
-    num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
-    expert_kind: what an expert is, a complete "layer", or "lora": a low-rank update of its linear maps.
-    lora_rank, lora_alpha: rank of an update, and its scale times the rank.
-    lora_targets: the linear maps with experts, "attention", "feed_forward" or "all".
-    lora_mixing: what a route mixes, "products" of the two matrices of experts or each of the "factors".
-    lora_splits: with factors, blocks of features, each with its own row of the route (MHR).
-    lora_dropout: dropout probability of the inputs of updates in training.
-    base_model: folder, file or hub name (owner/name[@revision]) of a base that is not trained; a saved model
-        then has only the other weights. None: it has all weights.
-    base_sha256: the checksum of weights of `base_model` (`base.py`).
-    route_source, router_nn_type, router_mode: keys of `ROUTE_SOURCES`, `ROUTERS`, and `ROUTER_MODES`.
-    expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
-    router_top_k: number of experts with a weight above 0 in mode "top_k".
-    router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
-        the router's hidden layer (H). With a table router it is rows of a route x experts.
-    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
-    exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
-        drawn per example (if parameters are mixed: per task).
-    label_smoothing: of the training loss (the published code uses 0.1).
-    router_temperature: current temperature of the selection; training anneals and stores it.
-    task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
-    random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
-    trained_tasks: the tasks of all training so far, if known.
-    given_routes: the source of fixed routes that were given, in words; None: they were drawn at random.
-    route_parts: {part: [start, end]} of the dimensions of vectors beside given routes (`given_routes.py`).
-    vectors_seen: the data of their tasks that loaded vectors are based on, one of `SEEN`; None: unknown.
-    text_settings: the flags of texts and decoding in training (`TEXT_SETTINGS`); None: unknown.
-    """
-
-    num_experts: int = 3
-    expert_kind: str = "layer"
+    num_experts: int = 3  # of a routed layer (E); 1 is a plain BART (of kind "lora": with a low-rank update)
+    expert_kind: str = "layer"  # a complete "layer", or "lora": a low-rank update of its linear maps
     lora_rank: int = 16
-    lora_alpha: float | int = 16
-    lora_targets: str = "all"
-    lora_mixing: str = "products"
-    lora_splits: int = 1
-    lora_dropout: float | int = 0.0
+    lora_alpha: float | int = 16  # the scale of an update, times its rank
+    lora_targets: str = "all"  # the linear maps with experts
+    lora_mixing: str = "products"  # a route mixes products of the two matrices of experts, or each factor
+    lora_splits: int = 1  # with factors, blocks of features, each with its own row of the route (MHR)
+    lora_dropout: float | int = 0.0  # of the inputs of updates
+    # The folder, file or hub name (owner/name[@revision]) of a base that is not trained, and the checksum of
+    # its weights (`base.py`); a saved model has then only the other weights.
     base_model: str | None = None
     base_sha256: str | None = None
     route_source: str = "learned"
-    expert_mixing: str = "outputs"
+    expert_mixing: str = "outputs"  # what a route mixes, the experts' "outputs" or their "parameters"
     router_nn_type: str = "linear_layer_specific"
     router_mode: str = "gumbel_softmax_st"
-    router_top_k: int = 2
-    router_input_dim: int = 768
+    router_top_k: int = 2  # in mode "top_k", experts with a weight above 0
+    router_input_dim: int = 768  # width of a task vector (D), also of those beside given routes
     router_hidden_dim: int = 64
-    encoder_vanilla_layers: list[int] | None = None
+    encoder_vanilla_layers: list[int] | None = None  # that stay plain BART layers, from 0
     decoder_vanilla_layers: list[int] | None = None
-    exploration_epsilon: float | int = 0.0
-    label_smoothing: float | int = 0.1
-    router_temperature: float | int = 1.0
-    task_names: list[str] | None = None
-    random_vectors: list[str] | None = None
-    trained_tasks: list[str] | None = None
-    given_routes: str | None = None
+    exploration_epsilon: float | int = 0.0  # probability in training that a layer uses a random expert
+    label_smoothing: float | int = 0.1  # as in the published code
+    router_temperature: float | int = 1.0  # of the selection; training anneals and stores it
+    task_names: list[str] | None = None  # in the order of `model.task_vectors` or `model.task_routes`
+    random_vectors: list[str] | None = None  # tasks whose vector is random and untrained
+    trained_tasks: list[str] | None = None  # of all training so far, if known
+    given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
+    # {part: [start, end]} of the dimensions of the vectors beside given routes (`given_routes.py`).
     route_parts: dict[str, list[int]] | None = None
-    vectors_seen: str | None = None
-    text_settings: dict[str, int | bool | None] | None = None
+    vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
+    text_settings: dict[str, int | bool | None] | None = None  # `config.shared.TEXT_SETTINGS` of the training
 
     def __post_init__(self, **kwargs):
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))

@@ -30,7 +30,7 @@ from routing_moe.model.injection import inject
 from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
-from routing_moe.model.routing_model import RoutingModel
+from routing_moe.model.task_routing import RoutingModel
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters

@@ -55,7 +55,7 @@ from routing_moe.model.loading import (
     unfilled_model,
 )
 from routing_moe.model.lora import LoraPlan, along
-from routing_moe.model.routing_model import RoutingModel
+from routing_moe.model.task_routing import RoutingModel
 
 
 class RoutedModel(RoutingModel, PreTrainedModel):

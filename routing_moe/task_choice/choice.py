@@ -1,6 +1,6 @@
 """The vector or the route of a task, where it comes from, and what it has seen of the task.
 
-Does not import torch, so missing vectors are reported quickly.
+Does not import torch.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,9 +17,8 @@ class TaskChoice:
 
     source of a vector: "given", "stored", "random" (stored but untrained), "nearest" or "learned"; of a
     route: "given", "own" (of the mixture), "cluster", "nearest", "lowest_loss", "learned" or "average".
-    words: the source as logs and tables show it. seen: the data of the task that the choice is based on, one
-    of `task_vectors.SEEN`, with the name of the sample. neighbour: nearest: the task whose vector or route is
-    copied.
+    words: the source as logs and tables show it. seen: one of `task_vectors.SEEN`, with the name of the
+    sample. neighbour: the task whose vector or route is copied.
     """
 
     task: str
@@ -33,11 +32,7 @@ class TaskChoice:
 
 @dataclass(frozen=True)
 class VectorTable:
-    """The tasks in a checkpoint.
-
-    names: all tasks with a row; random: those whose row is random and untrained; trained: the train tasks of
-    the current split.
-    """
+    """The tasks in a checkpoint: all with a row, those whose row is random, the split's train tasks."""
 
     names: Collection[str]
     random: Collection[str]
@@ -54,10 +49,7 @@ class VectorTable:
         return self.known.intersection(self.trained) or self.known
 
     def needing_nearest(self, tasks: Iterable[str], rule: str) -> list[str]:
-        """Returns the tasks that get the vector of their nearest neighbour, in the order given.
-
-        rule: "auto", "stored" or "nearest", as --task_vector.
-        """
+        """Returns the tasks that get the vector of their nearest neighbour. rule: as --task_vector."""
         have = {"stored": set(tasks), "auto": self.known, "nearest": self.seen}[rule]
         return [task for task in tasks if task not in have]
 
@@ -72,8 +64,5 @@ def seen_when_stored(config, task: str) -> str:
 
 
 def rows_read(config, task: str) -> list[str]:
-    """Returns the names of a checkpoint's vectors that a task and its samples may read.
-
-    Of a task that the checkpoint was trained on: only its own, which the router was trained with.
-    """
+    """Returns the names of a checkpoint's vectors that a task and its samples may read."""
     return [task] if task in config.trained_tasks else config.task_names

@@ -2,15 +2,13 @@
 
 A mixture with a router reads a vector of the task. By the rule of --task_vector:
 
-    auto     a given vector, else the task's row of the checkpoint unless it is random and untrained, else
-             nearest
+    auto     a given vector, else the task's row of the checkpoint unless it is random, else nearest
     stored   a given vector, else the task's row of the checkpoint
-    nearest  a given vector, else the vector of the train task with the most similar texts (`texts.py`); train
-             tasks have their own
+    nearest  a given vector, else that of the train task with the most similar texts (`texts.py`)
 
 A mixture with given routes has no router: a task's route is a given one, else that of the cluster nearest to
 its given vector, else its own, else by the rule nearest that of the train task with the most similar texts,
-else equal weights. `learned.py` makes a vector or route from labelled rows.
+else equal weights.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,10 +17,11 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from routing_moe.model.given_routes import layers_of_parts
+from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster
 from routing_moe.model.task_routing import TaskVectors
-from routing_moe.model.task_vectors import UNKNOWN, of_sample, row_of
+from routing_moe.model.task_vectors import NOTHING, UNKNOWN, of_sample, row_of
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
-from routing_moe.task_choice.clusters import RouteClusters
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextsOfModel, nearest_task
 
@@ -30,9 +29,8 @@ from routing_moe.task_choice.texts import TextsOfModel, nearest_task
 class Chooser:
     """Chooses the vector or route of tasks of one model, which it does not change.
 
-    rule: "auto", "stored" or "nearest". trained: the tasks whose vectors and routes may be copied. vectors:
-    given ones; routes: given ones, {task: (L, E)}. texts: text vectors, for the nearest task. by_vector:
-    whether the router reads vectors; None: if there is a router.
+    trained: the tasks whose vectors and routes may be copied. vectors, routes: given ones, {task: (L, E)}.
+    texts: for the nearest task. by_vector: whether the router reads vectors; None: if there is a router.
     """
 
     def __init__(
@@ -57,25 +55,21 @@ class Chooser:
         return self.texts.candidates(self.table.seen)
 
     def choose(self, task: str, sample: str | None = None) -> TaskChoice:
-        """Returns the choice for a task, or for one of its samples.
-
-        Raises KeyError for a task without a row if its row is needed, and ValueError if there is no neighbour
-        (`TextSource.problems` reports this before).
-        """
+        """Returns the choice for a task, or for one of its samples."""
         if task in self.routes:
             return TaskChoice(task, "given", "given route", route_LE=self.routes[task])
-        if self.vectors and (given := self.vectors.of(task, sample)):
+        if self.vectors and (given := self.vectors.vector_of(task, sample)):
             vector_D, seen = given
             if self.clusters:
                 return self.clusters.nearest(task, vector_D, seen)
             return TaskChoice(task, "given", "given vector", seen, vector_D)
         if self.clusters:
-            own = self.clusters.own(task)
-            if own is None and self.rule == "nearest" and self.texts:
-                return self.nearest(task, *self.texts.of(task, sample))
-            return own or self.clusters.average(task)
+            route = self.clusters.own(task)
+            if route is None and self.rule == "nearest" and self.texts:
+                return self.nearest(task, *self.texts.text_of(task, sample))
+            return route or self.clusters.average(task)
         if self.table.needing_nearest([task], self.rule):
-            return self.nearest(task, *self.texts.of(task, sample))
+            return self.nearest(task, *self.texts.text_of(task, sample))
         return self.stored(task, row_of(rows_read(self.config, task), task, sample))
 
     def stored(self, task: str, row: str) -> TaskChoice:
@@ -93,27 +87,84 @@ class Chooser:
         seen: str = UNKNOWN,
         candidates: Mapping[str, np.ndarray] | None = None,
     ) -> TaskChoice:
-        """Returns the vector or the route of the train task with the most similar text vector.
-
-        candidates: {task: text vector (D,)} of train tasks; None: those of `texts`.
-        """
+        """Returns the vector or the route of the train task with the most similar text vector."""
         neighbour, cosine = nearest_task(text_D, self.candidates if candidates is None else candidates)
         what = "route" if self.clusters else "vector"
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
-        found = self.clusters.own(neighbour) if self.clusters else self.stored(neighbour, neighbour)
-        return TaskChoice(task, "nearest", words, seen, found.vector_D, found.route_LE, neighbour)
+        copied = self.clusters.own(neighbour) if self.clusters else self.stored(neighbour, neighbour)
+        return TaskChoice(task, "nearest", words, seen, copied.vector_D, copied.route_LE, neighbour)
+
+
+class RouteClusters:
+    """The clusters of a mixture with given routes: trained tasks with equal routes, in each part of layers.
+
+    routes: {task: route (L, E)}; vectors: {task: vector (D,)}, {} for a mixture without them.
+    """
+
+    def __init__(self, model):
+        config = self.config = model.config
+        self.routes, self.vectors = {}, {}
+        if config.route_source == "fixed":
+            self.routes = dict(zip(config.task_names, model.task_routes.float().cpu().numpy(), strict=True))
+        if config.route_parts:
+            self.vectors = dict(zip(config.task_names, model.vectors_of_tasks(), strict=True))
+        self.trained = [task for task in config.task_names if task in config.trained_tasks] or list(
+            self.routes
+        )
+
+    def nearest(self, task: str, vector_D: np.ndarray, seen: str) -> TaskChoice:
+        """Returns the route of the nearest cluster of each part, for a mixture with vectors of its tasks."""
+        config = self.config
+        depths = config.encoder_layers, config.decoder_layers
+        rows_of = layers_of_parts(config.route_parts, *depths, config.lora_splits)
+        vectors_TD = np.stack([self.vectors[task] for task in self.trained])
+        routes_TLE = np.stack([self.routes[task] for task in self.trained])
+        route_LE, words = np.zeros_like(routes_TLE[0]), {}
+        for part in sorted(rows_of, key=lambda part: rows_of[part][0]):
+            start, end = config.route_parts[part]
+            part_TLE = routes_TLE[:, rows_of[part]]
+            labels_T = groups_of_equal_rows(part_TLE.reshape(len(part_TLE), -1))
+            label, cosine = nearest_cluster(vector_D[start:end], vectors_TD[:, start:end], labels_T)
+            member = int(np.flatnonzero(labels_T == label)[0])
+            route_LE[rows_of[part]] = part_TLE[member]
+            experts_T = single_experts(part_TLE)
+            name = label if experts_T is None else experts_T[member]
+            words[part] = f"{name} (cosine {cosine:.2f})"
+        listed = ", ".join(f"{part} {word}" for part, word in words.items())
+        described = f"clusters {listed}" if len(words) > 1 else f"cluster {next(iter(words.values()))}"
+        return TaskChoice(task, "cluster", described, seen, route_LE=route_LE)
+
+    def own(self, task: str) -> TaskChoice | None:
+        """Returns the mixture's own route of a task, or None."""
+        if task not in self.routes:
+            return None
+        seen, route_LE = seen_when_stored(self.config, task), self.routes[task]
+        words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
+        if task in self.vectors and task not in self.config.trained_tasks:
+            nearest = self.nearest(task, self.vectors[task], seen)
+            words = nearest.words if np.array_equal(nearest.route_LE, route_LE) else words
+        return TaskChoice(task, "own", words, seen, route_LE=route_LE)
+
+    def average(self, task: str) -> TaskChoice:
+        """Returns equal weights of all experts."""
+        L, E = self.config.num_layers, self.config.num_experts
+        why = "" if self.config.route_source == "average" else ": no vector" if self.vectors else ": no route"
+        route_LE = np.full((L, E), 1 / E, dtype=np.float32)
+        return TaskChoice(task, "average", f"average{why}", NOTHING, route_LE=route_LE)
+
+
+def single_experts(routes_NLE: np.ndarray) -> np.ndarray | None:
+    """Returns the experts (N,) of routes that each have the same expert in all layers, else None."""
+    experts_NL = routes_NLE.argmax(axis=2)
+    are_single = (routes_NLE.max(axis=2) == 1).all() and (experts_NL == experts_NL[:, :1]).all()
+    return experts_NL[:, 0] if are_single else None
 
 
 # ---- choices in a model
 
 
 def with_vectors(model, vectors: Mapping[str, np.ndarray]):
-    """Returns the same model with these vectors (D,) as the rows of the named tasks.
-
-    A new name gets a new row after the others; no name counts as random afterwards. The rows are a
-    new parameter, so optimizers must be created afterwards. Raises ValueError for a model without a router,
-    and for a vector of another width or with a value that is not finite.
-    """
+    """Returns the same model with these vectors (D,) as the rows of the named tasks, new ones at the end."""
     if not model.config.has_router:
         raise ValueError("the model has no router, so it does not use task vectors")
     D, old = model.config.router_input_dim, model.task_vectors.weight

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, in_short, problem_context
+from dataloader.errors import InputError, problem_context
 from routing_moe.model.given_routes import ALL
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, of_sample, parts_in, row_of, seen_by
 
@@ -47,11 +47,10 @@ class GivenVectors:
     def only(self, names: Collection[str]) -> "GivenVectors":
         """Returns the rows with one of the names."""
         rows = [row for row, name in enumerate(self.names) if name in names]
-        return dataclasses.replace(
-            self, names=[self.names[row] for row in rows], vectors_ND=self.vectors_ND[rows]
-        )
+        chosen = [self.names[row] for row in rows]
+        return dataclasses.replace(self, names=chosen, vectors_ND=self.vectors_ND[rows])
 
-    def of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str] | None:
+    def vector_of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str] | None:
         """Returns (vector (D,), what it has seen) of the sample's row, else of the task's row; or None."""
         row = row_of(self.names, task, sample)
         if row not in self.names:
@@ -59,21 +58,14 @@ class GivenVectors:
         seen = self.seen if row == task else of_sample(self.seen, row)
         return self.vectors_ND[self.names.index(row)], seen
 
-    def problems(self, place: str | Path, config) -> list[str]:
-        """Returns problems of vectors that differ in width or parts from those of the mixture in `place`.
-
-        config: the mixture's.
-        """
-        D, wanted = self.vectors_ND.shape[1], config.router_input_dim
-        parts = {part: tuple(ends) for part, ends in (config.route_parts or self.parts).items()}
+    def check(self, place: str | Path, config) -> None:
+        """Raises InputError unless width and parts are those of the vectors of the mixture in `place`."""
+        D, parts = self.vectors_ND.shape[1], config.route_parts or self.parts
         differ = None
-        if wanted != D:
-            differ = f"of {D} dimensions, but those of {place} have {wanted}"
-        elif self.parts != parts:
-            differ = f"with the parts {_listed(self.parts)}, but those of {place} have {_listed(parts)}"
-        advice = "give vectors made like those that it was trained with"
-        return [f"--taskvecs {self.folder} has vectors {differ}; {advice}"] if differ else []
-
-
-def _listed(parts: dict[str, tuple[int, int]]) -> str:
-    return in_short([f"{part} {start}-{end}" for part, (start, end) in parts.items()])
+        if config.router_input_dim != D:
+            differ = f"of {D} dimensions, but those of {place} have {config.router_input_dim}"
+        elif self.parts != {part: tuple(ends) for part, ends in parts.items()}:
+            differ = f"with the parts {self.parts}, but those of {place} have {parts}"
+        if differ:
+            advice = "give vectors made like those that it was trained with"
+            raise InputError(f"--taskvecs {self.folder} has vectors {differ}; {advice}")

@@ -36,13 +36,11 @@ def learn_vector(
     accelerator: Accelerator,
     batch_size: int = 32,
 ) -> TaskChoice:
-    """Returns a vector trained on examples of the task, starting from the mean of the known vectors.
+    """Returns a vector trained on examples of one sample of the task, from the mean of the known vectors on.
 
-    The rest of the model is frozen. Steps are those of training (the loss with routes drawn in the router's
-    mode), with the checkpoint's temperature, without exploration and weight decay, and with a rate that falls
-    linearly to 0. All examples are assumed to be of the task and of one sample. The result depends on the
-    arguments only (on a CPU, bit for bit). Raises ValueError if the model has no router or its mode gives the
-    vector no gradient, and TrainingDiverged.
+    The rest of the model is frozen. Steps are those of training, with the checkpoint's temperature, without
+    exploration and weight decay, and with a rate that falls linearly to 0. The result depends on the
+    arguments only (on a CPU, bit for bit). Raises TrainingDiverged, and ValueError if there is no gradient.
     """
     if not model.config.has_router:
         raise ValueError("the model has no router, so it does not use task vectors")
@@ -65,9 +63,8 @@ def learn_vector(
             done = stepper.step(step)
             log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
-    return TaskChoice(
-        task, "learned", f"vector learned from {counted(len(examples), 'example')}", ROWS_OF_ONE, learned_D
-    )
+    words = f"vector learned from {counted(len(examples), 'example')}"
+    return TaskChoice(task, "learned", words, ROWS_OF_ONE, learned_D)
 
 
 def learn_route(
@@ -80,12 +77,7 @@ def learn_route(
     accelerator: Accelerator,
     batch_size: int = 32,
 ) -> TaskChoice:
-    """Returns a route (L, E) trained on examples of the task, starting from equal weights.
-
-    The route is the softmax of logits, which alone are trained, as by `learn_vector`; experts are mixed as
-    everywhere in this model, whose own routes do not matter. The model is not changed. Raises ValueError for
-    a model with one expert, and TrainingDiverged.
-    """
+    """Returns a route (L, E) trained on examples of the task, starting from equal weights."""
     config = model.config
     if config.num_experts == 1:
         raise ValueError("the model has one expert, so it has no route to learn")
@@ -96,21 +88,13 @@ def learn_route(
     table.use_table(route_logits(equal_LE)[None])
     logits_D = learn_vector(table, task, examples, steps, rate, seed, accelerator, batch_size).vector_D
     route_LE = torch.from_numpy(logits_D).view(size).softmax(dim=-1).numpy()
-    return TaskChoice(
-        task,
-        "learned",
-        f"route learned from {counted(len(examples), 'example')}",
-        ROWS_OF_ONE,
-        route_LE=route_LE,
-    )
+    words = f"route learned from {counted(len(examples), 'example')}"
+    return TaskChoice(task, "learned", words, ROWS_OF_ONE, route_LE=route_LE)
 
 
 @contextmanager
 def _only_the_vector(model, task: str):
-    """Restricts the model to one task and trains only its vector (1, D) in the block.
-
-    Then restores the model.
-    """
+    """Restricts the model to one task and trains only its vector (1, D) in the block; then restores it."""
     config, table, was_training = model.config, model.task_vectors, model.training
     kept = {
         name: getattr(config, name) for name in ("task_names", "router_temperature", "exploration_epsilon")

@@ -2,8 +2,7 @@
 
 Nothing is trained: the cost is one forward pass over the rows for each of the K distinct routes (one per
 cluster; for a router with soft routes, one per task). IFCA (Ghosh et al. 2020, arXiv 2006.04088) assigns each
-client to the model with the lowest loss on its data in the same way, and Jang et al. (2023, arXiv 2302.03202)
-choose a single expert for an unseen task, but by the similarity of texts.
+client to the model with the lowest loss on its data in the same way.
 """
 
 from collections.abc import Collection, Mapping
@@ -17,16 +16,12 @@ from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.model.route_clusters import groups_of_equal_rows
 from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, seen_when_stored
-from routing_moe.task_choice.clusters import single_experts
+from routing_moe.task_choice.choose import single_experts
 from routing_moe.task_choice.texts import TextSource, gym_with_inputs, train_examples
 
 
 class LowestLoss:
-    """Chooses among the distinct routes of a mixture's trained tasks, in the layers that have experts.
-
-    Routes of a router are those without noise. The weights are not changed; the model is in evaluation mode
-    afterwards.
-    """
+    """Chooses among the distinct noise-free routes of a mixture's trained tasks; sets it to evaluation."""
 
     @torch.no_grad()
     def __init__(self, model, trained: Collection[str], accelerator: Accelerator):
@@ -47,10 +42,7 @@ class LowestLoss:
         return TaskChoice(task, "own", "own route", seen, route_LE=self.routes[task])
 
     def choose(self, rows_of: Mapping[str, tuple[EncodedExamples, str]]) -> dict[str, TaskChoice]:
-        """Returns for each task the route with the lowest mean loss (nats per row) on its labelled rows.
-
-        Of several, the one whose first task is first in the mixture. rows_of: {task: (rows, their sample)}.
-        """
+        """Returns for each task the route with the lowest mean loss (nats per row) on its labelled rows."""
         rows = EncodedExamples.joined([rows for rows, _ in rows_of.values()])
         losses_RK = losses_along(self.model, rows, self.routes_KLE, self.accelerator)
         ends = np.cumsum([len(rows) for rows, _ in rows_of.values()])
@@ -68,10 +60,7 @@ class LowestLoss:
 
 
 def labelled_rows(source: TextSource, task: str, tokenizer) -> tuple[EncodedExamples, str]:
-    """Returns the train rows of the task's first sample, and the sample.
-
-    They are of the first gym of the source that has a train file of the task.
-    """
+    """Returns the train rows of the task's first sample, of the first gym that has some, and the sample."""
     gym = gym_with_inputs(source.gyms, task)
     sample = gym.samples(task)[0]
     rows = train_examples(gym, task, sample, most=source.limit)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError, Problems, in_short, problem_context
+from dataloader.errors import InputError, Problems, problem_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology, ontology_path
@@ -228,19 +228,12 @@ def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split:
         raise InputError(
             f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
         )
-    trained = split.train if settings.do_train else ()
-    scored = dict.fromkeys(task for section in sections for task in split.section(section))
-    reads = {train_gym: trained, predict_gym: scored}  # often the same gym
-    refuse([problem for gym, tasks in reads.items() for problem in gym.lacking(tasks, split.path)])
-    if lacking := [task for task in scored if not predict_gym.named_samples(task, settings.predict_samples)]:
-        seed = predict_gym.samples(lacking[0])[0].rsplit("_", 1)[-1]
-        raise InputError(
-            f"--predict_samples is {settings.predict_samples!r}: no such sample of {in_short(lacking)}; give "
-            f"all, first, or a seed such as {seed}"
-        )
-    problems = train_gym.check(trained, ["train"], "all")
+    problems = []
+    if settings.do_train:
+        problems = train_gym.check(split.train, ["train"], split=split.path)
     for section, parts in sections.items():
-        problems += predict_gym.check(split.section(section), parts, settings.predict_samples)
+        tasks, samples = split.section(section), settings.predict_samples
+        problems += predict_gym.check(tasks, parts, samples, split=split.path)
     refuse(list(dict.fromkeys(problems)))
     if settings.reads_options:
         check_options(settings, (train_gym, predict_gym), split, sections)

@@ -29,8 +29,7 @@ from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, baseline_scores, write_predictions
 from routing_moe.results.templates import dataset_scores
 from routing_moe.task_choice.choice import TaskChoice
-from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
-from routing_moe.task_choice.clusters import RouteClusters
+from routing_moe.task_choice.choose import Chooser, RouteClusters, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.lowest_loss import LowestLoss, labelled_rows

@@ -109,7 +109,7 @@ class TaskChecks:
         else:
             return
         if needing:
-            refuse(self.texts.problems(needing, table.seen))
+            self.texts.check(needing, table.seen)
 
     def check_scored_routes(self) -> None:
         """Raises InputError for --task_routes of a prediction that do not fit tasks or model."""
@@ -117,7 +117,6 @@ class TaskChecks:
         if settings.by_loss:
             with problem_context("--task_routes "):
                 check_routes_differ(config)
-            refuse(self.texts.row_problems(self.scored - trained_on(config, self.split)))
         elif settings.task_routes and names_file(settings.task_routes):
             file_matrices(settings.task_routes, self.split.section(settings.predict_split), config)
         elif settings.task_routes and described(settings.start) != config.given_routes:
@@ -138,7 +137,7 @@ class TaskChecks:
             )
         with problem_context("--taskvecs "):
             vectors = GivenVectors.load(settings.taskvecs)
-        refuse(vectors.problems(checkpoint, config))
+        vectors.check(checkpoint, config)
         given = untrained & set(vectors.names)
         stored = dict(zip(*load_task_vectors(checkpoint), strict=True))
         learned, rows = given & set(stored) - set(config.random_vectors), vectors.by_name

@@ -250,30 +250,24 @@ class Training:
     # ---- the log
 
     def _announce(self) -> None:
-        settings = self.settings
-        log.info("model: %s, %d expert(s) per layer", settings.start.described, self.model.config.num_experts)
+        settings, model = self.settings, self.model
+        log.info("model: %s, %d expert(s) per layer", settings.start.described, model.config.num_experts)
         log.info(
             "%d train examples of %d tasks in %s; %d steps of %d examples; %d process(es) on %s",
             len(self.stepper.examples), len({file.task for file in self.dev_files}), settings.train_dir,
             self.total_steps, settings.step_size, self.accelerator.num_processes, self.accelerator.device,
         )  # fmt: skip
-        log.debug(
-            "%d dev files; %d warm-up steps; %d parameters are trained; mixed precision: %s",
-            len(self.dev_files), settings.warmup_steps, self.model.num_parameters(only_trainable=True),
-            self.accelerator.mixed_precision,
-        )  # fmt: skip
+        trained, precision = model.num_parameters(only_trainable=True), self.accelerator.mixed_precision
+        log.debug("%d warm-up steps; %d trained parameters; %s", settings.warmup_steps, trained, precision)
         if self.total_steps < settings.total_steps:
-            log.info(
-                "--num_train_epochs %g ends the run at step %d of --total_steps %d",
-                settings.num_train_epochs, self.total_steps, settings.total_steps,
-            )  # fmt: skip
-        log.info("routes: %s", described_routes(self.model, settings))
+            epochs = settings.num_train_epochs
+            log.info("--num_train_epochs %g ends the run at step %d", epochs, self.total_steps)
+        log.info("routes: %s", described_routes(model, settings))
         if settings.scoring == "rank" and settings.select_by == "performance":
             log.debug("dev scores: %s", described_scoring(self.dev_files))
-        for line in self.stepper.mixture.described(self.model.config.task_names):
+        for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.cut]:
             log.debug(line)
-        log.debug(self.stepper.cut)
-        if self.model.config.has_router:
+        if model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})
             schedule, *notes = schedule_report(self.stepper, tasks, self.total_steps)
             log.debug(schedule)
@@ -288,9 +282,8 @@ class Training:
         if (distance := self.model.relative_expert_distance()) is not None:
             log.debug("relative distance of the experts at the end: %.3g", distance)
         if steps:
-            by = self.settings.select_by
-            memory = peak_memory_gb()
-            log.debug("%.3f s per step, without evaluations; peak memory %.2f GB", seconds / steps, memory)
+            by, per_step = self.settings.select_by, seconds / steps
+            log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
             best = goodness(self.state["best_score"], by)
             log.info("trained %d steps in %.1f s; best %s %.4f", steps, seconds, EVALUATED[by], best)
         else:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dataloader.building.sampling import SAMPLES
+from dataloader.building.recipe import SAMPLES
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,

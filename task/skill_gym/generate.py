@@ -28,7 +28,7 @@ from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
-from dataloader.building.sampling import SAMPLES
+from dataloader.building.recipe import SAMPLES
 from routing_moe.config.flags import SEED
 from task.gym_files import Row, tables_of, without_repeats, write_rows, write_tables
 from task.skill_gym.tasks import TASKS, Task

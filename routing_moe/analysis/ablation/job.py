@@ -30,8 +30,7 @@ from routing_moe.analysis.ablation.model import Evaluator
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.evaluation.pool import Pool
-from routing_moe.evaluation.scored_files import decoding_of
+from routing_moe.evaluation.scored_files import Pool, decoding_of
 from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
 from routing_moe.model.given_routes import layer_names

@@ -1,0 +1,164 @@
+"""Whether a change leaves results the same: tiny runs over all sources of routes, compared byte for byte.
+
+    python benchmarks/equivalence.py /tmp/before                    at the commit before a change (4 minutes)
+    python benchmarks/equivalence.py /tmp/after                     after it
+    python benchmarks/equivalence.py /tmp/before --compare /tmp/after
+
+The first two run the commands of `commands()` on the embedded gym in OUT, each in a process of its own that
+is forked from one with the libraries, and print the processor time of each. A command that fails stops no
+other. The third lists files that differ or are missing, but not files with costs, times or pictures. Exits
+with 1 if a command failed or a file differs.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINED = (
+    *("swap-travel-command", "sentiment-food-labels", "extraction-shop-command"),
+    *("counting-food-command", "comparison-shop-choice", "lookup-shop-choice"),
+)
+UNSEEN = ("swap-food-command", "counting-shop-qa")
+TEXTS = "--max_input_length 96 --max_output_length 16 --num_beams 2 --max_tokens_per_micro_batch 2048"
+TRAIN = (
+    f"train --train_dir gym --model bart --custom_tasks_splits split.json --debug {TEXTS}"
+    " --predict_batch_size 16 --train_batch_size 4 --learning_rate 1e-3 --taskvecs_dim 16"
+    " --total_steps 6 --eval_period 3 --eval_max_examples 2 --predict_max_examples 3"
+)
+LORA = "--expert_kind lora --lora_rank 4 --learning_rate 1e-2"
+TABLE = f"{LORA} --lora_mixing factors --router_nn_type table --router_mode bernoulli"
+CLUSTERS = "--taskvecs vectors/text --freeze_task_model --task_routes"
+RUNS = {
+    "softmax": "--router_mode softmax --measures performance answer_loss rank_accuracy",
+    "gumbel": "--router_mode gumbel_softmax --load_balance 0.1 --task_sampling temperature:2",
+    "straight_through": "--exploration_epsilon 0.1 --expert_regularization 0.1",
+    "top_k": "--router_mode top_k --router_top_k 2 --no_text_vectors",
+    "smear": "--router_mode softmax --expert_mixing parameters --hide_task_names",
+    "average": "--avg_routing --scoring rank",
+    "random": "--random_routing --random_eval_draws 2 --no_text_vectors",
+    "task_random": "--task_level_random_routing --task_level_random_n 2",
+    "one_bart": "--num_experts 1",
+    "file": "--task_routes routes.json --init_eps 0.01 --select_by answer_loss --no_text_vectors",
+    "clusters": f"{CLUSTERS} clusters:3",
+    "random_groups": f"{CLUSTERS} random:clusters:3:7",
+    "tasks": f"--task_routes tasks {LORA}",
+    "shared_base": f"--task_routes ontology --shared_base --base_lr 1e-4 {LORA}",
+    "poly": TABLE.replace("1e-2", "3e-2"),
+    "mhr": f"{TABLE} --lora_splits 2",
+}
+GRID = (
+    f"finetune {TEXTS} --samples 13 21 --learning_rate_list 1e-3 3e-3 --bsz_list 4 --total_steps 6"
+    " --eval_period 3 --warmup_steps 1 --predict_max_examples 8 --predict_batch_size 16 --quiet --moe_init"
+)
+NOT_COMPARED = (
+    "run.json",
+    "cost.json",
+    "*.log",
+    "log.txt",
+    "eval_log.txt",
+    "*.lock",
+    "*.png",
+    "*.pdf",
+    "*.gif",
+)
+
+
+def commands() -> list[str]:
+    """Returns the command lines of `routing-moe`; each reads only what earlier ones wrote."""
+    data = "--train_dir gym --custom_tasks_splits split.json"
+    return [
+        "vectors random --custom_tasks_splits split.json --taskvecs_dim 16 --output_dir vectors/random",
+        f"vectors text {data} --model bart --max_examples 8 --output_dir vectors/text",
+        f"vectors gradient {data} --tasks train --model bart --max_examples 8 --output_dir vectors/gradient",
+        *(f"{TRAIN} {flags} --output_dir runs/{name}" for name, flags in RUNS.items()),
+        "merge --routes_from runs/softmax --model bart --output_dir runs/stage2",
+        f"{TRAIN.replace(' --taskvecs_dim 16', '')} --checkpoint_name init --router_lr 0 --task_model_lr 0"
+        " --initial_tau 300 --minimum_tau 1 --anneal_rate 2 --output_dir runs/stage2",
+        f"{GRID} --init_dir runs/gumbel --task_dir gym/{UNSEEN[0]} --output_dir grids/fixed",
+        f"{GRID} --init_dir runs/poly --task_dir gym/{UNSEEN[1]} --route_training logits"
+        " --output_dir grids/logits",
+        "train --do_predict --predict_split test --task_vector nearest --output_dir runs/softmax",
+        "train --do_predict --predict_split test --task_routes lowest_loss --output_dir runs/clusters",
+        "ablate runs/softmax --experts enc0.0 dec1.2 --max_examples 4 --output_dir ablation",
+        f"answer --checkpoint runs/softmax --task {TRAINED[0]} --inputs texts.txt --output_file known.jsonl",
+        "answer --checkpoint runs/tasks --like texts.txt --inputs texts.txt --output_file like.jsonl",
+        f"export --checkpoint runs/straight_through --task {TRAINED[0]} --output_dir exported",
+        "compare runs/softmax runs/average runs/tasks --columns dev test categories --output_dir tables",
+    ]
+
+
+def run_all(folder: Path) -> int:
+    """Runs the commands in a new folder. Returns the number of those that failed."""
+    folder.mkdir(parents=True)
+    shutil.copytree(ROOT / "task/skill_gym/tiny_bart", folder / "bart")
+    split = {"train": TRAINED, "dev": [], "test": UNSEEN}
+    (folder / "split.json").write_text(json.dumps(split))
+    routes = {task: number % 2 for number, task in enumerate(TRAINED)}
+    (folder / "routes.json").write_text(json.dumps(routes | {TRAINED[0]: {"encoder": 1, "decoder": 0}}))
+    (folder / "texts.txt").write_text(
+        "swap the ends : ada boat ship truck\nswap the ends : omar plane bike\n"
+    )
+    os.environ |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1"}
+    sys.path.insert(0, str(ROOT))
+    import accelerate  # noqa: F401
+
+    from routing_moe import RoutingBartForConditionalGeneration  # noqa: F401
+
+    failed = 0
+    for number, command in enumerate(["skill-gym --output_dir gym", *commands()]):
+        start = os.times().children_user
+        process = get_context("fork").Process(target=run, args=(command, folder, f"{number:02d}.log"))
+        process.start()
+        process.join()
+        failed += process.exitcode != 0
+        print(f"{os.times().children_user - start:5.1f} s, exit {process.exitcode}: {command}", flush=True)
+    return failed
+
+
+def run(command: str, folder: Path, log: str) -> None:
+    """Runs a command of `routing-moe` in a folder, and ends this process with its exit code."""
+    from routing_moe.cli.entry import main
+
+    os.chdir(folder)
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = ["routing-moe", *command.split()]
+    sys.exit(main(sys.argv[1:]))
+
+
+def differences(before: Path, after: Path) -> list[str]:
+    """Returns a line for each file that is in one folder only, or has other bytes in the two."""
+    files = [
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        for folder in (before, after)
+    ]
+    compared = [path for path in files[0] | files[1] if not any(path.match(name) for name in NOT_COMPARED)]
+    lines = []
+    for path in sorted(compared):
+        if path not in files[0] or path not in files[1]:
+            lines.append(f"{path} is only in {after if path in files[1] else before}")
+        elif (before / path).read_bytes() != (after / path).read_bytes():
+            lines.append(f"{path} differs")
+    return lines
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder, new unless --compare is given")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FOLDER", help="compare with this folder of another call"
+    )
+    flags = parser.parse_args()
+    if flags.compare:
+        found = differences(flags.out, flags.compare)
+        print("\n".join([*found, f"{len(found)} files differ"]))
+        sys.exit(bool(found))
+    sys.exit(run_all(flags.out) > 0)
