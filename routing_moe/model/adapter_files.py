@@ -63,10 +63,7 @@ def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None) -> d
 
 
 def name_of_base(model, folder: Path) -> str | None:
-    """Returns how an adapter in a folder names the base of a model; None: it comes from no known place.
-
-    Raises InputError if the base was trained since.
-    """
+    """Returns how an adapter in a folder names the base of a model; None: it comes from no known place."""
     if model.config.base_model is not None and not is_unchanged(model):
         raise InputError(
             "the base was trained with the experts: save model.to_plain of zeros, and name it as base"

@@ -116,10 +116,7 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
 
 
 def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
-    """Returns all weights of the model in a folder that refers to its base.
-
-    Raises InputError if the base is not there or has other weights.
-    """
+    """Returns all weights of the model in a folder that refers to its base."""
     state = base_weights(cls, config.base_model)
     if config.tie_word_embeddings:
         state = {name: tensor for name, tensor in state.items() if not TIED_NAMES.search(name)}

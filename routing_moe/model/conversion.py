@@ -58,7 +58,6 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
     """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
 
     plain: the BART's state dict. init_eps: standard deviation of the experts' noise.
-    Raises InputError if names or shapes are not those of a BART of this size.
     """
     depths = {"encoder": model.config.encoder_layers, "decoder": model.config.decoder_layers}
     shared, layers = {}, {}  # {(side, number): {name in the layer: weight}}
@@ -166,8 +165,7 @@ def with_fresh_experts(model, bart, init_eps: float):
 
     This prepares the second stage of training. The experts are made as in `from_bart`. bart: a
     `BartForConditionalGeneration` with the same number of layers; its width may differ, because the router
-    depends on task vectors and layer numbers only. Raises ValueError if tasks have no routes of their own or
-    the numbers of layers differ.
+    depends on task vectors and layer numbers only.
     """
     if not model.config.routes_by_task:
         raise ValueError("the model's tasks have no routes of their own")

@@ -71,8 +71,7 @@ class GivenRoutes:
     ) -> np.ndarray:
         """Returns the routes (N, L, E) float32 in the order of `tasks`.
 
-        splits: rows of a layer, which all have its route unless a route has weights for each of them. Raises
-        InputError if the routes do not fit the layers or experts.
+        splits: rows of a layer, which all have its route unless a route has weights for each of them.
         """
         if self.num_experts > num_experts:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
@@ -103,8 +102,7 @@ def layers_of_parts(
 ) -> dict[str, list[int]]:
     """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
 
-    splits: rows of a layer. Raises InputError for a part without a layer of its own and for a layer without a
-    part.
+    splits: rows of a layer.
     """
     rows: dict[str, list[int]] = {part: [] for part in parts}
     for layer in range(encoder_layers + decoder_layers):
@@ -196,10 +194,7 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
 
 
 def read_route_array(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, files of a run.
-
-    Raises FileNotFoundError if there is no array, and InputError for any other problem.
-    """
+    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, files of a run."""
     names = path.with_name(ROUTE_TASKS_FILE)
     try:
         tasks = tuple(names.read_text(encoding="utf-8").splitlines())

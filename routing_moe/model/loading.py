@@ -68,10 +68,7 @@ TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")  # of tensors tied to th
 
 
 def load_bart(source: str | Path) -> BartForConditionalGeneration:
-    """Returns the plain BART from a folder or hub name, in float32.
-
-    Raises InputError that names the source.
-    """
+    """Returns the plain BART from a folder or hub name, in float32."""
     folder = local_folder(source)
     try:
         bart, report = BartForConditionalGeneration.from_pretrained(
@@ -109,7 +106,6 @@ def load_backbone(
     """Returns the plain model from a folder or hub name.
 
     config: what it must be; None: that of the source. dtype: "auto": that of its files.
-    Raises InputError that names the source.
     """
     folder, expected = local_folder(source), config is not None
     if saved_kind(folder) in (ROUTING, ROUTING_BART):

@@ -292,10 +292,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
-        """Loads as transformers does; a BART that the saved model refers to is loaded from its place.
-
-        Raises InputError if it is not there or has other weights.
-        """
+        """Loads as transformers does; a BART that the saved model refers to is loaded from its place."""
         source, revision = pretrained_model_name_or_path, kwargs.get("revision")
         if config is None:
             where = {name: kwargs[name] for name in OF_DOWNLOAD if name in kwargs}

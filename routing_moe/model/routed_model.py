@@ -179,7 +179,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """Generates as the backbone does, along routes (B, L, E), which may differ in a batch.
 
         Returns the answers' tokens only, also of decoder-only models, whose inputs are padded at the left.
-        Raises InputError if the backbone cannot read padding at the left.
         """
         routes = self._resolve_routes(routes, task_ids, len(input_ids))
         if (routes == routes[:1]).all():
@@ -229,7 +228,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """Returns a saved model, whose base is loaded from the place that the model refers to, if any.
 
         dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add, without effect.
-        Raises InputError for another model, missing weights, and a base that is missing or has others.
         """
         source = pretrained_model_name_or_path
         folder = local_folder(f"{source}@{revision}" if revision else source)

@@ -271,9 +271,7 @@ class RoutingModel(TaskRouting):
     def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
         """Writes the equivalent adapter of peft of a route, which may be soft, to a folder.
 
-        base: the place of the plain model, as the adapter names it; None: that of the configuration. Raises
-        InputError for experts that are not of low rank, a base that was trained since, and if the folder has
-        an adapter.
+        base: the place of the plain model, as the adapter names it; None: that of the configuration.
         """
         routes_LE, folder = self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder)
         write_adapter(self, routes_LE, folder, base or name_of_base(self, folder))

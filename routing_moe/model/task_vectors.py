@@ -48,10 +48,7 @@ def of_sample(seen: str, sample: str) -> str:
 
 
 def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
-    """Returns the task names in row order and their vectors (N, D) as float32.
-
-    Raises InputError that names the file if one is missing or broken, or if they do not match.
-    """
+    """Returns the task names in row order and their vectors (N, D) as float32."""
     folder = Path(folder)
     names_path, vectors_path = folder / NAMES_FILE, folder / VECTORS_FILE
     if missing := [path.name for path in (names_path, vectors_path) if not path.is_file()]:
@@ -88,10 +85,7 @@ def samples_in(meta: dict) -> dict[str, str]:
 
 
 def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
-    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts.
-
-    Raises InputError if the field is damaged.
-    """
+    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts."""
     parts = meta.get("parts", {})
     try:
         ends = {part: (int(start), int(end)) for part, (start, end) in parts.items()}

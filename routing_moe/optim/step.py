@@ -294,10 +294,7 @@ class Stepper:
             routes_BLE.backward(leaf_BLE.grad)
 
     def load_optimizer(self, state: dict) -> None:
-        """Restores the optimizer's state.
-
-        Raises ValueError, KeyError or TypeError if the state does not fit the model.
-        """
+        """Restores the optimizer's state."""
         # Learning rates and decay come from the settings, only the accumulated state from the file.
         groups = self.optimizer.state_dict()["param_groups"]
         if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:

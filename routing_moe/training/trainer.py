@@ -226,10 +226,7 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def load_state(self, checkpoint: Path) -> None:
-        """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has.
-
-        Raises InputError if it cannot be read, or does not belong to this model and data.
-        """
+        """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
         state = load_training_state(checkpoint)
         if state.get("data") != self.state["data"]:
             raise InputError(
