@@ -47,7 +47,7 @@ RUNS = {
     "clusters": f"{CLUSTERS} clusters:3",
     "random_groups": f"{CLUSTERS} random:clusters:3:7",
     "tasks": f"--task_routes tasks {LORA}",
-    "shared_base": f"--task_routes ontology --shared_base --base_lr 1e-4 {LORA}",
+    "shared_base": f"--task_routes routes.json --shared_base --base_lr 1e-4 {LORA}",
     "poly": TABLE.replace("1e-2", "3e-2"),
     "mhr": f"{TABLE} --lora_splits 2",
 }

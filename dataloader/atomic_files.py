@@ -1,9 +1,8 @@
 """Atomic writes of files, folders for unfinished output, and locks of folders.
 
-A file is written under a random name and renamed when it is complete, so a process that is killed at any
-moment leaves the previous version. The content is on disk before the rename and the new name after it, so a
-power failure has the same effect as a kill. What a kill leaves is known by its name and by a lock that no
-living process holds.
+A file is written under a random name and renamed when it is complete and on disk, so a kill or a power
+failure leaves the previous version. What a kill leaves is known by its name and by a lock that no living
+process holds.
 """
 
 import errno
@@ -150,10 +149,9 @@ def flush(path: str | Path) -> None:
 def folder_lock(folder: str | Path, named: str = "--output_dir", lock_file: str = LOCK_FILE):
     """Locks a folder against other commands in the block; creates the folder.
 
-    The system releases the lock when the process ends; the lock file stays. named: the flag or name of the
-    folder in errors. lock_file: its name in the folder. With LOCK_FILE, the folder is the command's own, and
-    partial files that killed commands have left in it are removed. Raises InputError if another command holds
-    the lock.
+    named: the flag or name of the folder in errors. lock_file: its name in the folder. With LOCK_FILE, the
+    folder is the command's own, and partial files that killed commands have left in it are removed. Raises
+    InputError if another command holds the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-# Fixed cost of a micro-batch (kernel launches, gradient accumulation), in padded tokens. A low value gives
-# many groups with little padding, a high value few groups with much padding. On 105 few-shot tasks the values
-# 64, 256 and 1024 split a step of 32 into 7, 4 and 2 groups. This is the value for a CPU; it should be higher
-# on a GPU, where tokens are cheap.
+# Fixed cost of a micro-batch on a CPU (launches, accumulated gradients), in padded tokens; higher on a GPU.
+# On 105 few-shot tasks the values 64, 256 and 1024 split a step of 32 into 7, 4 and 2 groups.
 OVERHEAD_TOKENS = 256
 
 # Makes the draws of answers independent of the permutations. Not 0, because numpy treats [seed, step] and
@@ -34,10 +32,9 @@ def step_examples(
 ) -> np.ndarray:
     """Returns the example indices of a step (counted from 0), an int64 array (batch_size,).
 
-    The concatenated epochs are divided into steps. So a batch may contain the end of one epoch and the start
-    of the next, or several epochs if batch_size > n_examples. epoch_order: returns the n_examples indices of
-    an epoch from (seed, epoch), as that of a `TaskMixture`; None: `permuted_epoch`. Raises ValueError if a
-    size is not positive.
+    The concatenated epochs are divided into steps, so a batch may contain the end of one epoch and the start
+    of the next. epoch_order: returns the n_examples indices of an epoch from (seed, epoch), as that of a
+    `TaskMixture`; None: `permuted_epoch`. Raises ValueError if a size is not positive.
     """
     if n_examples < 1 or batch_size < 1 or step < 0:
         raise ValueError(f"no step {step} of batches of {batch_size} from {n_examples} examples")
@@ -96,7 +93,9 @@ def micro_batches(
     order = np.lexsort((sources, sources + targets))
     sources, targets = sources[order], targets[order]
     n = len(order)
-    widest = _widest_group(sources + targets, max_tokens, max_examples)
+    widest = min(max(1, n), max_examples or n + 1)
+    if max_tokens is not None and n:
+        widest = min(widest, max(1, max_tokens // max(1, int((sources + targets).min()))))
     # least_cost[widest + j] is the minimum cost of the first j examples; the entries before are never chosen.
     least_cost = np.full(widest + n + 1, np.inf)
     least_cost[widest] = 0.0
@@ -115,15 +114,6 @@ def micro_batches(
         groups.append(order[end - sizes[end - 1] : end])
         end -= sizes[end - 1]
     return groups[::-1]
-
-
-def _widest_group(lengths: np.ndarray, max_tokens: int | None, max_examples: int | None) -> int:
-    widest = max(1, len(lengths))
-    if max_examples is not None:
-        widest = min(widest, max_examples)
-    if max_tokens is not None and len(lengths):
-        widest = min(widest, max(1, max_tokens // max(1, int(lengths.min()))))
-    return widest
 
 
 def _group_costs(
@@ -148,10 +138,9 @@ def _group_costs(
 def padding_factor(
     lengths: Sequence[int], groups: Sequence[Sequence[int]], width: Callable[[int], int] = int
 ) -> float:
-    """Returns padded over real tokens if each group is padded to its longest text; 1.0: no padding.
+    """Returns padded over real tokens of groups of examples; 1.0: no padding.
 
-    lengths: tokens of each example; groups: example indices of each micro-batch; width: returns the padded
-    width of a group from its longest text.
+    lengths: tokens of each example; width: returns the padded width of a group from its longest text.
     """
     lengths = np.asarray(lengths)
     padded = sum(len(group) * int(width(lengths[group].max())) for group in groups if len(group))
@@ -164,10 +153,7 @@ def assign_to_ranks(groups_costs: Sequence[float], world_size: int) -> list[list
 
     The most expensive group comes first; each goes to the rank with the lowest load so far (of equal loads,
     the lowest rank). If there are fewer groups than ranks, some ranks get none.
-    Raises ValueError if world_size < 1.
     """
-    if world_size < 1:
-        raise ValueError(f"world_size is {world_size}, must be at least 1")
     loads = [0.0] * world_size
     ranks: list[list[int]] = [[] for _ in range(world_size)]
     for group in sorted(range(len(groups_costs)), key=lambda index: (-groups_costs[index], index)):

@@ -1,7 +1,6 @@
 """Converts examples to token ids: " [task_name] input" for the encoder, " answer" for the decoder.
 
-Token ids are stored as one flat int32 array with offsets: a gym of 100 000 examples of 100 tokens takes
-40 MB. Padding is added per batch, to the longest text of that batch.
+Token ids are one flat int32 array with offsets. Padding is added per batch, to its longest text.
 """
 
 import zlib
@@ -51,10 +50,6 @@ class TextFormat:
         """Returns the encoder's text. The leading space is part of the format."""
         text = f" [{HIDDEN_NAME if self.hide_task_names else example.task}] {example.input}"
         return text.lower() if self.do_lowercase else text
-
-    def targets(self, example: Example) -> list[str]:
-        """Returns the decoder's text for each accepted output."""
-        return [self.target(output) for output in example.outputs]
 
     def target(self, output: str) -> str:
         """Returns the decoder's text for one answer."""
@@ -224,7 +219,7 @@ def encode(
         if not example.outputs:
             raise InputError(f"{example.sample}: an example has no output: {example.input!r}")
     sources = [text_format.source(example) for example in examples]
-    targets = [text for example in examples for text in text_format.targets(example)]
+    targets = [text_format.target(output) for example in examples for output in example.outputs]
     n_outputs = [len(example.outputs) for example in examples]
     extra_bos = text_format.append_another_bos
     return EncodedExamples(
@@ -253,11 +248,7 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
 
 
 def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, what: str) -> Ragged:
-    """Returns the token ids of the texts, with progress shown as "tokenizing <what>".
-
-    extra_bos: put "<s> " before each text. It is added as a token id, because the tokenizer treats "<s>" in a
-    text as plain text.
-    """
+    """Returns the token ids of the texts. extra_bos: the token "<s>" precedes each."""
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     progress = ProgressBar(

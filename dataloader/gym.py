@@ -5,8 +5,7 @@
     <gym>/metrics.json                                      optional: {task: metric}, for new tasks
     <gym>/split.json, <gym>/splits/                         optional: sections of the tasks (task_splits.py)
 
-"boolq_16_100" is a *sample* of the task boolq: its train, dev and test files were drawn with seed 100. Each
-of the three may have either extension; `task_files.py` describes their content.
+"boolq_16_100" is a *sample* of the task boolq: its train, dev and test files were drawn with seed 100.
 """
 
 import os

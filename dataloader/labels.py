@@ -20,7 +20,6 @@ ONTOLOGY_KINDS = ("category", "subcategory")
 ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}  # pandas writes 1.0 where a cell is empty
 
 Labelling = dict[str, str]  # {task: label}; tasks without a label are missing
-Row = tuple[int, list[str]]  # (line number, cells)
 
 
 def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Labelling]:
@@ -35,11 +34,7 @@ def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Label
 
 
 def read_labels(path: str | Path) -> dict[str, Labelling]:
-    """Returns {kind: labelling} of a CSV file, with kinds in the order of the columns.
-
-    Raises InputError with file and line: no column `task`, a column or task twice, a line with too few or too
-    many cells, a `kind:value` cell that is not 0 or 1.
-    """
+    """Returns {kind: labelling} of a CSV file, with kinds in the order of the columns. Raises InputError."""
     header, rows = read_task_table(path)
     return {
         kind: {
@@ -52,9 +47,17 @@ def read_labels(path: str | Path) -> dict[str, Labelling]:
 
 
 def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Returns (column names, {task: cells}) of a CSV file. Raises InputError as `read_labels` does."""
+    """Returns (column names, {task: cells}) of a CSV file. Raises InputError, with the line."""
     path = Path(path)
-    header, rows = _read_rows(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file (expected a CSV file with a column task)") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from None
+    header, rows = (rows[0][1], rows[1:]) if rows else ([], [])
     if problem := _header_problem(header):
         raise InputError(f"{path}: {problem}")
     table: dict[str, list[str]] = {}
@@ -63,19 +66,6 @@ def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
             raise InputError(f"{path}, line {line}{problem}")
         table[cells[header.index("task")]] = cells
     return header, table
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[Row]]:
-    """Returns the column names and the lines that are not empty."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file (expected a CSV file with a column task)") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from None
-    return (rows[0][1], rows[1:]) if rows else ([], [])
 
 
 def kinds_of(header: Sequence[str]) -> dict[str, dict[str, int]]:

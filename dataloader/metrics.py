@@ -35,10 +35,7 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
 
     EM, ACC, QA-F1 and Rouge-L are means over examples in 0..1: each example counts with its best accepted
     answer, and with 0 if it has none. Classification-F1 is a macro F1 in 0..1, the other two metrics are
-    correlations in -1..1; these three use the first accepted answer only.
-
-    Raises ValueError if the lengths differ, and InputError if N is 0, if the metric is unknown, or if the
-    metric cannot use an answer.
+    correlations in -1..1; these three use the first accepted answer only. Raises ValueError or InputError.
     """
     if metric not in METRIC_FUNCTIONS:
         known = ", ".join(METRIC_FUNCTIONS)
@@ -49,11 +46,8 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
         raise ValueError(f"{len(predictions)} predictions for {len(answers)} lists of answers")
     if len(predictions) == 0:
         raise InputError(f"nothing to evaluate: {metric} of 0 predictions is not defined")
-    for index, accepted in enumerate(answers):
-        if isinstance(accepted, str):
-            raise InputError(
-                f"answers of example {index} are the string {accepted!r}, expected a list of strings"
-            )
+    if any(isinstance(accepted, str) for accepted in answers):
+        raise InputError("the answers of an example are a string, expected a list of strings")
     return float(METRIC_FUNCTIONS[metric](predictions, answers))
 
 

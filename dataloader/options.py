@@ -1,11 +1,11 @@
-"""Answer options of each task, for predictions by ranking options.
+"""Answer options of each task, for predictions by ranking options. Their source is one of
 
     "field"    the `options` of each example, from a JSON-lines file
     "input"    a list in the input: "(A) first (B) second ..." or "(a) first (b) second ..."
     "labels"   the labels of a classification task, the same for every example
     None       no options: answers must be generated
 
-The source is determined from train files only, never from answers in dev or test files.
+and is determined from train files only, never from answers in dev or test files.
 """
 
 import re
@@ -45,10 +45,9 @@ class OptionSource:
     labels: tuple[str, ...] = ()
 
     def options(self, example: Example) -> tuple[str, ...]:
-        """Returns an example's options (at least two, in the order of their list; labels: sorted), or ().
+        """Returns an example's options, at least two, in the order of their list (labels: sorted).
 
-        () means that the answer must be generated: the source is None, or this example has no `options` field
-        or readable list although other examples of the task have one.
+        () means that the answer must be generated: this example, or the task, has none.
         """
         if self.name == "field":
             return example.options
@@ -58,8 +57,7 @@ class OptionSource:
 def find_options(task: str, metric: str, gyms: Sequence[Gym], scored: Sequence[Example] = ()) -> OptionSource:
     """Returns the source of a task's options, from the train files of the first gym that has any.
 
-    scored: examples to predict; if no gym has train files and all of these have options, the source is
-    "field". Raises InputError if train files are malformed, or missing for some samples only.
+    scored: examples to predict; if no gym has train files and all of these have options, it is "field".
     """
     for gym in gyms:
         if gym.has_part(task, "train"):
@@ -83,10 +81,9 @@ def option_source(train: Sequence[Example], metric: str) -> OptionSource:
 def listed_options(text: str) -> tuple[str, ...]:
     """Returns the different options of the longest list "(A) ... (B) ..." in a text, or ().
 
-    Of lists of equal length the last one counts. A list starts at (A) or (a) and continues letter by letter;
-    other letters in brackets are part of the text. An option ends at the next letter, at [SEP], at a line
-    break, at "context:" or at the end of the text. A list with an empty option, or with fewer than two
-    different options, is ignored.
+    Of lists of equal length the last one counts. Letters out of order are part of the text. An option ends at
+    the next letter, at [SEP], at a line break, at "context:" or at the end of the text. A list with an empty
+    option, or with fewer than two different options, is ignored.
     """
     longest: list[re.Match] = []
     run: list[re.Match] = []

@@ -1,8 +1,7 @@
 """The share of each task in training (`--task_sampling`), and the order of examples that has these shares.
 
-An epoch is as many examples as the gym has, whatever the sampling. The draws of a task are passes over its
-rows, each in another order: a row is drawn again only after all other rows of its task. Like a step in
-`batching.py`, an epoch is a pure function of the seed and its number.
+An epoch is as many examples as the gym has, and a pure function of the seed and its number. The draws of a
+task are passes over its rows, each in another order: a row is drawn again only after all others of its task.
 """
 
 from functools import lru_cache

@@ -4,7 +4,7 @@ import torch
 
 
 def diagonal_fisher_one_by_one(log_likelihood, parameters, batches):
-    """As `task.task_emb.fisher_information.diagonal_fisher`."""
+    """As `task.task_emb.gradients.diagonal_fisher`."""
     squares = []
     for batch in batches:
         for i in range(len(next(iter(batch.values())))):

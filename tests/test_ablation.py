@@ -14,9 +14,8 @@ from dataloader.encoding import TextFormat, encode_options
 from dataloader.gym import Gym, evenly_spread
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.model import Evaluator, routes_without
-from routing_moe.analysis.ablation.tables import category_drops, feature_table, sets_table, task_table
+from routing_moe.analysis.ablation import Ablation, routes_without
+from routing_moe.analysis.ablation_tables import category_drops, feature_table, task_table
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
 
@@ -95,10 +94,10 @@ def planted(originals, tokenizer):
     return model
 
 
-def evaluator_of(model, tokenizer, files, **decoding):
+def ablation_of(model, tokenizer, files, folder="", **decoding):
     AcceleratorState._reset_state(reset_partial_state=True)
-    chosen = Decoding(**(dict(num_beams=1, max_output_length=6) | decoding))
-    return Evaluator(model, tokenizer, files, chosen, Accelerator(cpu=True))
+    decoding = Decoding(**(dict(num_beams=1, max_output_length=6) | decoding))
+    return Ablation(model, tokenizer, files, decoding, Accelerator(cpu=True), folder, {"part": "train"})
 
 
 def files_of(model, gym, tokenizer, scoring="generate", part="train"):
@@ -109,8 +108,8 @@ def files_of(model, gym, tokenizer, scoring="generate", part="train"):
 
 def with_own_answers(model, tokenizer, files):
     """Returns the files with the model's own answers as correct answers, and exact match as the metric."""
-    evaluator = evaluator_of(model, tokenizer, files)
-    _, predictions, _ = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
+    ablation = ablation_of(model, tokenizer, files)
+    _, predictions, _ = predict(model, tokenizer, files, ablation.decoding, ablation.accelerator)
     return [
         replace(
             file,
@@ -131,20 +130,18 @@ def with_options(file, tokenizer):
 
 
 @pytest.fixture(scope="module")
-def job(planted, originals, tokenizer, tmp_path_factory):
+def ablation(planted, originals, tokenizer, tmp_path_factory):
     """Every expert ablated, one at a time."""
     files = with_own_answers(planted, tokenizer, files_of(planted, originals.gym, tokenizer))
-    job = AblationJob(
-        evaluator_of(planted, tokenizer, files), tmp_path_factory.mktemp("planted"), {"part": "train"}
-    )
-    job.run(job.all_experts())
-    assert set(job.finished(()).scores.values()) == {1.0}
-    return job
+    ablation = ablation_of(planted, tokenizer, files, tmp_path_factory.mktemp("planted"))
+    ablation.run(ablation.all_experts())
+    assert set(ablation.sets.finished(()).scores.values()) == {1.0}
+    return ablation
 
 
 @pytest.fixture(scope="module")
-def scores_ST(job):
-    return job.scores(job.all_experts())
+def scores_ST(ablation):
+    return ablation.table(ablation.all_experts())
 
 
 @pytest.fixture(scope="module")
@@ -159,15 +156,15 @@ def test_ablating_the_useful_expert_lowers_the_scores_of_exactly_its_tasks(drops
     assert (drops_ST.drop(index="dec0.1") == 0).all(axis=None)
 
 
-def test_only_tasks_whose_route_changes_are_scored(job):
-    assert sorted(job.finished((USEFUL,)).scores) == sorted(f"{task}_12_100" for task in USERS)
-    assert job.finished(((0, 1),)).scores == {}
-    assert job.finished(((0, 0),)).examples == 4 * 12
+def test_only_tasks_whose_route_changes_are_scored(ablation):
+    assert sorted(ablation.sets.finished((USEFUL,)).scores) == sorted(f"{task}_12_100" for task in USERS)
+    assert ablation.sets.finished(((0, 1),)).scores == {}
+    assert ablation.sets.finished(((0, 0),)).examples == 4 * 12
 
 
-def test_tables_show_the_drop_of_the_useful_expert(job, scores_ST, originals):
+def test_tables_show_the_drop_of_the_useful_expert(ablation, scores_ST, originals):
     ontology = Ontology.load(originals.gym / "ontology.json")
-    tasks = task_table(job, job.all_experts(), scores_ST, ontology)
+    tasks = task_table(ablation, ablation.all_experts(), scores_ST, ontology)
     assert len(tasks) == 9 * 4
     hurt = tasks[tasks["drop"] > 0]
     assert set(hurt["task"]) == set(USERS)
@@ -185,16 +182,13 @@ def test_tables_show_the_drop_of_the_useful_expert(job, scores_ST, originals):
     assert colour.loc[("enc 0", 0), "others"] == pytest.approx(colour.loc[("dec 0", 1), "drop"] / 8)
 
 
-def test_the_experts_of_a_feature_are_used_and_missed_by_its_tasks(job, drops_ST):
+def test_the_experts_of_a_feature_are_used_and_missed_by_its_tasks(ablation, scores_ST, drops_ST):
     features, ontology = features_of_columns({"kind:a": [1, 0, 0, 1]}, TASKS), Ontology({})
-    table = feature_table(job, {"kind:a": (USEFUL,)}, drops_ST, features, ontology).set_index("group")
+    table = feature_table(ablation, {"kind:a": (USEFUL,)}, scores_ST, features, ontology).set_index("group")
     assert table.loc["with feature", "weight"] == 1
     assert table.loc["without feature", ["weight", "drop"]].tolist() == [0, 0]
     useful_T = drops_ST.loc["dec0.1"]
     assert table.loc["with feature", "drop"] == pytest.approx(useful_T[USERS].mean())
-    by_task = sets_table("feature", {"kind:a": "dec0.1"}, drops_ST, ontology).set_index("task")
-    assert by_task["drop"].to_dict() == useful_T.to_dict()
-    assert set(by_task["feature"]) == {"kind:a"}
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])
@@ -214,13 +208,11 @@ def test_files_scored_together_have_the_same_scores_as_separately(originals, tok
     files = files_of(model, originals.gym, tokenizer, part="test")
     if scoring == "rank":
         files[0] = with_options(files[0], tokenizer)
-    evaluator = evaluator_of(model, tokenizer, files, scoring=scoring, batch_size=5)
-    expected, predictions, _ = predict(model, tokenizer, files, evaluator.decoding, evaluator.accelerator)
+    ablation = ablation_of(model, tokenizer, files, scoring=scoring, batch_size=5)
+    expected, predictions, _ = predict(model, tokenizer, files, ablation.decoding, ablation.accelerator)
     assert any(text for (texts,) in predictions for text in texts)
-    assert evaluator.scores(evaluator.routes()) == dict(
-        zip(expected["sample"], expected["performance"], strict=True)
-    )
-    some = evaluator.scores(evaluator.routes(), ["count"])
+    assert ablation.scores() == dict(zip(expected["sample"], expected["performance"], strict=True))
+    some = ablation.scores(tasks=["count"])
     assert list(some) == ["count_12_100"]
 
 

@@ -122,10 +122,7 @@ def test_a_data_set_on_the_hub_gives_the_same_task(on_hub):
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (
-            "hub:me/reviews:films:dev",
-            "films has no split dev (it has test, train, validation)",
-        ),
+        ("hub:me/reviews:films:dev", "films has no split dev (it has test, train, validation)"),
         ("hub:me/nothing", "or only for users who are logged in (hf auth login)\n"),
         ("hub:me / x", "--from hub:me / x: expected hub:owner/name[:config[:split]]"),
         ("hub:me/reviews::test", "test:1: column 'verdict' is -1, expected 0 to 1 (bad, good)"),
@@ -151,27 +148,25 @@ def one_error(capsys) -> str:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (
-            dict(input="{tekst}"),
-            "'{tekst}': reviews.csv has no column 'tekst'; did you mean 'text'? (its col",
-        ),
-        (dict(input="{text"), "--input '{text': expected '}' before end of string; write {column}"),
-        (dict(name="my task"), "--name 'my task': expected letters, digits and _ + -"),
+        (dict(input="{tekst}"), "reviews.csv has no column 'tekst'; did you mean 'text'?"),
+        (dict(input="{text"), "--input '{text': write {column}"),
+        (dict(input="text"), "--input 'text' names no column"),
+        (dict(name="my task"), "--name 'my task': expected letters"),
         ({"from": "reviws.csv"}, "--from reviws.csv: No such file"),
         ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),
         (
             dict(k=20),
-            "--k 20 needs 40 rows of each label; beside the test rows, reviews.csv has 27; give --k 13 or",
+            "beside the test rows, reviews.csv has 27; give --k 13 or --sample_by row",
         ),
         (
             dict(k=60, sample_by="row", test_from="fair.csv"),
-            "--k 60 needs 120 rows; beside the test rows, reviews.csv has 100",
+            "--k 60 needs 120 rows; beside the",
         ),
         (dict(test_from="reviews.csv"), "--test_from: it has every input of --from reviews.csv"),
-        (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit; choose another name"),
+        (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit"),
         (dict(test_from="fair.csv"), "no row of reviews.csv has its label 'fair'; give --sample_by row"),
         (dict(metric="Pearson-Correlation"), "reviews.csv:2: the answer 'good' is not a number"),
-        (dict(options=["good", "fair"]), """csv:3: "options" holds none of the outputs ('bad' is not"""),
+        (dict(options=["good", "fair"]), "holds none of the outputs ('bad' is not"),
         (dict(label_names=["good=a", "bda=b"]), "csv:3: the label 'bad' has no name in --label_names"),
     ],
 )
@@ -196,7 +191,7 @@ LINE = '{"text": 1, "year": 2, "verdict": "a"}\n'
         (
             "t.csv",
             "text,year,verdict\na,1,b\n ,1,b\na,1,\n",
-            "csv:3: column 'text' is empty, NaN or NA\n  t.csv:4: col",
+            "csv:3: column 'text' is empty, NaN or NA\n  t.",
         ),
         ("t.csv", b"text,year,verdict\na,1,b\n\xe9,1,b\n", "t.csv, line 3: not UTF-8 text; save the file"),
         ("t.csv", "text,year,verdict\na,1,b\n", "--from t.csv: too few rows to keep 20% for a test file"),
@@ -211,16 +206,6 @@ def test_a_malformed_table_is_one_error_with_its_lines(add, capsys, name, conten
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert add(**{"from": name}, input="{text} {year}") == 2
     assert message in one_error(capsys)
-
-
-def test_malformed_lines_are_left_out_on_request_and_counted(add, capsys):
-    Path("more.csv").write_text(Path("reviews.csv").read_text() + "a,,good\nb\n")
-    assert add(**{"from": "more.csv"}) == 2
-    assert "2 malformed lines (--skip_malformed leaves them out)" in one_error(capsys)
-    assert add(**{"from": "more.csv"}, skip_malformed=True) == 0
-    assert "more.csv: 2 malformed lines left out" in capsys.readouterr().err
-    assert add(gym="without") == 0
-    assert examples() == examples(gym="without")
 
 
 @pytest.mark.parametrize(
@@ -240,17 +225,6 @@ def test_nan_and_na_are_empty_cells_in_every_format(add, capsys, name, empty):
         line for line in one_error(capsys).splitlines() if "column 'text' is empty, NaN or NA" in line
     ]
     assert len(problems) == count
-
-
-def test_an_empty_name_leaves_the_numbers_of_the_others(add, capsys):
-    rows = [{"q": f"q {i}", "names": ["no", "", "yes"], "right": 2} for i in range(40)]
-    write_table(Path("t.jsonl"), rows)
-    given = {"from": "t.jsonl"} | dict(input="{q}", output="{right}", label_names="{names}")
-    assert add(**given) == 0
-    assert {outputs for _, outputs, _ in examples()} == {("yes",)}
-    write_table(Path("t.jsonl"), [*rows, {"q": "q", "names": ["no", "", "yes"], "right": 1}])
-    assert add(**given, gym="other") == 2
-    assert "t.jsonl:41: the label '1' has no name in --label_names" in capsys.readouterr().err
 
 
 def test_nothing_that_exists_is_overwritten(add, capsys):

@@ -1,7 +1,6 @@
 """The commands that answer new texts and export a BART, and the files that they read and write."""
 
 import json
-import shutil
 
 import pandas as pd
 import pytest
@@ -20,7 +19,6 @@ from routing_moe.answering import routed as routed_module
 from routing_moe.cli.answer import main as answer
 from routing_moe.cli.export import main as export
 from routing_moe.model.task_vectors import save_task_vectors
-from routing_moe.task_choice.texts import TEXTS_FILE
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -47,16 +45,6 @@ def test_every_way_to_a_route_is_a_flag(finished, given_run, tmp_path):
         shown = (expected.name, expected.words, expected.seen, expected.experts)
         assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
         forget(tmp_path)
-
-
-def test_text_vectors_are_made_of_a_gym_that_is_given(finished, tmp_path, world):
-    alone = shutil.copytree(finished / "best", tmp_path / "checkpoint")
-    (alone / TEXTS_FILE).unlink()
-    (tmp_path / "like.txt").write_text("cat\nmouse\n")
-    flags = dict(task="new", like=tmp_path / "like.txt")
-    assert commanded(typed(tmp_path, alone, **flags)) == 2
-    assert commanded(typed(tmp_path, alone, **flags, train_dir=world.gym)) == 0
-    assert (alone / TEXTS_FILE).is_file()
 
 
 def typed(tmp_path, place, lines=TEXTS, name="new.txt", **changed) -> list[str]:
@@ -121,14 +109,13 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
 
 def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
     assert commanded(typed(tmp_path, finished, task="colour")) == 0
-    assert commanded(typed(tmp_path, finished, task="colour", output_file=tmp_path / "other.jsonl")) == 0
     before = contents(tmp_path)
     for changed, message in (
         (dict(task="count"), "answers.meta.json differs from this call in task, "),
         (dict(options=["a", "b"]), "differs from this call in options"),
         (dict(num_beams=3), "differs from this call in text settings"),
         (dict(output_file=tmp_path / "answers.txt"), "differs from this call in answers; name another"),
-        (dict(inputs=tmp_path / "other.jsonl", output_file=tmp_path / "other.jsonl"), "is --inputs; name"),
+        (dict(output_file=tmp_path / "new.txt"), "is --inputs; name"),
         (dict(lines=TEXTS[::-1]), "differs from this call in inputs"),
     ):
         flags = dict(task="colour") | changed
@@ -138,7 +125,7 @@ def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
         assert contents(tmp_path) == before | {"new.txt": "".join(f"{line}\n" for line in lines).encode()}
 
 
-@pytest.mark.parametrize("content", [b'{"important": "no line end"}', b"one text", bytes(5000), b"", b"a\n"])
+@pytest.mark.parametrize("content", [b'{"important": "no line end"}', bytes(5000), b""])
 def test_a_file_that_this_command_did_not_write_is_kept(content, finished, tmp_path, capsys, monkeypatch):
     words = typed(tmp_path, finished, task="colour")
     (tmp_path / "answers.jsonl").write_bytes(content)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from test_unseen_tasks import ONLY, SCORES
-from tiny_answers import PLURALS, ROUTE, TEXTS, gym_inputs, load
+from tiny_answers import PLURALS, TEXTS, gym_inputs, load
 from tiny_runs import ROWS, TRAIN_TASKS, run
 
 from dataloader.errors import InputError
@@ -118,15 +118,6 @@ def test_an_unknown_task_is_an_error_that_says_what_can_be_given(finished):
         load(finished).task("colours")
     with pytest.raises(InputError, match="was not trained on 'plural'"):  # its vector is random
         load(finished).task("plural")
-
-
-def test_random_routes_have_no_route_of_a_task(world, finished):
-    absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
-    model = load(world.run("answering_random", **absent, random_routing=True, total_steps=1))
-    for ask in (dict(), dict(inputs=TEXTS)):
-        with pytest.raises(InputError, match="draws a route for each example"):
-            model.task("colour", **ask)
-    assert len(model.answer(model.task("colour", route=ROUTE), TEXTS)) == len(TEXTS)
 
 
 # ---- answers

@@ -6,17 +6,12 @@ import pytest
 import tiny_vectors
 import torch
 from tiny_runs import run
-from tiny_vectors import METHODS
+from tiny_vectors import METHODS, SETTINGS
 
 from routing_moe.config.finetune import finetune_settings
 from routing_moe.config.shared import text_settings
 from routing_moe.config.train import train_settings
 from routing_moe.io.precision import chosen_precision
-from task.task_emb.command import settings_of
-from task.task_emb.fisher import FisherSettings
-from task.task_emb.gradient import GradientSettings
-from task.task_emb.random import RandomSettings
-from task.task_emb.text import TextSettings
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -139,14 +134,12 @@ def hidden(grids) -> str:
 
 def test_vectors_read_texts_as_the_run_of_the_model(hidden):
     flags = dict(train_dir="gym", output_dir="out", model=hidden)
-    for method in (FisherSettings, TextSettings, GradientSettings):
-        settings = settings_of(method, flags)
+    for method in ("fisher", "text", "gradient"):
+        settings = SETTINGS[method].of_flags(flags)
         assert (settings.max_input_length, settings.do_lowercase) == (24, True)
-        assert settings_of(method, flags | dict(max_input_length=9)).max_input_length == 9
+        assert SETTINGS[method].of_flags(flags | dict(max_input_length=9)).max_input_length == 9
     assert (settings.max_output_length, settings.hide_task_names) == (6, True)
-    assert not settings_of(GradientSettings, flags | dict(task_names=True)).hide_task_names
-    assert settings_of(GradientSettings, flags | dict(model="./nowhere")).max_input_length == 512
-    assert settings_of(RandomSettings, dict(output_dir="out")).output_dir == "out"
+    assert not SETTINGS["gradient"].of_flags(flags | dict(task_names=True)).hide_task_names
 
 
 def test_gradient_vectors_of_a_run_need_no_lengths(grids, hidden, tmp_path):

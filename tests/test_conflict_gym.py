@@ -17,7 +17,7 @@ from dataloader.task_splits import load_split
 from routing_moe.analysis.features import features_of
 from task.conflict_gym.generate import draw_tasks, generate, main, task_files
 from task.conflict_gym.settings import GymSettings
-from task.conflict_gym.skills import draw_skills, latin_rectangle, made_up_words
+from task.conflict_gym.skills import draw_skills, latin_rectangle
 from task.written_folder import saved_settings
 
 UNUSED = Path("unused")
@@ -156,23 +156,6 @@ def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_pa
 # ---- names, routes and other tables
 
 
-def test_opaque_names_say_nothing_about_the_skills():
-    """Guesses from a task's number are right as often as by chance, 1 in 16, over 40 seeds."""
-    numbers, skills_dealt = [], []
-    for seed in range(40):
-        settings = GymSettings(output_dir=UNUSED, seed=seed)
-        tasks = draw_tasks(settings, draw_skills(settings))
-        assert [task.name for task in tasks] == [f"t{number:03d}" for number in range(80)]
-        numbers += [task.number for task in tasks]
-        skills_dealt += [task.skill for task in tasks]
-        for section, each in ((tasks[:64], 4), (tasks[64:], 1)):
-            assert np.bincount([task.skill for task in section]).tolist() == [each] * 16
-    numbers, skills_dealt = np.array(numbers), np.array(skills_dealt)
-    for guess in (numbers % 16, numbers // 4, 15 - numbers % 16):
-        assert np.mean(guess == skills_dealt) == pytest.approx(1 / 16, abs=0.02)
-    assert np.mean(skills_dealt[1:] == skills_dealt[:-1]) == pytest.approx(3 / 63, abs=0.02)
-
-
 def test_telling_names_spell_out_the_parts_of_the_skill_and_change_nothing_else(tmp_path, gym):
     telling = written(tmp_path / "gym", names="telling")
     routes = read(telling / "oracle_routes.json")
@@ -254,16 +237,6 @@ def test_no_input_repeats_within_a_task_or_a_word_within_an_input(changed):
 # ---- reproducibility and the output folder
 
 
-def test_same_settings_write_the_same_bytes_and_another_seed_writes_other_rows(gym, tmp_path, capsys):
-    assert main(["--output_dir", str(tmp_path / "again")]) == 0
-    assert "64 train tasks and 16 unseen tasks of 16 skills written to" in capsys.readouterr().out
-    assert main(["--output_dir", str(tmp_path / "other"), "--seed", "1"]) == 0
-    once, again, other = contents(gym), contents(tmp_path / "again"), contents(tmp_path / "other")
-    assert once == again
-    assert once.keys() == other.keys()
-    assert {name for name in once if once[name] == other[name]} == {"metrics.json", "split.json"}
-
-
 @pytest.mark.parametrize(("seed", "conflict"), DIGESTS)
 def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflict, tmp_path):
     assert main(["--output_dir", str(tmp_path / "gym"), f"--seed={seed}", f"--conflict={conflict}"]) == 0
@@ -271,10 +244,3 @@ def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflic
     for path, content in sorted(contents(tmp_path / "gym").items()):
         digest.update(path.encode() + b"\0" + content)
     assert digest.hexdigest() == DIGESTS[seed, conflict]
-
-
-def test_words_do_not_depend_on_the_seed_and_more_words_begin_with_the_same():
-    words = made_up_words(1000)
-    assert len(set(words)) == 1000
-    assert made_up_words(40) == words[:40]
-    assert all(word.isascii() and word.isalpha() and word.islower() for word in words)

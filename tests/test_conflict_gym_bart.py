@@ -84,16 +84,6 @@ def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, widt
     assert model.model.shared.weight.std().item() == pytest.approx(init_std or 0.1, rel=0.2)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_weights(opaque, tmp_path):
-    gym, bart = opaque
-    for seed in (0, 1):
-        flags = ["--gym", str(gym), "--seed", str(seed), "--output_dir", str(tmp_path / str(seed))]
-        assert main(flags) == 0
-    once, again, other = contents(bart), contents(tmp_path / "0"), contents(tmp_path / "1")
-    assert once == again
-    assert {name for name in once if once[name] != other[name]} == {"model.safetensors", "settings.json"}
-
-
 def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task(opaque, tmp_path):
     gym, bart = opaque
     assert run(gym, bart, tmp_path / "run", do_predict=True, total_steps=30, eval_period=10) == 0

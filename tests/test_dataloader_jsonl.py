@@ -70,25 +70,6 @@ def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, problem
     assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_a_file_without_any_usable_line_is_an_error(write, skip):
-    for content, message in (
-        (b"", r"t\.jsonl is empty, expected lines of \{"),
-        (b"\xef\xbb\xbf", r"t\.jsonl is empty"),
-        (b"\n\n", "blank line"),
-        (b"caf\xe9\n", "byte 4 of the line is not UTF-8"),
-    ):
-        with pytest.raises(InputError, match=message):
-            read_jsonl(write("t.jsonl", content), skip)
-
-
-def test_a_byte_order_mark_is_a_problem_and_is_dropped_when_skipping(write):
-    path = write("t.jsonl", b"\xef\xbb\xbf" + line().encode())
-    with pytest.raises(InputError, match=r"t\.jsonl:1: starts with a byte order mark"):
-        read_jsonl(path)
-    assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 0)
-
-
 # ---------------------------------------------------------------------------- the folder
 
 
@@ -119,12 +100,6 @@ def test_a_part_with_both_extensions_is_a_problem_that_names_both(write, tmp_pat
     with pytest.raises(InputError) as caught:
         Gym(tmp_path).examples("t", "dev")
     assert caught.value.problems == [problem]
-
-
-def test_a_missing_part_is_reported_with_both_file_names(write, tmp_path):
-    write("t/t_2_13_train.jsonl", [line()])
-    problem = f"{tmp_path / 't' / 't_2_13_dev.tsv'}: no such file, and no t_2_13_dev.jsonl"
-    assert Gym(tmp_path).check(["t"], ["dev"], metrics=False) == [problem]
 
 
 def test_malformed_lines_are_a_problem_of_their_file(write, tmp_path):

@@ -1,7 +1,6 @@
 """What the README and the pages of docs/ tell a user to do exists and works."""
 
 import argparse
-import importlib
 import re
 import runpy
 import shlex
@@ -92,7 +91,7 @@ def parse(monkeypatch):
         raise Parsed
 
     def parse(module: str, words: list[str]) -> None:
-        main = importlib.import_module(module).main
+        main = entry.runner(module).main
         monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
         with pytest.raises(Parsed):
             main(words)
@@ -129,7 +128,7 @@ def test_a_command_parses_or_its_script_exists_and_reads_its_variables(parse, co
     elif module and arguments:
         parse(module, arguments)
     elif module:  # named, not called
-        assert importlib.util.find_spec(module)
+        assert entry.runner(module)
 
 
 def test_there_are_commands_of_both_kinds():
@@ -165,7 +164,7 @@ def known_flags() -> set[str]:
         patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
         for module in (*entry.COMMANDS.values(), *BENCHMARKS):
             with pytest.raises(Parsed):
-                importlib.import_module(module).main([])
+                entry.runner(module).main([])
     flags = {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
     return flags.union(*(FLAG.findall(path.read_text(encoding="utf-8")) for path in SCRIPTS.values()))
 

@@ -82,14 +82,13 @@ def test_task_vectors(world, mixture, tmp_path, method):
 
 def run_ablation(mixture: Path, output_dir: Path) -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
-    experts = ("enc0.1", "dec0.0+dec0.2")
-    assert ablate.main([str(mixture), "--experts", *experts, "--output_dir", str(output_dir)]) == 0
+    assert ablate.main([str(mixture), "--max_examples", "1", "--output_dir", str(output_dir)]) == 0
 
 
 def test_an_ablation(mixture, tmp_path):
     in_both_places(lambda name: run_ablation(mixture, tmp_path / name))
-    for table in ("tasks.csv", "sets.csv"):
-        assert (tmp_path / "on_device" / table).read_bytes() == (tmp_path / "on_cpu" / table).read_bytes()
+    on_device, on_cpu = (tmp_path / name / "tasks.csv" for name in ("on_device", "on_cpu"))
+    assert on_device.read_bytes() == on_cpu.read_bytes()
 
 
 def test_the_export_of_a_trained_base_with_its_experts(world, tmp_path):

@@ -25,7 +25,7 @@ from routing_moe.evaluation.batches import (
 )
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
-from routing_moe.evaluation.scoring import answer, generation_limits, predict
+from routing_moe.evaluation.scoring import answer, generation_limits
 
 LONGEST = 9  # tokens of an answer
 
@@ -160,16 +160,6 @@ def test_losses_of_all_files_together_are_those_of_each_example_alone(make_model
     found = losses_of_files(model, FILES, decoding, accelerator())
     assert found.columns.tolist() == ["loss", "smoothed_loss", "tokens", "rows"]
     np.testing.assert_allclose(found, expected, rtol=1e-11)
-
-
-def test_predictions_and_scores_are_in_the_order_of_the_files(make_model):
-    model = model_of(make_model, "soft")
-    decoding = Decoding(num_beams=1, max_output_length=LONGEST)
-    scores, predictions, _ = predict(model, Words(), FILES, decoding, accelerator())
-    assert scores["sample"].tolist() == [file.sample for file in FILES]
-    assert scores["n"].tolist() == [11, 3, 9, 5]
-    assert [[len(texts) for texts in draws] for draws in predictions] == [[11], [3], [9], [5]]
-    assert answer(model, Words(), [], decoding, accelerator()) == []
 
 
 # ---- which examples go through which model

@@ -118,22 +118,6 @@ def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(plac
     assert ("plot_clustered", "Routes of one, step 20") in titles
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_inspecting_several_runs_reports_their_agreement(place, capsys):
-    order = [2, 0, 1]
-    turned = load_routes(place.folder / "one").values_NLE[:, :, order]
-    write_run(place.folder / "turned", {20: turned}, gym=place.gym)
-    runs = [str(place.folder / name) for name in ("one", "turned", "two")]
-    assert inspect_routes.main([*runs, "--output_dir", str(place.out)]) == 0
-    output = capsys.readouterr().out
-    row = next(line for line in output.splitlines() if line.startswith("| one, turned"))
-    assert [cell.strip() for cell in row.split("|")[2:4]] == ["6", "1.000"]
-    table = pd.read_csv(place.out / "stability.csv").set_index(["one", "other", "layer"])
-    assert table.loc[("one", "turned", "enc 0"), "matching"] == "0→1 1→2 2→0"
-    assert len(table) == 3 * 3
-    assert (place.out / "one" / "layers.csv").is_file()
-
-
 # ---------------------------------------------------------------------------- correlate_routes
 
 
@@ -286,16 +270,6 @@ def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     damage(place.folder / "one")
     output = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
     assert_problem(output.err.splitlines(), *fragments)
-
-
-def test_nothing_is_drawn_of_runs_that_cannot_be_matched(place, capsys):
-    names = [f"x{n}" for n in range(6)]
-    values_NLE = np.random.default_rng(0).dirichlet(np.ones(3), (6, 3))
-    write_run(place.folder / "other", {5: values_NLE}, tasks=names, gym=place.gym)
-    (place.gym / "skills.csv").unlink()
-    words = [str(place.folder / "one"), str(place.folder / "other"), "--output_dir", str(place.out)]
-    output = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_problem(output.err.splitlines(), "0 tasks in common")
 
 
 def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pictures):

@@ -140,37 +140,15 @@ def test_a_route_can_be_given_for_any_mixture(kind, tune, tmp_path, capsys):
     assert "its grid started from other files" in capsys.readouterr().err
 
 
-MISTAKES = {
-    "a file without the task": (
-        "clusters",
-        {"namings": 1},
-        {},
-        "has no route for naming; did you mean 'namings'?",
-    ),
-    "a plain BART of equal weights": (
-        "clusters",
-        None,
-        dict(route_training="plain"),
-        "all experts have equal weights for naming, and averaged outputs have no equivalent",
-    ),
-    "a trained router": (
-        "clusters",
-        None,
-        dict(route_training="router"),
-        "--route_training is router, but fixed routes use no router",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_wrong_routes_are_an_error(name, tune, tmp_path, capsys):
-    kind, content, changed, message = MISTAKES[name]
-    if content:
-        (tmp_path / "route.json").write_text(json.dumps(content))
-        changed = changed | dict(task_routes=tmp_path / "route.json")
-    folder = tune(f"given_wrong_{name}", kind, code=2, **changed)
-    assert message in capsys.readouterr().err
-    assert not folder.exists()
+def test_a_file_without_the_task_and_a_plain_bart_of_equal_weights_are_errors(tune, tmp_path, capsys):
+    (tmp_path / "route.json").write_text(json.dumps({"namings": 1}))
+    for flags, message in (
+        (dict(task_routes=tmp_path / "route.json"), "has no route for naming; did you mean 'namings'?"),
+        (dict(route_training="plain"), "all experts have equal weights for naming, and averaged outputs"),
+    ):
+        folder = tune("given_wrong", "clusters", code=2, **flags)
+        assert message in capsys.readouterr().err
+        assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -94,12 +94,6 @@ def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
         assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
 
 
-def test_a_command_for_a_part_of_the_grid_removes_nothing(grids, finished_grid):
-    folder = Path(shutil.copytree(finished_grid, grids / "less"))
-    grids.run("less", save_best=True, samples="first", learning_rate_list=[0.03])
-    assert_same_grid(folder, finished_grid)
-
-
 # ---- failures
 
 
@@ -140,16 +134,6 @@ def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finish
     monkeypatch.undo()
     grids.run("failing", save_best=True)
     assert_same_grid(folder, finished_grid)
-
-
-def test_a_full_disk_ends_the_grid_without_a_traceback(grids, monkeypatch, capsys):
-    def full(self, *_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", full)
-    grids.run("full", code=1, **QUICK)
-    output = capsys.readouterr().err
-    assert "stopped: [Errno 28] No space left on device; 0 of 2 configurations are finished;" in output
 
 
 # ---- several processes

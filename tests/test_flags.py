@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from importlib import import_module
 
 import pytest
 
@@ -10,7 +9,7 @@ from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig
 from routing_moe.analysis import correlation, recovery
 from routing_moe.analysis.saved_routes import KINDS
-from routing_moe.cli.entry import COMMANDS, NAME
+from routing_moe.cli.entry import COMMANDS, NAME, runner
 from routing_moe.config import choices
 from routing_moe.config.explain import CorrelateSettings
 from routing_moe.config.flags import (
@@ -136,8 +135,8 @@ def test_a_prediction_inherits_flags_of_the_right_type(tmp_path):
 
 def commands() -> list[type[Command]]:
     """All classes of flags below `Command` that belong to a command."""
-    for module in COMMANDS.values():
-        import_module(module)
+    for place in COMMANDS.values():
+        runner(place)
     found, below = [], [Command]
     while below:
         below = [each for cls in below for each in cls.__subclasses__()]

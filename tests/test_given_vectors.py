@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_unseen_tasks import ONLY, SCORES
-from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
+from tiny_runs import TRAIN_TASKS, assert_equal, run, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.task_vectors import save_task_vectors
@@ -58,16 +58,6 @@ def test_train_tasks_keep_their_own_vectors(finished, world, given):
     assert run(world.gym, world.bart, folder, **ONLY | dict(predict_split="train"), taskvecs=vectors) == 0
     after = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
     pd.testing.assert_frame_equal(after, before)
-
-
-def test_a_train_task_of_another_gym_is_not_a_task_the_model_was_trained_on(finished, world, given, tmp_path):
-    gym = write_new_tasks(tmp_path / "gym", "newcomer", train=["newcomer"])
-    folder = world.copy(finished, "newcomer_own_gym")
-    asked = ONLY | dict(predict_split="train", taskvecs=given(["newcomer"], np.ones((1, 8))))
-    assert run(gym, world.bart, folder, **asked) == 0
-    assert list(pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)["route"]) == [
-        "given vector"
-    ]
 
 
 def test_training_with_frozen_given_vectors_does_not_change_them_and_predicts_with_them(world, given):

@@ -8,9 +8,7 @@ import numpy as np
 from small_mirror import OWN, capitals, files_of, fruits, report, write_parquet
 
 from dataloader import Gym, load_split
-from dataloader.recipes import PUBLISHED
-from dataloader.recipes import RECIPES as RECIPES_OF_GYM
-from routing_moe.cli.build_gym import chosen_recipes, main
+from routing_moe.cli.build_gym import main
 
 
 def test_a_gym_has_the_samples_that_its_loader_reads(build, tmp_path):
@@ -126,11 +124,6 @@ def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, r
     assert build(gym=tmp_path / "another") == 1
 
 
-def test_the_tasks_whose_source_is_gone_are_those_of_eli5():
-    gone = {task for task, recipe in PUBLISHED.items() if recipe.gone}
-    assert gone == {"eli5-askh", "eli5-asks", "eli5-eli5"}
-
-
 def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_path):
     gym = tmp_path / "gym"
     build("--samples", "13", "21", tasks=["fruits"])
@@ -177,12 +170,3 @@ def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_pat
         name: hub[name] for name in hub if name.endswith(".tsv")
     }
     assert report(tmp_path / "from_hub")["fruits"]["source"] == "hub data set example/fruits"
-
-
-def test_patterns_name_prompts_only_if_they_have_their_mark():
-    def tasks(pattern: str) -> list[str]:
-        return [recipe.task for recipe in chosen_recipes([pattern], "--tasks", RECIPES_OF_GYM)]
-
-    assert tasks("superglue-r*") == ["superglue-record", "superglue-rte"]
-    assert [task.split("__")[0] for task in tasks("superglue-r*__*")] == ["superglue-rte"] * 3
-    assert tasks("superglue-rte__conclude") == ["superglue-rte__conclude"]

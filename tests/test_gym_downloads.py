@@ -7,7 +7,6 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from local_hub import use_endpoint
 from small_mirror import make_mirror, write_parquet
 
 from dataloader.building import downloads
@@ -99,13 +98,6 @@ def test_a_file_is_downloaded_once(server, tmp_path):
     assert other != path
 
 
-def test_a_mirror_may_have_a_file_without_its_query(tmp_path):
-    path = tmp_path / "data.example.org/file.bin"
-    path.parent.mkdir()
-    path.write_bytes(CONTENT)
-    assert Mirror(tmp_path).raw("https://data.example.org/file.bin?download=1") == path
-
-
 @pytest.mark.parametrize(
     ("path", "requests"),
     [("breaks.bin", 2), ("busy.bin", 3), ("compressing.bin", 1)],
@@ -132,11 +124,6 @@ def test_a_server_that_cannot_be_reached_is_one_clear_error(tmp_path):
         Downloads(tmp_path).raw("http://127.0.0.1:9/x")
     with pytest.raises(Unavailable, match=r"/y: 127\.0\.0\.1:9 could not be reached before"):
         Downloads(tmp_path).raw("http://127.0.0.1:9/y")
-
-
-def test_an_address_that_is_no_url_is_one_clear_error(tmp_path):
-    with pytest.raises(Unavailable, match="ftp://host/x: "):
-        Downloads(tmp_path).raw("ftp://host/x")
 
 
 def test_a_full_disk_is_not_an_error_of_the_server(tmp_path, monkeypatch):
@@ -226,20 +213,3 @@ def test_data_sets_are_read_through_the_client_of_the_hub(local_hub, mirror, tmp
         list(Hub("example/nothing").rows("train", files))
     lists = Counter(path for path in local_hub.requests if path.startswith("api/datasets/"))
     assert lists["api/datasets/example/own/revision/main"] == 1
-
-
-def test_the_offline_mode_of_the_hub_is_named_at_once(mirror, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
-    with pytest.raises(Unavailable, match="HF_HUB_OFFLINE is set; unset it, or read a file of this machine"):
-        Downloads(tmp_path).parquet("example/own", "", "train")
-
-
-def test_a_hub_that_cannot_be_reached_is_not_asked_again(local_hub, mirror, tmp_path, monkeypatch):
-    use_endpoint(monkeypatch, "http://127.0.0.1:9")
-    with pytest.raises(Unavailable, match=r"all attempts failed, the last one because: .*Connection refused"):
-        Downloads(tmp_path).parquet("example/own", "", "train")
-    use_endpoint(monkeypatch, local_hub.url)
-    with pytest.raises(Unavailable, match=r"huggingface\.co could not be reached before"):
-        Downloads(tmp_path).parquet("example/own", "", "train")
-    assert local_hub.requests == []

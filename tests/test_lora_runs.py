@@ -31,8 +31,7 @@ from routing_moe.cli.merge import main as merge
 from routing_moe.model.base import is_of_base
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.lora import is_of_expert
-from task.task_emb.fisher import FisherSettings
-from task.task_emb.fisher_information import bart_log_likelihood, fisher_batches
+from task.task_emb.gradients import bart_log_likelihood, fisher_batches
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -129,30 +128,25 @@ def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, so
 @pytest.mark.parametrize("method", ["fisher", "finetuned_text", "gradient"])
 def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_lora, method, tmp_path):
     assert export(typed(dict(checkpoint=one_lora, task="colour", output_dir=tmp_path / "bart"))) == 0
-    changed = {"fisher": dict(weights="layers", bottleneck=None), "gradient": dict(weights="layers")}
+    changed = {method: dict(weights="layers") for method in ("fisher", "gradient")}
     for name, model in (("run", one_lora), ("bart_of_run", tmp_path / "bart")):
-        flags = changed.get(method, {}) | dict(tokenizer=world.bart)
-        assert tiny_vectors.run(method, world.gym, model, tmp_path / name, **flags) == 0
+        assert tiny_vectors.run(method, world.gym, model, tmp_path / name, **changed.get(method, {})) == 0
     ours, theirs = (tiny_vectors.vectors(tmp_path / name) for name in ("run", "bart_of_run"))
     for task, vector in theirs.items():
         assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
 
 
 def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(world, one_lora, tmp_path):
-    shared = dict(tokenizer=world.bart, bottleneck=None, weights="updates")
     for name, rate in (("at_start", 0.0), ("trained", 0.01)):
-        flags = shared | dict(learning_rate=rate)
+        flags = dict(weights="updates", learning_rate=rate)
         assert tiny_vectors.run("fisher", world.gym, one_lora, tmp_path / name, **flags) == 0
     at_start, trained = (tiny_vectors.vectors(tmp_path / name) for name in ("at_start", "trained"))
-    texts = dict(tokenizer=str(world.bart), output_dir="", **tiny_vectors.ANSWERS)
-    extractor = FisherSettings(
-        train_dir=str(world.gym), model=str(one_lora), weights="updates", **texts
-    ).extractor()
-    model, likelihood = extractor.model, bart_log_likelihood(extractor.model)
+    fisher = tiny_vectors.loaded("fisher", world, model=one_lora, weights="updates")
+    model, likelihood = fisher.model, bart_log_likelihood(fisher.model)
     parameters = {name: p.detach() for name, p in model.named_parameters() if is_of_expert(name)}
     for task, vector in at_start.items():
         squares = []
-        for batch in fisher_batches(extractor.encoded(task), model, max_tokens=1, n_parameters=1):
+        for batch in fisher_batches(fisher.encoded(task, "first"), model, max_tokens=1, n_parameters=1):
             row = {name: value[0] for name, value in batch.items()}
             gradients = torch.func.grad(likelihood)(parameters, row)
             squares.append(torch.cat([gradient.flatten() for gradient in gradients.values()]).square())
@@ -162,8 +156,7 @@ def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factor
 
 
 def test_fisher_vectors_of_an_expert_need_one(world, tmp_path, capsys):
-    flags = dict(tokenizer=world.bart, bottleneck=None, weights="updates")
-    assert tiny_vectors.run("fisher", world.gym, world.bart, tmp_path, **flags) == 2
+    assert tiny_vectors.run("fisher", world.gym, world.bart, tmp_path, weights="updates") == 2
     assert "has no low-rank expert" in capsys.readouterr().err
 
 

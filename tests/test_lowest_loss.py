@@ -22,12 +22,6 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 HUE, BOTH = "hue", "both"  # tasks with the rows of colour; of colour in one sample and of count in the other
 ROUTES = {"colour": 2, "count": 0, "opposite": 1}
-COMPOSED = {
-    "colour": {"encoder": 1, "decoder": 0},
-    "count": {"encoder": 0, "decoder": 0},
-    "opposite": {"encoder": 0, "decoder": 1},
-}
-COMPOSED |= {HUE: COMPOSED["colour"], BOTH: COMPOSED["count"]}
 LOWEST = dict(task_routes="lowest_loss")
 OF_ONE, OF_ALL = "labelled rows of one sample", "labelled rows of all samples"
 
@@ -76,8 +70,7 @@ def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
 def place(tmp_path_factory):
     """Runs whose experts have learned the rows of train tasks, in a gym with further tasks of the same rows.
 
-    "experts": an expert a task. "composed": experts for encoder and decoder, with routes of hue (that of
-    colour) and both (that of count). "router": a soft router.
+    "experts": an expert a task. "router": a soft router.
     """
     world = World(tmp_path_factory.mktemp("lowest"))
     for task in (HUE, BOTH):
@@ -90,9 +83,8 @@ def place(tmp_path_factory):
     sections = dict(train=TRAIN_TASKS, dev=[HUE], test=[BOTH])
     (world.gym / "split.json").write_text(json.dumps(sections))
     learning = dict(hide_task_names=True, init_eps=0.1, total_steps=40, eval_period=40)
-    for name, routes in {"experts": ROUTES, "composed": COMPOSED}.items():
-        (world / f"{name}.json").write_text(json.dumps(routes))
-        world.run(name, **FIXED | learning, task_routes=world / f"{name}.json")
+    (world / "experts.json").write_text(json.dumps(ROUTES))
+    world.run("experts", **FIXED | learning, task_routes=world / "experts.json")
     world.run("router", **learning | dict(router_mode="softmax", total_steps=2))
     return world
 
@@ -132,13 +124,6 @@ def test_routes_of_a_router_are_chosen_among(place, capsys):
     assert "was trained with learned routes; to score it with other routes give" in capsys.readouterr().err
     route = predict(place, "router", prefix="loss-").loc[HUE, "route"]
     assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
-
-
-def test_a_task_that_is_not_trained_may_have_another_route_in_the_checkpoint(place):
-    # That of hue is the one of lowest loss, that of both is not.
-    assert predict(place, "composed").loc[HUE, "route"].startswith("route of colour (lowest loss, ")
-    scores = predict(place, "composed", section="test")
-    assert scores.loc[BOTH, "route"].startswith("route of colour (lowest loss, ")
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,12 @@ from mistakes import Place
 from test_ranking import OPTIONS, ROUTES, TOKENS, Words, accelerator
 from tiny_grids import SAMPLES, TASK, log_of, outcomes, results
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
-from transformers import AutoTokenizer, BartForConditionalGeneration
 
-from dataloader.encoding import TextFormat
-from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import load_progress
-from routing_moe.cli import collect_results, show_scores
+from routing_moe.cli import collect_results
 from routing_moe.evaluation.batches import routes_of_file
-from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
+from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer, predict
-from routing_moe.report.curves import curves_data
 from routing_moe.results.scores import read_scores
 
 ALL = ("performance", "answer_loss", "rank_accuracy")
@@ -147,30 +143,9 @@ def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(fini
     assert dev["answer_loss"].mean() == pytest.approx(losses["dev_answer_loss"].min())
     assert list(dev) == ["task_prefix", "sample", "metric", "n", "answer_loss", "loss_per_answer"]
     assert f"best answer loss {losses['dev_answer_loss'].min():.4f}" in (out / "log.txt").read_text()
-    curves = {curve["curve"] for curve in curves_data(out)}
-    assert ("mean dev answer loss" in curves, "mean dev score" in curves) == (True, False)
     resumed = dict(flags, resume=True, select_by="performance")
     assert run(finished.gym, finished.bart, out, **resumed) == 2
     assert "--select_by is performance, but in " in capsys.readouterr().err
-
-
-def test_rank_accuracy_is_the_score_of_ranked_answers_of_tasks_with_acc(finished):
-    flags = dict(do_train=False, do_predict=True, predict_split="test", initialize_from_vanilla=None)
-    flags |= dict(model=None, scoring="rank", prefix="rank-", measures=["rank_accuracy"])
-    assert run(finished.gym, finished.out, finished.out, **flags) == 0
-    name = "eval-test_tasks-dev-performance.csv"
-    ranked, generated = (read_scores(finished.out / "best" / f"{p}{name}") for p in ("rank-", ""))
-    assert "answer_loss" not in ranked
-    assert ranked["rank_accuracy"][:2].tolist() == ranked["performance"][:2].tolist()
-    assert ranked["rank_accuracy"].equals(generated["rank_accuracy"])
-
-
-def test_show_scores_prints_baselines_and_measures(finished, capsys):
-    assert show_scores.main([str(finished.out), "--predict_split", "test"]) == 0
-    head = capsys.readouterr().out.splitlines()[0]
-    shown = [cell.strip() for cell in head.strip("| ").split("|")]
-    of_part = ["{}", "{}, constant", "{}, chance", "{}, copy", "{}, answer loss", "{}, rank accuracy"]
-    assert shown == ["category", "tasks", *(name.format(p) for p in ("dev", "test") for name in of_part)]
 
 
 # ---- few-shot fine-tuning
@@ -202,19 +177,6 @@ def test_steps_and_configurations_are_chosen_by_the_dev_answer_loss(by_loss, fin
     log = log_of(by_loss)
     assert "naming: best of 2 samples by dev answer loss: dev " in log
     assert f", answer loss {table['test_answer_loss'][2]:.4f}; " in log
-
-
-@torch.no_grad()
-def test_the_test_answer_loss_is_that_of_the_saved_model(grids, by_loss):
-    table = results(by_loss).set_index("prefix")
-    for sample in SAMPLES:
-        bart = BartForConditionalGeneration.from_pretrained(by_loss / f"models/{sample}_best").eval()
-        tokenizer, lengths = AutoTokenizer.from_pretrained(grids.bart), TextFormat(24, 8)
-        (file,) = load_task_files(Gym(grids.gym), [TASK], "test", sample, tokenizer, lengths, {TASK: 0})
-        batch = file.encoded.collate(np.arange(3), pad_token_id=1)
-        del batch["task_ids"]
-        expected = pytest.approx(float(bart(**batch).loss), rel=1e-4)
-        assert table.loc[f"{sample}_best", "test_answer_loss"] == expected
 
 
 def test_summaries_have_the_measures_and_say_what_was_chosen_by(by_loss, tmp_path, capsys):

@@ -11,7 +11,7 @@ from mistakes import Place
 from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
 
-from routing_moe.analysis.ablation.model import Evaluator
+from routing_moe.analysis.ablation import Ablation
 from routing_moe.cli import ablate, merge
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import build_parser
@@ -21,8 +21,8 @@ from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.memory import is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper
-from task.task_emb import fisher, text
-from task.task_emb.extractors import TextExtractor
+from task.task_emb.methods import Text
+from task.task_emb.settings import FisherSettings, TextSettings
 
 GPU = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which "
@@ -98,7 +98,7 @@ COMMANDS = {
     ),
     "ablate": (
         lambda place: ablate.main([str(place.out)]),
-        (Evaluator, "scores"),
+        (Ablation, "scores"),
         None,
         "--predict_batch_size; with other results",
     ),
@@ -116,14 +116,14 @@ COMMANDS = {
     ),
     "text": (
         vectors("text"),
-        (TextExtractor, "vector_of"),
-        build_parser(text.TextSettings),
+        (Text, "vector_of"),
+        build_parser(TextSettings),
         "smaller --max_tokens_per_micro_batch",
     ),
     "fisher": (
         vectors("fisher"),
         (Stepper, "_backward"),
-        build_parser(fisher.FisherSettings),
+        build_parser(FisherSettings),
         "give a smaller --max_tokens_per_micro_batch",
     ),
 }
@@ -163,9 +163,9 @@ def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
 def test_out_of_memory_in_the_collecting_process_ends_the_command(with_run: Place, monkeypatch, capsys):
     monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", raises(MemoryError()))
     assert tune(with_run, num_workers=1) == 1
-    monkeypatch.setattr("task.task_emb.job.VectorJob.keep", raises(MemoryError()))
+    monkeypatch.setattr("task.task_emb.job.write_vectors", raises(MemoryError()))
     assert tiny_vectors.run("text", with_run.gym, with_run.bart, with_run.folder / "text") == 1
     grid, text_vectors = (line for line in capsys.readouterr().err.splitlines() if "stopped: " in line)
     assert "stopped: out of memory: give a smaller --max_tokens" in grid
     assert grid.endswith("0 of 2 configurations are finished; the same command continues")
-    assert text_vectors.endswith("0 of 4 tasks are finished; run the same command to continue")
+    assert text_vectors.endswith("finished vectors are kept; the same command continues")

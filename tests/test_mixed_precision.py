@@ -63,7 +63,7 @@ def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, route
 
 def test_ablation(mixture, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
-    command = [mixture, "--experts", "enc0.1", "--output_dir", tmp_path / "ablation"]
+    command = [mixture, "--max_examples", "1", "--output_dir", tmp_path / "ablation"]
     assert ablate.main([*map(str, command), *typed(BF16)]) == 0
 
 

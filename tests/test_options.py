@@ -128,13 +128,6 @@ def test_the_first_gym_with_train_files_determines_options_and_dev_answers_never
     assert find_options("t", "ACC", (one,)) == OptionSource()
 
 
-def test_a_task_without_train_files_has_options_if_every_scored_example_does():
-    carrying = [example("q", "yes", options=("yes", "no"))]
-    assert find_options("t", "ACC", (), carrying) == OptionSource("field")
-    assert find_options("t", "ACC", (), [*carrying, example("q", "yes")]) == OptionSource()
-    assert find_options("t", "ACC", (), []) == OptionSource()
-
-
 def test_the_real_tasks_have_their_known_option_sources(real_gym):
     gym = Gym(real_gym)
     sources = {task: option_source(gym.examples(task, "train"), gym.metric(task)) for task in gym.tasks()}

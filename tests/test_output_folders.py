@@ -6,7 +6,7 @@ import pytest
 import tiny_runs
 from mistakes import assert_problem, refused
 from tiny_grids import grid_flags
-from tiny_vectors import METHODS
+from tiny_vectors import METHODS, SETTINGS
 from tiny_vectors import flags as vector_flags
 
 from routing_moe.io import files
@@ -47,7 +47,8 @@ def words_of(command: str, place) -> list[str]:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_output_folder_inside_a_file_is_refused(command, with_run, capsys, no_gpu):
-    main = importlib.import_module(command).main
+    method = SETTINGS.get(command.rsplit(".", 1)[1])
+    main = method.main if method else importlib.import_module(command).main
     printed = refused(with_run, capsys, lambda: main(words_of(command, with_run)))
     assert_problem(printed.err.splitlines(), f"{with_run.gym}/split.json is a file; name a folder")
 

@@ -75,9 +75,8 @@ class Secrets:
     def into_gym(self, gym: Path) -> None:
         """Writes the files that settings name, as paths."""
         own = Path(shutil.copytree(gym, self.value("train_dir")))
-        for flag, file in (("custom_tasks_splits", "split.json"), ("task_ontology", "ontology.json")):
-            Path(self.value(flag)).parent.mkdir(parents=True)
-            shutil.copy(gym / file, self.value(flag))
+        Path(self.value("task_ontology")).parent.mkdir(parents=True)
+        shutil.copy(gym / "ontology.json", self.value("task_ontology"))
         change(Path(self.value("task_ontology")), colours={self.text("category"): []})
         table = pd.DataFrame({"task": ["colour"], "note": [self.text("skills")]})
         table.to_csv(own / "skills.csv", index=False)
@@ -88,7 +87,7 @@ class Secrets:
         record = described(TrainSettings, self.value)
         assert {"train_dir", "model", "task_routes", "taskvecs", "prefix"} <= record["settings"].keys()
         if self.kind == "url":  # no files
-            record["settings"] |= {"custom_tasks_splits": None, "task_ontology": None}
+            record["settings"] |= {"task_ontology": None}
         record["settings"]["initialize_from_vanilla"] = self.kind == "path"  # else from --checkpoint
         settings = json.loads((run / "run.json").read_text())["settings"] | record["settings"]
         change(run / "run.json", **record | {"settings": settings}, hub={self.value("hub"): "commit"})
@@ -117,7 +116,7 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     expected = {"run.json", "cost.json", "clusters.csv", "best/eval-test-performance.csv", "README.md"}
     expected |= {f"{name}.json" for name in (*MADE_BY, "config", "tokenizer_config", "generation_config")}
-    expected |= {"skills.csv", "split.json", "ontology.json"} if kind == "path" else set()
+    expected |= {"skills.csv", "ontology.json"} if kind == "path" else set()
     assert expected <= files.keys()
     pattern = rb"Secret-\w+|" + re.escape(str(tmp_path)).encode()
     found = {n: set(re.findall(pattern, n.encode() + path.read_bytes())) for n, path in files.items()}
@@ -154,11 +153,10 @@ def test_absolute_paths_become_names_and_urls_lose_secrets(text, shown):
     assert without_places(text) == (text if shown is None else shown)
 
 
-@pytest.mark.parametrize("flag", ["custom_tasks_splits", "task_ontology"])
-def test_a_file_that_a_run_names_is_not_shared_as_something_else(flag, copy, tmp_path, capsys):
+def test_a_file_that_a_run_names_is_not_shared_as_something_else(copy, tmp_path, capsys):
     (tmp_path / "token").write_text("hf_secret")
     settings = json.loads((copy / "run.json").read_text())["settings"]
-    change(copy / "run.json", settings=settings | {flag: str(tmp_path / "token")})
+    change(copy / "run.json", settings=settings | {"task_ontology": str(tmp_path / "token")})
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
     assert (
         f"{copy}/run.json, files of its data: {tmp_path}/token is not valid JSON" in capsys.readouterr().err
@@ -185,5 +183,5 @@ def test_a_run_of_the_hubs_cache_which_has_links_is_shared_again(copy, local_hub
     second = shared(Path("other/moe"), tmp_path / "second")
     names = [{path.relative_to(f).as_posix() for path in f.rglob("*")} for f in (tmp_path / "first", second)]
     assert names[0] == names[1]
-    for name in ("split.json", "ontology.json", "config.json", "run.json"):
+    for name in ("ontology.json", "config.json", "run.json"):
         assert (tmp_path / "first" / name).read_bytes() == (second / name).read_bytes()

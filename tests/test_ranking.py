@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from mistakes import Place, assert_problem, complaint
+from mistakes import Place
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
 from tiny_steps import encoded, ragged
 from transformers import AutoTokenizer
@@ -231,14 +231,3 @@ def test_a_prediction_ranks_as_its_run_did_unless_the_flag_is_given(ranked):
     free = read_scores(ranked.out / "best/free-eval-test_tasks-test-performance.csv")
     assert "scoring" not in free
     assert free["performance"][2] == before["performance"][2]
-
-
-def test_a_section_without_options_cannot_be_ranked(fresh, capsys):
-    fresh.split(train=["colour", "count", "opposite"], test=["plural"])
-    for section, flags in (
-        ("train", {}),
-        ("test", dict(do_train=False, do_predict=True, predict_split="test")),
-    ):
-        lines = complaint(fresh, capsys, scoring="rank", **flags)
-        where = f"no task of the {section} section of {fresh.gym / 'split.json'} has answer options"
-        assert_problem(lines, f"--scoring is rank, but {where}", "give generate")

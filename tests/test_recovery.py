@@ -1,24 +1,21 @@
-"""Mantel's test, clusters of routes against labels, agreement of two runs: by hand, planted, random."""
+"""Mantel's test, clusters of routes against labels: by hand, planted, random."""
 
 import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
-from planted_routes import features_of_columns, one_hot, random_routes, routes_of
+from planted_routes import features_of_columns, one_hot, routes_of
 from scipy.stats import binom
 from sklearn.metrics import adjusted_mutual_info_score
 
-from dataloader.errors import InputError
 from routing_moe.analysis import route_metrics
-from routing_moe.analysis.markdown import stability_markdown
 from routing_moe.analysis.recovery import (
     clusters,
     mantel_tests,
     mutual_information_test,
     recovery_table,
 )
-from routing_moe.analysis.stability import match, stability
 
 
 def test_route_metrics_computed_by_hand():
@@ -138,62 +135,3 @@ def test_tasks_with_unknown_kinds_are_left_out_and_uninformative_kinds_are_nan()
     assert table.loc["own", ["ami", "mantel_r"]].isna().all()
     assert table.loc["same", ["ami", "mantel_r"]].isna().all()
     assert "few" not in table.index
-
-
-# ---------------------------------------------------------------------------- two runs
-
-
-def test_permuted_experts_are_matched():
-    one = random_routes(0, tasks=12, layers=3, experts=4)
-    draw = np.random.default_rng(1)
-    orders = [draw.permutation(4) for _ in range(3)]
-    renamed = np.stack([one.values_NLE[:, layer][:, order] for layer, order in enumerate(orders)], axis=1)
-    found = stability(one, routes_of(renamed, name="renamed"), permutations=200)
-    assert found.overlap == pytest.approx(1.0)
-    assert found.adjusted == pytest.approx(1.0)
-    assert found.p == 1 / 201
-    assert "from 200 permutations, so at least 0.005" in stability_markdown([("one", "renamed", found)])
-    for row, order in zip(found.table.itertuples(), orders, strict=True):
-        assert row.overlap == pytest.approx(1.0)
-        assert row.matching == " ".join(f"{a}→{list(order).index(a)}" for a in range(4))
-
-
-def test_random_routes_agree_by_chance_and_p_is_uniform():
-    found = [
-        stability(
-            random_routes(2 * seed, tasks=10, layers=2), random_routes(2 * seed + 1, tasks=10, layers=2), 99
-        )
-        for seed in range(40)
-    ]
-    assert abs(np.mean([own.adjusted for own in found])) < 0.05
-    assert 0.35 < np.mean([own.p for own in found]) < 0.65
-
-
-def test_matching_computed_by_hand():
-    a_NE, b_NE = one_hot([0, 0, 1, 2]), one_hot([1, 1, 0, 1])
-    pairs, value = match(a_NE, b_NE)
-    assert dict(pairs)[0] == 1
-    assert dict(pairs)[1] == 0
-    assert value == 0.75
-
-
-def test_only_common_tasks_are_compared_in_any_order():
-    one = random_routes(0, tasks=8, layers=2)
-    turned = one.of(one.tasks[:0:-1])
-    found = stability(one, turned, permutations=20)
-    assert found.tasks == 7
-    assert found.overlap == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("fields", "output"),
-    [
-        (dict(layers=("enc 0", "dec 0")), "same layers"),
-        (dict(tasks=[f"x{n}" for n in range(8)]), "0 tasks in common"),
-    ],
-)
-def test_runs_that_cannot_be_compared_are_errors(fields, output):
-    draw = np.random.default_rng(0)
-    other = routes_of(draw.dirichlet(np.ones(3), (8, 2)), name="other", **fields)
-    with pytest.raises(InputError, match=output):
-        stability(random_routes(0, tasks=8, layers=2), other)

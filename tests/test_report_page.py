@@ -1,8 +1,11 @@
-"""The report page of two runs in a browser: it renders, its charts are linked, and it sends no request.
+"""The report page: its charts have the numbers of the runs' files; in a browser it sends no request.
 
 Selenium opens the page in chromium from a file:// address; without either, these tests are skipped.
 """
 
+import hashlib
+import json
+import re
 import shutil
 import time
 from contextlib import suppress
@@ -11,30 +14,101 @@ import pandas as pd
 import pytest
 from planted_routes import NAMES, write_place
 
+from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.route_tables import neighbour_table
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli import report
+from routing_moe.report.page import render
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium, which drives the browser, is missing")
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and CHROMEDRIVER):
-    pytest.skip("chromium and chromedriver, which show the page, are not installed", allow_module_level=True)
-
-from selenium.common.exceptions import WebDriverException  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-
-pytestmark = pytest.mark.browser
-
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
 MARKUP = '<img src=x onerror="document.title=1">'
-SECTIONS = [
-    "Routes", "Scores", "Curves", "Correlations", "Recovery", "Ablation", "Settings",
-]  # fmt: skip
+
+
+def rows_of(page: str, *fields: str) -> pd.DataFrame:
+    """Returns the rows of all charts of a page that have these fields."""
+    spec = json.loads(re.search(r'id="spec">(.*?)</script>', page, re.DOTALL)[1])
+    tables = [rows for rows in values_in(spec) if set(fields) <= set(rows[0])]
+    return pd.concat(map(pd.DataFrame, tables))
+
+
+def values_in(spec):
+    """Yields the values of all data in a specification."""
+    for key, value in spec.items() if isinstance(spec, dict) else enumerate(spec):
+        if key in ("datasets", "values") and value:
+            yield from value.values() if isinstance(value, dict) else [value]
+        elif isinstance(value, dict | list):
+            yield from values_in(value)
+
+
+@pytest.fixture(scope="module")
+def trained_page(finished):
+    return render(read_runs([finished]), "Routes of finished", 20)
+
+
+def test_routes_and_scores_are_those_of_the_files_of_a_trained_run(finished, trained_page):
+    routes, shown = load_routes(finished), rows_of(trained_page, "task", "expert", "weight")
+    of_count = shown[shown["task"] == "count"]["weight"].tolist()
+    assert of_count == pytest.approx(routes.values_NLE[routes.tasks.index("count")].ravel(), abs=1e-4)
+    written = pd.read_csv(finished / "best" / "eval-test-performance.csv").set_index("task_prefix")
+    shown = rows_of(trained_page, "score")
+    shown = shown[shown["files"] == "test, train tasks"].set_index("task")
+    assert shown["score"].to_dict() == pytest.approx(written["performance"].to_dict(), abs=1e-4)
+
+
+def test_curves_are_those_of_a_trained_run(finished, trained_page):
+    shown, losses = rows_of(trained_page, "curve"), pd.read_csv(finished / "losses.csv")
+    dev = shown[shown["curve"] == "dev loss"]
+    assert dev["step"].tolist() == losses["steps"].tolist()
+    assert dev["value"].tolist() == pytest.approx(losses["dev_loss"].tolist(), rel=1e-4)
+    assert {"load entropy", "distance to final", "learning rate"} <= set(shown["curve"])
+
+
+def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(tmp_path):
+    runs = read_runs([write_place(tmp_path).folder / "one"])
+    table, page = correlate(runs[0].routes, runs[0].features, 20), render(runs, "x", 20)
+    shown = rows_of(page, "feature", "r")
+    assert (shown["r"] < 0).any()
+    for feature, rows in table.groupby("feature"):
+        strongest = rows["r"].abs().nlargest(3).tolist()
+        assert shown[shown["feature"] == feature]["r"].abs().nlargest(3).tolist() == pytest.approx(strongest)
+    assert "With 20 permutations a single true correlation among" in page
+    assert page == render(runs, "x", 20)
+    assert len(page) < 2e6
+
+
+def test_notes_tell_of_routes_of_another_step_and_an_ablation_of_other_weights(tmp_path):
+    run = write_place(tmp_path).folder / "one"
+    write_ablation(run)
+    assert "routes are of step 30, but scores of step 20" in render(read_runs([run], "30"), "x", 20)
+    page = render(read_runs([run]), "x", 20)
+    assert rows_of(page, "drop")[["expert", "category", "drop"]].to_numpy().tolist() == DROPS
+    (run / "best/model.safetensors").write_bytes(b"other weights")
+    page = render(read_runs([run]), "x", 20)
+    assert "belongs to other weights and is left out" in page
+    assert "mean drop of the score" not in page
+
+
+DROPS = [["enc0.1", "words", 0.25], ["enc0.1", "all", 0.125]]
+
+
+def write_ablation(run):
+    folder = run / "analysis" / "ablation"
+    folder.mkdir(parents=True)
+    rows = [("enc 0", 1, category, 6, 2, drop, None) for _, category, drop in DROPS]
+    columns = ["layer", "expert", "category", "tasks", "users", "drop", "others"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "categories.csv", index=False)
+    (run / "best/model.safetensors").write_bytes(b"weights")
+    checkpoint = {"model.safetensors": hashlib.sha256(b"weights").hexdigest()}
+    (folder / "job.json").write_text(json.dumps({"checkpoint_name": "best", "checkpoint": checkpoint}))
+
+
+# ---- in a browser
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +116,27 @@ def runs(tmp_path_factory):
     """Two runs with scores, of which the first was ablated; markup in every kind of text."""
     place = write_place(tmp_path_factory.mktemp("runs"), ("moe", "other"))
     place.write(place.gym / "skills.csv", (place.gym / "skills.csv").read_text().replace("spell", MARKUP))
-    columns = ["layer", "expert", "task", "category", "weight", "before", "after", "drop"]
     for name in ("moe", "other"):
         folder = place.folder / name
         (folder / "best").mkdir(exist_ok=True)
         rows = [(task, f"{task}_1", "EM", n / 10, 4, 0.05) for n, task in enumerate(NAMES)]
         names = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
         pd.DataFrame(rows, columns=names).to_csv(folder / "best/eval-test-performance.csv")
-    ablation = place.folder / "moe" / "analysis" / "ablation"
-    ablation.mkdir(parents=True)
-    drops = [("dec 0", 1, task, "words", 0.3, 0.8, 0.8 - n / 10, n / 10) for n, task in enumerate(NAMES)]
-    pd.DataFrame(drops, columns=columns).to_csv(ablation / "tasks.csv", index=False)
+    write_ablation(place.folder / "moe")
     return [place.folder / name for name in ("moe", "other")]
 
 
 @pytest.fixture(scope="module")
 def page(runs, tmp_path_factory):
     """The browser with the page of both runs. Asserts at the end that there was no message and no request."""
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium, which drives the browser, is missing"
+    )
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("chromium and chromedriver, which show the page, are not installed")
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.chrome.service import Service
+
     path = runs[0].parent / "report.html"
     words = ["--permutations", "20", "--title", f"{MARKUP} & more", "--output_file", str(path)]
     assert report.main([*map(str, runs), *words]) == 0
@@ -94,59 +172,36 @@ def texts(driver, selector):
     return driver.execute_script(script, selector)
 
 
-def labels(driver, chart, *parts):
-    """Returns the accessible names of the marks of a chart that contain all parts."""
-    script = "return [...document.querySelectorAll(arguments[0])].map(node => node.ariaLabel)"
-    names = driver.execute_script(script, f"#{chart}-chart [aria-label]")
-    return [name for name in names if name and all(part in name for part in parts)]
-
-
-def tasks_from_the_top(driver, selector):
-    script = "return [...document.querySelectorAll(arguments[0])]"
-    script += ".map(node => [node.getBoundingClientRect().top, node.textContent])"
-    rows = sorted(driver.execute_script(script, selector))
-    return [text for _, text in rows if text in NAMES]
-
-
-def test_all_sections_are_shown_and_markup_is_text(page):
-    assert texts(page, "h2") == texts(page, "nav a") == SECTIONS
+@pytest.mark.browser
+def test_the_page_shows_all_charts_and_markup_is_text(page):
     assert page.title == f"{MARKUP} & more"
     assert texts(page, "h1") == [page.title]
     assert page.execute_script("return document.querySelectorAll('img').length") == 0
-    charts = page.execute_script("return [...document.querySelectorAll('svg')].map(n => n.parentNode.id)")
-    names = ["routes", "nearest", "load", "scores", "curves", "correlations", "ablation"]
-    assert charts == [f"{name}-chart" for name in names]
-    assert any("skill:<img src" in text for text in texts(page, "#correlations-chart text"))
+    titles = " ".join(texts(page, ".role-title text"))
+    for title in (
+        "Routes of moe",
+        "Nearest tasks",
+        "Load in other",
+        "Scores",
+        "dev loss",
+        "correlations",
+        "drop",
+    ):
+        assert title in titles
+    assert any("skill:<img src" in text for text in texts(page, "svg text"))
 
 
-def test_a_map_has_the_weights_of_its_run(page, runs):
-    for run in runs:
-        routes = load_routes(run)
-        weight = routes.values_NLE[routes.tasks.index("mice"), 1, 2]
-        parts = ("layer: dec 0", "expert: 2", "task: mice", f"weight: {weight:.4f}", "category: words")
-        assert labels(page, "routes", *parts)
-
-
-def test_a_chosen_cell_is_marked_everywhere_and_its_task_described(page, runs):
-    cell = next(name for name in labels(page, "routes", "task: one;", "layer: dec 0", "expert: 1"))
-    click = "document.querySelector(`[aria-label=${CSS.escape(arguments[0])}]`).dispatchEvent("
-    page.execute_script(f"{click}new MouseEvent('click', {{bubbles: true}}))", cell)
-    wait(page, "return views.every(view => view.signal('chosen_task') === 'one')")
-    assert page.execute_script("return views.map(view => view.signal('chosen_layer'))") == ["dec 0"] * 7
-    assert texts(page, "#nearest-chart .role-title text")[0].startswith("Nearest to one")
-    assert len(labels(page, "load", "layer: dec 0")) == len(labels(page, "load", "layer: ")) > 0
-    assert any("mean: 0.4000" in name for name in labels(page, "ablation", "group: chosen task"))
+@pytest.mark.browser
+def test_a_click_on_a_cell_chooses_its_task_and_its_layer(page, runs):
+    click = 'document.querySelector(\'[aria-label*="task: one"][aria-label*="expert: dec0.1"]\')'
+    page.execute_script(f"{click}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
+    wait(
+        page, "return [...document.querySelectorAll('svg text')].some(node => node.textContent === 'dec0.0')"
+    )
     (run, _) = read_runs(runs)
     table = neighbour_table(run.routes, overlap(run.routes.values_NLE), run.ontology, len(NAMES))
     expected = table[table["task"] == "one"]["neighbour"].tolist()
-    assert tasks_from_the_top(page, "#nearest-chart .role-axis-label text")[: len(expected)] == expected
-
-
-def test_tasks_can_be_ordered_by_the_routes_of_a_run(page):
-    order = "const rows = JSON.parse(document.getElementById('report-data').textContent).tasks; "
-    order += "return rows.sort((a, b) => a.ranks[2] - b.ranks[2]).map(row => row.task)"
-    expected = page.execute_script(order)
-    choose = "const node = document.querySelector('#routes-chart select'); node.value = 2; "
-    page.execute_script(f"{choose}node.dispatchEvent(new Event('change'))")
-    page.execute_script("return Promise.all(views.map(view => view.runAsync())).then(() => 1)")
-    assert tasks_from_the_top(page, "#routes-chart .mark-text text") == expected
+    script = "return [...document.querySelectorAll('[aria-label]')].map(node => node.ariaLabel)"
+    bars = [label for label in page.execute_script(script) if label and "neighbour" in label]
+    assert {label for label in bars if "task: one" in label} == set(bars)
+    assert len(bars) == 2 * len(expected)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_grids import QUICK, SAMPLES, TASK, log_of, outcomes, results
+from tiny_grids import QUICK, SAMPLES, TASK, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -67,7 +67,6 @@ def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, changed
 
 def test_the_tables_and_the_log_show_which_inputs_a_neighbour_was_found_by(nearest):
     assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
-    assert f"has seen of the task: unlabelled inputs of one sample: {FIRST}" in log_of(nearest)
 
 
 def test_each_sample_finds_a_neighbour_by_its_own_text_vector(grids, tmp_path):

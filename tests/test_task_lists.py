@@ -22,16 +22,6 @@ def test_sections_and_names_select_tasks_once_and_in_order(world, tmp_path):
     assert tasks_named(["count", "unheard_of"], "no split is read") == ["count", "unheard_of"]
 
 
-def test_a_section_that_is_empty_or_does_not_exist_is_an_error(world, tmp_path):
-    split = world.gym / "split.json"
-    with pytest.raises(InputError, match=r"split\.json: the dev section is empty"):
-        tasks_named(["count", "dev"], split)
-    with pytest.raises(InputError, match="no section 'tets' in a split; did you mean 'test'"):
-        tasks_named([f"{split}:tets"], split)
-    with pytest.raises(InputError, match="no such file"):
-        tasks_named(["test"], tmp_path / "no.json")
-
-
 def test_tasks_that_the_gym_lacks_are_an_error_for_each_word(world, tmp_path):
     split = tmp_path / "other.json"
     split.write_text('{"train": ["count", "a"], "dev": ["b", "c"]}')

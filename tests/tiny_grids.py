@@ -4,13 +4,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 from accelerate.state import AcceleratorState
-from tiny_runs import METRICS, NO_LEARNING, ROOT, World, assert_equal, typed, weights
+from tiny_runs import METRICS, NO_LEARNING, World, assert_equal, typed, weights
 
 from routing_moe.cli.finetune import main
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
@@ -95,17 +93,6 @@ class Grids:
         flags = grid_flags(self.gym, self.bart, self / name, **changed)
         given = parse(FinetuneSettings, flags)
         return check_finetuning(finetune_settings(given), given).settings
-
-    def process(self, name: str, *program: str, **changed) -> subprocess.Popen:
-        """Starts the command in its own process, on a single CPU core; program: to run instead."""
-        program = program or ("-m", "routing_moe.cli.finetune")
-        return subprocess.Popen(
-            [sys.executable, *program, *grid_flags(self.gym, self.bart, self / name, **changed)],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
 
     def mixture(self, name: str, **changed) -> Path:
         """Returns a run with different experts and untrained router and vectors; made once and shared."""

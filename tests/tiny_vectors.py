@@ -1,13 +1,15 @@
 """Shared by the tests of task vectors: command lines of each method on the tiny gym."""
 
-import importlib
 import json
 from pathlib import Path
 
 from accelerate.state import AcceleratorState
 from tiny_runs import typed
 
+from routing_moe.config.flags import parse
 from routing_moe.model.task_vectors import load_task_vectors
+from task.task_emb import settings
+from task.task_emb.job import method_of
 
 TEXTS = dict(max_input_length=24)
 ANSWERS = TEXTS | dict(max_output_length=6)
@@ -18,6 +20,17 @@ METHODS = {
     "finetuned_text": TRAINING | dict(learning_rate=0.01),
     "fisher": TRAINING | dict(learning_rate=0.01, bottleneck=2),
     "gradient": ANSWERS | dict(projection_dim=7),
+}
+SETTINGS = {
+    cls.method: cls
+    for cls in (
+        settings.RandomSettings,
+        settings.TextSettings,
+        settings.FinetunedTextSettings,
+        settings.FisherSettings,
+        settings.GradientSettings,
+        settings.DescriptionSettings,
+    )
 }
 WITH_A_BART = ("text", "finetuned_text", "fisher", "gradient")
 SENTENCES = {
@@ -40,8 +53,17 @@ def flags(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> li
 def run(method: str, gym: Path, bart: Path, output_dir: Path, **changed) -> int:
     """Returns the exit code of `routing-moe vectors METHOD` with `flags(...)`, as in a new process."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    main = importlib.import_module(f"task.task_emb.{method}").main
-    return main(flags(method, gym, bart, output_dir, **changed))
+    return SETTINGS[method].main(flags(method, gym, bart, output_dir, **changed))
+
+
+def settings_of(method: str, words: list[str]):
+    return SETTINGS[method].of_flags(parse(SETTINGS[method], words))
+
+
+def loaded(method: str, world, **changed):
+    """Returns the object that computes vectors of a world's tasks, with its model loaded."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return method_of(settings_of(method, flags(method, world.gym, world.bart, world / "unused", **changed)))
 
 
 def vectors(folder: Path) -> dict:
@@ -58,13 +80,3 @@ def same_vectors(folder: Path, expected: Path) -> bool:
     """Returns whether both folders have the same tasks and vectors, bit for bit."""
     files = ("id2task.json", "task_vecs.npy")
     return all((folder / name).read_bytes() == (expected / name).read_bytes() for name in files)
-
-
-def extractor(world, **changed):
-    """Returns the extractor of gradients of a world's BART."""
-    from routing_moe.config.flags import parse
-    from task.task_emb.command import settings_of
-    from task.task_emb.gradient import GradientSettings
-
-    typed = flags("gradient", world.gym, world.bart, world / "unused", **changed)
-    return settings_of(GradientSettings, parse(GradientSettings, typed)).extractor()

@@ -66,8 +66,7 @@ class Files:
             if (actual := sha256(path)) != expected:
                 raise Unavailable(
                     f"{path} is damaged, or {url} has changed since 2021: SHA-256 {actual[:12]}..., expected "
-                    f"{expected[:12]}..., {path.stat().st_size} bytes, expected {size} (delete or replace "
-                    "the file, or accept it with --accept_changed)"
+                    f"{expected[:12]}... of {size} bytes (delete it, or accept it with --accept_changed)"
                 )
         return path
 

@@ -10,9 +10,17 @@ from dataloader.building.recipe import Recipe
 from dataloader.recipes import prompts
 
 FAMILIES = (
-    *("blimp", "closed_book", "completion", "dialogue", "fact_checking", "generation", "glue", "hate_speech"),
-    *("inference", "kilt", "lama", "multiple_choice", "parsing", "passage_choice", "questions", "reading"),
-    *("sentence_pairs", "sentiment", "summarization", "superglue", "topics", "tweet_eval"),
+    *(
+        "completion",
+        "generation",
+        "glue",
+        "hate_speech",
+        "inference",
+        "knowledge",
+        "multiple_choice",
+        "parsing",
+    ),
+    *("passage_choice", "questions", "reading", "sentence_pairs", "sentiment", "superglue", "topics"),
 )
 
 PUBLISHED: dict[str, Recipe] = {

@@ -1,14 +1,17 @@
-"""Generation of sentences: ASLG-PC12 (Othman & Jemni 2012), CommonGen (Lin et al. 2020), CoS-E (Rajani et
-al. 2019), domain names (Zhu et al. 2020), E2E NLG (Dušek et al. 2019), WikiBio (Lebret et al. 2016) and
-WikiSplit (Botha et al. 2018)."""
+"""Texts from texts: ASLG-PC12 (Othman & Jemni 2012), CommonGen (Lin et al. 2020), CoS-E (Rajani et al. 2019),
+domain names (Zhu et al. 2020), E2E NLG (Dušek et al. 2019), WikiBio (Lebret et al. 2016) and WikiSplit
+(Botha et al. 2018); replies: ELI5 (Fan et al. 2019) and EmpatheticDialogues (Rashkin et al. 2019);
+summaries: AESLC (Zhang & Tetreault 2019), Gigaword (Rush et al. 2015), Multi-News (Fabbri et al. 2019),
+Reddit TIFU (Kim et al. 2019), SAMSum (Gliwa et al. 2019) and XSum (Narayan et al. 2018).
+"""
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Hub, Raw, Row, test_share, text_to_text
-from dataloader.building.text import clean, lettered, no_line_feeds, tabs
+from dataloader.building.raw_file import RawFile, records
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, test_share, text_to_text
+from dataloader.building.text import clean, lettered, no_breaks, no_line_feeds, tabs
 
 ASLG = "https://www.achrafothman.net/aslsmt/corpus/sample-corpus-asl-en."
 COMMONSENSE = "https://s3.amazonaws.com/commensenseqa/"
@@ -68,6 +71,58 @@ def read_wiki_split(_: str, file: RawFile) -> Iterator[Row]:
 def same_length(row: Row) -> bool:
     table = row["input_text"]["table"]
     return len(table["column_header"]) == len(table["content"])
+
+
+EMPATHETIC = (
+    "https://dl.fbaipublicfiles.com/parlai/empatheticdialogues/"
+    "empatheticdialogues.tar.gz!empatheticdialogues/"
+)
+
+
+def eli5(subreddit: str) -> Recipe:
+    return text_to_text(
+        f"eli5-{subreddit}",
+        Hub("defunct-datasets/eli5"),
+        splits=(f"train_{subreddit}", f"validation_{subreddit}"),
+        cut=test_share(0.1),
+        input=lambda row: clean(f"{row['title']} [SEP] {row['selftext']}"),
+        output=lambda row: tabs(map(clean, row["answers"]["text"])),
+        gone=True,
+    )
+
+
+def merge_replies(rows: Iterable[Row], _: np.random.RandomState) -> Iterator[Row]:
+    """Yields a row for each prompt and emotion, with the utterances of all its dialogues."""
+    replies: dict[str, list[str]] = {}
+    for row in rows:
+        prompt, utterance = (row[column].replace("_comma_", ",") for column in ("prompt", "utterance"))
+        replies.setdefault(f"{prompt} [SEP] {row['context']}", []).append(no_breaks(utterance))
+    for prompt, utterances in replies.items():
+        yield {"prompt": prompt, "replies": utterances}
+
+
+AESLC = "https://github.com/ryanzhumich/AESLC/archive/master.zip"
+
+
+def read_aeslc(split: str, archive: RawFile) -> Iterator[Row]:
+    """Yields the emails: lines of the body, an empty line, a line "@subject", lines of the subject."""
+    folder = "dev" if split == "validation" else split
+    for file in archive.members(f"AESLC-master/enron_subject_line/{folder}/", ".subject"):
+        lines = file.text().split("\n")
+        end = lines.index("")
+        subject = lines[end + 2 :]
+        subject = subject[: subject.index("")] if "" in subject else subject
+        yield {"email_body": "\n".join(lines[:end]), "subject_line": "\n".join(subject)}
+
+
+def reddit_tifu(column: str) -> Recipe:
+    return text_to_text(
+        "reddit_tifu-" + column,
+        Hub("ctr4si/reddit_tifu", "long"),
+        splits=("train",),
+        input=lambda row: "summarize: " + clean(row["documents"]),
+        output=lambda row: clean(row[column]),
+    )
 
 
 RECIPES = [
@@ -132,5 +187,56 @@ RECIPES = [
         Hub("google-research-datasets/wiki_split"),
         input="sentence 1: {simple_sentence_1} [SEP] sentence 2: {simple_sentence_2}",
         output="{complex_sentence}",
+    ),
+    eli5("askh"),
+    eli5("asks"),
+    eli5("eli5"),
+    text_to_text(
+        "empathetic_dialogues",
+        Raw(records, train=f"{EMPATHETIC}train.csv", validation=f"{EMPATHETIC}valid.csv"),
+        Hub("facebook/empathetic_dialogues"),
+        keep=lambda row: "hit:" not in row["utterance"],
+        prepare=merge_replies,
+        cut=test_share(0.2),
+        input="{prompt}",
+        output=lambda row: tabs(row["replies"]),
+        terms="CC BY-NC 4.0: non-commercial use",
+    ),
+    text_to_text(
+        "aeslc",
+        Raw(read_aeslc, every=AESLC),
+        Hub("Yale-LILY/aeslc"),
+        input=lambda row: "summarize: " + clean(row["email_body"]),
+        output=lambda row: clean(row["subject_line"]),
+        terms="CC BY-NC-SA 4.0: non-commercial use",
+    ),
+    text_to_text(
+        "gigaword",
+        Hub("Harvard/gigaword"),
+        input="summarize: {document}",
+        output="{summary}",
+        terms="licence of the LDC (LDC2003T05 and later); the text may not be passed on",
+    ),
+    text_to_text(
+        "multi_news",
+        Hub("alexfabbri/multi_news"),
+        input=lambda row: "summarize: " + no_line_feeds(row["document"]),
+        output=lambda row: no_line_feeds(row["summary"]),
+        terms="non-commercial research and education only",
+    ),
+    reddit_tifu("title"),
+    reddit_tifu("tldr"),
+    text_to_text(
+        "samsum",
+        Hub("Samsung/samsum"),
+        input=lambda row: "summarize: " + clean(row["dialogue"]),
+        output=lambda row: clean(row["summary"]),
+        terms="CC BY-NC-ND 4.0: non-commercial use, no derivatives",
+    ),
+    text_to_text(
+        "xsum",
+        Hub("EdinburghNLP/xsum"),
+        input=lambda row: "summarize: " + no_line_feeds(row["document"]),
+        output="{summary}",
     ),
 ]

@@ -1,13 +1,14 @@
 """Pairs of texts: paraphrases in PAWS (Zhang et al. 2019) and medical questions (McCreery et al. 2020),
-simplifications in WikiAuto (Jiang et al. 2020), answers in WikiQA (Yang et al. 2015) and MOCHA (Chen et al.
-2020), and connectives in Discovery (Sileo et al. 2019).
+simplifications in WikiAuto (Jiang et al. 2020), answers in WikiQA (Yang et al. 2015) and MOCHA (Chen et
+al. 2020), connectives in Discovery (Sileo et al. 2019), and the minimal pairs of BLiMP (Warstadt et al.
+2020) and CrowS-Pairs (Nangia et al. 2020).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.raw_file import RawFile, json_lines, records, with_label_indices
 from dataloader.building.recipe import Hub, Raw, Row, classification, test_share
 from dataloader.building.text import word
 
@@ -83,6 +84,46 @@ def read_wiki_qa(_: str, file: RawFile) -> Iterator[Row]:
         yield {"question": row["Question"], "answer": row["Sentence"], "label": int(row["Label"])}
 
 
+BLIMP = "https://raw.githubusercontent.com/alexwarstadt/blimp/master/data/"
+CROWS = "https://raw.githubusercontent.com/nyu-mll/crows-pairs/master/data/crows_pairs_anonymized.csv"
+PARADIGMS = (
+    "anaphor_gender_agreement",
+    "anaphor_number_agreement",
+    "determiner_noun_agreement_with_adj_irregular_1",
+    "ellipsis_n_bar_1",
+    "ellipsis_n_bar_2",
+    "existential_there_quantifiers_1",
+    "irregular_past_participle_adjectives",
+    "sentential_negation_npi_licensor_present",
+    "sentential_negation_npi_scope",
+    "wh_questions_object_gap",
+)
+
+
+def in_random_order(right: str, wrong: str):
+    """Returns the preparation that draws which of two columns is sentence 1."""
+
+    def prepare(rows: Iterable[Row], generator: np.random.RandomState) -> Iterator[Row]:
+        for row in rows:
+            if generator.random_sample() > 0.5:
+                yield {"first": row[right], "second": row[wrong], "answer": "sentence 1"}
+            else:
+                yield {"first": row[wrong], "second": row[right], "answer": "sentence 2"}
+
+    return prepare
+
+
+def pair(task: str, *sources, right: str, wrong: str, split: str):
+    return classification(
+        task,
+        *sources,
+        splits=(split,),
+        prepare=in_random_order(right, wrong),
+        input="sentence 1: {first} [SEP] sentence 2: {second}",
+        output="{answer}",
+    )
+
+
 RECIPES = [
     classification(
         "discovery",
@@ -130,5 +171,24 @@ RECIPES = [
         input="question: {question} [SEP] answer: {answer}",
         output=word("label", "false", "true"),
         terms="Microsoft Research data licence: research use; the data may not be passed on",
+    ),
+    *(
+        pair(
+            f"blimp-{paradigm}",
+            Hub("nyu-mll/blimp", paradigm),
+            Raw(json_lines, train=f"{BLIMP}{paradigm}.jsonl"),
+            right="sentence_good",
+            wrong="sentence_bad",
+            split="train",
+        )
+        for paradigm in PARADIGMS
+    ),
+    pair(
+        "crows_pairs",
+        Raw(records, test=CROWS),
+        Hub("nyu-mll/crows_pairs"),
+        right="sent_more",
+        wrong="sent_less",
+        split="test",
     ),
 ]

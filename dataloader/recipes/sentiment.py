@@ -1,12 +1,13 @@
 """Sentiment and emotion: reviews (Zhang et al. 2015, Maas et al. 2011, Pang and Lee 2005, Grano et al. 2017),
-dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng and Uthus 2020) and financial
-news (Malo et al. 2014).
+dialogues (Chatterjee et al. 2019), tweets (Saravia et al. 2018), poems (Sheng and Uthus 2020), financial
+news (Malo et al. 2014); and TweetEval (Barbieri et al. 2020): emotion, offence, sentiment and stance of
+tweets.
 """
 
 from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Hub, Raw, Row, classification, one_split, test_share
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification, one_split, test_share
 from dataloader.building.text import clean, no_escaped_line_feeds, word
 
 GITHUB = "https://raw.githubusercontent.com/"
@@ -61,6 +62,44 @@ def read_rotten_tomatoes(split: str, positive: RawFile, negative: RawFile) -> It
         start = ("train", "validation").index(split)
         for line in lines[bounds[start] : bounds[start + 1]]:
             yield {"text": line.strip(), "label": label}
+
+
+TWEET_EVAL = "https://raw.githubusercontent.com/cardiffnlp/tweeteval/main/datasets/"
+# fmt: off
+EMOJI = ("❤", "😍", "😂", "💕", "🔥", "😊", "😎", "✨", "💙", "😘",
+         "📷", "🇺🇸", "☀", "💜", "😉", "💯", "😁", "🎄", "📸", "😜")
+# fmt: on
+STANCE = ("none", "against", "favor")
+TWEET_LABELS = {
+    "emoji": EMOJI,
+    "emotion": ("anger", "joy", "optimism", "sadness"),
+    "hate": ("non-hate", "hate"),
+    "irony": ("non-irony", "irony"),
+    "offensive": ("non-offensive", "offensive"),
+    "sentiment": ("negative", "neutral", "positive"),
+    **{f"stance_{topic}": STANCE for topic in ("abortion", "atheism", "climate", "feminist", "hillary")},
+}
+
+
+def read_tweets(_: str, texts: RawFile, labels: RawFile) -> Iterator[Row]:
+    for text, label in zip(texts.lines(), labels.lines(), strict=True):
+        yield {"text": text.strip(), "label": int(label)}
+
+
+def tweets(config: str, words: tuple[str, ...]) -> Recipe:
+    folder = TWEET_EVAL + config.replace("_", "/")
+    urls = {
+        split: (f"{folder}/{name}_text.txt", f"{folder}/{name}_labels.txt")
+        for split, name in (("train", "train"), ("validation", "val"))
+    }
+    return classification(
+        f"tweet_eval-{config}",
+        Raw(read_tweets, **urls),
+        Hub("cardiffnlp/tweet_eval", config),
+        keep=lambda row: clean(row["text"]) != "",
+        input=lambda row: clean(row["text"]),
+        output=word("label", *words),
+    )
 
 
 RECIPES = [
@@ -150,4 +189,5 @@ RECIPES = [
         output=word("label", "1", "2", "3", "4", "5"),
         terms=YELP_TERMS,
     ),
+    *(tweets(config, words) for config, words in TWEET_LABELS.items()),
 ]

@@ -1,4 +1,4 @@
-"""Numbers that explain routes: metrics, features, correlations, recovery, stability, ablation. Draws nothing.
+"""Numbers that explain routes: metrics, features, correlations, recovery, ablation. Draws nothing.
 
 May import: finetuning and below, dataloader. Imports no matplotlib.
 """

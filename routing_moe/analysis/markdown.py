@@ -1,4 +1,4 @@
-"""Statistics of routes as Markdown: features and their experts, recovery over runs, stability."""
+"""Statistics of routes as Markdown: features and their experts, recovery over runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pandas as pd
 from routing_moe.analysis.correlation import PERMUTATIONS
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.runs import ExplainedRun
-from routing_moe.analysis.stability import Stability
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 
 SIGNIFICANT = 0.05  # false discovery rate
@@ -99,27 +98,6 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
     if len(names) > 1:
         what += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
     return f"{what}\n\n{markdown_table(rows, 'kind')}"
-
-
-def stability_markdown(pairs: Sequence[tuple[str, str, Stability]]) -> str:
-    """Returns a row per pair of runs."""
-    rows = {
-        f"{one}, {other}": {
-            "tasks": found.tasks,
-            "overlap": found.overlap,
-            "chance": found.chance,
-            "adjusted": "-" if np.isnan(found.adjusted) else f"{found.adjusted:.3f}",
-            "p": f"{found.p:.2g}",
-        }
-        for one, other, found in pairs
-    }
-    permutations = pairs[0][2].permutations
-    what = (
-        "Agreement of two runs' routes, experts matched layer by layer. Overlap: share of a task's route "
-        "that both have in common; chance: with one run's tasks permuted; adjusted: 0 at chance, 1 if equal; "
-        f"p: from {permutations} permutations, so at least {1 / (1 + permutations):.2g}."
-    )
-    return f"{what}\n\n{markdown_table(rows, 'runs')}"
 
 
 def _with_p(value: float, p: float, q: float) -> str:

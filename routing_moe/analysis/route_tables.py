@@ -11,7 +11,6 @@ from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis import route_metrics
 from routing_moe.analysis.saved_routes import Routes
-from routing_moe.analysis.stability import Stability
 
 
 def layer_table(routes: Routes) -> pd.DataFrame:
@@ -87,22 +86,15 @@ def change_table(before: Routes, after: Routes) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", "layer", "shift", "heaviest_before", "heaviest_after"])
 
 
-def summary(layers: Sequence[pd.DataFrame], names: Sequence[str]) -> pd.DataFrame:
+def summary(routes: Sequence[Routes]) -> pd.DataFrame:
     """Returns a row per run: means over its layers."""
-    rows = {
-        name: {
+    rows = {}
+    for run in routes:
+        table = layer_table(run)
+        rows[run.name] = {
             "entropy of routes / log E": table["entropy"].mean(),
             "entropy of load / log E": table["load_entropy"].mean(),
             "information / log E": table["information"].mean(),
             "largest load": table["largest_load"].max(),
         }
-        for name, table in zip(names, layers, strict=True)
-    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run (means over layers)")
-
-
-def stability_table(pairs: Sequence[tuple[str, str, Stability]]) -> pd.DataFrame:
-    """A row per pair of runs and layer: one, other (their names), layer, overlap, chance, p, matching."""
-    tables = [agreed.table.assign(one=one, other=other) for one, other, agreed in pairs]
-    joint = pd.concat(tables, ignore_index=True)
-    return joint[["one", "other", *(name for name in joint if name not in ("one", "other"))]]

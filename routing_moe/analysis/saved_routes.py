@@ -9,6 +9,7 @@ which no model reads, are in no picture and no statistic. N tasks, L layers with
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,7 +64,6 @@ class History:
     values_SNLE: np.ndarray
 
     def of(self, tasks: Sequence[str]) -> History:
-        """Returns the history of these tasks, in this order."""
         rows = [self.tasks.index(task) for task in tasks]
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 
@@ -73,28 +73,28 @@ def load_routes(
 ) -> Routes:
     """Returns routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
-    place: a run folder with `<step>-steps/route.npy`; or any other folder with a checkpoint, ours or of the
-    published code, which is loaded. step: of a run: a number, "last" or "best" (best dev score); flag: the
-    flag that gave it. Raises InputError if there are no such routes, or files do not match.
+    place: a run folder with `<step>-steps/route.npy`, or a folder with a checkpoint, which is loaded.
+    step: of a run: a number, "last" or "best" (best dev score); flag: the flag that gave it. Raises InputError
+    if there are no such routes, or files do not match.
     """
     place = folder_of_run(place)
     if problem := folder_problem(place):
         raise InputError(f"{problem}; name that of a run or of a checkpoint")
     steps = steps_with_routes(place)
-    if not steps:
-        if step not in ("best", "last"):
-            raise InputError(
-                f"--{flag} {step}: {place} holds no routes by step ({place}/<step>-steps/route.npy)"
-            )
+    if not steps and step in ("best", "last"):
         return _routes_of_checkpoint(place, kind)
-    number = _step_of(place, steps, step, flag)
+    number = best_step(place, steps) if step == "best" else steps[-1] if step == "last" else step
+    if not str(number).isdecimal() or int(number) not in steps:
+        known = ["best", "last", *map(str, steps)]
+        guess = did_you_mean(str(step), known[:2])
+        raise InputError(f"--{flag} {step}: {place} has {in_short(known, 10)}{guess}")
     tasks, values_NLE = _read_step(place / f"{number}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
-    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], number, kind)
+    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], int(number), kind)
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
-    """Returns routes at every step of a run that has some. Raises InputError if none has, or tasks differ."""
+    """Returns routes at every step of a run. Raises InputError if there are none, or tasks differ."""
     run = Path(run)
     if problem := folder_problem(run):
         raise InputError(problem)
@@ -119,10 +119,7 @@ def run_name(place: str | Path) -> str:
     place = Path(place).resolve()
     if place.parent.name == "snapshots" and place.parents[1].name.startswith("models--"):
         return place.parents[1].name.removeprefix("models--").replace("--", "/")
-    is_generic = place.name in ("best", "last", "init") or place.name.rstrip("0123456789") in (
-        "stage",
-        "seed",
-    )
+    is_generic = re.fullmatch(r"best|last|init|(stage|seed)\d*", place.name)
     return f"{place.parent.name}/{place.name}" if is_generic else place.name
 
 
@@ -140,17 +137,20 @@ def best_step(run: Path, steps: Sequence[int]) -> int:
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
     """Returns (rows of a route that a layer reads, their names), from the configuration of a checkpoint."""
-    found = [path for name in ("best", "last", "init", ".") if (path := run / name / "config.json").is_file()]
-    if not found:
+    folder = next(
+        (run / n for n in ("best", "last", "init", ".") if (run / n / "config.json").is_file()), None
+    )
+    if folder is None:
         raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
     from routing_moe.model.configuration import RoutingBartConfig  # imports torch, after files were checked
 
-    config = RoutingBartConfig.load(found[0].parent)
-    if config.num_layers != n_layers:
+    config = RoutingBartConfig.load(folder)
+    if config.num_layers != n_layers or not config.routed_rows:
         depth = f"{config.encoder_layers} + {config.decoder_layers}"
-        raise InputError(f"{found[0]} has {depth} layers, the routes of the run {n_layers}")
-    if not config.routed_rows:
-        raise InputError(f"{found[0]}: says that no layer has experts")
+        routed = f"{len(config.routed_rows)} with experts"
+        raise InputError(
+            f"{folder}/config.json has {depth} layers, {routed}; the routes of the run {n_layers}"
+        )
     return config.routed_rows, config.row_names
 
 
@@ -166,20 +166,6 @@ def layer_place(name: str) -> tuple[int, ...]:
 def encoder_part(layers: Sequence[str]) -> int:
     """Returns how many of the named layers are the encoder's."""
     return sum(layer_place(name)[0] == 0 for name in layers)
-
-
-# ---------------------------------------------------------------------------- reading
-
-
-def _step_of(run: Path, steps: list[int], step: int | str, flag: str) -> int:
-    if step == "best":
-        return best_step(run, steps)
-    if step == "last":
-        return steps[-1]
-    if str(step).isdecimal() and int(step) in steps:
-        return int(step)
-    guess = did_you_mean(str(step), ["best", "last"])
-    raise InputError(f"--{flag} {step}: {run} has best, last, {in_short([str(s) for s in steps], 8)}{guess}")
 
 
 def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
@@ -202,15 +188,13 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
     from routing_moe.checkpoints.find import find_mixture
 
     mixture = find_mixture(place, None, "checkpoint_name")
-    config = mixture.config
+    config, names = mixture.config, mixture.config.task_names
     if not config.routes_by_task:
         raise InputError(
             f"{place}: {config.num_experts} expert(s), routes: {config.route_source}; no task has its own"
         )
-    unknown = set(config.random_vectors)
-    tasks = [t for t in config.task_names if t in config.trained_tasks] or [
-        t for t in config.task_names if t not in unknown
-    ]
+    tasks = [task for task in names if task in config.trained_tasks]
+    tasks = tasks or [task for task in names if task not in config.random_vectors]
     if not tasks:
         raise InputError(f"{place} has no task that was trained on")
     return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.checkpoint))

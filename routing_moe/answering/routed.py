@@ -109,9 +109,9 @@ class Routed:
         config = self.model.config
         depths = config.encoder_rows, config.num_layers - config.encoder_rows
         ways = dict(inputs=inputs, examples=examples, vectors=vectors, route=route)
-        given = [way for way, value in ways.items() if value is not None]
-        if len(given) > 1:
-            raise InputError(f"{' and '.join(given)} each determine the route; give one of them")
+        chosen = [way for way, value in ways.items() if value is not None]
+        if len(chosen) > 1:
+            raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
         if config.num_experts == 1:
             return RoutedTask(name, torch.ones(config.num_layers, 1), None, depths)
         if examples is not None:
@@ -133,11 +133,11 @@ class Routed:
         if config.route_source == "random":
             problem = "draws a route for each example; give the task's route, or examples"
             raise InputError(f"{self.place} {problem}")
-        known = [task for task in config.task_names if task not in config.random_vectors]
-        if config.route_source != "average" and name not in known:
-            hint = did_you_mean(name, known) or "."
+        tasks = [task for task in config.task_names if task not in config.random_vectors]
+        if config.route_source != "average" and name not in tasks:
+            hint = did_you_mean(name, tasks) or "."
             raise InputError(
-                f"{self.place} was not trained on {name!r}{hint} Its tasks: {in_short(sorted(known))}. The "
+                f"{self.place} was not trained on {name!r}{hint} Its tasks: {in_short(sorted(tasks))}. The "
                 "route of another task is found by its texts (--like, inputs=), or learned from labelled "
                 "rows (--examples, examples=)"
             )
@@ -155,11 +155,11 @@ class Routed:
         config = self.model.config
         if not (config.has_router or config.route_parts):
             raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
-        given = GivenVectors.load(folder)
-        given.check(self.place, config)
-        if name not in given.names:
-            raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, given.names)}")
-        return Chooser(self.model, vectors=given).choose(name)
+        task_vectors = GivenVectors.load(folder)
+        task_vectors.check(self.place, config)
+        if name not in task_vectors.names:
+            raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, task_vectors.names)}")
+        return Chooser(self.model, vectors=task_vectors).choose(name)
 
     def _nearest(self, name: str, inputs: list[str], gym: str | Path | None) -> TaskChoice:
         check_texts(inputs, f"texts of {name}")
@@ -243,8 +243,8 @@ class Routed:
         for i, query in enumerate(queries):
             text, scores = answers.texts[i], answers.option_scores[i]
             if scores and self.text_format.do_lowercase:  # name the options as they were given
-                given = {option.lower(): option for option in reversed(query.options)}
-                text, scores = given[text], {given[option]: score for option, score in scores.items()}
+                typed = {option.lower(): option for option in reversed(query.options)}
+                text, scores = typed[text], {typed[option]: score for option, score in scores.items()}
             yield Answer(query.input, text, answers.scores[i], scores, i in cut)
 
     def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:

@@ -56,8 +56,16 @@ GROUPS = {
         "create-gif": f"{CLI}.create_gif",
     },
 }
-METHODS = ["random", "text", "finetuned-text", "fisher", "gradient", "descriptions", "reduce", "inspect"]
-METHODS = {method: f"{VECTORS}.{method.replace('-', '_')}" for method in METHODS}
+METHODS = {  # a module, or module:class
+    "random": f"{VECTORS}.settings:RandomSettings",
+    "text": f"{VECTORS}.settings:TextSettings",
+    "finetuned-text": f"{VECTORS}.settings:FinetunedTextSettings",
+    "fisher": f"{VECTORS}.settings:FisherSettings",
+    "gradient": f"{VECTORS}.settings:GradientSettings",
+    "descriptions": f"{VECTORS}.settings:DescriptionSettings",
+    "reduce": f"{VECTORS}.reduce",
+    "inspect": f"{VECTORS}.inspect",
+}
 COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
 COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
 COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
@@ -136,13 +144,20 @@ def main(argv: list[str] | None = None) -> int:
         name = f"vectors {method}"
     elif flags and f"{name} {flags[0]}" in COMMANDS:
         name, flags = f"{name} {flags[0]}", flags[1:]
-    return import_module(COMMANDS[name]).main(flags)
+    return runner(COMMANDS[name]).main(flags)
 
 
-def docstring(module: str) -> str:
-    """Returns the docstring of a module, which is not imported."""
-    source = Path(find_spec(module).origin).read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(source))
+def runner(place: str):
+    """Returns what has the `main` of a command: a module, or of "module:class" the class."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name) if name else import_module(module)
+
+
+def docstring(place: str) -> str:
+    """Returns the docstring of a module, or of a class in it, which is not imported."""
+    module, _, name = place.partition(":")
+    tree = ast.parse(Path(find_spec(module).origin).read_text(encoding="utf-8"))
+    return ast.get_docstring(next((node for node in tree.body if getattr(node, "name", None) == name), tree))
 
 
 if __name__ == "__main__":

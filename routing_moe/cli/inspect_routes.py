@@ -2,11 +2,10 @@
 
     routing-moe inspect-routes models/moe
     routing-moe inspect-routes models/moe --before models/moe/stage1      the change by stage 2
-    routing-moe inspect-routes runs/seed42 runs/seed43 --output_dir runs/both   their agreement
 
 Writes, of each run, routes (map of tasks and experts), similarity (tasks by their routes, with a dendrogram),
-layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of all runs; of several runs
-stability.csv and .md (agreement up to renaming of experts); with --before, change. Pictures as PNG and PDF.
+layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of all runs; with --before, change.
+Pictures as PNG and PDF.
 Entropies and information are shares of log E, the maximum with E experts.
 """
 

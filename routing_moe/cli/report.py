@@ -1,4 +1,4 @@
-"""One page about runs: settings, curves, scores, interactive routes, features, ablation.
+"""One page about runs: curves, scores, interactive routes, features, ablation.
 
     routing-moe report models/moe
     routing-moe report runs/seed42 runs/seed43 runs/seed44 --output_file runs/report.html
@@ -31,10 +31,11 @@ def run(settings: ReportSettings) -> None:
             locks.enter_context(folder_lock(folder, "RUN"))
         flags = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
         runs = read_runs(settings.runs, *flags)
-        from routing_moe.report.data import report_data  # imports scipy and sklearn, which takes seconds
+        from routing_moe.analysis.correlation import PERMUTATIONS  # imports scipy, which takes seconds
         from routing_moe.report.page import render
 
-        page = render(report_data(runs, settings))
+        title = settings.title or "Routes of " + ", ".join(run.name for run in runs)
+        page = render(runs, title, settings.permutations or PERMUTATIONS, settings.seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")

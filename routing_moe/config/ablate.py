@@ -16,7 +16,6 @@ EXPERTS = group("what is ablated")
 HOW_SCORED = "how tasks are scored"
 SCORES = group(HOW_SCORED)  # the same flags as those of `routing-moe train --do_predict`
 RUNNING = group("running")
-MOST_TOGETHER = 12  # experts of a set: its name, which names a file, stays short
 
 
 # fmt: off
@@ -28,9 +27,9 @@ class AblationSettings(Command):
     usage = "RUN [flags, see --help]"
 
     run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")
-    experts: tuple[str, ...] = EXPERTS(("all",), "all: each (layer, expert) alone; none; or sets such as enc0.1 or enc0.1+dec2.0 (expert 1 of encoder layer 0 together with expert 0 of decoder layer 2)", metavar="SET")
+    experts: str = EXPERTS("all", "all: each expert of each layer alone; none: only those of --features", choices=("all", "none"))
     features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
-    top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=Range(lambda n: 1 <= n <= MOST_TOGETHER, f"from 1 to {MOST_TOGETHER}"))
+    top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=Range(lambda n: 1 <= n <= 12, "from 1 to 12"))  # a set's name, which names a file, stays short
     feature_file: Path | None = EXPERTS(None, "CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
     routes: str = EXPERTS("soft", "weights that are correlated with features. soft: the softmax; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS[::2])
 

@@ -105,9 +105,9 @@ def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding
         Batch(draw, ranked, route, indices, answering_cost(pool, indices, ranked, decoding.num_beams))
         for draw, routes in enumerate(draws)
         for ranked, members in kinds
-        for route, own in by_route(model, routes, members, enough)
+        for route, on_route in by_route(model, routes, members, enough)
         for indices in cut(
-            longest_first(pool, own, by_answer=not ranked), lengths_N, size * LONG_EXAMPLE, most
+            longest_first(pool, on_route, by_answer=not ranked), lengths_N, size * LONG_EXAMPLE, most
         )
     ]
 
@@ -121,14 +121,14 @@ def loss_batches(
     size: as --predict_batch_size; None: as many as MOST_IN_LOSS allows.
     """
     sources_N, targets_N = examples.source_lengths_N, examples.target_lengths_N
-    overhead = default_overhead(model.device)
+    lengths_N, overhead = sources_N + targets_N, default_overhead(model.device)
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS) if size else MOST_IN_LOSS
     return [
-        Batch(draw, False, route, own[group], int((sources_N + targets_N)[own[group]].sum()))
+        Batch(draw, False, route, on_route[group], int(lengths_N[on_route[group]].sum()))
         for draw, routes in enumerate(draws)
-        for route, own in by_route(model, routes, np.arange(len(examples)), math.inf)
+        for route, on_route in by_route(model, routes, np.arange(len(examples)), math.inf)
         for group in reversed(
-            micro_batches(sources_N[own], targets_N[own], most_tokens, overhead_tokens=overhead)
+            micro_batches(sources_N[on_route], targets_N[on_route], most_tokens, overhead_tokens=overhead)
         )
     ]
 
@@ -161,12 +161,12 @@ def by_route(
     order = np.argsort(same_M, kind="stable")
     groups = np.split(members[order], np.flatnonzero(np.diff(same_M[order])) + 1) if len(members) else []
     pairs, others = [], []
-    for own in groups:
-        row = routes.which_N[own[0]]
-        if plain_K[row] and (merges or len(groups) == 1 or len(own) >= enough):
-            pairs.append((routes.rows_KLE[row], own))
+    for group in groups:
+        row = routes.which_N[group[0]]
+        if plain_K[row] and (merges or len(groups) == 1 or len(group) >= enough):
+            pairs.append((routes.rows_KLE[row], group))
         else:
-            others.append(own)
+            others.append(group)
     return pairs + ([(None, np.sort(np.concatenate(others)))] if others else [])
 
 

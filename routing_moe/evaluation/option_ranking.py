@@ -66,17 +66,17 @@ def option_scores(
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
     """Returns the encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
-    with torch.no_grad(), autocast(), _along(bart, routes_BLE) as known:
-        return bart.get_encoder()(**batch, **known)[0]
+    with torch.no_grad(), autocast(), _along(bart, routes_BLE) as plan:
+        return bart.get_encoder()(**batch, **plan)[0]
 
 
 def _along(bart, routes_BLE: Tensor | None) -> AbstractContextManager[dict]:
     return nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
 
 
-def mean_log_likelihood(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **known) -> Tensor:
+def mean_log_likelihood(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **cached) -> Tensor:
     """Returns the mean log-probability (P,) of each row's label tokens; arguments as `log_likelihoods`."""
-    sums_2P = log_likelihoods(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **known)
+    sums_2P = log_likelihoods(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **cached)
     return sums_2P[0] / (labels_PT != IGNORED_LABEL).sum(dim=1)
 
 
@@ -91,14 +91,14 @@ def log_likelihoods(
     config = bart.config
     if decoder_inputs is None:
         decoder_inputs = shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id)
-    with _along(bart, routes_PLE) as known:
+    with _along(bart, routes_PLE) as plan:
         decoded_PTD = bart.get_decoder()(
             input_ids=decoder_inputs,
             encoder_hidden_states=encoded_PSD,
             encoder_attention_mask=attention_mask_PS,
             use_cache=False,
             **({} if cache is None else {CACHE_ARGUMENT: cache}),
-            **known,
+            **plan,
         )[0]
     is_real_PT = labels_PT != IGNORED_LABEL
     hidden_KD, targets_K = decoded_PTD[is_real_PT], labels_PT[is_real_PT]
@@ -129,11 +129,11 @@ def sequence_scores(
     """Returns such scores of generated sequences, whatever the generation forbids or forces."""
     pad = bart.config.pad_token_id
     labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
-    known = {"decoder_inputs": sequences_BT[:, :-1]}
+    cached = {"decoder_inputs": sequences_BT[:, :-1]}
     if cache is not None:
-        known["cache"] = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
+        cached["cache"] = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
     with autocast():
         scores_B = mean_log_likelihood(
-            bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, **known
+            bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, **cached
         )
     return scores_B.tolist()

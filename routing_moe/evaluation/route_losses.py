@@ -72,10 +72,10 @@ def _losses(
     """Returns the loss and the label-smoothed loss (2, K, R) of R examples for K draws of routes."""
     model.eval()
     batches, smoothing = loss_batches(model, examples, draws, size), model.config.label_smoothing
-    own = [batches[i] for i in own_share(batches, accelerator)]
+    share = [batches[i] for i in own_share(batches, accelerator)]
     losses_2KR = torch.zeros(2, len(draws), len(examples), dtype=torch.float64)
-    running = with_models(model, own, draws)
-    for batch, bart, routes_bLE in ProgressBar(running, desc, len(own), unit="batch", disable=quiet):
+    running = with_models(model, share, draws)
+    for batch, bart, routes_bLE in ProgressBar(running, desc, len(share), unit="batch", disable=quiet):
 
         def sums_of(places: np.ndarray, batch=batch, bart=bart, routes_bLE=routes_bLE) -> list[Tensor]:
             along = None if routes_bLE is None else routes_bLE[torch.from_numpy(places)]

@@ -102,11 +102,11 @@ def encoder_states(model) -> StatesOf:
             running = model.along(model.plan_routes(average(model, input_ids_BS)))
         was_training = model.training
         model.eval()
-        with running as known:
+        with running as plan:
             states_BSD = model.model.encoder(
                 input_ids=input_ids_BS.to(model.device),
                 attention_mask=attention_mask_BS.to(model.device),
-                **known,
+                **plan,
             )[0]
         model.train(was_training)
         return states_BSD

@@ -39,10 +39,10 @@ class FinetuneInputs:
     start: SavedMixture | SavedBart
 
 
-def check_finetuning(settings: FinetuneSettings, given: Collection[str]) -> FinetuneInputs:
+def check_finetuning(settings: FinetuneSettings, given_flags: Collection[str]) -> FinetuneInputs:
     """Opens all that the settings name; fills in the lists of the grid, the samples and the texts.
 
-    given: names of the flags that were given; texts are otherwise read as the start was trained to read them,
+    given_flags: names; texts are otherwise read as the start was trained to read them,
     because another format lowers scores without a warning. Raises InputError.
     """
     check_flags(settings)
@@ -52,7 +52,7 @@ def check_finetuning(settings: FinetuneSettings, given: Collection[str]) -> Fine
     check_files(settings, gym)
     start = find_start(settings.start, settings.moe_init)
     if not isinstance(start, SavedBart) or start.weights is None:  # of a file, the training is unknown
-        settings = dataclasses.replace(settings, **trained_texts(start.config, given))
+        settings = dataclasses.replace(settings, **trained_texts(start.config, given_flags))
     TextFormat.of(settings)
     check_output_dir(settings)
     check_start(settings, start)
@@ -110,9 +110,9 @@ def chosen_samples(settings: FinetuneSettings, gym: Gym) -> list[str]:
         with problem_context("--task_dir "):
             named = gym.named_samples(settings.task, name)
         if not named:
-            known = ", ".join(gym.samples(settings.task))
+            samples = ", ".join(gym.samples(settings.task))
             problem = f"--samples is {name!r}: no such sample of {settings.task}"
-            raise InputError(f"{problem}; give all, first, or some of {known}")
+            raise InputError(f"{problem}; give all, first, or some of {samples}")
         chosen |= dict.fromkeys(named)
     return list(chosen)
 

@@ -225,7 +225,7 @@ def examples_of(gym: Gym, task: str, part: str, sample: str) -> list[Example]:
 def run_grid(settings: FinetuneSettings, grid: Grid) -> dict[str, Exception]:
     """Runs the missing configurations. Returns {line: error} of those that failed. Raises InputError."""
     (grid.folder / "predictions").mkdir(parents=True, exist_ok=True)
-    missing, failed, routes = grid.missing, {}, {"none"}
+    missing, failed = grid.missing, {}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
     shown = [f"--{name}" for name in FORMAT_FLAGS if getattr(settings, name)]
@@ -234,10 +234,6 @@ def run_grid(settings: FinetuneSettings, grid: Grid) -> dict[str, Exception]:
     def keep(configuration: Configuration, outcome: dict) -> None:
         grid.keep(configuration, outcome)
         log.info("%s: %s", configuration, in_words(outcome))
-        if (route := outcome["route"]) not in routes:
-            seen = f"; has seen of the task: {outcome['vector_seen']}" if outcome["vector_seen"] else ""
-            log.debug("route of %s: %s%s", configuration.prefix, route, seen)
-        routes.add(route)
 
     if missing:
         bar = ProgressBar(total=total, initial=done, desc=settings.task, unit="run", disable=settings.quiet)

@@ -1,82 +1,70 @@
 """The result files of an ablation: tables as CSV, a summary in Markdown, pictures."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from routing_moe.analysis.ablation.checks import AblationInputs
-from routing_moe.analysis.ablation.expert_sets import TASKS
-from routing_moe.analysis.ablation.job import AblationJob
-from routing_moe.analysis.ablation.plan import Plan
-from routing_moe.analysis.ablation.tables import (
-    USED,
-    category_drops,
-    feature_table,
-    sets_table,
-    task_table,
-)
+from dataloader.ontology import Ontology
+from routing_moe.analysis.ablation import Ablation
+from routing_moe.analysis.ablation_tables import USED, category_drops, feature_table, task_table
+from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
 from routing_moe.results.markdown import markdown_table
 
 MOST_ROWS = 12  # of a table in Markdown
-DIGITS = "%.6g"
 
 
-def write_results(job: AblationJob, plan: Plan, settings: AblationSettings, inputs: AblationInputs) -> str:
-    """Writes all result files into the job's folder; returns the text of ablation.md."""
-    folder, ontology = job.folder, inputs.run.ontology
-    singles = [experts for experts in job.all_experts() if job.sets.path(experts).is_file()]
-    scores_ST = job.scores([*singles, *plan.sets])[ontology.order(job.evaluator.tasks)]
-    drops_ST = scores_ST.loc["base"] - scores_ST
+def write_ablation_files(
+    settings: AblationSettings,
+    ablation: Ablation,
+    top_of_features: dict[str, pd.DataFrame],
+    features: Features,
+    ontology: Ontology,
+) -> str:
+    """Writes all result files into the folder of the ablation; returns the text of ablation.md."""
+    folder, title = ablation.folder, f"{run_name(settings.run)}: drop of the score, {settings.part} files"
+    singles = [experts for experts in ablation.all_experts() if ablation.sets.path(experts).is_file()]
+    by_feature = experts_by_feature(ablation, top_of_features)
+    scores_ST = ablation.table([*singles, *by_feature.values()])[ontology.order(ablation.tasks)]
     examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
-    base = scores_ST.loc["base"].mean()
-    sections = [
-        f"Drop of the score (before - after) on the {settings.part} files of {len(job.evaluator.tasks)} tasks"
-        f"{examples}, when experts are ablated. Mean score with all experts: {base:.4f}."
-    ]
+    text = (
+        f"Drop of the score (before - after) on the {settings.part} files of {len(ablation.tasks)} tasks"
+        f"{examples}, when experts are ablated. Mean score with all experts: "
+        f"{scores_ST.loc['base'].mean():.4f}."
+    )
 
     def write(name: str, table: pd.DataFrame) -> None:
-        write_text(folder / name, table.to_csv(index=False, float_format=DIGITS))
+        write_text(folder / name, table.to_csv(index=False, float_format="%.6g"))
 
-    if singles:  # also those of earlier commands
-        tasks = task_table(job, singles, scores_ST, ontology)
+    if singles:
+        tasks = task_table(ablation, singles, scores_ST, ontology)
         categories = category_drops(tasks, ontology)
-        write(TASKS, tasks)
+        write("tasks.csv", tasks)
         write("categories.csv", categories)
-        sections.append(_singles_markdown(categories, tasks))
+        text += f"\n\n{_singles_markdown(categories, tasks)}"
         for kind in ("png", "pdf"):
-            plot_category_drops(categories, folder / f"categories.{kind}", _title(settings))
-            if singles == job.all_experts():
-                plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", _title(settings))
-    if several := [job.name(experts) for experts in plan.named if len(experts) > 1]:
-        table = sets_table("experts", dict(zip(several, several, strict=True)), drops_ST, ontology)
-        write("sets.csv", table)
-        sections.append(_sets_markdown(table))
-    if plan.by_feature:
-        features = feature_table(job, plan.by_feature, drops_ST, inputs.features, ontology)
-        names = {feature: job.name(experts) for feature, experts in plan.by_feature.items()}
-        write("features.csv", features)
-        write("feature_tasks.csv", sets_table("feature", names, drops_ST, ontology))
-        write("top_experts.csv", plan.top_experts)
-        sections.append(_features_markdown(features, settings.top))
+            plot_category_drops(categories, folder / f"categories.{kind}", title)
+            plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", title)
+    if by_feature:
+        drops = feature_table(ablation, by_feature, scores_ST, features, ontology)
+        write("features.csv", drops)
+        write("top_experts.csv", pd.concat(top_of_features.values(), ignore_index=True))
+        text += f"\n\n{_features_markdown(drops, settings.top)}"
         for kind in ("png", "pdf"):
-            plot_feature_drops(features, folder / f"features.{kind}", settings.top, _title(settings))
-    text = "\n\n".join(sections) + "\n"
-    write_text(folder / "ablation.md", text)
-    return f"{text}\nwritten to {folder}"
+            plot_feature_drops(drops, folder / f"features.{kind}", settings.top, title)
+    write_text(folder / "ablation.md", f"{text}\n")
+    return f"{text}\n\nwritten to {folder}"
 
 
-def _title(settings: AblationSettings) -> str:
-    return f"{run_name(Path(settings.prediction.output_dir))}: drop of the score, {settings.part} files"
-
-
-# ---------------------------------------------------------------------------- Markdown
+def experts_by_feature(ablation: Ablation, top_of_features: dict[str, pd.DataFrame]) -> dict[str, tuple]:
+    """Returns {feature: set of its top experts}."""
+    row_of = {ablation.layer(row): row for row in ablation.config.routed_rows}
+    return {
+        feature: tuple(sorted((row_of[row.layer], int(row.expert)) for row in experts.itertuples()))
+        for feature, experts in top_of_features.items()
+    }
 
 
 def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
@@ -97,12 +85,6 @@ def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
     return f"{heading}:\n\n{markdown_table(largest.rename_axis('layer / expert'))}"
 
 
-def _sets_markdown(table: pd.DataFrame) -> str:
-    by_set = table.groupby("experts", sort=False)["drop"].agg(["mean", "max"])
-    by_set["worst"] = table.loc[table.groupby("experts", sort=False)["drop"].idxmax(), "task"].to_numpy()
-    return f"Sets of experts:\n\n{markdown_table(by_set.rename_axis('experts'))}"
-
-
 def _features_markdown(table: pd.DataFrame, top: int) -> str:
     in_text = table[table["group"].isin(["with feature", "without feature", "all"])]
     rows = {}
@@ -110,6 +92,5 @@ def _features_markdown(table: pd.DataFrame, top: int) -> str:
         drops = {row.group: f"{row.drop:.3f}" for row in groups.itertuples()}
         rows[feature] = {"experts": experts, "weight": f"{groups['weight'].iloc[0]:.3f}", **drops}
     wide = pd.DataFrame.from_dict(rows, orient="index").fillna("-").rename_axis("feature")
-    heading = f"The top {top} experts of a feature together"
-    weight = "Weight: mean weight of the experts in the feature's tasks (of a numeric feature: in all tasks)."
-    return f"{heading}:\n\n{markdown_table(wide)}\n\n{weight}"
+    weight = "weight: mean weight of the experts in the feature's tasks, of a number in all tasks"
+    return f"The top {top} experts of a feature together ({weight}):\n\n{markdown_table(wide)}"

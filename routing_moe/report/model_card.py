@@ -20,6 +20,7 @@ from routing_moe.results.scores import BASELINES, ScoresFile, read_scores, with_
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 GENERATION = "text2text-generation"
+NO_ROUTES = "No task has a route of its own."
 TITLES = {"train": "Train tasks", "test": "Unseen tasks"}  # by section of the split
 CARD = """\
 # {title}
@@ -98,7 +99,7 @@ def write_card(folder: Path, name: str, license: str | None, sources: dict[str, 
         task=task_of_texts(config, (folder / TEXTS_FILE).is_file()),
         start=f"--checkpoint {name}" if config.num_experts == 1 else f"--moe_init --init_dir {name}",
         scores="\n\n".join(f"{TITLES[section]}: {score_table(scores.get(section))}" for section in TITLES),
-        routes=routes(folder, title),
+        routes=routes(folder, title) if config.routes_by_task else NO_ROUTES,
         training=training(run, read_cost(folder)),
         terms=terms_of_use(license, sources, tasks),
     )
@@ -150,7 +151,7 @@ def routes(folder: Path, title: str) -> str:
     try:
         saved, ontology = load_routes(folder), ontology_of(folder, {}, None)
     except InputError:
-        return "No task has a route of its own."
+        return NO_ROUTES
     saved = saved.of(ontology.order(saved.tasks))
     n = encoder_part(saved.layers)
     arguments = (saved.values_NLE, saved.tasks, ontology, folder / PICTURE, n)

@@ -75,7 +75,7 @@ def permuted(routes: Mapping[str, Route], train: Collection[str], seed: int) -> 
     """Returns the routes, permuted among the train tasks, and a note. The routes of other tasks stay."""
     tasks = sorted(train)
     order_N = np.random.default_rng(seed).permutation(len(tasks))
-    new = {task: routes[tasks[other]] for task, other in zip(tasks, order_N, strict=True)}
+    new = {task: routes[tasks[n]] for task, n in zip(tasks, order_N, strict=True)}
     same = sum(np.array_equal(route, routes[task]) for task, route in new.items())
     note = f"routes permuted among {len(tasks)} train tasks (seed {seed}): {same} have the same as before"
     return {**routes, **new}, note
@@ -94,22 +94,22 @@ def routes_of_file(path: str, split: Split) -> dict[str, Route]:
 
 
 def routes_of_clusters(
-    spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
+    spec: str, start: Start, split: Split, ontology: Ontology, task_vectors: GivenVectors | None
 ) -> tuple[dict[str, Route], list[dict]]:
     """Returns the routes of all tasks of the split with a vector, and a row of clusters.csv for each part.
 
     Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
-    if given is None:
+    if task_vectors is None:
         raise InputError(f"is {spec}, clusters of the vectors of --taskvecs; give them")
-    vectors, train = given.by_name, ontology.order(split.train)
+    vectors, train = task_vectors.by_name, ontology.order(split.train)
     if lacking := sorted(set(train) - set(vectors)):
         raise InputError(f"{described(start)}: no vector for the train tasks {in_short(lacking)}")
     counts = wanted_clusters(spec, len(train))
     others = [task for task in split.all if task in vectors and task not in split.train]
     routes: dict[str, Route] = {task: {} for task in (*train, *others)}
     rows = []
-    for part, (first, end) in given.parts.items():
+    for part, (first, end) in task_vectors.parts.items():
         vectors_ND = np.stack([vectors[task][first:end] for task in train])
         labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
         row = {
@@ -175,7 +175,7 @@ def file_matrices(path: str, tasks: Collection[str], config) -> dict[str, np.nda
         if not by_task:
             hint = did_you_mean(next(iter(tasks), ""), routes)
             raise InputError(f"{path} has no route for {in_short(sorted(tasks))}{hint}")
-    given = GivenRoutes(path, by_task)
+    fitting = GivenRoutes(path, by_task)
     with problem_context(f"--task_routes {path}: "):
-        matrices = given.matrices(*config.route_sizes)
-    return dict(zip(given.tasks, matrices, strict=True))
+        matrices = fitting.matrices(*config.route_sizes)
+    return dict(zip(fitting.tasks, matrices, strict=True))

@@ -23,6 +23,8 @@ from routing_moe.model.task_vectors import ROWS_OF_ONE
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
 
+BATCH_SIZE = 32
+
 log = logging.getLogger(__name__)
 
 
@@ -34,7 +36,6 @@ def learn_vector(
     rate: float,
     seed: int,
     accelerator: Accelerator,
-    batch_size: int = 32,
 ) -> TaskChoice:
     """Returns a vector trained on examples of one sample of the task, from the mean of the known vectors on.
 
@@ -49,7 +50,7 @@ def learn_vector(
     recipe = Recipe(
         learning_rate=0.0,
         task_model_lr=rate,
-        train_batch_size=batch_size,
+        train_batch_size=BATCH_SIZE,
         total_steps=steps,
         weight_decay=0.0,
         initial_tau=model.config.router_temperature,
@@ -75,7 +76,6 @@ def learn_route(
     rate: float,
     seed: int,
     accelerator: Accelerator,
-    batch_size: int = 32,
 ) -> TaskChoice:
     """Returns a route (L, E) trained on examples of the task, starting from equal weights."""
     config = model.config
@@ -86,7 +86,7 @@ def learn_route(
     table = with_shared_parameters(model)
     table.config.task_names = [task]
     table.use_table(route_logits(equal_LE)[None])
-    logits_D = learn_vector(table, task, examples, steps, rate, seed, accelerator, batch_size).vector_D
+    logits_D = learn_vector(table, task, examples, steps, rate, seed, accelerator).vector_D
     route_LE = torch.from_numpy(logits_D).view(size).softmax(dim=-1).numpy()
     words = f"route learned from {counted(len(examples), 'example')}"
     return TaskChoice(task, "learned", words, ROWS_OF_ONE, route_LE=route_LE)
@@ -100,9 +100,9 @@ def _only_the_vector(model, task: str):
         name: getattr(config, name) for name in ("task_names", "router_temperature", "exploration_epsilon")
     }
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    known = [name not in config.random_vectors for name in config.task_names]
+    is_known = [name not in config.random_vectors for name in config.task_names]
     rows_ND = table.weight.detach()
-    start_1D = (rows_ND[known] if any(known) else rows_ND).mean(dim=0, keepdim=True)
+    start_1D = (rows_ND[is_known] if any(is_known) else rows_ND).mean(dim=0, keepdim=True)
     try:
         model.requires_grad_(False)
         model.task_vectors = TaskVectors.from_pretrained(start_1D, freeze=False)

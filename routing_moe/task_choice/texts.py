@@ -37,7 +37,6 @@ from routing_moe.model.task_vectors import (
 
 TEXTS_FILE = "text_vectors.npz"
 INPUTS_PER_TASK = 256  # more inputs barely change the mean
-ADVICE = "or, for a random vector, --task_vector stored"
 
 
 class KeptTexts(NamedTuple):
@@ -83,18 +82,16 @@ class TextSource:
 
     def check(self, needing: Collection[str], seen: Collection[str]) -> None:
         """Raises InputError if there is no text to find the nearest of the tasks `seen` for another one."""
-        where = f"--text_vectors {self.folder}: no vector"
-        if not self.folder:
-            where = f"{' and '.join(str(gym.folder) for gym in dict.fromkeys(self.gyms))}: no train file"
-        if lacking := sorted(set(needing) - set(self.covered(needing))):
-            advice = f"give --text_vectors with it, {ADVICE}"
-            raise InputError(f"{where} of {in_short(lacking)} to find the nearest task; {advice}")
-        if not self.covered(seen):
-            such = in_short(sorted(seen), 2) or "a train task of the split"
-            raise InputError(
-                f"{where} of any task with a task vector, such as {such}, to be nearest to "
-                f"{in_short(sorted(needing))}; give a gym with it as --train_dir, --text_vectors, {ADVICE}"
-            )
+        lacking = sorted(set(needing) - set(self.covered(needing)))
+        if not lacking and self.covered(seen):
+            return
+        folders = " and ".join(str(gym.folder) for gym in dict.fromkeys(self.gyms))
+        where = f"--text_vectors {self.folder}: no vector" if self.folder else f"{folders}: no train file"
+        what = in_short(lacking) or f"any task with a task vector, such as {in_short(sorted(seen), 2)},"
+        raise InputError(
+            f"{where} of {what} to find the nearest task; give a gym with it as --train_dir, --text_vectors "
+            "with it, or, for a random vector, --task_vector stored"
+        )
 
     def inputs(self, task: str, sample: str | None = None) -> list[str]:
         """Returns inputs of a sample of the task, whose gym is the last; None: its first, in any gym."""

@@ -66,11 +66,11 @@ def grouped(gains_NM: np.ndarray, columns_M: np.ndarray) -> Groups:
     N, M = gains_NM.shape
     if M < 3:
         return Groups(np.zeros(N, dtype=np.int64), 0.0)
-    found = best_clusters(affinity(gains_NM[columns_M]), range(2, M))
-    members_MK = np.eye(found.labels_N.max() + 1)[found.labels_N]
+    clusters = best_clusters(affinity(gains_NM[columns_M]), range(2, M))
+    members_MK = np.eye(clusters.labels_N.max() + 1)[clusters.labels_N]
     labels_N = (np.nan_to_num(gains_NM) @ (members_MK / members_MK.sum(axis=0))).argmax(axis=1)
-    labels_N[columns_M] = found.labels_N
-    return Groups(labels_N, found.silhouette)
+    labels_N[columns_M] = clusters.labels_N
+    return Groups(labels_N, clusters.silhouette)
 
 
 def mates(labels_N: np.ndarray, columns_M: np.ndarray) -> np.ndarray:

@@ -8,14 +8,81 @@ The weights are random: a gym of made-up words has nothing that a model could kn
 positions, so it trains with --max_input_length 64 or less.
 """
 
+import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from dataloader.errors import InputError, Problems
+from dataloader.encoding import HIDDEN_NAME
 from dataloader.task_splits import Split, load_split
 from task.conflict_gym.settings import BartSettings, GymSettings
 from task.conflict_gym.skills import made_up_words
 from task.written_folder import run_once, saved_settings, written_at_once
+
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # with BART's ids, 0 to 4
+POSITIONS = 64
+
+
+def word_tokenizer(words: Iterable[str], names: Iterable[str]):
+    """Returns a tokenizer of whole words, for texts such as " [t007] badiko rusefa".
+
+    A name such as e2-d3-t007 is split at its hyphens: unseen tasks share the tokens e2 and d3 with others.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast  # takes seconds
+
+    parts = dict.fromkeys(part for name in names for part in name.split("-"))
+    tokens = dict.fromkeys([*SPECIAL_TOKENS, "[", "]", "-", HIDDEN_NAME, *parts, *words])
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[(token, vocabulary[token]) for token in ("<s>", "</s>")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        cls_token="<s>",
+        sep_token="</s>",
+        model_max_length=1024,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def random_bart(tokenizer, width: int, layers: int, init_std: float, seed: int):
+    """Returns a BART with random weights and no dropout; it has 4, 2 or 1 heads, as the width allows."""
+    import torch
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    torch.manual_seed(seed)
+    heads = math.gcd(width, 4)
+    config = BartConfig(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=2 * width,
+        decoder_ffn_dim=2 * width,
+        max_position_embeddings=POSITIONS,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        init_std=init_std,
+        bos_token_id=tokenizer.bos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        forced_eos_token_id=tokenizer.eos_token_id,
+    )
+    return BartForConditionalGeneration(config).eval()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,19 +91,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def check(settings: BartSettings) -> tuple[dict, Split]:
     """Returns the settings and the split of the gym. Raises InputError."""
-    problems, gym = Problems(), Path(settings.gym)
-    of_gym = problems.of(saved_settings, GymSettings, gym)
-    split = problems.of(load_split, gym / "split.json")
-    if problems:
-        raise InputError(problems)
-    return of_gym, split
+    gym = Path(settings.gym)
+    return saved_settings(GymSettings, gym), load_split(gym / "split.json")
 
 
 def write(settings: BartSettings, inputs: tuple[dict, Split]) -> None:
     of_gym, split = inputs
-
-    from task.conflict_gym.model import random_bart, word_tokenizer  # imports torch, which takes seconds
-
     tokenizer = word_tokenizer(made_up_words(of_gym["words"]), split.all)
     model = random_bart(tokenizer, settings.width, settings.layers, settings.init_std, settings.seed)
     with written_at_once(settings) as folder:

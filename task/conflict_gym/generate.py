@@ -163,18 +163,17 @@ def description(settings: GymSettings, skills: Skills, tasks: list[Task]) -> dic
 def tables(skills: Skills, tasks: list[Task]) -> dict[str, Any]:
     """Returns the tables next to the tasks, for `write_tables`."""
     parts = {task.name: skills.parts(task.skill) for task in tasks}
-    described = [described_task(task, *parts[task.name]) for task in tasks]
+    described = []
+    for task in tasks:
+        a, b = parts[task.name]
+        traits = (f"skill:e{a}d{b}", f"encoder:e{a}", f"decoder:d{b}")
+        section = "test" if task.unseen else "train"
+        described.append(GymTask(task.name, section, "EM", f"e{a}", f"d{b}", traits))
     by_skill = sorted(described, key=lambda task: parts[task.name])
     return tables_of(described, by_skill) | {
         "oracle_routes.json": {name: {"encoder": a, "decoder": b} for name, (a, b) in parts.items()},
         "skill_routes.json": {task.name: task.skill for task in tasks},
     }
-
-
-def described_task(task: Task, a: int, b: int) -> GymTask:
-    """Returns what the tables say about a task of encoder part a and decoder part b."""
-    traits = (f"skill:e{a}d{b}", f"encoder:e{a}", f"decoder:d{b}")
-    return GymTask(task.name, "test" if task.unseen else "train", "EM", f"e{a}", f"d{b}", traits)
 
 
 if __name__ == "__main__":

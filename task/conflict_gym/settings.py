@@ -96,20 +96,17 @@ def problems_of(settings: GymSettings) -> list[str]:
         )
     if settings.overlap and settings.skills == 1:
         problems.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
-    return problems + _word_problems(settings)
-
-
-def _word_problems(settings: GymSettings) -> list[str]:
-    """Returns a problem if the contested words or the others are too few for the skills or the rows."""
     contested, start = settings.contested, f"--words is {settings.words}, --conflict {settings.conflict:g}"
     parts = max(settings.encoder_parts, settings.decoder_parts)
     if settings.conflict > 0 and contested < parts:
-        return [f"{start}: {contested} contested words are fewer than the {parts} parts of one side"]
+        problems.append(f"{start}: {contested} contested words are fewer than the {parts} parts of one side")
+        return problems
     for kind, words in (("contested", contested), ("uncontested", settings.words - contested)):
         inputs, rows = math.perm(words, settings.input_words), _most_rows(settings, kind == "contested")
         if inputs < rows:
-            return [f"{start}: {words} {kind} words make {inputs} inputs, but a task needs {rows}"]
-    return []
+            problems.append(f"{start}: {words} {kind} words make {inputs} inputs, but a task needs {rows}")
+            break
+    return problems
 
 
 def _most_rows(settings: GymSettings, contested: bool) -> int:

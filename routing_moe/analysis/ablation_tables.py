@@ -1,10 +1,8 @@
 """Score drops of ablated experts, by task and category, and of the experts of features.
 
-    scores_ST = job.scores(sets)    # a row per set of experts (its name, "base" for none), a column per task
-    drops_ST = scores_ST.loc["base"] - scores_ST
+    scores_ST = ablation.table(sets)    # a row per set of experts ("base" for none), a column per task
 
-A drop is the score before minus the score after: positive where the expert was useful. All tables derive from
-these, so that the scores are read once.
+A drop is the score before minus the score after: positive where the expert was useful.
 """
 
 from __future__ import annotations
@@ -16,37 +14,30 @@ import numpy as np
 import pandas as pd
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation.expert_sets import ExpertSet
 from routing_moe.analysis.features import Features
 from routing_moe.results.scores import in_categories
 
 if TYPE_CHECKING:  # it imports torch; readers of the tables do not need it
-    from routing_moe.analysis.ablation.job import AblationJob
+    from routing_moe.analysis.ablation import Ablation, ExpertSet
 
 USED = 0.05  # weight from which a task is called a user of an expert
 
 
 def task_table(
-    job: AblationJob, singles: Sequence[ExpertSet], scores_ST: pd.DataFrame, ontology: Ontology
+    ablation: Ablation, singles: Sequence[ExpertSet], scores_ST: pd.DataFrame, ontology: Ontology
 ) -> pd.DataFrame:
     """A row per expert and task: layer, expert, task, category, weight (of the expert in the task's route),
     before, after, drop, others (mean drop of the task without each of the other experts, one at a time: what
     a random one would cost)."""
-    before_T, weights, tables = scores_ST.loc["base"], job.evaluator.weights, []
+    rows = []
     for ((row, expert),) in singles:
-        table = by_task(job.name(((row, expert),)), scores_ST, ontology).rename(columns={"value": "after"})
-        table.insert(2, "weight", [weights[task][row, expert] for task in table["task"]])
-        table.insert(3, "before", before_T.array)
-        table.insert(0, "layer", job.layer(row))
-        table.insert(1, "expert", expert)
-        tables.append(table.assign(drop=table["before"] - table["after"]))
-    return with_others(pd.concat(tables, ignore_index=True), "task")
-
-
-def by_task(name: str, values_ST: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Returns the row of a set as a table of task, category and value."""
-    categories = [ontology.category(task)[0] for task in values_ST]
-    return pd.DataFrame(dict(task=values_ST.columns, category=categories, value=values_ST.loc[name].array))
+        after_T = scores_ST.loc[ablation.name(((row, expert),))]
+        for task, before in scores_ST.loc["base"].items():
+            category, weight = ontology.category(task)[0], ablation.weights[task][row, expert]
+            rows.append((ablation.layer(row), expert, task, category, weight, before, after_T[task]))
+    columns = ["layer", "expert", "task", "category", "weight", "before", "after"]
+    table = pd.DataFrame(rows, columns=columns)
+    return with_others(table.assign(drop=table["before"] - table["after"]), "task")
 
 
 def with_others(table: pd.DataFrame, group: str) -> pd.DataFrame:
@@ -59,30 +50,18 @@ def with_others(table: pd.DataFrame, group: str) -> pd.DataFrame:
 def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     """Returns a row per expert and category (then "all"): tasks, users (tasks that give the expert USED or
     more), drop (mean over the tasks), others (mean drop of the other experts: what a random one costs)."""
-    grouped = in_categories(tasks, ontology).groupby(
-        ["layer", "expert", "category"], sort=False, observed=True
-    )
-    table = grouped.agg(
-        tasks=("drop", "size"), users=("weight", lambda w: int((w >= USED).sum())), drop=("drop", "mean")
-    ).reset_index()
+    kinds = ["layer", "expert", "category"]
+    grouped = in_categories(tasks, ontology).groupby(kinds, sort=False, observed=True)
+    users = ("weight", lambda weights: int((weights >= USED).sum()))
+    table = grouped.agg(tasks=("drop", "size"), users=users, drop=("drop", "mean")).reset_index()
     table = with_others(table, "category")
     return table.assign(category=table["category"].astype(str))
 
 
-def sets_table(
-    heading: str, names: Mapping[str, str], drops_ST: pd.DataFrame, ontology: Ontology
-) -> pd.DataFrame:
-    """A row per set of experts and task: label (under the heading), task, category, drop. names: {label: name
-    of the set}."""
-    tables = {label: by_task(name, drops_ST, ontology) for label, name in names.items()}
-    table = pd.concat(tables, names=[heading]).reset_index(level=0)
-    return table.rename(columns={"value": "drop"})
-
-
 def feature_table(
-    job: AblationJob,
-    chosen: Mapping[str, ExpertSet],
-    drops_ST: pd.DataFrame,
+    ablation: Ablation,
+    by_feature: Mapping[str, ExpertSet],
+    scores_ST: pd.DataFrame,
     features: Features,
     ontology: Ontology,
 ) -> pd.DataFrame:
@@ -91,12 +70,13 @@ def feature_table(
 
     Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all".
     """
-    rows, weights = [], job.evaluator.weights
-    for feature, experts in chosen.items():
-        name = job.name(experts)
-        for group, tasks in groups_of(job.evaluator.tasks, feature, features, ontology).items():
+    rows, weights = [], ablation.weights
+    for feature, experts in by_feature.items():
+        name = ablation.name(experts)
+        drops_T = scores_ST.loc["base"] - scores_ST.loc[name]
+        for group, tasks in groups_of(ablation.tasks, feature, features, ontology).items():
             weight = np.mean([weights[task][expert] for task in tasks for expert in experts])
-            rows.append((feature, name, group, len(tasks), drops_ST.loc[name, tasks].mean(), weight))
+            rows.append((feature, name, group, len(tasks), drops_T[tasks].mean(), weight))
     return pd.DataFrame(rows, columns=["feature", "experts", "group", "tasks", "drop", "weight"])
 
 

@@ -1,0 +1,312 @@
+"""Gradients of log p(answer | input) as task vectors: their mean squares (Fisher information), or their mean.
+
+The diagonal empirical Fisher information: TASK2VEC (Achille et al. 2019, arXiv 1902.03545), Vu et al. (2020,
+arXiv 2005.00770). Projected gradients: LESS (Xia et al. 2024, arXiv 2402.04333).
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
+
+from dataloader.batching import micro_batches
+from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from dataloader.errors import InputError
+from routing_moe.io.precision import chosen_precision
+from routing_moe.model.lora import is_of_expert
+from routing_moe.model.route_sources import average
+from routing_moe.model.routed_layer import RoutePlan
+from task.task_emb.methods import BartMethod, TrainingMethod
+
+MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
+BLOCK = 2**20  # coordinates of a gradient that are projected at once
+EXPERT = re.compile(r"\.experts\.\d+\.")
+LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.")
+WITHOUT_GRADIENT = ("router.", "task_vectors.")  # routes are constants
+PATTERNS = {  # --weights: names of parameters
+    "embeddings": r"model\.shared\.",  # also the weights of the output layer, if it shares them
+    "encoder": r"model\.encoder\.layers\.",
+    "decoder": r"model\.decoder\.layers\.",
+    "layers": r"model\.(encoder|decoder)\.layers\.",
+    "all": "",
+    "updates": "",  # of these, only the low-rank experts
+}
+Parameters = dict[str, Tensor]
+Batch = dict[str, Tensor]  # the first dimension of every tensor is the batch dimension
+LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without batch dimension; in nats
+
+# ---- the likelihood of a BART
+
+
+def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikelihood:
+    """Returns the function log p(answer | input), summed over tokens, without label smoothing.
+
+    The model must be in eval mode, with eager attention, whose operations vmap supports. route_plan: that of
+    one route (1, L, E), for a model with several experts. The function's batches: `fisher_batches`.
+    """
+
+    def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
+        labels_T = example["labels"]
+        is_later_TT = torch.ones(len(labels_T), len(labels_T), device=labels_T.device).tril() == 0
+        inputs = dict(
+            input_ids=example["input_ids"][None],
+            attention_mask=example["source_mask"][None],
+            decoder_input_ids=example["decoder_input_ids"][None],
+            decoder_attention_mask=blocked(is_later_TT)[None, None],
+        )
+        named = {f"model.{name}": value for name, value in parameters.items()}
+        with nullcontext({}) if route_plan is None else model.along(route_plan) as known:
+            logits_TV = functional_call(_Logits(model), named, kwargs=inputs | known)
+        return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
+
+    return log_likelihood
+
+
+class _Logits(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs) -> Tensor:
+        states_1TD = self.model.model(**inputs, use_cache=False)[0]
+        return (self.model.lm_head(states_1TD) + self.model.final_logits_bias)[0]
+
+
+def blocked(is_blocked: Tensor) -> Tensor:
+    """Returns the additive attention mask; the library inspects one of 0 and 1, which vmap does not allow."""
+    return is_blocked.float() * torch.finfo(torch.float32).min
+
+
+def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_parameters: int) -> Iterator[Batch]:
+    """Yields all examples, each with its first accepted answer, in batches of similar length.
+
+    max_tokens: padded tokens of a batch, 0: no limit; n_parameters: whose gradient is kept for each example.
+    """
+    config, lengths = model.config, (examples.source_lengths_N, examples.target_lengths_N)
+    most = max(1, MAX_GRADIENT_NUMBERS // n_parameters)
+    for indices in micro_batches(*lengths, max_tokens=max_tokens or None, max_examples=most):
+        batch = examples.collate(indices, pad_token_id=config.pad_token_id)
+        targets_BT = batch["labels"].masked_fill(batch["labels"] == IGNORED_LABEL, config.pad_token_id)
+        start = config.decoder_start_token_id
+        tensors = {
+            "input_ids": batch["input_ids"],
+            "source_mask": blocked(batch["attention_mask"] == 0)[:, None, None],
+            "decoder_input_ids": shift_tokens_right(targets_BT, config.pad_token_id, start),
+            "labels": batch["labels"],
+        }
+        yield {name: tensor.to(model.device) for name, tensor in tensors.items()}
+
+
+def chosen_parameters(model, weights: str) -> Parameters:
+    """Returns the parameters of a (routing) BART by name, detached. weights: one of PATTERNS."""
+    of_updates = weights == "updates"
+    chosen = {
+        name: parameter.detach()
+        for name, parameter in model.named_parameters()
+        if not name.startswith(WITHOUT_GRADIENT)
+        and re.match(PATTERNS[weights], name)
+        and is_of_expert(name) == of_updates
+    }
+    if not chosen:
+        raise InputError(f"--weights {weights}: the model has no low-rank expert")
+    return chosen
+
+
+def divided(tensors: Parameters, division: str) -> dict[str, list[Tensor]]:
+    """Returns {"whole": tensors}, {"encoder": tensors, "decoder": ...}, or {"encoder.0": tensors, ...}."""
+    parts: dict[str, list[Tensor]] = {}
+    n_words = {"whole": 0, "sides": 1, "layers": 2}[division]
+    for name, tensor in tensors.items():
+        part = ".".join(LAYER.match(name).groups()[:n_words]) if n_words else "whole"
+        parts.setdefault(part, []).append(tensor)
+    return parts
+
+
+# ---- Fisher information
+
+
+def diagonal_fisher(
+    log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
+) -> Parameters:
+    """Returns the mean over examples of the squared gradient by each parameter, in its shape, in float64."""
+    gradients_of = vmap(grad(log_likelihood), in_dims=(None, 0))
+    sums, n = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in parameters.items()}, 0
+    for batch in batches:
+        for name, gradient_B in gradients_of(parameters, batch).items():  # of every example, (B, ...)
+            sums[name] += gradient_B.square().sum(dim=0, dtype=torch.float64)
+        n += len(next(iter(batch.values())))
+    return {name: total / n for name, total in sums.items()}
+
+
+def fisher_vector(fisher: Parameters, average_over: str) -> Tensor:
+    """Returns the task vector (D,), float64. "unit": an output unit, as the filter of Achille et al. 2019."""
+    if average_over == "weight":
+        return torch.cat([value.flatten() for value in fisher.values()])
+    if average_over == "unit":
+        return torch.cat([p.flatten(1).mean(dim=1) if p.ndim > 1 else p for p in fisher.values()])
+    if average_over == "tensor":
+        return torch.stack([value.mean() for value in fisher.values()])
+    layers = divided(fisher, "layers").values()
+    return torch.stack([torch.cat([p.flatten() for p in tensors]).mean() for tensors in layers])
+
+
+class Fisher(TrainingMethod):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.model.set_attn_implementation("eager")  # vmap supports no fused attention kernel
+        if settings.weights == "adapters":
+            insert_adapters(self.model, settings.bottleneck, settings.seed)
+        else:
+            self.model.requires_grad_(False)
+            for name in chosen_parameters(self.model, settings.weights):
+                self.model.get_parameter(name).requires_grad_(True)
+
+    def vector_of(self, task: str, samples: str) -> np.ndarray:
+        examples = self.encoded(task, samples)
+        self.train_on(task, examples)
+        return fisher_vector(self.fisher_of(examples), self.settings.average_over).cpu().numpy()
+
+    def fisher_of(self, examples: EncodedExamples) -> Parameters:
+        """Returns the Fisher information of the trained weights as they are now."""
+        parameters = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        n_parameters = sum(p.numel() for p in parameters.values())
+        batches = fisher_batches(examples, self.model, self.settings.max_tokens_per_micro_batch, n_parameters)
+        return diagonal_fisher(bart_log_likelihood(self.model), parameters, batches)
+
+
+# Bottleneck adapters (Houlsby et al. 2019) after every sub-layer, before the residual connection.
+SUBLAYERS = {
+    BartEncoderLayer: ("self_attn.out_proj", "fc2"),
+    BartDecoderLayer: ("self_attn.out_proj", "encoder_attn.out_proj", "fc2"),
+}
+INIT_STD = 0.01  # of Houlsby et al.: near the identity
+
+
+class Adapter(nn.Module):
+    """Wraps a `sublayer` with an adapter: h = sublayer(x), then h + up(gelu(down(h)))."""
+
+    def __init__(self, sublayer: nn.Linear, bottleneck: int):
+        super().__init__()
+        D = sublayer.out_features
+        self.sublayer = sublayer
+        self.down, self.up = nn.Linear(D, bottleneck), nn.Linear(bottleneck, D)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = self.sublayer(hidden)
+        return hidden + self.up(nn.functional.gelu(self.down(hidden)))
+
+
+def insert_adapters(model: nn.Module, bottleneck: int, seed: int) -> None:
+    """Inserts adapters into every BART layer of a model; all other parameters are frozen."""
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(False)
+    for layer in [module for module in model.modules() if type(module) in SUBLAYERS]:
+        for path in SUBLAYERS[type(layer)]:
+            owner, _, name = path.rpartition(".")
+            owner = layer.get_submodule(owner)
+            adapter = Adapter(getattr(owner, name), bottleneck)
+            for linear in (adapter.down, adapter.up):
+                nn.init.normal_(linear.weight, std=INIT_STD, generator=generator)
+                nn.init.zeros_(linear.bias)
+            setattr(owner, name, adapter.to(adapter.sublayer.weight))
+
+
+# ---- mean gradients
+
+
+def mean_gradient(
+    log_likelihood: LogLikelihood, parameters: Parameters, batches: Iterable[Batch]
+) -> Parameters:
+    """Returns the mean over examples of the gradient, summed over experts. One backward pass per batch."""
+    likelihoods = vmap(log_likelihood, in_dims=(None, 0))
+    gradient_of = grad(lambda parameters, batch: likelihoods(parameters, batch).sum())
+    sums, n = {}, 0
+    for batch in batches:
+        for name, gradient in summed_over_experts(gradient_of(parameters, batch)).items():
+            sums[name] = sums[name] + gradient if n else gradient
+        n += len(next(iter(batch.values())))
+    return {name: total / n for name, total in sums.items()}
+
+
+def summed_over_experts(tensors: Parameters) -> Parameters:
+    """Returns the tensors under the names of a plain BART, those of a layer's experts summed.
+
+    The sum is the gradient by a shift of all experts together. If they are equal, it is that of one layer.
+    """
+    sums: Parameters = {}
+    for name, tensor in tensors.items():
+        plain = EXPERT.sub(".", name)
+        sums[plain] = sums[plain] + tensor if plain in sums else tensor
+    return sums
+
+
+def projected(tensors: list[Tensor], projection_dim: int, generator: torch.Generator) -> Tensor:
+    """Returns the coordinates of the tensors, projected to at most `projection_dim`, float64 on the CPU.
+
+    A count-sketch (Weinberger et al. 2009, arXiv 0902.2206): each coordinate is added, with a random sign, to
+    one random coordinate of the result. Inner products are kept in expectation.
+    """
+    n = sum(tensor.numel() for tensor in tensors)
+    D = min(n, projection_dim or n)
+    blocks = (block.cpu().double() for tensor in tensors for block in tensor.flatten().split(BLOCK))
+    if n == D:
+        return torch.cat(list(blocks))
+    sketch_D = torch.zeros(D, dtype=torch.float64)
+    for block in blocks:
+        drawn = torch.randint(2 * D, block.shape, generator=generator)  # coordinate and sign
+        sums_DS = torch.bincount(drawn, weights=block, minlength=2 * D).view(D, 2)
+        sketch_D += sums_DS[:, 0] - sums_DS[:, 1]
+    return sketch_D
+
+
+class Gradient(BartMethod):
+    """parts: {part of a vector: [start, end]}; {} for --parts whole."""
+
+    def __init__(self, settings):
+        if settings.task_names and settings.hide_task_names:
+            raise InputError("--task_names and --hide_task_names: give that of the model's training")
+        if settings.parts != "whole" and settings.weights not in ("layers", "updates"):
+            raise InputError(f"--parts is {settings.parts}, which needs --weights layers or updates")
+        super().__init__(settings)
+        # Not by make_accelerator, which would allow TF32 on a GPU for "no".
+        self.uses_bf16 = chosen_precision(settings.mixed_precision) == "bf16"
+        self.model.set_attn_implementation("eager")  # vmap supports no fused attention kernel
+        self.model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
+        plain = summed_over_experts(chosen_parameters(self.model, settings.weights))
+        by_part = divided(plain, settings.parts)
+        sizes = [sum(tensor.numel() for tensor in tensors) for tensors in by_part.values()]
+        ends = accumulate((min(n, settings.projection_dim or n) for n in sizes), initial=0)
+        parts = dict(zip(by_part, map(list, pairwise(ends)), strict=True))
+        self.parts = {} if settings.parts == "whole" else parts
+
+    def vector_of(self, task: str, samples: str) -> np.ndarray:
+        by_part = divided(self.gradient_of(task, self.encoded(task, samples)), self.settings.parts)
+        generator = torch.Generator().manual_seed(self.settings.projection_seed)
+        dim = self.settings.projection_dim
+        return torch.cat([projected(tensors, dim, generator) for tensors in by_part.values()]).numpy()
+
+    def gradient_of(self, task: str, examples: EncodedExamples) -> Parameters:
+        """Returns {parameter of a plain BART: mean gradient} along the task's route."""
+        model, parameters = self.model, chosen_parameters(self.model, self.settings.weights)
+        batches = fisher_batches(examples, model, self.settings.max_tokens_per_micro_batch, n_parameters=1)
+        likelihood = bart_log_likelihood(model, model.plan_routes(route_of(model, task)))
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.uses_bf16):
+            return mean_gradient(likelihood, parameters, batches)
+
+
+@torch.no_grad()
+def route_of(model, task: str) -> Tensor:
+    """Returns the task's route (1, L, E) if the model was trained on it, else the average route.
+
+    Another route may come from a vector that has seen rows outside the sample at hand.
+    """
+    config = model.config
+    if config.routes_by_task and task in config.trained_tasks and task in config.task_names:
+        return model.routes_for([task])
+    return average(model, torch.zeros(1))
