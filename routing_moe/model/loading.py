@@ -3,7 +3,8 @@
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,24 +68,38 @@ def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig
 TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")  # of tensors tied to the embedding, if any are
 
 
+def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) -> tuple:
+    """Returns (model, report) of `load`, a call of transformers: all weights are there, finite and aligned.
+
+    problem: what is wrong if it raises an error.
+    """
+    try:
+        model, report = load()
+    except InputError as error:  # in the BART that low-rank experts share
+        raise InputError(f"{source}: {error}") from None
+    except Exception as error:  # transformers raises many types of errors
+        raise InputError(f"{source}: {problem} ({in_brief(error)})") from None
+    if missing := sorted(report["missing_keys"]):  # which the library fills with random numbers
+        raise InputError(f"{source}: its files lack {len(missing)} weights, such as {missing[0]}")
+    check_finite(own_tensors(model), source)
+    # Tensors of safetensors may not be aligned in memory, and matrix products may then round differently: a
+    # resumed run would not be bit-identical.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model, report
+
+
 def load_bart(source: str | Path) -> BartForConditionalGeneration:
     """Returns the plain BART from a folder or hub name, in float32."""
-    folder = local_folder(source)
-    try:
-        bart, report = BartForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
-        )
-    except Exception as error:  # transformers raises many types of errors
-        raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None
-    check_complete(report, source)
-    check_finite(own_tensors(bart), source)
-    return bart
+    options = dict(dtype=torch.float32, output_loading_info=True)
+    load = partial(BartForConditionalGeneration.from_pretrained, local_folder(source), **options)
+    return load_checked(load, source, "no plain BART can be loaded from there")[0]
 
 
-def check_complete(report: Mapping, source: str | Path) -> None:
-    """Raises InputError for weights that files lack, which the library would fill with random numbers."""
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{source}: its files lack {len(missing)} weights, such as {missing[0]}")
+def load_routing_bart(cls, checkpoint: str | Path):
+    """Returns the routing BART saved in a folder, in float32."""
+    load = partial(cls.from_pretrained, checkpoint, dtype=torch.float32, output_loading_info=True)
+    return load_checked(load, checkpoint, "not a valid checkpoint of a routing BART")[0]
 
 
 def saved_kind(folder: Path) -> str | None:
@@ -107,20 +122,18 @@ def load_backbone(
 
     config: what it must be; None: that of the source. dtype: "auto": that of its files.
     """
-    folder, expected = local_folder(source), config is not None
+    folder = local_folder(source)
     if saved_kind(folder) in (ROUTING, ROUTING_BART):
         raise InputError(f"{source} is a mixture of experts already; give a plain model")
-    try:
-        config = config or AutoConfig.from_pretrained(folder)
-        loading = dict(config=config, dtype=dtype, attn_implementation=attn_implementation)
-        model, report = auto_class(config).from_pretrained(folder, **loading, output_loading_info=True)
-    except Exception as error:  # transformers raises many types of errors
-        raise InputError(f"{source}: no plain model can be loaded from there ({in_brief(error)})") from None
-    check_complete(report, source)
-    if expected and (others := sorted(report["unexpected_keys"])):
+
+    def load() -> tuple:
+        known = config or AutoConfig.from_pretrained(folder)
+        options = dict(config=known, dtype=dtype, attn_implementation=attn_implementation)
+        return auto_class(known).from_pretrained(folder, **options, output_loading_info=True)
+
+    model, report = load_checked(load, source, "no plain model can be loaded from there")
+    if config is not None and (others := sorted(report["unexpected_keys"])):
         raise InputError(f"{source}: not the expected model; it has other weights, such as {others[0]}")
-    check_finite(own_tensors(model), source)
-    align(model)
     return model
 
 
@@ -183,28 +196,3 @@ def unfilled_model(cls, config, *parts):
         if part is not None:
             part.apply(model._init_weights)
     return model
-
-
-def load_routing_bart(cls, checkpoint: str | Path):
-    """Returns the routing BART saved in a folder, in float32. Raises InputError that names the folder."""
-    try:
-        model, report = cls.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
-    except InputError as error:  # in the BART that low-rank experts share
-        raise InputError(f"{checkpoint}: {error}") from None
-    except Exception as error:  # transformers raises many types of errors
-        reason = in_brief(error)
-        raise InputError(f"{checkpoint}: not a valid checkpoint of a routing BART ({reason})") from None
-    check_complete(report, checkpoint)
-    check_finite(own_tensors(model), checkpoint)
-    align(model)
-    return model
-
-
-def align(model: nn.Module) -> None:
-    """Copies the tensors of a model that was loaded from safetensors.
-
-    They may not be aligned in memory, and matrix products may then round differently: a resumed run would not
-    be bit-identical.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()
