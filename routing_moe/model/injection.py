@@ -64,7 +64,9 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
     for name, weight in layer.named_parameters():
         place, _, _ = name.rpartition(".")
         module = layer.get_submodule(place)
-        if weight.ndim < 2 or isinstance(module, nn.Embedding) or not is_target(name, config.lora_targets):
+        kind = "attention" if OF_ATTENTION.search(name) else "feed_forward"
+        is_target = config.lora_targets in ("all", kind)
+        if weight.ndim < 2 or isinstance(module, nn.Embedding) or not is_target:
             continue
         quantized = not weight.is_floating_point() or weight.itemsize < 2
         if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{place}.":
@@ -82,11 +84,6 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
     if not maps:
         raise InputError(f"{layer_name} has no linear maps of lora_targets {config.lora_targets!r}")
     return maps
-
-
-def is_target(name: str, targets: str) -> bool:
-    """Returns whether a matrix of this name in its layer has experts: of attention, or of all others."""
-    return targets in ("all", "attention" if OF_ATTENTION.search(name) else "feed_forward")
 
 
 # ---- the equivalent plain model

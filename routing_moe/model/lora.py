@@ -229,7 +229,10 @@ class LoraLayer:
 
     def expert_distance(self) -> Tensor:
         """Returns the mean over pairs of experts of the sum over linear maps of |s (B_p A_p - B_q A_q)|."""
-        return sum(mean_distance(linear.inner_products()) for linear in self.linear_maps.values())
+        products = [linear.inner_products() for linear in self.linear_maps.values()]
+        if len(products[0]) == 1:
+            return products[0].new_zeros(())
+        return sum(_squares_and_norms(p_EE)[0].clamp_min(SMALLEST).sqrt().mean() for p_EE in products)
 
     @torch.no_grad()
     def relative_expert_distance(self) -> float:
@@ -238,7 +241,8 @@ class LoraLayer:
         p and q are the updates of all linear maps; 0 for experts that are 0.
         """
         products = sum(linear.inner_products().double() for linear in self.linear_maps.values())
-        return mean_relative_distance(products)
+        squares, norms = _squares_and_norms(products)
+        return float((squares.clamp_min(0) / (norms / 2).clamp_min(SMALLEST)).sqrt().mean())
 
 
 # ---- running a model along routes
@@ -281,19 +285,6 @@ def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, Abstrac
 def runs_few(used: float, num_experts: int) -> bool:
     """Returns whether examples run only the experts that they use, which is faster from 4 times as many."""
     return 4 * used <= num_experts
-
-
-def mean_distance(products_EE: Tensor) -> Tensor:
-    """Returns the mean distance of two of E vectors with these inner products; 0 of a single one."""
-    if len(products_EE) == 1:
-        return products_EE.new_zeros(())
-    return _squares_and_norms(products_EE)[0].clamp_min(SMALLEST).sqrt().mean()
-
-
-def mean_relative_distance(products_EE: Tensor) -> float:
-    """Returns the mean of |p - q| / sqrt((|p|^2 + |q|^2) / 2) over pairs of E vectors with these products."""
-    squares, norms = _squares_and_norms(products_EE)
-    return float((squares.clamp_min(0) / (norms / 2).clamp_min(SMALLEST)).sqrt().mean())
 
 
 def _squares_and_norms(products_EE: Tensor) -> tuple[Tensor, Tensor]:

@@ -78,11 +78,17 @@ def run_prediction(
             scores = scores.assign(**selected)
             written = ScoresFile(part, evaluation.section, name, evaluation.prefix)
             write_predictions(run / name / "predictions", evaluation.prefix, files, *predicted)
-            note = write_datasets(run / written.datasets_path, scores) if has_templates(tasks) else ""
+            measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
+            means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())
+            note = ""
+            if has_templates(tasks):
+                datasets = dataset_scores(scores)
+                write_text(run / written.datasets_path, datasets.to_csv())
+                note = f" ({datasets['mean'].mean():.4f} over {len(datasets)} data sets, each counted once)"
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f%s over %d files%s%s, in %s",
-                evaluation.section, part, mean_score(scores), of_measures(scores), len(files),
+                evaluation.section, part, mean_score(scores), means, len(files),
                 of_draws(scores), note, run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
@@ -193,19 +199,6 @@ def check_replaced(path: str | None, choices: dict[str, TaskChoice], model, pref
             f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
             "with them give --prefix, so that its own scores are not overwritten"
         )
-
-
-def write_datasets(path: Path, scores: pd.DataFrame) -> str:
-    """Writes the scores per data set over its templates; returns a note on their mean."""
-    datasets = dataset_scores(scores)
-    write_text(path, datasets.to_csv())
-    return f" ({datasets['mean'].mean():.4f} over {len(datasets)} data sets, each counted once)"
-
-
-def of_measures(scores: pd.DataFrame) -> str:
-    """Returns the means of further measures of the scores, "" without any."""
-    measured = [name for name in MEASURES[1:] if name in scores]
-    return "".join(f", {name.replace('_', ' ')} {mean_score(scores, name):.4f}" for name in measured)
 
 
 def of_draws(scores: pd.DataFrame) -> str:

@@ -40,10 +40,6 @@ def train_and_predict(
     """Runs --do_train and --do_predict. command: for run.json. draw_routes: as of `Training`."""
     trained = settings.do_train
     if trained:
-        if inputs.config.expert_kind == "lora" and 0 < settings.learning_rate < 1e-4:
-            log.info(
-                "note: --learning_rate %g is low for low-rank experts; 1e-3 is usual", settings.learning_rate
-            )
         if not is_trained(settings):
             with naming_memory_flags(settings):
                 has_checkpoint = run_training(settings, inputs, accelerator, command, draw_routes)
@@ -106,7 +102,9 @@ def run_training(
     accelerator.wait_for_everyone()
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
-    note_skipped(inputs)
+    for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
+        if gym.n_skipped:
+            log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)
     notes = inputs.routes.notes if inputs.routes else ()
     for note in [*notes, *([contested.described()] if contested else [])]:
         log.info(note)
@@ -143,10 +141,3 @@ def write_start(
     if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
         table = pd.DataFrame(inputs.routes.clusters).round(4)
         write_text(folder / CLUSTERS_FILE, table.to_csv(index=False))
-
-
-def note_skipped(inputs: Inputs) -> None:
-    """Logs how many malformed lines were left out."""
-    for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
-        if gym.n_skipped:
-            log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)

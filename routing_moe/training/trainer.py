@@ -138,7 +138,9 @@ class Training:
         known = [means.get(name, math.nan) for name in EVALUATED]
         self.state["history"].append([step, loss / max(tokens, 1), dev_loss, *known])
         self.state["since_eval"] = [0.0, 0]
-        may_be_best, good = self._may_be_best(), goodness(means[by], by)
+        temperature = self.stepper.temperature
+        may_be_best = not self._selects_at_final or temperature(step) == temperature(self.total_steps)
+        good = goodness(means[by], by)
         is_best = may_be_best and good > self.state["best_score"]
         if is_best:
             self.state["best_score"] = good
@@ -158,13 +160,6 @@ class Training:
             " (best so far, saved)" if is_best else "" if may_be_best else " (not the last routes)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
-
-    def _may_be_best(self) -> bool:
-        """Returns whether the evaluation of the current step may become `best/`."""
-        if not self._selects_at_final:
-            return True
-        now, end = self.state["step"], self.total_steps
-        return self.stepper.temperature(now) == self.stepper.temperature(end)
 
     def _progress(self, dev_performance: float | None = None) -> dict:
         """Returns step, temperature (with a router), dev score (if known) and distance of the experts."""
