@@ -37,7 +37,6 @@ setup(
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
-        "routing_moe.report.page": ["*.css", "*.js"],
         "task.skill_gym": ["*.csv", "tiny_bart/*"],
     },
     entry_points={

@@ -167,9 +167,7 @@ class Gym:
         if split is None:
             return [problem]
         if own := own_split(self.folder, split):
-            builder = f"`routing-moe build-gym --output_dir {self.folder}` writes"
-            is_other = own.is_file() and not own.samefile(split)
-            problem += f"; {'use' if is_other else builder} {own}, which has those that are there"
+            problem += f"; use {own}, which build-gym writes with those that are there"
         return [f"{split}: {problem}"]
 
     def check(

@@ -57,9 +57,6 @@ def load_split(path: str | os.PathLike) -> Split:
     Overlaps in PUBLISHED_LEAKS only give a warning.
     """
     path = Path(path)
-    published = PUBLISHED_SPLITS / path.name
-    if not path.exists() and published.is_file():  # such as dataloader/custom_tasks_splits/random.json
-        raise InputError(f"{path}: no such file; the published split is {os.path.relpath(published)}")
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
     if "train" not in content:
         raise InputError(f'{path} has no "train" key (it has: {", ".join(content) or "none"})')

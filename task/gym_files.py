@@ -57,35 +57,20 @@ def tables_of(tasks: Sequence[GymTask], ordered: Sequence[GymTask] | None = None
     """Returns the tables that every gym has, for `write_tables`.
 
     ordered: the tasks in the order in which the ontology and the columns of skills.csv have them, if another.
+    skills.csv has a row of 0 and 1 per task. Its columns `kind:value` are ordered by kind, then by first use.
     """
     ordered = tasks if ordered is None else ordered
-    return {
-        "metrics.json": {task.name: task.metric for task in tasks},
-        "ontology.json": ontology_of((task.category, task.subcategory, task.name) for task in ordered),
-        "skills.csv": skill_table(tasks, ordered),
-        "split.json": {
-            section: [task.name for task in tasks if task.section == section] for section in SECTIONS
-        },
-    }
-
-
-def ontology_of(rows: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[str]]]:
-    """Returns {category: {subcategory: tasks}} of rows (category, subcategory, task)."""
-    tree: dict[str, dict[str, list[str]]] = {}
-    for category, subcategory, task in rows:
-        tree.setdefault(category, {}).setdefault(subcategory, []).append(task)
-    return tree
-
-
-def skill_table(tasks: Sequence[GymTask], ordered: Sequence[GymTask]) -> list[list]:
-    """Returns the header and a row of 0 and 1 per task.
-
-    Columns `kind:value` are ordered by kind, then by first use; kinds in the order of a task's traits.
-    """
+    ontology: dict[str, dict[str, list[str]]] = {}
+    for task in ordered:
+        ontology.setdefault(task.category, {}).setdefault(task.subcategory, []).append(task.name)
     used = dict.fromkeys(trait for task in ordered for trait in task.traits)
     kinds = dict.fromkeys(trait.partition(":")[0] for trait in ordered[0].traits)
     columns = [trait for kind in kinds for trait in used if trait.startswith(f"{kind}:")]
-    return [
-        ["task", *columns],
-        *([task.name, *(int(column in task.traits) for column in columns)] for task in tasks),
-    ]
+    rows = [[task.name, *(int(column in task.traits) for column in columns)] for task in tasks]
+    sections = {name: [task.name for task in tasks if task.section == name] for name in SECTIONS}
+    return {
+        "metrics.json": {task.name: task.metric for task in tasks},
+        "ontology.json": ontology,
+        "skills.csv": [["task", *columns], *rows],
+        "split.json": sections,
+    }

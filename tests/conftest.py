@@ -1,6 +1,5 @@
 """Shared fixtures: tiny random models, and the numbers of the published code."""
 
-import importlib
 import json
 import os
 import shlex
@@ -12,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from local_hub import local_hub  # noqa: F401 (a fixture)
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from safetensors.torch import load_file
 from transformers import BartConfig, BartForConditionalGeneration
 
-from routing_moe import RoutingBartForConditionalGeneration, plots
+from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.modeling import generate_plain
 
 torch.set_num_threads(1)  # more threads do not speed up tiny tensors, and may change the last bits
@@ -108,27 +109,16 @@ def batch():
     return dict(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """The figures of pictures that a test draws, laid out as in the file; nothing is written."""
-    kept = []
-
-    def keep(figure, path):
-        figure.draw_without_rendering()
-        kept.append(figure)
-
-    names = [path.stem for path in Path(plots.__path__[0]).glob("[!_]*.py")]
-    # All are imported before the first is changed: they would keep a changed function that they import.
-    for module in [importlib.import_module(f"{plots.__name__}.{name}") for name in names]:
-        if hasattr(module, "write_figure"):
-            monkeypatch.setattr(module, "write_figure", keep)
-    return kept
+def draw_nothing(monkeypatch) -> None:
+    """Pictures are empty files from now on."""
+    for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
+        monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
 
 
 @pytest.fixture
 def empty_pictures(monkeypatch):
     """Files of pictures stay empty, because to draw them takes longer than the rest of a command."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **kwargs: None)
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture
@@ -247,10 +237,8 @@ def given_run(world, finished):
 
 @pytest.fixture
 def quick_pictures(monkeypatch, finished):
-    """Replaces the route map, which takes longer than these runs; `finished`, made before, has real ones."""
-    monkeypatch.setattr(
-        "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
-    )
+    """Pictures, which take longer than these runs, stay empty; `finished`, made before, has real ones."""
+    draw_nothing(monkeypatch)
 
 
 @pytest.fixture(scope="session")

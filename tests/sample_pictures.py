@@ -1,33 +1,18 @@
 """Every picture the package draws, small and large, of random data with long names and signs: PICTURES."""
 
-from functools import partial
-
 import numpy as np
 import pandas as pd
 from planted_routes import features_of_columns, random_routes
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.dynamics import dynamics_table
-from routing_moe.analysis.route_metrics import overlap
+from routing_moe.analysis.route_metrics import dynamics_table, overlap
 from routing_moe.analysis.saved_routes import History, Routes
 from routing_moe.model.given_routes import layer_names
-from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
-from routing_moe.plots.agreement import plot_agreement
-from routing_moe.plots.clustermap import plot_clustered
-from routing_moe.plots.correlations import plot_correlations
-from routing_moe.plots.dynamics import plot_dynamics
-from routing_moe.plots.expert_load import plot_load
-from routing_moe.plots.gains import plot_gains
-from routing_moe.plots.route_change import plot_change
-from routing_moe.plots.route_map import plot_routes
-from routing_moe.plots.similarity import Panel, plot_similarities
-from routing_moe.plots.style import HeatScale
-from routing_moe.plots.variants import plot_comparison, plot_curves
+from routing_moe.pictures import dots, heat_maps, lines
 from routing_moe.results import comparison, gains
 
 ONTOLOGY = Ontology.load()
-OVERLAP = HeatScale("overlap of routes", "Blues", 0.0, 1.0)
 LONG = "models/a-rather-long-name-of-a-run_with_all-its-settings/best"
 SIGNS = "$x_{"  # neither a formula nor an error
 TITLE = "A title with $signs_{ and many words that has to be broken into lines " * 2
@@ -83,18 +68,17 @@ def correlated(n_layers, n_experts, n_features):
     return correlate(given, features, permutations=20), given, features
 
 
-def panels(n_tasks, names) -> list[Panel]:
-    draw = np.random.default_rng(0)
-    return [
-        Panel(name, "category: accuracy 0.12, chance 0.34", draw.uniform(-1, 1, (n_tasks, n_tasks)))
-        for name in names
-    ]
+def similarities(n_tasks, names) -> dict[str, np.ndarray]:
+    draw, note = np.random.default_rng(0), "category: accuracy 0.12, chance 0.34"
+    return {f"{name}\n{note}": draw.uniform(-1, 1, (n_tasks, n_tasks)) for name in names}
 
 
 def agreement(names, kinds) -> pd.DataFrame:
     draw = np.random.default_rng(0)
     rows = [(name, kind, 36, 3, *draw.uniform(size=3)) for name in names for kind in kinds]
-    return pd.DataFrame(rows, columns=["vectors", "labelling", "scored", "k", "accuracy", "chance", "p"])
+    table = pd.DataFrame(rows, columns=["vectors", "labelling", "scored", "k", "accuracy", "chance", "p"])
+    table.loc[0, ["accuracy", "chance", "p"]] = np.nan
+    return table
 
 
 def compared(variants, n_categories, n_runs):
@@ -142,116 +126,66 @@ def gain_tables(n_tasks, n_systems):
     return per_task, gains.gains_per_system(per_task)
 
 
-# ---------------------------------------------------------------------------- one function per picture
+# ---- the pictures
 
 
-def _routes(shape, tasks=None, title=TITLE):
-    given = routes(*shape, tasks=tasks)
-    return lambda path: plot_routes(given.values_NLE, given.tasks, ONTOLOGY, path, shape[1] // 2, title)
+def route_map(*shape, tasks=None):
+    drawn = routes(*shape, tasks=tasks)
+    return heat_maps.plot_routes(drawn.values_NLE, drawn.tasks, drawn.layers, ONTOLOGY)
 
 
-def _change(*shape):
-    before, after = routes(*shape), routes(*shape, seed=1)
-    return lambda path: plot_change(before, after, ONTOLOGY, path, TITLE)
+def clustermap(n_tasks):
+    drawn = routes(n_tasks)
+    return heat_maps.plot_clustered(overlap(drawn.values_NLE), drawn.tasks, ONTOLOGY, heat_maps.OVERLAP)
 
 
-def _clustermap(n_tasks, title=TITLE):
-    given = routes(n_tasks)
-    return lambda path: plot_clustered(overlap(given.values_NLE), given.tasks, ONTOLOGY, path, OVERLAP, title)
+def similarity_maps(n_tasks, names):
+    return heat_maps.plot_similarities(similarities(n_tasks, names), ONTOLOGY.tasks[-n_tasks:], ONTOLOGY)
 
 
-def _load(n_runs, n_layers, name, title=TITLE):
-    runs = [routes(20, n_layers, 3, seed, f"{name}{seed}") for seed in range(n_runs)]
-    return lambda path: plot_load(runs, path, title)
+def load(n_runs, n_layers, name):
+    return lines.plot_load([routes(20, n_layers, 3, seed, f"{name}{seed}") for seed in range(n_runs)])
 
 
-def _dynamics(n_steps, n_layers, title=TITLE):
-    table = dynamics_table(history(n_steps, 5, n_layers, 3))
-    return lambda path: plot_dynamics(table, path, title)
-
-
-def _similarities(n_tasks, names, title=TITLE):
-    tasks = ONTOLOGY.tasks[-n_tasks:]
-    given = panels(n_tasks, names)
-    return lambda path: plot_similarities(given, tasks, ONTOLOGY, path, title=title)
-
-
-def _agreement(names, kinds, title=TITLE):
-    table = agreement(names, kinds)
-    table.loc[0, ["accuracy", "chance", "p"]] = np.nan
-    return lambda path: plot_agreement(table, path, title)
-
-
-def _category_drops(layers, experts, categories, title=TITLE):
-    table = category_drops(layers, experts, categories)
-    return lambda path: plot_category_drops(table, path, title)
-
-
-def _feature_drops(names, title=TITLE):
-    table = feature_drops(names)
-    return lambda path: plot_feature_drops(table, path, 3, title)
-
-
-def _task_drops(n_tasks, layers, experts):
-    table = task_drops(n_tasks, layers, experts)
-    return lambda path: plot_task_drops(table, ONTOLOGY, path, TITLE)
-
-
-def _correlations(*shape, title=TITLE):
-    given = correlated(*shape)
-    return lambda path: plot_correlations(*given, path, title)
-
-
-def _comparison(variants, n_categories, n_runs):
-    given = compared(variants, n_categories, n_runs)
-    return lambda path: plot_comparison(*given, path, "mean score on the test files of the train tasks")
-
-
-def _curves(variants):
-    table = curves(variants)
-    return lambda path: plot_curves(table, path)
-
-
-def _gains(n_tasks, n_systems, baseline):
-    given = gain_tables(n_tasks, n_systems)
-    return lambda path: plot_gains(*given, path, baseline)
+def dynamics(n_steps, n_layers):
+    return lines.plot_dynamics(dynamics_table(history(n_steps, 5, n_layers, 3)))
 
 
 SIX, MANY = layer_names(1, range(2)), layer_names(6, range(12))
+KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feature {n}" for n in range(12)]
 
-# {name: function that makes the picture's data and returns a function that draws it to a path}
+# {name: function that returns the figure}
 PICTURES = {
-    "routes, 1 layer": partial(_routes, (2, 1, 2)),
-    "routes, small": partial(_routes, (3, 4, 2), ("boolq", SIGNS, "imdb"), None),
-    "routes, large": partial(_routes, (160, 12, 8)),
-    "change, small": partial(_change, 2, 2, 2),
-    "change, large": partial(_change, 50, 6, 16),
-    "clustermap, small": partial(_clustermap, 2, SIGNS),
-    "clustermap, large": partial(_clustermap, 130),
-    "load, one run": partial(_load, 1, 2, SIGNS, None),
-    "load, many layers": partial(_load, 6, 24, LONG),
-    "dynamics, one step": partial(_dynamics, 1, 2, None),
-    "dynamics, small": partial(_dynamics, 2, 4, SIGNS),
-    "dynamics, large": partial(_dynamics, 30, 24),
-    "similarities, small": partial(_similarities, 5, [SIGNS]),
-    "similarities, four": partial(_similarities, 5, ["a", LONG, "c", "d"], None),
-    "similarities, large": partial(_similarities, 130, ["a", LONG, "c"]),
-    "agreement, small": partial(_agreement, [SIGNS], ["category", "subcategory"], None),
-    "agreement, large": partial(_agreement, ["a", "b", LONG], [f"a kind, number {i}" for i in range(9)]),
-    "category drops, small": partial(_category_drops, ["enc 0"], 2, [SIGNS]),
-    "category drops, large": partial(_category_drops, MANY, 5, [f"category {n}" for n in range(9)], None),
-    "feature drops, small": partial(_feature_drops, [SIGNS], None),
-    "feature drops, large": partial(_feature_drops, [f"subcategory:words/feature {n}" for n in range(25)]),
-    "task drops": partial(_task_drops, 5, SIX, 3),
-    "correlations, small": partial(_correlations, 1, 2, 1),
-    "correlations, typical": partial(_correlations, 4, 3, 12, title=None),
-    "correlations, large": partial(_correlations, 12, 8, 40),
-    "comparison, small": partial(_comparison, [SIGNS], 1, 1),
-    "comparison, typical": partial(_comparison, [f"variant {i}" for i in range(10)], 6, 3),
-    "comparison, large": partial(_comparison, ["a long name " * 4, "b"], 7, 5),
-    "curves, small": partial(_curves, ["a", SIGNS]),
-    "curves, large": partial(_curves, [f"a long name, number {i}" for i in range(9)]),
-    "gains, small": partial(_gains, 1, 1, SIGNS),
-    "gains, many systems": partial(_gains, 8, 6, "a baseline of a long name " * 3),
-    "gains, large": partial(_gains, 42, 2, "BART"),
+    "routes, 1 layer": lambda: route_map(2, 1, 2),
+    "routes, small": lambda: route_map(3, 4, 2, tasks=("boolq", SIGNS, "imdb")),
+    "routes, large": lambda: route_map(125, 12, 3),
+    "change, small": lambda: heat_maps.plot_change(routes(2, 2, 2), routes(2, 2, 2, seed=1), ONTOLOGY),
+    "clustermap, small": lambda: clustermap(2),
+    "clustermap, large": lambda: clustermap(70),
+    "similarities, small": lambda: similarity_maps(5, [SIGNS]),
+    "similarities, four": lambda: similarity_maps(5, ["a", LONG, "c", "d"]),
+    "similarities, large": lambda: similarity_maps(70, ["a", LONG, "c"]),
+    "task drops": lambda: heat_maps.plot_task_drops(task_drops(5, SIX, 3), ONTOLOGY),
+    "category drops, small": lambda: heat_maps.plot_category_drops(category_drops(["enc 0"], 2, [SIGNS])),
+    "category drops, large": lambda: heat_maps.plot_category_drops(category_drops(MANY, 2, KINDS)),
+    "correlations, small": lambda: heat_maps.plot_correlations(*correlated(1, 2, 1)),
+    "correlations, typical": lambda: heat_maps.plot_correlations(*correlated(4, 3, 12)),
+    "correlations, large": lambda: heat_maps.plot_correlations(*correlated(6, 12, 20)),
+    "comparison, small": lambda: dots.plot_comparison(*compared([SIGNS], 1, 1)),
+    "comparison, typical": lambda: dots.plot_comparison(*compared([f"variant {i}" for i in range(10)], 6, 3)),
+    "comparison, large": lambda: dots.plot_comparison(*compared(["a long name " * 4, "b"], 3, 5)),
+    "gains, small": lambda: dots.plot_gains(*gain_tables(1, 1), SIGNS),
+    "gains, many systems": lambda: dots.plot_gains(*gain_tables(8, 6), "a baseline of a long name " * 3),
+    "gains, large": lambda: dots.plot_gains(*gain_tables(42, 2), "BART"),
+    "agreement, small": lambda: dots.plot_agreement(agreement([SIGNS], ["category", "subcategory"])),
+    "agreement, large": lambda: dots.plot_agreement(agreement(["a", "b", LONG], KINDS)),
+    "feature drops, small": lambda: dots.plot_feature_drops(feature_drops([SIGNS]), 3),
+    "feature drops, large": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
+    "load, one run": lambda: load(1, 2, SIGNS),
+    "load, many layers": lambda: load(4, 24, LONG),
+    "dynamics, one step": lambda: dynamics(1, 2),
+    "dynamics, small": lambda: dynamics(2, 4),
+    "dynamics, large": lambda: dynamics(30, 24),
+    "curves, small": lambda: lines.plot_curves(curves(["a", SIGNS])),
+    "curves, large": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(9)])),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
+from dataloader.building.downloads import Mirror
 from dataloader.building.raw_file import json_lines
 from dataloader.building.recipe import Hub, Raw, Recipe, classification, text_to_text
 from dataloader.building.text import word
@@ -92,6 +93,17 @@ def make_mirror(folder: Path) -> Path:
             folder, "example/geography", f"capitals/train/{shard:04}.parquet", part, "refs/convert/parquet"
         )
     return folder
+
+
+def read_from_mirror(monkeypatch, folder: Path) -> None:
+    """The client of the hub reads the files of a mirror folder."""
+    mirror = Mirror(folder)
+
+    def download(repository: str, name: str, repo_type: str, revision: str) -> str:
+        return str(mirror._file(repository, revision, name))
+
+    monkeypatch.setattr("dataloader.building.downloads.names_on_hub", mirror._names)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
 
 
 def files_of(gym: Path) -> dict[str, bytes]:

@@ -69,12 +69,6 @@ def ablate(place, *words):
     return main([str(place.out), *map(str, words)])
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    for name in ("plot_category_drops", "plot_feature_drops", "plot_task_drops"):
-        monkeypatch.setattr(f"routing_moe.report.ablation_files.{name}", lambda *args, **kwargs: None)
-
-
 def without_seconds(folder):
     """Returns {name: content} of the files without pictures and without the seconds of each set."""
     files = {}
@@ -127,7 +121,6 @@ def test_the_experts_of_features_are_ablated_together(place, capsys):
     assert table.loc[("odd:yes", "all"), "drop"] == pytest.approx(np.mean(lost), abs=1e-6)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_dry_run_estimates_the_time_and_only_scores_all_experts(place, capsys):
     assert ablate(place, "--dry_run") == 0
     assert "about" in capsys.readouterr().err
@@ -136,7 +129,6 @@ def test_a_dry_run_estimates_the_time_and_only_scores_all_experts(place, capsys)
     assert not (folder / "tasks.csv").exists()
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_finished_sets_are_not_scored_again_and_the_result_is_the_same(place, ablated, monkeypatch):
     folder = place.out / "analysis" / "ablation"
     assert ablate(place, *FEW) == 0
@@ -161,7 +153,6 @@ def test_a_killed_job_is_continued(place, ablated):
     assert without_seconds(folder) == ablated
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_without_testable_features_there_is_nothing_to_ablate(place, capsys):
     (place.folder / "few.csv").write_text("task,rare:yes\ncount,1\ncolour,0\n")
     split = json.loads((place.gym / "split.json").read_text())
@@ -172,7 +163,6 @@ def test_without_testable_features_there_is_nothing_to_ablate(place, capsys):
     assert "--features all: no feature holds for at least three tasks" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, ablated, tmp_path):
     codes, stderr = in_two_processes(tmp_path, lambda: ablate(place, *FEW))
     assert codes == [0, 0]
@@ -181,7 +171,6 @@ def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, 
     assert without_seconds(place.out / "analysis" / "ablation") == ablated
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("words", "fragments"),
     [
@@ -212,16 +201,6 @@ def test_a_folder_without_a_run_is_reported(place, capsys):
         assert_problem(output.err.splitlines(), problem)
 
 
-def test_a_missing_gym_of_the_run_is_reported_with_its_flag(place, capsys):
-    path = place.out / "run.json"
-    content = json.loads(path.read_text())
-    content["settings"] |= {"train_dir": "no/gym", "predict_dir": "no/gym"}
-    path.write_text(json.dumps(content))
-    output = refused(place, capsys, lambda: ablate(place))
-    assert_problem(output.err.splitlines(), "--train_dir no/gym: no such folder")
-
-
-@pytest.mark.usefixtures("no_pictures")
 def test_a_folder_with_scores_of_other_settings_is_an_error(place, capsys):
     assert ablate(place, "--experts", "none", "--features", "size", "--top", 1) == 0
     output = refused(place, capsys, lambda: ablate(place, "--part", "test"))
@@ -234,7 +213,6 @@ def test_a_folder_with_scores_of_other_settings_is_an_error(place, capsys):
     assert_problem(output.err.splitlines(), str(path), "is damaged; delete it")
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_models_without_experts_to_ablate_are_reported(starts, originals, tmp_path, capsys):
     for name, fragment in (("one", "one expert per layer"), ("random", "drawn for each example")):
         place = Place(tmp_path / name, originals.gym, originals.bart)
@@ -244,7 +222,6 @@ def test_models_without_experts_to_ablate_are_reported(starts, originals, tmp_pa
         assert fragment in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("fields", "layers"),
     [

@@ -4,15 +4,14 @@ import csv
 import json
 from pathlib import Path
 
-import pyarrow
 import pytest
 from mistakes import UNUSUAL_JSON
 from pyarrow import parquet
-from small_mirror import files_of
+from small_mirror import files_of, read_from_mirror, write_parquet
 from tiny_runs import run
 from tiny_tables import examples, reviews, write_table
 
-from dataloader.building.downloads import CONVERTED, names_on_hub
+from dataloader.building.downloads import CONVERTED
 from routing_moe.cli.answer import main as answer
 
 # ---------------------------------------------------------------------------- formats
@@ -93,18 +92,15 @@ def test_labels_get_names(add, table, names):
 
 
 @pytest.fixture
-def on_hub(local_hub, add, tmp_path):
+def on_hub(add, tmp_path, monkeypatch):
     """add, and reviews on a hub: labels are numbers with names, those of the split test are unknown."""
     features = {"verdict": {"names": ["bad", "good"], "_type": "ClassLabel"}, "text": {"dtype": "string"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     for split, rows in (("train", reviews()), ("validation", reviews(9)), ("test", reviews(9))):
         rows = [row | {"verdict": -1 if split == "test" else int(row["verdict"] == "good")} for row in rows]
-        folder = tmp_path / "hub/films" / split
-        folder.mkdir(parents=True)
-        table = pyarrow.Table.from_pylist(rows).replace_schema_metadata(metadata)
-        parquet.write_table(table, folder / "0000.parquet")
-    local_hub.publish("me/reviews", tmp_path / "hub", CONVERTED)
-    names_on_hub.cache_clear()
+        path = write_parquet(tmp_path, "me/reviews", f"films/{split}/0000.parquet", rows, CONVERTED)
+        parquet.write_table(parquet.read_table(path).replace_schema_metadata(metadata), path)
+    read_from_mirror(monkeypatch, tmp_path)
     return add
 
 
@@ -123,7 +119,7 @@ def test_a_data_set_on_the_hub_gives_the_same_task(on_hub):
     ("place", "message"),
     [
         ("hub:me/reviews:films:dev", "films has no split dev (it has test, train, validation)"),
-        ("hub:me/nothing", "or only for users who are logged in (hf auth login)\n"),
+        ("hub:me/nothing", "--from hub:me/nothing: huggingface.co/datasets/me/nothing is not in "),
         ("hub:me / x", "--from hub:me / x: expected hub:owner/name[:config[:split]]"),
         ("hub:me/reviews::test", "test:1: column 'verdict' is -1, expected 0 to 1 (bad, good)"),
     ],

@@ -4,10 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from sample_pictures import curves as made_up_curves
 from test_comparison import TREE, by_category, refusal, write_run
-
-from routing_moe.plots.variants import plot_curves
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 TASKS = ("copy", "spell", "yesno")
@@ -143,12 +140,3 @@ def test_runs_without_any_answers_have_curves_of_their_dev_answer_losses(folder)
     assert set(curves["variant"]) == {"cheap", "costly"}
     assert curves["dev_answer_loss"].notna().all()
     assert (folder / "comparison_curves.png").is_file()
-
-
-def test_the_picture_has_a_thin_line_per_run_and_one_per_mean_against_steps_and_flops(figures):
-    plot_curves(made_up_curves(["a", "a long name " * 3, "$b_{"]), "x.png")
-    (figure,) = figures
-    steps, flops = figure.axes
-    assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 9
-    assert [line.get_xdata().tolist() for line in flops.lines[6:]] == [[30, 60]] * 3
-    assert flops.lines[-1].get_ydata() == pytest.approx([0.15, 0.15])

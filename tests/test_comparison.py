@@ -1,15 +1,13 @@
-"""Variants compared over runs: hand-computed numbers, errors, the figure."""
+"""Variants compared over runs: hand-computed numbers, errors."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
-from sample_pictures import compared
 
 from dataloader.ontology import Ontology
 from routing_moe.cli import compare
-from routing_moe.plots.variants import plot_comparison
 from routing_moe.results import comparison
 from routing_moe.results.run_folders import find_run_folders
 from routing_moe.results.statistics import mean_interval
@@ -295,18 +293,3 @@ def test_a_missing_ontology_is_reported_and_can_be_given(folder, capsys, tmp_pat
     printed = capsys.readouterr().out
     assert "text (2)" in printed
     assert "Scores of a are means over 5 draws of its routes." in printed
-
-
-# ---------------------------------------------------------------------------- the figure
-
-
-def test_the_picture_has_a_dot_per_run_and_shows_n(figures):
-    per_run, table = compared(["a", "b"], 2, 3)
-    plot_comparison(per_run, table, "x.png")
-    panel = figures[0].axes[0]
-    dots = [collection.get_offsets()[:, 0].tolist() for collection in panel.collections]
-    everything = per_run[per_run["category"] == "all"]
-    assert dots == [everything.loc[everything["variant"] == v, "mean"].tolist() for v in ("a", "b")]
-    labels = [label.get_text() for label in panel.get_yticklabels()]
-    assert labels == ["a, n=3", "b, n=2", "constant answer", "random option", "copied input"]
-    assert [text.get_text() for text in panel.texts] == ["◂ 0.05", "0.50", "0.90 ▸"]

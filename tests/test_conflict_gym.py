@@ -1,6 +1,5 @@
 """The conflict gym: what its settings promise, measured on the written files and on the drawn skills."""
 
-import csv
 import hashlib
 import json
 import random
@@ -12,9 +11,7 @@ import pytest
 from tiny_runs import contents
 
 from dataloader.gym import Gym
-from dataloader.ontology import Ontology
 from dataloader.task_splits import load_split
-from routing_moe.analysis.features import features_of
 from task.conflict_gym.generate import draw_tasks, generate, main, task_files
 from task.conflict_gym.settings import GymSettings
 from task.conflict_gym.skills import draw_skills, latin_rectangle
@@ -156,17 +153,6 @@ def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_pa
 # ---- names, routes and other tables
 
 
-def test_telling_names_spell_out_the_parts_of_the_skill_and_change_nothing_else(tmp_path, gym):
-    telling = written(tmp_path / "gym", names="telling")
-    routes = read(telling / "oracle_routes.json")
-    for (name, parts), (opaque, same) in zip(
-        routes.items(), read(gym / "oracle_routes.json").items(), strict=True
-    ):
-        assert parts == same
-        assert name == f"e{parts['encoder']}-d{parts['decoder']}-{opaque}"
-        assert rows_of(telling, name, "train") == rows_of(gym, opaque, "train")
-
-
 @pytest.mark.parametrize("conflict", [0.5, 1.0])
 def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path, conflict):
     """The lookup table is made of train rows, without the functions that wrote them."""
@@ -186,23 +172,6 @@ def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_pa
     for task in split.all:
         for text, answer in rows_of(gym, task, "test"):
             assert table[key(task, text)] == {answer}
-
-
-def test_tables_beside_the_tasks_agree_with_the_routes(gym):
-    routes, skill_of = read(gym / "oracle_routes.json"), read(gym / "skill_routes.json")
-    ontology = Ontology.load(gym / "ontology.json")
-    features = features_of(list(routes), ontology, train_dir=gym)
-    with open(gym / "skills.csv", newline="") as file:
-        assert [row["task"] for row in csv.DictReader(file)] == list(routes)
-    for place, (task, parts) in enumerate(routes.items()):
-        a, b = parts["encoder"], parts["decoder"]
-        assert skill_of[task] == 4 * a + b
-        assert ontology.category(task) == (f"e{a}", f"d{b}")
-        ones = {name for name, value in zip(features.names, features.values_NF[place], strict=True) if value}
-        assert ones == {
-            *(f"category:e{a}", f"subcategory:e{a}/d{b}"),
-            *(f"skill:e{a}d{b}", f"encoder:e{a}", f"decoder:d{b}"),
-        }
 
 
 def test_the_loader_accepts_the_gym_and_unseen_tasks_have_five_samples_of_one_test_file(gym):

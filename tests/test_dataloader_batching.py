@@ -84,15 +84,6 @@ def test_an_example_longer_than_max_tokens_is_a_group_by_itself():
     assert [group.tolist() for group in groups] == [[1, 2], [0]]
 
 
-def test_the_split_does_not_depend_on_the_block_size_of_its_table(monkeypatch):
-    generator = np.random.default_rng(2)
-    sources, targets = generator.integers(5, 200, 50), generator.integers(2, 30, 50)
-    whole = micro_batches(sources, targets, max_tokens=1500)
-    monkeypatch.setattr("dataloader.batching._ROWS_AT_ONCE", 7)
-    pieces = micro_batches(sources, targets, max_tokens=1500)
-    assert [group.tolist() for group in pieces] == [group.tolist() for group in whole]
-
-
 def test_no_examples_give_no_groups_and_a_wrong_bound_is_an_error():
     assert micro_batches([], []) == []
     with pytest.raises(ValueError, match="max_examples is 0"):
@@ -124,5 +115,3 @@ def test_groups_go_to_the_rank_with_the_lowest_load():
     assert assign_to_ranks([4, 7, 2, 6, 3, 5], 3) == [[1, 2], [3, 4], [0, 5]]
     assert assign_to_ranks([1, 1], 4) == [[0], [1], [], []]
     assert assign_to_ranks([2, 1], 1) == [[0, 1]]
-    with pytest.raises(ValueError, match="world_size is 0"):
-        assign_to_ranks([1], 0)

@@ -5,9 +5,8 @@ import json
 import pytest
 from mistakes import UNUSUAL_JSON
 
-from dataloader import PUBLISHED_SPLITS, Gym, InputError, Ontology, did_you_mean, load_split, read_tsv
+from dataloader import PUBLISHED_SPLITS, Gym, InputError, Ontology, load_split, read_tsv
 from dataloader.metrics import METRICS
-from dataloader.templates import dataset_of, has_templates
 
 
 @pytest.fixture
@@ -41,12 +40,6 @@ def small_gym(tmp_path, write):
 # ---------------------------------------------------------------------------- errors
 
 
-def test_did_you_mean_finds_the_close_name_and_only_a_close_one():
-    assert did_you_mean("boolQ", ["boolq", "piqa"]) == "; did you mean 'boolq'?"
-    assert did_you_mean("zzz", ["boolq", "piqa"]) == ""
-    assert did_you_mean("x", []) == ""
-
-
 # ---------------------------------------------------------------------------- splits
 
 
@@ -75,13 +68,6 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
         split.section("trian")
 
 
-def test_a_path_of_crossfit_is_answered_with_that_of_the_published_split(monkeypatch):
-    monkeypatch.chdir(PUBLISHED_SPLITS.parents[1])
-    with pytest.raises(InputError) as caught:
-        load_split("dataloader/custom_tasks_splits/random.json")
-    assert str(caught.value).endswith("no such file; the published split is dataloader/splits/random.json")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -101,11 +87,6 @@ def test_a_wrong_split_file_is_named_with_its_problem(write, content, message):
     with pytest.raises(InputError, match=message) as caught:
         load_split(write("wrong.json", content))
     assert "wrong.json" in str(caught.value)
-
-
-def test_a_missing_split_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.json: no such file"):
-        load_split(tmp_path / "absent.json")
 
 
 # ---------------------------------------------------------------------------- ontology
@@ -130,40 +111,31 @@ def test_templates_have_the_place_and_category_of_their_data_set_unless_they_are
     assert ontology.category("zz__a") == ("uncategorised", "uncategorised")
 
 
-def test_a_template_s_data_set_is_its_name_before_the_first_two_underscores():
-    names = ["boolq__exam", "super_glue-rte__a__b", "boolq", "__exam", "boolq__", "a_b_c"]
-    assert [dataset_of(name) for name in names] == ["boolq", "super_glue-rte", *names[2:]]
-    assert has_templates(names)
-    assert not has_templates(names[2:])
-
-
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({"x": ["t"]}, '"x" must be'),
+        ({"x": ["t"]}, 'tree.json: "x" must be'),
         ({"x": {"s": "t"}}, '"x" / "s" must be a list'),
         ({"x": {"s": ["t"]}, "y": {"s": ["t"]}}, 'task \'t\' is in "x" / "s" and again in "y" / "s"'),
     ],
 )
 def test_a_wrong_ontology_file_is_named_with_the_place(write, tree, message):
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises(InputError, match=message):
         Ontology.load(write("tree.json", tree))
-    assert "tree.json" in str(caught.value)
 
 
 # ---------------------------------------------------------------------------- one task file
+
+
+def test_line_ends_of_windows_are_read_and_other_line_separators_are_text(write):
+    text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
+    assert read_tsv(write("t.tsv", f"{text}\tyes\r\nx\tno\r\n"))[0] == [(text, ("yes",)), ("x", ("no",))]
 
 
 def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(write):
     rows, skipped = read_tsv(write("t.tsv", " in  put \t yes \tno\t\nx\ty"))
     assert rows == [("in  put", ("yes", "no")), ("x", ("y",))]
     assert skipped == 0
-
-
-def test_windows_line_ends_are_read_and_other_line_separators_are_text(write):
-    text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
-    assert read_tsv(write("t.tsv", f"{text}\tyes\r\nx\tno\r\n"))[0] == [(text, ("yes",)), ("x", ("no",))]
-    assert read_tsv(write("t.tsv", "x\ty\r\nz\tw\r"))[0] == [("x", ("y",)), ("z", ("w",))]
 
 
 MALFORMED = b"".join(
@@ -302,21 +274,11 @@ def test_check_gathers_every_problem_without_raising(small_gym, write):
 
 def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym, write):
     gym, published = Gym(small_gym), PUBLISHED_SPLITS / "random.json"
-    own = small_gym / "splits/random.json"
     (problem,) = gym.check(["boolq", *"abcdefg"], ["train"], split=published)
-    there = "which has those that are there"
     assert problem == (
-        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e, f, g; "
-        f"`routing-moe build-gym --output_dir {small_gym}` writes {own}, {there}"
+        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e, f, g; use "
+        f"{small_gym / 'splits/random.json'}, which build-gym writes with those that are there"
     )
-    own.parent.mkdir()
-    own.write_text('{"train": ["boolq"]}')
-    (problem,) = gym.lacking(["boolq", "a", "b"], published)
-    assert problem == f"{published}: 2 tasks are not in {small_gym}: a, b; use {own}, {there}"
-    (problem,) = gym.lacking(["a"], own)
-    assert f"; `routing-moe build-gym --output_dir {small_gym}` writes {own}" in problem  # again
-    (problem,) = gym.lacking(["a", "b"], "my.json")
-    assert problem == f"my.json: 2 tasks are not in {small_gym}: a, b"
     mine = write("random.json", '{"train": ["a"]}')  # a name alone does not make it the published one
     assert gym.lacking(["a", "b"], mine) == [f"{mine}: 2 tasks are not in {small_gym}: a, b"]
     assert gym.lacking(["boolq"], published) == []

@@ -100,21 +100,3 @@ def test_a_part_with_both_extensions_is_a_problem_that_names_both(write, tmp_pat
     with pytest.raises(InputError) as caught:
         Gym(tmp_path).examples("t", "dev")
     assert caught.value.problems == [problem]
-
-
-def test_malformed_lines_are_a_problem_of_their_file(write, tmp_path):
-    write("t/t_2_13_train.tsv", ["no tab", "a\tyes"])
-    write("t/t_2_13_dev.jsonl", [line(options=["no", "maybe"]), line()])
-    train, dev = Gym(tmp_path).check(["t"], ["train", "dev"], metrics=False)
-    assert "t_2_13_train.tsv:1: no answer (no tab in the line)" in train
-    assert 't_2_13_dev.jsonl:1: "options" holds none of the outputs' in dev
-    gym = Gym(tmp_path, skip_malformed=True)
-    assert len(gym.pool(["t"], "train") + gym.pool(["t"], "dev")) == 2
-    assert gym.n_skipped == 2
-
-
-def test_an_answer_that_the_metric_cannot_use_names_the_jsonl_file(write, tmp_path):
-    write("t/t_2_13_dev.jsonl", [line(outputs=["good"])])
-    write("metrics.json", b'{"t": "Pearson-Correlation"}')
-    (problem,) = Gym(tmp_path).check(["t"], ["dev"])
-    assert problem.startswith(f"{tmp_path / 't' / 't_2_13_dev.jsonl'}: the answer 'good' is not a number")

@@ -1,5 +1,6 @@
-"""How routes developed: the table by hand, its curves, the animation, and the command with its mistakes."""
+"""How routes developed: the table by hand, the animation, and the command with its mistakes."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -9,18 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rc_context
 from PIL import Image
 from sample_pictures import ONTOLOGY, history
 
-from routing_moe.analysis.dynamics import dynamics_table
+from routing_moe.analysis.route_metrics import dynamics_table
 from routing_moe.analysis.saved_routes import History
 from routing_moe.cli import create_gif
-from routing_moe.plots import animation
-from routing_moe.plots.animation import write_animation
-from routing_moe.plots.dynamics import plot_dynamics
-from routing_moe.plots.route_map import route_map
-
-# ---------------------------------------------------------------------------- the table and its curves
+from routing_moe.pictures import animation
+from routing_moe.pictures.animation import save_animation
+from routing_moe.pictures.heat_maps import plot_routes
+from routing_moe.pictures.style import STYLE, finished
 
 
 def test_the_table_equals_the_one_computed_by_hand():
@@ -37,40 +37,6 @@ def test_the_table_equals_the_one_computed_by_hand():
                  "distance_to_final", "distance_to_previous"],
     )  # fmt: skip
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)
-
-
-def test_there_is_a_curve_per_layer_from_the_table_and_the_mean_is_bold(figures):
-    table = dynamics_table(history())
-    plot_dynamics(table, "dynamics.png")
-    entropy = figures[0].axes[0]
-    assert entropy.get_title(loc="left") == "route entropy / log E"
-    for line, layer in zip(entropy.lines, ["enc 0", "enc 1", "dec 0", "dec 1", "all"], strict=True):
-        rows = table[table["layer"] == layer]
-        assert list(line.get_xdata()) == [100, 200, 300]
-        assert list(line.get_ydata()) == rows["entropy"].tolist()
-    widths = [line.get_linewidth() for line in entropy.lines]
-    assert widths[-1] > 2 * max(widths[:-1])
-    colours = [line.get_color()[:3] for line in entropy.lines[:-1]]
-    assert all(blue > red for red, _, blue in colours[:2])
-    assert all(red > blue for red, _, blue in colours[2:])
-    assert sum(colours[0]) > sum(colours[1])  # later layers are darker
-    assert sum(colours[2]) > sum(colours[3])
-
-
-def test_all_panels_share_their_steps_and_the_key_names_the_layers_with_experts(figures):
-    plot_dynamics(dynamics_table(history(30, 5, 4)), "dynamics.png")
-    *panels, encoder, decoder, mean = figures[0].axes
-    assert len(panels) == 6
-    assert len({axes.get_xlim() for axes in panels}) == 1
-    for bar, name in ((encoder, "encoder layer"), (decoder, "decoder layer")):
-        assert bar.get_title(loc="left") == name
-        assert [label.get_text() for label in bar.get_xticklabels()] == ["0", "1"]
-    assert [text.get_text() for text in mean.get_legend().get_texts()] == ["mean over layers"]
-    of_encoder = replace(history(3, 4, 2), layers=("enc 0", "enc 5"))
-    plot_dynamics(dynamics_table(of_encoder), "dynamics.png")
-    encoder, decoder = figures[1].axes[6:8]
-    assert [label.get_text() for label in encoder.get_xticklabels()] == ["0", "5"]
-    assert not decoder.axison
 
 
 # ---------------------------------------------------------------------------- the animation
@@ -90,7 +56,7 @@ def frames_of(path):
 @pytest.mark.parametrize("shape", [(3, 5, 4, 3), (2, 40, 12, 3)])
 def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tmp_path, shape):
     run_history, path = history(*shape), tmp_path / "routes.gif"
-    write_animation(run_history, ONTOLOGY, path, "A title", seconds_per_frame=0.4)
+    save_animation(run_history, ONTOLOGY, path, "A title", seconds_per_frame=0.4)
     frames, durations, loop = frames_of(path)
     assert durations[:-1] == [400] * (shape[0] - 1)
     assert 3000 <= durations[-1] < 3400
@@ -100,11 +66,12 @@ def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tm
     entropies = -(weights * np.log(weights)).sum(axis=-1).mean(axis=(1, 2)) / np.log(shape[-1])
     for number, frame in enumerate(frames):
         step = f"step {100 * (number + 1)} of {100 * shape[0]}, mean entropy {entropies[number]:.2f} log E"
-        names = (run_history.tasks, ONTOLOGY, shape[2] // 2, f"A title\n{step}", run_history.layers)
-        figure = route_map(weights[number], *names).figure
-        figure.set_dpi(animation.DOTS_PER_INCH)
-        figure.canvas.draw()
-        expected = np.asarray(figure.canvas.buffer_rgba(), dtype=int)[..., :3]
+        drawn = io.BytesIO()
+        figure = plot_routes(weights[number], run_history.tasks, run_history.layers, ONTOLOGY)
+        with rc_context(STYLE):
+            box = finished(figure, f"A title\n{step}")
+        figure.savefig(drawn, dpi=128, bbox_inches=box)
+        expected = np.asarray(Image.open(drawn).convert("RGB"), dtype=int)
         difference = np.abs(expected - frame).max(axis=2)  # a GIF has 256 colours
         assert (frame[expected.min(axis=2) == 255] == 255).all()  # white
         assert difference.max() <= 32
@@ -113,7 +80,7 @@ def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tm
 
 def test_a_large_map_is_drawn_with_fewer_dots_per_inch(tmp_path, monkeypatch):
     monkeypatch.setattr(animation, "MOST_PIXELS", 50_000)
-    write_animation(history(2, 30), ONTOLOGY, tmp_path / "routes.gif")
+    save_animation(history(2, 30), ONTOLOGY, tmp_path / "routes.gif", "A title")
     frames, _, _ = frames_of(tmp_path / "routes.gif")
     assert 40_000 < frames[0].shape[0] * frames[0].shape[1] <= 51_000
 
@@ -122,7 +89,7 @@ def test_equal_frames_keep_their_time(tmp_path):
     run_history = history(3)
     run_history.values_SNLE[1] = run_history.values_SNLE[0]
     run_history = replace(run_history, steps=(100, 100, 200))
-    write_animation(run_history, ONTOLOGY, tmp_path / "routes.gif", seconds_per_frame=0.5)
+    save_animation(run_history, ONTOLOGY, tmp_path / "routes.gif", "A title", seconds_per_frame=0.5)
     frames, durations, _ = frames_of(tmp_path / "routes.gif")
     assert sum(durations[:-1]) == 1000
     assert (frames[0] != frames[-1]).any()

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from mistakes import assert_problem, refused
-from planted_routes import NAMES, one_hot, write_place, write_run
+from planted_routes import NAMES, SKILLS, one_hot, write_place, write_run
 from tiny_runs import contents
 
-from routing_moe.analysis import markdown
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
 from routing_moe.checkpoints.folder import PROGRESS_FILE
@@ -23,13 +22,6 @@ PICTURES = ("routes", "similarity", "load", "change")
 @pytest.fixture
 def place(tmp_path):
     return write_place(tmp_path)
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(files, name, lambda *args, **kwargs: None)
-    monkeypatch.setattr(files, "plot_correlations", lambda *args, **kwargs: None)
 
 
 # ---------------------------------------------------------------------------- routes on disk
@@ -110,12 +102,11 @@ def test_inspecting_one_run(place):
 def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(place, monkeypatch):
     place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")
     titles = []
-    for name in ("plot_routes", "plot_clustered", "plot_load", "plot_change"):
-        monkeypatch.setattr(files, name, lambda *args, own=name, title, **_: titles.append((own, title)))
+    monkeypatch.setattr(files, "save", lambda figure, path, title: titles.append((path.name, title)))
     run = str(place.folder / "one")
     assert inspect_routes.main([run, "--before", run, "--before_step", "10"]) == 0
-    assert ("plot_change", "one, step 20 minus one, step 10") in titles
-    assert ("plot_clustered", "Routes of one, step 20") in titles
+    assert ("change", "one, step 20 minus one, step 10") in titles
+    assert ("similarity", "Routes of one, step 20") in titles
 
 
 # ---------------------------------------------------------------------------- correlate_routes
@@ -146,21 +137,6 @@ def test_correlating_one_run(place, capsys):
     assert "18 correlations of 3 layers x 3 experts with 2 features" in text
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_features_not_listed_and_tests_that_cannot_be_significant_are_reported(place, monkeypatch):
-    monkeypatch.setattr(markdown, "MOST_FEATURES", 1)
-    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "200"]) == 0
-    text = (place.folder / "one" / "analysis" / "features.md").read_text()
-    assert "Shown are the 1 features of smallest p; correlations.csv has all." in text
-    assert "With 200 permutations a single true correlation among 18 tests cannot have q < 0.05" in text
-    # 18 * (1 + 1/2 + ... + 1/18) / 0.05 = 1258.2
-    assert "cannot have q (BY) < 0.05: that takes --permutations 1259." in text
-    assert "For these tasks 1 of the 2 features repeat or negate another." in text
-    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "360"]) == 0
-    assert "cannot have q <" not in (place.folder / "one" / "analysis" / "features.md").read_text()
-
-
-@pytest.mark.usefixtures("no_pictures")
 def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     runs = [str(place.folder / name) for name in ("one", "two")]
     words = [*runs, "--permutations", "50", "--output_dir", str(place.out)]
@@ -175,20 +151,24 @@ def test_correlating_several_runs_gives_means_and_is_reproducible(place):
     assert contents(place.out) == before
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_routes_that_are_the_same_for_all_tasks_are_reported(place, capsys):
-    write_run(place.folder / "average", {5: np.full((6, 3, 3), 1 / 3)}, gym=place.gym)
-    assert correlate_routes.main([str(place.folder / "average"), "--permutations", "20"]) == 0
-    output = capsys.readouterr().out
-    assert "average: all tasks have the same route" in output
-    assert "all routes are the same" in output
-
-
-@pytest.mark.usefixtures("no_pictures")
-def test_tasks_without_a_category_are_reported(place, capsys):
-    (place.gym / "ontology.json").unlink()
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (lambda place: (place.gym / "ontology.json").unlink(), "no task has a category"),
+        (
+            lambda place: place.write(place.gym / "skills.csv", SKILLS.replace("hot,", "hat,")),
+            "one: the file of features has none of hot",
+        ),
+        (
+            lambda place: np.save(place.folder / "one/20-steps/route.npy", np.full((6, 3, 3), 1 / 3)),
+            "one: all tasks have the same route",
+        ),
+    ],
+)
+def test_what_limits_the_numbers_is_noted(place, capsys, change, note):
+    change(place)
     assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
-    assert "no task has a category" in capsys.readouterr().out
+    assert note in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------------------- mistakes
@@ -270,13 +250,6 @@ def test_damaged_runs_are_reported(place, capsys, damage, fragments):
     damage(place.folder / "one")
     output = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
     assert_problem(output.err.splitlines(), *fragments)
-
-
-def test_tasks_that_the_file_of_features_lacks_are_reported(place, capsys, no_pictures):
-    skills = place.gym / "skills.csv"
-    skills.write_text(skills.read_text().replace("hot,", "hat,"))
-    assert correlate_routes.main([str(place.folder / "one"), "--permutations", "20"]) == 0
-    assert "one: the file of features has none of hot" in capsys.readouterr().out
 
 
 def test_a_run_without_a_best_step_is_read_at_its_last_one(place):

@@ -155,7 +155,7 @@ def test_a_file_without_the_task_and_a_plain_bart_of_equal_weights_are_errors(tu
     ("rows", "parts", "message"),
     [
         ({TASK: [0, 1]}, {}, "vectors of 2 dimensions, but those of"),
-        ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts all 0-4, but those of"),
+        ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts {'all': (0, 4)}, but those of"),
         ({"colour": [0, 1, 0, 1]}, SIDES, "has no vector for naming, only for colour"),
         ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but none of {SAMPLES[1]}"),
     ],

@@ -191,7 +191,7 @@ def refusal(quick_grid, capsys, **changed) -> str:
     return output
 
 
-@pytest.mark.parametrize("part", ["train", "dev", "test"])
+@pytest.mark.parametrize("part", ["train", "test"])
 def test_other_data_is_refused(quick_grid, capsys, part):
     gym, _, out = quick_grid
     file = gym / TASK / f"{SAMPLES[0]}_{part}.tsv"
@@ -204,7 +204,6 @@ def test_other_data_is_refused(quick_grid, capsys, part):
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
-        ("run.json", {"settings": {"task_dir": "x"}, "configurations": [["x"]]}, "is damaged; delete"),
         (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", {"prefix": "x"}, "delete it to run that"),
         (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", "{", "delete it to run that configuration again"),
     ],

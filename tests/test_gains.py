@@ -1,4 +1,4 @@
-"""Gains over a baseline: hand-computed numbers, small baselines, tables, the chart, the script."""
+"""Gains over a baseline: hand-computed numbers, small baselines, tables, the script."""
 
 from pathlib import Path
 
@@ -8,7 +8,6 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from routing_moe.cli import compute_arg
-from routing_moe.plots.gains import plot_gains
 from routing_moe.results import gains
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -143,47 +142,6 @@ def test_markdown_shows_scores_gains_and_marked_differences():
     explained = "\n".join(gains.explain_gains(per_task, "base", "test_performance", 0.01))
     assert "at or below 0.01 (marked †)" in explained
     assert "Difference: mean over tasks (and seeds); in brackets the 95% t interval" in explained
-
-
-# ---------------------------------------------------------------------------- the chart
-
-
-def draw(figures, per_task, per_system, baseline="base"):
-    plot_gains(per_task, per_system, "x.png", baseline)
-    return figures[-1]
-
-
-def bars_of(axes) -> dict:
-    """{row: bar}, without the shading of every second row."""
-    return {round(bar.get_y() + bar.get_height() / 2): bar for bar in axes.patches if bar.get_height() < 1}
-
-
-def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers(figures):
-    systems = {"base": summary(BASE), "ours": summary(OURS), "other": summary(OTHER)}
-    figure = draw(figures, *tables_of(systems))
-    ours, other = figure.axes
-    assert [label.get_text() for label in ours.get_yticklabels()] == ["ARG", "boolq", "copa", "sick", "emo †"]
-    bars = {row: bar.get_width() for row, bar in bars_of(ours).items()}
-    assert bars == pytest.approx({1: 0.2, 3: -0.5})  # the tie is a dot
-    assert [text.get_text() for text in ours.texts] == ["+0.100 †"]
-    assert [text.get_text() for text in other.texts] == ["+0.000 †"]
-    assert ours.get_title() == "ours\nARG -10.0%\ntoo few tasks (3)"
-    assert ours.get_xlim() == other.get_xlim()
-    below = figure.legends[0].get_title().get_text().splitlines()
-    assert below[0] == "relative gain over base; ARG: its mean over 3 of 4 tasks"
-    assert below[-1].startswith("† baseline at or below 0.01")
-
-
-def test_the_scale_is_logarithmic_beyond_most_gains_if_a_few_are_huge(figures):
-    base, ours = [0.5] * 20 + [0.02], [0.55 + 0.001 * i for i in range(20)] + [0.9]
-    tasks = [f"t{i}" for i in range(21)]
-    huge = tables_of({"base": summary(base, tasks=tasks), "ours": summary(ours, tasks=tasks)})
-    (axes,) = draw(figures, *huge).axes
-    assert bars_of(axes)[1].get_width() == pytest.approx(44)  # (0.9 - 0.02) / 0.02
-    assert axes.get_xscale() == "symlog"
-    assert axes.get_xlabel() == "logarithmic beyond 50%"  # 4 times the median of 0.12, rounded up
-    few = tables_of({"base": summary([0.5, 0.05]), "ours": summary([0.52, 0.06])})
-    assert draw(figures, *few).axes[0].get_xscale() == "linear"  # 4% and 20%
 
 
 # ---------------------------------------------------------------------------- the script

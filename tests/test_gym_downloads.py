@@ -1,150 +1,94 @@
-"""Downloads from a local server: repeated, refused, checked; and the hub's files through its own client."""
+"""Downloads: kept, refused, checked; the choice of the hub's files; and its files through its own client."""
 
-import gzip
 import hashlib
-import threading
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
-from small_mirror import make_mirror, write_parquet
+import requests
+from small_mirror import make_mirror, read_from_mirror, write_parquet
 
 from dataloader.building import downloads
 from dataloader.building.downloads import (
-    CONVERTED,
     Downloads,
     Mirror,
     Unavailable,
-    names_on_hub,
     path_of,
+    refuse,
     select_parquet,
 )
 from dataloader.building.recipe import Hub
 
 CONTENT = bytes(range(256)) * 400
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT; the path of a request says what goes wrong."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests = []  # paths
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{path}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        n_before = Counter(self.server.requests)[self.path] - 1
-        if "gone" in self.path:
-            return self.answer(404, b"")
-        if "busy" in self.path and n_before < 2:
-            return self.answer(503, b"")
-        if "compressing" in self.path and "gzip" in self.headers.get("Accept-Encoding", ""):
-            return self.answer(200, gzip.compress(CONTENT), encoding="gzip")
-        if "page" in self.path:
-            return self.answer(200, b"<html>", "text/html; charset=utf-8")
-        if "breaks" in self.path and n_before == 0:
-            return self.answer(200, CONTENT[:1000], length=len(CONTENT))
-        return self.answer(200, CONTENT)
-
-    def answer(self, status: int, body: bytes, kind="application/octet-stream", length=None, encoding=""):
-        self.send_response(status)
-        if encoding:
-            self.send_header("Content-Encoding", encoding)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = length is not None  # a connection that ends before the file does
+URL = "https://data.example.org/data//file.bin?version=1"
 
 
 @pytest.fixture
-def server():
-    running = Server()
-    yield running
-    running.shutdown()
-    running.server_close()
+def server(monkeypatch):
+    """Writes CONTENT for every URL; returns the list of requests, and raises `server.error` if it is set."""
+    asked = SimpleNamespace(urls=[], error=None)
 
+    def download(_, url: str, file: str, pooch) -> None:
+        asked.urls.append(url)
+        if asked.error:
+            raise asked.error
+        with open(file, "wb") as opened:
+            opened.write(CONTENT)
 
-@pytest.fixture(autouse=True)
-def _without_pauses(monkeypatch):
-    monkeypatch.setattr(downloads, "_unreachable", set())
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", download)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(downloads, "_unreachable", set())
+    return asked
 
 
 def test_a_file_is_downloaded_once(server, tmp_path):
-    url = server.url("data/file.bin?version=1")
-    path = Downloads(tmp_path).raw(url)
-    assert path == path_of(url, tmp_path)
+    path = Downloads(tmp_path).raw(URL)
+    assert path == path_of(URL, tmp_path) == tmp_path / "data.example.org/data/file.bin?version=1"
     assert path.read_bytes() == CONTENT
-    assert Downloads(tmp_path).raw(url) == path
-    assert len(server.requests) == 1
-    assert Mirror(tmp_path).raw(url) == path  # the cache is a mirror
-    other = Downloads(tmp_path).raw(server.url("data/file.bin?version=2"))
-    assert other != path
+    assert Downloads(tmp_path).raw(URL) == path
+    assert server.urls == [URL]
+    assert Mirror(tmp_path).raw(URL) == path  # the cache is a mirror
+    path.rename(path.with_name("file.bin"))
+    assert Mirror(tmp_path).raw(URL) == path.with_name("file.bin")  # mirrors of other tools have no query
 
 
 @pytest.mark.parametrize(
-    ("path", "requests"),
-    [("breaks.bin", 2), ("busy.bin", 3), ("compressing.bin", 1)],
-    ids=["an interrupted download starts again", "a busy server", "a server that compresses"],
+    ("status", "kind", "message"),
+    [
+        (404, "", "it does not exist"),
+        (403, "", "status 403"),
+        (200, "text/html; charset=utf-8", "a web page"),
+    ],
 )
-def test_a_download_is_repeated_until_the_whole_file_is_there(server, tmp_path, path, requests):
-    assert Downloads(tmp_path).raw(server.url(path)).read_bytes() == CONTENT
-    assert len(server.requests) == requests
+def test_an_answer_that_would_be_the_same_again_is_refused(status, kind, message):
+    response = SimpleNamespace(status_code=status, headers={"content-type": kind})
+    with pytest.raises(Unavailable, match=f"https://x: .*{message}"):
+        refuse("https://x", response)
+    for passing in (200, 429, 503):
+        refuse("https://x", SimpleNamespace(status_code=passing, headers={}))
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [("gone.bin", "it does not exist"), ("page.bin", "sends a web page in place of the file")],
-)
-def test_a_source_that_is_gone_is_asked_once_and_named(server, tmp_path, path, message):
-    with pytest.raises(Unavailable, match=f"{path}: .*{message}"):
-        Downloads(tmp_path).raw(server.url(path))
-    assert len(server.requests) == 1
-    assert not path_of(server.url(path), tmp_path).exists()
+def test_a_server_that_cannot_be_reached_is_tried_again_but_not_for_the_next_file(server, tmp_path):
+    server.error = requests.ConnectionError("refused")
+    with pytest.raises(Unavailable, match="all attempts failed, the last one because: refused"):
+        Downloads(tmp_path).raw(URL)
+    assert len(server.urls) == 5
+    with pytest.raises(Unavailable, match=r"/y: data\.example\.org could not be reached before"):
+        Downloads(tmp_path).raw("https://data.example.org/y")
 
 
-def test_a_server_that_cannot_be_reached_is_one_clear_error(tmp_path):
-    with pytest.raises(Unavailable, match="9/x: all attempts failed, the last one because"):
-        Downloads(tmp_path).raw("http://127.0.0.1:9/x")
-    with pytest.raises(Unavailable, match=r"/y: 127\.0\.0\.1:9 could not be reached before"):
-        Downloads(tmp_path).raw("http://127.0.0.1:9/y")
-
-
-def test_a_full_disk_is_not_an_error_of_the_server(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
+def test_a_full_disk_is_not_an_error_of_the_server(server, tmp_path):
+    server.error = OSError(28, "No space left on device")
     with pytest.raises(OSError, match="No space left"):
-        Downloads(tmp_path).raw("http://127.0.0.1:9/x")
+        Downloads(tmp_path).raw(URL)
 
 
 def test_another_file_than_that_of_2021_is_refused_unless_it_is_accepted(server, tmp_path, monkeypatch):
-    url = server.url("file.bin")
-    known = {url: (len(CONTENT) + 1, hashlib.sha256(CONTENT + b"x").hexdigest())}
+    known = {URL: (len(CONTENT) + 1, hashlib.sha256(CONTENT + b"x").hexdigest())}
     monkeypatch.setattr(downloads, "checksums", lambda: known)
-    with pytest.raises(
-        Unavailable, match=r"is damaged, or .* has changed since 2021: SHA-256 .*102400 bytes"
-    ):
-        Downloads(tmp_path).raw(url)
-    assert Downloads(tmp_path, accept_changed=True).raw(url).read_bytes() == CONTENT
-    assert len(server.requests) == 1
+    with pytest.raises(Unavailable, match=r"is damaged, or .* has changed since 2021: .*102401 bytes"):
+        Downloads(tmp_path).raw(URL)
+    assert Downloads(tmp_path, accept_changed=True).raw(URL).read_bytes() == CONTENT
+    assert len(server.urls) == 1
 
 
 # ---------------------------------------------------------------------------- the hub
@@ -188,20 +132,10 @@ def test_missing_and_partial_splits_are_named(names, config, message):
         select_parquet(names, "x", config, "train")
 
 
-@pytest.fixture
-def mirror(local_hub, tmp_path):
-    """A mirror folder; the hub, which has the same data sets, has its revisions main and CONVERTED."""
-    names_on_hub.cache_clear()
+def test_data_sets_are_read_through_the_client_of_the_hub(tmp_path, monkeypatch):
     mirror = make_mirror(tmp_path / "mirror")
     write_parquet(mirror, "example/own", "data/train-00000-of-00001.parquet", [{"a": 1}])
-    top = mirror / "huggingface.co/datasets/example"
-    local_hub.publish("example/geography", top / "geography/resolve" / CONVERTED, CONVERTED)
-    local_hub.publish("example/own", top / "own/resolve/main")
-    yield mirror
-    names_on_hub.cache_clear()
-
-
-def test_data_sets_are_read_through_the_client_of_the_hub(local_hub, mirror, tmp_path):
+    read_from_mirror(monkeypatch, mirror)
     files = Downloads(tmp_path)
     for source, n_rows in ((Hub("example/geography", "capitals"), 12), (Hub("example/own"), 1)):
         rows = list(source.rows("train", files))
@@ -209,7 +143,3 @@ def test_data_sets_are_read_through_the_client_of_the_hub(local_hub, mirror, tmp
         assert len(rows) == n_rows
     with pytest.raises(Unavailable, match=r"example/own has no split test \(it has train\)"):
         list(Hub("example/own").rows("test", files))
-    with pytest.raises(Unavailable, match="example/nothing at main: it does not exist"):
-        list(Hub("example/nothing").rows("train", files))
-    lists = Counter(path for path in local_hub.requests if path.startswith("api/datasets/"))
-    assert lists["api/datasets/example/own/revision/main"] == 1

@@ -40,16 +40,8 @@ def truncate_parquet(mirror: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "task", "message"),
     [
-        (
-            with_rows({"title": "x", "label": 1}),
-            "fruits",
-            "train.jsonl, train, row 1: no column or key 'name' (its columns: title, label)",
-        ),
-        (
-            with_rows({"name": "x", "label": 2}),
-            "fruits",
-            "row 1: unexpected content: the label 2 is not one of 0 to 1",
-        ),
+        (with_rows({"title": "x"}), "fruits", "train, row 1: no column or key 'name' (its columns: title)"),
+        (with_rows({"name": "x", "label": 2}), "fruits", "row 1: unexpected content: the label 2 is not"),
         (with_rows(), "fruits", "fruits/train.jsonl: no rows"),
         (truncate, "fruits", "fruits/train.jsonl, train, row 8: unexpected content: "),
         (remove_split, "fruits", "https://data.example.org/fruits/dev.jsonl is not in "),

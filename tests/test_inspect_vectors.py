@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw_nothing
 from matplotlib.image import imread
 from mistakes import Place, assert_problem, refused
 
@@ -64,8 +65,7 @@ def inspected(place, *more, **changed):
 
 @pytest.fixture
 def no_pictures(monkeypatch):
-    for name in ("similarity.plot_similarities", "agreement.plot_agreement"):  # imported when they are called
-        monkeypatch.setattr(f"routing_moe.plots.{name}", lambda *args: None)
+    draw_nothing(monkeypatch)
 
 
 def on_a_line(*positions):

@@ -23,7 +23,7 @@ ORDER = (
     "routing_moe/training",
     "routing_moe/finetuning",
     "routing_moe/analysis",
-    "routing_moe/plots",
+    "routing_moe/pictures",
     "routing_moe/report",
     "routing_moe/cli",
     "task",

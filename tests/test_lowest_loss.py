@@ -16,7 +16,7 @@ from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
 from dataloader.errors import InputError
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.task_choice.given_routes import check_routes_differ
-from routing_moe.task_choice.lowest_loss import LowestLoss
+from routing_moe.task_choice.learned import LowestLoss
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 

@@ -9,7 +9,6 @@ from tiny_runs import run, typed
 from routing_moe.cli import ablate
 from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 
-NO_PICTURES = ("plots.route_map.plot_routes", "report.ablation_files.plot_task_drops")
 # (flag, variable of `accelerate launch`)
 PRECISIONS = {"flag": ("bf16", None), "launcher": (None, "bf16"), "flag wins": ("no", "bf16")}
 BF16 = dict(mixed_precision="bf16")  # test_several_processes.py: all commands choose a precision in one place
@@ -32,9 +31,8 @@ def mixture(world):
 
 
 @pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch):
-    for name in (*NO_PICTURES, "report.ablation_files.plot_category_drops"):
-        monkeypatch.setattr(f"routing_moe.{name}", lambda *args, **kwargs: None)
+def _no_pictures(empty_pictures):
+    pass
 
 
 def test_training_and_prediction(world, tmp_path, precision):

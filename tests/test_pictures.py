@@ -1,82 +1,374 @@
-"""What holds for every picture: complete, legible, written whole or not at all."""
+"""What pictures show: every value at its row and column with the right name; legible, whole, repeatable."""
 
+from dataclasses import replace
 from itertools import combinations, pairwise
 
+import numpy as np
+import pandas as pd
 import pytest
+from matplotlib import rc_context
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
-from sample_pictures import PICTURES
-
-AS_WIDE_AS_A_PAPER = (
-    "load",
-    "dynamics",
-    "agreement",
-    "feature drops",
-    "comparison",
-    "curves",
-    "gains, small",
+from sample_pictures import (
+    ONTOLOGY,
+    PICTURES,
+    SIGNS,
+    TITLE,
+    agreement,
+    category_drops,
+    compared,
+    correlated,
+    curves,
+    feature_drops,
+    gain_tables,
+    history,
+    route_map,
+    routes,
+    similarities,
+    task_drops,
 )
-SMALL = [name for name in PICTURES if "small" in name or name in ("load, one run", "task drops")]
+from scipy.cluster.hierarchy import leaves_list
+
+from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
+from routing_moe.analysis.saved_routes import Routes
+from routing_moe.pictures import dots, heat_maps, lines
+from routing_moe.pictures.style import STYLE, finished, save
+
+WRITTEN = ("routes, small", "comparison, small", "dynamics, one step")
 
 
-def boxes_of(figure) -> list:
-    """Boxes, in pixels, of all axes with their labels, of legends and of titles."""
-    texts = [text for text in figure.texts if text.get_text()]
-    return [*(axes.get_tightbbox() for axes in figure.axes if axes.get_visible()),
-            *(part.get_window_extent() for part in (*figure.legends, *texts))]  # fmt: skip
+def texts_of(labels) -> list[str]:
+    return [label.get_text() for label in labels]
+
+
+def legend_of(figure) -> list[str]:
+    parts = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [text.strip() for legend in parts for text in texts_of(legend.get_texts())]
+
+
+# ---- all pictures
 
 
 def overlap(one, other) -> float:
-    """By how many pixels two boxes overlap."""
-    return min(one.x1 - other.x0, other.x1 - one.x0, one.y1 - other.y0, other.y1 - one.y0)
+    """By how many inches two boxes in pixels overlap."""
+    pixels = min(one.x1 - other.x0, other.x1 - one.x0, one.y1 - other.y0, other.y1 - one.y0)
+    return pixels / 150
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_nothing_overlaps_is_cut_off_or_read_as_a_formula(figures, name):
-    PICTURES[name]()("x.png")
-    (figure,) = figures
-    boxes = boxes_of(figure)
-    assert all(overlap(one, other) <= 0.5 for one, other in combinations(boxes, 2))
+def test_nothing_overlaps_or_is_read_as_a_formula(name):
+    figure = PICTURES[name]()
+    with rc_context(STYLE):
+        whole = finished(figure, TITLE)
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    boxes += [part.get_window_extent() for part in (*figure.legends, *figure.texts)]
+    assert all(overlap(*pair) <= 0.01 for pair in combinations(boxes, 2))
     for box in boxes:
-        assert min(box.x0, box.y0) >= 0
-        assert box.x1 <= figure.bbox.x1
-        assert box.y1 <= figure.bbox.y1
-    for axes in (axes for axes in figure.axes if axes.axison):
+        assert (box.p0 / figure.dpi >= whole.p0).all()
+        assert (box.p1 / figure.dpi <= whole.p1).all()
+    for axes in figure.axes:
         for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
             shown = [label for label in labels if label.get_visible() and label.get_text()]
             if not any(label.get_rotation() for label in shown):
                 extents = [label.get_window_extent() for label in shown]
-                assert all(overlap(*pair) <= 1.5 for pair in pairwise(extents))
+                assert all(overlap(*pair) <= 0.02 for pair in pairwise(extents))
     texts = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+    assert texts
     assert not any(text.get_parse_math() for text in texts)
-    assert texts or name not in SMALL
-    if name.startswith(AS_WIDE_AS_A_PAPER):
-        assert figure.get_figwidth() == 6.75
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_pictures_are_written_and_letters_stay_letters(tmp_path, name):
-    draw, folder = PICTURES[name](), tmp_path / "new"
-    for kind in ("png", "pdf"):
-        draw(folder / f"x.{kind}")
-    assert imread(folder / "x.png").std() > 0
-    written = (folder / "x.pdf").read_bytes()
-    assert written.startswith(b"%PDF")
+@pytest.mark.parametrize("name", WRITTEN)
+def test_pictures_are_written_as_png_and_pdf_with_letters(tmp_path, name):
+    save(PICTURES[name](), tmp_path / "new/x.5", TITLE)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["x.5.pdf", "x.5.png"]
+    assert imread(tmp_path / "new/x.5.png").std() > 0
+    written = (tmp_path / "new/x.5.pdf").read_bytes()
     assert b"/CIDFontType2" in written
     assert b"/Type3" not in written  # drawings of letters
-    assert len(list(folder.iterdir())) == 2
 
 
-def test_a_picture_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
-    path = tmp_path / "map.png"
-    path.write_bytes(b"old")
+def test_equal_pictures_have_equal_bytes_and_one_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "a.pdf", "b.pdf"):
+        save(PICTURES["routes, small"](), tmp_path / name)
+    for kind in ("png", "pdf"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fail(self, *args, **kwargs):
+    def fail(*_, **__):
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        PICTURES["routes, small"]()(path)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
+        save(PICTURES["change, small"](), tmp_path / "a")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# ---- maps of routes
+
+
+def test_rows_are_tasks_and_columns_are_experts_of_layers():
+    tasks = ["boolq", "unheard-of", "glue-rte"]
+    values_NLE = routes(3, 4, 3, tasks=tasks).values_NLE
+    heat, strips, bar = route_map(3, 4, 3, tasks=tasks).axes
+    assert texts_of(strips.get_yticklabels()) == tasks
+    assert np.allclose(heat.images[0].get_array(), values_NLE.reshape(3, 12))
+    assert heat.images[0].get_clim() == (0, 1)
+    assert strips.get_ylim() == heat.get_ylim() == (3, 0)
+    assert texts_of(heat.texts) == ["enc 0", "enc 1", "dec 0", "dec 1"]
+    assert texts_of(heat.get_xticklabels()) == ["0", "1", "2"] * 4
+    (thick,) = [line for line in heat.lines if line.get_linewidth() > 2]
+    assert list(thick.get_xdata()) == [6, 6]  # before the decoder
+    assert bar.get_title(loc="left") == "weight of the expert"
+    long = route_map(41, 2, 2).axes[0]  # has the names below as well
+    assert texts_of(long.texts) == ["enc 0", "enc 0", "dec 0", "dec 0"]
+
+
+def test_the_legend_names_every_category_drawn_and_each_keeps_its_colour():
+    small = route_map(2, 2, 2, tasks=["boolq", "unheard-of"])
+    large = route_map(3, 2, 2, tasks=["glue-rte", "imdb", "boolq"])
+    assert legend_of(small) == ["qa", "binary", "uncategorised"]
+    assert legend_of(large) == ["classification", "nli", "sentiment analysis", "qa", "binary"]
+    strips, strips_of_large = (figure.axes[1].images[0].get_array() for figure in (small, large))
+    assert np.array_equal(strips[0], strips_of_large[2])
+    patches = small.axes[2].get_legend().get_patches()
+    assert [patch.get_facecolor()[:3] for patch in patches[:2]] == [tuple(colour) for colour in strips[0]]
+
+
+@pytest.mark.parametrize(("largest", "end"), [(0.51, 1), (0.13, 0.2), (0.0, 0.01)])
+def test_a_change_is_after_minus_before_and_its_scale_is_symmetric_and_named(largest, end):
+    before = replace(routes(2, 2, 2), values_NLE=np.full((2, 2, 2), [1.0, 0.0]))
+    after = replace(before, values_NLE=before.values_NLE.copy())
+    after.values_NLE[1, 1] += [-largest, largest]
+    heat, _, bar = heat_maps.plot_change(before, after.of(after.tasks[::-1]), ONTOLOGY).axes
+    assert np.allclose(heat.images[0].get_array(), [[0] * 4, [0, 0, -largest, largest]])
+    assert heat.images[0].get_clim() == (-end, end)
+    assert bar.get_title(loc="left") == f"change of weight, scale ±{end:g}"
+
+
+def test_task_drops_are_at_their_task_and_expert():
+    table = task_drops(5, ["enc 0", "dec 0"], 3)
+    drops = table[table["task"] == ONTOLOGY.tasks[1]].set_index(["layer", "expert"])["drop"]
+    drawn = heat_maps.plot_task_drops(table, ONTOLOGY).axes[0].images[0].get_array()
+    expected = [drops[layer, expert] for layer in ("enc 0", "dec 0") for expert in range(3)]
+    assert drawn[1].tolist() == pytest.approx(expected)
+
+
+# ---- maps of similarities
+
+
+def test_rows_are_in_cluster_order_and_branches_of_one_category_have_its_colour():
+    tasks = ["boolq", "glue-rte", "unheard-of", "anli"]  # similar: anli and glue-rte; boolq and unheard-of
+    similarity_NN = np.full((4, 4), 0.2)
+    similarity_NN[1, 3] = similarity_NN[3, 1] = 0.9
+    similarity_NN[0, 2] = similarity_NN[2, 0] = 0.8
+    np.fill_diagonal(similarity_NN, 1.0)
+    figure = heat_maps.plot_clustered(similarity_NN, tasks, ONTOLOGY, heat_maps.OVERLAP)
+    tree, heat, beside, above = figure.axes[:4]
+    names = texts_of(beside.get_yticklabels())
+    rows = [tasks.index(name) for name in names]
+    assert rows == leaves_list(cluster_tasks(similarity_NN, tasks, ONTOLOGY)).tolist()
+    assert np.allclose(heat.images[0].get_array(), similarity_NN[np.ix_(rows, rows)])
+    strips = beside.images[0].get_array()
+    assert np.array_equal(above.images[0].get_array(), strips.swapaxes(0, 1))
+    branches = [
+        (to_hex(branch.get_color()[0]), path.vertices)
+        for branch in tree.collections
+        for path in branch.get_paths()
+    ]
+    category = to_hex(strips[names.index("anli"), 0])
+    mixed = to_hex(heat_maps.MIXED)
+    assert sorted(colour for colour, _ in branches) == sorted([category, mixed, mixed])
+    # The branch of anli and glue-rte is at 1 - 0.9 and joins the middles of their rows.
+    (corners,) = [corners for colour, corners in branches if colour == category]
+    middles = sorted(names.index(name) + 0.5 for name in ("anli", "glue-rte"))
+    assert sorted(set(corners[:, 1] / 10)) == pytest.approx(middles)
+    assert corners[:, 0].max() == pytest.approx(0.1)
+    assert tree.get_position().intervaly.tolist() == heat.get_position().intervaly.tolist()
+
+
+def test_gains_of_transfer_are_in_the_order_of_their_affinity_and_may_lack_values():
+    gains_NN = np.array([[np.nan, 0.1, 0.3], [0.2, np.nan, 0.4], [0.5, 0.6, np.nan]])
+    affinity_NN, tasks = np.eye(3), ["boolq", "glue-rte", "anli"]
+    _, heat, beside = heat_maps.plot_transfer(gains_NN, affinity_NN, tasks, ONTOLOGY).axes[:3]
+    rows = [tasks.index(name) for name in texts_of(beside.get_yticklabels())]
+    drawn = heat.images[0].get_array().filled(np.nan)
+    assert np.array_equal(drawn, gains_NN[np.ix_(rows, rows)], equal_nan=True)
+
+
+def test_similarities_are_in_the_given_order_and_named_left_of_each_row_of_maps():
+    tasks, values = ["boolq", "unheard-of", "glue-rte"], similarities(3, "abcd")
+    axes = heat_maps.plot_similarities(values, tasks, ONTOLOGY).axes
+    heat, beside, above, heat_b, beside_b = axes[:5]
+    assert np.array_equal(heat.images[0].get_array(), next(iter(values.values())))
+    assert heat.images[0].get_clim() == (-1, 1)
+    assert texts_of(beside.get_yticklabels()) == tasks
+    assert beside_b.get_yticklabels() == []
+    assert above.get_title().startswith("a\n")
+    assert heat_b.get_position().y0 == heat.get_position().y0
+
+
+# ---- maps of ablation and of features
+
+
+def test_category_drops_are_in_hundredths_at_their_expert_and_category():
+    table = category_drops(["enc 0", "dec 0"], 3, ["sentiment", "qa"])
+    heat = heat_maps.plot_category_drops(table).axes[0]
+    drops = table.set_index(["layer", "expert", "category"])["drop"]
+    columns = texts_of(heat.get_xticklabels())
+    assert columns == ["all", "sentiment", "qa"]
+    rows = texts_of(heat.get_yticklabels())
+    assert rows == [f"{layer} / {expert}" for layer in ("enc 0", "dec 0") for expert in range(3)]
+    written = [float(text.get_text()) for text in heat.texts]
+    expected = [100 * drops[row[:5], int(row[-1]), column] for row in rows for column in columns]
+    assert heat.images[0].get_array().ravel().tolist() == pytest.approx(expected)
+    assert written == pytest.approx(expected, abs=0.051)
+
+
+def test_correlations_are_at_their_feature_and_expert_with_dots_where_q_is_small():
+    table, own_routes, features = correlated(4, 3, 12)
+    table["q"], table["q_by"] = 0.5, 0.9
+    table.loc[7, "q"] = 0.01
+    table.loc[9, ["q", "q_by"]] = 0.01
+    heat = heat_maps.plot_correlations(table, own_routes, features).axes[0]
+    cells = [
+        (features.names.index(row.feature), own_routes.layers.index(row.layer) * 3 + row.expert)
+        for row in table.itertuples()
+    ]
+    drawn = heat.images[0].get_array()
+    assert [drawn[cell] for cell in cells] == pytest.approx(table["r"].tolist())
+    small, large = (marks.get_offsets().tolist() for marks in heat.collections)
+    assert sorted(small) == sorted([cells[n][1] + 0.5, cells[n][0] + 0.5] for n in (7, 9))
+    assert large == [[cells[9][1] + 0.5, cells[9][0] + 0.5]]
+    empty = heat_maps.plot_correlations(table.iloc[:0], own_routes, features).axes[0]
+    assert np.isnan(empty.images[0].get_array().filled(np.nan)).all()
+
+
+# ---- dots and bars
+
+
+def test_a_comparison_has_a_dot_for_each_run_and_shows_n():
+    per_run, table = compared(["a", "b"], 2, 3)
+    panel = dots.plot_comparison(per_run, table).axes[0]
+    drawn = [line.get_xdata().tolist() for line in panel.lines if "one run" in line.get_label()]
+    everything = per_run[per_run["category"] == "all"]
+    assert drawn == [everything.loc[everything["variant"] == v, "mean"].tolist() for v in ("a", "b")]
+    names = ["a, n=3", "b, n=2", "constant answer", "random option", "copied input"]
+    assert texts_of(panel.get_yticklabels()) == names
+    assert [text.strip() for text in texts_of(panel.texts)] == ["◂ 0.05", "0.50", "0.90 ▸"]
+
+
+def bars_of(axes) -> dict:
+    """{row: length of the bar}, without the shading of every second row."""
+    bars = [bar for bar in axes.patches if bar.get_height() < 1]
+    return {round(bar.get_y() + bar.get_height() / 2): bar.get_width() for bar in bars}
+
+
+def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
+    per_task, per_system = gain_tables(6, 2)
+    figure = dots.plot_gains(per_task, per_system, "base")
+    first, second = figure.axes
+    gains = per_task[per_task["system"] == "system_0"].set_index("task")["relative_gain"]
+    gains = gains.sort_values(ascending=False)
+    names = [task if gain == gain else f"{task} †" for task, gain in gains.items()]
+    assert texts_of(first.get_yticklabels())[:5] == ["ARG", *names[:4]]
+    assert sorted(texts_of(first.get_yticklabels())[5:]) == sorted(names[4:])
+    assert bars_of(first) == pytest.approx(dict(enumerate(gains.dropna(), start=1)))
+    assert all(text.endswith(" †") for text in texts_of(first.texts))
+    assert len(first.texts) == gains.isna().sum()
+    assert first.get_title().startswith("system_0\nARG ")
+    assert first.get_xlim() == second.get_xlim()
+    below = figure.legends[0].get_title().get_text().splitlines()
+    assert below[0] == "relative gain over base; ARG: its mean over 4 of 6 tasks"
+    assert below[1].startswith("† baseline at or below 0.01")
+
+
+def test_the_scale_of_gains_is_logarithmic_beyond_most_of_them_if_a_few_are_huge():
+    per_task, per_system = gain_tables(1, 1)
+    tasks = [per_task.assign(task=f"t{i}", relative_gain=0.1 + 0.002 * i) for i in range(20)]
+    huge = dots.plot_gains(
+        pd.concat([*tasks, per_task.assign(task="huge", relative_gain=44.0)]), per_system, "base"
+    )
+    assert bars_of(huge.axes[0])[1] == 44
+    assert huge.axes[0].get_xscale() == "symlog"
+    assert huge.axes[0].get_xlabel() == "logarithmic beyond 50%"  # 4 times the median of 0.12, one digit
+    assert dots.plot_gains(pd.concat(tasks), per_system, "base").axes[0].get_xscale() == "linear"
+
+
+def test_a_dot_is_accuracy_a_tick_chance_and_hollow_dots_are_not_significant():
+    table = agreement(["a", "b"], ["category", "subcategory"])
+    by_category = table["labelling"] == "category"
+    table.loc[by_category, ["accuracy", "chance", "p"]] = [[0.4, 0.3, 0.2], [0.6, 0.2, 0.01]]
+    table.loc[1, "accuracy"] = np.nan
+    first, second = dots.plot_agreement(table).axes
+    drawn = [line for line in first.lines if line.get_marker() == "o"]
+    assert [float(line.get_xdata()[0]) for line in drawn] == [0.4, 0.6]
+    assert [line.get_color() == "white" for line in drawn] == [True, False]
+    assert [float(line.get_xdata()[0]) for line in first.lines if line.get_marker() == "|"] == [0.3, 0.2]
+    assert [axes.get_title() for axes in (first, second)] == ["category (36)", "subcategory (36)"]
+    assert [texts_of(axes.texts) for axes in (first, second)] == [[], ["-"]]
+    assert texts_of(first.get_yticklabels()) == ["a", "b"]
+
+
+def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
+    table = feature_drops(["skill:a", "skill:b"])
+    table.loc[table["group"] == "without feature", "drop"] = -0.2
+    figure = dots.plot_feature_drops(table, 3)
+    places = {line.get_marker(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert (places["o"], places["D"]) == ([[0, 0], [0.1, 1]], [[-0.2, 0], [-0.2, 1]])
+    assert texts_of(figure.axes[0].get_yticklabels()) == ["skill:a", "skill:b"]
+    assert legend_of(figure) == ["top 3 experts ablated: tasks with the feature", "tasks without it"]
+
+
+# ---- curves, loads
+
+
+def test_curves_are_thin_lines_of_runs_and_one_of_their_mean_against_steps_and_flops():
+    steps, flops = lines.plot_curves(curves(["a", SIGNS])).axes
+    assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 6
+    assert [line.get_xdata().tolist() for line in flops.lines[3:]] == [[20, 40]] * 3
+    assert flops.lines[-1].get_ydata() == pytest.approx([0.15, 0.15])
+
+
+def test_dynamics_have_a_curve_for_each_layer_darker_for_later_ones_and_a_bold_mean():
+    table = dynamics_table(history())
+    figure = lines.plot_dynamics(table)
+    entropy = figure.axes[0]
+    assert entropy.get_title(loc="left") == "route entropy / log E"
+    for line, layer in zip(entropy.lines, ["enc 0", "enc 1", "dec 0", "dec 1", "all"], strict=True):
+        assert list(line.get_xdata()) == [100, 200, 300]
+        assert list(line.get_ydata()) == table[table["layer"] == layer]["entropy"].tolist()
+    widths = [line.get_linewidth() for line in entropy.lines]
+    assert widths[-1] > 2 * max(widths[:-1])
+    shades = [sum(line.get_color()[:3]) for line in entropy.lines[:-1]]
+    assert shades[0] > shades[1]
+    assert shades[2] > shades[3]
+    assert legend_of(figure) == ["enc 0", "enc 1", "dec 0", "dec 1", "mean over layers"]
+
+
+def marks(axes):
+    return [line for line in axes.lines if line.get_marker() in ("o", "s")]
+
+
+def test_loads_are_the_measures_of_each_layer():
+    one_hot = np.eye(2)[[[0, 1], [0, 1], [0, 0], [0, 0]]]  # layer 0: all to expert 0; layer 1: half and half
+    run = Routes("run", ("a", "b", "c", "d"), ("enc 0", "dec 0"), one_hot, 7)
+    *measures, loads = lines.plot_load([run]).axes
+    measured = [marks(axes)[0].get_ydata().tolist() for axes in measures]
+    assert measured == [pytest.approx(values) for values in ([0, 0], [0, 1], [0, 1])]
+    first, second = marks(loads)  # of each expert, side by side
+    assert first.get_ydata().tolist() == pytest.approx([1, 0.5])
+    assert second.get_ydata().tolist() == pytest.approx([0, 0.5])
+    assert (first.get_xdata() < second.get_xdata()).all()
+
+
+def test_runs_with_different_layers_are_drawn_at_their_layers():
+    few = replace(routes(3, 2, 2), layers=("enc 2", "dec 10"), name="few")
+    figure = lines.plot_load([few, routes(5, 4, 3)])
+    names = ["enc 0", "enc 1", "enc 2", "dec 0", "dec 1", "dec 10"]
+    assert texts_of(figure.axes[-1].get_xticklabels()) == names
+    first, second = marks(figure.axes[1])
+    assert np.round(first.get_xdata()).tolist() == [2, 5]
+    assert np.round(second.get_xdata()).tolist() == [0, 1, 3, 4]
+    assert legend_of(figure) == ["few, step 500 (3 tasks)", "run, step 500 (5 tasks)"]

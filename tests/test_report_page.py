@@ -15,8 +15,7 @@ import pytest
 from planted_routes import NAMES, write_place
 
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import neighbour_table
+from routing_moe.analysis.route_metrics import neighbour_table, overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli import report
@@ -77,7 +76,6 @@ def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(t
     for feature, rows in table.groupby("feature"):
         strongest = rows["r"].abs().nlargest(3).tolist()
         assert shown[shown["feature"] == feature]["r"].abs().nlargest(3).tolist() == pytest.approx(strongest)
-    assert "With 20 permutations a single true correlation among" in page
     assert page == render(runs, "x", 20)
     assert len(page) < 2e6
 

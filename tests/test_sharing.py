@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-from getpass import getuser
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,10 @@ import torch
 from huggingface_hub import ModelCard, constants, get_token
 from local_hub import forget, use_endpoint
 from tiny_grids import QUICK, finetune, write_few_shot_gym
-from tiny_runs import NO_LEARNING, ROOT, run, typed
+from tiny_runs import NO_LEARNING, run, typed
 
 from dataloader.building.report import UNCOMPARED, Line, write_report
-from routing_moe import Routed, RoutingBartForConditionalGeneration
+from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli import ablate, entry, inspect_routes, merge, push, report, show_scores, train
 from routing_moe.io import hub
 
@@ -173,32 +172,6 @@ def test_pickled_weights_of_a_run_are_not_downloaded(local_hub, written, tmp_pat
     assert report.main([NAME, "--output_file", "report.html"]) == 2
     assert f"error: {NAME}: has no model.safetensors" in capsys.readouterr().err
     assert not any("pytorch_model.bin" in request for request in local_hub.requests)
-
-
-def test_no_path_of_this_machine_is_shared(written, scored, world):
-    assert str(world.gym) in (scored / "run.json").read_text()
-    places = [world.gym.parent, scored.parent, ROOT, Path.home()]
-    private = [str(place) for place in places] + [f"/{getuser()}/"]
-    for name in files_in(written) - {"model.safetensors", "task_vecs.npy", "routes.png"}:
-        text = (written / name).read_bytes().decode("utf-8", "replace")
-        assert not [word for word in private if word in text], name
-    described = json.loads((written / "run.json").read_text())
-    assert described["settings"]["train_dir"] == world.gym.name
-    assert described["command"].startswith("routing-moe train --")
-
-
-def test_a_fine_tuned_checkpoint_is_not_pushed_and_the_advice_works(
-    local_hub, scored, world, tmp_path, capsys
-):
-    gym = write_few_shot_gym(tmp_path / "few_shot", world.gym)
-    flags = QUICK | dict(learning_rate_list=[0.03], route_training="logits", save_best=True)
-    flags |= dict(moe_init=True, init_dir=scored)
-    assert finetune(gym, world.bart, tmp_path / "grid", **flags) == 0
-    (best,) = (tmp_path / "grid/models").iterdir()
-    assert push.main([str(best), NAME, "--dry_run", str(tmp_path / "shared")]) == 2
-    assert f"`hf upload OWNER/NAME {best}` uploads it without a card" in capsys.readouterr().err
-    local_hub.publish(NAME, best)
-    assert Routed.load(NAME).answer("naming", ["sun"]) == Routed.load(best).answer("naming", ["sun"])
 
 
 # ---- uploading

@@ -1,8 +1,6 @@
 """The embedded gym and its tiny BART: contents of the files, and reproducibility."""
 
-import csv
 import hashlib
-import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -14,15 +12,14 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dataloader.building.recipe import SAMPLES
 from dataloader.gym import PARTS
-from dataloader.metrics import METRIC_FUNCTIONS
 from task.skill_gym import TINY_BART
 from task.skill_gym.generate import POOL_ROWS, TEST_ROWS, generate, main
 from task.skill_gym.skills import FORMATS, PROBLEMS
 from task.skill_gym.tasks import TASKS
 from task.skill_gym.world import VOCABULARIES
 
-# Of all rows, in the order of the files: results were measured on these.
-DIGEST = "1618bf8e2698cdabca3eeb308d42c9a090d8bafd58c5b77cc17ddb40c8b85cd4"
+# Of the names and bytes of all files: results were measured on these.
+DIGEST = "9ec76e9b4b46aeb24a9be603f79b1472a4da547d69a4e59efb93e8028f345f92"
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +53,12 @@ def test_same_seed_writes_the_same_bytes_and_another_seed_writes_other_rows(gym,
     once, first, second = contents(gym), contents(again), contents(other)
     assert once == {name: content for name, content in first.items() if name != "gym.json"}
     assert first.keys() == second.keys()
-    rows = [name for name in once if name.endswith(".tsv")]
-    assert {name for name in once if once[name] != second[name]} == set(rows)
-    digest = hashlib.sha256(b"".join(once[name] for name in sorted(rows))).hexdigest()
-    assert digest == DIGEST
+    rows = {name for name in once if name.endswith(".tsv")}
+    assert {name for name in once if once[name] != second[name]} == rows
+    digest = hashlib.sha256()
+    for name, content in sorted(once.items()):
+        digest.update(name.encode() + b"\0" + content)
+    assert digest.hexdigest() == DIGEST
     assert main(["--output_dir", str(other)]) == 2
     assert "--seed is 0, but in" in capsys.readouterr().err
 
@@ -110,42 +109,6 @@ def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_of
     assert seen == {*FORMATS, *VOCABULARIES, *(skill for skills in PROBLEMS for skill in skills)}
 
 
-def test_json_tables_agree_with_the_tasks(gym):
-    names = [task.name for task in TASKS]
-    split, metrics, ontology = (
-        json.loads((gym / f"{table}.json").read_text()) for table in ("split", "metrics", "ontology")
-    )
-    assert len(set(names)) == len(names)
-    assert sorted(path.name for path in gym.iterdir() if path.is_dir()) == sorted(names)
-    assert split["all"] == names
-    assert sorted(split["train"] + split["dev"] + split["test"]) == sorted(names)
-    assert {name: metrics[name] for name in names} == metrics
-    assert set(metrics.values()) == set(METRIC_FUNCTIONS)
-    assert sorted(name for subs in ontology.values() for group in subs.values() for name in group) == sorted(
-        names
-    )
-    assert 4 <= len(ontology) <= 7
-    for subcategories in ontology.values():
-        in_category = {name for group in subcategories.values() for name in group}
-        assert in_category & set(split["train"])
-        assert in_category & set(split["test"])
-
-
-def test_skill_table_agrees_with_the_names_of_the_tasks(gym):
-    with open(gym / "skills.csv", newline="") as file:
-        table = {row.pop("task"): row for row in csv.DictReader(file)}
-    assert list(table) == [task.name for task in TASKS]
-    for name, row in table.items():
-        assert set(row.values()) <= {"0", "1"}
-        assert {column.split(":")[1] for column, value in row.items() if value == "1"} == set(name.split("-"))
-
-
-def test_every_task_has_a_unique_description_and_the_file_holds_it(gym):
-    descriptions = json.loads((gym / "descriptions.json").read_text())
-    assert descriptions == {task.name: task.description for task in TASKS}
-    assert len(set(descriptions.values())) == len(TASKS)
-
-
 # ------------------------------------------------------------------------------------ the tiny model
 
 
@@ -161,28 +124,6 @@ def test_tokenizer_round_trips_any_text_and_uses_the_ids_of_bart(tokenizer):
     for text in [" the hen", "Zoë's  naïve\tcafé\n", "日本語 😀", *noise]:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
-
-
-def test_words_of_the_gym_are_single_tokens_and_inputs_are_short(gym, tokenizer):
-    lengths = []
-    for task in TASKS:
-        for text, answer, *_ in next(iter(files_of(gym, task.name, "test").values())):
-            words = [word for word in f"{text} {answer}".split() if word.isalpha()]
-            assert all(len(tokenizer.tokenize(" " + word)) == 1 for word in words)
-            lengths.append(len(tokenizer(f" [{task.name}] {text}")["input_ids"]))
-    assert max(lengths) <= 48
-    assert sum(lengths) / len(lengths) <= 32
-
-
-def test_shipped_model_loads_and_stays_small():
-    model = AutoModelForSeq2SeqLM.from_pretrained(TINY_BART, dtype=torch.float32)
-    config = model.config
-    assert 0.7e6 <= model.num_parameters() <= 2e6
-    assert sum(path.stat().st_size for path in TINY_BART.rglob("*")) <= 6 * 2**20
-    assert (config.model_type, config.max_position_embeddings) == ("bart", 1024)
-    assert (config.bos_token_id, config.pad_token_id, config.eos_token_id) == (0, 1, 2)
-    assert (config.decoder_start_token_id, config.forced_eos_token_id) == (2, 2)
-    assert model(input_ids=torch.full((1, 600), 5), labels=torch.full((1, 3), 5)).loss.isfinite()
 
 
 def test_shipped_model_knows_the_world(tokenizer):

@@ -296,40 +296,45 @@ def test_runs_without_an_expert_for_each_task_are_refused(given_run, soft_run, s
         assert "colour and colour" not in "".join(lines)
 
 
+def with_other(file: str, content: bytes):
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "fragments"),
+    [
+        (
+            with_other("job.json", b'{"checkpoint": 1}'),
+            (),
+            ["holds results with checkpoint", "another folder"],
+        ),
+        (lambda folder: (folder / "job.json").unlink(), (), ["job.json: no such file"]),
+        (lambda folder: None, ("--rows", 16), ["holds results with data"]),
+        (with_other("losses/hue.npy", b"no array"), (), ["losses/hue.npy", "delete it to compute it again"]),
+        (
+            with_other("losses/hue.npy", npy_bytes(np.zeros(3))),
+            (),
+            ["losses/hue.npy", "delete it to compute"],
+        ),
+        (with_other("run.json", b"{}"), (), ["holds run.json of something else; name another folder"]),
+        (lambda folder: (folder / "transfer.json").unlink(), (), ["holds groups.json of something else"]),
+    ],
+)
+def test_files_of_something_else_are_neither_used_nor_overwritten(
+    place, whole, tmp_path, capsys, change, words, fragments
+):
+    change(shutil.copytree(whole, tmp_path / "transfer"))
+    before = contents(tmp_path / "transfer")
+    words = words or ("--rows", 6)
+    lines = refusal(tmp_path, capsys, place / "deltas", *words, "--output_dir", tmp_path / "transfer")
+    assert_problem(lines, *fragments)
+    assert before.items() <= contents(tmp_path / "transfer").items()
+
+
 def test_a_run_without_a_checkpoint_is_refused(place, tmp_path, capsys):
     run = shutil.copytree(place / "deltas", tmp_path / "run", ignore=shutil.ignore_patterns("best", "last"))
     assert_problem(refusal(tmp_path, capsys, run), f"{run}", "best")
     assert_problem(refusal(tmp_path, capsys, tmp_path), f"{tmp_path} is not a run folder")
-
-
-def test_losses_of_another_checkpoint_are_not_mixed(place, whole, tmp_path, capsys):
-    copy = shutil.copytree(whole, tmp_path / "transfer")
-    job_file = copy / "job.json"
-    described = saved(copy, "job")
-    described["checkpoint"]["model.safetensors"] = "another"
-    job_file.write_text(json.dumps(described))
-    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
-    assert_problem(lines, f"--output_dir {copy} holds results with checkpoint", "name another folder")
-    job_file.unlink()
-    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
-    assert_problem(lines, f"{job_file}: no such file")
-    shutil.copy(whole / "job.json", job_file)
-    assert_problem(
-        refusal(tmp_path, capsys, place / "deltas", "--output_dir", copy), "holds results with data"
-    )
-    for content in (b"no array", npy_bytes(np.zeros(3))):
-        (copy / "losses/hue.npy").write_bytes(content)
-        lines = refusal(tmp_path, capsys, place / "deltas", "--rows", 6, "--output_dir", copy)
-        assert_problem(lines, f"{copy}/losses/hue.npy", "delete it to compute it again")
-
-
-def test_files_of_something_else_are_not_overwritten(place, whole, tmp_path, capsys):
-    lines = refusal(tmp_path, capsys, place / "deltas", "--output_dir", place / "deltas")
-    assert_problem(lines, "holds run.json of something else; name another folder")
-    (tmp_path / "groups.json").write_text("mine")
-    lines = refusal(tmp_path, capsys, place / "deltas", "--output_dir", tmp_path)
-    assert_problem(lines, "holds groups.json of something else; name another folder")
-    assert (tmp_path / "groups.json").read_text() == "mine"
 
 
 def test_rows_of_another_gym_are_not_taken_for_the_contested_ones(place, tmp_path, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import draw_nothing
 from safetensors.torch import save_file
 from tiny_runs import assert_equal, flags, weights
 
@@ -50,9 +51,7 @@ def two_stages(originals, tmp_path_factory):
     assert merge([f"--routes_from={stage_1}", f"--model={originals.bart}", f"--output_dir={out}"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("routing_moe.training.trainer.LOG_EVERY", 1)
-        patch.setattr(
-            "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
-        )
+        draw_nothing(patch)
         chosen = STAGE_2 | dict(total_steps=20, anneal_rate=6 / 20, eval_period=20)
         assert train(flags(originals.gym, originals.bart, out, **chosen)) == 0
     return folder
@@ -79,9 +78,7 @@ def scripted_stage_2(two_stages, originals, name: str, monkeypatch, **changed) -
         "routing_moe.training.trainer.mean_score",
         lambda _, name: next(scores) if name == "performance" else 0,
     )
-    monkeypatch.setattr(
-        "routing_moe.plots.route_map.plot_routes", lambda *args, **kwargs: Path(args[3]).touch()
-    )
+    draw_nothing(monkeypatch)
     out = two_stages / name
     shutil.copytree(two_stages / "run/init", out / "init")
     chosen = STAGE_2 | dict(total_steps=4, anneal_rate=2, eval_period=1) | changed

@@ -230,12 +230,12 @@ VECTORS = [
     (
         "text",
         dict(samples="99"),
-        "task 'colour' has no sample '99' (all, first, or one of 100, 13)",
+        "task 'colour' has no sample '99' (all, first, or one of colour_12_100",
     ),
     ("text", dict(model="<here>/no/one"), "--model <here>/no/one: not found; name a folder or a hub name"),
     ("text", {}, "--model <bart> has no tokenizer files", removed("bart/tokenizer*")),
     ("text", dict(max_input_length=64), "--max_input_length is 64, but <bart> has 32 positions"),
-    ("text", {}, "--output_dir <out> holds a run of another command;", written("out/run.json", OTHER)),
+    ("text", {}, "--output_dir <out> holds a run of another command", written("out/run.json", OTHER)),
     (
         "text",
         {},

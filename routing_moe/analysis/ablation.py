@@ -86,6 +86,12 @@ class Scores:
     examples: int
 
 
+def read_scores(path: Path) -> Scores:
+    saved = load_json_object(path, "scores without some experts")
+    scores = {task: float(score) for task, score in dict(saved["scores"]).items()}
+    return Scores(scores, float(saved["seconds"]), int(saved["examples"]))
+
+
 class Ablation:
     """A model and the task files that it is scored on; `weights` has the route (L, E) of each task.
 
@@ -214,12 +220,6 @@ class Ablation:
         return result
 
 
-def read_scores(path: Path) -> Scores:
-    saved = load_json_object(path, "scores without some experts")
-    scores = {task: float(score) for task, score in dict(saved["scores"]).items()}
-    return Scores(scores, float(saved["seconds"]), int(saved["examples"]))
-
-
 # ---- the ablation of a run
 
 
@@ -261,33 +261,28 @@ def experts_of_features(
     """
     testable = [name for name in features.names if worth_testing(features, name)]
     every = settings.features == ("all",)
-    for name in () if every else settings.features:
-        if name not in testable:
-            guess = did_you_mean(name, [*testable, "all"])
-            raise InputError(
-                f"--features {name}: no such feature that at least three tasks have, and three lack{guess} "
-                f"(there are {', '.join(testable)})"
-            )
+    names = testable if every else settings.features
+    if unknown := [name for name in names if name not in testable]:
+        guess = did_you_mean(unknown[0], [*testable, "all"])
+        raise InputError(
+            f"--features {unknown[0]}: no such feature that at least three tasks have, and three lack{guess} "
+            f"(there are {', '.join(testable)})"
+        )
     routes = routes_of_model(ablation.model, features.tasks, settings.routes)
     table = correlate(routes, features, 0)
-    top = {
-        name: strongest(table, name, settings.top, routes)
-        for name in (testable if every else settings.features)
-    }
-    short = [name for name, experts in top.items() if len(experts) < settings.top]
-    if short and not every:
-        raise InputError(
-            f"--top {settings.top}: only {len(top[short[0]])} experts correlate with {short[0]} and can be "
-            "ablated without emptying a layer"
-        )
-    if len(short) == len(top):
+    found = {name: strongest(table, name, settings.top, routes) for name in names}
+    top = {name: experts for name, experts in found.items() if len(experts) == settings.top}
+    if short := [name for name in found if name not in top]:
+        few = f"--top {settings.top}: only {len(found[short[0]])} experts correlate with {short[0]}"
+        if not every:
+            raise InputError(f"{few} and can be ablated without emptying a layer")
+        log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
+    if not top:
         raise NothingToAblate(
             "--features all: no feature holds for at least three tasks, does not for three, and correlates "
             "with --top experts"
         )
-    if short:
-        log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
-    return {name: experts for name, experts in top.items() if name not in short}
+    return top
 
 
 def strongest(table: pd.DataFrame, feature: str, count: int, routes: Routes) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from scipy.cluster.hierarchy import fcluster
 from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
-from dataloader.errors import InputError, Problems, did_you_mean
+from dataloader.errors import InputError, did_you_mean
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.route_metrics import overlap
@@ -51,72 +51,50 @@ def recovery_table(
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
     rows = []
-    for known, kinds in _kinds_by_known(features).items():
-        apart_NN = 1 - overlap(routes.values_NLE[list(known)])
-        values = {kind: features.values_NF[np.ix_(known, features.kinds[kind])] for kind in kinds}
-        binary = {k: all(features.is_binary(features.names[c]) for c in features.kinds[k]) for k in kinds}
-        distances = [feature_distances(values[kind], binary[kind]) for kind in kinds]
-        tested = mantel_tests(apart_NN, distances, permutations, seed)
-        for kind, (r, p) in zip(kinds, tested, strict=True):
-            row = dict(kind=kind, tasks=len(known), mantel_r=r, mantel_p=p)
-            if binary[kind]:
-                labels = ["".join(str(int(value)) for value in row_F) for row_F in values[kind]]
-                row |= _clustering(apart_NN, labels, permutations, seed)
-            rows.append(row)
-    order = {kind: number for number, kind in enumerate(features.kinds)}
-    rows.sort(key=lambda row: order[row["kind"]])
+    for kind, columns in features.kinds.items():
+        known_N = np.isfinite(features.values_NF[:, columns]).all(axis=1)
+        if known_N.sum() < FEWEST_TASKS:
+            continue
+        apart_NN, values_NF = 1 - overlap(routes.values_NLE[known_N]), features.values_NF[known_N][:, columns]
+        is_binary = all(features.is_binary(features.names[column]) for column in columns)
+        distances = pdist(values_NF.astype(bool), "jaccard") if is_binary else pdist(values_NF)
+        r, p = mantel_test(apart_NN, squareform(distances), permutations, seed)
+        row = dict(kind=kind, tasks=len(values_NF), mantel_r=r, mantel_p=p)
+        if is_binary:
+            labels = ["".join(str(int(value)) for value in row_F) for row_F in values_NF]
+            row["labels"] = count = len(set(labels))
+            if 1 < count < len(labels):
+                clusters_N = clusters(apart_NN, count)
+                row["clusters"] = len(set(clusters_N))
+                test = mutual_information_test(labels, clusters_N, permutations, seed)
+                row["ami"], row["ami_p"] = test
+        rows.append(row)
     table = pd.DataFrame(rows, columns=COLUMNS)
     q_by = benjamini_yekutieli(table[list(CORRECTED)].to_numpy(dtype=float).ravel())
     return table.assign(**dict(zip(CORRECTED.values(), q_by.reshape(-1, len(CORRECTED)).T, strict=True)))
 
 
-def _kinds_by_known(features: Features) -> dict[tuple[int, ...], list[str]]:
-    """{rows of the tasks with all features of a kind known: those kinds}, for at least FEWEST_TASKS tasks."""
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for kind, columns in features.kinds.items():
-        known = tuple(np.flatnonzero(np.isfinite(features.values_NF[:, columns]).all(axis=1)).tolist())
-        if len(known) >= FEWEST_TASKS:
-            groups.setdefault(known, []).append(kind)
-    return groups
-
-
-def feature_distances(values_NF: np.ndarray, binary: bool) -> np.ndarray:
-    """Jaccard's distance of 0/1 features (two tasks without any: 0), else the Euclidean one."""
-    if binary:
-        return squareform(pdist(values_NF.astype(bool), "jaccard"))
-    return squareform(pdist(values_NF))
-
-
-def _clustering(apart_NN: np.ndarray, labels: list[str], permutations: int, seed: int) -> dict:
-    count = len(set(labels))
-    if not 1 < count < len(labels):
-        return dict(labels=count)
-    clusters_N = clusters(apart_NN, count)
-    ami, p = mutual_information_test(labels, clusters_N, permutations, seed)
-    return dict(labels=count, clusters=len(set(clusters_N)), ami=ami, ami_p=p)
-
-
 # ---------------------------------------------------------------------------- Mantel
 
 
-def mantel_tests(
-    one_NN: np.ndarray, others: Sequence[np.ndarray], permutations: int, seed: int = 0
-) -> list[tuple[float, float]]:
-    """(r, p) of a distance matrix with each of the others (N, N), all by the same permutations of its tasks.
+def mantel_test(
+    one_NN: np.ndarray, other_NN: np.ndarray, permutations: int, seed: int = 0
+) -> tuple[float, float]:
+    """Returns (r, p) of two distance matrices of the same tasks, of which one is permuted.
 
     r: Pearson's correlation of the distances. p: one-sided (similar tasks are similar in the other matrix).
     Both are NaN where all distances of a matrix are equal. Source: Mantel (1967).
     """
     rows, columns = np.triu_indices(len(one_NN), 1)
     full_NN = squareform(_standardised(one_NN[rows, columns]))
-    others_XK = np.stack([_standardised(other_NN[rows, columns]) for other_NN in others], axis=1)
+    other_X = _standardised(other_NN[rows, columns])
 
     def correlations(orders_PN: np.ndarray) -> np.ndarray:
-        return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ others_XK
+        return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ other_X
 
     at_once = max(1, AT_ONCE // len(rows))
     test = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
-    return list(zip(test.observed.tolist(), test.p.tolist(), strict=True))
+    return float(test.observed), float(test.p)
 
 
 def _standardised(distances_X: np.ndarray) -> np.ndarray:
@@ -181,12 +159,11 @@ def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd
     skills.csv. step: of the routes, or "best" or "last". NaN where all tasks have the same route: one expert,
     average or random routes. Raises InputError for a kind that a run's gym does not have.
     """
-    problems, rows = Problems(), []
-    for run in runs:
-        for row in problems.of(_recovery, run.folder, kinds, step) or []:
-            rows.append(dict(variant=run.variant, run=run.name, seed=run.seed) | row)
-    if problems:
-        raise InputError(dict.fromkeys(problems))
+    rows = [
+        dict(variant=run.variant, run=run.name, seed=run.seed) | row
+        for run in runs
+        for row in _recovery(run.folder, kinds, step)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS_OF_RUNS))
 
 

@@ -1,12 +1,21 @@
-"""Measures of routes: overlap of tasks, entropy, load of experts, information about the task.
+"""Measures of routes and their tables: overlap of tasks, entropy, load of experts, nearest tasks, changes.
 
-Routes are arrays (N, L, E) whose rows sum to 1. N tasks, L layers, E experts.
+Routes are arrays (N, L, E) whose rows sum to 1. Entropies and information are shares of log E.
+N tasks, L layers, E experts.
 """
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.special import entr
+
+from dataloader.errors import InputError
+from dataloader.ontology import UNCATEGORISED, Ontology
+from routing_moe.analysis.saved_routes import History, Routes
+from routing_moe.model.route_clusters import average_linkage
+
+ALL = "all"  # in place of a layer: the mean over layers
 
 
 def overlap(values_NLE: np.ndarray) -> np.ndarray:
@@ -48,3 +57,127 @@ def information(values_NLE: np.ndarray) -> np.ndarray:
     It is the entropy of the load minus the mean entropy of the routes; 0 if all tasks have the same route.
     """
     return load_entropy(values_NLE) - entropy(values_NLE).mean(axis=0)
+
+
+def cluster_tasks(similarity_NN: np.ndarray, tasks: Sequence[str], ontology: Ontology) -> np.ndarray:
+    """Returns `average_linkage` of the tasks, which does not depend on the order in which they are given.
+
+    The order of the leaves is optimal; ties are broken by the ontology's order. Leaf n is row n of
+    `similarity_NN`. Raises ValueError for fewer than two tasks and for values that are not finite.
+    """
+    row_of = {task: row for row, task in enumerate(tasks)}
+    rows = np.array([row_of[task] for task in ontology.order(tasks)])
+    tree = average_linkage(similarity_NN[np.ix_(rows, rows)], optimal_ordering=True)
+    is_leaf = tree[:, :2] < len(rows)
+    tree[:, :2][is_leaf] = rows[tree[:, :2][is_leaf].astype(int)]
+    return tree
+
+
+# ---- tables
+
+
+def layer_measures(layers: Sequence[str], values_NLE: np.ndarray) -> pd.DataFrame:
+    """Returns a row per layer: entropy (mean over tasks), load_entropy, information, largest_load."""
+    measures = {
+        "layer": layers,
+        "entropy": entropy(values_NLE).mean(axis=0),
+        "load_entropy": load_entropy(values_NLE),
+        "information": information(values_NLE),
+        "largest_load": load(values_NLE).max(axis=1),
+    }
+    return pd.DataFrame(measures)
+
+
+def layer_table(routes: Routes) -> pd.DataFrame:
+    """Returns `layer_measures` with the load of each expert, load_0, ..."""
+    loads = {f"load_{expert}": loads_L for expert, loads_L in enumerate(load(routes.values_NLE).T)}
+    return layer_measures(routes.layers, routes.values_NLE).assign(**loads)
+
+
+def summary(routes: Sequence[Routes]) -> pd.DataFrame:
+    """Returns a row per run: means over its layers."""
+    rows = {}
+    for run in routes:
+        table = layer_table(run)
+        rows[run.name] = {
+            "entropy of routes / log E": table["entropy"].mean(),
+            "entropy of load / log E": table["load_entropy"].mean(),
+            "information / log E": table["information"].mean(),
+            "largest load": table["largest_load"].max(),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("run (means over layers)")
+
+
+def dynamics_table(history: History) -> pd.DataFrame:
+    """Returns a row per step and layer, and for the mean over layers ("all").
+
+    Columns: step, those of `layer_measures`, distance_to_final, distance_to_previous: share of the weight on
+    other experts than at the last step or at the previous one (NaN for the first), mean over tasks.
+    """
+    values_SNLE, tables = history.values_SNLE, []
+    for index, (step, values_NLE) in enumerate(zip(history.steps, values_SNLE, strict=True)):
+        before_NLE = values_SNLE[index - 1] if index else np.full_like(values_NLE, np.nan)
+        table = layer_measures(history.layers, values_NLE).assign(
+            distance_to_final=shift(values_NLE, values_SNLE[-1]).mean(axis=0),
+            distance_to_previous=shift(before_NLE, values_NLE).mean(axis=0),
+        )
+        table.loc[len(table)] = {"layer": ALL} | table.drop(columns="layer").mean().to_dict()
+        table.insert(0, "step", step)
+        tables.append(table)
+    measures = ["entropy", "load_entropy", "largest_load", "information"]
+    columns = ["step", "layer", *measures, "distance_to_final", "distance_to_previous"]
+    return pd.concat(tables, ignore_index=True)[columns]
+
+
+def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, count: int) -> pd.DataFrame:
+    """Returns the `count` tasks with the most similar routes for each task; ties keep the order of tasks.
+
+    alike_NN: overlap of each pair of routes. same_category: 1 or 0, empty if a category is unknown.
+    """
+    order_NN = np.argsort(-np.round(alike_NN, 9), axis=1, kind="stable")
+    nearest_NK = [order_N[order_N != n][:count] for n, order_N in enumerate(order_NN)]
+    table = neighbours(routes.tasks, nearest_NK, alike_NN, ontology)
+    return table.rename(columns={"similarity": "overlap"}).drop(columns="same_subcategory")
+
+
+def neighbours(
+    tasks: Sequence[str], nearest_NK: Sequence, similarity_NN: np.ndarray, ontology: Ontology
+) -> pd.DataFrame:
+    """Returns a row for each task and each of its K nearest tasks, in their order.
+
+    same_category, same_subcategory: 1 or 0, empty if one of the two tasks is not in the ontology.
+    """
+    rows = []
+    for n, task in enumerate(tasks):
+        kind = ontology.category(task)
+        for rank, other in enumerate(nearest_NK[n], start=1):
+            other_kind = ontology.category(tasks[other])
+            same = (int(kind[0] == other_kind[0]), int(kind == other_kind))
+            if UNCATEGORISED in (kind, other_kind):
+                same = ("", "")
+            rows.append((task, kind[0], rank, tasks[other], other_kind[0], similarity_NN[n, other], *same))
+    columns = ["task", "category", "rank", "neighbour", "neighbour_category", "similarity"]
+    return pd.DataFrame(rows, columns=[*columns, "same_category", "same_subcategory"])
+
+
+def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:
+    """Returns (before, after) for common tasks. Raises InputError if there are none or models differ."""
+    tasks = [task for task in after.tasks if task in set(before.tasks)]
+    if not tasks:
+        raise InputError(f"{before.name} and {after.name} have no task in common")
+    if (before.layers, before.experts) != (after.layers, after.experts):
+        sizes = " and ".join(f"{len(r.layers)} layers x {r.experts} experts" for r in (before, after))
+        raise InputError(f"{before.name} and {after.name} have {sizes} and cannot be compared")
+    return before.of(tasks), after.of(tasks)
+
+
+def change_table(before: Routes, after: Routes) -> pd.DataFrame:
+    """A row per task and layer: shift (weight moved to other experts), heaviest_before, heaviest_after."""
+    shift_NL = shift(before.values_NLE, after.values_NLE)
+    was_NL, is_NL = (routes.values_NLE.argmax(axis=2) for routes in (before, after))
+    rows = [
+        (task, layer, shift_NL[n, row], was_NL[n, row], is_NL[n, row])
+        for n, task in enumerate(before.tasks)
+        for row, layer in enumerate(before.layers)
+    ]
+    return pd.DataFrame(rows, columns=["task", "layer", "shift", "heaviest_before", "heaviest_after"])

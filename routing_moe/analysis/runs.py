@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, Problems, in_short
+from dataloader.errors import InputError, in_short
 from dataloader.ontology import ONTOLOGY_FILE, UNCATEGORISED, Ontology, ontology_path
 from routing_moe.analysis.features import OWN_FEATURES, Features, features_of
 from routing_moe.analysis.saved_routes import Routes, load_routes
@@ -42,36 +41,25 @@ def read_runs(
     feature_file: str | Path | None = None,
     with_features: bool = True,
 ) -> list[ExplainedRun]:
-    """Returns the runs, with distinct names. Raises InputError with all problems of all runs.
-
-    with_features: False reads no file of features; the runs then have none.
-    """
+    """Returns the runs, with distinct names. with_features: False reads no file of features."""
     paths = [Path(os.path.abspath(place)) for place in places]
-    problems = Problems(f"{path} is given twice" for path, n in Counter(paths).items() if n > 1)
-    options = (step, kind, task_ontology, feature_file, with_features)
-    runs = [problems.of(_read_run, Path(place), *options) for place in places]
-    if problems:
-        raise InputError(dict.fromkeys(problems))
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        names = distinct_tails(paths)
-    return [
-        replace(run, routes=replace(run.routes, name=name)) for run, name in zip(runs, names, strict=True)
-    ]
-
-
-def _read_run(place: Path, step: str, kind: str, task_ontology, feature_file, with_features) -> ExplainedRun:
-    place = folder_of_run(place)
-    routes = load_routes(place, step, kind)
-    settings = load_run_settings(place) or load_run_settings(place.parent) or {}
-    gym = place if (place / OWN_FEATURES).is_file() else settings.get("train_dir")
-    ontology = ontology_of(place, settings, task_ontology)
-    routes = routes.of(ontology.order(routes.tasks))
-    if with_features:
-        features = features_of(routes.tasks, ontology, gym, feature_file)
-    else:
+    if twice := [str(path) for path in paths if paths.count(path) > 1]:
+        raise InputError(f"{twice[0]} is given twice")
+    runs = []
+    for place in map(folder_of_run, places):
+        routes = load_routes(place, step, kind)
+        settings = load_run_settings(place) or load_run_settings(place.parent) or {}
+        ontology = ontology_of(place, settings, task_ontology)
+        routes = routes.of(ontology.order(routes.tasks))
         features = Features(routes.tasks, (), np.empty((len(routes.tasks), 0)))
-    return ExplainedRun(place, settings, routes, ontology, features)
+        if with_features:
+            gym = place if (place / OWN_FEATURES).is_file() else settings.get("train_dir")
+            features = features_of(routes.tasks, ontology, gym, feature_file)
+        runs.append(ExplainedRun(place, settings, routes, ontology, features))
+    if len({run.name for run in runs}) < len(runs):
+        names = distinct_tails(paths)
+        runs = [replace(r, routes=replace(r.routes, name=n)) for r, n in zip(runs, names, strict=True)]
+    return runs
 
 
 def ontology_of(place: Path, settings: Mapping, task_ontology: str | Path | None) -> Ontology:

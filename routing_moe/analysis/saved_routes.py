@@ -74,8 +74,8 @@ def load_routes(
     """Returns routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`, or a folder with a checkpoint, which is loaded.
-    step: of a run: a number, "last" or "best" (best dev score); flag: the flag that gave it. Raises InputError
-    if there are no such routes, or files do not match.
+    step: of a run: a number, "last" or "best" (best dev score); flag: the flag that gave it. Raises
+    InputError if there are no such routes, or files do not match.
     """
     place = folder_of_run(place)
     if problem := folder_problem(place):

@@ -222,7 +222,9 @@ def write_comparison(
     """Writes the files and prints the tables. The contents do not depend on time or machine."""
     # Matplotlib is imported here, after the checks: it takes half a second.
     from routing_moe.analysis.recovery import mean_recovery_markdown
-    from routing_moe.plots.variants import plot_comparison, plot_curves
+    from routing_moe.pictures.dots import plot_comparison
+    from routing_moe.pictures.lines import plot_curves
+    from routing_moe.pictures.style import save
 
     found = compared(settings, runs, ontology)
     of_cost, dev_curves = cost_table(costs), curves(costs)
@@ -239,13 +241,12 @@ def write_comparison(
     for end, rows in tables.items():
         write_text(path.with_name(f"comparison{end}.csv"), rows.to_csv(index=False))
     write_text(path.with_suffix(".md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
-    for kind in (".png", ".pdf"):
-        for measure in settings.measures:
-            end = "" if measure == settings.measures[0] else f"_{measure}"
-            title = f"{TITLES[measure]} {where_scored(settings)}"
-            plot_comparison(*found.of(measure), path.with_name(f"comparison{end}{kind}"), title)
-        if len(dev_curves):
-            plot_curves(dev_curves, path.with_name(f"comparison_curves{kind}"))
+    for measure in settings.measures:
+        end = "" if measure == settings.measures[0] else f"_{measure}"
+        title = f"{TITLES[measure]} {where_scored(settings)}"
+        save(plot_comparison(*found.of(measure), title), path.with_name(f"comparison{end}"))
+    if len(dev_curves):
+        save(plot_curves(dev_curves), path.with_name("comparison_curves"))
     more = ", ".join(f"{end}.csv" for end in tables if end) + (", .png, .pdf" if len(dev_curves) else "")
     print(f"{markdown}\n{path}.md, .csv, .png, .pdf; {more}")
 

@@ -141,11 +141,11 @@ def write(
     write_text(output, per_task.to_csv(index=False))
     write_text(beside(output, "_summary.csv"), per_system.to_csv(index=False))
     write_text(beside(output, ".md"), markdown)
-    from routing_moe.plots.gains import plot_gains  # imported late: matplotlib takes half a second
+    from routing_moe.pictures.dots import plot_gains  # imported late: matplotlib takes half a second
+    from routing_moe.pictures.style import save
 
-    for end in (".png", ".pdf"):
-        path = beside(output, end)
-        plot_gains(per_task, per_system, path, baseline, settings.min_baseline, lower_is_better)
+    figure = plot_gains(per_task, per_system, baseline, settings.min_baseline, lower_is_better)
+    save(figure, beside(output, ""))
     print(f"{markdown}\n{beside(output, '')}.csv, _summary.csv, .md, .png, .pdf")
     for note in notes:
         print(note, file=sys.stderr)

@@ -12,16 +12,15 @@ animation.
 """
 
 import sys
-from pathlib import Path
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, Problems
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.errors import InputError, problem_context
+from dataloader.ontology import UNCATEGORISED
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.analysis.saved_routes import History, load_history
+from routing_moe.analysis.saved_routes import load_history
 from routing_moe.cli.console import run_command
 from routing_moe.config.explain import GifSettings
-from routing_moe.config.flags import flag_problems, with_valid_values
+from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import load_run_settings
 
@@ -33,44 +32,37 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GifSettings) -> None:
+    if problems := flag_problems(settings):
+        raise InputError(problems)
+    with problem_context("--run "):
+        history = load_history(settings.run, settings.routes)
+    with problem_context("--task_ontology " if settings.task_ontology else ""):
+        ontology = ontology_of(settings.run, load_run_settings(settings.run) or {}, settings.task_ontology)
     folder = settings.output_dir or settings.run / "analysis"
-    history, ontology = check(settings, folder)
+    if problem := unwritable(folder):
+        raise InputError(f"--output_dir {problem}")
+    if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
+        print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
     # Matplotlib is imported after the checks: it takes half a second.
-    from routing_moe.analysis.dynamics import dynamics_table
-    from routing_moe.plots.animation import write_animation
-    from routing_moe.plots.dynamics import plot_dynamics
+    from routing_moe.analysis.route_metrics import dynamics_table
+    from routing_moe.pictures.animation import save_animation
+    from routing_moe.pictures.lines import plot_dynamics
+    from routing_moe.pictures.style import save
 
     title = settings.title or f"{TITLES[settings.routes]} of {history.name}"
     table = dynamics_table(history)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"dynamics.{kind}" for kind in ("csv", "png", "pdf")]
     write_text(paths[0], table.to_csv(index=False))
-    for path in paths[1:]:
-        plot_dynamics(table, path, title)
+    save(plot_dynamics(table), folder / "dynamics", title)
     if len(history.steps) > 1:
         paths.append(folder / "routes.gif")
         in_order = history.of(ontology.order(history.tasks))
-        write_animation(in_order, ontology, paths[-1], title, settings.seconds_per_frame)
+        save_animation(in_order, ontology, paths[-1], title, settings.seconds_per_frame)
     else:
         note = f"{settings.run}: evaluated only once, nothing to animate; --eval_period sets how often"
         print(note, file=sys.stderr)
     print("\n".join(map(str, paths)))
-
-
-def check(settings: GifSettings, folder: Path) -> tuple[History, Ontology]:
-    """Returns the history and the ontology to draw. Raises InputError with all problems of the flags."""
-    problems = Problems(flag_problems(settings))
-    history = problems.of(load_history, settings.run, with_valid_values(settings).routes, flag="run")
-    if history and (problem := unwritable(folder)):
-        problems.append(f"--output_dir {problem}")
-    trained = problems.of(load_run_settings, settings.run) or {}
-    flag = "task_ontology" if settings.task_ontology else None
-    ontology = problems.of(ontology_of, settings.run, trained, settings.task_ontology, flag=flag)
-    if problems:
-        raise InputError(problems)
-    if all(ontology.category(task) == UNCATEGORISED for task in history.tasks):
-        print("warning: no task has a category; name an ontology with --task_ontology", file=sys.stderr)
-    return history, ontology
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def run(settings: InspectSettings) -> None:
     if settings.before:
         before = load_routes(settings.before, settings.before_step, settings.routes, "before_step")
     # These take a second, so flags and files are checked before.
-    from routing_moe.analysis.route_tables import common_routes
+    from routing_moe.analysis.route_metrics import common_routes
     from routing_moe.report.files import write_route_files
 
     compared = common_routes(runs[0].routes, before) if before else None

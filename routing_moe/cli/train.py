@@ -43,8 +43,12 @@ def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock, on_main
     from routing_moe.optim.step import TrainingDiverged
-    from routing_moe.plots.route_map import plot_routes
+    from routing_moe.pictures.heat_maps import plot_routes
+    from routing_moe.pictures.style import save
     from routing_moe.training.run import train_and_predict
+
+    def draw_routes(path: Path, title: str, *routes) -> None:
+        save(plot_routes(*routes), path, title)
 
     accelerator = make_accelerator(settings.mixed_precision)
     with ExitStack() as at_exit:
@@ -56,7 +60,7 @@ def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
                 main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))
             )
         try:
-            train_and_predict(settings, inputs, accelerator, command, plot_routes)
+            train_and_predict(settings, inputs, accelerator, command, draw_routes)
         except TrainingDiverged as error:
             log.error("training stopped: %s; %s. Try a lower learning rate.", error, what_is_kept(settings))
             return 1

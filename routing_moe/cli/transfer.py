@@ -81,7 +81,8 @@ def compare(
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock
-    from routing_moe.plots.transfer import plot_transfer
+    from routing_moe.pictures.heat_maps import plot_transfer
+    from routing_moe.pictures.style import save
 
     accelerator = make_accelerator(settings.prediction.mixed_precision)
     with ExitStack() as at_exit:
@@ -94,7 +95,8 @@ def compare(
         if accelerator.is_main_process:
             found.write(settings.output_dir, list(inputs.split.train))
             if len(found.columns) > 2:
-                plot_transfer(found, inputs.ontology, settings.output_dir / "transfer.png")
+                figure = plot_transfer(found.gains_MM, found.affinity_MM, found.columns, inputs.ontology)
+                save(figure, settings.output_dir / "transfer.png", "Rows gain along columns")
             log.info(
                 "%d tasks, %d groups (clusters %d, silhouette %.3f, advantage %.3f nats): %s",
                 len(found.tasks), found.summary["groups"], found.summary["clusters"],

@@ -34,8 +34,7 @@ from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.given_vectors import GivenVectors
-from routing_moe.task_choice.learned import learn_vector
-from routing_moe.task_choice.lowest_loss import LowestLoss
+from routing_moe.task_choice.learned import LowestLoss, learn_vector
 from routing_moe.task_choice.texts import TextsOfModel
 
 PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}

@@ -1,4 +1,4 @@
 """The HTML report page (Altair), and the result files of routes, features and ablations.
 
-May import: plots and below.
+May import: pictures and below.
 """

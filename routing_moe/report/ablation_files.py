@@ -10,7 +10,9 @@ from routing_moe.analysis.ablation_tables import USED, category_drops, feature_t
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.plots.ablation import plot_category_drops, plot_feature_drops, plot_task_drops
+from routing_moe.pictures.dots import plot_feature_drops
+from routing_moe.pictures.heat_maps import plot_category_drops, plot_task_drops
+from routing_moe.pictures.style import save
 from routing_moe.results.markdown import markdown_table
 
 MOST_ROWS = 12  # of a table in Markdown
@@ -44,16 +46,14 @@ def write_ablation_files(
         write("tasks.csv", tasks)
         write("categories.csv", categories)
         text += f"\n\n{_singles_markdown(categories, tasks)}"
-        for kind in ("png", "pdf"):
-            plot_category_drops(categories, folder / f"categories.{kind}", title)
-            plot_task_drops(tasks, ontology, folder / f"tasks.{kind}", title)
+        save(plot_category_drops(categories), folder / "categories", title)
+        save(plot_task_drops(tasks, ontology), folder / "tasks", title)
     if by_feature:
         drops = feature_table(ablation, by_feature, scores_ST, features, ontology)
         write("features.csv", drops)
         write("top_experts.csv", pd.concat(top_of_features.values(), ignore_index=True))
         text += f"\n\n{_features_markdown(drops, settings.top)}"
-        for kind in ("png", "pdf"):
-            plot_feature_drops(drops, folder / f"features.{kind}", settings.top, title)
+        save(plot_feature_drops(drops, settings.top), folder / "features", title)
     write_text(folder / "ablation.md", f"{text}\n")
     return f"{text}\n\nwritten to {folder}"
 

@@ -1,6 +1,6 @@
 """Writes the tables and pictures of routes, and of their correlations with features of tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,28 +11,24 @@ from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_expert
 from routing_moe.analysis.markdown import features_markdown, recovery_markdown
 from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
 from routing_moe.analysis.recovery import recovery_table
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import change_table, layer_table, neighbour_table, summary
+from routing_moe.analysis.route_metrics import change_table, layer_table, neighbour_table, overlap, summary
 from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
-from routing_moe.analysis.saved_routes import Routes, encoder_part
+from routing_moe.analysis.saved_routes import Routes
 from routing_moe.config.explain import CorrelateSettings, InspectSettings
-from routing_moe.plots.clustermap import plot_clustered
-from routing_moe.plots.correlations import plot_correlations
-from routing_moe.plots.expert_load import plot_load
-from routing_moe.plots.route_change import plot_change
-from routing_moe.plots.route_map import plot_routes
-from routing_moe.plots.style import HeatScale
+from routing_moe.pictures.heat_maps import (
+    OVERLAP,
+    plot_change,
+    plot_clustered,
+    plot_correlations,
+    plot_routes,
+)
+from routing_moe.pictures.lines import plot_load
+from routing_moe.pictures.style import save
 from routing_moe.results.markdown import markdown_table
 
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6g"))
-
-
-def _write_pictures(plot: Callable, *arguments, path: Path, **options) -> None:
-    """Writes a picture as PNG and as PDF: plot(*arguments, path, **options)."""
-    for ending in (".png", ".pdf"):
-        plot(*arguments, path.with_name(path.name + ending), **options)
 
 
 def write_route_files(
@@ -51,22 +47,18 @@ def write_route_files(
         routes, ontology = run.routes, run.ontology
         title = settings.title or f"Routes of {routes.titled}"
         overlap_NN = overlap(routes.values_NLE)
-        _write_pictures(
-            plot_routes, routes.values_NLE, routes.tasks, ontology, path=folder / "routes",
-            encoder_layers=encoder_part(routes.layers), title=title, layers=routes.layers,
-        )  # fmt: skip
+        save(plot_routes(routes.values_NLE, routes.tasks, routes.layers, ontology), folder / "routes", title)
         if len(routes.tasks) > 2:
-            scale, path = HeatScale("overlap of routes", "Blues", 0.0, 1.0), folder / "similarity"
-            tasks = (routes.tasks, ontology)
-            _write_pictures(plot_clustered, overlap_NN, *tasks, path=path, scale=scale, title=title)
+            figure = plot_clustered(overlap_NN, routes.tasks, ontology, OVERLAP)
+            save(figure, folder / "similarity", title)
         _write_table(layer_table(routes), folder / "layers.csv")
         nearest = neighbour_table(routes, overlap_NN, ontology, settings.neighbours)
         _write_table(nearest, folder / "neighbours.csv")
-    _write_pictures(plot_load, [run.routes for run in runs], path=output_dir / "load", title=settings.title)
+    save(plot_load([run.routes for run in runs]), output_dir / "load", settings.title)
     if before:
         title = settings.title or f"{before[1].titled} minus {before[0].titled}"
         _write_table(change_table(*before), output_dir / "change.csv")
-        _write_pictures(plot_change, *before, runs[0].ontology, path=output_dir / "change", title=title)
+        save(plot_change(*before, runs[0].ontology), output_dir / "change", title)
     notes = "".join(f"- {note}\n" for note in notes_of(runs))
     return f"{notes}{markdown_table(summary([run.routes for run in runs]))}\n"
 
@@ -88,11 +80,10 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
         _write_table(joint[columns], output_dir / f"{file}.csv")
     sections = [f"- {note}" for note in notes_of(runs)]
     for run, table, top in zip(runs, tables["correlations"], tables["top_experts"], strict=True):
-        sections.append(features_markdown(run, table, top, permutations or PERMUTATIONS))
+        sections.append(features_markdown(run, table, top))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         title = settings.title or f"{run.name}: correlation of routes and features"
-        data = (table, run.routes, run.features)
-        _write_pictures(plot_correlations, *data, path=output_dir / file, title=title)
+        save(plot_correlations(table, run.routes, run.features), output_dir / file, title)
     sections.append(recovery_markdown(names, tables["recovery"]))
     text = "\n\n".join(sections) + "\n"
     write_text(output_dir / "features.md", text)

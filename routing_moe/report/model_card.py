@@ -7,12 +7,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from dataloader.errors import InputError, counted
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.route_tables import layer_table
+from routing_moe.analysis.route_metrics import layer_table
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.analysis.saved_routes import encoder_part, load_routes
+from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.config.choices import MEASURES
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.plots.route_map import plot_routes
+from routing_moe.pictures.heat_maps import plot_routes
+from routing_moe.pictures.style import save
 from routing_moe.report.shared_run import PICTURE
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.run_cost import in_units, read_cost
@@ -153,9 +154,8 @@ def routes(folder: Path, title: str) -> str:
     except InputError:
         return NO_ROUTES
     saved = saved.of(ontology.order(saved.tasks))
-    n = encoder_part(saved.layers)
-    arguments = (saved.values_NLE, saved.tasks, ontology, folder / PICTURE, n)
-    plot_routes(*arguments, title=f"Routes of {title}", layers=saved.layers)
+    figure = plot_routes(saved.values_NLE, saved.tasks, saved.layers, ontology)
+    save(figure, folder / PICTURE, f"Routes of {title}")
     loads = layer_table(saved).set_index("layer").filter(regex=r"^load_\d").rename(columns=lambda n: n[5:])
     return (
         f"![Routes]({PICTURE})\n\nThe weights of the experts (columns) for each train task (rows), and their "

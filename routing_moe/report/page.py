@@ -6,6 +6,7 @@ Vega, Vega-Lite and vega-embed are written into the file. Its content security p
 """
 
 import html
+import itertools
 import json
 import warnings
 from collections.abc import Sequence
@@ -22,15 +23,13 @@ from dataloader.errors import InputError, in_short
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.correlation import correlate, top_experts
-from routing_moe.analysis.dynamics import ALL, dynamics_table
-from routing_moe.analysis.markdown import SIGNIFICANT, cautions
-from routing_moe.analysis.route_metrics import overlap
-from routing_moe.analysis.route_tables import neighbour_table
+from routing_moe.analysis.markdown import SIGNIFICANT
+from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.run_folder import CURVES_FILE
-from routing_moe.plots.task_categories import kind_colours
+from routing_moe.pictures.style import kind_colours
 from routing_moe.results.scores import ScoresFile, read_scores
 
 MARK = "#b35806"  # of what is chosen
@@ -99,9 +98,6 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
         table = correlate(run.routes, run.features, permutations, seed)
         if len(table):
             charts.append(correlation_map(run.name, table))
-            notes.append(
-                f"{run.name}: {len(table)} correlations.{cautions(table, run.features, permutations)}"
-            )
         drops, note = drops_of(run)
         notes += [note] if note else []
         if len(drops):
@@ -110,14 +106,13 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
             tables[f"{run.name}: the experts whose ablation costs most"] = overall.head(12)
     page = alt.vconcat(*(chart for chart in charts if chart), spacing=40).resolve_scale(color="independent")
     spec = json.dumps(page.to_dict() | {"datasets": cells}, allow_nan=False, separators=(",", ":"))
+    version = ".".join(alt.SCHEMA_VERSION.strip("v").split(".")[:2])
     text = PAGE.format(
         policy=POLICY,
         title=html.escape(title),
         notes="".join(f"<p>{html.escape(note)}</p>" for note in notes),
         tables="".join(f"<h2>{html.escape(name)}</h2>{table.to_html()}" for name, table in tables.items()),
-        library=vl_convert.javascript_bundle(
-            vl_version=".".join(alt.SCHEMA_VERSION.strip("v").split(".")[:2])
-        ),
+        library=vl_convert.javascript_bundle(vl_version=version),
         spec=spec.replace("<", "\\u003c"),  # "</script>" would end the data early
     )
     return text.encode("utf-8", "replace").decode()  # half a surrogate pair has no UTF-8
@@ -148,15 +143,12 @@ def expert_name(layer: str, expert: int) -> str:
 
 
 def scores_of(run: ExplainedRun) -> pd.DataFrame:
-    """Returns mean scores over samples of the best checkpoint: a row per task and kind of files."""
-    files = {
-        f"{part}, {section} tasks": ScoresFile(part, section).path for section in PARTS for part in PARTS[1:]
-    }
-    tables = [
-        read_scores(run.place / path).assign(files=kind, run=run.name)
-        for kind, path in files.items()
-        if (run.place / path).is_file()
-    ]
+    """Returns the scores of the best checkpoint: a row per sample and kind of files."""
+    tables = []
+    for section, part in itertools.product(PARTS, ("test", "dev")):
+        path = run.place / ScoresFile(part, section).path
+        if path.is_file():
+            tables.append(read_scores(path).assign(files=f"{part}, {section} tasks", run=run.name))
     rows = pd.concat(tables) if tables else pd.DataFrame()
     return rows.rename(columns={"task_prefix": "task", "performance": "score"})
 
@@ -167,15 +159,16 @@ def drops_of(run: ExplainedRun) -> tuple[pd.DataFrame, str]:
     if not (folder / "categories.csv").is_file():
         return pd.DataFrame(), ""
     job = load_json_object(folder / "job.json", "the settings of the ablation")
-    files = {
-        run.place / job["checkpoint_name"] / name: checksum for name, checksum in job["checkpoint"].items()
-    }
-    if any(file.is_file() and sha256(file) != checksum for file, checksum in files.items()):
-        return (
-            pd.DataFrame(),
-            f"{folder} belongs to other weights and is left out; delete it, and ablate again",
-        )
+    checkpoint = run.place / str(job.get("checkpoint_name"))
+    for name, checksum in (job.get("checkpoint") or {}).items():
+        if (checkpoint / name).is_file() and sha256(checkpoint / name) != checksum:
+            return (
+                pd.DataFrame(),
+                f"{folder} belongs to other weights and is left out; delete it, ablate again",
+            )
     table = read_table(folder / "categories.csv", keep_default_na=False, na_values=[""])
+    if lacking := {"layer", "expert", "category", "drop"} - set(table):
+        raise InputError(f"{folder / 'categories.csv'} has no column {min(lacking)}; ablate again")
     names = [expert_name(row.layer, row.expert) for row in table.itertuples()]
     return table.assign(expert=names).drop(columns="layer"), ""
 

@@ -32,7 +32,7 @@ from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, RouteClusters, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
-from routing_moe.task_choice.lowest_loss import LowestLoss, labelled_rows
+from routing_moe.task_choice.learned import LowestLoss, labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs
 from routing_moe.training.task_checks import trained_on

@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Training:
     """Trains `model` in `settings.output_dir`. Call `load_state` first to resume from a checkpoint.
 
-    draw_routes: draws a route map, with the arguments of `routing_moe.plots.route_map.plot_routes`.
+    draw_routes: draws a route map, of (path, title, routes_NLE, tasks, layers, ontology).
     scoring_flops: what it has cost to choose the train rows.
     """
 
@@ -190,15 +190,9 @@ class Training:
         for name, tau in temperatures.items():
             routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
             write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
-            self.draw_routes(
-                routes_NLE,
-                tasks,
-                self.ontology,
-                folder / f"{name}.png",
-                encoder_layers=config.encoder_rows,
-                layers=layer_names(config.encoder_layers, range(config.num_layers), config.lora_splits),
-                title=f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else ""),
-            )
+            layers = layer_names(config.encoder_layers, range(config.num_layers), config.lora_splits)
+            title = f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else "")
+            self.draw_routes(folder / f"{name}.png", title, routes_NLE, tasks, layers, self.ontology)
         return folder
 
     # ---- checkpoints

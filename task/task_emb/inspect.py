@@ -233,7 +233,7 @@ def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: i
 
 def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k: int) -> pd.DataFrame:
     """Returns a row for each of the k nearest tasks of each task, by folder."""
-    from routing_moe.analysis.route_tables import neighbours  # imports scipy
+    from routing_moe.analysis.route_metrics import neighbours  # imports scipy
 
     tables = []
     for name, distance_NN in distances.items():
@@ -246,17 +246,16 @@ def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k
 
 def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: Ontology, settings) -> None:
     """Draws the agreement, and a heat map of cosines for each folder."""
-    from routing_moe.plots.agreement import plot_agreement  # matplotlib takes half a second
-    from routing_moe.plots.similarity import Panel, plot_similarities
+    from routing_moe.pictures.dots import plot_agreement  # matplotlib takes half a second
+    from routing_moe.pictures.heat_maps import plot_similarities
+    from routing_moe.pictures.style import save
 
-    accuracy, panels = table[table["labelling"] == "category"].set_index("vectors")["accuracy"], []
+    accuracy, maps = table[table["labelling"] == "category"].set_index("vectors")["accuracy"], {}
     for name, distance_NN in distances.items():
         note = "-" if np.isnan(accuracy[name]) else f"{accuracy[name]:.2f}"
-        panels.append(Panel(name, f"category: accuracy {note}", 1 - distance_NN))
-    for file_format in ("png", "pdf"):
-        path = settings.output_dir / f"similarity.{file_format}"
-        plot_similarities(panels, tasks, ontology, path, settings.title)
-        plot_agreement(table, settings.output_dir / f"agreement.{file_format}", settings.title)
+        maps[f"{name}\ncategory: accuracy {note}"] = 1 - distance_NN
+    save(plot_similarities(maps, tasks, ontology), settings.output_dir / "similarity", settings.title)
+    save(plot_agreement(table), settings.output_dir / "agreement", settings.title)
 
 
 if __name__ == "__main__":

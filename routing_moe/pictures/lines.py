@@ -1,0 +1,118 @@
+"""Curves and marks over steps or layers: training, routes over training, the load of experts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from routing_moe.analysis.route_metrics import ALL, layer_table
+from routing_moe.analysis.saved_routes import Routes, encoder_part, layer_place
+from routing_moe.pictures.style import BAND, DARK, WIDTH, add_legend, series, short, styled
+
+DYNAMICS = {
+    "entropy": "route entropy / log E",
+    "load_entropy": "load entropy / log E",
+    "information": "information / log E",
+    "largest_load": "largest load",
+    "distance_to_final": "distance to last step",
+    "distance_to_previous": "distance to previous step",
+}
+LOADS = {
+    "entropy": "entropy of a task's route / log E (mean)",
+    "load_entropy": "entropy of the load / log E",
+    "information": "mutual information of task and expert / log E",
+    "loads": "load of each expert (dashed: 1/E)",
+}
+MEASURES = {"dev_score": "mean dev score", "dev_answer_loss": "mean dev answer loss (nats per token)"}
+
+
+@styled
+def plot_curves(curves: pd.DataFrame) -> Figure:
+    """Draws `compared_costs.curves` against steps and FLOPs: thin lines of runs, bold ones of means.
+
+    A mean is over the runs that were evaluated at that step. Runs of unknown FLOPs are on the left only.
+    """
+    figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    measure = next(name for name in MEASURES if name in curves)
+    variants = curves["variant"].unique()
+    for axes, x in zip(panels, ("step", "flops"), strict=True):
+        axes.set_xlabel({"step": "training steps", "flops": "training FLOPs"}[x])
+        for number, variant in enumerate(variants):
+            rows, style = curves[curves["variant"] == variant], series(number)
+            for _, run in rows.groupby("run"):
+                axes.plot(run[x], run[measure], color=style["color"], linewidth=0.4, alpha=0.6, zorder=1)
+            means = rows.groupby("step", as_index=False)[["flops", measure]].mean()
+            axes.plot(
+                means[x], means[measure], linewidth=1.2, markersize=3, zorder=2, label=short(variant), **style
+            )
+    panels[0].set_ylabel(MEASURES[measure])
+    add_legend(figure)
+    return figure
+
+
+@styled
+def plot_dynamics(table: pd.DataFrame) -> Figure:
+    """Draws `dynamics_table`, measures over training: a curve for each layer, their mean bold."""
+    layers = [name for name in table["layer"].unique() if name != ALL]
+    parts = layers[: encoder_part(layers)], layers[encoder_part(layers) :]
+    colours = {}
+    for names, hues in zip(parts, ("Blues", "Oranges"), strict=True):  # later layers are darker
+        colours |= dict(zip(names, colormaps[hues](np.linspace(0.35, 0.95, len(names))), strict=True))
+    figure = Figure(figsize=(WIDTH, 3.2 + 0.13 * (len(layers) // 8)), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True).ravel()
+    for axes, (measure, heading) in zip(panels, DYNAMICS.items(), strict=True):
+        curves = table.pivot(index="step", columns="layer", values=measure)
+        dots = dict(marker="o" if len(curves) <= 12 else "", clip_on=False)
+        for name in layers:
+            axes.plot(curves[name], color=colours[name], linewidth=0.8, markersize=2.2, label=name, **dots)
+        axes.plot(curves[ALL], color=DARK, linewidth=1.8, markersize=3.2, label="mean over layers", **dots)
+        axes.set_title(heading)
+        axes.locator_params(axis="y", nbins=4)
+    for axes in panels[3:]:
+        axes.set_xlabel("step")
+    if len(curves) <= 4:
+        axes.set_xticks(curves.index)
+    else:
+        axes.locator_params(axis="x", nbins=4, integer=True)
+    add_legend(figure)
+    return figure
+
+
+@styled
+def plot_load(runs: Sequence[Routes]) -> Figure:
+    """Draws measures of layers, a mark for each run; loads have a mark for each expert, in their order.
+
+    Runs may have other tasks, layers and numbers of experts.
+    """
+    layers = sorted({name for routes in runs for name in routes.layers}, key=layer_place)
+    columns = 2 if len(layers) <= 12 and len(layers) * len(runs) <= 50 else 1
+    figure = Figure(figsize=(WIDTH, 6 / columns + 0.15 * len(runs)), layout="constrained")
+    panels = figure.subplots(4 // columns, columns, sharex=True).ravel()
+    for axes, heading in zip(panels, LOADS.values(), strict=True):
+        axes.set(title=heading, xlim=(-0.5, len(layers) - 0.5))
+        axes.set_xticks(range(len(layers)), layers, rotation=0 if len(layers) <= 12 else 90)
+        axes.axvline(encoder_part(layers) - 0.5, color=DARK, linewidth=1, zorder=1)
+        for number in range(1, len(layers), 2):
+            axes.axvspan(number - 0.5, number + 0.5, color=BAND, linewidth=0, zorder=0)
+    for number, routes in enumerate(runs):
+        table, style = layer_table(routes), series(number)
+        aside = (number - (len(runs) - 1) / 2) * min(0.2, 0.7 / len(runs))
+        x = np.array([layers.index(name) for name in routes.layers]) + aside
+        marks = dict(linestyle="", markersize=3.2, clip_on=False, zorder=3) | style
+        for axes, measure in zip(panels[:3], LOADS, strict=False):
+            axes.plot(x, table[measure], label=f"{short(routes.titled)} ({len(routes.tasks)} tasks)", **marks)
+            axes.set_ylim(-0.04, 1.04)
+        loads_LE = table[[f"load_{expert}" for expert in range(routes.experts)]].to_numpy()
+        side_by_side = len(runs) == 1 and routes.experts > 1
+        for expert, load_L in enumerate(loads_LE.T):
+            places = x + 0.6 * (expert / (routes.experts - 1) - 0.5) if side_by_side else x
+            lowest_L = 0 if side_by_side else loads_LE.min(axis=1)
+            panels[3].vlines(places, lowest_L, load_L, color=style["color"], linewidth=0.4, zorder=2)
+            panels[3].plot(places, load_L, **marks)
+        panels[3].axhline(1 / routes.experts, color="0.4", linewidth=0.7, linestyle="--", zorder=1)
+    panels[3].set_ylim(bottom=0)
+    add_legend(figure)
+    return figure
