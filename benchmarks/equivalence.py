@@ -27,7 +27,7 @@ UNSEEN = ("swap-food-command", "counting-shop-qa")
 TEXTS = "--max_input_length 96 --max_output_length 16 --num_beams 2 --max_tokens_per_micro_batch 2048"
 TRAIN = (
     f"train --train_dir gym --model bart --custom_tasks_splits split.json --debug {TEXTS}"
-    " --predict_batch_size 16 --train_batch_size 4 --learning_rate 1e-3 --taskvecs_dim 16"
+    " --predict_batch_size 16 --train_batch_size 4 --learning_rate 1e-3"
     " --total_steps 6 --eval_period 3 --eval_max_examples 2 --predict_max_examples 3"
 )
 LORA = "--expert_kind lora --lora_rank 4 --learning_rate 1e-2"
@@ -77,7 +77,7 @@ def commands() -> list[str]:
         f"vectors gradient {data} --tasks train --model bart --max_examples 8 --output_dir vectors/gradient",
         *(f"{TRAIN} {flags} --output_dir runs/{name}" for name, flags in RUNS.items()),
         "merge --routes_from runs/softmax --model bart --output_dir runs/stage2",
-        f"{TRAIN.replace(' --taskvecs_dim 16', '')} --checkpoint_name init --router_lr 0 --task_model_lr 0"
+        f"{TRAIN} --checkpoint_name init --router_lr 0 --task_model_lr 0"
         " --initial_tau 300 --minimum_tau 1 --anneal_rate 2 --output_dir runs/stage2",
         f"{GRID} --init_dir runs/gumbel --task_dir gym/{UNSEEN[0]} --output_dir grids/fixed",
         f"{GRID} --init_dir runs/poly --task_dir gym/{UNSEEN[1]} --route_training logits"
@@ -134,31 +134,29 @@ def run(command: str, folder: Path, log: str) -> None:
 
 def differences(before: Path, after: Path) -> list[str]:
     """Returns a line for each file that is in one folder only, or has other bytes in the two."""
-    files = [
-        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-        for folder in (before, after)
-    ]
-    compared = [path for path in files[0] | files[1] if not any(path.match(name) for name in NOT_COMPARED)]
-    lines = []
-    for path in sorted(compared):
-        if path not in files[0] or path not in files[1]:
-            lines.append(f"{path} is only in {after if path in files[1] else before}")
-        elif (before / path).read_bytes() != (after / path).read_bytes():
+    lines, folders = [], (before, after)
+    paths = {path.relative_to(folder) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    for path in sorted(path for path in paths if not any(map(path.match, NOT_COMPARED))):
+        contents = [(folder / path).read_bytes() if (folder / path).is_file() else None for folder in folders]
+        if None in contents:
+            lines.append(f"{path} is only in {folders[contents[0] is None]}")
+        elif contents[0] != contents[1]:
             lines.append(f"{path} differs")
     return lines
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("out", type=Path, help="folder, new unless --compare is given")
-    parser.add_argument(
-        "--compare", type=Path, metavar="FOLDER", help="compare with this folder of another call"
-    )
-    flags = parser.parse_args()
-    if flags.compare:
-        found = differences(flags.out, flags.compare)
-        print("\n".join([*found, f"{len(found)} files differ"]))
-        sys.exit(bool(found))
-    sys.exit(run_all(flags.out) > 0)
+    parser.add_argument("--compare", type=Path, help="compare with this folder of another call")
+    flags = parser.parse_args(argv)
+    if not flags.compare:
+        return int(run_all(flags.out) > 0)
+    lines = differences(flags.out, flags.compare)
+    print("\n".join([*lines, f"{len(lines)} files differ"]))
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Processor time of low-rank experts in any model, beside peft's adapters with the same weights.
 
-    python benchmarks/low_rank_engine.py --repeats 15 --output engine.csv
+    python benchmarks/low_rank_engine.py --repeats 15
     python benchmarks/low_rank_engine.py --backbone t5 --experts 4 --repeats 1
 
 Ratios are over the plain model: its forward pass, or its step (forward and backward) with all weights
@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from peft import PeftModel
 from torch import Tensor
@@ -39,7 +38,6 @@ BACKBONES = {
     "qwen2": Qwen2Config(**QWEN2, **TOKENS, num_hidden_layers=4, tie_word_embeddings=True),
     "t5": T5Config(**T5, **TOKENS, num_layers=2),
 }
-PARTS = ("one_hot_forward", "soft_forward", "one_hot_step", "soft_step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +48,6 @@ class Settings(measuring.Settings):
         (4, 16), "experts per layer", range=Range(lambda value: 2 <= value <= B, f"from 2 to {B}")
     )
     repeats: int = MEASURED(5, "rounds; each runs everything once", range=AT_LEAST_1)
-    output: str | None = MEASURED(None, "CSV file of the ratios")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,15 +67,6 @@ def run(settings: Settings) -> dict:
         runs |= {f"{backbone}_{name}": timed(call) for name, call in (of_plain | of_experts).items()}
     variants = measuring.measure(runs, settings.repeats)
     ratios = {name: ratio(variants, name, plain_of(name), "min_s") for name in runs}
-    if settings.output is not None:
-        rows = [
-            (backbone, part, E, ratios[f"{backbone}_{E}_{part}"], ratios.get(f"{backbone}_{E}_peft_{part}"))
-            for backbone in settings.backbone
-            for part in PARTS
-            for E in settings.experts
-        ]
-        table = pd.DataFrame(rows, columns=["backbone", "part", "experts", "routed", "peft"])
-        table.to_csv(settings.output, index=False, float_format="%.3f")
     return {"variants": variants, "ratios": ratios}
 
 

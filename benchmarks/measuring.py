@@ -5,7 +5,6 @@ Shapes: B examples, S source and T target tokens, L layers (encoder, then decode
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import platform
 import re
@@ -13,15 +12,13 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, BartForConditionalGeneration
+from transformers import BartForConditionalGeneration
 from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
@@ -35,9 +32,6 @@ from routing_moe.io.run_folder import describe_run
 from routing_moe.model.base import is_of_base, train_base
 from routing_moe.model.conversion import share_tensors
 from routing_moe.model.selection import random_one_hot
-from task.skill_gym import TINY_BART
-from task.skill_gym.generate import task_files, write_rows
-from task.skill_gym.tasks import Task, metric_table
 
 # "base" and "large" are the sizes of facebook/bart-base and facebook/bart-large. "half": 16 experts train in
 # 8 GB plus activations. "tiny" is for test runs.
@@ -47,9 +41,7 @@ SIZES = {
     "base": dict(layers=6, d_model=768, ffn=3072, heads=12, vocab=50265, positions=1024),
     "large": dict(layers=12, d_model=1024, ffn=4096, heads=16, vocab=50265, positions=1024),
 }
-SAVED_SIZES = ("embedded", *(name for name in SIZES if name != "tiny"))  # with a large enough vocabulary
 N_TASKS = 64  # number of task vectors of a model
-SAMPLES = ("100", "13", "21", "42", "87")  # of a task of the embedded gym
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # ---- flags
@@ -84,18 +76,6 @@ class RandomModelSettings(Settings):
     mixed_precision: str = MEASURED(
         "no", "products in this precision, as in training; no: float32, TF32 on a GPU", choices=PRECISIONS
     )
-    no_memory: bool = MEASURED(False, "do not measure peak memory, for which each variant runs in a process")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SavedModelSettings(Settings):
-    """Flags of the benchmarks that load a model from a folder, evaluation and finetune_grid."""
-
-    variants: tuple[str, ...]
-    model_size: str = MEASURED(
-        "embedded", "the embedded BART, or a size with random weights", choices=SAVED_SIZES
-    )
-    rounds: int = MEASURED(3, "rounds; each runs every variant", range=AT_LEAST_1)
 
 
 def run_benchmark(
@@ -191,16 +171,6 @@ def build_plain_model(settings) -> BartForConditionalGeneration:
     return BartForConditionalGeneration(config).to(settings.device)
 
 
-def saved_bart(folder: Path, model_size: str, seed: int) -> Path:
-    """Returns a folder with a random BART and the embedded tokenizer; for "embedded" the embedded BART."""
-    if model_size == "embedded":
-        return TINY_BART
-    torch.manual_seed(seed)
-    BartForConditionalGeneration(model_config(model_size, 1).to_bart_config()).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(TINY_BART).save_pretrained(folder)
-    return folder
-
-
 def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
     """Returns a routing BART with one expert that shares all tensors of a plain BART of that size."""
     model = uninitialised_model(model_size, 1, "meta")
@@ -260,24 +230,19 @@ def autocast(settings: RandomModelSettings) -> AbstractContextManager:
     return torch.autocast(settings.device, dtype, enabled=dtype is not None)
 
 
-def measure(
-    runs: dict[str, Callable[[], dict[str, float]]],
-    rounds: int,
-    memory: dict[str, float] | None = None,
-    warm_up: bool = True,
-) -> dict[str, dict[str, float]]:
-    """Returns {name: median_s and min_s of the field "s", medians of the others, peak_memory_gb}.
+def measure(runs: dict[str, Callable[[], dict[str, float]]], rounds: int) -> dict[str, dict[str, float]]:
+    """Returns {name: median_s and min_s of the field "s", medians of the others}.
 
     Variants run once per round, in turns, so that changes in the machine's speed affect all of them equally.
-    memory: {name: peak memory in GB}. warm_up: adds a first round that is not counted.
+    A first round is not counted.
     """
     measured: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
-    with ProgressBar(total=(rounds + warm_up) * len(runs)) as progress:
-        for i in range(rounds + warm_up):
+    with ProgressBar(total=(rounds + 1) * len(runs)) as progress:
+        for i in range(rounds + 1):
             for name, run in runs.items():
                 progress.set_description(name)
                 for field, value in run().items():
-                    if i >= warm_up:
+                    if i:
                         measured[name].setdefault(field, []).append(value)
                 progress.update()
     return {
@@ -285,7 +250,6 @@ def measure(
             "median_s": statistics.median(fields["s"]),
             "min_s": min(fields["s"]),
             **{field: statistics.median(values) for field, values in fields.items() if field != "s"},
-            **({"peak_memory_gb": memory[name]} if memory else {}),
         }
         for name, fields in measured.items()
     }
@@ -301,38 +265,12 @@ def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> flo
 # ---- memory
 
 
-def memory_of_variants(
-    peak_memory_gb: Callable[[RandomModelSettings, str], float], settings: RandomModelSettings
-) -> dict[str, float]:
-    """Returns {variant: peak_memory_gb(settings, variant)} of new processes; {} with --no_memory.
-
-    Call it before this process builds a model: the ru_maxrss of a child process is at least the size of its
-    parent.
-    """
-    gigabytes = {}
-    for name in ProgressBar(() if settings.no_memory else settings.variants, desc="memory"):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare, (settings,)) as pool:
-            gigabytes[name] = pool.submit(peak_memory_gb, settings, name).result()
-    return gigabytes
-
-
-def own_peak_memory_gb(device: str) -> float:
+def peak_memory_gb(device: str) -> float:
     """Returns peak memory of this process so far in GB: on the GPU, or resident (interpreter included)."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def write_gym(folder: Path, tasks: Iterable[Task], seed: int, samples: Collection[str] = SAMPLES) -> Path:
-    """Writes a gym folder with tasks of the embedded gym; returns the folder."""
-    for task in tasks:
-        (folder / task.name).mkdir(parents=True)
-        for name, rows in task_files(task, seed).items():
-            if name.split("_")[-2] in samples:
-                write_rows(folder / task.name / name, rows)
-    (folder / "metrics.json").write_text(json.dumps(metric_table()), encoding="utf-8")
-    return folder
 
 
 # ---- start and end of a script
@@ -359,6 +297,7 @@ def print_report(benchmark: str, settings, load: float, **measured: dict) -> Non
         "device": torch.cuda.get_device_name() if is_cuda else f"{cores} CPU cores, {platform.machine()}",
         "threads": torch.get_num_threads(),
         "load_average_before": load,
+        "peak_memory_gb": peak_memory_gb(settings.device),
         **rounded(measured),
     }
     print(json.dumps(report))

@@ -42,12 +42,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> dict:
-    memory = measuring.memory_of_variants(peak_memory_gb, settings)
     model = measuring.build_routing_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
     models = {"lora_soft": low_rank_model(plain, settings)} if "lora_soft" in settings.variants else {}
     calls = {name: make_call(name, models.get(name, model), plain, settings) for name in settings.variants}
-    variants = measuring.measure(calls, settings.steps, memory)
+    variants = measuring.measure(calls, settings.steps)
     pairs = [("one_hot", "plain"), ("one_hot_mixed", "plain"), ("soft", "plain"), ("soft_no_cache", "soft")]
     pairs += [("lora_soft", "plain"), ("lora_soft", "plain_shared")]
     ratios = {f"{over}_over_{under}": ratio(variants, over, under) for over, under in pairs}
@@ -92,18 +91,6 @@ def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[
         return {"s": end - start}
 
     return call
-
-
-def peak_memory_gb(settings: Settings, variant: str) -> float:
-    """Returns peak memory of this process after it has generated once with one variant, in GB."""
-    if variant.startswith("plain"):
-        model = measuring.build_plain_model(settings)
-    elif variant == "lora_soft":
-        model = low_rank_model(measuring.build_plain_model(settings), settings)
-    else:
-        model = measuring.build_routing_model(settings, settings.num_experts)
-    make_call(variant, model.eval(), model, settings)()
-    return measuring.own_peak_memory_gb(settings.device)
 
 
 if __name__ == "__main__":

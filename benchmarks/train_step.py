@@ -11,7 +11,6 @@ Weights are random, nothing is downloaded. Prints one JSON line; README.md expla
 """
 
 import itertools
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,14 +46,11 @@ ROUTED = {
 # "lora_": the same routes with low-rank experts (`--lora_rank`) of a frozen BART; "_trained": of a trained.
 LOW_RANK = ("lora_softmax", "lora_straight_through", "lora_one_hot", "lora_softmax_trained")
 # "_slow": the same routes with every expert run on every example (sparse=False).
-# "_second": with --second_shape, where an expert runs on more examples at once.
 DEFAULT_VARIANTS = (*ROUTED, "one_expert", "plain")
 VARIANTS = (
     *DEFAULT_VARIANTS,
     *(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot")),
     *LOW_RANK,
-    "one_hot_second",
-    "plain_second",
 )
 
 
@@ -67,26 +63,15 @@ class Settings(measuring.RandomModelSettings):
     num_experts: int = MEASURED(3, "experts per layer", range=Range(lambda value: value >= 2, "at least 2"))
     lora_rank: int = MEASURED(16, "rank of the experts of lora_*", range=AT_LEAST_1)
     target_length: int = MEASURED(16, "target tokens", range=AT_LEAST_1)
-    second_shape: str = MEASURED(
-        "16x64x16",
-        "of *_second: batch x source x target",
-        range=Range(lambda shape: re.fullmatch(r"\d+x\d+x\d+", shape) is not None, "such as 16x64x16"),
-    )
     tasks_per_batch: int = MEASURED(
         N_TASKS,
         "tasks among which the examples take turns",
         range=Range(lambda value: 1 <= value <= N_TASKS, f"from 1 to {N_TASKS}"),
     )
 
-    def shape(self, variant: str) -> tuple[int, int, int]:
-        """Returns shape (B, S, T) of a variant's batch."""
-        if variant.endswith("_second"):
-            return tuple(int(n) for n in self.second_shape.split("x"))
-        return self.batch_size, self.source_length, self.target_length
-
     def task_ids(self, variant: str, round: int) -> Tensor:
         """Returns task ids (B,) of a variant's examples, in turns; every round has other tasks."""
-        B, tasks = self.shape(variant)[0], self.tasks_per_batch
+        B, tasks = self.batch_size, self.tasks_per_batch
         if route_of(variant) == "one_hot":
             tasks = N_TASKS
         if variant.endswith("_one_task"):
@@ -99,13 +84,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> dict:
-    memory = measuring.memory_of_variants(peak_memory_gb, settings)
-    variants = measure_with(settings, memory)
-    return {"variants": variants, "ratios": ratios_of(variants)}
-
-
-def measure_with(settings: Settings, memory: dict[str, float] | None = None) -> dict:
-    """Returns measurements of all variants, run in turns: see `measuring.measure`."""
     # Variants without low-rank experts share one set of weights and one optimizer. It skips parameters
     # without a gradient, so that a plain step only updates the parameters of the plain model.
     if any(route_of(name) in ROUTED for name in settings.variants if name not in LOW_RANK):
@@ -121,16 +99,16 @@ def measure_with(settings: Settings, memory: dict[str, float] | None = None) -> 
             steps[name] = make_step(name, model, build_optimizer(model), settings)
         else:
             steps[name] = make_step(name, models.get(route_of(name), routed), optimizer, settings)
-    return measuring.measure(steps, settings.steps, memory)
+    variants = measuring.measure(steps, settings.steps)
+    return {"variants": variants, "ratios": ratios_of(variants)}
 
 
 # ---- a step of one variant
 
 
 def route_of(variant: str) -> str:
-    """Returns the type of routes of a variant: its name without experts, slow path and batch shape."""
-    route = variant.removeprefix("lora_").removesuffix("_trained")
-    return route.removesuffix("_second").removesuffix("_slow")
+    """Returns the type of routes of a variant: its name without experts and slow path."""
+    return variant.removeprefix("lora_").removesuffix("_trained").removesuffix("_slow")
 
 
 def build_routed(settings: Settings):
@@ -165,7 +143,7 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
     Seconds: forward_s includes drawing the routes; forward_backward_s all gradients, those of the router too;
     optimizer_s zero gradients for experts without one; s is the whole step. optimizer_share: optimizer_s / s.
     """
-    B, S, T = settings.shape(variant)
+    B, S, T = settings.batch_size, settings.source_length, settings.target_length
     vocab_size, device = model.config.vocab_size, settings.device
     inputs = measuring.random_source(B, S, vocab_size, device)
     inputs["labels"] = torch.randint(4, vocab_size, (B, T), device=device)
@@ -239,41 +217,14 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
     return loss, lambda: None
 
 
-def peak_memory_gb(settings: Settings, variant: str) -> float:
-    """Returns peak memory in GB after two steps of one variant (the first creates AdamW's state)."""
-    if variant in LOW_RANK:
-        model = low_rank_model(measuring.build_plain_model(settings), settings, variant)
-    elif route_of(variant) in ROUTED:
-        model = build_routed(settings)
-    else:
-        model = measuring.build_plain_model(settings).train()
-        if route_of(variant) == "one_expert":
-            model = measuring.with_one_expert(model, settings.model_size)
-    step = make_step(variant, model, build_optimizer(model), settings)
-    step(), step()
-    return measuring.own_peak_memory_gb(settings.device)
-
-
 # ---- ratios
 
 
 def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    """Returns ratios of seconds in the same rounds.
-
-    Every variant over plain BART with the same batch shape, merged parameters over mixed outputs, the slow
-    path of straight-through over its fast path.
-    """
-    pairs = [
-        (name, "plain_second" if name.endswith("_second") else "plain")
-        for name in variants
-        if not name.startswith("plain")
-    ]
-    pairs += [
-        ("merged_average", "average"),
-        ("merged_softmax", "softmax"),
-        ("merged_softmax_one_task", "softmax"),
-        ("straight_through_slow", "straight_through"),
-    ]
+    """Returns ratios of seconds: all over plain BART, merged over mixed, slow over fast."""
+    pairs = [(name, "plain") for name in variants if name != "plain"]
+    pairs += [("merged_average", "average"), ("merged_softmax", "softmax")]
+    pairs += [("merged_softmax_one_task", "softmax"), ("straight_through_slow", "straight_through")]
     fields = {"forward_backward": "forward_backward_s", "step": "median_s"}
     return {
         f"{over}_over_{under}_{name}": ratio(variants, over, under, field)

@@ -34,10 +34,8 @@ def step_examples(
 
     The concatenated epochs are divided into steps, so a batch may contain the end of one epoch and the start
     of the next. epoch_order: returns the n_examples indices of an epoch from (seed, epoch), as that of a
-    `TaskMixture`; None: `permuted_epoch`. Raises ValueError if a size is not positive.
+    `TaskMixture`; None: `permuted_epoch`.
     """
-    if n_examples < 1 or batch_size < 1 or step < 0:
-        raise ValueError(f"no step {step} of batches of {batch_size} from {n_examples} examples")
     position, wanted = step * batch_size, batch_size
     pieces = []
     while wanted:
@@ -58,10 +56,7 @@ def permuted_epoch(n_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def answer_choices(n_outputs_b: Sequence[int], seed: int, step: int) -> np.ndarray:
-    """Returns the index of each example's target among its accepted outputs, int64 (b,), drawn uniformly.
-
-    n_outputs_b: number of accepted outputs of each example of the step.
-    """
+    """Returns the index of each example's target among its n_outputs_b, int64 (b,), drawn uniformly."""
     return np.random.default_rng([seed, step, _ANSWER_STREAM]).integers(0, np.asarray(n_outputs_b))
 
 
@@ -138,10 +133,7 @@ def _group_costs(
 def padding_factor(
     lengths: Sequence[int], groups: Sequence[Sequence[int]], width: Callable[[int], int] = int
 ) -> float:
-    """Returns padded over real tokens of groups of examples; 1.0: no padding.
-
-    lengths: tokens of each example; width: returns the padded width of a group from its longest text.
-    """
+    """Returns padded over real tokens of groups; width: padded width of a group from its longest text."""
     lengths = np.asarray(lengths)
     padded = sum(len(group) * int(width(lengths[group].max())) for group in groups if len(group))
     real = sum(int(lengths[group].sum()) for group in groups if len(group))

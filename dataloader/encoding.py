@@ -88,10 +88,7 @@ class Ragged:
         return Ragged(flat, _offsets(self.lengths[indices]))
 
     def padded(self, indices: np.ndarray, fill: int, width: int | None = None) -> np.ndarray:
-        """Returns the given rows as int64 (len(indices), width), padded with `fill` on the right.
-
-        width: at least the length of the longest row; None: this length.
-        """
+        """Returns the given rows as int64 (len(indices), width), padded on the right; None: the longest."""
         lengths = self.lengths[indices]
         width = lengths.max(initial=0) if width is None else width
         block = np.full((len(indices), width), fill, dtype=np.int64)
@@ -193,10 +190,7 @@ class EncodedExamples:
 
 @dataclass(frozen=True, eq=False)
 class EncodedOptions:
-    """Tokenized answer options of N examples: the options of example i are the rows `rows[i]` of `tokens`.
-
-    Options with the same tokens share a row, also between examples.
-    """
+    """Tokenized options: those of example i are the rows `rows[i]` of `tokens`; equal ones share a row."""
 
     tokens: Ragged
     rows: list[np.ndarray]

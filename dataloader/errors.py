@@ -24,10 +24,7 @@ class InputError(ValueError):
 
 @contextmanager
 def problem_context(prefix: str, suffix: str = ""):
-    """Adds `prefix` and `suffix` to every problem of an InputError raised in the block.
-
-    prefix: for example the flag as typed; suffix: for example what to do.
-    """
+    """Adds a prefix, such as the flag as typed, and a suffix to the problems of an InputError."""
     try:
         yield
     except InputError as error:
@@ -38,10 +35,7 @@ class Problems(list):
     """Collects the problems of checks that raise InputError."""
 
     def of(self, check, *arguments, flag: str | None = None):
-        """Returns check(*arguments), or None if it raised InputError, whose problems are collected.
-
-        flag: put before each problem; None: no prefix.
-        """
+        """Returns check(*arguments), or None after an InputError, whose problems it collects."""
         try:
             with problem_context(f"--{flag} " if flag else ""):
                 return check(*arguments)

@@ -30,21 +30,9 @@ SPLITS = "splits"  # folder in a built gym: the published splits without the tas
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
 
 
-def own_split(gym: Path, split: str | os.PathLike) -> Path | None:
-    """Returns the place of a published split without tasks that a gym lacks; None for other splits."""
-    published, split = PUBLISHED_SPLITS / Path(split).name, Path(split)
-    own = gym / SPLITS / published.name
-    ours = [path for path in (published, own) if path.is_file() and split.is_file() and path.samefile(split)]
-    return own if ours and published.is_file() else None
-
-
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One line of a task file.
-
-    sample: prefix of the file name; outputs: the accepted answers; options: the answers to choose from, () if
-    the file has none.
-    """
+    """One line of a task file. sample: prefix of the file name; options: answers to choose from, or ()."""
 
     task: str
     sample: str
@@ -85,10 +73,7 @@ class Gym:
         return sorted(name for name in os.listdir(self.folder) if self._find_samples(name))
 
     def samples(self, task: str) -> list[str]:
-        """Returns prefixes such as "boolq_16_100", in the order of the file names.
-
-        Raises InputError for an unknown task.
-        """
+        """Returns prefixes such as "boolq_16_100", in the order of the files. Raises InputError."""
         samples = self._find_samples(task)
         if not samples:
             raise InputError(self._missing_task(task))
@@ -111,7 +96,7 @@ class Gym:
 
     def has_part(self, task: str, part: str) -> bool:
         """Returns whether any sample of the task has a file of this part; False for an unknown task."""
-        return any(part == there for _, there in self._list(task))
+        return any(part == part_of_file for _, part_of_file in self._list(task))
 
     def examples(self, task: str, part: str, samples: str = "all") -> list[Example]:
         """Returns the examples of a task, in the order of its samples; arguments and errors as of `pool`."""
@@ -154,10 +139,7 @@ class Gym:
         return name
 
     def lacking(self, tasks: Iterable[str], split: str | os.PathLike | None = None) -> list[str]:
-        """Returns one problem that names the tasks that are not there; [] if all are.
-
-        split: the file that names the tasks; if it is a published one, the problem says which to use instead.
-        """
+        """Returns one problem with the tasks that are not there, or []. split: the file that names them."""
         missing = [task for task in dict.fromkeys(tasks) if not self._find_samples(task)]
         if not missing:
             return []
@@ -166,8 +148,10 @@ class Gym:
             problem = f"{len(missing)} tasks are not in {self.folder}: {in_short(missing, 20)}"
         if split is None:
             return [problem]
-        if own := own_split(self.folder, split):
-            problem += f"; use {own}, which build-gym writes with those that are there"
+        published = PUBLISHED_SPLITS / Path(split).name
+        restricted = self.folder / SPLITS / published.name
+        if published.is_file() and Path(split).resolve() in (published.resolve(), restricted.resolve()):
+            problem += f"; use {restricted}, which build-gym writes with those that are there"
         return [f"{split}: {problem}"]
 
     def check(

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from dataloader.errors import InputError, Problems, did_you_mean
+from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.task_splits import SECTIONS, load_split
 
@@ -15,23 +15,22 @@ def tasks_named(
 
     words: task names, sections of `split` (`test`), or sections of other split files (`file.json:test`).
     folder: the gym that must have the tasks; None: any.
-    Raises InputError for an unknown or empty section, and with all tasks that the gym lacks.
+    Raises InputError for an unknown or empty section, or tasks that the gym lacks.
     """
-    tasks: list[str] = []
-    problems, gym = Problems(), None if folder is None else Gym(folder)
+    tasks, gym = [], None if folder is None else Gym(folder)
     for word in words:
         path, _, section = word.rpartition(":")
         if path.endswith(".json") or word in (*SECTIONS, "all"):
             chosen = load_split(path or split).section(section)
             if not chosen:
                 raise InputError(f"{path or split}: the {section} section is empty")
-            tasks += chosen
-            problems += gym.lacking(chosen, path or split) if gym else []
+            problems = gym.lacking(chosen, path or split) if gym else []
         else:
-            tasks.append(word)
+            chosen, problems = [word], []
             if gym and word not in (known := gym.tasks()):
                 guess = did_you_mean(word, [*known, *SECTIONS, "all"])
-                problems.append(f"no task '{word}' in {folder}{guess}")
-    if problems:
-        raise InputError(problems)
+                problems = [f"no task '{word}' in {folder}{guess}"]
+        if problems:
+            raise InputError(problems)
+        tasks += chosen
     return list(dict.fromkeys(tasks))

@@ -107,10 +107,7 @@ def rouge_l(prediction: str, answer: str) -> float:
 
 
 def normalize_answer(text: str) -> str:
-    """Returns the text as SQuAD normalises it.
-
-    Lower case, without ASCII punctuation and articles (a, an, the), with single spaces.
-    """
+    """Returns the text in lower case, without ASCII punctuation and articles, with single spaces (SQuAD)."""
     text = re.sub(r"\b(?:a|an|the)\b", " ", _without_punctuation(text.lower()))
     return " ".join(text.split())
 

@@ -17,10 +17,7 @@ UNCATEGORISED = ("uncategorised", "uncategorised")
 
 
 class Ontology:
-    """Category and subcategory of each task.
-
-    A task `<data set>__<template>` that is not listed has those of its data set, any other "uncategorised".
-    """
+    """Category and subcategory of each task; an unlisted `<data set>__<template>` has its data set's."""
 
     def __init__(self, tree: dict[str, dict[str, list[str]]]):
         self.tree = tree  # as in the file
@@ -64,10 +61,7 @@ class Ontology:
         return self._category.get(task, self._category.get(dataset_of(task), UNCATEGORISED))
 
     def order(self, tasks: Iterable[str]) -> list[str]:
-        """Returns the tasks in the order of the ontology, then unlisted tasks in alphabetical order.
-
-        The templates of a listed data set have its place.
-        """
+        """Returns the tasks in the order of the ontology, templates at their data set, then the rest."""
         last = len(self._rank)
 
         def place(task: str) -> tuple[int, str]:

@@ -45,10 +45,7 @@ class OptionSource:
     labels: tuple[str, ...] = ()
 
     def options(self, example: Example) -> tuple[str, ...]:
-        """Returns an example's options, at least two, in the order of their list (labels: sorted).
-
-        () means that the answer must be generated: this example, or the task, has none.
-        """
+        """Returns an example's options, at least two (labels: sorted); () if its answer must be generated."""
         if self.name == "field":
             return example.options
         return listed_options(example.input) if self.name == "input" else self.labels
@@ -122,10 +119,7 @@ def option_metric(metric: str) -> str:
 
 
 def chance(source: OptionSource, examples: Sequence[Example], metric: str) -> float | None:
-    """Returns the expected score of a uniform choice among the options, by `option_metric`.
-
-    It is the mean, over the examples that have options, of the share of accepted options; None without any.
-    """
+    """Returns the mean share of accepted options, over the examples that have options; None without any."""
     accepts, shares = ACCEPTS[option_metric(metric)], {}
     pairs = [(source.options(example), example.outputs) for example in examples]
     for options, outputs in dict.fromkeys(pair for pair in pairs if pair[0]):

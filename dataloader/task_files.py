@@ -3,9 +3,10 @@
     x_train.tsv      a line: input TAB answer [TAB another answer ...]
     x_train.jsonl    a line: {"input": "...", "outputs": ["answer", ...], "options": ["answer", "other", ...]}
 
-Both are UTF-8 without byte order mark. JSON texts may contain tabs and line breaks, TSV texts may not.
+Both are UTF-8. JSON texts may contain tabs and line breaks, TSV texts may not.
 """
 
+import codecs
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,6 @@ from dataloader.errors import InputError, counted
 from dataloader.jsonfile import kind_of, parse_json_object
 
 PROBLEMS_SHOWN = 5  # of one file
-
-_BOM = b"\xef\xbb\xbf"
-_BOM_PROBLEM = "starts with a byte order mark; save it as UTF-8 without BOM"
 
 Row = tuple[str, tuple[str, ...]]  # input, accepted answers
 RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options; () for none
@@ -44,11 +42,10 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
 
     Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
     and empty answers next to non-empty ones are removed. A line is malformed if it is blank, has no tab, an
-    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8; or if the file
-    begins with a byte order mark.
+    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8.
 
     Raises one InputError for all malformed lines of the file. With `skip_malformed`, they are skipped and
-    counted (a byte order mark is removed and its line kept). A file without a usable line is an error.
+    counted. A file without a usable line is an error.
     """
     return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
 
@@ -74,10 +71,7 @@ def _read_lines(
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     problems: list[tuple[int, str]] = []
-    if content.startswith(_BOM):
-        content = content.removeprefix(_BOM)
-        if not skip_malformed:
-            problems.append((1, _BOM_PROBLEM))
+    content = content.removeprefix(codecs.BOM_UTF8)
     if not content:
         raise InputError(f"{path} is empty, expected lines of {line_format}")
     rows: list[tuple] = []

@@ -65,11 +65,7 @@ class TaskMixture:
         return _mixed_epoch(self, seed, epoch)
 
     def draws_before(self, epoch: int) -> np.ndarray:
-        """Returns how often each task is drawn before an epoch, int64: its share, to within one draw.
-
-        It never falls: no sampling gives the smallest task less than its share of the examples, so every task
-        is due at least one draw in an epoch.
-        """
+        """Returns how often each task is drawn before an epoch, int64: its share, to within one draw."""
         ends = np.floor(self.shares.cumsum() * (epoch * self.counts.sum()) + 0.5).astype(np.int64)
         return np.diff(ends, prepend=0)
 

@@ -52,10 +52,7 @@ class Split:
 
 
 def load_split(path: str | os.PathLike) -> Split:
-    """Reads a split file. Raises InputError for a missing file or key, or a train task in dev or test.
-
-    Overlaps in PUBLISHED_LEAKS only give a warning.
-    """
+    """Reads a split file. Raises InputError; overlaps in PUBLISHED_LEAKS only give a warning."""
     path = Path(path)
     content = load_json_object(path, 'a split file like {"train": [...], "dev": [...], "test": [...]}')
     if "train" not in content:

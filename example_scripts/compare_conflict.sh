@@ -4,7 +4,7 @@
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.
 # A variant of your own is a line in FLAGS; the first of VARIANTS is the baseline.
-# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, OUTPUT_DIR, JOBS (2), RAY.
+# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, OUTPUT_DIR, JOBS (2).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
 SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}

@@ -4,7 +4,7 @@
 #   JOBS=8 SEEDS="1 2 3" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh --train_dir data/gym
 # Further flags are those of `routing-moe train` for all runs. The same command keeps finished runs and continues.
 # Writes OUTPUT_DIR/<variant>/seed<seed>/, comparison.csv and pictures. A variant of your own is a line in FLAGS; the
-# first of VARIANTS is the baseline. Variables: OUTPUT_DIR, SEEDS, VARIANTS, JOBS, RAY, DATA_DIR, SPLIT.
+# first of VARIANTS is the baseline. Variables: OUTPUT_DIR, SEEDS, VARIANTS, JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 OUT=${OUTPUT_DIR:-models/compare_routings} SEEDS=${SEEDS:-42 43 44}

@@ -3,7 +3,7 @@
 #   bash example_scripts/compare_task_vectors.sh --train_dir data/gym            (--small: on the embedded gym)
 # Vectors but trained ones are frozen. The column vector_seen of the scores says what a vector has read of its task.
 # Writes OUTPUT_DIR/vectors, runs/<kind>/seed<seed>/, tables in train/ and test/. Further flags: `routing-moe train`.
-# Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS, RAY; DATA_DIR, SPLIT.
+# Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 OUT=${OUTPUT_DIR:-models/compare_task_vectors} SEEDS=${SEEDS:-42 43 44} DIM=${DIM:-$(or_small 64 16)}

@@ -4,7 +4,7 @@
 #   JOBS=4 bash example_scripts/real_gym_study.sh --train_dir data/gym --model facebook/bart-base
 # Writes OUTPUT_DIR/runs/<arm>/seed<seed>/ and comparison.csv: answer loss and rank accuracy with intervals. Tune RATE on
 # dev files of other seeds before you trust a difference. Further flags are those of `routing-moe train` for all runs.
-# Variables: OUTPUT_DIR, SEEDS, ARMS, STEPS, RATE, JOBS, RAY; DATA_DIR, SPLIT.
+# Variables: OUTPUT_DIR, SEEDS, ARMS, STEPS, RATE, JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --model MODEL "${SMALL_MODEL[1]:-}"

@@ -3,7 +3,7 @@
 #   JOBS=8 bash example_scripts/reproduce_paper.sh --train_dir data/gym --skip_malformed      after build_gym.sh
 #   VARIANTS="multitask straight_through" bash example_scripts/reproduce_paper.sh --small      two variants, embedded gym
 # Further flags: of all trainings. Writes OUTPUT_DIR/vectors, runs, few_shot (of each variant and seed) and tables.
-# Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, RAY, DATA_DIR, SPLIT.
+# Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 OUT=${OUTPUT_DIR:-models/reproduce_paper} SEEDS=${SEEDS:-42} VECTORS=$OUT/vectors DIM=$(or_small 64 4)

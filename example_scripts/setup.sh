@@ -5,7 +5,7 @@
 #   DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR   variables: --train_dir, --custom_tasks_splits, --taskvecs, --output_dir
 #   PROCESSES   variable: processes of each training, one per GPU (1)
 #   PYTHON      variable: the interpreter, if there is no .venv (python3)
-#   JOBS, RAY   variables of scripts of many runs: runs at the same time (1), address of a Ray cluster
+#   JOBS        variable of scripts of many runs: runs at the same time (1)
 # Flags of SMALL_... come after the published ones and before yours; the last one wins.
 
 set -euo pipefail
@@ -86,9 +86,9 @@ unseen() { # RUN FLAGS ...: its scores on unseen tasks
     run "$1/$UNSEEN" routing-moe train --do_predict --predict_split test --output_dir "$1" "${@:2}"
 }
 
-in_parallel() { # JOBS at a time; RAY: the address of a cluster. A run that fails does not stop the others
+in_parallel() { # JOBS at a time. A run that fails does not stop the others
     [[ $OUT != *[[:space:]]* ]] || fail "OUTPUT_DIR: '$OUT' has a space, which flags of variants cannot have"
-    (unset TASKVECS PROCESSES && routing-moe parallel --jobs "${JOBS:-1}" ${RAY:+--ray "$RAY"} $DRY_RUN) || FAILED=$?
+    (unset TASKVECS PROCESSES && routing-moe parallel --jobs "${JOBS:-1}" $DRY_RUN) || FAILED=$?
     [ "$FAILED" -le 1 ] || exit "$FAILED"
 }
 

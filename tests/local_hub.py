@@ -183,8 +183,7 @@ def use_endpoint(patch: pytest.MonkeyPatch, url: str) -> None:
 def forget(patch: pytest.MonkeyPatch) -> None:
     """Lets the process find models of the hub as if it had just started."""
     huggingface_hub.close_session()
-    for name, empty in (("_snapshots", {}), ("_commits_of_main", {})):
-        patch.setattr(hub, name, empty)
+    patch.setattr(hub, "_folders", {})
 
 
 @pytest.fixture

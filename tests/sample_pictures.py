@@ -143,49 +143,36 @@ def similarity_maps(n_tasks, names):
     return heat_maps.plot_similarities(similarities(n_tasks, names), ONTOLOGY.tasks[-n_tasks:], ONTOLOGY)
 
 
-def load(n_runs, n_layers, name):
-    return lines.plot_load([routes(20, n_layers, 3, seed, f"{name}{seed}") for seed in range(n_runs)])
-
-
 def dynamics(n_steps, n_layers):
     return lines.plot_dynamics(dynamics_table(history(n_steps, 5, n_layers, 3)))
 
 
-SIX, MANY = layer_names(1, range(2)), layer_names(6, range(12))
 KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feature {n}" for n in range(12)]
 
+MANY = layer_names(6, range(12))
 # {name: function that returns the figure}
 PICTURES = {
-    "routes, 1 layer": lambda: route_map(2, 1, 2),
     "routes, small": lambda: route_map(3, 4, 2, tasks=("boolq", SIGNS, "imdb")),
     "routes, large": lambda: route_map(125, 12, 3),
-    "change, small": lambda: heat_maps.plot_change(routes(2, 2, 2), routes(2, 2, 2, seed=1), ONTOLOGY),
     "clustermap, small": lambda: clustermap(2),
     "clustermap, large": lambda: clustermap(70),
-    "similarities, small": lambda: similarity_maps(5, [SIGNS]),
     "similarities, four": lambda: similarity_maps(5, ["a", LONG, "c", "d"]),
     "similarities, large": lambda: similarity_maps(70, ["a", LONG, "c"]),
-    "task drops": lambda: heat_maps.plot_task_drops(task_drops(5, SIX, 3), ONTOLOGY),
     "category drops, small": lambda: heat_maps.plot_category_drops(category_drops(["enc 0"], 2, [SIGNS])),
     "category drops, large": lambda: heat_maps.plot_category_drops(category_drops(MANY, 2, KINDS)),
     "correlations, small": lambda: heat_maps.plot_correlations(*correlated(1, 2, 1)),
-    "correlations, typical": lambda: heat_maps.plot_correlations(*correlated(4, 3, 12)),
     "correlations, large": lambda: heat_maps.plot_correlations(*correlated(6, 12, 20)),
     "comparison, small": lambda: dots.plot_comparison(*compared([SIGNS], 1, 1)),
     "comparison, typical": lambda: dots.plot_comparison(*compared([f"variant {i}" for i in range(10)], 6, 3)),
-    "comparison, large": lambda: dots.plot_comparison(*compared(["a long name " * 4, "b"], 3, 5)),
     "gains, small": lambda: dots.plot_gains(*gain_tables(1, 1), SIGNS),
     "gains, many systems": lambda: dots.plot_gains(*gain_tables(8, 6), "a baseline of a long name " * 3),
     "gains, large": lambda: dots.plot_gains(*gain_tables(42, 2), "BART"),
     "agreement, small": lambda: dots.plot_agreement(agreement([SIGNS], ["category", "subcategory"])),
     "agreement, large": lambda: dots.plot_agreement(agreement(["a", "b", LONG], KINDS)),
-    "feature drops, small": lambda: dots.plot_feature_drops(feature_drops([SIGNS]), 3),
     "feature drops, large": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
-    "load, one run": lambda: load(1, 2, SIGNS),
-    "load, many layers": lambda: load(4, 24, LONG),
+    "load, many layers": lambda: lines.plot_load([routes(20, 24, 3, n, f"{LONG}{n}") for n in range(4)]),
     "dynamics, one step": lambda: dynamics(1, 2),
     "dynamics, small": lambda: dynamics(2, 4),
     "dynamics, large": lambda: dynamics(30, 24),
-    "curves, small": lambda: lines.plot_curves(curves(["a", SIGNS])),
     "curves, large": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(9)])),
 }

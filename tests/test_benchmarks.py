@@ -3,18 +3,17 @@
 import json
 import math
 
-import pandas as pd
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from tiny_answers import TEXTS
 
-from benchmarks import answer, evaluation, finetune_grid, measuring, predict, train_step
+from benchmarks import answer, measuring, predict, train_step
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.flags import parse
 
 TINY = ["--model_size", "tiny", "--threads", "1"]
-TRAIN = [*TINY, "--source_length", "24", "--target_length", "5", "--second_shape", "6x12x5"]
+TRAIN = [*TINY, "--source_length", "24", "--target_length", "5"]
 PREDICT = [*TINY, "--source_length", "24", "--new_tokens", "4", "--num_beams", "2"]
 
 
@@ -37,16 +36,14 @@ def numbers_in(values) -> list[float]:
 
 TIMES = {"median_s", "min_s"}
 STEP_TIMES = TIMES | {"forward_s", "forward_backward_s", "optimizer_s", "optimizer_share"}
-GRID = ["--samples", "1", "--learning_rate_list", "1e-3", "--bsz_list", "8", "--total_steps", "1"]
 SCRIPTS = {
     "train_step": (
         train_step,
-        [*TRAIN, "--steps", "1", "--no_memory", "--variants", *train_step.VARIANTS],
+        [*TRAIN, "--steps", "1", "--variants", *train_step.VARIANTS],
         STEP_TIMES,
         {
             "straight_through_slow_over_straight_through_step",
             "one_hot_over_plain_forward_backward",
-            "one_hot_second_over_plain_second_forward_backward",
             "average_over_plain_step",
             "one_expert_over_plain_step",
             "merged_softmax_one_task_over_softmax_forward_backward",
@@ -54,20 +51,13 @@ SCRIPTS = {
     ),
     "predict": (
         predict,
-        [*PREDICT, "--steps", "1", "--no_memory"],
+        [*PREDICT, "--steps", "1"],
         TIMES,
         {"one_hot_over_plain", "one_hot_mixed_over_plain", "soft_over_plain", "soft_no_cache_over_soft"},
-    ),
-    "finetune_grid": (
-        finetune_grid,
-        [*GRID, "--rounds", "1", "--variants", "grid", "processes"],
-        TIMES | {"largest_process_gb"},
-        {"processes_over_grid"},
     ),
 }
 
 
-@pytest.mark.usefixtures("forked_python")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_benchmark_reports_times_of_its_variants_and_their_ratios(name, capsys):
     script, flags, fields, ratios = SCRIPTS[name]
@@ -77,16 +67,6 @@ def test_a_benchmark_reports_times_of_its_variants_and_their_ratios(name, capsys
     assert list(report["variants"]) == list(report["settings"]["variants"])
     assert all(set(values) == fields for values in report["variants"].values())
     assert ratios <= set(report["ratios"])
-
-
-def test_evaluation_reports_decoding_steps(capsys):
-    few = ["--tasks", "2", "--examples", "2", "--num_beams", "2", "--max_output_length", "6"]
-    names = ["soft", "soft_by_file", "one_expert"]
-    assert evaluation.main([*few, "--rounds", "1", "--variants", *names]) == 0
-    report = parse_report(capsys.readouterr().out)
-    steps = {name: values["decoding_steps"] for name, values in report["variants"].items()}
-    assert steps["soft"] == steps["one_expert"] < steps["soft_by_file"]
-    assert report["ratios"]["soft_by_file_over_soft_decoding_steps"] > 1
 
 
 def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
@@ -99,18 +79,15 @@ def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
     assert report["equal_answers"] == 8
 
 
-def test_low_rank_experts_are_compared_with_adapters_of_the_same_weights(tmp_path, capsys, monkeypatch):
+def test_low_rank_experts_are_compared_with_adapters_of_the_same_weights(capsys, monkeypatch):
     pytest.importorskip("peft", reason="the extra [peft] is not installed")
     from benchmarks import low_rank_engine
 
     monkeypatch.setattr(low_rank_engine, "B", 4)
-    flags = ["--experts", "2", "--repeats", "1", "--output", str(tmp_path / "ratios.csv")]
-    assert low_rank_engine.main(flags) == 0
-    ratios = parse_report(capsys.readouterr().out)["ratios"]
-    table = pd.read_csv(tmp_path / "ratios.csv")
-    assert list(table["part"]) == [*low_rank_engine.PARTS] * 2
-    assert list(table["peft"].isna()) == [False, True] * 4  # peft cannot mix adapters
-    assert table["routed"][5] == pytest.approx(ratios["t5_2_soft_forward"], abs=1e-3)
+    assert low_rank_engine.main(["--experts", "2", "--repeats", "1"]) == 0
+    assert {"t5_2_soft_forward", "t5_2_peft_one_hot_step"} <= set(
+        parse_report(capsys.readouterr().out)["ratios"]
+    )
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
@@ -123,7 +100,7 @@ def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monke
         return product
 
     monkeypatch.setattr(torch.nn.functional, "linear", recorded)
-    flags = ["--steps", "1", "--no_memory", "--mixed_precision", precision]
+    flags = ["--steps", "1", "--mixed_precision", precision]
     for script, tiny, variant in ((train_step, TRAIN, "straight_through"), (predict, PREDICT, "soft")):
         products.clear()
         script.main([*tiny, *flags, "--variants", variant])
@@ -132,19 +109,12 @@ def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monke
         assert (torch.bfloat16 in products) == (dtype == torch.bfloat16)
 
 
-@pytest.mark.slow
-def test_memory_is_measured_in_a_process_for_each_variant(capsys):
-    train_step.main([*TRAIN, "--variants", "plain", "--steps", "1"])
-    (values,) = parse_report(capsys.readouterr().out)["variants"].values()
-    assert values["peak_memory_gb"] > 0.05
-
-
 # ---- variants
 
 
 @pytest.fixture
 def tiny_settings():
-    flags = [*TRAIN, "--no_memory", "--num_experts", "4", "--tasks_per_batch", "2"]
+    flags = [*TRAIN, "--num_experts", "4", "--tasks_per_batch", "2"]
     return train_step.Settings(**parse(train_step.Settings, flags))
 
 
@@ -202,7 +172,6 @@ def test_tasks_take_turns_in_a_batch_and_change_from_round_to_round(tiny_setting
     assert tiny_settings.task_ids("softmax", 1).tolist() == [4, 5, 4, 5]
     assert tiny_settings.task_ids("merged_softmax_one_task", 1).tolist() == [4, 4, 4, 4]
     assert tiny_settings.task_ids("one_hot", 0).tolist() == [0, 1, 2, 3]
-    assert tiny_settings.task_ids("one_hot_second", 0).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_all_variants_share_one_set_of_weights(tiny_settings):

@@ -21,10 +21,8 @@ import pytest
 import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
-from peft import LoraConfig, get_peft_model
 from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
-from transformers import BartForConditionalGeneration
 
 from dataloader.building.downloads import Downloads
 from dataloader.building.table_rows import Template, Templates
@@ -39,7 +37,6 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import read_scores as read_ablation
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.answering.queries import read_queries
-from routing_moe.checkpoints.adapters import read_adapter
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -179,7 +176,6 @@ class Files:
         (folder / "new.txt").write_text("hot\ncold\n")
         (folder / "new.jsonl").write_text('{"input": "hot", "options": ["cold", "wet"]}\n{"input": "dry"}\n')
         (folder / "routes.json").write_text('{"colour": [0, 1, 1], "count": [[0.5, 0.5], [1, 0], [0, 1]]}')
-        self.make_adapter()
         assert self.answer() == 0
         (self.gym / "features.csv").write_text("task,odd,letter\ncolour,0,c\ncount,1,c\n")
         torch.save(load_bart(self.bart).state_dict(), folder / "plain.pt")
@@ -202,11 +198,6 @@ class Files:
 
     def make_vectors(self) -> int:
         return tiny_vectors.run("text", self.gym, self.bart, self.folder / "text", tasks=["colour", "count"])
-
-    def make_adapter(self) -> None:
-        base = BartForConditionalGeneration.from_pretrained(self.bart)
-        targets = {"target_modules": ["q_proj"], "alpha_pattern": {"encoder.*": 3}}
-        get_peft_model(base, LoraConfig(r=2, **targets)).save_pretrained(self.folder / "adapter")
 
     def answer(self) -> int:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -254,8 +245,6 @@ READERS = {
     "new.txt": lambda path: list(read_queries(str(path))),
     "new.jsonl": lambda path: list(read_queries(str(path))),
     "routes.json": read_routes,
-    "adapter/adapter_config.json": lambda path: read_adapter(path.parent),
-    "adapter/adapter_model.safetensors": lambda path: read_adapter(path.parent),
     "out/run.json": lambda path: settings_of_run(path.parent),
     "out/cost.json": lambda path: read_cost(path.parent),
     "gym/split.json": load_split,

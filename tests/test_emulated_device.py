@@ -1,125 +1,123 @@
-"""The emulated device accepts and rejects what CUDA does, counts, and is not seen by other tests."""
+"""Every command puts its tensors on the device, here an emulated one."""
+
+import sys
+from pathlib import Path
 
 import pytest
+import tiny_vectors
 import torch
-from emulated_device import DEVICE, NEEDS_DEVICE, WrongDevice, counting, on_device
+from accelerate.state import AcceleratorState
+from emulated_device import DEVICE, NAME, NEEDS_DEVICE, WrongDevice, on_device, used
+from tiny_answers import TEXTS
+from tiny_grids import QUICK, finetune, write_few_shot_gym
+from tiny_runs import run, typed, write_ranked_gym
 
-pytestmark = NEEDS_DEVICE
+from routing_moe.cli import ablate, answer, export
+
+pytestmark = [NEEDS_DEVICE, pytest.mark.usefixtures("quick_pictures")]
 
 
-# ---- mixed devices
+def test_mixed_devices_are_refused_where_cuda_refuses_them():
+    on_device(lambda: (torch.arange(3, device=DEVICE) + torch.tensor(2))[torch.tensor([0, 2])].cpu())
+    with pytest.raises(WrongDevice, match=f"{DEVICE} and cpu"):
+        on_device(lambda: torch.arange(3, device=DEVICE) + torch.ones(3))
 
 
-def ours(size: int = 3) -> torch.Tensor:
-    return torch.arange(size, device=DEVICE)
+@pytest.fixture(scope="module")
+def mixture(world) -> Path:
+    """A run of one step with soft routes of three experts."""
+    changed = dict(num_experts=3, init_eps=0.3, router_mode="softmax", total_steps=1, num_beams=1)
+    return world.run("soft_mixture", **changed)
 
 
-ACCEPTED = {
-    "a number in a tensor": lambda: ours() + torch.tensor(2),
-    "an index on the CPU": lambda: ours()[torch.tensor([0, 2])],
-    "a mask on the CPU": lambda: ours()[torch.tensor([True, False, True])],
-    "a copy to the CPU": lambda: torch.zeros(3, dtype=torch.long).copy_(ours()),
-    "a copy to the device": lambda: ours().copy_(torch.tensor([5, 6, 7])),
-    "a number assigned": lambda: ours().index_put((ours(1),), torch.tensor(9)),
-}
-REJECTED = {
-    "a sum": lambda: ours() + torch.ones(3),
-    "a product": lambda: torch.ones(1, 3) @ ours().float(),
-    "a row of an embedding": lambda: torch.nn.functional.embedding(
-        torch.tensor([1]), torch.rand(3, 2).to(DEVICE)
+def train(world, mixture, folder, **changed) -> int:
+    flags = dict(total_steps=2, eval_period=1, num_beams=1, do_predict=True) | changed
+    return run(world.gym, world.bart, folder / "run", **flags)
+
+
+def rank(world, mixture, folder) -> int:
+    flags = dict(
+        do_train=False, do_predict=True, predict_split="test", scoring="rank", checkpoint=mixture / "best"
+    )
+    flags |= dict(initialize_from_vanilla=None, num_experts=None, init_eps=None, num_beams=1)
+    return run(write_ranked_gym(folder / "gym"), None, folder / "run", **flags)
+
+
+def fine_tune(world, mixture, folder, **changed) -> int:
+    flags = QUICK | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03]) | changed
+    return finetune(write_few_shot_gym(folder / "few_shot", world.gym), world.bart, folder / "grid", **flags)
+
+
+def vectors(method: str, **changed):
+    def compute(world, mixture, folder) -> int:
+        return tiny_vectors.run(
+            method, world.gym, world.bart, folder / "vectors", tasks=["colour"], **changed
+        )
+
+    return compute
+
+
+def ablated(world, mixture, folder) -> int:
+    return ablate.main(
+        [str(mixture), "--experts", "enc0.0", "--max_examples", "1", "--output_dir", f"{folder}/out"]
+    )
+
+
+def answered(world, mixture, folder) -> int:
+    (folder / "new.txt").write_text("\n".join(TEXTS))
+    words = dict(
+        checkpoint=mixture, task="colour", inputs=folder / "new.txt", output_file=folder / "answers.jsonl"
+    )
+    return answer.main(typed(words))
+
+
+def exported(world, mixture, folder) -> int:
+    train(world, mixture, folder, expert_kind="lora", base_lr=0.01, total_steps=1, do_predict=None)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return export.main(typed(dict(checkpoint=folder / "run", adapters=True, output_dir=folder / "out")))
+
+
+COMMANDS = {
+    "train": train,
+    "train with average routes": lambda *place: train(*place, avg_routing=True),
+    "train with drawn routes": lambda *place: train(*place, task_level_random_routing=True),
+    "train with merged parameters": lambda *place: train(
+        *place, router_mode="softmax", expert_mixing="parameters"
     ),
-    "index_select": lambda: ours().index_select(0, torch.tensor([1])),
-    "an index on the device": lambda: torch.ones(3)[ours()],
-    "an assignment to the CPU": lambda: torch.ones(3).long().index_put_((torch.tensor([1, 2]),), ours(2)),
-    "a list": lambda: torch.stack([ours(), torch.ones(3).long()]),
-    "a mask of attention": lambda: torch.nn.functional.scaled_dot_product_attention(
-        *[torch.rand(1, 1, 2, 2).to(DEVICE)] * 3, attn_mask=torch.ones(2, 2) > 0
-    ),
+    "train low-rank experts": lambda *place: train(*place, expert_kind="lora", load_balance=0.1),
+    "rank": rank,
+    "fine-tune": fine_tune,
+    "fine-tune by lowest loss": lambda *place: fine_tune(*place, task_routes="lowest_loss"),
+    "fisher vectors": vectors("fisher"),
+    "gradient vectors": vectors("gradient"),
+    "text vectors": vectors("text"),
+    "ablate": ablated,
+    "answer": answered,
+    "export": exported,
 }
 
 
-def test_operations_on_mixed_devices_that_cuda_accepts_have_the_results_of_the_cpu():
-    found = on_device(lambda: {name: operation().cpu() for name, operation in ACCEPTED.items()})
-    expected = {
-        "a number in a tensor": [2, 3, 4],
-        "an index on the CPU": [0, 2],
-        "a mask on the CPU": [0, 2],
-        "a copy to the CPU": [0, 1, 2],
-        "a copy to the device": [5, 6, 7],
-        "a number assigned": [9, 1, 2],
-    }
-    assert {name: tensor.tolist() for name, tensor in found.items()} == expected
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_computes_on_the_device(name, world, mixture, tmp_path):
+    def command() -> int:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert COMMANDS[name](world, mixture, tmp_path) == 0
+        return len(used)
+
+    assert on_device(command) > 20
 
 
-def test_other_operations_on_mixed_devices_are_rejected_and_the_error_names_the_line():
-    def accepted():
-        return [name for name, operation in REJECTED.items() if not is_rejected(operation)]
+def test_a_missing_move_to_the_device_is_found(world, mixture, tmp_path):
+    def defective():
+        move = torch.Tensor.to
 
-    def is_rejected(operation) -> bool:
-        with pytest.raises(WrongDevice, match=f"{DEVICE} and cpu.*{__name__}.py:"):
-            operation()
-        return True
+        def moved(tensor, *args, **kwargs):
+            is_sent = sys._getframe(1).f_globals["__name__"] == "routing_moe.io.transfer"
+            to_device = any(getattr(argument, "type", None) == NAME for argument in args)
+            return tensor if is_sent and to_device else move(tensor, *args, **kwargs)
 
-    assert on_device(accepted) == []
+        torch.Tensor.to = moved
+        return train(world, mixture, tmp_path)
 
-
-def test_numpy_needs_a_copy_on_the_cpu():
-    with pytest.raises(TypeError, match=r"Use Tensor.cpu\(\) first"):
-        on_device(lambda: ours().numpy())
-
-
-# ---- counts
-
-# Launches and synchronisations.
-COUNTS = {
-    "a sum": (1, 0, lambda tensor: tensor + tensor),
-    "a view": (0, 0, lambda tensor: tensor[1:].view(1, -1)),
-    "a new tensor": (1, 0, torch.zeros_like),
-    "a number": (0, 1, lambda tensor: float(tensor[0])),
-    "a list": (0, 1, lambda tensor: tensor.tolist()),
-    "a condition": (2, 1, lambda tensor: bool((tensor > 0).all())),
-    "a boolean index": (2, 1, lambda tensor: tensor[tensor > 0]),
-    "to the CPU": (1, 1, lambda tensor: tensor.cpu()),
-    "to the device": (1, 1, lambda tensor: torch.ones(2).to(DEVICE, non_blocking=True)),
-    "pinned memory": (1, 0, lambda tensor: torch.ones(2).pin_memory()[1:].to(DEVICE, non_blocking=True)),
-    "pinned memory, blocking": (1, 1, lambda tensor: torch.ones(2).pin_memory().to(DEVICE)),
-}
-
-
-def test_launches_and_synchronisations_of_single_operations():
-    def counted(operation) -> tuple[int, int]:
-        tensor = ours()
-        with counting() as counts:
-            operation(tensor)
-        return counts.launches.total(), counts.syncs.total()
-
-    found = on_device(lambda: {name: counted(operation) for name, (_, _, operation) in COUNTS.items()})
-    assert found == {name: (launches, syncs) for name, (launches, syncs, _) in COUNTS.items()}
-
-
-def test_attention_is_one_kernel_with_the_gradients_of_the_cpu():
-    inputs = torch.rand(3, 1, 2, 5, 4)
-
-    def attention(device):
-        leaves = [tensor.clone().to(device).requires_grad_() for tensor in inputs]
-        output = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=True)
-        output.square().sum().backward()
-        return [tensor.detach().cpu() for tensor in (output, *(leaf.grad for leaf in leaves))]
-
-    def counted():
-        with counting() as counts:
-            found = attention(DEVICE)
-        return found, counts.launches["attention"], counts.launches["attention backward"]
-
-    found, *launches = on_device(counted)
-    assert launches == [1, 3]
-    torch.testing.assert_close(found, attention("cpu"))
-
-
-# ---- other tests
-
-
-def test_the_device_does_not_exist_outside():
-    assert on_device(lambda: torch.zeros(1, device=DEVICE).device.type) == "emulated"
-    with pytest.raises(RuntimeError):
-        torch.zeros(1, device=DEVICE)
+    with pytest.raises(WrongDevice, match=f"{DEVICE} and cpu"):
+        on_device(defective)

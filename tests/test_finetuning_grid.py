@@ -1,6 +1,5 @@
 """Grids that are killed, extended, run in several processes or fail: finished results are kept."""
 
-import functools
 import json
 import re
 import shutil
@@ -154,17 +153,6 @@ def test_two_processes_give_the_grid_of_one_and_a_killed_one_loses_only_its_conf
     assert outcomes(folder) == expected
     monkeypatch.undo()
     grids.run("pool", save_best=True)
-    assert_same_grid(folder, finished_grid)
-
-
-@pytest.mark.slow
-def test_a_ray_cluster_gives_the_grid_of_one_process(grids, finished_grid, monkeypatch):
-    ray = pytest.importorskip("ray")
-    start = functools.partial(ray.init, num_cpus=1, include_dashboard=False)  # fewer processes to start
-    monkeypatch.setattr(ray, "init", start)
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # otherwise other processes have priority
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as here: rounding depends on it
-    folder = grids.run("ray", save_best=True, ray="local")
     assert_same_grid(folder, finished_grid)
 
 

@@ -1,18 +1,12 @@
 """Commands with a model of the hub: what they record, and that a changed commit is noticed."""
 
 import json
-import logging
 
 import pytest
-import tiny_vectors
 from huggingface_hub import hf_hub_download
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from local_hub import forget
 from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run, write_bart, write_gym
-from transformers.utils.logging import is_progress_bar_enabled
-
-from routing_moe.io.logs import start_logging
 
 NAME = "facebook/bart-base"
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -65,28 +59,3 @@ def test_fine_tuning_records_the_commit_and_is_not_continued_with_another(
     )
     assert finetune(gym, f"{NAME}@{published}", tmp_path / "again", **chosen) == 0
     assert recorded(tmp_path / "again")["start"] == recorded(out)["start"]
-
-
-def test_task_vectors_record_the_commit_and_are_not_continued_with_another(
-    published, publish_another, tmp_path, capsys
-):
-    gym, out = write_gym(tmp_path / "gym"), tmp_path / "text"
-    assert tiny_vectors.run("text", gym, NAME, out, tasks="colour", tokenizer=NAME) == 0
-    assert recorded(out)["hub"] == {NAME: published}
-    assert {"model.safetensors", "tokenizer's tokenizer.json"} <= recorded(out)["model"].keys()
-    publish_another()
-    assert tiny_vectors.run("text", gym, NAME, out, tasks="count", tokenizer=NAME) == 2
-    assert "a model whose files differ from those of the given model" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("shown", [True, False])
-def test_downloads_show_their_progress_unless_it_was_switched_off(shown):
-    (enable_progress_bars if shown else disable_progress_bars)()
-    handlers = logging.getLogger("routing_moe").handlers[:]
-    try:
-        start_logging()
-        assert are_progress_bars_disabled() is not shown
-        assert not is_progress_bar_enabled()  # of loading weights
-    finally:
-        enable_progress_bars()
-        logging.getLogger("routing_moe").handlers[:] = handlers

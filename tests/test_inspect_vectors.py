@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_nothing
 from matplotlib.image import imread
 from mistakes import Place, assert_problem, refused
 
@@ -61,11 +60,6 @@ def argv(place, *more, folders=("clustered", "noise")):
 def inspected(place, *more, **changed):
     assert inspect.main(argv(place, *more, **changed)) == 0
     return pd.read_csv(place.out / "agreement.csv").set_index(["vectors", "labelling"])
-
-
-@pytest.fixture
-def no_pictures(monkeypatch):
-    draw_nothing(monkeypatch)
 
 
 def on_a_line(*positions):
@@ -233,7 +227,7 @@ def test_tables_and_pictures_of_two_folders(place, capsys):
     assert (place.out / "agreement.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("empty_pictures")
 def test_neighbours_are_listed_with_common_categories(place):
     place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
     inspected(place, "--neighbours", "2")
@@ -257,7 +251,7 @@ def test_neighbours_are_listed_with_common_categories(place):
     assert float(table.loc[("one", "1"), "similarity"]) == pytest.approx(cosine, abs=1e-5)
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("empty_pictures")
 def test_tasks_that_are_not_in_the_ontology_have_no_category(place):
     place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
     assert inspected(place).loc[("clustered", "category"), ["tasks", "scored"]].tolist() == [5, 4]
@@ -265,7 +259,7 @@ def test_tasks_that_are_not_in_the_ontology_have_no_category(place):
     assert inspected(place)["accuracy"].isna().all()
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("empty_pictures")
 @pytest.mark.parametrize(
     ("words", "tasks"),
     [
@@ -281,7 +275,7 @@ def test_tasks_are_chosen_by_name_and_by_section(place, words, tasks):
     assert list(table["task"].unique()) == tasks
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("empty_pictures")
 def test_zero_and_identical_vectors_are_accepted(place):
     write_folder(place.folder / "zero", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
     write_folder(
@@ -294,7 +288,7 @@ def test_zero_and_identical_vectors_are_accepted(place):
     assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs"}
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("empty_pictures")
 def test_folders_are_named_by_the_distinct_ends_of_their_paths_or_by_names(place):
     write_folder(place.folder / "a/best")
     write_folder(place.folder / "b/best")

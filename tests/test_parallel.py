@@ -1,4 +1,4 @@
-"""routing-moe parallel: GPUs, failures, Ctrl-C, two calls at once, wrong lines, a Ray cluster."""
+"""routing-moe parallel: GPUs, failures, Ctrl-C, two calls at once, wrong lines."""
 
 import os
 import signal
@@ -15,7 +15,6 @@ ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "CUDA_VISIBLE_DEVICES": "4,7",
     "BASH_FUNC_hello%%": "() { echo hello; }",  # as `export -f hello` does
-    "RAY_worker_niceness": "0",  # otherwise other processes have priority
 }
 # Saves its state when Ctrl-C reaches it once; a second one ends `sleep 1` and so the saving.
 SAVES = "trap 'sleep 1 && echo > state; exit 130' INT; touch begun; for i in {1..200}; do sleep 0.1; done"
@@ -73,15 +72,14 @@ def test_four_jobs_divide_two_gpus_and_the_cores(tmp_path):
     assert sorted(line.split()[0] for line in errors.splitlines()) == ["finished:"] * 4 + ["started:"] * 4
 
 
-@pytest.mark.parametrize("flags", [[], pytest.param(["--ray", "local"], marks=pytest.mark.slow)])
-def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing(tmp_path, flags):
+def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing(tmp_path):
     scores = "runs/bad/best/scores.csv"
     jobs = {
         scores: f"echo first; hello; mkdir -p runs/bad/best; ls > {scores}; exit 3",
         "lazy": "true",
         "good": "pwd >> good",
     }
-    code, _, errors = ended(started(tmp_path, jobs, *flags))
+    code, _, errors = ended(started(tmp_path, jobs))
     assert code == 1
     assert (
         "failed: runs/bad/best/scores.csv: exit code 3; the end of runs/bad.log:\n    first\n    hello\n"
@@ -93,24 +91,16 @@ def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing
         tmp_path / "runs/bad/best/incomplete-scores.csv"
     ).is_file()  # so that it is not taken for finished
     jobs |= {scores: f"echo > {scores}", "lazy": "echo > lazy"}
-    assert ended(started(tmp_path, jobs, *flags))[0] == 0
+    assert ended(started(tmp_path, jobs))[0] == 0
     assert (tmp_path / "good").read_text() == f"{tmp_path}\n"  # once
-    code, output, errors = ended(started(tmp_path, jobs, *flags))
+    code, output, errors = ended(started(tmp_path, jobs))
     assert (code, output, errors) == (0, "", "nothing to do: all results are there\n")
 
 
-@pytest.mark.parametrize(
-    ("number", "flags"),
-    [
-        (signal.SIGINT, []),
-        (signal.SIGTERM, []),
-        (signal.SIGHUP, []),
-        pytest.param(signal.SIGINT, ["--ray", "local"], marks=pytest.mark.slow),
-    ],
-)
-def test_signals_let_commands_save_and_the_same_call_continues(tmp_path, number, flags):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_let_commands_save_and_the_same_call_continues(tmp_path, number):
     jobs = {"a/x": f"[ ! -e state ] || {{ mkdir -p a; touch a/x; exit; }}; {SAVES}", "b": "touch b"}
-    process = started(tmp_path, jobs, *flags)
+    process = started(tmp_path, jobs)
     until(tmp_path / "begun")
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     code, _, errors = ended(process)

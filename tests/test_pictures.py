@@ -6,29 +6,13 @@ from itertools import combinations, pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import sample_pictures as sample
 from matplotlib import rc_context
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
-from sample_pictures import (
-    ONTOLOGY,
-    PICTURES,
-    SIGNS,
-    TITLE,
-    agreement,
-    category_drops,
-    compared,
-    correlated,
-    curves,
-    feature_drops,
-    gain_tables,
-    history,
-    route_map,
-    routes,
-    similarities,
-    task_drops,
-)
+from sample_pictures import ONTOLOGY, PICTURES, SIGNS, TITLE, routes
 from scipy.cluster.hierarchy import leaves_list
 
 from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
@@ -101,7 +85,7 @@ def test_equal_pictures_have_equal_bytes_and_one_that_fails_leaves_the_old_file(
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        save(PICTURES["change, small"](), tmp_path / "a")
+        save(PICTURES["routes, small"](), tmp_path / "a")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -111,7 +95,7 @@ def test_equal_pictures_have_equal_bytes_and_one_that_fails_leaves_the_old_file(
 def test_rows_are_tasks_and_columns_are_experts_of_layers():
     tasks = ["boolq", "unheard-of", "glue-rte"]
     values_NLE = routes(3, 4, 3, tasks=tasks).values_NLE
-    heat, strips, bar = route_map(3, 4, 3, tasks=tasks).axes
+    heat, strips, bar = sample.route_map(3, 4, 3, tasks=tasks).axes
     assert texts_of(strips.get_yticklabels()) == tasks
     assert np.allclose(heat.images[0].get_array(), values_NLE.reshape(3, 12))
     assert heat.images[0].get_clim() == (0, 1)
@@ -121,13 +105,13 @@ def test_rows_are_tasks_and_columns_are_experts_of_layers():
     (thick,) = [line for line in heat.lines if line.get_linewidth() > 2]
     assert list(thick.get_xdata()) == [6, 6]  # before the decoder
     assert bar.get_title(loc="left") == "weight of the expert"
-    long = route_map(41, 2, 2).axes[0]  # has the names below as well
+    long = sample.route_map(41, 2, 2).axes[0]  # has the names below as well
     assert texts_of(long.texts) == ["enc 0", "enc 0", "dec 0", "dec 0"]
 
 
 def test_the_legend_names_every_category_drawn_and_each_keeps_its_colour():
-    small = route_map(2, 2, 2, tasks=["boolq", "unheard-of"])
-    large = route_map(3, 2, 2, tasks=["glue-rte", "imdb", "boolq"])
+    small = sample.route_map(2, 2, 2, tasks=["boolq", "unheard-of"])
+    large = sample.route_map(3, 2, 2, tasks=["glue-rte", "imdb", "boolq"])
     assert legend_of(small) == ["qa", "binary", "uncategorised"]
     assert legend_of(large) == ["classification", "nli", "sentiment analysis", "qa", "binary"]
     strips, strips_of_large = (figure.axes[1].images[0].get_array() for figure in (small, large))
@@ -148,7 +132,7 @@ def test_a_change_is_after_minus_before_and_its_scale_is_symmetric_and_named(lar
 
 
 def test_task_drops_are_at_their_task_and_expert():
-    table = task_drops(5, ["enc 0", "dec 0"], 3)
+    table = sample.task_drops(5, ["enc 0", "dec 0"], 3)
     drops = table[table["task"] == ONTOLOGY.tasks[1]].set_index(["layer", "expert"])["drop"]
     drawn = heat_maps.plot_task_drops(table, ONTOLOGY).axes[0].images[0].get_array()
     expected = [drops[layer, expert] for layer in ("enc 0", "dec 0") for expert in range(3)]
@@ -198,7 +182,7 @@ def test_gains_of_transfer_are_in_the_order_of_their_affinity_and_may_lack_value
 
 
 def test_similarities_are_in_the_given_order_and_named_left_of_each_row_of_maps():
-    tasks, values = ["boolq", "unheard-of", "glue-rte"], similarities(3, "abcd")
+    tasks, values = ["boolq", "unheard-of", "glue-rte"], sample.similarities(3, "abcd")
     axes = heat_maps.plot_similarities(values, tasks, ONTOLOGY).axes
     heat, beside, above, heat_b, beside_b = axes[:5]
     assert np.array_equal(heat.images[0].get_array(), next(iter(values.values())))
@@ -213,7 +197,7 @@ def test_similarities_are_in_the_given_order_and_named_left_of_each_row_of_maps(
 
 
 def test_category_drops_are_in_hundredths_at_their_expert_and_category():
-    table = category_drops(["enc 0", "dec 0"], 3, ["sentiment", "qa"])
+    table = sample.category_drops(["enc 0", "dec 0"], 3, ["sentiment", "qa"])
     heat = heat_maps.plot_category_drops(table).axes[0]
     drops = table.set_index(["layer", "expert", "category"])["drop"]
     columns = texts_of(heat.get_xticklabels())
@@ -227,13 +211,13 @@ def test_category_drops_are_in_hundredths_at_their_expert_and_category():
 
 
 def test_correlations_are_at_their_feature_and_expert_with_dots_where_q_is_small():
-    table, own_routes, features = correlated(4, 3, 12)
+    table, drawn_routes, features = sample.correlated(4, 3, 12)
     table["q"], table["q_by"] = 0.5, 0.9
     table.loc[7, "q"] = 0.01
     table.loc[9, ["q", "q_by"]] = 0.01
-    heat = heat_maps.plot_correlations(table, own_routes, features).axes[0]
+    heat = heat_maps.plot_correlations(table, drawn_routes, features).axes[0]
     cells = [
-        (features.names.index(row.feature), own_routes.layers.index(row.layer) * 3 + row.expert)
+        (features.names.index(row.feature), drawn_routes.layers.index(row.layer) * 3 + row.expert)
         for row in table.itertuples()
     ]
     drawn = heat.images[0].get_array()
@@ -241,7 +225,7 @@ def test_correlations_are_at_their_feature_and_expert_with_dots_where_q_is_small
     small, large = (marks.get_offsets().tolist() for marks in heat.collections)
     assert sorted(small) == sorted([cells[n][1] + 0.5, cells[n][0] + 0.5] for n in (7, 9))
     assert large == [[cells[9][1] + 0.5, cells[9][0] + 0.5]]
-    empty = heat_maps.plot_correlations(table.iloc[:0], own_routes, features).axes[0]
+    empty = heat_maps.plot_correlations(table.iloc[:0], drawn_routes, features).axes[0]
     assert np.isnan(empty.images[0].get_array().filled(np.nan)).all()
 
 
@@ -249,7 +233,7 @@ def test_correlations_are_at_their_feature_and_expert_with_dots_where_q_is_small
 
 
 def test_a_comparison_has_a_dot_for_each_run_and_shows_n():
-    per_run, table = compared(["a", "b"], 2, 3)
+    per_run, table = sample.compared(["a", "b"], 2, 3)
     panel = dots.plot_comparison(per_run, table).axes[0]
     drawn = [line.get_xdata().tolist() for line in panel.lines if "one run" in line.get_label()]
     everything = per_run[per_run["category"] == "all"]
@@ -266,7 +250,7 @@ def bars_of(axes) -> dict:
 
 
 def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
-    per_task, per_system = gain_tables(6, 2)
+    per_task, per_system = sample.gain_tables(6, 2)
     figure = dots.plot_gains(per_task, per_system, "base")
     first, second = figure.axes
     gains = per_task[per_task["system"] == "system_0"].set_index("task")["relative_gain"]
@@ -285,7 +269,7 @@ def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
 
 
 def test_the_scale_of_gains_is_logarithmic_beyond_most_of_them_if_a_few_are_huge():
-    per_task, per_system = gain_tables(1, 1)
+    per_task, per_system = sample.gain_tables(1, 1)
     tasks = [per_task.assign(task=f"t{i}", relative_gain=0.1 + 0.002 * i) for i in range(20)]
     huge = dots.plot_gains(
         pd.concat([*tasks, per_task.assign(task="huge", relative_gain=44.0)]), per_system, "base"
@@ -297,7 +281,7 @@ def test_the_scale_of_gains_is_logarithmic_beyond_most_of_them_if_a_few_are_huge
 
 
 def test_a_dot_is_accuracy_a_tick_chance_and_hollow_dots_are_not_significant():
-    table = agreement(["a", "b"], ["category", "subcategory"])
+    table = sample.agreement(["a", "b"], ["category", "subcategory"])
     by_category = table["labelling"] == "category"
     table.loc[by_category, ["accuracy", "chance", "p"]] = [[0.4, 0.3, 0.2], [0.6, 0.2, 0.01]]
     table.loc[1, "accuracy"] = np.nan
@@ -312,7 +296,7 @@ def test_a_dot_is_accuracy_a_tick_chance_and_hollow_dots_are_not_significant():
 
 
 def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
-    table = feature_drops(["skill:a", "skill:b"])
+    table = sample.feature_drops(["skill:a", "skill:b"])
     table.loc[table["group"] == "without feature", "drop"] = -0.2
     figure = dots.plot_feature_drops(table, 3)
     places = {line.get_marker(): line.get_xydata().tolist() for line in figure.axes[0].lines}
@@ -325,14 +309,14 @@ def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
 
 
 def test_curves_are_thin_lines_of_runs_and_one_of_their_mean_against_steps_and_flops():
-    steps, flops = lines.plot_curves(curves(["a", SIGNS])).axes
+    steps, flops = lines.plot_curves(sample.curves(["a", SIGNS])).axes
     assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 6
     assert [line.get_xdata().tolist() for line in flops.lines[3:]] == [[20, 40]] * 3
     assert flops.lines[-1].get_ydata() == pytest.approx([0.15, 0.15])
 
 
 def test_dynamics_have_a_curve_for_each_layer_darker_for_later_ones_and_a_bold_mean():
-    table = dynamics_table(history())
+    table = dynamics_table(sample.history())
     figure = lines.plot_dynamics(table)
     entropy = figure.axes[0]
     assert entropy.get_title(loc="left") == "route entropy / log E"

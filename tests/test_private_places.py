@@ -12,8 +12,7 @@ import pytest
 
 from dataloader.building.report import UNCOMPARED, Line, write_report
 from routing_moe.cli import push
-from routing_moe.config.assemble import AssembleSettings
-from routing_moe.config.average import AverageSettings
+from routing_moe.config.assemble import AssembleSettings, AverageSettings
 from routing_moe.config.flags import flags_of, scalar_type
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -16,6 +15,7 @@ from tiny_steps import OneOfSeveral, encoded, parameters, ragged
 
 from dataloader import Example
 from dataloader.encoding import EncodedOptions
+from dataloader.processes import run_in_processes
 from routing_moe.evaluation import batches, scoring
 from routing_moe.evaluation.batches import answering_cost, draws_of, own_share
 from routing_moe.evaluation.route_losses import losses_of_files
@@ -127,56 +127,24 @@ def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
 # ---- assignment of GPUs
 
 
-class FakeRay:
-    """Runs tasks one after the other as if on a cluster of n GPUs; records the GPUs that they reserve."""
+def test_workers_are_spread_over_the_gpus(monkeypatch):
+    def shares(workers: int) -> list[str]:
+        return [variables["CUDA_VISIBLE_DEVICES"] for variables in executor.environments(workers)]
 
-    def __init__(self, gpus: int):
-        self.gpus, self.reserved = gpus, None
-
-    def init(self, **_): ...
-
-    def shutdown(self): ...
-
-    def cluster_resources(self):
-        return {"CPU": 8.0, **({"GPU": float(self.gpus)} if self.gpus else {})}
-
-    def remote(self, **options):
-        self.reserved = options
-        return lambda function: SimpleNamespace(remote=lambda *arguments: arguments[-1])
-
-    def wait(self, tasks, num_returns):
-        return tasks[:num_returns], tasks[num_returns:]
-
-    def get(self, task):
-        return {"done": task}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5c1a")
+    assert shares(5) == ["3", "GPU-5c1a", "3", "GPU-5c1a", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert shares(2) == ["0,2", "1,3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert executor.visible_gpus() == []
 
 
-@pytest.mark.parametrize(
-    ("workers", "gpus", "to_a_gpu"),
-    [(1, 0, None), (1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2), (6, 2, 3), (2, 4, 1)],
-)
-def test_tasks_on_ray_share_gpus_as_processes_do(monkeypatch, workers, gpus, to_a_gpu):
-    ray = FakeRay(gpus)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    calls = {name: (name,) for name in "abc"}
-    assert dict(executor.on_ray(str, calls, workers, "auto")) == {n: {"done": (n,)} for n in "abc"}
-    if not gpus:
-        assert "num_gpus" not in ray.reserved
-        return
-    share = ray.reserved["num_gpus"]
-    in_parts = round(share * 10_000)  # as Ray counts
-    assert share == in_parts / 10_000
-    assert 10_000 // in_parts == to_a_gpu
-    assert gpus * to_a_gpu >= workers  # all run at once
-
-
-def test_workers_are_spread_over_the_gpus():
-    def gpus_of(workers: int, gpus: int) -> list[str]:
-        names = [f"GPU-{i}" for i in range(gpus)]
-        return [executor.gpu_of(i, workers, names)["CUDA_VISIBLE_DEVICES"] for i in range(workers)]
-
-    assert gpus_of(5, gpus=2) == ["GPU-0", "GPU-1", "GPU-0", "GPU-1", "GPU-0"]
-    assert gpus_of(2, gpus=4) == ["GPU-0,GPU-2", "GPU-1,GPU-3"]
+def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert executor.environments(3)[0]["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert executor.environments(3)[0]["OMP_NUM_THREADS"] == "5"
 
 
 def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(monkeypatch):
@@ -189,7 +157,7 @@ def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(m
         "b": (gpu,),
         "c": (gpu,),
     }
-    found = dict(executor.in_processes(eval, calls, workers=1))
+    found = dict(run_in_processes(eval, calls, executor.environments(1)))
     assert "its process died (exit code 3)" in str(found["dies"])
     assert "ZeroDivisionError" in found["raises"].__notes__[0]
     assert [found[key] for key in "abc"] == ["4,7"] * 3

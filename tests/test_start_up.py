@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny_runs import ROOT
 
-from routing_moe.cli.entry import COMMANDS, GROUPS, METHODS, REMOVED
+from routing_moe.cli.entry import COMMANDS, GROUPS, METHODS
 
 SLOW = ("torch", "transformers", "sklearn", "scipy", "matplotlib")  # 0.2 to 4 seconds each
 VECTORS = "--train_dir nowhere --model ./nowhere --output_dir out"
@@ -65,7 +65,6 @@ json.dump(answers, sys.stdout)
 def answers(tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("start"), ["--help", "trian", "inspect_routes --help"]
     lines += [f"{name} --help" for name in COMMANDS]
-    lines += [f"{name} --small" for name in REMOVED]
     lines += ["vectors", "vectors --help", "vectors fischer --train_dir gym", "vectors finetuned_text --help"]
     for name, words in MISSING_FILE.items():
         lines += [f"{name} {words} --tpyo", f"{name} {words}"]
@@ -121,15 +120,6 @@ def test_vectors_lists_its_methods_and_guesses_a_misspelt_one(answers):
     code, text, _ = answers["vectors fischer --train_dir gym"]
     assert (code, "there is no method 'fischer'; did you mean 'fisher'?" in text) == (2, True)
     assert answers["vectors finetuned_text --help"][0] == 0
-
-
-@pytest.mark.parametrize("name", REMOVED)
-def test_a_removed_command_names_its_successor(name, answers):
-    code, text, _ = answers[f"{name} --small"]
-    assert (code, f"error: {name} was removed; use {REMOVED[name]}\n" in text) == (2, True)
-    words = REMOVED[name].split()
-    if words[0] == "routing-moe":
-        assert words[1].strip(",") in {command.split()[0] for command in COMMANDS}
 
 
 @pytest.mark.parametrize("hiding", ["dataloader.py", "task.py", "dataloader/__init__.py"])

@@ -26,14 +26,15 @@ def test_tasks_that_the_gym_lacks_are_an_error_for_each_word(world, tmp_path):
     split = tmp_path / "other.json"
     split.write_text('{"train": ["count", "a"], "dev": ["b", "c"]}')
     assert tasks_named(["count"], split, world.gym) == ["count"]
-    with pytest.raises(InputError) as caught:
-        tasks_named(["train", "dev", "cuont", "count", "tset"], split, world.gym)
-    assert caught.value.problems == [
-        f"{split}: no task 'a' in {world.gym} (4 tasks there, one folder each)",
-        f"{split}: 2 tasks are not in {world.gym}: b, c",
-        f"no task 'cuont' in {world.gym}; did you mean 'count'?",
-        f"no task 'tset' in {world.gym}; did you mean 'test'?",
-    ]
+    for words, problem in (
+        (["train"], f"{split}: no task 'a' in {world.gym} (4 tasks there, one folder each)"),
+        (["dev"], f"{split}: 2 tasks are not in {world.gym}: b, c"),
+        (["count", "cuont"], f"no task 'cuont' in {world.gym}; did you mean 'count'?"),
+        (["tset"], f"no task 'tset' in {world.gym}; did you mean 'test'?"),
+    ):
+        with pytest.raises(InputError) as caught:
+            tasks_named(words, split, world.gym)
+        assert caught.value.problems == [problem]
 
 
 def test_the_command_prints_one_line_per_task_or_an_error(world, capsys):

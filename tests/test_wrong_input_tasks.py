@@ -1,6 +1,5 @@
 """Wrong input of fine-tuning on a task and of task vectors: one clear error, and nothing is written."""
 
-import importlib.util
 import json
 import shutil
 
@@ -10,9 +9,8 @@ import torch
 from mistakes import Place, assert_problem, check, complaint, refused
 from test_wrong_input import cases, removed, written
 from tiny_grids import finetune
-from tiny_runs import contents, run, weights
+from tiny_runs import run, weights
 
-from dataloader.atomic_files import folder_lock
 from dataloader.task_splits import PUBLISHED_SPLITS
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
@@ -178,27 +176,10 @@ def test_a_broken_outcome_is_an_error(fresh, capsys):
     check(fresh, capsys, "finetune", quick | dict(max_output_length=8), message, damage)
 
 
-def test_a_launcher_of_several_processes_and_a_missing_ray_are_errors(fresh, capsys, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "ray" else find(name, *a)
-    )
+def test_a_launcher_of_several_processes_is_an_error(fresh, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    lines = complaint(fresh, capsys, "finetune", ray="local")
-    assert_problem(lines, "--ray is 'local', which needs the extra: pip install .[ray]")
+    lines = complaint(fresh, capsys, "finetune")
     assert_problem(lines, "one process: give --num_workers, not accelerate launch")
-
-
-def test_a_missing_cluster_is_an_error(fresh, capsys, monkeypatch):
-    pytest.importorskip("ray")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    code = finetune(fresh.gym, fresh.bart, fresh.out, task_dir=fresh.gym / "plural", ray="auto")
-    output = capsys.readouterr().err
-    assert (code, "Traceback" in output) == (2, False)
-    assert "error: --ray auto: no cluster can be reached there (Could not find any running Ray inst" in output
-    assert "configurations/" not in str(contents(fresh.out).keys())
-    with folder_lock(fresh.out):
-        pass  # the lock is released
 
 
 # ---- task vectors

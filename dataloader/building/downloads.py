@@ -166,10 +166,7 @@ def status_message(status: int) -> str:
 
 
 def fetched(fetch: Callable[[], Result], url: str) -> Result:
-    """Returns fetch(), which downloads from the URL's host. Raises Unavailable if it fails for good.
-
-    A host that could not be reached is not asked again.
-    """
+    """Returns fetch(). Raises Unavailable if it fails for good; an unreachable host is not asked again."""
     from huggingface_hub import errors
 
     host = urlsplit(url).netloc

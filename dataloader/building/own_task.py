@@ -140,7 +140,8 @@ def fitting_k(recipe: Recipe, rows: Rows, typed: int | None) -> tuple[int, list[
     if largest < k:
         reason = f"--k {k} needs {2 * k} rows{of_each}; beside the test rows, {rows.source} has {fewest}"
         if typed or not largest:
-            ways = [f"--k {largest}"] * bool(largest) + ["--sample_by row"] * recipe.by_label
+            ways = [f"--k {largest}"] if largest else []
+            ways += ["--sample_by row"] if recipe.by_label else []
             raise InputError(reason + (f"; give {' or '.join(ways)}" if ways else ""))
         notes.append(f"k lowered from {k} to {largest}: {reason}")
         k = largest
@@ -169,7 +170,7 @@ def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int]) -> st
     """Returns what the samples have."""
     n_labels = len({example[1] for example in rows.pool})
     of_labels = f" of each of {counted(n_labels, 'label')}" if recipe.by_label else ""
-    larger = " (a larger --k uses more)" if 2 * recipe.k + 1 < fewest_rows(pool_labels(recipe, rows)) else ""
+    larger = " (a larger --k uses more)" if fewest_rows(pool_labels(recipe, rows)) // 2 > recipe.k else ""
     return (
         f"{gym / recipe.task}: {counted(len(samples), 'sample')} of {recipe.k} train and {recipe.k} dev rows"
         f"{of_labels}, drawn from {counted(len(rows.pool), 'row')}{larger}; "
@@ -191,7 +192,11 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         if present not in (None, section):
             raise InputError(f"--section {section}: {gym}/split.json has {present}; change it there")
         files = sorted(folder.iterdir()) if folder.exists() else []
-        others = [path.name for path in files if path.name != PROVENANCE and not same(path, contents)]
+        others = [
+            path.name
+            for path in files
+            if path.name != PROVENANCE and (path not in contents or path.read_bytes() != contents[path])
+        ]
         if others:
             raise InputError(
                 f"--name {recipe.task}: {folder} has other files than this call would write "
@@ -205,7 +210,3 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         except NotBuilt as error:
             raise InputError(f"--gym {error}") from None
         described.add([recipe], Split(Path(), **{"train": (), section: (recipe.task,)}), moves=False)
-
-
-def same(path: Path, contents: dict[Path, bytes]) -> bool:
-    return path in contents and path.read_bytes() == contents[path]

@@ -24,10 +24,7 @@ GZIP = b"\x1f\x8b"  # the first bytes of a compressed file
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file on disk, or a member of an archive on disk.
-
-    member: path inside the archive; "": the file itself. content: the member's bytes, if already read.
-    """
+    """A file on disk, or a member of an archive on disk. content: the member's bytes, if already read."""
 
     path: Path
     member: str = ""
@@ -66,10 +63,7 @@ class RawFile:
     def table(
         self, delimiter: str = ",", *, quoted: bool = True, encoding: str = "utf-8", **options
     ) -> Iterator[list[str]]:
-        """Yields the fields of each line of a CSV or TSV file.
-
-        quoted: quotation marks enclose fields. options: further options of `csv.reader`.
-        """
+        """Yields the fields of each line of a CSV or TSV file. quoted: quotation marks enclose fields."""
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         text = io.StringIO(self.text(encoding))
         return csv.reader(text, delimiter=delimiter, quoting=quoting, **options)
@@ -87,11 +81,7 @@ class RawFile:
 
 
 def unpack(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Yields (path inside the archive, content) of the wanted files of a ZIP or TAR archive.
-
-    A compressed TAR archive is read from start to end, because it has no index. Raises ValueError for a file
-    that is not a complete archive.
-    """
+    """Yields (path inside, content) of the wanted files of a ZIP or TAR archive. Raises ValueError."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

@@ -152,10 +152,7 @@ class Recipe:
         return rows if self.prepare is None else self.prepare(rows, np.random.RandomState(SEED))
 
     def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
-        """Returns (input, output) of a prepared row, and its options if the recipe has them.
-
-        Raises various errors if the row does not have the expected columns.
-        """
+        """Returns (input, output) of a prepared row, and its options if it has some. May raise any error."""
         texts = render(self.input, row), render(self.output, row)
         return texts if self.options is None else (*texts, tuple(self.options(row)))
 

@@ -1,4 +1,4 @@
-"""The report of a build: the comparison with the published gym, gym_report.csv, and the printed table."""
+"""The report of a build: the comparison with the published gym, gym_report.csv, and the printed summary."""
 
 import csv
 import hashlib
@@ -28,10 +28,7 @@ OUTCOMES = (VERIFIED, DIFFERS, UNCOMPARED, *MISSING)
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the report.
-
-    train, dev, test: number of files that are equal to the published ones, of how many compared: "5/5".
-    """
+    """One line of the report. train, dev, test: number of files equal to the published ones, as in 5/5."""
 
     task: str
     outcome: str
@@ -92,20 +89,15 @@ def read_report(gym: Path) -> dict[str, dict[str, str]]:
         return {}
 
 
-def table(lines: Sequence[Line]) -> str:
-    """Returns the outcomes as text: a row per task, notes, and the number of tasks of each outcome."""
+def summary(lines: Sequence[Line]) -> str:
+    """Returns why tasks were not built, and the number of tasks of each outcome, as text."""
     ordered = sorted(lines, key=lambda line: line.task)
-    width = max((len(line.task) for line in lines), default=0)
-    rows = [f"{'task':{width}}  train   dev  test  outcome"]
-    for line in ordered:
-        counts = f"{line.train:>5} {line.dev:>5} {line.test:>5}"
-        rows.append(f"{line.task:{width}}  {counts}  {line.outcome}")
-    rows += ["", *(f"{line.task}: {line.note}" for line in ordered if line.note), ""]
+    text = [f"{line.task}: {line.note}" for line in ordered if line.note]
     for outcome in OUTCOMES:
         if tasks := [line.task for line in ordered if line.outcome == outcome]:
             names = f": {in_short(tasks)}" if outcome in MISSING else ""
-            rows.append(f"{len(tasks):4} {outcome}{names}")
-    return "\n".join([*rows, f"{len(lines):4} tasks"])
+            text.append(f"{len(tasks):4} {outcome}{names}")
+    return "\n".join([*text, f"{len(lines):4} tasks"])
 
 
 def terms_of_use(recipes: Iterable[Recipe]) -> list[str]:

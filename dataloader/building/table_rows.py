@@ -60,10 +60,7 @@ def texts_in(value, field: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Template:
-    """A text with columns in braces; {{ and }} are braces. flag: where it was typed.
-
-    {answers[text]} is the value of a key in the values of a column.
-    """
+    """A text with columns in braces, such as {answers[text]}; {{ is a brace. flag: where it was typed."""
 
     flag: str
     text: str
@@ -139,10 +136,7 @@ class Templates:
         return (self.input, *self.output, *self.options, *self.label_names)
 
     def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
-        """Returns (input, accepted answers separated by tabs), and options if they have templates.
-
-        Raises ValueError for a row without these.
-        """
+        """Returns (input, answers separated by tabs), and options if there are some. Raises ValueError."""
         source = self.input.single_text(row)
         outputs = [text for template in self.output for text in template.texts(row) if text]
         if not outputs:

@@ -58,10 +58,7 @@ def read_rows(recipe: Recipe, files: Files) -> Rows:
 
 
 def read_examples(recipe: Recipe, source: Source, split: str, files: Files) -> Examples:
-    """Returns the examples of a split.
-
-    Raises Unavailable if they cannot be read, or if a row is not as the recipe expects.
-    """
+    """Returns the examples of a split. Raises Unavailable, also for a row that is not as expected."""
     number, latest = 0, None
 
     def counted() -> Iterator[Row]:

@@ -1,305 +1,195 @@
-"""Makes a mixture of models that were trained separately: one expert each, and one-hot routes by name.
+"""Makes a mixture of models that were trained separately, or one BART with the mean of their weights.
 
-Experts are adapters of peft on a BART that they share, or fine-tuned plain BARTs. Layer i of expert e is
-layer i of model e; embeddings, and norms outside the layers, are the same for all. If they were not trained,
-each task's route is exactly its own model. `assembled.json` describes the inputs.
+A mixture has one expert for each model, and one-hot routes by name. Experts are adapters of peft on a BART
+that they share, or fine-tuned plain BARTs. Embeddings, and norms outside the layers, are those of the base:
+if they were not trained, each task's route is exactly its own model. The mean of runs with other seeds from
+the same start is a model soup (Wortsman et al. 2022, arXiv 2203.05482); a mixture counts as the mean of its
+experts' parameters, as in MHR-mu (Caccia et al. 2022). `assembled.json`, `averaged.json` describe the inputs.
 """
 
-import dataclasses
 import json
-import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dataloader.checksums import sha256
-from dataloader.errors import InputError, Problems, did_you_mean, in_short, problem_context
+from dataloader.errors import InputError, Problems, in_short, problem_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import keeps_tokenizer, load_tokenizer
-from routing_moe.config.assemble import ADAPTER_FILE, BASE, MEAN, AssembleSettings
+from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE, AssembleSettings, AverageSettings
 from routing_moe.config.flags import Command, flag_problems
 from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from routing_moe.checkpoints.adapters import Adapter
-    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-
-ASSEMBLED_FILE = "assembled.json"
+ASSEMBLED_FILE, AVERAGED_FILE = "assembled.json", "averaged.json"
 # Fields of a BART that must be equal for its layers to be experts of another.
 SIZES = (
     *("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
     *("activation_function", "scale_embedding", "tie_word_embeddings", "decoder_start_token_id"),
 )
+Models = Mapping[str, SavedBart | SavedMixture]  # by name or place
 
 
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """The checked inputs. kind: of the experts. experts: {name: model}, in the order of their numbers."""
-
-    kind: str
-    base: SavedBart | SavedMixture
-    experts: Mapping[str, "Adapter | SavedBart | SavedMixture"]
-
-    @property
-    def adapters(self) -> dict[str, "Adapter"]:
-        from routing_moe.checkpoints.adapters import Adapter
-
-        return {name: source for name, source in self.experts.items() if isinstance(source, Adapter)}
-
-    def made_of(self) -> dict:
-        """Returns {source: {file: SHA-256}} of all weights, and of the configurations of adapters."""
-        read = {f"experts/{name}": adapter.checksums for name, adapter in self.adapters.items()}
-        sources = {"base": self.base} | {f"experts/{name}": one for name, one in self.experts.items()}
-        return {
-            name: read.get(name) or {file.name: sha256(file) for file in one.files()}
-            for name, one in sources.items()
-        }
-
-
-# ---- checks
-
-
-def check_assembly(settings: AssembleSettings) -> Sources:
-    """Returns the models, after all checks. Raises one InputError with all problems."""
-    problems = Problems(flag_problems(settings) + name_problems(settings))
-    problems += new_folder_problems("output_dir", settings.output_dir)
-    gym = problems.of(Gym, settings.train_dir, flag="train_dir") if settings.train_dir else None
-    if gym:
+def check_assembly(settings: AssembleSettings) -> tuple[SavedBart | SavedMixture, Models, dict[str, Path]]:
+    """Returns (base, {name: plain BART}, {name: folder of an adapter}). Raises InputError."""
+    problems = Problems(flag_problems(settings) + new_folder_problems("output_dir", settings.output_dir))
+    if len(settings.places) < max(2, len(settings.experts)) or not all(settings.places.values()):
+        problems.append("--experts: give at least 2, each as NAME=PLACE with another name")
+    if settings.train_dir and (gym := problems.of(Gym, settings.train_dir, flag="train_dir")):
         problems += gym.check(settings.places, ["train"], "first", metrics=False)
+    adapters = {
+        name: Path(place) for name, place in settings.places.items() if Path(place, ADAPTER_FILE).exists()
+    }
     base = problems.of(find_model, settings.base, None, f"base {settings.base}/NAME", flag="base")
-    experts = {
-        name: problems.of(find_expert, name, place, settings.base, flag=f"experts {name}:")
+    barts = {
+        name: problems.of(
+            find_plain, place, settings.base, f"experts {name}={place}/NAME", flag=f"experts {name}:"
+        )
         for name, place in settings.places.items()
+        if name not in adapters
     }
     if problems:
         raise InputError(problems)
-    kind = settings.expert_kind or "layer"
-    sources = Sources(kind, base, experts)
-    if settings.expert_kind is None and len(sources.adapters) == len(experts):
-        sources = dataclasses.replace(sources, kind="lora")
-    check_fit(sources, settings)
-    return sources
-
-
-def name_problems(settings: AssembleSettings) -> list[str]:
-    """Returns problems of the names of experts, and of --embeddings, which may be one."""
-    wrong = [one for one in settings.experts if not all(one.partition("=")[::2])]
-    if wrong:
-        return [f"--experts {one!r}: give the task's name and its model as NAME=PLACE" for one in wrong]
-    problems, names = [], [expert.partition("=")[0] for expert in settings.experts]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        problems.append(f"--experts: {in_short(repeated)} given more than once")
-    if len(names) < 2:
-        problems.append("--experts: a mixture needs at least 2")
-    if settings.embeddings not in (BASE, MEAN, *names):
-        hint = did_you_mean(settings.embeddings, [BASE, MEAN, *names])
-        problems.append(
-            f"--embeddings is {settings.embeddings!r}; it must be base, mean or a name of --experts{hint}"
-        )
-    return problems
-
-
-def find_expert(name: str, place: str, base: str) -> "Adapter | SavedBart | SavedMixture":
-    if Path(place, ADAPTER_FILE).is_file():
-        from routing_moe.checkpoints.adapters import read_adapter  # imports torch, which takes seconds
-
-        return read_adapter(place)
-    return find_plain(place, base, f"experts {name}={place}/NAME")
-
-
-def check_fit(sources: Sources, settings: AssembleSettings) -> None:
-    """Raises one InputError for models of other kinds, sizes or vocabularies than the base."""
-    problems = Problems()
     with problem_context("--base "):
-        check_one_expert(sources.base, "give a plain BART")
-        base, words = sources.base.config, vocabulary(sources.base)
-    adapters = sources.adapters
-    if sources.kind == "lora" and settings.embeddings != BASE:
-        problems.append(f"--embeddings is {settings.embeddings}, but adapters share those of the base")
-    for name, source in sources.experts.items():
-        if name in adapters:
-            continue
-        if sources.kind == "lora":
-            problems.append(f"--expert_kind is lora, but {name} is no adapter of peft: a complete BART")
-            continue
+        check_one_expert(base, "give a plain BART")
+    for name, bart in barts.items():
         with problem_context(f"--experts {name}: "):
-            check_one_expert(source, "give one with 1 expert, as export writes")
-            found = size_problems(source, base, words, "the base")
-            problems += [f"--experts {name}: {problem}" for problem in found]
+            check_one_expert(bart, "give one with 1 expert, as export writes")
+            check_size(bart, base)
+    return base, barts, adapters
+
+
+def check_average(settings: AverageSettings) -> Models:
+    """Returns the models by their places. Raises InputError."""
+    problems = Problems(flag_problems(settings) + new_folder_problems("output_dir", settings.output_dir))
+    if len(set(settings.runs)) < len(settings.runs):
+        problems.append(f"--runs names a model twice: {' '.join(settings.runs)}")
+    models = {
+        place: problems.of(find_model, place, settings.checkpoint_name, flag="runs")
+        for place in settings.runs
+    }
     if problems:
         raise InputError(problems)
+    with problem_context("--runs "):
+        for model in models.values():
+            check_size(model, models[settings.runs[0]])
+    return models
 
 
-def size_problems(source: SavedBart | SavedMixture, config, words: dict[str, int], other: str) -> list[str]:
-    """Returns the differences of a model from another one, in size or vocabulary.
-
-    config, words: configuration and vocabulary of the other one, which is called `other`.
-    """
-    different = [
-        f"{source.place} has {size} {getattr(source.config, size)!r}; {other} has {getattr(config, size)!r}"
-        for size in SIZES
-        if getattr(source.config, size) != getattr(config, size)
+def check_size(model: SavedBart | SavedMixture, reference: SavedBart | SavedMixture) -> None:
+    """Raises InputError for a model with other sizes or another vocabulary than the reference."""
+    for size in SIZES:
+        value, wanted = getattr(model.config, size), getattr(reference.config, size)
+        if value != wanted:
+            raise InputError(f"{model.place} has {size} {value!r}; {reference.place} has {wanted!r}")
+    words = [
+        load_tokenizer(saved.place, saved.config.vocab_size).get_vocab()
+        for saved in (model, reference)
+        if keeps_tokenizer(saved.place)
     ]
-    if not different and keeps_tokenizer(source.place) and vocabulary(source) != words:
-        return [f"{source.place} has another vocabulary than {other}"]
-    return different
-
-
-def vocabulary(source: SavedBart | SavedMixture) -> dict[str, int]:
-    return load_tokenizer(source.place, source.config.vocab_size).get_vocab()
-
-
-# ---- assembling
+    if len(words) == 2 and words[0] != words[1]:
+        raise InputError(f"{model.place} has another vocabulary than {reference.place}")
 
 
 def assemble(
-    settings: AssembleSettings, sources: Sources
-) -> tuple["RoutingBartForConditionalGeneration", list[str]]:
-    """Returns (model, notes for the user). Raises InputError if files are broken or do not match."""
+    settings: AssembleSettings, base: SavedBart | SavedMixture, barts: Models, adapters: dict[str, Path]
+):
+    """Returns (mixture, notes for the user). Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
-    from routing_moe.checkpoints.adapters import fill_expert, lora_fields
+    from routing_moe.checkpoints.adapters import fill_expert, lora_fields, merged, read_adapter
     from routing_moe.model.base import refer_to_base
+    from routing_moe.model.conversion import weights_of_layers
     from routing_moe.model.given_routes import ALL, GivenRoutes
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
     torch.manual_seed(settings.seed)
-    names = list(sources.experts)
     with problem_context("--base "):
-        base = sources.base.load().to_bart()
-    fields = lora_fields(sources.adapters.values()) if sources.kind == "lora" else {}
+        plain = base.load().to_bart()
+    names, is_lora, updates, trained = list(settings.places), not barts, {}, []
+    for name, folder in adapters.items():
+        with problem_context(f"--experts {name}: "):
+            updates[name] = read_adapter(plain, folder)
+    fields = lora_fields(updates.values()) if is_lora else {}
     fields |= dict(route_source="fixed", task_names=names, trained_tasks=names)
-    model = RoutingBartForConditionalGeneration.from_bart(base, len(names), 0.0, **fields)
-    notes = base_notes(settings, sources)
-    if sources.kind == "lora":
-        for expert, (name, adapter) in enumerate(sources.adapters.items()):
-            with problem_context(f"--experts {name}: "):
-                fill_expert(model, expert, adapter)
-        refer_to_base(model, settings.base if is_on_hub(settings.base) else sources.base.place)
-    else:
-        notes += fill_layers(model, base, settings, sources)
-    routes = {name: {ALL: expert} for expert, name in enumerate(names)}
-    model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
-    return model, [*notes, *text_notes(model, sources.experts)]
-
-
-def fill_layers(model, base, settings: AssembleSettings, sources: Sources) -> list[str]:
-    """Copies the layers of fine-tuned models to experts, and the chosen embeddings; returns notes."""
-    from routing_moe.model.conversion import TIED_NAMES, weights_of_layers
-
-    tied = model.config.tie_word_embeddings
-
-    def outside(state) -> dict[str, "Tensor"]:
-        own = {n: t for n, t in state.items() if ".layers." not in n}
-        return {n: t for n, t in own.items() if not (tied and TIED_NAMES.search(n))}
-
-    chosen, distances = outside(base.state_dict()), {}
-    averaged = {BASE: (), MEAN: tuple(sources.experts)}.get(settings.embeddings, (settings.embeddings,))
-    for i, name in enumerate(averaged):  # models are read twice, so that only one is in memory
-        own = outside(state_of(name, base, sources))
-        chosen = {n: mean.lerp(own[n], 1 / (i + 1)) for n, mean in chosen.items()}
-    model.load_state_dict(chosen, strict=False)
-    for expert, name in enumerate(sources.experts):
-        state = state_of(name, base, sources)
+    model = RoutingBartForConditionalGeneration.from_bart(plain, len(names), 0.0, **fields)
+    for expert, name in enumerate(names):
+        if is_lora:
+            fill_expert(model, expert, updates[name])
+            continue
+        with problem_context(f"--experts {name}: "):
+            bart = merged(plain, updates[name]) if name in updates else barts[name].load().to_bart()
+        state = bart.state_dict()
         for layer, weights in weights_of_layers(model, state):
             layer.experts[expert].load_state_dict(weights)
-        distances[name] = distance(outside(state), chosen)
-    return [embedding_note(settings.embeddings, distances)]
+        outside = {key: tensor for key, tensor in plain.state_dict().items() if ".layers." not in key}
+        if not all(torch.equal(tensor, state[key]) for key, tensor in outside.items()):
+            trained.append(name)
+    if is_lora:
+        refer_to_base(model, settings.base if is_on_hub(settings.base) else base.place)
+    routes = {name: {ALL: expert} for expert, name in enumerate(names)}
+    model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
+    notes = keep_text_settings(model, barts)
+    if trained:
+        notes.append(
+            f"note: the embeddings of {in_short(trained)} are not those of the base, which all share: "
+            "answers are not exactly those of the models; finetune --freeze_embeds keeps the base's"
+        )
+    return model, notes
 
 
-def state_of(name: str, base, sources: Sources) -> dict[str, "Tensor"]:
-    """Returns the state dict of the plain BART that an expert is made from."""
-    with problem_context(f"--experts {name}: "):
-        if name in sources.adapters:
-            return with_adapter(base, sources.experts[name])
-        return sources.experts[name].load().to_bart().state_dict()
+def average(models: Models):
+    """Returns (a BART of one expert with the mean of the models' weights, notes for the user)."""
+    import torch  # takes seconds
 
+    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
-def with_adapter(base, adapter: "Adapter") -> dict[str, "Tensor"]:
-    """Returns the state dict of the base with the updates of an adapter."""
-    state = dict(base.state_dict())
-    for name, update in adapter.updates.items():
-        weight = state.get(f"model.{name}.weight")
-        if weight is None or weight.shape != (len(update.B), update.A.shape[1]):
-            raise InputError(f"{adapter.folder}: {name} does not fit the layers of the base")
-        state[f"model.{name}.weight"] = update.merged(weight)
-    return state
-
-
-def distance(tensors: Mapping[str, "Tensor"], others: Mapping[str, "Tensor"]) -> float:
-    """Returns the norm of the difference of all tensors, relative to the norm of the others."""
-    squares = [
-        (float((tensors[n] - other).square().sum()), float(other.square().sum()))
-        for n, other in others.items()
-    ]
-    different, all_of_others = map(sum, zip(*squares, strict=True))
-    return math.sqrt(different / all_of_others) if all_of_others else math.inf if different else 0.0
-
-
-# ---- what a user should know
-
-
-def embedding_note(chosen: str, distances: Mapping[str, float]) -> str:
-    """Returns how far the models' own embeddings are from those of the mixture."""
-    of = {BASE: "the base", MEAN: "the mean of all models"}.get(chosen, chosen)
-    start = f"embeddings, and norms outside the layers: of {of}; "
-    if not any(distances.values()):
-        return start + "all models have the same, so that each task's route is its own model"
-    farthest = max(distances, key=distances.get)
-    return start + (
-        f"those of the models differ from them by {min(distances.values()):.2g} to "
-        f"{distances[farthest]:.2g} of their norm ({farthest}), so that answers are not exactly those of the "
-        "models; finetune --freeze_embeds keeps those of the base"
+    mean, trained = {}, set()
+    for i, (place, saved) in enumerate(models.items()):  # one model at a time is in memory
+        with problem_context(f"--runs {place}: "):
+            model = saved.load()
+        config = model.config
+        if not config.has_lora:  # whose parameters are mixed anyway
+            config.expert_mixing = "parameters"
+        bart = model.to_bart(torch.full((config.num_layers, config.num_experts), 1 / config.num_experts))
+        state = bart.state_dict()
+        mean = {name: mean.get(name, tensor).lerp(tensor, 1 / (i + 1)) for name, tensor in state.items()}
+        trained |= set(config.trained_tasks)
+    bart.load_state_dict(mean)
+    fields = dict(label_smoothing=config.label_smoothing, task_names=sorted(trained))
+    averaged = RoutingBartForConditionalGeneration.from_bart(
+        bart, 1, 0.0, trained_tasks=sorted(trained), **fields
     )
+    return averaged, keep_text_settings(averaged, models)
 
 
-def base_notes(settings: AssembleSettings, sources: Sources) -> list[str]:
-    """Returns notes on adapters that name another base."""
-    return [
-        f"note: {name} was made for the base {adapter.base}, not {settings.base}, as its configuration says"
-        for name, adapter in sources.adapters.items()
-        if adapter.base not in (None, "", settings.base, os.path.realpath(settings.base))
-    ]
-
-
-def text_notes(model, sources: Mapping[str, "Adapter | SavedBart | SavedMixture"]) -> list[str]:
-    """Keeps how texts are read and answered, if all of {name: model} that say so agree; returns notes."""
-    barts = {name: source for name, source in sources.items() if isinstance(source, SavedBart | SavedMixture)}
-    known = {
-        name: source.config.text_settings for name, source in barts.items() if source.config.text_settings
-    }
-    different = [name for name in known if known[name] != next(iter(known.values()))]
-    if different:
+def keep_text_settings(model, models: Models) -> list[str]:
+    """Keeps how texts are read and answered, if all models that say so agree; returns notes."""
+    known = {name: saved.config.text_settings for name, saved in models.items() if saved.config.text_settings}
+    first = next(iter(known.values()), None)
+    if different := [name for name in known if known[name] != first]:
         return [
             f"note: {in_short(different)} read texts in other ways than {next(iter(known))}: none is kept"
         ]
-    model.config.text_settings = next(iter(known.values()), None)
+    model.config.text_settings = first
     return []
 
 
-# ---- writing
+def write(settings: Command, model, sources: dict, folder: Path, command: list[str]) -> None:
+    """Writes a checkpoint and what it was made of to a folder, atomically.
 
-
-def write_assembled(
-    settings: AssembleSettings, sources: Sources, model, folder: Path, command: list[str]
-) -> None:
-    """Writes the checkpoint with `assembled.json` to a folder, atomically. command: as for `describe_run`."""
-    with problem_context("--base "):
-        tokenizer = load_tokenizer(sources.base.place, model.config.vocab_size)
-    keep = {ASSEMBLED_FILE: made_of(settings, command, sources.made_of())}
-    save_checkpoint(model, tokenizer, folder, keep=keep)
-
-
-def made_of(settings: Command, command: list[str], checksums: Mapping) -> bytes:
-    """Returns the description of a checkpoint that was made of others as JSON."""
+    sources: {name: model, or folder of an adapter}; the first has the tokenizer.
+    """
+    files = {
+        name: [source / ADAPTER_FILE, source / WEIGHTS_FILE] if isinstance(source, Path) else source.files()
+        for name, source in sources.items()
+    }
+    checksums = {name: {file.name: sha256(file) for file in paths} for name, paths in files.items()}
     written = json.loads(json.dumps(settings.to_dict(), default=str))
-    return json.dumps(describe_run(written, command) | {"made_of": checksums}, indent=1).encode()
+    made_of = json.dumps(describe_run(written, command) | {"made_of": checksums}, indent=1).encode()
+    tokenizer = load_tokenizer(next(iter(sources.values())).place, model.config.vocab_size)
+    name = ASSEMBLED_FILE if isinstance(settings, AssembleSettings) else AVERAGED_FILE
+    save_checkpoint(model, tokenizer, folder, keep={name: made_of})

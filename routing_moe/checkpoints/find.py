@@ -1,7 +1,4 @@
-"""Finds a trained model on disk, of this or the published code, without loading it.
-
-What is found is checked by its names and files. Reading its configuration imports torch, which takes seconds.
-"""
+"""Finds a trained model on disk, of this or the published code, without loading it."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +13,7 @@ from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder, snapshot
+from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder
 from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
@@ -35,12 +32,10 @@ class SavedMixture:
 
     @property
     def place(self) -> Path:
-        """The folder of the checkpoint."""
         return self.checkpoint
 
     @cached_property
     def config(self) -> "RoutingBartConfig":
-        """The model's configuration. Raises InputError if it is broken."""
         from routing_moe.model.configuration import RoutingBartConfig
         from routing_moe.model.published import published_config
 
@@ -49,7 +44,6 @@ class SavedMixture:
         return RoutingBartConfig.load(self.checkpoint)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
-        """Returns the model. Raises InputError if its files are broken."""
         from routing_moe.model.loading import load_routing_bart
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
@@ -59,13 +53,11 @@ class SavedMixture:
         return load_routing_bart(cls, self.checkpoint)
 
     def files(self) -> list[Path]:
-        """Returns the files that contain the weights."""
         if self.is_published:
             return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
         return weight_files(self.checkpoint)
 
     def checksums(self) -> dict[str, str]:
-        """Returns {name: SHA-256} of the files that determine the model's output."""
         return checksums(self.files(), self.checkpoint)
 
 
@@ -83,13 +75,13 @@ class SavedBart:
 
     @cached_property
     def config(self) -> "RoutingBartConfig":
-        """The BART's configuration, with one expert. Raises InputError if it is broken, or not on the hub."""
+        """That of a routing BART with one expert."""
         from routing_moe.model.loading import load_bart_config
 
         return load_bart_config(self.source)
 
     def load(self) -> "RoutingBartForConditionalGeneration":
-        """Returns the BART as a routing BART with one expert. Raises InputError if its files are broken."""
+        """Returns the BART as a routing BART with one expert."""
         from routing_moe.model.conversion import load_plain_weights
         from routing_moe.model.loading import load_vanilla_checkpoint
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -102,29 +94,24 @@ class SavedBart:
         return model
 
     def files(self) -> list[Path]:
-        """Returns the files that contain the weights."""
         return weight_files(self.weights or self.source)
 
     def checksums(self) -> dict[str, str]:
-        """Returns {name: SHA-256} of the files that determine the model's output."""
         return checksums(self.files(), self.source)
 
 
 def find_model(
     source: str | Path, checkpoint_name: str | None = None, name_flag: str = "checkpoint_name"
 ) -> SavedMixture | SavedBart:
-    """Returns the model in a folder or of a hub name.
+    """Returns the model in a run (also of the published code), a saved folder, or of a hub name[@revision].
 
-    source: a run with checkpoints in its subfolders, a checkpoint of a routing BART, a run of the published
-    code, a saved plain BART, or the hub name owner/name[@revision] of a checkpoint or plain BART.
-    checkpoint_name: name of the checkpoint in a run folder, from the flag `name_flag`; None: "best". Raises
-    InputError if there is no valid one.
+    checkpoint_name: that of a run, from the flag `name_flag`; None: "best". Raises InputError.
     """
     folder, name = Path(source), checkpoint_name or "best"
     if is_on_hub(source):
         if checkpoint_name:
             raise InputError(f"{source}: no such folder; of a run on the hub, leave --{name_flag} out")
-        is_mixture = saved_fields(snapshot(str(source)).folder).get("model_type") == ROUTING_BART
+        is_mixture = saved_fields(local_folder(source)).get("model_type") == ROUTING_BART
         return SavedMixture(folder_of_run(source)) if is_mixture else SavedBart(str(source))
     if not folder.is_dir():
         if is_hub_name(str(source)):
@@ -149,15 +136,15 @@ def find_model(
 
 
 def find_mixture(source: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
-    """Returns a routing BART; arguments as of `find_model`. Raises InputError if there is no valid one."""
+    """Returns a routing BART; arguments as of `find_model`. Raises InputError if there is none."""
     if is_on_hub(source) and not checkpoint_name:
         source = folder_of_run(source)  # pickled weights of a run are not downloaded
-    saved = find_model(source, checkpoint_name, name_flag)
-    if isinstance(saved, SavedMixture):
-        return saved
-    if not Path(source).is_dir():
+    elif not Path(source).is_dir():
         raise InputError(f"{source}: no such folder, expected a run or a checkpoint")
-    raise InputError(f"{source} holds a 'bart' model, not a routing BART")
+    saved = find_model(source, checkpoint_name, name_flag)
+    if not isinstance(saved, SavedMixture):
+        raise InputError(f"{source} holds a 'bart' model, not a routing BART")
+    return saved
 
 
 def saved_fields(folder: Path) -> dict:
@@ -168,8 +155,6 @@ def saved_fields(folder: Path) -> dict:
 
 def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
     """Returns the message for a folder without config.json, both in it and in its subfolder `name`."""
-    if (folder / "model.pt").is_file():
-        return f"{folder} has no config.json; for a run of the published code, give its parent folder"
     there = ", ".join(sorted(path.parent.name for path in folder.glob("*/config.json")))
     if there:
         return f"{folder} has no checkpoint {name!r}; choose one with --{name_flag}: {there}"
@@ -177,10 +162,7 @@ def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
 
 
 def weight_files(source: str | Path) -> list[Path]:
-    """Returns the files with a model's weights. source: a file, a folder or a hub name.
-
-    Raises InputError if a hub name cannot be downloaded.
-    """
+    """Returns the files with a model's weights. source: a file, a folder or a hub name."""
     if Path(source).is_file():
         return [Path(source)]
     path = local_folder(source)
@@ -188,10 +170,7 @@ def weight_files(source: str | Path) -> list[Path]:
 
 
 def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
-    """Returns {name: SHA-256} of weight files, and of the configuration and tokenizer files in `source`.
-
-    source: a folder or hub name. Raises InputError if a hub name cannot be downloaded.
-    """
+    """Returns {name: SHA-256} of weight files, and of configuration and tokenizer in a folder or hub name."""
     files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
@@ -223,10 +202,7 @@ def mixture_to_score(start: Start) -> SavedMixture:
 
 
 def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
-    """Returns the model that fine-tuning starts from. Raises InputError that names the flag.
-
-    moe_init: whether the checkpoint is a mixture, of --init_dir; otherwise it is a plain BART.
-    """
+    """Returns the model that fine-tuning starts from, a mixture with `moe_init`. Raises InputError."""
     with problem_context(f"--{start_flag(start, moe_init)} "):
         if moe_init:
             return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
@@ -241,10 +217,9 @@ def start_flag(start: Start, moe_init: bool) -> str:
 
 
 def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
-    """Returns a plain BART: a file of weights, a saved BART, a hub name, or a run of one expert.
+    """Returns a plain BART: a file of weights for `model`, a saved BART, a hub name, or a run.
 
-    `check_one_expert` checks a run's experts. model: --model, the BART whose weights a file replaces.
-    name_flag: as of `find_model`. Raises InputError if there is none.
+    `check_one_expert` checks a run's experts. Raises InputError.
     """
     path = Path(source)
     if path.is_file():
@@ -268,10 +243,7 @@ def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
 
 
 def find_bart(source: str) -> SavedBart:
-    """Returns the plain BART in a folder or of a hub name. Raises InputError if there is no such folder.
-
-    A hub name is looked up when the configuration is read.
-    """
+    """Returns the plain BART in a folder or of a hub name, which is looked up when it is read."""
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise InputError(f"{source} has no config.json, the configuration of a model")
     if not Path(source).is_dir() and not is_hub_name(source):

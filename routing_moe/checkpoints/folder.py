@@ -54,10 +54,7 @@ def save_checkpoint(
 
 
 def load_progress(checkpoint: str | Path) -> dict:
-    """Returns the known ones of {step, temperature, dev_performance, expert_distance} of a checkpoint.
-
-    {} for a checkpoint saved outside training. Raises InputError if it is damaged.
-    """
+    """Returns step, temperature, scores of a checkpoint, {} for one that was saved outside training."""
     path = Path(checkpoint) / PROGRESS_FILE
     progress = load_json_object(path, "the progress of a checkpoint") if path.is_file() else {}
     for name, value in progress.items():
@@ -67,11 +64,8 @@ def load_progress(checkpoint: str | Path) -> dict:
 
 
 def load_training_state(path: str | Path) -> dict:
-    """Returns the state saved with a checkpoint, with tensors on the CPU.
-
-    Raises InputError if it is damaged.
-    """
-    import torch  # takes seconds, which `find_checkpoint` need not wait for
+    """Returns the state saved with a checkpoint, with tensors on the CPU. Raises InputError."""
+    import torch  # takes seconds
 
     file = Path(path) / STATE_FILE
     try:

@@ -1,25 +1,16 @@
 """Merges the checkpoints of the two training stages: routes of a trained run, new experts from a BART.
 
-The routes are those of a router, or fixed ones.
-
-Inputs are found and checked before a model is loaded. `merge.json` describes the inputs of the merge.
+The routes are those of a router, or fixed ones. `merge.json` describes the inputs of the merge.
 """
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dataloader.checksums import sha256
-from dataloader.errors import InputError, Problems, problem_context
+from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import (
-    SavedMixture,
-    find_bart,
-    find_mixture,
-    find_vanilla,
-    weight_files,
-)
+from routing_moe.checkpoints.find import SavedMixture, find_bart, find_mixture, find_vanilla, weight_files
 from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_problems
@@ -29,44 +20,30 @@ from routing_moe.io.files import unwritable
 from routing_moe.io.hub import known_folder
 from routing_moe.io.run_folder import describe_run, load_run_settings
 
-if TYPE_CHECKING:
-    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-
 MERGE_FILE = "merge.json"
 OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 
 
-# ---- checks
-
-
 def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
-    """Returns the settings with a model, and the checkpoint of the routes. Raises one InputError."""
-    problems = Problems(flag_problems(settings))
-    routes = problems.of(
-        find_mixture,
-        settings.routes_from,
-        settings.routes_checkpoint_name,
-        "routes_checkpoint_name",
-        flag="routes_from",
-    )
-    if settings.model is None:
-        recorded = routes and problems.of(recorded_model, routes.checkpoint, flag="routes_from")
-        settings = dataclasses.replace(settings, model=recorded or BART_BASE)
-    bart = problems.of(find_bart, settings.model, flag="model")
-    if settings.vanilla_checkpoint:
-        problems.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
-    problems += target_problems(settings)
-    if problems:
+    """Returns the settings with a model, and the checkpoint of the routes. Raises InputError."""
+    if problems := flag_problems(settings):
         raise InputError(problems)
-    place = f"--routes_from {routes.checkpoint}"
     with problem_context("--routes_from "):
+        routes = find_mixture(settings.routes_from, settings.routes_checkpoint_name, "routes_checkpoint_name")
         config = routes.config
-    if config.num_experts == 1:
-        raise InputError(f"{place} has 1 expert per layer: there are no routes to keep")
-    if not config.routes_by_task:
-        raise InputError(f"{place} has {config.route_source} routes: tasks have none to keep")
+        settings = dataclasses.replace(
+            settings, model=settings.model or recorded_model(routes.checkpoint) or BART_BASE
+        )
     with problem_context("--model "):
-        depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart.config, routes.config))
+        bart = find_bart(settings.model).config
+    if settings.vanilla_checkpoint:
+        with problem_context("--vanilla_checkpoint "):
+            find_vanilla(settings.vanilla_checkpoint)
+    check_target(settings)
+    if not config.routes_by_task or config.num_experts == 1:
+        source = "1 expert per layer" if config.num_experts == 1 else f"{config.route_source} routes"
+        raise InputError(f"--routes_from {routes.checkpoint} has {source}: tasks have no routes to keep")
+    depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart, config))
     if depths != routed:
         raise InputError(
             f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the routes "
@@ -88,30 +65,22 @@ def recorded_model(checkpoint: Path) -> str | None:
     return recorded_model(earlier) if earlier != checkpoint else None
 
 
-def target_problems(settings: MergeSettings) -> list[str]:
-    """Returns a problem if the target cannot be written to, or exists already."""
+def check_target(settings: MergeSettings) -> None:
+    """Raises InputError if the target cannot be written to, or exists already."""
     name, folder = settings.checkpoint_name, Path(settings.output_dir)
-    if Path(name).name != name or name in ("", ".."):
-        return [f"--checkpoint_name is {name!r}; it must be the name of a folder in --output_dir"]
-    if name in OF_TRAINING:
-        return [f"--checkpoint_name is {name!r}, which training writes; choose another name, such as init"]
+    if Path(name).name != name or name in ("", "..", *OF_TRAINING):
+        raise InputError(f"--checkpoint_name is {name!r}; name a new folder in --output_dir, such as init")
     if reason := unwritable(folder):
-        return [f"--output_dir {reason}"]
+        raise InputError(f"--output_dir {reason}")
     find_checkpoint(settings.target)  # restores the checkpoint after an interrupted write
     if settings.target.exists() and not settings.keep_existing:
-        return [
+        raise InputError(
             f"--output_dir {folder}: {settings.target} exists already; delete it to merge again, or choose "
             "another --checkpoint_name"
-        ]
-    return []
+        )
 
 
-# ---- merging
-
-
-def merge(
-    settings: MergeSettings, routes: SavedMixture
-) -> tuple["RoutingBartForConditionalGeneration", object]:
+def merge(settings: MergeSettings, routes: SavedMixture):
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
@@ -159,24 +128,18 @@ def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
     return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
 
 
-# ---- summary
-
-
-def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> str:
+def summary(settings: MergeSettings, routes: SavedMixture, model) -> str:
     """Returns the source of each part of the merged model, one line each."""
-    config = model.config
-    depths, routed = f"{config.encoder_layers}+{config.decoder_layers}", len(config.routed_layers)
-    is_all = routed == config.encoder_layers + config.decoder_layers
-    layers = f"{'each' if is_all else routed} of {depths} layers"
+    config, tasks = model.config, len(model.config.task_names)
+    kept = f"router ({config.router_nn_type}) and task vectors"
+    if not config.has_router:
+        kept = f"fixed routes ({config.given_routes or 'drawn at random'})"
     start = settings.vanilla_checkpoint or settings.model
-    experts = f"{config.experts_described} in {layers}, embeddings: from {start}"
-    experts += f", noise {settings.init_eps:g} (seed {settings.seed})"
-    if config.has_lora:
-        experts = f"{config.experts_described} in {layers}: new, of the BART {start}"
     lines = [
-        f"{kept_routes(model)}: from {routes.checkpoint}",
-        experts,
-        f"generation settings, tokenizer ({len(tokenizer)} tokens): from {settings.model}",
+        f"{kept} of {tasks} tasks: from {routes.checkpoint}",
+        f"{config.experts_described} in {len(config.routed_layers)} layers: from {start}, noise "
+        f"{settings.init_eps:g} (seed {settings.seed})",
+        f"generation settings, tokenizer: from {settings.model}",
         f"written to {settings.target}",
     ]
     if (Path(settings.output_dir) / "run.json").is_file():
@@ -185,13 +148,3 @@ def summary(settings: MergeSettings, routes: SavedMixture, model, tokenizer) -> 
             f"--checkpoint {settings.target}"
         )
     return "\n".join(lines)
-
-
-def kept_routes(model) -> str:
-    """Returns what a merge keeps of the routes, in words."""
-    config, N = model.config, len(model.config.task_names)
-    vectors = f"{N} task vectors of width {config.router_input_dim}"
-    if config.has_router:
-        return f"router ({config.router_nn_type}, {len(model.router.state_dict())} tensors) and {vectors}"
-    source = config.given_routes or "drawn at random"
-    return f"fixed routes of {N} tasks ({source})" + (f" and {vectors}" if config.route_parts else "")

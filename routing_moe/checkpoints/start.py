@@ -45,10 +45,9 @@ log = logging.getLogger("routing_moe")
 
 
 def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> RoutingBartConfig:
-    """Returns the configuration of the model that a run starts with, with the values of its flags.
+    """Returns the configuration of the model that a run starts with; no weights are read.
 
-    No weights are read. routes: those of --task_routes for training. Raises InputError with a line for each
-    flag that does not fit the others or the checkpoint.
+    routes: those of --task_routes for training. Raises InputError for flags that do not fit.
     """
     if routes is not None and routes.vectors:
         check_width(settings, routes.vectors_ND)
@@ -103,8 +102,8 @@ def check_width(settings: TrainSettings, vectors_ND: np.ndarray) -> None:
 
 def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:
     """Returns the fields of a checkpoint's configuration that the flags change."""
-    fields = {name: getattr(settings, name) for name in ROUTING_FLAGS if getattr(settings, name) is not None}
-    fields |= {name: getattr(settings, name) for name in OF_EVERY_TRAINING}
+    given = {name: getattr(settings, name) for name in (*ROUTING_FLAGS, *OF_EVERY_TRAINING)}
+    fields = {name: value for name, value in given.items() if value is not None}
     source = settings.route_source
     if source not in (None, "learned"):
         fields["route_source"] = source
@@ -123,8 +122,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     """Returns (model, tokenizer) to start from.
 
     A new model gets vectors for every task of the split; a checkpoint has its own. routes: those of
-    --task_routes, which replace the routes of a checkpoint; None: a checkpoint keeps its own.
-    Raises InputError if weights, vectors and tokenizer do not match.
+    --task_routes, which replace the routes of a checkpoint.
     """
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
@@ -132,9 +130,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         config = start_config(settings, split, routes)
         model = new_model(settings.start, config, settings.init_eps, routes)
         if settings.task_level_random_routing:
-            model.task_routes.copy_(
-                task_level_random_routes(config, settings.task_level_random_n, settings.seed)
-            )
+            model.task_routes.copy_(drawn_routes(settings, config))
         with problem_context("--model "):
             tokenizer = load_tokenizer(settings.model, config.vocab_size)
     else:
@@ -164,11 +160,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
 def new_model(
     start: Start, config: RoutingBartConfig, init_eps: float, routes: GivenRoutes | None = None
 ) -> RoutingBartForConditionalGeneration:
-    """Returns a new model: experts of the start's plain BART, its vectors or random ones, and given routes.
-
-    config: that of the model. init_eps: as of `from_bart`. Raises InputError that names the flag and the
-    source.
-    """
+    """Returns a new model with experts of the start's plain BART, and its vectors or given routes."""
     with problem_context("--model "):
         bart = load_bart(start.model)
     fields = config.mixture_fields()
@@ -207,40 +199,32 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
         vanilla = find_vanilla(source)
         if isinstance(vanilla, SavedBart):
             content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
+        elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the BART that they share
+            content = base_tensors(vanilla.load())
         else:
-            content = plain_weights(vanilla)
+            check_one_expert(
+                vanilla, "give a plain BART, a run with one expert, or one with low-rank experts"
+            )
+            content = vanilla.load().to_bart().state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_plain_weights(model, content, init_eps)
 
 
-def plain_weights(vanilla: SavedMixture) -> dict[str, torch.Tensor]:
-    """Returns the weights of a run with one expert, or of the BART that low-rank experts share."""
-    if vanilla.config.has_lora and vanilla.config.num_experts > 1:
-        return base_tensors(vanilla.load())
-    check_one_expert(vanilla, "give a plain BART, a run with one expert, or one with low-rank experts")
-    return vanilla.load().to_bart().state_dict()
-
-
-def task_level_random_routes(config: RoutingBartConfig, n: int, seed: int) -> torch.Tensor:
-    """Returns routes per task (N, L, E) of n random experts a layer, which depend on the arguments only."""
-    return random_task_routes(len(config.task_names), config.num_layers, config.num_experts, n=n, seed=seed)
+def drawn_routes(settings: TrainSettings, config: RoutingBartConfig) -> torch.Tensor:
+    """Returns routes per task (N, L, E) of --task_level_random_n random experts a layer."""
+    size = (len(config.task_names), config.num_layers, config.num_experts)
+    return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
 
 
 def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartForConditionalGeneration:
-    """Returns a saved routing BART with the flags applied that may change between stages.
-
-    Raises InputError.
-    """
+    """Returns a saved routing BART with the flags applied that may change between stages."""
     model = load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
-    for field in ROUTING_FLAGS:
+    for field in (*ROUTING_FLAGS, *OF_EVERY_TRAINING):
         if getattr(settings, field) is not None:
             setattr(model.config, field, getattr(settings, field))
-    for field in OF_EVERY_TRAINING:
-        setattr(model.config, field, getattr(settings, field))
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
     if draws and not is_drawn:
-        n, seed = settings.task_level_random_n, settings.seed
-        model.use_routes("fixed", task_level_random_routes(model.config, n, seed))
+        model.use_routes("fixed", drawn_routes(settings, model.config))
     elif settings.route_source in ("average", "random"):
         model.use_routes(settings.route_source)
     elif draws:  # routes are drawn once, so those of the checkpoint are kept

@@ -16,10 +16,9 @@ def keeps_tokenizer(place: str | Path) -> bool:
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):
-    """Returns the tokenizer of a folder or hub name.
+    """Returns the tokenizer of a folder or hub name. Raises InputError that names the source.
 
     vocab_size: number of token embeddings of the model, an upper bound of the number of tokens.
-    Raises InputError that names the source.
     """
     from transformers import AutoTokenizer  # takes seconds
 
@@ -30,25 +29,15 @@ def load_tokenizer(source: str | Path, vocab_size: int):
         raise InputError(f"{source}: no tokenizer can be loaded from there ({in_brief(error)})") from None
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):  # transformers' result without any files
         raise InputError(f"{source} has no tokenizer files (tokenizer.json, or vocab.json and merges.txt)")
-    check_size(source, len(tokenizer), vocab_size)
+    if len(tokenizer) > vocab_size:
+        counts = f"{len(tokenizer)} tokens, more than the {vocab_size} embeddings of its model"
+        raise InputError(f"{source}: its tokenizer has {counts}")
     return tokenizer
 
 
 def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
-    """Returns the tokenizer of a model in `source` (a folder or hub name), or of `model` if there is none.
-
-    Raises InputError that names the source; `model` is the value of --model.
-    """
+    """Returns the tokenizer of a model in `source`, or if there is none, of `model`, the value of --model."""
     if keeps_tokenizer(source):
         return load_tokenizer(source, vocab_size)
     with problem_context("--model "):
         return load_tokenizer(model, vocab_size)
-
-
-def check_size(source: str | Path, tokens: int, vocab_size: int) -> None:
-    """Raises InputError for more tokens than embeddings."""
-    if tokens > vocab_size:
-        raise InputError(
-            f"{source}: its tokenizer has {tokens} tokens, more than the {vocab_size} embeddings of its "
-            "model; they do not match"
-        )

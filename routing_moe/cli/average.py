@@ -13,20 +13,20 @@ useful model.
 
 import sys
 
-from routing_moe.checkpoints.average import average, check_average, write_averaged
+from routing_moe.checkpoints.assemble import average, check_average, write
 from routing_moe.cli.console import run_command
-from routing_moe.config.average import AverageSettings
+from routing_moe.config.assemble import AverageSettings
 from routing_moe.config.flags import command_line
 from routing_moe.io.logs import start_logging
 
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AverageSettings) -> None:
-        sources = check_average(settings)
+        models = check_average(settings)
         start_logging()
-        model, notes = average(sources)
-        write_averaged(settings, sources, model, command_line(AverageSettings, argv))
-        print("\n".join([*notes, f"mean of {len(sources)} models written to {settings.output_dir}"]))
+        model, notes = average(models)
+        write(settings, model, models, settings.output_dir, command_line(AverageSettings, argv))
+        print("\n".join([*notes, f"mean of {len(models)} models written to {settings.output_dir}"]))
 
     return run_command(run, AverageSettings, argv, __doc__)
 

@@ -27,7 +27,7 @@ from dataloader.building.report import (
     UNAVAILABLE,
     Line,
     read_report,
-    table,
+    summary,
     terms_of_use,
     write_report,
 )
@@ -78,7 +78,7 @@ def build_gym(settings: BuildGymSettings) -> int:
                 with suppress(OSError):  # of a full disk; they are written again at the end
                     describe()
         finally:
-            print(table(lines))
+            print(summary(lines))
             describe()
             write_splits(gym)
     outcomes = {line.outcome for line in lines}

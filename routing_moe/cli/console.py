@@ -30,10 +30,7 @@ def run_command(
     description: str | None,
     kept: Callable[[Any], str] | None = None,
 ) -> int:
-    """Returns the exit code of `run(settings)`, which returns one or None for 0; reports errors.
-
-    kept: returns what is kept of the work with these settings, see `reporting_errors`.
-    """
+    """Returns the exit code of `run(settings)`; reports errors. kept: see `reporting_errors`."""
     settings = command(**parse(command, argv, description))
     with reporting_errors(partial(kept, settings) if kept else None) as result:
         result.exit_code = run(settings) or 0
@@ -59,7 +56,9 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
         print(f"interrupted; {kept()}" if kept else "interrupted", file=sys.stderr)
         result.exit_code = 130
     except Exception as error:
-        if not isinstance(error, _resource_errors()):
+        from safetensors import SafetensorError  # imports torch
+
+        if not isinstance(error, OSError | SafetensorError | OutOfMemory):
             raise
         reason = str(error) if isinstance(error, OutOfMemory) else in_brief(error)
         if kept:
@@ -67,13 +66,6 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
         else:
             print(f"error: {reason}", file=sys.stderr)
         result.exit_code = 1 if kept else 2
-
-
-def _resource_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors of a full disk, an unwritable file, too little memory. Imports torch."""
-    from safetensors import SafetensorError
-
-    return OSError, SafetensorError, OutOfMemory
 
 
 def report_problems(error: InputError) -> None:

@@ -71,36 +71,6 @@ COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
 COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
 del COMMANDS["vectors"]  # alone it is no command
 
-# {removed command or script: its successor}
-HISTORY = "the commit that its page in docs/results names"
-REMOVED = {
-    "recipe train": "routing-moe train, or example_scripts/train_routing_bart.sh",
-    "recipe two-stages": "example_scripts/run_two_stage.sh",
-    "recipe refined-routing": "example_scripts/run_cross_loss_routing.sh",
-    "run_refined_routing.sh": "example_scripts/run_cross_loss_routing.sh",
-    "recipe finetune": "example_scripts/finetune_a_list_of_tasks.sh",
-    "recipe assemble": "example_scripts/assemble_experts.sh",
-    "recipe vectors": "routing-moe vectors, or example_scripts/task_vectors.sh",
-    "recipe understand": "example_scripts/understand.sh",
-    "recipe": "a script in example_scripts/",
-    "study quickstart": "example_scripts/quickstart.sh",
-    "study routings": "example_scripts/compare_routings.sh",
-    "study task-vectors": "example_scripts/compare_task_vectors.sh",
-    "study conflict": "example_scripts/compare_conflict.sh",
-    "study paper": "example_scripts/reproduce_paper.sh",
-    "study real-gym": "example_scripts/real_gym_study.sh",
-    "study": HISTORY,
-    "overview": "routing-moe compare FOLDER",
-    "compose": HISTORY,
-    "compare-runs": "routing-moe compare RUN RUN ...",
-    "conflict-gym relabel": HISTORY,
-    "english-bart": HISTORY,
-    "english_bart.sh": HISTORY,
-    "reduce_task_vectors.sh": "routing-moe vectors reduce",
-    "inspect_task_vectors.sh": "routing-moe vectors inspect",
-    "train_mhr.sh": "example_scripts/train_poly.sh --lora_splits 4",
-}
-
 
 class Parser(argparse.ArgumentParser):
     """Parser of the first word of a command line. groups: {title: {word: module}}."""
@@ -124,9 +94,6 @@ class Parser(argparse.ArgumentParser):
         """Returns the word and its flags. Exits as argparse does for --help and unknown words."""
         typed = self.parse_args(words or ["--help"])
         word = typed.word.replace("_", "-")
-        for removed in (f"{word} {' '.join(typed.flags[:1])}", typed.word, word):
-            if removed in REMOVED:
-                self.error(f"{removed} was removed; use {REMOVED[removed]}")
         known = [name for modules in self.groups.values() for name in modules]
         if word not in known:
             what = f"there is no {self.metavar.lower()} {word!r}"

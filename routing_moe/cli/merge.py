@@ -17,10 +17,10 @@ from dataloader.errors import InputError
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.merge_stages import (
     check_merge,
+    check_target,
     differences,
     merge,
     summary,
-    target_problems,
     write_merged,
 )
 from routing_moe.cli.console import reporting_errors
@@ -41,14 +41,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def merge_or_keep(settings: MergeSettings, routes: SavedMixture, argv: list[str] | None) -> None:
-    if problems := target_problems(settings):  # again, now that the folder is locked
-        raise InputError(problems)
+    check_target(settings)  # again, now that the folder is locked
     if settings.target.exists():  # and --keep_existing was given
         return keep(settings, routes)
     with naming_memory_flags(settings):
         model, tokenizer = merge(settings, routes)
     write_merged(settings, routes, model, tokenizer, command_line(MergeSettings, argv))
-    print(summary(settings, routes, model, tokenizer))
+    print(summary(settings, routes, model))
 
 
 def keep(settings: MergeSettings, routes: SavedMixture) -> None:

@@ -13,17 +13,16 @@ Exits with 0 if every result is there, 1 if a command failed, 2 for wrong input,
 import os
 import signal
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from dataloader.errors import InputError, counted, in_brief
+from dataloader.errors import InputError, counted
 from dataloader.progress import ProgressBar
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.parallel import ParallelSettings
-from routing_moe.io.executor import in_processes, on_ray, ray_problems
-from routing_moe.io.shell_jobs import Job, run_job
+from routing_moe.io.shell_jobs import Job, run_jobs
 
 LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
 STOPPING = b"\nwaiting until running commands have saved their state; the next signal stops them at once\n"
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: ParallelSettings) -> int:
-    if problems := flag_problems(settings) + ray_problems(settings.ray):
+    if problems := flag_problems(settings):
         raise InputError(problems)
     jobs = read_jobs()
     missing = [job for job in jobs if not job.result.is_file()]
@@ -44,7 +43,7 @@ def run(settings: ParallelSettings) -> int:
         print("".join(f"{job.command}\n" for job in missing), end="")
     elif not missing:
         say(f"nothing to do: {'all results are there' if jobs else 'standard input has no lines'}")
-    elif failed := run_jobs(missing, len(jobs), settings):
+    elif failed := run_missing(missing, len(jobs), settings.jobs):
         say(f"{counted(failed, 'command')} failed; the same call tries again")
         return 1
     return 0
@@ -85,27 +84,22 @@ class JobsBar(ProgressBar):
         return super().format_dict | ({"postfix": f"{newest.log.stem}: {end[0]}"} if end else {})
 
 
-def run_jobs(missing: list[Job], total: int, settings: ParallelSettings) -> int:
+def run_missing(missing: list[Job], total: int, at_once: int) -> int:
     """Runs the jobs and reports how each ends; returns how many failed."""
     terminal, failed = sys.stderr.isatty(), 0
-    calls = {job: (job, dict(os.environ), not terminal) for job in missing}
-    if settings.ray:
-        outcomes = on_ray(run_job, calls, settings.jobs, settings.ray)
-    else:
-        outcomes = in_processes(run_job, calls, settings.jobs)
     bar = JobsBar(total=total, initial=total - len(missing), unit="run", leave=True)
     bar.jobs = list(missing)
     stop_on_signals()
-    with bar, closing(outcomes):
-        for job, outcome in outcomes:
+    with bar:
+        for job, error, seconds in run_jobs(missing, at_once, say):
             bar.jobs.remove(job)
             bar.update()
-            if isinstance(outcome, Exception):
+            if error:
                 failed += 1
                 end = "".join(f"\n    {line}" for line in job.end_of_log())
-                say(f"failed: {job.result}: {in_brief(outcome)}; the end of {job.log}:{end}")
+                say(f"failed: {job.result}: {error}; the end of {job.log}:{end}")
             elif not terminal:
-                say(f"finished: {job.result} after {outcome:.0f} s")
+                say(f"finished: {job.result} after {seconds:.0f} s")
     return failed
 
 

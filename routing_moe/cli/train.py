@@ -38,10 +38,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
     # Torch is imported here, after the checks: it takes seconds.
-    from routing_moe.io import hub
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
-    from routing_moe.io.main_process import main_process_lock, on_main
+    from routing_moe.io.main_process import main_process_lock
     from routing_moe.optim.step import TrainingDiverged
     from routing_moe.pictures.heat_maps import plot_routes
     from routing_moe.pictures.style import save
@@ -54,7 +53,6 @@ def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
     with ExitStack() as at_exit:
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        hub.use_commits(on_main(accelerator, hub.commits))
         if not (settings.do_train and settings.equal_flops):  # which writes nothing
             at_exit.enter_context(
                 main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))

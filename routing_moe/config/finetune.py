@@ -102,7 +102,6 @@ class FinetuneSettings(RunFlags):
     predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU 128); halved where memory runs out", range=AT_LEAST_1, on_resume=True)  # affects only the rounding of sums
     save_best: bool = RUNNING(False, "keep the model of each sample's best configuration in models/<sample>_best; until it is known, those of all configurations")
     num_workers: int = RUNNING(1, "configurations that run at the same time, each in its own process, distributed over the GPUs; 1: in this process", range=AT_LEAST_1, on_resume=True)
-    ray: str | None = RUNNING(None, "run configurations on a Ray cluster: its address, auto, or local to start one of --num_workers CPUs here; --num_workers tasks share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS", on_resume=True)
     quiet: bool = RUNNING(False, "no progress bars", on_resume=True)
 # fmt: on
 

@@ -15,5 +15,4 @@ class ParallelSettings(Command):
 
     jobs: int = RUNNING(1, "commands that run at the same time; they divide the visible GPUs (CUDA_VISIBLE_DEVICES) and the cores (OMP_NUM_THREADS, unless it is set)", range=AT_LEAST_1)
     dry_run: bool = RUNNING(False, "only print the commands whose results are missing, one per line")
-    ray: str | None = RUNNING(None, "run them on a Ray cluster, whose machines share the folders: its address, auto, or local to start one of --jobs CPUs here; --jobs commands share its GPUs (needs the extra: pip install .[ray])", metavar="ADDRESS")
 # fmt: on

@@ -20,7 +20,6 @@ from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
 from routing_moe.config.shared import position_problems, trained_texts
 from routing_moe.finetuning.route_kind import route_kind, text_source, vector_table
-from routing_moe.io.executor import ray_problems
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
@@ -64,7 +63,7 @@ def check_finetuning(settings: FinetuneSettings, given_flags: Collection[str]) -
 
 def check_flags(settings: FinetuneSettings) -> None:
     """Raises InputError for wrong values, and for flags that exclude each other or need another one."""
-    problems = flag_problems(settings) + precision_problems(settings) + ray_problems(settings.ray)
+    problems = flag_problems(settings) + precision_problems(settings)
     for name, single in SINGLE.items():
         if None not in (getattr(settings, name), getattr(settings, single)):
             problems.append(f"--{single} and --{name} both set the values to try; give one of them")

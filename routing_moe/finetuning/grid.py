@@ -242,11 +242,11 @@ def outcomes_of(settings: FinetuneSettings, missing: list[Configuration]) -> Out
     """Yields (configuration, result of `run_configuration` or its error), in the order in which they end."""
     from routing_moe.finetuning import trial  # imports torch, which takes seconds
 
-    if settings.ray or settings.num_workers > 1:
+    if settings.num_workers > 1:
         settings = dataclasses.replace(settings, quiet=True)
     calls = {configuration: (settings, configuration) for configuration in missing}
     try:
-        yield from run_calls(trial.run_configuration, calls, settings.num_workers, settings.ray)
+        yield from run_calls(trial.run_configuration, calls, settings.num_workers)
     finally:
         trial._runners.clear()
 

@@ -25,8 +25,7 @@ ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")  # the s
 def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
     """Returns the Accelerator of a command. Products of float32 on CUDA are computed in TF32 from now on.
 
-    mixed_precision: that of the flag; None for the value of `accelerate launch`.
-    Raises InputError for a precision that the device does not support, and for a GPU that torch cannot use.
+    mixed_precision: that of the flag; None for the value of `accelerate launch`. Raises InputError.
     """
     prepare_gpu()
     precision = chosen_precision(mixed_precision)
@@ -56,10 +55,7 @@ def command_device() -> torch.device:
 
 
 def check_processes(number: int) -> None:
-    """Raises InputError if this process was started as one of several, but torch formed no group of them.
-
-    Each would do all of the work.
-    """
+    """Raises InputError if this is one of several processes without a group, which would all do all work."""
     wanted = os.environ.get("WORLD_SIZE", "1")
     if number == 1 and wanted.strip().isdecimal() and int(wanted) > 1:
         raise InputError(
@@ -73,8 +69,7 @@ def prepare_gpu() -> None:
 
     cuDNN's attention, which torch 2.11 and newer prefer in bf16 on Hopper and Blackwell, makes a plan for
     each new shape, and has known wrong results (pytorch issues 193893 and 196678). Segments that can grow
-    avoid fragmentation; torch reads the variable at the first allocation on a GPU.
-    Raises InputError for a GPU that torch cannot use.
+    avoid fragmentation; torch reads the variable at the first allocation on a GPU. Raises InputError.
     """
     check_gpu()
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -83,10 +78,7 @@ def prepare_gpu() -> None:
 
 
 def check_gpu() -> None:
-    """Raises InputError if the machine has a GPU that torch cannot use, unless ACCELERATE_USE_CPU is set.
-
-    Without the error, a command would run on the CPU, many times slower.
-    """
+    """Raises InputError if the machine has a GPU that torch cannot use, unless ACCELERATE_USE_CPU is set."""
     if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or uses_cpu():
         return
     if names := gpus_of_the_driver():

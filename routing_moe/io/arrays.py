@@ -1,6 +1,7 @@
 """Reads NumPy files with errors that name the file."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,8 @@ from dataloader.errors import InputError, in_brief
 
 
 def load_array(path: str | Path) -> np.ndarray:
-    """Returns the array of real numbers in a .npy file.
-
-    Raises FileNotFoundError, or InputError for any other problem. Never unpickles.
-    """
-    array = _load(path, lambda found: found if isinstance(found, np.ndarray) else None)
+    """Returns the array of real numbers in a .npy file. Raises InputError, FileNotFoundError."""
+    array = load_npy(path, lambda file: file if isinstance(file, np.ndarray) else None)
     if array is None:
         raise InputError(f"{path} holds several arrays; it must hold one, as written by np.save")
     if array.dtype.kind not in "fiu":
@@ -22,28 +20,16 @@ def load_array(path: str | Path) -> np.ndarray:
 
 
 def load_arrays(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns the named arrays of a .npz file.
-
-    Raises FileNotFoundError, or InputError for any other problem. Never unpickles.
-    """
-
-    def take(found) -> dict[str, np.ndarray]:
-        arrays = {name: found[name] for name in names}
-        if any(not isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("a member is not an array")
-        return arrays
-
-    return _load(path, take)
+    """Returns the named arrays of a .npz file. Raises InputError, FileNotFoundError."""
+    return load_npy(path, lambda file: {name: np.asarray(file[name]) for name in names})
 
 
-def _load(path: str | Path, take):
+def load_npy(path: str | Path, take: Callable):
+    """Returns take(content of a NumPy file), which is never unpickled."""
     try:
-        found = np.load(path, allow_pickle=False)
-        try:
-            return take(found)
-        finally:
-            if hasattr(found, "close"):
-                found.close()
+        content = np.load(path, allow_pickle=False)
+        with content if hasattr(content, "close") else nullcontext():
+            return take(content)
     except FileNotFoundError:
         raise
     except Exception as error:  # broken headers and archives raise many types of errors

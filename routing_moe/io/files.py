@@ -1,7 +1,7 @@
 """Atomic replacement of folders, arrays as bytes, and checks of folders.
 
-A folder is written beside its place and renamed when it is complete, as `dataloader.atomic_files` does with
-files. The previous folder is kept until then: `restore_previous` puts it back if a kill came between.
+A folder is written beside its place and renamed when it is complete. The previous one is kept until then:
+`restore_previous` puts it back if a kill came between.
 """
 
 import contextlib
@@ -91,9 +91,6 @@ def restore_previous(path: str | Path) -> None:
         for unfinished in unfinished_folders(path):
             with contextlib.suppress(OSError):  # there is none, or another process was faster
                 os.rename(unfinished / PREVIOUS, path)
-
-
-# ---- checks of folders
 
 
 def folder_problem(path: str | Path) -> str | None:

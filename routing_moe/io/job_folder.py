@@ -1,8 +1,6 @@
-"""A folder with one file per finished piece of a job, so that an interrupted job can continue.
+"""A folder with one file per finished piece of a job, written atomically, so that the job can continue.
 
-A piece is finished when its file exists. Files are written atomically, so a job that was killed, or that is
-given more pieces, computes only the missing ones. The traceback of a failed piece is in <piece>.failed.txt
-until the piece is finished.
+The traceback of a failed piece is in <piece>.failed.txt until the piece is finished.
 """
 
 import json
@@ -40,11 +38,9 @@ class JobFolder:
     name: Callable[[Any], str] = str
 
     def path(self, piece: Hashable) -> Path:
-        """Returns the file of a piece."""
         return self.folder / f"{self.name(piece)}{self.ending}"
 
     def failure(self, piece: Hashable) -> Path:
-        """Returns the file for the traceback of a failed piece."""
         return self.folder / f"{self.name(piece)}.failed.txt"
 
     def names(self) -> list[str]:
@@ -53,10 +49,7 @@ class JobFolder:
         return sorted(path.name.removesuffix(self.ending) for path in files)
 
     def finished(self, piece: Hashable) -> Any | None:
-        """Returns the piece as `read` returns it, or None if it is missing.
-
-        Raises InputError for a damaged file.
-        """
+        """Returns the piece as `read` returns it, or None if it is missing. Raises InputError."""
         path, advice = self.path(piece), f"; delete it to {self.redo}"
         if not path.is_file():
             return None
@@ -77,8 +70,8 @@ class JobFolder:
     def collect(self, outcomes: Iterator, keep: Callable, bar: ProgressBar) -> dict[str, Exception]:
         """Calls `keep(piece, result)` for each result; returns {message: error} of the pieces that failed.
 
-        outcomes: a generator of (piece, result or exception). It is always closed at the end, and
-        with it the processes that it started. Raises the InputError of a piece.
+        outcomes: a generator of (piece, result or exception), which is closed at the end. Raises the
+        InputError of a piece.
         """
         failed = {}
         with bar, closing(outcomes):
@@ -86,30 +79,21 @@ class JobFolder:
                 bar.update()
                 if isinstance(outcome, InputError):  # of the command's input, so all other pieces fail, too
                     raise outcome
-                if isinstance(outcome, Exception):
-                    line = f"{piece}: {self._write_failure(piece, outcome)}"
-                    failed[line] = outcome
-                    log.error("failed: %s", line)
-                else:
+                if not isinstance(outcome, Exception):
                     keep(piece, outcome)
+                    continue
+                line = f"{piece}: {type(outcome).__name__}: {in_brief(outcome)}"
+                if notes := getattr(outcome, "__notes__", None):  # its traceback, unless the process died
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    write_text(self.failure(piece), "\n".join(notes))
+                    line += f" ({self.failure(piece)})"
+                failed[line] = outcome
+                log.error("failed: %s", line)
         return failed
-
-    def _write_failure(self, piece: Hashable, error: Exception) -> str:
-        """Returns a short description of the error, and writes the traceback that `traceback_noted` added."""
-        brief, notes = f"{type(error).__name__}: {in_brief(error)}", getattr(error, "__notes__", None)
-        if not notes:  # the process died
-            return brief
-        path = self.failure(piece)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, "\n".join(notes))
-        return f"{brief} ({path})"
 
 
 def keep_same_job(folder: Path, described: dict, pieces: JobFolder) -> None:
-    """Writes what the pieces depend on (JSON values) into `folder`.
-
-    Raises InputError if there are pieces of a job with other values.
-    """
+    """Writes what the pieces depend on. Raises InputError if there are pieces of another job."""
     path = folder / JOB_FILE
     if pieces.names():
         saved = load_json_object(path, "what the files in the folder are of")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dataloader.progress import ProgressBar
-from routing_moe.io import hub
+from routing_moe.io.hub import commits
 
 log = logging.getLogger("routing_moe")
 
@@ -48,8 +48,8 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
     if is_main_process and not has_file:
         _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
-        for note in hub.notes():
-            log.debug(note)
+        for name, commit in commits().items():
+            log.debug("model: %s, commit %s", name, commit)
 
 
 def _add_handler(handler: logging.Handler, level: int = logging.DEBUG) -> None:

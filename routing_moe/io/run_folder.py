@@ -69,10 +69,7 @@ def foreign_problems(output_dir: str | Path, names: Iterable[str]) -> list[str]:
 
 
 def load_run_settings(output_dir: str | Path) -> dict | None:
-    """Returns the settings in `run.json`, or None if the folder has none.
-
-    Raises InputError if it is damaged.
-    """
+    """Returns the settings in `run.json`, or None if the folder has none. Raises InputError."""
     path = Path(output_dir) / "run.json"
     if not path.is_file():
         return None

@@ -1,16 +1,20 @@
-"""A shell command that writes a result file, with a log beside its run folder."""
+"""Shell commands that each write a result file, several at a time, with a log beside the run folder."""
 
 import fcntl
 import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
-from routing_moe.io.executor import GPUS, worker_environment
+from routing_moe.io.executor import environments
 
 LAST_LINES, LAST_BYTES = 5, 4000  # shown of a log
+PAUSE = 0.1  # seconds between two looks at the running commands
 
 
 @dataclass(frozen=True)
@@ -35,59 +39,86 @@ class Job:
             return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
 
 
-def run_job(job: Job, environment: dict[str, str], tells: bool) -> float:
-    """Runs a job with an environment; returns its seconds. Raises RuntimeError if it fails.
+@dataclass
+class Running:
+    """A job that has begun; it has no process while another command writes to its log."""
 
-    Ctrl-C is passed on to the command, and raised when that has ended. Waits while another command writes to
-    the same log, also one of a caller that was killed. tells: whether a line says that it starts.
+    job: Job
+    environment: dict[str, str]
+    log: IO[bytes]
+    process: subprocess.Popen | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+def run_jobs(
+    jobs: Sequence[Job], at_once: int, say: Callable[[str], None]
+) -> Iterator[tuple[Job, str, float]]:
+    """Yields (job, error or "", seconds) as the jobs end. They share the GPUs and cores.
+
+    If the generator is interrupted (KeyboardInterrupt) or closed, it passes Ctrl-C on to the running
+    commands, and waits until they have ended. say: reports what waits and starts.
     """
+    waiting, running, free = list(jobs), [], environments(min(at_once, len(jobs)))
+    try:
+        while waiting or running:
+            while waiting and free:
+                running.append(begin(waiting.pop(0), free.pop(0), say))
+            for run in list(running):
+                if run.process is None:
+                    start(run, say)
+                elif run.process.poll() is not None:
+                    running.remove(run)
+                    free.append(run.environment)
+                    yield run.job, end(run), time.monotonic() - run.began
+            time.sleep(PAUSE)
+    finally:
+        while running:
+            with suppress(KeyboardInterrupt):  # a further one interrupts the commands again
+                for run in running:
+                    if run.process is not None and run.process.poll() is None:
+                        os.killpg(run.process.pid, signal.SIGINT)
+                for run in list(running):
+                    if run.process is not None:
+                        run.process.wait()
+                        end(run)
+                    running.remove(run)
+
+
+def begin(job: Job, environment: dict[str, str], say: Callable[[str], None]) -> Running:
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the command has closed it, too
-        except BlockingIOError:
-            _tell(f"waiting for the command that writes {job.log}")
-            fcntl.flock(log, fcntl.LOCK_EX)
-        if job.result.is_file():  # by the other command
-            return 0.0
-        if tells:
-            _tell(f"started: {job.result}")
-        began = time.monotonic()
-        code, interrupted = _call(job.command, log, environment)
-    if code and job.result.is_file():  # that of an earlier state, or of what did not fail
-        job.result.rename(job.result.with_name(f"incomplete-{job.result.name}"))
-    if interrupted:
-        raise KeyboardInterrupt
-    if not job.result.is_file():
-        raise RuntimeError(
-            f"exit code {code}" if code else "no error, but its command did not write this file"
-        )
-    return time.monotonic() - began
+    run = Running(job, environment, job.log.open("ab"))
+    start(run, say)
+    if run.process is None:
+        say(f"waiting for the command that writes {job.log}")
+    return run
 
 
-def _call(command: str, log, environment: dict[str, str]) -> tuple[int, bool]:
-    """Returns the exit code, and whether Ctrl-C came; passes it on to all processes of the command."""
-    of_worker = (*worker_environment(1), GPUS)
-    own = {name: os.environ[name] for name in of_worker if name in os.environ}
-    received, interrupted = [], False
-    signal.signal(signal.SIGINT, lambda number, _: received.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it, also for the command
-    process = subprocess.Popen(
-        ["bash", "-c", command],
+def start(run: Running, say: Callable[[str], None]) -> None:
+    """Starts the command unless another one, also of a caller that was killed, writes to the same log."""
+    try:
+        fcntl.flock(run.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the command has closed it, too
+    except BlockingIOError:
+        return
+    is_done = run.job.result.is_file()  # by the other command
+    if not is_done:
+        say(f"started: {run.job.result}")
+    run.began = time.monotonic()
+    run.process = subprocess.Popen(
+        ["bash", "-c", "true" if is_done else run.job.command],
         stdin=subprocess.DEVNULL,
-        stdout=log,
+        stdout=run.log,
         stderr=subprocess.STDOUT,
-        env=environment | own,
+        env=os.environ | run.environment,
         start_new_session=True,
     )
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    while process.poll() is None:
-        time.sleep(0.1)  # Ray's interruption does not end a longer one
-        while received:
-            interrupted = True
-            os.killpg(process.pid, received.pop())
-    return process.returncode, interrupted or bool(received)
 
 
-def _tell(line: str) -> None:
-    os.write(2, f"{line}\n".encode(errors="surrogateescape"))
+def end(run: Running) -> str:
+    """Returns why a command failed, or "". The result of a failed one becomes incomplete-NAME."""
+    run.log.close()
+    result, code = run.job.result, run.process.returncode
+    if code and result.is_file():  # that of an earlier state, or of what did not fail
+        result.rename(result.with_name(f"incomplete-{result.name}"))
+    if result.is_file():
+        return ""
+    return f"exit code {code}" if code else "no error, but its command did not write this file"

@@ -24,7 +24,7 @@ from transformers.initialization import no_init_weights
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import ROUTING, ROUTING_BART
-from routing_moe.io.hub import NotAvailable, is_hub_name, local_folder, snapshot
+from routing_moe.io.hub import NotAvailable, local_folder
 from routing_moe.model.configuration import RoutingBartConfig
 
 SMALL_BART = "task/skill_gym/tiny_bart"
@@ -39,16 +39,12 @@ def bart_fields(config: BartConfig) -> dict:
 def load_bart_config(source: str | Path) -> RoutingBartConfig:
     """Returns the configuration, with one expert, of the plain BART in a folder or of a hub name.
 
-    No weights are downloaded. Raises InputError that names the source.
+    Raises InputError that names the source.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        if not is_hub_name(str(source)):
-            raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
-        try:
-            folder = snapshot(str(source)).folder
-        except NotAvailable as error:
-            raise InputError(f"{error}; {FOR_A_TRIAL}") from None
+    try:
+        folder = local_folder(source)
+    except NotAvailable as error:
+        raise InputError(f"{error}; {FOR_A_TRIAL}") from None
     values = load_json_object(folder / "config.json", "a model's configuration")
     if (kind := values.get("model_type")) != "bart":
         raise InputError(f"{source} is a {kind!r} model; experts can only be made from a 'bart' model")

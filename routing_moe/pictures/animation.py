@@ -38,19 +38,20 @@ def frames_of(history: History, ontology: Ontology, title: str) -> Iterator[Imag
     """Yields a frame for each step in the colours of one palette: what stays the same keeps its colour."""
     entropies_S = [route_metrics.entropy(values_NLE).mean() for values_NLE in history.values_SNLE]
     captions = [
-        f"{title}\nstep {step} of {history.steps[-1]}, mean entropy {entropy:.2f} log E"
+        f"step {step} of {history.steps[-1]}, mean entropy {entropy:.2f} log E"
         for step, entropy in zip(history.steps, entropies_S, strict=True)
     ]
     figure = plot_routes(history.values_SNLE[-1], history.tasks, history.layers, ontology)
     with rc_context(STYLE):
-        box = finished(figure, captions[-1])
+        box = finished(figure, f"{title}\n{captions[-1]}")
     dots = min(128, math.floor(math.sqrt(MOST_PIXELS / box.size.prod())))
     (image,), (text,) = figure.axes[0].images, figure.texts
+    heading = text.get_text().rpartition("\n")[0]  # broken into lines
 
     def frame(values: np.ndarray, caption: str) -> Image.Image:
         drawn = io.BytesIO()
         image.set_data(values.reshape(len(history.tasks), -1))
-        text.set_text(caption)
+        text.set_text(f"{heading}\n{caption}")
         figure.savefig(drawn, format="png", dpi=dots, bbox_inches=box)
         return Image.open(drawn).convert("RGB")
 

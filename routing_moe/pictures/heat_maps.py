@@ -166,7 +166,7 @@ def plot_change(before: Routes, after: Routes, ontology: Ontology) -> Figure:
 
 
 def plot_task_drops(table: pd.DataFrame, ontology: Ontology) -> Figure:
-    """Draws `ablation.tables.task_table`, the drop of each task's score by ablation of each expert."""
+    """Draws `ablation_tables.task_table`, the drop of each task's score by ablation of each expert."""
     tasks, layers = table["task"].unique(), table["layer"].unique()
     wide = table.pivot(index="task", columns=["layer", "expert"], values="drop").loc[tasks]
     drops_NLE = np.stack([wide[layer].to_numpy() for layer in layers], axis=1)
@@ -267,7 +267,7 @@ def plot_correlations(table: pd.DataFrame, routes: Routes, features: Features) -
 
 @styled
 def plot_category_drops(table: pd.DataFrame) -> Figure:
-    """Draws 100 x `ablation.tables.category_drops`: a row for each expert, a column for each category."""
+    """Draws 100 x `ablation_tables.category_drops`: a row for each expert, a column for each category."""
     index = ["layer", "expert"]
     wide = 100 * table.pivot_table(index=index, columns="category", values="drop", sort=False, observed=True)
     wide = wide[["all", *wide.columns.drop("all")]]

@@ -82,7 +82,7 @@ def finished(figure: Figure, title: str | None = None) -> Bbox:
     if title:
         width, height = figure.get_size_inches()
         place = box.x0 / width, (box.y1 + MARGIN) / height
-        figure.text(*place, wrapped(title, max(3.0, box.width), 10), fontsize=10, va="bottom")
+        figure.text(*place, wrapped(title, max(4.0, box.width), 10), fontsize=10, va="bottom")
         box = figure.get_tightbbox()
     return box.padded(MARGIN)
 
@@ -91,7 +91,7 @@ def add_legend(figure: Figure, title: str | None = None) -> None:
     """Names everything with a label below the panels."""
     pairs = [pair for axes in figure.axes for pair in zip(*axes.get_legend_handles_labels(), strict=True)]
     handles = {name: handle for handle, name in pairs}
-    columns = max(1, min(len(handles), int(WIDTH / (0.048 * max(map(len, handles)) + 0.45))))
+    columns = max(1, min(len(handles), int(WIDTH / (0.048 * max(map(len, handles), default=0) + 0.45))))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns, title=title)
 
 

@@ -28,8 +28,7 @@ from dataloader.ontology import ONTOLOGY_FILE, Ontology
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import best_step, steps_with_routes
-from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
-from routing_moe.checkpoints.average import AVERAGED_FILE
+from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.assemble import ASSEMBLED_FILE
-from routing_moe.checkpoints.average import AVERAGED_FILE
+from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, AVERAGED_FILE
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.shared import Start, without_permutation

@@ -4,7 +4,7 @@ Similarity is the cosine of text vectors (`evaluation/text_vectors.py`) after su
 tasks that may be the nearest, because encoder states of all texts have a large component in common.
 
 Training keeps the text vectors of its tasks in its checkpoints, so that new texts find their nearest task
-without the gym: text_vectors.npz has names (N,), vectors_ND, and about, JSON with the text_format.
+without the gym: text_vectors.npz has names (N,), vectors_ND, and about, JSON of the other `KeptTexts`.
 """
 
 import contextlib
@@ -40,10 +40,11 @@ INPUTS_PER_TASK = 256  # more inputs barely change the mean
 
 
 class KeptTexts(NamedTuple):
-    """The text vectors (D,) of tasks in a checkpoint's folder, and the format of their texts."""
+    """The text vectors (D,) of tasks in a checkpoint's folder, and the format and number of their texts."""
 
     vectors: dict[str, np.ndarray]
     text_format: TextFormat
+    limit: int | None = None  # as of `TextSource`
 
 
 def kept_texts(checkpoint: Path) -> KeptTexts | None:
@@ -54,7 +55,8 @@ def kept_texts(checkpoint: Path) -> KeptTexts | None:
     try:
         arrays = load_arrays(path, ("about", "names", "vectors_ND"))
         vectors = dict(zip(arrays["names"].tolist(), arrays["vectors_ND"], strict=True))
-        return KeptTexts(vectors, TextFormat(**parse_json(str(arrays["about"]))["text_format"]))
+        about = parse_json(str(arrays["about"]))
+        return KeptTexts(vectors, TextFormat(**about["text_format"]), about.get("limit"))
     except (KeyError, TypeError, ValueError):  # also InputError of the array file
         raise InputError(f"{path} is damaged; delete it, and give --train_dir to make it again") from None
 
@@ -132,12 +134,13 @@ class TextsOfModel:
         longest = TextFormat.max_output_length
         text_format = replace(self.source.text_format, max_output_length=longest, hide_task_names=False)
         kept = kept_texts(self.start.checkpoint)
-        vectors = kept.vectors if kept and kept.text_format == text_format else {}
+        limit = self.source.limit
+        vectors = kept.vectors if kept and kept[1:] == (text_format, limit) else {}
         if missing := [task for task in self.source.covered(tasks) if task not in vectors]:
             vectors |= self._computed({task: self.source.inputs(task) for task in missing}, self.quiet)
             if self.keep:
                 content = npz_bytes(
-                    about=json.dumps({"text_format": asdict(text_format)}),
+                    about=json.dumps({"text_format": asdict(text_format), "limit": limit}),
                     names=np.array(list(vectors)),
                     vectors_ND=np.stack(list(vectors.values())),
                 )

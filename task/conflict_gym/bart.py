@@ -24,10 +24,7 @@ POSITIONS = 64
 
 
 def word_tokenizer(words: Iterable[str], names: Iterable[str]):
-    """Returns a tokenizer of whole words, for texts such as " [t007] badiko rusefa".
-
-    A name such as e2-d3-t007 is split at its hyphens: unseen tasks share the tokens e2 and d3 with others.
-    """
+    """Returns a tokenizer of whole words; names such as e2-d3-t007 are split at their hyphens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast  # takes seconds
 

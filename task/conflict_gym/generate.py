@@ -146,10 +146,7 @@ def generate(settings: GymSettings) -> None:
 
 
 def description(settings: GymSettings, skills: Skills, tasks: list[Task]) -> dict[str, Any]:
-    """Returns the share of inputs on which skills contradict, and the tasks' second skills.
-
-    contradiction: the lowest and the mean of all pairs of skills; 0 if there is only one.
-    """
+    """Returns the share of inputs on which pairs of skills contradict, and the tasks' second skills."""
     pairs = settings.conflict * skills.disagreements()[np.triu_indices(skills.count, 1)]
     return {
         "contradiction": {
