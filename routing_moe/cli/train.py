@@ -18,8 +18,7 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
-from routing_moe.training.checks import Inputs, check_inputs, run_folder_problems
-from routing_moe.training.finished import finished
+from routing_moe.training.checks import Inputs, check_inputs, finished, run_folder_problems
 
 log = logging.getLogger("routing_moe")
 

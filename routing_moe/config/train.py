@@ -175,6 +175,11 @@ class TrainSettings(RunFlags):
         return super().route_source
 
     @property
+    def is_new(self) -> bool:
+        """Whether a new model is trained, which starts from a plain BART."""
+        return self.do_train and self.initialize_from_vanilla
+
+    @property
     def start(self) -> Start:
         """Where the model comes from."""
         has_routes = self.do_train or self.route_source == "fixed"  # else they are those of the training
@@ -182,7 +187,7 @@ class TrainSettings(RunFlags):
         if routes and without_permutation(routes)[1] == "":
             routes = f"{routes}:{self.seed}"
         given = dict(model=self.model, vectors=self.taskvecs, routes=routes)
-        if self.do_train and self.initialize_from_vanilla:
+        if self.is_new:
             return Start(vanilla=self.vanilla_checkpoint, **given)
         if self.checkpoint:
             return Start(checkpoint=self.checkpoint, **given)
@@ -219,13 +224,6 @@ class TrainSettings(RunFlags):
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
-
-    def frozen(self, has_lora: bool) -> list[str]:
-        """Returns the parts (`flops.parameters_of_parts`) that are not trained."""
-        trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
-        if has_lora:
-            trained |= dict.fromkeys(("embeddings", "layers"), self.base_lr > 0)
-        return [part for part, is_trained in trained.items() if not is_trained]
 
     @property
     def selects_at_final_temperature(self) -> bool:
