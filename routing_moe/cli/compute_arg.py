@@ -20,13 +20,13 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
-from routing_moe.results.few_shot import mixed_metrics, read_summary
+from routing_moe.results.few_shot import check_metrics, read_summary
 from routing_moe.results.runs import summary_path
 
 
@@ -40,13 +40,10 @@ def run(settings: GainSettings) -> int:
     names = list(systems)
     output = settings.output_file or Path(f"{summary_path(names)}.csv")
     check(settings, systems, output)
-    problems = Problems()  # of all files
     summaries = {
-        name: {seed: problems.of(read_summary, file, settings.metric) for seed, file in files.items()}
+        name: {seed: read_summary(file, settings.metric) for seed, file in files.items()}
         for name, files in systems.items()
     }
-    if problems:
-        raise InputError(problems)
     several = len({seed for files in systems.values() for seed in files}) > 1
     single = {
         f"{name}, seed {seed}" if several else name: summary
@@ -56,8 +53,7 @@ def run(settings: GainSettings) -> int:
     tasks, missing = gains.common_tasks(single, settings.metric)
     if not tasks:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
-    if mixed := mixed_metrics(single, tasks):
-        raise InputError(mixed)
+    check_metrics(single, tasks)
     per_task = gains.gains_per_task(summaries, tasks, settings.min_baseline)
     write(settings, output, names[0], per_task, missing)
     return 1 if missing else 0

@@ -21,22 +21,6 @@ from routing_moe.results.statistics import AUTO, FEWEST_TASKS, SEEDS_ALONE, TASK
 
 OVER_GYMS = "gyms"  # what an interval over seeds covers if each seed has a gym with tasks of its own
 MARKS = {SEEDS_ALONE: " (these tasks)", TASKS_ALONE: " (tasks alone)", OVER_GYMS: " (gyms)"}
-CONTRAST_COLUMNS = (
-    *(
-        "measure",
-        "variant",
-        "minus",
-        "category",
-        "tasks",
-        "difference",
-        "low",
-        "high",
-        "pairs",
-        "p",
-        "p_holm",
-    ),
-    *("detectable", "interval"),
-)
 SHOWN_DIFFERENCE = ["difference", "low", "high", "interval"]
 LINE_WIDTH = 100  # characters of an explanation
 EXPLAINED = (
@@ -130,14 +114,15 @@ def contrast_table(
     for measure in measures:
         for variant, minus in contrasts:
             by_seed = paired_by_seed(scores, (variant, minus), measure)
-            tasks = in_categories(by_seed.index.to_frame(index=False), ontology)
-            for category, group in tasks.groupby("category", sort=False, observed=True):
+            by_category = in_categories(by_seed.index.to_frame(index=False), ontology)
+            for category, group in by_category.groupby("category", sort=False, observed=True):
                 values_TS = by_seed.loc[group["task"]]
-                interval = mean_interval(values_TS.to_numpy().T, design)
-                tasks_seeds, mean = values_TS.shape, values_TS.mean(axis=1).mean()
-                row = (measure, variant, minus, category, tasks_seeds[0], mean, interval.low, interval.high)
-                rows.append((*row, tasks_seeds[1], interval.p, np.nan, interval.detectable, interval.over))
-    table = pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
+                x = mean_interval(values_TS.to_numpy().T, design)
+                mean, (tasks, seeds) = values_TS.mean(axis=1).mean(), values_TS.shape
+                row = (measure, variant, minus, category, tasks, mean, x.low, x.high, seeds, x.p)
+                rows.append((*row, np.nan, x.detectable, x.over))
+    columns = "measure variant minus category tasks difference low high pairs p p_holm detectable interval"
+    table = pd.DataFrame(rows, columns=columns.split())
     family = table["p"].where(table["measure"].isin(primary or measures[:1]))
     return table.assign(p_holm=family.groupby(table["category"]).transform(holm))
 

@@ -35,16 +35,10 @@ Systems = dict[str, dict[int | str, Path]]  # {system: {seed, 0 without seeds: s
 # ---- statistics
 
 
-def differences_of(system, baseline) -> np.ndarray:
-    """Returns system - baseline, rounded to DECIMALS so that the order of addition has no effect."""
-    return np.round(np.asarray(system, dtype=float) - np.asarray(baseline, dtype=float), DECIMALS)
-
-
-def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> np.ndarray:
+def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> pd.Series:
     """Returns (system - baseline) / baseline per task; NaN where the baseline is not above min_baseline."""
-    baseline = np.asarray(baseline, dtype=float)
-    defined = baseline > min_baseline
-    return np.where(defined, differences_of(system, baseline) / np.where(defined, baseline, 1.0), np.nan)
+    system, baseline = pd.Series(system, dtype=float), pd.Series(baseline, dtype=float)
+    return (system - baseline).round(DECIMALS) / baseline.where(baseline > min_baseline)
 
 
 def gains_per_task(
@@ -81,8 +75,9 @@ def gains_per_task(
             table = table.assign(**{f"{OF_SEED}{seed}": pair["difference"] for seed, pair in pairs.items()})
         tables.append(table.reset_index())
     rows = pd.concat(tables, ignore_index=True)
-    by_task = rows["task"].map({task: number for number, task in enumerate(tasks)})
-    return rows.iloc[by_task.argsort(kind="stable")].reset_index(drop=True)
+    return rows.sort_values(
+        "task", kind="stable", key=lambda names: names.map(tasks.index), ignore_index=True
+    )
 
 
 def _paired(baseline: pd.DataFrame, summary: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
@@ -90,7 +85,7 @@ def _paired(baseline: pd.DataFrame, summary: pd.DataFrame, tasks: list[str]) -> 
     names = {"mean": "baseline", "std": "baseline_std", "n": "baseline_n"}
     baseline = baseline.loc[tasks, NUMBERS].rename(columns=names).rename_axis("task")
     pair = baseline.join(summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"}))
-    pair["difference"] = differences_of(pair["score"], pair["baseline"])
+    pair["difference"] = (pair["score"] - pair["baseline"]).round(DECIMALS)
     return pair.astype({"baseline_n": "Int64", "n": "Int64"})
 
 
@@ -124,9 +119,9 @@ def gains_per_system(
             "low": interval.low,
             "high": interval.high,
             "median": gains.median(),
-            "wins": int((sign * differences > 0).sum()),
-            "losses": int((sign * differences < 0).sum()),
-            "ties": int((differences == 0).sum()),
+            "wins": (sign * differences > 0).sum(),
+            "losses": (sign * differences < 0).sum(),
+            "ties": (differences == 0).sum(),
             "difference": differences.mean(),
             "difference_low": test.low,
             "difference_high": test.high,
@@ -213,9 +208,8 @@ def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[
 
 def uneven_samples(per_task: pd.DataFrame) -> list[str]:
     """Returns a warning naming tasks whose means are over different numbers of samples, if any."""
-    rows = per_task[_are_uneven(per_task)].itertuples()
-    where = [f"{row.task} ({row.system} {row.n}, baseline {row.baseline_n})" for row in rows]
-    return [f"warning: means are over unequal numbers of samples: {in_short(where)}"] if where else []
+    tasks = list(per_task.loc[_are_uneven(per_task), "task"].unique())
+    return [f"warning: means are over unequal numbers of samples in {in_short(tasks)}"] if tasks else []
 
 
 def _are_uneven(per_task: pd.DataFrame) -> pd.Series:
@@ -231,16 +225,15 @@ def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseli
     n = "n not known" if not len(counts) else f"n = {counts.min()}"
     n += f" to {counts.max()}" if len(counts) > 1 else ""
     better = "; lower is better" if is_loss(metric) else ""
-    over_seeds = (
-        "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; "
-        "its scores shown are means over the most seeds of a system."
-    )
     sentences = [
         f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal "
         "weight. A few small baselines can dominate it; compare the median gain.",
         f"Difference: mean over tasks (and seeds); {EXPLAINED} p: the corresponding t test; p (Holm): "
         "corrected for the number of systems. The interval of ARG has the same design.",
-        over_seeds if "seeds" in per_task else "",
+        "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; "
+        "its scores shown are means over the most seeds of a system."
+        if "seeds" in per_task
+        else "",
         f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the "
         "difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]
