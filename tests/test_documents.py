@@ -4,7 +4,6 @@ import argparse
 import re
 import runpy
 import shlex
-import subprocess
 import warnings
 from pathlib import Path
 
@@ -131,17 +130,6 @@ def test_a_command_parses_or_its_script_exists_and_reads_its_variables(parse, co
         assert entry.runner(module)
 
 
-def test_there_are_commands_of_both_kinds():
-    programs = [split_command(command)[1][0] for command in COMMANDS]
-    assert programs.count(entry.NAME) > 30
-    assert programs.count("bash") > 30
-
-
-def test_a_misspelt_flag_is_found(parse):
-    with pytest.raises((SystemExit, AssertionError)):
-        parse("routing_moe.cli.train", ["--do_trian", "--output_dir", "RUN"])
-
-
 # ---------------------------------------------------------------------------- flags, paths, links
 
 BENCHMARKS = [
@@ -177,22 +165,16 @@ def test_every_flag_named_is_a_flag_or_said_to_be_left_out(page, known_flags):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_path_and_link_exists(page):
     text = TEXTS[page]
-    paths = set(re.findall(rf"(?<![\w/.<>-])(?:{TOP_FOLDERS})/[\w./-]*\w/?", without_links(text)))
-    assert page not in CURRENT or sorted(path for path in paths if not there(path)) == []
+    if page in CURRENT:
+        named = re.sub(r"\]\([^)]+\)", "", text)  # without links
+        paths = set(re.findall(rf"(?<![\w/.<>-])(?:{TOP_FOLDERS})/[\w./-]*\w/?", named))
+        assert [path for path in paths if not any(ROOT.glob(path.rstrip("/") + "*"))] == []
     for target in re.findall(r"\]\(([^)]+)\)", text):
         file, _, anchor = target.partition("#")
         if not file.startswith("http"):
             linked = (page.parent / file).resolve() if file else page
             assert linked.exists(), target
             assert not anchor or anchor in anchors(linked), target
-
-
-def without_links(text: str) -> str:
-    return re.sub(r"\]\([^)]+\)", "", text)
-
-
-def there(path: str) -> bool:
-    return (ROOT / path).exists() or any(ROOT.glob(path.rstrip("/") + ".*"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -209,11 +191,6 @@ def test_every_script_named_exists():
     assert {end for end in ends if not any(name.endswith(end) for name in SCRIPTS)} == set()
 
 
-@pytest.mark.parametrize("path", SCRIPTS.values(), ids=lambda path: path.name)
-def test_scripts_are_well_formed(path):
-    subprocess.run(["bash", "-n", str(path)], check=True)
-
-
 # ---------------------------------------------------------------------------- README, figure, workflow
 
 
@@ -224,13 +201,10 @@ def test_the_readme_is_short_and_lists_all_folders():
     assert sorted(folder for folder in folders if f"| `{folder}/` |" not in text) == []
 
 
-@pytest.mark.parametrize("index", ["docs/README.md", "docs/results/README.md"])
-def test_an_index_lists_all_pages(index):
-    pages = {page.name for page in (ROOT / index).parent.glob("*.md")} - {"README.md"}
-    assert {page for page in pages if f"]({page})" not in TEXTS[ROOT / index]} == set()
-
-
-def test_the_index_lists_all_scripts():
+def test_indexes_list_all_pages_and_scripts():
+    for index in (ROOT / "docs/README.md", ROOT / "docs/results/README.md"):
+        pages = {page.name for page in index.parent.glob("*.md")} - {"README.md"}
+        assert {page for page in pages if f"]({page})" not in TEXTS[index]} == set()
     text = TEXTS[ROOT / "docs/README.md"]
     scripts = [path.name for path in ROOT.glob("example_scripts/*.sh") if path.name != "setup.sh"]
     names = {name: name.replace("finetune_a_list_of_tasks_", "_") for name in scripts}

@@ -115,6 +115,8 @@ def half_of_last_digit(number: re.Match) -> float:
 
 
 CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
+INTERVAL, OF_LOSS = ["difference", "low", "high"], "measure == 'answer_loss' and category == 'all'"
+MINUS = "category == 'all' and minus == 'multitask'"
 # {first words of a row of the README: (file, its rows, its columns, a query)}, in the last cell
 MEASURED = {
     "few-shot and zero-shot ARG": (
@@ -126,8 +128,8 @@ MEASURED = {
     "the same 80 tasks": (
         "real_routes_contrasts.csv",
         ("straight_through - multitask", "task_random - multitask"),
-        ["difference", "low", "high"],
-        "measure == 'answer_loss' and category == 'all'",
+        INTERVAL,
+        OF_LOSS,
     ),
     "25 unseen real tasks": (
         "real_unseen_answer_loss.csv",
@@ -138,15 +140,10 @@ MEASURED = {
     "80 real tasks": (
         "real_long_contrasts.csv",
         ("gradient", "random_1"),
-        ["difference", "low", "high"],
-        "measure == 'answer_loss' and category == 'all' and minus == 'multitask'",
+        INTERVAL,
+        f"measure == 'answer_loss' and {MINUS}",
     ),
-    "the same rows": (
-        "real_others_claims.csv",
-        ("random_1", "gradient", "oracle"),
-        ["difference", "low", "high"],
-        "category == 'all' and minus == 'multitask'",
-    ),
+    "the same rows": ("real_others_claims.csv", ("random_1", "gradient", "oracle"), INTERVAL, MINUS),
     "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"], ""),
     "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"], ""),
 }

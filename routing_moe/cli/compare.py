@@ -42,6 +42,8 @@ from routing_moe.results.runs import (
 )
 from routing_moe.results.scores import TITLES, ScoresFile
 
+UNFINISHED = "not finished"
+
 
 def main(argv: list[str] | None = None) -> int:
     return run_command(compare, CompareSettings, argv, __doc__)
@@ -65,9 +67,6 @@ def compare(settings: CompareSettings) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     return 1 if any(note.startswith(UNFINISHED) for note in notes) else 0
-
-
-UNFINISHED = "not finished"
 
 
 def unfinished(runs: Sequence[Run], file: ScoresFile) -> list[str]:

@@ -67,15 +67,10 @@ def check(settings: GainSettings, systems: gains.Systems, output: Path) -> None:
     if output.suffix != ".csv":
         problems.append(f"--output_file {output}: the name must end in .csv")
     inputs = [file.resolve() for files in systems.values() for file in files.values()]
-    for path in (output, beside(output, "_summary.csv")):
-        if path.resolve() in inputs:
-            problems.append(f"--output_file {output}: {path} is one of the summaries; name another file")
+    if output.resolve() in inputs or Path(f"{output.with_suffix('')}_summary.csv").resolve() in inputs:
+        problems.append(f"--output_file {output} is one of the summaries; name another file")
     if problems:
         raise InputError(problems)
-
-
-def beside(output: Path, end: str) -> Path:
-    return output.with_name(output.stem + end)
 
 
 def write(
@@ -90,14 +85,15 @@ def write(
     output.parent.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     write_text(output, per_task.to_csv(index=False))
-    write_text(beside(output, "_summary.csv"), per_system.to_csv(index=False))
-    write_text(beside(output, ".md"), markdown)
+    stem = output.with_suffix("")
+    write_text(Path(f"{stem}_summary.csv"), per_system.to_csv(index=False))
+    write_text(Path(f"{stem}.md"), markdown)
     from routing_moe.pictures.dots import plot_gains  # imported late: matplotlib takes half a second
     from routing_moe.pictures.style import save
 
     figure = plot_gains(per_task, per_system, baseline, settings.min_baseline, lower_is_better)
-    save(figure, beside(output, ""))
-    print(f"{markdown}\n{beside(output, '')}.csv, _summary.csv, .md, .png, .pdf")
+    save(figure, stem)
+    print(f"{markdown}\n{stem}.csv, _summary.csv, .md, .png, .pdf")
     for note in notes:
         print(note, file=sys.stderr)
 

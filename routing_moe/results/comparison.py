@@ -29,6 +29,7 @@ EXPLAINED = (
     f"{FEWEST_TASKS} tasks, and too narrow if few tasks or seeds account for the effect. Detectable: the "
     "smallest true difference that this test finds at the 5% level with a probability of 80%."
 )
+OF_GYMS = " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
 BASELINES_EXPLAINED = {
     "constant": "each task's most frequent training answer.",
     "chance": "expected accuracy of a uniform choice among the options of a task.",
@@ -164,8 +165,13 @@ class Compared:
         lines += [f"{NAMES[name].capitalize()}: {BASELINES_EXPLAINED[name]}" for name in names]
         lines += [f"Scores of {name} are means over {n} draws of its routes." for name, n in draws.items()]
         if pairs := contrast_pairs(settings, self.samples["variant"].unique()):
-            primary = settings.primary or measures[:1]
-            lines.append(explain_contrasts(pairs, primary, settings.gym_per_seed))
+            text = (
+                f"Differences are between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: "
+                f"the corresponding t test; p (Holm): corrected over all contrasts ({len(pairs)}) in "
+                f"{', '.join(settings.primary or measures[:1])}; categories have families of their own."
+                f"{OF_GYMS if settings.gym_per_seed else ''}"
+            )
+            lines.append(textwrap.fill(text, LINE_WIDTH))
         yield "\n".join(lines)
         for measure in measures:
             heading = f"**{TITLES[measure].capitalize()}**\n\n" if len(measures) > 1 else ""
@@ -214,20 +220,6 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
                 row["detectable"] = shown_number(over_all["detectable"])
             row |= {"p": shown_p(over_all["p"]), "p (Holm)": shown_p(over_all["p_holm"])}
     return markdown_table(rows, "variant")
-
-
-def explain_contrasts(pairs: Sequence[tuple[str, str]], primary: Collection[str], gym_per_seed: bool) -> str:
-    """Returns an explanation of differences, intervals and p-values in tables."""
-    minus = {baseline for _, baseline in pairs}
-    start = f"Minus {minus.pop()}: differences" if len(minus) == 1 else "Differences"
-    text = (
-        f"{start} between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: the "
-        f"corresponding t test; p (Holm): corrected over all contrasts ({len(pairs)}) in the primary "
-        f"measures ({', '.join(primary)}); categories have families of their own."
-    )
-    if gym_per_seed:
-        text += " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
-    return textwrap.fill(text, LINE_WIDTH)
 
 
 def contrasts_markdown(table: pd.DataFrame) -> str:

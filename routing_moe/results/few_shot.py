@@ -3,10 +3,9 @@
     <logs_dir>/singletask-<task>/results.csv    or <logs_dir>/<task>/results.csv; published runs: result.csv
     <logs_dir>/singletask-<task>/run.json       optional: its settings list the expected samples
 
-A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others; of
-this project also TRAINING_COST, select_by, and dev and test columns of further measures). For each sample
-whose configurations have all finished it also has the row "<sample>_best", the configuration with the best
-dev score.
+A results file has a row per configuration and, for each sample whose configurations have all finished, the
+row "<sample>_best" of the one with the best dev score. Columns prefix, SCORES and others, in files of this
+project also FURTHER, TRAINING_COST and select_by.
 
 A summary has for each task a row per sample, then "mean" and "std" (columns task, entry, SCORES, n, and
 TRAINING_COST if known). Those of the published code have empty rows between tasks, no n, and the population
@@ -66,10 +65,7 @@ FURTHER = tuple(column for measure in MEASURES[1:] for column in of_measure(meas
 
 
 def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) -> dict[str, Path | None]:
-    """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given.
-
-    A folder is a task's if it is named singletask-<task>, has a results file, or has an expected name.
-    """
+    """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given."""
     logs_dir = Path(logs_dir)
     if problem := folder_problem(logs_dir):
         raise InputError(f"{problem}, expected one with a folder per task")
@@ -169,9 +165,6 @@ def summary_markdown(table: pd.DataFrame) -> str:
     cells = {name: mean_and_std(overall[c].mean(), math.nan) for name, c in shown.items()}
     rows["mean of the tasks"] = {**cells, "n": len(overall)}
     explained = "Mean ± sample std over n samples; in the last row, mean of the means of n tasks."
-    if SELECT_BY in table:
-        chosen = ", ".join(table[SELECT_BY].unique()).replace("_", " ")
-        explained += f" Best configurations by dev {chosen}."
     return f"{explained}\n\n{markdown_table(rows, 'task')}"
 
 

@@ -1,11 +1,8 @@
 """Gains of fine-tuned systems over a baseline, per task and on average.
 
 The relative gain of a task is (system - baseline) / baseline, of the mean scores over its samples; the mean
-over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). It is not meaningful if the
-baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
-
-Below, `summaries` is {name: `few_shot.read_summary`}, the baseline first; `per_task` has a row per task and
-system, `per_system` a row per system. With several seeds, systems are paired with the baseline by seed.
+over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). ARG leaves out tasks whose
+baseline is near zero, or negative as a correlation can be. Systems are paired with the baseline by seed.
 """
 
 import textwrap
@@ -24,7 +21,6 @@ from routing_moe.results.runs import find_run_folders
 from routing_moe.results.scores import ScoresFile
 from routing_moe.results.statistics import AUTO, holm, mean_interval
 
-NUMBERS = ["mean", "std", "n"]  # columns of a summary
 MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
@@ -83,8 +79,8 @@ def gains_per_task(
 def _paired(baseline: pd.DataFrame, summary: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
     """Returns the numbers of both summaries, and their differences, of each task."""
     names = {"mean": "baseline", "std": "baseline_std", "n": "baseline_n"}
-    baseline = baseline.loc[tasks, NUMBERS].rename(columns=names).rename_axis("task")
-    pair = baseline.join(summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"}))
+    pair = baseline.loc[tasks, [*names]].rename(columns=names).rename_axis("task")
+    pair = pair.join(summary.loc[tasks, [*names]].rename(columns={"mean": "score"}))
     pair["difference"] = (pair["score"] - pair["baseline"]).round(DECIMALS)
     return pair.astype({"baseline_n": "Int64", "n": "Int64"})
 
@@ -221,9 +217,8 @@ def _are_uneven(per_task: pd.DataFrame) -> pd.Series:
 
 def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseline: float) -> list[str]:
     """Returns lines that explain the tables and say which tasks ARG leaves out."""
-    counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna().unique()
-    n = "n not known" if not len(counts) else f"n = {counts.min()}"
-    n += f" to {counts.max()}" if len(counts) > 1 else ""
+    counts = sorted({*per_task["baseline_n"].dropna(), *per_task["n"].dropna()})
+    n = f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''}" if counts else "n not known"
     better = "; lower is better" if is_loss(metric) else ""
     sentences = [
         f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal "

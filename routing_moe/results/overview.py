@@ -22,12 +22,8 @@ from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, ScoresFile, ha
 GIVEN_ROUTE = "given route"
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
-COSTS = {  # {column: its name in Markdown}
-    "total_parameters": "parameters",
-    "active_parameters": "active",
-    "steps": "steps",
-    "gflops": "GFLOPs",
-}
+# {column: its name in Markdown}
+COSTS = dict(total_parameters="parameters", active_parameters="active", steps="steps", gflops="GFLOPs")
 EXPLAINED = {  # {column: its explanation}
     "steps": "active: parameters that process one example. steps, GFLOPs: of training, with the start.",
     **dict.fromkeys(("dev", "test"), "dev, test: mean score of the train tasks; dev chose the checkpoint."),
