@@ -7,11 +7,10 @@ import pytest
 import torch
 from tiny_steps import parameters, settings_with
 
-from routing_moe.model.flops import Work
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
-from routing_moe.training.cost import flops_of_steps
+from routing_moe.training.cost import training_cost
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -110,12 +109,11 @@ def test_padding_to_multiples_changes_only_the_padding(make_stepper, mode):
 
 def test_padding_to_multiples_counts_in_reports(make_stepper):
     stepper = make_stepper({"micro_batch_overhead": 1000})
-    work = Work.of(stepper.model)
-    bare = flops_of_steps(stepper, [0], work)
+    bare = training_cost(stepper, 1)
     stepper.cut = dataclasses.replace(stepper.cut, multiple=8)
-    padded = flops_of_steps(stepper, [0], work)
-    assert padded[0] > bare[0]
-    assert padded[1] == bare[1]
+    padded = training_cost(stepper, 1)
+    assert padded["flops_per_example"] > bare["flops_per_example"]
+    assert padded["flops_per_example_unpadded"] == bare["flops_per_example_unpadded"]
 
 
 # ---- what the model gets

@@ -28,7 +28,7 @@ from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.results.run_cost import COST_FILE, earlier_runs, read_cost, reference_cost
+from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
 from routing_moe.results.scores import ScoresFile
 from routing_moe.task_choice.given_routes import (
     training_routes,
@@ -64,7 +64,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     refuse(run_folder_problems(settings))
     train_gym, predict_gym, split, ontology = open_data(settings)
     check_data(settings, train_gym, predict_gym, split)
-    if settings.equal_flops:
+    if settings.do_train and settings.equal_flops and checkpoint_to_resume(settings) is None:
         reference_cost(settings.equal_flops)
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None and not settings.is_new:
@@ -168,15 +168,10 @@ def finished(settings: TrainSettings) -> str | None:
 
 
 def is_trained(settings: TrainSettings) -> bool:
-    """Returns whether a resumed run has taken its last step and its cost.json is up to date."""
-    if settings.equal_flops or checkpoint_to_resume(settings) is None:
+    """Returns whether a resumed run has its cost.json, which is written after the last step."""
+    if checkpoint_to_resume(settings) is None:
         return False
-    cost = Problems().of(read_cost, settings.output_dir)  # a damaged file is written again
-    if cost is None or cost["steps"] < cost["planned_steps"]:
-        return False
-    if not cost["start_unknown"]:
-        return True
-    return any(run["unknown"] for run in earlier_runs(settings.start, settings.output_dir))
+    return Problems().of(read_cost, settings.output_dir) is not None  # a damaged file is written again
 
 
 def scores_there(settings: TrainSettings) -> Path | None:
