@@ -91,10 +91,7 @@ def default_overhead(device: torch.device) -> int:
 def model_inputs(
     examples: EncodedExamples, indices: np.ndarray, choices: np.ndarray, config, cut: Cut
 ) -> dict[str, Tensor]:
-    """Returns the inputs of the model for one micro-batch, on the CPU.
-
-    indices: its examples; choices: the answer of each among the accepted ones.
-    """
+    """Returns the inputs of the model for the examples `indices`, on the CPU. choices: each one's answer."""
     lengths = examples.source_lengths_N[indices], examples.target_lengths(indices, choices)
     widths = [int(cut.width(own.max())) for own in lengths]
     batch = examples.collate(indices, choices, pad_token_id=config.pad_token_id, widths=widths)

@@ -15,10 +15,7 @@ from torch import nn
 
 
 class SharedBase:
-    """The steps of the base of complete experts; they are zero between the optimizer's steps.
-
-    steps: a parameter for each one of an expert. experts: the same parameter of all experts.
-    """
+    """The steps of the base of complete experts, 0 between optimizer steps; experts: their parameters."""
 
     def __init__(self, model):
         self.experts = list(_same_parameters(model))
