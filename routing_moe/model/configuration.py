@@ -290,10 +290,7 @@ class RoutingBartConfig(Mixture, BartConfig):
 
 @strict
 class RoutingConfig(Mixture, PreTrainedConfig):
-    """A mixture of low-rank experts of any model. backbone: the configuration of that model.
-
-    Its own fields are not among those of the mixture: T5 has another `num_layers`, for one.
-    """
+    """A mixture of low-rank experts of any model. backbone: the configuration of that model."""
 
     model_type = ROUTING
     # Not among `sub_configs`, whose attention transformers chooses again when it makes the routed model.

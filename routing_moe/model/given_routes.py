@@ -36,10 +36,9 @@ Route = dict[str, int] | np.ndarray
 class GivenRoutes:
     """The given routes of named tasks, for a model of any fitting depth.
 
-    source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
-    {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
-    their tasks that the vectors are based on. notes: for the log. clusters: rows of the table of clusters
-    that the experts of `by_task` are, one for each part.
+    source: in words. vectors: {task: vector (D,)} by which other tasks are routed, or {}. parts: {part:
+    (start, end)} of their dimensions by which the part is routed. seen: the data that they are based on.
+    notes: for the log. clusters: rows of the table of clusters that are the experts.
     """
 
     source: str
@@ -69,10 +68,7 @@ class GivenRoutes:
     def matrices(
         self, encoder_layers: int, decoder_layers: int, num_experts: int, splits: int = 1
     ) -> np.ndarray:
-        """Returns the routes (N, L, E) float32 in the order of `tasks`.
-
-        splits: rows of a layer, which all have its route unless a route has weights for each of them.
-        """
+        """Returns the routes (N, L, E) float32 in the order of `tasks`. splits: rows of a layer."""
         if self.num_experts > num_experts:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
         layers, matrices = encoder_layers + decoder_layers, []
@@ -100,10 +96,7 @@ class GivenRoutes:
 def layers_of_parts(
     parts: Collection[str], encoder_layers: int, decoder_layers: int, splits: int = 1
 ) -> dict[str, list[int]]:
-    """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
-
-    splits: rows of a layer.
-    """
+    """Returns {part: rows of a route, `splits` a layer}; the smallest part that names a layer has it."""
     rows: dict[str, list[int]] = {part: [] for part in parts}
     for layer in range(encoder_layers + decoder_layers):
         side, number = ("encoder", layer) if layer < encoder_layers else ("decoder", layer - encoder_layers)
@@ -118,10 +111,7 @@ def layers_of_parts(
 
 
 def layer_names(encoder_layers: int, rows: Sequence[int], splits: int = 1) -> tuple[str, ...]:
-    """Returns ("enc 0", "enc 1", "dec 0", ...) for these rows of a route.
-
-    splits: rows of a layer; if several, "enc 0s1" is the second row of the first encoder layer.
-    """
+    """Returns ("enc 0", "dec 0", ...) for these rows of a route; "enc 0s1" if layers have several."""
 
     def name(row: int) -> str:
         layer, split = divmod(row, splits)

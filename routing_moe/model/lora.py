@@ -53,9 +53,9 @@ class LoraPlan:
     def of(cls, routes_BLE, sparse=True, constant_zeros=False, on_cpu_BLE=None) -> "LoraPlan":
         """Returns the plan for these routes.
 
-        sparse: whether to leave out experts of weight 0. Those whose weight needs a gradient are needed,
-        unless `constant_zeros` says that no zero depends on a trained parameter. on_cpu_BLE: the same routes
-        on the CPU; None: they are copied there, for which the CPU must wait.
+        sparse: whether to leave out experts of weight 0, unless the weight needs a gradient: with
+        `constant_zeros` no zero does. on_cpu_BLE: the same routes on the CPU; None: they are copied there,
+        for which the CPU waits.
         """
         needs_all = routes_BLE.requires_grad and torch.is_grad_enabled() and not constant_zeros
         if needs_all or not sparse:
@@ -178,10 +178,7 @@ class LoraLinear:
         return mixed.flatten(2)
 
     def factors_along(self, weights_HE: Tensor, used_K: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns A (R, D_in) and B (R, D_out) of one update along a route, without the scale.
-
-        used_K: the experts of weight not 0, and perhaps others.
-        """
+        """Returns A (R, D_in), B (R, D_out) of one update along a route of the experts `used_K`, unscaled."""
         A, B = self.lora_A, self.lora_B
         weights_HE = weights_HE.to(A.dtype)
         if self.mixing == "factors":
@@ -272,10 +269,7 @@ def is_planned(layers: list[LoraLayer]) -> bool:
 
 
 def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Returns the contexts of a part of the model in the forward pass, and when a checkpoint repeats it.
-
-    The backward pass repeats it after the block of `along`: the second context has the mixes of now.
-    """
+    """Returns the contexts of a part in the forward pass, and when a checkpoint repeats it."""
     return nullcontext(), with_mixes(layers, [layer.mix for layer in layers])
 
 
