@@ -3,10 +3,7 @@
 import json
 
 import pytest
-import tiny_vectors
 import torch
-from tiny_runs import run
-from tiny_vectors import METHODS, SETTINGS
 
 from routing_moe.config.finetune import finetune_settings
 from routing_moe.config.shared import text_settings
@@ -29,12 +26,6 @@ def test_training_has_the_values_of_the_published_scripts():
     assert (settings.initialize_from_vanilla, settings.start.described) == (True, "facebook/bart-base")
     assert (settings.total_steps, settings.eval_period, settings.step_size) == (30_000, 750, 32)
     assert (settings.learning_rate, settings.router_lr, settings.task_model_lr) == (1e-5, 1e-3, 1e-2)
-
-
-@pytest.mark.parametrize("flag", ["do_train", "do_predict"])
-def test_one_of_the_two_flags_is_only_that(flag, tmp_path):
-    settings = train_settings({"output_dir": "new", "train_dir": "gym", flag: True})
-    assert [settings.do_train, settings.do_predict] == [flag == "do_train", flag == "do_predict"]
 
 
 @pytest.mark.parametrize("named", [{"checkpoint_name": "init"}, {"checkpoint": "{}/init"}])
@@ -77,14 +68,6 @@ def test_every_variant_accepts_the_flags_of_routers(name, world):
     world.run(folder.name, **changed, resume=True)
 
 
-def test_training_and_prediction_need_no_flag_but_the_folders(world, tmp_path):
-    flags = dict.fromkeys(("do_train", "initialize_from_vanilla", "learning_rate", "router_lr"))
-    assert run(world.gym, world.bart, tmp_path / "run", total_steps=1, num_beams=1, **flags) == 0
-    saved = json.loads((tmp_path / "run/run.json").read_text())["settings"]
-    assert (saved["learning_rate"], saved["initialize_from_vanilla"]) == (1e-5, True)
-    assert (tmp_path / "run/best/eval-test-performance.csv").is_file()
-
-
 @pytest.mark.parametrize(
     ("launcher", "on_gpu", "expected"), [(None, True, "bf16"), (None, False, "no"), ("no", True, "no")]
 )
@@ -125,23 +108,3 @@ def test_fine_tuning_reads_texts_as_the_run_that_it_starts_from(grids):
     assert (settings.max_input_length, settings.num_beams, settings.do_lowercase) == (24, 2, True)
     given = grids.settings("given", **start | dict(max_input_length=20, num_beams=1))
     assert (given.max_input_length, given.max_output_length, given.num_beams) == (20, 6, 1)
-
-
-@pytest.fixture
-def hidden(grids) -> str:
-    return str(grids.mixture("hidden_names", hide_task_names=True, do_lowercase=True))
-
-
-def test_vectors_read_texts_as_the_run_of_the_model(hidden):
-    flags = dict(train_dir="gym", output_dir="out", model=hidden)
-    for method in ("fisher", "text", "gradient"):
-        settings = SETTINGS[method].of_flags(flags)
-        assert (settings.max_input_length, settings.do_lowercase) == (24, True)
-        assert SETTINGS[method].of_flags(flags | dict(max_input_length=9)).max_input_length == 9
-    assert (settings.max_output_length, settings.hide_task_names) == (6, True)
-    assert not SETTINGS["gradient"].of_flags(flags | dict(task_names=True)).hide_task_names
-
-
-def test_gradient_vectors_of_a_run_need_no_lengths(grids, hidden, tmp_path):
-    flags = dict.fromkeys(METHODS["gradient"]) | dict(tasks="colour")
-    assert tiny_vectors.run("gradient", grids.world.gym, hidden, tmp_path / "vectors", **flags) == 0
