@@ -131,7 +131,8 @@ class TrainSettings(RunFlags):
     do_train: bool = RUNNING(False, "train (default: without --do_predict, both)", on_resume=True)
     do_predict: bool = RUNNING(False, "score dev and test files with the best checkpoint (after training) or --checkpoint_name (default: without --do_train, both)", on_resume=True)
     resume: bool = MORE_RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet; a finished run stays as it is", on_resume=True)
-    equal_flops: str | None = MORE_RUNNING(None, "do not train; print how many steps of this training cost the training FLOPs of RUN", metavar="RUN", on_resume=True)
+    equal_flops: str | None = MORE_RUNNING(None, "take as many steps, instead of --total_steps, as cost the training FLOPs that the cost.json of RUN has, without those of its start", metavar="RUN", on_resume=True)
+    flops_factor: float = MORE_RUNNING(1.0, "with --equal_flops: this many times these FLOPs", range=POSITIVE, on_resume=True)
     eval_period: int = RUNNING(750, "steps between evaluations", range=AT_LEAST_1)
     eval_max_examples: int | None = MORE_RUNNING(None, "examples of each dev file in these evaluations, evenly spaced (default: all)", range=AT_LEAST_1)
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
@@ -259,7 +260,8 @@ def train_settings(given: Mapping) -> TrainSettings:
         defaults = {"initialize_from_vanilla": is_new}
         if given.get("resume"):
             saved = load_run_settings(run) or {}
-            defaults |= inherited(TrainSettings, saved, run / "run.json", OF_RESUMED)
+            names = (*OF_RESUMED, "total_steps") if given.get("equal_flops") else OF_RESUMED
+            defaults |= inherited(TrainSettings, saved, run / "run.json", names)
     else:
         if checkpoint:  # a shared run has run.json with its weights
             run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent

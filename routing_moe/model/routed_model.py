@@ -142,13 +142,15 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         constant_zeros: bool = False,
         routes_on_cpu: Tensor | None = None,
         route_groups: Tensor | None = None,
+        label_positions: Tensor | None = None,
         **kwargs,
     ) -> ModelOutput:
         """Runs the backbone along routes (B, L, E), or those of `task_ids` (B,).
 
         labels: -100 at positions to ignore. Only the others are projected to the vocabulary, unless loss_only
         is False, or None in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART.
-        route_groups: not needed here. kwargs: further arguments of the backbone.
+        route_groups: not needed here. label_positions: (K,) of all positions (B * T), those that predict a
+        label; None: they are found. kwargs: further arguments of the backbone.
         """
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
@@ -160,10 +162,12 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             inputs, predicted = with_targets(self.backbone, inputs, labels)
             is_real = predicted != -100
             if self.training if loss_only is None else loss_only:
-                positions_K = is_real.flatten().nonzero()[:, 0]
-                with projected_at(self.backbone, positions_K):
+                if label_positions is None:
+                    label_positions = is_real.flatten().nonzero()[:, 0]
+                with projected_at(self.backbone, label_positions):
                     logits_KV = self.backbone(**inputs, use_cache=False).logits
-                return ModelOutput(loss=self._smoothed_loss(logits_KV, predicted[is_real]))
+                targets_K = predicted.flatten().index_select(0, label_positions)
+                return ModelOutput(loss=self._smoothed_loss(logits_KV, targets_K))
             outputs = self.backbone(**inputs, use_cache=False)
             outputs["loss"] = self._smoothed_loss(outputs.logits[is_real], predicted[is_real])
             return outputs

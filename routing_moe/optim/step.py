@@ -130,7 +130,7 @@ class Stepper:
         Raises TrainingDiverged before the parameters change.
         """
         indices, choices, groups = self.split(step)
-        self._freeze_parts(step)
+        self.freeze_parts(step)
         if not self.model.training:  # after an evaluation
             self.model.train()
         self.model.config.router_temperature = self.temperature(step)
@@ -161,7 +161,7 @@ class Stepper:
         # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
         return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
 
-    def _freeze_parts(self, step: int) -> None:
+    def freeze_parts(self, step: int) -> None:
         """Disables gradients of the parts that are frozen in this step of alternating updates."""
         if self.settings.alternate_every:
             frozen = frozen_parts(step, self.settings.alternate_every)

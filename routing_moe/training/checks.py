@@ -28,7 +28,7 @@ from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.results.run_cost import COST_FILE, read_cost
+from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
 from routing_moe.results.scores import ScoresFile
 from routing_moe.task_choice.given_routes import training_routes
 from routing_moe.task_choice.texts import TEXTS_FILE, TextSource
@@ -36,6 +36,10 @@ from routing_moe.training.task_checks import check_tasks
 
 if TYPE_CHECKING:
     from routing_moe.model.configuration import RoutingBartConfig
+
+
+# Flags that scores depend on besides those that a prediction inherits or a comparison of runs reports.
+OF_SCORES = ("measures", "predict_samples", "text_vectors", "debug")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     train_gym, predict_gym, split, ontology = open_data(settings)
     check_data(settings, train_gym, predict_gym, split)
     checkpoint, routes = checkpoint_to_start_from(settings), None
+    if settings.do_train and settings.equal_flops and checkpoint_to_resume(settings) is None:
+        reference_cost(settings.equal_flops)
     if checkpoint is None and not settings.is_new:
         raise InputError(f"{settings.start.described}: no checkpoint there (a folder with a config.json)")
     if settings.do_train and settings.task_routes and checkpoint_to_resume(settings) is None:
@@ -159,14 +165,13 @@ def finished(settings: TrainSettings) -> str | None:
 
 
 def is_trained(settings: TrainSettings) -> bool:
-    """Returns whether a resumed run has taken its last step and has a cost.json that says so."""
-    if settings.equal_flops or checkpoint_to_resume(settings) is None:
+    """Returns whether a resumed run has its cost.json, which is written after the last step."""
+    if checkpoint_to_resume(settings) is None:
         return False
     try:
-        cost = read_cost(settings.output_dir)
+        return read_cost(settings.output_dir) is not None
     except InputError:  # a damaged file is written again
         return False
-    return cost is not None and cost["steps"] >= cost["planned_steps"]
 
 
 def has_settings(file: Path, scored: TrainSettings) -> bool:
@@ -178,7 +183,7 @@ def has_settings(file: Path, scored: TrainSettings) -> bool:
     values = {
         name: getattr(scored, name)
         for name, flag in flags_of(scored).items()
-        if not flag.on_resume or flag.compared_as == "scoring" or name == "text_vectors"
+        if flag.inherited or flag.compared_as == "scoring" or name in OF_SCORES
     }
     return not changed(values, saved, "")
 

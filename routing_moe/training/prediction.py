@@ -24,8 +24,7 @@ from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draw
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
-from routing_moe.results.scores import ScoresFile, baseline_scores, write_predictions
-from routing_moe.results.templates import dataset_scores
+from routing_moe.results.scores import ScoresFile, baseline_scores, dataset_scores, write_predictions
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file

@@ -1,5 +1,6 @@
 """A training run: steps, evaluations, checkpoints, resuming. All loop state is in one dict."""
 
+import dataclasses
 import logging
 import math
 import signal
@@ -71,6 +72,11 @@ class Training:
         }
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
+
+    def set_total_steps(self, steps: int) -> None:
+        self.settings = dataclasses.replace(self.settings, total_steps=steps)
+        self.stepper.settings = self.settings.recipe
+        self.total_steps = last_step(self.settings, len(self.stepper.examples))
 
     # ---- the loop
 
@@ -250,12 +256,14 @@ class Training:
             log.debug(schedule)
             for note in notes:
                 log.info(note)
-        what = self.stepper, self.total_steps, settings.start, self.folder, self.scoring_flops
-        log.debug(described_cost(on_main(self.accelerator, lambda: write_cost(*what))))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
+    def _write_cost(self) -> dict:
+        return write_cost(self.stepper, self.total_steps, self.settings, self.scoring_flops)
+
     def _summarise(self, seconds: float, steps: int) -> None:
+        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
         if steps:
             by, per_step = self.settings.select_by, seconds / steps
             log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
