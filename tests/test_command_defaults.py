@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from routing_moe.config.finetune import finetune_settings
-from routing_moe.config.shared import text_settings
 from routing_moe.config.train import train_settings
 from routing_moe.io.precision import chosen_precision
 
@@ -49,25 +48,6 @@ def test_a_resumed_run_keeps_its_start_and_its_rate(tmp_path):
     assert train_settings(given | {"learning_rate": 1e-4}).learning_rate == 1e-4
 
 
-OF_ROUTERS = dict(router_lr=0.01, task_model_lr=0.01, taskvecs_dim=8, anneal_rate=0.003, minimum_tau=0.3)
-VARIANTS = {
-    "average": dict(avg_routing=True),
-    "random": dict(random_routing=True),
-    "random for each task": dict(task_level_random_routing=True),
-    "one expert": dict(num_experts=1),
-    "given": dict(task_routes="tasks", num_experts=None),
-    "table": dict(router_nn_type="table", router_mode="bernoulli"),
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_accepts_the_flags_of_routers(name, world):
-    changed = OF_ROUTERS | dict(total_steps=1, num_beams=1) | VARIANTS[name]
-    folder = world.run(f"variant {name}", **changed)
-    (folder / "cost.json").unlink()  # else the second call looks at nothing
-    world.run(folder.name, **changed, resume=True)
-
-
 @pytest.mark.parametrize(
     ("launcher", "on_gpu", "expected"), [(None, True, "bf16"), (None, False, "no"), ("no", True, "no")]
 )
@@ -96,15 +76,3 @@ def test_fine_tuning_has_the_published_grid_and_trains_and_predicts():
     assert settings.max_grad_norm == 0.1
     alone = finetune_settings({"task_dir": "gym/t", "output_dir": "out", "do_predict": True})
     assert (alone.do_train, alone.do_predict) == (False, True)
-
-
-def test_fine_tuning_reads_texts_as_the_run_that_it_starts_from(grids):
-    run_folder = grids.mixture("lowercase", do_lowercase=True)
-    start = dict(moe_init=True, init_dir=run_folder, num_beams=None)
-    start |= dict.fromkeys(("max_input_length", "max_output_length"))
-    saved = json.loads((run_folder / "run.json").read_text())["settings"]
-    settings = grids.settings("as_trained", **start)
-    assert text_settings(settings).items() <= saved.items()
-    assert (settings.max_input_length, settings.num_beams, settings.do_lowercase) == (24, 2, True)
-    given = grids.settings("given", **start | dict(max_input_length=20, num_beams=1))
-    assert (given.max_input_length, given.max_output_length, given.num_beams) == (20, 6, 1)

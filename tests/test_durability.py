@@ -11,7 +11,6 @@ from tiny_runs import contents, reopen, run
 
 from dataloader.atomic_files import folder_lock, write_text
 from dataloader.errors import InputError
-from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.main_process import main_process_lock
 
@@ -107,36 +106,6 @@ def test_what_a_killed_process_left_is_removed_and_what_a_user_has_beside_it_is_
         expected = "old" if content == "killed" else content
         assert (tmp_path / "best/config.json").read_text() == expected
     assert contents(tmp_path) == before | {"best/config.json": b"new"}
-
-
-@pytest.mark.parametrize("other", [None, "log.txt"])
-def test_a_failed_rename_leaves_both_checkpoints(other, tmp_path, monkeypatch):
-    """By an error of the disk, or because another program has made the folder meanwhile."""
-
-    def write(content: str) -> None:
-        with replacing_directory(tmp_path / "last") as folder:
-            (folder / "config.json").write_text(content, encoding="utf-8")
-
-    def failing(old, new):
-        if Path(old).name == "new" or Path(old).name == "previous":
-            if not other:
-                raise OSError(5, "Input/output error")
-            (tmp_path / "last").mkdir(exist_ok=True)
-            (tmp_path / "last" / other).touch()
-        rename(old, new)
-
-    write("old")
-    rename = os.rename
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "rename", failing)
-        with pytest.raises(OSError, match=r"Input/output|not empty"):
-            write("new")
-    kept = {name.split("/", 1)[1]: content for name, content in contents(tmp_path).items() if name[0] == "."}
-    assert kept == {"new/config.json": b"new", "previous/config.json": b"old"}
-    if not other:
-        assert find_checkpoint(tmp_path / "last")
-        write("newer")
-        assert contents(tmp_path) == {"last/config.json": b"newer"}
 
 
 # ---- locks

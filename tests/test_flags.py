@@ -78,20 +78,6 @@ def test_help_names_each_flag_its_choices_and_its_default_once():
     assert text.count("(default:") == 6  # flour, loaves, heat, steam, minutes, turn_after
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["stove", "--loavs", "3"], "unrecognized arguments: --loavs 3; did you mean '--loaves'?"),
-        (["stove", "--loaves", "many"], "argument --loaves: invalid int value: 'many'"),
-        ([], "the following arguments are required: OVEN"),
-    ],
-)
-def test_a_misspelt_flag_is_one_error_with_the_nearest_name(words, message, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        parse(Bake, words)
-    assert message in capsys.readouterr().err
-
-
 def test_every_wrong_value_is_reported_as_typed():
     settings = Bake(oven="stove", flour="whaet", loaves=0, heat=float("inf"), times=[2.0, float("nan")])
     assert flag_problems(settings) == [

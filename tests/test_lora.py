@@ -10,7 +10,6 @@ from transformers import BartForConditionalGeneration
 
 from routing_moe.finetuning.starting_model import along_route, set_trained
 from routing_moe.model.base import is_of_base
-from routing_moe.model.conversion import with_fresh_experts
 from routing_moe.model.lora import LoraPlan, is_of_expert
 from routing_moe.task_choice.choice import TaskChoice
 
@@ -262,14 +261,3 @@ def test_an_unseen_task_continues_along_the_route_of_its_vector(make_lora, batch
 
 
 # ---- conversion
-
-
-def test_fresh_experts_have_the_routes_of_the_others_and_change_nothing(make_lora):
-    trained = make_lora().float()
-    bart = BartForConditionalGeneration(tiny_bart_config())
-    fresh = with_fresh_experts(trained, bart, 1e-8)
-    assert torch.equal(fresh.routes_for(["a", "b"]), trained.routes_for(["a", "b"]))
-    assert all(
-        (linear.lora_B == 0).all() for layer in fresh.routed_layers() for linear in layer.linear_maps.values()
-    )
-    assert torch.equal(fresh.model.encoder.layers[0].fc1.weight, bart.model.encoder.layers[0].fc1.weight)

@@ -1,7 +1,6 @@
 """Whole commands with low-rank experts: runs, both stages, vectors, fine-tuning, errors about their BART."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -171,25 +170,6 @@ def test_only_the_chosen_parts_are_trained(grids, soft_lora, training, base_lr, 
     }
     assert parts == changed
     assert (config["base_model"] is None) == (base_lr is not None)
-
-
-@pytest.mark.parametrize(
-    ("start", "flags", "words", "model_type"),
-    [
-        ("one_lora", dict(moe_init=None, init_dir=None, checkpoint="<start>"), "none", "bart"),
-        ("soft_lora", dict(moe_avg_route=True), "average; plain BART", "bart"),
-        ("soft_lora", dict(moe_random_route=True), "random for each example", "routing_bart"),
-        ("soft_lora", dict(moe_random2_route=True), "random for the task; plain BART", "bart"),
-        ("soft_lora", dict(task_routes="lowest_loss"), "route of .*; plain BART", "bart"),
-    ],
-)
-def test_a_grid_has_every_start(grids, request, start, flags, words, model_type):
-    folder = request.getfixturevalue(start)
-    given = {name: folder if value == "<start>" else value for name, value in flags.items()}
-    route, after, config = grid(grids, f"lora start {' '.join(flags)}", folder, **given)
-    assert re.fullmatch(words, str(route))
-    assert config["model_type"] == model_type
-    assert any(map(is_of_base, after)) == (model_type == "bart")  # of experts the BART stays frozen
 
 
 # ---- reading

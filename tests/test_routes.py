@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import tiny_bart_config
 from scipy.stats import chisquare
-from tiny_steps import parameters
 from transformers import BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration, select_routes
@@ -166,30 +165,6 @@ def test_skipping_zero_weights_does_not_change_a_step(source, fields, make_model
     torch.testing.assert_close(fast_loss, slow_loss, rtol=1e-13, atol=0)
     for name in slow:
         torch.testing.assert_close(fast[name], slow[name], rtol=1e-10, atol=1e-12, msg=name)
-
-
-def test_sources_without_a_router_have_no_router_or_vectors(make_model, tmp_path):
-    for source in ("average", "random", "fixed"):
-        model = make_source(make_model, source)
-        assert model.router is None
-        assert model.task_vectors is None
-        assert not [n for n, _ in model.named_parameters() if n.startswith(("router", "task_"))]
-        model.save_pretrained(tmp_path / source)
-        assert not (tmp_path / source / "task_vecs.npy").exists()
-        loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / source).eval()
-        torch.manual_seed(2)
-        before = model.routes_for(TASKS)
-        torch.manual_seed(2)
-        assert torch.equal(before, loaded.routes_for(TASKS))
-
-
-def test_fixed_routes_are_never_trained(make_stepper):
-    stepper = make_stepper({"weight_decay": 0.5}, route_source="fixed")
-    stepper.model.task_routes.copy_(random_task_routes(4, L, E, n=1, seed=2))
-    before, routes = parameters(stepper), stepper.model.task_routes.clone()
-    assert stepper.step(0)["route_entropy"] == 0
-    assert torch.equal(routes, stepper.model.task_routes)
-    assert any(not torch.equal(before[n], p) for n, p in stepper.model.named_parameters())
 
 
 def test_a_trained_model_can_change_its_route_source(make_model, batch):

@@ -134,29 +134,6 @@ def test_parts_of_vectors_are_clustered_by_themselves_and_compose(world, vectors
     }
 
 
-def test_the_number_of_clusters_is_found_and_logged(world, vectors, tmp_path):
-    tasks = {f"copy{i}": i % 3 for i in range(9)}
-    gym = tmp_path / "gym"
-    for task in tasks:
-        (gym / task).mkdir(parents=True)
-        for part in ("train", "dev"):
-            (gym / task / f"{task}_2_13_{part}.tsv").write_text("hot\tcold\nbig\tsmall\n")
-    (gym / "metrics.json").write_text(json.dumps(dict.fromkeys(tasks, "EM")))
-    (gym / "split.json").write_text(json.dumps({"train": list(tasks)}))
-    draw = np.random.default_rng(0)
-    vectors_ND = np.eye(3)[list(tasks.values())] + 0.05 * draw.normal(size=(9, 3))
-    folder = world / "outside/auto"
-    asked = FIXED | dict(task_routes="clusters:auto", taskvecs=vectors(vectors_ND, tasks), total_steps=1)
-    assert run(gym, world.bart, folder, **asked) == 0
-    assert experts(folder) == {task: [cluster] * 3 for task, cluster in tasks.items()}
-    log = (folder / "log.txt").read_text()
-    assert "all layers: 3 clusters of 3, 3, 3 tasks; mean silhouette 0." in log
-    (row,) = pd.read_csv(folder / "clusters.csv").to_dict("records")
-    assert (row["source"], row["part"]) == (f"clusters:auto of {asked['taskvecs']}", "all")
-    assert (row["clusters"], row["sizes"]) == (3, "3 3 3")
-    assert row["silhouette"] > 0.9
-
-
 # ---- permuted routes
 
 

@@ -54,20 +54,6 @@ def test_a_run_folder_has_the_documented_files(finished):
     assert f"picture of the routes: {run}/6-steps/route.png\n" in log
 
 
-def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(finished):
-    losses = pd.read_csv(finished / "losses.csv", index_col=0)
-    assert list(losses.columns) == ["steps", "train_loss", "dev_loss", "dev_performance", "dev_answer_loss"]
-    assert losses["steps"].tolist() == [3, 6]
-    assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]
-    curves = pd.read_csv(finished / "curves.csv")
-    assert list(curves.columns) == [
-        "step", "train_loss", "learning_rate", "temperature", "grad_norm", "route_entropy"
-    ]  # fmt: skip
-    assert curves["step"].tolist() == [6]
-    assert curves["temperature"].item() == pytest.approx(temperature_at(6, 2.0, 0.1, 3e-4))
-    assert curves["learning_rate"].item() == pytest.approx(0.01 * 1 / 5)  # of steps 1 to 6, the decay's last
-
-
 def test_every_evaluation_writes_scores_and_routes(finished):
     for step in (3, 6):
         folder = finished / f"{step}-steps"
@@ -209,20 +195,6 @@ def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished, samples,
 
 
 # ---- other ways to train
-
-
-def test_soft_routes_train_and_predict_with_their_temperature(world):
-    folder = world.run("softmax", router_mode="softmax", initial_tau=3, do_predict=True, total_steps=2)
-    routes_NLE = np.load(folder / "2-steps/route.npy")
-    assert ((routes_NLE > 0) & (routes_NLE < 1)).all()
-    config = json.loads((folder / "best/config.json").read_text())
-    assert config["router_temperature"] == temperature_at(2, 3.0, 0.1, 3e-4)
-    scores = pd.read_csv(folder / "best/eval-test-performance.csv")
-    assert scores["temperature"].tolist() == [config["router_temperature"]] * len(scores)
-    predict(world, folder, predict_temperature=300, prefix="hot_")
-    hot = pd.read_csv(folder / "best/hot_eval-test-performance.csv")
-    assert set(hot["step"]) == set(scores["step"])
-    assert set(hot["temperature"]) == {300.0}
 
 
 def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finished):

@@ -146,9 +146,7 @@ class Mixture:
         for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
             if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
                 wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
-        if not wrong:
-            wrong = self._contradictions()
-        if wrong:
+        if wrong := wrong or self._contradictions():
             raise ValueError("\n".join(wrong))
 
     def _contradictions(self) -> list[str]:

@@ -1,12 +1,8 @@
 """Routes that are given from outside: their files, and their matrices (N, L, E).
 
-    given = GivenRoutes(source="routes.json", by_task=read_routes("routes.json"))
-    routes_NLE = given.matrices(encoder_layers=6, decoder_layers=6, num_experts=given.num_experts)
-
 A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
 numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
-layer such as "encoder.0". N tasks, K clusters, L layers (encoder, then decoder), E experts, D dimensions of a
-vector. Does not import torch.
+layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts. Does not import torch.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -161,7 +157,10 @@ def route_in_json(value) -> Route:
     elif isinstance(value, list) and value and all(map(_is_expert, value)):
         return np.array(value, dtype=np.int64)
     elif isinstance(value, list) and value and all(isinstance(row, list) and row for row in value):
-        if any(len(row) != len(value[0]) or not all(map(_is_weight, row)) for row in value):
+        if any(
+            len(row) != len(value[0]) or not all(type(w) in (int, float) and 0 <= w <= 1 for w in row)
+            for row in value
+        ):
             raise ValueError("has rows of different lengths or with something else than weights from 0 to 1")
         return _normalised(np.array(value, dtype=np.float64))
     raise ValueError(f"is {str(value)[:60]!r}; it must be {FORMS}")
@@ -169,10 +168,6 @@ def route_in_json(value) -> Route:
 
 def _is_expert(value) -> bool:
     return type(value) is int and 0 <= value < 10_000
-
-
-def _is_weight(value) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1  # false for NaN, too
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:

@@ -1,11 +1,7 @@
 """Clusters of task vectors: average linkage on cosines, numbers of clusters, the nearest cluster.
 
-    labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), possible_counts(len(vectors_ND)))
-    label, cosine = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
-
-Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common (for
-example the gradient of a model that still learns the language) hides their differences. Pure functions
-without torch or files. N clustered tasks, D dimensions, K clusters.
+Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common hides
+their differences. No torch, no files. N clustered tasks, D dimensions, K clusters.
 """
 
 from collections.abc import Sequence

@@ -1,16 +1,14 @@
 """A BART layer with E experts, each a complete BART layer, mixed by the route of a task.
 
 Mixing outputs (the method): the output of layer l for example b is the sum over experts e of
-route[b, l, e] * expert_e(hidden[b]). The implementation is fast because of one exact rule: an expert with
-weight zero adds nothing to the output and receives zero gradient, so it does not have to run. If the weights
-themselves are trained (straight-through routes), the derivative of the loss by a zero weight is
-<gradient, expert's output>: such an expert runs without building a graph. If zeros are constant (top-k
-routes), it does not run at all. Dense routes have no zeros, so every expert runs.
+route[b, l, e] * expert_e(hidden[b]). An expert with weight zero adds nothing and gets zero gradient, so it
+does not have to run. If the weights themselves are trained (straight-through routes), the derivative of the
+loss by a zero weight is <gradient, expert's output>: such an expert runs without building a graph. If zeros
+are constant (top-k routes), it does not run at all.
 
 Mixing parameters (soft merging, SMEAR: Muqeeth, Liu, Raffel 2023, arXiv 2306.03745, section 2.3): one layer
-runs whose parameters are the sum over e of route[b, l, e] * parameters_e. A route belongs to a task, so a
-batch merges once per different route, all of them in one matrix product. For one-hot routes, this equals
-mixing outputs.
+runs whose parameters are the sum over e of route[b, l, e] * parameters_e, merged once per different route of
+a batch, all of them in one matrix product. For one-hot routes, this equals mixing outputs.
 """
 
 import itertools
