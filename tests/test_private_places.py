@@ -13,7 +13,7 @@ import pytest
 from dataloader.building.report import UNCOMPARED, Line, write_report
 from routing_moe.cli import push
 from routing_moe.config.assemble import AssembleSettings, AverageSettings
-from routing_moe.config.flags import flags_of, scalar_type
+from routing_moe.config.flags import flags_of, value_type
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.report.shared_run import without_places
@@ -24,7 +24,7 @@ MADE_BY = {"merge": MergeSettings, "assembled": AssembleSettings, "averaged": Av
 
 def may_be_places(command) -> list[str]:
     """Returns the flags of a command that take a text which is not one of a few choices."""
-    kinds = {field.name: scalar_type(field.type)[0] for field in dataclasses.fields(command)}
+    kinds = {field.name: value_type(field.type)[0] for field in dataclasses.fields(command)}
     return [
         name
         for name, flag in flags_of(command).items()
@@ -35,7 +35,7 @@ def may_be_places(command) -> list[str]:
 def described(command, value_of) -> dict:
     """Returns the record of a command all of whose places are `value_of(flag)`, as run.json has it."""
     values = {name: value_of(name) for name in may_be_places(command)}
-    several = {field.name for field in dataclasses.fields(command) if scalar_type(field.type)[1]}
+    several = {field.name for field in dataclasses.fields(command) if value_type(field.type)[1]}
     words = [word for name, one in values.items() for word in (f"--{name}={one}", f"--{name}", one)]
     settings = {name: [one, f"task={one}"] if name in several else one for name, one in values.items()}
     return {"settings": settings, "command": shlex.join(["routing-moe", *words])}
