@@ -27,10 +27,6 @@ NOT_OURS = {
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }
-# Of the published code, in the table of names in docs/differences.md.
-PUBLISHED_SCRIPTS = {
-    *("get_text_emb.sh", "finetuneTextEmb_a_list_of_tasks.sh", "finetuneFisher_a_list_of_tasks.sh"),
-}
 SCRIPTS = {path.name: path for folder in ("example_scripts", "tests") for path in ROOT.glob(f"{folder}/*.sh")}
 FLAG = re.compile(r"(?<![\w-])--[a-z]\w+(?!-)")
 TOP_FOLDERS = "benchmarks|dataloader|docs|example_scripts|routing_moe|task|tests"
@@ -181,14 +177,6 @@ def anchors(page: Path) -> set[str]:
     """GitHub's names of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def test_every_script_named_exists():
-    """`_moe_avg.sh` is short for the script that ends so."""
-    named = {name for page in CURRENT for name in re.findall(r"\b[\w-]+\.sh\b", TEXTS[page])}
-    ends = {name for name in named if name.startswith("_")}
-    assert named - ends - SCRIPTS.keys() == PUBLISHED_SCRIPTS
-    assert {end for end in ends if not any(name.endswith(end) for name in SCRIPTS)} == set()
 
 
 # ---------------------------------------------------------------------------- README, figure, workflow

@@ -232,12 +232,6 @@ class TestWholeScripts:
         assert (moe / "analysis/report.html").is_file()
         assert (moe / "analysis/ablation/ablation.md").is_file()
 
-    def test_comparing_two_routings(self, copy):
-        line = f"bash example_scripts/compare_routings.sh --small {SHORT}"
-        call(copy, line, VARIANTS="multitask softmax", JOBS="2")
-        table = pd.read_csv(copy / "models/compare_routings/comparison.csv")
-        assert {"multitask", "softmax"} <= set(table["variant"])
-
     def test_comparing_on_a_conflict_gym(self, copy):
         line = "bash example_scripts/compare_conflict.sh --small --debug"
         call(copy, line, VARIANTS="dense cross_loss true_groups_shared", STEPS="12", JOBS="2")

@@ -163,17 +163,15 @@ def test_without_an_output_file_the_tables_are_named_after_the_summaries(files, 
 def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(files, capsys):
     write_summary(files / "less.csv", {"boolq": 0.6, "new": 0.1, "emo": np.nan})
     assert call(files, "less", flags=["--min_baseline", "0.5"]) == 1
-    assert capsys.readouterr().err.splitlines() == [
-        *("base: lacks new", "less: lacks sick, copa", "less: no mean test_performance of emo")
-    ]
+    lines = ["base: no test_performance of new", "less: no test_performance of sick, copa, emo"]
+    assert capsys.readouterr().err.splitlines() == lines
     assert pd.read_csv(files / "out/gains.csv")[["task", "in_arg"]].values.tolist() == [["boolq", False]]
-    assert "- less: lacks sick, copa" in (files / "out/gains.md").read_text()
+    assert f"- {lines[1]}" in (files / "out/gains.md").read_text()
 
 
 def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
     write_summary(files / "else.csv", {"new": 0.6})
     output = refusal(capsys, files, "else")
-    assert "else: lacks boolq, sick, copa, emo" in output
     assert "no task has a mean test_performance in every summary" in output
     (files / "bad.csv").write_text("a,b\n1,2\n")
     assert "bad.csv holds no summary" in refusal(capsys, files, "bad")

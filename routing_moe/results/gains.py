@@ -152,10 +152,8 @@ def systems_of(settings: GainSettings) -> Systems:
         raise InputError(f"--summary2 {twice[0]} is given twice")
     tails = distinct_tails([path.resolve() for path in paths])
     names = settings.names or [str(Path(tail).with_suffix("")) for tail in tails]
-    if len(names) != len(paths) or len(set(names)) < len(names):
-        raise InputError(
-            f"--names {' '.join(names)}: expected {len(paths)} different names, the baseline's first"
-        )
+    if not len(paths) == len(names) == len(set(names)):
+        raise InputError(f"--names {' '.join(names)}: expected {len(paths)} different names")
     systems: Systems = {}
     for name, path in zip(names, paths, strict=True):
         if settings.seeds and "{seed}" not in str(path):
@@ -183,7 +181,7 @@ def _systems_of_runs(settings: GainSettings) -> Systems:
         wrong = f" {baseline}: no such system{did_you_mean(baseline, systems)}" if baseline else " is missing"
         raise InputError(f"--baseline{wrong} (there are {', '.join(systems)})")
     if len(systems) == 1:
-        raise InputError(f"{baseline} is the only system with {file}; there is nothing to compare it with")
+        raise InputError(f"{baseline} is the only system with {file}")
     if first and all(len(files) == 1 for files in systems.values()):  # also of different seeds
         systems = {name: dict.fromkeys([0], *files.values()) for name, files in systems.items()}
     return {baseline: systems[baseline]} | systems
@@ -192,13 +190,9 @@ def _systems_of_runs(settings: GainSettings) -> Systems:
 def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[str], list[str]]:
     """Returns the tasks with a mean in every summary, in the baseline's order, and a line per missing one."""
     means = pd.DataFrame({name: summary["mean"] for name, summary in summaries.items()})
-    tasks = list(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
-    means, lines = means.reindex(tasks), []
-    for name, summary in summaries.items():
-        absent = [task for task in tasks if task not in summary.index]
-        unscored = list(summary.index[summary["mean"].isna()])
-        lines += [f"{name}: lacks {', '.join(absent)}"] if absent else []
-        lines += [f"{name}: no mean {metric} of {', '.join(unscored)}"] if unscored else []
+    means = means.reindex(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
+    lacking = {name: means.index[means[name].isna()] for name in means}
+    lines = [f"{name}: no {metric} of {', '.join(tasks)}" for name, tasks in lacking.items() if len(tasks)]
     return list(means.dropna().index), lines
 
 

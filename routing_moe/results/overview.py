@@ -4,7 +4,6 @@ Steps and FLOPs of a run include those of its start.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from routing_moe.results.runs import Run
 from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, ScoresFile, has_only_losses, read_scores
 
 GIVEN_ROUTE = "given route"
+EVALUATIONS = "*-steps/dev_results.csv"
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
 # {column: its name in Markdown}
@@ -104,9 +104,9 @@ def curves(runs: Sequence[Run], costs: pd.DataFrame) -> pd.DataFrame:
     """
     evaluations = []
     for run in runs:
-        files = {path.parent.name: path for path in run.folder.glob("*-steps/dev_results.csv")}
-        steps = {int(name[:-6]): path for name, path in files.items() if re.fullmatch(r"\d+-steps", name)}
-        evaluations += [(run, step, path) for step, path in sorted(steps.items())]
+        files = {path.parent.name.removesuffix("-steps"): path for path in run.folder.glob(EVALUATIONS)}
+        steps = sorted(int(step) for step in files if step.isdecimal())
+        evaluations += [(run, step, files[str(step)]) for step in steps]
     columns, measure, name = DEV_COLUMNS, "performance", "dev_score"
     if scored := [evaluation for evaluation in evaluations if not has_only_losses(evaluation[2])]:
         evaluations = scored
