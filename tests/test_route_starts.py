@@ -272,8 +272,3 @@ def test_the_expert_that_fits_the_task_is_found(mixing, make_model, task_example
     assert loss(found.route_LE) - best < 0.1 * (average - best)
     answering = with_routes(model, [found])
     torch.testing.assert_close(answering.routes_for(["new"])[0].float(), torch.from_numpy(found.route_LE))
-
-
-def test_a_plain_bart_has_no_route_to_learn(make_model, examples):
-    with pytest.raises(ValueError, match="the model has one expert, so it has no route to learn"):
-        learn(make_model(num_experts=1), examples)

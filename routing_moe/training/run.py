@@ -80,7 +80,7 @@ def run_training(
     contested = None
     if settings.contested_above is not None:
         contested = contested_rows(model, examples, settings, accelerator)
-        examples = contested.of(examples, model.config.task_names)
+        examples = contested.chosen_from(examples, model.config.task_names)
         if contested.are_few and settings.equal_flops:
             raise InputError(f"--equal_flops: {contested.described()}, so nothing is trained")
         if contested.are_few:
