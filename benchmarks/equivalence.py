@@ -56,6 +56,7 @@ GRID = (
     " --eval_period 3 --warmup_steps 1 --predict_max_examples 8 --predict_batch_size 16 --quiet --moe_init"
 )
 NOT_COMPARED = (
+    "configurations/*.json",  # outcomes with times
     "run.json",
     "cost.json",
     "*.log",

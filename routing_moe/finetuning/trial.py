@@ -143,7 +143,7 @@ class Trial:
         # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
         self.accelerator = make_accelerator(self.settings.mixed_precision)
         self.best: dict[str, float | None] | None = None
-        self.best_step, self.diverged, self.curve = None, None, []
+        self.best_step, self.diverged, self.curve, self.steps_done = None, None, [], 0
         self.cost = dict.fromkeys(TRAINING_COST) | {"steps": 0}
 
     def train(self) -> None:
@@ -153,25 +153,27 @@ class Trial:
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
-        total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
-        planned = training_cost(stepper, total_steps, COST_STEPS)
-        self.cost = {name: planned[name] for name in TRAINING_COST} | {"steps": 0, "total_flops": 0}
-        bar = ProgressBar(total=total_steps, desc=str(configuration), unit="step", disable=settings.quiet)
-        with bar:
-            for step in range(1, total_steps + 1):
+        self._take_steps(stepper, min(settings.total_steps, epochs))
+        if self.steps_done:
+            cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
+            self.cost = {name: cost[name] for name in TRAINING_COST}
+
+    def _take_steps(self, stepper: Stepper, total_steps: int) -> None:
+        settings, loss, tokens, name = self.settings, 0.0, 0, str(self.configuration)
+        with ProgressBar(total=total_steps, desc=name, unit="step", disable=settings.quiet) as bar:
+            while self.steps_done < total_steps:
                 try:
-                    report = stepper.step(step - 1)
+                    report = stepper.step(self.steps_done)
                 except TrainingDiverged as error:
                     self.diverged = str(error)
                     return
+                self.steps_done += 1
                 bar.update()
-                flops = round(planned["total_flops"] * step / total_steps)
-                self.cost |= {"steps": step, "total_flops": flops}
                 loss, tokens = loss + report["loss"], tokens + report["tokens"]
-                if step % settings.eval_period == 0 or step == total_steps:
-                    self.evaluate(step, loss / tokens)
+                if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
+                    self.evaluate(self.steps_done, loss / tokens)
                     loss, tokens = 0.0, 0
-                    if sum(later > self.best_step for later, *_ in self.curve) >= settings.wait_step:
+                    if sum(step > self.best_step for step, *_ in self.curve) >= settings.wait_step:
                         return
 
     def evaluate(self, step: int, train_loss: float | None = None) -> None:
