@@ -101,7 +101,7 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
         name=task.name,
         route=task.words,
         seen=task.seen,
-        source=text_format.source(Example(task.name, task.name, "TEXT", ("",))),
+        source=text_format.source(Example(task.name, task.name, "", ("",))) + "TEXT",
         length=text_format.max_input_length,
         notes=notes,
         limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items()),
