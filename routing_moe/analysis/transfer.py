@@ -89,7 +89,7 @@ class TransferJob:
         names = self.model.config.task_names
         pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.prediction.examples_per_file)
         rows = encode(pool, tokenizer, inputs.text_format, {name: row for row, name in enumerate(names)})
-        rows = spread_rows(contested.of(rows, names) if contested else rows, settings.rows)
+        rows = spread_rows(contested.chosen_from(rows, names) if contested else rows, settings.rows)
         used, self.tasks_R = np.unique(rows.task_ids_N, return_inverse=True)
         self.rows = dataclasses.replace(rows, task_ids_N=self.tasks_R)
         self.tasks = [names[n] for n in used]
