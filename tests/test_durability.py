@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from forks import FORK, in_two_processes
-from mistakes import assert_problem, complaint, refused
+from mistakes import complaint, refused
 from tiny_runs import contents, flags, reopen, run, typed
 
 from dataloader.atomic_files import folder_lock, unfinished_folder, write_text
@@ -16,7 +16,6 @@ from routing_moe.cli.merge import main as merge
 from routing_moe.cli.report import main as report
 from routing_moe.cli.train import main as train
 from routing_moe.io.files import replacing_directory
-from routing_moe.io.main_process import main_process_lock
 
 # ---- flushes and renames
 
@@ -189,12 +188,6 @@ def test_an_unfinished_folder_of_a_living_process_is_left_alone(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_a_file_beside_a_written_one_is_left_alone(tmp_path):
-    (tmp_path / "run.json.partial").write_text("mine", encoding="utf-8")
-    write_text(tmp_path / "run.json", "{}")
-    assert contents(tmp_path) == {"run.json.partial": b"mine", "run.json": b"{}"}
-
-
 # ---- locks
 
 TAKEN = "another command is using it; wait until it ends, or end it"
@@ -225,23 +218,6 @@ def test_a_merge_and_a_report_are_refused_during_another_command(taken, capsys):
     assert output.err == f"error: --output_dir {taken.out}: {TAKEN}\n"
     output = refused(taken, capsys, lambda: report([str(taken.out / "best")]))
     assert output.err == f"error: RUN {taken.out}: {TAKEN}\n"
-
-
-def test_mistakes_in_flags_are_reported_before_the_folder_is_checked(taken, capsys):
-    errors = complaint(taken, capsys, **RESUMED | dict(total_steps=0))
-    assert_problem(errors, "--total_steps is 0")
-    assert TAKEN not in "".join(errors)
-
-
-def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fresh, capsys, monkeypatch):
-    def other(*arguments):  # starts and ends between this command's check and its lock
-        fresh.write(fresh.out / "run.json", {"settings": {}})
-        return main_process_lock(*arguments)
-
-    monkeypatch.setattr("routing_moe.io.main_process.main_process_lock", other)
-    assert run(fresh.gym, fresh.bart, fresh.out) == 2
-    assert f"--output_dir {fresh.out} already holds a run" in capsys.readouterr().err
-    assert contents(fresh.out).keys() == {"run.json"}
 
 
 def test_a_killed_command_releases_its_lock(tmp_path):

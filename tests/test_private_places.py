@@ -175,8 +175,8 @@ def test_a_link_to_a_file_outside_the_run_is_not_followed(link, copy, tmp_path, 
     assert not (tmp_path / "shared").exists()
 
 
-def test_a_run_of_the_hubs_cache_which_has_links_is_shared_again(copy, local_hub, tmp_path, monkeypatch):
-    local_hub.publish("other/moe", shared(copy, tmp_path / "first"))
+def test_a_run_of_the_hubs_cache_which_has_links_is_shared_again(copy, hub_client, tmp_path, monkeypatch):
+    hub_client.publish("other/moe", shared(copy, tmp_path / "first"))
     monkeypatch.chdir(tmp_path)
     second = shared(Path("other/moe"), tmp_path / "second")
     names = [{path.relative_to(f).as_posix() for path in f.rglob("*")} for f in (tmp_path / "first", second)]

@@ -101,9 +101,9 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
 
 
-def test_a_base_on_the_hub_is_named_with_its_revision(tmp_path, local_hub):
+def test_a_base_on_the_hub_is_named_with_its_revision(tmp_path, hub_client):
     make_plain("t5").save_pretrained(tmp_path / "base")
-    local_hub.publish("my-group/base", tmp_path / "base")
+    hub_client.publish("my-group/base", tmp_path / "base")
     model = RoutedModel.from_backbone("my-group/base@main", **FIELDS)
     model.save_pretrained(tmp_path / "saved")
     assert json.loads((tmp_path / "saved/config.json").read_text())["base_model"] == "my-group/base@main"

@@ -119,12 +119,6 @@ def known_folder(place: str | Path) -> Path:
     return cached or Path(place)
 
 
-def repository_folder(folder: Path) -> Path:
-    """Returns the folder of all files of a run: its own, or in the hub's cache, that of its repository."""
-    folder, cache = folder.resolve(), Path(constants.HF_HUB_CACHE).resolve()
-    return cache / folder.relative_to(cache).parts[0] if folder.is_relative_to(cache) else folder
-
-
 def commits() -> dict[str, str]:
     """Returns {hub name: commit} of the models that this process has found, for `run.json`."""
     return {name: folder.name for name, folder in _folders.items()}

@@ -34,7 +34,7 @@ from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.io.csv_files import read_table
-from routing_moe.io.hub import is_hub_name, repository_folder
+from routing_moe.io.hub import is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.results.run_cost import COST_FILE, read_cost
@@ -126,7 +126,9 @@ def files_to_share(checkpoint: Path, run: Path | None) -> dict[str, Path]:
             routes = (run / f"{step}-steps").glob("route*")
             found |= {f"{step}-steps/{file.name}": file for file in routes if file.suffix in (".npy", ".txt")}
     files = {name: file for name, file in sorted(found.items()) if file.is_file()}
-    folder = repository_folder(run or checkpoint)
+    folder = (run or checkpoint).resolve()
+    if folder.parent.name == "snapshots":  # of the hub's cache, whose files are links into the repository
+        folder = folder.parents[1]
     read = [*files.values(), *((run / "run.json", run / COST_FILE) if run else ())]
     if outside := [file for file in read if not file.resolve().is_relative_to(folder)]:
         raise InputError(
