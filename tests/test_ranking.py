@@ -206,7 +206,6 @@ def test_a_run_ranks_tasks_with_options_and_logs_it(ranked):
     assert dev["scoring"].tolist() == ["generate", "rank (labels of all samples)"]
     log = (ranked.out / "log.txt").read_text()
     assert "test section: tasks whose options are ranked, by source: field 1, input 1; generated: 1" in log
-    assert "dev scores: tasks whose options are ranked, by source: labels 1; generated: 1" in log
 
 
 def test_predictions_are_the_most_likely_options_and_have_all_scores(ranked):

@@ -98,7 +98,8 @@ def cached_folder(name: str) -> Path | None:
     repository, _, revision = name.partition("@")
     try:
         validate_repo_id(repository)
-        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+        files = {"allow_patterns": SMALL_FILES, "ignore_patterns": OTHER_LIBRARIES}  # what a download has
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True, **files))
     except HFValidationError as error:
         raise InputError(f"{name}: no such folder, and not a hub name ({in_brief(error)})") from None
     except LocalEntryNotFoundError:

@@ -2,10 +2,7 @@
 
 Only the sums are kept. The gradient by a delta is that of its expert, and the gradient by the base is the sum
 of those of all experts, so AdamW can step deltas and base without knowing either: a step of an expert is its
-own plus that of the base. What contradicting tasks have in common is then learned from all of their rows, and
-what differs from their own. The weights that are saved are those of plain experts.
-
-Weight decay is that of the experts. With equal learning rates, it is the same as decay of base and deltas.
+own plus that of the base. With equal rates, weight decay of the experts is that of base and deltas.
 """
 
 from collections.abc import Iterator
@@ -15,10 +12,7 @@ from torch import nn
 
 
 class SharedBase:
-    """The steps of the base of complete experts; they are zero between the optimizer's steps.
-
-    steps: a parameter for each one of an expert. experts: the same parameter of all experts.
-    """
+    """The steps of the base of complete experts, 0 between optimizer steps; experts: their parameters."""
 
     def __init__(self, model):
         self.experts = list(_same_parameters(model))

@@ -6,20 +6,18 @@ import logging
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, in_short
+from dataloader.errors import in_short
 from dataloader.templates import has_templates
 from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, mixture_to_score
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import MEASURES
-from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draws
@@ -28,7 +26,7 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, baseline_scores, dataset_scores, write_predictions
 from routing_moe.task_choice.choice import TaskChoice
-from routing_moe.task_choice.choose import Chooser, RouteClusters, with_routes, with_vectors
+from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import LowestLoss, labelled_rows
@@ -42,12 +40,9 @@ log = logging.getLogger(__name__)
 def run_prediction(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, keep_texts: bool = False
 ) -> None:
-    """Scores the dev and test files of a section of the split; writes scores and predictions.
-
-    keep_texts: whether to write `keep_text_vectors`, too. Raises InputError without a checkpoint.
-    """
-    evaluation = settings.evaluation
-    tasks = list(inputs.split.section(evaluation.section))
+    """Scores the dev and test files of a section; writes scores, predictions, and text vectors."""
+    section, prefix = settings.predict_split, settings.prefix
+    tasks = list(inputs.split.section(section))
     checkpoint = mixture_to_score(settings.start).checkpoint
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
@@ -59,14 +54,15 @@ def run_prediction(
         log.debug("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     if keep_texts and accelerator.is_main_process:
         keep_text_vectors(inputs, checkpoint, model.device, (model, tokenizer))
-    choices = route_tasks(settings.start, evaluation, inputs, tasks, model, tokenizer, accelerator)
+    choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run, name = Path(settings.output_dir), checkpoint.name
     if settings.checkpoint and is_on_hub(settings.checkpoint):
         name = "best"  # else that of the commit
-    parts = {part: task_files(evaluation, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
+    loaded, most = (model, tokenizer), settings.scored_per_file
+    parts = {part: task_files(settings, inputs, tasks, part, *loaded, most) for part in ("dev", "test")}
     if settings.scoring == "rank":
-        log.debug("%s section: %s", evaluation.section, described_scoring(parts["dev"] + parts["test"]))
+        log.debug("%s section: %s", section, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
         scores, *predicted = predict(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
@@ -75,8 +71,8 @@ def run_prediction(
                 scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
-            written = ScoresFile(part, evaluation.section, name, evaluation.prefix)
-            write_predictions(run / name / "predictions", evaluation.prefix, files, *predicted)
+            written = ScoresFile(part, section, name, prefix)
+            write_predictions(run / name / "predictions", prefix, files, *predicted)
             measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
             means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())
             note = ""
@@ -87,7 +83,7 @@ def run_prediction(
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f%s over %d files%s%s, in %s",
-                evaluation.section, part, mean_score(scores), means, len(files),
+                section, part, mean_score(scores), means, len(files),
                 of_draws(scores), note, run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
@@ -98,11 +94,7 @@ def run_prediction(
 def keep_text_vectors(
     inputs: Inputs, checkpoint: Path, device: torch.device, loaded: tuple | None = None
 ) -> None:
-    """Writes the text vectors of the train tasks, by which new texts find their nearest task.
-
-    loaded: the checkpoint's model and tokenizer; None: they are loaded. Without routes that depend on the
-    task, nothing is written.
-    """
+    """Writes vectors of the train tasks' texts, by which new texts find their nearest task, if needed."""
     start = SavedMixture(checkpoint)
     if not start.config.routes_by_task or (checkpoint / TEXTS_FILE).is_file():
         return
@@ -117,15 +109,11 @@ def keep_text_vectors(
 
 
 def route_tasks(
-    start: Start, evaluation: Evaluation, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
+    settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
 ) -> dict[str, TaskChoice]:
-    """Gives every task its route or the vector that its route is computed from; logs each choice.
-
-    start: of the model. Returns {task: choice}; {} if all tasks are those of training, or their routes do not
-    depend on them.
-    """
+    """Gives every task its route or vector; returns {task: choice}, {} if all are just those of training."""
+    start, by_loss = settings.start, settings.by_loss
     config, split, is_main = model.config, inputs.split, accelerator.is_main_process
-    by_loss = evaluation.by_loss
     by_vector = config.has_router and not start.routes and not by_loss
     if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
         return {}
@@ -141,7 +129,7 @@ def route_tasks(
             vectors = GivenVectors.load(start.vectors).only(untrained)
         chooser = Chooser(
             model,
-            evaluation.task_vector,
+            settings.task_vector,
             split.train,
             vectors,
             file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
@@ -149,8 +137,6 @@ def route_tasks(
             by_vector,
         )
         choices = {task: chooser.choose(task) for task in tasks}
-    if not by_vector:
-        check_replaced(start.routes, choices, model, evaluation.prefix)
     # Not just what a trained task has in the checkpoint.
     kept = ("own", "stored", "random")
     notable = [c for c in choices.values() if c.task not in trained or c.source not in kept]
@@ -167,10 +153,7 @@ def route_tasks(
 
 
 def notes_on(choices: dict[str, TaskChoice], reads_vectors: bool) -> list[str]:
-    """Returns notes on the tasks that nothing is known of.
-
-    reads_vectors: whether the router reads vectors of --taskvecs.
-    """
+    """Returns notes on tasks that nothing is known of. reads_vectors: whether the router reads --taskvecs."""
     lines = []
     own = [task for task, choice in choices.items() if choice.source != "given"]
     if reads_vectors and own:
@@ -185,21 +168,6 @@ def notes_on(choices: dict[str, TaskChoice], reads_vectors: bool) -> list[str]:
     return lines
 
 
-def check_replaced(path: str | None, choices: dict[str, TaskChoice], model, prefix: str) -> None:
-    """Raises InputError if routes of a file would overwrite scores along other routes."""
-    own = RouteClusters(model).routes
-    replaced = [
-        task
-        for task, choice in choices.items()
-        if choice.source == "given" and task in own and not np.allclose(own[task], choice.route_LE)
-    ]
-    if replaced and not prefix:
-        raise InputError(
-            f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
-            "with them give --prefix, so that its own scores are not overwritten"
-        )
-
-
 def of_draws(scores: pd.DataFrame) -> str:
     """Returns a note on the draws of random routes behind the scores, "" for other routes."""
     if "draws" not in scores:
@@ -207,17 +175,17 @@ def of_draws(scores: pd.DataFrame) -> str:
     return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
-def task_files(evaluation: Evaluation, inputs: Inputs, tasks, part: str, model, tokenizer):
-    """Returns the tasks' files of a part, as they are scored."""
+def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, most: int | None):
+    """Returns the tasks' files of a part, as they are scored. most: examples of each; None: all."""
     return load_task_files(
         inputs.predict_gym,
         tasks,
         part,
-        evaluation.samples,
+        settings.predict_samples,
         tokenizer,
         inputs.text_format,
         {name: row for row, name in enumerate(model.config.task_names)},
-        limit=evaluation.most,
-        with_options=evaluation.with_options,
+        limit=most,
+        with_options=settings.reads_options,
         train_gyms=(inputs.train_gym, inputs.predict_gym),
     )
