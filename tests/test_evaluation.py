@@ -170,7 +170,8 @@ def groups_of(model, files=FILES) -> list[tuple[bool, list[int]]]:
     pool = Pool(files)
     (routes, *_) = draws_of(model, pool, Decoding(), accelerator())
     return [
-        (route is not None, own.tolist()) for route, own in by_route(model, routes, pool.all, ENOUGH_ON_CPU)
+        (route is not None, own.tolist())
+        for route, own in by_route(model, routes, np.arange(len(pool)), ENOUGH_ON_CPU)
     ]
 
 
@@ -229,8 +230,8 @@ def test_long_answers_come_first_and_then_long_inputs():
     outputs = [[0] * n for n in (4, 3, 9, 2, 4)]  # 2, 3 and 4, 5 to 8, 9 to 16 tokens belong together
     examples = [Example("a", "a_5_13", "x", ("y",))] * 5
     pool = Pool([TaskFile("a", "a_5_13", "dev", "EM", examples, encoded(sources, outputs, [0] * 5))])
-    assert longest_first(pool, pool.all, by_answer=True).tolist() == [2, 1, 4, 0, 3]
-    assert longest_first(pool, pool.all, by_answer=False).tolist() == [1, 4, 3, 0, 2]
+    assert longest_first(pool, np.arange(len(pool)), by_answer=True).tolist() == [2, 1, 4, 0, 3]
+    assert longest_first(pool, np.arange(len(pool)), by_answer=False).tolist() == [1, 4, 3, 0, 2]
 
 
 def test_fewer_decoding_steps_for_all_files_together_than_for_one_after_the_other(make_model):

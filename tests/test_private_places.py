@@ -171,15 +171,5 @@ def test_a_link_to_a_file_outside_the_run_is_not_followed(link, copy, tmp_path, 
         outside.write_text("hf_secret")
     (copy / link).symlink_to(outside)
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
-    assert f", outside of {copy}; put it there" in capsys.readouterr().err
+    assert f"is a link to {outside}" in capsys.readouterr().err
     assert not (tmp_path / "shared").exists()
-
-
-def test_a_run_of_the_hubs_cache_which_has_links_is_shared_again(copy, local_hub, tmp_path, monkeypatch):
-    local_hub.publish("other/moe", shared(copy, tmp_path / "first"))
-    monkeypatch.chdir(tmp_path)
-    second = shared(Path("other/moe"), tmp_path / "second")
-    names = [{path.relative_to(f).as_posix() for path in f.rglob("*")} for f in (tmp_path / "first", second)]
-    assert names[0] == names[1]
-    for name in ("ontology.json", "config.json", "run.json"):
-        assert (tmp_path / "first" / name).read_bytes() == (second / name).read_bytes()

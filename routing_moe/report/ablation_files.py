@@ -5,8 +5,14 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation import Ablation
-from routing_moe.analysis.ablation_tables import USED, category_drops, feature_table, task_table
+from routing_moe.analysis.ablation import (
+    USED,
+    Ablation,
+    category_drops,
+    feature_table,
+    set_of,
+    task_table,
+)
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
@@ -28,7 +34,7 @@ def write_ablation_files(
     """Writes all result files into the folder of the ablation; returns the text of ablation.md."""
     folder, title = ablation.folder, f"{run_name(settings.run)}: drop of the score, {settings.part} files"
     singles = [experts for experts in ablation.all_experts() if ablation.sets.path(experts).is_file()]
-    by_feature = experts_by_feature(ablation, top_of_features)
+    by_feature = {feature: set_of(experts, ablation) for feature, experts in top_of_features.items()}
     scores_ST = ablation.table([*singles, *by_feature.values()])[ontology.order(ablation.tasks)]
     examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
     text = (
@@ -57,15 +63,6 @@ def write_ablation_files(
         save(plot_feature_drops(drops, settings.top), folder / "features", title)
     write_text(folder / "ablation.md", f"{text}\n")
     return f"{text}\n\nwritten to {folder}"
-
-
-def experts_by_feature(ablation: Ablation, top_of_features: dict[str, pd.DataFrame]) -> dict[str, tuple]:
-    """Returns {feature: set of its top experts}."""
-    row_of = {ablation.layer(row): row for row in ablation.config.routed_rows}
-    return {
-        feature: tuple(sorted((row_of[row.layer], int(row.expert)) for row in experts.itertuples()))
-        for feature, experts in top_of_features.items()
-    }
 
 
 def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
