@@ -68,14 +68,11 @@ class History:
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 
 
-def load_routes(
-    place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"
-) -> Routes:
+def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft") -> Routes:
     """Returns routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`, or a folder with a checkpoint, which is loaded.
-    step: of a run: a number, "last" or "best" (best dev score); flag: the flag that gave it. Raises
-    InputError if there are no such routes, or files do not match.
+    step: of a run: a number, "last" or "best" (best dev score).
     """
     place = folder_of_run(place)
     if problem := folder_problem(place):
@@ -87,7 +84,7 @@ def load_routes(
     if not str(number).isdecimal() or int(number) not in steps:
         known = ["best", "last", *map(str, steps)]
         guess = did_you_mean(str(step), known[:2])
-        raise InputError(f"--{flag} {step}: {place} has {in_short(known, 10)}{guess}")
+        raise InputError(f"--step {step}: {place} has {in_short(known, 10)}{guess}")
     tasks, values_NLE = _read_step(place / f"{number}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
     return Routes(run_name(place), tasks, layers, values_NLE[:, rows], int(number), kind)

@@ -19,7 +19,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import EncodedExamples, encode
@@ -37,23 +36,18 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
+from routing_moe.task_choice.transfer import gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
 
 
 @dataclass(frozen=True, eq=False)
 class TransferMatrix:
-    """What `TransferJob.run` found.
-
-    tasks: the N with rows. columns: the M whose experts are compared. losses_NM: mean nats per row.
-    gains_MM, affinity_MM: of the latter. labels_N: groups. summary: for transfer.json.
-    """
+    """Losses (N, M), mean nats per row of tasks along the experts of columns, and what follows from them."""
 
     tasks: list[str]
     columns: list[str]
     losses_NM: np.ndarray
     gains_MM: np.ndarray
-    affinity_MM: np.ndarray
     labels_N: np.ndarray
     summary: dict
 
@@ -76,13 +70,7 @@ def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
 class TransferJob:
     """Compares the experts of a run's tasks on its train rows, of a run on contested rows on these."""
 
-    def __init__(
-        self,
-        settings: TransferSettings,
-        inputs: Inputs,
-        contested: Contested | None,
-        accelerator: Accelerator,
-    ):
+    def __init__(self, settings: TransferSettings, inputs: Inputs, contested: Contested | None, accelerator):
         self.settings, self.contested, self.accelerator = settings, contested, accelerator
         self.model, tokenizer = load_start(settings.prediction, inputs.split)
         self.model.to(accelerator.device).eval()
@@ -141,7 +129,6 @@ class TransferJob:
             [self.tasks[n] for n in columns_M],
             means_by_task(losses_RM, self.tasks_R, len(self.tasks)),
             gains_NM[columns_M],
-            affinity(gains_NM[columns_M]),
             labels_N,
             summary,
         )
@@ -160,12 +147,11 @@ class TransferJob:
         return np.stack(found, axis=1)
 
     def _begin(self) -> None:
-        prediction = self.settings.prediction
         described = {
-            "checkpoint": mixture_to_score(prediction.start).checksums(),
+            "checkpoint": mixture_to_score(self.settings.prediction.start).checksums(),
             "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
-            "mixed_precision": prediction.mixed_precision,
+            "mixed_precision": self.settings.prediction.mixed_precision,
         }
         keep_same_job(self.settings.output_dir, described, self.losses)
 
@@ -199,17 +185,13 @@ class TransferJob:
 
 def halves(tasks_R: np.ndarray) -> np.ndarray:
     """Returns 0 or 1 for each row (R,), in turns among the rows of a task."""
-    half_R = np.zeros(len(tasks_R), dtype=np.int64)
-    for n in np.unique(tasks_R):
-        half_R[tasks_R == n] = np.arange((tasks_R == n).sum()) % 2
-    return half_R
+    return pd.Series(tasks_R).groupby(tasks_R).cumcount().to_numpy() % 2
 
 
 def summary_of(run: Path, contested: Contested | None) -> dict:
     """Returns the fields of transfer.json about the run and its contested rows."""
-    if contested is None:
-        return {"run": str(run)}
-    return {"run": str(run), "contested": round(contested.share, 4), "contested_above": contested.above}
+    share = {"contested": round(contested.share, 4), "contested_above": contested.above} if contested else {}
+    return {"run": str(run)} | share
 
 
 def spread_rows(examples: EncodedExamples, most: int) -> EncodedExamples:

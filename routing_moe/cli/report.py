@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock, write_text
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
 from routing_moe.config.explain import ReportSettings, without_folder
@@ -51,17 +51,15 @@ def run_folders(runs: tuple[str, ...]) -> list[Path]:
 
 def output_path(settings: ReportSettings) -> Path:
     """Returns the file to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
-    problems = Problems(flag_problems(settings))
-    path = settings.output_file
-    if path is None and (several := without_folder(settings.runs)):
-        problems.append(f"--output_file: must be given for {several}")
-    path = path or Path(settings.runs[0]) / "analysis" / "report.html"
+    if problems := flag_problems(settings):
+        raise InputError(problems[0])
+    if settings.output_file is None and (several := without_folder(settings.runs)):
+        raise InputError(f"--output_file: must be given for {several}")
+    path = settings.output_file or Path(settings.runs[0]) / "analysis" / "report.html"
     if path.is_dir():
-        problems.append(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
-    elif problem := unwritable(path.parent):
-        problems.append(f"--output_file {problem}")
-    if problems:
-        raise InputError(problems)
+        raise InputError(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
+    if problem := unwritable(path.parent):
+        raise InputError(f"--output_file {problem}")
     return path
 
 

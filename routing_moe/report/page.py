@@ -22,8 +22,7 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.correlation import correlate, top_experts
-from routing_moe.analysis.markdown import SIGNIFICANT
+from routing_moe.analysis.correlation import SIGNIFICANT, correlate, top_experts
 from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
@@ -77,10 +76,7 @@ vegaEmbed("#charts", spec, {{renderer: "svg", actions: false}}).then(() => perfo
 
 
 def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: int = 0) -> str:
-    """Returns the page. permutations: of the tasks, for the p of correlations.
-
-    Raises InputError for a file of a run that cannot be read.
-    """
+    """Returns the page. permutations: of the tasks, for the p of correlations."""
     notes, charts, tables = notes_of(runs), [], {"Origin": pd.DataFrame(map(origin, runs))}
     cells = {run.name: route_rows(run) for run in runs}
     first = {name: cells[runs[0].name][0][name] for name in ("task", "layer")}
@@ -94,12 +90,13 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
         curves(runs),
     ]
     for run in runs:
-        notes += notes_on_steps(run)
+        steps = steps_with_routes(run.place)
+        if steps and run.routes.step != (best := best_step(run.place, steps)):
+            notes.append(f"{run.name}: routes are of step {run.routes.step}, but scores of step {best}")
         table = correlate(run.routes, run.features, permutations, seed)
         if len(table):
             charts.append(correlation_map(run.name, table))
-        drops, note = drops_of(run)
-        notes += [note] if note else []
+        drops = drops_of(run)
         if len(drops):
             charts.append(drop_map(run.name, drops))
             overall = drops[drops["category"] == ALL].sort_values("drop", ascending=False)
@@ -146,24 +143,21 @@ def scores_of(run: ExplainedRun) -> pd.DataFrame:
     return rows.rename(columns={"task_prefix": "task", "performance": "score"})
 
 
-def drops_of(run: ExplainedRun) -> tuple[pd.DataFrame, str]:
-    """Returns (categories.csv of `routing-moe ablate`, empty without one; why it is left out, else "")."""
+def drops_of(run: ExplainedRun) -> pd.DataFrame:
+    """Returns categories.csv of `routing-moe ablate`; empty without one, and if it is of other weights."""
     folder = run.place / "analysis" / "ablation"
     if not (folder / "categories.csv").is_file():
-        return pd.DataFrame(), ""
+        return pd.DataFrame()
     job = load_json_object(folder / "job.json", "the settings of the ablation")
-    checkpoint = run.place / str(job.get("checkpoint_name"))
     for name, checksum in (job.get("checkpoint") or {}).items():
-        if (checkpoint / name).is_file() and sha256(checkpoint / name) != checksum:
-            return (
-                pd.DataFrame(),
-                f"{folder} belongs to other weights and is left out; delete it, ablate again",
-            )
+        weights = run.place / str(job.get("checkpoint_name")) / name
+        if weights.is_file() and sha256(weights) != checksum:
+            return pd.DataFrame()
     table = read_table(folder / "categories.csv", keep_default_na=False, na_values=[""])
     if lacking := {"layer", "expert", "category", "drop"} - set(table):
         raise InputError(f"{folder / 'categories.csv'} has no column {min(lacking)}; ablate again")
     names = [expert_name(row.layer, row.expert) for row in table.itertuples()]
-    return table.assign(expert=names).drop(columns="layer"), ""
+    return table.assign(expert=names).drop(columns="layer")
 
 
 def origin(run: ExplainedRun) -> dict:
@@ -171,13 +165,6 @@ def origin(run: ExplainedRun) -> dict:
     described = load_json_object(path, "the description of a run") if path.is_file() else {}
     saved = {name: described.get(name) for name in ("git", "command")}
     return {"run": run.name, "folder": str(run.place), "step": run.routes.step} | saved
-
-
-def notes_on_steps(run: ExplainedRun) -> list[str]:
-    steps = steps_with_routes(run.place)
-    best = best_step(run.place, steps) if steps else run.routes.step
-    notes = [f"{run.name}: routes are of step {run.routes.step}, but scores of step {best}"]
-    return notes if run.routes.step != best else []
 
 
 def curve_rows(run: ExplainedRun) -> list[dict]:
