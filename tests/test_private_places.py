@@ -46,11 +46,6 @@ def change(path: Path, **fields) -> None:
     path.write_text(json.dumps(content | fields))
 
 
-def shared(run: Path, folder: Path) -> Path:
-    assert push.main([str(run), "my-group/moe", "--dry_run", str(folder)]) == 0
-    return folder
-
-
 @pytest.fixture
 def copy(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "copied/run"))
@@ -111,7 +106,8 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     secrets.into_run(copy)
     if kind == "path":
         secrets.into_gym(world.gym)
-    folder = shared(copy, tmp_path / "shared")
+    folder = tmp_path / "shared"
+    assert push.main([str(copy), "my-group/moe", "--dry_run", str(folder)]) == 0
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     expected = {"run.json", "cost.json", "clusters.csv", "best/eval-test-performance.csv", "README.md"}
     expected |= {f"{name}.json" for name in (*MADE_BY, "config", "tokenizer_config", "generation_config")}
@@ -152,25 +148,22 @@ def test_absolute_paths_become_names_and_urls_lose_secrets(text, shown):
     assert without_places(text) == (text if shown is None else shown)
 
 
-def test_a_file_that_a_run_names_is_not_shared_as_something_else(copy, tmp_path, capsys):
-    (tmp_path / "token").write_text("hf_secret")
-    settings = json.loads((copy / "run.json").read_text())["settings"]
-    change(copy / "run.json", settings=settings | {"task_ontology": str(tmp_path / "token")})
-    assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
-    assert (
-        f"{copy}/run.json, files of its data: {tmp_path}/token is not valid JSON" in capsys.readouterr().err
-    )
-    assert not (tmp_path / "shared").exists()
-
-
-@pytest.mark.parametrize("link", ["best/vocab.txt", "cost.json", "best", "best/eval-test-performance.csv"])
-def test_a_link_to_a_file_outside_the_run_is_not_followed(link, copy, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "place", ["best/vocab.txt", "cost.json", "best", "best/eval-test-performance.csv", ""]
+)
+def test_no_file_outside_the_run_is_shared(place, copy, tmp_path, capsys):
     outside = tmp_path / "outside"
-    if (copy / link).exists():
-        (copy / link).rename(outside)
+    if not place:  # a setting of the run names it as an ontology
+        outside.write_text("hf_secret")
+        settings = json.loads((copy / "run.json").read_text())["settings"]
+        change(copy / "run.json", settings=settings | {"task_ontology": str(outside)})
+    elif (copy / place).exists():
+        (copy / place).rename(outside)
     else:
         outside.write_text("hf_secret")
-    (copy / link).symlink_to(outside)
+    if place:
+        (copy / place).symlink_to(outside)
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
-    assert f"is a link to {outside}" in capsys.readouterr().err
+    expected = "is a link to" if place else f"{copy}/run.json, files of its data: {outside} is not valid JSON"
+    assert expected in capsys.readouterr().err
     assert not (tmp_path / "shared").exists()

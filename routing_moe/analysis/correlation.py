@@ -10,8 +10,6 @@ Yekutieli (2001). N tasks, C columns (the experts, layer by layer), F features, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
@@ -36,11 +34,9 @@ def correlate(
     """Returns a row for each (layer, expert) and feature, sorted by p.
 
     tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
-    permutations: 0 computes r alone; p, q and q_by are then NaN.
-    Left out: features that fewer than FEWEST tasks have or lack, constant numbers, and experts with the
-    same weight for all tasks. Permuting the tasks preserves the dependence between experts and between
-    features. q is valid under positive dependence, but the weights of a layer sum to 1; q_by is larger and
-    valid under any dependence. Raises ValueError if tasks differ.
+    permutations: 0 computes r alone; p, q and q_by are then NaN. Left out: features that fewer than FEWEST
+    tasks have or lack, constant numbers, and experts with the same weight for all tasks. q is valid under
+    positive dependence, but the weights of a layer sum to 1; q_by is larger and valid under any dependence.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -49,7 +45,11 @@ def correlate(
     layers = np.repeat(np.array(routes.layers), routes.experts)
     layers = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
     experts, tables = np.tile(np.arange(routes.experts), len(routes.layers)), []
-    for rows, columns in _by_known(features.values_NF, testable):
+    together: dict[bytes, list[int]] = {}  # features whose values are known for the same tasks
+    for column in testable:
+        together.setdefault(np.isfinite(features.values_NF[:, column]).tobytes(), []).append(column)
+    for columns in together.values():
+        rows = np.flatnonzero(np.isfinite(features.values_NF[:, columns[0]]))
         features_NF = features.values_NF[np.ix_(rows, columns)]
         r_CF = pearson(values_NC[rows], features_NF)
         p_CF = permutation_p(values_NC[rows], features_NF, permutations, seed)
@@ -97,10 +97,7 @@ def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
 def permutation_p(
     values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
 ) -> np.ndarray:
-    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is.
-
-    NaN without permutations.
-    """
+    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is."""
     if features_NF.shape[1] < values_NC.shape[1]:  # permuting the other side is equivalent, and faster
         return permutation_p(features_NF, values_NC, permutations, seed).T
     values_NC, features_NF = standardised(values_NC), standardised(features_NF)
@@ -121,16 +118,6 @@ def standardised(values_NX: np.ndarray) -> np.ndarray:
     scale_X = np.abs(values_NX).max(axis=0) * np.sqrt(len(values_NX))
     varies_X = length_X > ROUNDING * np.maximum(scale_X, np.finfo(float).tiny)
     return np.divide(centred_NX, length_X, out=np.full_like(centred_NX, np.nan), where=varies_X)
-
-
-def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Returns [(rows, columns)]: the features whose values are known for the same tasks."""
-    groups: dict[bytes, tuple[list[int], list[int]]] = {}
-    for column in columns:
-        known_N = np.isfinite(values_NF[:, column])
-        group = groups.setdefault(known_N.tobytes(), (np.flatnonzero(known_N).tolist(), []))
-        group[1].append(column)
-    return list(groups.values())
 
 
 def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame) -> str:

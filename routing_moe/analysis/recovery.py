@@ -107,26 +107,21 @@ def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
 def mutual_information_test(
     labels: Sequence, clusters_N: Sequence, permutations: int, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns (ami, p) of labels and clusters. ami: adjusted mutual information (Vinh et al. 2010), 0 by
-    chance, 1 if they agree.
+    """Returns the adjusted mutual information (Vinh et al. 2010), 0 by chance, 1 if they agree, and its p.
 
-    p: one-sided, by permuting the labels. All permutations have the same expected mutual information and the
-    same entropies, so that the plain and the adjusted mutual information have the same p.
+    p: one-sided, by permuting the labels, which gives the plain and the adjusted information the same p: all
+    permutations have the same expected information and the same entropies.
     """
     codes_N, groups_N = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, clusters_N))
 
     def information(orders_PN: np.ndarray) -> np.ndarray:
-        return np.array([_information(codes_N[order_N], groups_N) for order_N in orders_PN])
+        """Sums of n log n over the cells of the tables: the mutual information up to constants."""
+        cells_PN = codes_N[orders_PN] * len(codes_N) + groups_N
+        counts = [np.unique(cells_N, return_counts=True)[1] for cells_N in cells_PN]
+        return np.array([n @ np.log(n) for n in counts])
 
     p = permutation_test(information, len(codes_N), permutations, seed).p
     return float(adjusted_mutual_info_score(labels, clusters_N)), float(p)
-
-
-def _information(codes_N: np.ndarray, groups_N: np.ndarray) -> float:
-    """Sum of n log n over the cells of the contingency table: the mutual information up to constants."""
-    counts = np.bincount(codes_N * (groups_N.max() + 1) + groups_N)
-    counts = counts[counts > 1]
-    return float(counts @ np.log(counts))
 
 
 def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
@@ -203,9 +198,9 @@ def mean_recovery_markdown(table: pd.DataFrame) -> str:
             for measure, shown in MEASURES.items():
                 cell = mean_and_std(values[measure].mean(), values[measure].std())
                 rows[variant][f"{kind}: {shown}"] = cell
-    lines = [
-        "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual",
-        "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of",
-        "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal.",
-    ]
-    return "\n".join([*lines, "", markdown_table(rows, "variant")])
+    text = (
+        "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual\n"
+        "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of\n"
+        "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal."
+    )
+    return f"{text}\n\n{markdown_table(rows, 'variant')}"

@@ -11,7 +11,6 @@ N tasks, R rows, M experts that are compared, L layers, E experts.
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -38,26 +37,6 @@ from routing_moe.model.flops import rows_flops
 from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
-
-
-@dataclass(frozen=True, eq=False)
-class TransferMatrix:
-    """Losses (N, M), mean nats per row of tasks along the experts of columns, and what follows from them."""
-
-    tasks: list[str]
-    columns: list[str]
-    losses_NM: np.ndarray
-    gains_MM: np.ndarray
-    labels_N: np.ndarray
-    summary: dict
-
-    def write(self, folder: Path, all_tasks: list[str]) -> None:
-        """Writes transfer.csv, groups.json and transfer.json. Tasks without rows join the largest group."""
-        groups = dict.fromkeys(all_tasks, int(np.bincount(self.labels_N).argmax()))
-        groups |= dict(zip(self.tasks, self.labels_N.tolist(), strict=True))
-        write_groups(folder, groups, self.summary)
-        table = pd.DataFrame(self.losses_NM, index=self.tasks, columns=self.columns)
-        write_text(folder / TABLE_FILE, table.rename_axis("task").round(4).to_csv())
 
 
 def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
@@ -107,8 +86,11 @@ class TransferJob:
                 "has been trained on both; give a run with --task_routes tasks"
             )
 
-    def run(self) -> TransferMatrix:
-        """Computes what is missing, and the groups. All processes must call it, and get the same."""
+    def run(self, all_tasks: list[str]) -> tuple[list[str], np.ndarray, dict]:
+        """Computes what is missing, and the groups; returns (the M tasks, gains (M, M), the summary).
+
+        All processes must call it; the main one writes the files. Tasks without rows join the largest group.
+        """
         losses_RM, columns_M = self._losses(), self.columns_M
         gains_NM = self._gains(losses_RM, self.tasks_R)
         found, advantage = grouped(gains_NM, columns_M), self._advantage(losses_RM)
@@ -124,14 +106,15 @@ class TransferJob:
             "rows": len(self.rows),
             "total_flops": (len(columns_M) + 2) * rows_flops(self.model.config, self.rows),
         }
-        return TransferMatrix(
-            self.tasks,
-            [self.tasks[n] for n in columns_M],
-            means_by_task(losses_RM, self.tasks_R, len(self.tasks)),
-            gains_NM[columns_M],
-            labels_N,
-            summary,
-        )
+        columns = [self.tasks[n] for n in columns_M]
+        if self.accelerator.is_main_process:
+            groups = dict.fromkeys(all_tasks, int(np.bincount(labels_N).argmax()))
+            groups |= dict(zip(self.tasks, labels_N.tolist(), strict=True))
+            write_groups(self.settings.output_dir, groups, summary)
+            losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
+            table = pd.DataFrame(losses_NM, index=self.tasks, columns=columns).rename_axis("task")
+            write_text(self.settings.output_dir / TABLE_FILE, table.round(4).to_csv())
+        return columns, gains_NM[columns_M], summary
 
     def _losses(self) -> np.ndarray:
         """Returns the losses (R, M) of all rows along the compared experts."""

@@ -12,7 +12,7 @@ import sys
 
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
-from routing_moe.config.explain import InspectSettings, checked_output_dir
+from routing_moe.config.explain import InspectSettings, output_place
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: InspectSettings) -> None:
-    output_dir = checked_output_dir(settings)
+    output_dir = output_place(settings, "output_dir", "")
     options = (settings.step, settings.routes, settings.task_ontology)
     runs = read_runs(settings.runs, *options, with_features=False)
     from routing_moe.report.files import write_route_files  # takes a second

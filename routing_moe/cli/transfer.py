@@ -62,7 +62,7 @@ def check_folder(settings: TransferSettings) -> None:
     for name in ("run.json", GROUPS_FILE, TABLE_FILE):
         if (folder / name).exists() and not is_ours:
             raise InputError(f"--output_dir {folder} holds {name} of something else; name another folder")
-    if is_ours:
+    if is_ours and (folder / GROUPS_FILE).exists():
         saved = load_json_object(folder / TRANSFER_FILE, "how tasks were grouped")
         if (before := saved.get("least_advantage", settings.advantage)) != settings.advantage:
             raise InputError(
@@ -90,18 +90,16 @@ def compare(
         job = TransferJob(settings, inputs, contested, accelerator)
         at_exit.enter_context(main_process_lock(accelerator, settings.output_dir))
         started.append(settings.output_dir)
-        found = job.run()
+        columns, gains_MM, summary = job.run(list(inputs.split.train))
         if accelerator.is_main_process:
-            found.write(settings.output_dir, list(inputs.split.train))
-            if len(found.columns) > 2:
-                affinity_MM = affinity(found.gains_MM)
-                figure = plot_transfer(found.gains_MM, affinity_MM, found.columns, inputs.ontology)
+            if len(columns) > 2:
+                figure = plot_transfer(gains_MM, affinity(gains_MM), columns, inputs.ontology)
                 save(figure, settings.output_dir / "transfer.png", "Rows gain along columns")
             log.info(
-                "%d tasks, %d groups (clusters %d, silhouette %.3f, advantage %.3f nats): %s",
-                len(found.tasks), found.summary["groups"], found.summary["clusters"],
-                found.summary["silhouette"], found.summary["advantage"], settings.output_dir,
-            )  # fmt: skip
+                "%(tasks)d tasks, %(groups)d groups (clusters %(clusters)d, silhouette %(silhouette).3f, "
+                "advantage %(advantage).3f nats)",
+                summary,
+            )
 
 
 def what_is_kept(folder: Path | None = None) -> str:

@@ -84,18 +84,18 @@ class GifSettings(Command):
 # fmt: on
 
 
-def without_folder(runs: tuple[str, ...]) -> str:
-    """Returns what is explained, if it has no folder of its own to write to; else ""."""
-    return f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}" * is_on_hub(runs[0])
+def output_place(settings: RouteFlags, flag: str, default: str) -> Path:
+    """Returns the file or folder to write. Raises InputError if it is missing or unwritable, or for wrong flags.
 
-
-def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
-    """Returns the folder to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
+    default: its name in the analysis folder of a single run.
+    """
     if problems := flag_problems(settings):
         raise InputError(problems[0])
-    if settings.output_dir is None and (several := without_folder(settings.runs)):
-        raise InputError(f"--output_dir: must be given for {several}")
-    folder = settings.output_dir or Path(settings.runs[0]) / "analysis"
-    if problem := unwritable(folder):
-        raise InputError(f"--output_dir {problem}")
-    return folder
+    runs, place = settings.runs, getattr(settings, flag)
+    if place is None and (len(runs) > 1 or is_on_hub(runs[0])):
+        several = f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}"
+        raise InputError(f"--{flag}: must be given for {several}")
+    place = place or Path(runs[0], "analysis", default)
+    if problem := unwritable(place.parent if flag == "output_file" else place):
+        raise InputError(f"--{flag} {problem}")
+    return place

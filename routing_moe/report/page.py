@@ -231,24 +231,23 @@ def categories(runs: Sequence[ExplainedRun]) -> alt.Chart:
     return strip.properties(width=8, height=STEP)
 
 
-def expert_map(rows: str | pd.DataFrame, title: str, y: alt.Y, color: alt.Color, *tooltip) -> alt.Chart:
-    """Returns cells over the experts, which are in the order of the rows."""
-    x = alt.X("expert:N", sort=None, title=None)
-    cells = chart_of(rows, title).mark_rect(strokeWidth=1).encode(x=x, y=y, color=color)
-    return cells.encode(tooltip=["expert:N", *tooltip]).properties(width=STEP, height=STEP)
-
-
-def diverging(field: str, values: pd.Series) -> alt.Color:
-    most = float(values.abs().max()) or 1.0
-    return alt.Color(field, scale=alt.Scale(scheme="blueorange", domain=[-most, most]))
+def expert_map(rows: str | pd.DataFrame, title: str, y: alt.Y, field: str, *tooltip) -> alt.Chart:
+    """Returns cells over the experts, in the order of the rows; a field of a table has a scale around 0."""
+    scale = alt.Scale(domain=[0, 0.5, 1], range=["#f7fbff", "#6baed6", "#08306b"])
+    if isinstance(rows, pd.DataFrame):
+        most = float(rows[field].abs().max()) or 1.0
+        scale = alt.Scale(scheme="blueorange", domain=[-most, most])
+    cells = (
+        chart_of(rows, title).mark_rect(strokeWidth=1).encode(x=alt.X("expert:N", sort=None, title=None), y=y)
+    )
+    cells = cells.encode(color=alt.Color(f"{field}:Q", scale=scale), tooltip=["expert:N", *tooltip])
+    return cells.properties(width=STEP, height=STEP)
 
 
 def route_map(run: ExplainedRun) -> alt.Chart:
     """Returns tasks by experts; a click chooses a task and a layer."""
-    shades = alt.Scale(domain=[0, 0.5, 1], range=["#f7fbff", "#6baed6", "#08306b"])
-    color = alt.Color("weight:Q", scale=shades)
     y, about = alt.Y("task:N", sort=all_tasks([run]), axis=None), ("task:N", "category:N", "weight:Q")
-    chart = expert_map(run.name, f"Routes of {run.routes.titled}", y, color, *about)
+    chart = expert_map(run.name, f"Routes of {run.routes.titled}", y, "weight", *about)
     return chart.encode(stroke=alt.condition(IS_CHOSEN, alt.value(MARK), alt.value("white")))
 
 
@@ -314,7 +313,7 @@ def correlation_map(name: str, table: pd.DataFrame) -> alt.LayerChart:
     title = f"{name}: correlations of weights with features; dots: q < {SIGNIFICANT}"
     numbers = [alt.Tooltip(f"{field}:Q", format=".3g") for field in ("r", "p", "q", "q_by")]
     y = alt.Y("feature:N", title=None, axis=NAMES)
-    cells = expert_map(rows, title, y, diverging("r:Q", rows["r"]), "feature:N", *numbers)
+    cells = expert_map(rows, title, y, "r", "feature:N", *numbers)
     dots = cells.transform_filter(f"datum.q < {SIGNIFICANT}").mark_circle(size=12)
     return cells + dots.encode(color=alt.value("black"))
 
@@ -324,4 +323,4 @@ def drop_map(name: str, rows: pd.DataFrame) -> alt.Chart:
     title = f"{name}: mean drop of the score when an expert is ablated"
     y = alt.Y("category:N", sort=[ALL, *dict.fromkeys(rows["category"])], title=None, axis=NAMES)
     about = ("category:N", "drop:Q", "others:Q", "tasks:Q")
-    return expert_map(rows, title, y, diverging("drop:Q", rows["drop"]), *about)
+    return expert_map(rows, title, y, "drop", *about)
