@@ -56,6 +56,8 @@ GRID = (
     " --eval_period 3 --warmup_steps 1 --predict_max_examples 8 --predict_batch_size 16 --quiet --moe_init"
 )
 NOT_COMPARED = (
+    "configurations/*.json",  # outcomes with times
+    "ablation/sets/*.json",
     "run.json",
     "cost.json",
     "*.log",

@@ -11,7 +11,6 @@ The samples are drawn and written by the gym builder, by way of a `Recipe`.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
@@ -24,10 +23,8 @@ from dataloader.options import LABEL_METRICS, LEAST_PER_LABEL
 from dataloader.task_splits import Split
 
 K_PER_LABEL, K_IN_ALL = 16, 32  # those of CrossFit
-# Stray labels, such as typing errors, decide neither whether rows are drawn by label nor how many: this share
-# of the rows may have an answer of their own, and a label with less than it of a frequent label's is rare.
-STRAY = 0.1
-LABELS_SHOWN, ANSWERS_SHOWN = 50, 5
+STRAY = 0.1  # share of the rows that may have an answer of their own, such as a typing error, beside labels
+LABELS_SHOWN = 20
 
 
 def task_of(
@@ -47,52 +44,36 @@ def task_of(
     """
     train, test, notes = without_repeats(train, test, source)
     by_label = sample_by == "label" or (sample_by is None and metric in LABEL_METRICS and are_labels(train))
-    recipe = Recipe(
-        task=name,
-        sources=(),
-        input="",
-        output="",
-        by_label=by_label,
-        k=K_PER_LABEL if by_label else K_IN_ALL,
-        options=itemgetter(2) if len(train[0]) == 3 else None,
-        metric=metric,
-    )
-    if by_label or metric in LABEL_METRICS:
-        notes.append(answers_line(train, by_label))
+    if by_label:
+        counts = Counter(example[1] for example in train).most_common()
+        notes.append(f"labels: {in_short([f'{label} {n}' for label, n in counts], LABELS_SHOWN)}")
     rows = Rows(*(cut(train, by_label) if test is None else (train, test)), source)
     if not rows.pool or not rows.test:
         raise InputError(f"--from {source}: too few rows to keep 20% for a test file")
-    chosen, more = fitting_k(recipe, rows, k)
-    return replace(recipe, k=chosen), rows, notes + more
+    k, more = fitting_k(rows, by_label, k)
+    options = itemgetter(2) if len(train[0]) == 3 else None
+    sampling = dict(by_label=by_label, k=k, options=options, metric=metric)
+    return Recipe(task=name, sources=(), input="", output="", **sampling), rows, notes + more
 
 
 def without_repeats(
     train: Examples, test: Examples | None, source: str
 ) -> tuple[Examples, Examples | None, list[str]]:
-    """Returns both lists without the rows whose input an earlier row has, and notes on what is left out.
+    """Returns both lists without the rows whose input an earlier row or, of train rows, a test row has.
 
-    A train row whose input is in a test row is left out, too. Raises InputError if no train row remains.
+    The third value are notes on what is left out. Raises InputError if no train row remains.
     """
-    unique, tested, notes = first_of_each(train), None, []
-    if left_out := len(train) - len(unique):
-        notes.append(f"{source}: {counted(left_out, 'row')} left out, whose input an earlier row has")
+    first_of_each = {example[0]: example for example in reversed(train)}
+    unique = [example for example in train if first_of_each[example[0]] is example]
     if test is not None:
-        tested = first_of_each(test)
-        inputs = {example[0] for example in tested}
-        untested = [example for example in unique if example[0] not in inputs]
-        if left_out := len(unique) - len(untested):
-            notes.append(f"{source}: {counted(left_out, 'row')} left out, whose input a test row has")
-        unique = untested
+        test = list({example[0]: example for example in reversed(test)}.values())[::-1]
+        tested = {example[0] for example in test}
+        unique = [example for example in unique if example[0] not in tested]
     if not unique:
         raise InputError(f"--test_from: it has every input of --from {source}")
-    return unique, tested, notes
-
-
-def first_of_each(examples: Examples) -> Examples:
-    by_input: dict[str, tuple] = {}
-    for example in examples:
-        by_input.setdefault(example[0], example)
-    return list(by_input.values())
+    left_out = len(train) - len(unique)
+    note = f"{source}: {counted(left_out, 'row')} left out, whose input an earlier row or a test row has"
+    return unique, test, [note] if left_out else []
 
 
 def are_labels(examples: Examples) -> bool:
@@ -102,15 +83,6 @@ def are_labels(examples: Examples) -> bool:
     repeated = len(counts) - once
     few = repeated > 1 and len(examples) - once >= LEAST_PER_LABEL * repeated
     return few and once <= STRAY * len(examples) and not any("\t" in text for text in counts)
-
-
-def answers_line(examples: Examples, by_label: bool) -> str:
-    """Returns a line with the answers and their counts."""
-    answers = Counter(example[1].replace("\t", " | ") for example in examples)
-    counts = [f"{answer} {n}" for answer, n in answers.most_common()]
-    if by_label:
-        return f"labels: {in_short(counts, LABELS_SHOWN)}"
-    return f"answers: {in_short(counts, ANSWERS_SHOWN)}; k rows of any are drawn (--sample_by label: of each)"
 
 
 def cut(examples: Examples, by_label: bool) -> tuple[Examples, Examples]:
@@ -125,55 +97,33 @@ def cut(examples: Examples, by_label: bool) -> tuple[Examples, Examples]:
     return pool, test
 
 
-def fitting_k(recipe: Recipe, rows: Rows, typed: int | None) -> tuple[int, list[str]]:
-    """Returns k, and notes: the typed one, or the recipe's default, which is lowered to one that fits.
+def fitting_k(rows: Rows, by_label: bool, typed: int | None) -> tuple[int, list[str]]:
+    """Returns k, and notes: the typed one, or the default, which is lowered to the largest that fits.
 
-    Raises InputError for a typed k that does not fit, for too few rows for any, and for a label that only
-    test rows have, because it would never be trained.
+    k fits if there are 2k rows, or 2k rows of each of two labels; of other labels a sample has what there is.
+    Raises InputError for a typed k that does not fit, and for too few rows for any.
     """
-    labels, of_each = pool_labels(recipe, rows), " of each label" if recipe.by_label else ""
-    if recipe.by_label and (untrained := {example[1] for example in rows.test} - labels.keys()):
-        names = in_short([f"'{label}'" for label in sorted(untrained)])
-        raise InputError(f"--test_from: no row of {rows.source} has its label {names}; give --sample_by row")
-    k, notes, fewest = typed or recipe.k, [], fewest_rows(labels)
-    largest = fewest // 2
+    counts = Counter(example[1] if by_label else "" for example in rows.pool)
+    enough = sorted(counts.values())[-2:][0]  # those of the second most frequent label
+    k, largest, notes = typed or (K_PER_LABEL if by_label else K_IN_ALL), enough // 2, []
     if largest < k:
-        reason = f"--k {k} needs {2 * k} rows{of_each}; beside the test rows, {rows.source} has {fewest}"
+        of_each = " of each of two labels" if by_label else ""
+        reason = f"--k {k} needs {2 * k} rows{of_each}; beside the test rows, {rows.source} has {enough}"
         if typed or not largest:
-            ways = [f"--k {largest}"] if largest else []
-            ways += ["--sample_by row"] if recipe.by_label else []
-            raise InputError(reason + (f"; give {' or '.join(ways)}" if ways else ""))
+            raise InputError(f"{reason}; give {f'--k {largest}' if largest else 'more rows'}")
         notes.append(f"k lowered from {k} to {largest}: {reason}")
         k = largest
-    rare = [f"'{label}' ({n})" for label, n in sorted(labels.items()) if n < 2 * k]
-    if rare:
-        notes.append(f"warning: fewer than {2 * k} train and dev rows of {in_short(rare, 10)}")
+    if rare := [f"'{label}' ({n})" for label, n in sorted(counts.items()) if n < 2 * k]:
+        notes.append(f"warning: fewer than {2 * k} train and dev rows of {in_short(rare, LABELS_SHOWN)}")
     return k, notes
-
-
-def pool_labels(recipe: Recipe, rows: Rows) -> Counter[str]:
-    """Returns the number of few-shot rows of each label, or {"": that of all} if they are drawn by row."""
-    return Counter(example[1] if recipe.by_label else "" for example in rows.pool)
-
-
-def fewest_rows(labels: Counter[str]) -> int:
-    """Returns the number of rows of the least frequent label that is not rare; k fits if it is at least 2k.
-
-    The two most frequent labels are never rare, so that no dev file has a single label.
-    """
-    second = sorted(labels.values())[-2:][0]
-    rare = min(second, max(LEAST_PER_LABEL, STRAY * second))
-    return min(n for n in labels.values() if n >= rare)
 
 
 def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int]) -> str:
     """Returns what the samples have."""
-    n_labels = len({example[1] for example in rows.pool})
-    of_labels = f" of each of {counted(n_labels, 'label')}" if recipe.by_label else ""
-    larger = " (a larger --k uses more)" if fewest_rows(pool_labels(recipe, rows)) // 2 > recipe.k else ""
+    of_labels = " of each label" if recipe.by_label else ""
     return (
         f"{gym / recipe.task}: {counted(len(samples), 'sample')} of {recipe.k} train and {recipe.k} dev rows"
-        f"{of_labels}, drawn from {counted(len(rows.pool), 'row')}{larger}; "
+        f"{of_labels} (--k), drawn from {counted(len(rows.pool), 'row')}; "
         f"{counted(len(rows.test), 'test row')}"
     )
 
@@ -191,18 +141,12 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
             raise InputError(f"--metric {recipe.metric}: {gym}/metrics.json has {metric}; change it there")
         if present not in (None, section):
             raise InputError(f"--section {section}: {gym}/split.json has {present}; change it there")
-        files = sorted(folder.iterdir()) if folder.exists() else []
-        others = [
-            path.name
-            for path in files
-            if path.name != PROVENANCE and (path not in contents or path.read_bytes() != contents[path])
-        ]
-        if others:
-            raise InputError(
-                f"--name {recipe.task}: {folder} has other files than this call would write "
-                f"({in_short(others, 3)}) and is not overwritten; give another name, or the --k and "
-                "--samples of these files, or delete the folder"
-            )
+        for path in sorted(folder.iterdir()) if folder.exists() else []:
+            if path.name != PROVENANCE and (path not in contents or path.read_bytes() != contents[path]):
+                raise InputError(
+                    f"--name {recipe.task}: {path} is not what this call would write, and is not overwritten; "
+                    "give another name, or the --k and --samples of that file, or delete the folder"
+                )
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:
             if missing:

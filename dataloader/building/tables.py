@@ -1,21 +1,28 @@
-"""Tables of a user: a CSV, TSV, JSON-lines or parquet file, or a split of a data set on the hub."""
+"""Tables of a user, and the examples that templates such as "question: {q}" make from their rows.
+
+A table is a CSV, TSV, JSON-lines or parquet file, or a split of a data set on the hub.
+"""
 
 import csv
 import io
+import math
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.building.downloads import Files, Unavailable
-from dataloader.building.recipe import Row, parquet_rows
-from dataloader.errors import InputError, in_brief
-from dataloader.jsonfile import parse_json, parse_json_object
+from dataloader.building.recipe import Examples, Row, parquet_rows
+from dataloader.building.text import LETTERS, clean, lettered
+from dataloader.errors import InputError, did_you_mean, in_brief, in_short
+from dataloader.jsonfile import parse_json_object
+from dataloader.metrics import answer_problem
+from dataloader.task_files import row_problem
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
 _HUB = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:]*))?(?::(?P<split>[^:]+))?")
+_PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")  # a brace, or a field {column} or {column[key]}
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Numbered = Iterator[tuple[int, Row | str]]  # line number, and the row or what is wrong with the line
@@ -34,63 +41,74 @@ class Table:
     malformed: list[tuple[int, str]]
 
 
-def read_table(source: str, needed: Collection[str], files: Files, class_names: bool = True) -> Table:
+def read_table(source: str, needed: Collection[str], files: Files) -> Table:
     """Returns the table at a path, or at HUB_FORM (by default, the split train of the default configuration).
 
-    needed: columns that are read from parquet files. class_names: whether the labels of a ClassLabel column
-    of `datasets` are replaced by their names; rows without a label are malformed then.
-    Raises InputError, which begins with the source, if it cannot be read.
+    needed: columns that are read from parquet files. Raises InputError, which begins with the source.
     """
     path, ending = Path(source), Path(source).suffix.lower()
+    columns: list[str] = []
     try:
         if source.startswith(HUB):
             if not (match := _HUB.fullmatch(source.removeprefix(HUB))):
                 raise InputError(f"{source}: expected {HUB_FORM}")
             paths = files.parquet(match["repository"], match["config"] or "", match["split"] or "train")
-            columns, numbered = _parquet(paths, needed, class_names)
+            columns, numbered = _parquet(paths, needed)
         elif ending not in FORMATS:
             raise InputError(f"{source}: expected a file *{', *'.join(FORMATS)}, or {HUB_FORM}")
         elif ending == ".parquet":
-            columns, numbered = _parquet([path], needed, class_names)
+            columns, numbered = _parquet([path], needed)
+        elif ending == ".jsonl":
+            numbered = _json_lines(path)
         else:
-            columns, numbered = _json_lines(path) if ending == ".jsonl" else _delimited(path)
+            columns, numbered = _delimited(path, "\t" if ending == ".tsv" else None)
         lines = list(numbered)
     except Unavailable as error:
         raise InputError(f"{source}: {error}") from None
     except OSError as error:
         raise InputError(f"{source}: {error.strerror or in_brief(error)}") from None
-    if not lines:
-        raise InputError(f"{source} has no rows")
     rows = [(number, row) for number, row in lines if isinstance(row, dict)]
     malformed = [(number, row) for number, row in lines if isinstance(row, str)]
-    if not rows and not columns:
-        raise InputError(f"{source}:{malformed[0][0]}: {malformed[0][1]}")
+    if not rows:
+        raise InputError(
+            f"{source}:{malformed[0][0]}: {malformed[0][1]}" if lines else f"{source} has no rows"
+        )
     if not columns:  # of JSON lines: those of any line
         columns = list(dict.fromkeys(name for _, row in rows for name in row))
     return Table(source, columns, rows, malformed)
 
 
-# ---------------------------------------------------------------------------- texts
+def _parquet(paths: list[Path], needed: Collection[str]) -> tuple[list[str], Numbered]:
+    import pyarrow  # imported late: other formats do not need it
+    from pyarrow import parquet
+
+    try:
+        columns = parquet.read_schema(paths[0]).names
+    except pyarrow.ArrowException as error:
+        raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
+    # Without a wanted column, rows are counted all the same.
+    read = tuple(name for name in columns if name in needed) or tuple(columns[:1])
+    return columns, enumerate((row for path in paths for row in parquet_rows(path, read)), start=1)
 
 
-def _delimited(path: Path) -> tuple[list[str], Numbered]:
+def _json_lines(path: Path) -> Numbered:
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, parse_json_object(line)
+            except InputError as error:
+                yield number, str(error)
+
+
+def _delimited(path: Path, delimiter: str | None) -> tuple[list[str], Numbered]:
+    """delimiter: None: the one that the line of column names has most often."""
     text = _text(path)
-    first = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    if "," not in first:  # spreadsheets write semicolons where the comma is decimal
-        delimiter = next((mark for mark in "\t;" if mark in first), delimiter)
-    quoting = csv.QUOTE_MINIMAL
-    if delimiter == "\t":
-        try:
-            list(_records(path, text, delimiter, quoting))
-        except InputError:
-            quoting = csv.QUOTE_NONE  # quotation marks that do not fit around cells are text
-    records = _records(path, text, delimiter, quoting)
+    delimiter = delimiter or max(",;\t", key=text.partition("\n")[0].count)
+    records = _records(path, text, delimiter)
     header = next(records, (1, []))[1]
     if not header:
         raise InputError(f"{path} does not begin with a line of column names")
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
+    if twice := [name for name in header if header.count(name) > 1]:
         raise InputError(f"{path}: the column {twice[0]!r} is there twice")
     wrong = f"cells, the header has {len(header)}"
     return header, (
@@ -103,38 +121,25 @@ def _delimited(path: Path) -> tuple[list[str], Numbered]:
     )
 
 
-def _records(path: Path, text: str, delimiter: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, text: str, delimiter: str, quoting: int = csv.QUOTE_MINIMAL) -> Iterator:
     """Yields (line number, cells). Raises InputError where what follows cannot be divided into records."""
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    while True:
-        number = lines.line_num + 1  # a record may have several lines
-        try:
-            yield number, next(lines)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, line {number}: {error}; a quotation mark inside a field is written twice"
-            ) from None
-
-
-def _json_lines(path: Path) -> tuple[list[str], Numbered]:
-    lines = enumerate(_text(path).split("\n"), start=1)
-    return [], ((number, _json_row(line)) for number, line in lines if line.strip())
-
-
-def _json_row(line: str) -> Row | str:
+    records, number = [], 1
     try:
-        return parse_json_object(line)
-    except InputError as error:
-        return str(error)
+        for cells in lines:
+            records.append((number, cells))
+            number = lines.line_num + 1  # a record may have several lines
+    except csv.Error as error:
+        if delimiter == "\t" and quoting == csv.QUOTE_MINIMAL:  # the quotation marks are text
+            return _records(path, text, delimiter, csv.QUOTE_NONE)
+        hint = "a quotation mark inside a field is written twice"
+        raise InputError(f"{path}, line {number}: {error}; {hint}") from None
+    return iter(records)
 
 
 def _text(path: Path) -> str:
     """Returns the content without byte order mark. Raises InputError with the line that is not UTF-8."""
     content = path.read_bytes()
-    if b"\0" in content:
-        raise InputError(f"{path} is a binary file, or text that is not saved as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -142,34 +147,149 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
 
 
-# ---------------------------------------------------------------------------- parquet
+# ---------------------------------------------------------------------------- templates
 
 
-def _parquet(paths: list[Path], needed: Collection[str], class_names: bool) -> tuple[list[str], Numbered]:
-    import pyarrow  # imported late: other formats do not need it
-    from pyarrow import parquet
-
-    try:
-        schema = parquet.read_schema(paths[0])
-    except pyarrow.ArrowException as error:
-        raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
-    # Without a wanted column, rows are counted all the same.
-    read = tuple(name for name in schema.names if name in needed) or tuple(schema.names[:1])
-    described = parse_json((schema.metadata or {}).get(b"huggingface", b"{}").decode())
-    features = described.get("info", {}).get("features", {}) if class_names else {}
-    classes = {
-        name: kind["names"]
-        for name, kind in features.items()
-        if name in read and isinstance(kind, dict) and kind.get("_type") == "ClassLabel"
-    }
-    rows = (row for path in paths for row in parquet_rows(path, read))
-    return schema.names, ((number, _with_names(row, classes)) for number, row in enumerate(rows, start=1))
+def column_of(field: str) -> str:
+    return field.partition("[")[0] or field
 
 
-def _with_names(row: Row, classes: dict[str, list[str]]) -> Row | str:
-    for column, names in classes.items():
-        value = row[column]
-        if value is not None and not 0 <= value < len(names):  # -1 in test splits without labels
-            return f"column {column!r} is {value}, expected 0 to {len(names) - 1} ({', '.join(names)})"
-        row[column] = None if value is None else names[value]
-    return row
+def value_of(row: Row, field: str):
+    """Returns the value of a field, None if there is none. Raises ValueError if a key is missing."""
+    if field in row:
+        return row[field]
+    value = row.get(column_of(field))
+    for key in re.findall(r"\[([^\]]+)\]", field):
+        value = None if value is None else _at(value, key, field)
+    return value
+
+
+def _at(value, key: str, field: str):
+    if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+        return value[int(key)]
+    if isinstance(value, list):
+        return [_at(item, key, field) for item in value]
+    if not isinstance(value, dict) or key not in value:
+        raise ValueError(f"no {key!r} in {field!r}, whose value is {in_short([repr(value)])}")
+    return value[key]
+
+
+def texts_in(value, field: str) -> list[str]:
+    """Returns the cleaned texts of a value, each element of a list, "" for an empty value."""
+    if isinstance(value, list):
+        return [text for item in value for text in texts_in(item, field)]
+    if isinstance(value, dict):
+        raise ValueError(f"{field!r} is an object; name a key of it: {field}[{next(iter(value), 'key')}]")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return [""]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas stores a column of integers as floats if one is missing
+    return [clean(str(value))]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text with columns in braces, such as {answers[text]}; {{ is a brace. flag: where it was typed."""
+
+    flag: str
+    text: str
+
+    def __post_init__(self):
+        if re.search("[{}]", _PIECE.sub("", self.text)) or "" in self.fields:
+            raise InputError(f"{self.flag} {self.text!r}: write {{column}}, and {{{{ }}}} for braces")
+
+    @property
+    def fields(self) -> list[str]:
+        return [match[1] for match in _PIECE.finditer(self.text) if match[1] is not None]
+
+    def check(self, table: Table) -> None:
+        """Raises InputError for a column that the table does not have."""
+        for field in self.fields:
+            if field not in table.columns and column_of(field) not in table.columns:
+                hint = did_you_mean(field, table.columns)
+                raise InputError(
+                    f"{self.flag} {self.text!r}: {table.source} has no column {field!r}{hint} "
+                    f"(its columns: {in_short(table.columns, 20)})"
+                )
+
+    def single_text(self, row: Row) -> str:
+        """Returns the text of a row; a list is "(A) first (B) second". Raises ValueError if one is empty."""
+        texts = []
+        for field in self.fields:
+            value = value_of(row, field)
+            values = [text for text in texts_in(value, field) if text]
+            if not 1 <= len(values) <= len(LETTERS):
+                raise ValueError(f"column {field!r} is empty, or a list of more than {len(LETTERS)} values")
+            texts.append(lettered(values).strip() if isinstance(value, list) else values[0])
+        return self._filled(texts)
+
+    def texts(self, row: Row) -> list[str]:
+        """Returns the text of a row, or one for each element of a column with a list.
+
+        A text with an empty value is "". Raises ValueError for lists of different lengths.
+        """
+        values = [texts_in(value_of(row, field), field) or [""] for field in self.fields]
+        n = max(map(len, values), default=1)
+        if any(len(texts) not in (1, n) for texts in values):
+            raise ValueError(f"the lists of {self.text!r} differ in length")
+        repeated = [texts * n if len(texts) == 1 else texts for texts in values]
+        rows = [[texts[index] for texts in repeated] for index in range(n)]  # one without texts for a word
+        return [self._filled(texts) if all(texts) else "" for texts in rows]
+
+    def _filled(self, texts: list[str]) -> str:
+        rest = iter(texts)
+        return clean(_PIECE.sub(lambda match: match[0][0] if match[1] is None else next(rest), self.text))
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The templates of a task: of its input, of its accepted answers, and of its options, () for none.
+
+    labels: names of what --output counts, from 0 or from A; () for none.
+    """
+
+    input: Template
+    output: tuple[Template, ...]
+    options: tuple[Template, ...] = ()
+    labels: tuple[Template, ...] = ()
+
+    def __post_init__(self):
+        for template in (self.input, *self.output):
+            if not template.fields:
+                raise InputError(f"{template.flag} {template.text!r} names no column; write {{column}}")
+
+    @property
+    def all(self) -> tuple[Template, ...]:
+        return (self.input, *self.output, *self.options, *self.labels)
+
+    def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
+        """Returns (input, answers separated by tabs), and options if there are some. Raises ValueError."""
+        source = self.input.single_text(row)
+        outputs = [text for template in self.output for text in template.texts(row) if text]
+        options = [text for template in self.options for text in template.texts(row) if text]
+        if not outputs:
+            raise ValueError(f"column {self.output[0].fields[0]!r} is empty")
+        if names := [text for template in self.labels for text in template.texts(row)]:
+            name_of = dict(zip(map(str, range(len(names))), names, strict=True))
+            name_of |= dict(zip(LETTERS, names, strict=False))
+            if unnamed := [text for text in outputs if text not in name_of]:
+                raise ValueError(f"the label {unnamed[0]!r} has no name in --labels (0 is {names[0]!r})")
+            outputs = [name_of[text] for text in outputs]
+        if problem := row_problem(source, outputs, options if self.options else None):
+            raise ValueError(problem)
+        answers = "\t".join(dict.fromkeys(outputs))
+        return (source, answers, tuple(options)) if self.options else (source, answers)
+
+
+def examples_of(table: Table, templates: Templates, metric: str) -> tuple[Examples, list[tuple[int, str]]]:
+    """Returns the examples, and malformed lines with their problems."""
+    examples, malformed = [], list(table.malformed)
+    for number, row in table.rows:
+        try:
+            example = templates.example(row)
+            if problem := answer_problem(example[1].split("\t")[0], metric):
+                raise ValueError(problem)
+            examples.append(example)
+        except ValueError as error:
+            malformed.append((number, str(error)))
+    return examples, sorted(malformed)

@@ -185,10 +185,9 @@ def load_ablation(
     prediction = settings.prediction
     model, tokenizer = load_start(prediction, inputs.split)
     model.to(accelerator.device)
-    route_tasks(prediction.start, prediction.evaluation, inputs, tasks, model, tokenizer, accelerator)
+    route_tasks(prediction, inputs, tasks, model, tokenizer, accelerator)
     most = settings.max_examples or prediction.examples_per_file
-    evaluation = dataclasses.replace(prediction.evaluation, most=most)
-    files = task_files(evaluation, inputs, tasks, settings.part, model, tokenizer)
+    files = task_files(prediction, inputs, tasks, settings.part, model, tokenizer, most)
     decoding, pool = decoding_of(prediction), Pool(files)
     changes_nothing = ("batch_size", "random_draws", "seed", "measures")  # speed, random draws, other scores
     ablation = Ablation(model, tokenizer, files, decoding, accelerator, settings.output_dir, {})

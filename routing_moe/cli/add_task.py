@@ -5,7 +5,8 @@
     routing-moe add-task --gym my_gym --name my_questions --from questions.jsonl --test_from test.jsonl \\
         --input "question: {q} context: {passage}" --output "{answers}" --metric QA-F1 --k 32 --section test
     routing-moe add-task --gym my_gym --name sst2 --from hub:nyu-mll/glue:sst2 \\
-        --test_from hub:nyu-mll/glue:sst2:validation --input "{sentence}" --output "{label}" --metric ACC
+        --test_from hub:nyu-mll/glue:sst2:validation --input "{sentence}" --output "{label}" \\
+        --labels negative positive --metric ACC
     routing-moe train --train_dir my_gym --total_steps 2000 --output_dir models/own
 
 The last one trains bart-base on the gym; its default of 30,000 steps is for CrossFit's 120 train tasks.
@@ -23,8 +24,7 @@ from dataloader.building.downloads import Downloads
 from dataloader.building.gym_files import GymFiles
 from dataloader.building.own_task import add_to_gym, summary, task_of
 from dataloader.building.recipe import SAMPLES, Examples
-from dataloader.building.table_rows import Template, Templates, column_of, examples_of
-from dataloader.building.tables import read_table
+from dataloader.building.tables import Template, Templates, column_of, examples_of, read_table
 from dataloader.errors import InputError, counted, problem_context
 from dataloader.metrics import METRICS
 from dataloader.task_files import MalformedLines
@@ -43,11 +43,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_task(settings: AddTaskSettings) -> None:
     check_flags(settings)
-    given_texts = (
-        tuple(Template(f"--{flag}", text) for text in getattr(settings, flag))
-        for flag in ("output", "options", "label_names")
+    templates = Templates(
+        Template("--input", settings.input),
+        *(
+            tuple(Template(f"--{flag}", text) for text in getattr(settings, flag))
+            for flag in ("output", "options", "labels")
+        ),
     )
-    templates = Templates(Template("--input", settings.input), *given_texts)
     train = read_examples(settings, "from", settings.from_, templates)
     test = read_examples(settings, "test_from", settings.test_from, templates) if settings.test_from else None
     recipe, rows, notes = task_of(
@@ -78,7 +80,7 @@ def read_examples(settings: AddTaskSettings, flag: str, source: str, templates: 
     fields = [field for template in templates.all for field in template.fields]
     files = Downloads(Path())  # the hub's client has a cache of its own
     with problem_context(f"--{flag} "):
-        table = read_table(source, {*fields, *map(column_of, fields)}, files, not settings.label_names)
+        table = read_table(source, {*fields, *map(column_of, fields)}, files)
     for template in templates.all:
         template.check(table)
     examples, malformed = examples_of(table, templates, settings.metric)

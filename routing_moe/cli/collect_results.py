@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 def collect(settings: CollectSettings) -> int:
     """Returns 1 if results are missing, which are listed, else 0."""
     files = few_shot.find_results(settings.logs_dir, expected_tasks(settings))
-    results = few_shot.read_all(files, settings.postfix)
+    results = [few_shot.read_results(task, path, settings.postfix) for task, path in files.items() if path]
     missing = few_shot.missing_results(files, results)
     table = few_shot.summary_table(results)
     if table.empty:
@@ -47,26 +47,19 @@ def collect(settings: CollectSettings) -> int:
 
 
 def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
-    """Returns the tasks that the flags name, None for all. Raises InputError with all errors in the flags."""
-    problems, output = Problems(flag_problems(settings)), settings.output_file
-    if not settings.postfix:
-        problems.append(
-            f"--postfix is empty, so that rows of all configurations would be read; give {few_shot.BEST}"
-        )
+    """Returns the tasks that the flags name, None for all. Raises InputError for wrong flags."""
+    problems, output, tasks = Problems(flag_problems(settings)), settings.output_file, settings.tasks
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.is_dir():
         problems.append(f"--output_file {output} is a folder; name a CSV file")
     elif output.name in few_shot.RESULT_FILES and output.exists():
         problems.append(f"--output_file {output}: would replace the results of a task; name another file")
-    tasks = settings.tasks
     if settings.custom_tasks_splits and tasks is not None:
         problems.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
-    elif settings.custom_tasks_splits and not problems:
+    elif settings.custom_tasks_splits:
         split = problems.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
-        tasks = list(split.section(settings.section)) if split else None
-        if tasks == []:
-            problems.append(f"--section {settings.section} is empty in {settings.custom_tasks_splits}")
+        tasks = split and split.section(settings.section)
     if problems:
         raise InputError(problems)
     return tasks

@@ -53,10 +53,9 @@ def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
     with ExitStack() as at_exit:
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        if not (settings.do_train and settings.equal_flops):  # which writes nothing
-            at_exit.enter_context(
-                main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))
-            )
+        at_exit.enter_context(
+            main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))
+        )
         try:
             train_and_predict(settings, inputs, accelerator, command, draw_routes)
         except TrainingDiverged as error:

@@ -30,10 +30,10 @@ class AddTaskSettings(Command):
     input: str = ROWS(REQUIRED, "text with columns in braces; a list is written as (A) first (B) second", metavar="TEXT")
     output: tuple[str, ...] = ROWS(REQUIRED, "accepted answers: texts with columns in braces; each element of a list is one", metavar="TEXT")
     options: tuple[str, ...] = ROWS((), "answers to choose from: words, columns in braces, or a column with a list", metavar="TEXT")
-    label_names: tuple[str, ...] = ROWS((), "names of the labels 0, 1, ... (or A, B, ...) that --output gives; or value=name for each (default: the labels as they are, and names from the hub)", metavar="NAME")
-    skip_malformed: bool = ROWS(False, "leave out malformed lines and rows with a cell that is empty, NaN, nan or NA")
+    labels: tuple[str, ...] = ROWS((), "names of the labels 0, 1, ... (or A, B, ...) that --output gives: words, or a column with a list (default: the labels as they are)", metavar="NAME")
+    skip_malformed: bool = ROWS(False, "leave out malformed lines and rows with an empty cell")
 
-    k: int | None = SAMPLED(None, "rows of each train and each dev file, of every label or in total (default: 16 of every label, or 32; fewer if the table has too few rows)", range=AT_LEAST_1)
+    k: int | None = SAMPLED(None, "rows of each train and each dev file, of every label or in total (default: 16 of every label, or 32; fewer if the table is small)", range=AT_LEAST_1)
     sample_by: str | None = SAMPLED(None, "k rows of every label, or k rows (default: label if the answers are few and the metric compares labels)", choices=("label", "row"))
     samples: int | None = SAMPLED(None, f"number of samples, with the seeds {' '.join(map(str, SAMPLES))} (default: 1 in the section train, where training pools the samples, else {len(SAMPLES)})", range=Range(lambda n: 1 <= n <= len(SAMPLES), f"from 1 to {len(SAMPLES)}"))
 # fmt: on

@@ -24,10 +24,9 @@ model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pret
 
 @torch.no_grad()
 def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None) -> dict:
-    """Writes an adapter to a folder; returns its configuration.
+    """Writes an adapter to a folder; returns its configuration. base: how it names its base.
 
-    It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r. base: how
-    the adapter names its base. Other arguments and errors as of `RoutingModel.to_adapter`.
+    It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r.
     """
     config = model.config
     if not config.has_lora:

@@ -142,13 +142,15 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         constant_zeros: bool = False,
         routes_on_cpu: Tensor | None = None,
         route_groups: Tensor | None = None,
+        label_positions: Tensor | None = None,
         **kwargs,
     ) -> ModelOutput:
         """Runs the backbone along routes (B, L, E), or those of `task_ids` (B,).
 
         labels: -100 at positions to ignore. Only the others are projected to the vocabulary, unless loss_only
         is False, or None in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART.
-        route_groups: not needed here. kwargs: further arguments of the backbone.
+        route_groups: not needed here. label_positions: (K,) of all positions (B * T), those that predict a
+        label; None: they are found. kwargs: further arguments of the backbone.
         """
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
@@ -160,10 +162,12 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             inputs, predicted = with_targets(self.backbone, inputs, labels)
             is_real = predicted != -100
             if self.training if loss_only is None else loss_only:
-                positions_K = is_real.flatten().nonzero()[:, 0]
-                with projected_at(self.backbone, positions_K):
+                if label_positions is None:
+                    label_positions = is_real.flatten().nonzero()[:, 0]
+                with projected_at(self.backbone, label_positions):
                     logits_KV = self.backbone(**inputs, use_cache=False).logits
-                return ModelOutput(loss=self._smoothed_loss(logits_KV, predicted[is_real]))
+                targets_K = predicted.flatten().index_select(0, label_positions)
+                return ModelOutput(loss=self._smoothed_loss(logits_KV, targets_K))
             outputs = self.backbone(**inputs, use_cache=False)
             outputs["loss"] = self._smoothed_loss(outputs.logits[is_real], predicted[is_real])
             return outputs
@@ -198,11 +202,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
     @torch.no_grad()
     def to_plain(self, routes_LE: Tensor) -> PreTrainedModel:
-        """Returns the equivalent plain model of a route (L, E).
-
-        Its linear maps with experts are merged copies, in the type of the backbone's; all other tensors are
-        those of this model.
-        """
+        """Returns the equivalent plain model of a route (L, E): merged linear maps, the rest shared."""
         routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE)
 
@@ -225,10 +225,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         attn_implementation: str | None = None,
         **of_auto,
     ) -> Self:
-        """Returns a saved model, whose base is loaded from the place that the model refers to, if any.
-
-        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add, without effect.
-        """
+        """Returns a saved model. dtype: of the backbone; None: as saved. of_auto: of Auto classes, unused."""
         source = pretrained_model_name_or_path
         folder = local_folder(f"{source}@{revision}" if revision else source)
         if (kind := saved_kind(folder)) != RoutingConfig.model_type:

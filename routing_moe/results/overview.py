@@ -1,7 +1,6 @@
-"""One table of compared runs: a row per variant with size, cost, scores and route recovery.
+"""Sizes, costs and mean scores of compared runs, a row per variant; their dev scores along training.
 
-table = overview(runs, costs, recovery)
-print(overview_markdown(table))
+Steps and FLOPs of a run include those of its start.
 """
 
 import math
@@ -10,80 +9,147 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError, Problems, in_short
+from routing_moe.checkpoints.folder import load_progress
 from routing_moe.model.task_vectors import NOTHING
-from routing_moe.results.compared_costs import RunCost, means_of_variants
-from routing_moe.results.compared_runs import Run, comparison_problems, find_runs
+from routing_moe.results.few_shot import read_summary
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
-from routing_moe.results.scores import ScoresFile
-from routing_moe.results.summaries import read_summary
+from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
+from routing_moe.results.runs import Run
+from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, ScoresFile, has_only_losses, read_scores
 
 GIVEN_ROUTE = "given route"
+EVALUATIONS = "*-steps/dev_results.csv"
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
-COSTS = {
-    "total_parameters": "parameters",
-    "active_parameters": "active",
-    "steps": "steps",
-    "gflops": "GFLOPs",
+# {column: its name in Markdown}
+COSTS = dict(total_parameters="parameters", active_parameters="active", steps="steps", gflops="GFLOPs")
+EXPLAINED = {  # {column: its explanation}
+    "steps": "active: parameters that process one example. steps, GFLOPs: of training, with the start.",
+    **dict.fromkeys(("dev", "test"), "dev, test: mean score of the train tasks; dev chose the checkpoint."),
+    "unseen": "unseen: mean test score of tasks that were not trained on. read of unseen: what the choice\n"
+    "of their routes has read of them, besides the inputs to answer.",
+    "few_shot": "few-shot: mean test score of the tasks of --few_shot after fine-tuning on their train rows.",
+    "ami": "AMI: adjusted mutual information of the routes' clusters and the true kinds of the train tasks:\n"
+    "0 by chance, 1 if they agree; - if all tasks have the same route.",
 }
+COST_COLUMNS = (*EXAMPLE_COST, "steps", "total_flops", "selected_step", "expert_distance")
+COST_EXPLAINED = """\
+Cost of training: means over the n runs. Active parameters process one example. FLOPs: matrix
+products, forward and backward. Total steps and FLOPs include the start of a run. Selected: the step of the
+scored checkpoint. Distance of experts at the end: 0 if those of a layer are equal, about 1.4 for
+independent weights."""
 
 
-def overview(
-    runs: Mapping[str, Sequence[Run]],
-    costs: Sequence[RunCost],
-    recovery: pd.DataFrame | None = None,
-    few_shot: Mapping[str, float] | None = None,
-) -> pd.DataFrame:
-    """Returns a row per variant, in order: variant, n, the means of COSTS, mean and sample std of scores.
+# ---- costs
 
-    runs: {column of SCORED: all runs, with these scores or None}. A score is the mean over tasks. few_shot:
-    `few_shot_scores`, the column of this name. recovery: `recovery_of_runs`, whose AMI with a kind is in
-    the columns KIND_ami, KIND_ami_std. NaN where a run of the variant has no value; a column that no run has
-    is left out. steps and gflops include earlier runs. unseen_read: `read_of_unseen`, beside unseen.
+
+def costs_of_runs(runs: Sequence[Run], checkpoint_name: str = "best") -> pd.DataFrame:
+    """Returns a row per run, by its name: variant, COST_COLUMNS, own_steps, own_flops and unknown.
+
+    steps and total_flops include the start; NaN if it is unknown, and unknown says why. selected_step is that
+    of the checkpoint. Raises InputError for damaged files.
     """
-    table = pd.DataFrame([_costs(cost) for cost in costs])
+    problems, rows = Problems(), {}
+    for run in runs:
+        cost = problems.of(read_cost, run.folder) or {}
+        unknown = cost["start_unknown"] if cost else f"no {COST_FILE}; {HOW_TO_GET_IT}"
+        rows[str(run)] = {name: cost.get(name) for name in EXAMPLE_COST} | {
+            "steps": None if unknown else cost["steps_with_start"],
+            "total_flops": None if unknown else cost["total_flops_with_start"],
+            "own_steps": cost.get("steps"),
+            "own_flops": cost.get("total_flops"),
+            "selected_step": load_progress(run.folder / checkpoint_name).get("step"),
+            "expert_distance": load_progress(run.folder / "last").get("expert_distance"),
+            "variant": run.variant,
+            "unknown": unknown,
+        }
+    if problems:
+        raise InputError(problems)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.astype(dict.fromkeys((*COST_COLUMNS, "own_steps", "own_flops"), float))
+
+
+def means_of_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns n, the number of rows, and the mean of every column, by variant; NaN if a value is."""
+    grouped = table.groupby("variant", sort=False)
+    means = grouped.agg(lambda values: values.mean(skipna=False))
+    means.insert(0, "n", grouped.size())
+    return means
+
+
+def cost_markdown(table: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
+    """Returns means over variants of COST_COLUMNS as Markdown, with notes on unknown costs."""
+    shown = {
+        "n": table["n"].astype(str),
+        "active parameters": table["active_parameters"].map(shown_cost),
+        "total parameters": table["total_parameters"].map(shown_cost),
+        "FLOPs per example": table["flops_per_example"].map(shown_cost),
+        "total steps": table["steps"].map(whole),
+        "total FLOPs": table["total_flops"].map(shown_cost),
+        "selected": table["selected_step"].map(whole),
+        "distance of experts": table["expert_distance"].map(lambda x: "-" if math.isnan(x) else f"{x:.2g}"),
+    }
+    text = f"{COST_EXPLAINED}\n\n{markdown_table(pd.DataFrame(shown).set_index(table['variant']))}"
+    if costs is not None:
+        for why, runs in costs.groupby("unknown", sort=False):  # without those that are known
+            text += f"\n- cost of {in_short(list(runs.index))} is unknown: {why}"
+    return text
+
+
+def curves(runs: Sequence[Run], costs: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per evaluation: variant, run, seed, step and flops (with the start if known), dev_score.
+
+    Runs with --select_by answer_loss are left out; if all have it, the last is dev_answer_loss.
+    """
+    evaluations = []
+    for run in runs:
+        files = {path.parent.name.removesuffix("-steps"): path for path in run.folder.glob(EVALUATIONS)}
+        steps = sorted(int(step) for step in files if step.isdecimal())
+        evaluations += [(run, step, files[str(step)]) for step in steps]
+    columns, measure, name = DEV_COLUMNS, "performance", "dev_score"
+    if scored := [evaluation for evaluation in evaluations if not has_only_losses(evaluation[2])]:
+        evaluations = scored
+    elif evaluations:
+        columns, measure, name = LOSS_COLUMNS, "answer_loss", "dev_answer_loss"
+    rows = []
+    for run, step, path in evaluations:
+        score = read_scores(path, columns).groupby("task_prefix")[measure].mean().mean()
+        cost = costs.loc[str(run)]
+        before = cost["steps"] - cost["own_steps"]  # NaN if unknown
+        flops = cost["total_flops"] - cost["own_flops"] + cost["own_flops"] * step / cost["own_steps"]
+        steps = step if math.isnan(before) else round(before + step)
+        rows.append((run.variant, run.name, run.seed, steps, flops, score))
+    return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", name])
+
+
+# ---- the table of means
+
+
+def overview(runs: Mapping[str, Sequence[Run]], costs: pd.DataFrame, recovery=None, few_shot=None):
+    """Returns a row per variant: n, the means of COSTS, mean and sample std of scores, without empty columns.
+
+    runs: {column of SCORED: all runs}. costs: `costs_of_runs`. recovery: `recovery_of_runs`. few_shot:
+    `few_shot_scores`.
+    """
+    table = costs.assign(gflops=costs["total_flops"] / 1e9)[["variant", *COSTS]]
     for name, scored in runs.items():
         table[name] = [_mean_score(run) for run in scored]
     if few_shot is not None:
-        table["few_shot"] = [few_shot.get(str(cost.run), math.nan) for cost in costs]
+        table["few_shot"] = [few_shot.get(run, math.nan) for run in costs.index]
     if recovery is not None:
         for kind, rows in recovery.groupby("kind", sort=False):
             table[f"{kind}_ami"] = rows["ami"].to_numpy()
-    means, grouped = means_of_variants(table), table.groupby("variant", sort=False)
-    for name in table.columns.drop(["variant", *COSTS]):
-        if table[name].isna().all():
-            del means[name]
-        else:
-            stds = grouped[name].agg(lambda values: values.std(skipna=False))
-            means.insert(means.columns.get_loc(name) + 1, f"{name}_std", stds)
+    scores = [name for name in table if name not in ("variant", *COSTS) and table[name].notna().any()]
+    means = means_of_variants(table[["variant", *COSTS, *scores]])
+    stds = table.groupby("variant", sort=False)[scores].agg(lambda values: values.std(skipna=False))
+    for name in scores:
+        means.insert(means.columns.get_loc(name) + 1, f"{name}_std", stds[name])
     if "unseen" in means:
         read = {run.variant: read_of_unseen(run) for run in runs["unseen"] if run.scores is not None}
         place = means.columns.get_loc("unseen_std") + 1
         means.insert(place, "unseen_read", [read.get(variant, "") for variant in means.index])
     return means.reset_index()
-
-
-def table_of_runs(folders: Sequence[Path], checkpoint_name: str = "best", prefix: str = "") -> pd.DataFrame:
-    """Returns the mean test scores of runs, below those of always the most frequent training answer.
-
-    A column for the train tasks and, if a run has their scores, one for unseen tasks; their names have the
-    number of tasks. Raises InputError if no run has scores, or if runs were scored on different tasks.
-    """
-    columns, problems = {}, []
-    for words, section in (("train tasks", "train"), ("unseen tasks", "test")):
-        file = ScoresFile("test", section, checkpoint_name, prefix)
-        runs = find_runs(folders, file)
-        problems += comparison_problems(runs)
-        if scored := [run.scores for run in runs if run.scores is not None]:
-            constant = scored[0].groupby("task_prefix")["constant"].mean()
-            means = {"always the commonest answer": constant.mean()} | {
-                str(run): _mean_score(run) for run in runs
-            }
-            columns[f"{words} ({len(constant)})"] = means
-    if problems or not columns:
-        raise InputError(dict.fromkeys(problems) or f"no run has {file.path}; write it with --do_predict")
-    return pd.DataFrame(columns).rename_axis("mean test score")
 
 
 def read_of_unseen(run: Run) -> str:
@@ -95,13 +161,6 @@ def read_of_unseen(run: Run) -> str:
     return ", ".join(sorted({str(seen).partition(":")[0] for seen in run.scores["vector_seen"]}))
 
 
-def _costs(cost: RunCost) -> dict:
-    known = cost.cost or {}
-    sizes = {name: known.get(name, math.nan) for name in ("total_parameters", "active_parameters")}
-    spent = {"steps": cost.spent("steps"), "gflops": cost.spent("total_flops") / 1e9}
-    return {"variant": cost.run.variant} | sizes | spent
-
-
 def _mean_score(run: Run) -> float:
     if run.scores is None:
         return math.nan
@@ -109,66 +168,34 @@ def _mean_score(run: Run) -> float:
 
 
 def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
-    """Returns {run: mean test score after few-shot fine-tuning} of the runs with <variant>/<run>/summary.csv.
-
-    Raises InputError if there is no such file, one of collect_results.py cannot be read, or they are of
-    different tasks or numbers of samples.
-    """
+    """Returns {run: mean test score after fine-tuning} of the runs with <variant>/<run>/summary.csv."""
     files = {str(run): folder / run.variant / run.name / "summary.csv" for run in runs}
-    files = {run: file for run, file in files.items() if file.is_file()}
-    if not files:
+    summaries = {run: read_summary(file) for run, file in files.items() if file.is_file()}
+    if not summaries:
         raise InputError(f"--few_shot {folder} holds no <variant>/<run>/summary.csv of the compared runs")
-    problems = Problems()
-    summaries = {run: problems.of(read_summary, file) for run, file in files.items()}
-    if not problems:
-        (first, expected), *others = summaries.items()
-        problems += (
-            f"{files[run]} has other tasks or samples than {files[first]}"
-            for run, summary in others
-            if summary["n"].to_dict() != expected["n"].to_dict()
-        )
-    if problems:
-        raise InputError(problems)
+    first = next(iter(summaries))
+    for run, summary in summaries.items():
+        if summary["n"].to_dict() != summaries[first]["n"].to_dict():
+            raise InputError(f"{files[run]} has other tasks or samples than {files[first]}")
     return {run: summary["mean"].mean(skipna=False) for run, summary in summaries.items()}
 
 
 def overview_markdown(table: pd.DataFrame) -> str:
     """Returns `overview`, or some of its columns, as Markdown."""
-    scores = [name for name in table.columns if f"{name}_std" in table]
     rows = {}
     for row in table.to_dict("records"):
-        cells = {"n": str(row["n"])}
+        cells = rows[row["variant"]] = {"n": str(row["n"])}
         cells |= {shown: whole(row[name]) for name, shown in COSTS.items() if name in row}
-        for name in scores:
+        for name in (name for name in table if f"{name}_std" in table):
             shown = f"AMI {name.removesuffix('_ami')}" if name.endswith("_ami") else name.replace("_", "-")
             cells[shown] = mean_and_std(row[name], row[f"{name}_std"])
             if name == "unseen" and "unseen_read" in row:
                 cells["read of unseen"] = row["unseen_read"] or "-"
-        rows[row["variant"]] = cells
     return markdown_table(rows, "variant")
 
 
 def explain_overview(table: pd.DataFrame) -> str:
     """Returns an explanation of the columns of `overview_markdown`."""
-    lines = ["Means over n runs, with the sample std if n > 1."]
-    if "steps" in table:
-        lines[0] += " active: parameters that process one example."
-        earlier = "including earlier runs that a run, or the vectors of its tasks, used."
-        lines += [f"steps, GFLOPs: of training, {earlier}"]
-    if "dev" in table or "test" in table:
-        lines += ["dev, test: mean score of the train tasks; the checkpoint was chosen by dev."]
-    if "unseen" in table:
-        lines += [
-            "unseen: mean test score of tasks that were not trained on. read of unseen: what the choice of",
-            "their routes has read of them, besides the inputs to answer.",
-        ]
-    if "few_shot" in table:
-        lines += [
-            "few-shot: mean test score of the tasks of --few_shot after fine-tuning on their train rows."
-        ]
-    if any(name.endswith("_ami") for name in table.columns):
-        lines += [
-            "AMI: adjusted mutual information of the routes' clusters and the true kinds of the train tasks:",
-            "0 by chance, 1 if they agree; - if all tasks have the same route.",
-        ]
-    return "\n".join(lines)
+    columns = [*table, "ami"] if any(name.endswith("_ami") for name in table) else [*table]
+    lines = dict.fromkeys(text for name, text in EXPLAINED.items() if name in columns)
+    return "\n".join(["Means over n runs, with the sample std if n > 1.", *lines])

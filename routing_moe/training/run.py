@@ -1,6 +1,5 @@
 """Trains and predicts as the settings of a command say."""
 
-import dataclasses
 import json
 import logging
 import shlex
@@ -13,7 +12,6 @@ from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import EncodedExamples, encode
-from dataloader.errors import InputError
 from routing_moe.checkpoints.find import checkpoint_to_resume
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.shared import text_settings
@@ -23,8 +21,7 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
-from routing_moe.model.flops import rows_flops
-from routing_moe.results.run_cost import earlier_runs
+from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
 from routing_moe.training.checks import Inputs, is_trained
 from routing_moe.training.cost import equal_steps
@@ -61,10 +58,7 @@ def train_and_predict(
 def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> bool:
-    """Builds the model and the data, and trains to the end. Writes nothing before both are ready.
-
-    Returns whether there is a checkpoint: not if --equal_flops is asked for, or too few rows are contested.
-    """
+    """Trains to the end; returns whether there is a checkpoint. Writes nothing before all is ready."""
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
@@ -74,15 +68,13 @@ def run_training(
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     limits = filter(None, (settings.eval_max_examples, settings.examples_per_file))
-    evaluation = dataclasses.replace(settings.evaluation, most=min(limits, default=None))
-    dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
+    most = min(limits, default=None)
+    dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer, most)
     model = model.to(accelerator.device)
     contested = None
     if settings.contested_above is not None:
         contested = contested_rows(model, examples, settings, accelerator)
         examples = contested.of(examples, model.config.task_names)
-        if contested.are_few and settings.equal_flops:
-            raise InputError(f"--equal_flops: {contested.described()}, so nothing is trained")
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
             if accelerator.is_main_process:
@@ -92,13 +84,11 @@ def run_training(
     data = examples, dev_files, inputs.ontology
     training = Training(model, tokenizer, *data, settings, accelerator, draw_routes)
     training.scoring_flops = contested.scoring_flops if contested else 0
-    if settings.equal_flops:
-        earlier = earlier_runs(settings.start, settings.output_dir)
-        planned = training.stepper, training.total_steps
-        print(equal_steps(*planned, settings.equal_flops, earlier, training.scoring_flops))
-        return False
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
+    elif settings.equal_flops:
+        training.set_total_steps(equal_steps(training.stepper, settings, training.scoring_flops))
+        settings = training.settings
     accelerator.wait_for_everyone()
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
@@ -121,17 +111,14 @@ def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, ac
     names = model.config.task_names
     routes_NLE = model.eval().routes_for(names)
     losses_R = losses_of_tasks(model, examples, routes_NLE, accelerator, "losses of train rows")
-    flops = rows_flops(model.config, examples)
+    flops = rows_flops(model, examples)
     return Contested.of_losses(losses_R, examples, names, settings.contested_above, flops)
 
 
 def write_start(
     settings: TrainSettings, inputs: Inputs, command, contested: Contested | None, resumed: bool = False
 ) -> None:
-    """Writes what a run starts with: run.json, contested rows, the table of clusters.
-
-    resumed: the model is that of an earlier call.
-    """
+    """Writes run.json, contested rows, table of clusters. resumed: the model is that of an earlier call."""
     folder, description = Path(settings.output_dir), describe_run(settings.to_dict(), command)
     if resumed:
         description["hub"] = hub_commits(folder)

@@ -1,5 +1,6 @@
 """A training run: steps, evaluations, checkpoints, resuming. All loop state is in one dict."""
 
+import dataclasses
 import logging
 import math
 import signal
@@ -18,7 +19,7 @@ from dataloader.ontology import Ontology
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
+from routing_moe.evaluation.scored_files import TaskFile, decoding_of
 from routing_moe.evaluation.scoring import dev_scores, mean_score
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
@@ -71,6 +72,11 @@ class Training:
         }
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
+
+    def set_total_steps(self, steps: int) -> None:
+        self.settings = dataclasses.replace(self.settings, total_steps=steps)
+        self.stepper.settings = self.settings.recipe
+        self.total_steps = last_step(self.settings, len(self.stepper.examples))
 
     # ---- the loop
 
@@ -174,11 +180,7 @@ class Training:
 
     @torch.no_grad()
     def _write_routes(self) -> Path:
-        """Writes routes of the train tasks, in the ontology's order, as (N, L, E) arrays and as heat maps.
-
-        `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1. Returns their
-        folder, `<step>-steps/`.
-        """
+        """Writes routes of the train tasks, at the temperature and at 1, as arrays and as heat maps."""
         folder = self.folder / f"{self.state['step']}-steps"
         folder.mkdir(exist_ok=True)
         tasks = self.ontology.order({file.task for file in self.dev_files})
@@ -245,12 +247,7 @@ class Training:
         )  # fmt: skip
         trained, precision = model.num_parameters(only_trainable=True), self.accelerator.mixed_precision
         log.debug("%d warm-up steps; %d trained parameters; %s", settings.warmup_steps, trained, precision)
-        if self.total_steps < settings.total_steps:
-            epochs = settings.num_train_epochs
-            log.info("--num_train_epochs %g ends the run at step %d", epochs, self.total_steps)
         log.info("routes: %s", described_routes(model, settings))
-        if settings.scoring == "rank" and settings.select_by == "performance":
-            log.debug("dev scores: %s", described_scoring(self.dev_files))
         for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.cut]:
             log.debug(line)
         if model.config.has_router:
@@ -259,14 +256,14 @@ class Training:
             log.debug(schedule)
             for note in notes:
                 log.info(note)
-        what = self.stepper, self.total_steps, settings.start, self.folder, self.scoring_flops
-        log.debug(described_cost(on_main(self.accelerator, lambda: write_cost(*what))))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
+    def _write_cost(self) -> dict:
+        return write_cost(self.stepper, self.total_steps, self.settings, self.scoring_flops)
+
     def _summarise(self, seconds: float, steps: int) -> None:
-        if (distance := self.model.relative_expert_distance()) is not None:
-            log.debug("relative distance of the experts at the end: %.3g", distance)
+        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
         if steps:
             by, per_step = self.settings.select_by, seconds / steps
             log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
