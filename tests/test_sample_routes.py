@@ -100,6 +100,13 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
     assert routes_by("texts_changed") != expected
     assert routes_by("texts_shorter", max_input_length=23) == routes_by("texts_short", max_input_length=23)
     assert kept_texts(path.parent).text_format.max_input_length == 23
+    # As earlier commits wrote them.
+    about = json.loads(str(arrays["about"]))
+    assert about.pop("limit") is None
+    checksums = {"inputs_N": np.arange(len(arrays["names"])).astype(str)}
+    about = json.dumps(about | {"made_from": "checksums of weights and tokenizer"})
+    path.write_bytes(npz_bytes(**arrays | checksums | {"about": about}))
+    assert routes_by("texts_of_earlier_commits") == expected
     path.unlink()
 
     def refuse(*_):
@@ -139,7 +146,8 @@ def test_a_sample_does_not_use_the_vector_of_another_sample(grids, given, capsys
     folder, vectors = given
     save_task_vectors(folder, [TASK, FIRST], np.stack([vectors[TASK], vectors[FIRST]]))
     along(grids, "given_of_one", code=2, taskvecs=folder)
-    assert f"has vectors of other samples of {TASK}, but none of {SECOND}" in capsys.readouterr().err
+    error = f"--taskvecs {folder} has vectors of samples of {TASK}, but not of {SECOND}; compute them by"
+    assert error in capsys.readouterr().err
     own = along(grids, "given_of_one", taskvecs=folder, samples=FIRST)
     assert set(seen_in(own).values()) == {f"labelled rows of one sample: {FIRST}"}
 

@@ -13,14 +13,6 @@ from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.base import is_unchanged, place_from
 
-LOADING = """import torch
-from peft import PeftModel
-from transformers import AutoTokenizer, {kind}
-
-base = {kind}.from_pretrained({place}, dtype=torch.float32)
-model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pretrained({place})
-"""
-
 
 @torch.no_grad()
 def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None) -> dict:
@@ -68,12 +60,3 @@ def name_of_base(model, folder: Path) -> str | None:
             "the base was trained with the experts: save model.to_plain of zeros, and name it as base"
         )
     return place_from(folder, model.config.base_model)
-
-
-def loading_code(config: dict) -> str:
-    """Returns Python that loads an adapter with this configuration from the current folder."""
-    place = repr(config["base_model_name_or_path"] or "NAME OR FOLDER OF THE BASE")
-    if config["revision"]:
-        place += f", revision={config['revision']!r}"
-    kind = "AutoModelForCausalLM" if config["task_type"] == "CAUSAL_LM" else "AutoModelForSeq2SeqLM"
-    return LOADING.format(kind=kind, place=place)

@@ -24,10 +24,9 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, baseline_scores, dataset_scores, write_predictions
-from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.choice import GivenVectors, TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file
-from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import LowestLoss, labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs
@@ -129,7 +128,7 @@ def route_tasks(
         source = LowestLoss(model, trained, accelerator)
         rows = {task: labelled_rows(inputs.texts, task, tokenizer) for task in tasks if task not in trained}
         chosen = source.choose(rows) if rows else {}
-        choices = {task: source.own(task) if task in trained else chosen[task] for task in tasks}
+        choices = {task: source.stored(task) if task in trained else chosen[task] for task in tasks}
     else:
         mixture, untrained, vectors = mixture_to_score(start), set(tasks) - trained, None
         if start.vectors and untrained:

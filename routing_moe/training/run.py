@@ -74,7 +74,7 @@ def run_training(
     contested = None
     if settings.contested_above is not None:
         contested = contested_rows(model, examples, settings, accelerator)
-        examples = contested.of(examples, model.config.task_names)
+        examples = contested.chosen_from(examples, model.config.task_names)
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
             if accelerator.is_main_process:

@@ -11,7 +11,7 @@ from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import VectorTable
+from routing_moe.task_choice.choice import GivenVectors, VectorTable
 from routing_moe.task_choice.given_routes import (
     check_routes_differ,
     check_scored_spec,
@@ -19,7 +19,6 @@ from routing_moe.task_choice.given_routes import (
     file_matrices,
     names_file,
 )
-from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.texts import TextSource
 
 if TYPE_CHECKING:
