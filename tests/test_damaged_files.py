@@ -25,8 +25,7 @@ from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
 
 from dataloader.building.downloads import Downloads
-from dataloader.building.table_rows import Template, Templates
-from dataloader.building.tables import read_table
+from dataloader.building.tables import Template, Templates, read_table
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.labels import read_labels

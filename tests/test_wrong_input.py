@@ -80,7 +80,6 @@ FLAGS = [
     ),
     (dict(batch_size=4), "--batch_size 4; did you mean --train_batch_size or --predict_batch_size?"),
     (dict(epochs=3), "--epochs 3; did you mean --num_train_epochs?"),
-    (dict(embedded_gym="skill"), "--embedded_gym skill; --small is the first word of a script"),
     (
         dict(router_nn_type="table", task_model_lr=0),
         "--task_model_lr 0: --router_nn_type table learns nothing",
@@ -194,7 +193,7 @@ FILES = [
     ({}, f"<here>/{TSV}: no such file", removed(TSV)),
     (
         {},
-        "count_12_13_train.tsv:2: no answer (no tab in the line) ... --skip_malformed leaves it out",
+        "count_12_13_train.tsv:2: no answer (no tab in the line) ... --skip_malformed leaves them out",
         written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n"),
     ),
     (

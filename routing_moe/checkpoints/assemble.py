@@ -39,7 +39,7 @@ def check_assembly(settings: AssembleSettings) -> tuple[SavedBart | SavedMixture
     if len(settings.places) < max(2, len(settings.experts)) or not all(settings.places.values()):
         problems.append("--experts: give at least 2, each as NAME=PLACE with another name")
     if settings.train_dir and (gym := problems.of(Gym, settings.train_dir, flag="train_dir")):
-        problems += gym.check(settings.places, ["train"], "first", metrics=False)
+        problems.of(gym.pool, settings.places, "train", "first")
     adapters = {
         name: Path(place) for name, place in settings.places.items() if Path(place, ADAPTER_FILE).exists()
     }

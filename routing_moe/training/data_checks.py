@@ -87,14 +87,18 @@ def option_problems(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, s
 
 def task_problems(tasks, gym: Gym, parts: list[str], samples: str) -> list[str]:
     """Returns problems of the files of those of the tasks that the gym has."""
-    problems, known = [], set(gym.tasks())
+    problems, known = Problems(), set(gym.tasks())
     tasks = [task for task in tasks if task in known]
     if samples not in ("all", "first"):
-        lacking = [task for task in tasks if not gym.has_sample(task, samples)]
+        lacking = [task for task in tasks if not gym.named_samples(task, samples)]
         if lacking:
             problems.append(
                 f"--predict_samples is {samples!r}: no such sample of {in_short(lacking)}; give all, first, "
                 f"or a seed such as {gym.samples(lacking[0])[0].rsplit('_', 1)[-1]}"
             )
         tasks = [task for task in tasks if task not in lacking]
-    return problems + gym.check(tasks, parts, samples)
+    for task in tasks:
+        problems.of(gym.metric, task)
+    for part in parts:
+        problems.of(gym.pool, tasks, part, samples)
+    return problems

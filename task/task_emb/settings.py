@@ -240,8 +240,7 @@ class BartSettings(VectorSettings):
     def units(self) -> dict[str, tuple[str, str]]:
         TextFormat.of(self)  # raises InputError for a length that is too short for any text
         gym, tasks, samples = Gym(self.train_dir, self.skip_malformed), self.chosen_tasks(), self.samples
-        if problems := gym.check(tasks, ["train"], "all" if samples == "each" else samples, metrics=False):
-            raise InputError(problems)
+        gym.pool(tasks, "train", "all" if samples == "each" else samples)  # raises InputError
         if samples != "each":
             return {task: (task, samples) for task in tasks}
         units = {sample: (task, sample) for task in tasks for sample in gym.samples(task)}
