@@ -56,6 +56,7 @@ GRID = (
     " --eval_period 3 --warmup_steps 1 --predict_max_examples 8 --predict_batch_size 16 --quiet --moe_init"
 )
 NOT_COMPARED = (
+    "configurations/*.json",  # outcomes with times
     "run.json",
     "cost.json",
     "*.log",
@@ -84,7 +85,7 @@ def commands() -> list[str]:
         " --output_dir grids/logits",
         "train --do_predict --predict_split test --task_vector nearest --output_dir runs/softmax",
         "train --do_predict --predict_split test --task_routes lowest_loss --output_dir runs/clusters",
-        "ablate runs/softmax --experts enc0.0 dec1.2 --max_examples 4 --output_dir ablation",
+        "ablate runs/softmax --max_examples 2 --output_dir ablation",
         f"answer --checkpoint runs/softmax --task {TRAINED[0]} --inputs texts.txt --output_file known.jsonl",
         "answer --checkpoint runs/tasks --like texts.txt --inputs texts.txt --output_file like.jsonl",
         f"export --checkpoint runs/straight_through --task {TRAINED[0]} --output_dir exported",

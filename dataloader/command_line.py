@@ -14,7 +14,7 @@ INSTEAD = {
     "ACCELERATE_USE_CPU=true none",
     "--seeds": 'SEEDS="1 2" in the environment of a script',
     "--small": "it is the first word of a script",
-    "--match": "it was removed; train --equal_flops RUN prints the steps of equal FLOPs",
+    "--match": "it was removed; train --equal_flops RUN takes as many steps as cost the FLOPs of RUN",
     "--seed": "the command draws nothing at random that a seed would change",
 }
 

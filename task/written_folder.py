@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, differences, flag_problems, flags_of, group
@@ -18,12 +18,9 @@ FILES = group("files")
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCommand(Command):
-    """Base of the commands that write --output_dir at once.
+    """Base of the commands that write --output_dir at once."""
 
-    settings_file: the file in it that has the other settings.
-    """
-
-    settings_file: ClassVar[str] = "settings.json"
+    settings_file: ClassVar[str] = "settings.json"  # in the folder, with the other settings
 
     output_dir: Path = FILES(REQUIRED, "folder to write, new or empty", on_resume=True)
 
@@ -38,10 +35,7 @@ def saved_settings(command: type[FolderCommand], folder: Path) -> dict[str, Any]
 
 
 def is_written(settings: FolderCommand) -> bool:
-    """Returns whether --output_dir was written with these settings.
-
-    Raises InputError if it cannot be written, or holds something else.
-    """
+    """Returns whether --output_dir was written with these settings. Raises InputError for anything else."""
     folder, file = Path(settings.output_dir), settings.settings_file
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
@@ -56,10 +50,7 @@ def is_written(settings: FolderCommand) -> bool:
 
 @contextmanager
 def written_at_once(settings: FolderCommand, **described) -> Iterator[Path]:
-    """Yields an empty folder that becomes --output_dir, with the settings, when the block ends.
-
-    described: what the file of settings has besides them.
-    """
+    """Yields an empty folder that becomes --output_dir, with the settings and `described`, after the block."""
     saved = settings.to_dict()
     del saved["output_dir"]
     with replacing_directory(settings.output_dir) as partial:
@@ -74,19 +65,13 @@ def run_once(
     description: str | None,
     check: Callable = lambda settings: None,
 ) -> int:
-    """The main of a command that writes a folder at once; returns the exit code.
-
-    Calls write(settings, check(settings)), unless the folder was already written with these settings. check
-    reads the inputs and raises InputError; its errors are reported with those of the flags and of the folder.
-    """
+    """Returns the exit code of write(settings, check(settings)); a folder that has these settings is kept."""
 
     def run(settings: FolderCommand) -> None:
-        problems = Problems(flag_problems(settings))
-        written = problems.of(is_written, settings)
-        inputs = problems.of(check, settings)
-        if problems:
-            raise InputError(dict.fromkeys(problems))
-        if written:
+        if problems := flag_problems(settings):
+            raise InputError(problems)
+        inputs = check(settings)
+        if is_written(settings):
             print(f"{settings.output_dir} was already written with these settings")
         else:
             write(settings, inputs)

@@ -36,7 +36,7 @@ INDEXING = {
 CALLED_FROM_C = (
     aten.empty.memory_format, aten.empty_strided.default, aten.arange.default, aten.arange.start,
     aten.arange.start_step, aten.fill_.Scalar, aten.zero_.default, aten.view.default, aten.as_strided.default,
-    aten._copy_from.default, aten._local_scalar_dense.default,
+    aten._copy_from.default, aten._local_scalar_dense.default, aten.triu_indices.default,
 )  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def gain_tables(n_tasks, n_systems):
         name = f"system_{number}" + "_of_a_long_name" * (number % 3)
         means = np.clip(base + random.normal(0.03, 0.1, n_tasks), -0.1, 1)
         summaries[name] = pd.DataFrame({"mean": means, "std": 0.1, "n": 5.0}, index=index)
-    per_task = gains.gains_per_task(summaries, tasks)
+    per_task = gains.gains_per_task({name: {0: table} for name, table in summaries.items()}, tasks)
     return per_task, gains.gains_per_system(per_task)
 
 

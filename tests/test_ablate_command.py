@@ -131,13 +131,12 @@ def test_a_dry_run_estimates_the_time_and_only_scores_all_experts(place, capsys)
 
 def test_finished_sets_are_not_scored_again_and_the_result_is_the_same(place, ablated, monkeypatch):
     folder = place.out / "analysis" / "ablation"
-    assert ablate(place, *FEW) == 0
-    for name in ("enc0.0", "dec0.1"):
-        (folder / f"sets/{name}.json").unlink()
+    assert ablate(place, *FEW, "--experts", "enc0.1", "dec0.2") == 0
+    assert set(pd.read_csv(folder / "tasks.csv")["layer"]) == {"enc 0", "dec 0"}
     scored = []
     original = Ablation._score
     monkeypatch.setattr(Ablation, "_score", lambda job, *args: scored.append(args[0]) or original(job, *args))
-    for expected in (2, 0):
+    for expected in (9 - 2, 0):
         assert ablate(place, *FEW) == 0
         assert len(scored) == expected
         assert without_seconds(folder) == ablated
@@ -176,6 +175,7 @@ def test_two_processes_share_the_sets_and_write_the_files_of_one_process(place, 
     [
         (["--features", "odd:yes", "--top", "13"], ["--top is 13; it must be from 1 to 12"]),
         (["--experts", "none"], ["--experts none", "give --features"]),
+        (["--experts", "enc0.7"], ["--experts enc0.7: give all, none, or some of enc0.0, enc0.1, enc0.2"]),
         (["--features", "skil:spell"], ["--features skil:spell", "no such feature"]),
         (["--features", "all", "--feature_file", "<here>/few.csv"], ["<here>/few.csv: no such file"]),
         (

@@ -56,9 +56,7 @@ def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, wor
     further = tmp_path / "further"
     assert run(world.gym, world.bart, further, **start) == 0
     assert all(torch.equal(t, weights(folder)[name]) for name, t in weights(further / "best").items())
-    cost = json.loads((further / "cost.json").read_text())
-    assert [one["folder"] for one in cost["earlier_runs"]] == list(map(str, dense))
-    assert cost["steps_with_start"] == 1 + 2 + 2
+    assert f"no cost.json with {folder}" in json.loads((further / "cost.json").read_text())["start_unknown"]
     assert run(world.gym, world.bart, tmp_path / "scored", **ONLY, checkpoint=folder) == 0
     assert list(tmp_path.glob("scored/*/eval-test_tasks-test-performance.csv"))
 

@@ -111,7 +111,7 @@ def test_an_unknown_cost_is_a_dash_with_a_note_and_a_damaged_one_an_error(folder
     assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
     out = capsys.readouterr().out
     assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
-    note = "- cost of costly/seed2 is unknown: no cost.json; only train writes cost.json; for a finished run"
+    note = "- cost of costly/seed2 is unknown: no cost.json; `train` writes it at the end; for a finished run"
     assert note in out
 
 

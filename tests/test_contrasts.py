@@ -9,8 +9,8 @@ from scipy.stats import t, ttest_1samp
 from test_comparison import ONTOLOGY, TREE, by_category, refusal
 
 from routing_moe.config.choices import MEASURES
-from routing_moe.results import measures
-from routing_moe.results.contrasts import contrast_table
+from routing_moe.results import scores as measures
+from routing_moe.results.comparison import contrast_table
 from routing_moe.results.statistics import holm
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")

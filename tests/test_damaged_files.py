@@ -209,7 +209,6 @@ COMMANDS = {
     "answers.meta.json": Files.answer,
     "out/best/text_vectors.npz": Files.answer,
     "out/best/config.json": Files.predict,
-    "out/best/generation_config.json": Files.predict,
     "out/run.json": Files.predict,
     "out/last/training_state.pt": Files.resume,
     "out/curves.csv": Files.resume,

@@ -58,9 +58,7 @@ def vectors(method: str, **changed):
 
 
 def ablated(world, mixture, folder) -> int:
-    return ablate.main(
-        [str(mixture), "--experts", "enc0.0", "--max_examples", "1", "--output_dir", f"{folder}/out"]
-    )
+    return ablate.main([str(mixture), "--max_examples", "1", "--output_dir", f"{folder}/out"])
 
 
 def answered(world, mixture, folder) -> int:

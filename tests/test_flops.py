@@ -1,187 +1,170 @@
-"""Parameters and FLOPs from the configuration, compared with real models and torch's counter."""
+"""FLOPs counted on the meta device, compared with hand-computed numbers, formulas and real steps."""
 
+import numpy as np
 import pytest
-from conftest import tiny_bart_config
-from tiny_steps import merged_one_by_one
+import torch
+from tiny_backbones import FAMILIES, make_routed
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BartForConditionalGeneration
 
 from routing_moe.model.base import train_base
-from routing_moe.model.flops import (
-    Work,
+from routing_moe.model.counted_flops import (
     active_parameters,
     example_flops,
-    experts_used,
-    merging_flops,
     router_flops,
-    total_parameters,
+    rows_flops,
+    training_routes,
 )
 from routing_moe.model.route_sources import random_task_routes
-from routing_moe.model.routed_layer import RoutedLayer
-from routing_moe.model.routers import ROUTERS
-from routing_moe.optim.step import Stepper, frozen_parts
-from routing_moe.training.cost import flops_of_steps
+from routing_moe.optim.step import Stepper
+from routing_moe.training.cost import training_cost
 
+LENGTHS = np.array([[9, 30, 6], [5, 12, 6], [5, 7, 1]])  # S, T and K of three examples
+LORA = dict(expert_kind="lora", lora_rank=2)
+SPLITS = dict(lora_mixing="factors", lora_splits=2, router_mode="bernoulli", router_nn_type="table")
+# {name: (fields, FLOPs of the three examples, of the router, active parameters)}, by the formulas of 19f1e55
 ROUTINGS = {
-    "plain": dict(num_experts=1),
-    "softmax": dict(router_mode="softmax"),
-    "gumbel": dict(router_mode="gumbel_softmax"),
-    "straight_through": dict(),
-    "top_k": dict(router_mode="top_k", router_top_k=2),
-    "average": dict(route_source="average"),
-    "random": dict(route_source="random"),
-    "task_random": dict(route_source="fixed"),
-    "merged": dict(router_mode="softmax", expert_mixing="parameters"),
-    "table": dict(router_nn_type="table", router_mode="softmax"),
-    "merged_table": dict(router_nn_type="table", router_mode="softmax", expert_mixing="parameters"),
-    "lora": dict(expert_kind="lora", lora_rank=2, num_experts=4),
-    "lora_softmax": dict(expert_kind="lora", lora_rank=2, router_mode="softmax", lora_targets="attention"),
-    "lora_top_1": dict(expert_kind="lora", lora_rank=2, num_experts=4, router_mode="top_k", router_top_k=1),
-    "lora_factors": dict(expert_kind="lora", lora_rank=2, router_mode="softmax", lora_mixing="factors"),
-    "lora_splits": dict(
-        expert_kind="lora",
-        lora_rank=2,
-        lora_mixing="factors",
-        lora_splits=2,
-        router_mode="bernoulli",
-        router_nn_type="table",
+    "plain": (dict(num_experts=1), [473856, 1740672, 379008], 0, 12448),
+    "softmax": (dict(router_mode="softmax"), [1363968, 5141376, 1125504], 16896, 32608),
+    "straight_through": (dict(), [770560, 2874240, 627840], 16896, 12448),
+    "top_k": (dict(router_mode="top_k", router_top_k=2), [918912, 3441024, 752256], 16896, 22528),
+    "random": (dict(route_source="random"), [473856, 1740672, 379008], 0, 12448),
+    "task_random": (dict(route_source="fixed"), [918912, 3441024, 752256], 0, 22528),
+    "merged": (
+        dict(router_mode="softmax", expert_mixing="parameters"),
+        [473856, 1740672, 379008],
+        16896,
+        12448,
     ),
-    "lora_one": dict(expert_kind="lora", lora_rank=2, num_experts=1, lora_targets="feed_forward"),
-    "lora_vanilla_layers": dict(expert_kind="lora", lora_rank=2, encoder_vanilla_layers=[0]),
-    "vanilla_layers": dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
+    "lora": (LORA | dict(num_experts=4), [839424, 2837376, 692352], 18432, 14624),
+    "lora_softmax": (
+        LORA | dict(router_mode="softmax", lora_targets="attention"),
+        [667392, 2321280, 544896],
+        16896,
+        17056,
+    ),
+    "lora_top_1": (
+        LORA | dict(num_experts=4, router_mode="top_k", router_top_k=1),
+        [565248, 2014848, 457344],
+        18432,
+        14624,
+    ),
+    "lora_factors": (
+        LORA | dict(router_mode="softmax", lora_mixing="factors"),
+        [604416, 2054016, 496512],
+        16896,
+        18976,
+    ),
+    "lora_splits": (LORA | SPLITS, [604416, 2054016, 496512], 0, 18976),
+    "lora_one": (
+        LORA | dict(num_experts=1, lora_targets="feed_forward"),
+        [500736, 1821312, 402048],
+        0,
+        13088,
+    ),
+    "vanilla_layers": (
+        dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
+        [696384, 2590848, 565632],
+        18432,
+        12448,
+    ),
 }
-
-
 FEW_EXAMPLES = dict(train_batch_size=3, max_tokens_per_micro_batch=25)
 
 
-def counted(stepper, step=0) -> int:
-    """Returns the FLOPs of a step by torch's counter, with eager attention, as it omits fused kernels."""
-    stepper.model.set_attn_implementation("eager")
+def routed(make_model, fields):
+    """Returns a model in training mode and routes of two tasks."""
+    model = make_model(**({"router_hidden_dim": 64} | fields)).train()
+    if fields.get("route_source") == "fixed":
+        model.use_routes("fixed", random_task_routes(*model.task_routes.shape, n=2, seed=0))
+    return model, training_routes(model, torch.tensor([0, 1]))
+
+
+def counted(run) -> int:
     with FlopCounterMode(display=False) as counter:
-        stepper.step(step)
+        run()
     return counter.get_total_flops()
 
 
-def prepared(make_stepper, fields, settings=None, frozen=()):
-    """Returns a stepper with several micro-batches and frozen parameters (prefixes of their names)."""
-    stepper = make_stepper(FEW_EXAMPLES | (settings or {}), **fields)
-    if fields.get("route_source") == "fixed":
-        stepper.model.use_routes("fixed", random_task_routes(4, 4, 3, n=2, seed=0).double())
-    for name, p in stepper.model.named_parameters():
-        p.requires_grad_(not name.startswith(frozen))
-    return Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
-
-
-@pytest.fixture
-def matrix_products_only(monkeypatch):
-    """Sets merging to 0 FLOPs, and makes it elementwise, so that the counter omits it."""
-    monkeypatch.setattr("routing_moe.model.flops.merging_flops", lambda config, work: 0)
-    monkeypatch.setattr(RoutedLayer, "merged_parameters", merged_one_by_one)
+def test_flops_of_a_plain_bart_equal_hand_computed_ones(make_model, monkeypatch):
+    D, F, V = 16, 24, 60
+    S, T, K = 9, 5, 4
+    attention = lambda queries, keys: 2 * D * D * (2 * queries + 2 * keys) + 4 * D * queries * keys  # noqa: E731
+    encoder = attention(S, S) + 4 * D * F * S
+    decoder = attention(T, T) + attention(T, S) + 4 * D * F * T
+    forward = 2 * (encoder + decoder) + 2 * D * V * K
+    model, routes_BLE = routed(make_model, dict(num_experts=1))
+    assert (
+        example_flops(model, [[S], [T], [K]], routes_BLE) == 3 * forward
+    )  # a product for each of two gradients
+    with torch.no_grad():
+        assert example_flops(model, [[S], [T], [K]], routes_BLE) == forward
+    monkeypatch.setattr("routing_moe.model.counted_flops._known", {})
+    assert example_flops(model.half(), [[S], [T], [K]], routes_BLE) == 3 * forward
+    assert active_parameters(model, routes_BLE) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_a_step_has_the_flops_that_torch_counts(make_stepper, matrix_products_only, routing):
-    stepper = prepared(make_stepper, ROUTINGS[routing])
-    assert len(stepper.split(0)[2]) > 1
-    assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
-
-
-ROUTER, VECTORS, EMBEDDINGS = (
-    "router.",
-    "task_vectors.",
-    ("model.shared", "model.encoder.embed", "model.decoder.embed"),
-)
+def test_flops_and_active_parameters_equal_those_of_formulas(make_model, routing):
+    fields, flops, of_router, active = ROUTINGS[routing]
+    model, routes_BLE = routed(make_model, fields)
+    assert example_flops(model, LENGTHS, routes_BLE) == pytest.approx(flops, rel=1e-12)
+    assert router_flops(model) == of_router
+    assert active_parameters(model, routes_BLE) == active
 
 
 @pytest.mark.parametrize(
     ("routing", "frozen"),
     [
-        ("straight_through", (ROUTER, VECTORS)),  # runs selected experts only
-        ("straight_through", (ROUTER,)),
-        ("straight_through", (VECTORS,)),
-        ("softmax", (ROUTER, VECTORS)),
-        ("merged", (ROUTER, VECTORS)),
-        ("softmax", (ROUTER, "model.", "final")),  # nothing but the vectors is trained
-        ("table", ("model.",)),
-        ("merged_table", ("model.",)),
-        ("plain", EMBEDDINGS),
-        ("softmax", (*EMBEDDINGS, "model.encoder.layernorm", "model.decoder.layernorm")),
-        ("lora", "base"),
-        ("lora_softmax", "base"),
-        ("lora_top_1", "base"),
-        ("lora_factors", "base"),
-        ("lora_one", "base"),
-        ("lora_vanilla_layers", "base"),
-        ("lora_softmax", (ROUTER, VECTORS)),
+        ("straight_through", ()),
+        ("softmax", ("router.", "model.", "final")),
         ("lora_factors", ("model.",)),
+        ("lora_splits", "base"),
     ],
 )
-def test_frozen_parts_cost_what_torch_counts(make_stepper, matrix_products_only, routing, frozen):
-    stepper = prepared(make_stepper, ROUTINGS[routing], frozen=() if frozen == "base" else frozen)
+def test_a_step_has_the_flops_that_torch_counts(make_stepper, routing, frozen):
+    stepper = make_stepper(FEW_EXAMPLES, **ROUTINGS[routing][0])
+    for name, p in stepper.model.named_parameters():
+        p.requires_grad_(frozen == "base" or not name.startswith(frozen))
     if frozen == "base":
         train_base(stepper.model, False)
-        stepper = Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
-    assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
+    stepper = Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
+    assert len(stepper.split(0)[2]) > 1
+    cost = training_cost(stepper, 1)["total_flops"]
+    stepper.model.set_attn_implementation("eager")  # the counter omits fused kernels
+    assert cost == counted(lambda: stepper.step(0))
 
 
-@pytest.mark.parametrize("routing", ["straight_through", "merged"])
-def test_alternating_updates_cost_what_torch_counts(make_stepper, matrix_products_only, routing):
-    stepper = prepared(make_stepper, ROUTINGS[routing], {"alternate_every": 1})
-    work = Work.of(stepper.model)
-    costs = [flops_of_steps(stepper, [step], work.without(frozen_parts(step, 1)))[0] for step in (0, 1)]
-    assert costs == [counted(stepper, step) for step in (0, 1)]
+def test_explored_rows_run_one_expert_with_a_gradient(make_stepper):
+    fields = dict(router_mode="softmax", exploration_epsilon=1.0)
+    stepper, drawn = make_stepper(FEW_EXAMPLES, **fields), make_stepper(FEW_EXAMPLES)
+    assert training_cost(stepper, 1)["total_flops"] == training_cost(drawn, 1)["total_flops"]
 
 
-@pytest.mark.parametrize("router", ROUTERS)
-def test_every_router_costs_what_torch_counts(make_model, router):
-    model = make_model(router_nn_type=router).train()
-    with FlopCounterMode(display=False) as counter:
-        model.router_logits(model.task_ids(["a", "b"])).sum().backward()
-    assert 2 * router_flops(model.config, Work.of(model)) == counter.get_total_flops()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_families_of_backbones_have_the_flops_that_torch_counts(family):
+    model = make_routed(family, dtype=torch.float32).train()
+    routes_BLE, S = training_routes(model, torch.tensor([0])), 9
+    T, K = (5, 3) if model.config.is_encoder_decoder else (S, 3)
+    labels = torch.full((1, T), -100).index_fill(1, torch.arange(T - K, T), 5)
+    inputs = dict(input_ids=torch.full((1, S), 5), attention_mask=torch.ones(1, S, dtype=torch.long))
+    own = example_flops(model, [[S], [T], [K]], routes_BLE)
+    model.set_attn_implementation("eager")
+    leaf_BLE = routes_BLE.detach().requires_grad_()
+    assert own == counted(lambda: model(**inputs, labels=labels, routes=leaf_BLE).loss.backward())
 
 
-def test_explored_rows_run_one_expert_and_the_others_forward_only(make_stepper):
-    stepper = prepared(make_stepper, dict(router_mode="softmax", exploration_epsilon=1.0))
-    assert flops_of_steps(stepper, [0], Work.of(stepper.model))[0] == counted(stepper)
-
-
-def test_straight_through_costs_one_expert_and_the_forward_pass_of_the_others(make_model):
-    """(E + 2) / 3 in the layers: one expert forward and backward, E - 1 forward."""
-    models = {E: make_model(num_experts=E) for E in (1, 4)}
-    plain, mixture = (example_flops(m.config, Work.of(m), 9, 5, 0) for m in models.values())
-    assert mixture / plain == pytest.approx((4 + 2) / 3)
-
-
-def test_parameters_and_merging_of_a_layer_equal_hand_computed_ones(make_model):
-    D, F, V, P = 16, 24, 60, 42
-    attention, ffn = 4 * (D * D + D), 2 * D * F + D + F
-    layer = {"encoder": attention + ffn + 4 * D, "decoder": 2 * attention + ffn + 6 * D}
-    layers = 2 * (layer["encoder"] + layer["decoder"])
-    config = make_model(router_mode="softmax", expert_mixing="parameters").config
-    assert active_parameters(config, 1) == D * (V + 2 * P + 4) + layers
-    assert active_parameters(config, 3) == D * (V + 2 * P + 4) + 3 * layers
-    # forward 2 * 3, experts' gradients 3, weights' gradients 2 * 3 per parameter
-    assert merging_flops(config, Work()) == 15 * layers
-
-
-@pytest.mark.parametrize("routing", ROUTINGS)
-def test_parameters_are_those_of_the_model(make_model, routing):
-    model = make_model(**ROUTINGS[routing])
-    assert total_parameters(model.config) == sum(p.numel() for p in model.parameters())
-
-
-def test_a_plain_bart_configuration_is_accepted():
-    bart = BartForConditionalGeneration(tiny_bart_config())
-    assert total_parameters(bart.config) == active_parameters(bart.config, 1) == bart.num_parameters()
-    assert example_flops(bart.config, Work(), 9, 5, 5) > 0
-
-
-def test_experts_of_a_route_by_its_source(make_model):
-    used = {name: experts_used(make_model(**fields).config, 2) for name, fields in ROUTINGS.items()}
-    assert used == dict(plain=1, softmax=3, gumbel=3, straight_through=1, top_k=2, average=3, random=1,
-                        task_random=2, merged=1, vanilla_layers=1, table=3, merged_table=1, lora=1,
-                        lora_softmax=3, lora_top_1=1, lora_factors=3, lora_splits=3, lora_one=1,
-                        lora_vanilla_layers=1)  # fmt: skip
-    with pytest.raises(ValueError, match="not part of the configuration"):
-        experts_used(make_model(route_source="fixed").config)
+def test_rows_cost_a_forward_pass_of_the_plain_model(make_model, make_stepper):
+    examples = make_stepper().examples
+    S, T = examples.source_lengths_N, examples.target_lengths_N
+    with torch.no_grad():
+        expected = example_flops(
+            *routed(make_model, dict(num_experts=1))[:1], [S, T, T], torch.ones(1, 4, 1)
+        ).sum()
+    for name in ("plain", "straight_through", "lora"):
+        assert rows_flops(make_model(**ROUTINGS[name][0]), examples) == expected
+    model = make_routed("llama", dtype=torch.float32)
+    plain = model.to_plain(model.routes_for(["a"])[0])
+    plain.set_attn_implementation("eager")
+    with torch.no_grad():
+        one = counted(lambda: plain(torch.ones(1, 7, dtype=torch.long)))
+        assert example_flops(plain, [[7], [0], [0]]) == one

@@ -15,7 +15,7 @@ OF_SEED_1, OF_SEED_2 = ([0.5 + 0.05 * (n + more) for n in range(6)] for more in 
 
 def over_seeds(by_seed, min_baseline=0.01):
     tasks = list(next(iter(by_seed["base"].values())).index)
-    per_task = gains.gains_over_seeds(by_seed, tasks, min_baseline)
+    per_task = gains.gains_per_task(by_seed, tasks, min_baseline)
     return per_task, gains.gains_per_system(per_task)
 
 

@@ -98,9 +98,9 @@ def test_all_wrong_routes_of_a_file_are_reported(written):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.ones((1, 2, 1)), r"shape \(1, 2, 1\) for 2 tasks in route_tasks.txt"),
-        (np.full((2, 2, 2), 0.6), "weights of a layer's experts do not sum to 1"),
-        (np.array([[[1.5, -0.5]]] * 2), "a weight is below 0"),
+        (np.ones((1, 2, 1)), r"shape \(1, 2, 1\); expected \(2 tasks"),
+        (np.full((2, 2, 2), 0.6), "has weights of a layer's experts that do not sum to 1"),
+        (np.array([[[1.5, -0.5]]] * 2), "has a weight below 0"),
     ],
 )
 def test_a_wrong_array_of_routes_is_an_error(array, message, tmp_path):

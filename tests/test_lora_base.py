@@ -83,7 +83,7 @@ def test_a_base_that_was_trained_is_saved(referring, tmp_path):
 def test_another_base_is_refused(referring, saved_bart, tmp_path):
     referring.save_pretrained(tmp_path / "saved")
     BartForConditionalGeneration(tiny_bart_config(init_std=0.1)).save_pretrained(saved_bart)
-    with pytest.raises(InputError, match="not the BART that the experts were trained on"):
+    with pytest.raises(InputError, match="not the model that the experts were trained on"):
         RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
 
 

@@ -28,7 +28,6 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.ablate import main as ablate
 from routing_moe.cli.export import main as export
 from routing_moe.cli.merge import main as merge
-from routing_moe.cli.push import main as push
 from routing_moe.model.base import is_of_base
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.lora import is_of_expert
@@ -224,16 +223,6 @@ def test_a_grid_has_every_start(grids, request, start, flags, words, model_type)
 
 
 # ---- reading
-
-
-def test_the_card_of_a_run_says_what_its_experts_are(soft_lora, tmp_path):
-    assert push([str(soft_lora), "owner/name", "--dry_run", str(tmp_path / "shared")]) == 0
-    card = (tmp_path / "shared/README.md").read_text()
-    assert "2 experts of rank 2 (all linear maps) in 3 of them" in card
-    assert (
-        "2 experts of rank 2 (all linear maps) a layer, mixing products"
-        in (soft_lora / "log.txt").read_text()
-    )
 
 
 # ---- the BART that experts share

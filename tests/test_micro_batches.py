@@ -1,103 +1,79 @@
 """How a device cuts a step into micro-batches, what does not depend on the cut, and what the model gets."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from tiny_steps import parameters, settings_with
 
-from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
-from routing_moe.io import memory
-from routing_moe.model.base import train_base
-from routing_moe.model.flops import Work
 from routing_moe.model.routed_layer import RoutePlan
-from routing_moe.optim import micro_batches, state_memory
-from routing_moe.optim.micro_batches import Cut, model_inputs, on_device, tokens_that_fit
-from routing_moe.optim.step import padding_report
-from routing_moe.training.cost import flops_of_steps
+from routing_moe.optim import micro_batches
+from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
+from routing_moe.training.cost import training_cost
 
-CPU, CUDA = (
-    SimpleNamespace(device=torch.device(name), num_processes=1) for name in ("cpu", "cuda")
-)  # accelerators
-GB = 10**9
-
-
-def bart_base(**fields) -> RoutingBartForConditionalGeneration:
-    """Returns a model of the size of bart-base, without memory for its weights."""
-    with torch.device("meta"):
-        return RoutingBartForConditionalGeneration(RoutingBartConfig(**BASE | fields))
-
-
-BASE = dict(vocab_size=50265, d_model=768, encoder_layers=6, decoder_layers=6)
-BASE |= dict(encoder_ffn_dim=3072, decoder_ffn_dim=3072, num_experts=3, task_names=["a"])
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 # ---- defaults
 
 
-def test_a_cpu_has_the_defaults_of_the_published_runs():
-    cut = Cut.on(CPU, bart_base(), settings_with())
+def test_the_device_decides_what_the_flags_leave_open():
+    cut = Cut.on(CPU, settings_with(), longest=1024)
     assert (cut.max_tokens, cut.overhead, cut.multiple) == (16384, 256, 1)
     assert str(cut) == "micro-batches of at most 16384 padded tokens, each at a cost of 256 tokens"
-
-
-def test_on_cuda_the_limit_is_chosen_from_free_memory_and_logged(monkeypatch):
-    monkeypatch.setattr(state_memory, "free_gpu_memory", lambda device: 78 * GB)
-    cut = Cut.on(CUDA, bart_base(), settings_with())
+    cut = Cut.on(CUDA, settings_with(), longest=1024)
     assert (cut.max_tokens, cut.overhead, cut.multiple) == (32768, 8192, 8)
-    assert "at most 32768 padded tokens for 78.0 GB of free GPU memory" in str(cut)
     assert str(cut).endswith("8192 tokens; widths are multiples of 8")
 
 
-def test_several_processes_agree_on_the_limit_of_the_smallest_free_memory(monkeypatch):
-    monkeypatch.setattr(state_memory, "free_gpu_memory", lambda device: 78 * GB)
-    monkeypatch.setattr(state_memory, "gather_object", lambda own: [*own, 20 * GB])
-    both = SimpleNamespace(device=CUDA.device, num_processes=2)
-    assert Cut.on(both, bart_base(), settings_with()).max_tokens == 16384
-
-
-@pytest.mark.parametrize("accelerator", [CPU, CUDA])
-def test_flags_decide_on_every_device(accelerator):
-    model = bart_base()
-    cut = Cut.on(accelerator, model, settings_with(max_tokens_per_micro_batch=500, micro_batch_overhead=7))
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_flags_decide_on_every_device(device):
+    chosen = settings_with(max_tokens_per_micro_batch=500, micro_batch_overhead=7)
+    cut = Cut.on(device, chosen, longest=1024)
     assert (cut.max_tokens, cut.overhead) == (500, 7)
-    unlimited = Cut.on(
-        accelerator, model, settings_with(max_tokens_per_micro_batch=0, micro_batch_overhead=0)
-    )
-    assert (unlimited.max_tokens, unlimited.overhead) == (None, 0)
+    unlimited = Cut.on(device, settings_with(max_tokens_per_micro_batch=0), longest=1024)
+    assert unlimited.max_tokens is None
     assert "micro-batches of any size" in str(unlimited)
 
 
-def test_the_limit_falls_with_free_memory_and_with_the_experts_that_a_route_uses():
-    found = {
-        mode: [tokens_that_fit(gb * GB, bart_base(router_mode=mode)) for gb in (78, 20, 8, 1)]
-        for mode in ("gumbel_softmax_st", "softmax")
-    }
-    # Gradients and AdamW's state take 4.1 GB; a token takes 6 layers x 768 x (32 x 1 or 3, + 3) x 4 bytes.
-    assert found["gumbel_softmax_st"] == [32768, 16384, 2048, 1024]
-    assert found["softmax"] == [16384, 4096, 1024, 1024]
+# ---- out of memory
 
 
-@pytest.mark.parametrize(("num_experts", "limits"), [(1, [16384, 8192, 4096]), (16, [16384, 8192, 4096])])
-def test_low_rank_experts_keep_little_for_each_token(num_experts, limits):
-    model = bart_base(num_experts=num_experts, router_mode="softmax", expert_kind="lora")
-    train_base(model, False)
-    assert [tokens_that_fit(gb * GB, model) for gb in (20, 10, 5)] == limits
+@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
+def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_stepper, mode, monkeypatch):
+    flags = dict(micro_batch_overhead=1000, train_batch_size=12)
+    tight, roomy = (make_stepper(flags, router_mode=mode) for _ in range(2))
+    forward, sizes = tight.model.forward, []
+
+    def limited(**inputs):
+        sizes.append(len(inputs["input_ids"]))
+        if sizes[-1] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(**inputs)
+
+    monkeypatch.setattr(tight.model, "forward", limited)
+    for step in range(2):
+        assert tight.step(step) == pytest.approx(roomy.step(step), rel=1e-9)
+    for name, p in parameters(tight).items():
+        torch.testing.assert_close(p, parameters(roomy)[name], rtol=0, atol=1e-9)
+    again = make_stepper(flags | {"max_tokens_per_micro_batch": tight.cut.max_tokens}, router_mode=mode)
+    for step in range(2):
+        again.step(step)
+    assert all(torch.equal(p, parameters(again)[name]) for name, p in parameters(tight).items())
+    assert sizes[0] == 12
 
 
-def test_free_memory_includes_what_torch_keeps_for_reuse(monkeypatch):
-    fake = dict(mem_get_info=(5, 9), memory_reserved=4, memory_allocated=3)
-    for name, value in fake.items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    assert memory.free_gpu_memory(CUDA.device) == 6
+def test_a_single_example_that_does_not_fit_ends_the_run(make_stepper, monkeypatch):
+    stepper = make_stepper({})
 
+    def fails(**inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-def test_out_of_memory_on_cuda_says_that_the_limit_was_chosen(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    flags = memory.memory_flags(SimpleNamespace(max_tokens_per_micro_batch=None))
-    assert flags == "give a smaller --max_tokens_per_micro_batch (now chosen from free memory)"
+    monkeypatch.setattr(stepper.model, "forward", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        stepper.step(0)
+    assert len(stepper.split(0)[2]) == 6
 
 
 # ---- what follows from the cut
@@ -133,13 +109,11 @@ def test_padding_to_multiples_changes_only_the_padding(make_stepper, mode):
 
 def test_padding_to_multiples_counts_in_reports(make_stepper):
     stepper = make_stepper({"micro_batch_overhead": 1000})
-    work, before = Work.of(stepper.model), padding_report(stepper)
-    bare = flops_of_steps(stepper, [0], work)
+    bare = training_cost(stepper, 1)
     stepper.cut = dataclasses.replace(stepper.cut, multiple=8)
-    padded = flops_of_steps(stepper, [0], work)
-    assert padded[0] > bare[0]
-    assert padded[1] == bare[1]
-    assert padding_report(stepper) != before
+    padded = training_cost(stepper, 1)
+    assert padded["flops_per_example"] > bare["flops_per_example"]
+    assert padded["flops_per_example_unpadded"] == bare["flops_per_example_unpadded"]
 
 
 # ---- what the model gets
@@ -187,7 +161,7 @@ def test_one_copy_brings_all_tensors_of_all_micro_batches(monkeypatch):
         assert list(batch) == list(other)
         for name, tensor in batch.items():
             assert (other[name].dtype, other[name].tolist()) == (tensor.dtype, tensor.tolist())
-    assert on_device(batches, CPU.device) is batches
+    assert on_device(batches, CPU) is batches
 
 
 def test_a_plan_from_routes_on_the_cpu_is_that_of_the_routes():

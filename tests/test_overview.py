@@ -258,7 +258,7 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
         path.write_text(json.dumps({"settings": settings | {"train_dir": str(other)}}))
     for command in (by_means, by_category):
         assert command([str(folder)]) == 2
-        assert "was scored on different tasks, or on" in capsys.readouterr().err
+        assert "was scored on different tasks" in capsys.readouterr().err
     assert by_means([str(folder), "--gym_per_seed"]) == 0
     assert by_category([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
     printed = capsys.readouterr()
@@ -268,7 +268,7 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     path = next(folder.glob("found/seed2/best/eval-test-performance.csv"))
     pd.read_csv(path, index_col=0).assign(n=8).to_csv(path)
     assert by_means([str(folder), "--gym_per_seed"]) == 2
-    assert "seed2 was scored on different tasks, or on" in capsys.readouterr().err
+    assert "seed2 was scored on different tasks" in capsys.readouterr().err
 
 
 def test_scores_of_several_runs_are_a_row_each_below_the_commonest_answer(folder, tmp_path, capsys):

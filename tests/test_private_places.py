@@ -93,8 +93,7 @@ class Secrets:
         for name, command in MADE_BY.items():
             made = {self.value("made"): {}}
             change(run / f"best/{name}.json", **described(command, self.value), made_of=made)
-        earlier = [{"folder": self.value("earlier"), "steps": None, "unknown": self.text("unknown")}]
-        change(run / "cost.json", start_unknown=self.text("start"), earlier_runs=earlier)
+        change(run / "cost.json", start_unknown=self.text("unknown"), start=self.value("start"))
         change(run / "best/config.json", given_routes=f"clusters:8 of {self.value('routes')}")
         for name in ("tokenizer_config", "generation_config"):
             change(run / f"best/{name}.json", name_or_path=self.value(name), note=self.text(name))

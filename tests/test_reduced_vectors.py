@@ -124,9 +124,9 @@ def test_a_saved_reduction_is_applied_to_new_tasks(place):
 
 MISTAKES = [
     (dict(dim=6), "--taskvecs <here>/raw: --dim is 6, but the vectors of 6 tasks span 5; give less"),
-    (dict(dim=None), "give either the number of dimensions as --dim, or an existing reduction as --like"),
-    (LIKE | dict(dim=3), "give either the number of dimensions as --dim, or an existing reduction as --like"),
-    (dict(custom_tasks_splits=None), "give --custom_tasks_splits for the train tasks, or --fit_on all"),
+    (dict(dim=None), "give the number of dimensions as --dim, or else an existing reduction"),
+    (LIKE | dict(dim=3), "give the number of dimensions as --dim, or else an existing reduction"),
+    (dict(custom_tasks_splits=None), "give --custom_tasks_splits for the train tasks"),
     (dict(custom_tasks_splits="<here>/other.json"), "--taskvecs <here>/raw: no task other"),
     (dict(taskvecs="<here>/same"), "--taskvecs <here>/same: ... the vectors of 6 tasks span 0"),
     (
@@ -138,7 +138,7 @@ MISTAKES = [
     (dict(taskvecs="<here>/reduced", output_dir="<here>/reduced"), "is the folder of --taskvecs or --like"),
     (LIKE | dict(like="<here>/raw"), "--like <here>/raw/reduction.npz: no such file"),
     (LIKE | dict(taskvecs="<here>/same"), "the reduction needs vectors of 9 dimensions, these have 2"),
-    (LIKE | dict(taskvecs="<here>/text"), "--taskvecs: another method than of the vectors that"),
+    (LIKE | dict(taskvecs="<here>/text"), "another method than that of the vectors that --like"),
 ]
 
 

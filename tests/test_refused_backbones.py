@@ -104,11 +104,8 @@ def test_fields_that_do_not_fit_are_refused():
         make_routed("qwen2").to_plain(torch.zeros(9, 9))
 
 
-def test_a_t5_that_cannot_generate_is_refused():
+def test_a_t5_may_have_fewer_decoder_layers():
     sizes = dict(vocab_size=96, d_model=32, d_kv=8, d_ff=64, num_heads=4, decoder_start_token_id=0)
-    deep = AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, num_layers=2, num_decoder_layers=3))
-    with pytest.raises(InputError, match=r"3 decoder layers, but .* cache of 2 layers"):
-        RoutedModel.from_backbone(deep, **FIELDS)
     other = AutoModelForSeq2SeqLM.from_config(T5Config(**sizes, num_layers=3, num_decoder_layers=2))
     assert RoutedModel.from_backbone(other, **FIELDS).config.depths == (3, 2)
 

@@ -12,7 +12,6 @@ from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, run, weights, 
 
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.model.selection import temperature_at
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -164,17 +163,6 @@ def test_only_parameters_that_are_not_frozen_change(trained, world):
         frozen = name.startswith(("router.", "task_vectors."))
         assert torch.equal(after[name], before[name]) or not frozen, name
     assert any(not torch.equal(after[name], before[name]) for name in before)
-
-
-def test_the_schedule_is_logged_at_the_start(trained):
-    log = (trained("merged") / "log.txt").read_text()
-    assert "note: the temperature ends at 1.996, above --minimum_tau 0.1, which --anneal_rate 0.0003" in log
-    line = next(line for line in log.splitlines() if "temperature / mean route entropy" in line)
-    assert "(at most 0.6931): 0% 2 / 0.69" in line
-    output = [part.split() for part in line.split("): ")[1].split(", ")]
-    assert [percent for percent, *_ in output] == ["0%", "25%", "50%", "75%", "100%"]
-    for (_, temperature, *_), step in zip(output, (0, 1, 3, 4, 6), strict=True):
-        assert float(temperature) == pytest.approx(temperature_at(step, 2.0, 0.1, 3e-4), rel=1e-3)
 
 
 # ---- changing the route source

@@ -300,14 +300,14 @@ def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_experts": 0}, "at least 1 expert"),
+        ({"num_experts": 0}, "num_experts is 0; it must be at least 1"),
         ({"router_nn_type": "mlp"}, "router_nn_type is 'mlp'; it must be one of linear"),
         ({"router_mode": "hard"}, "router_mode is 'hard'"),
         (
             {"encoder_vanilla_layers": [2]},
             "encoder_vanilla_layers names \\[2\\]; the encoder has layers 0 to 1",
         ),
-        ({"exploration_epsilon": 1.5}, "it must be a probability"),
+        ({"exploration_epsilon": 1.5}, "it must be from 0 to 1"),
         ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
         ({"lora_splits": 2}, "lora_splits is 2, which needs low-rank experts with mixed factors"),
         (

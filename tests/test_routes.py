@@ -270,8 +270,6 @@ def test_a_trained_model_can_change_its_route_source(make_model, batch):
     assert torch.equal(model.routes_for(["c"])[0], routes[2].double())
     model.use_routes("random")
     assert not hasattr(model, "task_routes")
-    with pytest.raises(ValueError, match="must be one of average, random, fixed"):
-        model.use_routes("learned")
     with pytest.raises(ValueError, match=r"shape \(N, L, E\) = \(4, 4, 3\)"):
         model.use_routes("fixed", routes[:2])
 

@@ -23,7 +23,6 @@ from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.io.memory import WORKERS_OF_GPU, free_gpu_memory
 
 # ---- collectives
 
@@ -162,24 +161,6 @@ def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(m
     assert "its process died (exit code 3)" in str(found["dies"])
     assert "ZeroDivisionError" in found["raises"].__notes__[0]
     assert [found[key] for key in "abc"] == ["4,7"] * 3
-
-
-GB = 10**9
-
-
-@pytest.mark.parametrize(
-    ("workers", "free", "allocated", "expected"),
-    [(1, 20, 3, 21), (4, 20, 3, 3), (4, 20, 0, 6), (4, 2, 3, 3), (4, 20, 7, 0)],
-)
-def test_a_worker_counts_with_its_share_of_the_memory_of_its_gpu(
-    monkeypatch, workers, free, allocated, expected
-):
-    """Of 24 GB. The allocator keeps 1 GB for reuse."""
-    fake = dict(mem_get_info=(free * GB, 24 * GB), memory_allocated=allocated * GB)
-    for name, value in (fake | dict(memory_reserved=(allocated + 1) * GB)).items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
-    monkeypatch.setenv(WORKERS_OF_GPU, str(workers))
-    assert free_gpu_memory(torch.device("cuda")) == expected * GB
 
 
 # ---- timeouts

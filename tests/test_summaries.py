@@ -10,7 +10,7 @@ import pytest
 
 from dataloader.errors import InputError
 from routing_moe.cli import collect_results
-from routing_moe.results.summaries import read_summary
+from routing_moe.results.few_shot import read_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "example_scripts/collect_results.py"
@@ -190,17 +190,20 @@ def test_unreadable_files_are_reported_together(logs, capsys):
     assert "singletask-boolq/results.csv both hold results of boolq; keep only one of them" in messages
 
 
-def test_invalid_flags_are_reported_together(logs, capsys):
-    output = refusal(capsys, logs, "--postfix", "", "--section", "deev")
-    assert "--postfix is empty" in output
-    assert "--section is 'deev'; choose from train, dev, test, all" in output
-    assert "--custom_tasks_splits nowhere.json: no such file" in refusal(
-        capsys, logs, "--custom_tasks_splits", "nowhere.json"
-    )
-    output = refusal(capsys, logs, "--output_file", logs / "sick/results.csv")
-    assert "would replace the results of a task" in output
-    assert "is a folder; name a CSV file" in refusal(capsys, logs, "--output_file", logs)
-    assert "is a file; name a folder" in refusal(capsys, logs, "--output_file", logs / "times.csv/x.csv")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--postfix=", "no row of a finished sample"),
+        ("--section deev", "--section is 'deev'; choose from train, dev, test, all"),
+        ("--custom_tasks_splits nowhere.json", "nowhere.json: no such file"),
+        ("--output_file sick/results.csv", "would replace the results of a task"),
+        ("--output_file sick", "is a folder; name a CSV file"),
+        ("--output_file times.csv/x.csv", "is a file; name a folder"),
+    ],
+)
+def test_invalid_flags_are_reported(logs, capsys, monkeypatch, flags, words):
+    monkeypatch.chdir(logs)
+    assert words in refusal(capsys, logs, *flags.split())
 
 
 # ---------------------------------------------------------------------------- summaries read back

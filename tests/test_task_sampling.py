@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_runs import assert_same_run, fail_in_step, run, write_gym
 from tiny_steps import OneOfSeveral, encoded
 
 from dataloader import TaskMixture, step_examples
 from routing_moe.config.train import TrainSettings
-from routing_moe.model.flops import Work, example_flops
+from routing_moe.model.counted_flops import example_flops, training_routes
 from routing_moe.training.cost import training_cost
 
 SIZES = {9: 3, 2: 40, 5: 7, 4: 1}  # rows of each task id
@@ -106,8 +107,8 @@ def unequal():
 @pytest.mark.parametrize(("sampling", "share"), [("examples", 1 / 4), ("cap:3", 2 / 5), ("tasks", 1 / 2)])
 def test_the_cost_is_that_of_the_mixture(make_stepper, unequal, sampling, share):
     stepper = make_stepper({"task_sampling": sampling, "train_batch_size": 10}, unequal, num_experts=1)
-    config, work = stepper.model.config, Work.of(stepper.model)
-    short, long = (float(example_flops(config, work, s, t, t)) for s, t in ((4.0, 3.0), (11.0, 6.0)))
+    routes_BLE = training_routes(stepper.model, torch.tensor([0]))
+    short, long = example_flops(stepper.model, [[4, 11], [3, 6], [3, 6]], routes_BLE)
     # Forty steps are 50 epochs of 8 draws.
     found = training_cost(stepper, 40)["flops_per_example_unpadded"]
     assert found == pytest.approx(share * short + (1 - share) * long, rel=1e-6)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +29,6 @@ from dataloader.batching import step_examples
 from dataloader.gym import evenly_spread
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
-from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import Answers, scores_table
 from routing_moe.model.selection import temperature_at
@@ -73,16 +71,6 @@ def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(f
     assert curves["step"].tolist() == [6]
     assert curves["temperature"].item() == pytest.approx(temperature_at(6, 2.0, 0.1, 3e-4))
     assert curves["learning_rate"].item() == pytest.approx(0.01 * 1 / 5)  # of steps 1 to 6, the decay's last
-
-
-def test_the_log_names_the_model_that_training_starts_from(finished, world):
-    assert f"model: {world.bart}, 2 expert(s) per layer\n" in (finished / "log.txt").read_text()
-    start = dict(do_train=True, initialize_from_vanilla=True, output_dir="run", vanilla_checkpoint="x.pt")
-    words = TrainSettings(model="bart", **start).start.described
-    assert words == "bart with the weights of x.pt"
-    from_checkpoint = TrainSettings(output_dir="run", checkpoint_name="init")
-    assert from_checkpoint.start.described == "run/init"
-    assert replace(from_checkpoint, checkpoint="other/best").start.described == "other/best"
 
 
 def test_every_evaluation_writes_scores_and_routes(finished):
@@ -293,11 +281,6 @@ def test_scores_of_lowercased_models_ignore_the_case_of_answers():
 
 
 # ---- other ways to train
-
-
-def test_debug_reads_eight_examples_of_each_file(world):
-    folder = world.run("debug", debug=True, total_steps=1)
-    assert "48 train examples" in (folder / "log.txt").read_text()
 
 
 def test_soft_routes_train_and_predict_with_their_temperature(world):

@@ -30,7 +30,7 @@ from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.saved_routes import Routes, routes_of_model
+from routing_moe.analysis.saved_routes import routes_of_model
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
@@ -95,7 +95,7 @@ def read_scores(path: Path) -> Scores:
 class Ablation:
     """A model and the task files that it is scored on; `weights` has the route (L, E) of each task.
 
-    described: what scores depend on besides (JSON values). Raises NothingToAblate for a model without an
+    described: what scores depend on (JSON values). Raises NothingToAblate for a model without an
     expert that can be ablated for a task.
     """
 
@@ -119,8 +119,8 @@ class Ablation:
         routes = self.routes()
         self.weights = {task: route_LE.double().cpu().numpy() for task, route_LE in routes.items()}
         self._base_bytes = {task: self._bytes(route_LE) for task, route_LE in routes.items()}
-        self.folder = Path(folder)
-        self.described = described | {"routes": zlib.crc32(b"".join(self._base_bytes.values()))}
+        self.fingerprint = zlib.crc32(b"".join(self._base_bytes.values()))  # of all routes
+        self.folder, self.described = Path(folder), described
         self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.name)
 
     # ---- experts and their routes
@@ -138,6 +138,15 @@ class Ablation:
         """Returns one set for each expert of each layer with experts."""
         rows, experts = self.config.routed_rows, range(self.config.num_experts)
         return [((row, expert),) for row in rows for expert in experts]
+
+    def singles(self, words: tuple[str, ...]) -> list[ExpertSet]:
+        """Returns the experts that --experts names, each alone. Raises InputError for an unknown one."""
+        by_name = {self.name(experts): experts for experts in self.all_experts()}
+        if words in (("all",), ("none",)):
+            return list(by_name.values()) if words == ("all",) else []
+        if unknown := [word for word in words if word not in by_name]:
+            raise InputError(f"--experts {unknown[0]}: give all, none, or some of {', '.join(by_name)}")
+        return [by_name[word] for word in dict.fromkeys(words)]
 
     def routes(self, experts: ExpertSet = BASE) -> dict[str, Tensor]:
         """Returns {task: route (L, E)} without these experts."""
@@ -236,7 +245,8 @@ def load_ablation(
     files = task_files(evaluation, inputs, tasks, settings.part, model, tokenizer)
     decoding, pool = decoding_of(prediction), Pool(files)
     changes_nothing = ("batch_size", "random_draws", "seed", "measures")  # speed, random draws, other scores
-    described = {
+    ablation = Ablation(model, tokenizer, files, decoding, accelerator, settings.output_dir, {})
+    ablation.described = {
         "part": settings.part,
         "predict_split": prediction.predict_split,
         "max_examples": settings.max_examples,
@@ -245,10 +255,11 @@ def load_ablation(
         "files": {file.sample: file.metric for file in files},
         "data": pool.encoded.fingerprint(),
         "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
+        "routes": ablation.fingerprint,
         "checkpoint_name": prediction.checkpoint_name,
         "checkpoint": mixture_to_score(prediction.start).checksums(),
     }
-    return Ablation(model, tokenizer, files, decoding, accelerator, settings.output_dir, described)
+    return ablation
 
 
 def experts_of_features(
@@ -270,7 +281,10 @@ def experts_of_features(
         )
     routes = routes_of_model(ablation.model, features.tasks, settings.routes)
     table = correlate(routes, features, 0)
-    found = {name: strongest(table, name, settings.top, routes) for name in names}
+    ranked = top_experts(table, len(table))  # of each feature; every layer keeps an expert
+    ranked = ranked[ranked.groupby(["feature", "layer"], observed=True).cumcount() < routes.experts - 1]
+    ranked = ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
+    found = {name: ranked[ranked["feature"] == name].head(settings.top) for name in names}
     top = {name: experts for name, experts in found.items() if len(experts) == settings.top}
     if short := [name for name in found if name not in top]:
         few = f"--top {settings.top}: only {len(found[short[0]])} experts correlate with {short[0]}"
@@ -283,10 +297,3 @@ def experts_of_features(
             "with --top experts"
         )
     return top
-
-
-def strongest(table: pd.DataFrame, feature: str, count: int, routes: Routes) -> pd.DataFrame:
-    """Returns the `count` experts most correlated with the feature; every layer keeps an expert."""
-    ranked = top_experts(table, len(table), [feature])
-    ranked = ranked[ranked.groupby("layer", observed=True).cumcount() < routes.experts - 1].head(count)
-    return ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]

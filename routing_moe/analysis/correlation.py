@@ -42,7 +42,9 @@ def correlate(
         raise ValueError("routes and features are of different tasks")
     values_NC = routes.values_NLE.reshape(len(routes.tasks), -1)
     testable = [f for f, name in enumerate(features.names) if worth_testing(features, name)]
-    tables = []
+    layers = np.repeat(np.array(routes.layers), routes.experts)
+    layers = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
+    experts, tables = np.tile(np.arange(routes.experts), len(routes.layers)), []
     for rows, columns in _by_known(features.values_NF, testable):
         features_NF = features.values_NF[np.ix_(rows, columns)]
         r_CF = pearson(values_NC[rows], features_NF)
@@ -50,7 +52,11 @@ def correlate(
         for at, column in enumerate(columns):
             name = features.names[column]
             with_feature = int(features_NF[:, at].sum()) if features.is_binary(name) else None
-            tables.append(_rows_of(routes, name, r_CF[:, at], p_CF[:, at], len(rows), with_feature))
+            found = dict(feature=name, r=r_CF[:, at], p=p_CF[:, at], tasks=len(rows))
+            counts = pd.array([with_feature] * len(layers), dtype="Int64")
+            tables.append(
+                pd.DataFrame(dict(layer=layers, expert=experts) | found | dict(with_feature=counts))
+            )
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
@@ -132,13 +138,3 @@ def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[
         group = groups.setdefault(known_N.tobytes(), (np.flatnonzero(known_N).tolist(), []))
         group[1].append(column)
     return list(groups.values())
-
-
-def _rows_of(routes: Routes, name: str, r_C, p_C, tasks: int, with_feature: int | None) -> pd.DataFrame:
-    layers = np.repeat(np.array(routes.layers), routes.experts)
-    experts = np.tile(np.arange(routes.experts), len(routes.layers))
-    rank = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
-    return pd.DataFrame(
-        dict(layer=rank, expert=experts, feature=name, r=r_C, p=p_C, tasks=tasks)
-        | dict(with_feature=pd.array([with_feature] * len(layers), dtype="Int64"))
-    )

@@ -63,7 +63,9 @@ def features_of(
     some of the tasks are among them. Raises InputError for another format, and for a file without any of the
     tasks.
     """
-    columns = ontology_columns(tasks, ontology)
+    columns = {}
+    for kind, labels in ontology_labels(tasks, ontology).items():
+        columns |= _one_hot(kind, [labels.get(task) for task in tasks])  # NaN for tasks that it does not know
     of_gym = Path(train_dir) / OWN_FEATURES if train_dir else SHIPPED_FEATURES
     path = Path(file) if file else of_gym if of_gym.is_file() else SHIPPED_FEATURES
     header, rows = read_task_table(path)
@@ -75,14 +77,6 @@ def features_of(
         raise InputError(f"{path} has features of none of the tasks, such as {tasks[0]}{guess}")
     values_NF = np.array(list(columns.values())).T.reshape(len(tasks), len(columns))
     return Features(tuple(tasks), tuple(columns), values_NF, frozenset(set(tasks) & set(rows)))
-
-
-def ontology_columns(tasks: Sequence[str], ontology: Ontology) -> dict[str, list[float]]:
-    """Returns {"category:qa": a 0 or 1 for each task, ...}; NaN for tasks that the ontology does not know."""
-    columns = {}
-    for kind, labels in ontology_labels(tasks, ontology).items():
-        columns |= _one_hot(kind, [labels.get(task) for task in tasks])
-    return columns
 
 
 def file_columns(
@@ -106,10 +100,10 @@ def file_columns(
 def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, column: int) -> bool:
     """Returns whether a column holds text. Raises InputError for a few texts among numbers, a mistake."""
     cells = {task: row[column] for task, row in rows.items() if row[column]}
-    texts = [task for task, cell in cells.items() if not np.isfinite(_number(cell))]
-    if texts and 2 * len(texts) < len(cells):
-        text = f"'{cells[texts[0]]}' (task {texts[0]})"
-        raise InputError(f"column {kind}: {text} among numbers; empty the cell if it is unknown")
+    texts = {task: cell for task, cell in cells.items() if not np.isfinite(_number(cell))}
+    for task, cell in texts.items() if 2 * len(texts) < len(cells) else ():
+        where = f"column {kind}: '{cell}' (task {task})"
+        raise InputError(f"{where} among numbers; empty the cell if it is unknown")
     return bool(texts)
 
 

@@ -24,8 +24,8 @@ from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.route_clusters import average_linkage
-from routing_moe.results.compared_runs import Run
 from routing_moe.results.markdown import markdown_table, mean_and_std
+from routing_moe.results.runs import Run
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 10_000

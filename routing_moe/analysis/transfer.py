@@ -35,7 +35,7 @@ from routing_moe.io.files import npy_bytes
 from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
-from routing_moe.model.flops import rows_flops
+from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
@@ -134,7 +134,7 @@ class TransferJob:
             "tasks": len(self.tasks),
             "experts": len(columns_M),
             "rows": len(self.rows),
-            "total_flops": (len(columns_M) + 2) * rows_flops(self.model.config, self.rows),
+            "total_flops": (len(columns_M) + 2) * rows_flops(self.model, self.rows),
         }
         return TransferMatrix(
             self.tasks,

@@ -14,7 +14,7 @@ from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
-from routing_moe.model.adapter_files import loading_code, name_of_base, serving, write_adapter
+from routing_moe.model.adapter_files import loading_code, name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
 
 NO_EQUAL = (
@@ -35,7 +35,7 @@ inputs = tokenizer(sources, max_length={length}, **options)
 {second_bos}answers = tokenizer.batch_decode(model.generate(**inputs{limits}), skip_special_tokens=True)
 print([answer.strip() for answer in answers])
 ```
-{serving}"""
+"""
 LOADING = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
@@ -80,7 +80,7 @@ def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
         routed.tokenizer.save_pretrained(new)
         limits = generation_limits(routed.model.config, routed.decoding)
         limits = "".join(f", {name}={value!r}" for name, value in limits.items())
-        shown = ("An adapter", "an adapter of peft", loading_code(written), limits, f"\n{serving(written)}")
+        shown = ("An adapter", "an adapter of peft", loading_code(written), limits)
         write_text(new / "README.md", card(routed, task, *shown))
 
 
@@ -116,9 +116,7 @@ def is_plain(base: str) -> bool:
     return folder.is_dir() and saved_kind(folder) == "bart"
 
 
-def card(
-    routed, task: RoutedTask, title: str, what: str, loading: str, limits: str = "", serving: str = ""
-) -> str:
+def card(routed, task: RoutedTask, title: str, what: str, loading: str, limits: str = "") -> str:
     """Returns a README that shows how texts of the task are given to what was exported."""
     text_format = routed.text_format
     second_bos = text_format.append_another_bos
@@ -134,5 +132,4 @@ def card(
         length=text_format.max_input_length - second_bos,
         second_bos=SECOND_BOS if second_bos else "",
         limits=limits,
-        serving=serving,
     )

@@ -36,7 +36,7 @@ def run(settings: AblationSettings, started: list[Path]) -> None:
     problems = flag_problems(settings)
     if problem := unwritable(settings.output_dir):
         problems.append(f"--output_dir {problem}")
-    if settings.experts == "none" and not settings.features:
+    if settings.experts == ("none",) and not settings.features:
         problems.append("--experts none: nothing would be ablated; give --features")
     if problems:
         raise InputError(problems)
@@ -60,7 +60,7 @@ def run(settings: AblationSettings, started: list[Path]) -> None:
         start_logging(accelerator.is_main_process)
         ablation = load_ablation(settings, inputs, tasks, accelerator)
         top = experts_of_features(settings, features, ablation) if settings.features else {}
-        singles = ablation.all_experts() if settings.experts == "all" else []
+        singles = ablation.singles(settings.experts)
         with main_process_lock(accelerator, settings.output_dir):
             started.append(settings.output_dir)
             ablation.run([*singles, *experts_by_feature(ablation, top).values()], settings.dry_run)

@@ -47,26 +47,19 @@ def collect(settings: CollectSettings) -> int:
 
 
 def expected_tasks(settings: CollectSettings) -> Sequence[str] | None:
-    """Returns the tasks that the flags name, None for all. Raises InputError with all errors in the flags."""
-    problems, output = Problems(flag_problems(settings)), settings.output_file
-    if not settings.postfix:
-        problems.append(
-            f"--postfix is empty, so that rows of all configurations would be read; give {few_shot.BEST}"
-        )
+    """Returns the tasks that the flags name, None for all. Raises InputError for wrong flags."""
+    problems, output, tasks = Problems(flag_problems(settings)), settings.output_file, settings.tasks
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.is_dir():
         problems.append(f"--output_file {output} is a folder; name a CSV file")
     elif output.name in few_shot.RESULT_FILES and output.exists():
         problems.append(f"--output_file {output}: would replace the results of a task; name another file")
-    tasks = settings.tasks
     if settings.custom_tasks_splits and tasks is not None:
         problems.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
-    elif settings.custom_tasks_splits and not problems:
+    elif settings.custom_tasks_splits:
         split = problems.of(load_split, settings.custom_tasks_splits, flag="custom_tasks_splits")
-        tasks = list(split.section(settings.section)) if split else None
-        if tasks == []:
-            problems.append(f"--section {settings.section} is empty in {settings.custom_tasks_splits}")
+        tasks = split and split.section(settings.section)
     if problems:
         raise InputError(problems)
     return tasks

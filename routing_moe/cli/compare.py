@@ -29,23 +29,8 @@ from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable
-from routing_moe.results.compared_costs import (
-    RunCost,
-    cost_markdown,
-    cost_table,
-    curves,
-    find_costs,
-)
-from routing_moe.results.compared_runs import (
-    Run,
-    comparison_problems,
-    comparison_warnings,
-    find_runs,
-    unknown_variants,
-)
-from routing_moe.results.compared_tables import compared, where_scored
-from routing_moe.results.contrasts import parsed_contrast
-from routing_moe.results.measures import TITLES
+from routing_moe.results.compared_costs import cost_markdown, cost_table, curves, find_costs
+from routing_moe.results.comparison import Compared, compared, parsed_contrast
 from routing_moe.results.overview import (
     COSTS,
     SCORED,
@@ -54,8 +39,15 @@ from routing_moe.results.overview import (
     overview,
     overview_markdown,
 )
-from routing_moe.results.run_folders import summary_path
-from routing_moe.results.scores import ScoresFile
+from routing_moe.results.runs import (
+    Run,
+    comparison_problems,
+    comparison_warnings,
+    find_runs,
+    summary_path,
+    unknown_variants,
+)
+from routing_moe.results.scores import TITLES, ScoresFile
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,29 +67,18 @@ def check_flags(settings: CompareSettings) -> None:
     problems = Problems(flag_problems(settings))
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         problems.append(f"--output_dir {reason}")
-    if problems := problems + contrast_problems(settings):
-        raise InputError(problems)
-
-
-def contrast_problems(settings: CompareSettings) -> Problems:
-    """Returns the problems of --primary, --contrasts and --design."""
-    problems = Problems(
-        f"--primary {name}: not one of --measures {' '.join(settings.measures)}"
-        for name in settings.primary
-        if name not in settings.measures
-    )
+    for name in set(settings.primary) - set(settings.measures):
+        problems.append(f"--primary {name}: not one of --measures {' '.join(settings.measures)}")
     for text in settings.contrasts:
         problems.of(parsed_contrast, text)
     if settings.gym_per_seed and settings.design not in ("auto", "seeds"):
         problems.append(f"--design {settings.design}: with --gym_per_seed each seed has tasks of its own")
-    return problems
+    if problems:
+        raise InputError(problems)
 
 
 def recovery_of(settings: CompareSettings, runs: Sequence[Run], checkpoint: str) -> pd.DataFrame | None:
-    """Returns the agreement of the routes of each run's checkpoint with kinds of tasks.
-
-    None without --recovery.
-    """
+    """Returns the agreement of the routes of each run's checkpoint with kinds of tasks, if asked for."""
     if not settings.recovery:
         return None
     from routing_moe.analysis.recovery import recovery_of_runs  # imports scipy, which takes a second
@@ -105,11 +86,14 @@ def recovery_of(settings: CompareSettings, runs: Sequence[Run], checkpoint: str)
     return recovery_of_runs(runs, settings.recovery, checkpoint.removesuffix("-steps"))
 
 
-def output_folder(settings: CompareSettings) -> Path:
-    folders = settings.folders
-    together = summary_path(distinct_tails([folder.absolute() for folder in folders]))
-    folder = settings.output_dir or (together if len(folders) > 1 else folders[0])
+def write(settings: CompareSettings, texts: dict[str, str]) -> Path:
+    """Writes {name: text} into the output folder, and returns it."""
+    folder = settings.output_dir or settings.folders[0]
+    if settings.output_dir is None and len(settings.folders) > 1:
+        folder = summary_path(distinct_tails([folder.absolute() for folder in settings.folders]))
     folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_text(folder / name, text)
     return folder
 
 
@@ -119,19 +103,17 @@ def output_folder(settings: CompareSettings) -> Path:
 def write_means(settings: CompareSettings) -> list[str]:
     """Writes and prints the table of means. Returns a line per missing file of scores of train tasks."""
     runs, unfinished = runs_with_means(settings)
-    costs = find_costs(runs["test"])
     recovery = recovery_of(settings, runs["test"], "best")
     few_shot = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
     shown = {name: scored for name, scored in runs.items() if name in settings.columns}
-    table = overview(shown, costs, recovery, few_shot)
+    table = overview(shown, find_costs(runs["test"]), recovery, few_shot)
     if "cost" not in settings.columns:
         table = table.drop(columns=list(COSTS))
     markdown = f"{overview_markdown(table)}\n\n{explain_overview(table)}\n"
-    folder = output_folder(settings)
-    write_text(folder / "overview.csv", table.to_csv(index=False))
-    write_text(folder / "overview.md", markdown)
+    texts = {"overview.csv": table.to_csv(index=False), "overview.md": markdown}
     if recovery is not None:
-        write_text(folder / "recovery.csv", recovery.to_csv(index=False))
+        texts["recovery.csv"] = recovery.to_csv(index=False)
+    write(settings, texts)
     print(markdown)
     for line in unfinished:
         print(line, file=sys.stderr)
@@ -150,10 +132,8 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
             continue
         runs[name] = find_runs(settings.folders, file, settings.order)
         problems += comparison_problems(runs[name], settings.gym_per_seed)
-        if file.section == "train":
-            unfinished += [
-                f"not finished: {run} (no {file.path})" for run in runs[name] if run.scores is None
-            ]
+        missing = [run for run in runs[name] if run.scores is None and file.section == "train"]
+        unfinished += [f"not finished: {run} (no {file.path})" for run in missing]
     finished = {str(run) for run in runs["test"] if run.scores is not None}
     if not finished:
         problems += ["no run has scores of train tasks; they are written with --do_predict"]
@@ -166,18 +146,36 @@ def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], li
 
 
 def write_categories(settings: CompareSettings) -> list[str]:
-    """Writes and prints the tables by category. Returns a line per unfinished run."""
-    scores_file = ScoresFile(settings.part, settings.predict_split, settings.checkpoint_name, settings.prefix)
-    runs = find_runs(settings.folders, scores_file, settings.order)
+    """Writes and prints the tables by category. Returns a line per unfinished run.
+
+    The contents of files do not depend on time or machine.
+    """
+    file = ScoresFile(settings.part, settings.predict_split, settings.checkpoint_name, settings.prefix)
+    runs = find_runs(settings.folders, file, settings.order)
     costs = find_costs(runs, settings.checkpoint_name)
     finished = [run for run in runs if run.scores is not None]
-    unfinished = [f"not finished: {run} (no {scores_file.path})" for run in runs if run.scores is None]
+    unfinished = [f"not finished: {run} (no {file.path})" for run in runs if run.scores is None]
     check_runs(settings, runs, finished, unfinished)
     warnings = comparison_warnings(finished, settings.gym_per_seed)
     notes = [*unfinished, *(f"warning: {line}" for line in warnings)]
-    ontology = ontology_of(settings, finished, notes)
+    comparison = compared(settings, finished, ontology_of(settings, finished, notes))
     recovery = recovery_of(settings, finished, settings.checkpoint_name)
-    write_comparison(settings, costs, finished, ontology, notes, recovery)
+    tables = comparison.csv_tables(settings)
+    tables |= {"_cost": cost_table(costs), "_recovery": recovery, "_curves": curves(costs)}
+    tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
+    draws = {run.variant: run.draws for run in finished if run.draws > 1}
+    parts = [*comparison.markdown(settings, draws), cost_markdown(tables["_cost"], costs)]
+    if recovery is not None:
+        from routing_moe.analysis.recovery import mean_recovery_markdown
+
+        parts.append(mean_recovery_markdown(recovery))
+    markdown = "\n\n".join(parts) + "\n"
+    texts = {f"comparison{end}.csv": rows.to_csv(index=False) for end, rows in tables.items()}
+    texts["comparison.md"] = "\n".join([markdown, *(f"- {note}\n" for note in notes)])
+    folder = write(settings, texts)
+    draw(settings, comparison, tables.get("_curves"), folder)
+    more = [*(f"{end}.csv" for end in tables if end), *([".png, .pdf"] if "_curves" in tables else [])]
+    print(f"{markdown}\n{folder / 'comparison'}.md, .csv, .png, .pdf; {', '.join(more)}")
     for note in notes:
         print(note, file=sys.stderr)
     return unfinished
@@ -192,10 +190,9 @@ def check_runs(
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
         problems += [*unfinished, f"no run is finished; {hint}"]
     else:
-        named = {"--baseline": [settings.baseline] if settings.baseline else []}
-        named["--contrasts"] = [name for text in settings.contrasts for name in parsed_contrast(text)]
-        for flag, names in named.items():
-            problems += unknown_variants(flag, names, finished)
+        problems += unknown_variants("--baseline", filter(None, [settings.baseline]), finished)
+        names = [name for text in settings.contrasts for name in parsed_contrast(text)]
+        problems += unknown_variants("--contrasts", names, finished)
     if problems:
         raise InputError(problems)
 
@@ -211,44 +208,19 @@ def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) ->
     return ontology
 
 
-def write_comparison(
-    settings: CompareSettings,
-    costs: list[RunCost],
-    runs: list[Run],
-    ontology: Ontology,
-    notes: list[str],
-    recovery: pd.DataFrame | None,
-) -> None:
-    """Writes the files and prints the tables. The contents do not depend on time or machine."""
+def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Path) -> None:
+    """Draws the means of each measure, and the curves, if there are any."""
     # Matplotlib is imported here, after the checks: it takes half a second.
-    from routing_moe.analysis.recovery import mean_recovery_markdown
     from routing_moe.pictures.dots import plot_comparison
     from routing_moe.pictures.lines import plot_curves
     from routing_moe.pictures.style import save
 
-    found = compared(settings, runs, ontology)
-    of_cost, dev_curves = cost_table(costs), curves(costs)
-    draws = {run.variant: run.draws for run in runs if run.draws > 1}
-    parts = [
-        *found.markdown(settings, draws),
-        cost_markdown(of_cost, costs),
-        *([mean_recovery_markdown(recovery)] if recovery is not None else []),
-    ]
-    markdown = "\n\n".join(parts) + "\n"
-    path = output_folder(settings) / "comparison"
-    tables = found.csv_tables(settings) | {"_cost": of_cost, "_recovery": recovery, "_curves": dev_curves}
-    tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
-    for end, rows in tables.items():
-        write_text(path.with_name(f"comparison{end}.csv"), rows.to_csv(index=False))
-    write_text(path.with_suffix(".md"), "\n".join([markdown, *(f"- {note}\n" for note in notes)]))
     for measure in settings.measures:
         end = "" if measure == settings.measures[0] else f"_{measure}"
-        title = f"{TITLES[measure]} {where_scored(settings)}"
-        save(plot_comparison(*found.of(measure), title), path.with_name(f"comparison{end}"))
-    if len(dev_curves):
-        save(plot_curves(dev_curves), path.with_name("comparison_curves"))
-    more = ", ".join(f"{end}.csv" for end in tables if end) + (", .png, .pdf" if len(dev_curves) else "")
-    print(f"{markdown}\n{path}.md, .csv, .png, .pdf; {more}")
+        title = f"{TITLES[measure]} {settings.where_scored}"
+        save(plot_comparison(*comparison.means(measure), title), folder / f"comparison{end}")
+    if dev_curves is not None:
+        save(plot_curves(dev_curves), folder / "comparison_curves")
 
 
 if __name__ == "__main__":

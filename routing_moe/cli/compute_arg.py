@@ -26,14 +26,8 @@ from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
-from routing_moe.results.run_folders import summary_path
-from routing_moe.results.summaries import (
-    costs_markdown,
-    mixed_metrics,
-    read_summary,
-    summary_cost,
-)
-from routing_moe.results.systems import Systems, systems_of
+from routing_moe.results.few_shot import mixed_metrics, read_summary
+from routing_moe.results.runs import summary_path
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,11 +36,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: GainSettings) -> int:
     """Returns 1 if tasks are missing, else 0."""
-    systems = systems_of(settings)
+    systems = gains.systems_of(settings)
     names = list(systems)
     output = settings.output_file or Path(f"{summary_path(names)}.csv")
     check(settings, systems, output)
-    summaries = read_summaries(settings, systems)
+    problems = Problems()  # of all files
+    summaries = {
+        name: {seed: problems.of(read_summary, file, settings.metric) for seed, file in files.items()}
+        for name, files in systems.items()
+    }
+    if problems:
+        raise InputError(problems)
     several = len({seed for files in systems.values() for seed in files}) > 1
     single = {
         f"{name}, seed {seed}" if several else name: summary
@@ -58,25 +58,14 @@ def run(settings: GainSettings) -> int:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
     if mixed := mixed_metrics(single, tasks):
         raise InputError(mixed)
-    costs = pd.DataFrame([mean_cost(files, tasks) for files in systems.values()], index=names)
-    per_task = gains_table(summaries, tasks, settings.min_baseline)
-    write(settings, output, names[0], per_task, costs, missing)
+    per_task = gains.gains_per_task(summaries, tasks, settings.min_baseline)
+    write(settings, output, names[0], per_task, missing)
     return 1 if missing else 0
 
 
-def check(settings: GainSettings, systems: Systems, output: Path) -> None:
-    """Raises InputError with all errors in the flags."""
-    paths, names = [settings.summary1, *settings.summary2] if settings.summary1 else [], settings.names
-    real, problems = [path.resolve() for path in paths], flag_problems(settings)
-    if settings.seeds:
-        problems += [f"{path}: --seeds needs {{seed}} in it" for path in paths if "{seed}" not in str(path)]
-    problems += [f"--summary2 {p} is given twice" for i, p in enumerate(paths) if real[i] in real[:i]]
-    if names and len(names) != len(paths):
-        problems.append(
-            f"--names: {len(names)} names, expected {len(paths)}, one for the baseline and for each system"
-        )
-    elif names and len(set(names)) < len(names):
-        problems.append(f"--names {' '.join(names)}: names must be different")
+def check(settings: GainSettings, systems: gains.Systems, output: Path) -> None:
+    """Raises InputError for wrong flags, and for an output that is a summary."""
+    problems = flag_problems(settings)
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.suffix != ".csv":
@@ -93,48 +82,14 @@ def beside(output: Path, end: str) -> Path:
     return output.with_name(output.stem + end)
 
 
-def read_summaries(settings: GainSettings, systems: Systems) -> dict[str, dict[int | str, pd.DataFrame]]:
-    """Returns the tables of the systems. Raises one InputError with the errors in all files."""
-    problems, summaries = Problems(), {}
-    for name, files in systems.items():
-        if not files:
-            problems.append(f"{name}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
-        summaries[name] = {s: problems.of(read_summary, file, settings.metric) for s, file in files.items()}
-    if problems:
-        raise InputError(problems)
-    return summaries
-
-
-def mean_cost(files: dict[int | str, Path], tasks: list[str]) -> pd.Series:
-    """Returns `summary_cost`, the mean over seeds."""
-    costs = [summary_cost(file, tasks) for file in files.values()]
-    return pd.DataFrame(costs).mean(skipna=False)
-
-
-def gains_table(summaries: dict[str, dict], tasks: list[str], min_baseline: float) -> pd.DataFrame:
-    """Returns the gains of each task."""
-    if len({seed for by_seed in summaries.values() for seed in by_seed}) > 1:
-        return gains.gains_over_seeds(summaries, tasks, min_baseline)
-    tables = {name: table for name, by_seed in summaries.items() for table in by_seed.values()}
-    return gains.gains_per_task(tables, tasks, min_baseline)
-
-
 def write(
-    settings: GainSettings,
-    output: Path,
-    baseline: str,
-    per_task: pd.DataFrame,
-    costs: pd.DataFrame,
-    missing: list[str],
+    settings: GainSettings, output: Path, baseline: str, per_task: pd.DataFrame, missing: list[str]
 ) -> None:
     """Writes the files and prints the Markdown. The files do not depend on time or place."""
     lower_is_better = gains.is_loss(settings.metric)
     per_system = gains.gains_per_system(per_task, settings.design, lower_is_better)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
-    if costs.notna().any(axis=None):
-        per_system = per_system.join(costs, on="system")
-        tables.append(costs_markdown(costs))
     notes = [*missing, *gains.uneven_samples(per_task)]
     output.parent.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"

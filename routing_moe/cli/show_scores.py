@@ -27,8 +27,7 @@ from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.overview import table_of_runs
-from routing_moe.results.scores import ScoresFile, category_table, read_scores
-from routing_moe.results.templates import datasets_markdown
+from routing_moe.results.scores import ScoresFile, category_table, datasets_markdown, read_scores
 
 
 def main(argv: list[str] | None = None) -> int:

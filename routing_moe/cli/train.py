@@ -18,8 +18,7 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
-from routing_moe.training.checks import Inputs, check_inputs, run_folder_problems
-from routing_moe.training.finished import finished
+from routing_moe.training.checks import Inputs, check_inputs, finished, run_folder_problems
 
 log = logging.getLogger("routing_moe")
 
@@ -54,10 +53,9 @@ def run(settings: TrainSettings, inputs: Inputs, command: list[str]) -> int:
     with ExitStack() as at_exit:
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        if not (settings.do_train and settings.equal_flops):  # which writes nothing
-            at_exit.enter_context(
-                main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))
-            )
+        at_exit.enter_context(
+            main_process_lock(accelerator, settings.output_dir, lambda: run_folder_problems(settings))
+        )
         try:
             train_and_predict(settings, inputs, accelerator, command, draw_routes)
         except TrainingDiverged as error:

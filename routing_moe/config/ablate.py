@@ -27,7 +27,7 @@ class AblationSettings(Command):
     usage = "RUN [flags, see --help]"
 
     run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")
-    experts: str = EXPERTS("all", "all: each expert of each layer alone; none: only those of --features", choices=("all", "none"))
+    experts: tuple[str, ...] = EXPERTS(("all",), "each of these alone. all: every expert of every layer; none: only those of --features; or names such as enc0.1 (expert 1 of encoder layer 0)", metavar="EXPERT")
     features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
     top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=Range(lambda n: 1 <= n <= 12, "from 1 to 12"))  # a set's name, which names a file, stays short
     feature_file: Path | None = EXPERTS(None, "CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")

@@ -47,7 +47,7 @@ TEXT_SETTINGS = (
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit (default: 16384 on a CPU; on CUDA as many as fit into free memory, at most 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
+    max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit. Halved when a step runs out of memory (default: 16384, on CUDA 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
     micro_batch_overhead: int | None = MORE_OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
     base_lr: float = MORE_OPTIMISATION(0.0, "peak learning rate of what experts share: of experts of kind lora the BART. 0: frozen; a checkpoint has then only the other weights, and the place and checksum of the BART", range=NOT_NEGATIVE, compared_as="budget")
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, compared_as="budget")

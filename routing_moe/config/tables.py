@@ -54,6 +54,10 @@ class CompareSettings(Command):
     task_ontology: Path | None = OF_CATEGORIES(None, "ontology file (default: that of the runs)")
     output_dir: Path | None = WRITING(None, "folder to write (default: FOLDER; of several, results_summary/CMP_<names>)")
 
+    @property
+    def where_scored(self) -> str:
+        return f"on the {self.part} files of the {self.predict_split} tasks"
+
 
 @dataclass(frozen=True, kw_only=True)
 class CollectSettings(Command):

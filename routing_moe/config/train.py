@@ -147,7 +147,8 @@ class TrainSettings(RunFlags):
     do_train: bool = RUNNING(False, "train (default: without --do_predict, both)", on_resume=True)
     do_predict: bool = RUNNING(False, "score dev and test files with the best checkpoint (after training) or --checkpoint_name (default: without --do_train, both)", on_resume=True)
     resume: bool = MORE_RUNNING(False, "continue the run in --output_dir, or start it if nothing was saved yet; a finished run stays as it is", on_resume=True)
-    equal_flops: str | None = MORE_RUNNING(None, "do not train; print how many steps of this training cost the training FLOPs of RUN", metavar="RUN", on_resume=True)
+    equal_flops: str | None = MORE_RUNNING(None, "take as many steps, instead of --total_steps, as cost the training FLOPs that the cost.json of RUN has, without those of its start", metavar="RUN", on_resume=True)
+    flops_factor: float = MORE_RUNNING(1.0, "with --equal_flops: this many times these FLOPs", range=POSITIVE, on_resume=True)
     eval_period: int = RUNNING(750, "steps between evaluations", range=AT_LEAST_1)
     eval_max_examples: int | None = MORE_RUNNING(None, "examples of each dev file in these evaluations, evenly spaced (default: all)", range=AT_LEAST_1)
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
@@ -175,6 +176,11 @@ class TrainSettings(RunFlags):
         return super().route_source
 
     @property
+    def is_new(self) -> bool:
+        """Whether a new model is trained, which starts from a plain BART."""
+        return self.do_train and self.initialize_from_vanilla
+
+    @property
     def start(self) -> Start:
         """Where the model comes from."""
         has_routes = self.do_train or self.route_source == "fixed"  # else they are those of the training
@@ -182,7 +188,7 @@ class TrainSettings(RunFlags):
         if routes and without_permutation(routes)[1] == "":
             routes = f"{routes}:{self.seed}"
         given = dict(model=self.model, vectors=self.taskvecs, routes=routes)
-        if self.do_train and self.initialize_from_vanilla:
+        if self.is_new:
             return Start(vanilla=self.vanilla_checkpoint, **given)
         if self.checkpoint:
             return Start(checkpoint=self.checkpoint, **given)
@@ -219,13 +225,6 @@ class TrainSettings(RunFlags):
     @property
     def trains_task_vectors(self) -> bool:
         return self.task_model_lr != 0 and not self.freeze_task_model
-
-    def frozen(self, has_lora: bool) -> list[str]:
-        """Returns the parts (`flops.parameters_of_parts`) that are not trained."""
-        trained = {"router": self.trains_router, "vectors": self.trains_task_vectors}
-        if has_lora:
-            trained |= dict.fromkeys(("embeddings", "layers"), self.base_lr > 0)
-        return [part for part, is_trained in trained.items() if not is_trained]
 
     @property
     def selects_at_final_temperature(self) -> bool:
@@ -287,7 +286,8 @@ def train_settings(given: Mapping) -> TrainSettings:
         defaults = {"initialize_from_vanilla": is_new}
         if given.get("resume"):
             saved = load_run_settings(run) or {}
-            defaults |= inherited(TrainSettings, saved, run / "run.json", OF_RESUMED)
+            names = (*OF_RESUMED, "total_steps") if given.get("equal_flops") else OF_RESUMED
+            defaults |= inherited(TrainSettings, saved, run / "run.json", names)
     else:
         if checkpoint:  # a shared run has run.json with its weights
             run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent

@@ -118,7 +118,7 @@ class TrialRunner:
             "route": route,
             "vector_seen": seen,
             "diverged": trial.diverged,
-            **trial.cost(),
+            **trial.cost,
             "curve": trial.curve,
             "predictions": lines,
         }
@@ -150,15 +150,7 @@ class Trial:
         self.best: dict[str, float | None] | None = None
         self.best_step = self.diverged = None
         self.curve, self.steps_done = [], 0
-        self.planned_cost = None
-
-    def cost(self) -> dict:
-        """Returns TRAINING_COST of the steps taken; without training None, and 0 steps."""
-        if self.planned_cost is None:
-            return dict.fromkeys(TRAINING_COST) | {"steps": 0}
-        flops = round(self.planned_cost["total_flops"] * self.steps_done / self.planned_cost["steps"])
-        cost = {name: self.planned_cost[name] for name in TRAINING_COST}
-        return cost | {"steps": self.steps_done, "total_flops": flops}
+        self.cost = dict.fromkeys(TRAINING_COST) | {"steps": 0}  # of the steps taken
 
     def train(self) -> None:
         """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
@@ -167,9 +159,16 @@ class Trial:
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
-        total_steps, loss, tokens = min(settings.total_steps, epochs), 0.0, 0
-        self.planned_cost = training_cost(stepper, total_steps, COST_STEPS)
-        bar = ProgressBar(total=total_steps, desc=str(configuration), unit="step", disable=settings.quiet)
+        self._take_steps(stepper, min(settings.total_steps, epochs))
+        if self.steps_done:
+            cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
+            self.cost = {name: cost[name] for name in TRAINING_COST}
+
+    def _take_steps(self, stepper: Stepper, total_steps: int) -> None:
+        settings, loss, tokens = self.settings, 0.0, 0
+        bar = ProgressBar(
+            total=total_steps, desc=str(self.configuration), unit="step", disable=settings.quiet
+        )
         with bar:
             while self.steps_done < total_steps:
                 try:

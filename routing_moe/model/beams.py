@@ -65,11 +65,7 @@ AttentionMaskInterface.register(SHARING, mask)
 
 @contextmanager
 def beams_share_sources(
-    bart,
-    inputs: Tensor | None,
-    kwargs: dict,
-    cache_name: str,
-    known: dict | None = None,
+    bart, inputs: Tensor | None, kwargs: dict, cache_name: str, known: dict | None = None
 ) -> Iterator[dict]:
     """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
 
@@ -78,7 +74,6 @@ def beams_share_sources(
     `SourceCache`, or if more than sequences is to be returned.
     """
     beams = kwargs.get("num_beams", bart.generation_config.num_beams) or 1
-    given = {"return_dict_in_generate", "output_attentions"}
     states, cache = kwargs.get("encoder_outputs"), kwargs.get(cache_name)
     usual = bart.config._attn_implementation
     if (
@@ -89,14 +84,15 @@ def beams_share_sources(
         or kwargs.get("use_cache") is False
         or not (states is None or isinstance(states, SourceStates))
         or not (cache is None or isinstance(cache, SourceCache))
-        or any(kwargs.get(name) for name in given)
+        or kwargs.get("return_dict_in_generate")
+        or kwargs.get("output_attentions")
     ):
         yield kwargs
         return
     if states is None:
         with torch.no_grad():
             encoded = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **(known or {}))
-        states = SourceStates(encoded[0])
+            states = SourceStates(encoded[0])
     bart.config._attn_implementation = SHARING
     try:
         yield kwargs | {"encoder_outputs": states, cache_name: SourceCache() if cache is None else cache}

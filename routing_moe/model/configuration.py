@@ -1,7 +1,7 @@
 """The configuration of a mixture of experts: of a BART, or of low-rank experts of any other model."""
 
-import math
 import os
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -36,81 +36,55 @@ CHOICES = {
     "router_nn_type": ROUTER_TYPES,
     "router_mode": ROUTER_MODES,
 }
-PROBABILITIES = (
-    *("dropout", "attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop"),
-    *("exploration_epsilon", "lora_dropout"),
-)
+LARGEST = sys.float_info.max
+RANGES = {  # {field: its smallest and largest value}
+    **dict.fromkeys(
+        ("num_experts", "encoder_layers", "decoder_layers", "lora_rank", "lora_splits"), (1, LARGEST)
+    ),
+    **dict.fromkeys(("router_input_dim", "router_hidden_dim"), (1, LARGEST)),
+    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "lora_dropout"), (0, 1)),
+    **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop", "exploration_epsilon"), (0, 1)),
+    "lora_alpha": (sys.float_info.min, LARGEST),
+    "init_std": (0, LARGEST),
+}
 
 
 @dataclass(kw_only=True)
 class Mixture:
-    """The fields of a mixture of experts. Raises ValueError, with a line per problem.
+    """The fields of a mixture of experts. Raises ValueError, with a line per problem."""
 
-    num_experts: experts per routed layer (E); 1 is a plain BART (of kind "lora": one with a low-rank update).
-    expert_kind: what an expert is, a complete "layer", or "lora": a low-rank update of a layer's linear maps
-        (`lora.py`).
-    lora_rank, lora_alpha: rank of an update, and its scale times the rank.
-    lora_targets: the linear maps with experts, "attention", "feed_forward" or "all".
-    lora_mixing: what a route mixes, the "products" of the two matrices of experts or each of the "factors".
-    lora_splits: with factors, blocks of the features of a linear map, each with a row of the route of its own
-        (MHR).
-    lora_dropout: dropout probability of the inputs of updates in training.
-    base_model: with a base that is not trained, the folder, file or hub name (owner/name[@revision]) that it
-        comes from; a saved model then has only the other weights. None: it has all weights.
-    base_sha256: the checksum of weights of `base_model` (`base.py`).
-    route_source: where routes come from, one of `routing_moe.model.route_sources.ROUTE_SOURCES`.
-    expert_mixing: what a route mixes, the experts' "outputs" or their "parameters" (`routed_layer.py`).
-    router_nn_type: one of `routing_moe.model.routers.ROUTERS`.
-    router_mode: how logits become routes, one of `routing_moe.model.selection.ROUTER_MODES`.
-    router_top_k: number of experts with a weight above 0 in mode "top_k".
-    router_input_dim, router_hidden_dim: width of a task vector (D), also of those beside given routes, and of
-        the router's hidden layer (H). With a table router it is rows of a route x experts.
-    encoder_vanilla_layers, decoder_vanilla_layers: 0-based layers that stay plain BART layers.
-    exploration_epsilon: probability that a random expert replaces the selected route of a layer in training,
-        drawn per example (if parameters are mixed: per task).
-    label_smoothing: of the training loss (the published code uses 0.1).
-    router_temperature: current temperature of the selection; training anneals and stores it.
-    task_names: the tasks, in the order of the rows of `model.task_vectors` (or `model.task_routes`).
-    random_vectors: the tasks whose vector is random and untrained, so it has no information about the task.
-    trained_tasks: the tasks of all training so far, if known.
-    given_routes: the source of fixed routes that were given, in words; None: they were drawn at random.
-    route_parts: with vectors of the tasks beside given routes (`model.route_vectors`), {part: [start, end]}
-        of the dimensions by which a part of the layers is routed (`given_routes.py`); None: without vectors.
-    vectors_seen: the data of their tasks that vectors loaded from a folder are based on, one of
-        `routing_moe.model.task_vectors.SEEN`; None: unknown.
-    text_settings: the flags of texts and decoding that the model was trained with, {name: value} of
-        `config.shared.TEXT_SETTINGS`, so that new texts are treated in the same way; None: unknown.
-    """
-
-    num_experts: int = 3
-    expert_kind: str = "layer"
+    num_experts: int = 3  # of a routed layer (E); 1 is a plain BART (of kind "lora": with a low-rank update)
+    expert_kind: str = "layer"  # a complete "layer", or "lora": a low-rank update of its linear maps
     lora_rank: int = 16
-    lora_alpha: float | int = 16
-    lora_targets: str = "all"
-    lora_mixing: str = "products"
-    lora_splits: int = 1
-    lora_dropout: float | int = 0.0
+    lora_alpha: float | int = 16  # the scale of an update, times its rank
+    lora_targets: str = "all"  # the linear maps with experts
+    lora_mixing: str = "products"  # a route mixes products of the two matrices of experts, or each factor
+    lora_splits: int = 1  # with factors, blocks of features, each with its own row of the route (MHR)
+    lora_dropout: float | int = 0.0  # of the inputs of updates
+    # The folder, file or hub name (owner/name[@revision]) of a base that is not trained, and the checksum of
+    # its weights (`base.py`); a saved model has then only the other weights.
     base_model: str | None = None
     base_sha256: str | None = None
     route_source: str = "learned"
-    expert_mixing: str = "outputs"
+    expert_mixing: str = "outputs"  # what a route mixes, the experts' "outputs" or their "parameters"
     router_nn_type: str = "linear_layer_specific"
     router_mode: str = "gumbel_softmax_st"
-    router_top_k: int = 2
-    router_input_dim: int = 768
+    router_top_k: int = 2  # in mode "top_k", experts with a weight above 0
+    router_input_dim: int = 768  # width of a task vector (D), also of those beside given routes
     router_hidden_dim: int = 64
-    encoder_vanilla_layers: list[int] | None = None
+    encoder_vanilla_layers: list[int] | None = None  # that stay plain BART layers, from 0
     decoder_vanilla_layers: list[int] | None = None
-    exploration_epsilon: float | int = 0.0
-    label_smoothing: float | int = 0.1
-    router_temperature: float | int = 1.0
-    task_names: list[str] | None = None
-    random_vectors: list[str] | None = None
-    trained_tasks: list[str] | None = None
-    given_routes: str | None = None
+    exploration_epsilon: float | int = 0.0  # probability in training that a layer uses a random expert
+    label_smoothing: float | int = 0.1  # as in the published code
+    router_temperature: float | int = 1.0  # of the selection; training anneals and stores it
+    task_names: list[str] | None = None  # in the order of `model.task_vectors` or `model.task_routes`
+    random_vectors: list[str] | None = None  # tasks whose vector is random and untrained
+    trained_tasks: list[str] | None = None  # of all training so far, if known
+    given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
+    # {part: [start, end]} of the dimensions of the vectors beside given routes (`given_routes.py`).
     route_parts: dict[str, list[int]] | None = None
-    vectors_seen: str | None = None
-    text_settings: dict[str, int | bool | None] | None = None
+    vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
+    text_settings: dict[str, int | bool | None] | None = None  # `config.shared.TEXT_SETTINGS` of the training
 
     def __post_init__(self, **kwargs):
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
@@ -158,86 +132,50 @@ class Mixture:
             raise InputError(f"{path}: task_names differ from those in {NAMES_FILE} of the same folder")
         return config
 
-    # ---- checks
-
     def check(self) -> None:
         """Raises ValueError with a line for each invalid value or contradiction."""
-        wrong = [
-            *self._value_problems(),
-            *self._layer_problems(),
-            *self._router_problems(),
-        ]
-        if wrong:
-            raise ValueError("\n".join(wrong))
-
-    def _value_problems(self) -> list[str]:
         wrong = []
-        if self.num_experts < 1:
-            wrong.append(f"num_experts is {self.num_experts}; a layer needs at least 1 expert")
-        layers = ("encoder_layers", "decoder_layers")
-        for name in (*layers, "router_input_dim", "router_hidden_dim", "lora_rank", "lora_splits"):
-            if getattr(self, name, 1) < 1:  # other models have other names of layers
-                wrong.append(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 wrong.append(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
-        for name in PROBABILITIES:
-            if not 0.0 <= getattr(self, name, 0) <= 1.0:  # this form rejects NaN, too
-                wrong.append(f"{name} is {getattr(self, name)}; it must be a probability, 0 to 1")
-        if not 0 < self.lora_alpha < math.inf:
-            wrong.append(f"lora_alpha is {self.lora_alpha}; it must be greater than 0")
-        if self.lora_splits > 1 and not (self.has_lora and self.lora_mixing == "factors"):
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name, least)  # other models have other names of layers
+            if not least <= value <= most:  # this form rejects NaN, too
+                bounds = f"from {least:g} to {most:g}" if most == 1 else f"at least {least:g}"
+                wrong.append(f"{name} is {value!r}; it must be {bounds}")
+        for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
+            if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
+                wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+        if not wrong:
+            wrong = self._contradictions()
+        if wrong:
+            raise ValueError("\n".join(wrong))
+
+    def _contradictions(self) -> list[str]:
+        wrong, mixes_factors = [], self.has_lora and self.lora_mixing == "factors"
+        if self.lora_splits > 1 and not mixes_factors:
             wrong.append(
                 f"lora_splits is {self.lora_splits}, which needs low-rank experts with mixed factors"
             )
-        if self.lora_splits > 1 and any(width % self.lora_splits for width in self.widths):
-            wrong.append(
-                f"lora_splits is {self.lora_splits}; it must divide the widths "
-                f"{', '.join(map(str, self.widths))}"
-            )
-        if self.has_lora and self.expert_mixing == "parameters":
-            wrong.append(
-                f"expert_mixing is 'parameters' with experts of kind {self.expert_kind!r}, whose outputs "
-                "mixed are the same"
-            )
-        if not 0 <= getattr(self, "init_std", 0) < math.inf:
-            wrong.append(f"init_std is {self.init_std!r}; it must be 0 or greater")
-        return wrong
-
-    def _layer_problems(self) -> list[str]:
-        wrong = []
-        for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
-            outside = [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]
-            if outside:
-                wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
-        if self.expert_mixing == "parameters" and self.route_source == "random":
-            wrong.append(
-                "expert_mixing is 'parameters' with random routes, which are one-hot and do not mix experts"
-            )
+        elif any(width % self.lora_splits for width in self.widths):
+            wrong.append(f"lora_splits is {self.lora_splits}; it must divide the widths {self.widths}")
+        if self.expert_mixing == "parameters" and (self.has_lora or self.route_source == "random"):
+            what = "low-rank experts" if self.has_lora else "random routes, which do not mix experts"
+            wrong.append(f"expert_mixing is 'parameters' with {what}; it must be 'outputs'")
         if self.num_experts > 1 and not self.routed_layers:
             wrong.append(
                 "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
                 "num_experts to 1"
             )
-        return wrong
-
-    def _router_problems(self) -> list[str]:
-        wrong, D = [], self.router_input_dim
         if self.has_router and self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
             wrong.append(f"router_top_k is {self.router_top_k}; there are {self.num_experts} experts")
-        of_attention = {
-            "transformer": "router_input_dim",
-            "transformer_layer_specific": "router_hidden_dim",
-        }
-        width = of_attention.get(self.router_nn_type)
+        widths = {"transformer": "router_input_dim", "transformer_layer_specific": "router_hidden_dim"}
+        width = widths.get(self.router_nn_type)
         if width and getattr(self, width) % TRANSFORMER_HEADS:
             wrong.append(
                 f"{width} is {getattr(self, width)}; it must be a multiple of {TRANSFORMER_HEADS}, the "
                 f"number of attention heads of a {self.router_nn_type} router"
             )
-        for part, ends in (self.route_parts or {}).items():
-            if len(ends) != 2 or not 0 <= ends[0] < ends[1] <= D:
-                wrong.append(f"route_parts has {part} at {ends}; it must be two of the {D} dimensions")
         return wrong
 
     # ---- what follows from the fields
@@ -260,11 +198,9 @@ class Mixture:
     @property
     def experts_described(self) -> str:
         """The number and kind of a layer's experts, in words."""
-        number = counted(self.num_experts, "expert")
-        if not self.has_lora:
-            return number
         maps = {"all": "all linear maps", "attention": "attention", "feed_forward": "feed-forward maps"}
-        return f"{number} of rank {self.lora_rank} ({maps[self.lora_targets]})"
+        kind = f" of rank {self.lora_rank} ({maps[self.lora_targets]})" if self.has_lora else ""
+        return counted(self.num_experts, "expert") + kind
 
     @property
     def lora_scale(self) -> float:
@@ -278,10 +214,7 @@ class Mixture:
 
     @property
     def has_router(self) -> bool:
-        """Whether routes are learned.
-
-        A model with one expert, or with routes from another source, has no router.
-        """
+        """Whether routes are learned, by several experts."""
         return self.route_source == "learned" and self.num_experts > 1
 
     @property
@@ -375,9 +308,9 @@ class RoutingConfig(Mixture, PreTrainedConfig):
         text = own and own.get_text_config(decoder=True)
         self.vocab_size, end = getattr(text, "vocab_size", None), getattr(text, "eos_token_id", None)
         pad = getattr(text, "pad_token_id", None)
-        self.pad_token_id = (
-            (end[0] if isinstance(end, list) else end) if pad is None else pad
-        )  # Llama has none
+        if pad is None:  # Llama has none
+            pad = end[0] if isinstance(end, list) else end
+        self.pad_token_id = pad
         super().__post_init__(**kwargs)
 
     def check(self) -> None:

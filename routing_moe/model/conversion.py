@@ -2,15 +2,14 @@
 
 import copy
 import re
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.model.base import ROUTING_NAMES, refer_to_base
+from routing_moe.model.base import ROUTING_NAMES, is_of_base, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.injection import merged_state
 from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfilled_model
@@ -24,6 +23,9 @@ from routing_moe.model.routed_layer import RoutedLayer
 OPTIONAL_NAMES = re.compile(
     r"^router\.|^task_vectors\.|^task_routes|^route_vectors|\.layers\.|\.embed_tokens\.|^lm_head\.|final_logits_bias"
 )
+
+
+IN_LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.(.*)")
 
 
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
@@ -56,51 +58,35 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
     """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
 
     plain: the BART's state dict. init_eps: standard deviation of the experts' noise.
-    Raises InputError if names or shapes are not those of a BART of this size.
     """
+    depths = {"encoder": model.config.encoder_layers, "decoder": model.config.decoder_layers}
+    shared, layers = {}, {}  # {(side, number): {name in the layer: weight}}
+    for name, tensor in plain.items():
+        if match := IN_LAYER.fullmatch(name):
+            layers.setdefault((match[1], int(match[2])), {})[match[3]] = tensor
+        else:
+            shared[name] = tensor
     try:
-        shared = {name: tensor for name, tensor in plain.items() if ".layers." not in name}
         missing, unexpected = model.load_state_dict(shared, strict=False)
         tied = model.config.tie_word_embeddings
         missing = [n for n in missing if not OPTIONAL_NAMES.search(n) or (TIED_NAMES.search(n) and not tied)]
-        unexpected += _layers_beyond(model.config, plain)
-        if missing:
-            raise RuntimeError(f"missing: {', '.join(missing[:3])}")
-        if unexpected:
-            raise RuntimeError(f"unexpected: {', '.join(unexpected[:3])}")
-        for layer, weights in weights_of_layers(model, plain):
-            if model.lora_layers:  # its own experts stay
-                weights |= {k: v for k, v in layer.state_dict().items() if is_of_expert(k)}
-            for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
-                expert.load_state_dict(weights)
-                if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
-                    for parameter in expert.parameters():
-                        parameter.add_(torch.randn(parameter.shape).to(parameter).mul_(init_eps))
+        unexpected += [f"model.{side}.layers.{i}" for side, i in layers if i >= depths[side]]
+        if missing or unexpected:
+            kind, names = ("missing", missing) if missing else ("unexpected", unexpected)
+            raise RuntimeError(f"{kind}: {', '.join(names[:3])}")
+        for side, depth in depths.items():
+            for i in range(depth):
+                layer, weights = getattr(model.model, side).layers[i], layers.get((side, i), {})
+                if model.lora_layers:  # its own experts stay
+                    weights |= {k: v for k, v in layer.state_dict().items() if is_of_expert(k)}
+                for expert in layer.experts if isinstance(layer, RoutedLayer) else [layer]:
+                    expert.load_state_dict(weights)
+                    if isinstance(layer, RoutedLayer) and len(layer.experts) > 1:
+                        for parameter in expert.parameters():
+                            parameter.add_(torch.randn(parameter.shape).to(parameter).mul_(init_eps))
     except RuntimeError as error:
-        depths = f"{model.config.encoder_layers}+{model.config.decoder_layers} layers"
-        raise InputError(
-            f"these are not the weights of a plain BART with {depths}, width {model.config.d_model}: "
-            f"{in_brief(error)}"
-        ) from None
-
-
-def weights_of_layers(model, plain: dict[str, Tensor]) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
-    """Yields (layer of the model, {name in the layer: weight} of a plain BART), encoder first."""
-    for side in ("encoder", "decoder"):
-        for i, layer in enumerate(getattr(model.model, side).layers):
-            prefix = f"model.{side}.layers.{i}."
-            yield layer, {k.removeprefix(prefix): v for k, v in plain.items() if k.startswith(prefix)}
-
-
-def _layers_beyond(config, plain: dict[str, Tensor]) -> list[str]:
-    """Returns the names of weights of layers that a BART of this configuration does not have."""
-    depths = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
-    found = ((name, re.match(r"model\.(encoder|decoder)\.layers\.(\d+)\.", name)) for name in plain)
-    return [
-        name
-        for name, match in found
-        if ".layers." in name and (match is None or int(match[2]) >= depths[match[1]])
-    ]
+        of_size = f"with {'+'.join(map(str, depths.values()))} layers, width {model.config.d_model}"
+        raise InputError(f"these are not the weights of a plain BART {of_size}: {in_brief(error)}") from None
 
 
 # ---- experts -> plain BART
@@ -119,8 +105,10 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))
     if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
+        config = model.config.to_bart_config()
+        config._attn_implementation = model.config._attn_implementation
         with torch.device("meta"), init.no_init_weights():
-            bart = BartForConditionalGeneration(_plain_config(model))
+            bart = BartForConditionalGeneration(config)
         project_in_float32(bart)
         share_tensors(bart, state)
         if not model.config.has_plain_routes:  # merged tensors are new at every call
@@ -131,12 +119,13 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
 
 def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
     """Returns the state dict of the plain BART of a route (L, E)."""
-    choices, state = routes_LE.argmax(dim=-1).tolist(), {}
+    choices, encoder_layers = routes_LE.argmax(dim=-1).tolist(), model.config.encoder_layers
     routes_LE = routes_LE.to(model.device)
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if name.startswith(ROUTING_NAMES) or ".experts." in name or is_of_expert(name):
-            continue
-        state[name] = tensor
+    state = {
+        name: tensor
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if is_of_base(name) and ".experts." not in name
+    }
     if model.lora_layers:
         return state | merged_state(model.lora_layers, routes_LE)
     for layer in model.routed_layers():
@@ -144,7 +133,9 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
             (weights,) = layer.merged_parameters(routes_LE[layer.row, None])
         else:
             weights = layer.experts[choices[layer.row]].state_dict(keep_vars=True)
-        state |= {f"{_place(model.config, layer)}.{name}": tensor for name, tensor in weights.items()}
+        i = layer.row - encoder_layers
+        place = f"model.encoder.layers.{layer.row}" if i < 0 else f"model.decoder.layers.{i}"
+        state |= {f"{place}.{name}": tensor for name, tensor in weights.items()}
     return state
 
 
@@ -161,18 +152,6 @@ def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
     meta_model.tie_weights()
 
 
-def _plain_config(model) -> BartConfig:
-    config = model.config.to_bart_config()
-    config._attn_implementation = model.config._attn_implementation
-    return config
-
-
-def _place(config, layer) -> str:
-    """Returns the name of a layer with experts in a BART."""
-    i = layer.row - config.encoder_layers
-    return f"model.encoder.layers.{layer.row}" if i < 0 else f"model.decoder.layers.{i}"
-
-
 def with_shared_parameters(model):
     """Returns a copy of the model with the same parameters, not copied, whose routes may be changed."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
@@ -184,11 +163,9 @@ def with_shared_parameters(model):
 def with_fresh_experts(model, bart, init_eps: float):
     """Returns a new model with the router and task vectors of `model`, or its fixed routes, and new experts.
 
-    This prepares the second stage of two-stage training, which trains new experts along the same routes.
-    The experts are made as in `from_bart`. bart: a `BartForConditionalGeneration` with the same number of
-    layers; its width may differ, because the router depends on task vectors and layer numbers only. All
-    fields of the mixture are those of `model`. Raises ValueError if its tasks have no routes of their own or
-    the numbers of layers differ.
+    This prepares the second stage of training. The experts are made as in `from_bart`. bart: a
+    `BartForConditionalGeneration` with the same number of layers; its width may differ, because the router
+    depends on task vectors and layer numbers only.
     """
     if not model.config.routes_by_task:
         raise ValueError("the model's tasks have no routes of their own")

@@ -71,14 +71,27 @@ class GivenRoutes:
     ) -> np.ndarray:
         """Returns the routes (N, L, E) float32 in the order of `tasks`.
 
-        splits: rows of a layer, which all have its route unless a route has weights for each of them. Raises
-        InputError if the routes do not fit the layers or experts.
+        splits: rows of a layer, which all have its route unless a route has weights for each of them.
         """
         if self.num_experts > num_experts:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
-        sizes = (encoder_layers, decoder_layers, num_experts, splits)
-        routes = [matrix_of(self.by_task[task], task, *sizes) for task in self.tasks]
-        return np.stack(routes).astype(np.float32)
+        layers, matrices = encoder_layers + decoder_layers, []
+        for task in self.tasks:
+            route = self.by_task[task]
+            if isinstance(route, dict):
+                rows = layers_of_parts(route, encoder_layers, decoder_layers, splits)
+                experts = {row: expert for part, expert in route.items() for row in rows[part]}
+                route = np.array([experts[row] for row in range(layers * splits)])
+            elif len(route) == layers:
+                route = route.repeat(splits, axis=0)
+            if len(route) != layers * splits:
+                depths = f"{encoder_layers}+{decoder_layers} (encoder+decoder)"
+                raise InputError(f"the route of {task} has {len(route)} layers; the model has {depths}")
+            if route.ndim == 1:
+                matrices.append(np.eye(num_experts)[route])
+            else:
+                matrices.append(np.pad(route, ((0, 0), (0, num_experts - route.shape[1]))))
+        return np.stack(matrices).astype(np.float32)
 
 
 # ---- layers
@@ -89,22 +102,18 @@ def layers_of_parts(
 ) -> dict[str, list[int]]:
     """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
 
-    splits: rows of a layer. Raises InputError for a part without a layer of its own and for a layer without a
-    part.
+    splits: rows of a layer.
     """
-    names = [f"encoder.{i}" for i in range(encoder_layers)] + [f"decoder.{i}" for i in range(decoder_layers)]
-    names = [name for name in names for _ in range(splits)]
     rows: dict[str, list[int]] = {part: [] for part in parts}
-    for row, name in enumerate(names):
-        part = next((part for part in (name, name.split(".")[0], ALL) if part in rows), None)
+    for layer in range(encoder_layers + decoder_layers):
+        side, number = ("encoder", layer) if layer < encoder_layers else ("decoder", layer - encoder_layers)
+        part = next((name for name in (f"{side}.{number}", side, ALL) if name in rows), None)
         if part is None:
-            raise InputError(f"there is no part for {name} among {', '.join(parts)}")
-        rows[part].append(row)
-    if unused := [part for part, own in rows.items() if not own]:
-        raise InputError(
-            f"part {unused[0]} is of no layer of a model of {encoder_layers}+{decoder_layers} layers "
-            "(encoder+decoder); parts are encoder, decoder, or layers such as encoder.0"
-        )
+            raise InputError(f"there is no part for {side}.{number} among {', '.join(parts)}")
+        rows[part] += range(layer * splits, (layer + 1) * splits)
+    if unused := [part for part, of_part in rows.items() if not of_part]:
+        depths = f"{encoder_layers}+{decoder_layers} layers (encoder+decoder)"
+        raise InputError(f"part {unused[0]} is of no layer of a model of {depths}")
     return rows
 
 
@@ -129,29 +138,6 @@ def experts_of(route: Route) -> int:
     return route.shape[1] if route.ndim == 2 else int(route.max()) + 1
 
 
-def matrix_of(
-    route: Route, task: str, encoder_layers: int, decoder_layers: int, num_experts: int, splits: int = 1
-):
-    """Returns the route (L, E) of a task. Raises InputError if it is of a model of another depth."""
-    layers = encoder_layers + decoder_layers
-    if isinstance(route, dict):
-        rows = layers_of_parts(route, encoder_layers, decoder_layers, splits)
-        experts_L = np.zeros(layers * splits, dtype=np.int64)
-        for part, expert in route.items():
-            experts_L[rows[part]] = expert
-        return np.eye(num_experts)[experts_L]
-    if len(route) == layers:
-        route = route.repeat(splits, axis=0)
-    if len(route) != layers * splits:
-        raise InputError(
-            f"the route of {task} has {len(route)} layers; the model has "
-            f"{encoder_layers}+{decoder_layers} (encoder+decoder)"
-        )
-    if route.ndim == 1:
-        return np.eye(num_experts)[route]
-    return np.pad(route, ((0, 0), (0, num_experts - route.shape[1])))
-
-
 # ---- files
 
 
@@ -159,10 +145,9 @@ def read_routes(path: str | Path) -> dict[str, Route]:
     """Returns {task: route} of a .json or .npy file. Raises InputError that names the file and the task."""
     path = Path(path)
     if path.suffix == ".npy":
-        try:
-            tasks, values_NLE = read_route_array(path)
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file (expected routes)") from None
+        if not path.is_file():
+            raise InputError(f"{path}: no such file (expected routes)")
+        tasks, values_NLE = read_route_array(path)
         return dict(zip(tasks, _normalised(values_NLE), strict=True))
     content = load_json_object(path, f'routes like {{"task": route, ...}}, where a route is {FORMS}')
     problems, routes = Problems(), {}
@@ -171,10 +156,8 @@ def read_routes(path: str | Path) -> dict[str, Route]:
             routes[task] = route_in_json(value)
         except ValueError as error:
             problems.append(f"{path}: the route of {task} {error}")
-    if problems:
-        raise InputError(problems)
-    if not routes:
-        raise InputError(f"{path}: has no route")
+    if problems or not routes:
+        raise InputError(problems or f"{path}: has no route")
     return routes
 
 
@@ -211,10 +194,7 @@ def _normalised(weights: np.ndarray) -> np.ndarray:
 
 
 def read_route_array(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
-    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, files of a run.
-
-    Raises FileNotFoundError if there is no array, and InputError for any other problem.
-    """
+    """Returns the tasks and routes (N, L, E) float64 of `route.npy` and `route_tasks.txt`, files of a run."""
     names = path.with_name(ROUTE_TASKS_FILE)
     try:
         tasks = tuple(names.read_text(encoding="utf-8").splitlines())
@@ -222,14 +202,12 @@ def read_route_array(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         raise InputError(f"{names}: cannot be read as a list of tasks ({in_brief(error)})") from None
     values_NLE = load_array(path).astype(np.float64)
     if values_NLE.ndim != 3 or len(values_NLE) != len(tasks) or 0 in values_NLE.shape:
-        raise InputError(
-            f"{path}: shape {values_NLE.shape} for {len(tasks)} tasks in {ROUTE_TASKS_FILE}; expected "
-            f"({len(tasks)}, layers, experts)"
-        )
-    if (values_NLE < 0).any():
-        raise InputError(f"{path}: a weight is below 0")
+        expected = f"expected ({len(tasks)} tasks of {ROUTE_TASKS_FILE}, layers, experts)"
+        raise InputError(f"{path}: shape {values_NLE.shape}; {expected}")
     try:
+        if (values_NLE < 0).any():
+            raise ValueError("has a weight below 0")
         _normalised(values_NLE)
-    except ValueError:
-        raise InputError(f"{path}: weights of a layer's experts do not sum to 1") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     return tasks, values_NLE

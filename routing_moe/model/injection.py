@@ -21,8 +21,7 @@ OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # in the name of a 
 def inject(model: nn.Module, config) -> list[LoraLayer]:
     """Gives the linear maps of a model's layers experts; returns the layers with experts, encoder first.
 
-    config: says how many, of which rank, on which maps (`lora_targets`), and the `routed_layers`. Raises
-    InputError for a model whose layers are not found, or have other matrices than linear maps.
+    config: says how many, of which rank, on which maps (`lora_targets`), and the `routed_layers`.
     """
     if any(isinstance(module, LoraLinear) for module in model.modules()):
         raise InputError(f"this {type(model).__name__} has low-rank experts already; give the plain model")
@@ -62,20 +61,18 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
     quantized weights, and linear maps for some of the tokens only, which do not know whose tokens these are.
     """
     maps, missed = {}, []
-    for name, module in layer.named_modules():
-        for own, weight in module.named_parameters(recurse=False):
-            full = f"{name}.{own}" if name else own
-            if (
-                weight.ndim < 2
-                or isinstance(module, nn.Embedding)
-                or not is_target(full, config.lora_targets)
-            ):
-                continue
-            quantized = not weight.is_floating_point() or weight.itemsize < 2
-            if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{name}.":
-                missed.append(f"{layer_name}.{full} ({type(module).__name__}, {weight.dtype})")
-            else:
-                maps[name] = module
+    for name, weight in layer.named_parameters():
+        place, _, _ = name.rpartition(".")
+        module = layer.get_submodule(place)
+        kind = "attention" if OF_ATTENTION.search(name) else "feed_forward"
+        is_target = config.lora_targets in ("all", kind)
+        if weight.ndim < 2 or isinstance(module, nn.Embedding) or not is_target:
+            continue
+        quantized = not weight.is_floating_point() or weight.itemsize < 2
+        if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{place}.":
+            missed.append(f"{layer_name}.{name} ({type(module).__name__}, {weight.dtype})")
+        else:
+            maps[place] = module
     if missed:
         raise InputError(
             f"{in_short(missed)}: no weight of a plain linear map for all tokens, so that it cannot have "
@@ -87,11 +84,6 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
     if not maps:
         raise InputError(f"{layer_name} has no linear maps of lora_targets {config.lora_targets!r}")
     return maps
-
-
-def is_target(name: str, targets: str) -> bool:
-    """Returns whether a matrix of this name in its layer has experts: of attention, or of all others."""
-    return targets in ("all", "attention" if OF_ATTENTION.search(name) else "feed_forward")
 
 
 # ---- the equivalent plain model

@@ -3,10 +3,12 @@
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -62,24 +64,38 @@ def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig
 TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")  # of tensors tied to the embedding, if any are
 
 
-def load_bart(source: str | Path) -> BartForConditionalGeneration:
-    """Returns the plain BART from a folder or hub name, in float32.
+def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) -> tuple:
+    """Returns (model, report) of `load`, a call of transformers: all weights are there, finite and aligned.
 
-    Raises InputError that names the source.
+    problem: what is wrong if it raises an error.
     """
-    folder = local_folder(source)
     try:
-        bart, report = BartForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
-        )
+        model, report = load()
+    except InputError as error:  # in the BART that low-rank experts share
+        raise InputError(f"{source}: {error}") from None
     except Exception as error:  # transformers raises many types of errors
-        raise InputError(f"{source}: no plain BART can be loaded from there ({in_brief(error)})") from None
-    check_generation(bart.generation_config, bart.config.vocab_size, source)
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{source}: not a plain BART; it lacks {len(missing)} weights, such as {missing[0]}")
-    check_finite(own_tensors(bart), source)
-    return bart
+        raise InputError(f"{source}: {problem} ({in_brief(error)})") from None
+    if missing := sorted(report["missing_keys"]):  # which the library fills with random numbers
+        raise InputError(f"{source}: its files lack {len(missing)} weights, such as {missing[0]}")
+    check_finite(own_tensors(model), source)
+    # Tensors of safetensors may not be aligned in memory, and matrix products may then round differently: a
+    # resumed run would not be bit-identical.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model, report
+
+
+def load_bart(source: str | Path) -> BartForConditionalGeneration:
+    """Returns the plain BART from a folder or hub name, in float32."""
+    options = dict(dtype=torch.float32, output_loading_info=True)
+    load = partial(BartForConditionalGeneration.from_pretrained, local_folder(source), **options)
+    return load_checked(load, source, "no plain BART can be loaded from there")[0]
+
+
+def load_routing_bart(cls, checkpoint: str | Path):
+    """Returns the routing BART saved in a folder, in float32."""
+    load = partial(cls.from_pretrained, checkpoint, dtype=torch.float32, output_loading_info=True)
+    return load_checked(load, checkpoint, "not a valid checkpoint of a routing BART")[0]
 
 
 def saved_kind(folder: Path) -> str | None:
@@ -101,26 +117,19 @@ def load_backbone(
     """Returns the plain model from a folder or hub name.
 
     config: what it must be; None: that of the source. dtype: "auto": that of its files.
-    Raises InputError that names the source.
     """
-    folder, expected = local_folder(source), config is not None
+    folder = local_folder(source)
     if saved_kind(folder) in (ROUTING, ROUTING_BART):
         raise InputError(f"{source} is a mixture of experts already; give a plain model")
-    try:
-        config = config or AutoConfig.from_pretrained(folder)
-        loading = dict(config=config, dtype=dtype, attn_implementation=attn_implementation)
-        model, report = auto_class(config).from_pretrained(folder, **loading, output_loading_info=True)
-    except Exception as error:  # transformers raises many types of errors
-        raise InputError(f"{source}: no plain model can be loaded from there ({in_brief(error)})") from None
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{source}: lacks {len(missing)} weights, such as {missing[0]}")
-    if expected and (others := sorted(report["unexpected_keys"])):
-        raise InputError(
-            f"{source}: not the model that is expected; it has other weights, such as {others[0]}"
-        )
-    check_finite(own_tensors(model), source)
-    align(model)
+
+    def load() -> tuple:
+        known = config or AutoConfig.from_pretrained(folder)
+        options = dict(config=known, dtype=dtype, attn_implementation=attn_implementation)
+        return auto_class(known).from_pretrained(folder, **options, output_loading_info=True)
+
+    model, report = load_checked(load, source, "no plain model can be loaded from there")
+    if config is not None and (others := sorted(report["unexpected_keys"])):
+        raise InputError(f"{source}: not the expected model; it has other weights, such as {others[0]}")
     return model
 
 
@@ -149,33 +158,6 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-TOKEN_IDS = [
-    f"{name}_token_id" for name in ("bos", "eos", "pad", "decoder_start", "forced_bos", "forced_eos")
-]
-OUTPUT_SWITCHES = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
-
-
-def check_generation(config, vocab_size: int, source: str | Path) -> None:
-    """Raises InputError for a `GenerationConfig` that loads but would fail in generation.
-
-    source: named in the error. vocab_size: number of token embeddings.
-    """
-    for name in TOKEN_IDS:
-        value = getattr(config, name, None)
-        ids = value if isinstance(value, list) and value else [value]
-        if value is not None and not all(type(i) is int and 0 <= i < vocab_size for i in ids):
-            raise InputError(
-                f"{source}: generation_config.json has {name} {value!r}; it must be a token id from 0 to "
-                f"{vocab_size - 1}"
-            )
-    for name in OUTPUT_SWITCHES:
-        value = getattr(config, name, None)
-        if not isinstance(value, bool | None):
-            raise InputError(
-                f"{source}: generation_config.json has {name} {value!r}; it must be true or false"
-            )
-
-
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict from a plain BART's .pt/.bin/.safetensors file or saved folder.
 
@@ -186,12 +168,8 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
     if path.is_dir():
         return load_bart(path).state_dict()
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        is_safe = path.suffix == ".safetensors"
+        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("it is not a dictionary of tensors")
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -214,31 +192,3 @@ def unfilled_model(cls, config, *parts):
         if part is not None:
             part.apply(model._init_weights)
     return model
-
-
-def load_routing_bart(cls, checkpoint: str | Path):
-    """Returns the routing BART saved in a folder, in float32. Raises InputError that names the folder."""
-    try:
-        model, report = cls.from_pretrained(checkpoint, dtype=torch.float32, output_loading_info=True)
-    except InputError as error:  # in the BART that low-rank experts share
-        raise InputError(f"{checkpoint}: {error}") from None
-    except Exception as error:  # transformers raises many types of errors
-        reason = in_brief(error)
-        raise InputError(f"{checkpoint}: not a valid checkpoint of a routing BART ({reason})") from None
-    check_generation(model.generation_config, model.config.vocab_size, checkpoint)
-    # What the files lack, the library fills with random numbers.
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{checkpoint}: its files lack {len(missing)} weights, such as {missing[0]}")
-    check_finite(own_tensors(model), checkpoint)
-    align(model)
-    return model
-
-
-def align(model: nn.Module) -> None:
-    """Copies the tensors of a model that was loaded from safetensors.
-
-    They may not be aligned in memory, and matrix products may then round differently: a resumed run would not
-    be bit-identical.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = tensor.data.clone()

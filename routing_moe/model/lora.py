@@ -50,13 +50,7 @@ class LoraPlan:
     copies: int = 1
 
     @classmethod
-    def of(
-        cls,
-        routes_BLE: Tensor,
-        sparse: bool = True,
-        constant_zeros: bool = False,
-        on_cpu_BLE: Tensor | None = None,
-    ) -> "LoraPlan":
+    def of(cls, routes_BLE, sparse=True, constant_zeros=False, on_cpu_BLE=None) -> "LoraPlan":
         """Returns the plan for these routes.
 
         sparse: whether to leave out experts of weight 0. Those whose weight needs a gradient are needed,
@@ -159,21 +153,16 @@ class LoraLinear:
             return factors
         A, B = self.lora_A, self.lora_B
         weights_BHK, chosen_BHK = mix.weights_BHK.to(A.dtype), mix.chosen_BHK
-        if self.mixing == "factors":
-            A, B = (self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B))  # (B, r, D)
-            factors = A, B, None
-        else:
-            weights_B1R = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
-            if chosen_BHK is None:
-                factors = A.flatten(0, 1), B.flatten(0, 1), weights_B1R
-            else:
-                # `embedding` picks rows, as indexing does, but faster, also in the backward pass.
-                chosen_BK = chosen_BHK[:, 0]
-                A, B = (
-                    F.embedding(chosen_BK, factor.flatten(1)).view(len(chosen_BK), -1, factor.shape[-1])
-                    for factor in (A, B)
-                )  # (B, K r, D)
-                factors = A, B, weights_B1R
+        weights_B1R = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
+        if self.mixing == "factors":  # (B, r, D)
+            factors = *(self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B)), None
+        elif chosen_BHK is None:
+            factors = A.flatten(0, 1), B.flatten(0, 1), weights_B1R
+        else:  # (B, K r, D). `embedding` picks rows, as indexing does, but faster, also in the backward pass.
+            chosen_BK = chosen_BHK[:, 0]
+            A, B = (F.embedding(chosen_BK, factor.flatten(1)) for factor in (A, B))
+            A = A.view(len(chosen_BK), -1, self.in_features)
+            factors = A, B.view(len(chosen_BK), -1, self.out_features), weights_B1R
         if not torch.is_grad_enabled():
             mix.kept[self] = factors
         return factors
@@ -240,7 +229,10 @@ class LoraLayer:
 
     def expert_distance(self) -> Tensor:
         """Returns the mean over pairs of experts of the sum over linear maps of |s (B_p A_p - B_q A_q)|."""
-        return sum(mean_distance(linear.inner_products()) for linear in self.linear_maps.values())
+        products = [linear.inner_products() for linear in self.linear_maps.values()]
+        if len(products[0]) == 1:
+            return products[0].new_zeros(())
+        return sum(_squares_and_norms(p_EE)[0].clamp_min(SMALLEST).sqrt().mean() for p_EE in products)
 
     @torch.no_grad()
     def relative_expert_distance(self) -> float:
@@ -249,7 +241,8 @@ class LoraLayer:
         p and q are the updates of all linear maps; 0 for experts that are 0.
         """
         products = sum(linear.inner_products().double() for linear in self.linear_maps.values())
-        return mean_relative_distance(products)
+        squares, norms = _squares_and_norms(products)
+        return float((squares.clamp_min(0) / (norms / 2).clamp_min(SMALLEST)).sqrt().mean())
 
 
 # ---- running a model along routes
@@ -259,16 +252,13 @@ class LoraLayer:
 def with_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> Iterator[None]:
     """Runs the calls of the model in the block with a mix of each layer."""
     before = [layer.mix for layer in layers]
-    _set_mixes(layers, mixes)
     try:
+        for layer, mix in zip(layers, mixes, strict=True):
+            layer.mix = mix
         yield
     finally:
-        _set_mixes(layers, before)
-
-
-def _set_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> None:
-    for layer, mix in zip(layers, mixes, strict=True):
-        layer.mix = mix
+        for layer, mix in zip(layers, before, strict=True):
+            layer.mix = mix
 
 
 def along(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextManager[None]:
@@ -295,19 +285,6 @@ def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, Abstrac
 def runs_few(used: float, num_experts: int) -> bool:
     """Returns whether examples run only the experts that they use, which is faster from 4 times as many."""
     return 4 * used <= num_experts
-
-
-def mean_distance(products_EE: Tensor) -> Tensor:
-    """Returns the mean distance of two of E vectors with these inner products; 0 of a single one."""
-    if len(products_EE) == 1:
-        return products_EE.new_zeros(())
-    return _squares_and_norms(products_EE)[0].clamp_min(SMALLEST).sqrt().mean()
-
-
-def mean_relative_distance(products_EE: Tensor) -> float:
-    """Returns the mean of |p - q| / sqrt((|p|^2 + |q|^2) / 2) over pairs of E vectors with these products."""
-    squares, norms = _squares_and_norms(products_EE)
-    return float((squares.clamp_min(0) / (norms / 2).clamp_min(SMALLEST)).sqrt().mean())
 
 
 def _squares_and_norms(products_EE: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from routing_moe.model.injection import inject
 from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
-from routing_moe.model.routing_model import RoutingModel
+from routing_moe.model.task_routing import RoutingModel
 
 # transformers renamed its cache argument once; this is the name in the installed version.
 _FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
@@ -114,22 +114,17 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         use_cache = bool(use_cache) and labels is None
         if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
             kwargs[CACHE_ARGUMENT] = SourceCache()
-        given = (
-            input_ids,
-            kwargs.get("inputs_embeds"),
-            decoder_input_ids,
-            encoder_outputs and encoder_outputs[0],
-        )
-        batch_size = next(len(tensor) for tensor in given if tensor is not None)
+        states = encoder_outputs and encoder_outputs[0]
+        inputs = (input_ids, kwargs.get("inputs_embeds"), decoder_input_ids, states)
+        batch_size = next(len(tensor) for tensor in inputs if tensor is not None)
         if routes is None and task_ids is not None:
             route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
         if routes is None and task_ids is None and is_planned(self.lora_layers):  # a step of a generation
             running = nullcontext({})
         else:
             routes = self._resolve_routes(routes, task_ids, batch_size)
-            running = self.along(
-                self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
-            )
+            plan = self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
+            running = self.along(plan)
         inputs = dict(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -181,7 +176,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         # An expert that skipped a token has no cache entry for it, so with a cache every expert runs.
         if sparse and not use_cache:
             return RoutePlan.sparse(routes_BLE, constant_zeros, routes_on_cpu)
-        return RoutePlan.dense(routes_BLE)
+        return RoutePlan(routes_BLE)
 
     def _loss_output(self, inputs: dict, labels_BT: Tensor, positions_K: Tensor | None) -> Seq2SeqLMOutput:
         """Returns the loss only: the vocabulary projection, the largest product, skips padded positions."""
@@ -200,12 +195,10 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         """Generates as BART does, with `routes` (B, L, E) or the routes of `task_ids` (B,).
 
         Routes may differ in a batch. One-hot routes and merged parameters are decoded by the equivalent plain
-        BART of each different route, at the cost of a plain BART. Other routes are decoded together with one
-        cache per expert, at the cost of E decoders; so are one-hot routes if a batch has more than 2 E
-        different ones, because this is then faster than one route after the other. A batch with several
-        routes and `return_dict_in_generate` is decoded together, too (if parameters are merged, without a
-        cache). With low-rank experts, a batch of one route is decoded by its plain BART, and different routes
-        together with one cache.
+        BART of each different route. Other routes are decoded together with one cache per expert, at the cost
+        of E decoders; so are more than 2 E different one-hot routes, because this is then faster, and several
+        routes with `return_dict_in_generate` (if parameters are merged, without a cache). With low-rank
+        experts, a batch of one route is decoded by its plain BART, different routes together with one cache.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -237,16 +230,13 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         sequences: list[Tensor | None] = [None] * len(inputs)
         for route in which_B.unique():
             members = (which_B == route).nonzero()[:, 0]
-            own = {
-                name: value[members]
-                if isinstance(value, Tensor) and value.dim() and len(value) == len(inputs)
-                else value
-                for name, value in kwargs.items()
-            }
-            generated = generate_plain(self.to_bart(routes[members[0]]), inputs[members], **own)
-            for i, rows in zip(
-                members.tolist(), generated.split(len(generated) // len(members)), strict=True
-            ):
+            of_members = dict(kwargs)
+            for name, value in kwargs.items():
+                if isinstance(value, Tensor) and value.dim() and len(value) == len(inputs):
+                    of_members[name] = value[members]
+            generated = generate_plain(self.to_bart(routes[members[0]]), inputs[members], **of_members)
+            parts = generated.split(len(generated) // len(members))
+            for i, rows in zip(members.tolist(), parts, strict=True):
                 sequences[i] = rows
         flat = [row for rows in sequences for row in rows]
         return nn.utils.rnn.pad_sequence(flat, batch_first=True, padding_value=self.config.pad_token_id)
@@ -270,9 +260,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
         return assemble_bart(self, routes_LE)
 
-    def to_plain(self, routes_LE: Tensor) -> BartForConditionalGeneration:
-        """Returns the equivalent plain BART of a route (L, E), as `to_bart`."""
-        return self.to_bart(routes_LE)
+    to_plain = to_bart
 
     # ---- experts, saving, loading
 
@@ -304,10 +292,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
-        """Loads as transformers does; a BART that the saved model refers to is loaded from its place.
-
-        Raises InputError if it is not there or has other weights.
-        """
+        """Loads as transformers does; a BART that the saved model refers to is loaded from its place."""
         source, revision = pretrained_model_name_or_path, kwargs.get("revision")
         if config is None:
             where = {name: kwargs[name] for name in OF_DOWNLOAD if name in kwargs}
@@ -326,10 +311,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):
-        """Returns a model whose experts are copies of a BART's layers plus N(0, init_eps) noise.
-
-        See `conversion.from_bart`.
-        """
+        """Returns a model whose experts are copies of a BART's layers plus noise; see `conversion`."""
         from routing_moe.model.conversion import from_bart
 
         return from_bart(cls, bart, num_experts, init_eps, **config_fields)

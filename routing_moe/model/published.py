@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
@@ -23,12 +22,10 @@ UPSTREAM_ROUTER_NAMES = (
     (r"^(rnn|transformer)\.", "mixer."),
     (r"^proj\.", "output."),
 )
+EXPECTED = "the configuration of a run of the published code"
 GENERATION_SETTINGS = (
-    "no_repeat_ngram_size",
-    "min_length",
-    "length_penalty",
-    "repetition_penalty",
-    "forced_bos_token_id",
+    *("no_repeat_ngram_size", "min_length", "length_penalty"),
+    *("repetition_penalty", "forced_bos_token_id"),
 )
 
 
@@ -36,92 +33,65 @@ def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
     """Returns the model of a run of the published code, in eval mode.
 
     Reads `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
-    Raises InputError that names the file that is missing, broken, or does not fit.
     """
     config_path, weights_path = Path(run_dir) / "config.json", Path(run_dir) / checkpoint_name / "model.pt"
     if not weights_path.is_file():
         raise InputError(f"{weights_path}: not found; a run of the published code has it")
-    published = read_published(config_path)
-    config = published_config(run_dir, checkpoint_name)
     try:
-        model = unfilled_model(cls, config)
-    except Exception as error:  # transformers raises many types of errors
-        raise InputError(f"{config_path}: not the configuration of a model ({in_brief(error)})") from None
-    try:
+        model = unfilled_model(cls, published_config(run_dir, checkpoint_name))
         state = torch.load(weights_path, map_location="cpu", weights_only=True)
-        if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-            raise TypeError("it is not a dictionary of tensors")
         renamed = {upstream_name(name): tensor for name, tensor in state.items()}
         if not model.config.has_router:  # a single expert needs no router
             renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}
         renamed["lm_head.weight"] = renamed["model.shared.weight"]
+        check_finite(state, weights_path)
+        if model.config.has_router:
+            vectors_ND = load_task_vectors(weights_path.parent)[1]
+            renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
+        model.load_state_dict(renamed)
     except InputError:
         raise
-    except Exception as error:  # torch raises many types of errors for a broken file
-        raise InputError(f"{weights_path}: not the weights of a run ({in_brief(error)})") from None
-    check_finite(state, weights_path)
-    if model.config.has_router:
-        vectors_ND = load_task_vectors(weights_path.parent)[1]
-        renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
-    try:
-        model.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise InputError(f"{weights_path} does not fit {config_path}: {in_brief(error)}") from None
+    except Exception as error:  # torch and transformers raise many types of errors
+        raise InputError(
+            f"{weights_path}: not the weights of a run with this {config_path} ({in_brief(error)})"
+        ) from None
     # config.json includes the generation settings of the BART (bart-base: no repeated 3-grams).
+    published = load_json_object(config_path, EXPECTED)
     model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_SETTINGS})
     return model.eval()
-
-
-def read_published(path: Path) -> dict:
-    """Returns the fields in the config.json `path` of a run of the published code. Raises InputError."""
-    if not path.is_file():
-        raise InputError(f"{path}: not found; a run of the published code has it")
-    published = load_json_object(path, "the configuration of a run of the published code")
-    if "router_block_num" not in published:
-        raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
-    return published
 
 
 def published_config(run_dir: str | Path, checkpoint_name: str) -> RoutingBartConfig:
     """Returns the configuration of a run of the published code. Raises InputError that names the file."""
     path = Path(run_dir) / "config.json"
-    published = read_published(path)
+    published = load_json_object(path, EXPECTED)
+    if "router_block_num" not in published:
+        raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
     names, vectors_ND = load_task_vectors(Path(run_dir) / checkpoint_name)
     try:
-        fields = published_fields(published, names, vectors_ND.shape[1])
-    except (AttributeError, TypeError, ValueError) as error:
+        return RoutingBartConfig.of(published_fields(published, names, vectors_ND.shape[1]), path)
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path}: not a valid configuration ({in_brief(error)})") from None
-    return RoutingBartConfig.of(fields, path)
 
 
 def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:
-    """Returns the fields of a RoutingBartConfig from a config.json of the published code.
-
-    The published code writes vanilla layers as text, separated by commas.
-    """
-    ours = {k: v for k, v in published.items() if not k.startswith("router_") and k != "model_type"}
-    for side in ("encoder", "decoder"):
-        layers = published.get(f"{side}_vanilla_layers") or ""
-        ours[f"{side}_vanilla_layers"] = (
-            [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
-        )
-    ours |= {
-        k: published[k] for k in ("router_nn_type", "router_mode", "router_hidden_dim") if k in published
-    }
-    ours |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
-    return ours | {"task_names": task_names}
+    """Returns the fields of a RoutingBartConfig from a config.json of the published code."""
+    kept = ("router_nn_type", "router_mode", "router_hidden_dim")
+    fields = {k: v for k, v in published.items() if k in kept or not k.startswith("router_")}
+    for side in ("encoder_vanilla_layers", "decoder_vanilla_layers"):
+        layers = fields.get(side) or ""  # written as text, separated by commas
+        fields[side] = [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
+    sizes = {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
+    return fields | sizes | {"task_names": task_names}
 
 
 def upstream_name(name: str) -> str:
-    """Returns our name for a parameter of the published code.
-
-    Raises InputError for an unknown router parameter.
-    """
+    """Returns our name for a parameter of the published code."""
     if not name.startswith("router."):
         return name.replace(".blocks.", ".experts.")
     part = name.removeprefix("router.model.")
     for published, ours in UPSTREAM_ROUTER_NAMES:
-        renamed, n = re.subn(published, ours, part)
-        if n:
-            return "router." + renamed
-    raise InputError(f"{name} is not a parameter of the published code's routers")
+        part = re.sub(published, ours, part)
+    return f"router.{part}"

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_CLUSTERS = 64  # the largest K that is tried
-CLOUDS = 100  # draws of vectors without clusters that a silhouette is compared with
 
 
 class Clusters(NamedTuple):
@@ -40,7 +39,7 @@ def centred_directions(vectors_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray
 
 def centred_cosine(vectors_ND: np.ndarray) -> np.ndarray:
     """Returns the cosines (N, N) of the vectors minus their mean; 0 for a vector of length 0."""
-    directions_ND = centred_directions(vectors_ND, _mean(vectors_ND))
+    directions_ND = centred_directions(vectors_ND, vectors_ND.mean(axis=0, dtype=np.float64))
     return np.clip(directions_ND @ directions_ND.T, -1.0, 1.0)
 
 
@@ -56,48 +55,18 @@ def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int]) -> Clusters:
     number. Raises ValueError without a number from 2 to N.
     """
     from scipy.cluster.hierarchy import cut_tree
+    from sklearn.metrics import silhouette_score  # these take a second
 
     if not counts or not 2 <= min(counts) <= max(counts) <= len(cosine_NN):
         raise ValueError(f"{list(counts)} clusters of {len(cosine_NN)} tasks")
-    columns = cut_tree(average_linkage(cosine_NN), n_clusters=list(counts)).T
-    scored = [Clusters(labels_N, silhouette(cosine_NN, labels_N)) for labels_N in map(_renumbered, columns)]
-    return max(scored, key=lambda clusters: clusters.silhouette)
-
-
-def silhouette(cosine_NN: np.ndarray, labels_N: np.ndarray) -> float:
-    """Returns the mean silhouette of at least two clusters, with the distance 1 - cosine (Rousseeuw 1987).
-
-    As `sklearn.metrics.silhouette_score`, for 80 tasks in a tenth of its time; 0 in a cluster of one.
-    """
-    members_NK = np.eye(labels_N.max() + 1)[labels_N]
-    sizes_K, own = members_NK.sum(axis=0), (np.arange(len(labels_N)), labels_N)
-    sums_NK = distances(cosine_NN) @ members_NK
-    inside_N = sums_NK[own] / np.maximum(sizes_K[labels_N] - 1, 1)
-    means_NK = sums_NK / sizes_K
-    means_NK[own] = np.inf
-    outside_N = means_NK.min(axis=1)
-    larger_N = np.maximum(inside_N, outside_N)
-    counts_N = (sizes_K[labels_N] > 1) & (larger_N > 0)
-    scores_N = np.divide(outside_N - inside_N, larger_N, out=np.zeros_like(larger_N), where=counts_N)
-    return float(scores_N.mean())
-
-
-def silhouettes_of_clouds(vectors_ND: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """Returns the silhouettes (CLOUDS,) of `best_clusters` of vectors without clusters.
-
-    Each draw is a random rotation of the tasks (Langsrud 2005, rotation tests): N vectors with the mean and
-    exactly the covariance of the given ones, from a Gaussian cloud. Vectors whose dimensions are permuted
-    over tasks would lose their correlations, so that correlated vectors without clusters would exceed them.
-    """
-    N, draw = len(vectors_ND), np.random.default_rng(0)
-    centred_ND = vectors_ND.astype(np.float64) - _mean(vectors_ND)
-    scales_C = np.sqrt(np.maximum(np.linalg.eigvalsh(centred_ND @ centred_ND.T)[1:], 0))  # C = N - 1
-    found = []
-    for _ in range(CLOUDS):
-        normal_NC = draw.standard_normal((N, N - 1))
-        cloud_NC = np.linalg.qr(normal_NC - normal_NC.mean(axis=0))[0] * scales_C
-        found.append(best_clusters(centred_cosine(cloud_NC), counts).silhouette)
-    return np.array(found)
+    best, distance_NN = None, distances(cosine_NN)
+    for labels_N in map(_renumbered, cut_tree(average_linkage(cosine_NN), n_clusters=list(counts)).T):
+        silhouette = 0.0  # of N clusters, which sklearn refuses
+        if labels_N.max() + 1 < len(labels_N):
+            silhouette = float(silhouette_score(distance_NN, labels_N, metric="precomputed"))
+        if best is None or silhouette > best.silhouette:
+            best = Clusters(labels_N, silhouette)
+    return best
 
 
 def nearest_cluster(vector_D: np.ndarray, vectors_ND: np.ndarray, labels_N: np.ndarray) -> NearestCluster:
@@ -106,7 +75,7 @@ def nearest_cluster(vector_D: np.ndarray, vectors_ND: np.ndarray, labels_N: np.n
     A centroid is the mean of the centred, normalised vectors of the cluster's tasks; the new vector is
     centred by the same mean (of vectors_ND). Of several, the smallest label.
     """
-    mean_D = _mean(vectors_ND)
+    mean_D = vectors_ND.mean(axis=0, dtype=np.float64)
     directions_ND = centred_directions(vectors_ND, mean_D)
     labels_K = np.unique(labels_N)
     centroids_KD = np.stack([directions_ND[labels_N == label].mean(axis=0) for label in labels_K])
@@ -118,10 +87,6 @@ def nearest_cluster(vector_D: np.ndarray, vectors_ND: np.ndarray, labels_N: np.n
 def groups_of_equal_rows(rows_NX: np.ndarray) -> np.ndarray:
     """Returns a group 0, 1, ... of each row (N,), equal for equal rows, numbered by the first row of each."""
     return _renumbered(np.unique(rows_NX, axis=0, return_inverse=True)[1].reshape(-1))
-
-
-def _mean(vectors_ND: np.ndarray) -> np.ndarray:
-    return vectors_ND.astype(np.float64).mean(axis=0)
 
 
 def distances(similarity_NN: np.ndarray) -> np.ndarray:

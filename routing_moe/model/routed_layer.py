@@ -72,11 +72,6 @@ class RoutePlan:
         return cls(routes_BLE, sent(order_LEB, routes_BLE.device), n_active, runs_inactive)
 
     @classmethod
-    def dense(cls, routes_BLE: Tensor) -> "RoutePlan":
-        """Returns a plan in which every expert runs on every example."""
-        return cls(routes_BLE)
-
-    @classmethod
     def merging(
         cls, routes_BLE: Tensor, groups_B: Tensor | None = None, on_cpu_BLE: Tensor | None = None
     ) -> "RoutePlan":
@@ -127,29 +122,20 @@ class RoutedLayer(nn.Module):
         self.experts = nn.ModuleList(experts)
         self.config, self.row, self.keeps_cache = config, row, keeps_cache
 
-    def forward(
-        self,
-        hidden_BSD: Tensor,
-        *args,
-        routes: Tensor | None = None,
-        route_plan: RoutePlan | None = None,
-        **kwargs,
-    ) -> Tensor:
+    def forward(self, hidden_BSD: Tensor, *args, routes=None, route_plan=None, **kwargs) -> Tensor:
         """Returns mixed hidden states (B, S, D).
 
         When transformers decodes, `routes` (B, L, E) are given without `route_plan`.
         """
         if len(self.experts) == 1:  # the only weight is 1
             return self.experts[0](hidden_BSD, *args, **kwargs)
-        plan = route_plan or self._plan(routes)
-        if plan.merged is not None:
-            return self._mix_parameters(plan, hidden_BSD, args, kwargs)
-        return self._mix_outputs(plan, hidden_BSD, args, kwargs)
-
-    def _plan(self, routes_BLE: Tensor) -> RoutePlan:
-        if self.config.expert_mixing == "parameters":
-            return RoutePlan.merging(routes_BLE)
-        return RoutePlan.dense(routes_BLE) if self.keeps_cache else RoutePlan.sparse(routes_BLE)
+        plan = route_plan
+        if plan is None and self.config.expert_mixing == "parameters":
+            plan = RoutePlan.merging(routes)
+        elif plan is None:
+            plan = RoutePlan(routes) if self.keeps_cache else RoutePlan.sparse(routes)
+        mix = self._mix_outputs if plan.merged is None else self._mix_parameters
+        return mix(plan, hidden_BSD, args, kwargs)
 
     def _mix_outputs(self, plan: RoutePlan, hidden_BSD: Tensor, args, kwargs) -> Tensor:
         weights_BE = plan.routes_BLE[:, self.row]
@@ -189,11 +175,10 @@ class RoutedLayer(nn.Module):
 
         The distance of a pair is the sum of the L2 distances of their parameter tensors.
         """
-        E = len(self.experts)
-        pairs = [(a, b) for a in range(E) for b in range(a + 1, E)]
+        pairs = list(itertools.combinations(self.experts, 2))
         total = next(self.parameters()).new_zeros(())
-        for a, b in pairs:
-            for p, q in zip(self.experts[a].parameters(), self.experts[b].parameters(), strict=True):
+        for first, second in pairs:
+            for p, q in zip(first.parameters(), second.parameters(), strict=True):
                 total = total + torch.linalg.vector_norm(p - q)
         return total / max(len(pairs), 1)
 

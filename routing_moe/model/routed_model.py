@@ -25,7 +25,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -56,9 +55,7 @@ from routing_moe.model.loading import (
     unfilled_model,
 )
 from routing_moe.model.lora import LoraPlan, along
-from routing_moe.model.routing_model import RoutingModel
-
-OF_AUTO = {"trust_remote_code", "code_revision", "adapter_kwargs", "_commit_hash"}  # without effect here
+from routing_moe.model.task_routing import RoutingModel
 
 
 class RoutedModel(RoutingModel, PreTrainedModel):
@@ -76,7 +73,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """backbone: the plain model to add experts to; None: one with random weights."""
         super().__init__(config)
         self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
-        check_backbone(self.backbone, config.depths[1])
+        if self.backbone.get_output_embeddings() is None:
+            raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
         self.lora_layers = inject(self.backbone, config)
         self.add_routing()
         self.post_init()
@@ -144,13 +142,15 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         constant_zeros: bool = False,
         routes_on_cpu: Tensor | None = None,
         route_groups: Tensor | None = None,
+        label_positions: Tensor | None = None,
         **kwargs,
     ) -> ModelOutput:
         """Runs the backbone along routes (B, L, E), or those of `task_ids` (B,).
 
         labels: -100 at positions to ignore. Only the others are projected to the vocabulary, unless loss_only
         is False, or None in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART.
-        route_groups: not needed here. kwargs: further arguments of the backbone.
+        route_groups: not needed here. label_positions: (K,) of all positions (B * T), those that predict a
+        label; None: they are found. kwargs: further arguments of the backbone.
         """
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
@@ -162,10 +162,12 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             inputs, predicted = with_targets(self.backbone, inputs, labels)
             is_real = predicted != -100
             if self.training if loss_only is None else loss_only:
-                positions_K = is_real.flatten().nonzero()[:, 0]
-                with projected_at(self.backbone, positions_K):
+                if label_positions is None:
+                    label_positions = is_real.flatten().nonzero()[:, 0]
+                with projected_at(self.backbone, label_positions):
                     logits_KV = self.backbone(**inputs, use_cache=False).logits
-                return ModelOutput(loss=self._smoothed_loss(logits_KV, predicted[is_real]))
+                targets_K = predicted.flatten().index_select(0, label_positions)
+                return ModelOutput(loss=self._smoothed_loss(logits_KV, targets_K))
             outputs = self.backbone(**inputs, use_cache=False)
             outputs["loss"] = self._smoothed_loss(outputs.logits[is_real], predicted[is_real])
             return outputs
@@ -181,7 +183,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """Generates as the backbone does, along routes (B, L, E), which may differ in a batch.
 
         Returns the answers' tokens only, also of decoder-only models, whose inputs are padded at the left.
-        Raises InputError if the backbone cannot read padding at the left.
         """
         routes = self._resolve_routes(routes, task_ids, len(input_ids))
         if (routes == routes[:1]).all():
@@ -230,11 +231,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     ) -> Self:
         """Returns a saved model, whose base is loaded from the place that the model refers to, if any.
 
-        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add. Raises InputError
-        for another model, and if weights or the base are missing, or the base has other weights.
+        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add, without effect.
         """
-        if unknown := sorted(of_auto.keys() - OF_AUTO):
-            raise TypeError(f"from_pretrained() of RoutedModel takes no {unknown[0]}")
         source = pretrained_model_name_or_path
         folder = local_folder(f"{source}@{revision}" if revision else source)
         if (kind := saved_kind(folder)) != RoutingConfig.model_type:
@@ -243,7 +241,13 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         config, saved_type = config or saved, saved.dtype or torch.float32
         config.locate_base(folder)
         # The Auto classes give the attention in the configuration.
-        backbone = backbone_of(config, saved_type, attn_implementation or config._attn_implementation)
+        loading = dict(dtype=saved_type)
+        loading["attn_implementation"] = attn_implementation or config._attn_implementation
+        if config.base_model is not None:
+            backbone = load_backbone(config.base_model, config.backbone, **loading)
+        else:
+            with no_init_weights():
+                backbone = auto_class(config.backbone).from_config(config.backbone, **loading)
         model = cls.with_backbone(config, backbone)
         fill(model, saved_tensors(folder), folder)
         if config.base_model is not None:
@@ -256,15 +260,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
                 tensor.data = tensor.data.to(kind) if tensor.is_floating_point() else tensor.data
         model.generation_config = GenerationConfig.from_pretrained(folder)
         return model.eval()
-
-
-def backbone_of(config: RoutingConfig, dtype: torch.dtype, attention: str | None) -> PreTrainedModel:
-    """Returns the base that a saved model refers to, or one without weights that are known."""
-    if config.base_model is not None:
-        return load_backbone(config.base_model, config.backbone, dtype, attention)
-    make = auto_class(config.backbone).from_config
-    with no_init_weights():
-        return make(config.backbone, dtype=dtype, attn_implementation=attention)
 
 
 def fill(model: RoutedModel, state: dict[str, Tensor], folder: Path) -> None:
@@ -313,37 +308,17 @@ def projected_at(model: PreTrainedModel, positions_K: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-# ---- what the installed transformers cannot do
-
-
-def check_backbone(model: PreTrainedModel, depth: int) -> None:
-    """Raises InputError for a model without a head, and for a decoder with more layers than its cache.
-
-    T5's cache is as deep as its encoder.
-    """
-    if model.get_output_embeddings() is None:
-        raise InputError(f"{type(model).__name__} has no language-model head; load it with one")
-    slots = len(DynamicCache(config=model.config).layers)
-    if 0 < slots < depth:
-        raise InputError(
-            f"{type(model).__name__} has {depth} decoder layers, but the installed transformers makes a "
-            f"cache of {slots} layers for it: it cannot generate"
-        )
-
-
 class RefusesNaN(LogitsProcessor):
-    """Raises InputError if the first predictions are NaN, as Gemma-2's after padding at the left."""
+    """Raises InputError if the first predictions are NaN, as those of Gemma-2 after padding at the left."""
 
-    def __init__(self):
-        self.checked = False
+    checked = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        if not self.checked and scores.isnan().any():
+        was_checked, self.checked = self.checked, True
+        if not was_checked and scores.isnan().any():
             raise InputError(
-                "the backbone predicts NaN after padding at the left: with the installed transformers it "
-                "cannot have such padding (give it inputs of the same length), or its weights are not finite"
+                "the backbone predicts NaN after padding at the left: give it inputs of the same length"
             )
-        self.checked = True
         return scores
 
 

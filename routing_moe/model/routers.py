@@ -9,6 +9,8 @@ transformer layer processes the sequence, and a linear layer maps every position
 L layers, E experts.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,10 +36,8 @@ class LinearRouter(Perceptron):
     """One perceptron for the logits of all layers: vectors (N, D) -> (N, L, E)."""
 
     def __init__(self, config):
-        super().__init__(
-            config.router_input_dim, config.router_hidden_dim, config.num_layers * config.num_experts
-        )
-        self.shape = (config.num_layers, config.num_experts)
+        self.shape = config.num_layers, config.num_experts
+        super().__init__(config.router_input_dim, config.router_hidden_dim, math.prod(self.shape))
 
     def forward(self, vectors_ND: Tensor) -> Tensor:
         return super().forward(vectors_ND).unflatten(-1, self.shape)
@@ -102,16 +102,11 @@ class TableRouter(nn.Module):
         return vectors_ND.unflatten(-1, self.shape)
 
 
+SEQUENCES = ("rnn", "lstm", "gru", "transformer")
 ROUTERS = {
     "linear": LinearRouter,
     "linear_layer_specific": LayerwiseRouter,
-    "rnn": SequenceRouter,
-    "lstm": SequenceRouter,
-    "gru": SequenceRouter,
-    "transformer": SequenceRouter,
-    "rnn_layer_specific": SequenceRouter,
-    "lstm_layer_specific": SequenceRouter,
-    "gru_layer_specific": SequenceRouter,
-    "transformer_layer_specific": SequenceRouter,
+    **dict.fromkeys(SEQUENCES, SequenceRouter),
+    **{f"{kind}_layer_specific": SequenceRouter for kind in SEQUENCES},
     "table": TableRouter,
 }

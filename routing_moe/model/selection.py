@@ -26,10 +26,9 @@ def select_routes(
     "gumbel_softmax_st": one-hot forward, the gradient of the Gumbel-softmax backward (straight-through);
     "top_k": the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise); "bernoulli":
     for each logit a relaxed Bernoulli draw, sigmoid((logit + logistic noise) / temperature), divided by the
-    sum of the row.
-    The noise comes from torch's global generator. With `encoder_layers`, it is drawn as one (layers, N, E)
-    block for the encoder, then one for the decoder, as in the published code, so that equal seeds give equal
-    draws. Raises ValueError for an unknown mode or a temperature <= 0.
+    sum of the row. The noise comes from torch's global generator. With `encoder_layers`, it is drawn as one
+    (layers, N, E) block for the encoder, then one for the decoder, as in the published code, so that equal
+    seeds give equal draws.
     """
     if mode not in ROUTER_MODES:
         raise ValueError(f"router mode {mode!r} is not one of {', '.join(ROUTER_MODES)}")

@@ -1,17 +1,33 @@
-"""The part of a routing model that gives tasks their routes: router, task vectors, fixed routes."""
+"""What a routing BART and a `RoutedModel` have in common: routes of tasks, saving, export as an adapter."""
 
+import dataclasses
+import functools
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
 
-from dataloader.errors import in_short
+from dataloader.atomic_files import final_path
+from dataloader.errors import InputError, in_short
 from routing_moe.io.transfer import sent
+from routing_moe.model.adapter_files import name_of_base, write_adapter
+from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.lora import LoraLayer, LoraPlan, recomputed
 from routing_moe.model.route_sources import ROUTE_SOURCES
+from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import noise_free_routes, select_routes
+from routing_moe.model.task_vectors import save_task_vectors
+
+OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
+TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 
 
 class TaskVectors(nn.Embedding):
@@ -22,7 +38,7 @@ class TaskVectors(nn.Embedding):
 
 
 class TaskRouting:
-    """The routes of tasks. A base of `RoutingModel`, whose config it reads."""
+    """The routes of tasks: router, task vectors, fixed routes. Reads the config of `RoutingModel`."""
 
     def add_routing(self) -> None:
         """Adds what the configuration's route source needs: a router with task vectors, or fixed routes."""
@@ -65,11 +81,8 @@ class TaskRouting:
         """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.
 
         task_routes_NLE: the fixed routes, in the order of `config.task_names`; only with "fixed".
-        Raises ValueError for another source or for routes of another shape.
         """
         size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
-        if source == "learned" or source not in ROUTE_SOURCES:
-            raise ValueError(f"source is {source!r}; it must be one of average, random, fixed")
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
         self.config.route_source = source
@@ -103,9 +116,8 @@ class TaskRouting:
 
         Raises InputError if they do not fit the model's layers and experts.
         """
-        config = self.config
+        config, vectors_ND = self.config, given.vectors_ND
         routes_NLE = given.matrices(*config.route_sizes)
-        vectors_ND = given.vectors_ND
         config.task_names = given.tasks
         self.use_routes("fixed", torch.from_numpy(routes_NLE))
         config.given_routes, config.random_vectors = given.source, []
@@ -117,31 +129,25 @@ class TaskRouting:
 
     def vectors_of_tasks(self) -> np.ndarray | None:
         """Returns the vectors (N, D) float32 that the router reads or of given routes, or None."""
-        vectors_ND = getattr(self, "route_vectors", None)
-        if self.task_vectors is not None:
-            vectors_ND = self.task_vectors.weight.detach()
-        return None if vectors_ND is None else vectors_ND.float().cpu().numpy()
+        vectors_ND = self.task_vectors.weight if self.task_vectors else getattr(self, "route_vectors", None)
+        return None if vectors_ND is None else vectors_ND.detach().float().cpu().numpy()
 
     def task_ids(self, task_names: list[str]) -> Tensor:
-        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task.
-
-        Warns of tasks that were never trained.
-        """
+        """Returns `task_rows`. Warns of tasks that were never trained."""
         config = self.config
         known = config.trained_tasks or set(config.task_names).difference(config.random_vectors)
         if untrained := set(task_names).intersection(config.task_names).difference(known):
+            message = "never trained, so that their routes are random, or those of given vectors"
             warnings.warn(
-                f"never trained, so that their routes are random, or those of given vectors: "
-                f"{in_short(sorted(untrained))}; trained tasks: {in_short(sorted(known))}",
+                f"{message}: {in_short(sorted(untrained))}; trained tasks: {in_short(sorted(known))}",
                 stacklevel=2,
             )
         return self.task_rows(task_names)
 
     def task_rows(self, task_names: list[str]) -> Tensor:
-        """Returns `task_ids` without its warning."""
+        """Returns rows of `config.task_names`, on the model's device. Raises KeyError for an unknown task."""
         rows = {name: row for row, name in enumerate(self.config.task_names)}
-        unknown = [name for name in task_names if name not in rows]
-        if unknown:
+        if unknown := [name for name in task_names if name not in rows]:
             raise KeyError(f"no task vector for {', '.join(unknown)}; the model knows {len(rows)} tasks")
         return torch.tensor([rows[name] for name in task_names], dtype=torch.long, device=self.device)
 
@@ -166,9 +172,8 @@ class TaskRouting:
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
         """Returns the expected routes (N, L, E) of named tasks.
 
-        For a router, the softmax of its logits (top-k: over the k largest; Bernoulli: normalised sigmoids) at
-        the temperature, which approximates the mean of the sampled modes; for random routes 1/E. Raises
-        KeyError for an unknown task.
+        For a router, the noise-free softmax of its logits at the temperature, which approximates the mean of
+        the sampled modes; for random routes 1/E. Raises KeyError for an unknown task.
         """
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_rows(task_names))
@@ -189,9 +194,84 @@ class TaskRouting:
 
     def is_one_hot(self, routes_BLE: Tensor) -> bool:
         """Returns whether all rows that a layer uses consist of zeros and ones."""
-        read = routes_BLE[:, self.config.routed_rows]
-        return bool(((read == 0) | (read == 1)).all())
+        routed = routes_BLE[:, self.config.routed_rows]
+        return bool(((routed == 0) | (routed == 1)).all())
 
     def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
         """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
         return self.config.has_plain_routes or self.is_one_hot(routes_BLE)
+
+
+class RoutingModel(TaskRouting):
+    """A base of the models with experts, beside a class of transformers: saving, generation, adapters."""
+
+    lora_layers: list[LoraLayer]
+    supports_gradient_checkpointing = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TaskVectors) and self.config.has_table:  # almost equal weights
+            init.uniform_(module.weight, -TABLE_BOUND, TABLE_BOUND)
+        elif isinstance(module, TaskVectors):
+            init.normal_(module.weight, mean=0.0, std=1.0)
+        elif isinstance(module, nn.RNNBase):  # torch's initialisation; transformers uses another for LSTMs
+            bound = module.hidden_size**-0.5
+            for parameter in module.parameters():
+                init.uniform_(parameter, -bound, bound)
+
+    def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
+        """Returns label-smoothed cross-entropy in nats, summed over K target tokens, in float32 or better."""
+        if logits_KV.dtype in (torch.float16, torch.bfloat16):
+            logits_KV = logits_KV.float()
+        return F.cross_entropy(
+            logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
+        )
+
+    def generation_plan(self, routes_BLE: Tensor, options: dict) -> RoutePlan | LoraPlan | None:
+        """Returns `plan_routes` for a call of `generate` with these options, which may repeat examples."""
+        plan = self.plan_routes(routes_BLE)
+        settings = options.get("generation_config") or self.generation_config
+        names = ("num_beams", "num_return_sequences")
+        copies = max(options.get(name) or getattr(settings, name, None) or 1 for name in names)
+        return dataclasses.replace(plan, copies=copies) if isinstance(plan, LoraPlan) else plan
+
+    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
+        """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
+
+        The base of low-rank experts is not saved if the configuration names the place that it comes from. A
+        folder is named by its path from the saved model. Raises InputError for the folder of the base.
+        """
+        pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
+        base = self.config.base_model
+        if base is not None and os.path.realpath(base) == final_path(save_directory):
+            raise InputError(f"{save_directory} is the base of the experts; name another folder")
+        if (stored := stored_tensors(self)) is not None:
+            kwargs.setdefault("state_dict", stored)
+        base = self.config.base_model  # None if it was trained
+        self.config.base_model = place_from(save_directory, base)
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            self.config.base_model = base
+        if kwargs.get("is_main_process", True):
+            save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
+        if push_to_hub:  # now that all files are there: transformers would upload before the last line
+            self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
+        """Lets repeated layers run along the routes of their first time; see `lora.recomputed`."""
+        if self.lora_layers:  # a reentrant checkpoint takes no contexts
+            gradient_checkpointing_func = functools.partial(
+                gradient_checkpointing_func,
+                use_reentrant=False,
+                context_fn=functools.partial(recomputed, self.lora_layers),
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+
+    def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
+        """Writes the equivalent adapter of peft of a route, which may be soft, to a folder.
+
+        base: the place of the plain model, as the adapter names it; None: that of the configuration.
+        """
+        routes_LE, folder = self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder)
+        write_adapter(self, routes_LE, folder, base or name_of_base(self, folder))

@@ -48,24 +48,15 @@ def of_sample(seen: str, sample: str) -> str:
 
 
 def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:
-    """Returns the task names in row order and their vectors (N, D) as float32.
-
-    Raises InputError that names the file if one is missing or broken, or if they do not match.
-    """
+    """Returns the task names in row order and their vectors (N, D) as float32."""
     folder = Path(folder)
-    if folder.is_file() or folder.suffix == ".npy":
-        raise InputError(f"{folder}: give its folder, {folder.parent}, with {NAMES_FILE} and {VECTORS_FILE}")
     names_path, vectors_path = folder / NAMES_FILE, folder / VECTORS_FILE
-    missing = [path.name for path in (names_path, vectors_path) if not path.is_file()]
-    if missing:
+    if missing := [path.name for path in (names_path, vectors_path) if not path.is_file()]:
         raise InputError(f"{folder} is not a task-vector folder: it lacks {' and '.join(missing)}")
-    names = read_names(names_path)
-    vectors_ND = load_array(vectors_path)
+    names, vectors_ND = read_names(names_path), load_array(vectors_path)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.floating):
-        raise InputError(
-            f"{vectors_path} holds {vectors_ND.dtype} of shape {vectors_ND.shape}; "
-            "it must be a (tasks, dimension) array of floats"
-        )
+        expected = "it must be a (tasks, dimension) array of floats"
+        raise InputError(f"{vectors_path} holds {vectors_ND.dtype} of shape {vectors_ND.shape}; {expected}")
     if len(names) != len(vectors_ND):
         raise InputError(
             f"{names_path} names {len(names)} tasks, but {vectors_path} has {len(vectors_ND)} rows"
@@ -94,17 +85,16 @@ def samples_in(meta: dict) -> dict[str, str]:
 
 
 def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
-    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts.
-
-    Raises InputError if the field is damaged.
-    """
+    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts."""
     parts = meta.get("parts", {})
-    pairs = list(parts.values()) if isinstance(parts, dict) else [None]
-    if not all(isinstance(pair, list) and [type(end) for end in pair] == [int, int] for pair in pairs):
+    try:
+        ends = {part: (int(start), int(end)) for part, (start, end) in parts.items()}
+        valid = all(0 <= start < end for start, end in ends.values())
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        valid = False
+    if not valid:
         raise InputError(f'{META_FILE}: "parts" must be {{"part": [start, end], ...}}, not {parts!r}')
-    if not all(0 <= start < end for start, end in pairs):
-        raise InputError(f'{META_FILE}: "parts" must have 0 <= start < end, not {parts!r}')
-    return {part: (start, end) for part, (start, end) in parts.items()}
+    return ends
 
 
 def row_of(names: Collection[str], task: str, sample: str | None) -> str:
@@ -124,11 +114,9 @@ def save_task_vectors(folder: str | Path, names: list[str], vectors_ND: np.ndarr
 def read_names(path: Path) -> list[str]:
     """Returns the task names in an id2task.json, by row. Raises InputError if the file is broken."""
     id2task = load_json_object(path, '{"0": task, "1": task, ...}')
-    are_names = all(isinstance(name, str) for name in id2task.values())
-    if not are_names or set(id2task) != {str(row) for row in range(len(id2task))}:
+    names = [id2task.get(str(row)) for row in range(len(id2task))]
+    if not all(isinstance(name, str) for name in names):
         raise InputError(f'{path} must map the row numbers to task names, {{"0": name, "1": name, ...}}')
-    names = [id2task[str(row)] for row in range(len(id2task))]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"{path}: names {', '.join(repeated)} more than once")
     return names

@@ -12,11 +12,10 @@ tokens), and one copy brings a step's micro-batches to the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,27 +23,11 @@ from dataloader.batching import OVERHEAD_TOKENS, micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Recipe
-from routing_moe.io.memory import ON_CPU
 from routing_moe.io.transfer import sent
-from routing_moe.model.flops import Work
-from routing_moe.model.lora import runs_few
-from routing_moe.optim.state_memory import BYTES, STATE_NUMBERS, free_memory
 
 CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
 CUDA_MULTIPLE = 8  # tensor cores and attention masks want widths that are multiples of 8
-MOST_TOKENS, LEAST_TOKENS = 32768, 1024  # range of the limit that is chosen on CUDA
-SAFE_SHARE = 0.8  # of the memory that is free; the rest is for target tokens' logits and temporary tensors
-# What a BART layer keeps of a token for the backward pass, in numbers per dimension of the model; found with
-# torch's saved-tensor hooks, with dropout and a feed-forward width of 4 D. In bf16 these are half as many
-# bytes, and the limit is on the safe side.
-NUMBERS_PER_DIMENSION = 32
-# What a layer keeps for each rank of each low-rank expert, before and after the weighting by routes: the ten
-# linear maps of a decoder layer.
-NUMBERS_PER_RANK = 2 * 10
-# Mixed factors, and the matrices of few chosen experts, are kept for each example: for each rank, the widths
-# of input and output of these maps, in dimensions of the model. SHORT_EXAMPLE: tokens of one, to be safe few.
-MATRICES_PER_RANK = 8 * 2 + 2 * 5
-SHORT_EXAMPLE = 16
+MOST_TOKENS, CUDA_MOST_TOKENS = 16384, 32768  # padded tokens of a micro-batch
 ALIGNMENT = 8  # bytes of the largest numbers in a batch
 
 
@@ -54,32 +37,30 @@ class Cut:
 
     max_tokens: most padded source and target tokens of a micro-batch, None: no limit. overhead: the cost of a
     micro-batch, in padded tokens. multiple: widths are padded to multiples of it, but not beyond `longest`,
-    the model's number of positions. reason: where max_tokens is from, for the log.
+    the model's number of positions.
     """
 
     max_tokens: int | None
     overhead: int = OVERHEAD_TOKENS
     multiple: int = 1
     longest: int = 0
-    reason: str = ""
 
     @classmethod
-    def on(cls, accelerator: Accelerator, model, settings: Recipe) -> Cut:
-        """Returns the cut of the settings; what they leave open is chosen for the device.
-
-        It is the same in all processes, which share the micro-batches of a step.
-        """
+    def on(cls, device: torch.device, settings: Recipe, longest: int) -> Cut:
+        """Returns the cut of the settings; what they leave open is that of the device."""
+        is_cuda = device.type == "cuda"
         max_tokens, overhead = settings.max_tokens_per_micro_batch, settings.micro_batch_overhead
-        is_cuda, reason = accelerator.device.type == "cuda", ""
-        if max_tokens is None and is_cuda:
-            free = free_memory(accelerator)
-            max_tokens, reason = tokens_that_fit(free, model), f" for {free / 1e9:.1f} GB of free GPU memory"
-        elif max_tokens is None:
-            max_tokens = ON_CPU["max_tokens_per_micro_batch"]
+        if max_tokens is None:
+            max_tokens = CUDA_MOST_TOKENS if is_cuda else MOST_TOKENS
         if overhead is None:
-            overhead = default_overhead(accelerator.device)
-        multiple = CUDA_MULTIPLE if is_cuda else 1
-        return cls(max_tokens or None, overhead, multiple, model.config.max_position_embeddings, reason)
+            overhead = default_overhead(device)
+        return cls(max_tokens or None, overhead, CUDA_MULTIPLE if is_cuda else 1, longest)
+
+    def below(self, source_lengths: np.ndarray, target_lengths: np.ndarray, groups: list[np.ndarray]) -> Cut:
+        """Returns a cut with half of the tokens of the largest of these micro-batches as its limit."""
+        widths = self.width(source_lengths), self.width(target_lengths)
+        largest = max(len(group) * sum(int(sides[group].max()) for sides in widths) for group in groups)
+        return replace(self, max_tokens=max(1, largest // 2))
 
     def width(self, lengths: np.ndarray) -> np.ndarray:
         """Returns the widths to which texts of these lengths (tokens) are padded, if they are the longest."""
@@ -94,7 +75,7 @@ class Cut:
         return micro_batches(*widths, self.max_tokens, max_examples, self.overhead)
 
     def __str__(self) -> str:
-        limit = f"at most {self.max_tokens} padded tokens{self.reason}" if self.max_tokens else "any size"
+        limit = f"at most {self.max_tokens} padded tokens" if self.max_tokens else "any size"
         widths = f"; widths are multiples of {self.multiple}" if self.multiple > 1 else ""
         return f"micro-batches of {limit}, each at a cost of {self.overhead} tokens{widths}"
 
@@ -102,26 +83,6 @@ class Cut:
 def default_overhead(device: torch.device) -> int:
     """Returns the default of --micro_batch_overhead, in padded tokens."""
     return CUDA_OVERHEAD_TOKENS if device.type == "cuda" else OVERHEAD_TOKENS
-
-
-def tokens_that_fit(free_bytes: int, model) -> int:
-    """Returns how many padded tokens go through the model at once: a power of 2, from 1024 to 32768.
-
-    free_bytes: free memory next to the weights, in which gradients, AdamW's state and activations must fit.
-    """
-    config, work = model.config, Work.of(model)
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    left = SAFE_SHARE * free_bytes - STATE_NUMBERS * BYTES * trained
-    # An unselected expert of straight-through routes runs without a graph, but its output is kept.
-    kept = NUMBERS_PER_DIMENSION * work.used + config.num_experts
-    if config.has_lora:
-        ranks = config.num_experts * config.lora_rank
-        kept = NUMBERS_PER_DIMENSION + NUMBERS_PER_RANK * ranks / config.d_model
-        if config.lora_mixing == "factors" or runs_few(work.used, config.num_experts):
-            kept += MATRICES_PER_RANK * work.used * config.lora_rank / SHORT_EXAMPLE
-    per_token = BYTES * max(config.encoder_layers, config.decoder_layers) * config.d_model * kept
-    powers = [2**n for n in range(20) if LEAST_TOKENS <= 2**n <= MOST_TOKENS]
-    return max([LEAST_TOKENS, *(tokens for tokens in powers if tokens * per_token <= left)])
 
 
 # ---- what the model gets

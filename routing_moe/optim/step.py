@@ -9,6 +9,7 @@ summed over the micro-batches and passes through the router once. With several p
 the micro-batches and gradients are summed: the step is the same for any number of processes.
 """
 
+import logging
 import math
 from contextlib import nullcontext
 
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from accelerate.utils.memory import clear_device_cache
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataloader.batching import answer_choices, assign_to_ranks, padding_factor, step_examples
+from dataloader.batching import answer_choices, assign_to_ranks, step_examples
 from dataloader.encoding import EncodedExamples
 from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
+from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.compiling import compile_layers, compiled
@@ -30,6 +33,8 @@ from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
+
+log = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
@@ -57,21 +62,23 @@ def build_optimizer(model, settings: Recipe, base: SharedBase | None = None) -> 
         rates["base"] = settings.base_lr
     groups = []
     for part, rate in rates.items():
-        for decays in (True, False):
-            parameters = [
-                p
-                for name, p in model.named_parameters()
-                if part == part_of(name, model.config.has_lora) and (p.ndim > 1) == decays and p.requires_grad
-            ]
-            if parameters:
-                decay = settings.weight_decay if decays else 0.0
-                frozen_with = "bart" if part == "base" else part  # in alternating updates
-                group = {"lr": rate, "peak_lr": rate, "weight_decay": decay, "part": frozen_with}
-                groups.append({"params": parameters} | group)
+        of_part = [
+            p
+            for name, p in model.named_parameters()
+            if part == part_of(name, model.config.has_lora) and p.requires_grad
+        ]
+        matrices, others = [p for p in of_part if p.ndim > 1], [p for p in of_part if p.ndim <= 1]
+        frozen_with = "bart" if part == "base" else part  # in alternating updates
+        groups.append((matrices, rate, settings.weight_decay, frozen_with))
+        groups.append((others, rate, 0.0, frozen_with))
     if base:
-        rate = {"lr": settings.base_lr, "peak_lr": settings.base_lr}
-        groups.append({"params": base.steps, "weight_decay": 0.0, "part": "bart"} | rate)
-    return torch.optim.AdamW(groups, eps=settings.adam_epsilon, fused=True)
+        groups.append((base.steps, settings.base_lr, 0.0, "bart"))
+    named = [
+        {"params": parameters, "lr": rate, "peak_lr": rate, "weight_decay": decay, "part": part}
+        for parameters, rate, decay, part in groups
+        if parameters
+    ]
+    return torch.optim.AdamW(named, eps=settings.adam_epsilon, fused=True)
 
 
 def part_of(parameter_name: str, has_lora: bool = False) -> str:
@@ -109,7 +116,7 @@ class Stepper:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if settings.compile:
             compile_layers(model)
-        self.cut = Cut.on(accelerator, model, settings)
+        self.cut = Cut.on(model.device, settings, model.config.max_position_embeddings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
 
     def temperature(self, step: int) -> float:
@@ -125,7 +132,7 @@ class Stepper:
         Raises TrainingDiverged before the parameters change.
         """
         indices, choices, groups = self.split(step)
-        self._freeze_parts(step)
+        self.freeze_parts(step)
         if not self.model.training:  # after an evaluation
             self.model.train()
         self.model.config.router_temperature = self.temperature(step)
@@ -134,8 +141,7 @@ class Stepper:
         # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
-        seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
-        losses_G = self._backward(indices, choices, groups, leaf_BLE)
+        losses_G = self._run_micro_batches(step, indices, choices, groups, leaf_BLE)
         self._regularise(leaf_BLE)
         self._collect_gradients(routes_BLE, leaf_BLE, losses_G)
         norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
@@ -157,7 +163,7 @@ class Stepper:
         # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
         return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
 
-    def _freeze_parts(self, step: int) -> None:
+    def freeze_parts(self, step: int) -> None:
         """Disables gradients of the parts that are frozen in this step of alternating updates."""
         if self.settings.alternate_every:
             frozen = frozen_parts(step, self.settings.alternate_every)
@@ -181,16 +187,42 @@ class Stepper:
             len(self.examples), settings.step_size, settings.seed, step, self.mixture.epoch_order
         )
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
-        lengths = self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
-        groups = self.cut.groups(*lengths, math.ceil(len(indices) / self.accelerator.num_processes))
-        return indices, choices, groups
+        most = math.ceil(len(indices) / self.accelerator.num_processes)
+        return indices, choices, self.cut.groups(*self.lengths(indices, choices), most)
+
+    def lengths(self, indices: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the tokens of the sources and of the chosen targets of examples."""
+        return self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
 
     def own_groups(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[int]:
         """Returns which of the micro-batches this process runs."""
-        sources = self.examples.source_lengths_N[indices]
-        targets = self.examples.target_lengths(indices, choices)
+        sources, targets = self.lengths(indices, choices)
         costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
         return assign_to_ranks(costs, self.accelerator.num_processes)[self.accelerator.process_index]
+
+    def _run_micro_batches(
+        self, step: int, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
+    ) -> Tensor:
+        """Returns `_backward` of the step's micro-batches, which are halved after running out of memory.
+
+        The step then starts again, with the same draws: it is that of a run with the smaller limit.
+        """
+        while True:
+            seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
+            try:
+                return self._backward(indices, choices, groups, leaf_BLE)
+            except (RuntimeError, MemoryError) as error:
+                # Several processes would have to stop and start together.
+                can_halve = self.accelerator.num_processes == 1 and len(groups) < len(indices)
+                if not (can_halve and is_out_of_memory(error)):
+                    raise
+            # Outside of the handler, whose traceback keeps the tensors of the failed pass.
+            self.optimizer.zero_grad(set_to_none=True)
+            leaf_BLE.grad = None
+            clear_device_cache(garbage_collection=True)
+            self.cut = self.cut.below(*self.lengths(indices, choices), groups)
+            groups = self.split(step)[2]
+            log.info("out of memory: from here at most %d padded tokens a micro-batch", self.cut.max_tokens)
 
     def _backward(
         self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
@@ -262,20 +294,14 @@ class Stepper:
             routes_BLE.backward(leaf_BLE.grad)
 
     def load_optimizer(self, state: dict) -> None:
-        """Restores the optimizer's state.
-
-        Raises ValueError, KeyError or TypeError if the state does not fit the model.
-        """
+        """Restores the optimizer's state."""
         # Learning rates and decay come from the settings, only the accumulated state from the file.
         groups = self.optimizer.state_dict()["param_groups"]
         if [group["params"] for group in state["param_groups"]] != [group["params"] for group in groups]:
             raise ValueError("the optimizer has different groups of parameters")
         self.optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-        for parameter, own in self.optimizer.state.items():
-            for name in ("step", "exp_avg", "exp_avg_sq"):
-                if not torch.is_tensor(own[name]):
-                    raise TypeError(f"the optimizer's {name} is not a tensor")
-            if not own["exp_avg"].shape == own["exp_avg_sq"].shape == parameter.shape:
+        for parameter, averages in self.optimizer.state.items():
+            if not averages["exp_avg"].shape == averages["exp_avg_sq"].shape == parameter.shape:
                 raise ValueError("the optimizer's averages have different shapes than the weights")
 
     def _update(self, step: int) -> float:
@@ -345,29 +371,6 @@ def load_imbalance(routes_BLE: Tensor) -> Tensor:
 def mean_entropy(routes_BLE: Tensor) -> Tensor:
     """Returns the mean entropy of the routes' rows in nats: 0 for one-hot, ln E for average routes."""
     return torch.special.entr(routes_BLE).sum(-1).mean()
-
-
-def padding_report(stepper: Stepper) -> str:
-    """Returns a line for the log: the padding of random and of length-sorted micro-batches in 50 steps."""
-    settings, examples = stepper.settings, stepper.examples
-    sources, targets, plain, grouped, offset = [], [], [], [], 0
-    for step in range(min(50, settings.total_steps)):
-        indices, choices, groups = stepper.split(step)
-        sources.append(examples.source_lengths_N[indices])
-        targets.append(examples.target_lengths(indices, choices))
-        grouped += [group + offset for group in groups]
-        plain += [
-            np.arange(i, min(i + settings.train_batch_size, len(indices))) + offset
-            for i in range(0, len(indices), settings.train_batch_size)
-        ]
-        offset += len(indices)
-    parts = []
-    for side, lengths in (("source", np.concatenate(sources)), ("target", np.concatenate(targets))):
-        before = padding_factor(lengths, plain)
-        after = padding_factor(lengths, grouped, stepper.cut.width)
-        parts.append(f"{side} {before:.2f}x -> {after:.2f}x")
-    before, after = settings.train_batch_size, offset / len(grouped)
-    return f"padding, random batches of {before} -> length-sorted of {after:.1f}: {', '.join(parts)}"
 
 
 @torch.no_grad()

@@ -47,7 +47,8 @@ def write_ablation_files(
         write("categories.csv", categories)
         text += f"\n\n{_singles_markdown(categories, tasks)}"
         save(plot_category_drops(categories), folder / "categories", title)
-        save(plot_task_drops(tasks, ontology), folder / "tasks", title)
+        if singles == ablation.all_experts():
+            save(plot_task_drops(tasks, ontology), folder / "tasks", title)
     if by_feature:
         drops = feature_table(ablation, by_feature, scores_ST, features, ontology)
         write("features.csv", drops)

@@ -15,13 +15,7 @@ from routing_moe.analysis.route_metrics import change_table, layer_table, neighb
 from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.config.explain import CorrelateSettings, InspectSettings
-from routing_moe.pictures.heat_maps import (
-    OVERLAP,
-    plot_change,
-    plot_clustered,
-    plot_correlations,
-    plot_routes,
-)
+from routing_moe.pictures import heat_maps
 from routing_moe.pictures.lines import plot_load
 from routing_moe.pictures.style import save
 from routing_moe.results.markdown import markdown_table
@@ -47,9 +41,10 @@ def write_route_files(
         routes, ontology = run.routes, run.ontology
         title = settings.title or f"Routes of {routes.titled}"
         overlap_NN = overlap(routes.values_NLE)
-        save(plot_routes(routes.values_NLE, routes.tasks, routes.layers, ontology), folder / "routes", title)
+        figure = heat_maps.plot_routes(routes.values_NLE, routes.tasks, routes.layers, ontology)
+        save(figure, folder / "routes", title)
         if len(routes.tasks) > 2:
-            figure = plot_clustered(overlap_NN, routes.tasks, ontology, OVERLAP)
+            figure = heat_maps.plot_clustered(overlap_NN, routes.tasks, ontology, heat_maps.OVERLAP)
             save(figure, folder / "similarity", title)
         _write_table(layer_table(routes), folder / "layers.csv")
         nearest = neighbour_table(routes, overlap_NN, ontology, settings.neighbours)
@@ -58,7 +53,7 @@ def write_route_files(
     if before:
         title = settings.title or f"{before[1].titled} minus {before[0].titled}"
         _write_table(change_table(*before), output_dir / "change.csv")
-        save(plot_change(*before, runs[0].ontology), output_dir / "change", title)
+        save(heat_maps.plot_change(*before, runs[0].ontology), output_dir / "change", title)
     notes = "".join(f"- {note}\n" for note in notes_of(runs))
     return f"{notes}{markdown_table(summary([run.routes for run in runs]))}\n"
 
@@ -83,7 +78,7 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
         sections.append(features_markdown(run, table, top))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         title = settings.title or f"{run.name}: correlation of routes and features"
-        save(plot_correlations(table, run.routes, run.features), output_dir / file, title)
+        save(heat_maps.plot_correlations(table, run.routes, run.features), output_dir / file, title)
     sections.append(recovery_markdown(names, tables["recovery"]))
     text = "\n\n".join(sections) + "\n"
     write_text(output_dir / "features.md", text)

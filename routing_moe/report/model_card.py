@@ -180,6 +180,9 @@ def training(run: dict, cost: dict | None) -> str:
 def terms_of_use(license: str | None, sources: dict[str, tuple[str, str]], tasks: set[str]) -> str:
     known = {task: terms for task, (_, terms) in sources.items() if terms}
     lines = [f"Weights: {license or 'no licence is stated; those of the base model and of the data apply'}."]
-    lines += [f"- {terms}: {', '.join(t for t in known if known[t] == terms)}" for terms in {*known.values()}]
+    lines += [
+        f"- {terms}: {', '.join(t for t in known if known[t] == terms)}"
+        for terms in dict.fromkeys(known.values())
+    ]
     unknown = len(tasks) - len(known)
     return "\n".join([*lines, f"- not recorded: {counted(unknown, 'task')}"] if unknown else lines)

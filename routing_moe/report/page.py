@@ -122,19 +122,12 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
 
 
 def route_rows(run: ExplainedRun) -> list[dict]:
-    routes = run.routes
-    return [
-        {
-            "task": task,
-            "category": run.ontology.category(task)[0],
-            "layer": layer,
-            "expert": expert_name(layer, expert),
-            "weight": round(float(routes.values_NLE[n, row, expert]), 4),
-        }
-        for n, task in enumerate(routes.tasks)
-        for row, layer in enumerate(routes.layers)
-        for expert in range(routes.experts)
-    ]
+    routes, rows = run.routes, []
+    for (n, row, expert), weight in np.ndenumerate(routes.values_NLE):
+        task, layer = routes.tasks[n], routes.layers[row]
+        place = {"task": task, "category": run.ontology.category(task)[0], "layer": layer}
+        rows.append(place | {"expert": expert_name(layer, expert), "weight": round(float(weight), 4)})
+    return rows
 
 
 def expert_name(layer: str, expert: int) -> str:
@@ -272,37 +265,29 @@ def route_map(run: ExplainedRun) -> alt.Chart:
     return chart.encode(stroke=alt.condition(IS_CHOSEN, alt.value(MARK), alt.value("white")))
 
 
+def bars(base: alt.Chart, x: str, title: str, y: alt.Y, color, *tooltip) -> alt.Chart:
+    x = alt.X(x, scale=alt.Scale(domain=[0, 1]), title=title)
+    chart = base.mark_bar().encode(x=x, y=y, color=color, tooltip=list(tooltip))
+    return chart.properties(width=150, height=STEP)
+
+
 def nearest(run: ExplainedRun) -> alt.Chart:
     """Returns the tasks whose routes overlap most with those of the chosen task."""
     table = neighbour_table(run.routes, overlap(run.routes.values_NLE), run.ontology, NEAREST).round(4)
-    return (
-        chart_of(table[["task", "neighbour", "overlap"]], f"Nearest tasks in {run.name}")
-        .transform_filter(IS_CHOSEN)
-        .mark_bar(color=HUES[0])
-        .encode(
-            x=alt.X("overlap:Q", scale=alt.Scale(domain=[0, 1]), title="overlap with the chosen task"),
-            y=alt.Y("neighbour:N", sort="-x", title=None, axis=NAMES),
-            tooltip=["task:N", "neighbour:N", "overlap:Q"],
-        )
-        .properties(width=150, height=STEP)
-    )
+    base = chart_of(table[["task", "neighbour", "overlap"]], f"Nearest tasks in {run.name}")
+    y, about = alt.Y("neighbour:N", sort="-x", title=None, axis=NAMES), ("task:N", "neighbour:N", "overlap:Q")
+    title, color = "overlap with the chosen task", alt.value(HUES[0])
+    return bars(base.transform_filter(IS_CHOSEN), "overlap:Q", title, y, color, *about)
 
 
 def load(run: ExplainedRun) -> alt.Chart:
     """Returns the mean weight of each expert of the chosen layer over tasks, divided by category."""
-    return (
-        chart_of(run.name, f"Load in {run.name}")
-        .transform_filter("datum.layer === chosen.layer[0]")
-        .transform_calculate(share=f"datum.weight / {len(run.routes.tasks)}")
-        .mark_bar()
-        .encode(
-            x=alt.X("sum(share):Q", scale=alt.Scale(domain=[0, 1]), title="mean weight in the chosen layer"),
-            y=alt.Y("expert:N", title=None),
-            color=alt.Color("category:N", scale=colours([run]), legend=None),
-            tooltip=["expert:N", "category:N", alt.Tooltip("sum(share):Q", format=".4f")],
-        )
-        .properties(width=150, height=STEP)
-    )
+    base = chart_of(run.name, f"Load in {run.name}").transform_filter("datum.layer === chosen.layer[0]")
+    base = base.transform_calculate(share=f"datum.weight / {len(run.routes.tasks)}")
+    color = alt.Color("category:N", scale=colours([run]), legend=None)
+    about = ("expert:N", "category:N", alt.Tooltip("sum(share):Q", format=".4f"))
+    y, title = alt.Y("expert:N", title=None), "mean weight in the chosen layer"
+    return bars(base, "sum(share):Q", title, y, color, *about)
 
 
 def task_scores(scores: pd.DataFrame, runs: Sequence[ExplainedRun]) -> alt.LayerChart | None:
@@ -323,19 +308,12 @@ def task_scores(scores: pd.DataFrame, runs: Sequence[ExplainedRun]) -> alt.Layer
 
 
 def curves(runs: Sequence[ExplainedRun]) -> alt.ConcatChart | None:
-    rows = [row for run in runs for row in curve_rows(run)]
-    charts = [
-        chart_of([row for row in rows if row["curve"] == name], name)
-        .mark_line(point=True)
-        .encode(
-            x="step:Q",
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-            color=of_run(runs),
-            tooltip=["run:N", "step:Q", "value:Q"],
-        )
-        .properties(width=280, height=130)
-        for name in dict.fromkeys(row["curve"] for row in rows)
-    ]
+    rows, charts = [row for run in runs for row in curve_rows(run)], []
+    y, tooltip = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)), ["run:N", "step:Q", "value:Q"]
+    for name in dict.fromkeys(row["curve"] for row in rows):
+        line = chart_of([row for row in rows if row["curve"] == name], name).mark_line(point=True)
+        line = line.encode(x="step:Q", y=y, color=of_run(runs), tooltip=tooltip)
+        charts.append(line.properties(width=280, height=130))
     return alt.concat(*charts, columns=3) if charts else None
 
 

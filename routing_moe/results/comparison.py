@@ -1,30 +1,62 @@
-"""Variants compared over runs of several seeds: means, sample standard deviations, paired differences.
+"""Variants compared over runs of several seeds: means by category, paired differences with intervals.
 
-    table = comparison_table(scores, ontology, baseline="dense")
-    print(comparison_markdown(table, "dense"))
-
-Below, `scores` has one row per run and task: variant, run, seed, task, and a column per measure and baseline
-(`measures.py`). A measure's table is over the tasks that have it.
+`scores` has one row per run and task: variant, run, seed, task, and a column per measure and baseline. A
+measure's table is over the tasks that have it. A contrast (a, b) is a minus b, of runs with the same seed.
 """
 
-from collections.abc import Collection
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from dataloader.errors import InputError
 from dataloader.ontology import Ontology
-from routing_moe.results.contrasts import contrast_table, shown_difference, shown_number
+from routing_moe.config.tables import CompareSettings
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
-from routing_moe.results.measures import CONSTANT, NAMES, UNITS
-from routing_moe.results.scores import ALL, in_categories
+from routing_moe.results.runs import Run, scores_per_sample, scores_per_task
+from routing_moe.results.scores import ALL, NAMES, PERFORMANCE, TITLES, UNITS, in_categories
+from routing_moe.results.statistics import AUTO, FEWEST_TASKS, SEEDS_ALONE, TASKS_ALONE, holm, mean_interval
 
-PERFORMANCE = "performance"
+OVER_GYMS = "gyms"  # what an interval over seeds covers if each seed has a gym with tasks of its own
+MARKS = {SEEDS_ALONE: " (these tasks)", TASKS_ALONE: " (tasks alone)", OVER_GYMS: " (gyms)"}
+CONTRAST_COLUMNS = (
+    *(
+        "measure",
+        "variant",
+        "minus",
+        "category",
+        "tasks",
+        "difference",
+        "low",
+        "high",
+        "pairs",
+        "p",
+        "p_holm",
+    ),
+    *("detectable", "interval"),
+)
+SHOWN_DIFFERENCE = ["difference", "low", "high", "interval"]
+LINE_WIDTH = 100  # characters of an explanation
+EXPLAINED = (
+    "in brackets the 95% t interval: two-way over seeds and tasks, or over seeds with the tasks as fixed "
+    "(marked: these tasks), or over tasks with the runs as fixed (marked: tasks alone); none below "
+    f"{FEWEST_TASKS} tasks, and too narrow if few tasks or seeds account for the effect. Detectable: the "
+    "smallest true difference that this test finds at the 5% level with a probability of 80%."
+)
+BASELINES_EXPLAINED = {
+    "constant": "each task's most frequent training answer.",
+    "chance": "expected accuracy of a uniform choice among the options of a task.",
+    "copy": "the input as the answer.",
+}
+
+
+# ---- means
 
 
 def means_per_run(scores: pd.DataFrame, ontology: Ontology, measure: str = PERFORMANCE) -> pd.DataFrame:
-    """Returns the mean over the tasks of each category and of all tasks, with equal weights, for each run.
-
-    Columns variant, run, seed, category, tasks (their number), mean; variants in the order of `scores`.
-    """
+    """Returns variant, run, seed, category, tasks (their number) and mean: those of each run by category."""
     variants = pd.Categorical(scores["variant"], categories=scores["variant"].unique())
     rows = in_categories(scores.assign(variant=variants).dropna(subset=measure), ontology)
     grouped = rows.groupby(["variant", "run", "seed", "category"], sort=False, observed=True)
@@ -33,97 +65,211 @@ def means_per_run(scores: pd.DataFrame, ontology: Ontology, measure: str = PERFO
     return table.astype({"variant": str})
 
 
-def means_over_runs(per_run: pd.DataFrame) -> pd.DataFrame:
-    """Returns the mean and sample std (NaN for one run) of `means_per_run` over the n runs of a variant."""
-    grouped = per_run.groupby(["variant", "category"], sort=False, observed=True)
-    columns = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
-    return grouped.agg(**columns).reset_index()
-
-
-def baseline_means(scores: pd.DataFrame, ontology: Ontology, measure: str = PERFORMANCE) -> pd.DataFrame:
-    """Returns the mean score of the measure's baselines by category, over the tasks that have one.
-
-    Columns variant (the baseline's name), category, tasks (their number), mean. No n, because a baseline has
-    no runs. A baseline without any score is left out, except the constant answer of the performance.
-    """
-    tasks = scores.dropna(subset=measure).drop_duplicates("task")
-    tables = []
-    for column in UNITS[measure]:
-        name = NAMES[column]
-        if column not in tasks or (name != CONSTANT and tasks[column].isna().all()):
-            continue
-        rows = in_categories(tasks, ontology)
-        grouped = rows[column].astype(float).groupby(rows["category"], observed=True)
-        tables.append(grouped.agg(tasks="count", mean="mean").reset_index().assign(variant=name))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-
-
 def comparison_table(
-    scores: pd.DataFrame,
-    ontology: Ontology,
-    baseline: str | None = None,
-    measure: str = PERFORMANCE,
-    contrasts: pd.DataFrame | None = None,
+    scores: pd.DataFrame, ontology: Ontology, baseline: str | None = None, measure=PERFORMANCE, contrasts=None
 ) -> pd.DataFrame:
-    """Returns one row per variant and category, then those of the baselines of the measure.
+    """Returns means over runs per variant and category, then those of answers without a model, without n.
 
-    Columns variant, category, tasks, mean, std, n; with a baseline also the columns of `contrast_table`,
-    which are empty for the baseline. contrasts: that table, if it is known.
+    Columns variant, category, tasks, mean, std, n; with a baseline also those of `contrast_table`.
     """
-    table = means_over_runs(means_per_run(scores, ontology, measure))
-    table = pd.concat([table, baseline_means(scores, ontology, measure)], ignore_index=True)
-    table["category"] = table["category"].astype(str)
+    per_run = means_per_run(scores, ontology, measure).groupby(["variant", "category"], sort=False)
+    means = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
+    tables = [per_run.agg(**means).reset_index()]
+    tasks = in_categories(scores.dropna(subset=measure).drop_duplicates("task"), ontology)
+    for column in UNITS[measure]:
+        if column in tasks and (column == "constant" or tasks[column].notna().any()):
+            means = tasks.astype({column: float}).groupby("category", observed=True)[column]
+            tables.append(means.agg(tasks="count", mean="mean").reset_index().assign(variant=NAMES[column]))
+    table = pd.concat(tables, ignore_index=True).astype({"category": str})
     if baseline is not None:
-        if contrasts is None:
-            others = [name for name in scores["variant"].unique() if name != baseline]
-            pairs = [(name, baseline) for name in others]
-            contrasts = contrast_table(scores, ontology, pairs, [measure])
-        own = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
-        own = own.drop(columns=["measure", "minus", "tasks"])
-        table = table.merge(own, how="left", on=["variant", "category"])
+        differences = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
+        differences = differences.drop(columns=["measure", "minus", "tasks"])
+        table = table.merge(differences, how="left", on=["variant", "category"])
     return table.astype({name: "Int64" for name in ("n", "pairs") if name in table})
 
 
-# ---------------------------------------------------------------------------- Markdown
+# ---- differences
 
 
-def explain_comparison(what: str, checkpoint: str, names: Collection[str], draws: dict[str, int]) -> str:
-    """Returns an explanation of the means of `comparison_markdown`.
+def parsed_contrast(text: str) -> tuple[str, str]:
+    """Returns ("a", "b") for "a:b". Raises InputError."""
+    names = text.split(":")
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise InputError(f"--contrasts {text}: expected A:B, two different variants, for A minus B")
+    return names[0], names[1]
 
-    names: the variants and baselines in the tables. draws: {variant: number of draws of routes that its
-    scores are means of}.
+
+def contrast_pairs(settings: CompareSettings, variants: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the contrasts with the baseline, then those of --contrasts."""
+    with_baseline = [(name, settings.baseline) for name in variants if settings.baseline not in (None, name)]
+    return list(dict.fromkeys([*with_baseline, *map(parsed_contrast, settings.contrasts)]))
+
+
+def paired_by_seed(scores: pd.DataFrame, contrast: tuple[str, str], measure: str) -> pd.DataFrame:
+    """Returns the differences of a contrast: a row per task with the measure, a column per common seed."""
+    rows = scores.dropna(subset=measure)
+    first, second = (
+        rows[rows["variant"] == variant].pivot(index="task", columns="seed", values=measure)
+        for variant in contrast
+    )
+    common = [seed for seed in first if seed in second]
+    # Finished runs have the same tasks; with a gym for each seed, tasks may lack a measure in some of them.
+    return (first[common] - second[common].reindex(first.index)).dropna()
+
+
+def contrast_table(
+    scores: pd.DataFrame, ontology: Ontology, contrasts: Sequence[tuple[str, str]], measures: Sequence[str],
+    primary: Collection[str] = (), design: str = AUTO,
+) -> pd.DataFrame:  # fmt: skip
+    """Returns the mean differences over tasks and common seeds: a row per measure, contrast and category.
+
+    low, high, p, detectable and interval are of `statistics.mean_interval`. p_holm is corrected over all
+    contrasts and primary measures (by default the first) of the category; NaN for others.
     """
-    lines = [
-        f"{what.capitalize()}, checkpoint {checkpoint}: mean ± sample std over n runs with",
-        "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
-    ]
-    explained = {
-        CONSTANT: "each task's most frequent training answer.",
-        NAMES["chance"]: "expected accuracy of a uniform choice among the options of a task.",
-        NAMES["copy"]: "the input as the answer.",
-    }
-    lines += [f"{name.capitalize()}: {text}" for name, text in explained.items() if name in names]
-    lines += [f"Scores of {variant} are means over {n} draws of its routes." for variant, n in draws.items()]
-    return "\n".join(lines)
+    rows = []
+    for measure in measures:
+        for variant, minus in contrasts:
+            by_seed = paired_by_seed(scores, (variant, minus), measure)
+            tasks = in_categories(by_seed.index.to_frame(index=False), ontology)
+            for category, group in tasks.groupby("category", sort=False, observed=True):
+                values_TS = by_seed.loc[group["task"]]
+                interval = mean_interval(values_TS.to_numpy().T, design)
+                tasks_seeds, mean = values_TS.shape, values_TS.mean(axis=1).mean()
+                row = (measure, variant, minus, category, tasks_seeds[0], mean, interval.low, interval.high)
+                rows.append((*row, tasks_seeds[1], interval.p, np.nan, interval.detectable, interval.over))
+    table = pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
+    family = table["p"].where(table["measure"].isin(primary or measures[:1]))
+    return table.assign(p_holm=family.groupby(table["category"]).transform(holm))
+
+
+# ---- all tables of a comparison
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Means of variants and of runs, with a column measure; contrasts, if any; `scores_per_sample`."""
+
+    table: pd.DataFrame
+    per_run: pd.DataFrame
+    contrasts: pd.DataFrame | None
+    samples: pd.DataFrame
+
+    def means(self, measure: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Returns the means of runs and of variants in a measure."""
+        per_run, table = (t[t["measure"] == measure] for t in (self.per_run, self.table))
+        return per_run.drop(columns="measure"), table.drop(columns="measure")
+
+    def csv_tables(self, settings: CompareSettings) -> dict[str, pd.DataFrame | None]:
+        """Returns {ending of the file's name: table}. The performance alone has no column measure."""
+        alone = settings.measures == (PERFORMANCE,)
+        per_run, table = self.means(PERFORMANCE) if alone else (self.per_run, self.table)
+        contrasts = self.contrasts if settings.contrasts else None
+        return {"": table, "_runs": per_run, "_contrasts": contrasts, "_tasks": self.samples}
+
+    def markdown(self, settings: CompareSettings, draws: dict[str, int]) -> Iterator[str]:
+        """Yields explanations and tables. draws: {variant: draws of routes that its scores are means of}."""
+        measures = settings.measures
+        what = f"{TITLES[measures[0]] if len(measures) == 1 else 'means'} {settings.where_scored}"
+        lines = [
+            f"{what.capitalize()}, checkpoint {settings.checkpoint_name}: mean ± sample std over n runs with",
+            "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
+        ]
+        shown = set(self.table["variant"])
+        names = [name for name in BASELINES_EXPLAINED if NAMES[name] in shown]
+        lines += [f"{NAMES[name].capitalize()}: {BASELINES_EXPLAINED[name]}" for name in names]
+        lines += [f"Scores of {name} are means over {n} draws of its routes." for name, n in draws.items()]
+        if pairs := contrast_pairs(settings, self.samples["variant"].unique()):
+            primary = settings.primary or measures[:1]
+            lines.append(explain_contrasts(pairs, primary, settings.gym_per_seed))
+        yield "\n".join(lines)
+        for measure in measures:
+            heading = f"**{TITLES[measure].capitalize()}**\n\n" if len(measures) > 1 else ""
+            yield heading + comparison_markdown(self.means(measure)[1], settings.baseline)
+        if self.contrasts is not None:
+            further = self.contrasts[self.contrasts["minus"] != settings.baseline]
+            if len(further):
+                yield contrasts_markdown(further)
+
+
+def compared(settings: CompareSettings, runs: Sequence[Run], ontology: Ontology) -> Compared:
+    """Returns the tables of finished runs."""
+    scores, tables, means, contrasts = scores_per_task(runs), [], [], None
+    if pairs := contrast_pairs(settings, scores["variant"].unique()):
+        # Tasks of the same name differ between gyms, so they are part of the variation between seeds.
+        design = "seeds" if settings.gym_per_seed else settings.design
+        contrasts = contrast_table(scores, ontology, pairs, settings.measures, settings.primary, design)
+        if settings.gym_per_seed:
+            contrasts = contrasts.replace({"interval": {SEEDS_ALONE: OVER_GYMS}})
+    for measure in settings.measures:
+        table = comparison_table(scores, ontology, settings.baseline, measure, contrasts)
+        tables.append(table.assign(measure=measure))
+        means.append(means_per_run(scores, ontology, measure).assign(measure=measure))
+    parts = [pd.concat(tables, ignore_index=True), pd.concat(means, ignore_index=True), contrasts]
+    if settings.gym_per_seed:  # a task of the same name has another category in each gym
+        parts = [rows if rows is None else rows[rows["category"] == ALL] for rows in parts]
+    return Compared(*parts, scores_per_sample(runs))
+
+
+# ---- Markdown
 
 
 def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str:
-    """Returns `comparison_table` as Markdown: a row per variant, a column per category.
-
-    A mean over fewer tasks than the category has is followed by their number.
-    """
+    """Returns a row per variant, a column per category; a mean over fewer tasks shows their number."""
     rows, sizes = {}, table.groupby("category", sort=False)["tasks"].max()
     for variant, group in table.groupby("variant", sort=False):
         n = group["n"].iloc[0]
-        row = {"n": "" if pd.isna(n) else str(n)}
+        row = rows[variant] = {"n": "" if pd.isna(n) else str(n)}
         for x in group.itertuples():
             fewer = f" ({x.tasks})" if 0 < x.tasks < sizes[x.category] else ""
             row[f"{x.category} ({sizes[x.category]})"] = mean_and_std(x.mean, x.std) + fewer
         if baseline is not None:
             over_all = group[group["category"] == ALL].iloc[0]
-            row[f"all, minus {baseline}"] = shown_difference(over_all)
+            row[f"all, minus {baseline}"] = shown_difference(*over_all[SHOWN_DIFFERENCE])
             if "detectable" in table:
                 row["detectable"] = shown_number(over_all["detectable"])
             row |= {"p": shown_p(over_all["p"]), "p (Holm)": shown_p(over_all["p_holm"])}
-        rows[variant] = row
     return markdown_table(rows, "variant")
+
+
+def explain_contrasts(pairs: Sequence[tuple[str, str]], primary: Collection[str], gym_per_seed: bool) -> str:
+    """Returns an explanation of differences, intervals and p-values in tables."""
+    minus = {baseline for _, baseline in pairs}
+    start = f"Minus {minus.pop()}: differences" if len(minus) == 1 else "Differences"
+    text = (
+        f"{start} between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: the "
+        f"corresponding t test; p (Holm): corrected over all contrasts ({len(pairs)}) in the primary "
+        f"measures ({', '.join(primary)}); categories have families of their own."
+    )
+    if gym_per_seed:
+        text += " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
+    return textwrap.fill(text, LINE_WIDTH)
+
+
+def contrasts_markdown(table: pd.DataFrame) -> str:
+    """Returns `contrast_table` as Markdown: a row per contrast and measure, over all tasks."""
+    rows = table[table["category"] == ALL]
+    shown = {
+        "contrast": rows["variant"] + " minus " + rows["minus"],
+        "measure": rows["measure"],
+        "tasks": f"{ALL} (" + rows["tasks"].astype(str) + ")",
+        "difference": [shown_difference(*row) for row in rows[SHOWN_DIFFERENCE].to_numpy()],
+        "seeds": rows["pairs"].astype(str),
+        "detectable": rows["detectable"].map(shown_number),
+        "p": rows["p"].map(shown_p),
+        "p (Holm)": rows["p_holm"].map(shown_p),
+    }
+    return markdown_table(pd.DataFrame(shown).set_index("contrast"))
+
+
+def shown_number(number: float) -> str:
+    """Returns three decimals, "" for NaN."""
+    return "" if np.isnan(number) else f"{number:.3f}"
+
+
+def shown_difference(difference: float, low: float, high: float, interval: str) -> str:
+    """Returns "+0.027 [+0.002, +0.057]", marked unless it is two-way, or the reason for no interval."""
+    if np.isnan(difference):
+        return interval if isinstance(interval, str) else ""
+    if np.isnan(low):
+        return f"{difference:+.3f}, {interval}"
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}]{MARKS.get(interval, '')}"

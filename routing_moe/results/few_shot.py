@@ -1,4 +1,4 @@
-"""Results of few-shot fine-tuning: reads one folder per task and makes a summary table.
+"""Results of few-shot fine-tuning: a folder per task, the summary table, and summaries read back for gains.
 
     <logs_dir>/singletask-<task>/results.csv    or <logs_dir>/<task>/results.csv; published runs: result.csv
     <logs_dir>/singletask-<task>/run.json       optional: its settings list the expected samples
@@ -6,10 +6,15 @@
 A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others; of
 this project also TRAINING_COST, select_by, and dev and test columns of further measures). For each sample
 whose configurations have all finished it also has the row "<sample>_best", the configuration with the best
-dev score. `summaries.read_summary` reads summaries.
+dev score.
+
+A summary has for each task a row per sample, then "mean" and "std" (columns task, entry, SCORES, n, and
+TRAINING_COST if known). Those of the published code have empty rows between tasks, no n, and the population
+std.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,14 +23,18 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.errors import InputError, Problems, in_short
+from dataloader.metrics import METRICS
+from dataloader.templates import dataset_of
 from routing_moe.config.choices import MEASURES
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.markdown import markdown_table, mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
-from routing_moe.results.summaries import PARTS, SCORES
+from routing_moe.results.scores import read_scores
 
+SCORES = ("dev_performance", "test_performance")
+PARTS = dict(zip(("dev", "test"), SCORES, strict=True))
 RESULT_FILES = ("results.csv", "result.csv")  # the first that exists is used
 FOLDER_PREFIX = "singletask-"
 BEST = "_best"  # suffix of the row, predictions and model of a sample's best configuration
@@ -35,10 +44,7 @@ MOST_NAMES = 8  # samples listed in one message
 
 @dataclass(frozen=True)
 class TaskResults:
-    """Results of one task. best: SCORES, FURTHER and TRAINING_COST of each finished sample, NaN if missing.
-
-    samples: all known samples. select_by: the measure by which the best are chosen.
-    """
+    """best: SCORES, FURTHER and TRAINING_COST of each finished sample, NaN if missing. samples: all known."""
 
     task: str
     best: pd.DataFrame
@@ -59,36 +65,26 @@ def of_part(part: str, scores: Mapping[str, float | None]) -> dict[str, float | 
 FURTHER = tuple(column for measure in MEASURES[1:] for column in of_measure(measure))
 
 
-# ---------------------------------------------------------------------------- folders
-
-
 def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) -> dict[str, Path | None]:
     """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given.
 
-    A folder belongs to a task if it is named singletask-<task>, has a results file, or has an expected name;
-    other files and folders are ignored. Raises InputError if the folder does not exist, if it has no task
-    folder although no tasks are expected, or if two folders have results of one task.
+    A folder is a task's if it is named singletask-<task>, has a results file, or has an expected name.
     """
     logs_dir = Path(logs_dir)
     if problem := folder_problem(logs_dir):
         raise InputError(f"{problem}, expected one with a folder per task")
     files: dict[str, Path | None] = {}
-    problems = []
     for folder in sorted(path for path in logs_dir.iterdir() if path.is_dir()):
         path = next((folder / name for name in RESULT_FILES if (folder / name).exists()), None)
         task = folder.name.removeprefix(FOLDER_PREFIX)
         if not task or (path is None and task == folder.name):
             continue
         if path is not None and files.get(task) is not None:
-            problems.append(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
+            raise InputError(f"{files[task]} and {path} both hold results of {task}; keep only one of them")
         files[task] = path or files.get(task)
-    if problems:
-        raise InputError(problems)
     if not files and expected is None:
-        raise InputError(
-            f"{logs_dir} holds no task folder (expected {FOLDER_PREFIX}<task>/{RESULT_FILES[0]}"
-            f" or <task>/{RESULT_FILES[0]})"
-        )
+        places = f"{FOLDER_PREFIX}<task>/{RESULT_FILES[0]} or <task>/{RESULT_FILES[0]}"
+        raise InputError(f"{logs_dir} holds no task folder (expected {places})")
     return {task: files.get(task) for task in sorted(files if expected is None else set(expected))}
 
 
@@ -102,12 +98,7 @@ def read_all(files: dict[str, Path | None], postfix: str = BEST) -> list[TaskRes
 
 
 def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
-    """Returns the results of one task.
-
-    postfix: ending of the prefix of the rows of best configurations. Raises InputError for a file that cannot
-    be read, lacks a column, has a value that is not a number, or has two best rows for one sample; also for a
-    damaged run.json.
-    """
+    """Returns the results of one task. postfix: ending of the prefix of rows of best configurations."""
     rows = read_table(path, dtype={"prefix": str})
     if lacking := [name for name in ("prefix", *SCORES) if name not in rows]:
         raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
@@ -139,25 +130,17 @@ def missing_results(files: dict[str, Path | None], results: Sequence[TaskResults
     counts = Counter(len(task.samples) for task in results)
     usual = max(counts, key=lambda size: (counts[size], size), default=0)
     for task in results:
-        without = [sample for sample in task.samples if sample not in task.best.index]
-        reasons = [f"no best configuration: {in_short(without, MOST_NAMES)}"] if without else []
-        for part, column in PARTS.items():
-            unscored = list(task.best.index[task.best[column].isna()])
-            reasons += [f"no {part} score: {in_short(unscored, MOST_NAMES)}"] if unscored else []
+        lacking = {"best configuration": [name for name in task.samples if name not in task.best.index]}
+        lacking |= {f"{part} score": list(task.best.index[task.best[c].isna()]) for part, c in PARTS.items()}
+        reasons = [f"no {what}: {in_short(names, MOST_NAMES)}" for what, names in lacking.items() if names]
         if len(task.samples) < usual:
             reasons.append(f"number of samples is {len(task.samples)}, of other tasks {usual}")
         lines += [f"partial: {task.task}: {'; '.join(reasons)}"] if reasons else []
     return lines
 
 
-# ---------------------------------------------------------------------------- the summary
-
-
 def counted(scores: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows used for means: those with both SCORES or, if there are none, those with one.
-
-    So both means have the same n.
-    """
+    """Returns the rows used for means, so that both have the same n: with both SCORES, if none, with one."""
     both = scores.dropna(subset=list(SCORES))
     return scores.dropna(subset=list(SCORES), how="all") if both.empty else both
 
@@ -165,9 +148,7 @@ def counted(scores: pd.DataFrame) -> pd.DataFrame:
 def summary_table(results: Sequence[TaskResults]) -> pd.DataFrame:
     """Returns a row per sample of each task (n = 1), then mean and sample std (NaN for n = 1) of its scores.
 
-    Columns task, entry, SCORES, n; FURTHER measures if any is known; TRAINING_COST if any is known: of each
-    sample, and the mean of all in the rows "mean"; select_by unless it is performance everywhere. Tasks
-    without scores are omitted.
+    Columns task, entry, SCORES, n; FURTHER, TRAINING_COST and select_by if they say anything.
     """
     rows, scores, costs = [], [*SCORES, *FURTHER], list(TRAINING_COST)
     for task in results:
@@ -202,3 +183,81 @@ def summary_markdown(table: pd.DataFrame) -> str:
         chosen = ", ".join(table[SELECT_BY].unique()).replace("_", " ")
         explained += f" Best configurations by dev {chosen}."
     return f"{explained}\n\n{markdown_table(rows, 'task')}"
+
+
+# ---- summaries read back
+
+
+def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataFrame:
+    """Returns a row per task, in the file's order: mean, sample std (NaN for one sample), n and metric.
+
+    In a table without n, that is the number of sample rows, and the std is computed from them. Metrics of
+    tables are those of dataloader/metrics.json. Tasks without options have no rank accuracy.
+    """
+    path = Path(path)
+    is_table = "task_prefix" not in read_table(path, nrows=0)
+    summary = _of_table(path, column) if is_table else _of_predictions(path, column)
+    return summary.dropna(subset="mean") if column.endswith("rank_accuracy") else summary
+
+
+def _of_table(path: Path, column: str) -> pd.DataFrame:
+    rows = _rows(path, column)
+    means = rows.loc[rows["entry"] == "mean", "task"]
+    if twice := sorted(means[means.duplicated()].unique()):
+        raise InputError(f"{path} has more than one mean of {in_short(twice)}; keep only one of them")
+    if rows.empty:
+        raise InputError(f"{path} holds no task")
+    summary = rows.groupby("task", sort=False).apply(_of_task, column, include_groups=False)
+    return summary.assign(metric=[METRICS.get(task, METRICS.get(dataset_of(task))) for task in summary.index])
+
+
+def _rows(path: Path, *columns: str) -> pd.DataFrame:
+    """Returns the rows of a table of collect_results.py that have a task. columns: of numbers."""
+    numbers = {name: ["", "nan"] for name in (*columns, "n", *TRAINING_COST)}  # a task may be called "nan"
+    texts = {"task": str, "entry": str}
+    rows = read_table(path, dtype=texts, keep_default_na=False, na_values=numbers)
+    if lacking := [name for name in ("task", "entry", *columns) if name not in rows]:
+        names = ", ".join(lacking)
+        raise InputError(f"{path} holds no summary as collect_results.py writes it: no column {names}")
+    check_numbers(rows, [name for name in numbers if name in rows], path)
+    return rows[rows["task"] != ""]
+
+
+def _of_task(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Returns mean, sample std and n of one task's rows of a summary."""
+    entries = rows.drop_duplicates("entry").set_index("entry")
+    mean, std = (entries[column].get(name, math.nan) for name in ("mean", "std"))
+    if "n" in entries:
+        n = entries["n"].get("mean", math.nan)
+    else:
+        samples = entries[column].drop(["mean", "std"], errors="ignore")
+        std, n = samples.std(ddof=1, skipna=False), len(samples) or math.nan
+    return pd.Series({"mean": mean, "std": std, "n": n}, dtype=float)
+
+
+def _of_predictions(path: Path, column: str) -> pd.DataFrame:
+    part, _, measure = column.partition("_")
+    in_file = re.search(r"(dev|test)-performance$", path.stem)
+    if in_file and in_file[1] != part:
+        raise InputError(f"{path} holds {in_file[1]} scores, but --metric is {column}")
+    scores = read_scores(path)
+    if measure not in scores:
+        raise InputError(f"{path} has no {measure}; score it with --measures {measure}")
+    twice = scores.loc[scores.duplicated(["task_prefix", "sample"]), "sample"]
+    if not twice.empty:
+        raise InputError(f"{path} has more than one score of {in_short(list(twice))}; keep only one of them")
+    grouped = scores.groupby("task_prefix", sort=False)
+    table = grouped[measure].agg(mean="mean", std="std", n="size").astype(float)
+    metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
+    return table.assign(metric=metrics).rename_axis("task")
+
+
+def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> str | None:
+    """Returns an error naming the tasks whose scores are in different metrics, if any."""
+    metrics = pd.DataFrame({name: summary["metric"].reindex(tasks) for name, summary in summaries.items()})
+    mixed = metrics[metrics.nunique(axis=1) > 1]
+    where = [
+        f"{task} ({', '.join(f'{n} {m}' for n, m in row.dropna().items())})" for task, row in mixed.iterrows()
+    ]
+    hint = "a summary of collect_results.py has those of dataloader/metrics.json"
+    return where and f"scores in different metrics cannot be compared: {in_short(where)}; {hint}"

@@ -4,7 +4,7 @@ The relative gain of a task is (system - baseline) / baseline, of the mean score
 over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). It is not meaningful if the
 baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
 
-Below, `summaries` is {name: `summaries.read_summary`}, the baseline first; `per_task` has a row per task and
+Below, `summaries` is {name: `few_shot.read_summary`}, the baseline first; `per_task` has a row per task and
 system, `per_system` a row per system. With several seeds, systems are paired with the baseline by seed.
 """
 
@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from routing_moe.config.choices import LOWER_IS_BETTER
+from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import distinct_tails
-from routing_moe.results.contrasts import EXPLAINED, LINE_WIDTH, shown_difference, shown_number
+from routing_moe.results.comparison import EXPLAINED, LINE_WIDTH, shown_difference, shown_number
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
+from routing_moe.results.runs import find_run_folders
+from routing_moe.results.scores import ScoresFile
 from routing_moe.results.statistics import AUTO, holm, mean_interval
 
 NUMBERS = ["mean", "std", "n"]  # columns of a summary
@@ -26,9 +29,10 @@ MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
 OF_SEED = "difference_seed"  # starts the names of columns
+Systems = dict[str, dict[int | str, Path]]  # {system: {seed, 0 without seeds: summary}}, the baseline first
 
 
-# ---------------------------------------------------------------------------- statistics
+# ---- statistics
 
 
 def differences_of(system, baseline) -> np.ndarray:
@@ -44,66 +48,50 @@ def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> np.n
 
 
 def gains_per_task(
-    summaries: dict[str, pd.DataFrame], tasks: list[str], min_baseline: float = MIN_BASELINE
+    by_seed: dict[str, dict[int | str, pd.DataFrame]], tasks: list[str], min_baseline: float = MIN_BASELINE
 ) -> pd.DataFrame:
-    """Returns one row per task and system, in the order of `tasks`, with differences to the first summary.
+    """Returns one row per task and system, in the order of `tasks`, with differences to the baseline.
 
-    Columns task, system, baseline, baseline_std, baseline_n, score, std, n, difference, relative_gain (NaN
-    if it is undefined) and in_arg (whether it is defined).
-    """
-    (_, baseline), *systems = summaries.items()
-    base = baseline.loc[tasks, NUMBERS].add_prefix("baseline_").rename(columns={"baseline_mean": "baseline"})
-    tables = []
-    for name, summary in systems:
-        scores = summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"})
-        table = pd.concat([base, scores], axis=1).rename_axis("task").reset_index()
-        table.insert(1, "system", name)
-        table["difference"] = differences_of(table["score"], table["baseline"])
-        table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
-        tables.append(table.assign(in_arg=table["relative_gain"].notna()))
-    return _by_task(tables).astype({"baseline_n": "Int64", "n": "Int64"})
-
-
-def _by_task(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Returns the tables of systems as one, task by task."""
-    rank = {task: number for number, task in enumerate(tables[0]["task"])}
-    rows = pd.concat(tables, ignore_index=True)
-    return rows.sort_values("task", key=lambda names: names.map(rank), kind="stable", ignore_index=True)
-
-
-def gains_over_seeds(
-    by_seed: dict[str, dict[int, pd.DataFrame]], tasks: list[str], min_baseline: float = MIN_BASELINE
-) -> pd.DataFrame:
-    """Returns `gains_per_task` of means over seeds, with differences to the baseline of the same seed.
-
-    by_seed: {name: {seed: summary}}, the baseline first. Means are over the seeds that system and baseline
-    share, so the baseline of a task may differ between systems. The relative gain is the mean difference /
-    the mean baseline, so that a low score of the baseline with one seed does not weigh more. stds are root
-    mean squares over seeds. n and baseline_n are those of the first seed in which they differ, else of the
-    first seed. More columns: seeds (their number) and difference_seed<seed>. Raises InputError for a system
-    without a common seed.
+    by_seed: {name: {seed: summary}}, the baseline first. in_arg: whether the relative gain is defined. With
+    several seeds, scores and differences are means over the seeds that system and baseline share; the
+    relative gain is the mean difference / the mean baseline, so that a low score of the baseline with one
+    seed does not weigh more; stds are root mean squares; n and baseline_n are those of the first seed in
+    which they differ, else of the first seed. Further columns: seeds and difference_seed<seed>.
     """
     (base_name, base), *systems = by_seed.items()
-    if apart := [name for name, summaries in systems if not base.keys() & summaries.keys()]:
-        raise InputError(f"{name}: no seed in common with {base_name}" for name in apart)
-    tables = []
+    several, tables = len({seed for summaries in by_seed.values() for seed in summaries}) > 1, []
     for name, summaries in systems:
-        pairs = {s: {base_name: base[s], name: summaries[s]} for s in base if s in summaries}
-        gains = {seed: gains_per_task(pair, tasks) for seed, pair in pairs.items()}
-        table = next(iter(gains.values())).assign(seeds=len(gains))
-        for column in ("baseline", "score", "difference"):
-            table[column] = np.mean([of_seed[column] for of_seed in gains.values()], axis=0)
-        for column in ("baseline_std", "std"):
-            table[column] = np.sqrt(np.mean([of_seed[column] ** 2 for of_seed in gains.values()], axis=0))
-        for of_seed in reversed(gains.values()):
-            for column in ("baseline_n", "n"):
-                table[column] = table[column].mask(_are_uneven(of_seed), of_seed[column])
+        pairs = {seed: _paired(base[seed], summaries[seed], tasks) for seed in base if seed in summaries}
+        if not pairs:
+            raise InputError(f"{name}: no seed in common with {base_name}")
+        table = next(iter(pairs.values())).copy()
+        table.insert(0, "system", name)
+        if several:
+            for column in ("baseline", "score", "difference"):
+                table[column] = np.mean([pair[column] for pair in pairs.values()], axis=0)
+            for column in ("baseline_std", "std"):
+                table[column] = np.sqrt(np.mean([pair[column] ** 2 for pair in pairs.values()], axis=0))
+            for pair in reversed(pairs.values()):
+                for column in ("baseline_n", "n"):
+                    table[column] = table[column].mask(_are_uneven(pair), pair[column])
         table["relative_gain"] = relative_gains(table["score"], table["baseline"], min_baseline)
         table["in_arg"] = table["relative_gain"].notna()
-        for seed, of_seed in gains.items():
-            table[f"{OF_SEED}{seed}"] = of_seed["difference"]
-        tables.append(table)
-    return _by_task(tables)
+        if several:
+            table["seeds"] = len(pairs)
+            table = table.assign(**{f"{OF_SEED}{seed}": pair["difference"] for seed, pair in pairs.items()})
+        tables.append(table.reset_index())
+    rows = pd.concat(tables, ignore_index=True)
+    by_task = rows["task"].map({task: number for number, task in enumerate(tasks)})
+    return rows.iloc[by_task.argsort(kind="stable")].reset_index(drop=True)
+
+
+def _paired(baseline: pd.DataFrame, summary: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
+    """Returns the numbers of both summaries, and their differences, of each task."""
+    names = {"mean": "baseline", "std": "baseline_std", "n": "baseline_n"}
+    baseline = baseline.loc[tasks, NUMBERS].rename(columns=names).rename_axis("task")
+    pair = baseline.join(summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"}))
+    pair["difference"] = differences_of(pair["score"], pair["baseline"])
+    return pair.astype({"baseline_n": "Int64", "n": "Int64"})
 
 
 def differences_ST(rows: pd.DataFrame) -> np.ndarray:
@@ -120,23 +108,17 @@ def with_most_seeds(rows: pd.DataFrame) -> pd.Series:
 def gains_per_system(
     per_task: pd.DataFrame, design: str = AUTO, lower_is_better: bool = False
 ) -> pd.DataFrame:
-    """Returns one row per system, in the order of `per_task`.
+    """Returns a row per system: ARG and median of n - excluded relative gains, differences of all n tasks.
 
-    Of the n - excluded tasks with a relative gain: arg (mean relative gain), low and high (its 95% t
-    interval, `statistics.mean_interval`, by the design), interval (what it covers, or why there is none),
-    median. Of all n tasks: wins, losses, ties (signs of the differences), difference (mean), difference_low,
-    difference_high, p, detectable, difference_interval (interval, test and smallest detectable effect of the
-    difference, in the same design), p_holm (over the systems), baseline and score (means over tasks), seeds
-    (if known).
-
-    A task's samples are drawn from the same task, so their spread is part of the spread over tasks.
+    low, high and interval are of ARG, difference_low, difference_high, difference_interval, p and
+    detectable of the mean difference (`statistics.mean_interval`); p_holm is corrected over the systems.
     """
     rows, sign = {}, -1 if lower_is_better else 1
     for name, group in per_task.groupby("system", sort=False):
         defined = group[group["in_arg"]]
         gains, differences = defined["relative_gain"], group["difference"]
         interval = mean_interval(differences_ST(defined) / defined["baseline"].to_numpy(), design)
-        found = mean_interval(differences_ST(group), design)
+        test = mean_interval(differences_ST(group), design)
         rows[name] = {
             "arg": gains.mean(),
             "low": interval.low,
@@ -146,11 +128,11 @@ def gains_per_system(
             "losses": int((sign * differences < 0).sum()),
             "ties": int((differences == 0).sum()),
             "difference": differences.mean(),
-            "difference_low": found.low,
-            "difference_high": found.high,
-            "p": found.p,
-            "detectable": found.detectable,
-            "difference_interval": found.over,
+            "difference_low": test.low,
+            "difference_high": test.high,
+            "p": test.p,
+            "detectable": test.detectable,
+            "difference_interval": test.over,
             "n": len(group),
             "excluded": len(group) - len(gains),
             "baseline": group["baseline"].mean(),
@@ -162,28 +144,71 @@ def gains_per_system(
     return table.assign(p_holm=holm(table["p"]))
 
 
-# ---------------------------------------------------------------------------- systems and tasks
+# ---- systems and tasks
 
 
-def system_names(paths: list[Path]) -> list[str]:
-    """Returns the files' names without extension, each with as many parent folders as needed to be unique."""
-    unique = list(dict.fromkeys(path.resolve().with_suffix("") for path in paths))
-    names = dict(zip(unique, distinct_tails(unique), strict=True))
-    return [names[path.resolve().with_suffix("")] for path in paths]
+def systems_of(settings: GainSettings) -> Systems:
+    """Returns the summaries of the systems. Raises InputError for flags that name none, or no baseline."""
+    flags = [f"--{name}" for name in ("summary1", "summary2", "seeds", "names") if getattr(settings, name)]
+    if settings.folders:
+        if flags:
+            raise InputError(f"{' '.join(flags)}: for summaries that are named, not for those of folders")
+        return _systems_of_runs(settings)
+    if settings.baseline or not (settings.summary1 and settings.summary2):
+        raise InputError("name folders with runs, or summaries by --summary1 and --summary2")
+    paths = [settings.summary1, *settings.summary2]
+    if twice := [path for i, path in enumerate(paths) if path.resolve() in [p.resolve() for p in paths[:i]]]:
+        raise InputError(f"--summary2 {twice[0]} is given twice")
+    tails = distinct_tails([path.resolve() for path in paths])
+    names = settings.names or [str(Path(tail).with_suffix("")) for tail in tails]
+    if len(names) != len(paths) or len(set(names)) < len(names):
+        raise InputError(
+            f"--names {' '.join(names)}: expected {len(paths)} different names, the baseline's first"
+        )
+    systems: Systems = {}
+    for name, path in zip(names, paths, strict=True):
+        if settings.seeds and "{seed}" not in str(path):
+            raise InputError(f"{path}: --seeds needs {{seed}} in it")
+        files = {seed: Path(str(path).replace("{seed}", str(seed))) for seed in settings.seeds} or {0: path}
+        systems[name] = {seed: file for seed, file in files.items() if file.exists() or not settings.seeds}
+        if not systems[name]:
+            raise InputError(f"{name}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
+    return systems
+
+
+def _systems_of_runs(settings: GainSettings) -> Systems:
+    part = settings.metric.partition("_")[0]
+    problems, systems = Problems(), {}
+    for file in ("summary.csv", ScoresFile(part, "test").path, ScoresFile(part).path):
+        if runs := problems.of(find_run_folders, settings.folders, file):
+            break
+    else:
+        raise InputError(dict.fromkeys(problems))
+    for run in runs:
+        systems.setdefault(run.variant, {})[run.name.removeprefix("seed")] = run.folder / file
+    first = next(iter(systems)) if len(settings.folders) > 1 else None
+    baseline = settings.baseline or first
+    if baseline not in systems:
+        wrong = f" {baseline}: no such system{did_you_mean(baseline, systems)}" if baseline else " is missing"
+        raise InputError(f"--baseline{wrong} (there are {', '.join(systems)})")
+    if len(systems) == 1:
+        raise InputError(f"{baseline} is the only system with {file}; there is nothing to compare it with")
+    if first and all(len(files) == 1 for files in systems.values()):  # also of different seeds
+        systems = {name: dict.fromkeys([0], *files.values()) for name, files in systems.items()}
+    return {baseline: systems[baseline]} | systems
 
 
 def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[str], list[str]]:
     """Returns the tasks with a mean in every summary, in the baseline's order, and a line per missing one."""
-    every = list(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
-    common = list(every)
-    lines = []
+    means = pd.DataFrame({name: summary["mean"] for name, summary in summaries.items()})
+    tasks = list(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
+    means, lines = means.reindex(tasks), []
     for name, summary in summaries.items():
-        absent = [task for task in every if task not in summary.index]
+        absent = [task for task in tasks if task not in summary.index]
         unscored = list(summary.index[summary["mean"].isna()])
         lines += [f"{name}: lacks {', '.join(absent)}"] if absent else []
         lines += [f"{name}: no mean {metric} of {', '.join(unscored)}"] if unscored else []
-        common = [task for task in common if task not in {*absent, *unscored}]
-    return common, lines
+    return list(means.dropna().index), lines
 
 
 def uneven_samples(per_task: pd.DataFrame) -> list[str]:
@@ -197,33 +222,30 @@ def _are_uneven(per_task: pd.DataFrame) -> pd.Series:
     return (per_task["n"] != per_task["baseline_n"]).fillna(False)
 
 
-# ---------------------------------------------------------------------------- Markdown
-
-OVER_SEEDS = (
-    "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; the",
-    "baseline's scores shown are means over the most seeds of a system.",
-)
+# ---- Markdown
 
 
 def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseline: float) -> list[str]:
     """Returns lines that explain the tables and say which tasks ARG leaves out."""
-    counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna()
-    n = "n not known" if counts.empty else f"n = {counts.min()}"
-    n += f" to {counts.max()}" if not counts.empty and counts.min() < counts.max() else ""
+    counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna().unique()
+    n = "n not known" if not len(counts) else f"n = {counts.min()}"
+    n += f" to {counts.max()}" if len(counts) > 1 else ""
     better = "; lower is better" if is_loss(metric) else ""
-    differences = (
-        f"Difference: mean over tasks (and seeds); {EXPLAINED} p: the corresponding t test; p (Holm): "
-        "corrected for the number of systems. The interval of ARG has the same design."
+    over_seeds = (
+        "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; "
+        "its scores shown are means over the most seeds of a system."
     )
-    return [
-        f"Mean {metric} ± sample std over samples ({n}){better}.",
-        f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal",
+    sentences = [
+        f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal "
         "weight. A few small baselines can dominate it; compare the median gain.",
-        *textwrap.wrap(differences, LINE_WIDTH),
-        *(OVER_SEEDS if "seeds" in per_task else ()),
-        f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the",
+        f"Difference: mean over tasks (and seeds); {EXPLAINED} p: the corresponding t test; p (Holm): "
+        "corrected for the number of systems. The interval of ARG has the same design.",
+        over_seeds if "seeds" in per_task else "",
+        f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the "
         "difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]
+    wrapped = [line for sentence in sentences for line in textwrap.wrap(sentence, LINE_WIDTH)]
+    return [f"Mean {metric} ± sample std over samples ({n}){better}.", *wrapped]
 
 
 def is_loss(metric: str) -> bool:
@@ -245,13 +267,6 @@ def shown_arg(row) -> str:
     return f"{shown_gain(row.arg)} [{shown_gain(row.low)}, {shown_gain(row.high)}]"
 
 
-def shown_mean_difference(row) -> str:
-    """Returns the mean difference of a row of `per_system`, with its interval, as tables of contrasts do."""
-    names = {"difference": "difference", "low": "difference_low", "high": "difference_high"}
-    names["interval"] = "difference_interval"
-    return shown_difference({name: getattr(row, column) for name, column in names.items()})
-
-
 def shown_task_gain(row) -> str:
     """Returns the relative gain of a row of `per_task`, or its difference with MARK."""
     return shown_gain(row.relative_gain) if row.in_arg else f"{row.difference:+.3f} {MARK}"
@@ -271,16 +286,16 @@ def tasks_markdown(per_task: pd.DataFrame, baseline: str) -> str:
 
 def systems_markdown(per_system: pd.DataFrame, baseline: str) -> str:
     """Returns a Markdown table with a row per system: mean score, ARG, wins, difference, p, tasks."""
-    first = with_most_seeds(per_system)
-    counts = ("wins", "losses", "ties")
-    rows = {baseline: {"mean": f"{first['baseline']:.3f}"}}
+    rows = {baseline: {"mean": f"{with_most_seeds(per_system)['baseline']:.3f}"}}
     for row in per_system.itertuples():
         rows[row.system] = {
             "mean": f"{row.score:.3f}",
             "ARG": shown_arg(row),
             "median gain": shown_gain(row.median),
-            **{name: str(getattr(row, name)) for name in counts},
-            "difference": shown_mean_difference(row),
+            **{name: str(getattr(row, name)) for name in ("wins", "losses", "ties")},
+            "difference": shown_difference(
+                row.difference, row.difference_low, row.difference_high, row.difference_interval
+            ),
             "detectable": shown_number(row.detectable),
             "p": shown_p(row.p),
             "p (Holm)": shown_p(row.p_holm),

@@ -7,10 +7,9 @@ import pandas as pd
 
 
 def markdown_table(table: pd.DataFrame | Mapping[str, Mapping], heading: str = "") -> str:
-    """Returns a Markdown table whose columns are also aligned in a terminal.
+    """Returns a Markdown table, aligned, of a data frame or of {label: {column: cell}}.
 
-    table: a data frame, or {label: {column: cell}}; a missing cell is empty. heading: of the column of
-    labels; a data frame's is the name of its index. Numbers have three decimals; NaN is "-".
+    heading: of the labels of the latter. Numbers have three decimals; NaN is "-".
     """
     if not isinstance(table, pd.DataFrame):
         table = pd.DataFrame.from_dict(table, orient="index").fillna("").rename_axis(heading)

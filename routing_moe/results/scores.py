@@ -1,4 +1,4 @@
-"""Predictions and scores of tasks as files, and mean scores by category beside those of baselines."""
+"""Predictions and scores of tasks as files; mean scores by category and data set; answers without a model."""
 
 import contextlib
 import json
@@ -18,13 +18,22 @@ from dataloader.gym import Example, Gym
 from dataloader.metrics import evaluate
 from dataloader.ontology import UNCATEGORISED, Ontology
 from dataloader.options import chance, find_options, option_source
+from dataloader.templates import dataset_of
 from routing_moe.config.choices import LOWER_IS_BETTER, MEASURES
 from routing_moe.io.csv_files import check_numbers, read_table
-from routing_moe.results.measures import NAMES
+from routing_moe.results.markdown import markdown_table
 
 if TYPE_CHECKING:
     from routing_moe.evaluation.scored_files import TaskFile
 
+PERFORMANCE = "performance"
+NAMES = {"constant": "constant answer", "chance": "random option", "copy": "copied input"}
+UNITS = {PERFORMANCE: tuple(NAMES), "answer_loss": (), "rank_accuracy": ("chance",)}  # {measure: baselines}
+TITLES = {
+    PERFORMANCE: "mean score",
+    "answer_loss": "mean loss of the answers in nats per token (lower is better)",
+    "rank_accuracy": "mean accuracy of the best-ranked option",
+}
 SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
 DEV_COLUMNS = SCORE_COLUMNS[:-1]  # of an evaluation during training
 LOSS_COLUMNS = ("task_prefix", "sample", "metric", "n", "answer_loss")  # of one with --select_by answer_loss
@@ -45,30 +54,27 @@ class ScoresFile:
     @property
     def path(self) -> str:
         """Path relative to the run folder."""
-        return f"{self.checkpoint_name}/{self._start}{self.part}-performance.csv"
+        return self._path(f"{self.part}-performance.csv")
 
     @property
     def datasets_path(self) -> str:
         """Path of the scores per data set, if tasks are templates of data sets."""
-        return f"{self.checkpoint_name}/{self._start}{self.part}-datasets.csv"
+        return self._path(f"{self.part}-datasets.csv")
 
     @property
     def settings_path(self) -> str:
         """Path of the settings of the command that wrote the scores."""
-        return f"{self.checkpoint_name}/{self._start}settings.json"
+        return self._path("settings.json")
 
-    @property
-    def _start(self) -> str:
-        return f"{self.prefix}eval-" + ("" if self.section == "train" else f"{self.section}_tasks-")
+    def _path(self, end: str) -> str:
+        section = "" if self.section == "train" else f"{self.section}_tasks-"
+        return f"{self.checkpoint_name}/{self.prefix}eval-{section}{end}"
 
 
 def write_predictions(
     folder: Path, prefix: str, files: list["TaskFile"], predictions: list, option_scores: list | None = None
 ) -> None:
-    """Writes `<prefix><sample>_<part>.jsonl` for each file; see `prediction_lines` for its format.
-
-    predictions: for each file a list of draws (usually one). option_scores: for each file.
-    """
+    """Writes `<prefix><sample>_<part>.jsonl` for each file: `prediction_lines` of its draws (usually one)."""
     folder.mkdir(parents=True, exist_ok=True)
     for file, draws, scores in zip(files, predictions, option_scores or [None] * len(files), strict=True):
         lines = prediction_lines(file, draws, scores)
@@ -76,10 +82,9 @@ def write_predictions(
 
 
 def prediction_lines(file: "TaskFile", draws: list, option_scores: list[dict | None] | None = None) -> str:
-    """Returns JSON lines with input, prediction and answers, and predictions of further draws in other_draws.
+    """Returns JSON lines with input, prediction, answers; other_draws if there are any.
 
-    option_scores: for each example the scores of its options in the first draw, written as scores, or None if
-    the answer was generated.
+    option_scores: for each example {option: score} in the first draw, None if its answer was generated.
     """
     first, *others = draws
     lines = []
@@ -105,10 +110,8 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     Raises InputError that names the file if it is missing, broken, or lacks a column or a score.
     """
     scores = read_table(path, index_col=0, dtype={"task_prefix": str, "sample": str, "metric": str})
-    if lacking := [name for name in columns if name not in scores]:
-        raise InputError(
-            f"{path}: was not written by --do_predict or during training (no column {', '.join(lacking)})"
-        )
+    if lacking := ", ".join(name for name in columns if name not in scores):
+        raise InputError(f"{path}: was not written by --do_predict or during training (no column {lacking})")
     numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]
     check_numbers(scores, numbers, path)
     scores = scores.assign(**{name: math.nan for name in BASELINES[1:] if name not in scores})
@@ -119,11 +122,10 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
 
 
 def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.DataFrame:
-    """Returns mean dev and test scores per category, with baselines. All tasks have equal weight.
+    """Returns mean dev and test scores per category, with baselines and measures, then "all".
 
-    scores: {"dev": ..., "test": ...}, tables with columns task_prefix and performance. One row per category
-    in the ontology's order, then "all"; columns tasks, then of each part the score and, if the tables have
-    them, BASELINES and MEASURES. The mean of chance is over the tasks with options.
+    scores: {"dev": ..., "test": ...}. All tasks have equal weight; the mean of chance is over tasks with
+    options.
     """
     parts = {}
     for part, table in scores.items():
@@ -136,16 +138,38 @@ def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.Da
     return pd.DataFrame(parts).rename(index=str).rename_axis("category")
 
 
+def dataset_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per data set with statistics over its templates, the tasks `<data set>__<template>`."""
+    baselines = with_values(scores, BASELINES)
+    means = {"score": (PERFORMANCE, "mean")} | {name: (name, "mean") for name in baselines}
+    tasks = scores.groupby("task_prefix", sort=False).agg(metric=("metric", "first"), **means)
+    grouped = tasks.groupby(dataset_of, sort=False)
+    metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
+    over = grouped["score"].agg(templates="size", mean="mean", median="median", min="min", max="max")
+    table = pd.concat([metrics, over, grouped[baselines].mean()], axis=1)
+    return table.rename_axis("dataset").reset_index()
+
+
+def datasets_markdown(scores: dict[str, pd.DataFrame]) -> str:
+    """Returns the `dataset_scores` of {"dev": scores, "test": scores} as Markdown, and their means."""
+    tables = {part: dataset_scores(table).set_index("dataset") for part, table in scores.items()}
+    shown = {"templates": tables["test"]["templates"].astype(str)}
+    for part, table in tables.items():
+        names = ("mean", "median", *with_values(table, BASELINES))
+        shown |= {f"{part}, {name}": table[name] for name in names}
+    shown = pd.DataFrame(shown)
+    shown.loc["mean of the data sets"] = {"templates": "", **shown.drop(columns="templates").mean()}
+    text = "Mean and median over the templates of each data set; in the last row, each data set counts once."
+    return f"{text}\n\n{markdown_table(shown.rename_axis('data set'))}"
+
+
 def with_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Returns the names of columns that the table has with some value."""
     return [name for name in names if name in table and table[name].notna().any()]
 
 
 def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
-    """Returns the rows of `table` (which has a column task) by category, and all of them again as "all".
-
-    The new column category is categorical, in the ontology's order, so that groups have that order.
-    """
+    """Returns the rows (with a column task) by category in the ontology's order, and all again as "all"."""
     kinds = [ontology.category(task)[0] for task in table["task"]]
     order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], ALL]))
     both = pd.concat([table.assign(category=kinds), table.assign(category=ALL)], ignore_index=True)
@@ -157,41 +181,26 @@ def goodness(value: float, measure: str) -> float:
     return -value if measure in LOWER_IS_BETTER else value
 
 
-# ---- baselines
-
-
 def baseline_scores(files: list["TaskFile"], *gyms: Gym) -> pd.DataFrame:
-    """Returns a row per file with the scores of answers that need no model.
+    """Returns a row per file with the scores of answers that need no model: BASELINES.
 
-    constant: the metric of always giving the task's most frequent training answer. chance: see
-    `options.chance`; empty without options. copy: the metric of answering with the input. The training
-    examples, and the options that they show, are those of the first gym that has the task; without any,
-    constant is empty.
+    Training examples, and the options that they show, are of the first gym that has the task; without any,
+    constant is empty. copy: the input. chance: `options.chance`.
     """
-    train, options = {}, {}
+    train, options, rows = {}, {}, []
     for file in files:
+        examples, metric = file.examples, file.metric
         if file.task not in train:
-            train[file.task] = training_examples(file.task, gyms)
+            shown = train[file.task] = training_examples(file.task, gyms)
             options[file.task] = (
-                option_source(train[file.task], file.metric)
-                if train[file.task]
-                else find_options(file.task, file.metric, (), file.examples)
+                option_source(shown, metric) if shown else find_options(file.task, metric, (), examples)
             )
-    return pd.DataFrame(
-        [
-            (
-                constant_baseline(train[file.task], file.examples, file.metric) if train[file.task] else None,
-                chance(options[file.task], file.examples, file.metric),
-                evaluate(
-                    [example.input for example in file.examples],
-                    [list(example.outputs) for example in file.examples],
-                    file.metric,
-                ),
-            )
-            for file in files
-        ],
-        columns=BASELINES,
-    )
+        shown = train[file.task]
+        inputs, answers = [e.input for e in examples], [list(e.outputs) for e in examples]
+        constant = evaluate([constant_answer(shown)] * len(examples), answers, metric) if shown else None
+        random = chance(options[file.task], examples, metric)
+        rows.append((constant, random, evaluate(inputs, answers, metric)))
+    return pd.DataFrame(rows, columns=BASELINES)
 
 
 def training_examples(task: str, gyms: Sequence[Gym]) -> list[Example]:
@@ -206,9 +215,3 @@ def constant_answer(train: Sequence[Example]) -> str:
     """Returns the most frequent first answer of the training examples (ties: the first in order)."""
     counts = Counter(example.outputs[0] for example in train)
     return min(counts, key=lambda answer: (-counts[answer], answer))
-
-
-def constant_baseline(train: Sequence[Example], scored: Sequence[Example], metric: str) -> float:
-    """Returns the metric of predicting `constant_answer(train)` for every scored example."""
-    predictions = [constant_answer(train)] * len(scored)
-    return evaluate(predictions, [list(example.outputs) for example in scored], metric)

@@ -16,13 +16,7 @@ from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
-from routing_moe.model.route_clusters import (
-    best_clusters,
-    centred_cosine,
-    nearest_cluster,
-    possible_counts,
-    silhouettes_of_clouds,
-)
+from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
 from routing_moe.task_choice.given_vectors import GivenVectors
 
 TASKS, CLUSTERS = "tasks", "clusters:"
@@ -118,16 +112,12 @@ def routes_of_clusters(
     for part, (first, end) in task_vectors.parts.items():
         vectors_ND = np.stack([vectors[task][first:end] for task in train])
         labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
-        clouds = silhouettes_of_clouds(vectors_ND, counts)
         row = {
             "source": described(start),
             "part": part,
             "clusters": int(labels_N.max()) + 1,
             "sizes": " ".join(map(str, np.bincount(labels_N).tolist())),
             "silhouette": silhouette,
-            "silhouette_of_clouds": float(clouds.mean()),
-            "clouds_at_or_above": float((clouds >= silhouette).mean()),
-            "clouds": len(clouds),
         }
         rows.append(row)
         for task, label in zip(train, labels_N.tolist(), strict=True):
@@ -151,12 +141,9 @@ def wanted_clusters(spec: str, N: int) -> list[int]:
 
 def in_words(row: Mapping) -> str:
     """Returns a row of the table of clusters as a note for the log."""
-    return (
-        f"{row['part']} layers: {row['clusters']} clusters of {row['sizes'].replace(' ', ', ')} tasks; mean "
-        f"silhouette {row['silhouette']:.3f}, of as many vectors of the same covariance without clusters "
-        f"{row['silhouette_of_clouds']:.3f} on average, and as large or larger in "
-        f"{row['clouds_at_or_above']:.0%} of {row['clouds']} draws"
-    )
+    sizes = row["sizes"].replace(" ", ", ")
+    clusters = f"{row['clusters']} clusters of {sizes} tasks"
+    return f"{row['part']} layers: {clusters}; mean silhouette {row['silhouette']:.3f}"
 
 
 # ---- routes for scoring with a trained mixture

@@ -1,7 +1,9 @@
-"""The checks of `routing-moe train`, before weights are loaded.
+"""What `routing-moe train` checks before it loads weights, so that a long run does not fail late.
 
-First names, ranges and files, without torch, which takes seconds to import; then what the configuration of
-the start tells. The errors of each of the two are reported together.
+`check_inputs` goes through flags, output folder, data, and the start of the run. Each file is read by its one
+reader, which raises InputError; the functions here add what no reader knows: flags that contradict each
+other, and flags and data that do not fit the model. `finished` says whether there is anything left to do.
+Torch, which takes seconds to import, is needed only for the configuration of the start.
 """
 
 import importlib.util
@@ -10,43 +12,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError, Problems, in_short, problem_context
+from dataloader.errors import InputError, Problems, problem_context
 from dataloader.gym import Gym
-from dataloader.ontology import Ontology
-from dataloader.task_splits import Split
-from routing_moe.checkpoints.find import (
-    SavedMixture,
-    checkpoint_to_resume,
-    checkpoint_to_start_from,
-    find_bart,
-    find_vanilla,
-)
+from dataloader.jsonfile import load_json_object
+from dataloader.ontology import Ontology, ontology_path
+from dataloader.options import find_options
+from dataloader.task_splits import Split, load_split
+from routing_moe.checkpoints.find import SavedMixture, checkpoint_to_resume, checkpoint_to_start_from
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.choices import TRACKERS
-from routing_moe.config.flags import differences, flag_problems, with_valid_values
+from routing_moe.config.flags import changed, differences, flag_problems, flags_of
 from routing_moe.config.shared import position_problems
-from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
+from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.results.run_cost import COST_FILE, reference_cost
-from routing_moe.task_choice.choice import VectorTable
+from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
+from routing_moe.results.scores import ScoresFile
 from routing_moe.task_choice.given_routes import (
-    check_routes_differ,
-    check_scored_spec,
-    described,
-    file_matrices,
-    names_file,
     training_routes,
 )
-from routing_moe.task_choice.given_vectors import GivenVectors
-from routing_moe.task_choice.texts import TextSource
-from routing_moe.training.data_checks import data_problems, open_data
+from routing_moe.task_choice.texts import TEXTS_FILE, TextSource
+from routing_moe.training.task_checks import TaskChecks, refuse
 
 if TYPE_CHECKING:
     from routing_moe.model.configuration import RoutingBartConfig
+
+# Flags that scores depend on besides those that a prediction inherits or a comparison of runs reports.
+OF_SCORES = {"measures", "predict_samples", "text_vectors", "debug"}
+NOT_OF_SCORES = {"predict_batch_size", "taskvecs"}  # the vectors are in the checkpoint
 
 
 @dataclass(frozen=True)
@@ -64,89 +59,76 @@ class Inputs:
 
 
 def check_inputs(settings: TrainSettings) -> Inputs:
-    """Opens and checks everything that the settings name.
-
-    Raises InputError with all errors in names and files, and if there are none, with those in the start.
-    """
-    problems = Problems(number_problems(settings) + contradictions(settings))
-    settings = with_valid_values(settings)
-    train_gym, predict_gym, split, ontology = open_data(settings, problems)
-    text_format = problems.of(TextFormat.of, settings)
-    if split and train_gym and predict_gym:
-        problems += data_problems(settings, train_gym, predict_gym, split)
-    problems += run_folder_problems(settings)
-    if settings.do_train and settings.equal_flops:
-        problems.of(reference_cost, settings.equal_flops)
-    problems += start_file_problems(settings, split)
+    """Opens and checks everything that the settings name. Raises InputError."""
+    refuse(flag_problems(settings) + precision_problems(settings) + contradictions(settings))
+    refuse(run_folder_problems(settings))
+    train_gym, predict_gym, split, ontology = open_data(settings)
+    check_data(settings, train_gym, predict_gym, split)
+    if settings.do_train and settings.equal_flops and checkpoint_to_resume(settings) is None:
+        reference_cost(settings.equal_flops)
+    checkpoint = checkpoint_to_start_from(settings)
+    if checkpoint is None and not settings.is_new:
+        refuse(f"{settings.start.described}: no checkpoint there (a folder with a config.json)")
     routes = None
-    if gives_routes(settings) and split and split.train and ontology:
-        routes = problems.of(training_routes, settings.start, split, ontology)
-    if problems:
-        raise InputError(dict.fromkeys(problems))
+    if settings.do_train and settings.task_routes and checkpoint_to_resume(settings) is None:
+        routes = training_routes(settings.start, split, ontology)
     from routing_moe.checkpoints.start import start_config
 
+    config, text_format = start_config(settings, split, routes), TextFormat.of(settings)
     texts = TextSource(
         (train_gym, predict_gym), text_format, settings.text_vectors, settings.examples_per_file
     )
-    config = start_config(settings, split, routes)
-    if problems := config_problems(settings, split, config, texts, routes):
-        raise InputError(dict.fromkeys(problems))
+    if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
+        refuse(
+            f"--task_level_random_n is {settings.task_level_random_n}; there are {config.num_experts} experts"
+        )
+    refuse(position_problems(settings, config.max_position_embeddings, checkpoint or settings.model))
+    if routes:
+        with problem_context(f"--task_routes {routes.source}: "):
+            routes.matrices(*config.route_sizes)
+    TaskChecks(settings, split, config, checkpoint, texts).check(has_new_routes=routes is not None)
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
-def number_problems(settings: TrainSettings) -> list[str]:
-    """Returns problems of numbers out of range, unknown choices and missing packages."""
-    problems = flag_problems(settings) + precision_problems(settings)
-    if settings.minimum_tau > settings.initial_tau:
-        problems.append(
-            f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; "
-            "the temperature falls from the initial to the minimum"
-        )
-    if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
-        problems.append(f"--log_with is {settings.log_with!r}, which needs: pip install {settings.log_with}")
-    return problems
+# ---- flags
 
 
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
-    problems, sources = [], [f"--{flag}" for flag in settings.selecting_flags]
-    is_new = settings.do_train and settings.initialize_from_vanilla
-    if len(sources) > 1:
-        problems.append(f"{' and '.join(sources)} each set the source of routes; give one of them")
-    if sources and settings.num_experts == 1:
-        problems.append(f"{sources[0]} chooses among experts, but --num_experts is 1; give one of them")
+    problems, sources = [], " and ".join(f"--{flag}" for flag in settings.selecting_flags)
     named = "checkpoint" if settings.checkpoint else "checkpoint_name"
-    if is_new and (settings.checkpoint or settings.checkpoint_name != "best"):
+    has_name = settings.checkpoint_name != "best"
+    if len(settings.selecting_flags) > 1:
+        problems.append(f"{sources} each set the source of routes; give one of them")
+    elif sources and settings.num_experts == 1:
+        problems.append(f"{sources} chooses among experts, but --num_experts is 1; give one of them")
+    if settings.minimum_tau > settings.initial_tau:
+        falls = f"above --initial_tau {settings.initial_tau}; the temperature falls from this to the minimum"
+        problems.append(f"--minimum_tau is {settings.minimum_tau}, {falls}")
+    if settings.is_new and (settings.checkpoint or has_name):
         problems.append(f"--initialize_from_vanilla and --{named} both name a start; give one of them")
-    if settings.checkpoint and settings.checkpoint_name != "best":
+    if settings.checkpoint and has_name:
         problems.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
-    if settings.do_train and not is_new:
-        of_new = {
-            "--vanilla_checkpoint has the weights of a new model": settings.vanilla_checkpoint,
-        }
-        problems += [f"{what}: leave --{named} out" for what, given in of_new.items() if given]
-    if is_new and settings.router_nn_type == "table" and settings.route_source in (None, "learned"):
-        problems += table_problems(settings)
+    if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
+        problems.append(f"--vanilla_checkpoint has the weights of a new model: leave --{named} out")
+    if settings.shared_base and settings.do_train and not settings.base_lr:
+        problems.append("--shared_base trains what experts share, but --base_lr is 0; leave one of them out")
     if settings.by_loss and settings.taskvecs and not settings.do_train:
-        problems.append(
-            f"--taskvecs and --task_routes {settings.task_routes} both choose the routes of tasks that were "
-            "not trained on; give one of them"
-        )
+        problems.append("--taskvecs and --task_routes lowest_loss both choose routes; give one of them")
+    if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
+        problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
+    learns = settings.do_train and settings.route_source in (None, "learned")
+    if learns and settings.router_mode == "top_k" and settings.router_top_k == 1 and settings.trains_router:
+        problems.append("--router_top_k is 1: the weight is always 1, without a gradient; give 2 or more")
+    if learns and settings.is_new and settings.router_nn_type == "table":
+        if settings.taskvecs:
+            problems.append("--taskvecs: the task vectors of --router_nn_type table are its logits")
+        if not settings.trains_task_vectors:
+            problems.append("--router_nn_type table learns task vectors only; train them (--task_model_lr)")
     return problems
 
 
-def table_problems(settings: TrainSettings) -> list[str]:
-    """Returns errors of flags of task vectors that are the logits of a table router."""
-    problems = []
-    if settings.taskvecs:
-        problems.append(
-            f"--taskvecs {settings.taskvecs}: the task vectors of --router_nn_type table are its logits; "
-            "leave the flag out"
-        )
-    if not settings.trains_task_vectors:
-        flag = "--freeze_task_model" if settings.freeze_task_model else "--task_model_lr 0"
-        problems.append(f"{flag}: --router_nn_type table learns nothing but task vectors; leave the flag out")
-    return problems
+# ---- the output folder
 
 
 def run_folder_problems(settings: TrainSettings) -> list[str]:
@@ -154,10 +136,9 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
     folder = Path(settings.output_dir)
     if reason := unwritable(folder):
         return [f"--output_dir {reason}"]
-    problems = Problems()
-    saved = problems.of(load_run_settings, folder)
-    if problems or not settings.do_train:
-        return problems
+    saved = load_run_settings(folder)
+    if not settings.do_train:
+        return []
     if saved is None:
         merged = sorted(path.parent.name for path in folder.glob(f"*/{MERGE_FILE}"))
         if settings.initialize_from_vanilla and merged:
@@ -172,203 +153,99 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
     return differences(settings, saved, "the run to resume")
 
 
-# ---- the start: names and files
+def finished(settings: TrainSettings) -> str | None:
+    """Returns a line for a resumed run of which nothing is left to do, None if there is something."""
+    if not is_trained(settings) or run_folder_problems(settings):
+        return None
+    best = Path(settings.output_dir) / "best"
+    if settings.do_predict:
+        scores = scores_there(settings)
+        return scores and f"{settings.output_dir} is finished: scores in {scores}"
+    has_texts = settings.no_text_vectors or (best / TEXTS_FILE).is_file()
+    if not has_texts and SavedMixture(best).config.routes_by_task:  # whose reader imports torch
+        return None
+    return f"{settings.output_dir} is finished: best checkpoint in {best}"
 
 
-def gives_routes(settings: TrainSettings) -> bool:
-    """Returns whether training starts with the routes of `--task_routes`; a resumed run has them already."""
-    return bool(settings.task_routes) and settings.do_train and checkpoint_to_resume(settings) is None
+def is_trained(settings: TrainSettings) -> bool:
+    """Returns whether a resumed run has its cost.json, which is written after the last step."""
+    if checkpoint_to_resume(settings) is None:
+        return False
+    return Problems().of(read_cost, settings.output_dir) is not None  # a damaged file is written again
 
 
-def start_file_problems(settings: TrainSettings, split: Split | None) -> list[str]:
-    """Returns errors of models, task vectors and routes that are not where the flags say."""
-    problems = Problems()
-    if settings.vanilla_checkpoint:
-        problems.of(find_vanilla, settings.vanilla_checkpoint, flag="vanilla_checkpoint")
-    unseen = split and set(split.section(settings.predict_split)) - set(split.train)
-    reads_vectors = settings.do_train or unseen  # train tasks keep those of the training
-    if settings.taskvecs and reads_vectors and not gives_routes(settings):  # `training_routes` reads them
-        problems.of(GivenVectors.load, settings.taskvecs, flag="taskvecs")
-    if checkpoint_to_start_from(settings):
-        return list(problems)
-    if settings.do_train and settings.initialize_from_vanilla:
-        problems.of(find_bart, settings.model, flag="model")
-    elif settings.do_train or settings.do_predict:
-        flags = f"--checkpoint {settings.checkpoint}"
-        if not settings.checkpoint:
-            flags = f"--output_dir {settings.output_dir} --checkpoint_name {settings.checkpoint_name}"
-        hint = "; to train from --model name no checkpoint" if settings.do_train else ""
-        problems.append(f"{flags}: no checkpoint there (a folder with a config.json){hint}")
-    return list(problems)
+def scores_there(settings: TrainSettings) -> Path | None:
+    """Returns the file of test scores of the best checkpoint with these settings, None if it is missing."""
+    file = ScoresFile(section=settings.predict_split, prefix=settings.prefix)
+    description, scores = (Path(settings.output_dir) / path for path in (file.settings_path, file.path))
+    saved = (Problems().of(load_json_object, description, "the settings of scores") or {}).get("settings")
+    flags = flags_of(settings).items()
+    names = OF_SCORES | {name for name, flag in flags if flag.inherited or flag.compared_as == "scoring"}
+    values = {name: getattr(settings, name) for name in names - NOT_OF_SCORES}
+    same = isinstance(saved, dict) and not changed(values, saved, "")
+    return scores if same and scores.is_file() else None
 
 
-# ---- the start: its configuration
+# ---- the data
 
 
-def config_problems(
-    settings: TrainSettings,
-    split: Split,
-    config: "RoutingBartConfig",
-    texts: TextSource,
-    routes: GivenRoutes | None,
-) -> list[str]:
-    """Returns errors of flags that do not fit the model, and of tasks that it has no vector or route for.
+def open_data(settings: TrainSettings) -> tuple[Gym, Gym, Split, Ontology]:
+    """Returns the gyms of training and prediction, the split and the ontology. Raises InputError."""
+    with problem_context("--train_dir "):
+        train_gym = predict_gym = Gym(settings.train_dir, settings.skip_malformed)
+    if settings.predict_dir != settings.train_dir:
+        with problem_context("--predict_dir "):
+            predict_gym = Gym(settings.predict_dir, settings.skip_malformed)
+    split_path = Path(settings.train_dir) / "split.json"
+    if settings.custom_tasks_splits:
+        with problem_context("--custom_tasks_splits "):
+            split = load_split(settings.custom_tasks_splits)
+    elif split_path.is_file():
+        split = load_split(split_path)
+    else:
+        raise InputError(f"--train_dir {settings.train_dir} has no split.json; give --custom_tasks_splits")
+    with problem_context("--task_ontology " if settings.task_ontology else ""):
+        ontology = Ontology.load(ontology_path(settings.train_dir, settings.task_ontology))
+    return train_gym, predict_gym, split, ontology
 
-    config: of the model that the run starts with. routes: of --task_routes for training.
+
+def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> None:
+    """Raises InputError for files of the run's tasks that cannot be read or scored.
+
+    Test files are read hours after the first step, so that all files are read here, and kept.
     """
-    checkpoint = checkpoint_to_start_from(settings)
-    problems = Problems(expert_problems(settings, config))
-    problems += position_problems(settings, config.max_position_embeddings, checkpoint or settings.model)
-    if routes:
-        problems.of(routes.matrices, *config.route_sizes, flag=f"task_routes {routes.source}:")
-    problems += missing_task_problems(settings, split, config, checkpoint, routes)
-    given_tasks = set()
-    if checkpoint and not settings.do_train:
-        problems += scored_route_problems(settings, split, config)
-        if settings.by_loss:
-            problems.of(check_routes_differ, config, flag="task_routes")
-        given_tasks = problems.of(tasks_given, settings, split, config, checkpoint) or given_tasks
-        if not settings.prefix:
-            problems += overwriting_problems(settings, checkpoint)
-    if settings.do_predict and config.has_router and not settings.by_loss:
-        is_new = checkpoint is None and not settings.taskvecs
-        random = set(config.task_names if is_new else config.random_vectors) - given_tasks
-        random -= set(split.train if settings.do_train else ())
-        table = VectorTable({*config.task_names, *given_tasks}, random, split.train)
-        if needing := table.needing_nearest(split.section(settings.predict_split), settings.task_vector):
-            problems.of(texts.check, needing, table.seen)
-    by_text = config.given_routes and settings.task_vector == "nearest" and not settings.task_routes
-    if settings.do_predict and by_text:
-        table = VectorTable(config.task_names, (), split.train)
-        if needing := sorted(set(split.section(settings.predict_split)) - table.known - given_tasks):
-            problems.of(texts.check, needing, table.seen)
-    return list(problems)
-
-
-def expert_problems(settings: TrainSettings, config: "RoutingBartConfig") -> list[str]:
-    """Returns errors of numbers of experts, and of a router that is not trained or cannot be."""
+    sections = {"train": ["dev"]} if settings.do_train else {}  # {section: the parts that are scored}
+    if settings.do_predict:
+        sections[settings.predict_split] = ["dev", "test"]
+    if settings.do_train and not split.train:
+        raise InputError(f"{split.path}: the train section is empty; there is nothing to train on")
+    if settings.do_predict and not split.section(settings.predict_split):
+        raise InputError(
+            f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
+        )
     problems = []
-    trains = config.has_router and (settings.trains_router or settings.trains_task_vectors)
-    if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
-        problems.append(
-            f"--task_level_random_n is {settings.task_level_random_n}, but a layer has {config.num_experts} "
-            "experts"
-        )
-    if settings.do_train and trains and config.is_top_1:
-        problems.append(
-            "--router_top_k is 1: the weight of a top-1 route is always 1, so the router gets no gradient; "
-            "give 2 or more, or --router_mode gumbel_softmax_st to learn the choice of one expert"
-        )
-    if settings.do_train and settings.shared_base and not settings.base_lr:
-        problems.append("--shared_base trains what experts share, but --base_lr is 0; leave one of them out")
-    if settings.do_train and settings.base_lr and not (settings.shared_base or config.has_lora):
-        problems.append("--base_lr: complete layers share nothing; give --shared_base, too")
-    if settings.do_train and settings.alternate_every and not trains:
-        problems.append(
-            "--alternate_every: router and task vectors are not trained, so nothing can alternate"
-        )
-    return problems
+    if settings.do_train:
+        problems = train_gym.check(split.train, ["train"], split=split.path)
+    for section, parts in sections.items():
+        tasks, samples = split.section(section), settings.predict_samples
+        problems += predict_gym.check(tasks, parts, samples, split=split.path)
+    refuse(list(dict.fromkeys(problems)))
+    if settings.reads_options:
+        check_options(settings, (train_gym, predict_gym), split, sections)
 
 
-def missing_task_problems(
-    settings: TrainSettings,
-    split: Split,
-    config: "RoutingBartConfig",
-    checkpoint: Path | None,
-    routes: GivenRoutes | None,
-) -> list[str]:
-    """Returns the error of tasks that the model has no vector or route for, if they cannot do without."""
-    if not config.routes_by_task or routes:
-        return []
-    needed = set(split.train) if settings.do_train else set()
-    stored_only = not config.has_router or settings.task_vector == "stored"
-    # Among given routes, a task without one gets equal weights.
-    averages = config.route_source == "fixed" and (settings.task_routes or config.given_routes)
-    if settings.do_predict and stored_only and not averages:
-        needed |= set(split.section(settings.predict_split))
-    if settings.by_loss:  # other tasks get the route of one of these
-        needed = trained_on(config, split).intersection(split.section(settings.predict_split))
-    missing = sorted(needed - set(config.task_names))
-    if not missing:
-        return []
-    if checkpoint is None:
-        return [f"--taskvecs {settings.taskvecs} has no vector for {in_short(missing)}"]
-    kind = "task vector" if config.has_router else "route"
-    hint = ""
-    if config.has_router and settings.task_vector == "stored" and not settings.do_train:
-        hint = "; without --task_vector stored, they get the vector of their nearest task"
-    return [
-        f"{checkpoint} has no {kind} for {in_short(missing)}; it knows the tasks of the split that it was "
-        f"trained with{hint}"
-    ]
-
-
-def scored_route_problems(settings: TrainSettings, split: Split, config: "RoutingBartConfig") -> list[str]:
-    """Returns errors of `--task_routes`, a file with routes of scored tasks, for a checkpoint."""
-    problems = Problems()
-    if settings.route_source != "fixed" or not settings.task_routes:
-        return []
-    if names_file(settings.task_routes):
-        problems.of(file_matrices, settings.task_routes, split.section(settings.predict_split), config)
-    elif described(settings.start) != config.given_routes:
-        problems.of(check_scored_spec, settings.task_routes, flag="task_routes")
-    return list(problems)
-
-
-def tasks_given(
-    settings: TrainSettings, split: Split, config: "RoutingBartConfig", checkpoint: Path
-) -> set[str]:
-    """Returns the scored tasks that take their vector from `--taskvecs`, none of them trained on.
-
-    Raises InputError if the model cannot read the vectors, if none is of such a task, or if they replace
-    different stored vectors without a --prefix for the scores.
-    """
-    untrained = set(split.section(settings.predict_split)) - trained_on(config, split)
-    if not settings.taskvecs or not untrained or not config.routes_by_task:
-        return set()
-    if not (config.has_router or config.route_parts):
-        raise InputError(
-            f"--taskvecs {settings.taskvecs}: the routes of {checkpoint} do not depend on vectors; train "
-            "with --taskvecs to route other tasks by theirs"
-        )
-    with problem_context("--taskvecs "):
-        vectors = GivenVectors.load(settings.taskvecs)
-    vectors.check(checkpoint, config)
-    given = untrained & set(vectors.names)
-    if not given:
-        raise InputError(f"--taskvecs {settings.taskvecs} has no vector for {in_short(sorted(untrained))}")
-    stored = dict(zip(*load_task_vectors(checkpoint), strict=True))
-    rows, learned = vectors.by_name, given & set(stored) - set(config.random_vectors)
-    replaced = [task for task in sorted(learned) if (stored[task] != rows[task]).any()]
-    if replaced and not settings.prefix:
-        raise InputError(
-            f"{checkpoint} has other task vectors of {in_short(replaced)}; to score them with those of "
-            f"--taskvecs {settings.taskvecs} give --prefix, so that its own scores are not overwritten"
-        )
-    return given
-
-
-def trained_on(config: "RoutingBartConfig", split: Split) -> set[str]:
-    """Returns the tasks that a checkpoint was trained on; if it lists none, the split's train tasks."""
-    return set(config.trained_tasks or split.train)
-
-
-def overwriting_problems(settings: TrainSettings, checkpoint: Path) -> list[str]:
-    """Returns errors of a prediction with another source of routes, which overwrites the run's scores."""
-    saved = SavedMixture(checkpoint).config
-    other = [
-        f"--{flag} {getattr(saved, flag)}"
-        for flag in ROUTING_FLAGS
-        if getattr(settings, flag) not in (None, getattr(saved, flag))
-    ]
-    redrawn = settings.task_level_random_routing and saved.given_routes
-    chosen = settings.by_loss and saved.has_router  # other choices of given routes replace each other
-    if settings.route_source not in (None, saved.route_source) or redrawn or chosen:
-        given = saved.given_routes
-        other.insert(0, f"given routes ({given})" if given else f"{saved.route_source} routes")
-    if not other:
-        return []
-    return [
-        f"{checkpoint} was trained with {' and '.join(other)}; to score it with other routes give --prefix, "
-        "so that its own scores are not overwritten"
-    ]
+def check_options(settings: TrainSettings, gyms: tuple[Gym, Gym], split: Split, sections: dict) -> None:
+    """Raises InputError if no task of a section has answer options to rank. sections: {section: parts}."""
+    gym = gyms[1]
+    for section, parts in sections.items():
+        sources = [
+            find_options(task, gym.metric(task), gyms, gym.examples(task, part, settings.predict_samples))
+            for task in split.section(section)
+            for part in parts
+        ]
+        if settings.scoring == "rank" and not any(source.name for source in sources):
+            raise InputError(
+                f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
+                "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
+                "labels that recur in the train files; give generate"
+            )

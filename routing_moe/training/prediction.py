@@ -26,15 +26,15 @@ from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draw
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
-from routing_moe.results.scores import ScoresFile, baseline_scores, write_predictions
-from routing_moe.results.templates import dataset_scores
+from routing_moe.results.scores import ScoresFile, baseline_scores, dataset_scores, write_predictions
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, RouteClusters, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file
 from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import LowestLoss, labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
-from routing_moe.training.checks import Inputs, trained_on
+from routing_moe.training.checks import Inputs
+from routing_moe.training.task_checks import trained_on
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +52,9 @@ def run_prediction(
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
     log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
-    if settings.predict_temperature is not None and model.config.has_router:
-        model.config.router_temperature = settings.predict_temperature
     selected = {k: v for k, v in load_progress(checkpoint).items() if k in ("step", "temperature")}
     if settings.predict_temperature is not None and model.config.has_router:
-        selected["temperature"] = settings.predict_temperature
+        model.config.router_temperature = selected["temperature"] = settings.predict_temperature
     if selected:
         log.debug("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     if keep_texts and accelerator.is_main_process:
@@ -79,12 +77,18 @@ def run_prediction(
             scores = scores.assign(**selected)
             written = ScoresFile(part, evaluation.section, name, evaluation.prefix)
             write_predictions(run / name / "predictions", evaluation.prefix, files, *predicted)
-            datasets = write_datasets(run / written.datasets_path, scores) if has_templates(tasks) else ""
+            measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
+            means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())
+            note = ""
+            if has_templates(tasks):
+                datasets = dataset_scores(scores)
+                write_text(run / written.datasets_path, datasets.to_csv())
+                note = f" ({datasets['mean'].mean():.4f} over {len(datasets)} data sets, each counted once)"
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f%s over %d files%s%s, in %s",
-                evaluation.section, part, mean_score(scores), of_measures(scores), len(files),
-                of_draws(scores), datasets, run / written.path,
+                evaluation.section, part, mean_score(scores), means, len(files),
+                of_draws(scores), note, run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
@@ -126,15 +130,20 @@ def route_tasks(
     if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
         return {}
     trained = trained_on(config, split)
-    if by_loss:
-        choices = choices_by_loss(inputs, tasks, trained, model, tokenizer, accelerator)
+    if by_loss:  # a task that was not trained on gets the route of lowest loss on its rows
+        source = LowestLoss(model, trained, accelerator)
+        rows = {task: labelled_rows(inputs.texts, task, tokenizer) for task in tasks if task not in trained}
+        chosen = source.choose(rows) if rows else {}
+        choices = {task: source.own(task) if task in trained else chosen[task] for task in tasks}
     else:
-        mixture = SavedMixture(checkpoint_of(start))
+        mixture, untrained, vectors = SavedMixture(checkpoint_of(start)), set(tasks) - trained, None
+        if start.vectors and untrained:
+            vectors = GivenVectors.load(start.vectors).only(untrained)
         chooser = Chooser(
             model,
             evaluation.task_vector,
             split.train,
-            given_vectors(start.vectors, tasks, trained),
+            vectors,
             file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
             TextsOfModel(inputs.texts, model, tokenizer, mixture, quiet=not is_main),
             by_vector,
@@ -142,7 +151,9 @@ def route_tasks(
         choices = {task: chooser.choose(task) for task in tasks}
     if not by_vector:
         check_replaced(start.routes, choices, model, evaluation.prefix)
-    notable = [choice for choice in choices.values() if is_notable(choice, trained)]
+    # Not just what a trained task has in the checkpoint.
+    kept = ("own", "stored", "random")
+    notable = [c for c in choices.values() if c.task not in trained or c.source not in kept]
     for c in notable:
         log.debug("%s: %s; has seen of the task: %s", c.task, c.words, c.seen)
     for note in notes_on(choices, by_vector and bool(start.vectors)) if is_main else ():
@@ -153,22 +164,6 @@ def route_tasks(
     if by_vector and vectors:
         with_vectors(model, vectors)
     return choices if notable else {}
-
-
-def choices_by_loss(
-    inputs: Inputs, tasks: list[str], trained: set[str], model, tokenizer, accelerator
-) -> dict[str, TaskChoice]:
-    """Returns {task: choice}: its own route if it was trained on, else that of lowest loss on its rows."""
-    source = LowestLoss(model, trained, accelerator)
-    choices = {task: source.own(task) for task in tasks if task in trained}
-    rows = {task: labelled_rows(inputs.texts, task, tokenizer) for task in tasks if task not in trained}
-    choices |= source.choose(rows) if rows else {}
-    return {task: choices[task] for task in tasks}
-
-
-def is_notable(choice: TaskChoice, trained: set[str]) -> bool:
-    """Returns whether a choice is not just what a trained task has in the checkpoint."""
-    return choice.task not in trained or choice.source not in ("own", "stored", "random")
 
 
 def notes_on(choices: dict[str, TaskChoice], reads_vectors: bool) -> list[str]:
@@ -203,26 +198,6 @@ def check_replaced(path: str | None, choices: dict[str, TaskChoice], model, pref
             f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
             "with them give --prefix, so that its own scores are not overwritten"
         )
-
-
-def given_vectors(folder: str | None, tasks: list[str], trained: set[str]) -> GivenVectors | None:
-    """Returns the vectors of `--taskvecs` of the tasks that were not trained on, None without any."""
-    if not folder or trained.issuperset(tasks):
-        return None
-    return GivenVectors.load(folder).only(set(tasks) - trained)
-
-
-def write_datasets(path: Path, scores: pd.DataFrame) -> str:
-    """Writes the scores per data set over its templates; returns a note on their mean."""
-    datasets = dataset_scores(scores)
-    write_text(path, datasets.to_csv())
-    return f" ({datasets['mean'].mean():.4f} over {len(datasets)} data sets, each counted once)"
-
-
-def of_measures(scores: pd.DataFrame) -> str:
-    """Returns the means of further measures of the scores, "" without any."""
-    measured = [name for name in MEASURES[1:] if name in scores]
-    return "".join(f", {name.replace('_', ' ')} {mean_score(scores, name):.4f}" for name in measured)
 
 
 def of_draws(scores: pd.DataFrame) -> str:

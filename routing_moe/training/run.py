@@ -13,7 +13,6 @@ from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import EncodedExamples, encode
-from dataloader.errors import InputError
 from routing_moe.checkpoints.find import checkpoint_to_resume
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.shared import text_settings
@@ -23,13 +22,10 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
 from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
-from routing_moe.model.flops import rows_flops
-from routing_moe.optim.state_memory import State, check_fits
-from routing_moe.results.run_cost import earlier_runs
+from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.training.checks import Inputs
+from routing_moe.training.checks import Inputs, is_trained
 from routing_moe.training.cost import equal_steps
-from routing_moe.training.finished import is_trained
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
 from routing_moe.training.trainer import Training, check_epochs
 
@@ -42,10 +38,6 @@ def train_and_predict(
     """Runs --do_train and --do_predict. command: for run.json. draw_routes: as of `Training`."""
     trained = settings.do_train
     if trained:
-        if inputs.config.expert_kind == "lora" and 0 < settings.learning_rate < 1e-4:
-            log.info(
-                "note: --learning_rate %g is low for low-rank experts; 1e-3 is usual", settings.learning_rate
-            )
         if not is_trained(settings):
             with naming_memory_flags(settings):
                 has_checkpoint = run_training(settings, inputs, accelerator, command, draw_routes)
@@ -69,14 +61,11 @@ def run_training(
 ) -> bool:
     """Builds the model and the data, and trains to the end. Writes nothing before both are ready.
 
-    Returns whether there is a checkpoint: not if --equal_flops is asked for, or too few rows are contested.
+    Returns whether there is a checkpoint: not if too few rows are contested.
     """
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
-    check_fits(
-        lambda: State.of(inputs.config, settings.frozen(inputs.config.has_lora)), accelerator, settings
-    )
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)
@@ -90,36 +79,26 @@ def run_training(
     if settings.contested_above is not None:
         contested = contested_rows(model, examples, settings, accelerator)
         examples = contested.of(examples, model.config.task_names)
-        if contested.are_few and settings.equal_flops:
-            raise InputError(f"--equal_flops: {contested.described()}, so nothing is trained")
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
             if accelerator.is_main_process:
                 write_start(settings, inputs, command, contested)
             return False
         check_epochs(settings, len(examples))
-    training = Training(
-        model,
-        tokenizer,
-        examples,
-        dev_files,
-        ontology=inputs.ontology,
-        settings=settings,
-        accelerator=accelerator,
-        draw_routes=draw_routes,
-        scoring_flops=contested.scoring_flops if contested else 0,
-    )
-    if settings.equal_flops:
-        earlier = earlier_runs(settings.start, settings.output_dir)
-        steps = training.stepper, training.total_steps
-        print(equal_steps(*steps, settings.equal_flops, earlier, training.scoring_flops))
-        return False
+    data = examples, dev_files, inputs.ontology
+    training = Training(model, tokenizer, *data, settings, accelerator, draw_routes)
+    training.scoring_flops = contested.scoring_flops if contested else 0
     if checkpoint := checkpoint_to_resume(settings):
         training.load_state(checkpoint)
+    elif settings.equal_flops:
+        training.set_total_steps(equal_steps(training.stepper, settings, training.scoring_flops))
+        settings = training.settings
     accelerator.wait_for_everyone()
     start_trackers(settings, accelerator, first_step=training.state["step"])
     log_to_file(settings.output_dir, "log.txt", accelerator.is_main_process)
-    note_skipped(inputs)
+    for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
+        if gym.n_skipped:
+            log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)
     notes = inputs.routes.notes if inputs.routes else ()
     for note in [*notes, *([contested.described()] if contested else [])]:
         log.info(note)
@@ -136,7 +115,7 @@ def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, ac
     names = model.config.task_names
     routes_NLE = model.eval().routes_for(names)
     losses_R = losses_of_tasks(model, examples, routes_NLE, accelerator, "losses of train rows")
-    flops = rows_flops(model.config, examples)
+    flops = rows_flops(model, examples)
     return Contested.of_losses(losses_R, examples, names, settings.contested_above, flops)
 
 
@@ -156,10 +135,3 @@ def write_start(
     if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
         table = pd.DataFrame(inputs.routes.clusters).round(4)
         write_text(folder / CLUSTERS_FILE, table.to_csv(index=False))
-
-
-def note_skipped(inputs: Inputs) -> None:
-    """Logs how many malformed lines were left out."""
-    for gym in {id(gym): gym for gym in (inputs.train_gym, inputs.predict_gym)}.values():
-        if gym.n_skipped:
-            log.info("left out %d malformed lines of %s", gym.n_skipped, gym.folder)

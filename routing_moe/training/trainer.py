@@ -1,7 +1,9 @@
 """A training run: steps, evaluations, checkpoints, resuming. All loop state is in one dict."""
 
+import dataclasses
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +26,10 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.model.given_routes import layer_names
-from routing_moe.optim.step import Stepper, padding_report, schedule_report
+from routing_moe.optim.step import Stepper, schedule_report
 from routing_moe.results.run_cost import described_cost
 from routing_moe.results.scores import goodness
 from routing_moe.training.cost import write_cost
-from routing_moe.training.interrupts import FinishStepOnInterrupt
 
 LOG_EVERY = 10  # steps between rows of the curves
 EVALUATED = {"performance": "mean dev score", "answer_loss": "answer loss"}  # {measure: its name}
@@ -53,12 +54,10 @@ class Training:
         settings: TrainSettings,
         accelerator: Accelerator,
         draw_routes: Callable,
-        scoring_flops: int = 0,
     ):
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
-        self.draw_routes = draw_routes
-        self.scoring_flops = scoring_flops
+        self.draw_routes, self.scoring_flops = draw_routes, 0
         self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
@@ -73,6 +72,11 @@ class Training:
         }
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
+
+    def set_total_steps(self, steps: int) -> None:
+        self.settings = dataclasses.replace(self.settings, total_steps=steps)
+        self.stepper.settings = self.settings.recipe
+        self.total_steps = last_step(self.settings, len(self.stepper.examples))
 
     # ---- the loop
 
@@ -140,7 +144,9 @@ class Training:
         known = [means.get(name, math.nan) for name in EVALUATED]
         self.state["history"].append([step, loss / max(tokens, 1), dev_loss, *known])
         self.state["since_eval"] = [0.0, 0]
-        may_be_best, good = self._may_be_best(), goodness(means[by], by)
+        temperature = self.stepper.temperature
+        may_be_best = not self._selects_at_final or temperature(step) == temperature(self.total_steps)
+        good = goodness(means[by], by)
         is_best = may_be_best and good > self.state["best_score"]
         if is_best:
             self.state["best_score"] = good
@@ -148,12 +154,8 @@ class Training:
             folder = self._write_routes()
             write_text(folder / "dev_results.csv", scores.to_csv())
             if is_best:
-                save_checkpoint(
-                    self.model,
-                    self.tokenizer,
-                    self.folder / "best",
-                    progress=self._progress(means.get("performance")),
-                )
+                progress = self._progress(means.get("performance"))
+                save_checkpoint(self.model, self.tokenizer, self.folder / "best", progress=progress)
             columns = ["steps", "train_loss", "dev_loss", *(f"dev_{name}" for name in EVALUATED)]
             history = pd.DataFrame(self.state["history"], columns=columns)
             write_text(self.folder / "losses.csv", history.to_csv())
@@ -164,13 +166,6 @@ class Training:
             " (best so far, saved)" if is_best else "" if may_be_best else " (not the last routes)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
-
-    def _may_be_best(self) -> bool:
-        """Returns whether the evaluation of the current step may become `best/`."""
-        if not self._selects_at_final:
-            return True
-        now, end = self.state["step"], self.total_steps
-        return self.stepper.temperature(now) == self.stepper.temperature(end)
 
     def _progress(self, dev_performance: float | None = None) -> dict:
         """Returns step, temperature (with a router), dev score (if known) and distance of the experts."""
@@ -226,10 +221,7 @@ class Training:
         self.accelerator.wait_for_everyone()
 
     def load_state(self, checkpoint: Path) -> None:
-        """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has.
-
-        Raises InputError if it cannot be read, or does not belong to this model and data.
-        """
+        """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
         state = load_training_state(checkpoint)
         if state.get("data") != self.state["data"]:
             raise InputError(
@@ -250,58 +242,72 @@ class Training:
     # ---- the log
 
     def _announce(self) -> None:
-        settings = self.settings
-        log.info("model: %s, %d expert(s) per layer", settings.start.described, self.model.config.num_experts)
+        settings, model = self.settings, self.model
+        log.info("model: %s, %d expert(s) per layer", settings.start.described, model.config.num_experts)
         log.info(
             "%d train examples of %d tasks in %s; %d steps of %d examples; %d process(es) on %s",
             len(self.stepper.examples), len({file.task for file in self.dev_files}), settings.train_dir,
             self.total_steps, settings.step_size, self.accelerator.num_processes, self.accelerator.device,
         )  # fmt: skip
-        log.debug(
-            "%d dev files; %d warm-up steps; %d parameters are trained; mixed precision: %s",
-            len(self.dev_files), settings.warmup_steps, self.model.num_parameters(only_trainable=True),
-            self.accelerator.mixed_precision,
-        )  # fmt: skip
+        trained, precision = model.num_parameters(only_trainable=True), self.accelerator.mixed_precision
+        log.debug("%d warm-up steps; %d trained parameters; %s", settings.warmup_steps, trained, precision)
         if self.total_steps < settings.total_steps:
-            log.info(
-                "--num_train_epochs %g ends the run at step %d of --total_steps %d",
-                settings.num_train_epochs, self.total_steps, settings.total_steps,
-            )  # fmt: skip
-        log.info("routes: %s", described_routes(self.model, settings))
+            epochs = settings.num_train_epochs
+            log.info("--num_train_epochs %g ends the run at step %d", epochs, self.total_steps)
+        log.info("routes: %s", described_routes(model, settings))
         if settings.scoring == "rank" and settings.select_by == "performance":
             log.debug("dev scores: %s", described_scoring(self.dev_files))
-        for line in self.stepper.mixture.described(self.model.config.task_names):
+        for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.cut]:
             log.debug(line)
-        log.debug(self.stepper.cut)
-        log.debug(padding_report(self.stepper))
-        if self.model.config.has_router:
+        if model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})
             schedule, *notes = schedule_report(self.stepper, tasks, self.total_steps)
             log.debug(schedule)
             for note in notes:
                 log.info(note)
-        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
     def _write_cost(self) -> dict:
-        return write_cost(
-            self.stepper, self.total_steps, self.settings.start, self.folder, self.scoring_flops
-        )
+        return write_cost(self.stepper, self.total_steps, self.settings, self.scoring_flops)
 
     def _summarise(self, seconds: float, steps: int) -> None:
+        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
         if (distance := self.model.relative_expert_distance()) is not None:
             log.debug("relative distance of the experts at the end: %.3g", distance)
         if steps:
-            by = self.settings.select_by
-            memory = peak_memory_gb()
-            log.debug("%.3f s per step, without evaluations; peak memory %.2f GB", seconds / steps, memory)
+            by, per_step = self.settings.select_by, seconds / steps
+            log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
             best = goodness(self.state["best_score"], by)
             log.info("trained %d steps in %.1f s; best %s %.4f", steps, seconds, EVALUATED[by], best)
         else:
             log.info("the run was complete already, after step %d", self.state["step"])
         if self.model.config.num_experts > 1:
             log.info("picture of the routes: %s", self.folder / f"{self.state['step']}-steps" / "route.png")
+
+
+class FinishStepOnInterrupt:
+    """In this context, Ctrl-C or SIGTERM ends training after the current step is saved; a second one at once.
+
+    With several processes it changes nothing: they would not all stop after the same step.
+    """
+
+    def __init__(self, training: Training):
+        self.training, self.previous = training, {}
+
+    def __enter__(self) -> None:
+        if self.training.accelerator.num_processes == 1:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._request_stop)
+
+    def __exit__(self, *_) -> None:
+        while self.previous:
+            signal.signal(*self.previous.popitem())
+
+    def _request_stop(self, number, frame) -> None:
+        self.training.stop_requested = True
+        self.__exit__()
+        log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
 
 
 def last_step(settings: TrainSettings, n_examples: int) -> int:
@@ -331,13 +337,12 @@ def described_routes(model, settings: TrainSettings) -> str:
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
     frozen = config.has_router and not next(router.parameters()).requires_grad
+    drawn = "random for each task, drawn once"
     source = {
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
         "average": "average",
         "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
-        "fixed": f"given ({config.given_routes})"
-        if config.given_routes
-        else "random for each task, drawn once",
+        "fixed": f"given ({config.given_routes})" if config.given_routes else drawn,
     }[config.route_source]
     mixing = config.lora_mixing if config.has_lora else config.expert_mixing
     return f"{source}; {config.experts_described} a layer, mixing {mixing}"

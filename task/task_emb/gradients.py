@@ -45,10 +45,9 @@ LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without
 
 
 def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikelihood:
-    """Returns the function log p(answer | input), summed over tokens, without label smoothing.
+    """Returns the function log p(answer | input), summed over tokens, of a model in eval mode.
 
-    The model must be in eval mode, with eager attention, whose operations vmap supports. route_plan: that of
-    one route (1, L, E), for a model with several experts. The function's batches: `fisher_batches`.
+    route_plan: that of one route (1, L, E), for several experts. The function's batches: `fisher_batches`.
     """
 
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
@@ -235,10 +234,7 @@ def mean_gradient(
 
 
 def summed_over_experts(tensors: Parameters) -> Parameters:
-    """Returns the tensors under the names of a plain BART, those of a layer's experts summed.
-
-    The sum is the gradient by a shift of all experts together. If they are equal, it is that of one layer.
-    """
+    """Returns the tensors under the names of a plain BART: gradients by a shift of all experts together."""
     sums: Parameters = {}
     for name, tensor in tensors.items():
         plain = EXPERT.sub(".", name)
@@ -302,10 +298,8 @@ class Gradient(BartMethod):
 
 @torch.no_grad()
 def route_of(model, task: str) -> Tensor:
-    """Returns the task's route (1, L, E) if the model was trained on it, else the average route.
-
-    Another route may come from a vector that has seen rows outside the sample at hand.
-    """
+    """Returns the task's route (1, L, E) if the model was trained on it, else the average route."""
+    # Another route may come from a vector that has seen rows outside the sample at hand.
     config = model.config
     if config.routes_by_task and task in config.trained_tasks and task in config.task_names:
         return model.routes_for([task])

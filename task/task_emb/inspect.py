@@ -37,10 +37,10 @@ MIN_TASKS = 3
 FLOAT32 = 1e-6  # relative to the longest vector: shorter ones are zero up to the float32 precision of files
 AT_ONCE = 4_000_000  # pairs of neighbours whose labels are compared at once; bounds the memory
 EXPLANATION = """\
-Do tasks with similar vectors have the same label? accuracy: the share of tasks whose label is the majority label
-of the k nearest other tasks, by cosine similarity of mean-centred vectors. Only tasks whose label occurs at least
-twice are scored. p: by permutations of the labels, not corrected for multiple tests; chance: mean accuracy of
-permuted labels. -: not defined, because no label occurs twice, or all distances between tasks are equal."""
+Do tasks with similar vectors have the same label? accuracy: the share of tasks whose label is the majority
+label of the k nearest other tasks, by cosine similarity of centred vectors. Only tasks whose label occurs
+at least twice are scored. p: by permutations of the labels, not corrected for multiple tests; chance: mean
+accuracy of permuted labels. -: not defined, because no label occurs twice, or all distances are equal."""
 VECTORS, LABELS = group("vectors and tasks"), group("labels of tasks")
 STATISTICS, OUTPUT = group("statistics"), group("output")
 
@@ -73,12 +73,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> None:
-    problems, folder = flag_problems(settings), settings.output_dir
-    if reason := unwritable(folder):
-        problems.append(f"--output_dir {reason}")
-    if problems:
+    folder = settings.output_dir
+    if problems := flag_problems(settings):
         raise InputError(problems)
-    vectors, ontology = vectors_of_folders(settings), ontology_of(settings)
+    if reason := unwritable(folder):
+        raise InputError(f"--output_dir {reason}")
+    vectors, path = vectors_of_folders(settings), settings.task_ontology
+    ontology = Ontology.load(
+        ontology_path(Gym(settings.train_dir).folder, path) if settings.train_dir else path
+    )
     tasks = ontology.order(common_tasks(vectors, settings))
     labellings = ontology_labels(tasks, ontology) | labels_of(settings, tasks)
     distances, results, k = {}, [], settings.neighbours
@@ -88,8 +91,7 @@ def run(settings: Settings) -> None:
         for labelling, label_of in labellings.items():
             labels = [label_of.get(task) for task in tasks]
             result = agreement(distance_NN, labels, k, settings.permutations, settings.seed)
-            keys = dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling)
-            results.append(keys | result)
+            results.append(dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling) | result)
     table = pd.DataFrame(results)
     left_out = sorted({task for rows in vectors.values() for task in rows} - set(tasks))
     text = f"{EXPLANATION}\n\n{markdown_table(table.set_index('vectors'))}\n"
@@ -107,7 +109,7 @@ def run(settings: Settings) -> None:
 
 
 def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
-    """Returns {name of the folder: {task: vector (D,)}}, without rows of samples, whose tasks have their own."""
+    """Returns {name of the folder: {task: vector (D,)}}, without rows of samples: tasks have their own."""
     paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
     if len(set(paths)) < len(paths):
         raise InputError("--taskvecs: a folder is given twice")
@@ -121,14 +123,6 @@ def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
         rows = zip(tasks, vectors_ND, strict=True)
         vectors[name] = {task: vector_D for task, vector_D in rows if task not in samples}
     return vectors
-
-
-def ontology_of(settings: Settings) -> Ontology:
-    path = settings.task_ontology
-    if settings.train_dir:
-        path = ontology_path(Gym(settings.train_dir).folder, path)
-    with problem_context("--task_ontology " if settings.task_ontology else ""):
-        return Ontology.load(path)
 
 
 def common_tasks(vectors: Mapping[str, Mapping], settings: Settings) -> list[str]:
@@ -161,16 +155,13 @@ def labels_of(settings: Settings, tasks: Sequence[str]) -> dict[str, Labelling]:
 
 
 def cosine_distances_of_centred(vectors_ND: np.ndarray) -> np.ndarray:
-    """Returns pairwise 1 - cosine (N, N) of the vectors minus their mean, from 0 to 2, to 9 decimals.
-
-    A vector that equals the mean up to float32 precision counts as 0, because its direction would consist of
-    rounding errors; its distance to all others is 1.
-    """
+    """Returns pairwise 1 - cosine (N, N) of the vectors minus their mean, from 0 to 2, to 9 decimals."""
     from sklearn.metrics.pairwise import cosine_distances  # imported late: it takes a second
 
     vectors_ND = np.asarray(vectors_ND, dtype=np.float64)
     centred_ND = vectors_ND - vectors_ND.mean(axis=0)
     longest = np.linalg.norm(vectors_ND, axis=1).max()
+    # A direction that consists of rounding errors; the distance of 0 to all others is 1.
     centred_ND[np.linalg.norm(centred_ND, axis=1) <= FLOAT32 * longest] = 0.0
     return cosine_distances(centred_ND).round(9)
 
@@ -196,9 +187,9 @@ def majority(labels_XK: np.ndarray) -> np.ndarray:
 def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: int, seed: int = 0) -> dict:
     """Returns {statistic: value} of the tasks whose label is not None.
 
-    tasks, labels: their numbers; scored: tasks whose label occurs at least twice. silhouette: the mean of these
-    tasks (Rousseeuw 1987), -1 to 1. accuracy: leave-one-out, of these tasks; all tasks are neighbours. chance: the
-    mean accuracy of permuted labels; p: of the permutation test. NaN where EXPLANATION says so.
+    tasks, labels: their numbers; scored: tasks with a label that occurs twice. silhouette: the mean of these
+    (Rousseeuw 1987), -1 to 1. accuracy: leave-one-out, of these; all tasks are neighbours. chance, p: of the
+    permutation test. NaN where EXPLANATION says so.
     """
     rows = [row for row, label in enumerate(labels) if label is not None]
     label_ids_N = np.unique([labels[row] for row in rows], return_inverse=True)[1].astype(np.int16)
@@ -235,13 +226,12 @@ def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k
     """Returns a row for each of the k nearest tasks of each task, by folder."""
     from routing_moe.analysis.route_metrics import neighbours  # imports scipy
 
-    tables = []
+    tables = {}
     for name, distance_NN in distances.items():
         nearest_NK = nearest(distance_NN, 0 if all_equidistant(distance_NN) else k)
-        table = neighbours(tasks, nearest_NK, (1 - distance_NN).round(6), ontology)
-        table.insert(0, "vectors", name)
-        tables.append(table.drop(columns="neighbour_category"))
-    return pd.concat(tables, ignore_index=True)
+        tables[name] = neighbours(tasks, nearest_NK, (1 - distance_NN).round(6), ontology)
+    table = pd.concat(tables, names=["vectors"]).reset_index("vectors").reset_index(drop=True)
+    return table.drop(columns="neighbour_category")
 
 
 def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: Ontology, settings) -> None:

@@ -68,10 +68,7 @@ def compute(settings, command: list[str]) -> int:
 
 @lru_cache(maxsize=1)
 def method_of(settings):
-    """Returns the object whose `vector_of(task, samples)` computes vectors (D,), with its model loaded.
-
-    Raises InputError for a model that cannot be used.
-    """
+    """Returns the object whose `vector_of(task, samples)` computes vectors (D,), with its model loaded."""
     from task.task_emb import gradients, methods  # import torch, which takes seconds
 
     classes = {
@@ -99,10 +96,7 @@ def read_vector(path: Path) -> np.ndarray:
 
 
 def earlier_run(settings, by_task: JobFolder, data: dict, model_files: dict) -> dict:
-    """Returns run.json of a folder with finished vectors, {} of one without.
-
-    Raises InputError if the folder cannot be written, or has vectors of other settings, data or models.
-    """
+    """Returns run.json of a folder with finished vectors, {} of one without. Raises InputError for others."""
     folder, path = Path(settings.output_dir), Path(settings.output_dir, "run.json")
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
@@ -112,10 +106,8 @@ def earlier_run(settings, by_task: JobFolder, data: dict, model_files: dict) -> 
         return {}
     saved = load_json_object(path, "the description of a folder of task vectors")
     if not all(isinstance(saved.get(name), dict) for name in ("settings", "model_files", "parts", "data")):
-        raise InputError(
-            f"--output_dir {folder} holds a run of another command, or vectors that were begun with the "
-            f"earlier commit {saved.get('git')}, which are not continued; name another folder"
-        )
+        begun = f"a run of another command, or vectors begun with the earlier commit {saved.get('git')}"
+        raise InputError(f"--output_dir {folder} holds {begun}; name another folder")
     finished = by_task.names()
     if not finished:
         return {}

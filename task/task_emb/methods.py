@@ -28,18 +28,16 @@ class Random:
 
 class Descriptions:
     def __init__(self, settings):
-        from sentence_transformers import SentenceTransformer  # takes seconds
-
         self.sentences, folder = settings.sentences(), settings.encoder_folder()
         # In float32 even if the file is in half precision.
         fields = dict(device=str(command_device()), model_kwargs={"dtype": torch.float32})
         try:
+            from sentence_transformers import SentenceTransformer  # takes seconds
+
             self.encoder = SentenceTransformer(str(folder), **fields)
-        except Exception as error:  # errors of several libraries and file formats
-            reason = f"cannot be loaded as a sentence encoder ({in_brief(error)})"
-            raise InputError(
-                f"--encoder {settings.encoder}: {reason}; name a folder or hub name of one"
-            ) from None
+        except Exception as error:  # errors of several libraries and file formats, and a missing package
+            reason = f"no sentence encoder can be loaded ({in_brief(error)})"
+            raise InputError(f"--encoder {settings.encoder}: {reason}") from None
 
     def vector_of(self, task: str, samples: str) -> np.ndarray:
         # One sentence at a time: padding in a batch would change the last bits.
@@ -60,9 +58,7 @@ class BartMethod:
             raise InputError(
                 f"{mixture}; {settings.method} vectors need a plain BART or a run with one expert"
             )
-        lengths = (
-            ("max_input_length", "max_output_length") if settings.reads_answers else ("max_input_length",)
-        )
+        lengths = ("max_input_length", "max_output_length")[: 1 + settings.reads_answers]
         if problems := position_problems(settings, config.max_position_embeddings, settings.model, lengths):
             raise InputError(problems)
         self.model = saved.load().to(command_device()).eval()

@@ -5,8 +5,8 @@
     routing-moe vectors reduce --taskvecs data/new_tasks/fisher --like data/task_vectors/fisher64 \\
         --output_dir data/new_tasks/fisher64
 
-The second command applies the reduction of the first to vectors of other tasks, computed with the same method and
-settings, for a router that was trained on vectors of the first.
+The second command applies the reduction of the first to vectors of other tasks, computed with the same method
+and settings, for a router that was trained on vectors of the first.
 """
 
 import json
@@ -25,14 +25,7 @@ from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, command_line
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.run_folder import describe_run
-from routing_moe.model import task_vectors
-from routing_moe.model.task_vectors import (
-    load_meta,
-    load_task_vectors,
-    samples_in,
-    save_task_vectors,
-    seen_by,
-)
+from routing_moe.model import task_vectors as files
 from task.task_emb.settings import chosen_tasks, split_of
 
 REDUCTION_FILE = "reduction.npz"
@@ -69,54 +62,50 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: ReduceSettings, command: list[str]) -> None:
     problems, folder = flag_problems(settings), Path(settings.output_dir)
     if (settings.dim is None) == (settings.like is None):
-        problems.append("give either the number of dimensions as --dim, or an existing reduction as --like")
+        problems.append("give the number of dimensions as --dim, or else an existing reduction as --like")
     if reason := unwritable(folder):
         problems.append(f"--output_dir {reason}")
     elif folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
-        problems.append(
-            f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another folder"
-        )
+        problems.append(f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another one")
     elif folder.resolve() in (Path(settings.taskvecs).resolve(), Path(settings.like or "").resolve()):
         problems.append(f"--output_dir {folder} is the folder of --taskvecs or --like; name another folder")
     if problems:
         raise InputError(problems)
     with problem_context("--taskvecs "):
-        names, vectors_ND = load_task_vectors(settings.taskvecs)
-        source = load_meta(settings.taskvecs)
-    sample_of = samples_in(source)  # their tasks have rows of their own
-    with problem_context(f"--taskvecs {settings.taskvecs}: " if not settings.like else ""):
+        names, vectors_ND = files.load_task_vectors(settings.taskvecs)
+        source = files.load_meta(settings.taskvecs)
+    sample_of = files.samples_in(source)  # their tasks have rows of their own
+    with problem_context(f"--taskvecs {settings.taskvecs}: "):
         if settings.like:
             reduction, fit = load_reduction(settings.like, source)
         else:
             tasks = tasks_to_fit_on(settings, [name for name in names if name not in sample_of])
             rows_ND = vectors_ND[[names.index(task) for task in tasks]]
             reduction = fitted(rows_ND, settings.dim, settings.transform or "none")
-            fit = {"fitted_on": tasks, "fitted_on_seen": seen_by(source)}
-    with problem_context(f"--taskvecs {settings.taskvecs}: "):
+            fit = {"fitted_on": tasks, "fitted_on_seen": files.seen_by(source)}
         reduced_Nd = reduced(vectors_ND, reduction)
     from routing_moe.io.logs import start_logging  # imports transformers
 
     start_logging()
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / REDUCTION_FILE, npz_bytes(**reduction))
-    save_task_vectors(folder, names, reduced_Nd)
+    files.save_task_vectors(folder, names, reduced_Nd)
     meta = {
         "method": f"{source.get('method', 'unknown')}, reduced",
         "model": source.get("model"),
         "dimension": reduced_Nd.shape[1],
         "tasks": len(set(names) - set(sample_of)),
-        "seen": seen_by(source),
+        "seen": files.seen_by(source),
         "sample_of": sample_of,
         **fit,
         "explained_variance": reduction["explained_d"].tolist(),
         **describe_run(settings.to_dict(), command),
         "source": source,
     }
-    write_text(folder / task_vectors.META_FILE, json.dumps(meta, indent=1))
-    explained = (
-        f"{100 * reduction['explained_d'].sum():.1f}% of the variance of {len(fit['fitted_on'])} tasks"
-    )
-    log.info("%d vectors of %d dimensions in %s; they explain %s", *reduced_Nd.shape, folder, explained)
+    write_text(folder / files.META_FILE, json.dumps(meta, indent=1))
+    explained = 100 * reduction["explained_d"].sum()
+    what = "%d vectors of %d dimensions in %s, which explain %.1f%% of the variance"
+    log.info(what, *reduced_Nd.shape, folder, explained)
 
 
 def tasks_to_fit_on(settings: ReduceSettings, tasks: list[str]) -> list[str]:
@@ -124,9 +113,7 @@ def tasks_to_fit_on(settings: ReduceSettings, tasks: list[str]) -> list[str]:
     if settings.custom_tasks_splits is None and settings.fit_on == ["all"]:
         return tasks
     if settings.custom_tasks_splits is None and settings.fit_on is None:
-        raise InputError(
-            "give --custom_tasks_splits for the train tasks, or --fit_on all to fit on all tasks"
-        )
+        raise InputError("give --custom_tasks_splits for the train tasks, or --fit_on all")
     return chosen_tasks(settings.fit_on or ["train"], split_of(settings.custom_tasks_splits), tasks)
 
 
@@ -136,14 +123,14 @@ def tasks_to_fit_on(settings: ReduceSettings, tasks: list[str]) -> list[str]:
 def fitted(vectors_ND: np.ndarray, dim: int, transform: str) -> dict[str, np.ndarray]:
     """Returns a reduction fitted on all rows, by a full (deterministic) singular value decomposition.
 
-    Each dimension is scaled to variance 1. The reduced vectors of the rows have mean square 1, over all components
-    together. added: number that is added before the log; explained_d: explained variance ratio of each component.
+    Each dimension is scaled to variance 1. The reduced vectors of the rows have mean square 1, over all
+    components together. added: before the log; explained_d: explained variance ratio of each component.
     """
     from sklearn.decomposition import PCA  # these take a second
     from sklearn.preprocessing import StandardScaler
 
     positive, N = vectors_ND[vectors_ND > 0], len(vectors_ND)
-    added = LOG_OFFSET * np.median(positive) if transform == "log" and len(positive) else 0.0
+    added = LOG_OFFSET * float(np.median(positive)) if transform == "log" and len(positive) else 0.0
     transformed_ND = transformed(vectors_ND, transform, added)
     scaler = StandardScaler().fit(transformed_ND)
     scaled_ND = scaler.transform(transformed_ND)
@@ -193,14 +180,13 @@ def load_reduction(like: str, source: dict) -> tuple[dict[str, np.ndarray], dict
 
     source: the meta.json of the vectors that it is applied to. Raises InputError if they are of another kind.
     """
-    path, meta = Path(like) / REDUCTION_FILE, load_meta(like)
+    path, meta = Path(like) / REDUCTION_FILE, files.load_meta(like)
     if not path.is_file():
         raise InputError(f"--like {path}: no such file; name a folder of `routing-moe vectors reduce`")
-    with problem_context("--like "):
-        reduction = load_arrays(path, ARRAYS)
+    reduction = load_arrays(path, ARRAYS)
     for name in ("method", "model_files") if source and meta.get("source") else ():
         if source.get(name) != meta["source"].get(name):
-            raise InputError(f"--taskvecs: another {name} than of the vectors that {like} was fitted on")
+            raise InputError(f"another {name} than that of the vectors that --like {like} was fitted on")
     return reduction, {name: meta.get(name) for name in ("fitted_on", "fitted_on_seen")}
 
 

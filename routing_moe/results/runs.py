@@ -1,0 +1,255 @@
+"""The runs that a user names: found in folders, read with their scores, and checked for comparability.
+
+A run folder has run.json; the run is finished if its scores exist. The runs of a variant differ in seed.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dataloader.errors import InputError, Problems, did_you_mean, in_short
+from dataloader.jsonfile import load_json_object
+from routing_moe.config.flags import flags_of
+from routing_moe.config.train import TrainSettings
+from routing_moe.io.files import distinct_tails, folder_problem
+from routing_moe.io.run_folder import load_run_settings
+from routing_moe.results.scores import NAMES, UNITS, ScoresFile, read_scores
+
+OF_A_SEED = re.compile(r"seed\d+")  # of the variant that the folder above is named after
+FLAGS = flags_of(TrainSettings)
+# Settings in which the runs of a variant may differ; that change the scores of a model; of budget and size;
+# that name a gym or what is made for one.
+FREE = {"seed"} | {name for name, flag in FLAGS.items() if flag.on_resume} - {"predict_temperature"}
+SCORING = {name for name, flag in FLAGS.items() if flag.compared_as == "scoring"}
+BUDGET = {name for name, flag in FLAGS.items() if flag.compared_as == "budget"}
+OF_THE_GYM = {"train_dir", "predict_dir", "custom_tasks_splits", "model", "taskvecs", "task_routes"}
+RUN = ["variant", "run", "seed"]  # columns that identify a run
+MOST_NAMES = 6  # tasks named in one message
+
+
+# ---- folders
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run of a variant. name: of its folder; "" for the only run of a variant, which is named after it."""
+
+    variant: str
+    name: str
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.variant}/{self.name}" if self.name else self.variant
+
+
+def find_run_folders(folders: Sequence[Path], file: str) -> list[RunFolder]:
+    """Returns the runs, which have the file, that the folders are, or hold as <run>/ or <variant>/<run>/.
+
+    In the order of the folders, then by name. Variants of equal names get more of their path.
+    """
+    variant_of = {}
+    for folder in folders:
+        if problem := folder_problem(folder):
+            raise InputError(problem)
+        runs = _runs_of_variants(folder, file)
+        if not runs:
+            raise InputError(f"{folder} holds no runs; expected {file} in it, <run>/ or <variant>/<run>/")
+        variant_of |= runs
+    variants = list(dict.fromkeys(variant_of.values()))
+    names = dict(zip(variants, distinct_tails(variants), strict=True))
+    return [
+        RunFolder(names[variant], "" if variant == run.absolute() else run.name, run)
+        for run, variant in variant_of.items()
+    ]
+
+
+def _runs_of_variants(folder: Path, file: str) -> dict[Path, Path]:
+    """Returns {run: absolute folder of its variant}. A run in a run, such as its first stage, is none."""
+    if (folder / file).is_file():
+        place = folder.absolute()
+        return {folder: place.parent if OF_A_SEED.fullmatch(place.name) else place}
+    runs = {}
+    for place in sorted(folder.iterdir()):
+        if (place / file).is_file():
+            runs |= _runs_of_variants(place, file)
+        else:
+            inner = sorted(path.parents[file.count("/")] for path in place.glob(f"*/{file}"))
+            runs |= dict.fromkeys(inner, place.absolute())
+    return runs
+
+
+def summary_path(names: Iterable[str]) -> Path:
+    """Returns the path of a folder or of tables that compare these, without an extension."""
+    return Path("results_summary", re.sub(r"[^\w.-]", "-", "_".join(["CMP", *names])))
+
+
+# ---- runs with scores
+
+
+@dataclass(frozen=True)
+class Run(RunFolder):
+    """scores: None if not finished. scored_with: settings of the command that wrote them; {} if unknown."""
+
+    settings: dict
+    scores: pd.DataFrame | None
+    scored_with: dict
+
+    @property
+    def seed(self):
+        return self.settings.get("seed")
+
+    @property
+    def draws(self) -> int:
+        """Number of draws of random routes that the scores are means of; 1 if routes are not random."""
+        return int(self.scores["draws"].max()) if "draws" in self.scores else 1
+
+
+def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = ()) -> list[Run]:
+    """Returns the runs of the folders, finished or not: variants in the given order, then the others."""
+    problems = Problems()
+    runs = [problems.of(_read_run, run, file) for run in find_run_folders(folders, "run.json")]
+    unknown = [] if problems else unknown_variants("--order", order, runs)
+    if len(unknown) == len(order):  # else those of some variants have not begun
+        problems += unknown
+    if problems:
+        raise InputError(problems)
+    variants = list(dict.fromkeys([*order, *(run.variant for run in runs)]))
+    return sorted(runs, key=lambda run: variants.index(run.variant))
+
+
+def _read_run(run: RunFolder, file: ScoresFile) -> Run:
+    settings = load_run_settings(run.folder)
+    path, described = run.folder / file.path, run.folder / file.settings_path
+    if settings.get("seed") is None:
+        raise InputError(f"{run.folder / 'run.json'} has no seed")
+    scores = read_scores(path) if path.is_file() else None
+    scored = load_json_object(described, "settings") if described.is_file() else {}
+    return Run(**vars(run), settings=settings, scores=scores, scored_with=scored.get("settings", {}))
+
+
+def unknown_variants(flag: str, names: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Returns one problem for each name, given with the flag, for which there is no run."""
+    known = sorted({run.variant for run in runs})
+    return [
+        f"{flag} {name}: no such variant{did_you_mean(name, known)} (there are {', '.join(known)})"
+        for name in names
+        if name not in known
+    ]
+
+
+def scores_per_sample(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns a row per run, task and sample with all measures and baselines; NaN where a run lacks one."""
+    tables = [run.scores.assign(variant=run.variant, run=run.name, seed=run.seed) for run in runs]
+    table = pd.concat(tables, ignore_index=True).rename(columns={"task_prefix": "task"})
+    scores = [name for name in (*UNITS, *NAMES) if name in table]
+    return table[[*RUN, "task", "sample", "metric", "n", *scores]]
+
+
+def scores_per_task(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns a row per run and task: variant, run, seed, task, means of the scores over the samples."""
+    per_sample = [scores_per_sample([run]).drop(columns=["sample", "metric", "n"]) for run in runs]
+    tables = [rows.groupby([*RUN, "task"]).mean().reset_index() for rows in per_sample]
+    return pd.concat(tables, ignore_index=True)
+
+
+# ---- comparability
+
+
+def comparison_problems(
+    runs: Sequence[Run], gym_per_seed: bool = False, measures: Sequence[str] = ()
+) -> list[str]:
+    """Returns why the finished ones of these runs cannot be compared in one table; [] if they can.
+
+    measures: columns that their scores must have, for the same tasks.
+    """
+    finished = [run for run in runs if run.scores is not None]
+    lacking = [
+        f"--measures {name}: {run} has no {name} in its scores; score it with --measures {name}"
+        for name in measures
+        for run in finished
+        if name not in run.scores or run.scores[name].isna().all()
+    ]
+    if lacking:
+        return lacking
+    first, problems, gyms = {}, [], defaultdict(dict)
+    for run in runs:
+        same = first.setdefault((run.variant, run.seed), run)
+        if same is not run:
+            problems.append(
+                f"{same} and {run} have the same seed, {run.seed}; the runs of a variant must differ in it"
+            )
+    for run in finished:
+        gyms[run.seed if gym_per_seed else None][str(run)] = _rows_scored(run.scores, measures)
+    for rows_of in gyms.values():
+        usual = Counter(rows_of.values()).most_common(1)[0][0]
+        example = next(name for name, rows in rows_of.items() if rows == usual)
+        problems += [
+            f"{name} was scored on different tasks, samples, metrics, numbers of examples or constant scores "
+            f"than {example}: {in_short(sorted({row[0] for row in rows ^ usual}), MOST_NAMES)}"
+            for name, rows in rows_of.items()
+            if rows != usual
+        ]
+    return problems
+
+
+def _rows_scored(scores: pd.DataFrame, measures: Sequence[str]) -> frozenset:
+    """Returns task, sample, metric, examples and constant score, which identify a gym, and which measures."""
+    rounded = scores.assign(constant=scores["constant"].astype(float).round(6).fillna(-1.0))
+    rounded = rounded.assign(**{name: scores[name].notna() for name in measures})
+    columns = ["task_prefix", "sample", "metric", "n", "constant", *measures]
+    return frozenset(rounded[columns].itertuples(index=False, name=None))
+
+
+def comparison_warnings(runs: Sequence[Run], gym_per_seed: bool = False) -> list[str]:
+    """Returns one line for each setting whose difference makes finished runs less comparable."""
+    ignored, warnings = OF_THE_GYM if gym_per_seed else set(), []
+    for variant in dict.fromkeys(run.variant for run in runs):
+        members = {str(run): _without_seed(run, FREE | ignored) for run in runs if run.variant == variant}
+        warnings += _differing(f"{variant}: settings other than the seed differ", members)
+    scored = {str(run): {k: v for k, v in run.scored_with.items() if k in SCORING} for run in runs}
+    warnings += _differing("not all runs were scored in the same way", scored)
+    budgets = {str(run): _budget(run.settings, ignored) for run in runs}
+    return warnings + _differing("not all runs were trained in the same way", budgets)
+
+
+def _without_seed(run: Run, ignored: set[str]) -> dict:
+    """Returns the settings; a path that names another run of the same name counts as equal in all runs."""
+    if run.settings.get("equal_flops"):
+        ignored = ignored | {"total_steps"}
+    same_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
+    settings = {name: value for name, value in run.settings.items() if name not in ignored}
+    return {
+        name: same_name.sub("*", value) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def _budget(settings: Mapping, ignored: set[str]) -> dict:
+    """Returns the settings of training budget and model size that should be equal in all runs."""
+    if settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
+        ignored = ignored | {"num_experts"}
+    if settings.get("equal_flops"):  # by which the steps of runs differ
+        ignored = ignored | {"total_steps"}
+    if not settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
+        ignored = ignored | {"model", "num_experts"}
+    return {name: value for name, value in settings.items() if name in BUDGET - ignored}
+
+
+def _differing(start: str, settings_of: Mapping[str, Mapping]) -> list[str]:
+    """Returns a line for each setting with several values, with the runs of each value, after `start`."""
+    runs_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for run, settings in settings_of.items():
+        for name, value in settings.items():
+            runs_of[name][str(value)].append(run)
+    lines = []
+    for name, values in runs_of.items():
+        if len(values) > 1:
+            runs = [
+                f"{value} ({in_short(runs, 2 if len(runs) == 2 else 1)})" for value, runs in values.items()
+            ]
+            lines.append(f"{start}: {name} is {', '.join(runs)}")
+    return lines
