@@ -92,10 +92,10 @@ def test_all_errors_in_flags_are_reported_together(fresh, capsys):
 
 def test_all_errors_in_the_files_of_tasks_are_reported_together(fresh, capsys):
     written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")(fresh)
-    removed("gym/colour/*_100_dev.tsv")(fresh)
+    removed("gym/colour/*_100_train.tsv")(fresh)
     lines = complaint(fresh, capsys)
     assert_problem(lines, "count_12_13_train.tsv:2: no answer")
-    assert_problem(lines, "colour_12_100_dev.tsv: no such file")
+    assert_problem(lines, "colour_12_100_train.tsv: no such file")
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])

@@ -223,13 +223,15 @@ def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split:
         raise InputError(
             f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
         )
-    problems = []
-    if settings.do_train:
-        problems = train_gym.check(split.train, ["train"], split=split.path)
+    reads = [(train_gym, split.train, ["train"], "all")] if settings.do_train else []
     for section, parts in sections.items():
-        tasks, samples = split.section(section), settings.predict_samples
-        problems += predict_gym.check(tasks, parts, samples, split=split.path)
-    refuse(list(dict.fromkeys(problems)))
+        reads.append((predict_gym, split.section(section), parts, settings.predict_samples))
+    for gym, tasks, parts, samples in reads:
+        refuse(gym.lacking(tasks, split.path))
+        for task in tasks:
+            gym.metric(task)
+        for part in parts:
+            gym.pool(tasks, part, samples)
     if settings.reads_options:
         check_options(settings, (train_gym, predict_gym), split, sections)
 
