@@ -7,7 +7,7 @@ encoding.py       examples to token ids                        batching.py     b
 labels.py         labels of tasks from a CSV file              list_tasks.py   tasks that a user names
 task_sampling.py  share of each task in training               templates.py    prompts of one data set
 jsonfile.py       JSON with clear errors                       errors.py       InputError
-atomic_files.py   atomic writes, locks of folders              processes.py    a pool of worker processes
+atomic_files.py   atomic writes, locks of folders              progress.py     bars and lines of progress
 building/         builds CrossFit's gym and a user's tasks     recipes/        its 160 tasks and their prompts
 """
 

@@ -20,7 +20,7 @@ from itertools import chain
 from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import Build, build_tasks
 from dataloader.building.downloads import Downloads, Mirror
-from dataloader.building.gym_files import GYM_LOCK, GymFiles, write_splits
+from dataloader.building.gym_files import GYM_LOCK, GymFiles, changed_splits, write_splits
 from dataloader.building.recipe import Recipe
 from dataloader.building.report import (
     MISSING,
@@ -66,6 +66,10 @@ def build_gym(settings: BuildGymSettings) -> int:
         write_report(gym, lines)  # last: what it has was in split.json
 
     with folder_lock(gym, lock_file=GYM_LOCK):
+        changed = changed_splits(gym)
+        sys.stderr.writelines(
+            f"{path} was changed, so it remains; delete it to have it written\n" for path in changed
+        )
         # Tasks of an earlier build that are not in split.json have been taken out of it.
         earlier = () if settings.split else read_report(gym).items()
         left_out = {task for task, line in earlier if line["outcome"] not in MISSING}
@@ -80,7 +84,7 @@ def build_gym(settings: BuildGymSettings) -> int:
         finally:
             print(summary(lines))
             describe()
-            write_splits(gym)
+            write_splits(gym, changed)
     outcomes = {line.outcome for line in lines}
     return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
 
