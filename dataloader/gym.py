@@ -10,7 +10,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
 from dataloader.task_files import read_task_file
-from dataloader.task_splits import PUBLISHED_SPLITS
+from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, load_split
 from dataloader.templates import dataset_of
 
 PARTS = ("train", "dev", "test")
@@ -198,3 +198,31 @@ class Gym:
         self.n_skipped += n_skipped
         self._examples[stem] = [Example(task, sample, *row) for row in rows]
         return self._examples[stem]
+
+
+def tasks_named(
+    words: Sequence[str], split: str | os.PathLike, folder: str | os.PathLike | None = None
+) -> list[str]:
+    """Returns the tasks that the words name, each once and in order.
+
+    words: task names, sections of `split` (`test`), or sections of other split files (`file.json:test`).
+    folder: the gym that must have the tasks; None: any.
+    Raises InputError for an unknown or empty section, or tasks that the gym lacks.
+    """
+    tasks, gym = [], None if folder is None else Gym(folder)
+    for word in words:
+        path, _, section = word.rpartition(":")
+        if path.endswith(".json") or word in (*SECTIONS, "all"):
+            chosen = load_split(path or split).section(section)
+            if not chosen:
+                raise InputError(f"{path or split}: the {section} section is empty")
+            problems = gym.lacking(chosen, path or split) if gym else []
+        else:
+            chosen, problems = [word], []
+            if gym and word not in (known := gym.tasks()):
+                guess = did_you_mean(word, [*known, *SECTIONS, "all"])
+                problems = [f"no task '{word}' in {folder}{guess}"]
+        if problems:
+            raise InputError(problems)
+        tasks += chosen
+    return list(dict.fromkeys(tasks))

@@ -41,11 +41,8 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
     """Reads a TSV file; returns ([(input, (answer, ...)), ...], number of skipped lines).
 
     Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
-    and empty answers next to non-empty ones are removed. A line is malformed if it is blank, has no tab, an
-    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8.
-
-    Raises one InputError for all malformed lines of the file. With `skip_malformed`, they are skipped and
-    counted. A file without a usable line is an error.
+    and empty answers next to non-empty ones are removed. Raises one InputError for all malformed lines of the
+    file, unless they are skipped and counted, and for a file without a usable line.
     """
     return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
 

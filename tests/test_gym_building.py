@@ -223,7 +223,7 @@ def truncate_parquet(mirror: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "task", "message"),
     [
-        (with_rows({"title": "x"}), "fruits", "train, row 1: no column or key 'name' (its columns: title)"),
+        (with_rows({"title": "x"}), "fruits", "train, row 1: unexpected content: no column or key 'name'"),
         (with_rows({"name": "x", "label": 2}), "fruits", "row 1: unexpected content: the label 2 is not"),
         (with_rows(), "fruits", "fruits/train.jsonl: no rows"),
         (truncate, "fruits", "fruits/train.jsonl, train, row 8: unexpected content: "),

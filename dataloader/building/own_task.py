@@ -118,16 +118,6 @@ def fitting_k(rows: Rows, by_label: bool, typed: int | None) -> tuple[int, list[
     return k, notes
 
 
-def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int]) -> str:
-    """Returns what the samples have."""
-    of_labels = " of each label" if recipe.by_label else ""
-    return (
-        f"{gym / recipe.task}: {counted(len(samples), 'sample')} of {recipe.k} train and {recipe.k} dev rows"
-        f"{of_labels} (--k), drawn from {counted(len(rows.pool), 'row')}; "
-        f"{counted(len(rows.test), 'test row')}"
-    )
-
-
 def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], section: str) -> None:
     """Writes the samples that are missing, the metric, and the section unless split.json names the task.
 
