@@ -15,7 +15,6 @@ from dataloader.batching import (
     answer_choices,
     assign_to_ranks,
     micro_batches,
-    padding_factor,
     step_examples,
 )
 from dataloader.encoding import EncodedExamples, TextFormat, encode

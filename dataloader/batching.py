@@ -130,16 +130,6 @@ def _group_costs(
     return costs
 
 
-def padding_factor(
-    lengths: Sequence[int], groups: Sequence[Sequence[int]], width: Callable[[int], int] = int
-) -> float:
-    """Returns padded over real tokens of groups; width: padded width of a group from its longest text."""
-    lengths = np.asarray(lengths)
-    padded = sum(len(group) * int(width(lengths[group].max())) for group in groups if len(group))
-    real = sum(int(lengths[group].sum()) for group in groups if len(group))
-    return padded / real if real else 1.0
-
-
 def assign_to_ranks(groups_costs: Sequence[float], world_size: int) -> list[list[int]]:
     """Returns the group indices of each rank, ascending, with the costs balanced between ranks.
 

@@ -19,7 +19,7 @@ for task in $TASKS; do
     names+="${names:+, }\"$task\""
 done
 [ -f "$OUT/assembled/config.json" ] || routing-moe assemble --experts "${experts[@]}" \
-    --base "$BART" --train_dir "$DATA_DIR" --output_dir "$OUT/assembled"
+    --base "$BART" --output_dir "$OUT/assembled"
 
 [ -n "$DRY_RUN" ] || echo "{\"train\": [$names], \"dev\": [], \"test\": []}" >"$OUT/split.json"
 routing-moe train --do_predict --checkpoint "$OUT/assembled" --train_dir "$DATA_DIR" \

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import tiny_runs
 from accelerate.state import AcceleratorState
-from forks import in_two_processes
 from mistakes import UNUSUAL_JSON
 from test_durability import TAKEN
 from tiny_answers import PLURALS, ROUTE, TEXTS, load
@@ -133,7 +132,7 @@ def test_a_file_that_this_command_did_not_write_is_kept(content, finished, tmp_p
     with monkeypatch.context() as patched:
         patched.setattr(Routed, "load", None)  # it is refused before the model is loaded
         assert commanded(words) == 2
-    assert "answers.jsonl exists already, without answers.meta.json; name" in capsys.readouterr().err
+    assert "answers.jsonl exists already, and is of another call; name" in capsys.readouterr().err
     assert contents(tmp_path) == before
     (tmp_path / "answers.jsonl").unlink()
     (tmp_path / "answers.meta.json").write_bytes(content)
@@ -143,20 +142,15 @@ def test_a_file_that_this_command_did_not_write_is_kept(content, finished, tmp_p
     assert contents(tmp_path) == before
 
 
-def test_only_one_command_and_one_process_write_a_file_of_answers(finished, tmp_path):
+def test_only_one_command_and_one_process_write_a_file_of_answers(finished, tmp_path, capsys, monkeypatch):
     words = typed(tmp_path, finished, task="colour")
     with folder_lock(tmp_path, lock_file=".answers.jsonl.lock"):
-        codes, errors = in_two_processes(tmp_path, lambda: commanded(words))
-    assert codes == [2, 2]
-    assert errors[0].endswith(f"error: --output_file answers.jsonl in {tmp_path}: {TAKEN}\n")
+        assert commanded(words) == 2
+    assert f"error: --output_file answers.jsonl in {tmp_path}: {TAKEN}\n" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert commanded(words) == 2
+    assert "one process answers" in capsys.readouterr().err
     assert not (tmp_path / "answers.jsonl").exists()
-    codes, _ = in_two_processes(tmp_path, lambda: commanded(words))
-    assert codes == [0, 0]
-    assert [row["input"] for row in answered(tmp_path)[1]] == TEXTS
-    before = contents(tmp_path)["answers.jsonl"]
-    forget(tmp_path)
-    assert commanded(words) == 0
-    assert contents(tmp_path)["answers.jsonl"] == before
 
 
 def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
@@ -180,7 +174,6 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
         (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
         (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
         *((dict(lines=[line], name="new.jsonl"), f"jsonl:1: {message}") for line, message in UNUSUAL_JSON),
-        (dict(options=["yes", "n\udc80"]), "--options: an option holds half of a surrogate pair"),
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: cannot be read (No such file"),
         (dict(task="colours"), "did you mean 'colour'"),
         (dict(task=None), "--task is not given"),
@@ -204,18 +197,22 @@ def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsy
     assert "Traceback" not in error
 
 
-def test_a_binary_file_is_an_error_and_standard_input_keeps_finished_answers(
-    finished, tmp_path, monkeypatch, capsys
-):
+def test_a_binary_file_is_an_error(finished, tmp_path, capsys):
     words = typed(tmp_path, finished, task="colour")
     (tmp_path / "new.txt").write_bytes(b"grass\n\xff\xfe\n")
     assert commanded(words) == 2
     assert "new.txt:2: byte 1 of the line is not UTF-8" in capsys.readouterr().err
     assert not (tmp_path / "answers.jsonl").exists()
-    with (tmp_path / "new.txt").open("rb") as file:
-        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
-        assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == 2
-    assert [row["input"] for row in answered(tmp_path)[1]] == ["grass"]
+
+
+def test_standard_input_is_answered_into_a_new_file(finished, tmp_path, monkeypatch, capsys):
+    words = typed(tmp_path, finished, task="colour")
+    for code, message in ((0, "answered 6 texts"), (2, "exists already, and standard input has other")):
+        with (tmp_path / "new.txt").open("rb") as file:
+            monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
+            assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == code
+        assert message in capsys.readouterr().err
+    assert [row["input"] for row in answered(tmp_path)[1]] == TEXTS
 
 
 def test_the_export_command_takes_the_largest_weights_only_if_it_is_asked_to(soft_run, tmp_path, capfd):

@@ -8,7 +8,6 @@ from test_assemble import batch_of, logits_of
 from test_task_routes import FIXED, ONLY
 from tiny_grids import ONE_EXPERT
 from tiny_runs import NO_LEARNING, TRAIN_TASKS, run, typed, weights, write_bart
-from transformers import BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import find_model
@@ -61,12 +60,6 @@ def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, wor
     assert list(tmp_path.glob("scored/*/eval-test_tasks-test-performance.csv"))
 
 
-def test_the_mean_of_three_is_that_by_hand(world, tmp_path):
-    places = [write_bart(tmp_path / f"bart{seed}", seed) for seed in range(3)]
-    barts = [BartForConditionalGeneration.from_pretrained(place) for place in places]
-    assert_mean(averaged(tmp_path, *places)[0], *barts)
-
-
 @pytest.mark.parametrize("kind", ["layer", "lora"])
 def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, world, tmp_path):
     flags = dict(expert_kind=kind, task_level_random_routing=True, total_steps=2)
@@ -89,25 +82,14 @@ def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, wor
     torch.testing.assert_close(logits_of(model, inputs), logits_of(start, inputs))
 
 
-@pytest.mark.parametrize(
-    ("changed", "problem"),
-    [
-        (dict(runs=["<bart>", "<wide>"]), "--runs <wide> has encoder_ffn_dim 48; <bart> has "),
-        (dict(runs=["<bart>", "<bart>"]), "--runs names a model twice: <bart> <bart>"),
-        (dict(runs=["<bart>", "nowhere/none/x"]), "--runs nowhere/none/x: not found"),
-        (dict(output_dir="<bart>"), "--output_dir <bart> exists already; name a new folder"),
-    ],
-)
-def test_models_that_have_no_mean_are_an_error(changed, problem, world, tmp_path, capsys):
-    places = {"<bart>": str(world.bart), "<wide>": str(write_bart(tmp_path / "wide", encoder_ffn_dim=48))}
-
-    def filled(text):
-        for name, place in places.items():
-            text = text.replace(name, place)
-        return text
-
-    chosen = dict(runs=["<bart>"], output_dir=str(tmp_path / "mean")) | changed
-    chosen = {k: [*map(filled, v)] if isinstance(v, list) else filled(v) for k, v in chosen.items()}
-    assert main(typed(chosen)) == 2
-    assert f"error: {filled(problem)}" in capsys.readouterr().err
-    assert not (tmp_path / "mean").exists()
+def test_models_that_have_no_mean_are_an_error(world, tmp_path, capsys):
+    bart, wide = world.bart, write_bart(tmp_path / "wide", encoder_ffn_dim=48)
+    for changed, problem in (
+        (dict(runs=[bart, wide]), f"--runs {wide} has encoder_ffn_dim 48; {bart} has "),
+        (dict(runs=[bart, bart]), "--runs names a model twice"),
+        (dict(runs=[bart, "nowhere/none/x"]), "--runs nowhere/none/x: not found"),
+        (dict(output_dir=bart), f"--output_dir {bart} exists already"),
+    ):
+        assert main(typed(dict(runs=[bart], output_dir=tmp_path / "mean") | changed)) == 2
+        assert f"error: {problem}" in capsys.readouterr().err
+        assert not (tmp_path / "mean").exists()

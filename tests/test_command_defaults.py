@@ -3,13 +3,9 @@
 import json
 
 import pytest
-import tiny_vectors
 import torch
-from tiny_runs import run
-from tiny_vectors import METHODS, SETTINGS
 
 from routing_moe.config.finetune import finetune_settings
-from routing_moe.config.shared import text_settings
 from routing_moe.config.train import train_settings
 from routing_moe.io.precision import chosen_precision
 
@@ -31,12 +27,6 @@ def test_training_has_the_values_of_the_published_scripts():
     assert (settings.learning_rate, settings.router_lr, settings.task_model_lr) == (1e-5, 1e-3, 1e-2)
 
 
-@pytest.mark.parametrize("flag", ["do_train", "do_predict"])
-def test_one_of_the_two_flags_is_only_that(flag, tmp_path):
-    settings = train_settings({"output_dir": "new", "train_dir": "gym", flag: True})
-    assert [settings.do_train, settings.do_predict] == [flag == "do_train", flag == "do_predict"]
-
-
 @pytest.mark.parametrize("named", [{"checkpoint_name": "init"}, {"checkpoint": "{}/init"}])
 @pytest.mark.parametrize(("kind", "rate"), [("layer", 1e-5), ("lora", 1e-3)])
 def test_the_learning_rate_is_that_of_the_kind_of_experts(kind, rate, named, tmp_path):
@@ -56,33 +46,6 @@ def test_a_resumed_run_keeps_its_start_and_its_rate(tmp_path):
     settings = train_settings(given)
     assert (settings.initialize_from_vanilla, settings.learning_rate) == (False, 2e-4)
     assert train_settings(given | {"learning_rate": 1e-4}).learning_rate == 1e-4
-
-
-OF_ROUTERS = dict(router_lr=0.01, task_model_lr=0.01, taskvecs_dim=8, anneal_rate=0.003, minimum_tau=0.3)
-VARIANTS = {
-    "average": dict(avg_routing=True),
-    "random": dict(random_routing=True),
-    "random for each task": dict(task_level_random_routing=True),
-    "one expert": dict(num_experts=1),
-    "given": dict(task_routes="tasks", num_experts=None),
-    "table": dict(router_nn_type="table", router_mode="bernoulli"),
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_accepts_the_flags_of_routers(name, world):
-    changed = OF_ROUTERS | dict(total_steps=1, num_beams=1) | VARIANTS[name]
-    folder = world.run(f"variant {name}", **changed)
-    (folder / "cost.json").unlink()  # else the second call looks at nothing
-    world.run(folder.name, **changed, resume=True)
-
-
-def test_training_and_prediction_need_no_flag_but_the_folders(world, tmp_path):
-    flags = dict.fromkeys(("do_train", "initialize_from_vanilla", "learning_rate", "router_lr"))
-    assert run(world.gym, world.bart, tmp_path / "run", total_steps=1, num_beams=1, **flags) == 0
-    saved = json.loads((tmp_path / "run/run.json").read_text())["settings"]
-    assert (saved["learning_rate"], saved["initialize_from_vanilla"]) == (1e-5, True)
-    assert (tmp_path / "run/best/eval-test-performance.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -113,35 +76,3 @@ def test_fine_tuning_has_the_published_grid_and_trains_and_predicts():
     assert settings.max_grad_norm == 0.1
     alone = finetune_settings({"task_dir": "gym/t", "output_dir": "out", "do_predict": True})
     assert (alone.do_train, alone.do_predict) == (False, True)
-
-
-def test_fine_tuning_reads_texts_as_the_run_that_it_starts_from(grids):
-    run_folder = grids.mixture("lowercase", do_lowercase=True)
-    start = dict(moe_init=True, init_dir=run_folder, num_beams=None)
-    start |= dict.fromkeys(("max_input_length", "max_output_length"))
-    saved = json.loads((run_folder / "run.json").read_text())["settings"]
-    settings = grids.settings("as_trained", **start)
-    assert text_settings(settings).items() <= saved.items()
-    assert (settings.max_input_length, settings.num_beams, settings.do_lowercase) == (24, 2, True)
-    given = grids.settings("given", **start | dict(max_input_length=20, num_beams=1))
-    assert (given.max_input_length, given.max_output_length, given.num_beams) == (20, 6, 1)
-
-
-@pytest.fixture
-def hidden(grids) -> str:
-    return str(grids.mixture("hidden_names", hide_task_names=True, do_lowercase=True))
-
-
-def test_vectors_read_texts_as_the_run_of_the_model(hidden):
-    flags = dict(train_dir="gym", output_dir="out", model=hidden)
-    for method in ("fisher", "text", "gradient"):
-        settings = SETTINGS[method].of_flags(flags)
-        assert (settings.max_input_length, settings.do_lowercase) == (24, True)
-        assert SETTINGS[method].of_flags(flags | dict(max_input_length=9)).max_input_length == 9
-    assert (settings.max_output_length, settings.hide_task_names) == (6, True)
-    assert not SETTINGS["gradient"].of_flags(flags | dict(task_names=True)).hide_task_names
-
-
-def test_gradient_vectors_of_a_run_need_no_lengths(grids, hidden, tmp_path):
-    flags = dict.fromkeys(METHODS["gradient"]) | dict(tasks="colour")
-    assert tiny_vectors.run("gradient", grids.world.gym, hidden, tmp_path / "vectors", **flags) == 0

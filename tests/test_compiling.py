@@ -1,13 +1,13 @@
 """Compiled layers give the steps of those that are not; tested with a backend that runs the traced graphs."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
 from tiny_steps import parameters
 
 from routing_moe.optim import step
-from routing_moe.optim.compiling import compile_layers
 
 ONE_LAYER = dict(encoder_layers=1, decoder_layers=1)
 KINDS = {
@@ -20,7 +20,7 @@ KINDS = {
 @pytest.fixture
 def traced(monkeypatch):
     """Lets `compile_layers` use the backend "eager", which needs no C++ compiler; undoes its effects."""
-    monkeypatch.setattr(step, "compile_layers", lambda model: compile_layers(model, backend="eager"))
+    monkeypatch.setattr(step, "compile_layers", partial(step.compile_layers, backend="eager"))
     with torch._dynamo.config.patch(recompile_limit=8):
         yield
     torch.compiler.set_stance("default")

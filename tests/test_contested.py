@@ -100,11 +100,8 @@ def test_a_resumed_run_takes_the_rows_of_its_file(world, contested, slow, monkey
     ("content", "error"),
     [
         ("[1, 2", "is not valid JSON"),
-        ('{"above": 1, "rows": 3, "train_rows": 72, "data": 1, "scoring_flops": 1}', "is damaged; `train"),
-        (
-            '{"above": 1, "rows": {}, "train_rows": 72, "data": 1, "scoring_flops": 1}',
-            "numbers the train rows",
-        ),
+        ('{"above": 1, "rows": {}}', "has no 'train_rows'; `train"),
+        ('{"above": 1, "rows": {}, "train_rows": 72, "data": 1, "scoring_flops": 1}', "numbers other"),
     ],
 )
 def test_a_damaged_file_of_rows_is_an_error(content, error, world, contested, slow, tmp_path, capsys):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dataloader import Gym, answer_choices, assign_to_ranks, micro_batches, padding_factor, step_examples
+from dataloader import answer_choices, assign_to_ranks, micro_batches, step_examples
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (3, 8), (1, 5)])
@@ -88,26 +88,6 @@ def test_no_examples_give_no_groups_and_a_wrong_bound_is_an_error():
     assert micro_batches([], []) == []
     with pytest.raises(ValueError, match="max_examples is 0"):
         micro_batches([1], [1], max_examples=0)
-
-
-def test_padding_factor_is_padded_over_real_tokens():
-    assert padding_factor([1, 3, 4], [[0, 1], [2]]) == (2 * 3 + 4) / 8
-    assert padding_factor([5, 5], [[0, 1]]) == 1.0
-    assert padding_factor([], []) == 1.0
-
-
-def test_on_the_real_gym_splitting_removes_most_padding(real_gym):
-    gym = Gym(real_gym)
-    examples = gym.pool(gym.tasks(), "train", "first")
-    sources = np.array([min(512, len(example.input.split()) + 5) for example in examples])
-    targets = np.array([min(64, len(example.outputs[0].split()) + 2) for example in examples])
-    random_16, cut = [], []
-    for step in range(50):
-        chosen = step_examples(len(examples), 32, 0, step)
-        random_16 += [chosen[:16], chosen[16:]]
-        cut += [chosen[group] for group in micro_batches(sources[chosen], targets[chosen])]
-    assert padding_factor(sources, random_16) > 4.0
-    assert padding_factor(sources, cut) < 1.6
 
 
 def test_groups_go_to_the_rank_with_the_lowest_load():

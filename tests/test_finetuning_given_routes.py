@@ -40,9 +40,8 @@ def mixture_of(grids):
         place.mkdir(exist_ok=True)
         if kind == "clusters":
             rows = dict(zip(ROWS, BY_SIDE, strict=True))
-            changed = dict(
-                task_routes="clusters:2", taskvecs=write_vectors(place / "vectors", rows, parts=SIDES)
-            )
+            vectors = write_vectors(place / "vectors", rows, parts=SIDES)
+            changed = dict(task_routes="clusters:2", taskvecs=vectors)
         else:
             (place / "routes.json").write_text(json.dumps(FORMS))
             changed = dict(task_routes=place / "routes.json")
@@ -68,9 +67,8 @@ def by_sample(folder, column="route") -> dict[str, str]:
 
 
 def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):
-    vectors = write_vectors(
-        tmp_path / "each", OF_SAMPLES, parts=SIDES, sample_of=dict.fromkeys(SAMPLES, TASK)
-    )
+    of_task = dict.fromkeys(SAMPLES, TASK)
+    vectors = write_vectors(tmp_path / "each", OF_SAMPLES, parts=SIDES, sample_of=of_task)
     folder = tune("given_each", "clusters", taskvecs=vectors)
     found = by_sample(folder)
     assert found[SAMPLES[0]] == "clusters encoder 0 (cosine 1.00), decoder 0 (cosine 1.00); plain BART"
@@ -140,24 +138,13 @@ def test_a_route_can_be_given_for_any_mixture(kind, tune, tmp_path, capsys):
     assert "its grid started from other files" in capsys.readouterr().err
 
 
-def test_a_file_without_the_task_and_a_plain_bart_of_equal_weights_are_errors(tune, tmp_path, capsys):
-    (tmp_path / "route.json").write_text(json.dumps({"namings": 1}))
-    for flags, message in (
-        (dict(task_routes=tmp_path / "route.json"), "has no route for naming; did you mean 'namings'?"),
-        (dict(route_training="plain"), "all experts have equal weights for naming, and averaged outputs"),
-    ):
-        folder = tune("given_wrong", "clusters", code=2, **flags)
-        assert message in capsys.readouterr().err
-        assert not folder.exists()
-
-
 @pytest.mark.parametrize(
     ("rows", "parts", "message"),
     [
         ({TASK: [0, 1]}, {}, "vectors of 2 dimensions, but those of"),
         ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts {'all': (0, 4)}, but those of"),
         ({"colour": [0, 1, 0, 1]}, SIDES, "has no vector for naming, only for colour"),
-        ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but none of {SAMPLES[1]}"),
+        ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but not of {SAMPLES[1]}"),
     ],
 )
 def test_wrong_vectors_are_an_error(rows, parts, message, tune, tmp_path, capsys):

@@ -7,15 +7,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from tiny_grids import (
-    NO_ROUTER,
-    QUICK,
-    SAMPLES,
-    TASK,
-    learned,
-    predictions,
-    results,
-)
+from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, learned, predictions, results
 from tiny_runs import assert_equal, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -84,9 +76,8 @@ def assert_is_the_bart_of(model, mixture, route_LE) -> None:
 
 
 def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(grids, mixture_of):
-    changed = dict(
-        max_grad_norm="inf", learning_rate_list=[0.003]
-    )  # a norm's sum has more terms with experts
+    # A norm's sum has more terms with experts.
+    changed = dict(max_grad_norm="inf", learning_rate_list=[0.003])
     plain = along(grids, mixture_of, "one_hot_plain", "one-hot", **changed)
     fixed = along(grids, mixture_of, "one_hot_fixed", "one-hot", route_training="fixed", **changed)
     assert learned(plain) == learned(fixed)
@@ -206,23 +197,19 @@ def test_a_given_vector_replaces_all_others(start_of, tmp_path):
 
 
 def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids, mixture_of):
-    settings = grids.settings(
-        "learned", moe_init=True, init_dir=mixture_of("soft"), task_vector="learned", vector_steps=3,
-        task_model_lr=0.3, total_steps=2, num_beams=1,
-    )  # fmt: skip
+    how = dict(task_vector="learned", vector_steps=3, task_model_lr=0.3, total_steps=2, num_beams=1)
+    settings = grids.settings("learned", moe_init=True, init_dir=mixture_of("soft"), **how)
     first, second = (Configuration(sample, 0.03, 6) for sample in SAMPLES)
     runner = TrialRunner(settings)
     both = [runner.run(first), runner.run(second)]
     assert [one["route"] for one in both] == ["vector learned from 12 examples; fixed"] * 2
     assert runner.run(first) == both[0]
     assert TrialRunner(settings).run(second) == both[1]
-    route_1LE, other_1LE = (
-        runner.starts.model_for(sample, lambda s=sample: runner.file(s, "train").encoded)[0].routes_for(
-            [TASK]
-        )
-        for sample in SAMPLES
-    )
-    assert not torch.equal(route_1LE, other_1LE)
+    routes_1LE = []
+    for sample in SAMPLES:
+        model, *_ = runner.starts.model_for(sample, lambda s=sample: runner.file(s, "train").encoded)
+        routes_1LE.append(model.routes_for([TASK]))
+    assert not torch.equal(*routes_1LE)
 
 
 # ---- what is trained
@@ -269,9 +256,3 @@ def test_a_fixed_route_does_not_change_while_its_experts_are_trained(grids, mixt
     assert torch.equal(model.routes_for(["plural"]), mixture.routes_for(["plural"]))
     assert any(".experts.0." in name for name in moved(before, after))
     assert any(".experts.1." in name for name in moved(before, after))
-
-
-# ---- runs of the published code
-
-
-# ---- checks of vectors and routes

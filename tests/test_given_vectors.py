@@ -91,6 +91,6 @@ def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vec
     save_task_vectors(fields["taskvecs"], names, vectors + 1)
     assert run(world.gym, world.bart, folder, **same) == 2
     printed = capsys.readouterr().err
-    assert "has other vectors of plural than" in printed
+    assert "has another vector of plural than" in printed
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()

@@ -26,29 +26,8 @@ class Training:
     def __init__(self, world, request):
         self.world, self.expected = world, request.getfixturevalue("finished")
 
-    def prepare(self, folder: Path) -> None:
-        """Makes what the command needs in its folder."""
-
-    def __call__(self, folder: Path, **changed) -> int:
-        chosen = dict(do_predict=True, save_period=2, resume=True) | changed
-        return run(self.world.gym, self.world.bart, folder, **chosen)
-
-
-class Prediction(Training):
-    """Predictions of a finished run for all samples."""
-
-    def __init__(self, world, request):
-        super().__init__(world, request)
-        self.trained, self.expected = self.expected, world / "predicted_before_kills"
-        self.prepare(self.expected)
-        assert self(self.expected) == 0
-
-    def prepare(self, folder: Path) -> None:
-        shutil.copytree(self.trained, folder)
-
     def __call__(self, folder: Path) -> int:
-        alone = dict(do_train=None, initialize_from_vanilla=None, model=None, resume=None, save_period=None)
-        return super().__call__(folder, **alone, predict_samples="all")
+        return run(self.world.gym, self.world.bart, folder, do_predict=True, save_period=2, resume=True)
 
 
 class GridOfRates(Training):
@@ -63,16 +42,14 @@ class GridOfRates(Training):
         return finetune(self.grids.gym, self.grids.bart, folder, save_best=True)
 
 
-@pytest.mark.parametrize("kind", [Training, Prediction, GridOfRates], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Training, GridOfRates], ids=lambda kind: kind.__name__)
 def test_a_command_killed_twice_ends_with_the_same_results(kind, world, request):
     command = kind(world, request)
     folder, rng = world / f"killed{kind.__name__}", random.Random(kind.__name__)
-    command.prepare(folder)
     number_of_renames = renames(lambda: command(folder))
     command.assert_same(folder, command.expected)
     for number in rng.sample(range(1, number_of_renames + 1), KILLS):
         shutil.rmtree(folder)
-        command.prepare(folder)
         killed(lambda: command(folder), rng.choice(("before", "after")), number=number)
         killed(lambda: command(folder), rng.choice(("before", "after")), number=1)
         assert command(folder) == 0

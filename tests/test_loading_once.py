@@ -63,7 +63,7 @@ def test_training_and_prediction(loaded, originals, weights, tmp_path, quick_pic
 
 def test_ablation_and_merge(loaded, with_run, capsys):
     AcceleratorState._reset_state(reset_partial_state=True)
-    assert ablate.main([str(with_run.out), "--dry_run"]) == 0
+    assert ablate.main([str(with_run.out), "--max_examples", "1"]) == 0
     assert loaded() == once(with_run.out / "best")
     flags = ["--routes_from", with_run.out, "--model", with_run.bart, "--output_dir", with_run.folder / "new"]
     assert merge.main(list(map(str, flags))) == 0

@@ -6,15 +6,11 @@ import pytest
 import torch
 from conftest import assert_generates_as_plain_barts, one_hot_routes, tiny_bart_config
 from tiny_steps import parameters
-from torch.nn import functional as F
 from transformers import BartForConditionalGeneration
 
-from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import along_route, set_trained
-from routing_moe.model.base import is_of_base, train_base
-from routing_moe.model.conversion import with_fresh_experts
+from routing_moe.model.base import is_of_base
 from routing_moe.model.lora import LoraPlan, is_of_expert
-from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
 
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
@@ -183,18 +179,6 @@ STEPPED = dict(expert_kind="lora", lora_rank=2)
 MHR = dict(router_nn_type="table", router_mode="bernoulli", **MIXINGS["splits"])
 
 
-def test_a_frozen_base_stays_and_experts_change(make_stepper):
-    stepper = make_stepper(**STEPPED)
-    train_base(stepper.model, False)
-    stepper = Stepper(stepper.model, stepper.examples, stepper.settings, stepper.accelerator)
-    before = parameters(stepper)
-    for step in range(2):
-        stepper.step(step)
-    after = parameters(stepper)
-    for name in before:
-        assert torch.equal(before[name], after[name]) == is_of_base(name), name
-
-
 def test_a_trained_base_has_a_rate_of_its_own(make_stepper):
     stepper = make_stepper(dict(base_lr=0.001), **STEPPED)
     names = {id(p): name for name, p in stepper.model.named_parameters()}
@@ -274,34 +258,3 @@ def test_an_unseen_task_continues_along_the_route_of_its_vector(make_lora, batch
     else:
         assert model.config.num_experts == 1
         assert len(trained) == len(dict(model.named_parameters()))
-
-
-# ---- conversion
-
-
-def test_fresh_experts_have_the_routes_of_the_others_and_change_nothing(make_lora):
-    trained = make_lora().float()
-    bart = BartForConditionalGeneration(tiny_bart_config())
-    fresh = with_fresh_experts(trained, bart, 1e-8)
-    assert torch.equal(fresh.routes_for(["a", "b"]), trained.routes_for(["a", "b"]))
-    assert all(
-        (linear.lora_B == 0).all() for layer in fresh.routed_layers() for linear in layer.linear_maps.values()
-    )
-    assert torch.equal(fresh.model.encoder.layers[0].fc1.weight, bart.model.encoder.layers[0].fc1.weight)
-
-
-def test_merged_weights_are_new_and_the_rest_is_shared(make_lora):
-    model = make_lora(lora_targets="attention")
-    bart = model.to_bart(routes_of("soft")[0])
-    layer, own = bart.model.encoder.layers[0], model.model.encoder.layers[0]
-    assert layer.fc1.weight is own.fc1.weight
-    assert layer.self_attn.q_proj.weight is not own.self_attn.q_proj.weight
-    assert F.mse_loss(layer.self_attn.q_proj.weight, own.self_attn.q_proj.weight) > 0
-    assert own.self_attn.q_proj.weight.requires_grad
-
-
-def test_a_model_made_from_a_configuration_has_experts_that_change_nothing():
-    config = RoutingBartConfig(**tiny_bart_config().to_dict() | LORA | dict(num_experts=3))
-    for linear in RoutingBartForConditionalGeneration(config).routed_layers()[0].linear_maps.values():
-        assert linear.lora_A.abs().max() <= linear.in_features**-0.5
-        assert (linear.lora_B == 0).all()

@@ -1,8 +1,6 @@
 """Whole commands with low-rank experts: runs, both stages, vectors, fine-tuning, errors about their BART."""
 
 import json
-import re
-import shutil
 
 import numpy as np
 import pytest
@@ -10,14 +8,11 @@ import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
 from forks import in_two_processes
-from mistakes import Place, complaint, refused
 from tiny_grids import NO_ROUTER, QUICK, TASK, results
 from tiny_runs import (
-    NO_LEARNING,
     assert_close,
     assert_equal,
     assert_same_run,
-    reopen,
     run,
     typed,
     weights,
@@ -25,8 +20,6 @@ from tiny_runs import (
 )
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.cli.ablate import main as ablate
-from routing_moe.cli.export import main as export
 from routing_moe.cli.merge import main as merge
 from routing_moe.model.base import is_of_base
 from routing_moe.model.loading import load_routing_bart
@@ -88,19 +81,6 @@ def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     assert_close(weights(two / "last"), weights(one / "last"))
 
 
-def test_dropout_is_that_of_each_training_and_the_architecture_that_of_the_checkpoint(
-    world, soft_lora, capsys
-):
-    start = NO_LEARNING | STARTS | dict(checkpoint=soft_lora / "best")
-    folder = world.run("lora_continued", **start, lora_dropout=0.25)
-    config = json.loads((folder / "last/config.json").read_text())
-    assert (config["lora_dropout"], config["lora_rank"]) == (0.25, 2)
-    assert_equal(weights(folder / "last"), weights(soft_lora / "best"))
-    refused_flags = start | dict(expert_kind="layer")
-    assert run(world.gym, world.bart, world / "other_kind", **refused_flags) == 2
-    assert "--expert_kind is layer, but" in capsys.readouterr().err
-
-
 # ---- two stages
 
 
@@ -125,17 +105,6 @@ def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, so
 # ---- one expert is a plain BART
 
 
-@pytest.mark.parametrize("method", ["fisher", "finetuned_text", "gradient"])
-def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_lora, method, tmp_path):
-    assert export(typed(dict(checkpoint=one_lora, task="colour", output_dir=tmp_path / "bart"))) == 0
-    changed = {method: dict(weights="layers") for method in ("fisher", "gradient")}
-    for name, model in (("run", one_lora), ("bart_of_run", tmp_path / "bart")):
-        assert tiny_vectors.run(method, world.gym, model, tmp_path / name, **changed.get(method, {})) == 0
-    ours, theirs = (tiny_vectors.vectors(tmp_path / name) for name in ("run", "bart_of_run"))
-    for task, vector in theirs.items():
-        assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
-
-
 def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(world, one_lora, tmp_path):
     for name, rate in (("at_start", 0.0), ("trained", 0.01)):
         flags = dict(weights="updates", learning_rate=rate)
@@ -155,11 +124,6 @@ def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factor
         assert not np.allclose(trained[task], vector, rtol=1e-3)
 
 
-def test_fisher_vectors_of_an_expert_need_one(world, tmp_path, capsys):
-    assert tiny_vectors.run("fisher", world.gym, world.bart, tmp_path, weights="updates") == 2
-    assert "has no low-rank expert" in capsys.readouterr().err
-
-
 # ---- fine-tuning
 
 
@@ -171,13 +135,6 @@ def grid(grids, name: str, start, **changed):
     best = next((folder / "models").glob(f"{TASK}*"))
     (words,) = set(results(folder)["route"])
     return words, weights(best), json.loads((best / "config.json").read_text())
-
-
-@pytest.mark.parametrize("training", [None, "merged"])
-def test_a_soft_route_becomes_a_plain_bart(grids, soft_lora, training):
-    words, _, config = grid(grids, f"lora_{training}", soft_lora, route_training=training)
-    assert words.endswith("plain BART")
-    assert config["model_type"] == "bart"
 
 
 @pytest.mark.parametrize(
@@ -201,69 +158,3 @@ def test_only_the_chosen_parts_are_trained(grids, soft_lora, training, base_lr, 
     }
     assert parts == changed
     assert (config["base_model"] is None) == (base_lr is not None)
-
-
-@pytest.mark.parametrize(
-    ("start", "flags", "words", "model_type"),
-    [
-        ("one_lora", dict(moe_init=None, init_dir=None, checkpoint="<start>"), "none", "bart"),
-        ("soft_lora", dict(moe_avg_route=True), "average; plain BART", "bart"),
-        ("soft_lora", dict(moe_random_route=True), "random for each example", "routing_bart"),
-        ("soft_lora", dict(moe_random2_route=True), "random for the task; plain BART", "bart"),
-        ("soft_lora", dict(task_routes="lowest_loss"), "route of .*; plain BART", "bart"),
-    ],
-)
-def test_a_grid_has_every_start(grids, request, start, flags, words, model_type):
-    folder = request.getfixturevalue(start)
-    given = {name: folder if value == "<start>" else value for name, value in flags.items()}
-    route, after, config = grid(grids, f"lora start {' '.join(flags)}", folder, **given)
-    assert re.fullmatch(words, str(route))
-    assert config["model_type"] == model_type
-    assert any(map(is_of_base, after)) == (model_type == "bart")  # of experts the BART stays frozen
-
-
-# ---- reading
-
-
-# ---- the BART that experts share
-
-PREDICT = STARTS | dict(do_train=None, do_predict=True)
-COMMANDS = {
-    "train --resume": ("train", dict(resume=True, total_steps=1) | LORA),
-    "train --do_predict": ("train", PREDICT),
-    "train --checkpoint": ("train", STARTS | dict(checkpoint="<out>/best", output_dir="<here>/new")),
-    "merge": ("merge", dict(model="<here>/moved")),
-    "ablate": (ablate, ["<out>"]),
-    "export": (export, typed(dict(checkpoint="<out>", task="colour", output_dir="<here>/exported"))),
-}
-
-
-@pytest.fixture(scope="module")
-def lora_originals(originals, tmp_path_factory):
-    """A folder with a BART and a run of one step that refers to it."""
-    folder = tmp_path_factory.mktemp("lora")
-    shutil.copytree(originals.bart, folder / "bart")
-    assert run(originals.gym, folder / "bart", folder / "out", **LORA, total_steps=1) == 0
-    reopen(folder / "out")
-    return folder
-
-
-@pytest.fixture
-def without_base(lora_originals, originals):
-    """That folder, whose BART is elsewhere; as a `Place`."""
-    (lora_originals / "bart").rename(lora_originals / "moved")
-    yield Place(lora_originals, originals.gym, lora_originals / "bart")
-    (lora_originals / "moved").rename(lora_originals / "bart")
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_whose_bart_is_gone_says_where_it_was(name, without_base, capsys):
-    place, (command, given) = without_base, COMMANDS[name]
-    AcceleratorState._reset_state(reset_partial_state=True)
-    if callable(command):
-        lines = refused(place, capsys, lambda: command(place.filled_in(given))).err.splitlines()
-    else:
-        lines = complaint(place, capsys, command, **given)
-    assert f"{place.bart}: " in "\n".join(lines)
-    if name != "train --resume":  # --model is the BART, too
-        assert "it has the BART that the experts were trained on. Move it back, or" in "\n".join(lines)

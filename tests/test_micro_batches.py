@@ -10,7 +10,6 @@ from tiny_steps import parameters, settings_with
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
-from routing_moe.training.cost import training_cost
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -25,16 +24,6 @@ def test_the_device_decides_what_the_flags_leave_open():
     cut = Cut.on(CUDA, settings_with(), longest=1024)
     assert (cut.max_tokens, cut.overhead, cut.multiple) == (32768, 8192, 8)
     assert str(cut).endswith("8192 tokens; widths are multiples of 8")
-
-
-@pytest.mark.parametrize("device", [CPU, CUDA])
-def test_flags_decide_on_every_device(device):
-    chosen = settings_with(max_tokens_per_micro_batch=500, micro_batch_overhead=7)
-    cut = Cut.on(device, chosen, longest=1024)
-    assert (cut.max_tokens, cut.overhead) == (500, 7)
-    unlimited = Cut.on(device, settings_with(max_tokens_per_micro_batch=0), longest=1024)
-    assert unlimited.max_tokens is None
-    assert "micro-batches of any size" in str(unlimited)
 
 
 # ---- out of memory
@@ -64,34 +53,7 @@ def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_st
     assert sizes[0] == 12
 
 
-def test_a_single_example_that_does_not_fit_ends_the_run(make_stepper, monkeypatch):
-    stepper = make_stepper({})
-
-    def fails(**inputs):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(stepper.model, "forward", fails)
-    with pytest.raises(torch.OutOfMemoryError):
-        stepper.step(0)
-    assert len(stepper.split(0)[2]) == 6
-
-
 # ---- what follows from the cut
-
-
-def test_widths_are_multiples_but_not_beyond_the_positions_of_the_model():
-    cut = Cut(None, multiple=8, longest=30)
-    assert cut.width(np.array([1, 8, 9, 24, 25, 30])).tolist() == [8, 8, 16, 24, 30, 30]
-    assert Cut(None).width(np.array([1, 9])).tolist() == [1, 9]
-
-
-def test_a_higher_overhead_gives_fewer_micro_batches(make_stepper):
-    counts = [
-        len(make_stepper({"micro_batch_overhead": tokens, "train_batch_size": 12}).split(0)[2])
-        for tokens in (0, 10, 1000)
-    ]
-    assert counts == sorted(set(counts), reverse=True)
-    assert counts[-1] == 1
 
 
 @pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
@@ -105,15 +67,6 @@ def test_padding_to_multiples_changes_only_the_padding(make_stepper, mode):
     for name, p in parameters(padded).items():
         torch.testing.assert_close(p, parameters(bare)[name], rtol=0, atol=1e-9)
     assert {width % 8 for width in shapes} == {0}
-
-
-def test_padding_to_multiples_counts_in_reports(make_stepper):
-    stepper = make_stepper({"micro_batch_overhead": 1000})
-    bare = training_cost(stepper, 1)
-    stepper.cut = dataclasses.replace(stepper.cut, multiple=8)
-    padded = training_cost(stepper, 1)
-    assert padded["flops_per_example"] > bare["flops_per_example"]
-    assert padded["flops_per_example_unpadded"] == bare["flops_per_example_unpadded"]
 
 
 # ---- what the model gets
@@ -173,11 +126,3 @@ def test_a_plan_from_routes_on_the_cpu_is_that_of_the_routes():
     merging = RoutePlan.merging(torch.full((6, 4, 3), torch.nan), on_cpu_BLE=routes_BLE[[0, 1, 0, 2, 1, 0]])
     groups = merging.merged.order_B.split(merging.merged.sizes)
     assert sorted(group.tolist() for group in groups) == [[0, 2, 5], [1, 4], [3]]
-
-
-def test_a_step_after_an_evaluation_has_dropout(make_stepper):
-    fields = dict(bart_fields={"dropout": 0.5})
-    one, other = make_stepper(**fields), make_stepper(**fields)
-    one.model.eval()
-    other.model.train()
-    assert one.step(0) == other.step(0)

@@ -3,7 +3,7 @@
 import pytest
 import tiny_vectors
 from accelerate.state import AcceleratorState
-from tiny_grids import QUICK, finetune, log_of
+from tiny_grids import QUICK, finetune, results
 from tiny_runs import run, typed
 
 from routing_moe.cli import ablate
@@ -56,7 +56,7 @@ def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, route
         flags["task_dir"] = grids.gym / "colour"
     flags["vector_steps"] = 2 if learns else None
     assert finetune(grids.gym, grids.bart, tmp_path / "grid", **flags) == 0
-    assert ("vector learned from 12 examples" in log_of(tmp_path / "grid")) == learns
+    assert all(results(tmp_path / "grid")["route"].str.contains("vector learned from 12 examples") == learns)
 
 
 def test_ablation(mixture, tmp_path):

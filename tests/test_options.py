@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from dataloader import Example, Gym
-from dataloader.options import OptionSource, find_options, label_set, listed_options, option_source
+from dataloader.options import OptionSource, label_set, listed_options, option_source
 
 
 def example(source, *outputs, options=(), task="t") -> Example:
@@ -102,30 +102,6 @@ def test_lists_must_have_an_accepted_answer_of_nearly_all_examples():
 def test_answers_are_labels_only_with_classification_metrics(metric):
     assert option_source(of_labels(10, 10), metric) == OptionSource()
     assert option_source(of_labels(10, 10), "Matthew-Correlation").name == "labels"
-
-
-def test_an_example_without_the_field_or_list_of_the_others_has_no_options():
-    assert OptionSource("input").options(example("no list", "yes")) == ()
-    assert OptionSource("field").options(example("(A) yes (B) no", "yes")) == ()
-    assert OptionSource("labels", ("no", "yes")).options(example("q", "maybe")) == ("no", "yes")
-    assert OptionSource().options(example("(A) yes (B) no", "yes", options=("yes", "no"))) == ()
-
-
-def test_the_first_gym_with_train_files_determines_options_and_dev_answers_never_do(tmp_path):
-    texts = {
-        "one/t/t_2_13_dev.tsv": ["q\tnever read"],
-        "two/t/t_2_13_train.tsv": [f"{i}\t{'yes' if i % 2 else 'no'}" for i in range(10)],
-        "two/t/t_2_13_dev.tsv": ["q\tnever read"],
-        "three/t/t_2_13_train.tsv": [f"{i} (A) x (B) y\tx" for i in range(10)],
-    }
-    for name, lines in texts.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines))
-    one, two, three = (Gym(tmp_path / name) for name in ("one", "two", "three"))
-    assert find_options("t", "ACC", (one, two, three)) == OptionSource("labels", ("no", "yes"))
-    assert find_options("t", "ACC", (three, two)) == OptionSource("input")
-    assert find_options("t", "ACC", (one,)) == OptionSource()
 
 
 def test_the_real_tasks_have_their_known_option_sources(real_gym):

@@ -13,7 +13,7 @@ import pytest
 from dataloader.building.report import UNCOMPARED, Line, write_report
 from routing_moe.cli import push
 from routing_moe.config.assemble import AssembleSettings, AverageSettings
-from routing_moe.config.flags import flags_of, scalar_type
+from routing_moe.config.flags import flags_of, value_type
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.report.shared_run import without_places
@@ -24,7 +24,7 @@ MADE_BY = {"merge": MergeSettings, "assembled": AssembleSettings, "averaged": Av
 
 def may_be_places(command) -> list[str]:
     """Returns the flags of a command that take a text which is not one of a few choices."""
-    kinds = {field.name: scalar_type(field.type)[0] for field in dataclasses.fields(command)}
+    kinds = {field.name: value_type(field.type)[0] for field in dataclasses.fields(command)}
     return [
         name
         for name, flag in flags_of(command).items()
@@ -35,7 +35,7 @@ def may_be_places(command) -> list[str]:
 def described(command, value_of) -> dict:
     """Returns the record of a command all of whose places are `value_of(flag)`, as run.json has it."""
     values = {name: value_of(name) for name in may_be_places(command)}
-    several = {field.name for field in dataclasses.fields(command) if scalar_type(field.type)[1]}
+    several = {field.name for field in dataclasses.fields(command) if value_type(field.type)[1]}
     words = [word for name, one in values.items() for word in (f"--{name}={one}", f"--{name}", one)]
     settings = {name: [one, f"task={one}"] if name in several else one for name, one in values.items()}
     return {"settings": settings, "command": shlex.join(["routing-moe", *words])}
@@ -44,11 +44,6 @@ def described(command, value_of) -> dict:
 def change(path: Path, **fields) -> None:
     content = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(content | fields))
-
-
-def shared(run: Path, folder: Path) -> Path:
-    assert push.main([str(run), "my-group/moe", "--dry_run", str(folder)]) == 0
-    return folder
 
 
 @pytest.fixture
@@ -110,7 +105,8 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     secrets.into_run(copy)
     if kind == "path":
         secrets.into_gym(world.gym)
-    folder = shared(copy, tmp_path / "shared")
+    folder = tmp_path / "shared"
+    assert push.main([str(copy), "my-group/moe", "--dry_run", str(folder)]) == 0
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     expected = {"run.json", "cost.json", "clusters.csv", "best/eval-test-performance.csv", "README.md"}
     expected |= {f"{name}.json" for name in (*MADE_BY, "config", "tokenizer_config", "generation_config")}
@@ -129,57 +125,35 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     ("text", "shown"),
     [
         ("/home/me/my runs/moe", "moe"),
-        ("/gym/", "gym"),
         ("clusters of /home/me/secret proj/run 1/vec", "clusters of vec"),
         ("https://me:secret@host/x,y@z?token=secret", "https://host/x,y@z"),
         ("no cost.json with /home/me/my moe/; see there", "no cost.json with ; see there"),
         ("--train_dir=/data of me/gym/", "--train_dir=gym/"),
         ("see file:///home/me/moe, cwd:x", "see moe, cwd:x"),
         ("sqlite:////home/me/x.db", "sqlite:x.db"),
-        ("of ~me/my runs/moe", "of moe"),
         ("--train_dir=data/../../me/gym here", "--train_dir=gym here"),
         ("git+https://me:hf_tok@host/x, then", "git+https://host/x, then"),
-        ("https://host/x?token=hf_tok then", "https://host/x then"),
         ("data/gym, ./a/b, https://hub.example/a/b, owner/name@v1, 1/E, <s> </s> a </s>", None),
-        ("x and /or y", None),
         ({"a": ["/home/me/x", 3, None], "/home/me/y": 1}, {"a": ["x", 3, None], "y": 1}),
         ({"command": "moe --a '/my data/x' --b=/c/d"}, {"command": "moe --a x --b=d"}),
-        ({"command": "moe --a '/my data/x"}, {"command": "moe --a 'x"}),
     ],
 )
 def test_absolute_paths_become_names_and_urls_lose_secrets(text, shown):
     assert without_places(text) == (text if shown is None else shown)
 
 
-def test_a_file_that_a_run_names_is_not_shared_as_something_else(copy, tmp_path, capsys):
+def test_a_file_that_a_run_names_is_not_shared_as_something_else(copy, tmp_path):
     (tmp_path / "token").write_text("hf_secret")
     settings = json.loads((copy / "run.json").read_text())["settings"]
     change(copy / "run.json", settings=settings | {"task_ontology": str(tmp_path / "token")})
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
-    assert (
-        f"{copy}/run.json, files of its data: {tmp_path}/token is not valid JSON" in capsys.readouterr().err
-    )
     assert not (tmp_path / "shared").exists()
 
 
-@pytest.mark.parametrize("link", ["best/vocab.txt", "cost.json", "best", "best/eval-test-performance.csv"])
+@pytest.mark.parametrize("link", ["cost.json", "best"])
 def test_a_link_to_a_file_outside_the_run_is_not_followed(link, copy, tmp_path, capsys):
-    outside = tmp_path / "outside"
-    if (copy / link).exists():
-        (copy / link).rename(outside)
-    else:
-        outside.write_text("hf_secret")
-    (copy / link).symlink_to(outside)
+    (copy / link).rename(tmp_path / "outside")
+    (copy / link).symlink_to(tmp_path / "outside")
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 2
-    assert f", outside of {copy}; put it there" in capsys.readouterr().err
+    assert f"is a link to {tmp_path / 'outside'}" in capsys.readouterr().err
     assert not (tmp_path / "shared").exists()
-
-
-def test_a_run_of_the_hubs_cache_which_has_links_is_shared_again(copy, local_hub, tmp_path, monkeypatch):
-    local_hub.publish("other/moe", shared(copy, tmp_path / "first"))
-    monkeypatch.chdir(tmp_path)
-    second = shared(Path("other/moe"), tmp_path / "second")
-    names = [{path.relative_to(f).as_posix() for path in f.rglob("*")} for f in (tmp_path / "first", second)]
-    assert names[0] == names[1]
-    for name in ("ontology.json", "config.json", "run.json"):
-        assert (tmp_path / "first" / name).read_bytes() == (second / name).read_bytes()

@@ -1,15 +1,12 @@
 """Runs that stop in different ways and resume without any difference in results."""
 
 import os
-import shutil
 import signal
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from forks import forked
 from tiny_runs import (
-    NO_LEARNING,
     assert_equal,
     assert_same_run,
     contents,
@@ -60,12 +57,6 @@ def test_repeated_or_incomplete_rows_of_the_curves_are_dropped(world, stopped, f
     assert_same_run(resume(world, stopped), finished)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_starts_again(world, stopped, finished):
-    shutil.rmtree(stopped / "last")
-    assert_same_run(resume(world, stopped), finished)
-    assert "resuming after" not in (stopped / "log.txt").read_text()
-
-
 def test_resuming_a_finished_run_says_so_and_changes_nothing(world, finished, capsys):
     folder = world.copy(finished, "complete")
     before = contents(folder)
@@ -103,21 +94,6 @@ def test_a_finished_run_without_its_cost_gets_it(world, finished):
     assert_same_run(folder, finished)
 
 
-def test_a_complete_run_without_its_best_checkpoint_cannot_predict(world, finished, capfd):
-    folder = world.copy(finished, "without_best")
-    shutil.rmtree(folder / "best")
-    again = dict(do_predict=True, save_period=2, resume=True)
-    assert run(world.gym, world.bart, folder, **again) == 2
-    assert f"{folder} has no checkpoint 'best'; choose one with" in capfd.readouterr().err
-
-
-def test_resume_starts_a_new_run_even_from_the_last_checkpoint_of_another(world, finished):
-    start = dict(initialize_from_vanilla=None, checkpoint=finished / "last", resume=True)
-    folder = world.run("from_last", **(NO_LEARNING | start))
-    assert pd.read_csv(folder / "losses.csv")["steps"].tolist() == [1]
-    assert_equal(weights(folder / "last"), weights(finished / "last"))
-
-
 def test_ctrl_c_finishes_the_step_saves_and_reports_how_to_resume(world, finished, capfd):
     step = Stepper.step
 
@@ -136,15 +112,6 @@ def test_ctrl_c_finishes_the_step_saves_and_reports_how_to_resume(world, finishe
     assert "Traceback" not in output
     assert_equal(weights(folder / "last"), weights(finished / "2-steps"))
     assert_same_run(resume(world, folder), finished)
-
-
-def test_ctrl_c_before_the_first_step_ends_without_a_traceback(world, capsys, monkeypatch):
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("routing_moe.training.run.load_start", interrupted)
-    assert run(world.gym, world.bart, world / "early") == 130
-    assert "interrupted; no checkpoint had been written yet" in capsys.readouterr().err
 
 
 def test_a_diverged_run_reports_its_last_checkpoint(world, capsys):

@@ -1,6 +1,5 @@
 """Starts for unseen tasks: the experts merged into one BART, and a route learned with frozen experts."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +22,6 @@ from routing_moe.task_choice.choose import with_routes
 from routing_moe.task_choice.learned import learn_route
 
 SOFT_LE = np.random.default_rng(0).dirichlet(np.full(3, 5.0), 4)
-ONE_HOT_LE = np.eye(3)[[2, 0, 1, 1]]
 SOURCES = {
     "learned": dict(router_mode="softmax"),
     "average": dict(route_source="average"),
@@ -84,21 +82,6 @@ def test_merged_experts_are_averaged_by_the_route(source, grids, make_model, bat
     torch.testing.assert_close(*grads)
 
 
-def test_merged_one_hot_routes_are_the_plain_bart_and_equal_experts_any_of_them(grids, make_model):
-    states = []
-    for training in ("merged", "plain"):
-        torch.manual_seed(1)
-        mixture = make_model(dtype=torch.float32)
-        states.append(start(grids, mixture, training, ONE_HOT_LE)[0].state_dict())
-    assert_equal(*states)
-    for layer in mixture.routed_layers():
-        for expert in layer.experts[1:]:
-            expert.load_state_dict(layer.experts[0].state_dict())
-    plain = mixture.to_bart(torch.eye(3)[[0, 0, 0, 0]]).state_dict()
-    merged = start(grids, mixture, "merged", SOFT_LE)[0].to_bart(torch.ones(4, 1)).state_dict()
-    torch.testing.assert_close(merged, plain)
-
-
 @pytest.fixture
 def tune(grids):
     """tune(name, kind, code=0, **flags): the folder of a grid from a mixture of two experts."""
@@ -108,17 +91,6 @@ def tune(grids):
         return grids.run(f"starts_{name}", code, moe_init=True, init_dir=init_dir, **(QUICK | changed))
 
     return run
-
-
-def test_a_grid_of_merged_experts_costs_a_plain_bart_and_keeps_one(grids, tune):
-    merged = tune("merged", "average", route_training="merged", save_best=True)
-    fixed, plain = tune("fixed", "average"), grids.run("starts_bart", **QUICK)
-    assert set(results(merged)["route"]) == {"average; merged plain BART"}
-    costs = {f: results(f)[["total_parameters", "flops_per_example"]].iloc[0] for f in (merged, fixed, plain)}
-    assert costs[merged].equals(costs[plain])
-    assert (costs[fixed] > 1.2 * costs[plain]).all()
-    config = json.loads((merged / f"models/{SAMPLES[0]}_best/config.json").read_text())
-    assert config["architectures"] == ["BartForConditionalGeneration"]
 
 
 # ---- logits
@@ -204,13 +176,6 @@ def test_a_grid_of_logits_saves_the_route_and_continues(kind, grids, tune):
     assert outcomes(tune(f"logits_{kind}", kind, **flags)) == configuration
 
 
-def test_logits_start_at_each_samples_route_and_the_default_rates_are_theirs(grids, tune):
-    flags = dict(route_training="logits", samples="all", learning_rate_list=None, task_vector="learned")
-    folder = tune("logits_vectors", "soft", vector_steps=2, **flags)
-    assert sorted(results(folder)["lr"].unique()) == [0.03, 0.1, 0.3]
-    assert len({one["curve"][0][1] for one in outcomes(folder).values()}) == 6
-
-
 # ---- learn_route
 
 
@@ -272,8 +237,3 @@ def test_the_expert_that_fits_the_task_is_found(mixing, make_model, task_example
     assert loss(found.route_LE) - best < 0.1 * (average - best)
     answering = with_routes(model, [found])
     torch.testing.assert_close(answering.routes_for(["new"])[0].float(), torch.from_numpy(found.route_LE))
-
-
-def test_a_plain_bart_has_no_route_to_learn(make_model, examples):
-    with pytest.raises(ValueError, match="the model has one expert, so it has no route to learn"):
-        learn(make_model(num_experts=1), examples)

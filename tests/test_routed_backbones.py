@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 from forks import assert_two_equal_one
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from tiny_backbones import FAMILIES, batch_of, make_differ, make_plain, make_routed, routes_of
 from tiny_steps import encoded, parameters, settings_with
 from transformers import (
@@ -101,15 +100,6 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
 
 
-def test_a_base_on_the_hub_is_named_with_its_revision(tmp_path, local_hub):
-    make_plain("t5").save_pretrained(tmp_path / "base")
-    local_hub.publish("my-group/base", tmp_path / "base")
-    model = RoutedModel.from_backbone("my-group/base@main", **FIELDS)
-    model.save_pretrained(tmp_path / "saved")
-    assert json.loads((tmp_path / "saved/config.json").read_text())["base_model"] == "my-group/base@main"
-    assert_equal_states(RoutedModel.from_pretrained(tmp_path / "saved"), model)
-
-
 @pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4), dict(intermediate_size=32)])
 def test_another_base_is_refused(changed, tmp_path):
     make_plain("qwen2").save_pretrained(tmp_path / "base")
@@ -154,56 +144,6 @@ def test_no_change_of_the_base_is_lost(tmp_path):
         assert (loaded.config.base_model is None) == (number < 2)
         assert_equal_states(loaded, model)
         assert not any(parameter.requires_grad for n, parameter in loaded.named_parameters() if is_of_base(n))
-
-
-def test_a_model_is_not_saved_into_the_folder_of_its_base(tmp_path):
-    plain = make_plain("t5")
-    plain.save_pretrained(tmp_path / "base")
-    before = sorted((tmp_path / "base").iterdir())
-    model = RoutedModel.from_backbone(tmp_path / "base", **FIELDS)
-    for changed in (0, 1):
-        model.backbone.shared.weight.data += changed
-        with pytest.raises(InputError, match="is the base of the experts"):
-            model.save_pretrained(tmp_path / "base")
-    assert sorted((tmp_path / "base").iterdir()) == before
-
-
-def test_files_that_lack_weights_or_hold_another_model_are_refused(tmp_path):
-    model = make_routed("t5", dtype=torch.float32)
-    model.save_pretrained(tmp_path / "saved")
-    file = tmp_path / "saved/model.safetensors"
-    state = load_file(file)
-    name = next(name for name in state if name.endswith("lora_B"))
-    for changed, problem in (
-        ({n: t for n, t in state.items() if n != name}, "missing, or do not fit"),
-        (state | {name: state[name][:, 1:].contiguous()}, "missing, or do not fit"),
-        (state | {name: state[name] * torch.nan}, "not finite"),
-    ):
-        save_file(changed, file, metadata={"format": "pt"})
-        with pytest.raises(InputError, match=f"{tmp_path}/saved.*{problem}"):
-            RoutedModel.from_pretrained(tmp_path / "saved")
-    make_plain("qwen2").save_pretrained(tmp_path / "plain")
-    with pytest.raises(InputError, match="plain holds a 'qwen2' model, not one that RoutedModel saved"):
-        RoutedModel.from_pretrained(tmp_path / "plain")
-    with pytest.raises(InputError, match="saved is a mixture of experts already"):
-        RoutedModel.from_backbone(tmp_path / "saved", **FIELDS)
-    with pytest.raises(InputError, match="has low-rank experts already"):
-        RoutedModel.from_backbone(model.backbone, **FIELDS)
-
-
-def test_a_model_loads_in_another_precision_and_with_another_attention(tmp_path):
-    make_plain("qwen2").save_pretrained(tmp_path / "base")
-    RoutedModel.from_backbone(tmp_path / "base", **FIELDS).save_pretrained(tmp_path / "saved")
-    loaded = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "saved", dtype="bfloat16", attn_implementation="eager"
-    )
-    types = {is_of_base(name): tensor.dtype for name, tensor in loaded.named_parameters()}
-    assert types == {True: torch.bfloat16, False: torch.float32}
-    double = RoutedModel.from_pretrained(tmp_path / "saved", dtype=torch.float64)
-    assert {tensor.dtype for tensor in double.parameters()} == {torch.float64}
-    double.save_pretrained(tmp_path / "double")
-    assert_equal_states(RoutedModel.from_pretrained(tmp_path / "double"), double)
-    assert loaded.backbone.config._attn_implementation == "eager"
 
 
 def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):

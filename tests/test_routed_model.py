@@ -1,15 +1,12 @@
 """The routing BART: exact fast paths, identity with plain BART, generation, saving and loading."""
 
-import copy
-
 import pytest
 import torch
 from conftest import one_hot_routes, tiny_bart_config
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
-from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
+from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.config.choices import ROUTER_NETWORKS
-from routing_moe.model.modeling import CACHE_ARGUMENT
 
 CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
 
@@ -61,16 +58,6 @@ def test_straight_through_gradients_of_router_and_task_vectors_are_equal_on_both
     assert all(gradient.abs().sum() > 0 for gradient in found[0])
     for fast, slow in zip(*found, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
-
-
-def test_an_unselected_expert_does_not_run_with_fixed_one_hot_routes(make_model, batch):
-    model = make_model()
-    calls = []
-    for layer in model.routed_layers():
-        for expert in layer.experts:
-            expert.register_forward_hook(lambda _, args, out: calls.append(out.shape[0]))
-    model.train()(**batch, routes=routes_of_kind("one-hot"))
-    assert sum(calls) == 4 * 4  # B examples x L layers, one expert each
 
 
 def test_gradients_of_micro_batches_add_up_to_the_batch(make_model, batch):
@@ -142,38 +129,6 @@ def test_soft_beams_with_and_without_cache_are_equal(vanilla, make_model, batch)
     torch.testing.assert_close(cached.sequences_scores, uncached.sequences_scores, rtol=1e-9, atol=1e-9)
 
 
-def test_a_custom_decoding_loop_can_use_the_cache(make_model, batch):
-    model, routes = make_model(), routes_of_kind("soft")
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    whole = model(**inputs, decoder_input_ids=torch.tensor([[2, 5, 6]] * 4), routes=routes).logits
-    first = model(**inputs, decoder_input_ids=torch.tensor([[2, 5]] * 4), routes=routes, use_cache=True)
-    cache = {CACHE_ARGUMENT: getattr(first, CACHE_ARGUMENT)}
-    second = model(
-        **inputs, decoder_input_ids=torch.tensor([[6]] * 4), routes=routes, use_cache=True, **cache
-    )
-    torch.testing.assert_close(second.logits[:, -1], whole[:, -1], rtol=1e-9, atol=1e-9)
-
-
-def test_an_average_of_equal_experts_is_plain_bart(batch):
-    bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
-    model = RoutingBartForConditionalGeneration.from_bart(bart, 4, init_eps=0.0).double().eval()
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")} | {
-        "decoder_input_ids": batch["labels"].clamp(min=1)
-    }
-    averaged = model(**inputs, routes=torch.full((4, 4, 4), 0.25, dtype=torch.float64)).logits
-    torch.testing.assert_close(averaged, bart(**inputs).logits, rtol=1e-10, atol=1e-11)
-
-
-def test_one_expert_is_plain_bart_without_any_routes(batch):
-    bart = BartForConditionalGeneration(tiny_bart_config()).eval()
-    model = RoutingBartForConditionalGeneration.from_bart(bart, 1, init_eps=0.0).eval()
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    expected = bart.generate(**inputs, num_beams=4, max_length=12)
-    assert torch.equal(model.generate(**inputs, num_beams=4, max_length=12), expected)
-    logits = bart(**inputs, decoder_input_ids=batch["labels"].clamp(min=1)).logits
-    assert torch.equal(model(**inputs, decoder_input_ids=batch["labels"].clamp(min=1)).logits, logits)
-
-
 def test_encoder_and_decoder_may_differ_in_depth_and_vanilla_layers(make_model, batch):
     fields = dict(encoder_vanilla_layers=[1], decoder_vanilla_layers=[0, 3])
     model = make_model(bart_fields=dict(encoder_layers=2, decoder_layers=4), **fields)
@@ -202,30 +157,6 @@ def test_an_assembled_bart_shares_its_tensors_and_exports_without_this_package(m
     assert torch.equal(exported.generate(**inputs, num_beams=4), bart.generate(**inputs, num_beams=4))
 
 
-def test_sharing_tensors_with_a_plain_bart_keeps_frozen_ones_frozen(make_model):
-    model = make_model()
-    model.model.shared.weight.requires_grad_(False)
-    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    bart = model.to_bart(one_hot_routes(CHOICES_BL[0], 3))
-    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
-    trained = {name for name, parameter in bart.named_parameters() if parameter.requires_grad}
-    assert trained == {name for name, _ in bart.named_parameters()} - {"model.shared.weight"}
-
-
-def test_a_plain_bart_is_assembled_again_only_for_other_tensors(make_model, batch):
-    model, route_LE = make_model(), one_hot_routes(CHOICES_BL[0], 3)
-    bart = model.to_bart(route_LE)
-    with torch.no_grad():
-        model.model.shared.weight.add_(1.0)
-    assert model.to_bart(route_LE) is bart  # weights changed in place are its weights
-    assert model.to_bart(one_hot_routes(CHOICES_BL[1], 3)) is not bart
-    copied = copy.deepcopy(model)
-    own = {id(p) for p in copied.parameters()}
-    assert {id(p) for p in copied.to_bart(route_LE).parameters()} < own
-    model.final_logits_bias = model.final_logits_bias + 1
-    assert torch.equal(model.to_bart(route_LE).final_logits_bias, model.final_logits_bias)
-
-
 # ---- saving, loading, names
 
 
@@ -245,17 +176,6 @@ def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path
     settings = dict(task_ids=task_ids, num_beams=4, max_length=12)
     assert torch.equal(loaded.generate(**inputs, **settings), model.generate(**inputs, **settings))
     assert torch.equal(loaded.routes_for(["c"]), model.routes_for(["c"]))
-
-
-def test_routes_of_tasks_are_noise_free_unless_noise_is_requested(make_model):
-    model = make_model(router_mode="gumbel_softmax_st")
-    with torch.no_grad():
-        assert torch.equal(model.routes_for(["a", "c"]), model.routes_for(["a", "c"]))
-        draws = {tuple(model.routes_for(["a"], noise=True).argmax(-1).flatten().tolist()) for _ in range(20)}
-    assert len(draws) > 1
-    assert model.routes_for(["a"]).unique().tolist() == [0.0, 1.0]
-    with pytest.raises(KeyError, match="no task vector for zz"):
-        model.routes_for(["zz"])
 
 
 @pytest.mark.parametrize("router", ROUTER_NETWORKS)
@@ -295,43 +215,6 @@ def test_initial_task_vectors_are_standard_normal_and_routes_almost_uniform():
     assert model.task_vectors.weight.std().item() == pytest.approx(1.0, abs=0.05)
     routes = model.routes_for(config.task_names, "softmax", 1.0)
     assert (routes - 1 / 3).abs().max() < 0.1
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"num_experts": 0}, "num_experts is 0; it must be at least 1"),
-        ({"router_nn_type": "mlp"}, "router_nn_type is 'mlp'; it must be one of linear"),
-        ({"router_mode": "hard"}, "router_mode is 'hard'"),
-        (
-            {"encoder_vanilla_layers": [2]},
-            "encoder_vanilla_layers names \\[2\\]; the encoder has layers 0 to 1",
-        ),
-        ({"exploration_epsilon": 1.5}, "it must be from 0 to 1"),
-        ({"router_nn_type": "transformer", "router_input_dim": 10}, "must be a multiple of 4"),
-        ({"lora_splits": 2}, "lora_splits is 2, which needs low-rank experts with mixed factors"),
-        (
-            {"lora_splits": 5, "lora_mixing": "factors", "expert_kind": "lora"},
-            "lora_splits is 5; it must divide the widths",
-        ),
-    ],
-)
-def test_an_invalid_configuration_reports_why(fields, message):
-    sizes = {k: v for k, v in tiny_bart_config().to_dict().items() if k != "model_type"}
-    with pytest.raises(Exception, match=message):
-        RoutingBartConfig(**sizes | fields)
-
-
-def test_missing_routes_or_routes_of_wrong_shape_are_errors(make_model, batch):
-    model = make_model()
-    with pytest.raises(ValueError, match="needs routes"):
-        model(**batch)
-    with pytest.raises(ValueError, match="expected \\(B, L, E\\) = \\(4, 4, 3\\)"):
-        model(**batch, routes=torch.ones(4, 3, 4))
-    with pytest.raises(ValueError, match="router mode 'hard'"):
-        select_routes(torch.zeros(1, 1, 2), "hard", 1.0)
-    with pytest.raises(ValueError, match="must be greater than 0"):
-        select_routes(torch.zeros(1, 1, 2), "softmax", 0.0)
 
 
 def test_expert_distances_are_means_over_pairs_and_have_gradients(make_model):

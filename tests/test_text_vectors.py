@@ -12,7 +12,7 @@ from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_bart
-from routing_moe.task_choice.texts import gym_with_inputs, train_examples
+from routing_moe.task_choice.texts import TextSource, train_examples
 from task.skill_gym import TINY_BART
 
 INPUTS = {
@@ -130,7 +130,7 @@ def test_a_gym_without_train_files_of_the_task_is_skipped(tmp_path):
     with_all, lacking = Gym(write_gym(tmp_path / "all")), Gym(write_gym(tmp_path / "lacking"))
     for path in lacking.folder.glob("plural/*_train.tsv"):
         path.unlink()
-    assert gym_with_inputs([lacking, with_all], "plural") is with_all
-    assert gym_with_inputs([lacking, with_all], "count") is lacking
+    assert TextSource((lacking, with_all), FORMAT).gym_of("plural") is with_all
+    assert TextSource((lacking, with_all), FORMAT).gym_of("count") is lacking
     with pytest.raises(InputError, match="lacking: no train file of plural"):
-        gym_with_inputs([lacking], "plural")
+        TextSource((lacking,), FORMAT).gym_of("plural")

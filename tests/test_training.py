@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,13 +23,9 @@ from tiny_runs import (
     write_bart,
 )
 
-from dataloader import Example
 from dataloader.batching import step_examples
-from dataloader.gym import evenly_spread
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
-from routing_moe.evaluation.scored_files import Decoding, TaskFile
-from routing_moe.evaluation.scoring import Answers, scores_table
 from routing_moe.model.selection import temperature_at
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
@@ -57,20 +52,6 @@ def test_a_run_folder_has_the_documented_files(finished):
     run = finished
     assert log.endswith(f"next: routing-moe show-scores {run}; bash example_scripts/understand.sh {run}\n")
     assert f"picture of the routes: {run}/6-steps/route.png\n" in log
-
-
-def test_losses_and_curves_have_a_row_for_each_evaluation_and_each_logged_step(finished):
-    losses = pd.read_csv(finished / "losses.csv", index_col=0)
-    assert list(losses.columns) == ["steps", "train_loss", "dev_loss", "dev_performance", "dev_answer_loss"]
-    assert losses["steps"].tolist() == [3, 6]
-    assert losses["train_loss"].iloc[1] < losses["train_loss"].iloc[0]
-    curves = pd.read_csv(finished / "curves.csv")
-    assert list(curves.columns) == [
-        "step", "train_loss", "learning_rate", "temperature", "grad_norm", "route_entropy"
-    ]  # fmt: skip
-    assert curves["step"].tolist() == [6]
-    assert curves["temperature"].item() == pytest.approx(temperature_at(6, 2.0, 0.1, 3e-4))
-    assert curves["learning_rate"].item() == pytest.approx(0.01 * 1 / 5)  # of steps 1 to 6, the decay's last
 
 
 def test_every_evaluation_writes_scores_and_routes(finished):
@@ -124,30 +105,6 @@ def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(w
     assert torch.load(folder / "last/training_state.pt")["best_score"] == 0.5
 
 
-def test_a_run_shorter_than_its_evaluation_period_still_has_scores_and_a_best_checkpoint(world):
-    flags = dict(total_steps=1, eval_period=100, no_eval_until=50, measures=["answer_loss"])
-    folder = world.run("short", do_predict=True, **flags)
-    scores = pd.read_csv(folder / "1-steps/dev_results.csv", index_col=0)
-    assert scores["task_prefix"].tolist() == TRAIN_TASKS
-    again = pd.read_csv(folder / "best/eval-dev-performance.csv", index_col=0)  # of the weights as saved
-    pd.testing.assert_frame_equal(again[scores.columns], scores)
-    losses = pd.read_csv(folder / "losses.csv", index_col=0)
-    assert losses["steps"].tolist() == [1]
-    assert losses["dev_performance"].item() == pytest.approx(scores["performance"].mean())
-    assert np.isfinite(losses[["train_loss", "dev_loss"]].to_numpy()).all()
-    assert_equal(weights(folder / "best"), weights(folder / "last"))
-
-
-def test_evaluations_in_training_may_read_a_part_of_the_dev_files(world):
-    folder = world.run("few", total_steps=1, eval_max_examples=2, do_predict=True, measures=["answer_loss"])
-    parts = pd.read_csv(folder / "1-steps/dev_results.csv", index_col=0)
-    whole = pd.read_csv(folder / "best/eval-dev-performance.csv", index_col=0)
-    assert (parts["answer_loss"] != whole["answer_loss"]).any()
-    predict(world, folder, predict_max_examples=2, measures=["answer_loss"], prefix="few-")
-    again = pd.read_csv(folder / "best/few-eval-dev-performance.csv", index_col=0)
-    pd.testing.assert_frame_equal(again[parts.columns], parts)
-
-
 # ---- starts
 
 
@@ -181,14 +138,6 @@ def test_task_vectors_are_read_in_order_and_frozen_ones_do_not_change(world, tmp
     assert load_task_vectors(folder / "last")[0] == names
     assert np.array_equal(load_task_vectors(folder / "last")[1], vectors_ND)
     assert np.array_equal(weights(folder / "last")["task_vectors.weight"].numpy(), vectors_ND)
-
-
-def test_training_starts_from_a_kept_checkpoint_of_another_run(world, finished):
-    start = dict(initialize_from_vanilla=None, checkpoint=finished / "4-steps", num_experts=None)
-    start |= dict(model=None, init_eps=None)
-    folder = world.run("from_checkpoint", router_mode="softmax", **(NO_LEARNING | start))
-    assert_equal(weights(folder / "last"), weights(finished / "4-steps"))
-    assert json.loads((folder / "last/config.json").read_text())["router_mode"] == "softmax"
 
 
 # ---- predicting
@@ -230,13 +179,6 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
     assert settings["num_beams"] == 1
 
 
-def test_scores_of_another_runs_checkpoint_are_written_into_this_runs_folder(world, finished):
-    before = contents(finished)
-    predict(world, world / "borrower", checkpoint=finished / "best", model=None)
-    assert contents(finished) == before
-    assert (world / "borrower/best/eval-test-performance.csv").is_file()
-
-
 @pytest.mark.parametrize(
     ("samples", "found"),
     [("first", ["plural_12_100"]), ("all", ["plural_12_100", "plural_12_13"]), ("13", ["plural_12_13"])],
@@ -252,49 +194,7 @@ def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished, samples,
             assert (folder / f"best/predictions/mine-{sample}_{part}.jsonl").is_file()
 
 
-def test_a_limit_of_scored_examples_takes_evenly_spaced_rows_of_each_file(world, finished):
-    folder = world.copy(finished, "limited")
-    predict(world, folder, predict_max_examples=2, prefix="few-")
-    limited = sorted((folder / "best/predictions").glob("few-*"))
-    assert len(limited) == 6
-    for few in limited:
-        whole = few.with_name(few.name.removeprefix("few-")).read_text().splitlines()
-        assert len(whole) > 2
-        assert few.read_text().splitlines() == evenly_spread(whole, 2)
-
-
-def test_prediction_can_use_a_kept_checkpoint(world, finished):
-    folder = world.copy(finished, "named")
-    predict(world, folder, checkpoint_name="2-steps")
-    assert (folder / "2-steps/eval-dev-performance.csv").is_file()
-    assert contents(folder / "best") == contents(finished / "best")
-
-
-def test_scores_of_lowercased_models_ignore_the_case_of_answers():
-    examples = [Example("plural", "plural_12_13", "mouse", ("Mice",))]
-    file = TaskFile("plural", "plural_12_13", "dev", "Rouge-L", examples, None)
-    learned = SimpleNamespace(config=SimpleNamespace(route_source="learned"))
-    for lowercases, expected in ((False, 0), (True, 1)):
-        decoding = Decoding(do_lowercase=lowercases)
-        table = scores_table(learned, [file], [[Answers(["mice"], [None], [None])]], decoding)
-        assert table["performance"].item() == pytest.approx(expected)
-
-
 # ---- other ways to train
-
-
-def test_soft_routes_train_and_predict_with_their_temperature(world):
-    folder = world.run("softmax", router_mode="softmax", initial_tau=3, do_predict=True, total_steps=2)
-    routes_NLE = np.load(folder / "2-steps/route.npy")
-    assert ((routes_NLE > 0) & (routes_NLE < 1)).all()
-    config = json.loads((folder / "best/config.json").read_text())
-    assert config["router_temperature"] == temperature_at(2, 3.0, 0.1, 3e-4)
-    scores = pd.read_csv(folder / "best/eval-test-performance.csv")
-    assert scores["temperature"].tolist() == [config["router_temperature"]] * len(scores)
-    predict(world, folder, predict_temperature=300, prefix="hot_")
-    hot = pd.read_csv(folder / "best/hot_eval-test-performance.csv")
-    assert set(hot["step"]) == set(scores["step"])
-    assert set(hot["temperature"]) == {300.0}
 
 
 def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finished):
@@ -303,55 +203,6 @@ def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finis
     assert ours != exact
     assert ours == pytest.approx(exact, rel=0.01)
     assert {tensor.dtype for tensor in weights(folder / "last").values()} == {torch.float32}
-
-
-# What each flag changes in a run of one step without dropout. Alternation starts with BART.
-EVERYTHING = {"train loss", "bart", "router", "task vectors", "dev loss"}
-CHANGED_BY_FLAGS = {
-    "append_another_bos": (True, EVERYTHING),
-    "generate_from_bos": (True, {"predictions"}),
-    "eval_sampled_routes": (True, {"dev loss", "predictions"}),
-    "exploration_epsilon": (0.9, EVERYTHING),
-    "expert_regularization": (0.5, {"bart", "dev loss"}),
-    "load_balance": (1.0, {"router", "task vectors"}),
-    "alternate_every": (1, {"router", "task vectors"}),
-}
-ONE_STEP = dict(total_steps=1, eval_period=1, max_grad_norm=1e6, do_predict=True)
-
-
-@pytest.mark.parametrize("flag", CHANGED_BY_FLAGS)
-def test_a_flag_changes_only_its_setting(flag, world):
-    value, expected = CHANGED_BY_FLAGS[flag]
-    without = world / "without_flags"
-    flags = ONE_STEP | dict(bart=world / "without_dropout")
-    if not without.exists():
-        write_bart(flags["bart"], dropout=0.0)
-        world.run(without.name, **flags)
-    folder = world.run(f"with_{flag}", **flags, **{flag: value})
-    assert differences(folder, without) == expected
-
-
-def differences(folder: Path, other: Path) -> set[str]:
-    """Returns which results of two runs are not equal to the bit; predictions only if weights are equal."""
-    ours, theirs = (weights(f / "last") for f in (folder, other))
-    parts = {"router": "router", "task_vectors": "task vectors"}
-    found = {
-        parts.get(name.split(".")[0], "bart") for name in ours if not torch.equal(ours[name], theirs[name])
-    }
-    if not found and contents(folder / "best/predictions") != contents(other / "best/predictions"):
-        found.add("predictions")
-    losses, others = (pd.read_csv(f / "losses.csv") for f in (folder, other))
-    kinds = [name for name in ("train_loss", "dev_loss") if losses[name].tolist() != others[name].tolist()]
-    return found | {name.replace("_", " ") for name in kinds}
-
-
-def test_flags_select_vanilla_layers_and_another_router(world):
-    folder = world.run("others", encoder_vanilla_layers="0", router_nn_type="transformer", **NO_LEARNING)
-    assert np.load(folder / "1-steps/route.npy").shape == (3, 3, 2)
-    names = weights(folder / "last").keys()
-    assert "model.encoder.layers.0.fc1.weight" in names
-    assert "model.encoder.layers.1.experts.1.fc1.weight" in names
-    assert "router.mixer.self_attn.in_proj_weight" in names
 
 
 # ---- several processes

@@ -342,4 +342,4 @@ def test_rows_of_another_gym_are_not_taken_for_the_contested_ones(place, tmp_pat
     saved_rows = Contested.load(tmp_path / "run")
     dataclasses.replace(saved_rows, data=saved_rows.data + 1).write(tmp_path / "run")
     lines = refusal(tmp_path, capsys, tmp_path / "run", "--output_dir", tmp_path / "other")
-    assert_problem(lines, "contested.json numbers the train rows of the run's training, which were others")
+    assert_problem(lines, "contested.json numbers other train rows than those in --train_dir")

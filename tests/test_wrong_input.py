@@ -8,13 +8,10 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
-from mistakes import assert_problem, check, complaint
+from mistakes import check, complaint
 from test_task_routes import FIXED, FORMS
-from tiny_runs import ROWS, TRAIN_TASKS, run, weights, write_bart
-from transformers import AutoTokenizer, BartForConditionalGeneration, T5Config
-
-from routing_moe import RoutingBartConfig
+from tiny_runs import TRAIN_TASKS, write_bart
+from transformers import BartForConditionalGeneration, T5Config
 
 pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
 
@@ -45,36 +42,25 @@ class Trap:
 
 FLAGS = [
     (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
-    (dict(seed=2**32), "--seed is 4294967296; it must be 0 or greater and below 2**32"),
     (dict(minimum_tau=3), "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls"),
     (dict(router_mode="gumbel_sofmax_st"), "--router_mode is 'gumbel_sofmax_st'; choose from softmax,"),
-    (dict(learning="0.1"), "unrecognized arguments: --learning 0.1; did you mean '--learning_rate'?"),
     (dict(decoder_vanilla_layers="first"), "'first' is not a comma-separated list of layer numbers"),
     (dict(avg_routing=True, random_routing=True), "--avg_routing and --random_routing each set the source"),
-    (dict(checkpoint="<here>"), "--initialize_from_vanilla and --checkpoint both name a start; give one"),
+    (dict(checkpoint="<here>"), "--initialize_from_vanilla and --checkpoint each name a start"),
     (dict(initialize_from_vanilla=None, checkpoint="<bart>", checkpoint_name="last"), "--checkpoint and"),
     (
         dict(initialize_from_vanilla=None, checkpoint="<bart>", vanilla_checkpoint="<bart>"),
-        "--vanilla_checkpoint has the weights of a new model: leave --checkpoint out",
+        "--vanilla_checkpoint has",
     ),
-    (dict(predict_samples="999"), "task 'colour' has no sample '999'"),
     (dict(do_predict=True, predict_split="dev"), "--predict_split is 'dev', but this section of"),
     (dict(router_nn_type="table", taskvecs="<here>"), "--taskvecs: the task vectors of --router_nn_type"),
     (dict(lr=0.1), "unrecognized arguments: --lr 0.1; did you mean --learning_rate?"),
-    (dict(device="cpu"), "--device cpu; a GPU is used if there is one; CUDA_VISIBLE_DEVICES=1 in the"),
-    (dict(batch_size=4), "--batch_size 4; did you mean --train_batch_size or --predict_batch_size?"),
-    (dict(epochs=3), "--epochs 3; did you mean --num_train_epochs?"),
-    (dict(router_nn_type="table", task_model_lr=0), "--router_nn_type table learns task vectors only"),
     # ---- of the model, whose configuration is read
     (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3; there are 2"),
-    (dict(router_mode="top_k", router_top_k=3), "--router_top_k is 3; there are 2 experts"),
     (dict(router_mode="top_k", router_top_k=1), "--router_top_k is 1: the weight is"),
     (dict(random_routing=True, expert_mixing="parameters"), "--expert_mixing is 'parameters' with random"),
     (dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"), "--encoder_vanilla_layers and decoder"),
-    (dict(encoder_vanilla_layers="0,5"), "--encoder_vanilla_layers names [5]; the encoder has layers 0 to 1"),
     (dict(router_nn_type="transformer", taskvecs_dim=6), "--taskvecs_dim is 6; it must be a multiple of 4"),
-    (dict(shared_base=True, base_lr=0), "--shared_base trains what experts share, but --base_lr is 0; leave"),
-    (dict(lora_splits=2), "--lora_splits is 2, which needs low-rank experts with mixed factors"),
     (dict(max_input_length=2000), "--max_input_length is 2000, but <bart> has 32 positions"),
 ]
 
@@ -82,20 +68,6 @@ FLAGS = [
 @cases(FLAGS)
 def test_a_wrong_flag_is_an_error(changed, message, damage, fresh, capsys):
     check(fresh, capsys, "train", changed, message, damage)
-
-
-def test_all_errors_in_flags_are_reported_together(fresh, capsys):
-    lines = complaint(fresh, capsys, learning_rate=-1, num_beams=0, minimum_tau=3)
-    for fragment in ("--learning_rate is -1.0", "--num_beams is 0", "--minimum_tau is 3.0"):
-        assert_problem(lines, fragment)
-
-
-def test_all_errors_in_the_files_of_tasks_are_reported_together(fresh, capsys):
-    written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")(fresh)
-    removed("gym/colour/*_100_train.tsv")(fresh)
-    lines = complaint(fresh, capsys)
-    assert_problem(lines, "count_12_13_train.tsv:2: no answer")
-    assert_problem(lines, "colour_12_100_train.tsv: no such file")
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
@@ -107,16 +79,10 @@ def test_a_tracker_that_is_not_installed_is_an_error(package, fresh, capsys, mon
 
 
 @pytest.mark.parametrize("changed", [{}, dict(total_steps=0)], ids=["no other", "another"])
-def test_the_hub_is_asked_only_if_no_other_error_was_found(changed, fresh, capsys, local_hub):
+def test_the_hub_is_asked_only_if_no_other_error_was_found(changed, fresh, capsys, hub_client):
     (line,) = complaint(fresh, capsys, model="someone/bart", **changed)
-    assert local_hub.requests == ([] if changed else ["api/models/someone/bart/revision/main"])
+    assert hub_client.requests == ([] if changed else ["someone/bart"])
     assert ("--total_steps is 0" if changed else "--model someone/bart: no such folder, and no model") in line
-
-
-def test_malformed_lines_can_be_skipped(fresh):
-    written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")(fresh)
-    assert run(fresh.gym, fresh.bart, fresh.out, skip_malformed=True, total_steps=1) == 0
-    assert AutoTokenizer.from_pretrained(fresh.out / "best")(" x")["input_ids"]
 
 
 # ---- files of training
@@ -131,77 +97,34 @@ def small_vocabulary(place):
     BartForConditionalGeneration(config).save_pretrained(place.bart)
 
 
-def without_layer_norms(place):
-    state = {name: tensor for name, tensor in weights(place.bart).items() if "layernorm_emb" not in name}
-    torch.save(state, place.folder / "x.pt")
+def deep(place):
+    write_bart(place.folder / "deep", decoder_layers=2)
 
 
-def saved(folder: str, **fields):
-    return lambda place: RoutingBartConfig(**fields).save_pretrained(place.folder / folder)
-
-
-TSV = "gym/count/count_12_100_dev.tsv"
 FILES = [
-    (dict(train_dir="<here>/nowhere"), "--train_dir <here>/nowhere: no such folder, expected a gym"),
     (dict(custom_tasks_splits="<here>/no.json"), "--custom_tasks_splits <here>/no.json: no such file"),
     ({}, "--train_dir <gym> has no split.json; give --custom_tasks_splits", removed("gym/split.json")),
     ({}, "<gym>/split.json: no task 'cuont' in", lambda place: place.split(train=["colour", "cuont"])),
-    (
-        dict(do_predict=True, predict_split="test"),
-        "<gym>/split.json: 2 tasks are not in <gym>: a, b",
-        lambda place: place.split(train=["colour", "a", "b"], test=["c"]),
-    ),
-    ({}, "<gym>/split.json: the train section is empty", lambda place: place.split(train=[])),
     ({}, "<gym>/split.json is not valid JSON", written("gym/split.json", '{"train": ["colour",\n]}')),
-    ({}, f"<here>/{TSV}: no such file", removed(TSV)),
-    ({}, "count_12_13_train.tsv:2:", written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")),
-    ({}, "<gym>/metrics.json: unknown metric", written("gym/metrics.json", dict.fromkeys(ROWS, "EMM"))),
     ({}, '<gym>/ontology.json: "words" must be an', written("gym/ontology.json", {"words": ["colour"]})),
     ({}, "--model <bart> is a 't5' model; experts can only be made from a 'bart' model", other_family),
-    ({}, "--model", written("bart/config.json", {"model_type": "bart", "d_model": "wide"})),
-    ({}, "--model <bart>: no plain BART can be loaded from there", removed("bart/model.safetensors")),
-    ({}, "<bart> has no tokenizer files", removed("bart/tokenizer*")),
     ({}, "--model <bart>: its tokenizer has ... more than the 50 embeddings of its model", small_vocabulary),
 ]
 VECTORS = dict(taskvecs="<here>/vectors")
 VECTOR_FILES = [
-    (VECTORS, "--taskvecs <here>/vectors has no vector for", lambda p: p.vectors(["colour", "count"])),
-    (
-        VECTORS | dict(do_predict=True, predict_split="test", task_vector="stored"),
-        "--taskvecs <here>/vectors has no vector for plural",
-        lambda place: place.vectors(TRAIN_TASKS),
-    ),
+    (VECTORS, "--taskvecs <here>/vectors has no task vector for", lambda p: p.vectors(["colour", "count"])),
     (VECTORS, "<here>/vectors/task_", lambda place: place.vectors(vectors_ND=np.array([[Trap()] * 8] * 4))),
-    (VECTORS, "<here>/vectors/task_vecs.", lambda place: place.vectors(vectors_ND=np.full((4, 8), np.nan))),
     (VECTORS | dict(taskvecs_dim=9), "--taskvecs_dim is 9, but the", lambda place: place.vectors()),
 ]
 VANILLA = [
-    (dict(vanilla_checkpoint="<here>/x.pt"), "--vanilla_checkpoint <here>/x.pt: not found; name a file"),
-    (
-        dict(vanilla_checkpoint="<here>/x.pt"),
-        "--vanilla_checkpoint <here>/x.pt: not a checkpoint of a plain BART",
-        written("x.pt", pickle.dumps(Trap(), protocol=2)),
-    ),
-    (
-        dict(vanilla_checkpoint="<here>/deep"),
-        "--vanilla_checkpoint <here>/deep: these are not the weights of a plain BART with 2+1 layers ... "
-        "unexpected: model.decoder.layers.1",
-        lambda place: write_bart(place.folder / "deep", decoder_layers=2),
-    ),
-    (dict(vanilla_checkpoint="<here>/x.pt"), "--vanilla_checkpoint <here>/x.pt:", without_layer_norms),
-    (
-        dict(vanilla_checkpoint="<here>/run/model.safetensors"),
-        "--vanilla_checkpoint <here>/run/model.safetensors: a file of a run's checkpoint; name its folder",
-        lambda place: (saved("run")(place), written("run/model.safetensors", b"")(place)),
-    ),
-    (dict(vanilla_checkpoint="<here>/mixture"), "--vanilla_checkpoint", saved("mixture", num_experts=2)),
+    (dict(vanilla_checkpoint="<here>/x.pt"), "x.pt: not a checkpoint", written("x.pt", pickle.dumps(Trap()))),
+    (dict(vanilla_checkpoint="<here>/deep"), "deep: these are not the weights of", deep),
 ]
 NO_START = dict(initialize_from_vanilla=None, model=None)
 STARTS = [
     (NO_START | dict(checkpoint_name="init"), "<out>/init: no checkpoint there"),
     (dict(do_train=None, do_predict=True, train_dir=None), "--output_dir <out> is not a run: it has no"),
     ({}, "--output_dir <out> holds the merged checkpoint init: to", written("out/init/merge.json", {})),
-    (NO_START | dict(checkpoint="<here>/nowhere"), "<here>/nowhere: no checkpoint there"),
 ]
 
 
@@ -229,19 +152,12 @@ ROUTES = [
     (CLUSTERS | dict(taskvecs_dim=9), "--taskvecs_dim is 9, but the vectors of <here>/vectors", vectors()),
     (FIXED | dict(task_routes="ontolgy"), "--task_routes is 'ontolgy'; give a file"),
     (FIXED | dict(task_routes="lowest_loss"), "--task_routes is lowest_loss, ... leave --do_train out"),
-    (FILE, "--task_routes <here>/routes.json: no such file"),
     (FILE, "--task_routes <here>/routes.json: the route of colour", routes(ALL | {"colour": -1})),
-    (FILE, "--task_routes <here>/routes.json has no", routes({"color": 0, "count": 1, "opposite": 0})),
-    (FILE, "--task_routes <here>/routes.json: the route of count", routes(ALL | {"count": [0, 1, 0, 1]})),
     (FILE | dict(num_experts=2), "--task_routes <here>/routes.json: the", routes(ALL | {"count": 3})),
     (FILE | dict(avg_routing=True), "--avg_routing and --task_routes each set the source of", routes(FORMS)),
     (FIXED | dict(task_routes="clusters:2"), "--task_routes is clusters:2, clusters of the vectors of"),
-    (CLUSTERS, "--taskvecs <here>/vectors is not a task-vector folder"),
-    (CLUSTERS | dict(task_routes="clusters:3", num_experts=2), "--task_routes clusters:3 of", vectors()),
     (FILE | VECTORS, "--taskvecs", lambda place: (routes(FORMS)(place), vectors(TRAIN_TASKS)(place))),
-    (CLUSTERS | dict(task_routes="clusters:two"), "--task_routes is clusters:two; give", vectors()),
     (CLUSTERS | dict(task_routes="random:clusters:5"), "--task_routes is clusters:5; give", vectors()),
-    (FIXED | dict(task_routes="random:x"), "--task_routes is 'random:x'; give a file (.json or .npy)"),
     (FIXED | dict(task_routes="random:<here>/routes.json:1"), "--task_routes <here>/routes.json: no such"),
     (CLUSTERS, '--taskvecs <here>/vectors/meta.json: "parts" must', vectors(parts={"encoder": [2, 1]})),
 ]

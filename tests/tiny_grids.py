@@ -92,7 +92,7 @@ class Grids:
         """Returns the checked settings of the command."""
         flags = grid_flags(self.gym, self.bart, self / name, **changed)
         given = parse(FinetuneSettings, flags)
-        return check_finetuning(finetune_settings(given), given).settings
+        return check_finetuning(finetune_settings(given), given)[0]
 
     def mixture(self, name: str, **changed) -> Path:
         """Returns a run with different experts and untrained router and vectors; made once and shared."""

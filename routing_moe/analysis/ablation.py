@@ -1,25 +1,20 @@
-"""Ablation: scores of tasks without some experts, in a folder that is filled set by set.
+"""Ablation: scores of tasks without some experts, in a folder that is filled set by set, and tables of drops.
 
     job.json              what scores depend on: checkpoint, files, decoding
-    sets/base.json        scores with all experts, and the seconds that they took
+    sets/base.json        scores with all experts
     sets/enc0.1.json      scores without expert 1 of encoder layer 0; sets/enc0.1+dec2.0.json: without both
 
-See `JobFolder` for how an interrupted job continues. Several processes (accelerate launch) divide the sets
-among themselves. A router's logits for an ablated expert become -inf, so that it chooses among the others: a
-soft route is renormalised, a one-hot route uses the next best expert. Fixed and average routes are
-renormalised; where no weight is left they become uniform over the other experts.
-N tasks, L layers, E experts.
+Several processes (accelerate launch) divide the sets among themselves. A drop is the score before minus the
+score after: positive where the expert was useful. N tasks, L layers, E experts, S sets.
 """
 
 import dataclasses
 import json
-import logging
-import time
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
@@ -27,6 +22,7 @@ from torch import Tensor
 
 from dataloader.errors import InputError, did_you_mean
 from dataloader.jsonfile import load_json_object
+from dataloader.ontology import Ontology
 from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features
@@ -40,13 +36,13 @@ from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
 from routing_moe.model.given_routes import layer_names
 from routing_moe.model.selection import noise_free_routes
+from routing_moe.results.scores import in_categories
 from routing_moe.training.checks import Inputs
 from routing_moe.training.prediction import route_tasks, task_files
 
-log = logging.getLogger("routing_moe")
-
 ExpertSet = tuple[tuple[int, int], ...]  # (row of the route, encoder layers first; expert), sorted
 BASE: ExpertSet = ()
+USED = 0.05  # weight from which a task is called a user of an expert
 
 
 class NothingToAblate(InputError):
@@ -57,7 +53,12 @@ class NothingToAblate(InputError):
 
 @torch.no_grad()
 def routes_without(model, tasks: Sequence[str], experts: ExpertSet = BASE) -> Tensor:
-    """Returns noise-free routes (N, L, E) of tasks without these experts; each layer must keep one."""
+    """Returns noise-free routes (N, L, E) of tasks without these experts; each layer must keep one.
+
+    Logits of a router become -inf, so that it chooses among the others: a soft route is renormalised, a
+    one-hot route uses the next best expert. Fixed and average routes are renormalised; where no weight is
+    left they become uniform over the other experts.
+    """
     if not experts:
         return model.routes_for(list(tasks))
     config = model.config
@@ -77,19 +78,10 @@ def routes_without(model, tasks: Sequence[str], experts: ExpertSet = BASE) -> Te
     return torch.where(sums_NL1 > 0, left_NLE / sums_NL1.clamp_min(tiny), uniform_LE)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Scores {sample: score} without some experts, of tasks whose route changes; of all tasks for BASE."""
-
-    scores: dict[str, float]
-    seconds: float
-    examples: int
-
-
-def read_scores(path: Path) -> Scores:
+def read_scores(path: Path) -> dict[str, float]:
+    """Returns {sample: score} without some experts, of tasks whose route changes; of all tasks for BASE."""
     saved = load_json_object(path, "scores without some experts")
-    scores = {task: float(score) for task, score in dict(saved["scores"]).items()}
-    return Scores(scores, float(saved["seconds"]), int(saved["examples"]))
+    return {sample: float(score) for sample, score in dict(saved["scores"]).items()}
 
 
 class Ablation:
@@ -114,21 +106,16 @@ class Ablation:
             reason = "one expert per layer" if config.num_experts == 1 else "routes drawn for each example"
             raise NothingToAblate(f"a model with {reason} has no experts that can be ablated for a task")
         self.model, self.config, self.tokenizer, self.files = model.eval(), config, tokenizer, list(files)
-        self.decoding, self.accelerator = decoding, accelerator
+        self.decoding, self.accelerator, self.described = decoding, accelerator, described
         self.tasks = list(dict.fromkeys(file.task for file in files))
-        routes = self.routes()
-        self.weights = {task: route_LE.double().cpu().numpy() for task, route_LE in routes.items()}
-        self._base_bytes = {task: self._bytes(route_LE) for task, route_LE in routes.items()}
-        self.fingerprint = zlib.crc32(b"".join(self._base_bytes.values()))  # of all routes
-        self.folder, self.described = Path(folder), described
+        self.routes_NLE = routes_without(model, self.tasks)
+        self.weights = dict(zip(self.tasks, self.routes_NLE.double().cpu().numpy(), strict=True))
+        self.folder = Path(folder)
         self.sets = JobFolder(self.folder / "sets", read_scores, "score these again", name=self.name)
-
-    # ---- experts and their routes
 
     def name(self, experts: ExpertSet) -> str:
         """Returns the name of a set, such as `enc0.1+dec2.0`, layers and experts; `base` for none."""
-        places = (f"{self.layer(row)}.{expert}".replace(" ", "") for row, expert in experts)
-        return "+".join(places) or "base"
+        return "+".join(f"{self.layer(row)}.{e}".replace(" ", "") for row, e in experts) or "base"
 
     def layer(self, row: int) -> str:
         """Returns the name of a row of the routes, such as "enc 0"."""
@@ -136,8 +123,7 @@ class Ablation:
 
     def all_experts(self) -> list[ExpertSet]:
         """Returns one set for each expert of each layer with experts."""
-        rows, experts = self.config.routed_rows, range(self.config.num_experts)
-        return [((row, expert),) for row in rows for expert in experts]
+        return [((row, e),) for row in self.config.routed_rows for e in range(self.config.num_experts)]
 
     def singles(self, words: tuple[str, ...]) -> list[ExpertSet]:
         """Returns the experts that --experts names, each alone. Raises InputError for an unknown one."""
@@ -148,30 +134,17 @@ class Ablation:
             raise InputError(f"--experts {unknown[0]}: give all, none, or some of {', '.join(by_name)}")
         return [by_name[word] for word in dict.fromkeys(words)]
 
-    def routes(self, experts: ExpertSet = BASE) -> dict[str, Tensor]:
-        """Returns {task: route (L, E)} without these experts."""
-        return dict(zip(self.tasks, routes_without(self.model, self.tasks, experts), strict=True))
-
     def changed(self, experts: ExpertSet) -> list[str]:
         """Returns tasks whose routes change without these experts; other tasks keep their scores."""
-        without = self.routes(experts)
-        return [task for task in self.tasks if self._base_bytes[task] != self._bytes(without[task])]
-
-    def _bytes(self, route_LE: Tensor) -> bytes:
-        """Returns the rows of a route that a layer reads."""
-        return route_LE[self.config.routed_rows].float().cpu().numpy().tobytes()
-
-    # ---- scores
-
-    def examples_of(self, tasks: Sequence[str]) -> int:
-        """Returns the number of examples in the files of the tasks."""
-        return sum(len(file.examples) for file in self.files if file.task in tasks)
+        differs_NLE = routes_without(self.model, self.tasks, experts).float() != self.routes_NLE.float()
+        differs_N = differs_NLE[:, self.config.routed_rows].flatten(1).any(1)  # no layer reads other rows
+        return [task for task, differs in zip(self.tasks, differs_N.tolist(), strict=True) if differs]
 
     def scores(self, experts: ExpertSet = BASE, tasks: Sequence[str] | None = None) -> dict[str, float]:
         """Returns {sample: score} of the files of the tasks (None: all) without these experts."""
         files = [file for file in self.files if tasks is None or file.task in tasks]
-        given = (self.decoding, self.accelerator, self.routes(experts))
-        answers = answer(self.model, self.tokenizer, files, *given)
+        routes = dict(zip(self.tasks, routes_without(self.model, self.tasks, experts), strict=True))
+        answers = answer(self.model, self.tokenizer, files, self.decoding, self.accelerator, routes)
         return {
             file.sample: score(file, answered.texts, self.decoding.do_lowercase)
             for file, (answered,) in zip(files, answers, strict=True)
@@ -180,56 +153,29 @@ class Ablation:
     def table(self, sets: Iterable[ExpertSet]) -> pd.DataFrame:
         """Returns the scores of each task (a column) with all experts ("base") and without each finished set
         (a row with its name): means over the task's files."""
-        task_of, base = {f.sample: f.task for f in self.files}, self.sets.finished(BASE).scores
-        rows = {self.name(experts): base | self.sets.finished(experts).scores for experts in (BASE, *sets)}
+        task_of, base = {file.sample: file.task for file in self.files}, self.sets.finished(BASE)
+        rows = {self.name(experts): base | self.sets.finished(experts) for experts in (BASE, *sets)}
         return pd.DataFrame(rows, index=list(base)).groupby(task_of, sort=False).mean().T
 
-    def run(self, sets: Sequence[ExpertSet], dry_run: bool = False) -> None:
-        """Scores all experts, then the missing sets, divided among the processes; returns when all are done.
-
-        dry_run: scores all experts and logs how long the others would take.
-        """
+    def run(self, sets: Iterable[ExpertSet]) -> None:
+        """Scores all experts, then the missing sets, divided among the processes."""
         # Only the main process reads the finished sets, because other processes may be writing files.
         missing = on_main(self.accelerator, lambda: self._start(sets))
-        if dry_run:
-            log.info("--dry_run: no expert is ablated")
-            return
-        share = list(missing.items())[self.accelerator.process_index :: self.accelerator.num_processes]
-        total = sum(self.examples_of(tasks) for _, tasks in share)
+        share = missing[self.accelerator.process_index :: self.accelerator.num_processes]
         quiet = not self.accelerator.is_main_process
-        with ProgressBar(total=total, desc="ablating", unit="answer", disable=quiet) as bar:
-            for experts, tasks in share:
-                bar.set_postfix_str(self.name(experts)[:30], refresh=False)
-                self._score(experts, tasks)
-                bar.update(self.examples_of(tasks))
+        for experts in ProgressBar(share, "ablating", unit="set", disable=quiet):
+            self._score(experts, self.changed(experts))
         self.accelerator.wait_for_everyone()
 
-    def _start(self, sets: Iterable[ExpertSet]) -> dict[ExpertSet, list[str]]:
-        """Returns {set that is not finished: tasks whose routes change without it}; scores all experts first.
-
-        Logs the remaining work and its time, estimated from that of the scores with all experts.
-        """
+    def _start(self, sets: Iterable[ExpertSet]) -> list[ExpertSet]:
+        """Returns the sets that are not finished; scores all experts first."""
         keep_same_job(self.folder, self.described, self.sets)
-        base = self.sets.finished(BASE) or self._score(BASE, self.tasks)
-        sets = dict.fromkeys(sets)
-        missing = {e: self.changed(e) for e in sets if self.sets.finished(e) is None}
-        examples = sum(self.examples_of(tasks) for tasks in missing.values())
-        seconds = examples * base.seconds / max(1, base.examples) / self.accelerator.num_processes
-        log.info(
-            f"{len(sets)} sets of experts to ablate, {len(sets) - len(missing)} finished; remaining: "
-            f"{examples} answers with changed routes, about {seconds / 60:.1f} minutes"
-        )
-        return missing
+        if self.sets.finished(BASE) is None:
+            self._score(BASE, self.tasks)
+        return [experts for experts in dict.fromkeys(sets) if self.sets.finished(experts) is None]
 
-    def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> Scores:
-        began = time.perf_counter()
-        scores = self.scores(experts, tasks)
-        result = Scores(scores, time.perf_counter() - began, self.examples_of(tasks))
-        self.sets.write(experts, json.dumps(vars(result)).encode())
-        return result
-
-
-# ---- the ablation of a run
+    def _score(self, experts: ExpertSet, tasks: Sequence[str]) -> None:
+        self.sets.write(experts, json.dumps({"scores": self.scores(experts, tasks)}).encode())
 
 
 def load_ablation(
@@ -239,13 +185,13 @@ def load_ablation(
     prediction = settings.prediction
     model, tokenizer = load_start(prediction, inputs.split)
     model.to(accelerator.device)
-    route_tasks(prediction.start, prediction.evaluation, inputs, tasks, model, tokenizer, accelerator)
+    route_tasks(prediction, inputs, tasks, model, tokenizer, accelerator)
     most = settings.max_examples or prediction.examples_per_file
-    evaluation = dataclasses.replace(prediction.evaluation, most=most)
-    files = task_files(evaluation, inputs, tasks, settings.part, model, tokenizer)
+    files = task_files(prediction, inputs, tasks, settings.part, model, tokenizer, most)
     decoding, pool = decoding_of(prediction), Pool(files)
     changes_nothing = ("batch_size", "random_draws", "seed", "measures")  # speed, random draws, other scores
     ablation = Ablation(model, tokenizer, files, decoding, accelerator, settings.output_dir, {})
+    routes_NLE = ablation.routes_NLE[:, model.config.routed_rows]
     ablation.described = {
         "part": settings.part,
         "predict_split": prediction.predict_split,
@@ -255,7 +201,7 @@ def load_ablation(
         "files": {file.sample: file.metric for file in files},
         "data": pool.encoded.fingerprint(),
         "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
-        "routes": ablation.fingerprint,
+        "routes": zlib.crc32(routes_NLE.float().cpu().numpy().tobytes()),
         "checkpoint_name": prediction.checkpoint_name,
         "checkpoint": mixture_to_score(prediction.start).checksums(),
     }
@@ -272,28 +218,109 @@ def experts_of_features(
     """
     testable = [name for name in features.names if worth_testing(features, name)]
     every = settings.features == ("all",)
-    names = testable if every else settings.features
-    if unknown := [name for name in names if name not in testable]:
+    if unknown := [name for name in settings.features if not every and name not in testable]:
         guess = did_you_mean(unknown[0], [*testable, "all"])
         raise InputError(
             f"--features {unknown[0]}: no such feature that at least three tasks have, and three lack{guess} "
             f"(there are {', '.join(testable)})"
         )
     routes = routes_of_model(ablation.model, features.tasks, settings.routes)
-    table = correlate(routes, features, 0)
-    ranked = top_experts(table, len(table))  # of each feature; every layer keeps an expert
+    ranked = top_experts(correlate(routes, features, 0), len(routes.layers) * routes.experts)
+    # Every layer keeps an expert.
     ranked = ranked[ranked.groupby(["feature", "layer"], observed=True).cumcount() < routes.experts - 1]
     ranked = ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]
-    found = {name: ranked[ranked["feature"] == name].head(settings.top) for name in names}
-    top = {name: experts for name, experts in found.items() if len(experts) == settings.top}
-    if short := [name for name in found if name not in top]:
-        few = f"--top {settings.top}: only {len(found[short[0]])} experts correlate with {short[0]}"
-        if not every:
-            raise InputError(f"{few} and can be ablated without emptying a layer")
-        log.info("left out, fewer than %d experts correlate with: %s", settings.top, ", ".join(short))
+    top = {}
+    for feature in testable if every else settings.features:
+        experts = ranked[ranked["feature"] == feature].head(settings.top)
+        if len(experts) == settings.top:
+            top[feature] = experts
+        elif not every:
+            raise InputError(
+                f"--top {settings.top}: only {len(experts)} experts correlate with {feature} and can be "
+                "ablated without emptying a layer"
+            )
     if not top:
         raise NothingToAblate(
             "--features all: no feature holds for at least three tasks, does not for three, and correlates "
             "with --top experts"
         )
     return top
+
+
+def set_of(experts: pd.DataFrame, ablation: Ablation) -> ExpertSet:
+    """Returns the rows of a table with columns layer and expert as a set."""
+    row_of = {ablation.layer(row): row for row in ablation.config.routed_rows}
+    return tuple(sorted((row_of[row.layer], int(row.expert)) for row in experts.itertuples()))
+
+
+# ---- tables
+
+
+def task_table(
+    ablation: Ablation, singles: Sequence[ExpertSet], scores_ST: pd.DataFrame, ontology: Ontology
+) -> pd.DataFrame:
+    """A row per expert and task: layer, expert, task, category, weight (of the expert in the task's route),
+    before, after, drop, others (mean drop of the task without each of the other experts, one at a time: what
+    a random one would cost)."""
+    rows = []
+    for ((row, expert),) in singles:
+        after_T = scores_ST.loc[ablation.name(((row, expert),))]
+        for task, before in scores_ST.loc["base"].items():
+            category, weight = ontology.category(task)[0], ablation.weights[task][row, expert]
+            rows.append((ablation.layer(row), expert, task, category, weight, before, after_T[task]))
+    columns = ["layer", "expert", "task", "category", "weight", "before", "after"]
+    table = pd.DataFrame(rows, columns=columns)
+    return with_others(table.assign(drop=table["before"] - table["after"]), "task")
+
+
+def with_others(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Returns the table with a column others: the mean drop of all other rows of the group, NaN if none."""
+    drops = table.groupby(group, observed=True, sort=False)["drop"]
+    total, count = drops.transform("sum"), drops.transform("size")
+    return table.assign(others=(total - table["drop"]) / (count - 1).where(count > 1))
+
+
+def category_drops(tasks: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
+    """Returns a row per expert and category (then "all"): tasks, users (tasks that give the expert USED or
+    more), drop (mean over the tasks), others (mean drop of the other experts: what a random one costs)."""
+    kinds = ["layer", "expert", "category"]
+    grouped = in_categories(tasks, ontology).groupby(kinds, sort=False, observed=True)
+    users = ("weight", lambda weights: int((weights >= USED).sum()))
+    table = grouped.agg(tasks=("drop", "size"), users=users, drop=("drop", "mean")).reset_index()
+    table = with_others(table, "category")
+    return table.assign(category=table["category"].astype(str))
+
+
+def feature_table(
+    ablation: Ablation,
+    by_feature: Mapping[str, ExpertSet],
+    scores_ST: pd.DataFrame,
+    features: Features,
+    ontology: Ontology,
+) -> pd.DataFrame:
+    """A row per feature and group of tasks: experts (of the feature), group, tasks (their number), drop (mean
+    without these experts), weight (mean of these experts in the routes of the tasks).
+
+    Groups: "with feature", "without feature" (tasks that have and lack it), categories, "all".
+    """
+    rows, weights = [], ablation.weights
+    for feature, experts in by_feature.items():
+        name = ablation.name(experts)
+        drops_T = scores_ST.loc["base"] - scores_ST.loc[name]
+        for group, tasks in groups_of(ablation.tasks, feature, features, ontology).items():
+            weight = np.mean([weights[task][expert] for task in tasks for expert in experts])
+            rows.append((feature, name, group, len(tasks), drops_T[tasks].mean(), weight))
+    return pd.DataFrame(rows, columns=["feature", "experts", "group", "tasks", "drop", "weight"])
+
+
+def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
+    """Returns {group: its tasks}, without empty groups. A numeric feature has only "all" and categories."""
+    value = dict(zip(features.tasks, features.column(feature), strict=True))
+    groups = {}
+    if features.is_binary(feature):
+        groups["with feature"] = [task for task in tasks if value.get(task) == 1]
+        groups["without feature"] = [task for task in tasks if value.get(task) == 0]
+    for task in ontology.order(tasks):
+        groups.setdefault(ontology.category(task)[0], []).append(task)
+    groups["all"] = list(tasks)
+    return {group: members for group, members in groups.items() if members}

@@ -1,16 +1,12 @@
-"""What the flags of `answer` and `export` choose: the task with its route, and the file that is written.
+"""The task with its route that the flags of `answer` and `export` choose. Does not import torch."""
 
-Here are the contradictions of flags; files are checked by their readers. Does not import torch.
-"""
-
-from pathlib import Path
+import os
 
 from dataloader.errors import InputError, problem_context
 from dataloader.task_files import read_task_file
-from routing_moe.answering.queries import STDOUT, Query, query_problem, read_queries
+from routing_moe.answering.queries import Query, read_queries
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_problems
-from routing_moe.io.files import unwritable
 from routing_moe.task_choice.given_routes import file_matrices
 
 
@@ -21,37 +17,19 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
         problems.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:
         problems.append(f"{settings.ways[0]} needs --task, the task's name in it")
-    if isinstance(settings, ExportSettings) and settings.adapters and (settings.task or settings.ways):
+    if isinstance(settings, AnswerSettings):
+        try:
+            Query("text", settings.options).check()
+        except ValueError as error:
+            problems.append(f"--options: {error}")
+    elif settings.adapters and (settings.task or settings.ways):
         problems.append("--adapters writes all experts; leave the flags of one route out")
-    if isinstance(settings, ExportSettings) and settings.argmax and settings.as_ == "adapter":
+    elif settings.argmax and settings.as_ == "adapter":
         problems.append("--argmax is for a plain BART; --as adapter writes any route")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        problems.append("one process answers and exports: leave accelerate launch out")
     if problems:
         raise InputError(problems)
-
-
-def check_answers_file(settings: AnswerSettings) -> None:
-    """Raises InputError for wrong options, and for an --output_file that would be overwritten or lost."""
-    if problem := query_problem(Query("text", settings.options)):
-        raise InputError(f"--options: {problem}")
-    path = Path(settings.output_file)
-    if settings.output_file == STDOUT:
-        return
-    for name in ("inputs", "like", "examples"):
-        if getattr(settings, name) and Path(getattr(settings, name)).resolve() == path.resolve():
-            raise InputError(f"--output_file {path} is --{name}; name another file")
-    if path.exists():
-        if not meta_file(path).exists():
-            lacking = f"exists already, without {meta_file(path).name}; name another file"
-            raise InputError(f"--output_file {path} {lacking}")
-    elif not path.parent.is_dir():
-        raise InputError(f"--output_file {path}: no such folder {path.parent}")
-    elif reason := unwritable(path.parent):
-        raise InputError(f"--output_file {reason}")
-
-
-def meta_file(path: Path) -> Path:
-    """Returns the file beside a file of answers that says what they depend on."""
-    return path.with_name(f"{path.stem}.meta.json")
 
 
 def chosen_task(routed, settings: AnswerSettings | ExportSettings):

@@ -14,37 +14,19 @@ from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
-from routing_moe.model.adapter_files import loading_code, name_of_base, write_adapter
+from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain BART gives the same answers; --argmax "
     "(argmax=True) exports the expert of largest weight in each layer"
 )
-CARD = """# {title} for the task {name}
+README = """# {what} for the task {name}
 
-One route of a mixture of experts as {what}: {route}; it has seen of the task: {seen}.
+One route of a mixture of experts: {route}; it has seen of the task: {seen}.
 
-In this folder:
-
-```python
-{loading}texts = ["..."]
-sources = [{source} for text in texts]
-options = dict(truncation=True, padding=True, split_special_tokens=True, return_tensors="pt")
-inputs = tokenizer(sources, max_length={length}, **options)
-{second_bos}answers = tokenizer.batch_decode(model.generate(**inputs{limits}), skip_special_tokens=True)
-print([answer.strip() for answer in answers])
-```
-"""
-LOADING = """from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
-"""
-SECOND_BOS = """import torch
-
-for name, fill in (("input_ids", tokenizer.bos_token_id), ("attention_mask", 1)):
-    first = inputs[name].new_full((len(texts), 1), fill)
-    inputs[name] = torch.cat([first, inputs[name]], dim=1)
+An input is `{source}`, tokenized with `max_length={length}, truncation=True, split_special_tokens=True`.
+{notes}Arguments of `generate`: {limits}.
 """
 
 
@@ -65,23 +47,18 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     bart.generation_config = copy.deepcopy(bart.generation_config)  # it is the model's
     bart.generation_config.update(**generation_limits(model.config, routed.decoding))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
-    what = "one BART" if has_equal else "one BART, of the expert of largest weight in each layer"
     with replacing_directory(folder) as new:
         bart.save_pretrained(new)
-        routed.tokenizer.save_pretrained(new)
-        write_text(new / "README.md", card(routed, task, "A plain BART", what, LOADING))
+        what = "A plain BART" if has_equal else "A plain BART of the expert of largest weight in each layer"
+        write_tokenizer(routed, task, new, what)
 
 
 def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
     """Writes the adapter of a route to a new folder, with its tokenizer and a README."""
     with replacing_directory(folder) as new:
-        written = write_adapter(routed.model, task.route_LE, new, write_base(routed, new))
+        write_adapter(routed.model, task.route_LE, new, write_base(routed, new))
         check_with_peft(routed.model, task.route_LE, new)
-        routed.tokenizer.save_pretrained(new)
-        limits = generation_limits(routed.model.config, routed.decoding)
-        limits = "".join(f", {name}={value!r}" for name, value in limits.items())
-        shown = ("An adapter", "an adapter of peft", loading_code(written), limits)
-        write_text(new / "README.md", card(routed, task, *shown))
+        write_tokenizer(routed, task, new, "An adapter of peft")
 
 
 def export_adapters(routed, folder: Path) -> None:
@@ -102,34 +79,31 @@ def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
     experts, or is a run or a file of weights, is written to `base` in the folder.
     """
     model, base = routed.model, routed.model.config.base_model
-    if base is not None and is_plain(base):
-        return name_of_base(model, folder / adapter)
+    if base is not None:
+        place = Path(base) if Path(base).exists() else local_folder(base)
+        if place.is_dir() and saved_kind(place) == "bart":  # which transformers loads
+            return name_of_base(model, folder / adapter)
     sizes = model.config.num_layers, model.config.num_experts
     model.to_bart(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
     routed.tokenizer.save_pretrained(folder / "base")
     return os.path.relpath("base", adapter)
 
 
-def is_plain(base: str) -> bool:
-    """Returns whether transformers loads a plain BART from the place of a base: its folder, or a hub name."""
-    folder = Path(base) if Path(base).exists() else local_folder(base)
-    return folder.is_dir() and saved_kind(folder) == "bart"
-
-
-def card(routed, task: RoutedTask, title: str, what: str, loading: str, limits: str = "") -> str:
-    """Returns a README that shows how texts of the task are given to what was exported."""
-    text_format = routed.text_format
-    second_bos = text_format.append_another_bos
-    prefix = " " * second_bos + text_format.source(Example(task.name, task.name, "", ("",)))
-    return CARD.format(
-        title=title,
-        name=task.name,
+def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
+    """Writes the tokenizer, and a README that says how texts of the task are given to what was exported."""
+    routed.tokenizer.save_pretrained(folder)
+    text_format, limits = routed.text_format, generation_limits(routed.model.config, routed.decoding)
+    notes = "Texts are in lower case. " if text_format.do_lowercase else ""
+    if text_format.append_another_bos:
+        notes += "A second `<s>` begins the tokens, and counts. "
+    content = README.format(
         what=what,
+        name=task.name,
         route=task.words,
         seen=task.seen,
-        loading=loading,
-        source=f"{prefix!r} + text" + (".lower()" if text_format.do_lowercase else ""),
-        length=text_format.max_input_length - second_bos,
-        second_bos=SECOND_BOS if second_bos else "",
-        limits=limits,
+        source=text_format.source(Example(task.name, task.name, "", ("",))) + "TEXT",
+        length=text_format.max_input_length,
+        notes=notes,
+        limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items()),
     )
+    write_text(folder / "README.md", content)

@@ -13,15 +13,16 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from dataloader.encoding import EncodedExamples, TextFormat, encode, encode_options
+from dataloader.encoding import TextFormat, encode, encode_options
 from dataloader.errors import InputError, counted, did_you_mean, in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.export import export
-from routing_moe.answering.queries import Answer, Query, RoutedTask, query_problem, text_problem
+from routing_moe.answering.queries import CHUNK, Answer, Query, RoutedTask
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
@@ -30,9 +31,9 @@ from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.selection import noise_free_routes
-from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.model.task_vectors import NOTHING
+from routing_moe.task_choice.choice import GivenVectors, TaskChoice
 from routing_moe.task_choice.choose import Chooser
-from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import learn_route, learn_vector
 from routing_moe.task_choice.texts import (
     INPUTS_PER_TASK,
@@ -42,8 +43,6 @@ from routing_moe.task_choice.texts import (
     TextSource,
     kept_texts,
 )
-
-CHUNK = 512  # texts that are tokenized and sorted by length together
 
 log = logging.getLogger("routing_moe")
 
@@ -55,9 +54,10 @@ class Routed:
         """texts: {name: value} of TEXT_SETTINGS."""
         self.model, self.tokenizer, self.start, self.texts = model.eval(), tokenizer, start, dict(texts)
         self.place, self.accelerator = start.place, accelerator
-        self.text_format = TextFormat(**fields_of(TextFormat, texts))
-        # How answers are made: as in training, with scores.
-        self.decoding = Decoding(**fields_of(Decoding, texts), likelihoods=True)
+        self.text_format = TextFormat.of(SimpleNamespace(**texts))
+        names = {field.name for field in dataclasses.fields(Decoding)}.intersection(texts)
+        # As in training, with scores.
+        self.decoding = Decoding(**{name: texts[name] for name in names}, likelihoods=True)
         positions = model.config.max_position_embeddings
         for name in ("max_input_length", "max_output_length", "num_beams"):
             if not 1 <= texts[name] <= positions:
@@ -82,7 +82,13 @@ class Routed:
         accelerator = make_accelerator(mixed_precision)
         model = start.load().to(accelerator.device)
         tokenizer = load_tokenizer(start.place, model.config.vocab_size)
-        return cls(model, tokenizer, start, settings_of(start, model.config) | texts, accelerator)
+        defaults = {field.name: field.default for field in dataclasses.fields(TextFlags)}
+        for name in ("max_input_length", "max_output_length"):
+            defaults[name] = min(defaults[name], model.config.max_position_embeddings)
+        if not model.config.text_settings:
+            log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
+        texts = defaults | (model.config.text_settings or {}) | texts
+        return cls(model, tokenizer, start, {name: texts[name] for name in TEXT_SETTINGS}, accelerator)
 
     # ---- the route of a task
 
@@ -106,14 +112,14 @@ class Routed:
         learned. vectors: folder of task vectors. route: (L, E). gym: that of the train tasks, with inputs for
         a checkpoint without their text vectors. rate: None: 0.01 for a vector, 0.1 for a route.
         """
-        config = self.model.config
-        depths = config.encoder_rows, config.num_layers - config.encoder_rows
+        model, config = self.model, self.model.config
         ways = dict(inputs=inputs, examples=examples, vectors=vectors, route=route)
         chosen = [way for way, value in ways.items() if value is not None]
         if len(chosen) > 1:
             raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
         if config.num_experts == 1:
-            return RoutedTask(name, torch.ones(config.num_layers, 1), None, depths)
+            route_LE = torch.ones(config.num_layers, 1)
+            return RoutedTask(name, route_LE, "none: one expert", NOTHING, config.encoder_rows)
         if examples is not None:
             choice = self._learned(name, list(examples), steps=steps, rate=rate, seed=seed)
         elif inputs is not None and config.routes_by_task:
@@ -121,11 +127,20 @@ class Routed:
         elif vectors is not None:
             choice = self._by_vector(name, vectors)
         elif route is not None:
-            choice = TaskChoice(name, "given", "given route", route_LE=self._checked(route))
+            size, route_LE = (config.num_layers, config.num_experts), np.asarray(route, dtype=np.float32)
+            if route_LE.shape != size or (route_LE < 0).any() or abs(route_LE.sum(axis=1) - 1).max() > 1e-4:
+                raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
+            choice = TaskChoice(name, "given", "given route", route_LE=route_LE)
         else:
             self._check_known(name)
-            choice = Chooser(self.model, "stored", config.trained_tasks).choose(name)
-        return RoutedTask(name, self._route_of(choice), choice, depths)
+            choice = Chooser(model, "stored", config.trained_tasks).choose(name)
+        if choice.route_LE is not None:
+            route_LE = torch.from_numpy(choice.route_LE).to(model.device, model.dtype)
+        else:
+            vector_1D = torch.from_numpy(choice.vector_D).to(model.device, model.dtype)[None]
+            how = config.router_mode, config.router_temperature, config.router_top_k
+            route_LE = noise_free_routes(model.router(vector_1D), *how)[0].detach()
+        return RoutedTask(name, route_LE, choice.words, choice.seen, config.encoder_rows)
 
     def _check_known(self, name: str) -> None:
         """Raises InputError if the model has no route of its own for a task."""
@@ -136,20 +151,8 @@ class Routed:
         tasks = [task for task in config.task_names if task not in config.random_vectors]
         if config.route_source != "average" and name not in tasks:
             hint = did_you_mean(name, tasks) or "."
-            raise InputError(
-                f"{self.place} was not trained on {name!r}{hint} Its tasks: {in_short(sorted(tasks))}. The "
-                "route of another task is found by its texts (--like, inputs=), or learned from labelled "
-                "rows (--examples, examples=)"
-            )
-
-    def _checked(self, route: np.ndarray) -> np.ndarray:
-        """Returns a given route as float32. Raises InputError unless its rows are weights of the experts."""
-        size = (self.model.config.num_layers, self.model.config.num_experts)
-        route_LE = np.asarray(route, dtype=np.float32)
-        are_weights = route_LE.shape == size and (route_LE >= 0).all()
-        if not are_weights or not np.allclose(route_LE.sum(axis=1), 1, atol=1e-4):
-            raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
-        return route_LE
+            tasks, advice = in_short(sorted(tasks)), "give --like (inputs=) or --examples (examples=)"
+            raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {tasks}; {advice}")
 
     def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:
         config = self.model.config
@@ -162,9 +165,14 @@ class Routed:
         return Chooser(self.model, vectors=task_vectors).choose(name)
 
     def _nearest(self, name: str, inputs: list[str], gym: str | Path | None) -> TaskChoice:
-        check_texts(inputs, f"texts of {name}")
         chooser = Chooser(self.model, trained=self.model.config.trained_tasks or self.model.config.task_names)
-        texts = self._kept_texts(chooser.table.seen, gym)
+        if gym is not None:
+            source = TextSource((Gym(gym),), self.text_format)
+            of_gym = TextsOfModel(source, self.model, self.tokenizer, self.start, keep=True)
+            texts = KeptTexts(of_gym.candidates(chooser.table.seen), self.text_format)
+        elif (texts := kept_texts(Path(self.place))) is None:
+            advice = "give the gym that it was trained on once (--train_dir, gym=), or examples"
+            raise InputError(f"{self.place} has no {TEXTS_FILE} to find the nearest train task; {advice}")
         candidates = {task: text_D for task, text_D in texts.vectors.items() if task in chooser.table.seen}
         if not candidates:
             raise InputError(f"{gym or self.place} has no texts of a task that {self.place} was trained on")
@@ -172,39 +180,15 @@ class Routed:
         (text_D,) = text_vectors(states_of, self.tokenizer, shown, texts.text_format, quiet=True)
         return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
-    def _kept_texts(self, tasks: Iterable[str], gym: str | Path | None) -> KeptTexts:
-        """Returns the text vectors of a gym's tasks, else those that the checkpoint keeps."""
-        if gym is not None:
-            source = TextSource((Gym(gym),), self.text_format)
-            texts = TextsOfModel(source, self.model, self.tokenizer, self.start, keep=True)
-            return KeptTexts(texts.candidates(tasks), self.text_format)
-        if texts := kept_texts(Path(self.place)):
-            return texts
-        raise InputError(
-            f"{self.place} has no {TEXTS_FILE}, by which the nearest train task is found: give the gym "
-            "that it was trained on once (--train_dir, gym=), or examples"
-        )
-
     def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
-        check_texts([text for text, _ in examples], f"examples of {name}")
-        check_texts([output for _, output in examples], f"answers of {name}")
+        if not examples or not all(part.strip() for pair in examples for part in pair):
+            raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
-        config = self.model.config
-        by_vector = config.has_router and not config.is_top_1
+        by_vector = self.model.config.has_router and not self.model.config.is_top_1
         learn, rate = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
         learning["rate"] = learning["rate"] or rate
         return learn(self.model, name, encoded, accelerator=self.accelerator, **learning)
-
-    @torch.no_grad()
-    def _route_of(self, choice: TaskChoice) -> torch.Tensor:
-        """Returns the route (L, E) of a choice, on the model's device."""
-        model, config = self.model, self.model.config
-        if choice.route_LE is not None:
-            return torch.from_numpy(choice.route_LE).to(model.device, model.dtype)
-        logits_1LE = model.router(torch.from_numpy(choice.vector_D).to(model.device, model.dtype)[None])
-        tau, k = config.router_temperature, config.router_top_k
-        return noise_free_routes(logits_1LE, config.router_mode, tau, k)[0]
 
     # ---- answers
 
@@ -215,37 +199,31 @@ class Routed:
         if isinstance(texts, str) or isinstance(options, str):
             raise InputError("texts and options must be lists of texts, not a text")
         queries = (Query(text, tuple(options)) for text in texts)
-        return [found.answer for found in self.answers(task, queries, **decoding)]
+        return [reply.answer for reply in self.answers(task, queries, **decoding)]
 
     def answers(self, task: RoutedTask | str, queries: Iterable[Query], **decoding) -> Iterator[Answer]:
         """Yields the answer to each text in order, with its score; reads CHUNK texts ahead."""
         task = self.task(task) if isinstance(task, str) else task
-        decoding = dataclasses.replace(self.decoding, **decoding)
-        queries, failed = iter(queries), None
-        while failed is None:
-            chunk: list[Query] = []
-            try:
-                chunk.extend(islice(queries, CHUNK))
-            except InputError as error:  # of a line, after lines that can be answered
-                failed = error
-            if chunk:
-                yield from self._answered(task, chunk, decoding)
-            elif failed is None:
-                return
-        raise failed
+        decoding, queries = dataclasses.replace(self.decoding, **decoding), iter(queries)
+        while chunk := list(islice(queries, CHUNK)):
+            yield from self._answered(task, chunk, decoding)
 
     def _answered(self, task: RoutedTask, queries: list[Query], decoding: Decoding) -> Iterator[Answer]:
         file = self.task_file(task.name, queries)
         decoding = dataclasses.replace(decoding, scoring="rank" if any(file.options) else "generate")
         routes = {task.name: task.route_LE.to(self.model.device)}
         ((answers,),) = answer(self.model, self.tokenizer, [file], decoding, self.accelerator, routes)
-        cut = self._cut(file.examples, file.encoded)
+        limit = self.text_format.max_input_length
         for i, query in enumerate(queries):
-            text, scores = answers.texts[i], answers.option_scores[i]
+            text, scores, was_cut = answers.texts[i], answers.option_scores[i], False
             if scores and self.text_format.do_lowercase:  # name the options as they were given
                 typed = {option.lower(): option for option in reversed(query.options)}
                 text, scores = typed[text], {typed[option]: score for option, score in scores.items()}
-            yield Answer(query.input, text, answers.scores[i], scores, i in cut)
+            if file.encoded.source_lengths_N[i] == limit:
+                source = self.text_format.source(file.examples[i])
+                tokens = self.tokenizer(source, split_special_tokens=True)["input_ids"]
+                was_cut = len(tokens) + self.text_format.append_another_bos > limit
+            yield Answer(query.input, text, answers.scores[i], scores, was_cut)
 
     def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:
         """Writes the plain BART of a task's route to a new folder; see `export.export`."""
@@ -253,50 +231,15 @@ class Routed:
 
     def task_file(self, name: str, queries: list[Query]) -> TaskFile:
         """Returns the queries as a file of the task. Raises InputError for empty texts and wrong options."""
+        options = []
         for number, query in enumerate(queries, start=1):
-            if problem := query_problem(query):
-                raise InputError(f"text {number}: {problem}")
-        lower = self.text_format.do_lowercase
-        of_query = {  # the same texts of options are tokenized once
-            options: tuple(dict.fromkeys(option.lower() if lower else option for option in options))
-            for options in {query.options for query in queries}
-        }
-        options = [of_query[query.options] for query in queries]
+            try:
+                query.check()
+            except ValueError as error:
+                raise InputError(f"text {number}: {error}") from None
+            lower = self.text_format.do_lowercase
+            options.append(tuple(dict.fromkeys(o.lower() if lower else o for o in query.options)))
         examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)
-
-    def _cut(self, examples: list[Example], encoded: EncodedExamples) -> set[int]:
-        """Returns the indices of the texts that are longer than --max_input_length."""
-        limit = self.text_format.max_input_length
-        full = np.flatnonzero(encoded.source_lengths_N == limit)
-        sources = [self.text_format.source(examples[i]) for i in full]
-        lengths = self.tokenizer(sources, split_special_tokens=True)["input_ids"] if sources else []
-        extra = self.text_format.append_another_bos
-        return {int(i) for i, tokens in zip(full, lengths, strict=True) if len(tokens) + extra > limit}
-
-
-def settings_of(start: SavedMixture | SavedBart, config) -> dict[str, int | bool | None]:
-    """Returns {name: value} of TEXT_SETTINGS: of the checkpoint, else the defaults."""
-    values = {field.name: field.default for field in dataclasses.fields(TextFlags)}
-    for name in ("max_input_length", "max_output_length"):
-        values[name] = min(values[name], config.max_position_embeddings)
-    if not config.text_settings:
-        log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
-    values |= config.text_settings or {}
-    return {name: values[name] for name in TEXT_SETTINGS}
-
-
-def check_texts(texts: Sequence[str], what: str) -> None:
-    """Raises InputError if there are no texts, or for one that is empty or has characters of no file."""
-    if not texts:
-        raise InputError(f"there are no {what}")
-    for number, text in enumerate(texts, start=1):
-        if problem := text_problem(text):
-            raise InputError(f"number {number} of the {what} {problem}")
-
-
-def fields_of(cls: type, values: Mapping) -> dict:
-    """Returns those of the values that are fields of a dataclass."""
-    return {field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values}

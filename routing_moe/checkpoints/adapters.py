@@ -4,7 +4,6 @@ import copy
 import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,21 +14,8 @@ from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.model.injection import OF_ATTENTION, merged_state
 from routing_moe.model.lora import LoraLinear
 
-
-@dataclass(frozen=True, eq=False)
-class Update:
-    """The update `scale` * B A of a linear map. A: (r, D_in), B: (D_out, r)."""
-
-    A: Tensor
-    B: Tensor
-    scale: float
-
-    def merged(self, weight: Tensor) -> Tensor:
-        """Returns the weight (D_out, D_in) of the linear map with its update."""
-        return torch.addmm(weight, self.B, self.A, alpha=self.scale)
-
-
-Updates = Mapping[str, Update]  # {name of a linear map, such as "model.encoder.layers.0.fc1": its update}
+# {name of a linear map, such as "model.encoder.layers.0.fc1": (A (r, D_in), B (D_out, r), s)}
+Updates = Mapping[str, tuple[Tensor, Tensor, float]]
 
 
 def need_peft() -> None:
@@ -44,9 +30,8 @@ def read_adapter(base, folder: Path) -> Updates:
     need_peft()
     for name in (ADAPTER_FILE, WEIGHTS_FILE):  # without them, peft looks for a pickle, or on the hub
         if not (folder / name).is_file():
-            raise InputError(
-                f"{folder / name}: no such file (an adapter has {ADAPTER_FILE} and {WEIGHTS_FILE})"
-            )
+            files = f"(an adapter has {ADAPTER_FILE} and {WEIGHTS_FILE})"
+            raise InputError(f"{folder / name}: no such file {files}")
     from peft import PeftModel
     from peft.tuners.lora import Linear
 
@@ -54,7 +39,7 @@ def read_adapter(base, folder: Path) -> Updates:
         with warnings.catch_warnings(action="ignore"):  # of fields of other versions
             adapted = PeftModel.from_pretrained(copy.deepcopy(base), folder)
         updates = {
-            name.removeprefix("base_model.model."): Update(
+            name.removeprefix("base_model.model."): (
                 module.lora_A["default"].weight,
                 module.lora_B["default"].weight,
                 module.scaling["default"],
@@ -66,22 +51,14 @@ def read_adapter(base, folder: Path) -> Updates:
     except Exception as error:  # of many types
         raise InputError(f"{folder}: peft cannot load it on the base ({in_brief(error)})") from None
     for name, weight in base.state_dict().items():
-        update = updates.get(name.removesuffix(".weight"))
-        expected = update.merged(weight) if update and name.endswith(".weight") else weight
-        if name not in merged or not torch.allclose(merged[name], expected, rtol=1e-4, atol=1e-5):
+        if name.endswith(".weight") and (update := updates.get(name.removesuffix(".weight"))):
+            A, B, scale = update
+            weight = torch.addmm(weight, B, A, alpha=scale)
+        if name not in merged or not torch.allclose(merged[name], weight, rtol=1e-4, atol=1e-5):
             raise InputError(
                 f"{folder}: changes {name}; experts are only low-rank updates of linear maps of layers"
             )
     return updates
-
-
-def merged(base, updates: Updates):
-    """Returns a copy of a plain BART with updates."""
-    bart = copy.deepcopy(base)
-    for name, update in updates.items():
-        weight = bart.get_submodule(name).weight
-        weight.data = update.merged(weight.data)
-    return bart
 
 
 def lora_fields(adapters: Iterable[Updates]) -> dict:
@@ -90,7 +67,7 @@ def lora_fields(adapters: Iterable[Updates]) -> dict:
     The rank is the highest; the scale is that of the updates if it is above 0 and the same for all, else 1.
     """
     updates = [pair for adapter in adapters for pair in adapter.items()]
-    rank, scales = max(len(update.A) for _, update in updates), {update.scale for _, update in updates}
+    rank, scales = max(len(A) for _, (A, _, _) in updates), {scale for _, (_, _, scale) in updates}
     kinds = {"attention" if OF_ATTENTION.search(name) else "feed_forward" for name, _ in updates}
     scale = max(scales) if len(scales) == 1 and max(scales) > 0 else 1.0
     targets = kinds.pop() if len(kinds) == 1 else "all"
@@ -104,10 +81,9 @@ def fill_expert(model, expert: int, updates: Updates) -> None:
     An adapter of lower rank leaves rows of A as they are, with zeros in B, which can still be trained.
     """
     linears = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
-    for name, update in updates.items():
-        linear, rank = linears[name], len(update.A)
-        linear.lora_A[expert, :rank] = update.A.to(linear.lora_A)
-        linear.lora_B[expert, :rank] = update.B.T.to(linear.lora_B) * (update.scale / linear.scale)
+    for name, (A, B, scale) in updates.items():
+        linears[name].lora_A[expert, : len(A)] = A.to(linears[name].lora_A)
+        linears[name].lora_B[expert, : len(A)] = B.T.to(linears[name].lora_B) * (scale / linears[name].scale)
 
 
 def check_with_peft(model, routes_LE: Tensor, folder: Path) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
-WEIGHTS = (".pt", ".bin", ".safetensors")  # endings of files of weights
-
 
 @dataclass(frozen=True)
 class SavedMixture:
@@ -70,7 +68,6 @@ class SavedBart:
 
     @property
     def place(self) -> str:
-        """The folder or hub name of the configuration and the tokenizer."""
         return self.source
 
     @cached_property
@@ -120,12 +117,15 @@ def find_model(
     if not (folder / "config.json").is_file():
         if checkpoint := find_checkpoint(folder / name):
             return SavedMixture(checkpoint)
-        raise InputError(no_checkpoint(folder, name, name_flag))
+        if names := ", ".join(sorted(path.parent.name for path in folder.glob("*/config.json"))):
+            raise InputError(f"{folder} has no checkpoint {name!r}; choose one with --{name_flag}: {names}")
+        what = f"neither a run, with {name}/config.json, nor a checkpoint, with config.json"
+        raise InputError(f"{folder} is {what}")
     saved = saved_fields(folder)
     if "router_block_num" in saved:
         if not (folder / name / "model.pt").is_file():
-            there = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.pt"))) or "none"
-            raise InputError(f"{folder / name / 'model.pt'}: not found; checkpoints there: {there}")
+            names = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.pt"))) or "none"
+            raise InputError(f"{folder / name / 'model.pt'}: not found; checkpoints there: {names}")
         return SavedMixture(folder / name, is_published=True)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
@@ -142,23 +142,90 @@ def find_mixture(source: str | Path, checkpoint_name: str | None, name_flag: str
     elif not Path(source).is_dir():
         raise InputError(f"{source}: no such folder, expected a run or a checkpoint")
     saved = find_model(source, checkpoint_name, name_flag)
-    if not isinstance(saved, SavedMixture):
+    if isinstance(saved, SavedBart):
         raise InputError(f"{source} holds a 'bart' model, not a routing BART")
     return saved
+
+
+def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+    """Returns a plain BART: a file of weights for `model`, a saved BART, a hub name, or a run.
+
+    `check_one_expert` checks a run's experts. Raises InputError.
+    """
+    path = Path(source)
+    if path.is_file():
+        if saved_fields(path.parent).get("model_type") == ROUTING_BART:
+            raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
+        return SavedBart(model, weights=source)
+    if path.suffix in (".pt", ".bin", ".safetensors") and not path.is_dir():
+        raise InputError(f"{source}: not found; name a file of weights, a folder or a hub name")
+    return find_model(source, name_flag=name_flag)
+
+
+def find_vanilla(source: str) -> SavedMixture | SavedBart:
+    """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
+    return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
+
+
+def find_bart(source: str) -> SavedBart:
+    """Returns the plain BART in a folder or of a hub name, which is looked up when it is read."""
+    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+        raise InputError(f"{source} has no config.json, the configuration of a model")
+    if not Path(source).is_dir() and not is_hub_name(source):
+        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
+    return SavedBart(source)
+
+
+def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
+    """Raises InputError for a mixture where a plain BART is needed. instead: what to give."""
+    if start.config.num_experts > 1:
+        raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
+
+
+# ---- where runs start
+
+
+def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
+    """Returns the model that fine-tuning starts from, a mixture with `moe_init`. Raises InputError."""
+    with problem_context(f"--{start_flag(start, moe_init)} "):
+        if moe_init:
+            return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
+        return find_plain(start.checkpoint, start.model) if start.checkpoint else find_bart(start.model)
+
+
+def start_flag(start: Start, moe_init: bool) -> str:
+    """Returns the name of the flag that names the model of `find_start`."""
+    return "init_dir" if moe_init else "checkpoint" if start.checkpoint else "model"
+
+
+def mixture_to_score(start: Start) -> SavedMixture:
+    """Returns the checkpoint of a prediction. Raises InputError if there is no valid one."""
+    return find_mixture(start.checkpoint, start.checkpoint_name, "checkpoint_name")
+
+
+def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
+    """Returns the run's last checkpoint if the run resumes and has one, else None."""
+    resumes = settings.do_train and settings.resume
+    return find_checkpoint(Path(settings.output_dir) / "last") if resumes else None
+
+
+def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
+    """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain BART."""
+    resumed, start = checkpoint_to_resume(settings), settings.start
+    if resumed or start.checkpoint is None:
+        return resumed
+    if start.checkpoint_name:
+        return find_checkpoint(Path(start.checkpoint, start.checkpoint_name))
+    return find_checkpoint(folder_of_run(start.checkpoint))
+
+
+# ---- its files
 
 
 def saved_fields(folder: Path) -> dict:
     """Returns the fields of the configuration in a folder, {} if there is none. Raises InputError."""
     path = folder / "config.json"
     return load_json_object(path, "a model's configuration") if path.is_file() else {}
-
-
-def no_checkpoint(folder: Path, name: str, name_flag: str) -> str:
-    """Returns the message for a folder without config.json, both in it and in its subfolder `name`."""
-    there = ", ".join(sorted(path.parent.name for path in folder.glob("*/config.json")))
-    if there:
-        return f"{folder} has no checkpoint {name!r}; choose one with --{name_flag}: {there}"
-    return f"{folder} is neither a run, with {name}/config.json, nor a checkpoint, with config.json"
 
 
 def weight_files(source: str | Path) -> list[Path]:
@@ -174,78 +241,3 @@ def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
     files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
-
-
-def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
-    """Returns the run's last checkpoint if the run resumes and has one, else None."""
-    resumes = settings.do_train and settings.resume
-    return find_checkpoint(Path(settings.output_dir) / "last") if resumes else None
-
-
-def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
-    """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain BART."""
-    return checkpoint_to_resume(settings) or checkpoint_of(settings.start)
-
-
-def checkpoint_of(start: Start) -> Path | None:
-    """Returns the checkpoint folder of a start; None if it is missing, or for a plain BART."""
-    if start.checkpoint is None:
-        return None
-    if start.checkpoint_name:
-        return find_checkpoint(Path(start.checkpoint, start.checkpoint_name))
-    return find_checkpoint(folder_of_run(start.checkpoint))
-
-
-def mixture_to_score(start: Start) -> SavedMixture:
-    """Returns the checkpoint of a prediction. Raises InputError if there is no valid one."""
-    return find_mixture(start.checkpoint, start.checkpoint_name, "checkpoint_name")
-
-
-def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
-    """Returns the model that fine-tuning starts from, a mixture with `moe_init`. Raises InputError."""
-    with problem_context(f"--{start_flag(start, moe_init)} "):
-        if moe_init:
-            return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
-        return find_plain(start.checkpoint, start.model) if start.checkpoint else find_bart(start.model)
-
-
-def start_flag(start: Start, moe_init: bool) -> str:
-    """Returns the name of the flag that names the model of `find_start`."""
-    if moe_init:
-        return "init_dir"
-    return "checkpoint" if start.checkpoint else "model"
-
-
-def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
-    """Returns a plain BART: a file of weights for `model`, a saved BART, a hub name, or a run.
-
-    `check_one_expert` checks a run's experts. Raises InputError.
-    """
-    path = Path(source)
-    if path.is_file():
-        if saved_fields(path.parent).get("model_type") == ROUTING_BART:
-            raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
-        return SavedBart(model, weights=source)
-    if not path.is_dir() and (path.suffix in WEIGHTS or not is_hub_name(source)):
-        raise InputError(f"{source}: not found; name a file of weights, a folder or a hub name")
-    return find_model(source, name_flag=name_flag)
-
-
-def find_vanilla(source: str) -> SavedMixture | SavedBart:
-    """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
-    return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
-
-
-def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
-    """Raises InputError for a mixture where a plain BART is needed. instead: what to give."""
-    if start.config.num_experts > 1:
-        raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
-
-
-def find_bart(source: str) -> SavedBart:
-    """Returns the plain BART in a folder or of a hub name, which is looked up when it is read."""
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise InputError(f"{source} has no config.json, the configuration of a model")
-    if not Path(source).is_dir() and not is_hub_name(source):
-        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
-    return SavedBart(source)

@@ -103,13 +103,6 @@ def merge(settings: MergeSettings, routes: SavedMixture):
     return model, tokenizer
 
 
-def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command: list[str]) -> None:
-    """Writes the checkpoint and `merge.json`, atomically. command: as for `describe_run`."""
-    description = describe_run(dataclasses.asdict(settings), command) | {"made_of": made_of(settings, routes)}
-    keep = {MERGE_FILE: json.dumps(description, indent=1).encode()}
-    save_checkpoint(model, tokenizer, settings.target, keep=keep)
-
-
 def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
     """Returns what determines the merged weights: SHA-256 of the input files, and the noise."""
     sources = {"routes": routes.files(), "model": weight_files(settings.model)}
@@ -119,32 +112,35 @@ def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
     return hashed | {"init_eps": settings.init_eps, "seed": settings.seed}
 
 
-def differences(settings: MergeSettings, routes: SavedMixture) -> list[str]:
-    """Returns the inputs that differ between the existing checkpoint and this merge; [] if there are none."""
-    path, kept = settings.target / MERGE_FILE, None
+def made_again(settings: MergeSettings, routes: SavedMixture) -> None:
+    """Raises InputError unless the existing checkpoint is what this merge would write."""
+    path, before = settings.target / MERGE_FILE, None
     if path.is_file():
-        kept = load_json_object(path, "what a merge was made of").get("made_of")
-    kept, wanted = kept if isinstance(kept, dict) else {}, made_of(settings, routes)
-    return [name for name in wanted | kept if name not in kept or wanted.get(name) != kept[name]]
+        before = load_json_object(path, "what a merge was made of").get("made_of")
+    before, now = before if isinstance(before, dict) else {}, made_of(settings, routes)
+    if different := [name for name in now | before if now.get(name) != before.get(name)]:
+        raise InputError(
+            f"--keep_existing: {settings.target} was made from other sources ({', '.join(different)}); "
+            "delete it and what was trained from it, or choose another --output_dir"
+        )
+    print(f"{settings.target} exists already, made from the same sources")
 
 
-def summary(settings: MergeSettings, routes: SavedMixture, model) -> str:
-    """Returns the source of each part of the merged model, one line each."""
-    config, tasks = model.config, len(model.config.task_names)
+def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command: list[str]) -> None:
+    """Writes the checkpoint and `merge.json`, atomically; prints where each part comes from."""
+    described = describe_run(dataclasses.asdict(settings), command) | {"made_of": made_of(settings, routes)}
+    keep = {MERGE_FILE: json.dumps(described, indent=1).encode()}
+    save_checkpoint(model, tokenizer, settings.target, keep=keep)
+    config = model.config
     kept = f"router ({config.router_nn_type}) and task vectors"
     if not config.has_router:
         kept = f"fixed routes ({config.given_routes or 'drawn at random'})"
+    print(f"{kept} of {len(config.task_names)} tasks: from {routes.checkpoint}")
     start = settings.vanilla_checkpoint or settings.model
-    lines = [
-        f"{kept} of {tasks} tasks: from {routes.checkpoint}",
-        f"{config.experts_described} in {len(config.routed_layers)} layers: from {start}, noise "
-        f"{settings.init_eps:g} (seed {settings.seed})",
-        f"generation settings, tokenizer: from {settings.model}",
-        f"written to {settings.target}",
-    ]
+    print(f"{config.experts_described} in {len(config.routed_layers)} layers: from {start}, noise ", end="")
+    print(f"{settings.init_eps:g} (seed {settings.seed})\nwritten to {settings.target}")
     if (Path(settings.output_dir) / "run.json").is_file():
-        lines.append(
-            f"note: {settings.output_dir} holds a run already; train stage 2 in another folder, with "
-            f"--checkpoint {settings.target}"
+        print(
+            f"note: {settings.output_dir} holds a run already; train stage 2 in another folder, with ", end=""
         )
-    return "\n".join(lines)
+        print(f"--checkpoint {settings.target}")

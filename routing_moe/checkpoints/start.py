@@ -100,11 +100,14 @@ def check_width(settings: TrainSettings, vectors_ND: np.ndarray) -> None:
         )
 
 
+def changed_by_flags(settings: TrainSettings) -> dict:
+    values = {name: getattr(settings, name) for name in (*ROUTING_FLAGS, *OF_EVERY_TRAINING)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:
     """Returns the fields of a checkpoint's configuration that the flags change."""
-    given = {name: getattr(settings, name) for name in (*ROUTING_FLAGS, *OF_EVERY_TRAINING)}
-    fields = {name: value for name, value in given.items() if value is not None}
-    source = settings.route_source
+    fields, source = changed_by_flags(settings), settings.route_source
     if source not in (None, "learned"):
         fields["route_source"] = source
         if source == "random" and settings.expert_mixing is None:  # one-hot routes do not mix experts
@@ -219,9 +222,8 @@ def drawn_routes(settings: TrainSettings, config: RoutingBartConfig) -> torch.Te
 def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartForConditionalGeneration:
     """Returns a saved routing BART with the flags applied that may change between stages."""
     model = load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
-    for field in (*ROUTING_FLAGS, *OF_EVERY_TRAINING):
-        if getattr(settings, field) is not None:
-            setattr(model.config, field, getattr(settings, field))
+    for field, value in changed_by_flags(settings).items():
+        setattr(model.config, field, value)
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
     if draws and not is_drawn:
         model.use_routes("fixed", drawn_routes(settings, model.config))

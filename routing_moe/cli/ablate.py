@@ -1,7 +1,6 @@
 """Ablate experts, each alone or the top experts of a feature together; report the drop of every task's score.
 
     routing-moe ablate models/moe                  every expert, dev files of the train tasks
-    routing-moe ablate models/moe --dry_run        report how long that would take
     routing-moe ablate models/moe --experts none --features skill:negation category:qa --top 3
     accelerate launch --num_processes 4 -m routing_moe.cli.ablate models/moe     the same on several GPUs
 
@@ -33,13 +32,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: AblationSettings, started: list[Path]) -> None:
     """Ablates experts. started: gets the output folder when work in it starts."""
-    problems = flag_problems(settings)
+    if problems := flag_problems(settings):
+        raise InputError(problems[0])
     if problem := unwritable(settings.output_dir):
-        problems.append(f"--output_dir {problem}")
+        raise InputError(f"--output_dir {problem}")
     if settings.experts == ("none",) and not settings.features:
-        problems.append("--experts none: nothing would be ablated; give --features")
-    if problems:
-        raise InputError(problems)
+        raise InputError("--experts none: nothing would be ablated; give --features")
     prediction = settings.prediction
     mixture_to_score(prediction.start)
     inputs = check_inputs(prediction)
@@ -47,12 +45,12 @@ def run(settings: AblationSettings, started: list[Path]) -> None:
     tasks = ontology.order(tasks)
     features = features_of(tasks, ontology, prediction.train_dir, settings.feature_file)
     # Torch is imported here, after the files were read: it takes seconds.
-    from routing_moe.analysis.ablation import experts_of_features, load_ablation
+    from routing_moe.analysis.ablation import experts_of_features, load_ablation, set_of
     from routing_moe.io.accelerator import make_accelerator
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock, on_main
     from routing_moe.io.memory import naming_memory_flags
-    from routing_moe.report.ablation_files import experts_by_feature, write_ablation_files
+    from routing_moe.report.ablation_files import write_ablation_files
 
     accelerator = make_accelerator(prediction.mixed_precision)
     with ExitStack() as at_exit, naming_memory_flags(prediction):
@@ -63,10 +61,9 @@ def run(settings: AblationSettings, started: list[Path]) -> None:
         singles = ablation.singles(settings.experts)
         with main_process_lock(accelerator, settings.output_dir):
             started.append(settings.output_dir)
-            ablation.run([*singles, *experts_by_feature(ablation, top).values()], settings.dry_run)
-            if not settings.dry_run:
-                results = (settings, ablation, top, features, ontology)
-                on_main(accelerator, lambda: print(write_ablation_files(*results)))
+            ablation.run([*singles, *(set_of(experts, ablation) for experts in top.values())])
+            results = (settings, ablation, top, features, ontology)
+            on_main(accelerator, lambda: print(write_ablation_files(*results)))
 
 
 def what_is_kept(folder: Path | None = None) -> str:

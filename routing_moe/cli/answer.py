@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from dataloader.errors import InputError, problem_context
-from dataloader.progress import ProgressBar
-from routing_moe.answering.chosen import check_answers_file, check_flags, chosen_task
+from routing_moe.answering.answers_file import check_answers_file, write_answers
+from routing_moe.answering.chosen import check_flags, chosen_task
 from routing_moe.answering.queries import STDIN, STDOUT, read_queries
 from routing_moe.cli.console import run_command
 from routing_moe.config.answer import AnswerSettings
@@ -35,9 +35,10 @@ def run(settings: AnswerSettings) -> None:
     if settings.inputs != STDIN:
         with problem_context("--inputs "):
             total = sum(1 for _ in read_queries(settings.inputs))
+        if total == 0:
+            raise InputError(f"--inputs {settings.inputs} has no texts")
 
     # These import torch, after the checks: it takes seconds.
-    from routing_moe.answering.answers_file import write_answers
     from routing_moe.answering.routed import Routed
     from routing_moe.io.logs import start_logging
 
@@ -47,23 +48,13 @@ def run(settings: AnswerSettings) -> None:
     task = chosen_task(routed, settings)
     log.info("%s", task)
     started = time.monotonic()
-    queries = read_queries(settings.inputs, settings.options)
-    answers = write_answers(routed, task, queries, settings)
-    written = next(answers)
-    with ProgressBar(total=total, initial=written.kept, desc="answering", unit="text") as progress:
-        for _ in answers:  # which updates `written`
-            progress.update()
-    seconds, made = time.monotonic() - started, written.answers - written.kept
-    line = "answered %d texts in %.1f s (%.1f per second)%s"
-    log.info(line, made, seconds, made / seconds, noted(written, routed.text_format.max_input_length))
-    if not written.answers:
-        raise InputError(f"--inputs {settings.inputs} has no texts")
-
-
-def noted(written, limit: int) -> str:
-    """Returns what else is worth knowing about the answers. limit: --max_input_length of the training."""
-    before = f"; {written.kept} were there already" if written.kept else ""
-    return before + (f"; {written.cut} of the texts cut to {limit} tokens" if written.cut else "")
+    made, earlier, cut = write_answers(routed, task, settings, total)
+    seconds = time.monotonic() - started
+    log.info("answered %d texts in %.1f s (%.1f per second)", made, seconds, made / seconds)
+    if earlier:
+        log.info("%d texts were answered already", earlier)
+    if cut:
+        log.info("%d of the texts cut to %d tokens", cut, routed.text_format.max_input_length)
 
 
 def kept(settings: AnswerSettings) -> str:

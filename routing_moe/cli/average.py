@@ -2,18 +2,15 @@
 
     routing-moe average --runs models/bart/seed42 models/bart/seed43 --output_dir models/soup
     routing-moe average --runs models/task_random --output_dir models/merged     the mean of its experts
-    routing-moe train --do_train --initialize_from_vanilla --num_experts 1 --model facebook/bart-base \\
-        --vanilla_checkpoint models/merged --train_dir data/gym --output_dir models/merged_trained
     routing-moe finetune --do_train --do_predict --checkpoint models/soup --task_dir data/gym/ag_news \\
         --output_dir out/ag_news
 
-Runs that start from the same weights can be averaged; of runs from different random weights, the mean is no
-useful model.
+The runs should start from the same weights: the mean of runs from different random weights is not useful.
 """
 
 import sys
 
-from routing_moe.checkpoints.assemble import average, check_average, write
+from routing_moe.checkpoints.assemble import AVERAGED_FILE, average, write
 from routing_moe.cli.console import run_command
 from routing_moe.config.assemble import AverageSettings
 from routing_moe.config.flags import command_line
@@ -22,10 +19,9 @@ from routing_moe.io.logs import start_logging
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AverageSettings) -> None:
-        models = check_average(settings)
+        model, models, notes = average(settings)
         start_logging()
-        model, notes = average(models)
-        write(settings, model, models, settings.output_dir, command_line(AverageSettings, argv))
+        write(settings, model, models, AVERAGED_FILE, command_line(AverageSettings, argv))
         print("\n".join([*notes, f"mean of {len(models)} models written to {settings.output_dir}"]))
 
     return run_command(run, AverageSettings, argv, __doc__)

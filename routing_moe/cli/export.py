@@ -17,6 +17,7 @@ import sys
 
 from dataloader.errors import InputError
 from routing_moe.answering.chosen import check_flags, chosen_task
+from routing_moe.checkpoints.find import find_model
 from routing_moe.cli.console import run_command
 from routing_moe.config.answer import ExportSettings
 from routing_moe.io.files import new_folder_problems
@@ -32,6 +33,7 @@ def run(settings: ExportSettings) -> None:
     check_flags(settings)
     if problems := new_folder_problems("output_dir", settings.output_dir):
         raise InputError(problems)
+    find_model(settings.checkpoint, settings.checkpoint_name)
 
     # These import torch, after the checks: it takes seconds.
     from routing_moe.answering.export import export_adapter, export_adapters

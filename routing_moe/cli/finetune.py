@@ -13,7 +13,7 @@ After an interruption the same command continues; given more samples, rates or b
 import json
 import logging
 import sys
-from pathlib import Path
+from dataclasses import astuple
 
 from huggingface_hub.utils import disable_progress_bars
 
@@ -21,8 +21,8 @@ from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.cli.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import command_line, parse
-from routing_moe.finetuning.checks import FinetuneInputs, check_finetuning
-from routing_moe.finetuning.grid import Grid, run_grid, start_checksums, summary
+from routing_moe.finetuning.checks import check_finetuning
+from routing_moe.finetuning.grid import Grid, report, run_grid, start_checksums
 from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
 from routing_moe.io.run_folder import describe_run
@@ -36,40 +36,32 @@ def main(argv: list[str] | None = None) -> int:
         settings = finetune_settings(values)
         if settings.quiet:
             disable_progress_bars()
-        inputs = check_finetuning(settings, values)
-        grid = Grid(inputs.settings, inputs.gym)
-        grid.load(start_checksums(settings.start, inputs.start, settings.text_vectors))
+        settings, gym, start = check_finetuning(settings, values)
+        grid = Grid(settings, gym)
+        grid.load(start_checksums(settings, start))
         start_logging()
-        with naming_memory_flags(inputs.settings):
-            result.exit_code = finetune(inputs, grid, command_line(FinetuneSettings, argv))
+        with naming_memory_flags(settings):
+            result.exit_code = finetune(settings, grid, command_line(FinetuneSettings, argv))
     return result.exit_code
 
 
-def finetune(inputs: FinetuneInputs, grid: Grid, command: list[str]) -> int:
+def finetune(settings: FinetuneSettings, grid: Grid, command: list[str]) -> int:
     """Runs the missing configurations. Returns 1 if any failed, after listing them, else 0."""
     with folder_lock(grid.folder):
-        failed = run(inputs, grid, command)
-    log.info(summary(grid))
+        log_to_file(settings.output_dir, "log.txt")
+        grid.load(grid.start)  # again, now that the folder is locked
+        description = describe_run(settings.to_dict() | {"samples": grid.samples}, command)
+        description |= {"start": grid.start, "configurations": list(map(astuple, grid.configurations))}
+        write_text(grid.folder / "run.json", json.dumps(description, indent=1))
+        failed = run_grid(settings, grid)
+    all_scored = report(grid)
     if failed:
         log.error("%d configurations failed; the same command tries them again:", len(failed))
         for line in failed:
             log.error("  %s", line)
         if any(map(is_out_of_memory, failed.values())):
-            log.error("out of memory: %s", memory_flags(inputs.settings))
-    unscored = grid.unscored_samples()
-    for line in unscored:
-        log.error(line)
-    return 1 if failed or unscored else 0
-
-
-def run(inputs: FinetuneInputs, grid: Grid, command: list[str]) -> dict[str, Exception]:
-    settings = inputs.settings
-    log_to_file(settings.output_dir, "log.txt")
-    grid.load(grid.start)  # again, now that the folder is locked
-    saved = settings.to_dict() | {"samples": grid.samples}
-    description = describe_run(saved, command) | grid.described()
-    write_text(Path(settings.output_dir) / "run.json", json.dumps(description, indent=1))
-    return run_grid(settings, grid)
+            log.error("out of memory: %s", memory_flags(settings))
+    return 0 if all_scored and not failed else 1
 
 
 def what_is_kept(grid: Grid | None) -> str:

@@ -13,51 +13,27 @@ while the routes change from the average of the experts to the choice that the r
 import sys
 
 from dataloader.atomic_files import folder_lock
-from dataloader.errors import InputError
-from routing_moe.checkpoints.find import SavedMixture
-from routing_moe.checkpoints.merge_stages import (
-    check_merge,
-    check_target,
-    differences,
-    merge,
-    summary,
-    write_merged,
-)
-from routing_moe.cli.console import reporting_errors
-from routing_moe.config.flags import command_line, parse
+from routing_moe.checkpoints.merge_stages import check_merge, check_target, made_again, merge, write_merged
+from routing_moe.cli.console import run_command
+from routing_moe.config.flags import command_line
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import naming_memory_flags
 
 
 def main(argv: list[str] | None = None) -> int:
-    settings = MergeSettings(**parse(MergeSettings, argv, __doc__))
-    with reporting_errors(lambda: "nothing was written") as result:
+    def run(settings: MergeSettings) -> None:
         settings, routes = check_merge(settings)
         start_logging()
         with folder_lock(settings.output_dir):
-            merge_or_keep(settings, routes, argv)
-    return result.exit_code
+            check_target(settings)  # again, now that the folder is locked
+            if settings.target.exists():  # and --keep_existing was given
+                return made_again(settings, routes)
+            with naming_memory_flags(settings):
+                model, tokenizer = merge(settings, routes)
+            write_merged(settings, routes, model, tokenizer, command_line(MergeSettings, argv))
 
-
-def merge_or_keep(settings: MergeSettings, routes: SavedMixture, argv: list[str] | None) -> None:
-    check_target(settings)  # again, now that the folder is locked
-    if settings.target.exists():  # and --keep_existing was given
-        return keep(settings, routes)
-    with naming_memory_flags(settings):
-        model, tokenizer = merge(settings, routes)
-    write_merged(settings, routes, model, tokenizer, command_line(MergeSettings, argv))
-    print(summary(settings, routes, model))
-
-
-def keep(settings: MergeSettings, routes: SavedMixture) -> None:
-    """Keeps the existing checkpoint. Raises InputError if it was merged from other sources."""
-    if different := differences(settings, routes):
-        raise InputError(
-            f"--keep_existing: {settings.target} was made from other sources ({', '.join(different)}); "
-            "delete it and what was trained from it, or choose another --output_dir"
-        )
-    print(f"{settings.target} exists already, made from the same sources")
+    return run_command(run, MergeSettings, argv, __doc__, lambda _: "nothing was written")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Share a run on the Hugging Face hub: its best checkpoint, scores, routes and a model card.
 
-    routing-moe push models/moe owner/name
-    routing-moe push models/moe owner/name --private --license apache-2.0
     routing-moe push models/moe owner/name --dry_run shared/moe     write the folder only
+    routing-moe push models/moe owner/name --private --license apache-2.0
 
 Uploading needs a token that may write: `hf auth login`, or HF_TOKEN. Absolute paths, predictions and the
 state of training are left out. Others use the name in place of a run folder: --checkpoint owner/name.
@@ -10,13 +9,11 @@ state of training are left out. Others use the name in place of a run folder: --
 
 import sys
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
-from dataloader.errors import InputError, Problems, problem_context
+from dataloader.errors import InputError, problem_context
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.cli.console import run_command
-from routing_moe.config.flags import flag_problems
 from routing_moe.config.push import PushSettings
 from routing_moe.io.files import new_folder_problems, replacing_directory
 from routing_moe.io.hub import push_problems, upload
@@ -28,18 +25,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: PushSettings) -> None:
     uploads = settings.dry_run is None
-    problems = Problems(flag_problems(settings) + push_problems(settings.name, uploads))
-    problems += [] if uploads else new_folder_problems("dry_run", settings.dry_run)
-    mixture = problems.of(find_mixture, settings.run, settings.checkpoint_name, "checkpoint_name")
-    if problems:
-        raise InputError(problems)
-    from routing_moe.report.model_card import write_card  # takes seconds
-    from routing_moe.report.shared_run import SHARED, write_shared_run
+    problems = push_problems(settings.name, uploads)
+    if problems := problems or ([] if uploads else new_folder_problems("dry_run", settings.dry_run)):
+        raise InputError(problems[0])
+    mixture = find_mixture(settings.run, settings.checkpoint_name, "checkpoint_name")
+    from routing_moe.report.shared_run import SHARED, write_shared_run  # takes seconds
 
-    with ExitStack() as at_exit:
-        place = tempfile.TemporaryDirectory() if uploads else replacing_directory(settings.dry_run)
-        folder = Path(at_exit.enter_context(place))
-        write_card(folder, settings.name, settings.license, write_shared_run(mixture, folder))
+    with tempfile.TemporaryDirectory() if uploads else replacing_directory(settings.dry_run) as folder:
+        write_shared_run(mixture, settings.name, settings.license, Path(folder))
         if uploads:
             print(f"uploading to {settings.name}")
             with problem_context(f"{settings.name}: ", "; nothing was published"):

@@ -50,7 +50,6 @@ class AblationSettings(Command):
     mixed_precision: str | None = SCORES(None, "precision of matrix products, as for training", choices=PRECISIONS)
 
     output_dir: Path | None = RUNNING(None, "folder of scores, tables and pictures (default: RUN/analysis/ablation)")
-    dry_run: bool = RUNNING(False, "score with all experts, report how long the rest would take, and stop")
 
     prediction: TrainSettings | None = None
 # fmt: on

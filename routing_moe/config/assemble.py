@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.flags import REQUIRED, SEED, Command, group
+from routing_moe.config.flags import REQUIRED, Command, group
 
-EXPERTS = group("experts")
-MODELS = group("models")
-OUTPUT = group("what is written")
+MODELS, OUTPUT = group("models"), group("what is written")
 ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
 
 
@@ -17,10 +15,8 @@ class AssembleSettings(Command):
     program = "routing-moe assemble"
     usage = "--experts NAME=PLACE NAME=PLACE ... --base PLACE --output_dir FOLDER [flags, see --help]"
 
-    experts: tuple[str, ...] = EXPERTS(REQUIRED, "tasks and their models: an adapter of peft (its folder; needs the extra: pip install .[peft]), or a fine-tuned plain BART (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
-    base: str = EXPERTS(REQUIRED, "plain BART that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
-    train_dir: str | None = EXPERTS(None, "gym with train files of all the tasks, whose texts find the nearest expert of other texts (answer --like)")
-    seed: int = EXPERTS(42, "seed of the random part of adapters of lower rank than others, which has no effect until it is trained", range=SEED)
+    experts: tuple[str, ...] = MODELS(REQUIRED, "tasks and their models: all adapters of peft (folders; needs the extra: pip install .[peft]), or all fine-tuned plain BARTs (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
+    base: str = MODELS(REQUIRED, "plain BART that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint")
 
     @property

@@ -8,8 +8,8 @@
         train_dir: str = DATA("data", "gym folder", inherited=True)
         seed: int = DATA(42, "seed of all random draws", range=SEED)
 
-A new flag is one such line. The annotation gives its type: bool is a switch, `list[...]` or `tuple[...]`
-takes several values, `X | None` may be left out. `Flag` says what else a field declares.
+A new flag is one such line. Of its type, bool is a switch, `list[...]` or `tuple[...]` takes several values,
+`X | None` may be left out.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import sys
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin
 
@@ -49,50 +48,35 @@ SEED = Range(lambda value: 0 <= value < 2**32, "0 or greater and below 2**32")
 
 @dataclass(frozen=True)
 class Flag:
-    """What a field declares besides its name, type and default.
+    """What a field declares besides its name, type and default."""
 
-    help: without the default, unless that is None and needs an explanation
-    choices: the accepted values
-    on_resume: whether a resumed run may have another value
-    inherited: whether a prediction takes the value from its training run
-    new_model: the value where None is given and a model is made; otherwise the checkpoint decides
-    compared_as: "scoring" or "budget": a comparison of runs reports different values under this name
-    is_path: whether a continued job compares the content of the file instead of its path
-    negatable: whether a switch also has a --no-... flag
-    parse: converts the text of the command line to the value
-    positional: whether the value is given without the flag's name
-    """
-
-    help: str
+    help: str  # without the default, unless that is None and needs an explanation
     group: str
     choices: Collection[str] | None = None
     range: Range | None = None
-    on_resume: bool = False
-    inherited: bool = False
-    new_model: Any = None
-    compared_as: str | None = None
-    is_path: bool = False
-    negatable: bool = False
-    parse: Callable[[str], Any] | None = None
+    on_resume: bool = False  # whether a resumed run may have another value
+    inherited: bool = False  # whether a prediction takes the value from its training run
+    new_model: Any = None  # the value of None where a model is made; otherwise the checkpoint decides
+    compared_as: str | None = None  # the name of differences in a comparison of runs: scoring or budget
+    is_path: bool = False  # whether a continued job compares the content of the file instead of its path
+    negatable: bool = False  # whether a switch also has a --no-... flag
+    parse: Callable[[str], Any] | None = None  # converts the text of the command line to the value
     metavar: str | None = None
-    positional: bool = False
+    positional: bool = False  # whether the value is given without the flag's name
 
 
 def group(title: str) -> Callable[..., Any]:
     """Returns the function that declares the flags of a group: (default, help, **fields of `Flag`)."""
-    return partial(_declare, title)
 
+    def declare(default: Any, help: str, **fields) -> Any:
+        return dataclasses.field(default=default, metadata={"flag": Flag(help, title, **fields)})
 
-def _declare(title: str, default: Any, help: str, **fields) -> Any:
-    return dataclasses.field(default=default, metadata={"flag": Flag(help, title, **fields)})
+    return declare
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Base of the flags of a command. program, usage: for its help; groups: their order there.
-
-    Flags of a `tuple[...]` hold tuples, so that settings are hashable.
-    """
+    """Base of the flags of a command. program, usage: for its help; groups: their order there."""
 
     program: ClassVar[str]
     usage: ClassVar[str] = ""
@@ -117,12 +101,9 @@ def command_line(command: type[Command], argv: list[str] | None) -> list[str]:
 
 
 def parse(command: type[Command], argv: list[str] | None, description: str | None = None) -> dict[str, Any]:
-    """Returns {name: value} of the flags on the command line; other fields of the command are not in it.
-
-    Exits as argparse does for --help and for unknown flags, for which it suggests the most similar one.
-    """
+    """Returns {name: value} of the flags on the command line only. Exits as argparse does."""
     given = build_parser(command, description).parse_args(argv)
-    tuples = {field.name for field in dataclasses.fields(command) if container(field.type) is tuple}
+    tuples = {field.name for field in dataclasses.fields(command) if value_type(field.type)[1] is tuple}
     return {name: tuple(value) if name in tuples else value for name, value in vars(given).items()}
 
 
@@ -146,7 +127,7 @@ def build_parser(command: type[Command], description: str | None = None) -> Pars
 
 
 def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
-    kind, several = scalar_type(field.type)
+    kind, several = value_type(field.type)
     arguments: dict[str, Any] = {"help": _help(field, flag).replace("%", "%%")}
     if not flag.positional:
         arguments["dest"] = field.name
@@ -163,24 +144,13 @@ def _argument(field: dataclasses.Field, flag: Flag) -> dict[str, Any]:
     return arguments
 
 
-def scalar_type(annotation: Any) -> tuple[type, bool]:
-    """Returns (int, False) for `int | None`, (float, True) for `list[float] | None` or `tuple[float, ...]`."""
-    annotation = not_none(annotation)
-    if container(annotation) in (list, tuple):
-        return get_args(annotation)[0], True
-    return annotation, False
-
-
-def not_none(annotation: Any) -> Any:
-    """Returns int for `int | None`."""
+def value_type(annotation: Any) -> tuple[type, type | None]:
+    """Returns (int, None) for `int | None`, (float, tuple) for `tuple[float, ...] | None`."""
     if isinstance(annotation, types.UnionType):
-        return next(part for part in get_args(annotation) if part is not types.NoneType)
-    return annotation
-
-
-def container(annotation: Any) -> type | None:
-    """Returns tuple for `tuple[float, ...] | None`, None for a single value."""
-    return get_origin(not_none(annotation))
+        annotation = next(part for part in get_args(annotation) if part is not types.NoneType)
+    if (container := get_origin(annotation)) in (list, tuple):
+        return get_args(annotation)[0], container
+    return annotation, None
 
 
 def _help(field: dataclasses.Field, flag: Flag) -> str:
@@ -207,26 +177,13 @@ def shown(value: Any) -> str:
 
 def flag_problems(settings: Command) -> list[str]:
     """Returns problems of values out of range and of unknown choices."""
-    return [problem for problems in _problems_by_flag(settings).values() for problem in problems]
-
-
-def with_valid_values(settings: Any) -> Any:
-    """Returns the settings with defaults in place of values with `flag_problems`, for further checks."""
-    wrong = _problems_by_flag(settings)
-    defaults = {field.name: field.default for field in dataclasses.fields(settings) if field.name in wrong}
-    return dataclasses.replace(settings, **defaults)
-
-
-def _problems_by_flag(settings: Any) -> dict[str, list[str]]:
-    """Returns {name: problems} of the flags with a wrong value, in the order of the fields."""
-    by_flag = {}
+    problems = []
     for name, flag in flags_of(settings).items():
         value = getattr(settings, name)
         several = isinstance(value, list | tuple)
-        reasons = [_reason(flag, one) for one in (value if several else [value]) if one is not None]
-        problems = [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
-        by_flag |= {name: problems} if problems else {}
-    return by_flag
+        reasons = [_reason(flag, part) for part in (value if several else [value]) if part is not None]
+        problems += [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]
+    return problems
 
 
 def _reason(flag: Flag, value: Any) -> str | None:
@@ -243,28 +200,19 @@ def _reason(flag: Flag, value: Any) -> str | None:
 def differences(
     settings: Any, saved: Mapping[str, Any], where: str, ignored: Collection[str] = ()
 ) -> list[str]:
-    """Returns problems of settings that must not change but had another value in `where`.
-
-    saved: the values there; ignored: names that may differ.
-    """
+    """Returns problems of fixed settings (but those `ignored`) that had another value in `where`, `saved`."""
     fixed = {name for name, flag in flags_of(settings).items() if not flag.on_resume} - set(ignored)
     return changed({name: value for name, value in settings.to_dict().items() if name in fixed}, saved, where)
 
 
 def existing_paths(settings: Any) -> set[str]:
-    """Returns the names of path flags whose file exists, or that are not given.
-
-    They may differ from those of an earlier call, because checksums of the files are compared instead.
-    """
+    """Returns the names of path flags whose file exists or is not given: its checksum is compared instead."""
     paths = {name: getattr(settings, name) for name, flag in flags_of(settings).items() if flag.is_path}
     return {name for name, path in paths.items() if path is None or Path(path).exists()}
 
 
 def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
-    """Returns problems of the flags, {name: value}, that had another value in `where`, if it saved one.
-
-    A tuple equals the list that JSON makes of it.
-    """
+    """Returns problems of the flags, {name: value}, that had another value in `where`, if it saved one."""
     values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
     return [
         f"--{name} is {_as_typed(value)}, but in {where} it was {_as_typed(saved[name])}"
@@ -284,10 +232,7 @@ def _as_typed(value: Any) -> str:
 def inherited(
     command: type[Command], saved: Mapping[str, Any], path: Path, names: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """Returns the saved values of flags in the run.json `path`. Raises InputError for wrong types.
-
-    names: of the flags; None: those that a prediction takes from its training run.
-    """
+    """Returns the saved values of these flags in a run.json; None: of those of a prediction."""
     kinds = {field.name: field.type for field in dataclasses.fields(command)}
     if names is None:
         names = [name for name, flag in flags_of(command).items() if flag.inherited]

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from routing_moe.config.flags import REQUIRED, Command, group
 
-SHARED = group("what is shared")
-WHERE = group("where it goes")
+SHARING = group("sharing")
 
 
 # fmt: off
@@ -15,10 +14,10 @@ class PushSettings(Command):
     program = "routing-moe push"
     usage = "RUN OWNER/NAME [flags, see --help]"
 
-    run: Path = SHARED(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
-    name: str = WHERE(REQUIRED, "name on the hub, owner/name; an existing repository gets a new commit", metavar="OWNER/NAME", positional=True)
-    checkpoint_name: str | None = SHARED(None, "which checkpoint of the run (default: best)")
-    license: str | None = SHARED(None, "licence of the weights for the model card, as the hub writes it, such as apache-2.0 (default: the card says that none is stated)")
-    private: bool = WHERE(False, "make a repository that only its owners see")
-    dry_run: Path | None = WHERE(None, "only write the files to this new folder; nothing is uploaded", metavar="FOLDER")
+    run: Path = SHARING(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
+    name: str = SHARING(REQUIRED, "name on the hub, owner/name; an existing repository gets a new commit", metavar="OWNER/NAME", positional=True)
+    checkpoint_name: str | None = SHARING(None, "which checkpoint of the run (default: best)")
+    license: str | None = SHARING(None, "licence of the weights for the model card, as the hub writes it, such as apache-2.0 (default: the card says that none is stated)")
+    private: bool = SHARING(False, "make a repository that only its owners see")
+    dry_run: Path | None = SHARING(None, "only write the files to this new folder; nothing is uploaded", metavar="FOLDER")
 # fmt: on

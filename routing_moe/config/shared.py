@@ -96,10 +96,7 @@ def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
 
 
 def trained_texts(config, given: Collection[str]) -> dict[str, int | bool | None]:
-    """Returns {name: value} of TEXT_SETTINGS that a model was trained with, as far as its configuration says.
-
-    given: names of flags that were given, which are left out.
-    """
+    """Returns {name: value} of TEXT_SETTINGS in a configuration, without the flags that are `given`."""
     saved = config.text_settings or {}
     return {name: saved[name] for name in TEXT_SETTINGS if name in saved and name not in given}
 
@@ -109,10 +106,7 @@ PERMUTED = re.compile(r"random:(clusters:[^:]+|.+?)(?::(\d+))?")
 
 
 def without_permutation(spec: str) -> tuple[str, str | None]:
-    """Returns (SPEC, SEED) of random:SPEC[:SEED], a value of --task_routes; (spec, None) of another value.
-
-    SEED is "" if it is not given.
-    """
+    """Returns (SPEC, SEED or "") of random:SPEC[:SEED], a --task_routes; (spec, None) of another value."""
     match = PERMUTED.fullmatch(spec)
     return (match[1], match[2] or "") if match else (spec, None)
 
@@ -130,20 +124,14 @@ def position_problems(
 
 @dataclass(frozen=True)
 class Start:
-    """Where a model comes from: a checkpoint, or a plain BART; and what replaces parts of it.
+    """Where a model comes from: a checkpoint, or a plain BART; and what replaces parts of it."""
 
-    model: plain BART, also the tokenizer of a checkpoint without one. checkpoint: run, checkpoint, plain BART or
-    hub name; None: `model`. checkpoint_name: which checkpoint of a run; None: best. vanilla: weights instead of
-    those of `model`. vectors: folder of task vectors. routes: value of --task_routes, of random:SPEC with its
-    seed.
-    """
-
-    model: str
-    checkpoint: str | None = None
-    checkpoint_name: str | None = None
-    vanilla: str | None = None
-    vectors: str | None = None
-    routes: str | None = None
+    model: str  # plain BART, also the tokenizer of a checkpoint without one
+    checkpoint: str | None = None  # run, checkpoint, plain BART or hub name; None: `model`
+    checkpoint_name: str | None = None  # which checkpoint of a run; None: best
+    vanilla: str | None = None  # weights instead of those of `model`
+    vectors: str | None = None  # folder of task vectors
+    routes: str | None = None  # value of --task_routes, of random:SPEC with its seed
 
     @property
     def described(self) -> str:
@@ -154,30 +142,8 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Which examples are scored along which routes.
-
-    section: of the split. samples: which samples of a task. most: examples of each file, evenly spaced; None:
-    all. with_options: whether answer options are read. task_vector: the rule by which a task gets its vector.
-    by_loss: whether tasks that were not trained on get the route of lowest loss instead. prefix: of the names
-    of result files.
-    """
-
-    section: str = "train"
-    samples: str = "first"
-    most: int | None = None
-    with_options: bool = False
-    task_vector: str = "auto"
-    by_loss: bool = False
-    prefix: str = ""
-
-
-@dataclass(frozen=True)
 class Recipe:
-    """What an optimizer step depends on, besides model and data.
-
-    A learning rate of 0 freezes its part of the model. The temperature is 1 by default.
-    """
+    """What an optimizer step depends on, besides model and data. A learning rate of 0 freezes its part."""
 
     learning_rate: float = 1e-5
     base_lr: float = 0.0

@@ -10,18 +10,7 @@ from dataloader.errors import InputError, Problems, problem_context
 from dataloader.jsonfile import load_json_object
 from dataloader.task_sampling import WANTED, is_task_sampling
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.choices import (
-    EXPERT_KINDS,
-    EXPERT_MIXINGS,
-    FOUND_BY_RULE,
-    LORA_MIXINGS,
-    LORA_TARGETS,
-    MEASURES,
-    ROUTER_MODES,
-    ROUTER_TYPES,
-    SELECTIONS,
-    TRACKERS,
-)
+from routing_moe.config import choices
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NEVER,
@@ -38,7 +27,6 @@ from routing_moe.config.flags import (
 from routing_moe.config.shared import (
     BART_BASE,
     OPTIMISATION,
-    Evaluation,
     Recipe,
     RunFlags,
     Start,
@@ -77,11 +65,7 @@ class TrainSettings(RunFlags):
 
     program = "routing-moe train"
     usage = "--output_dir FOLDER [--do_train | --do_predict] [flags, see --help]"
-    groups = (
-        *("data", "where the model starts", "experts and router", "texts and decoding", "optimisation"),
-        *("running, evaluating, saving", "additions: data", "additions: where the model starts"),
-        "additions: experts and routes",
-    )
+    groups = ("data", "where the model starts", "experts and router", "texts and decoding", "optimisation", "running, evaluating, saving", "additions: data", "additions: where the model starts", "additions: experts and routes")
     source_flags: ClassVar[Mapping[str, str]] = {"avg_routing": "average", "random_routing": "random", "task_level_random_routing": "fixed", "task_routes": "fixed"}
 
     train_dir: str = DATA("data", "gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", inherited=True)
@@ -108,18 +92,18 @@ class TrainSettings(RunFlags):
     task_level_random_n: int = ROUTING(1, "with --task_level_random_routing: experts per layer, with weight 1/n each", range=AT_LEAST_1)
     task_routes: str | None = MORE_ROUTING(None, "routes from outside. FILE.json: {task: expert number, {\"encoder\": number, \"decoder\": number}, a list of expert numbers by layer, or rows of weights by layer}; FILE.npy with route_tasks.txt, as in the <step>-steps of a run; tasks: an expert for each train task; clusters:K or clusters:auto: an expert for each cluster of the vectors of --taskvecs; random:SPEC or random:SPEC:SEED: the routes of one of these, permuted among the train tasks, so that groups have the same sizes (SEED: of the permutation; default: --seed). Other tasks get the route of the nearest cluster by their vector, or all experts with equal weights. Without --do_train: a file with routes of the scored tasks, or lowest_loss: a task that was not trained on gets the route of lowest loss on the labelled train rows of its first sample, of the routes of the trained tasks", metavar="SPEC")
     random_eval_draws: int = MORE_ROUTING(5, "with --random_routing: scores are means over this many draws of all routes; each draw is a pass over the files that decodes at the cost of all experts", range=AT_LEAST_1, inherited=True)
-    expert_kind: str | None = MORE_ROUTING(None, "what an expert is. layer: a complete BART layer; lora: a low-rank update of the linear maps of a BART layer that all experts share. --learning_rate is that of the experts", choices=EXPERT_KINDS, new_model="layer", compared_as="budget")
+    expert_kind: str | None = MORE_ROUTING(None, "what an expert is. layer: a complete BART layer; lora: a low-rank update of the linear maps of a BART layer that all experts share. --learning_rate is that of the experts", choices=choices.EXPERT_KINDS, new_model="layer", compared_as="budget")
     shared_base: bool = MORE_ROUTING(False, "experts are a base and a difference from it, and both are trained, the base with --base_lr (default: --learning_rate). Saved and exported as plain experts. Of --expert_kind lora the base is the BART; a single complete layer shares nothing", compared_as="budget")
     lora_rank: int | None = MORE_ROUTING(None, "with --expert_kind lora: rank of the updates", range=AT_LEAST_1, new_model=16, compared_as="budget")
     lora_alpha: float | None = MORE_ROUTING(None, "with --expert_kind lora: scale of the updates times their rank", range=POSITIVE, new_model=16)
-    lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=LORA_TARGETS, new_model="all", compared_as="budget")
-    lora_mixing: str | None = MORE_ROUTING(None, "with --expert_kind lora: what soft routes mix, the products of the two matrices of experts, or each of the factors, as in Poly", choices=LORA_MIXINGS, new_model="products")
+    lora_targets: str | None = MORE_ROUTING(None, "with --expert_kind lora: the linear maps that have experts", choices=choices.LORA_TARGETS, new_model="all", compared_as="budget")
+    lora_mixing: str | None = MORE_ROUTING(None, "with --expert_kind lora: what soft routes mix, the products of the two matrices of experts, or each of the factors, as in Poly", choices=choices.LORA_MIXINGS, new_model="products")
     lora_splits: int | None = MORE_ROUTING(None, "with --lora_mixing factors: blocks that the features of a linear map are divided into, each with a row of the route of its own, as in MHR", range=AT_LEAST_1, new_model=1)
     lora_dropout: float = MORE_ROUTING(0.0, "with --expert_kind lora: dropout probability of the inputs of updates", range=PROBABILITY)
-    expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=EXPERT_MIXINGS, new_model="outputs")
-    router_nn_type: str | None = ROUTING(None, "architecture of the router. table: none, the task vectors are the logits, with the rate --task_model_lr, as in Poly", choices=ROUTER_TYPES, new_model="linear_layer_specific")
+    expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=choices.EXPERT_MIXINGS, new_model="outputs")
+    router_nn_type: str | None = ROUTING(None, "architecture of the router. table: none, the task vectors are the logits, with the rate --task_model_lr, as in Poly", choices=choices.ROUTER_TYPES, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, new_model=64)
-    router_mode: str | None = ROUTING(None, "how the router's logits become routes. bernoulli: a relaxed Bernoulli draw of each logit, normalised, as in Poly", choices=ROUTER_MODES, new_model="gumbel_softmax_st")
+    router_mode: str | None = ROUTING(None, "how the router's logits become routes. bernoulli: a relaxed Bernoulli draw of each logit, normalised, as in Poly", choices=choices.ROUTER_MODES, new_model="gumbel_softmax_st")
     router_top_k: int | None = MORE_ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, new_model=2)
     encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
     decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
@@ -152,17 +136,17 @@ class TrainSettings(RunFlags):
     eval_period: int = RUNNING(750, "steps between evaluations", range=AT_LEAST_1)
     eval_max_examples: int | None = MORE_RUNNING(None, "examples of each dev file in these evaluations, evenly spaced (default: all)", range=AT_LEAST_1)
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
-    select_best: str | None = MORE_RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=SELECTIONS)
-    select_by: str = MORE_RUNNING("performance", "what the best checkpoint has the best of on the dev files: performance, or answer_loss, the mean over tasks of the loss of the first accepted answer in nats per token. With answer_loss, evaluations make no answers, which is most of their time; --do_predict makes them", choices=MEASURES[:2])
+    select_best: str | None = MORE_RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=choices.SELECTIONS)
+    select_by: str = MORE_RUNNING("performance", "what the best checkpoint has the best of on the dev files: performance, or answer_loss, the mean over tasks of the loss of the first accepted answer in nats per token. With answer_loss, evaluations make no answers, which is most of their time; --do_predict makes them", choices=choices.MEASURES[:2])
     checkpoint_period: int = MORE_RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, on_resume=True)
     save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, on_resume=True)
-    log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers, which show the run under the last two folders of --output_dir", choices=TRACKERS, on_resume=True)
+    log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers, which show the run under the last two folders of --output_dir", choices=choices.TRACKERS, on_resume=True)
     predict_batch_size: int | None = RUNNING(None, "examples of 512 input tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU 128); halved where memory runs out", range=AT_LEAST_1, on_resume=True, inherited=True)  # affects only the rounding of sums
     predict_split: str = MORE_RUNNING("train", "which tasks of the split --do_predict scores", choices=SECTIONS, on_resume=True)
     predict_samples: str = MORE_RUNNING("first", "which samples of a task are scored: first, all, or a seed such as 100")
     predict_max_examples: int | None = MORE_RUNNING(None, "examples of each dev and test file that --do_predict scores, evenly spaced (default: all)", range=AT_LEAST_1, on_resume=True, compared_as="scoring")
     predict_temperature: float | None = MORE_RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, on_resume=True, compared_as="scoring")
-    task_vector: str = MORE_RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing. With given routes, nearest is the route of the train task with the most similar texts, for tasks without one", choices=FOUND_BY_RULE, on_resume=True, compared_as="scoring")
+    task_vector: str = MORE_RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing. With given routes, nearest is the route of the train task with the most similar texts, for tasks without one", choices=choices.FOUND_BY_RULE, on_resume=True, compared_as="scoring")
     text_vectors: str | None = MORE_RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model's encoder with average routes)", on_resume=True)
     no_text_vectors: bool = MORE_RUNNING(False, "do not keep vectors of the train tasks' texts in best/, by which new texts find their nearest task: they take a pass over the first samples through all experts", on_resume=True)
     prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", on_resume=True)
@@ -201,17 +185,9 @@ class TrainSettings(RunFlags):
         return replace(self, do_train=False, initialize_from_vanilla=False, checkpoint_name="best", **reset)
 
     @property
-    def evaluation(self) -> Evaluation:
-        """What --do_predict scores."""
-        return Evaluation(
-            section=self.predict_split,
-            samples=self.predict_samples,
-            most=self.predict_max_examples or self.examples_per_file,
-            with_options=self.reads_options,
-            task_vector=self.task_vector,
-            by_loss=self.by_loss,
-            prefix=self.prefix,
-        )
+    def scored_per_file(self) -> int | None:
+        """The examples of each dev and test file that --do_predict scores, evenly spaced; None: all."""
+        return self.predict_max_examples or self.examples_per_file
 
     @property
     def recipe(self) -> Recipe:
@@ -228,10 +204,9 @@ class TrainSettings(RunFlags):
 
     @property
     def selects_at_final_temperature(self) -> bool:
-        """Whether only evaluations at the run's final temperature may become the best checkpoint.
+        """Whether only evaluations at the final temperature may become the best checkpoint.
 
-        With a frozen router (the second stage) routes at an early temperature are almost average routes, not
-        those that the run trains for.
+        With a frozen router, earlier routes are almost average routes, not those that the run trains for.
         """
         if self.select_best is not None:
             return self.select_best == "final_temperature"
@@ -268,12 +243,11 @@ ARCHITECTURE_FLAGS = {
 
 
 def train_settings(given: Mapping) -> TrainSettings:
-    """Returns the settings of the given flags, {name: value}.
+    """Returns the settings of the given flags, {name: value}. Raises InputError for a damaged run.json.
 
     Without do_train and do_predict, both happen. A training starts from --model unless a checkpoint is given.
-    With do_predict alone, flags that scores depend on (data, texts, decoding) default to the values of the
-    training run whose checkpoint predicts. A resumed run keeps `OF_RESUMED`. Raises InputError if its run.json
-    cannot be read.
+    Flags that scores depend on default to those of the run that predicts, OF_RESUMED to those of a resumed
+    run.
     """
     if not (given.get("do_train") or given.get("do_predict")):
         given = {**given, "do_train": True, "do_predict": True}
@@ -301,14 +275,11 @@ def train_settings(given: Mapping) -> TrainSettings:
     settings = TrainSettings(**{**defaults, **given})
     if settings.learning_rate is None:
         start = checkpoint or run / settings.checkpoint_name
-        kind = settings.expert_kind or (None if settings.initialize_from_vanilla else kind_in(start))
+        kind = settings.expert_kind
+        if kind is None and not settings.initialize_from_vanilla:  # a damaged file is reported later
+            config = Problems().of(load_json_object, start / "config.json", "a model's configuration")
+            kind = config and config.get("expert_kind")
         settings = replace(settings, learning_rate=1e-3 if kind == "lora" else 1e-5)
     if settings.shared_base and "base_lr" not in given:
         settings = replace(settings, base_lr=settings.learning_rate)
     return replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
-
-
-def kind_in(checkpoint: Path) -> str | None:
-    """Returns the kind of experts of a checkpoint; None if its configuration, checked later, has none."""
-    config = Problems().of(load_json_object, checkpoint / "config.json", "a model's configuration")
-    return config and config.get("expert_kind")

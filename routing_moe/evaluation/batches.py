@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import release_memory
 from accelerate.utils.memory import should_reduce_batch_size
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataloader.batching import assign_to_ranks, micro_batches
 from dataloader.encoding import EncodedExamples
@@ -88,7 +88,6 @@ class Batch:
     """
 
     draw: int
-    ranked: bool
     route: Tensor | None
     indices: np.ndarray
     cost: int
@@ -96,13 +95,14 @@ class Batch:
 
 def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding, size: int) -> list[Batch]:
     """Returns the batches to answer all examples, for each draw of routes. size: as --predict_batch_size."""
-    rank = decoding.scoring == "rank"
-    kinds = [(ranked, pool.members(ranked)) for ranked in (False, True)] if rank else [(False, pool.all)]
+    kinds = [(False, np.arange(len(pool)))]
+    if decoding.scoring == "rank":
+        kinds = [(ranked, pool.members(ranked)) for ranked in (False, True)]
     lengths_N = pool.encoded.source_lengths_N + decoding.max_output_length
     most = size * SHORT_PER_LONG
     enough = enough_for_plain(model, size * LONG_EXAMPLE / lengths_N.mean())
     return [
-        Batch(draw, ranked, route, indices, answering_cost(pool, indices, ranked, decoding.num_beams))
+        Batch(draw, route, indices, answering_cost(pool, indices, ranked, decoding.num_beams))
         for draw, routes in enumerate(draws)
         for ranked, members in kinds
         for route, on_route in by_route(model, routes, members, enough)
@@ -124,7 +124,7 @@ def loss_batches(
     lengths_N, overhead = sources_N + targets_N, default_overhead(model.device)
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS) if size else MOST_IN_LOSS
     return [
-        Batch(draw, False, route, on_route[group], int(lengths_N[on_route[group]].sum()))
+        Batch(draw, route, on_route[group], int(lengths_N[on_route[group]].sum()))
         for draw, routes in enumerate(draws)
         for route, on_route in by_route(model, routes, np.arange(len(examples)), math.inf)
         for group in reversed(
@@ -170,19 +170,24 @@ def by_route(
     return pairs + ([(None, np.sort(np.concatenate(others)))] if others else [])
 
 
-def with_models(
-    model, batches: Iterable[Batch], draws: list[Routes]
-) -> Iterator[tuple[Batch, nn.Module, Tensor | None]]:
-    """Yields each batch with the model that runs it, and its routes (b, L, E): None for a plain BART."""
-    last, bart = None, model
+def run_batches(
+    model, batches: Iterable[Batch], draws: list[Routes], run: Callable[..., list]
+) -> Iterator[tuple[Batch, list]]:
+    """Yields each batch with its results: run(bart, indices, routes (b, L, E)) gives one for each example.
+
+    routes: None for a plain BART. A batch is halved where memory runs out.
+    """
+    route, bart = None, model
     for batch in batches:
-        if batch.route is None:
-            yield batch, model, draws[batch.draw].routes_of(batch.indices)
-        else:
-            if batch.route is not last:  # a route's plain BART is assembled once for all its batches
-                bart = model.to_bart(batch.route)
-            yield batch, bart, None
-        last = batch.route
+        if batch.route is not None and batch.route is not route:  # assembled once for all its batches
+            route, bart = batch.route, model.to_bart(batch.route)
+
+        def results(indices: np.ndarray, batch=batch, bart=bart) -> list:
+            if batch.route is not None:
+                return run(bart, indices, None)
+            return run(model, indices, draws[batch.draw].routes_of(indices))
+
+        yield batch, in_halves(results, batch.indices)
 
 
 def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int, max_examples: int) -> Iterator[np.ndarray]:

@@ -16,11 +16,10 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import StoppingCriteria
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
-from routing_moe.model.beams import SourceCache
 from routing_moe.model.modeling import CACHE_ARGUMENT
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and target
@@ -116,24 +115,22 @@ def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
     return torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
 
 
-@torch.no_grad()
-def sequence_scores(
-    bart,
-    encoded_BSD: Tensor,
-    batch: dict[str, Tensor],
-    sequences_BT: Tensor,
-    routes_BLE: Tensor | None,
-    autocast: Callable,
-    cache: SourceCache | None = None,
-) -> list[float]:
-    """Returns such scores of generated sequences, whatever the generation forbids or forces."""
-    pad = bart.config.pad_token_id
-    labels_BT = sequences_BT[:, 1:].masked_fill(sequences_BT[:, 1:] == pad, IGNORED_LABEL)
-    cached = {"decoder_inputs": sequences_BT[:, :-1]}
-    if cache is not None:
-        cached["cache"] = EncoderDecoderCache(DynamicCache(), cache.cross_attention_cache)
-    with autocast():
-        scores_B = mean_log_likelihood(
-            bart, encoded_BSD, batch["attention_mask"], labels_BT, routes_BLE, **cached
-        )
-    return scores_B.tolist()
+class GreedyScores(StoppingCriteria):
+    """Adds up the log-probabilities of the tokens that greedy generation chooses; never stops it.
+
+    They are those of the model, whatever the generation forbids or forces: `keep` is a forward hook of it.
+    """
+
+    def __init__(self, pad: int):
+        self.pad, self.sums_B, self.lengths_B = pad, 0.0, 0
+
+    def keep(self, bart, inputs, output) -> None:
+        self.logits_BV = output.logits[:, -1]
+
+    def __call__(self, tokens_BT: Tensor, scores, **_) -> Tensor:
+        chosen_B = tokens_BT[:, -1]
+        log_p_B = self.logits_BV.gather(1, chosen_B[:, None])[:, 0] - self.logits_BV.logsumexp(dim=1)
+        is_real_B = chosen_B != self.pad  # answers that have ended are padded
+        self.sums_B = self.sums_B + log_p_B.where(is_real_B, 0.0)
+        self.lengths_B = self.lengths_B + is_real_B
+        return torch.zeros_like(is_real_B)

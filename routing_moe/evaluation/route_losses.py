@@ -12,15 +12,7 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.progress import ProgressBar
-from routing_moe.evaluation.batches import (
-    Routes,
-    batch_size,
-    draws_of,
-    in_halves,
-    loss_batches,
-    own_share,
-    with_models,
-)
+from routing_moe.evaluation.batches import Routes, batch_size, draws_of, loss_batches, own_share, run_batches
 from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 
@@ -74,19 +66,18 @@ def _losses(
     batches, smoothing = loss_batches(model, examples, draws, size), model.config.label_smoothing
     share = [batches[i] for i in own_share(batches, accelerator)]
     losses_2KR = torch.zeros(2, len(draws), len(examples), dtype=torch.float64)
-    running = with_models(model, share, draws)
-    for batch, bart, routes_bLE in ProgressBar(running, desc, len(share), unit="batch", disable=quiet):
 
-        def sums_of(places: np.ndarray, batch=batch, bart=bart, routes_bLE=routes_bLE) -> list[Tensor]:
-            along = None if routes_bLE is None else routes_bLE[torch.from_numpy(places)]
-            inputs = batch_of(examples, batch.indices[places], model)
-            labels_bT = inputs.pop("labels")
-            states_bSD = encoded(bart, inputs, along, accelerator.autocast)
-            with accelerator.autocast():
-                sums_2b = log_likelihoods(bart, states_bSD, inputs["attention_mask"], labels_bT, along)
-            return list(sums_2b.cpu().double().T)
+    def sums_of(bart, indices: np.ndarray, routes_bLE: Tensor | None) -> list[Tensor]:
+        inputs = batch_of(examples, indices, model)
+        labels_bT = inputs.pop("labels")
+        states_bSD = encoded(bart, inputs, routes_bLE, accelerator.autocast)
+        with accelerator.autocast():
+            sums_2b = log_likelihoods(bart, states_bSD, inputs["attention_mask"], labels_bT, routes_bLE)
+        return list(sums_2b.cpu().double().T)
 
-        label_b, vocabulary_b = torch.stack(in_halves(sums_of, np.arange(len(batch.indices)))).T
+    running = run_batches(model, share, draws, sums_of)
+    for batch, sums in ProgressBar(running, desc, len(share), unit="batch", disable=quiet):
+        label_b, vocabulary_b = torch.stack(sums).T
         smoothed_b = (1 - smoothing) * label_b + smoothing * vocabulary_b
         losses_2KR[:, batch.draw, torch.from_numpy(batch.indices)] = -torch.stack([label_b, smoothed_b])
     if accelerator.num_processes > 1:

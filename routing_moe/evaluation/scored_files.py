@@ -133,11 +133,6 @@ class Pool:
     def __len__(self) -> int:
         return len(self.encoded)
 
-    @property
-    def all(self) -> np.ndarray:
-        """Indices of all examples."""
-        return np.arange(len(self))
-
     def members(self, has_options: bool) -> np.ndarray:
         """Returns the indices of the examples that have answer options, or of those that have none."""
         return np.flatnonzero(np.array([bool(options) for options in self.options]) == has_options)

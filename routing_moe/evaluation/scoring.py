@@ -16,7 +16,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
 
+from dataloader.encoding import IGNORED_LABEL
 from dataloader.metrics import evaluate
 from dataloader.options import option_metric
 from dataloader.progress import ProgressBar
@@ -25,11 +27,10 @@ from routing_moe.evaluation.batches import (
     answering_batches,
     batch_size,
     draws_of,
-    in_halves,
     own_share,
-    with_models,
+    run_batches,
 )
-from routing_moe.evaluation.option_ranking import encoded, option_scores, sequence_scores
+from routing_moe.evaluation.option_ranking import GreedyScores, encoded, mean_log_likelihood, option_scores
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 from routing_moe.model.beams import SourceCache, SourceStates
@@ -104,17 +105,16 @@ def answer(
     share = range(len(batches)) if alone else own_share(batches, accelerator)
     quiet = alone or len(files) == 1 or not accelerator.is_local_main_process
     total, answered = sum(len(batches[i].indices) for i in share), []
+
+    def answers_of(bart, indices: np.ndarray, routes_bLE: Tensor | None) -> list[tuple]:
+        is_ranked = decoding.scoring == "rank" and pool.options[indices[0]]
+        make = _rank if is_ranked else _generate
+        return make(bart, tokenizer, pool, indices, routes_bLE, decoding, accelerator)
+
     with ProgressBar(total=total, desc="predicting", unit="example", disable=quiet) as progress:
-        for batch, bart, routes_bLE in with_models(model, [batches[i] for i in share], draws):
-
-            def answers_of(places: np.ndarray, batch=batch, bart=bart, routes_bLE=routes_bLE) -> list[tuple]:
-                along = None if routes_bLE is None else routes_bLE[torch.from_numpy(places)]
-                answers = _rank if batch.ranked else _generate
-                return answers(bart, tokenizer, pool, batch.indices[places], along, decoding, accelerator)
-
-            places = np.arange(len(batch.indices))
-            answered.append((batch.draw, batch.indices, in_halves(answers_of, places)))
-            progress.update(len(places))
+        for batch, answers in run_batches(model, [batches[i] for i in share], draws, answers_of):
+            answered.append((batch.draw, batch.indices, answers))
+            progress.update(len(answers))
     if not alone and accelerator.num_processes > 1:
         answered = gather_object(answered)
     of_examples: list[list] = [[("", None, None)] * len(pool) for _ in draws]
@@ -134,17 +134,26 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     del batch["labels"]
     generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
     limits, scores = generation_limits(bart.config, decoding), [None] * len(indices)
-    sources = {}
-    if decoding.likelihoods:  # the encoder's states, and a plain BART's cross-attention, are used again
+    if not decoding.likelihoods:
+        with accelerator.autocast():
+            sequences = generate(**batch, **limits)
+    elif decoding.num_beams == 1:
+        greedy = GreedyScores(bart.config.pad_token_id)
+        with accelerator.autocast(), bart.register_forward_hook(greedy.keep):
+            sequences = generate(**batch, **limits, stopping_criteria=[greedy])
+        scores = (greedy.sums_B / greedy.lengths_B).tolist()
+    else:  # the encoder's states, and a plain BART's cross-attention, are used again for the scores
         states = encoded(bart, batch, routes, accelerator.autocast)
-        sources = {"encoder_outputs": SourceStates(states)}
-        if routes is None:
-            sources[CACHE_ARGUMENT] = SourceCache()
-    with accelerator.autocast():
-        sequences = generate(**batch, **sources, **limits)
-    if decoding.likelihoods:
-        cache = sources.get(CACHE_ARGUMENT)
-        scores = sequence_scores(bart, states, batch, sequences, routes, accelerator.autocast, cache)
+        cached = {CACHE_ARGUMENT: SourceCache()} if routes is None else {}
+        with accelerator.autocast():
+            sequences = generate(**batch, encoder_outputs=SourceStates(states), **cached, **limits)
+            if cached:  # without the keys and values of the answers themselves
+                cross = cached[CACHE_ARGUMENT].cross_attention_cache
+                cached = {"cache": EncoderDecoderCache(DynamicCache(), cross)}
+            targets, mask = sequences[:, 1:], batch["attention_mask"]
+            labels = targets.masked_fill(targets == bart.config.pad_token_id, IGNORED_LABEL)
+            made = dict(decoder_inputs=sequences[:, :-1], **cached)
+            scores = mean_log_likelihood(bart, states, mask, labels, routes, **made).tolist()
     texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [(text.strip(), None, score) for text, score in zip(texts, scores, strict=True)]
 

@@ -6,7 +6,7 @@ padding and the tokens around every text (`<s>`, `</s>`), which are the same for
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -24,7 +24,6 @@ from routing_moe.model.route_sources import average
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
 CUT_AT_ONCE = 1024  # texts that are split into batches together; limits the time of the optimal split
-PROGRESS_FROM = 2000  # texts; fewer are encoded too quickly for a progress bar
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class BareInputs(TextFormat):
 
 
 def bare_inputs(text_format: TextFormat) -> BareInputs:
-    """Returns the text format of training without task names."""
     return BareInputs(**dataclasses.asdict(text_format))
 
 
@@ -57,9 +55,9 @@ def text_vectors(
     batch; 0: no limit. pooling: one of `config.choices.POOLINGS`. task_names: whether to put the task's name
     before each input, as in training. All inputs have equal weight, independent of their length.
     """
-    empty = [task for task, inputs in inputs_by_task.items() if not inputs]
-    if empty:
-        raise InputError(f"task '{task}' has no inputs to compute a text vector from" for task in empty)
+    for task, inputs in inputs_by_task.items():
+        if not inputs:
+            raise InputError(f"task '{task}' has no inputs to compute a text vector from")
     text_format = text_format if task_names else bare_inputs(text_format)
     examples = [
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
@@ -67,29 +65,29 @@ def text_vectors(
     rows = {task: row for row, task in enumerate(inputs_by_task)}
     encoded = encode(examples, tokenizer, text_format, rows)
     around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
-    is_short = len(encoded) < PROGRESS_FROM
-    progress = ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet or is_short)
-    chosen, means = [], []
-    for batch_B in _batches(encoded.source_lengths_N, batch_tokens):
-        batch = encoded.collate(batch_B, pad_token_id=tokenizer.pad_token_id)
-        states_BSD = states_of(batch["input_ids"], batch["attention_mask"])
-        counts_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
-        if pooling == "bos":
-            counts_BS = torch.arange(states_BSD.shape[1]).expand(len(batch_B), -1) == 0
-        means.append(mean_states(states_BSD, counts_BS).cpu().numpy())
-        chosen.append(encoded.task_ids_N[batch_B])
-        progress.update(len(batch_B))
+    progress = ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet)
+    means_ND: list = [None] * len(encoded)
+    lengths_N = encoded.source_lengths_N
+    order = np.argsort(-lengths_N, kind="stable")  # the longest first, so that memory runs out early
+    for start in range(0, len(order), CUT_AT_ONCE):
+        part = order[start : start + CUT_AT_ONCE]
+        groups = micro_batches(lengths_N[part], np.zeros(len(part)), max_tokens=batch_tokens or None)
+        for indices in (part[group] for group in reversed(groups)):
+            batch = encoded.collate(indices, pad_token_id=tokenizer.pad_token_id)
+            states_BSD = states_of(batch["input_ids"], batch["attention_mask"])
+            counts_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
+            if pooling == "bos":
+                counts_BS = torch.arange(states_BSD.shape[1]).expand(len(indices), -1) == 0
+            weights_BS = counts_BS.to(states_BSD.device, torch.float32)
+            sums_BD = torch.einsum("bsd,bs->bd", states_BSD.float(), weights_BS)
+            means_BD = sums_BD / weights_BS.sum(dim=1, keepdim=True).clamp(min=1)
+            for index, mean_D in zip(indices, means_BD.cpu().numpy(), strict=True):
+                means_ND[index] = mean_D
+            progress.update(len(indices))
     progress.close()
-    means_BD, rows_B = np.concatenate(means).astype(np.float64), np.concatenate(chosen)
-    vectors = [means_BD[rows_B == row].mean(axis=0) for row in range(len(inputs_by_task))]
+    means_ND = np.stack(means_ND).astype(np.float64)
+    vectors = [means_ND[encoded.task_ids_N == row].mean(axis=0) for row in range(len(inputs_by_task))]
     return np.stack(vectors).astype(np.float32)
-
-
-def mean_states(states_BSD: Tensor, counts_BS: Tensor) -> Tensor:
-    """Returns the mean state (B, D) over the positions where `counts_BS` is True; zeros if there are none."""
-    weights_BS = counts_BS.to(states_BSD.device, torch.float32)
-    sums_BD = torch.einsum("bsd,bs->bd", states_BSD.float(), weights_BS)
-    return sums_BD / weights_BS.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def encoder_states(model) -> StatesOf:
@@ -112,12 +110,3 @@ def encoder_states(model) -> StatesOf:
         return states_BSD
 
     return states_of
-
-
-def _batches(lengths_N: np.ndarray, batch_tokens: int) -> Iterable[np.ndarray]:
-    """Yields batches of texts of similar length, longest first, so that out-of-memory errors occur early."""
-    order = np.argsort(-lengths_N, kind="stable")
-    for start in range(0, len(order), CUT_AT_ONCE):
-        part = order[start : start + CUT_AT_ONCE]
-        groups = micro_batches(lengths_N[part], np.zeros(len(part)), max_tokens=batch_tokens or None)
-        yield from (part[group] for group in reversed(groups))

@@ -7,7 +7,6 @@ knows: whether flags, task, samples, route and start fit together. Nothing is wr
 import dataclasses
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.encoding import TextFormat
@@ -19,27 +18,19 @@ from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
 from routing_moe.config.shared import position_problems, trained_texts
-from routing_moe.finetuning.route_kind import route_kind, text_source, vector_table
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import rows_read
+from routing_moe.task_choice.choice import GivenVectors, VectorTable, rows_read
 from routing_moe.task_choice.given_routes import check_routes_differ, check_scored_spec, file_matrices
-from routing_moe.task_choice.given_vectors import GivenVectors
+from routing_moe.task_choice.texts import TextSource
 
 
-@dataclass(frozen=True)
-class FinetuneInputs:
-    """The checked inputs of a grid. start: found, but not loaded."""
-
-    settings: FinetuneSettings
-    gym: Gym
-    start: SavedMixture | SavedBart
-
-
-def check_finetuning(settings: FinetuneSettings, given_flags: Collection[str]) -> FinetuneInputs:
-    """Opens all that the settings name; fills in the lists of the grid, the samples and the texts.
+def check_finetuning(
+    settings: FinetuneSettings, given_flags: Collection[str]
+) -> tuple[FinetuneSettings, Gym, SavedMixture | SavedBart]:
+    """Returns the settings with lists, samples and texts filled in, the gym, and the start, not loaded.
 
     given_flags: names; texts are otherwise read as the start was trained to read them,
     because another format lowers scores without a warning. Raises InputError.
@@ -58,7 +49,7 @@ def check_finetuning(settings: FinetuneSettings, given_flags: Collection[str]) -
     if settings.moe_init:
         check_route_training(settings, start)
         check_route_source(settings, start, gym)
-    return FinetuneInputs(settings, gym, start)
+    return settings, gym, start
 
 
 def check_flags(settings: FinetuneSettings) -> None:
@@ -95,10 +86,8 @@ def open_gym(settings: FinetuneSettings) -> Gym:
         hint = did_you_mean(folder.name, [path.name for path in folder.parent.glob("*") if path.is_dir()])
         raise InputError(f"--task_dir {settings.task_dir}: no such folder{hint}")
     if folder.name != settings.dataset:
-        raise InputError(
-            f"--dataset is {settings.dataset!r}, but --task_dir is the folder of {folder.name!r}; a task has "
-            "the name of its folder: leave --dataset out"
-        )
+        problem = f"but --task_dir is the folder of {folder.name!r}; leave --dataset out"
+        raise InputError(f"--dataset is {settings.dataset!r}, {problem}")
     return Gym(settings.gym_dir, settings.skip_malformed)
 
 
@@ -109,9 +98,8 @@ def chosen_samples(settings: FinetuneSettings, gym: Gym) -> list[str]:
         with problem_context("--task_dir "):
             named = gym.named_samples(settings.task, name)
         if not named:
-            samples = ", ".join(gym.samples(settings.task))
-            problem = f"--samples is {name!r}: no such sample of {settings.task}"
-            raise InputError(f"{problem}; give all, first, or some of {samples}")
+            advice = f"give all, first, or some of {', '.join(gym.samples(settings.task))}"
+            raise InputError(f"--samples is {name!r}: no such sample of {settings.task}; {advice}")
         chosen |= dict.fromkeys(named)
     return list(chosen)
 
@@ -124,10 +112,7 @@ def check_files(settings: FinetuneSettings, gym: Gym) -> None:
         for part in parts:
             gym.examples(task, part, sample)
     if settings.scoring == "rank" and find_options(task, metric, [gym]).name is None:
-        raise InputError(
-            f"--scoring is rank, but {task} has no answer options: an options field in .jsonl files, a list "
-            "(A) ... (B) ... in the inputs, or a few labels; give --scoring generate"
-        )
+        raise InputError(f"--scoring is rank, but {task} has no answer options; give --scoring generate")
 
 
 def check_output_dir(settings: FinetuneSettings) -> None:
@@ -166,23 +151,16 @@ def check_start(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> 
 def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> None:
     """Raises InputError for a --route_training that the kind of route does not allow."""
     config, training = start.config, settings.route_training
-    source = settings.route_source or config.route_source
+    source, kind = settings.route_source or config.route_source, route_kind(settings, config)
+    problem = None
     if training in ("vector", "router") and source != "learned":
-        raise InputError(
-            f"--route_training is {training}, but {source} routes use no router; give plain or fixed, or "
-            "leave it out"
-        )
-    if training in ("plain", "fixed") and source == "random":
-        raise InputError(
-            f"--route_training is {training}, but random routes differ between examples and steps; give "
-            "merged or logits, or leave it out"
-        )
-    averages = route_kind(settings, config) in ("average", "unknown")
-    if training == "plain" and averages and not config.has_plain_routes:
-        raise InputError(
-            f"--route_training is plain, but all experts have equal weights for {settings.task}, and "
-            "averaged outputs have no equivalent plain BART; give fixed, or merged to average parameters"
-        )
+        problem = f"{source} routes use no router; give plain or fixed, or leave it out"
+    elif training in ("plain", "fixed") and source == "random":
+        problem = "random routes differ between examples and steps; give merged or logits, or leave it out"
+    elif training == "plain" and kind in ("average", "unknown") and not config.has_plain_routes:
+        problem = "all experts have equal weights, whose outputs no plain BART has; give fixed or merged"
+    if problem:
+        raise InputError(f"--route_training is {training}, but {problem}")
     learns = training in ("vector", "router") or settings.task_vector == "learned"
     if source == "learned" and config.is_top_1 and learns:
         raise InputError(
@@ -219,12 +197,53 @@ def check_rows(settings: FinetuneSettings, names: Collection[str], gym: Gym, whe
     """Raises InputError for a task without a row, and if only other samples of the task have one."""
     task, missing = settings.task, [sample for sample in settings.samples if sample not in names]
     if missing and any(sample in names for sample in gym.samples(task)):
+        advice = "compute them by --samples each, or leave these samples out"
         raise InputError(
-            f"{where} has vectors of other samples of {task}, but none of {in_short(missing)}; compute them "
-            "by --samples each, or leave these samples out"
+            f"{where} has vectors of samples of {task}, but not of {in_short(missing)}; {advice}"
         )
     if missing and task not in names:
-        raise InputError(
-            f"{where} has no vector for {task}, only for {in_short(list(names))}; give one by --taskvecs, or "
-            "another --task_vector: nearest, learned"
-        )
+        advice = "give one by --taskvecs, or another --task_vector: nearest, learned"
+        raise InputError(f"{where} has no vector for {task}, only for {in_short(list(names))}; {advice}")
+
+
+# ---- what the route of the task comes from
+
+
+def route_kind(settings: FinetuneSettings, config) -> str:
+    """Returns what the task's route comes from. config: that of a mixture with several experts.
+
+    A vector that the router reads: "given vector" (of --taskvecs), "learned vector", "nearest vector" or
+    "stored vector". A route: "given" (by --task_routes), "lowest loss" (on the sample's train rows),
+    "cluster" (the nearest to a vector of --taskvecs), "own" (of the mixture), "unknown" (the mixture has none
+    for the task: equal weights), "drawn" (at random for the task), "random" (for each example) or "average".
+    """
+    source = settings.route_source or config.route_source
+    if source == "learned":
+        if settings.taskvecs:
+            return "given vector"
+        if settings.task_vector == "learned":
+            return "learned vector"
+        needs = vector_table(settings.task, config).needing_nearest([settings.task], settings.task_vector)
+        return "nearest vector" if needs else "stored vector"
+    if source in ("average", "random"):
+        return source
+    if settings.task_routes:
+        return "lowest loss" if settings.by_loss else "given"
+    if settings.route_source or not config.given_routes:
+        return "drawn"
+    if settings.taskvecs and config.route_parts:
+        return "cluster"
+    return "own" if settings.task in config.task_names else "unknown"
+
+
+def vector_table(task: str, config) -> VectorTable:
+    """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
+    neighbours = set(config.trained_tasks) or set(config.task_names) - {task}
+    return VectorTable(config.task_names, config.random_vectors, neighbours)
+
+
+def text_source(settings: FinetuneSettings) -> TextSource:
+    """Returns the source of texts: --text_vectors, or the gyms of --train_dir and of the task."""
+    folders = [settings.train_dir] if settings.train_dir else []
+    gyms = [Gym(folder, settings.skip_malformed) for folder in (*folders, settings.gym_dir)]
+    return TextSource(tuple(gyms), TextFormat.of(settings), settings.text_vectors, settings.examples_per_file)

@@ -9,13 +9,13 @@ See `JobFolder` for how an interrupted or extended grid continues. results.csv i
 configurations/.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import shutil
 import zlib
-from collections.abc import Sequence
-from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 import pandas as pd
@@ -23,14 +23,14 @@ import pandas as pd
 from dataloader.atomic_files import flush, write_text
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
-from dataloader.gym import PARTS, Example, Gym
+from dataloader.gym import PARTS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import SavedBart, SavedMixture
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.config.shared import FORMAT_FLAGS, Start
+from routing_moe.config.shared import FORMAT_FLAGS
 from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE
@@ -55,14 +55,17 @@ class Grid:
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
         self.wanted = self.configurations = settings.configurations()
-        self.columns = columns_of(settings.measures)
+        scores = [name for measure in settings.measures for name in of_measure(measure)]
+        self.columns = ["prefix", "lr", "bsz", *scores, "best_step", "route", "vector_seen", *TRAINING_COST]
         self.outcomes: dict[Configuration, dict] = {}
-        self.files = JobFolder(
-            self.folder / "configurations",
-            partial(read_outcome, columns=self.columns),
-            "run that configuration again",
-            name=lambda configuration: configuration.name,
-        )
+        redo, name = "run that configuration again", attrgetter("name")
+        self.files = JobFolder(self.folder / "configurations", self.read_outcome, redo, name=name)
+
+    def read_outcome(self, path: Path) -> dict:
+        outcome = load_json_object(path, "the outcome of a configuration")
+        if not outcome.keys() >= {*self.columns, "data"}:
+            raise ValueError("keys are missing")  # which `JobFolder` reports
+        return outcome
 
     def load(self, start: dict[str, str]) -> None:
         """Reads the files of finished configurations. start: checksums of the start's weights."""
@@ -79,13 +82,11 @@ class Grid:
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
         self.data = {sample: data_checksum(self.gym, self.settings, sample) for sample in self.samples}
         for configuration in self.configurations:
-            outcome = self.files.finished(configuration)
-            if outcome and outcome["data"] != self.data[configuration.prefix]:
-                path, sample = self.files.path(configuration), configuration.prefix
-                raise InputError(
-                    f"{path} is of other data than the files of {sample} hold now; restore the old files, "
-                    "or name another --output_dir"
-                )
+            outcome, sample = self.files.finished(configuration), configuration.prefix
+            if outcome and outcome["data"] != self.data[sample]:
+                advice = "restore the old files, or name another --output_dir"
+                path = self.files.path(configuration)
+                raise InputError(f"{path} is of other data than the files of {sample} hold now; {advice}")
             if outcome:
                 self.outcomes[configuration] = outcome
 
@@ -93,10 +94,6 @@ class Grid:
     def missing(self) -> list[Configuration]:
         """The wanted configurations that are not finished."""
         return [c for c in self.wanted if c not in self.outcomes]
-
-    def described(self) -> dict:
-        """Returns what run.json records of the grid besides the settings."""
-        return {"start": self.start, "configurations": [dataclasses.astuple(c) for c in self.configurations]}
 
     def keep(self, configuration: Configuration, outcome: dict) -> None:
         """Writes a configuration's predictions, then its file, then the tables."""
@@ -119,11 +116,11 @@ class Grid:
 
     def best_of(self, sample: str) -> Configuration | None:
         """Returns the first configuration with the best dev value of `--select_by`, if all are finished."""
-        by, configurations = self.settings.select_by, self.configurations_of(sample)
         if not self.is_complete(sample):
             return None
-        dev = {c: self.outcomes[c][f"dev_{by}"] for c in configurations}
-        scored = [c for c in configurations if dev[c] is not None]
+        by = self.settings.select_by
+        dev = {c: self.outcomes[c][f"dev_{by}"] for c in self.configurations_of(sample)}
+        scored = [c for c in dev if dev[c] is not None]
         return max(scored, key=lambda c: goodness(dev[c], by), default=None)
 
     def table(self) -> pd.DataFrame:
@@ -151,44 +148,20 @@ class Grid:
             for configuration in self.configurations_of(sample):
                 remove(place(configuration.name))
 
-    def unscored_samples(self) -> list[str]:
-        """Returns a line for each sample whose configurations all ended without a dev score."""
-        return [
-            f"{sample}: no configuration has a dev score, all diverged before the first; try lower rates"
-            for sample in self.samples
-            if self.is_complete(sample) and self.best_of(sample) is None
-        ]
 
-
-def columns_of(measures: Sequence[str]) -> list[str]:
-    """Returns the columns of results.csv, except that of `--select_by`."""
-    scores = [name for measure in measures for name in of_measure(measure)]
-    return ["prefix", "lr", "bsz", *scores, "best_step", "route", "vector_seen", *TRAINING_COST]
-
-
-def read_outcome(path: Path, columns: list[str]) -> dict:
-    outcome = load_json_object(path, "the outcome of a configuration")
-    if not outcome.keys() >= {*columns, "data"}:
-        raise ValueError("keys are missing")  # which `JobFolder` reports
-    return outcome
-
-
-def start_checksums(
-    start: Start, model: SavedMixture | SavedBart, text_vectors: str | None
-) -> dict[str, str]:
+def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
     """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
-    is_checkpoint = isinstance(model, SavedBart) and model.source == start.checkpoint
+    is_checkpoint = isinstance(start, SavedBart) and start.source == settings.checkpoint
     with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
-        sums = model.checksums()
-    for flag, folder in (("taskvecs", start.vectors), ("text_vectors", text_vectors)):
-        if folder:
-            files = {f"--{flag} {name}": Path(folder) / name for name in (NAMES_FILE, VECTORS_FILE)}
-            sums |= {name: sha256(file) for name, file in files.items() if file.is_file()}
-    if start.routes and names_file(start.routes):
-        path = Path(start.routes)
-        files = [path, path.with_name(ROUTE_TASKS_FILE)] if path.suffix == ".npy" else [path]
-        sums |= {f"--task_routes {number}": sha256(file) for number, file in enumerate(files)}
-    return sums
+        sums = start.checksums()
+    files = []
+    for flag in ("taskvecs", "text_vectors"):
+        if folder := getattr(settings, flag):
+            files += [(f"--{flag} {name}", Path(folder) / name) for name in (NAMES_FILE, VECTORS_FILE)]
+    if settings.task_routes and names_file(settings.task_routes):
+        path = Path(settings.task_routes)
+        files += [("--task_routes 0", path), ("--task_routes 1", path.with_name(ROUTE_TASKS_FILE))]
+    return sums | {name: sha256(file) for name, file in files if file.is_file()}
 
 
 def remove(path: Path) -> None:
@@ -202,15 +175,11 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
     """Returns a checksum of the texts of the sample's files, the metric, and the labels to rank, if any."""
     task = settings.task
     options = find_options(task, gym.metric(task), [gym]) if settings.reads_options else None
-    examples = {part: examples_of(gym, task, part, sample) for part in PARTS}
+    examples = {}
+    for part in PARTS:
+        with contextlib.suppress(InputError):  # no test file, and none is needed
+            examples[part] = gym.examples(task, part, sample)
     return zlib.crc32(repr((gym.metric(task), options, examples)).encode())
-
-
-def examples_of(gym: Gym, task: str, part: str, sample: str) -> list[Example]:
-    try:
-        return gym.examples(task, part, sample)
-    except InputError:  # no test file, and none is needed
-        return []
 
 
 # ---- running
@@ -255,21 +224,20 @@ def in_words(outcome: dict) -> str:
     """Returns an outcome in words, for the log."""
     scores = []
     for part in ("dev", "test"):
-        values = {name: outcome.get(f"{part}_{name}") for name in MEASURES}
-        known = [f"{words_of(name)}{value:.4f}" for name, value in values.items() if value is not None]
-        scores.append(f"{part} {', '.join(known)}" if known else "")
-    text = f"{scores[0]} (step {outcome['best_step']})" if scores[0] else "no dev score"
-    text += f", {scores[1]}" if scores[1] else ""
-    text += f"; {outcome['diverged']}" if outcome["diverged"] else ""
-    return f"{text}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
+        values = {words_of(name): outcome.get(f"{part}_{name}") for name in MEASURES}
+        known = ", ".join(f"{name}{value:.4f}" for name, value in values.items() if value is not None)
+        scores += [f"{part} {known}"] if known else []
+    scores = ", ".join(scores) + f" (step {outcome['best_step']})" if scores else "no dev score"
+    diverged = f"; {outcome['diverged']}" if outcome["diverged"] else ""
+    return f"{scores}{diverged}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
 
 
 def words_of(measure: str) -> str:
     return "" if measure == MEASURES[0] else f"{measure.replace('_', ' ')} "
 
 
-def summary(grid: Grid) -> str:
-    """Returns mean and sample standard deviation of the best scores over samples."""
+def report(grid: Grid) -> bool:
+    """Logs the mean best scores over samples, and samples without a score; returns whether all have one."""
     best, by = grid.table(), grid.settings.select_by
     best = best[best["prefix"].str.endswith(BEST)]
     scores = ", ".join(
@@ -280,4 +248,8 @@ def summary(grid: Grid) -> str:
     )
     chosen = f" by dev {words_of(by).strip()}" if by != MEASURES[0] else ""
     what = f"{grid.settings.task}: best of {len(best)} samples{chosen}"
-    return f"{what}: {scores or 'none'}; {grid.folder / RESULTS_FILE}"
+    log.info("%s: %s; %s", what, scores or "none", grid.folder / RESULTS_FILE)
+    unscored = [s for s in grid.samples if grid.is_complete(s) and grid.best_of(s) is None]
+    for sample in unscored:
+        log.error("%s: no configuration has a dev score, all diverged; try lower rates", sample)
+    return not unscored

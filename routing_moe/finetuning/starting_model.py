@@ -22,7 +22,7 @@ from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
-from routing_moe.finetuning.route_kind import route_kind, text_source, vector_table
+from routing_moe.finetuning.checks import route_kind, text_source, vector_table
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.base import train_base
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -30,10 +30,9 @@ from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import of_sample
-from routing_moe.task_choice.choice import TaskChoice
+from routing_moe.task_choice.choice import GivenVectors, TaskChoice
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.given_routes import file_matrices
-from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import LowestLoss, learn_vector
 from routing_moe.task_choice.texts import TextsOfModel
 
@@ -60,6 +59,7 @@ class Starts:
         config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         self._kind = route_kind(settings, config) if config.num_experts > 1 else None
+        self._trained = vector_table(settings.task, config).trained
         self._sample = self._model = None
         self._choices = self._chosen(start) if self._kind in CHOSEN else {}
         differ = self._kind in ("learned vector", "lowest loss") or not are_equal(self._choices.values())
@@ -72,10 +72,9 @@ class Starts:
         examples; called if a vector is learned or a route chosen from them.
         """
         if self._model is None or (not self._shared and sample != self._sample):
-            model, route, seen = self._adapted(sample, examples)
-            model.to(self.device).config.task_names = [self.settings.task]
-            model.config.text_settings = text_settings(self.settings)
-            settings = self.settings
+            settings, (model, route, seen) = self.settings, self._adapted(sample, examples)
+            model.to(self.device).config.task_names = [settings.task]
+            model.config.text_settings = text_settings(settings)
             set_trained(model, settings.route_training, settings.freeze_embeds, settings.base_lr > 0)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
@@ -84,42 +83,32 @@ class Starts:
 
     def _chosen(self, start: SavedMixture) -> dict[str, TaskChoice]:
         """Returns {sample: its vector or route}, those that need no training and no losses."""
-        settings, mixture, texts = self.settings, self.loaded, None
-        by_given, routes = self._kind in ("given vector", "cluster"), {}
-        vectors = GivenVectors.load(settings.taskvecs) if by_given else None
-        if self._kind == "given":
+        settings, mixture, vectors, texts, routes = self.settings, self.loaded, None, None, {}
+        if self._kind in ("given vector", "cluster"):
+            vectors = GivenVectors.load(settings.taskvecs)
+        elif self._kind == "given":
             routes = file_matrices(settings.task_routes, [settings.task], mixture.config)
-        if self._kind == "nearest vector":
-            mixture.to(self.device)
+        elif self._kind == "nearest vector":
             source = text_source(settings)
-            texts = TextsOfModel(source, mixture, self.tokenizer, start, settings.quiet, keep=True)
-        trained = vector_table(settings.task, mixture.config).trained
-        chooser = Chooser(mixture, settings.task_vector, trained, vectors, routes, texts)
+            texts = TextsOfModel(source, mixture.to(self.device), self.tokenizer, start, settings.quiet, True)
+        chooser = Chooser(mixture, settings.task_vector, self._trained, vectors, routes, texts)
         choices = {sample: chooser.choose(settings.task, sample) for sample in settings.samples}
         mixture.cpu()  # the copies that are trained need the memory of a GPU
         return choices
 
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
-        settings = self.settings
+        settings, task = self.settings, self.settings.task
         if self._kind is None:
             return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
         choice = self._choices.get(sample)
         mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
         accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
         if self._kind == "lowest loss":
-            trained = vector_table(settings.task, mixture.config).trained
-            source = LowestLoss(mixture.to(accelerator.device), trained, accelerator)
-            (choice,) = source.choose({settings.task: (examples(), sample)}).values()
+            source = LowestLoss(mixture.to(accelerator.device), self._trained, accelerator)
+            choice = source.choose({task: (examples(), sample)})[task]
         elif self._kind == "learned vector":
-            choice = learn_vector(
-                mixture.to(accelerator.device),
-                settings.task,
-                examples(),
-                settings.vector_steps,
-                settings.task_model_lr,
-                settings.seed,
-                accelerator,
-            )
+            how = settings.vector_steps, settings.task_model_lr, settings.seed
+            choice = learn_vector(mixture.to(accelerator.device), task, examples(), *how, accelerator)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
         return *along_route(mixture, settings, choice), choice and choice.seen
 
@@ -136,38 +125,44 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
     choice: the task's vector if the router reads one, its route if it is given, else None.
     """
-    source = settings.route_source or mixture.config.route_source
-    if source == "random" and settings.route_training:  # merged or logits
+    config, task, training = mixture.config, settings.task, settings.route_training
+    source = settings.route_source or config.route_source
+    if source == "random" and training:  # merged or logits
         source = "average"  # the expectation of a route that is drawn for each example
-    mixture.config.exploration_epsilon = 0.0  # exploration is for training on many tasks
+    config.exploration_epsilon = 0.0  # exploration is for training on many tasks
+    route_LE = None
     if source in WITHOUT_VECTOR:
-        L, E = mixture.config.num_layers, mixture.config.num_experts
-        route_LE = torch.full((L, E), 1 / E, device=mixture.device) if source == "average" else None
-        described = WITHOUT_VECTOR[source]
+        words = WITHOUT_VECTOR[source]
+        if source == "average":
+            size = config.num_layers, config.num_experts
+            route_LE = torch.full(size, 1 / config.num_experts, device=mixture.device)
     elif choice is not None and choice.route_LE is not None:
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
-        described = choice.words
+        words = choice.words
     elif source == "fixed":
-        route_LE, described = task_route(mixture, settings.task, settings.seed)
-    else:
-        only_task(mixture, settings.task, choice.vector_D, choice.seen)
-        route_LE, described = mixture.routes_for([settings.task])[0].detach(), choice.words
-    has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
-    training = settings.route_training or ("plain" if has_plain else "fixed")
+        route_LE, words = task_route(mixture, task, settings.seed)
+    else:  # the mixture is reduced to one task with this vector
+        mixture.task_vectors = TaskVectors(1, config.router_input_dim).to(mixture.device)
+        with torch.no_grad():
+            mixture.task_vectors.weight.copy_(torch.as_tensor(choice.vector_D))
+        config.task_names, config.random_vectors, config.vectors_seen = [task], [], choice.seen
+        route_LE, words = mixture.routes_for([task])[0].detach(), choice.words
+    if training is None:
+        has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
+        training = "plain" if has_plain else "fixed"
     if training in PLAIN:
-        if training == "merged" and not mixture.config.has_lora:
-            mixture.config.expert_mixing = "parameters"
-        return plain_of(mixture, route_LE), f"{described}; {PLAIN[training]}"
-    mixture.config.task_names = [settings.task]
+        if training == "merged" and not config.has_lora:
+            config.expert_mixing = "parameters"
+        return plain_of(mixture, route_LE), f"{words}; {PLAIN[training]}"
+    config.task_names = [task]
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
-        return mixture, f"{described}; {TRAINED[training]}"
-    if source in WITHOUT_VECTOR:
+    elif source in WITHOUT_VECTOR:
         mixture.use_routes(source)
-        return mixture, described
-    if training == "fixed":
+        return mixture, words
+    elif training == "fixed":
         mixture.use_routes("fixed", route_LE[None])
-    return mixture, f"{described}; {TRAINED[training]}"
+    return mixture, f"{words}; {TRAINED[training]}"
 
 
 def plain_of(mixture, route_LE: Tensor | None = None):
@@ -184,15 +179,6 @@ def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
     seed += zlib.crc32(task.encode())
     drawn = random_task_routes(1, config.num_layers, config.num_experts, n=1, seed=seed)[0]
     return drawn.to(mixture.device), "random for the task"
-
-
-def only_task(mixture, task: str, vector_D: Tensor, seen: str) -> None:
-    """Reduces the mixture to one task with this vector (D,). seen: what the vector has seen of the task."""
-    mixture.task_vectors = TaskVectors(1, mixture.config.router_input_dim).to(mixture.device)
-    with torch.no_grad():
-        mixture.task_vectors.weight.copy_(torch.as_tensor(vector_D))
-    mixture.config.task_names, mixture.config.random_vectors = [task], []
-    mixture.config.vectors_seen = seen
 
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_base: bool = False) -> None:

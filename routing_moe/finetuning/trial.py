@@ -8,7 +8,6 @@ import math
 import time
 
 import torch
-from accelerate import Accelerator
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
@@ -49,23 +48,19 @@ class Weights:
     """A copy of a model's trainable weights on the CPU."""
 
     def __init__(self, model):
-        self.model = model
-        self.kept = {
-            name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad
-        }
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.copies = [p.detach().to("cpu", copy=True) for p in self.trained]
 
     @torch.no_grad()
     def take(self) -> None:
         """Copies the current weights."""
-        for name, p in self.model.named_parameters():
-            if name in self.kept:
-                self.kept[name].copy_(p)
+        for p, copied in zip(self.trained, self.copies, strict=True):
+            copied.copy_(p)
 
     @torch.no_grad()
     def put_back(self) -> None:
-        for name, p in self.model.named_parameters():
-            if name in self.kept:
-                p.copy_(self.kept[name])
+        for p, copied in zip(self.trained, self.copies, strict=True):
+            p.copy_(copied)
 
 
 class TrialRunner:
@@ -75,17 +70,17 @@ class TrialRunner:
         self.settings = settings
         self.starts = Starts(settings, make_accelerator(settings.mixed_precision).device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
-        self.text_format = TextFormat.of(settings)
         self._files: dict[tuple[str, str], TaskFile] = {}
-        self._model = self._at_start = None
+        self._model = None
 
     def file(self, sample: str, part: str) -> TaskFile:
         """Returns a sample's train, dev or test file, tokenized at the first call."""
-        settings, tokenizer = self.settings, self.starts.tokenizer
+        settings = self.settings
         if (sample, part) not in self._files:
             most = (settings.predict_max_examples if part == "test" else None, settings.examples_per_file)
             (self._files[sample, part],) = load_task_files(
-                *(self.gym, [settings.task], part, sample, tokenizer, self.text_format, {settings.task: 0}),
+                *(self.gym, [settings.task], part, sample, self.starts.tokenizer),
+                *(TextFormat.of(settings), {settings.task: 0}),
                 limit=min(filter(None, most), default=None),
                 with_options=settings.reads_options and part != "train",
             )
@@ -93,15 +88,13 @@ class TrialRunner:
 
     def run(self, configuration: Configuration) -> dict:
         """Returns the results of a configuration: scores, step of the best dev score, curve, predictions."""
-        # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
-        accelerator = make_accelerator(self.settings.mixed_precision)
         sample, unknown = configuration.prefix, dict.fromkeys(self.settings.measures)
         model, route, seen = self.starts.model_for(sample, lambda: self.file(sample, "train").encoded)
         if model is not self._model:
             self._model, self._at_start, self.best = model, Weights(model), Weights(model)
         self._at_start.put_back()
         model.zero_grad(set_to_none=True)  # left by a failed configuration
-        trial = Trial(self, configuration, model, accelerator)
+        trial = Trial(self, configuration, model)
         trial.train() if self.settings.do_train else trial.evaluate(0)
         test, lines = unknown, {}
         if trial.best is not None:
@@ -125,9 +118,8 @@ class TrialRunner:
 
     def save(self, folder) -> None:
         """Writes the model with the best weights of the last configuration."""
-        model = self._model
+        model, texts = self._model, self._model.config.text_settings
         if model.config.num_experts == 1:
-            texts = model.config.text_settings
             model = model.to_bart()
             model.config.text_settings = texts
         elif self.settings.route_training == "logits":
@@ -142,15 +134,17 @@ class Trial:
     """The training of one configuration. best: {measure: value} of the best evaluation so far.
 
     curve: a row per evaluation: step, train loss since the last one, then the dev scores of `--measures`.
+    cost: TRAINING_COST of the steps taken.
     """
 
-    def __init__(self, runner: TrialRunner, configuration: Configuration, model, accelerator: Accelerator):
+    def __init__(self, runner: TrialRunner, configuration: Configuration, model):
         self.runner, self.settings = runner, runner.settings
-        self.configuration, self.model, self.accelerator = configuration, model, accelerator
+        self.configuration, self.model = configuration, model
+        # A new one each time: its loss scaler and its list of optimizers must not outlive a configuration.
+        self.accelerator = make_accelerator(self.settings.mixed_precision)
         self.best: dict[str, float | None] | None = None
-        self.best_step = self.diverged = None
-        self.curve, self.steps_done = [], 0
-        self.cost = dict.fromkeys(TRAINING_COST) | {"steps": 0}  # of the steps taken
+        self.best_step, self.diverged, self.curve, self.steps_done = None, None, [], 0
+        self.cost = dict.fromkeys(TRAINING_COST) | {"steps": 0}
 
     def train(self) -> None:
         """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
@@ -165,11 +159,8 @@ class Trial:
             self.cost = {name: cost[name] for name in TRAINING_COST}
 
     def _take_steps(self, stepper: Stepper, total_steps: int) -> None:
-        settings, loss, tokens = self.settings, 0.0, 0
-        bar = ProgressBar(
-            total=total_steps, desc=str(self.configuration), unit="step", disable=settings.quiet
-        )
-        with bar:
+        settings, loss, tokens, name = self.settings, 0.0, 0, str(self.configuration)
+        with ProgressBar(total=total_steps, desc=name, unit="step", disable=settings.quiet) as bar:
             while self.steps_done < total_steps:
                 try:
                     report = stepper.step(self.steps_done)

@@ -98,7 +98,8 @@ def cached_folder(name: str) -> Path | None:
     repository, _, revision = name.partition("@")
     try:
         validate_repo_id(repository)
-        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True))
+        files = {"allow_patterns": SMALL_FILES, "ignore_patterns": OTHER_LIBRARIES}  # what a download has
+        return Path(snapshot_download(repository, revision=revision or None, local_files_only=True, **files))
     except HFValidationError as error:
         raise InputError(f"{name}: no such folder, and not a hub name ({in_brief(error)})") from None
     except LocalEntryNotFoundError:
@@ -117,12 +118,6 @@ def known_folder(place: str | Path) -> Path:
     """Returns the folder of a hub name if the cache has one, else `place`; asks no hub."""
     cached = cached_folder(str(place)) if is_on_hub(place) else None
     return cached or Path(place)
-
-
-def repository_folder(folder: Path) -> Path:
-    """Returns the folder of all files of a run: its own, or in the hub's cache, that of its repository."""
-    folder, cache = folder.resolve(), Path(constants.HF_HUB_CACHE).resolve()
-    return cache / folder.relative_to(cache).parts[0] if folder.is_relative_to(cache) else folder
 
 
 def commits() -> dict[str, str]:

@@ -13,21 +13,12 @@ from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.base import is_unchanged, place_from
 
-LOADING = """import torch
-from peft import PeftModel
-from transformers import AutoTokenizer, {kind}
-
-base = {kind}.from_pretrained({place}, dtype=torch.float32)
-model, tokenizer = PeftModel.from_pretrained(base, "."), AutoTokenizer.from_pretrained({place})
-"""
-
 
 @torch.no_grad()
 def write_adapter(model, routes_LE: Tensor, folder: Path, base: str | None) -> dict:
-    """Writes an adapter to a folder; returns its configuration.
+    """Writes an adapter to a folder; returns its configuration. base: how it names its base.
 
-    It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r. base: how
-    the adapter names its base. Other arguments and errors as of `RoutingModel.to_adapter`.
+    It has rank K r if the route mixes up to K experts in a layer; with mixed factors it has rank r.
     """
     config = model.config
     if not config.has_lora:
@@ -69,12 +60,3 @@ def name_of_base(model, folder: Path) -> str | None:
             "the base was trained with the experts: save model.to_plain of zeros, and name it as base"
         )
     return place_from(folder, model.config.base_model)
-
-
-def loading_code(config: dict) -> str:
-    """Returns Python that loads an adapter with this configuration from the current folder."""
-    place = repr(config["base_model_name_or_path"] or "NAME OR FOLDER OF THE BASE")
-    if config["revision"]:
-        place += f", revision={config['revision']!r}"
-    kind = "AutoModelForCausalLM" if config["task_type"] == "CAUSAL_LM" else "AutoModelForSeq2SeqLM"
-    return LOADING.format(kind=kind, place=place)

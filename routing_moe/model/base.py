@@ -76,10 +76,7 @@ def refer_to_base(model, place: str | Path) -> None:
 
 
 def sums(model) -> dict[str, tuple]:
-    """Returns {name: (shape, sum of its bits)} of the base, by which any change in memory is seen.
-
-    A sum of integers is the same on all devices, and takes a tenth of the time of a checksum.
-    """
+    """Returns {name: (shape, sum of its bits)} of the base: a tenth of the time of a checksum."""
     found = {}
     for name, tensor in base_tensors(model).items():
         bytes_ = tensor.detach().contiguous().flatten().view(torch.uint8)
@@ -103,11 +100,7 @@ def place_from(folder: str | Path, base: str | None) -> str | None:
 
 
 def stored_tensors(model) -> dict[str, Tensor] | None:
-    """Returns the tensors to save of a model that refers to its base; None: all.
-
-    A base that was trained since, or is in another precision, is no longer the one referred to, so that the
-    reference is removed.
-    """
+    """Returns the tensors to save; None: all. The reference to a base that has changed is removed."""
     if model.config.base_model is not None and not is_unchanged(model):
         model.config.base_model = model.config.base_sha256 = None
     if model.config.base_model is None:
@@ -116,8 +109,21 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
 
 
 def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
-    """Returns all weights of the model in a folder that refers to its base."""
-    state = base_weights(cls, config.base_model)
+    """Returns all weights of the model in a folder that refers to its base.
+
+    The base is a folder, a file or a hub name of a plain BART, or a run of one expert.
+    """
+    place, path = config.base_model, Path(config.base_model)
+    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
+        raise InputError(
+            f"{place}: not found; it has the BART that the experts were trained on. Move it back, or change "
+            "base_model in the config.json of the experts"
+        )
+    source = path if path.exists() else local_folder(place)
+    if source.is_dir() and saved_kind(source) == ROUTING_BART:
+        state = load_routing_bart(cls, source).to_bart().state_dict()
+    else:
+        state = load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()
     if config.tie_word_embeddings:
         state = {name: tensor for name, tensor in state.items() if not TIED_NAMES.search(name)}
     state.setdefault("final_logits_bias", torch.zeros(1, config.vocab_size))  # which old files lack
@@ -140,17 +146,3 @@ def saved_tensors(folder: Path) -> dict[str, Tensor]:
     for file in sorted(folder.glob("model*.safetensors")):
         state |= load_file(file)
     return state
-
-
-def base_weights(cls, place: str) -> dict[str, Tensor]:
-    """Returns the state dict of the plain BART in a folder or file, of a hub name or a run of one expert."""
-    path = Path(place)
-    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
-        raise InputError(
-            f"{place}: not found; it has the BART that the experts were trained on. Move it back, or change "
-            "base_model in the config.json of the experts"
-        )
-    folder = path if path.exists() else local_folder(place)
-    if folder.is_dir() and saved_kind(folder) == ROUTING_BART:
-        return load_routing_bart(cls, folder).to_bart().state_dict()
-    return load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()

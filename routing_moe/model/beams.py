@@ -1,9 +1,8 @@
 """Beam search that keeps the encoder's states of an input once for all of its beams.
 
-transformers repeats them for every beam. Keys and values of the cross-attention are then computed, stored,
-read and reordered per beam, although they are equal; for inputs that are longer than the answers, this takes
-most of the time and memory. Here encoder states and cross-attention cache have a row per input, and the
-queries of an input's beams attend to it together.
+transformers repeats them, and the keys and values of the cross-attention, for every beam, although they are
+equal; for inputs that are longer than the answers, this takes most of the time and memory. Here they have a
+row per input, and the queries of an input's beams attend to it together.
 """
 
 from collections.abc import Iterator
@@ -37,10 +36,7 @@ class SourceCache(EncoderDecoderCache):
 
 
 def attend(module, query, key, value, attention_mask, **kwargs) -> tuple[Tensor, None]:
-    """Returns what "sdpa" does. Queries (B * beams, H, T, d) may have keys and values (B, H, S, d).
-
-    Their mask is that of the padding, equal for all positions and beams of an input.
-    """
+    """Returns what "sdpa" does. Queries (B * beams, H, T, d) may have keys and values (B, H, S, d)."""
     B, H, T = len(key), query.shape[1], query.shape[2]
     beams = len(query) // B
     if beams == 1:
@@ -69,9 +65,7 @@ def beams_share_sources(
 ) -> Iterator[dict]:
     """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
 
-    known: further arguments of the encoder. `kwargs` are not changed if nothing can be shared:
-    without beams or a cache, with given encoder states other than `SourceStates` or a cache other than
-    `SourceCache`, or if more than sequences is to be returned.
+    known: further arguments of the encoder. `kwargs` are not changed if nothing can be shared.
     """
     beams = kwargs.get("num_beams", bart.generation_config.num_beams) or 1
     states, cache = kwargs.get("encoder_outputs"), kwargs.get(cache_name)

@@ -146,9 +146,7 @@ class Mixture:
         for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
             if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
                 wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
-        if not wrong:
-            wrong = self._contradictions()
-        if wrong:
+        if wrong := wrong or self._contradictions():
             raise ValueError("\n".join(wrong))
 
     def _contradictions(self) -> list[str]:
@@ -290,10 +288,7 @@ class RoutingBartConfig(Mixture, BartConfig):
 
 @strict
 class RoutingConfig(Mixture, PreTrainedConfig):
-    """A mixture of low-rank experts of any model. backbone: the configuration of that model.
-
-    Its own fields are not among those of the mixture: T5 has another `num_layers`, for one.
-    """
+    """A mixture of low-rank experts of any model. backbone: the configuration of that model."""
 
     model_type = ROUTING
     # Not among `sub_configs`, whose attention transformers chooses again when it makes the routed model.

@@ -31,14 +31,10 @@ IN_LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.(.*)")
 def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     """Returns a routing BART whose experts are copies of a BART's layers plus N(0, init_eps) noise.
 
-    bart: a name or path for `load_bart`, or a `BartForConditionalGeneration`, which is not changed.
-    config_fields: fields of `RoutingBartConfig`. init_eps: standard deviation of the noise; low-rank experts
-    have none, because their matrices A differ.
-
-    A single expert is an exact copy, because noise is only needed to make experts differ. The noise is drawn
-    from torch's global generator in the published order (encoder layers, experts, parameters; then decoder).
-    At 1e-8 it is below the resolution of float32 for weights near 1, so experts have equal layer norms at
-    first.
+    bart: a name or path, or a `BartForConditionalGeneration`, which is not changed. A single expert and
+    low-rank experts have no noise. It is drawn from torch's global generator in the published order (encoder
+    layers, experts, parameters; then decoder). At 1e-8 it is below the resolution of float32 for weights near
+    1.
     """
     place = None
     if not isinstance(bart, nn.Module):
@@ -55,10 +51,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
 
 @torch.no_grad()
 def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None:
-    """Copies the weights of a plain BART into experts (with noise), vanilla layers and embeddings.
-
-    plain: the BART's state dict. init_eps: standard deviation of the experts' noise.
-    """
+    """Copies a BART's state dict into experts (plus N(0, init_eps) noise), vanilla layers and embeddings."""
     depths = {"encoder": model.config.encoder_layers, "decoder": model.config.decoder_layers}
     shared, layers = {}, {}  # {(side, number): {name in the layer: weight}}
     for name, tensor in plain.items():
@@ -94,13 +87,10 @@ def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None
 
 @torch.no_grad()
 def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
-    """Returns the equivalent plain BART of a route.
+    """Returns the equivalent plain BART of a route (L, E); rows of vanilla layers are ignored.
 
-    routes_LE: (L, E); rows of vanilla layers are ignored. If outputs are mixed, each layer is its argmax
-    expert, and all parameters are shared with `model`, not copied. If parameters are mixed, each layer is
-    merged by its row and has new tensors; with low-rank experts those of their linear maps. The BART is
-    created on the meta device, so sharing takes no memory and milliseconds. A call with the same tensors as
-    the last one returns the same BART.
+    If outputs are mixed, each layer is its argmax expert, and all parameters are shared with `model`; else
+    layers are merged by their rows. A call with the same tensors as the last one returns the same BART.
     """
     state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))
@@ -140,11 +130,8 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
 
 
 def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
-    """Fills a model on the meta device with the tensors of `state`, without copying them.
-
-    The tensors keep their `requires_grad`: torch would set it to the meta model's, and so change the model
-    that owns the tensors.
-    """
+    """Fills a model on the meta device with the tensors of `state`, without copying them."""
+    # Torch would set `requires_grad` to the meta model's, and so change the model that owns the tensors.
     requires_grad = {name: tensor.requires_grad for name, tensor in state.items()}
     meta_model.load_state_dict(state, assign=True)
     for name, tensor in state.items():
@@ -161,17 +148,10 @@ def with_shared_parameters(model):
 
 
 def with_fresh_experts(model, bart, init_eps: float):
-    """Returns a new model with the router and task vectors of `model`, or its fixed routes, and new experts.
+    """Returns a new model with the router and vectors, or fixed routes, of `model`, for the second stage.
 
-    This prepares the second stage of training. The experts are made as in `from_bart`. bart: a
-    `BartForConditionalGeneration` with the same number of layers; its width may differ, because the router
-    depends on task vectors and layer numbers only.
+    The experts are made as in `from_bart` of a BART with the same number of layers; its width may differ.
     """
-    if not model.config.routes_by_task:
-        raise ValueError("the model's tasks have no routes of their own")
-    depths = (bart.config.encoder_layers, bart.config.decoder_layers)
-    if depths != (model.config.encoder_layers, model.config.decoder_layers):
-        raise ValueError(f"the BART has {depths} encoder and decoder layers, which the router does not route")
     fresh = from_bart(type(model), bart, init_eps=init_eps, **model.config.mixture_fields())
     routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
     fresh.load_state_dict(routing, strict=False)

@@ -1,12 +1,8 @@
 """Routes that are given from outside: their files, and their matrices (N, L, E).
 
-    given = GivenRoutes(source="routes.json", by_task=read_routes("routes.json"))
-    routes_NLE = given.matrices(encoder_layers=6, decoder_layers=6, num_experts=given.num_experts)
-
 A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
 numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
-layer such as "encoder.0". N tasks, K clusters, L layers (encoder, then decoder), E experts, D dimensions of a
-vector. Does not import torch.
+layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts. Does not import torch.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -36,10 +32,9 @@ Route = dict[str, int] | np.ndarray
 class GivenRoutes:
     """The given routes of named tasks, for a model of any fitting depth.
 
-    source: in words. vectors: {task: vector (D,)} of all of these tasks, by which other tasks are routed, or
-    {}. parts: {part: (start, end)} of the vectors' dimensions by which the part is routed. seen: the data of
-    their tasks that the vectors are based on. notes: for the log. clusters: rows of the table of clusters
-    that the experts of `by_task` are, one for each part.
+    source: in words. vectors: {task: vector (D,)} by which other tasks are routed, or {}. parts: {part:
+    (start, end)} of their dimensions by which the part is routed. seen: the data that they are based on.
+    notes: for the log. clusters: rows of the table of clusters that are the experts.
     """
 
     source: str
@@ -69,10 +64,7 @@ class GivenRoutes:
     def matrices(
         self, encoder_layers: int, decoder_layers: int, num_experts: int, splits: int = 1
     ) -> np.ndarray:
-        """Returns the routes (N, L, E) float32 in the order of `tasks`.
-
-        splits: rows of a layer, which all have its route unless a route has weights for each of them.
-        """
+        """Returns the routes (N, L, E) float32 in the order of `tasks`. splits: rows of a layer."""
         if self.num_experts > num_experts:
             raise InputError(f"the routes name {self.num_experts} experts; there are {num_experts}")
         layers, matrices = encoder_layers + decoder_layers, []
@@ -100,10 +92,7 @@ class GivenRoutes:
 def layers_of_parts(
     parts: Collection[str], encoder_layers: int, decoder_layers: int, splits: int = 1
 ) -> dict[str, list[int]]:
-    """Returns {part: rows of a route that it routes}; a layer belongs to the smallest part that names it.
-
-    splits: rows of a layer.
-    """
+    """Returns {part: rows of a route, `splits` a layer}; the smallest part that names a layer has it."""
     rows: dict[str, list[int]] = {part: [] for part in parts}
     for layer in range(encoder_layers + decoder_layers):
         side, number = ("encoder", layer) if layer < encoder_layers else ("decoder", layer - encoder_layers)
@@ -118,10 +107,7 @@ def layers_of_parts(
 
 
 def layer_names(encoder_layers: int, rows: Sequence[int], splits: int = 1) -> tuple[str, ...]:
-    """Returns ("enc 0", "enc 1", "dec 0", ...) for these rows of a route.
-
-    splits: rows of a layer; if several, "enc 0s1" is the second row of the first encoder layer.
-    """
+    """Returns ("enc 0", "dec 0", ...) for these rows of a route; "enc 0s1" if layers have several."""
 
     def name(row: int) -> str:
         layer, split = divmod(row, splits)
@@ -171,7 +157,10 @@ def route_in_json(value) -> Route:
     elif isinstance(value, list) and value and all(map(_is_expert, value)):
         return np.array(value, dtype=np.int64)
     elif isinstance(value, list) and value and all(isinstance(row, list) and row for row in value):
-        if any(len(row) != len(value[0]) or not all(map(_is_weight, row)) for row in value):
+        if any(
+            len(row) != len(value[0]) or not all(type(w) in (int, float) and 0 <= w <= 1 for w in row)
+            for row in value
+        ):
             raise ValueError("has rows of different lengths or with something else than weights from 0 to 1")
         return _normalised(np.array(value, dtype=np.float64))
     raise ValueError(f"is {str(value)[:60]!r}; it must be {FORMS}")
@@ -179,10 +168,6 @@ def route_in_json(value) -> Route:
 
 def _is_expert(value) -> bool:
     return type(value) is int and 0 <= value < 10_000
-
-
-def _is_weight(value) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1  # false for NaN, too
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:

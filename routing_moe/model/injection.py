@@ -19,10 +19,7 @@ OF_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)  # in the name of a 
 
 
 def inject(model: nn.Module, config) -> list[LoraLayer]:
-    """Gives the linear maps of a model's layers experts; returns the layers with experts, encoder first.
-
-    config: says how many, of which rank, on which maps (`lora_targets`), and the `routed_layers`.
-    """
+    """Gives the linear maps of a model's layers experts; returns the layers with experts, encoder first."""
     if any(isinstance(module, LoraLinear) for module in model.modules()):
         raise InputError(f"this {type(model).__name__} has low-rank experts already; give the plain model")
     lists = stacks(model)

@@ -37,10 +37,7 @@ def bart_fields(config: BartConfig) -> dict:
 
 
 def load_bart_config(source: str | Path) -> RoutingBartConfig:
-    """Returns the configuration, with one expert, of the plain BART in a folder or of a hub name.
-
-    Raises InputError that names the source.
-    """
+    """Returns the configuration, with one expert, of the plain BART in a folder or of a hub name."""
     try:
         folder = local_folder(source)
     except NotAvailable as error:
@@ -65,10 +62,7 @@ TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")  # of tensors tied to th
 
 
 def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) -> tuple:
-    """Returns (model, report) of `load`, a call of transformers: all weights are there, finite and aligned.
-
-    problem: what is wrong if it raises an error.
-    """
+    """Returns (model, report) of `load`, a call of transformers. problem: what is wrong if it raises."""
     try:
         model, report = load()
     except InputError as error:  # in the BART that low-rank experts share
@@ -114,10 +108,7 @@ def load_backbone(
     dtype: str | torch.dtype = "auto",
     attn_implementation: str | None = None,
 ) -> PreTrainedModel:
-    """Returns the plain model from a folder or hub name.
-
-    config: what it must be; None: that of the source. dtype: "auto": that of its files.
-    """
+    """Returns the plain model from a folder or hub name. config: what it must be; dtype "auto": as saved."""
     folder = local_folder(source)
     if saved_kind(folder) in (ROUTING, ROUTING_BART):
         raise InputError(f"{source} is a mixture of experts already; give a plain model")
@@ -134,11 +125,7 @@ def load_backbone(
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raises InputError that names the file and the tensors if values are not finite.
-
-    source: the file that the tensors come from, or a folder or hub name. If a folder has one file of weights,
-    the error names that file.
-    """
+    """Raises InputError that names tensors that are not finite, and the file or folder they are from."""
     floats = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}
     # Minimum and maximum of a tensor with a NaN are NaN. isfinite() is 16 times slower on a CPU and uses more
     # memory.
@@ -159,11 +146,7 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict from a plain BART's .pt/.bin/.safetensors file or saved folder.
-
-    Never unpickles objects (`weights_only=True`). Removes the prefix `module.` of data-parallel training, and
-    adds `model.` to names without it, as in the files of the hub. Raises InputError that names the source.
-    """
+    """Returns the state dict in a plain BART's .pt/.bin/.safetensors file or folder; unpickles no objects."""
     path = Path(path)
     if path.is_dir():
         return load_bart(path).state_dict()
@@ -181,10 +164,7 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def unfilled_model(cls, config, *parts):
-    """Returns `cls(config, *parts)`: router, vectors and low-rank experts are drawn.
-
-    The other weights will be loaded, or are those of the parts. Drawing them would take most of the time.
-    """
+    """Returns `cls(config, *parts)` with drawn router, vectors and low-rank experts; the rest is to load."""
     with no_init_weights():
         model = cls(config, *parts)
     model.tie_weights()  # which the library does when it initialises

@@ -1,23 +1,18 @@
 """Experts of low rank for the linear maps of any model of transformers, mixed by the route of a task.
 
-`injection.py` gives the linear maps of a model's layers E updates each. Nothing else of the model changes:
-neither the names of its tensors nor its forward pass. `along` says which experts the examples of the calls in
-a block use.
+`injection.py` gives the linear maps of a model's layers E updates each. Nothing else of the model changes.
+`along` says which experts the examples of the calls in a block use.
 
 Mixing products: a linear map is W x + s * sum over e of route[b, l, e] * B_e A_e x, with matrices A_e (r,
-D_in) and B_e (D_out, r), and s = lora_alpha / r (LoRA: Hu et al. 2021, arXiv 2106.09685). W is that of the
-plain model and is the same for all tasks. Mixing factors (Poly: Ponti et al. 2022, arXiv 2202.13914): the
-update is s * (sum route_e B_e) (sum route_e A_e) x. The input features of A and the output features of B may
-be divided into H blocks (splits), each with weights of its own (MHR: Caccia et al. 2022, arXiv 2211.03831): a
-layer then has H rows of the route, and its linear maps have the same weights.
+D_in) and B_e (D_out, r), and s = lora_alpha / r (LoRA: Hu et al. 2021, arXiv 2106.09685). Mixing factors
+(Poly: Ponti et al. 2022, arXiv 2202.13914): the update is s * (sum route_e B_e) (sum route_e A_e) x. The
+input features of A and the output features of B may be divided into H blocks (splits), each with a row of the
+route of its own (MHR: Caccia et al. 2022, arXiv 2211.03831).
 
-Both are linear maps. So every route, not only a one-hot one, has an equivalent plain model, with the weights
-W + s * sum route_e B_e A_e, which generates at the cost of a plain model.
-
-In training, the factors of all experts are one matrix each: examples with any routes go through two products
-and a weighting by their routes. If few experts have a weight above 0 and no gradient of the others is needed,
-only the rows of these are used. Shapes: B examples, S tokens, E experts, K experts that an example uses, H
-splits, r rank, R = K r.
+So every route has an equivalent plain model, with the weights W + s * sum route_e B_e A_e. In training, the
+factors of all experts are one matrix each: examples with any routes go through two products and a weighting.
+If few experts have a weight above 0 and no gradient of the others is needed, only their rows are used.
+Shapes: B examples, S tokens, E experts, K experts that an example uses, H splits, r rank, R = K r.
 """
 
 import functools
@@ -53,9 +48,9 @@ class LoraPlan:
     def of(cls, routes_BLE, sparse=True, constant_zeros=False, on_cpu_BLE=None) -> "LoraPlan":
         """Returns the plan for these routes.
 
-        sparse: whether to leave out experts of weight 0. Those whose weight needs a gradient are needed,
-        unless `constant_zeros` says that no zero depends on a trained parameter. on_cpu_BLE: the same routes
-        on the CPU; None: they are copied there, for which the CPU must wait.
+        sparse: whether to leave out experts of weight 0, unless the weight needs a gradient: with
+        `constant_zeros` no zero does. on_cpu_BLE: the same routes on the CPU; None: they are copied there,
+        for which the CPU waits.
         """
         needs_all = routes_BLE.requires_grad and torch.is_grad_enabled() and not constant_zeros
         if needs_all or not sparse:
@@ -178,10 +173,7 @@ class LoraLinear:
         return mixed.flatten(2)
 
     def factors_along(self, weights_HE: Tensor, used_K: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns A (R, D_in) and B (R, D_out) of one update along a route, without the scale.
-
-        used_K: the experts of weight not 0, and perhaps others.
-        """
+        """Returns A (R, D_in), B (R, D_out) of one update along a route of the experts `used_K`, unscaled."""
         A, B = self.lora_A, self.lora_B
         weights_HE = weights_HE.to(A.dtype)
         if self.mixing == "factors":
@@ -266,16 +258,8 @@ def along(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextMana
     return with_mixes(layers, [plan and plan.layer(layer.rows) for layer in layers])
 
 
-def is_planned(layers: list[LoraLayer]) -> bool:
-    """Returns whether this is in the block of `along` with a plan."""
-    return any(layer.mix is not None for layer in layers)
-
-
 def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Returns the contexts of a part of the model in the forward pass, and when a checkpoint repeats it.
-
-    The backward pass repeats it after the block of `along`: the second context has the mixes of now.
-    """
+    """Returns the contexts of a part in the forward pass, and when a checkpoint repeats it."""
     return nullcontext(), with_mixes(layers, [layer.mix for layer in layers])
 
 

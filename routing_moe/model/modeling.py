@@ -27,7 +27,7 @@ from routing_moe.model.base import complete_state
 from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.injection import inject
-from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
+from routing_moe.model.lora import LoraLayer, LoraPlan, along
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import RoutingModel
@@ -119,7 +119,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         batch_size = next(len(tensor) for tensor in inputs if tensor is not None)
         if routes is None and task_ids is not None:
             route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
-        if routes is None and task_ids is None and is_planned(self.lora_layers):  # a step of a generation
+        is_planned = any(layer.mix is not None for layer in self.lora_layers)  # a step of a generation
+        if routes is None and task_ids is None and is_planned:
             running = nullcontext({})
         else:
             routes = self._resolve_routes(routes, task_ids, batch_size)
@@ -160,10 +161,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         constant_zeros=False,
         routes_on_cpu=None,
     ) -> RoutePlan | LoraPlan | None:
-        """Returns how the layers run with these routes, or None with one expert.
-
-        Arguments as for `forward`.
-        """
+        """Returns how the layers run with these routes, None with one expert. Arguments as of `forward`."""
         if self.config.num_experts == 1:
             return None
         if self.config.has_lora:
@@ -192,13 +190,11 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, routes=None, task_ids=None, **kwargs):
-        """Generates as BART does, with `routes` (B, L, E) or the routes of `task_ids` (B,).
+        """Generates as BART does, with `routes` (B, L, E) or `task_ids` (B,), which may differ in a batch.
 
-        Routes may differ in a batch. One-hot routes and merged parameters are decoded by the equivalent plain
-        BART of each different route. Other routes are decoded together with one cache per expert, at the cost
-        of E decoders; so are more than 2 E different one-hot routes, because this is then faster, and several
-        routes with `return_dict_in_generate` (if parameters are merged, without a cache). With low-rank
-        experts, a batch of one route is decoded by its plain BART, different routes together with one cache.
+        One-hot routes and merged parameters are decoded by the equivalent plain BART of each different route.
+        Other routes, and more than 2 E different ones, are decoded together with one cache per expert, at the
+        cost of E decoders. With low-rank experts, a batch of one route is decoded by its plain BART.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -248,12 +244,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             model_kwargs[CACHE_ARGUMENT] = SourceCache()
 
     def to_bart(self, routes_LE: Tensor | None = None) -> BartForConditionalGeneration:
-        """Returns the equivalent plain BART of a route (L, E); None: of a model with one expert.
-
-        Each layer is its argmax expert, and all tensors are shared with this model.
-        If parameters are mixed, or experts are of low rank: each layer is merged by its row, with new tensors
-        outside the graph.
-        """
+        """Returns the equivalent plain BART of a route (L, E); None: of a model with one expert."""
         from routing_moe.model.conversion import assemble_bart
 
         if routes_LE is None:
@@ -269,22 +260,13 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
         return self.lora_layers or [layer for layer in layers if isinstance(layer, RoutedLayer)]
 
-    def single_layers(self) -> list[nn.Module]:
-        """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""
-        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
-        return [one for layer in layers for one in getattr(layer, "experts", [layer])]
-
     def expert_distance(self) -> Tensor:
         """Returns the expert regularisation term: `expert_distance` summed over the layers with experts."""
         return sum(layer.expert_distance() for layer in self.routed_layers())
 
     @torch.no_grad()
     def relative_expert_distance(self) -> float | None:
-        """Returns the mean of `relative_expert_distance` over the layers with experts.
-
-        0 if all experts of a layer are equal, about 1.4 for independent random weights; None if no layer has
-        several experts.
-        """
+        """Returns the mean over layers: 0 for equal experts, about 1.4 if independent; None for one."""
         if self.config.num_experts == 1:
             return None
         found = [layer.relative_expert_distance() for layer in self.routed_layers()]

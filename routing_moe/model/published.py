@@ -30,10 +30,7 @@ GENERATION_SETTINGS = (
 
 
 def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
-    """Returns the model of a run of the published code, in eval mode.
-
-    Reads `run_dir/config.json` and `run_dir/<checkpoint_name>/{model.pt,id2task.json,task_vecs.npy}`.
-    """
+    """Returns the model of a run of the published code in eval mode."""
     config_path, weights_path = Path(run_dir) / "config.json", Path(run_dir) / checkpoint_name / "model.pt"
     if not weights_path.is_file():
         raise InputError(f"{weights_path}: not found; a run of the published code has it")

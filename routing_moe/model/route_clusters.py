@@ -1,11 +1,7 @@
 """Clusters of task vectors: average linkage on cosines, numbers of clusters, the nearest cluster.
 
-    labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), possible_counts(len(vectors_ND)))
-    label, cosine = nearest_cluster(vector_D, vectors_ND, labels_N)      # of a task that was not clustered
-
-Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common (for
-example the gradient of a model that still learns the language) hides their differences. Pure functions
-without torch or files. N clustered tasks, D dimensions, K clusters.
+Vectors are centred by the mean of the clustered tasks' vectors, because what all tasks have in common hides
+their differences. No torch, no files. N clustered tasks, D dimensions, K clusters.
 """
 
 from collections.abc import Sequence
@@ -49,10 +45,9 @@ def possible_counts(N: int) -> list[int]:
 
 
 def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int]) -> Clusters:
-    """Returns the clusters of the largest mean silhouette over the numbers of clusters in `counts`.
+    """Returns the clusters (average linkage) of the largest mean silhouette over the numbers in `counts`.
 
-    Average linkage on 1 - cosine; clusters are numbered by their first task. Of several, those of the first
-    number. Raises ValueError without a number from 2 to N.
+    They are numbered by their first task. Raises ValueError without a number from 2 to N.
     """
     from scipy.cluster.hierarchy import cut_tree
     from sklearn.metrics import silhouette_score  # these take a second
@@ -72,8 +67,7 @@ def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int]) -> Clusters:
 def nearest_cluster(vector_D: np.ndarray, vectors_ND: np.ndarray, labels_N: np.ndarray) -> NearestCluster:
     """Returns the cluster whose centroid has the largest cosine with the vector of a new task.
 
-    A centroid is the mean of the centred, normalised vectors of the cluster's tasks; the new vector is
-    centred by the same mean (of vectors_ND). Of several, the smallest label.
+    A centroid is the mean of the centred, normalised vectors of its tasks; all are centred by the same mean.
     """
     mean_D = vectors_ND.mean(axis=0, dtype=np.float64)
     directions_ND = centred_directions(vectors_ND, mean_D)
@@ -97,11 +91,7 @@ def distances(similarity_NN: np.ndarray) -> np.ndarray:
 
 
 def average_linkage(similarity_NN: np.ndarray, optimal_ordering: bool = False) -> np.ndarray:
-    """Returns the tree of average linkage on 1 - similarity, as scipy's (N - 1, 4) array.
-
-    optimal_ordering: order the leaves so that the sum of distances between neighbours is smallest (Bar-Joseph
-    et al., 2001). Raises ValueError for fewer than two tasks and for values that are not finite.
-    """
+    """Returns the tree of average linkage on 1 - similarity, as scipy's (N - 1, 4) array."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 

@@ -12,10 +12,7 @@ from routing_moe.model.selection import explore, noise_free_routes, random_one_h
 
 
 def learned(model, task_ids_B: Tensor) -> Tensor:
-    """Returns the router's routes at the current temperature.
-
-    In training they are sampled and explored, otherwise they are noise-free.
-    """
+    """Returns the router's routes: sampled and explored in training, otherwise noise-free."""
     config, logits_BLE = model.config, model.router_logits(task_ids_B)
     mode, temperature, top_k = config.router_mode, config.router_temperature, config.router_top_k
     if not model.training:
@@ -48,11 +45,7 @@ ROUTE_SOURCES = {"learned": learned, "average": average, "random": random, "fixe
 
 
 def random_task_routes(num_tasks: int, num_layers: int, num_experts: int, n: int, seed: int) -> Tensor:
-    """Returns random routes (N, L, E) per task.
-
-    Each row has n different experts, drawn uniformly, with weight 1/n.
-    Depends on its arguments only, not on torch's global generator. Raises ValueError unless 1 <= n <= E.
-    """
+    """Returns routes (N, L, E) whose rows have n different experts of weight 1/n, by `seed` alone."""
     if not 1 <= n <= num_experts:
         raise ValueError(f"n is {n}; it must be from 1 to the {num_experts} experts")
     generator = torch.Generator().manual_seed(seed)

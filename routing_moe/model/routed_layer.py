@@ -1,16 +1,14 @@
 """A BART layer with E experts, each a complete BART layer, mixed by the route of a task.
 
 Mixing outputs (the method): the output of layer l for example b is the sum over experts e of
-route[b, l, e] * expert_e(hidden[b]). The implementation is fast because of one exact rule: an expert with
-weight zero adds nothing to the output and receives zero gradient, so it does not have to run. If the weights
-themselves are trained (straight-through routes), the derivative of the loss by a zero weight is
-<gradient, expert's output>: such an expert runs without building a graph. If zeros are constant (top-k
-routes), it does not run at all. Dense routes have no zeros, so every expert runs.
+route[b, l, e] * expert_e(hidden[b]). An expert with weight zero adds nothing and gets zero gradient, so it
+does not have to run. If the weights themselves are trained (straight-through routes), the derivative of the
+loss by a zero weight is <gradient, expert's output>: such an expert runs without building a graph. If zeros
+are constant (top-k routes), it does not run at all.
 
 Mixing parameters (soft merging, SMEAR: Muqeeth, Liu, Raffel 2023, arXiv 2306.03745, section 2.3): one layer
-runs whose parameters are the sum over e of route[b, l, e] * parameters_e. A route belongs to a task, so a
-batch merges once per different route, all of them in one matrix product. For one-hot routes, this equals
-mixing outputs.
+runs whose parameters are the sum over e of route[b, l, e] * parameters_e, merged once per different route of
+a batch, all of them in one matrix product. For one-hot routes, this equals mixing outputs.
 """
 
 import itertools
@@ -43,10 +41,9 @@ class RoutePlan:
     """Which examples each expert runs on, computed once per forward pass.
 
     routes_BLE: the weights. order_LEB: the examples for every layer and expert, those with nonzero weight
-    first; n_active: the number of these, [layer][expert]. If both are None, every expert runs on every
-    example: this is the reference for tests of the sparse path, and the only way to decode with a cache,
-    which needs every token of every expert. runs_inactive: whether experts also run on examples where their
-    weight is zero, for the gradient of the weight. merged: if parameters are mixed, the groups of examples.
+    first; n_active: the number of these, [layer][expert]; both None: every expert runs on every example, as
+    the tests' reference does, and decoding with a cache. runs_inactive: whether experts also run where their
+    weight is zero, for its gradient. merged: if parameters are mixed, the groups of examples.
     """
 
     routes_BLE: Tensor
@@ -77,9 +74,8 @@ class RoutePlan:
     ) -> "RoutePlan":
         """Returns a plan that mixes parameters, once per group of examples with equal routes.
 
-        groups_B: numbers that are equal for examples with the same route and route gradient, (B,). They are
-        used if the routes need a gradient, which is divided evenly among the examples of a group; None: one
-        group per example. Without gradient, examples are grouped by their routes. on_cpu_BLE: as in `sparse`.
+        groups_B: equal numbers for examples with the same route and route gradient, used if routes need a
+        gradient, which is divided evenly in a group; None: one group per example. on_cpu_BLE: as in `sparse`.
         """
         device = routes_BLE.device
         if not (routes_BLE.requires_grad and torch.is_grad_enabled()):
@@ -123,10 +119,7 @@ class RoutedLayer(nn.Module):
         self.config, self.row, self.keeps_cache = config, row, keeps_cache
 
     def forward(self, hidden_BSD: Tensor, *args, routes=None, route_plan=None, **kwargs) -> Tensor:
-        """Returns mixed hidden states (B, S, D).
-
-        When transformers decodes, `routes` (B, L, E) are given without `route_plan`.
-        """
+        """Returns mixed hidden states (B, S, D). When transformers decodes, `routes` come without a plan."""
         if len(self.experts) == 1:  # the only weight is 1
             return self.experts[0](hidden_BSD, *args, **kwargs)
         plan = route_plan

@@ -202,11 +202,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
     @torch.no_grad()
     def to_plain(self, routes_LE: Tensor) -> PreTrainedModel:
-        """Returns the equivalent plain model of a route (L, E).
-
-        Its linear maps with experts are merged copies, in the type of the backbone's; all other tensors are
-        those of this model.
-        """
+        """Returns the equivalent plain model of a route (L, E): merged linear maps, the rest shared."""
         routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE)
 
@@ -229,10 +225,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         attn_implementation: str | None = None,
         **of_auto,
     ) -> Self:
-        """Returns a saved model, whose base is loaded from the place that the model refers to, if any.
-
-        dtype: of the backbone; None: as it was saved. of_auto: what the Auto classes add, without effect.
-        """
+        """Returns a saved model. dtype: of the backbone; None: as saved. of_auto: of Auto classes, unused."""
         source = pretrained_model_name_or_path
         folder = local_folder(f"{source}@{revision}" if revision else source)
         if (kind := saved_kind(folder)) != RoutingConfig.model_type:

@@ -1,12 +1,10 @@
 """Routers: networks that map a task vector to one logit per layer and expert.
 
-The ten published architectures (Ye, Zha, Ren 2022, arXiv 2205.12701) are implemented by three classes. Two
-are perceptrons: one for all layers (`linear`) or one per layer (`linear_layer_specific`). The other eight
-treat the layers as a sequence: the input at each position is the task vector plus a position embedding, or a
-projection of the task vector for this position (`*_layer_specific`). A bidirectional RNN, LSTM or GRU or a
-transformer layer processes the sequence, and a linear layer maps every position to E logits. The eleventh,
-`table`, is no network: the task vectors are the logits. Shapes: N tasks, D task-vector width, H hidden width,
-L layers, E experts.
+The ten published architectures (Ye, Zha, Ren 2022, arXiv 2205.12701): perceptrons for all layers or for each;
+eight treat the layers as a sequence of the task vector plus a position embedding, or of its projections
+(`*_layer_specific`), which an RNN, LSTM, GRU or transformer layer processes before a linear layer. The
+eleventh, `table`, is no network: the task vectors are the logits. Shapes: N tasks, D task-vector width, H
+hidden width, L layers, E experts.
 """
 
 import math

@@ -54,11 +54,7 @@ def select_routes(
 
 
 def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
-    """Returns routes (N, L, E) without noise.
-
-    The one-hot of the best expert for straight-through, the top-k softmax for top-k, the normalised sigmoids
-    for Bernoulli, else the softmax.
-    """
+    """Returns routes (N, L, E) without noise; for straight-through the one-hot of the best expert."""
     if mode == "top_k":
         return select_routes(logits_NLE, mode, temperature, top_k=top_k)
     if mode == "gumbel_softmax_st":
@@ -67,10 +63,7 @@ def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: 
 
 
 def soft_logits(logits_NLE: Tensor, mode: str, temperature: float) -> Tensor:
-    """Returns the numbers (N, L, E) whose softmax is the soft route without noise.
-
-    For Bernoulli, the softmax of the logarithms of sigmoids is the sigmoids divided by their sum.
-    """
+    """Returns the numbers (N, L, E) whose softmax is the soft route without noise."""
     scaled_NLE = logits_NLE / temperature
     return F.logsigmoid(scaled_NLE) if mode == "bernoulli" else scaled_NLE
 
@@ -78,18 +71,14 @@ def soft_logits(logits_NLE: Tensor, mode: str, temperature: float) -> Tensor:
 def route_logits(routes_LE: Tensor) -> Tensor:
     """Returns logits (L, E) with mean 0 in every row whose softmax is the route.
 
-    Weights below LEAST_WEIGHT are raised to it, so that the logits of one-hot routes are finite and training
-    can change them. Equal weights give zeros.
+    Weights below LEAST_WEIGHT are raised to it, so that training can change the logits of one-hot routes.
     """
     logits_LE = routes_LE.clamp(min=LEAST_WEIGHT).log()
     return logits_LE - logits_LE.mean(dim=-1, keepdim=True)
 
 
 def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
-    """Returns routes in which a random one-hot replaces each (example, layer) row with probability `epsilon`.
-
-    Replaced rows pass no gradient to the router; the other rows keep theirs.
-    """
+    """Returns routes with a random one-hot, without gradient, in rows with probability `epsilon`."""
     B, L, E = routes_BLE.shape
     replaced_BL1 = torch.rand(B, L, 1, device=routes_BLE.device) < epsilon
     random_BLE = random_one_hot((B, L), E, routes_BLE.device).to(routes_BLE.dtype)
@@ -97,10 +86,7 @@ def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
 
 
 def random_one_hot(size: tuple[int, ...], num_experts: int, device=None, generator=None) -> Tensor:
-    """Returns integers (*size, E): one-hot rows of uniformly drawn experts.
-
-    generator: the source of random numbers; None: torch's global generator.
-    """
+    """Returns integers (*size, E): one-hot rows of uniformly drawn experts."""
     return F.one_hot(torch.randint(num_experts, size, device=device, generator=generator), num_experts)
 
 

@@ -31,14 +31,16 @@ TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, 
 
 
 class TaskVectors(nn.Embedding):
-    """One vector per task (N, D).
-
-    A separate class, because it is initialised from N(0, 1), not N(0, 0.02); of a table router near 0.
-    """
+    """One vector per task (N, D), initialised from N(0, 1); of a table router near 0."""
 
 
-class TaskRouting:
-    """The routes of tasks: router, task vectors, fixed routes. Reads the config of `RoutingModel`."""
+class RoutingModel:
+    """A base of the models with experts, beside a class of transformers: routes, saving, adapters."""
+
+    lora_layers: list[LoraLayer]
+    supports_gradient_checkpointing = True
+
+    # ---- the routes of tasks
 
     def add_routing(self) -> None:
         """Adds what the configuration's route source needs: a router with task vectors, or fixed routes."""
@@ -63,10 +65,8 @@ class TaskRouting:
         return self.router(self.task_vectors(task_ids_N))
 
     def draw_routes(self, task_ids_B: Tensor) -> Tensor:
-        """Returns routes (B, L, E) from the model's route source.
+        """Returns routes (B, L, E) of the route source, in training mode sampled; ids are on any device.
 
-        task_ids_B: on any device; on the CPU, there is no wait for a GPU.
-        In training mode they are those of training (sampled and explored), otherwise those of evaluation.
         If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
         """
         source = ROUTE_SOURCES[self.config.route_source]
@@ -78,10 +78,7 @@ class TaskRouting:
         return source(self, sent(tasks_N, self.device))[sent(which_B, self.device)]
 
     def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
-        """Changes the route source to "average", "random" or "fixed", and removes router and task vectors.
-
-        task_routes_NLE: the fixed routes, in the order of `config.task_names`; only with "fixed".
-        """
+        """Changes the source to "average", "random" or "fixed" (routes in the order of task names)."""
         size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
@@ -97,10 +94,7 @@ class TaskRouting:
             self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.routing_dtype))
 
     def use_table(self, logits_NLE: Tensor) -> None:
-        """Changes the routes to the softmax of trained logits, in the order of `config.task_names`.
-
-        The logits are the task vectors of a router without parameters.
-        """
+        """Changes the routes to the softmax of trained logits, the vectors of a router of no parameters."""
         config = self.config
         self.use_routes("average")
         config.route_source, config.router_nn_type, config.router_mode = "learned", "table", "softmax"
@@ -112,10 +106,7 @@ class TaskRouting:
         self.task_vectors = TaskVectors.from_pretrained(logits_ND, freeze=False)
 
     def use_given_routes(self, given: GivenRoutes) -> None:
-        """Changes the tasks and their fixed routes, and the vectors that other tasks are routed by, to these.
-
-        Raises InputError if they do not fit the model's layers and experts.
-        """
+        """Changes the tasks, their fixed routes, and the vectors that other tasks are routed by, to these."""
         config, vectors_ND = self.config, given.vectors_ND
         routes_NLE = given.matrices(*config.route_sizes)
         config.task_names = given.tasks
@@ -154,11 +145,7 @@ class TaskRouting:
     def routes_for(
         self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
     ) -> Tensor:
-        """Returns the routes (N, L, E) of named tasks, noise-free unless `noise` is set.
-
-        mode, temperature: of the selection; None: those of the configuration. Random routes are drawn again
-        at each call. Raises KeyError for an unknown task.
-        """
+        """Returns the routes (N, L, E) of named tasks. mode, temperature: None: of the configuration."""
         task_ids_N = self.task_rows(task_names)
         if not self.config.has_router:
             return self.draw_routes(task_ids_N)
@@ -170,11 +157,7 @@ class TaskRouting:
         return noise_free_routes(logits_NLE, mode, temperature, top_k)
 
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
-        """Returns the expected routes (N, L, E) of named tasks.
-
-        For a router, the noise-free softmax of its logits at the temperature, which approximates the mean of
-        the sampled modes; for random routes 1/E. Raises KeyError for an unknown task.
-        """
+        """Returns the expected routes (N, L, E): for sampled modes about those without noise."""
         if self.config.route_source == "random":
             return ROUTE_SOURCES["average"](self, self.task_rows(task_names))
         one_hot = self.config.router_mode == "gumbel_softmax_st"
@@ -201,12 +184,7 @@ class TaskRouting:
         """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
         return self.config.has_plain_routes or self.is_one_hot(routes_BLE)
 
-
-class RoutingModel(TaskRouting):
-    """A base of the models with experts, beside a class of transformers: saving, generation, adapters."""
-
-    lora_layers: list[LoraLayer]
-    supports_gradient_checkpointing = True
+    # ---- initialisation, loss, saving
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -238,8 +216,7 @@ class RoutingModel(TaskRouting):
     def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
 
-        The base of low-rank experts is not saved if the configuration names the place that it comes from. A
-        folder is named by its path from the saved model. Raises InputError for the folder of the base.
+        A base that low-rank experts refer to is not saved. Raises InputError for the folder of the base.
         """
         pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
         base = self.config.base_model
@@ -269,9 +246,6 @@ class RoutingModel(TaskRouting):
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
-        """Writes the equivalent adapter of peft of a route, which may be soft, to a folder.
-
-        base: the place of the plain model, as the adapter names it; None: that of the configuration.
-        """
+        """Writes the equivalent adapter of peft of a route to a folder. base: its plain model."""
         routes_LE, folder = self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder)
         write_adapter(self, routes_LE, folder, base or name_of_base(self, folder))

@@ -34,10 +34,7 @@ SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, ROWS_OF_ALL, UNKNOWN
 
 
 def what_is_seen(samples: str, answers: bool) -> str:
-    """Returns one of SEEN.
-
-    samples: as for `Gym.pool`, or "each". answers: whether answers are used, or only inputs.
-    """
+    """Returns one of SEEN. samples: as for `Gym.pool`, or "each". answers: or only inputs."""
     of_one, of_all = (ROWS_OF_ONE, ROWS_OF_ALL) if answers else (INPUTS_OF_ONE, INPUTS_OF_ALL)
     return of_all if samples == "all" else of_one
 

@@ -1,13 +1,10 @@
 """The micro-batches of a step: where a device cuts a step, and what the model gets of each.
 
 A step's loss is a sum over target tokens, so the gradients of its micro-batches add up to that of the step:
-the cut changes time and memory, but results only by rounding (and by the dropout masks, which are drawn for
-each micro-batch). On a CPU a token costs much and a micro-batch little: many micro-batches of little padding.
-On CUDA the cost of launching kernels dominates: few, as large as memory allows.
-
-A GPU works behind the CPU, which launches its kernels; to read a value of the GPU, the CPU waits until all of
-them are done. So what follows from the examples alone is prepared on the CPU (masks, positions of target
-tokens), and one copy brings a step's micro-batches to the device.
+the cut changes time and memory, but results only by rounding and dropout masks. On a CPU a token costs much
+and a micro-batch little; on CUDA the cost of launching kernels dominates: few, as large as memory allows.
+To read a value of a GPU, the CPU waits for it. So what follows from the examples alone is prepared on the CPU
+(masks, positions of target tokens), and one copy brings a step's micro-batches to the device.
 """
 
 from __future__ import annotations
@@ -91,10 +88,7 @@ def default_overhead(device: torch.device) -> int:
 def model_inputs(
     examples: EncodedExamples, indices: np.ndarray, choices: np.ndarray, config, cut: Cut
 ) -> dict[str, Tensor]:
-    """Returns the inputs of the model for one micro-batch, on the CPU.
-
-    indices: its examples; choices: the answer of each among the accepted ones.
-    """
+    """Returns the inputs of the model for the examples `indices`, on the CPU. choices: each one's answer."""
     lengths = examples.source_lengths_N[indices], examples.target_lengths(indices, choices)
     widths = [int(cut.width(own.max())) for own in lengths]
     batch = examples.collate(indices, choices, pad_token_id=config.pad_token_id, widths=widths)

@@ -28,11 +28,13 @@ from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
 from routing_moe.model.selection import temperature_at
-from routing_moe.optim.compiling import compile_layers, compiled
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
+# Compiled graphs of a layer: encoder or decoder, with and without gradient or padding, one or several
+# examples; 8 for each of the 24 layers of bart-large with low-rank experts. Beyond it layers run as they are.
+MOST_GRAPHS = 192
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +54,9 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
 
 
 def build_optimizer(model, settings: Recipe, base: SharedBase | None = None) -> torch.optim.AdamW:
-    """Returns AdamW with separate learning rates for BART, router and task vectors.
+    """Returns AdamW with the rates of BART (or low-rank experts), what experts share, router and vectors.
 
-    With low-rank experts, those have the rate of BART, and the BART that they share has its own. So has the
-    base that complete experts share. Norms, biases and this base have no weight decay.
+    Norms, biases and a shared base of complete experts have no weight decay.
     """
     rates = {"bart": settings.learning_rate, "router": settings.router_lr, "vectors": settings.task_model_lr}
     if model.config.has_lora:
@@ -82,10 +83,7 @@ def build_optimizer(model, settings: Recipe, base: SharedBase | None = None) -> 
 
 
 def part_of(parameter_name: str, has_lora: bool = False) -> str:
-    """Returns the part that determines a parameter's learning rate: "router", "vectors", "bart" or "base".
-
-    "base" is the BART that low-rank experts (`has_lora`) share; these are "bart".
-    """
+    """Returns whose rate it has: "router", "vectors", "bart" (experts), "base" (of low-rank ones)."""
     if has_lora and is_of_base(parameter_name):
         return "base"
     return {"router": "router", "task_vectors": "vectors"}.get(parameter_name.split(".")[0], "bart")
@@ -178,10 +176,7 @@ class Stepper:
         return [p for p in (*self.parameters, *of_base) if p.requires_grad]
 
     def split(self, step: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Returns the examples of a step, the index of each one's answer, and all micro-batches.
-
-        Micro-batches are those of all processes, as positions in the step's examples.
-        """
+        """Returns a step's examples, the index of each one's answer, and micro-batches (positions)."""
         settings = self.settings
         indices = step_examples(
             len(self.examples), settings.step_size, settings.seed, step, self.mixture.epoch_order
@@ -203,10 +198,7 @@ class Stepper:
     def _run_micro_batches(
         self, step: int, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
     ) -> Tensor:
-        """Returns `_backward` of the step's micro-batches, which are halved after running out of memory.
-
-        The step then starts again, with the same draws: it is that of a run with the smaller limit.
-        """
+        """Returns `_backward`; micro-batches are halved after running out of memory, with equal draws."""
         while True:
             seed_draws(self.model.device, self.settings.seed, step, 1 + self.accelerator.process_index)
             try:
@@ -227,10 +219,7 @@ class Stepper:
     def _backward(
         self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
     ) -> Tensor:
-        """Runs the micro-batches of this process forward and backward.
-
-        Returns the summed loss of each micro-batch (G,) on the device; 0 for those of other processes.
-        """
+        """Returns the summed loss of each micro-batch (G,) after its backward pass; 0 for those of others."""
         config, device = self.model.config, self.model.device
         own = self.own_groups(indices, choices, groups)
         batches = [
@@ -244,7 +233,7 @@ class Stepper:
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices])
         losses_G = torch.zeros(len(groups), dtype=self.model.dtype, device=device)
         for g, batch in zip(own, batches, strict=True):
-            layers = compiled() if self.settings.compile else nullcontext()
+            layers = torch.compiler.set_stance("default") if self.settings.compile else nullcontext()
             with layers, self.accelerator.autocast():
                 loss = self.model(
                     routes=leaf_BLE[batch.pop("rows")],
@@ -261,8 +250,7 @@ class Stepper:
     def _regularise(self, leaf_BLE: Tensor) -> None:
         """Adds the gradients of expert regularisation and of load balance, once over all processes.
 
-        A step is gradient_accumulation_steps batches of the published code, which regularises the experts of
-        each batch. Load balance is weighted by the number of examples, over which the loss is a sum.
+        The published code regularises each of its batches; the load balance is in units of an example's loss.
         """
         if self.settings.load_balance > 0 and leaf_BLE.requires_grad and self.accelerator.is_main_process:
             imbalance = load_imbalance(leaf_BLE.index_select(1, self.routed_rows))
@@ -276,8 +264,8 @@ class Stepper:
     def _collect_gradients(self, routes_BLE: Tensor, leaf_BLE: Tensor, losses_G: Tensor) -> None:
         """Sums gradients and losses over processes and passes the routes' gradient through the router.
 
-        An expert that no example selected has no gradient. It gets zeros, so that the optimizer updates it as
-        if every expert had run.
+        An expert that no example selected gets zeros, so that the optimizer updates it as if every expert had
+        run.
         """
         trained = [p for p in self.parameters if p.requires_grad]
         trained += [leaf_BLE] if leaf_BLE.requires_grad else []
@@ -326,6 +314,18 @@ class Stepper:
         )
 
 
+def compile_layers(model, backend: str = "inductor") -> None:
+    """Compiles BART's layers for any shape at their first use in training; names of weights stay.
+
+    Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
+    """
+    torch._dynamo.config.recompile_limit = MOST_GRAPHS
+    for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
+        for expert in getattr(layer, "experts", [layer]):
+            expert.compile(dynamic=True, backend=backend)
+    torch.compiler.set_stance("force_eager")
+
+
 def step_seed(*numbers: int) -> int:
     """Returns a seed for torch that depends on all the numbers (seed, step, ...)."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
@@ -356,12 +356,10 @@ def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:
 
 
 def load_imbalance(routes_BLE: Tensor) -> Tensor:
-    """Returns the sum over layers of E * sum_e f_e * P_e, a measure of unequal loads.
+    """Returns the sum over layers of E * sum_e f_e * P_e: L at equal loads, L * E if all choose one expert.
 
-    f_e is the share of the examples whose largest weight is that of expert e, P_e the mean weight of e. Only
-    P_e has a gradient. For one-hot routes it is L at equal loads and L * E if all choose one expert. Source:
-    Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4 to 6, with the routes of
-    examples in place of those of tokens.
+    f_e is the share of the examples whose largest weight is that of expert e, P_e the mean weight of e, which
+    alone has a gradient. Switch Transformers (Fedus, Zoph, Shazeer 2022, arXiv 2101.03961), equations 4 to 6.
     """
     E = routes_BLE.shape[-1]
     share_LE = F.one_hot(routes_BLE.argmax(dim=-1), E).to(routes_BLE.dtype).mean(dim=0)
@@ -375,10 +373,9 @@ def mean_entropy(routes_BLE: Tensor) -> Tensor:
 
 @torch.no_grad()
 def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> list[str]:
-    """Returns lines for the log: temperature and mean entropy (nats) of the expected routes.
+    """Returns lines for the log: temperature and mean entropy (nats) of the expected routes along training.
 
-    Both are given along the training, with the current logits: for a frozen router these are final, for a
-    trained router they are the start. A second line warns if total_steps ends before the annealing does.
+    They are of the current logits, final for a frozen router. A second line warns of an unfinished annealing.
     """
     settings, config, points = stepper.settings, stepper.model.config, []
     for percent in (0, 25, 50, 75, 100):

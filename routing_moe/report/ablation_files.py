@@ -5,14 +5,21 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation import Ablation
-from routing_moe.analysis.ablation_tables import USED, category_drops, feature_table, task_table
+from routing_moe.analysis.ablation import (
+    USED,
+    Ablation,
+    category_drops,
+    feature_table,
+    set_of,
+    task_table,
+)
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.pictures.dots import plot_feature_drops
 from routing_moe.pictures.heat_maps import plot_category_drops, plot_task_drops
 from routing_moe.pictures.style import save
+from routing_moe.report.files import write_table
 from routing_moe.results.markdown import markdown_table
 
 MOST_ROWS = 12  # of a table in Markdown
@@ -28,7 +35,7 @@ def write_ablation_files(
     """Writes all result files into the folder of the ablation; returns the text of ablation.md."""
     folder, title = ablation.folder, f"{run_name(settings.run)}: drop of the score, {settings.part} files"
     singles = [experts for experts in ablation.all_experts() if ablation.sets.path(experts).is_file()]
-    by_feature = experts_by_feature(ablation, top_of_features)
+    by_feature = {feature: set_of(experts, ablation) for feature, experts in top_of_features.items()}
     scores_ST = ablation.table([*singles, *by_feature.values()])[ontology.order(ablation.tasks)]
     examples = f", {settings.max_examples} examples of each" if settings.max_examples else ""
     text = (
@@ -37,35 +44,23 @@ def write_ablation_files(
         f"{scores_ST.loc['base'].mean():.4f}."
     )
 
-    def write(name: str, table: pd.DataFrame) -> None:
-        write_text(folder / name, table.to_csv(index=False, float_format="%.6g"))
-
     if singles:
         tasks = task_table(ablation, singles, scores_ST, ontology)
         categories = category_drops(tasks, ontology)
-        write("tasks.csv", tasks)
-        write("categories.csv", categories)
+        write_table(tasks, folder / "tasks.csv")
+        write_table(categories, folder / "categories.csv")
         text += f"\n\n{_singles_markdown(categories, tasks)}"
         save(plot_category_drops(categories), folder / "categories", title)
         if singles == ablation.all_experts():
             save(plot_task_drops(tasks, ontology), folder / "tasks", title)
     if by_feature:
         drops = feature_table(ablation, by_feature, scores_ST, features, ontology)
-        write("features.csv", drops)
-        write("top_experts.csv", pd.concat(top_of_features.values(), ignore_index=True))
+        write_table(drops, folder / "features.csv")
+        write_table(pd.concat(top_of_features.values()), folder / "top_experts.csv")
         text += f"\n\n{_features_markdown(drops, settings.top)}"
         save(plot_feature_drops(drops, settings.top), folder / "features", title)
     write_text(folder / "ablation.md", f"{text}\n")
     return f"{text}\n\nwritten to {folder}"
-
-
-def experts_by_feature(ablation: Ablation, top_of_features: dict[str, pd.DataFrame]) -> dict[str, tuple]:
-    """Returns {feature: set of its top experts}."""
-    row_of = {ablation.layer(row): row for row in ablation.config.routed_rows}
-    return {
-        feature: tuple(sorted((row_of[row.layer], int(row.expert)) for row in experts.itertuples()))
-        for feature, experts in top_of_features.items()
-    }
 
 
 def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:

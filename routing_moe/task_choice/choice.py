@@ -1,14 +1,27 @@
-"""The vector or the route of a task, where it comes from, and what it has seen of the task.
+"""The vector or the route of a task, where it comes from, what it has seen of the task; given vectors.
 
 Does not import torch.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from routing_moe.model.task_vectors import NOTHING, ROWS_OF_ALL, UNKNOWN
+from dataloader.errors import InputError, problem_context
+from routing_moe.model.given_routes import ALL
+from routing_moe.model.task_vectors import (
+    NOTHING,
+    ROWS_OF_ALL,
+    UNKNOWN,
+    load_meta,
+    load_task_vectors,
+    of_sample,
+    parts_in,
+    row_of,
+    seen_by,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,3 +79,55 @@ def seen_when_stored(config, task: str) -> str:
 def rows_read(config, task: str) -> list[str]:
     """Returns the names of a checkpoint's vectors that a task and its samples may read."""
     return [task] if task in config.trained_tasks else config.task_names
+
+
+@dataclass(frozen=True, eq=False)
+class GivenVectors:
+    """The vectors (N, D) of --taskvecs, of tasks and of single samples, and what they have seen of these.
+
+    parts: {part: (start, end)} of the dimensions, {"all": (0, D)} for vectors without parts.
+    """
+
+    folder: str
+    names: list[str]
+    vectors_ND: np.ndarray
+    parts: dict[str, tuple[int, int]]
+    seen: str
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "GivenVectors":
+        """Returns the vectors of a folder. Raises InputError that names it."""
+        (names, vectors_ND), meta = load_task_vectors(folder), load_meta(folder)
+        with problem_context(f"{folder}/"):
+            parts = parts_in(meta) or {ALL: (0, vectors_ND.shape[1])}
+        return cls(str(folder), names, vectors_ND, parts, seen_by(meta))
+
+    @property
+    def by_name(self) -> dict[str, np.ndarray]:
+        """{row: vector (D,)}."""
+        return dict(zip(self.names, self.vectors_ND, strict=True))
+
+    def only(self, names: Collection[str]) -> "GivenVectors":
+        """Returns the rows with one of the names."""
+        rows = [row for row, name in enumerate(self.names) if name in names]
+        return replace(self, names=[self.names[row] for row in rows], vectors_ND=self.vectors_ND[rows])
+
+    def vector_of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str] | None:
+        """Returns (vector (D,), what it has seen) of the sample's row, else of the task's row; or None."""
+        row = row_of(self.names, task, sample)
+        if row not in self.names:
+            return None
+        seen = self.seen if row == task else of_sample(self.seen, row)
+        return self.vectors_ND[self.names.index(row)], seen
+
+    def check(self, place: str | Path, config) -> None:
+        """Raises InputError unless width and parts are those of the vectors of the mixture in `place`."""
+        D, parts = self.vectors_ND.shape[1], config.route_parts or self.parts
+        if config.router_input_dim != D:
+            differ = f"of {D} dimensions, but those of {place} have {config.router_input_dim}"
+        elif self.parts != {part: tuple(ends) for part, ends in parts.items()}:
+            differ = f"with the parts {self.parts}, but those of {place} have {parts}"
+        else:
+            return
+        advice = "give vectors made like those that it was trained with"
+        raise InputError(f"--taskvecs {self.folder} has vectors {differ}; {advice}")

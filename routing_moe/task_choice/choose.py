@@ -21,8 +21,7 @@ from routing_moe.model.given_routes import layers_of_parts
 from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import NOTHING, UNKNOWN, of_sample, row_of
-from routing_moe.task_choice.choice import TaskChoice, VectorTable, rows_read, seen_when_stored
-from routing_moe.task_choice.given_vectors import GivenVectors
+from routing_moe.task_choice.choice import GivenVectors, TaskChoice, VectorTable, rows_read, seen_when_stored
 from routing_moe.task_choice.texts import TextsOfModel, nearest_task
 
 
@@ -64,10 +63,11 @@ class Chooser:
                 return self.clusters.nearest(task, vector_D, seen)
             return TaskChoice(task, "given", "given vector", seen, vector_D)
         if self.clusters:
-            route = self.clusters.own(task)
-            if route is None and self.rule == "nearest" and self.texts:
+            if route := self.clusters.stored(task):
+                return route
+            if self.rule == "nearest" and self.texts:
                 return self.nearest(task, *self.texts.text_of(task, sample))
-            return route or self.clusters.average(task)
+            return self.clusters.average(task)
         if self.table.needing_nearest([task], self.rule):
             return self.nearest(task, *self.texts.text_of(task, sample))
         return self.stored(task, row_of(rows_read(self.config, task), task, sample))
@@ -91,7 +91,7 @@ class Chooser:
         neighbour, cosine = nearest_task(text_D, self.candidates if candidates is None else candidates)
         what = "route" if self.clusters else "vector"
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
-        copied = self.clusters.own(neighbour) if self.clusters else self.stored(neighbour, neighbour)
+        copied = self.clusters.stored(neighbour) if self.clusters else self.stored(neighbour, neighbour)
         return TaskChoice(task, "nearest", words, seen, copied.vector_D, copied.route_LE, neighbour)
 
 
@@ -108,9 +108,8 @@ class RouteClusters:
             self.routes = dict(zip(config.task_names, model.task_routes.float().cpu().numpy(), strict=True))
         if config.route_parts:
             self.vectors = dict(zip(config.task_names, model.vectors_of_tasks(), strict=True))
-        self.trained = [task for task in config.task_names if task in config.trained_tasks] or list(
-            self.routes
-        )
+        trained = [task for task in config.task_names if task in config.trained_tasks]
+        self.trained = trained or list(self.routes)
 
     def nearest(self, task: str, vector_D: np.ndarray, seen: str) -> TaskChoice:
         """Returns the route of the nearest cluster of each part, for a mixture with vectors of its tasks."""
@@ -134,7 +133,7 @@ class RouteClusters:
         described = f"clusters {listed}" if len(words) > 1 else f"cluster {next(iter(words.values()))}"
         return TaskChoice(task, "cluster", described, seen, route_LE=route_LE)
 
-    def own(self, task: str) -> TaskChoice | None:
+    def stored(self, task: str) -> TaskChoice | None:
         """Returns the mixture's own route of a task, or None."""
         if task not in self.routes:
             return None
@@ -165,17 +164,11 @@ def single_experts(routes_NLE: np.ndarray) -> np.ndarray | None:
 
 def with_vectors(model, vectors: Mapping[str, np.ndarray]):
     """Returns the same model with these vectors (D,) as the rows of the named tasks, new ones at the end."""
-    if not model.config.has_router:
-        raise ValueError("the model has no router, so it does not use task vectors")
-    D, old = model.config.router_input_dim, model.task_vectors.weight
-    rows = dict(zip(model.config.task_names, old.detach(), strict=True))
-    for task, vector_D in vectors.items():
-        new_D = torch.as_tensor(vector_D, dtype=old.dtype, device=old.device)
-        if new_D.shape != (D,) or not new_D.isfinite().all():
-            raise ValueError(f"the vector of {task} must have {D} finite numbers")
-        rows[task] = new_D
+    table = model.task_vectors.weight
+    rows = dict(zip(model.config.task_names, table.detach(), strict=True))
+    rows |= {task: torch.as_tensor(vector_D).to(table) for task, vector_D in vectors.items()}
     weight_ND = torch.stack(list(rows.values()))
-    model.task_vectors = TaskVectors.from_pretrained(weight_ND, freeze=not old.requires_grad)
+    model.task_vectors = TaskVectors.from_pretrained(weight_ND, freeze=not table.requires_grad)
     model.config.task_names = list(rows)
     model.config.random_vectors = [task for task in model.config.random_vectors if task not in vectors]
     return model

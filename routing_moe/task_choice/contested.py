@@ -5,7 +5,7 @@ few rows are contested, one model serves all tasks, and there is nothing to divi
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +50,9 @@ class Contested:
             return None
         saved = load_json_object(path, "the contested rows of a run")
         try:
-            rows = {task: [int(row) for row in numbers] for task, numbers in saved["rows"].items()}
-            numbers = (int(saved[name]) for name in ("train_rows", "data", "scoring_flops"))
-            return cls(float(saved["above"]), rows, *numbers)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            raise InputError(f"{path} is damaged; `train --contested_above` writes it") from None
+            return cls(**{field.name: saved[field.name] for field in fields(cls)})
+        except KeyError as error:
+            raise InputError(f"{path} has no {error}; `train --contested_above` writes it") from None
 
     def write(self, run: Path) -> None:
         content = {"share": round(self.share, 4)} | asdict(self)
@@ -74,13 +72,11 @@ class Contested:
         few = f", fewer than {LEAST_SHARE:.0%}: one model serves all tasks" if self.are_few else ""
         return f"{self.share:.1%} of {self.train_rows} train rows lose more than {self.above:g} nats{few}"
 
-    def of(self, examples: EncodedExamples, tasks: list[str]) -> EncodedExamples:
+    def chosen_from(self, examples: EncodedExamples, tasks: list[str]) -> EncodedExamples:
         """Returns the contested ones of all train rows. Raises InputError if these are other rows."""
         if examples.fingerprint() != self.data:
-            raise InputError(
-                f"--train_dir: {CONTESTED_FILE} numbers the train rows of the run's training, which were "
-                "others; restore them, or train again in another --output_dir"
-            )
+            advice = "restore them, or train again in another --output_dir"
+            raise InputError(f"{CONTESTED_FILE} numbers other train rows than those in --train_dir; {advice}")
         chosen = [
             np.flatnonzero(examples.task_ids_N == n)[self.rows[tasks[n]]]
             for n in np.unique(examples.task_ids_N)

@@ -17,7 +17,7 @@ from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
 from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
-from routing_moe.task_choice.given_vectors import GivenVectors
+from routing_moe.task_choice.choice import GivenVectors
 
 TASKS, CLUSTERS = "tasks", "clusters:"
 SPECS = "a file (.json or .npy), tasks, clusters:K, clusters:auto, or random: and one of all these"
@@ -49,11 +49,12 @@ def training_routes(start: Start, split: Split, ontology: Ontology) -> GivenRout
             routes = {task: {ALL: number} for number, task in enumerate(ontology.order(split.train))}
         elif spec.startswith(CLUSTERS):
             routes, clusters = routes_of_clusters(spec, start, split, ontology, vectors)
-            notes = [in_words(row) for row in clusters]
+            for row in clusters:
+                words = f"{row['clusters']} clusters of {row['sizes'].replace(' ', ', ')} tasks"
+                silhouette = f"mean silhouette {row['silhouette']:.3f}"
+                notes.append(f"{row['part']} layers: {words}; {silhouette}")
         elif spec == LOWEST_LOSS:
-            raise InputError(
-                f"is {spec}, a choice among the routes of a trained mixture; leave --do_train out"
-            )
+            raise InputError(f"is {spec}, a choice among the routes of a mixture; leave --do_train out")
         else:
             typed = spec if seed is None else f"random:{spec}"
             hint = did_you_mean(typed, [TASKS, "clusters:auto", "random:clusters:auto"])
@@ -90,60 +91,37 @@ def routes_of_file(path: str, split: Split) -> dict[str, Route]:
     return {task: routes[task] for task in split.all if task in routes}
 
 
-# ---- clusters
-
-
 def routes_of_clusters(
-    spec: str, start: Start, split: Split, ontology: Ontology, task_vectors: GivenVectors | None
+    spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
 ) -> tuple[dict[str, Route], list[dict]]:
     """Returns the routes of all tasks of the split with a vector, and a row of clusters.csv for each part.
 
     Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
     """
-    if task_vectors is None:
+    if given is None:
         raise InputError(f"is {spec}, clusters of the vectors of --taskvecs; give them")
-    vectors, train = task_vectors.by_name, ontology.order(split.train)
+    vectors, train, count = given.by_name, ontology.order(split.train), spec.removeprefix(CLUSTERS)
+    N = len(train)
     if lacking := sorted(set(train) - set(vectors)):
         raise InputError(f"{described(start)}: no vector for the train tasks {in_short(lacking)}")
-    counts = wanted_clusters(spec, len(train))
+    if not (count == "auto" and N >= 3) and not (count.isdecimal() and 2 <= int(count) <= N):
+        allowed = f"a number K from 2 to the {N} train tasks, or auto for at least 3 tasks"
+        raise InputError(f"is {spec}; give {allowed}")
+    counts = possible_counts(N) if count == "auto" else [int(count)]
     others = [task for task in split.all if task in vectors and task not in split.train]
     routes: dict[str, Route] = {task: {} for task in (*train, *others)}
     rows = []
-    for part, (first, end) in task_vectors.parts.items():
+    for part, (first, end) in given.parts.items():
         vectors_ND = np.stack([vectors[task][first:end] for task in train])
         labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
-        row = {
-            "source": described(start),
-            "part": part,
-            "clusters": int(labels_N.max()) + 1,
-            "sizes": " ".join(map(str, np.bincount(labels_N).tolist())),
-            "silhouette": silhouette,
-        }
-        rows.append(row)
+        row = {"source": described(start), "part": part, "clusters": int(labels_N.max()) + 1}
+        row["sizes"] = " ".join(map(str, np.bincount(labels_N).tolist()))
+        rows.append(row | {"silhouette": silhouette})
         for task, label in zip(train, labels_N.tolist(), strict=True):
             routes[task][part] = label
         for task in others:
             routes[task][part] = nearest_cluster(vectors[task][first:end], vectors_ND, labels_N).label
     return routes, rows
-
-
-def wanted_clusters(spec: str, N: int) -> list[int]:
-    """Returns the numbers of clusters to choose from, of N train tasks. Raises InputError for a wrong K."""
-    count = spec.removeprefix(CLUSTERS)
-    if count == "auto" and N >= 3:
-        return possible_counts(N)
-    if count.isdecimal() and 2 <= int(count) <= N:
-        return [int(count)]
-    raise InputError(
-        f"is {spec}; give a number K from 2 to the {N} train tasks, or auto for at least 3 tasks"
-    )
-
-
-def in_words(row: Mapping) -> str:
-    """Returns a row of the table of clusters as a note for the log."""
-    sizes = row["sizes"].replace(" ", ", ")
-    clusters = f"{row['clusters']} clusters of {sizes} tasks"
-    return f"{row['part']} layers: {clusters}; mean silhouette {row['silhouette']:.3f}"
 
 
 # ---- routes for scoring with a trained mixture
@@ -152,11 +130,8 @@ def in_words(row: Mapping) -> str:
 def check_scored_spec(spec: str) -> None:
     """Raises InputError for a value of `--task_routes` that needs training: no file and not lowest_loss."""
     if spec != LOWEST_LOSS and not names_file(spec):
-        hint = did_you_mean(spec, [LOWEST_LOSS])
-        raise InputError(
-            f"is {spec}, which a model is trained with; without training give a file (.json or .npy) with "
-            f"the routes of the scored tasks, or {LOWEST_LOSS}{hint}"
-        )
+        allowed = f"a file (.json or .npy) with the routes of the scored tasks, or {LOWEST_LOSS}"
+        raise InputError(f"is {spec}; without training give {allowed}{did_you_mean(spec, [LOWEST_LOSS])}")
 
 
 def check_routes_differ(config) -> None:
@@ -175,7 +150,6 @@ def file_matrices(path: str, tasks: Collection[str], config) -> dict[str, np.nda
         if not by_task:
             hint = did_you_mean(next(iter(tasks), ""), routes)
             raise InputError(f"{path} has no route for {in_short(sorted(tasks))}{hint}")
-    fitting = GivenRoutes(path, by_task)
+    given = GivenRoutes(path, by_task)
     with problem_context(f"--task_routes {path}: "):
-        matrices = fitting.matrices(*config.route_sizes)
-    return dict(zip(fitting.tasks, matrices, strict=True))
+        return dict(zip(given.tasks, given.matrices(*config.route_sizes), strict=True))

@@ -29,7 +29,7 @@ from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice, VectorTable, seen_when_stored
 from routing_moe.task_choice.choose import single_experts
-from routing_moe.task_choice.texts import TextSource, gym_with_inputs, train_examples
+from routing_moe.task_choice.texts import TextSource, train_examples
 
 BATCH_SIZE = 32
 
@@ -43,12 +43,8 @@ def learn_vector(
 
     The rest of the model is frozen. Steps are those of training, with the checkpoint's temperature, without
     exploration and weight decay, and with a rate that falls linearly to 0. The result depends on the
-    arguments only (on a CPU, bit for bit). Raises TrainingDiverged, and ValueError if there is no gradient.
+    arguments only (on a CPU, bit for bit). The router is not top-1: its weights, always 1, have no gradient.
     """
-    if not model.config.has_router:
-        raise ValueError("the model has no router, so it does not use task vectors")
-    if model.config.is_top_1:
-        raise ValueError("the weight of a top-1 route is always 1, so it gives the vector no gradient")
     recipe = Recipe(
         learning_rate=0.0,
         task_model_lr=rate,
@@ -75,8 +71,6 @@ def learn_route(
 ) -> TaskChoice:
     """Returns a route (L, E) trained on examples of the task, starting from equal weights."""
     config = model.config
-    if config.num_experts == 1:
-        raise ValueError("the model has one expert, so it has no route to learn")
     size = config.num_layers, config.num_experts
     equal_LE = torch.full(size, 1 / config.num_experts, dtype=torch.float64)
     table = with_shared_parameters(model)
@@ -132,8 +126,8 @@ class LowestLoss:
         experts_K = single_experts(routed_NRE[first_K])
         self.names = self.first_tasks if experts_K is None else [f"expert {expert}" for expert in experts_K]
 
-    def own(self, task: str) -> TaskChoice:
-        """Returns the mixture's own route of a trained task. Raises KeyError for another task."""
+    def stored(self, task: str) -> TaskChoice:
+        """Returns the mixture's own route of a trained task."""
         seen = seen_when_stored(self.model.config, task)
         return TaskChoice(task, "own", "own route", seen, route_LE=self.routes[task])
 
@@ -141,23 +135,20 @@ class LowestLoss:
         """Returns for each task the route with the lowest mean loss (nats per row) on its labelled rows."""
         rows = EncodedExamples.joined([rows for rows, _ in rows_of.values()])
         losses_RK = losses_along(self.model, rows, self.routes_KLE, self.accelerator)
-        ends = np.cumsum([len(rows) for rows, _ in rows_of.values()])
-        of_tasks = zip(rows_of, np.split(losses_RK, ends[:-1]), strict=True)
-        return {
-            task: self._best(task, rows_of[task][1], losses_rK.mean(axis=0)) for task, losses_rK in of_tasks
-        }
-
-    def _best(self, task: str, sample: str, losses_K: np.ndarray) -> TaskChoice:
-        best, *others = np.argsort(losses_K, kind="stable").tolist()
-        following = f"; next {losses_K[others[0]]:.2f}" if others else ""
-        words = f"route of {self.names[best]} (lowest loss, {losses_K[best]:.2f}{following})"
-        route_LE = self.routes[self.first_tasks[best]]
-        return TaskChoice(task, "lowest_loss", words, of_sample(ROWS_OF_ONE, sample), route_LE=route_LE)
+        ends, choices = np.cumsum([len(rows) for rows, _ in rows_of.values()]), {}
+        for task, losses_rK in zip(rows_of, np.split(losses_RK, ends[:-1]), strict=True):
+            losses_K, seen = losses_rK.mean(axis=0), of_sample(ROWS_OF_ONE, rows_of[task][1])
+            best, *others = np.argsort(losses_K, kind="stable").tolist()
+            following = f"; next {losses_K[others[0]]:.2f}" if others else ""
+            words = f"route of {self.names[best]} (lowest loss, {losses_K[best]:.2f}{following})"
+            route_LE = self.routes[self.first_tasks[best]]
+            choices[task] = TaskChoice(task, "lowest_loss", words, seen, route_LE=route_LE)
+        return choices
 
 
 def labelled_rows(source: TextSource, task: str, tokenizer) -> tuple[EncodedExamples, str]:
     """Returns the train rows of the task's first sample, of the first gym that has some, and the sample."""
-    gym = gym_with_inputs(source.gyms, task)
+    gym = source.gym_of(task)
     sample = gym.samples(task)[0]
     rows = train_examples(gym, task, sample, most=source.limit)
     return encode(rows, tokenizer, source.text_format, {task: 0}), sample

@@ -87,17 +87,25 @@ class TextSource:
         lacking = sorted(set(needing) - set(self.covered(needing)))
         if not lacking and self.covered(seen):
             return
-        folders = " and ".join(str(gym.folder) for gym in dict.fromkeys(self.gyms))
-        where = f"--text_vectors {self.folder}: no vector" if self.folder else f"{folders}: no train file"
+        place = f"--text_vectors {self.folder}: no vector" if self.folder else f"{self.places}: no train file"
         what = in_short(lacking) or f"any task with a task vector, such as {in_short(sorted(seen), 2)},"
-        raise InputError(
-            f"{where} of {what} to find the nearest task; give a gym with it as --train_dir, --text_vectors "
-            "with it, or, for a random vector, --task_vector stored"
-        )
+        advice = "give a gym with it as --train_dir, or --text_vectors with it, or --task_vector stored"
+        raise InputError(f"{place} of {what} to find the nearest task; {advice}")
+
+    @property
+    def places(self) -> str:
+        return " and ".join(str(gym.folder) for gym in dict.fromkeys(self.gyms))
+
+    def gym_of(self, task: str) -> Gym:
+        """Returns the first gym that has a train file of the task. Raises InputError without one."""
+        for gym in self.gyms:
+            if gym.has_part(task, "train"):
+                return gym
+        raise InputError(f"{self.places}: no train file of {task}, whose rows are needed to choose a route")
 
     def inputs(self, task: str, sample: str | None = None) -> list[str]:
         """Returns inputs of a sample of the task, whose gym is the last; None: its first, in any gym."""
-        gym = self.gyms[-1] if sample else gym_with_inputs(self.gyms, task)
+        gym = self.gyms[-1] if sample else self.gym_of(task)
         return [example.input for example in train_examples(gym, task, sample or "first", self.limit)]
 
 
@@ -121,22 +129,22 @@ class TextsOfModel:
             (names, vectors_ND), meta = load_task_vectors(folder), load_meta(folder)
             seen = of_sample(seen_by(meta), sample) if sample in samples_in(meta) else seen_by(meta)
             return vectors_ND[names.index(row_of(names, task, sample))], seen
-        seen_sample = sample or gym_with_inputs(self.source.gyms, task).samples(task)[0]
+        seen_sample = sample or self.source.gym_of(task).samples(task)[0]
         (text_D,) = self._computed({task: self.source.inputs(task, sample)}, quiet=True).values()
         return text_D, of_sample(INPUTS_OF_ONE, seen_sample)
 
     def candidates(self, tasks: Iterable[str]) -> dict[str, np.ndarray]:
         """Returns {task: text vector (D,)} of the tasks that have a text: kept in the checkpoint, or new."""
+        covered, limit = self.source.covered(tasks), self.source.limit
         if folder := self.source.folder:
-            names, vectors_ND = load_task_vectors(folder)
-            return {task: vectors_ND[names.index(task)] for task in self.source.covered(tasks)}
+            vectors = dict(zip(*load_task_vectors(folder), strict=True))
+            return {task: vectors[task] for task in covered}
         # Neither answers nor task names are part of a text vector.
         longest = TextFormat.max_output_length
         text_format = replace(self.source.text_format, max_output_length=longest, hide_task_names=False)
         kept = kept_texts(self.start.checkpoint)
-        limit = self.source.limit
         vectors = kept.vectors if kept and kept[1:] == (text_format, limit) else {}
-        if missing := [task for task in self.source.covered(tasks) if task not in vectors]:
+        if missing := [task for task in covered if task not in vectors]:
             vectors |= self._computed({task: self.source.inputs(task) for task in missing}, self.quiet)
             if self.keep:
                 content = npz_bytes(
@@ -154,15 +162,6 @@ class TextsOfModel:
         states_of, text_format = encoder_states(self.model), self.source.text_format
         vectors_ND = text_vectors(states_of, self.tokenizer, inputs, text_format, quiet=quiet)
         return dict(zip(inputs, vectors_ND, strict=True))
-
-
-def gym_with_inputs(gyms: Collection[Gym], task: str) -> Gym:
-    """Returns the first gym that has a train file of the task. Raises InputError without one."""
-    for gym in gyms:
-        if gym.has_part(task, "train"):
-            return gym
-    folders = " and ".join(str(gym.folder) for gym in dict.fromkeys(gyms))
-    raise InputError(f"{folders}: no train file of {task}, whose rows are needed to choose a route")
 
 
 def train_examples(

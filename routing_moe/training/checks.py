@@ -1,9 +1,9 @@
 """What `routing-moe train` checks before it loads weights, so that a long run does not fail late.
 
-`check_inputs` goes through flags, output folder, data, and the start of the run. Each file is read by its one
-reader, which raises InputError; the functions here add what no reader knows: flags that contradict each
-other, and flags and data that do not fit the model. `finished` says whether there is anything left to do.
-Torch, which takes seconds to import, is needed only for the configuration of the start.
+`check_inputs` needs, in this order: flags that fit together, an output folder, a gym with a split, a model to
+start from, and a vector or route of each task (`task_checks.py`). Each file is read by its one reader, which
+raises InputError; the functions here add what no reader knows. `finished` says whether anything is left to
+do. Torch, which takes seconds to import, is needed only for the configuration of the start.
 """
 
 import importlib.util
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError, Problems, problem_context
+from dataloader.errors import InputError, problem_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
-from routing_moe.checkpoints.find import SavedMixture, checkpoint_to_resume, checkpoint_to_start_from
+from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.choices import TRACKERS
 from routing_moe.config.flags import changed, differences, flag_problems, flags_of
@@ -30,18 +30,16 @@ from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_se
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
 from routing_moe.results.scores import ScoresFile
-from routing_moe.task_choice.given_routes import (
-    training_routes,
-)
+from routing_moe.task_choice.given_routes import training_routes
 from routing_moe.task_choice.texts import TEXTS_FILE, TextSource
-from routing_moe.training.task_checks import TaskChecks, refuse
+from routing_moe.training.task_checks import check_tasks
 
 if TYPE_CHECKING:
     from routing_moe.model.configuration import RoutingBartConfig
 
+
 # Flags that scores depend on besides those that a prediction inherits or a comparison of runs reports.
-OF_SCORES = {"measures", "predict_samples", "text_vectors", "debug"}
-NOT_OF_SCORES = {"predict_batch_size", "taskvecs"}  # the vectors are in the checkpoint
+OF_SCORES = ("measures", "predict_samples", "text_vectors", "debug")
 
 
 @dataclass(frozen=True)
@@ -64,57 +62,57 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     refuse(run_folder_problems(settings))
     train_gym, predict_gym, split, ontology = open_data(settings)
     check_data(settings, train_gym, predict_gym, split)
-    if settings.do_train and settings.equal_flops and checkpoint_to_resume(settings) is None:
+    checkpoint, resumed, routes = checkpoint_to_start_from(settings), checkpoint_to_resume(settings), None
+    if settings.do_train and settings.equal_flops and resumed is None:
         reference_cost(settings.equal_flops)
-    checkpoint = checkpoint_to_start_from(settings)
+    # the model to start from
     if checkpoint is None and not settings.is_new:
-        refuse(f"{settings.start.described}: no checkpoint there (a folder with a config.json)")
-    routes = None
-    if settings.do_train and settings.task_routes and checkpoint_to_resume(settings) is None:
+        raise InputError(f"{settings.start.described}: no checkpoint there (a folder with a config.json)")
+    if settings.do_train and settings.task_routes and resumed is None:
         routes = training_routes(settings.start, split, ontology)
     from routing_moe.checkpoints.start import start_config
 
-    config, text_format = start_config(settings, split, routes), TextFormat.of(settings)
-    texts = TextSource(
-        (train_gym, predict_gym), text_format, settings.text_vectors, settings.examples_per_file
-    )
-    if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
-        refuse(
-            f"--task_level_random_n is {settings.task_level_random_n}; there are {config.num_experts} experts"
-        )
+    config = start_config(settings, split, routes)
     refuse(position_problems(settings, config.max_position_embeddings, checkpoint or settings.model))
+    if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
+        n = settings.task_level_random_n
+        raise InputError(f"--task_level_random_n is {n}; there are {config.num_experts} experts")
     if routes:
         with problem_context(f"--task_routes {routes.source}: "):
             routes.matrices(*config.route_sizes)
-    TaskChecks(settings, split, config, checkpoint, texts).check(has_new_routes=routes is not None)
+    # a vector or route of each task
+    text_format, limit = TextFormat.of(settings), settings.examples_per_file
+    texts = TextSource((train_gym, predict_gym), text_format, settings.text_vectors, limit)
+    check_tasks(settings, split, config, checkpoint, texts, has_new_routes=routes is not None)
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
-# ---- flags
+def refuse(problems: list[str]) -> None:
+    """Raises InputError if there are problems."""
+    if problems:
+        raise InputError(problems)
 
 
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
-    problems, sources = [], " and ".join(f"--{flag}" for flag in settings.selecting_flags)
-    named = "checkpoint" if settings.checkpoint else "checkpoint_name"
-    has_name = settings.checkpoint_name != "best"
+    problems = []
     if len(settings.selecting_flags) > 1:
+        sources = " and ".join(f"--{flag}" for flag in settings.selecting_flags)
         problems.append(f"{sources} each set the source of routes; give one of them")
-    elif sources and settings.num_experts == 1:
-        problems.append(f"{sources} chooses among experts, but --num_experts is 1; give one of them")
     if settings.minimum_tau > settings.initial_tau:
-        falls = f"above --initial_tau {settings.initial_tau}; the temperature falls from this to the minimum"
-        problems.append(f"--minimum_tau is {settings.minimum_tau}, {falls}")
-    if settings.is_new and (settings.checkpoint or has_name):
-        problems.append(f"--initialize_from_vanilla and --{named} both name a start; give one of them")
-    if settings.checkpoint and has_name:
-        problems.append("--checkpoint and --checkpoint_name both name a checkpoint; give one of them")
+        problems.append(
+            f"--minimum_tau is {settings.minimum_tau}, above --initial_tau {settings.initial_tau}; the "
+            "temperature falls from this to the minimum"
+        )
+    starts = {
+        "initialize_from_vanilla": settings.is_new,
+        "checkpoint": settings.checkpoint,
+        "checkpoint_name": settings.checkpoint_name != "best",
+    }
+    if len(given := [f"--{flag}" for flag, value in starts.items() if value]) > 1:
+        problems.append(f"{' and '.join(given)} each name a start; give one of them")
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
-        problems.append(f"--vanilla_checkpoint has the weights of a new model: leave --{named} out")
-    if settings.shared_base and settings.do_train and not settings.base_lr:
-        problems.append("--shared_base trains what experts share, but --base_lr is 0; leave one of them out")
-    if settings.by_loss and settings.taskvecs and not settings.do_train:
-        problems.append("--taskvecs and --task_routes lowest_loss both choose routes; give one of them")
+        problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
     learns = settings.do_train and settings.route_source in (None, "learned")
@@ -159,31 +157,37 @@ def finished(settings: TrainSettings) -> str | None:
         return None
     best = Path(settings.output_dir) / "best"
     if settings.do_predict:
-        scores = scores_there(settings)
-        return scores and f"{settings.output_dir} is finished: scores in {scores}"
-    has_texts = settings.no_text_vectors or (best / TEXTS_FILE).is_file()
-    if not has_texts and SavedMixture(best).config.routes_by_task:  # whose reader imports torch
-        return None
-    return f"{settings.output_dir} is finished: best checkpoint in {best}"
+        file = ScoresFile(section=settings.predict_split, prefix=settings.prefix)
+        scores, description = (best.parent / path for path in (file.path, file.settings_path))
+        is_scored = scores.is_file() and has_settings(description, settings.scored)
+        return f"{settings.output_dir} is finished: scores in {scores}" if is_scored else None
+    if settings.no_text_vectors or (best / TEXTS_FILE).is_file():
+        return f"{settings.output_dir} is finished: best checkpoint in {best}"
+    return None
 
 
 def is_trained(settings: TrainSettings) -> bool:
     """Returns whether a resumed run has its cost.json, which is written after the last step."""
     if checkpoint_to_resume(settings) is None:
         return False
-    return Problems().of(read_cost, settings.output_dir) is not None  # a damaged file is written again
+    try:
+        return read_cost(settings.output_dir) is not None
+    except InputError:  # a damaged file is written again
+        return False
 
 
-def scores_there(settings: TrainSettings) -> Path | None:
-    """Returns the file of test scores of the best checkpoint with these settings, None if it is missing."""
-    file = ScoresFile(section=settings.predict_split, prefix=settings.prefix)
-    description, scores = (Path(settings.output_dir) / path for path in (file.settings_path, file.path))
-    saved = (Problems().of(load_json_object, description, "the settings of scores") or {}).get("settings")
-    flags = flags_of(settings).items()
-    names = OF_SCORES | {name for name, flag in flags if flag.inherited or flag.compared_as == "scoring"}
-    values = {name: getattr(settings, name) for name in names - NOT_OF_SCORES}
-    same = isinstance(saved, dict) and not changed(values, saved, "")
-    return scores if same and scores.is_file() else None
+def has_settings(file: Path, scored: TrainSettings) -> bool:
+    """Returns whether the scores that a file describes were made with the same settings."""
+    try:
+        saved = load_json_object(file, "the settings of scores")["settings"]
+    except (InputError, KeyError):
+        return False
+    values = {
+        name: getattr(scored, name)
+        for name, flag in flags_of(scored).items()
+        if flag.inherited or flag.compared_as == "scoring" or name in OF_SCORES
+    }
+    return isinstance(saved, dict) and not changed(values, saved, "")
 
 
 # ---- the data
@@ -210,10 +214,7 @@ def open_data(settings: TrainSettings) -> tuple[Gym, Gym, Split, Ontology]:
 
 
 def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split: Split) -> None:
-    """Raises InputError for files of the run's tasks that cannot be read or scored.
-
-    Test files are read hours after the first step, so that all files are read here, and kept.
-    """
+    """Raises InputError for files of tasks that cannot be read or scored: test files are read hours later."""
     sections = {"train": ["dev"]} if settings.do_train else {}  # {section: the parts that are scored}
     if settings.do_predict:
         sections[settings.predict_split] = ["dev", "test"]
@@ -223,31 +224,22 @@ def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split:
         raise InputError(
             f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
         )
-    reads = [(train_gym, split.train, ["train"], "all")] if settings.do_train else []
-    for section, parts in sections.items():
-        reads.append((predict_gym, split.section(section), parts, settings.predict_samples))
-    for gym, tasks, parts, samples in reads:
+    samples, reads = settings.predict_samples, []
+    if settings.do_train:
+        reads = [(train_gym, split.train, ["train"], "all")]
+    reads += [(predict_gym, split.section(section), parts, samples) for section, parts in sections.items()]
+    for gym, tasks, parts, chosen in reads:
         refuse(gym.lacking(tasks, split.path))
         for task in tasks:
             gym.metric(task)
         for part in parts:
-            gym.pool(tasks, part, samples)
-    if settings.reads_options:
-        check_options(settings, (train_gym, predict_gym), split, sections)
-
-
-def check_options(settings: TrainSettings, gyms: tuple[Gym, Gym], split: Split, sections: dict) -> None:
-    """Raises InputError if no task of a section has answer options to rank. sections: {section: parts}."""
-    gym = gyms[1]
-    for section, parts in sections.items():
+            gym.pool(tasks, part, chosen)
+    for section, parts in sections.items() if settings.reads_options else ():
+        gyms, tasks = (train_gym, predict_gym), split.section(section)
         sources = [
-            find_options(task, gym.metric(task), gyms, gym.examples(task, part, settings.predict_samples))
-            for task in split.section(section)
+            find_options(task, predict_gym.metric(task), gyms, predict_gym.examples(task, part, samples))
+            for task in tasks
             for part in parts
         ]
         if settings.scoring == "rank" and not any(source.name for source in sources):
-            raise InputError(
-                f"--scoring is rank, but no task of the {section} section of {split.path} has answer "
-                "options: an options field in .jsonl files, a list (A) ... (B) ... in the inputs, or a few "
-                "labels that recur in the train files; give generate"
-            )
+            raise InputError(f"--scoring is rank, but no task of {split.path}, {section}, has answer options")

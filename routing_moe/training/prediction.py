@@ -6,20 +6,17 @@ import logging
 import time
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, in_short
+from dataloader.errors import in_short
 from dataloader.templates import has_templates
-from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, mixture_to_score
+from routing_moe.checkpoints.find import SavedMixture, mixture_to_score
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import MEASURES
-from routing_moe.config.shared import Evaluation, Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draws
@@ -27,10 +24,9 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, baseline_scores, dataset_scores, write_predictions
-from routing_moe.task_choice.choice import TaskChoice
-from routing_moe.task_choice.choose import Chooser, RouteClusters, with_routes, with_vectors
+from routing_moe.task_choice.choice import GivenVectors, TaskChoice
+from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file
-from routing_moe.task_choice.given_vectors import GivenVectors
 from routing_moe.task_choice.learned import LowestLoss, labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs
@@ -38,16 +34,19 @@ from routing_moe.training.task_checks import trained_on
 
 log = logging.getLogger(__name__)
 
+NOTES = {  # {source of a task's vector or route: note}
+    "random": "note: the task vectors of %s are random, unrelated to the tasks; --task_vector nearest uses "
+    "the vector of the nearest task",
+    "average": "note: no route and no vector of %s: all experts have equal weights",
+}
+
 
 def run_prediction(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, keep_texts: bool = False
 ) -> None:
-    """Scores the dev and test files of a section of the split; writes scores and predictions.
-
-    keep_texts: whether to write `keep_text_vectors`, too. Raises InputError without a checkpoint.
-    """
-    evaluation = settings.evaluation
-    tasks = list(inputs.split.section(evaluation.section))
+    """Scores the dev and test files of a section; writes scores, predictions, and text vectors."""
+    section, prefix = settings.predict_split, settings.prefix
+    tasks = list(inputs.split.section(section))
     checkpoint = mixture_to_score(settings.start).checkpoint
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
@@ -59,14 +58,15 @@ def run_prediction(
         log.debug("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
     if keep_texts and accelerator.is_main_process:
         keep_text_vectors(inputs, checkpoint, model.device, (model, tokenizer))
-    choices = route_tasks(settings.start, evaluation, inputs, tasks, model, tokenizer, accelerator)
+    choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)
     # Scores of another run's checkpoint go to this run's folder; the other folder is not changed.
     run, name = Path(settings.output_dir), checkpoint.name
     if settings.checkpoint and is_on_hub(settings.checkpoint):
         name = "best"  # else that of the commit
-    parts = {part: task_files(evaluation, inputs, tasks, part, model, tokenizer) for part in ("dev", "test")}
+    loaded, most = (model, tokenizer), settings.scored_per_file
+    parts = {part: task_files(settings, inputs, tasks, part, *loaded, most) for part in ("dev", "test")}
     if settings.scoring == "rank":
-        log.debug("%s section: %s", evaluation.section, described_scoring(parts["dev"] + parts["test"]))
+        log.debug("%s section: %s", section, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
         scores, *predicted = predict(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
@@ -75,11 +75,14 @@ def run_prediction(
                 scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
-            written = ScoresFile(part, evaluation.section, name, evaluation.prefix)
-            write_predictions(run / name / "predictions", evaluation.prefix, files, *predicted)
+            written = ScoresFile(part, section, name, prefix)
+            write_predictions(run / name / "predictions", prefix, files, *predicted)
             measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
             means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())
-            note = ""
+            note = draws = ""
+            if "draws" in scores:
+                spread = spread_over_draws(scores)
+                draws = f" (mean of {scores['draws'][0]} draws of all routes, std {spread:.4f})"
             if has_templates(tasks):
                 datasets = dataset_scores(scores)
                 write_text(run / written.datasets_path, datasets.to_csv())
@@ -87,8 +90,7 @@ def run_prediction(
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f%s over %d files%s%s, in %s",
-                evaluation.section, part, mean_score(scores), means, len(files),
-                of_draws(scores), note, run / written.path,
+                section, part, mean_score(scores), means, len(files), draws, note, run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
@@ -98,11 +100,7 @@ def run_prediction(
 def keep_text_vectors(
     inputs: Inputs, checkpoint: Path, device: torch.device, loaded: tuple | None = None
 ) -> None:
-    """Writes the text vectors of the train tasks, by which new texts find their nearest task.
-
-    loaded: the checkpoint's model and tokenizer; None: they are loaded. Without routes that depend on the
-    task, nothing is written.
-    """
+    """Writes vectors of the train tasks' texts, by which new texts find their nearest task, if needed."""
     start = SavedMixture(checkpoint)
     if not start.config.routes_by_task or (checkpoint / TEXTS_FILE).is_file():
         return
@@ -117,15 +115,11 @@ def keep_text_vectors(
 
 
 def route_tasks(
-    start: Start, evaluation: Evaluation, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
+    settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
 ) -> dict[str, TaskChoice]:
-    """Gives every task its route or the vector that its route is computed from; logs each choice.
-
-    start: of the model. Returns {task: choice}; {} if all tasks are those of training, or their routes do not
-    depend on them.
-    """
+    """Gives every task its route or vector; returns {task: choice}, {} if all are just those of training."""
+    start, by_loss = settings.start, settings.by_loss
     config, split, is_main = model.config, inputs.split, accelerator.is_main_process
-    by_loss = evaluation.by_loss
     by_vector = config.has_router and not start.routes and not by_loss
     if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
         return {}
@@ -134,14 +128,14 @@ def route_tasks(
         source = LowestLoss(model, trained, accelerator)
         rows = {task: labelled_rows(inputs.texts, task, tokenizer) for task in tasks if task not in trained}
         chosen = source.choose(rows) if rows else {}
-        choices = {task: source.own(task) if task in trained else chosen[task] for task in tasks}
+        choices = {task: source.stored(task) if task in trained else chosen[task] for task in tasks}
     else:
-        mixture, untrained, vectors = SavedMixture(checkpoint_of(start)), set(tasks) - trained, None
+        mixture, untrained, vectors = mixture_to_score(start), set(tasks) - trained, None
         if start.vectors and untrained:
             vectors = GivenVectors.load(start.vectors).only(untrained)
         chooser = Chooser(
             model,
-            evaluation.task_vector,
+            settings.task_vector,
             split.train,
             vectors,
             file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
@@ -149,15 +143,17 @@ def route_tasks(
             by_vector,
         )
         choices = {task: chooser.choose(task) for task in tasks}
-    if not by_vector:
-        check_replaced(start.routes, choices, model, evaluation.prefix)
     # Not just what a trained task has in the checkpoint.
     kept = ("own", "stored", "random")
     notable = [c for c in choices.values() if c.task not in trained or c.source not in kept]
     for c in notable:
         log.debug("%s: %s; has seen of the task: %s", c.task, c.words, c.seen)
-    for note in notes_on(choices, by_vector and bool(start.vectors)) if is_main else ():
-        log.info(note)
+    unread = [task for task, choice in choices.items() if choice.source != "given"]
+    if by_vector and start.vectors and unread and is_main:
+        log.info("note: no vector of --taskvecs is used for %s: trained on, or not in it", in_short(unread))
+    for source, note in NOTES.items() if is_main else ():
+        if of_source := sorted(task for task, choice in choices.items() if choice.source == source):
+            log.info(note, in_short(of_source))
     if not by_vector and notable:
         with_routes(model, choices.values())
     vectors = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
@@ -166,58 +162,17 @@ def route_tasks(
     return choices if notable else {}
 
 
-def notes_on(choices: dict[str, TaskChoice], reads_vectors: bool) -> list[str]:
-    """Returns notes on the tasks that nothing is known of.
-
-    reads_vectors: whether the router reads vectors of --taskvecs.
-    """
-    lines = []
-    own = [task for task, choice in choices.items() if choice.source != "given"]
-    if reads_vectors and own:
-        lines.append(f"note: no vector of --taskvecs is used for {in_short(own)}: trained on, or not in it")
-    if random := sorted(task for task, choice in choices.items() if choice.source == "random"):
-        lines.append(
-            f"note: the task vectors of {in_short(random)} are random, unrelated to the tasks; "
-            "--task_vector nearest uses the vector of the nearest task"
-        )
-    if without := [task for task, choice in choices.items() if choice.source == "average"]:
-        lines.append(f"note: no route and no vector of {in_short(without)}: all experts have equal weights")
-    return lines
-
-
-def check_replaced(path: str | None, choices: dict[str, TaskChoice], model, prefix: str) -> None:
-    """Raises InputError if routes of a file would overwrite scores along other routes."""
-    own = RouteClusters(model).routes
-    replaced = [
-        task
-        for task, choice in choices.items()
-        if choice.source == "given" and task in own and not np.allclose(own[task], choice.route_LE)
-    ]
-    if replaced and not prefix:
-        raise InputError(
-            f"--task_routes {path} has other routes of {in_short(replaced)} than the checkpoint; to score it "
-            "with them give --prefix, so that its own scores are not overwritten"
-        )
-
-
-def of_draws(scores: pd.DataFrame) -> str:
-    """Returns a note on the draws of random routes behind the scores, "" for other routes."""
-    if "draws" not in scores:
-        return ""
-    return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
-
-
-def task_files(evaluation: Evaluation, inputs: Inputs, tasks, part: str, model, tokenizer):
-    """Returns the tasks' files of a part, as they are scored."""
+def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, most: int | None):
+    """Returns the tasks' files of a part, as they are scored. most: examples of each; None: all."""
     return load_task_files(
         inputs.predict_gym,
         tasks,
         part,
-        evaluation.samples,
+        settings.predict_samples,
         tokenizer,
         inputs.text_format,
         {name: row for row, name in enumerate(model.config.task_names)},
-        limit=evaluation.most,
-        with_options=evaluation.with_options,
+        limit=most,
+        with_options=settings.reads_options,
         train_gyms=(inputs.train_gym, inputs.predict_gym),
     )

@@ -1,6 +1,5 @@
 """Trains and predicts as the settings of a command say."""
 
-import dataclasses
 import json
 import logging
 import shlex
@@ -59,10 +58,7 @@ def train_and_predict(
 def run_training(
     settings: TrainSettings, inputs: Inputs, accelerator: Accelerator, command, draw_routes: Callable
 ) -> bool:
-    """Builds the model and the data, and trains to the end. Writes nothing before both are ready.
-
-    Returns whether there is a checkpoint: not if too few rows are contested.
-    """
+    """Trains to the end; returns whether there is a checkpoint. Writes nothing before all is ready."""
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
     if checkpoint_to_resume(settings) is None:
         check_epochs(settings, len(pool))
@@ -72,13 +68,13 @@ def run_training(
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     limits = filter(None, (settings.eval_max_examples, settings.examples_per_file))
-    evaluation = dataclasses.replace(settings.evaluation, most=min(limits, default=None))
-    dev_files = task_files(evaluation, inputs, inputs.split.train, "dev", model, tokenizer)
+    most = min(limits, default=None)
+    dev_files = task_files(settings, inputs, inputs.split.train, "dev", model, tokenizer, most)
     model = model.to(accelerator.device)
     contested = None
     if settings.contested_above is not None:
         contested = contested_rows(model, examples, settings, accelerator)
-        examples = contested.of(examples, model.config.task_names)
+        examples = contested.chosen_from(examples, model.config.task_names)
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
             if accelerator.is_main_process:
@@ -122,10 +118,7 @@ def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, ac
 def write_start(
     settings: TrainSettings, inputs: Inputs, command, contested: Contested | None, resumed: bool = False
 ) -> None:
-    """Writes what a run starts with: run.json, contested rows, the table of clusters.
-
-    resumed: the model is that of an earlier call.
-    """
+    """Writes run.json, contested rows, table of clusters. resumed: the model is that of an earlier call."""
     folder, description = Path(settings.output_dir), describe_run(settings.to_dict(), command)
     if resumed:
         description["hub"] = hub_commits(folder)

@@ -19,7 +19,7 @@ from dataloader.ontology import Ontology
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.train import TrainSettings
-from routing_moe.evaluation.scored_files import TaskFile, decoding_of, described_scoring
+from routing_moe.evaluation.scored_files import TaskFile, decoding_of
 from routing_moe.evaluation.scoring import dev_scores, mean_score
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
@@ -180,11 +180,7 @@ class Training:
 
     @torch.no_grad()
     def _write_routes(self) -> Path:
-        """Writes routes of the train tasks, in the ontology's order, as (N, L, E) arrays and as heat maps.
-
-        `route`: `expected_routes` at the current temperature; `route_t1`: at temperature 1. Returns their
-        folder, `<step>-steps/`.
-        """
+        """Writes routes of the train tasks, at the temperature and at 1, as arrays and as heat maps."""
         folder = self.folder / f"{self.state['step']}-steps"
         folder.mkdir(exist_ok=True)
         tasks = self.ontology.order({file.task for file in self.dev_files})
@@ -251,12 +247,7 @@ class Training:
         )  # fmt: skip
         trained, precision = model.num_parameters(only_trainable=True), self.accelerator.mixed_precision
         log.debug("%d warm-up steps; %d trained parameters; %s", settings.warmup_steps, trained, precision)
-        if self.total_steps < settings.total_steps:
-            epochs = settings.num_train_epochs
-            log.info("--num_train_epochs %g ends the run at step %d", epochs, self.total_steps)
         log.info("routes: %s", described_routes(model, settings))
-        if settings.scoring == "rank" and settings.select_by == "performance":
-            log.debug("dev scores: %s", described_scoring(self.dev_files))
         for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.cut]:
             log.debug(line)
         if model.config.has_router:
@@ -273,8 +264,6 @@ class Training:
 
     def _summarise(self, seconds: float, steps: int) -> None:
         log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
-        if (distance := self.model.relative_expert_distance()) is not None:
-            log.debug("relative distance of the experts at the end: %.3g", distance)
         if steps:
             by, per_step = self.settings.select_by, seconds / steps
             log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
