@@ -57,6 +57,7 @@ GRID = (
 )
 NOT_COMPARED = (
     "configurations/*.json",  # outcomes with times
+    "ablation/sets/*.json",
     "run.json",
     "cost.json",
     "*.log",

@@ -1,7 +1,6 @@
 """Processor time of low-rank experts in any model, beside peft's adapters with the same weights.
 
     python benchmarks/low_rank_engine.py --repeats 15
-    python benchmarks/low_rank_engine.py --backbone t5 --experts 4 --repeats 1
 
 Ratios are over the plain model: its forward pass, or its step (forward and backward) with all weights
 trained. Weights are random, nothing is downloaded; peft is an extra. Prints one JSON line; README.md explains
@@ -43,7 +42,6 @@ BACKBONES = {
 @dataclass(frozen=True, kw_only=True)
 class Settings(measuring.Settings):
     program = "python -m benchmarks.low_rank_engine"
-    backbone: tuple[str, ...] = MEASURED(tuple(BACKBONES), "plain models", choices=BACKBONES)
     experts: tuple[int, ...] = MEASURED(
         (4, 16), "experts per layer", range=Range(lambda value: 2 <= value <= B, f"from 2 to {B}")
     )
@@ -55,24 +53,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> dict:
-    runs = {}
-    for backbone in settings.backbone:
-        model_and_batch = plain_model_and_batch(backbone)
-        of_plain = {f"plain_{name}": call for name, call in runs_of_plain(*model_and_batch).items()}
-        of_experts = {
-            f"{E}_{name}": call
-            for E in settings.experts
-            for name, call in runs_of_experts(*model_and_batch, E).items()
-        }
-        runs |= {f"{backbone}_{name}": timed(call) for name, call in (of_plain | of_experts).items()}
+    runs, ratios = {}, {}
+    for backbone in BACKBONES:
+        plain, inputs, labels = plain_model_and_batch(backbone)
+        calls = {f"plain_{name}": call for name, call in runs_of_plain(plain, inputs, labels).items()}
+        for E in settings.experts:
+            of_experts = runs_of_experts(plain, inputs, labels, E).items()
+            calls |= {f"{E}_{name}": call for name, call in of_experts}
+        runs |= {f"{backbone}_{name}": timed(call) for name, call in calls.items()}
     variants = measuring.measure(runs, settings.repeats)
-    ratios = {name: ratio(variants, name, plain_of(name), "min_s") for name in runs}
+    for name in runs:  # over the plain model's forward pass or step
+        plain_run = f"{name.partition('_')[0]}_plain_{name.rpartition('_')[2]}"
+        ratios[name] = ratio(variants, name, plain_run, "min_s")
     return {"variants": variants, "ratios": ratios}
-
-
-def plain_of(name: str) -> str:
-    """Returns the name of the plain model's run with which a run is compared."""
-    return f"{name.partition('_')[0]}_plain_{name.rpartition('_')[2]}"
 
 
 def timed(run: Callable) -> Callable[[], dict[str, float]]:
@@ -84,9 +77,6 @@ def timed(run: Callable) -> Callable[[], dict[str, float]]:
         return {"s": time.process_time() - start}
 
     return call
-
-
-# ---- what is measured
 
 
 def plain_model_and_batch(backbone: str) -> tuple[PreTrainedModel, dict[str, Tensor], Tensor]:
@@ -158,10 +148,10 @@ def with_peft(plain: PreTrainedModel, model: RoutedModel) -> PeftModel:
     with tempfile.TemporaryDirectory() as folder:
         for e, one_hot_E in enumerate(torch.eye(E)):
             model.to_adapter(one_hot_E.expand(L, E), f"{folder}/e{e}", base="plain")
-        found = PeftModel.from_pretrained(copy.deepcopy(plain), f"{folder}/e0", adapter_name="e0")
+        adapted = PeftModel.from_pretrained(copy.deepcopy(plain), f"{folder}/e0", adapter_name="e0")
         for e in range(1, E):
-            found.load_adapter(f"{folder}/e{e}", f"e{e}")
-    return found.eval()  # there is no dropout; in training mode peft refuses mixed batches
+            adapted.load_adapter(f"{folder}/e{e}", f"e{e}")
+    return adapted.eval()  # there is no dropout; in training mode peft refuses mixed batches
 
 
 if __name__ == "__main__":

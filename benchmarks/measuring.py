@@ -8,9 +8,7 @@ import json
 import os
 import platform
 import re
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -28,6 +26,7 @@ from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
 from routing_moe.io.accelerator import prepare_gpu
+from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.base import is_of_base, train_base
 from routing_moe.model.conversion import share_tensors
@@ -89,9 +88,26 @@ def run_benchmark(
     def run(settings: Settings) -> None:
         if problems := flag_problems(settings):
             raise InputError(problems)
-        prepare(settings)
-        load = os.getloadavg()[0]
-        print_report(command.program.rpartition(".")[2], settings, load, **measured(settings))
+        library_logging.set_verbosity_error()
+        prepare_gpu()
+        is_cuda = settings.device == "cuda"
+        if is_cuda and getattr(settings, "mixed_precision", "no") == "no":
+            torch.set_float32_matmul_precision("high")  # TF32, as in the commands
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        torch.manual_seed(settings.seed)
+        load, lines = os.getloadavg()[0], measured(settings)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        report = {
+            "benchmark": command.program.rpartition(".")[2],
+            **describe_run(dataclasses.asdict(settings)),
+            "device": torch.cuda.get_device_name() if is_cuda else f"{cores} CPU cores, {platform.machine()}",
+            "threads": torch.get_num_threads(),
+            "load_average_before": load,
+            "peak_memory_gb": peak_memory_gb(),
+            **rounded(lines),
+        }
+        print(json.dumps(report))
 
     return run_command(run, command, argv, description)
 
@@ -99,24 +115,11 @@ def run_benchmark(
 # ---- models and inputs
 
 
-def layers(model_size: str) -> tuple[int, int]:
-    """Returns the number of layers of the encoder and of the decoder."""
-    size = SIZES[model_size]
-    return size["layers"], size.get("decoder_layers", size["layers"])
-
-
 def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConfig:
     """Returns the configuration of a routing BART. fields: of the mixture."""
     size = SIZES[model_size]
-    sides = {
-        f"{side}_{field}": value
-        for side, number in zip(("encoder", "decoder"), layers(model_size), strict=True)
-        for field, value in (
-            ("layers", number),
-            ("ffn_dim", size["ffn"]),
-            ("attention_heads", size["heads"]),
-        )
-    }
+    of_side = dict(layers=size["layers"], ffn_dim=size["ffn"], attention_heads=size["heads"])
+    fields |= {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in of_side.items()}
     return RoutingBartConfig(
         vocab_size=size["vocab"],
         d_model=size["d_model"],
@@ -126,7 +129,6 @@ def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConf
         activation_dropout=0.1,
         num_experts=num_experts,
         task_names=[f"task{i}" for i in range(N_TASKS)],
-        **sides,
         **fields,
     )
 
@@ -189,13 +191,15 @@ def with_low_rank_experts(plain: BartForConditionalGeneration, settings, trains_
     lora = dict(expert_kind="lora", lora_rank=settings.lora_rank)
     model = uninitialised_model(settings.model_size, settings.num_experts, "meta", **lora)
     torch.manual_seed(settings.seed)
-    own = {
+    of_experts = {
         name: torch.nn.Parameter(torch.randn(t.shape).mul_(0.02).to(settings.device))
         for name, t in model.state_dict().items()
         if not is_of_base(name)
     }
     base = plain.state_dict(keep_vars=True)
-    share_tensors(model, own | (base if trains_base else {name: t.detach() for name, t in base.items()}))
+    share_tensors(
+        model, of_experts | (base if trains_base else {name: t.detach() for name, t in base.items()})
+    )
     train_base(model, trains_base)
     return model
 
@@ -260,47 +264,6 @@ def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> flo
     if over not in variants or under not in variants:
         return None
     return variants[over][field] / variants[under][field]
-
-
-# ---- memory
-
-
-def peak_memory_gb(device: str) -> float:
-    """Returns peak memory of this process so far in GB: on the GPU, or resident (interpreter included)."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-# ---- start and end of a script
-
-
-def prepare(settings) -> None:
-    """Sets the log level of transformers, kernels as in the commands, the number of threads and the seed."""
-    library_logging.set_verbosity_error()
-    prepare_gpu()
-    if settings.device == "cuda" and getattr(settings, "mixed_precision", "no") == "no":
-        torch.set_float32_matmul_precision("high")  # TF32, as in the commands
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    torch.manual_seed(settings.seed)
-
-
-def print_report(benchmark: str, settings, load: float, **measured: dict) -> None:
-    """Prints one JSON line. load: the load average of the machine before timing started."""
-    is_cuda = settings.device == "cuda"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    report = {
-        "benchmark": benchmark,
-        **describe_run(dataclasses.asdict(settings)),
-        "device": torch.cuda.get_device_name() if is_cuda else f"{cores} CPU cores, {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "load_average_before": load,
-        "peak_memory_gb": peak_memory_gb(settings.device),
-        **rounded(measured),
-    }
-    print(json.dumps(report))
 
 
 def rounded(values: dict) -> dict:

@@ -15,7 +15,7 @@ for name in mixture one_bart; do
 done | in_parallel
 [ "$FAILED" = 0 ] || exit "$FAILED"
 
-routing-moe show-scores "$OUT/one_bart" "$OUT/mixture"
+routing-moe compare "$OUT/one_bart" "$OUT/mixture" --columns test unseen --output_dir "$OUT"
 cat <<EOT
 Here one BART is about as good: the tasks can be told from their text. Routes matter where tasks contradict each other.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from local_hub import local_hub  # noqa: F401 (a fixture)
+from hub_client import hub_client  # noqa: F401 (a fixture)
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from safetensors.torch import load_file

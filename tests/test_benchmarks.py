@@ -167,13 +167,6 @@ def test_a_step_computes_the_gradients_of_the_whole_graph_for_router_and_experts
     torch.testing.assert_close(*gradients)
 
 
-def test_tasks_take_turns_in_a_batch_and_change_from_round_to_round(tiny_settings):
-    assert tiny_settings.task_ids("softmax", 0).tolist() == [0, 1, 0, 1]
-    assert tiny_settings.task_ids("softmax", 1).tolist() == [4, 5, 4, 5]
-    assert tiny_settings.task_ids("merged_softmax_one_task", 1).tolist() == [4, 4, 4, 4]
-    assert tiny_settings.task_ids("one_hot", 0).tolist() == [0, 1, 2, 3]
-
-
 def test_all_variants_share_one_set_of_weights(tiny_settings):
     model = train_step.build_routed(tiny_settings)
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
@@ -184,19 +177,6 @@ def test_all_variants_share_one_set_of_weights(tiny_settings):
 
 
 # ---- errors
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--variants", "one_hott"], "--variants holds 'one_hott'; choose from average, softmax"),
-        (["--num_experts", "1"], "--num_experts is 1; it must be at least 2"),
-        (["--tasks_per_batch", "65"], "--tasks_per_batch is 65; it must be from 1 to 64"),
-    ],
-)
-def test_invalid_flags_are_errors(flags, message, capsys):
-    assert train_step.main([*TINY, *flags]) == 2
-    assert message in capsys.readouterr().err
 
 
 def test_copied_experts_match_those_of_an_initialised_model(tiny_settings):

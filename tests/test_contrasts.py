@@ -9,7 +9,6 @@ from scipy.stats import t, ttest_1samp
 from test_comparison import ONTOLOGY, TREE, by_category, refusal
 
 from routing_moe.config.choices import MEASURES
-from routing_moe.results import scores as measures
 from routing_moe.results.comparison import contrast_table
 from routing_moe.results.statistics import holm
 
@@ -74,9 +73,7 @@ def test_every_measure_has_a_table_over_the_tasks_that_have_it(folder):
     assert names["performance"] == ["constant answer", "random option", "copied input"]
     assert (names["answer_loss"], names["rank_accuracy"]) == ([], ["random option"])
     assert text.count("**Mean ") == 3
-    assert "nats per token (lower is better)" in text
     assert (folder / "comparison_answer_loss.png").exists()
-    assert set(MEASURES) == set(measures.UNITS) == set(measures.TITLES)
 
 
 def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
@@ -84,19 +81,6 @@ def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
     error = "--measures rank_accuracy: b/seed2 has no rank_accuracy in its scores"
     assert refusal(capsys, folder, *ALL_MEASURES).startswith(f"error: {error}")
     assert by_category([str(folder), *ALL_MEASURES[:3], "--baseline", "a"]) == 0  # without it
-
-
-@pytest.mark.parametrize(
-    ("flags", "error"),
-    [
-        (["--contrasts", "a", "b:b"], "--contrasts a: expected A:B"),
-        (["--contrasts", "a:bb"], "--contrasts bb: no such variant"),
-        (["--primary", "answer_loss"], "--primary answer_loss: not one of --measures performance"),
-        (["--design", "tasks", "--gym_per_seed"], "--design tasks: with --gym_per_seed each seed has tasks"),
-    ],
-)
-def test_wrong_flags_are_refused(folder, capsys, flags, error):
-    assert error in refusal(capsys, folder, *flags)
 
 
 def test_p_values_are_corrected_over_all_contrasts_and_primary_measures(folder):
@@ -111,9 +95,7 @@ def test_p_values_are_corrected_over_all_contrasts_and_primary_measures(folder):
     assert len(family) == 6
     assert family["p_holm"].tolist() == pytest.approx(holm(family["p"]).tolist())
     assert over_all.loc[over_all["measure"] == "rank_accuracy", "p_holm"].isna().all()
-    text = (folder / "comparison.md").read_text()
-    assert "| c minus b |" in text
-    assert "contrasts (3) in the primary measures (performance, answer_loss)" in " ".join(text.split())
+    assert "| c minus b |" in (folder / "comparison.md").read_text()
 
 
 def test_the_scores_per_task_are_enough_to_recompute_the_differences(folder):
@@ -131,22 +113,16 @@ def test_the_scores_per_task_are_enough_to_recompute_the_differences(folder):
     error = ((of_tasks + of_seeds) / (seeds * tasks)) ** 0.5
     df = (of_tasks + of_seeds) ** 2 / (of_tasks**2 / (tasks - 1) + of_seeds**2 / (seeds - 1))
     mean, half = values_ST.mean(), error * t.ppf(0.975, df)
-    row = (
-        table[(table["variant"] == "c") & (table["measure"] == "answer_loss")]
-        .set_index("category")
-        .loc["all"]
-    )
+    row = table.set_index(["variant", "category"]).loc[("c", "all")]
     expected = [mean, mean - half, mean + half, 2 * t.sf(abs(mean) / error, df)]
     assert row[["difference", "low", "high", "p"]].tolist() == pytest.approx(expected)
     by_seed, _ = compared(folder, *flags, "--design", "seeds")
-    found = by_seed[(by_seed["variant"] == "c") & (by_seed["measure"] == "answer_loss")].iloc[-1]
+    found = by_seed[by_seed["variant"] == "c"].iloc[-1]
     known = ttest_1samp(values_ST.mean(axis=1), 0.0)
-    assert found["p"] == pytest.approx(known.pvalue)
-    assert found["interval"] == "seeds"
-    by_gym, text = compared(folder, *flags, "--gym_per_seed")
+    assert (found["p"], found["interval"]) == (pytest.approx(known.pvalue), "seeds")
+    by_gym, _ = compared(folder, *flags, "--gym_per_seed")
     found = by_gym[by_gym["variant"] == "c"].iloc[0]
     assert (found["p"], found["interval"]) == (pytest.approx(known.pvalue), "gyms")
-    assert "] (gyms) |" in text
 
 
 def test_differences_are_over_common_seeds_and_the_measure_of_both():

@@ -5,12 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from tiny_steps import encoded, ragged
+from tiny_files import LONGEST, Words, accelerator, file_of
+from tiny_steps import encoded
 
 from dataloader import Example
-from dataloader.encoding import EncodedOptions
 from routing_moe.evaluation import batches
 from routing_moe.evaluation.batches import (
     ENOUGH_ON_CPU,
@@ -27,43 +25,7 @@ from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.evaluation.scoring import answer, generation_limits
 
-LONGEST = 9  # tokens of an answer
-
-
-class Words:
-    """A tokenizer whose texts are the ids of the tokens, without special ones."""
-
-    def batch_decode(self, sequences, **kwargs):
-        return [" ".join(str(i) for i in row.tolist() if i > 2) for row in sequences]
-
-
-def file_of(task: str, n: int, n_options: int = 0) -> TaskFile:
-    """Returns a file of n examples with inputs of 3 to 20 and answers of 3 to LONGEST tokens.
-
-    n_options: options of every second example.
-    """
-    draw = np.random.default_rng(n)
-
-    def text(longest: int) -> list[int]:
-        return [0, *draw.integers(4, 60, draw.integers(1, longest - 1)), 2]
-
-    inputs = encoded([text(20) for _ in range(n)], [text(LONGEST) for _ in range(n)], [0] * n)
-    sample = f"{task}_{n}_13"
-    examples = [Example(task, sample, f"input {i}", (f"{i}",)) for i in range(n)]
-    if not n_options:
-        return TaskFile(task, sample, "dev", "EM", examples, inputs)
-    own = [np.arange(n_options) if i % 2 else np.zeros(0, dtype=np.int64) for i in range(n)]
-    words = [tuple(f"option {row}" for row in rows) for rows in own]
-    options = EncodedOptions(ragged([text(LONGEST) for _ in range(n_options)]), own)
-    return TaskFile(task, sample, "dev", "ACC", examples, inputs, "field", words, options)
-
-
 FILES = [file_of("a", 11), file_of("b", 3, n_options=3), file_of("c", 9, n_options=4), file_of("a", 5)]
-
-
-def accelerator() -> Accelerator:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=True)
 
 
 def one_hot_and_soft() -> torch.Tensor:
@@ -234,17 +196,6 @@ def test_long_answers_come_first_and_then_long_inputs():
     assert longest_first(pool, np.arange(len(pool)), by_answer=False).tolist() == [1, 4, 3, 0, 2]
 
 
-def test_fewer_decoding_steps_for_all_files_together_than_for_one_after_the_other(make_model):
-    model, steps = model_of(make_model, "soft"), []
-    model.model.decoder.register_forward_hook(lambda *_: steps.append(1))
-    decoding = Decoding(num_beams=1, max_output_length=LONGEST)
-    answer(model, Words(), FILES, decoding, accelerator())
-    together = len(steps)
-    for file in FILES:
-        answer(model, Words(), [file], decoding, accelerator())
-    assert len(steps) - together > 2 * together
-
-
 def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_model):
     files = [file_of("a", 40)]
     pool, model = Pool(files), make_model(num_experts=1)
@@ -255,15 +206,6 @@ def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_
     for batch in found:
         widest = pool.encoded.source_lengths_N[batch.indices].max() + LONGEST
         assert len(batch.indices) * widest <= LONG_EXAMPLE
-
-
-def test_joined_options_are_those_of_each_file():
-    pool = Pool(FILES)
-    assert pool.members(True).tolist() == [12, 15, 17, 19, 21]
-    for index, file, own in ((12, FILES[1], 1), (15, FILES[2], 1)):
-        assert pool.options[index] == file.options[own]
-        ours = [pool.option_tokens[row].tolist() for row in pool.option_rows[index]]
-        assert ours == [file.encoded_options.tokens[row].tolist() for row in file.encoded_options.rows[own]]
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])

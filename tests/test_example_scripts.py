@@ -31,19 +31,8 @@ WORDS = {  # what follows a script, where that is not only a gym
     "real_gym_study.sh": f"{GYM} --model bart",
     "task_vectors.sh": f"fisher {GYM}",
     "understand.sh": "run",
-    **{
-        name: f'test run mine "--samples first" {GYM}'.replace('"', "")
-        for name in SCRIPTS
-        if name.startswith("finetune")
-    },
+    **{name: f"test run mine --samples first {GYM}" for name in SCRIPTS if name.startswith("finetune")},
 }
-WITHOUT_GYM = (
-    "build_a_checkpoint2.sh",
-    "build_gym.sh",
-    "compare_conflict.sh",
-    "quickstart.sh",
-    "understand.sh",
-)
 SET_BY_SETUP = {"SMALL", "SMALL_MODEL", "OMP_NUM_THREADS"}
 SETTINGS = {"SEEDS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -56,12 +45,8 @@ def copy(tmp_path_factory):
     for name in ("routing_moe", "dataloader", "task", "requirements.txt", "setup.py"):
         (folder / name).symlink_to(ROOT / name)
     write_gym(folder / "gym")
-    few = {
-        "train": ["swap-travel-command", "entailment-farm-qa"],
-        "dev": [],
-        "test": ["inflection-travel-qa"],
-    }
-    (folder / "few.json").write_text(json.dumps(few))
+    train, test = ["swap-travel-command", "entailment-farm-qa"], ["inflection-travel-qa"]
+    (folder / "few.json").write_text(json.dumps({"train": train, "dev": [], "test": test}))
     python = folder / "python"
     python.write_text(f'#!/bin/bash\nexec {shlex.join(fork_server.client())} "$@"\n')
     python.chmod(0o755)
@@ -71,9 +56,8 @@ def copy(tmp_path_factory):
 def call(folder: Path, line: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess:
     env = {name: value for name, value in os.environ.items() if name not in ("DATA_DIR", "OUTPUT_DIR")}
     env |= {"PYTHON": str(folder / "python"), "PYTHONPATH": str(ROOT)} | SETTINGS | variables
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True, check=False
-    )
+    words = ["bash", "-c", line]
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done
 
@@ -129,10 +113,7 @@ def test_every_command_of_a_script_parses(script, small, copy, parse):
         ("run_two_stage.sh --train_dir gym --small", "must be the first words"),
         ("run_two_stage.sh --train_dir gym --total_steps 1e4", "--total_steps is '1e4'; it must be a whole"),
         ("finetune_a_list_of_tasks_moe_avg.sh --small test run", "give TASKS CHECKPOINT IDENTIFIER"),
-        (
-            "run_cross_loss_routing.sh --train_dir gym --total_steps 9 --dense_steps 8",
-            "--total_steps must exceed",
-        ),
+        ("run_cross_loss_routing.sh --train_dir gym --total_steps 9 --dense_steps 8", "steps must exceed"),
         ("run_cross_loss_routing.sh --train_dir gym --expert_kind token", "it must be layer or lora"),
         ("compare_routings.sh --train_dir gym", "'my models' has a space"),
         ("compare_routings.sh --train_dir gym", "there is no variant softmx; there are"),
@@ -144,7 +125,6 @@ def test_wrong_words_are_one_error_before_anything_runs(line, error, copy):
     done = call(copy, f"bash example_scripts/{line}", check=False, **variables)
     assert done.returncode == 2
     assert error in done.stderr
-    assert "started" not in done.stderr
 
 
 def test_variables_of_single_runs_do_not_change_those_of_a_study(copy):
@@ -161,7 +141,7 @@ def test_the_whole_study_of_the_paper_is_listed(copy):
     assert len({tuple(command) for command in commands if command[0] in ("train", "finetune", "merge")}) == 42
 
 
-@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in WITHOUT_GYM])
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if GYM in WORDS.get(name, GYM)])
 def test_without_a_gym_one_error_names_the_flag_the_variable_and_small(script, copy):
     words = WORDS.get(script, "").replace(GYM, "")
     done = call(copy, f"bash example_scripts/{script} {words}", check=False)
@@ -180,26 +160,13 @@ def test_the_head_of_a_script_names_the_variables_that_it_reads(script):
 
 ALL_TASKS = "--debug --total_steps 2 --eval_period 2 --max_output_length 8"
 SHORT = f"--custom_tasks_splits few.json {ALL_TASKS}"
-GRID = (
-    "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --eval_period 2 --warmup_steps 0"
-)
+GRID = "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --warmup_steps 0"
 SCORES = "best/eval-test-performance.csv"
-
-
-@pytest.fixture(scope="module")
-def moe(copy):
-    """A run of train_routing_bart.sh."""
-    call(copy, f"bash example_scripts/train_routing_bart.sh --small {ALL_TASKS} --output_dir models/moe")
-    return copy / "models/moe"
 
 
 @pytest.mark.slow
 class TestWholeScripts:
     """Scripts on the embedded gym, with few steps."""
-
-    def test_training_writes_scores(self, copy, moe):
-        assert pd.read_csv(moe / SCORES)["task_prefix"].nunique() == 24
-        assert load_run_settings(moe)["learning_rate"] == 1e-3
 
     def test_processes_train_together(self, copy):
         line = f"bash example_scripts/train_multitask_bart.sh --small {SHORT} --output_dir models/both"
@@ -256,16 +223,14 @@ class TestWholeScripts:
         assert done.stderr.endswith("error: fine-tuning failed on swap-food-command\n")
         assert set(pd.read_csv(copy / "models/failing/summary.csv")["task"]) == {"extraction-shop-qa"}
 
-    def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy, moe):
+    def test_understanding_a_run_ablates_it_and_writes_a_report(self, copy):
+        line = f"bash example_scripts/train_routing_bart.sh --small {ALL_TASKS} --output_dir models/moe"
+        call(copy, line)
+        moe = copy / "models/moe"
+        assert pd.read_csv(moe / SCORES)["task_prefix"].nunique() == 24
         call(copy, "bash example_scripts/understand.sh models/moe --features category:reading --top 1")
         assert (moe / "analysis/report.html").is_file()
         assert (moe / "analysis/ablation/ablation.md").is_file()
-
-    def test_comparing_two_routings(self, copy):
-        line = f"bash example_scripts/compare_routings.sh --small {SHORT}"
-        call(copy, line, VARIANTS="multitask softmax", JOBS="2")
-        table = pd.read_csv(copy / "models/compare_routings/comparison.csv")
-        assert {"multitask", "softmax"} <= set(table["variant"])
 
     def test_comparing_on_a_conflict_gym(self, copy):
         line = "bash example_scripts/compare_conflict.sh --small --debug"

@@ -11,12 +11,10 @@ from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import loaded, meta, vectors
 from torch import nn
 
-from dataloader.batching import micro_batches
 from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.task_vectors import load_meta, parts_in
-from task.task_emb import gradients
 from task.task_emb.gradients import (
     PATTERNS,
     Adapter,
@@ -145,18 +143,6 @@ def test_dropout_and_label_smoothing_have_no_effect(one_expert, task_examples):
     model.config.label_smoothing = 0.7
     third = fisher_on(model, parameters, task_examples)
     assert all(torch.equal(first[n], second[n]) and torch.equal(first[n], third[n]) for n in first)
-
-
-def test_the_size_of_gradients_limits_the_batch_size(one_expert, task_examples, monkeypatch):
-    monkeypatch.setattr(gradients, "MAX_GRADIENT_NUMBERS", 200)
-    sizes = [
-        len(batch["labels"]) for batch in fisher_batches(task_examples, one_expert(), 0, n_parameters=100)
-    ]
-    assert max(sizes) == 2
-    assert sum(sizes) == 7
-    assert len(list(fisher_batches(task_examples, one_expert(), 0, n_parameters=1000))) == 7
-    lengths = task_examples.source_lengths_N, task_examples.target_lengths_N
-    assert len(list(fisher_batches(task_examples, one_expert(), 0, 1))) == len(micro_batches(*lengths))
 
 
 # ---- vectors
@@ -353,13 +339,6 @@ def test_a_projection_nearly_keeps_cosines_and_depends_on_the_seed_alone():
     assert errors.mean(dim=0).abs().max() < 5 / (20 * 512) ** 0.5  # the expectation is exact
     assert torch.equal(first, projections(1))
     assert not torch.equal(first, projections(2))
-
-
-@pytest.mark.parametrize("dimension", [0, 6, 7])
-def test_short_vectors_are_not_projected(dimension):
-    generator = torch.Generator().manual_seed(0)
-    tensors = [torch.arange(4.0).view(2, 2), torch.tensor([7.0, 8.0])]
-    assert projected(tensors, dimension, generator).tolist() == [0, 1, 2, 3, 7, 8]
 
 
 # ---- parts

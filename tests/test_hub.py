@@ -1,11 +1,11 @@
-"""Models by hub name: from the cache without a request, else a download, else one clear error."""
+"""Models by hub name: from the cache without a request, else a download; what commands record of them."""
 
+import json
 import shutil
-from fnmatch import fnmatch
 
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
-from tiny_runs import write_bart
+from tiny_grids import QUICK, finetune, write_few_shot_gym
+from tiny_runs import NO_LEARNING, run, write_bart, write_gym
 
 from dataloader.errors import InputError
 from routing_moe.checkpoints.find import SavedBart
@@ -15,53 +15,32 @@ NAME = "facebook/bart-base"
 
 
 @pytest.fixture
-def client(tmp_path, monkeypatch):
-    """`snapshot_download` with a hub and a cache that are folders. client.asked: names of downloads."""
-
-    def download(repository, revision=None, local_files_only=False, allow_patterns="*", ignore_patterns=()):
-        commit = download.commits.get((repository, revision or "main"))
-        cached = tmp_path / "cache" / (commit.name if commit else "none")
-        if local_files_only:
-            if not cached.is_dir():
-                raise LocalEntryNotFoundError("not cached")
-            return str(cached)
-        download.asked.append(repository)
-        if commit is None or download.is_offline:
-            raise OSError("no answer")
-        for file in commit.iterdir():
-            if any(fnmatch(file.name, pattern) for pattern in allow_patterns):
-                cached.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, cached / file.name)
-        return str(cached)
-
-    download.commits, download.asked = {(NAME, "main"): write_bart(tmp_path / "commit1")}, []
-    download.is_offline = False
-    monkeypatch.setattr(hub, "snapshot_download", download)
-    monkeypatch.setattr(hub, "_folders", {})
-    return download
+def commit(hub_client, tmp_path):
+    """The commit of a BART as facebook/bart-base."""
+    return hub_client.publish(NAME, write_bart(tmp_path / "commit1"))
 
 
-def test_a_model_is_downloaded_once_and_its_commit_is_known(client):
+def test_a_model_is_downloaded_once_and_its_commit_is_known(hub_client, commit):
     folder = hub.local_folder(NAME)
     hub._folders.clear()  # as in another process
     assert hub.local_folder(NAME) == hub.known_folder(NAME) == folder
-    assert client.asked == [NAME]
-    assert hub.commits() == {NAME: "commit1"}
+    assert hub_client.requests == [NAME]
+    assert hub.commits() == {NAME: commit}
     assert SavedBart(NAME).config.d_model == SavedBart(str(folder)).config.d_model
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])
-def test_an_incomplete_copy_is_completed(client, file):
+def test_an_incomplete_copy_is_completed(file, hub_client, commit):
     (hub.local_folder(NAME) / file).unlink()
     hub._folders.clear()
     assert (hub.local_folder(NAME) / file).is_file()
-    assert client.asked == [NAME, NAME]
+    assert hub_client.requests == [NAME, NAME]
 
 
-def test_without_a_network_a_copy_without_tokenizer_is_used(client):
+def test_without_a_network_a_copy_without_tokenizer_is_used(hub_client, commit):
     (hub.local_folder(NAME) / "tokenizer.json").unlink()
     hub._folders.clear()
-    client.is_offline = True
+    hub_client.is_offline = True
     assert (hub.local_folder(NAME) / "config.json").is_file()
 
 
@@ -72,15 +51,15 @@ def test_shards_are_used_once_all_are_there(tmp_path, there, is_complete):
     assert hub.has_weights(tmp_path, "model*.safetensors") is is_complete
 
 
-def test_a_revision_can_be_given_and_pickled_weights_of_a_run_are_not_downloaded(client, tmp_path):
-    old = client.commits["me/run", "v1"] = write_bart(tmp_path / "commit2")
-    assert hub.folder_of_run("me/run@v1").name == "commit2"
+def test_a_revision_can_be_given_and_pickled_weights_of_a_run_are_not_downloaded(hub_client, tmp_path):
+    old = write_bart(tmp_path / "commit2")
+    assert hub_client.publish("me/run", old, "v1") == hub.folder_of_run("me/run@v1").name
     (old / "model.safetensors").rename(old / "pytorch_model.bin")
     shutil.rmtree(tmp_path / "cache")
     hub._folders.clear()
     with pytest.raises(InputError, match=r"me/run@v1: has no model\*.safetensors"):
         hub.folder_of_run("me/run@v1")
-    assert not (tmp_path / "cache/commit2/pytorch_model.bin").exists()
+    assert not [*(tmp_path / "cache").rglob("pytorch_model.bin")]
     assert (hub.local_folder("me/run@v1") / "pytorch_model.bin").is_file()
 
 
@@ -92,7 +71,7 @@ def test_a_revision_can_be_given_and_pickled_weights_of_a_run_are_not_downloaded
         ("a b", "not a hub name"),
     ],
 )
-def test_a_wrong_name_is_one_clear_error(client, name, message):
+def test_a_wrong_name_is_one_clear_error(name, message, hub_client):
     with pytest.raises(InputError, match=message):
         hub.local_folder(name)
 
@@ -102,3 +81,26 @@ def test_a_path_in_an_existing_folder_is_no_hub_name(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     assert all(map(hub.is_on_hub, ["me/run", "models/run@v1", "me/run@refs/pr/1"]))
     assert not any(map(hub.is_on_hub, ["models/run", "run", "./me/run", "/me/run", "me/run/"]))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_runs_and_grids_record_the_commit_and_a_grid_is_not_continued_with_another(
+    hub_client, commit, tmp_path, capsys
+):
+    gym, folder = write_gym(tmp_path / "gym"), tmp_path / "grid"
+    few_shot, chosen = (
+        write_few_shot_gym(tmp_path / "few_shot", gym),
+        QUICK | dict(learning_rate_list=[0.03]),
+    )
+    assert run(gym, NAME, tmp_path / "run", **NO_LEARNING | dict(do_predict=None)) == 0
+    assert finetune(few_shot, NAME, folder, **chosen) == 0
+    recorded = {name: json.loads((tmp_path / name / "run.json").read_text()) for name in ("run", "grid")}
+    assert recorded["run"]["hub"] == recorded["grid"]["hub"] == {NAME: commit}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= recorded["grid"]["start"].keys()
+    hub_client.publish(NAME, write_bart(tmp_path / "another", seed=7))
+    hub_client.snapshot_download(NAME, allow_patterns=["*"])  # as `hf download`
+    hub._folders.clear()
+    assert finetune(few_shot, NAME, folder, **chosen | dict(learning_rate_list=[0.03, 0.1])) == 2
+    assert f"its grid started from other files (weights, settings, task vectors) than those of {NAME}" in (
+        capsys.readouterr().err
+    )

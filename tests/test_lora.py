@@ -258,6 +258,3 @@ def test_an_unseen_task_continues_along_the_route_of_its_vector(make_lora, batch
     else:
         assert model.config.num_experts == 1
         assert len(trained) == len(dict(model.named_parameters()))
-
-
-# ---- conversion

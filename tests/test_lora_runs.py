@@ -170,9 +170,3 @@ def test_only_the_chosen_parts_are_trained(grids, soft_lora, training, base_lr, 
     }
     assert parts == changed
     assert (config["base_model"] is None) == (base_lr is not None)
-
-
-# ---- reading
-
-
-# ---- the BART that experts share

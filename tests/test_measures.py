@@ -8,8 +8,9 @@ import pytest
 import test_ranking
 import torch
 from mistakes import Place
-from test_ranking import OPTIONS, ROUTES, TOKENS, Words, accelerator
-from tiny_grids import SAMPLES, TASK, log_of, outcomes, results
+from test_ranking import OPTIONS, ROUTES, TOKENS
+from tiny_files import Words, accelerator
+from tiny_grids import SAMPLES, TASK, outcomes, results
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
 
 from routing_moe.checkpoints.folder import load_progress
@@ -116,17 +117,13 @@ def test_a_run_has_the_measures_of_each_evaluation(finished):
     assert dev["rank_accuracy"].isna().tolist() == [True, False]  # colour, label
     losses = pd.read_csv(finished.out / "losses.csv")
     assert losses["dev_answer_loss"].item() == pytest.approx(dev["answer_loss"].mean())
-    log = (finished.out / "log.txt").read_text()
     for part in ("dev", "test"):
         scores = read_scores(finished.out / f"best/eval-test_tasks-{part}-performance.csv")
         assert scores["rank_accuracy"].isna().tolist() == [False, False, True]  # given, listed, plural
         assert "scoring" not in scores
-        means = [scores[name].mean() for name in ("performance", "answer_loss", "rank_accuracy")]
-        words = "mean score {:.4f}, answer loss {:.4f}, rank accuracy {:.4f} over 3 files"
-        assert f"{part} files: {words.format(*means)}" in log
 
 
-def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(finished, monkeypatch, capsys):
+def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(finished, monkeypatch):
     """The rate is so high that the loss rises again; the report has no curve of dev scores."""
     out = finished.folder / "by_loss"
     flags = dict(select_by="answer_loss", total_steps=4, eval_period=1, save_period=1, learning_rate=3.0)
@@ -142,10 +139,6 @@ def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(fini
     dev = pd.read_csv(out / f"{best}-steps/dev_results.csv", index_col=0)
     assert dev["answer_loss"].mean() == pytest.approx(losses["dev_answer_loss"].min())
     assert list(dev) == ["task_prefix", "sample", "metric", "n", "answer_loss", "loss_per_answer"]
-    assert f"best answer loss {losses['dev_answer_loss'].min():.4f}" in (out / "log.txt").read_text()
-    resumed = dict(flags, resume=True, select_by="performance")
-    assert run(finished.gym, finished.bart, out, **resumed) == 2
-    assert "--select_by is performance, but in " in capsys.readouterr().err
 
 
 # ---- few-shot fine-tuning
@@ -174,9 +167,6 @@ def test_steps_and_configurations_are_chosen_by_the_dev_answer_loss(by_loss, fin
         assert [row[:3] for row in outcome["curve"]] == other[name]["curve"]  # only the choice differs
     assert set(table["select_by"]) == {"answer_loss"}
     assert [o["best_step"] for o in outcomes(by_loss).values()] != [o["best_step"] for o in other.values()]
-    log = log_of(by_loss)
-    assert "naming: best of 2 samples by dev answer loss: dev " in log
-    assert f", answer loss {table['test_answer_loss'][2]:.4f}; " in log
 
 
 def test_summaries_have_the_measures_and_say_what_was_chosen_by(by_loss, tmp_path, capsys):
@@ -189,6 +179,4 @@ def test_summaries_have_the_measures_and_say_what_was_chosen_by(by_loss, tmp_pat
     assert summary.loc["mean", "test_answer_loss"] == pytest.approx(best["test_answer_loss"].mean())
     assert summary.loc["std", "dev_answer_loss"] == pytest.approx(best["dev_answer_loss"].std())
     assert set(summary["select_by"]) == {"answer_loss"}
-    printed = capsys.readouterr().out
-    assert "Best configurations by dev answer loss." in printed
-    assert "| test answer loss |" in printed
+    assert "| test answer loss |" in capsys.readouterr().out

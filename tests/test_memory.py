@@ -158,14 +158,3 @@ def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
     assert f"stopped: out of memory ({size} requested): " in output
     assert output.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
     assert (with_run.folder / "new/last/training_state.pt").is_file()
-
-
-def test_out_of_memory_in_the_collecting_process_ends_the_command(with_run: Place, monkeypatch, capsys):
-    monkeypatch.setattr("routing_moe.finetuning.grid.Grid.keep", raises(MemoryError()))
-    assert tune(with_run, num_workers=1) == 1
-    monkeypatch.setattr("task.task_emb.job.write_vectors", raises(MemoryError()))
-    assert tiny_vectors.run("text", with_run.gym, with_run.bart, with_run.folder / "text") == 1
-    grid, text_vectors = (line for line in capsys.readouterr().err.splitlines() if "stopped: " in line)
-    assert "stopped: out of memory: give a smaller --max_tokens" in grid
-    assert grid.endswith("0 of 2 configurations are finished; the same command continues")
-    assert text_vectors.endswith("finished vectors are kept; the same command continues")

@@ -57,6 +57,3 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     assert files.unwritable(tmp_path / "new" / "folder") is None
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
     assert files.unwritable(tmp_path / "new") == f"{tmp_path / 'new'}: {tmp_path} cannot be written to"
-    file = tmp_path / "file"
-    file.touch()
-    assert files.unwritable(file / "new") == f"{file / 'new'}: {file} is a file; name a folder"

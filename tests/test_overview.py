@@ -10,7 +10,7 @@ from planted_routes import NAMES, one_hot, write_place, write_run
 from test_comparable_costs import write_cost_and_evaluations
 from test_comparison import by_category
 
-from routing_moe.cli import compare, show_scores
+from routing_moe.cli import compare
 from routing_moe.results.overview import overview_markdown
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -105,12 +105,8 @@ def write_summary(folder, **scores):
 
 
 def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_path, capsys):
-    for run, scores in {
-        "found/seed1": (0.2, 0.4),
-        "found/seed2": (0.4, 0.6),
-        "equal/seed1": (0.5, ""),
-    }.items():
-        write_summary(tmp_path / "tuned" / run, new=scores[0], other=scores[1])
+    for run, new, other in (("found/seed1", 0.2, 0.4), ("found/seed2", 0.4, 0.6), ("equal/seed1", 0.5, "")):
+        write_summary(tmp_path / "tuned" / run, new=new, other=other)
     table, printed = shown(folder, capsys, "--few_shot", str(tmp_path / "tuned"))
     assert table.loc["found", ["few_shot", "few_shot_std"]].tolist() == pytest.approx([0.4, 0.2 / 2**0.5])
     assert table.loc[["dense", "equal"], "few_shot"].isna().all()
@@ -118,18 +114,13 @@ def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_pat
 
 
 def test_few_shot_scores_that_cannot_be_compared_are_errors(folder, tmp_path, capsys):
-    def errors():
-        assert by_means([str(folder), "--few_shot", str(tmp_path / "tuned")]) == 2
-        return capsys.readouterr().err
-
-    assert f"error: --few_shot {tmp_path / 'tuned'}" in errors()
-    (tmp_path / "tuned").mkdir()
-    assert "tuned holds no <variant>/<run>/summary.csv of the compared runs" in errors()
+    flags = ["--few_shot", str(tmp_path / "tuned")]
+    assert by_means([str(folder), *flags]) == 2
+    assert "tuned holds no <variant>/<run>/summary.csv" in capsys.readouterr().err
     write_summary(tmp_path / "tuned/found/seed1", new=0.2, other=0.4)
     write_summary(tmp_path / "tuned/found/seed2", new=0.2)
-    assert "found/seed2/summary.csv has other tasks or samples than" in errors()
-    (tmp_path / "tuned/found/seed2/summary.csv").write_text("no table")
-    assert "found/seed2/summary.csv" in errors()
+    assert by_means([str(folder), *flags]) == 2
+    assert "found/seed2/summary.csv has other tasks or samples than" in capsys.readouterr().err
 
 
 def test_columns_that_no_run_has_are_left_out(folder, capsys):
@@ -156,7 +147,7 @@ def test_missing_scores_of_train_tasks_are_reported(folder, capsys):
     for path in folder.glob("*/*/best/eval-test-performance.csv"):
         path.unlink()
     assert by_means([str(folder)]) == 2
-    assert "no run has scores of train tasks; they are written with --do_predict" in capsys.readouterr().err
+    assert "no run has scores of train tasks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [by_means, by_category])
@@ -165,13 +156,6 @@ def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
     error = "error: --recovery skil: no such kind of features; did you mean 'skill'? (there are category, "
     assert capsys.readouterr().err.startswith(error)
     assert not (folder / "out").exists()
-
-
-def test_runs_of_other_tasks_are_errors(folder, capsys):
-    path = folder / "dense/seed1/best/eval-test_tasks-test-performance.csv"
-    pd.read_csv(path, index_col=0).iloc[:1].to_csv(path)
-    assert by_means([str(folder)]) == 2
-    assert "dense/seed1 was scored on different tasks" in capsys.readouterr().err
 
 
 # ---- chosen columns, scores by category
@@ -189,33 +173,14 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
         if folder.exists()
     }
     assert files["both"] == files["means"] | files["categories"]
-    capsys.readouterr()
     chosen = ["--columns", "unseen", "--recovery", "skill", *flags["chosen"][1:]]
     assert compare.main([str(folder / "dense"), str(folder / "found"), *chosen]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
-        "variant",
-        "n",
-        "unseen",
-        "read of unseen",
-        "AMI skill",
-    ]
-    assert len(lines) == 2 + 2 + 6 + 1
-    assert sorted(path.name for path in folders["chosen"].iterdir()) == [
-        *("overview.csv", "overview.md", "recovery.csv")
-    ]
-    table = pd.read_csv(folders["chosen"] / "overview.csv")
-    assert list(table) == [
-        "variant",
-        "n",
-        "unseen",
-        "unseen_std",
-        "unseen_read",
-        "skill_ami",
-        "skill_ami_std",
-    ]
+    written = sorted(path.name for path in folders["chosen"].iterdir())
+    assert written == ["overview.csv", "overview.md", "recovery.csv"]
+    columns = "variant n unseen unseen_std unseen_read skill_ami skill_ami_std"
+    assert list(pd.read_csv(folders["chosen"] / "overview.csv")) == columns.split()
     assert compare.main([str(folder), "--columns", "unsen"]) == 2
-    assert "--columns holds 'unsen'; choose from cost, dev, test, unseen" in capsys.readouterr().err
+    assert "--columns holds 'unsen'" in capsys.readouterr().err
 
 
 def test_a_comparison_has_recovery_beside_its_scores(folder, capsys):
@@ -269,20 +234,3 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     pd.read_csv(path, index_col=0).assign(n=8).to_csv(path)
     assert by_means([str(folder), "--gym_per_seed"]) == 2
     assert "seed2 was scored on different tasks" in capsys.readouterr().err
-
-
-def test_scores_of_several_runs_are_a_row_each_below_the_commonest_answer(folder, tmp_path, capsys):
-    (folder / "found/seed1/best/eval-test_tasks-test-performance.csv").unlink()
-    runs = [str(folder / name) for name in ("found/seed1", "dense/seed1", "equal/seed1")]
-    assert show_scores.main([*runs, "--output", str(tmp_path / "scores.csv")]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "| mean test score             | train tasks (6) | unseen tasks (2) |",
-        "| --------------------------- | --------------: | ---------------: |",
-        "| always the commonest answer |           0.100 |            0.100 |",
-        "| found/seed1                 |           0.500 |                - |",
-        "| dense/seed1                 |           0.500 |            0.250 |",
-        "| equal/seed1                 |           0.500 |            0.250 |",
-    ]
-    assert pd.read_csv(tmp_path / "scores.csv").columns[1] == "train tasks (6)"
-    assert show_scores.main([*runs, "--checkpoint_name", "last"]) == 2
-    assert "no run has last/eval-test_tasks-test-performance.csv" in capsys.readouterr().err

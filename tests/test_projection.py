@@ -5,7 +5,8 @@ import test_ranking
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from test_ranking import ROUTES, Words
+from test_ranking import ROUTES
+from tiny_files import Words
 from tiny_steps import settings_with
 
 from routing_moe.evaluation.route_losses import losses_of_files

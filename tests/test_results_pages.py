@@ -8,15 +8,13 @@ Its first column holds the labels, and the numbers of its other cells, row by ro
 import math
 import re
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from routing_moe.results.compared_costs import cost_markdown
 from routing_moe.results.comparison import comparison_markdown
-from routing_moe.results.overview import overview_markdown
+from routing_moe.results.overview import cost_markdown, overview_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs/results"
@@ -117,6 +115,8 @@ def half_of_last_digit(number: re.Match) -> float:
 
 
 CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
+INTERVAL, OF_LOSS = ["difference", "low", "high"], "measure == 'answer_loss' and category == 'all'"
+MINUS = "category == 'all' and minus == 'multitask'"
 # {first words of a row of the README: (file, its rows, its columns, a query)}, in the last cell
 MEASURED = {
     "few-shot and zero-shot ARG": (
@@ -128,8 +128,8 @@ MEASURED = {
     "the same 80 tasks": (
         "real_routes_contrasts.csv",
         ("straight_through - multitask", "task_random - multitask"),
-        ["difference", "low", "high"],
-        "measure == 'answer_loss' and category == 'all'",
+        INTERVAL,
+        OF_LOSS,
     ),
     "25 unseen real tasks": (
         "real_unseen_answer_loss.csv",
@@ -140,15 +140,10 @@ MEASURED = {
     "80 real tasks": (
         "real_long_contrasts.csv",
         ("gradient", "random_1"),
-        ["difference", "low", "high"],
-        "measure == 'answer_loss' and category == 'all' and minus == 'multitask'",
+        INTERVAL,
+        f"measure == 'answer_loss' and {MINUS}",
     ),
-    "the same rows": (
-        "real_others_claims.csv",
-        ("random_1", "gradient", "oracle"),
-        ["difference", "low", "high"],
-        "category == 'all' and minus == 'multitask'",
-    ),
+    "the same rows": ("real_others_claims.csv", ("random_1", "gradient", "oracle"), INTERVAL, MINUS),
     "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"], ""),
     "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"], ""),
 }
@@ -185,30 +180,16 @@ def test_a_rendered_table_is_that_of_its_file(file):
     assert rendered(RESULTS / file).strip() in (RESULTS / page).read_text(encoding="utf-8")
 
 
-def test_every_page_has_its_provenance_and_every_file_a_page():
+def test_every_page_has_its_provenance_and_all_tables_are_marked_or_rendered():
     pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
     for fact in ("command", "commit", "machine", "n", "CSV"):
         assert {name for name, text in texts.items() if f"| {fact} |" not in text} == set()
-    for file in RESULTS.glob("*.csv"):
-        assert any(file.name in text or is_described(file.stem, text) for text in texts.values()), file.name
-
-
-def is_described(stem: str, text: str) -> bool:
-    """Whether a page has `BEGINNING*.csv` and, of this file, also the `_ending`: a new kind of file fails."""
-    endings = {
-        stem.removeprefix(name) for name in re.findall(r"`(\w+)\*\.csv`", text) if stem.startswith(name)
-    }
-    return any(not ending or f"`{ending}`" in text for ending in endings)
-
-
-def test_tables_of_results_are_marked_or_rendered():
-    """A new table without a marker would be compared with nothing."""
-    rendered = Counter(page for page, _ in RENDERED.values())
-    for page in RESULTS.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
+    for path in RESULTS.glob("*.md"):  # a new table without a marker would be compared with nothing
+        text = path.read_text(encoding="utf-8")
         numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
-        assert len(numeric) == len(MARKER.findall(text)) + rendered[page.name], page.name
+        rendered = sum(page == path.name for page, _ in RENDERED.values())
+        assert len(numeric) == len(MARKER.findall(text)) + rendered, path.name
 
 
 def test_every_page_names_a_commit_and_the_commits_named_exist():
@@ -222,12 +203,10 @@ def test_every_page_names_a_commit_and_the_commits_named_exist():
 
 def history() -> set[str]:
     """Returns the first seven digits of all commits; skips the test where they are not here."""
-    git = ["git", "-C", str(ROOT), "rev-list", "HEAD"]
-    try:
-        listed = subprocess.run(git, capture_output=True, text=True, check=True).stdout.split()
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("not in a git repository")
-    commits = {commit[:7] for commit in listed}
+    listed = subprocess.run(
+        ["git", "rev-list", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    commits = {commit[:7] for commit in listed.stdout.split()}
     if FIRST_RELEASE not in commits:
-        pytest.skip("the history is shallow, or not that of the measurements")
+        pytest.skip("not in a git repository with the history of the measurements")
     return commits

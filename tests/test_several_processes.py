@@ -10,16 +10,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from forks import assert_two_equal_one, group_of_two, in_two_processes
+from tiny_files import Words, file_of
 from tiny_runs import ROOT
-from tiny_steps import OneOfSeveral, encoded, parameters, ragged
+from tiny_steps import OneOfSeveral, parameters
 
-from dataloader import Example
-from dataloader.encoding import EncodedOptions
 from dataloader.processes import run_in_processes
 from routing_moe.evaluation import batches, scoring
 from routing_moe.evaluation.batches import answering_cost, draws_of, own_share
 from routing_moe.evaluation.route_losses import losses_of_files
-from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
+from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer
 from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
@@ -40,34 +39,12 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, 
 # ---- evaluation in several processes
 
 
-class Words:
-    """The part of a tokenizer that generation needs."""
-
-    def batch_decode(self, sequences, **kwargs):
-        return [" ".join(map(str, row.tolist())) for row in sequences]
-
-
-def task_file(task: str, n: int, n_options: int = 0) -> TaskFile:
-    """Returns a file of n examples with inputs of 6 and answers of 3 tokens; options of 4 tokens each."""
-    draw = np.random.default_rng(n)
-    sources = [[0, *draw.integers(4, 60, 4), 2] for _ in range(n)]
-    examples = [Example(task, f"{task}_6_13", f"input {i}", ("x",)) for i in range(n)]
-    inputs = encoded(sources, [[0, 4, 2]] * n, [0] * n)
-    if not n_options:
-        return TaskFile(task, f"{task}_6_13", "test", "ACC", examples, inputs)
-    options = EncodedOptions(
-        ragged([[0, 5, 6 + i, 2] for i in range(n_options)]), [np.arange(n_options) for _ in range(n)]
-    )
-    words = [tuple(f"option {i}" for i in range(n_options)) for _ in range(n)]
-    return TaskFile(task, f"{task}_6_13", "test", "ACC", examples, inputs, "field", words, options)
-
-
-FILES = [task_file(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
+FILES = [file_of(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 8])
 def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_model, monkeypatch, n):
-    monkeypatch.setattr(batches, "LONG_EXAMPLE", 6 + 5)  # so that batches have 4 of the 28 examples
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 20 + 5)  # so that there are several batches
     model = make_model(router_mode="softmax")
     decoding = Decoding(num_beams=1, max_output_length=5, batch_size=4)
     alone = OneOfSeveral(0, 1)
@@ -89,7 +66,6 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     assert answer(model, Words(), FILES, decoding, OneOfSeveral(0, n)) == expected
     of_files = sum(summed)[0, 0].split([len(file.examples) for file in FILES])
     assert [float(own.sum()) for own in of_files] == losses["loss"].tolist()
-    assert max(map(len, gathered)) == {2: 4, 3: 3, 8: 1}[n]  # of 7 batches
 
 
 def test_sampled_routes_are_the_same_in_all_processes(make_model, tmp_path):
@@ -118,10 +94,12 @@ def test_batches_are_assigned_by_their_cost():
 
 
 def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
-    pool = Pool([task_file("a", 5), task_file("b", 5, n_options=20)])
-    some = np.array([0, 1, 7])
-    assert answering_cost(pool, some, False, num_beams=4) == 3 * (6 + 4 * 3)
-    assert answering_cost(pool, np.array([5, 9]), True, num_beams=4) == 2 * (6 + 20 * (6 + 4))
+    pool = Pool([file_of("a", 5), file_of("b", 5, n_options=20)])
+    encoded, options = pool.encoded, pool.option_tokens
+    S, T = encoded.source_lengths_N[[0, 1]].max(), max(len(encoded.outputs[i]) for i in (0, 1))
+    assert answering_cost(pool, np.array([0, 1]), False, num_beams=4) == 2 * (S + 4 * T)
+    S, T = encoded.source_lengths_N[[6, 8]].max(), max(len(options[row]) for row in range(20))
+    assert answering_cost(pool, np.array([6, 8]), True, num_beams=4) == 2 * (S + 20 * (S + T))
 
 
 # ---- assignment of GPUs
@@ -150,13 +128,7 @@ def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
 def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     gpu = "__import__('os').environ['CUDA_VISIBLE_DEVICES']"
-    calls = {
-        "dies": ("__import__('os')._exit(3)",),
-        "raises": ("1 / 0",),
-        "a": (gpu,),
-        "b": (gpu,),
-        "c": (gpu,),
-    }
+    calls = {"dies": ("__import__('os')._exit(3)",), "raises": ("1 / 0",)} | dict.fromkeys("abc", (gpu,))
     found = dict(run_in_processes(eval, calls, executor.environments(1)))
     assert "its process died (exit code 3)" in str(found["dies"])
     assert "ZeroDivisionError" in found["raises"].__notes__[0]

@@ -183,20 +183,17 @@ def test_zero_shot_and_fine_tuned_scores_are_compared_in_the_same_metric(files, 
     write_scores(files, "zero", scores_of({"boolq": 0.5, "new__a": 0.4}))
     flags = ["--names", "zero", "tuned"]
     assert call(files, "tuned.csv", base=f"zero/{ZERO_SHOT}", flags=flags) == 0
-    assert "unequal numbers of samples: boolq (tuned 5, baseline 2)" in capsys.readouterr().err
+    assert "unequal numbers of samples in boolq, new__a" in capsys.readouterr().err
     assert gains_of(files)[1]["arg"] == pytest.approx((0.2 + 0.25) / 2)
     write_scores(files, "wrong", scores_of({"boolq": 0.5, "new__a": 0.4}, metric="EM"))
     line = refusal(capsys, files, "tuned.csv", base=f"wrong/{ZERO_SHOT}", flags=flags)
-    assert "in different metrics cannot be compared: boolq (zero EM, tuned ACC); a summary of collect" in line
+    assert "in different metrics cannot be compared: boolq" in line
 
 
 def test_scores_in_different_metrics_or_of_the_wrong_part_are_refused(files, capsys):
     line = refusal(capsys, files, f"odd/{ZERO_SHOT}", flags=["--names", "base", "odd"])
-    assert "cannot be compared: rte__first (base ACC, odd EM), cb__second (base ACC, odd EM)" in line
+    assert "cannot be compared: rte__first, cb__second" in line
     (files / "base" / ZERO_SHOT).rename(files / "base/eval-test_tasks-dev-performance.csv")
     line = refusal(capsys, files, base="base/eval-test_tasks-dev-performance.csv")
     assert line.endswith("holds dev scores, but --metric is test_performance")
-    write_scores(files, "twice", pd.concat([scores_of({"a": 0.4})] * 2))
-    line = refusal(capsys, files, base=f"twice/{ZERO_SHOT}")
-    assert "more than one score of a_16_13, a_16_21; keep only one" in line
     assert not (files / "out").exists()

@@ -205,9 +205,6 @@ def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finis
     assert {tensor.dtype for tensor in weights(folder / "last").values()} == {torch.float32}
 
 
-# What each flag changes in a run of one step without dropout. Alternation starts with BART.
-
-
 # ---- several processes
 
 

@@ -71,36 +71,25 @@ def test_stage_2_keeps_the_routes_bit_for_bit_and_trains_the_experts(two_stages)
     assert {name for name in experts if "k_proj.bias" not in name} <= moved
 
 
-def scripted_stage_2(two_stages, originals, name: str, monkeypatch, **changed) -> Path:
-    """Runs stage 2 for four steps, each evaluated; scores fall, the last two are at temperature 1."""
+@pytest.mark.parametrize(("select_best", "step"), [(None, 3), ("all", 1)])
+def test_stage_2_selects_its_checkpoint_at_the_final_temperature_unless_all_count(
+    two_stages, originals, monkeypatch, tmp_path, select_best, step
+):
+    """Four steps, each evaluated; scores fall, the last two are at temperature 1."""
     scores = iter([0.9, 0.8, 0.7, 0.6])
     monkeypatch.setattr(
         "routing_moe.training.trainer.mean_score",
         lambda _, name: next(scores) if name == "performance" else 0,
     )
     draw_nothing(monkeypatch)
-    out = two_stages / name
+    out = tmp_path / "run"
     shutil.copytree(two_stages / "run/init", out / "init")
-    chosen = STAGE_2 | dict(total_steps=4, anneal_rate=2, eval_period=1) | changed
+    chosen = STAGE_2 | dict(total_steps=4, anneal_rate=2, eval_period=1, select_best=select_best)
     assert train(flags(originals.gym, originals.bart, out, **chosen)) == 0
-    return out
-
-
-def test_stage_2_selects_its_checkpoint_at_the_final_temperature(two_stages, originals, monkeypatch):
-    out = scripted_stage_2(two_stages, originals, "selected", monkeypatch)
     selected = json.loads((out / "best/checkpoint.json").read_text())
-    assert selected.pop("expert_distance") > 0
-    assert selected == {"step": 3, "temperature": 1, "dev_performance": 0.7}
-    assert best_step(out, [1, 2, 3, 4]) == 3
-    log = (out / "log.txt").read_text()
-    assert "step 1: " in log
-    assert log.count("(not the last routes)") == 2
-    assert "best mean dev score 0.7000" in log
-
-
-def test_all_evaluations_of_stage_2_count_with_the_flag(two_stages, originals, monkeypatch):
-    out = scripted_stage_2(two_stages, originals, "all", monkeypatch, select_best="all")
-    assert json.loads((out / "best/checkpoint.json").read_text())["step"] == 1
+    assert selected["step"] == step
+    assert selected["temperature"] == 1 or select_best
+    assert best_step(out, [1, 2, 3, 4]) == step
 
 
 def test_scores_name_step_and_temperature_of_their_checkpoint(two_stages, originals):

@@ -1,4 +1,4 @@
-"""Vectors of unseen tasks: stored, nearest, learned."""
+"""Vectors of unseen tasks: stored, nearest, learned, given."""
 
 import json
 
@@ -61,9 +61,8 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     # The trained c is planted next to d, and the untrained b even nearer; a is planted next to x.
     texts = texts_in(tmp_path, ["a", "b", "c", "d", "x"], [[1, 0], [0, 1], [0, 0.9], [0, 1], [0.9, 0]])
     choices = choose_vectors(model, ["a", "b", "d", "x"], "auto", ["a", "c"], texts)
+    assert [c.source for c in choices] == ["stored", "stored", "nearest", "nearest"]
     assert [c.neighbour for c in choices] == [None, None, "c", "a"]
-    assert choices[1].words == "stored vector"
-    assert choices[2].words == "vector of c (nearest by text, cosine 0.99)"
     rows = model.task_vectors.weight.detach().numpy()
     for choice, row in zip(choices, (0, 1, 2, 0), strict=True):
         assert np.array_equal(choice.vector_D, rows[row])
@@ -158,6 +157,18 @@ ONLY = dict.fromkeys(OF_TRAINING) | dict(do_predict=True, predict_split="test")
 SCORES = "best/eval-test_tasks-test-performance.csv"
 
 
+def assert_scored_as_with(model, vector_D, folder, by_hand, world):
+    """Scores and answers of a folder equal those with this vector as the stored one of the unseen task."""
+    model.task_vectors.weight.data[model.config.task_names.index("plural")] = vector_D
+    model.save_pretrained(by_hand / "best")
+    assert run(world.gym, world.bart, by_hand, **ONLY, task_vector="stored") == 0
+    scores = [pd.read_csv(place / SCORES, index_col=0) for place in (by_hand, folder)]
+    pd.testing.assert_frame_equal(*(table.drop(columns=["route", "vector_seen"]) for table in scores))
+    for part in ("dev", "test"):
+        name = f"best/predictions/plural_12_100_{part}.jsonl"
+        assert (folder / name).read_bytes() == (by_hand / name).read_bytes()
+
+
 def test_an_unseen_task_is_scored_with_the_route_of_its_nearest(finished, world):
     folder = world.copy(finished, "nearest")
     before = weights(folder / "best")
@@ -165,32 +176,17 @@ def test_an_unseen_task_is_scored_with_the_route_of_its_nearest(finished, world)
     scores = pd.read_csv(folder / SCORES, index_col=0)
     assert list(scores.columns)[-5:] == ["copy", "route", "vector_seen", "step", "temperature"]
     described = scores["route"][0]
-    assert described.startswith("vector of ")
-    assert "(nearest by text, cosine " in described
     assert described.split()[2] in TRAIN_TASKS
     seen = "unlabelled inputs of one sample: plural_12_100"  # the first sample
     assert list(scores["vector_seen"]) == [seen]
-    assert f"plural: {described}; has seen of the task: {seen}" in (folder / "eval_log.txt").read_text()
     settings = json.loads((folder / "best/eval-test_tasks-settings.json").read_text())["settings"]
     assert settings["task_vector"] == "auto"
     assert_equal(weights(folder / "best"), before)  # the checkpoint has not changed
 
-    # The scores equal those with the neighbour's vector as the task's stored vector.
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.random_vectors == ["plural"]
-    stored = world.copy(folder, "nearest_by_hand")
-    names = model.config.task_names
-    model.task_vectors.weight.data[names.index("plural")] = before["task_vectors.weight"][
-        names.index(described.split()[2])
-    ]
-    model.save_pretrained(stored / "best")
-    assert run(world.gym, world.bart, stored, **ONLY, task_vector="stored") == 0
-    by_hand = pd.read_csv(stored / SCORES, index_col=0)
-    says = ["route", "vector_seen"]
-    pd.testing.assert_frame_equal(by_hand.drop(columns=says), scores.drop(columns=says))
-    for name in ("plural_12_100_dev.jsonl", "plural_12_100_test.jsonl"):
-        paths = (place / "best/predictions" / name for place in (folder, stored))
-        assert len({path.read_bytes() for path in paths}) == 1
+    vector_D = before["task_vectors.weight"][model.config.task_names.index(described.split()[2])]
+    assert_scored_as_with(model, vector_D, folder, world.copy(folder, "nearest_by_hand"), world)
 
 
 def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):
@@ -210,16 +206,106 @@ def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(fini
     }
 
 
+# ---- given vectors
+
+
+@pytest.fixture
+def given(tmp_path):
+    """given(names, vectors_ND): a folder of task vectors."""
+
+    def write(names, vectors_ND):
+        (tmp_path / "given").mkdir()
+        save_task_vectors(tmp_path / "given", names, np.asarray(vectors_ND))
+        return tmp_path / "given"
+
+    return write
+
+
+def test_an_unseen_task_is_scored_with_the_route_of_its_given_vector(finished, world, given):
+    folder = world.copy(finished, "by_given")
+    before = weights(folder / "best")
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
+    # The vector of another task, so that the scores are those of that task's route.
+    vector = before["task_vectors.weight"][model.config.task_names.index("count")]
+    vectors = given(["plural", "count"], np.stack([vector, vector * 0 + 5]))
+    (vectors / "meta.json").write_text('{"seen": "labelled rows of all samples"}')
+    assert run(world.gym, world.bart, folder, **ONLY, taskvecs=vectors) == 0
+    scores = pd.read_csv(folder / SCORES, index_col=0)
+    assert list(scores["route"]) == ["given vector"]
+    assert list(scores["vector_seen"]) == ["labelled rows of all samples"]
+    assert_equal(weights(folder / "best"), before)  # the checkpoint is unchanged
+
+    assert_scored_as_with(model, vector, folder, world.copy(finished, "by_given_by_hand"), world)
+
+
+def test_train_tasks_keep_their_own_vectors(finished, world, given):
+    folder = world.copy(finished, "given_for_trained")
+    before = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
+    vectors = given(TRAIN_TASKS, np.full((3, 8), 9.0))
+    assert run(world.gym, world.bart, folder, **ONLY | dict(predict_split="train"), taskvecs=vectors) == 0
+    after = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
+    pd.testing.assert_frame_equal(after, before)
+
+
+def test_training_with_frozen_given_vectors_does_not_change_them_and_predicts_with_them(world, given):
+    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    names = [*TRAIN_TASKS, "plural"]
+    kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=2)
+    (kept["taskvecs"] / "meta.json").write_text('{"seen": "labelled rows of one sample"}')
+    folder = world.run("frozen_given", **kept, do_predict=True, predict_split="test")
+    model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
+    assert model.config.task_names == names
+    assert model.config.router_input_dim == 8
+    assert np.array_equal(model.task_vectors.weight.detach().numpy(), vectors)
+    scores = pd.read_csv(folder / SCORES, index_col=0)
+    assert list(scores["route"]) == ["stored vector"]
+    assert list(scores["vector_seen"]) == ["labelled rows of one sample"]
+    moved = world.run("trained_given", **kept | dict(freeze_task_model=None))
+    model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
+    ratios = model.task_vectors.weight.detach().numpy() / vectors
+    assert (ratios.std(axis=1)[:3] > 1e-3).all()
+    assert ratios[3] == pytest.approx(np.full(8, ratios[3, 0]))  # not trained on: only weight decay
+    assert 0.999 < ratios[3, 0] < 1
+
+
+def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vector(world, given, capsys):
+    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    names = [*TRAIN_TASKS, "plural"]
+    fields = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=1)
+    folder = world.run("stored_given", **fields)
+    same = ONLY | dict(taskvecs=fields["taskvecs"])
+    assert run(world.gym, world.bart, folder, **same) == 0  # the same vectors, given again
+    save_task_vectors(fields["taskvecs"], names, vectors + 1)
+    assert run(world.gym, world.bart, folder, **same) == 2
+    printed = capsys.readouterr().err
+    assert "has other vectors of plural than" in printed
+    assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
+    assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
+
+
 # ---- mistakes
 
 
-def test_an_unseen_task_without_texts_is_an_error(fresh, originals, capsys):
-    for path in fresh.gym.glob("plural/*_train.tsv"):
-        path.unlink()
-    fresh.vectors(["colour", "count"])
-    for changed, message in (
-        ({}, "<gym>: no train file of plural to find the nearest task; give a gym with it as --train_dir"),
-        (dict(text_vectors="<here>/vectors"), "--text_vectors <here>/vectors: no vector of plural to find"),
-    ):
-        lines = complaint(fresh, capsys, **ONLY, checkpoint=originals.out / "best", **changed)
-        assert_problem(lines, fresh.filled_in(message))
+def without_train_files(*tasks):
+    def change(place):
+        for path in (path for task in tasks for path in place.gym.glob(f"{task}/*_train.tsv")):
+            path.unlink()
+
+    return change
+
+
+TEXTS = dict(text_vectors="<here>/vectors")
+MISTAKES = {  # {name: (change, flags, words)}
+    "no text of the task": (without_train_files("plural"), {}, "<gym>: no train file of plural to find"),
+    "no text of others": (without_train_files(*TRAIN_TASKS), {}, "<gym>: no train file of any task with a"),
+    "no vector of the task": (lambda place: place.vectors(["colour"]), TEXTS, "no vector of plural to find"),
+    "none of others": (lambda place: place.vectors(["plural"]), TEXTS, "no vector of any task with a task"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
+    change, changed, words = MISTAKES[name]
+    change(fresh)
+    asked = ONLY | dict(checkpoint=originals.out / "best") | changed
+    assert_problem(complaint(fresh, capsys, **asked), fresh.filled_in(words))

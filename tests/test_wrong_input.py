@@ -87,9 +87,9 @@ def test_a_tracker_that_is_not_installed_is_an_error(package, fresh, capsys, mon
 
 
 @pytest.mark.parametrize("changed", [{}, dict(total_steps=0)], ids=["no other", "another"])
-def test_the_hub_is_asked_only_if_no_other_error_was_found(changed, fresh, capsys, local_hub):
+def test_the_hub_is_asked_only_if_no_other_error_was_found(changed, fresh, capsys, hub_client):
     (line,) = complaint(fresh, capsys, model="someone/bart", **changed)
-    assert local_hub.requests == ([] if changed else ["api/models/someone/bart/revision/main"])
+    assert hub_client.requests == ([] if changed else ["someone/bart"])
     assert ("--total_steps is 0" if changed else "--model someone/bart: no such folder, and no model") in line
 
 

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 def collect(settings: CollectSettings) -> int:
     """Returns 1 if results are missing, which are listed, else 0."""
     files = few_shot.find_results(settings.logs_dir, expected_tasks(settings))
-    results = few_shot.read_all(files, settings.postfix)
+    results = [few_shot.read_results(task, path, settings.postfix) for task, path in files.items() if path]
     missing = few_shot.missing_results(files, results)
     table = few_shot.summary_table(results)
     if table.empty:

@@ -24,30 +24,25 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, Problems
-from dataloader.ontology import UNCATEGORISED, Ontology, ontology_path
+from dataloader.ontology import UNCATEGORISED
+from routing_moe.analysis.runs import ontology_of
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable
-from routing_moe.results.compared_costs import cost_markdown, cost_table, curves, find_costs
+from routing_moe.results import overview
 from routing_moe.results.comparison import Compared, compared, parsed_contrast
-from routing_moe.results.overview import (
-    COSTS,
-    SCORED,
-    explain_overview,
-    few_shot_scores,
-    overview,
-    overview_markdown,
-)
 from routing_moe.results.runs import (
     Run,
-    comparison_problems,
-    comparison_warnings,
+    check_comparable,
+    check_variants,
+    differing_settings,
     find_runs,
     summary_path,
-    unknown_variants,
 )
 from routing_moe.results.scores import TITLES, ScoresFile
+
+UNFINISHED = "not finished"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,14 +51,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(settings: CompareSettings) -> int:
     """Writes and prints the tables. Returns 1 if a run is not finished, else 0."""
-    check_flags(settings)
-    unfinished = write_means(settings) if set(settings.columns) - {CATEGORIES} else []
-    unfinished += write_categories(settings) if CATEGORIES in settings.columns else []
-    return 1 if unfinished else 0
-
-
-def check_flags(settings: CompareSettings) -> None:
-    """Raises InputError for wrong flags."""
     problems = Problems(flag_problems(settings))
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         problems.append(f"--output_dir {reason}")
@@ -75,6 +62,16 @@ def check_flags(settings: CompareSettings) -> None:
         problems.append(f"--design {settings.design}: with --gym_per_seed each seed has tasks of its own")
     if problems:
         raise InputError(problems)
+    notes = write_means(settings) if set(settings.columns) - {CATEGORIES} else []
+    notes += write_categories(settings) if CATEGORIES in settings.columns else []
+    for note in notes:
+        print(note, file=sys.stderr)
+    return 1 if any(note.startswith(UNFINISHED) for note in notes) else 0
+
+
+def unfinished(runs: Sequence[Run], file: ScoresFile) -> list[str]:
+    """Returns a line for each run without scores."""
+    return [f"{UNFINISHED}: {run} (no {file.path})" for run in runs if run.scores is None]
 
 
 def recovery_of(settings: CompareSettings, runs: Sequence[Run], checkpoint: str) -> pd.DataFrame | None:
@@ -97,74 +94,71 @@ def write(settings: CompareSettings, texts: dict[str, str]) -> Path:
     return folder
 
 
-# ---- the table of means
-
-
 def write_means(settings: CompareSettings) -> list[str]:
-    """Writes and prints the table of means. Returns a line per missing file of scores of train tasks."""
-    runs, unfinished = runs_with_means(settings)
+    """Writes and prints the table of means. Returns a line per missing file of scores of train tasks.
+
+    It has the runs with scores on test files of train tasks.
+    """
+    runs, notes = {}, []
+    for name, file in overview.SCORED.items():
+        if name == "test" or name in settings.columns:
+            runs[name] = find_runs(settings.folders, file, settings.order)
+            check_comparable(runs[name], settings.gym_per_seed)
+            notes += unfinished(runs[name], file) if file.section == "train" else []
+    names = {str(run) for run in runs["test"] if run.scores is not None}
+    if not names:
+        raise InputError("no run has scores of train tasks; they are written with --do_predict")
+    runs = {column: [run for run in scored if str(run) in names] for column, scored in runs.items()}
     recovery = recovery_of(settings, runs["test"], "best")
-    few_shot = few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
+    few_shot = overview.few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
+    costs = overview.costs_of_runs(runs["test"])
     shown = {name: scored for name, scored in runs.items() if name in settings.columns}
-    table = overview(shown, find_costs(runs["test"]), recovery, few_shot)
+    table = overview.overview(shown, costs, recovery, few_shot)
     if "cost" not in settings.columns:
-        table = table.drop(columns=list(COSTS))
-    markdown = f"{overview_markdown(table)}\n\n{explain_overview(table)}\n"
+        table = table.drop(columns=list(overview.COSTS))
+    markdown = f"{overview.overview_markdown(table)}\n\n{overview.explain_overview(table)}\n"
     texts = {"overview.csv": table.to_csv(index=False), "overview.md": markdown}
     if recovery is not None:
         texts["recovery.csv"] = recovery.to_csv(index=False)
     write(settings, texts)
     print(markdown)
-    for line in unfinished:
-        print(line, file=sys.stderr)
-    return unfinished
-
-
-def runs_with_means(settings: CompareSettings) -> tuple[dict[str, list[Run]], list[str]]:
-    """Returns {column: finished runs, in order, with its scores}, and a line per missing file of train tasks.
-
-    A run is finished if it has scores on test files of train tasks. Raises InputError if there is none, or if
-    runs were scored on different gyms.
-    """
-    runs, problems, unfinished = {}, [], []
-    for name, file in SCORED.items():
-        if name != "test" and name not in settings.columns:
-            continue
-        runs[name] = find_runs(settings.folders, file, settings.order)
-        problems += comparison_problems(runs[name], settings.gym_per_seed)
-        missing = [run for run in runs[name] if run.scores is None and file.section == "train"]
-        unfinished += [f"not finished: {run} (no {file.path})" for run in missing]
-    finished = {str(run) for run in runs["test"] if run.scores is not None}
-    if not finished:
-        problems += ["no run has scores of train tasks; they are written with --do_predict"]
-    if problems:
-        raise InputError(dict.fromkeys(problems))
-    return {name: [run for run in runs[name] if str(run) in finished] for name in runs}, unfinished
-
-
-# ---- the tables by category
+    return notes
 
 
 def write_categories(settings: CompareSettings) -> list[str]:
-    """Writes and prints the tables by category. Returns a line per unfinished run.
+    """Writes and prints the tables by category. Returns notes, among them a line per unfinished run.
 
     The contents of files do not depend on time or machine.
     """
     file = ScoresFile(settings.part, settings.predict_split, settings.checkpoint_name, settings.prefix)
     runs = find_runs(settings.folders, file, settings.order)
-    costs = find_costs(runs, settings.checkpoint_name)
-    finished = [run for run in runs if run.scores is not None]
-    unfinished = [f"not finished: {run} (no {file.path})" for run in runs if run.scores is None]
-    check_runs(settings, runs, finished, unfinished)
-    warnings = comparison_warnings(finished, settings.gym_per_seed)
-    notes = [*unfinished, *(f"warning: {line}" for line in warnings)]
-    comparison = compared(settings, finished, ontology_of(settings, finished, notes))
+    finished, notes = [run for run in runs if run.scores is not None], unfinished(runs, file)
+    if not finished:
+        hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
+        raise InputError([*notes, f"no run is finished; {hint}"])
+    check_comparable(runs, settings.gym_per_seed, settings.measures)
+    check_variants("--baseline", [settings.baseline] if settings.baseline else [], finished)
+    for text in settings.contrasts:
+        check_variants("--contrasts", parsed_contrast(text), finished)
+    if different := differing_settings(finished, settings.gym_per_seed):
+        notes.append(f"warning: runs differ in {', '.join(different)}")
+    ontology = ontology_of(finished[0].folder, finished[0].settings, settings.task_ontology)
+    if all(ontology.category(task) == UNCATEGORISED for task in finished[0].scores["task_prefix"]):
+        notes.append("warning: no task has a category; name a file with --task_ontology")
+    costs = overview.costs_of_runs(runs, settings.checkpoint_name)
+    costs_of_finished = costs.loc[[str(run) for run in finished]]
+    cost_means = overview.means_of_variants(costs_of_finished[["variant", *overview.COST_COLUMNS]])
+    comparison = compared(settings, finished, ontology)
     recovery = recovery_of(settings, finished, settings.checkpoint_name)
     tables = comparison.csv_tables(settings)
-    tables |= {"_cost": cost_table(costs), "_recovery": recovery, "_curves": curves(costs)}
+    tables |= {"_cost": cost_means.reset_index(), "_recovery": recovery}
+    tables |= {"_curves": overview.curves(runs, costs)}
     tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     draws = {run.variant: run.draws for run in finished if run.draws > 1}
-    parts = [*comparison.markdown(settings, draws), cost_markdown(tables["_cost"], costs)]
+    parts = [
+        *comparison.markdown(settings, draws),
+        overview.cost_markdown(tables["_cost"], costs_of_finished),
+    ]
     if recovery is not None:
         from routing_moe.analysis.recovery import mean_recovery_markdown
 
@@ -174,38 +168,9 @@ def write_categories(settings: CompareSettings) -> list[str]:
     texts["comparison.md"] = "\n".join([markdown, *(f"- {note}\n" for note in notes)])
     folder = write(settings, texts)
     draw(settings, comparison, tables.get("_curves"), folder)
-    more = [*(f"{end}.csv" for end in tables if end), *([".png, .pdf"] if "_curves" in tables else [])]
-    print(f"{markdown}\n{folder / 'comparison'}.md, .csv, .png, .pdf; {', '.join(more)}")
-    for note in notes:
-        print(note, file=sys.stderr)
-    return unfinished
-
-
-def check_runs(
-    settings: CompareSettings, runs: list[Run], finished: list[Run], unfinished: list[str]
-) -> None:
-    """Raises InputError with all reasons why no table can be made."""
-    problems = comparison_problems(runs, settings.gym_per_seed, settings.measures)
-    if not finished:
-        hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
-        problems += [*unfinished, f"no run is finished; {hint}"]
-    else:
-        problems += unknown_variants("--baseline", filter(None, [settings.baseline]), finished)
-        names = [name for text in settings.contrasts for name in parsed_contrast(text)]
-        problems += unknown_variants("--contrasts", names, finished)
-    if problems:
-        raise InputError(problems)
-
-
-def ontology_of(settings: CompareSettings, runs: list[Run], notes: list[str]) -> Ontology:
-    """Returns --task_ontology, else that of the first run; adds a note if no task has a category."""
-    trained = runs[0].settings
-    path = settings.task_ontology or ontology_path(trained["train_dir"], trained.get("task_ontology"))
-    ontology = Ontology.load(path)
-    if all(ontology.category(task) == UNCATEGORISED for task in runs[0].scores["task_prefix"]):
-        where = path or f"{Path(trained['train_dir']) / 'ontology.json'} is not here"
-        notes.append(f"warning: no task has a category ({where}); name a file with --task_ontology")
-    return ontology
+    more = ", ".join(f"{end}.csv" for end in tables if end)
+    print(f"{markdown}\n{folder / 'comparison'}.md, .csv, .png, .pdf; {more}")
+    return notes
 
 
 def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Path) -> None:

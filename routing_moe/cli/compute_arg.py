@@ -20,13 +20,13 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
-from routing_moe.results.few_shot import mixed_metrics, read_summary
+from routing_moe.results.few_shot import check_metrics, read_summary
 from routing_moe.results.runs import summary_path
 
 
@@ -40,13 +40,10 @@ def run(settings: GainSettings) -> int:
     names = list(systems)
     output = settings.output_file or Path(f"{summary_path(names)}.csv")
     check(settings, systems, output)
-    problems = Problems()  # of all files
     summaries = {
-        name: {seed: problems.of(read_summary, file, settings.metric) for seed, file in files.items()}
+        name: {seed: read_summary(file, settings.metric) for seed, file in files.items()}
         for name, files in systems.items()
     }
-    if problems:
-        raise InputError(problems)
     several = len({seed for files in systems.values() for seed in files}) > 1
     single = {
         f"{name}, seed {seed}" if several else name: summary
@@ -56,8 +53,7 @@ def run(settings: GainSettings) -> int:
     tasks, missing = gains.common_tasks(single, settings.metric)
     if not tasks:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
-    if mixed := mixed_metrics(single, tasks):
-        raise InputError(mixed)
+    check_metrics(single, tasks)
     per_task = gains.gains_per_task(summaries, tasks, settings.min_baseline)
     write(settings, output, names[0], per_task, missing)
     return 1 if missing else 0
@@ -71,15 +67,10 @@ def check(settings: GainSettings, systems: gains.Systems, output: Path) -> None:
     if output.suffix != ".csv":
         problems.append(f"--output_file {output}: the name must end in .csv")
     inputs = [file.resolve() for files in systems.values() for file in files.values()]
-    for path in (output, beside(output, "_summary.csv")):
-        if path.resolve() in inputs:
-            problems.append(f"--output_file {output}: {path} is one of the summaries; name another file")
+    if output.resolve() in inputs or Path(f"{output.with_suffix('')}_summary.csv").resolve() in inputs:
+        problems.append(f"--output_file {output} is one of the summaries; name another file")
     if problems:
         raise InputError(problems)
-
-
-def beside(output: Path, end: str) -> Path:
-    return output.with_name(output.stem + end)
 
 
 def write(
@@ -94,14 +85,15 @@ def write(
     output.parent.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     write_text(output, per_task.to_csv(index=False))
-    write_text(beside(output, "_summary.csv"), per_system.to_csv(index=False))
-    write_text(beside(output, ".md"), markdown)
+    stem = output.with_suffix("")
+    write_text(Path(f"{stem}_summary.csv"), per_system.to_csv(index=False))
+    write_text(Path(f"{stem}.md"), markdown)
     from routing_moe.pictures.dots import plot_gains  # imported late: matplotlib takes half a second
     from routing_moe.pictures.style import save
 
     figure = plot_gains(per_task, per_system, baseline, settings.min_baseline, lower_is_better)
-    save(figure, beside(output, ""))
-    print(f"{markdown}\n{beside(output, '')}.csv, _summary.csv, .md, .png, .pdf")
+    save(figure, stem)
+    print(f"{markdown}\n{stem}.csv, _summary.csv, .md, .png, .pdf")
     for note in notes:
         print(note, file=sys.stderr)
 

@@ -71,34 +71,18 @@ def read_jobs() -> list[Job]:
     return jobs
 
 
-class JobsBar(ProgressBar):
-    """A bar that ends with the newest line in the logs of its jobs."""
-
-    jobs = ()
-
-    @property
-    def format_dict(self) -> dict:
-        written = {job: job.log.stat().st_mtime for job in self.jobs if job.log.is_file()}
-        newest = max(written, key=written.get, default=None)
-        end = newest.end_of_log()[-1:] if newest else []
-        return super().format_dict | ({"postfix": f"{newest.log.stem}: {end[0]}"} if end else {})
-
-
 def run_missing(missing: list[Job], total: int, at_once: int) -> int:
     """Runs the jobs and reports how each ends; returns how many failed."""
-    terminal, failed = sys.stderr.isatty(), 0
-    bar = JobsBar(total=total, initial=total - len(missing), unit="run", leave=True)
-    bar.jobs = list(missing)
+    failed = 0
     stop_on_signals()
-    with bar:
+    with ProgressBar(total=total, initial=total - len(missing), unit="run", leave=True) as bar:
         for job, error, seconds in run_jobs(missing, at_once, say):
-            bar.jobs.remove(job)
             bar.update()
             if error:
                 failed += 1
                 end = "".join(f"\n    {line}" for line in job.end_of_log())
                 say(f"failed: {job.result}: {error}; the end of {job.log}:{end}")
-            elif not terminal:
+            else:
                 say(f"finished: {job.result} after {seconds:.0f} s")
     return failed
 

@@ -1,8 +1,7 @@
-"""Print a run's scores by category, next to those of baselines, or the mean scores of several runs.
+"""Print a run's scores by category, next to those of baselines. Several runs: routing-moe compare.
 
     routing-moe show-scores models/moe
     routing-moe show-scores models/moe --predict_split test --output scores.csv
-    routing-moe show-scores models/multitask models/moe
 
 Reads the scores of `--do_predict`. Baselines need no model: each task's most frequent training answer
 (constant), a random option (chance, mean over the tasks with options), the input (copy). Measures that the
@@ -10,13 +9,9 @@ scores have (--measures of training), and data sets with prompts, are shown, too
 """
 
 import sys
-from pathlib import Path
-
-import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
-from dataloader.ontology import Ontology
 from dataloader.templates import has_templates
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.cli.console import run_command
@@ -26,7 +21,6 @@ from routing_moe.io.files import unwritable
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.results.markdown import markdown_table
-from routing_moe.results.overview import table_of_runs
 from routing_moe.results.scores import ScoresFile, category_table, datasets_markdown, read_scores
 
 
@@ -37,33 +31,24 @@ def main(argv: list[str] | None = None) -> int:
 def show(settings: ShowSettings) -> None:
     """Prints and writes the table. Raises InputError."""
     problems = flag_problems(settings)
-    if settings.output and (reason := unwritable(Path(settings.output).parent)):
+    if settings.output and (reason := unwritable(settings.output.parent)):
         problems.append(f"--output {reason}")
     if problems:
         raise InputError(problems)
-    runs = [folder_of_run(run) for run in settings.runs]
-    if len(runs) > 1:
-        table, more = table_of_runs(runs, settings.checkpoint_name, settings.prefix), ""
-    else:
-        scores, ontology = read_run(settings, *runs)
-        table = category_table(scores, ontology)
-        more = f"\n\n{datasets_markdown(scores)}" if has_templates(scores["test"]["task_prefix"]) else ""
-    print(f"{markdown_table(table)}{more}")
-    if settings.output:
-        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-        write_text(settings.output, table.to_csv())
-
-
-def read_run(settings: ShowSettings, run: Path) -> tuple[dict[str, pd.DataFrame], Ontology]:
-    """Returns a run's {"dev": scores, "test": scores} and ontology. Raises InputError."""
-    trained = settings_of_run(run)
-    scores, section = {}, settings.predict_split
+    run, scores, section = folder_of_run(settings.run), {}, settings.predict_split
+    ontology = ontology_of(run, settings_of_run(run), None)
     for part in ("dev", "test"):
         path = run / ScoresFile(part, section, settings.checkpoint_name, settings.prefix).path
         if not path.is_file():
             raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
         scores[part] = read_scores(path)
-    return scores, ontology_of(run, trained, None)
+    table = category_table(scores, ontology)
+    print(markdown_table(table))
+    if has_templates(scores["test"]["task_prefix"]):
+        print(f"\n{datasets_markdown(scores)}")
+    if settings.output:
+        settings.output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(settings.output, table.to_csv())
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(Command):
     program = "routing-moe show-scores"
-    usage = "RUN [RUN ...] [flags, see --help]"
+    usage = "RUN [flags, see --help]"
 
-    runs: tuple[Path, ...] = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]; several are shown in one table, with a mean score of train and of unseen tasks each", metavar="RUN", positional=True)
+    run: Path = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
     checkpoint_name: str = SCORES("best", "checkpoint of the scores")
     predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
     prefix: str = SCORES("", "the --prefix that the scores were written with")

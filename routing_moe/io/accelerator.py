@@ -77,11 +77,17 @@ def prepare_gpu() -> None:
         os.environ[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
 
 
+@cache  # a command may make an Accelerator for each of its tasks
 def check_gpu() -> None:
     """Raises InputError if the machine has a GPU that torch cannot use, unless ACCELERATE_USE_CPU is set."""
-    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or uses_cpu():
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or uses_cpu()
+    if torch.cuda.is_available() or hidden or not shutil.which("nvidia-smi"):
         return
-    if names := gpus_of_the_driver():
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return
+    if names := [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]:
         built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs only"
         raise InputError(
             f"this machine has {names[0]}, but torch {torch.__version__}, built for {built_for}, cannot use "
@@ -89,15 +95,3 @@ def check_gpu() -> None:
             "or correct CUDA_VISIBLE_DEVICES; with ACCELERATE_USE_CPU=true in the environment, the command "
             "runs on the CPU"
         )
-
-
-@cache  # a command may make an Accelerator for each of its tasks
-def gpus_of_the_driver() -> list[str]:
-    """Returns the lines of `nvidia-smi -L`, one for each GPU; [] if there are none or no driver."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]

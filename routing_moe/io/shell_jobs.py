@@ -7,9 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from routing_moe.io.executor import environments
 
@@ -38,16 +37,30 @@ class Job:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
             return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
 
+    def start(self, environment: dict[str, str]) -> subprocess.Popen | None:
+        """Starts the command; returns None if the log is that of a running one, also of a killed caller."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the command has closed it, too
+            except BlockingIOError:
+                return None
+            return subprocess.Popen(
+                ["bash", "-c", self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+                start_new_session=True,
+            )
 
-@dataclass
-class Running:
-    """A job that has begun; it has no process while another command writes to its log."""
-
-    job: Job
-    environment: dict[str, str]
-    log: IO[bytes]
-    process: subprocess.Popen | None = None
-    began: float = field(default_factory=time.monotonic)
+    def error(self, code: int) -> str:
+        """Returns why the command failed, or "". The result of a failed one becomes incomplete-NAME."""
+        if code and self.result.is_file():  # that of an earlier state, or of what did not fail
+            self.result.rename(self.result.with_name(f"incomplete-{self.result.name}"))
+        if self.result.is_file():
+            return ""
+        return f"exit code {code}" if code else "no error, but its command did not write this file"
 
 
 def run_jobs(
@@ -56,69 +69,31 @@ def run_jobs(
     """Yields (job, error or "", seconds) as the jobs end. They share the GPUs and cores.
 
     If the generator is interrupted (KeyboardInterrupt) or closed, it passes Ctrl-C on to the running
-    commands, and waits until they have ended. say: reports what waits and starts.
+    commands, and waits until they have ended. say: reports what starts.
     """
-    waiting, running, free = list(jobs), [], environments(min(at_once, len(jobs)))
+    waiting, running, free = list(jobs), {}, environments(min(at_once, len(jobs)))
     try:
         while waiting or running:
             while waiting and free:
-                running.append(begin(waiting.pop(0), free.pop(0), say))
-            for run in list(running):
-                if run.process is None:
-                    start(run, say)
-                elif run.process.poll() is not None:
-                    running.remove(run)
-                    free.append(run.environment)
-                    yield run.job, end(run), time.monotonic() - run.began
+                job, environment = waiting.pop(0), free.pop(0)
+                if process := job.start(environment):
+                    running[job] = process, environment, time.monotonic()
+                    say(f"started: {job.result}")
+                else:
+                    free.append(environment)
+                    yield job, f"another command is writing {job.log}", 0.0
+            for job, (process, environment, began) in list(running.items()):
+                if process.poll() is not None:
+                    del running[job]
+                    free.append(environment)
+                    yield job, job.error(process.returncode), time.monotonic() - began
             time.sleep(PAUSE)
     finally:
         while running:
             with suppress(KeyboardInterrupt):  # a further one interrupts the commands again
-                for run in running:
-                    if run.process is not None and run.process.poll() is None:
-                        os.killpg(run.process.pid, signal.SIGINT)
-                for run in list(running):
-                    if run.process is not None:
-                        run.process.wait()
-                        end(run)
-                    running.remove(run)
-
-
-def begin(job: Job, environment: dict[str, str], say: Callable[[str], None]) -> Running:
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    run = Running(job, environment, job.log.open("ab"))
-    start(run, say)
-    if run.process is None:
-        say(f"waiting for the command that writes {job.log}")
-    return run
-
-
-def start(run: Running, say: Callable[[str], None]) -> None:
-    """Starts the command unless another one, also of a caller that was killed, writes to the same log."""
-    try:
-        fcntl.flock(run.log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the command has closed it, too
-    except BlockingIOError:
-        return
-    is_done = run.job.result.is_file()  # by the other command
-    if not is_done:
-        say(f"started: {run.job.result}")
-    run.began = time.monotonic()
-    run.process = subprocess.Popen(
-        ["bash", "-c", "true" if is_done else run.job.command],
-        stdin=subprocess.DEVNULL,
-        stdout=run.log,
-        stderr=subprocess.STDOUT,
-        env=os.environ | run.environment,
-        start_new_session=True,
-    )
-
-
-def end(run: Running) -> str:
-    """Returns why a command failed, or "". The result of a failed one becomes incomplete-NAME."""
-    run.log.close()
-    result, code = run.job.result, run.process.returncode
-    if code and result.is_file():  # that of an earlier state, or of what did not fail
-        result.rename(result.with_name(f"incomplete-{result.name}"))
-    if result.is_file():
-        return ""
-    return f"exit code {code}" if code else "no error, but its command did not write this file"
+                for process, _, _ in running.values():
+                    if process.poll() is None:
+                        os.killpg(process.pid, signal.SIGINT)
+                for job, (process, _, _) in list(running.items()):
+                    job.error(process.wait())
+                    del running[job]

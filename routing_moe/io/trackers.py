@@ -58,14 +58,10 @@ def start_trackers(settings, accelerator: Accelerator, first_step: int) -> None:
     # Only the main process reads the old curves; a damaged file must end all processes.
     on_main(accelerator, lambda: curves.drop_rows_after(first_step))
     name = "-".join(Path(settings.output_dir).resolve().parts[1:][-2:])  # such as softmax-seed42
-    arguments = {
-        "clearml": {"task_name": name, "reuse_last_task_id": False},  # else it replaces a task of that name
-        "dvclive": {"exp_name": name},
-        "mlflow": {"run_name": name},
-        "swanlab": {"experiment_name": name},
-        "trackio": {"name": name},
-        "wandb": {"name": name},
-    }
+    names = {"clearml": "task_name", "dvclive": "exp_name", "mlflow": "run_name"}
+    names |= {"swanlab": "experiment_name", "trackio": "name", "wandb": "name"}
+    arguments = {tracker: {argument: name} for tracker, argument in names.items()}
+    arguments["clearml"]["reuse_last_task_id"] = False  # else it replaces a task of that name
     if settings.log_with == "comet_ml":
         from comet_ml import ExperimentConfig
 

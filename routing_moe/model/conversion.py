@@ -152,11 +152,6 @@ def with_fresh_experts(model, bart, init_eps: float):
 
     The experts are made as in `from_bart` of a BART with the same number of layers; its width may differ.
     """
-    if not model.config.routes_by_task:
-        raise ValueError("the model's tasks have no routes of their own")
-    depths = (bart.config.encoder_layers, bart.config.decoder_layers)
-    if depths != (model.config.encoder_layers, model.config.decoder_layers):
-        raise ValueError(f"the BART has {depths} encoder and decoder layers, which the router does not route")
     fresh = from_bart(type(model), bart, init_eps=init_eps, **model.config.mixture_fields())
     routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
     fresh.load_state_dict(routing, strict=False)

@@ -258,11 +258,6 @@ def along(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextMana
     return with_mixes(layers, [plan and plan.layer(layer.rows) for layer in layers])
 
 
-def is_planned(layers: list[LoraLayer]) -> bool:
-    """Returns whether this is in the block of `along` with a plan."""
-    return any(layer.mix is not None for layer in layers)
-
-
 def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, AbstractContextManager]:
     """Returns the contexts of a part in the forward pass, and when a checkpoint repeats it."""
     return nullcontext(), with_mixes(layers, [layer.mix for layer in layers])

@@ -27,7 +27,7 @@ from routing_moe.model.base import complete_state
 from routing_moe.model.beams import SourceCache, beams_share_sources
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.injection import inject
-from routing_moe.model.lora import LoraLayer, LoraPlan, along, is_planned
+from routing_moe.model.lora import LoraLayer, LoraPlan, along
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.task_routing import RoutingModel
@@ -119,7 +119,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         batch_size = next(len(tensor) for tensor in inputs if tensor is not None)
         if routes is None and task_ids is not None:
             route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
-        if routes is None and task_ids is None and is_planned(self.lora_layers):  # a step of a generation
+        is_planned = any(layer.mix is not None for layer in self.lora_layers)  # a step of a generation
+        if routes is None and task_ids is None and is_planned:
             running = nullcontext({})
         else:
             routes = self._resolve_routes(routes, task_ids, batch_size)
@@ -258,11 +259,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         """Returns the layers with experts, encoder first."""
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
         return self.lora_layers or [layer for layer in layers if isinstance(layer, RoutedLayer)]
-
-    def single_layers(self) -> list[nn.Module]:
-        """Returns all BART layers, encoder first: the experts of each layer, or the layer itself."""
-        layers = [*self.model.encoder.layers, *self.model.decoder.layers]
-        return [one for layer in layers for one in getattr(layer, "experts", [layer])]
 
     def expert_distance(self) -> Tensor:
         """Returns the expert regularisation term: `expert_distance` summed over the layers with experts."""

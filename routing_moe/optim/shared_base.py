@@ -5,8 +5,6 @@ of those of all experts, so AdamW can step deltas and base without knowing eithe
 own plus that of the base. With equal rates, weight decay of the experts is that of base and deltas.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import nn
 
@@ -15,7 +13,12 @@ class SharedBase:
     """The steps of the base of complete experts, 0 between optimizer steps; experts: their parameters."""
 
     def __init__(self, model):
-        self.experts = list(_same_parameters(model))
+        self.experts = [
+            of_experts
+            for layer in model.routed_layers()
+            for of_experts in zip(*(expert.parameters() for expert in layer.experts), strict=True)
+            if of_experts[0].requires_grad
+        ]
         self.steps = [nn.Parameter(torch.zeros_like(own[0])) for own in self.experts]
 
     def collect_gradients(self) -> None:
@@ -31,11 +34,3 @@ class SharedBase:
             for parameter in own:
                 parameter.add_(step)
             step.zero_()
-
-
-def _same_parameters(model) -> Iterator[tuple[nn.Parameter, ...]]:
-    """Yields each trained parameter of the experts of each layer, of all experts."""
-    for layer in model.routed_layers():
-        for own in zip(*(expert.parameters() for expert in layer.experts), strict=True):
-            if own[0].requires_grad:
-                yield own

@@ -320,8 +320,9 @@ def compile_layers(model, backend: str = "inductor") -> None:
     Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
     """
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    for layer in model.single_layers():
-        layer.compile(dynamic=True, backend=backend)
+    for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
+        for expert in getattr(layer, "experts", [layer]):
+            expert.compile(dynamic=True, backend=backend)
     torch.compiler.set_stance("force_eager")
 
 

@@ -21,22 +21,6 @@ from routing_moe.results.statistics import AUTO, FEWEST_TASKS, SEEDS_ALONE, TASK
 
 OVER_GYMS = "gyms"  # what an interval over seeds covers if each seed has a gym with tasks of its own
 MARKS = {SEEDS_ALONE: " (these tasks)", TASKS_ALONE: " (tasks alone)", OVER_GYMS: " (gyms)"}
-CONTRAST_COLUMNS = (
-    *(
-        "measure",
-        "variant",
-        "minus",
-        "category",
-        "tasks",
-        "difference",
-        "low",
-        "high",
-        "pairs",
-        "p",
-        "p_holm",
-    ),
-    *("detectable", "interval"),
-)
 SHOWN_DIFFERENCE = ["difference", "low", "high", "interval"]
 LINE_WIDTH = 100  # characters of an explanation
 EXPLAINED = (
@@ -45,6 +29,7 @@ EXPLAINED = (
     f"{FEWEST_TASKS} tasks, and too narrow if few tasks or seeds account for the effect. Detectable: the "
     "smallest true difference that this test finds at the 5% level with a probability of 80%."
 )
+OF_GYMS = " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
 BASELINES_EXPLAINED = {
     "constant": "each task's most frequent training answer.",
     "chance": "expected accuracy of a uniform choice among the options of a task.",
@@ -130,14 +115,15 @@ def contrast_table(
     for measure in measures:
         for variant, minus in contrasts:
             by_seed = paired_by_seed(scores, (variant, minus), measure)
-            tasks = in_categories(by_seed.index.to_frame(index=False), ontology)
-            for category, group in tasks.groupby("category", sort=False, observed=True):
+            by_category = in_categories(by_seed.index.to_frame(index=False), ontology)
+            for category, group in by_category.groupby("category", sort=False, observed=True):
                 values_TS = by_seed.loc[group["task"]]
-                interval = mean_interval(values_TS.to_numpy().T, design)
-                tasks_seeds, mean = values_TS.shape, values_TS.mean(axis=1).mean()
-                row = (measure, variant, minus, category, tasks_seeds[0], mean, interval.low, interval.high)
-                rows.append((*row, tasks_seeds[1], interval.p, np.nan, interval.detectable, interval.over))
-    table = pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
+                x = mean_interval(values_TS.to_numpy().T, design)
+                mean, (tasks, seeds) = values_TS.mean(axis=1).mean(), values_TS.shape
+                row = (measure, variant, minus, category, tasks, mean, x.low, x.high, seeds, x.p)
+                rows.append((*row, np.nan, x.detectable, x.over))
+    columns = "measure variant minus category tasks difference low high pairs p p_holm detectable interval"
+    table = pd.DataFrame(rows, columns=columns.split())
     family = table["p"].where(table["measure"].isin(primary or measures[:1]))
     return table.assign(p_holm=family.groupby(table["category"]).transform(holm))
 
@@ -179,8 +165,13 @@ class Compared:
         lines += [f"{NAMES[name].capitalize()}: {BASELINES_EXPLAINED[name]}" for name in names]
         lines += [f"Scores of {name} are means over {n} draws of its routes." for name, n in draws.items()]
         if pairs := contrast_pairs(settings, self.samples["variant"].unique()):
-            primary = settings.primary or measures[:1]
-            lines.append(explain_contrasts(pairs, primary, settings.gym_per_seed))
+            text = (
+                f"Differences are between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: "
+                f"the corresponding t test; p (Holm): corrected over all contrasts ({len(pairs)}) in "
+                f"{', '.join(settings.primary or measures[:1])}; categories have families of their own."
+                f"{OF_GYMS if settings.gym_per_seed else ''}"
+            )
+            lines.append(textwrap.fill(text, LINE_WIDTH))
         yield "\n".join(lines)
         for measure in measures:
             heading = f"**{TITLES[measure].capitalize()}**\n\n" if len(measures) > 1 else ""
@@ -229,20 +220,6 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
                 row["detectable"] = shown_number(over_all["detectable"])
             row |= {"p": shown_p(over_all["p"]), "p (Holm)": shown_p(over_all["p_holm"])}
     return markdown_table(rows, "variant")
-
-
-def explain_contrasts(pairs: Sequence[tuple[str, str]], primary: Collection[str], gym_per_seed: bool) -> str:
-    """Returns an explanation of differences, intervals and p-values in tables."""
-    minus = {baseline for _, baseline in pairs}
-    start = f"Minus {minus.pop()}: differences" if len(minus) == 1 else "Differences"
-    text = (
-        f"{start} between runs with the same seed, mean over seeds and tasks; {EXPLAINED} p: the "
-        f"corresponding t test; p (Holm): corrected over all contrasts ({len(pairs)}) in the primary "
-        f"measures ({', '.join(primary)}); categories have families of their own."
-    )
-    if gym_per_seed:
-        text += " Each seed has a gym of its own: intervals over seeds (marked: gyms) cover other gyms."
-    return textwrap.fill(text, LINE_WIDTH)
 
 
 def contrasts_markdown(table: pd.DataFrame) -> str:

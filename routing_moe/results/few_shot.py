@@ -3,10 +3,9 @@
     <logs_dir>/singletask-<task>/results.csv    or <logs_dir>/<task>/results.csv; published runs: result.csv
     <logs_dir>/singletask-<task>/run.json       optional: its settings list the expected samples
 
-A results file has a row per configuration (columns prefix, dev_performance, test_performance, and others; of
-this project also TRAINING_COST, select_by, and dev and test columns of further measures). For each sample
-whose configurations have all finished it also has the row "<sample>_best", the configuration with the best
-dev score.
+A results file has a row per configuration and, for each sample whose configurations have all finished, the
+row "<sample>_best" of the one with the best dev score. Columns prefix, SCORES and others, in files of this
+project also FURTHER, TRAINING_COST and select_by.
 
 A summary has for each task a row per sample, then "mean" and "std" (columns task, entry, SCORES, n, and
 TRAINING_COST if known). Those of the published code have empty rows between tasks, no n, and the population
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, Problems, in_short
+from dataloader.errors import InputError, in_short
 from dataloader.metrics import METRICS
 from dataloader.templates import dataset_of
 from routing_moe.config.choices import MEASURES
@@ -66,10 +65,7 @@ FURTHER = tuple(column for measure in MEASURES[1:] for column in of_measure(meas
 
 
 def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) -> dict[str, Path | None]:
-    """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given.
-
-    A folder is a task's if it is named singletask-<task>, has a results file, or has an expected name.
-    """
+    """Returns {task: its results file, or None if it has none}, sorted; only `expected` tasks if given."""
     logs_dir = Path(logs_dir)
     if problem := folder_problem(logs_dir):
         raise InputError(f"{problem}, expected one with a folder per task")
@@ -88,23 +84,13 @@ def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) ->
     return {task: files.get(task) for task in sorted(files if expected is None else set(expected))}
 
 
-def read_all(files: dict[str, Path | None], postfix: str = BEST) -> list[TaskResults]:
-    """Returns `read_results` of every task with a file. Raises InputError with the problems of all files."""
-    problems = Problems()
-    results = [problems.of(read_results, task, path, postfix) for task, path in files.items() if path]
-    if problems:
-        raise InputError(problems)
-    return results
-
-
 def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     """Returns the results of one task. postfix: ending of the prefix of rows of best configurations."""
     rows = read_table(path, dtype={"prefix": str})
     if lacking := [name for name in ("prefix", *SCORES) if name not in rows]:
         raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
-    for name in ("prefix", SELECT_BY):
-        if name in rows and rows[name].isna().any():
-            raise InputError(f"{path}: a row has no {name}")
+    if rows["prefix"].isna().any():
+        raise InputError(f"{path}: a row has no prefix")
     numbers = [*SCORES, *FURTHER, *TRAINING_COST]
     check_numbers(rows, [name for name in numbers if name in rows], path)
     samples = rows["prefix"].str.removesuffix(postfix)
@@ -179,9 +165,6 @@ def summary_markdown(table: pd.DataFrame) -> str:
     cells = {name: mean_and_std(overall[c].mean(), math.nan) for name, c in shown.items()}
     rows["mean of the tasks"] = {**cells, "n": len(overall)}
     explained = "Mean ± sample std over n samples; in the last row, mean of the means of n tasks."
-    if SELECT_BY in table:
-        chosen = ", ".join(table[SELECT_BY].unique()).replace("_", " ")
-        explained += f" Best configurations by dev {chosen}."
     return f"{explained}\n\n{markdown_table(rows, 'task')}"
 
 
@@ -196,46 +179,35 @@ def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataF
     """
     path = Path(path)
     is_table = "task_prefix" not in read_table(path, nrows=0)
-    summary = _of_table(path, column) if is_table else _of_predictions(path, column)
+    summary = _summary_of_table(path, column) if is_table else _summary_of_predictions(path, column)
     return summary.dropna(subset="mean") if column.endswith("rank_accuracy") else summary
 
 
-def _of_table(path: Path, column: str) -> pd.DataFrame:
-    rows = _rows(path, column)
-    means = rows.loc[rows["entry"] == "mean", "task"]
-    if twice := sorted(means[means.duplicated()].unique()):
-        raise InputError(f"{path} has more than one mean of {in_short(twice)}; keep only one of them")
+def _summary_of_table(path: Path, column: str) -> pd.DataFrame:
+    numbers = {name: ["", "nan"] for name in (column, "n")}  # a task may be called "nan"
+    texts = {"task": str, "entry": str}
+    rows = read_table(path, dtype=texts, keep_default_na=False, na_values=numbers)
+    if lacking := ", ".join(name for name in ("task", "entry", column) if name not in rows):
+        raise InputError(f"{path} holds no summary as collect_results.py writes it: no column {lacking}")
+    check_numbers(rows, [name for name in numbers if name in rows], path)
+    rows = rows[rows["task"] != ""]
     if rows.empty:
         raise InputError(f"{path} holds no task")
-    summary = rows.groupby("task", sort=False).apply(_of_task, column, include_groups=False)
+    means, stds = (rows[rows["entry"] == entry].set_index("task") for entry in ("mean", "std"))
+    if twice := sorted(means.index[means.index.duplicated()].unique()):
+        raise InputError(f"{path} has more than one mean of {in_short(twice)}; keep only one of them")
+    summary = pd.DataFrame(index=pd.Index(rows["task"].unique(), name="task"))
+    summary["mean"] = means[column]
+    if "n" in rows:
+        summary["std"], summary["n"] = stds[column], means["n"].astype(float)
+    else:
+        samples = rows[~rows["entry"].isin(["mean", "std"])].groupby("task")[column]
+        summary["std"] = samples.agg(lambda scores: scores.std(ddof=1, skipna=False))
+        summary["n"] = samples.size().astype(float)
     return summary.assign(metric=[METRICS.get(task, METRICS.get(dataset_of(task))) for task in summary.index])
 
 
-def _rows(path: Path, *columns: str) -> pd.DataFrame:
-    """Returns the rows of a table of collect_results.py that have a task. columns: of numbers."""
-    numbers = {name: ["", "nan"] for name in (*columns, "n", *TRAINING_COST)}  # a task may be called "nan"
-    texts = {"task": str, "entry": str}
-    rows = read_table(path, dtype=texts, keep_default_na=False, na_values=numbers)
-    if lacking := [name for name in ("task", "entry", *columns) if name not in rows]:
-        names = ", ".join(lacking)
-        raise InputError(f"{path} holds no summary as collect_results.py writes it: no column {names}")
-    check_numbers(rows, [name for name in numbers if name in rows], path)
-    return rows[rows["task"] != ""]
-
-
-def _of_task(rows: pd.DataFrame, column: str) -> pd.Series:
-    """Returns mean, sample std and n of one task's rows of a summary."""
-    entries = rows.drop_duplicates("entry").set_index("entry")
-    mean, std = (entries[column].get(name, math.nan) for name in ("mean", "std"))
-    if "n" in entries:
-        n = entries["n"].get("mean", math.nan)
-    else:
-        samples = entries[column].drop(["mean", "std"], errors="ignore")
-        std, n = samples.std(ddof=1, skipna=False), len(samples) or math.nan
-    return pd.Series({"mean": mean, "std": std, "n": n}, dtype=float)
-
-
-def _of_predictions(path: Path, column: str) -> pd.DataFrame:
+def _summary_of_predictions(path: Path, column: str) -> pd.DataFrame:
     part, _, measure = column.partition("_")
     in_file = re.search(r"(dev|test)-performance$", path.stem)
     if in_file and in_file[1] != part:
@@ -243,21 +215,14 @@ def _of_predictions(path: Path, column: str) -> pd.DataFrame:
     scores = read_scores(path)
     if measure not in scores:
         raise InputError(f"{path} has no {measure}; score it with --measures {measure}")
-    twice = scores.loc[scores.duplicated(["task_prefix", "sample"]), "sample"]
-    if not twice.empty:
-        raise InputError(f"{path} has more than one score of {in_short(list(twice))}; keep only one of them")
     grouped = scores.groupby("task_prefix", sort=False)
     table = grouped[measure].agg(mean="mean", std="std", n="size").astype(float)
     metrics = grouped["metric"].agg(lambda names: ", ".join(names.unique()))
     return table.assign(metric=metrics).rename_axis("task")
 
 
-def mixed_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> str | None:
-    """Returns an error naming the tasks whose scores are in different metrics, if any."""
+def check_metrics(summaries: dict[str, pd.DataFrame], tasks: list[str]) -> None:
+    """Raises InputError if scores of a task are in different metrics."""
     metrics = pd.DataFrame({name: summary["metric"].reindex(tasks) for name, summary in summaries.items()})
-    mixed = metrics[metrics.nunique(axis=1) > 1]
-    where = [
-        f"{task} ({', '.join(f'{n} {m}' for n, m in row.dropna().items())})" for task, row in mixed.iterrows()
-    ]
-    hint = "a summary of collect_results.py has those of dataloader/metrics.json"
-    return where and f"scores in different metrics cannot be compared: {in_short(where)}; {hint}"
+    if mixed := list(metrics.index[metrics.nunique(axis=1) > 1]):
+        raise InputError(f"scores in different metrics cannot be compared: {in_short(mixed)}")

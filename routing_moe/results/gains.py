@@ -1,11 +1,8 @@
 """Gains of fine-tuned systems over a baseline, per task and on average.
 
 The relative gain of a task is (system - baseline) / baseline, of the mean scores over its samples; the mean
-over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). It is not meaningful if the
-baseline is near zero, or negative as a correlation can be; ARG leaves such tasks out.
-
-Below, `summaries` is {name: `few_shot.read_summary`}, the baseline first; `per_task` has a row per task and
-system, `per_system` a row per system. With several seeds, systems are paired with the baseline by seed.
+over tasks is the average relative gain, ARG (Ye, Lin and Ren, CrossFit, 2021). ARG leaves out tasks whose
+baseline is near zero, or negative as a correlation can be. Systems are paired with the baseline by seed.
 """
 
 import textwrap
@@ -24,7 +21,6 @@ from routing_moe.results.runs import find_run_folders
 from routing_moe.results.scores import ScoresFile
 from routing_moe.results.statistics import AUTO, holm, mean_interval
 
-NUMBERS = ["mean", "std", "n"]  # columns of a summary
 MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
@@ -35,16 +31,10 @@ Systems = dict[str, dict[int | str, Path]]  # {system: {seed, 0 without seeds: s
 # ---- statistics
 
 
-def differences_of(system, baseline) -> np.ndarray:
-    """Returns system - baseline, rounded to DECIMALS so that the order of addition has no effect."""
-    return np.round(np.asarray(system, dtype=float) - np.asarray(baseline, dtype=float), DECIMALS)
-
-
-def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> np.ndarray:
+def relative_gains(system, baseline, min_baseline: float = MIN_BASELINE) -> pd.Series:
     """Returns (system - baseline) / baseline per task; NaN where the baseline is not above min_baseline."""
-    baseline = np.asarray(baseline, dtype=float)
-    defined = baseline > min_baseline
-    return np.where(defined, differences_of(system, baseline) / np.where(defined, baseline, 1.0), np.nan)
+    system, baseline = pd.Series(system, dtype=float), pd.Series(baseline, dtype=float)
+    return (system - baseline).round(DECIMALS) / baseline.where(baseline > min_baseline)
 
 
 def gains_per_task(
@@ -81,16 +71,17 @@ def gains_per_task(
             table = table.assign(**{f"{OF_SEED}{seed}": pair["difference"] for seed, pair in pairs.items()})
         tables.append(table.reset_index())
     rows = pd.concat(tables, ignore_index=True)
-    by_task = rows["task"].map({task: number for number, task in enumerate(tasks)})
-    return rows.iloc[by_task.argsort(kind="stable")].reset_index(drop=True)
+    return rows.sort_values(
+        "task", kind="stable", key=lambda names: names.map(tasks.index), ignore_index=True
+    )
 
 
 def _paired(baseline: pd.DataFrame, summary: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
     """Returns the numbers of both summaries, and their differences, of each task."""
     names = {"mean": "baseline", "std": "baseline_std", "n": "baseline_n"}
-    baseline = baseline.loc[tasks, NUMBERS].rename(columns=names).rename_axis("task")
-    pair = baseline.join(summary.loc[tasks, NUMBERS].rename(columns={"mean": "score"}))
-    pair["difference"] = differences_of(pair["score"], pair["baseline"])
+    pair = baseline.loc[tasks, [*names]].rename(columns=names).rename_axis("task")
+    pair = pair.join(summary.loc[tasks, [*names]].rename(columns={"mean": "score"}))
+    pair["difference"] = (pair["score"] - pair["baseline"]).round(DECIMALS)
     return pair.astype({"baseline_n": "Int64", "n": "Int64"})
 
 
@@ -124,9 +115,9 @@ def gains_per_system(
             "low": interval.low,
             "high": interval.high,
             "median": gains.median(),
-            "wins": int((sign * differences > 0).sum()),
-            "losses": int((sign * differences < 0).sum()),
-            "ties": int((differences == 0).sum()),
+            "wins": (sign * differences > 0).sum(),
+            "losses": (sign * differences < 0).sum(),
+            "ties": (differences == 0).sum(),
             "difference": differences.mean(),
             "difference_low": test.low,
             "difference_high": test.high,
@@ -161,10 +152,8 @@ def systems_of(settings: GainSettings) -> Systems:
         raise InputError(f"--summary2 {twice[0]} is given twice")
     tails = distinct_tails([path.resolve() for path in paths])
     names = settings.names or [str(Path(tail).with_suffix("")) for tail in tails]
-    if len(names) != len(paths) or len(set(names)) < len(names):
-        raise InputError(
-            f"--names {' '.join(names)}: expected {len(paths)} different names, the baseline's first"
-        )
+    if not len(paths) == len(names) == len(set(names)):
+        raise InputError(f"--names {' '.join(names)}: expected {len(paths)} different names")
     systems: Systems = {}
     for name, path in zip(names, paths, strict=True):
         if settings.seeds and "{seed}" not in str(path):
@@ -192,7 +181,7 @@ def _systems_of_runs(settings: GainSettings) -> Systems:
         wrong = f" {baseline}: no such system{did_you_mean(baseline, systems)}" if baseline else " is missing"
         raise InputError(f"--baseline{wrong} (there are {', '.join(systems)})")
     if len(systems) == 1:
-        raise InputError(f"{baseline} is the only system with {file}; there is nothing to compare it with")
+        raise InputError(f"{baseline} is the only system with {file}")
     if first and all(len(files) == 1 for files in systems.values()):  # also of different seeds
         systems = {name: dict.fromkeys([0], *files.values()) for name, files in systems.items()}
     return {baseline: systems[baseline]} | systems
@@ -201,21 +190,16 @@ def _systems_of_runs(settings: GainSettings) -> Systems:
 def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[str], list[str]]:
     """Returns the tasks with a mean in every summary, in the baseline's order, and a line per missing one."""
     means = pd.DataFrame({name: summary["mean"] for name, summary in summaries.items()})
-    tasks = list(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
-    means, lines = means.reindex(tasks), []
-    for name, summary in summaries.items():
-        absent = [task for task in tasks if task not in summary.index]
-        unscored = list(summary.index[summary["mean"].isna()])
-        lines += [f"{name}: lacks {', '.join(absent)}"] if absent else []
-        lines += [f"{name}: no mean {metric} of {', '.join(unscored)}"] if unscored else []
+    means = means.reindex(dict.fromkeys(task for summary in summaries.values() for task in summary.index))
+    lacking = {name: means.index[means[name].isna()] for name in means}
+    lines = [f"{name}: no {metric} of {', '.join(tasks)}" for name, tasks in lacking.items() if len(tasks)]
     return list(means.dropna().index), lines
 
 
 def uneven_samples(per_task: pd.DataFrame) -> list[str]:
     """Returns a warning naming tasks whose means are over different numbers of samples, if any."""
-    rows = per_task[_are_uneven(per_task)].itertuples()
-    where = [f"{row.task} ({row.system} {row.n}, baseline {row.baseline_n})" for row in rows]
-    return [f"warning: means are over unequal numbers of samples: {in_short(where)}"] if where else []
+    tasks = list(per_task.loc[_are_uneven(per_task), "task"].unique())
+    return [f"warning: means are over unequal numbers of samples in {in_short(tasks)}"] if tasks else []
 
 
 def _are_uneven(per_task: pd.DataFrame) -> pd.Series:
@@ -227,20 +211,18 @@ def _are_uneven(per_task: pd.DataFrame) -> pd.Series:
 
 def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseline: float) -> list[str]:
     """Returns lines that explain the tables and say which tasks ARG leaves out."""
-    counts = pd.concat([per_task["baseline_n"], per_task["n"]]).dropna().unique()
-    n = "n not known" if not len(counts) else f"n = {counts.min()}"
-    n += f" to {counts.max()}" if len(counts) > 1 else ""
+    counts = sorted({*per_task["baseline_n"].dropna(), *per_task["n"].dropna()})
+    n = f"n = {counts[0]}{f' to {counts[-1]}' if len(counts) > 1 else ''}" if counts else "n not known"
     better = "; lower is better" if is_loss(metric) else ""
-    over_seeds = (
-        "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; "
-        "its scores shown are means over the most seeds of a system."
-    )
     sentences = [
         f"Gain over {baseline}: (system - baseline) / baseline. ARG: mean of the gains, all tasks with equal "
         "weight. A few small baselines can dominate it; compare the median gain.",
         f"Difference: mean over tasks (and seeds); {EXPLAINED} p: the corresponding t test; p (Holm): "
         "corrected for the number of systems. The interval of ARG has the same design.",
-        over_seeds if "seeds" in per_task else "",
+        "Scores are means over seeds. Gains are relative to the runs of the baseline with the same seeds; "
+        "its scores shown are means over the most seeds of a system."
+        if "seeds" in per_task
+        else "",
         f"If the baseline is at or below {min_baseline:g} (marked {MARK}), the gain is not defined; the "
         "difference is shown, and counts in means, wins, losses and p, but not in ARG and median.",
     ]

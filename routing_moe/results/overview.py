@@ -1,4 +1,7 @@
-"""One table of compared runs: a row per variant with size, cost, mean scores and recovery of routes."""
+"""Sizes, costs and mean scores of compared runs, a row per variant; their dev scores along training.
+
+Steps and FLOPs of a run include those of its start.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,19 +9,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError, Problems, in_short
+from routing_moe.checkpoints.folder import load_progress
 from routing_moe.model.task_vectors import NOTHING
-from routing_moe.results.compared_costs import RunCost, means_of_variants
 from routing_moe.results.few_shot import read_summary
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
-from routing_moe.results.runs import Run, comparison_problems, find_runs
-from routing_moe.results.scores import ScoresFile
+from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
+from routing_moe.results.runs import Run
+from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, ScoresFile, has_only_losses, read_scores
 
 GIVEN_ROUTE = "given route"
+EVALUATIONS = "*-steps/dev_results.csv"
 # {column: the scores in it}: train tasks, and unseen tasks without training on them
 SCORED = {"dev": ScoresFile("dev"), "test": ScoresFile("test"), "unseen": ScoresFile("test", section="test")}
-SIZES = {"total_parameters": "parameters", "active_parameters": "active"}
-COSTS = SIZES | {"steps": "steps", "gflops": "GFLOPs"}
+# {column: its name in Markdown}
+COSTS = dict(total_parameters="parameters", active_parameters="active", steps="steps", gflops="GFLOPs")
 EXPLAINED = {  # {column: its explanation}
     "steps": "active: parameters that process one example. steps, GFLOPs: of training, with the start.",
     **dict.fromkeys(("dev", "test"), "dev, test: mean score of the train tasks; dev chose the checkpoint."),
@@ -28,24 +33,110 @@ EXPLAINED = {  # {column: its explanation}
     "ami": "AMI: adjusted mutual information of the routes' clusters and the true kinds of the train tasks:\n"
     "0 by chance, 1 if they agree; - if all tasks have the same route.",
 }
+COST_COLUMNS = (*EXAMPLE_COST, "steps", "total_flops", "selected_step", "expert_distance")
+COST_EXPLAINED = """\
+Cost of training: means over the n runs. Active parameters process one example. FLOPs: matrix
+products, forward and backward. Total steps and FLOPs include the start of a run. Selected: the step of the
+scored checkpoint. Distance of experts at the end: 0 if those of a layer are equal, about 1.4 for
+independent weights."""
 
 
-def overview(
-    runs: Mapping[str, Sequence[Run]], costs: Sequence[RunCost], recovery=None, few_shot=None
-) -> pd.DataFrame:
+# ---- costs
+
+
+def costs_of_runs(runs: Sequence[Run], checkpoint_name: str = "best") -> pd.DataFrame:
+    """Returns a row per run, by its name: variant, COST_COLUMNS, own_steps, own_flops and unknown.
+
+    steps and total_flops include the start; NaN if it is unknown, and unknown says why. selected_step is that
+    of the checkpoint. Raises InputError for damaged files.
+    """
+    problems, rows = Problems(), {}
+    for run in runs:
+        cost = problems.of(read_cost, run.folder) or {}
+        unknown = cost["start_unknown"] if cost else f"no {COST_FILE}; {HOW_TO_GET_IT}"
+        rows[str(run)] = {name: cost.get(name) for name in EXAMPLE_COST} | {
+            "steps": None if unknown else cost["steps_with_start"],
+            "total_flops": None if unknown else cost["total_flops_with_start"],
+            "own_steps": cost.get("steps"),
+            "own_flops": cost.get("total_flops"),
+            "selected_step": load_progress(run.folder / checkpoint_name).get("step"),
+            "expert_distance": load_progress(run.folder / "last").get("expert_distance"),
+            "variant": run.variant,
+            "unknown": unknown,
+        }
+    if problems:
+        raise InputError(problems)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    return table.astype(dict.fromkeys((*COST_COLUMNS, "own_steps", "own_flops"), float))
+
+
+def means_of_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns n, the number of rows, and the mean of every column, by variant; NaN if a value is."""
+    grouped = table.groupby("variant", sort=False)
+    means = grouped.agg(lambda values: values.mean(skipna=False))
+    means.insert(0, "n", grouped.size())
+    return means
+
+
+def cost_markdown(table: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
+    """Returns means over variants of COST_COLUMNS as Markdown, with notes on unknown costs."""
+    shown = {
+        "n": table["n"].astype(str),
+        "active parameters": table["active_parameters"].map(shown_cost),
+        "total parameters": table["total_parameters"].map(shown_cost),
+        "FLOPs per example": table["flops_per_example"].map(shown_cost),
+        "total steps": table["steps"].map(whole),
+        "total FLOPs": table["total_flops"].map(shown_cost),
+        "selected": table["selected_step"].map(whole),
+        "distance of experts": table["expert_distance"].map(lambda x: "-" if math.isnan(x) else f"{x:.2g}"),
+    }
+    text = f"{COST_EXPLAINED}\n\n{markdown_table(pd.DataFrame(shown).set_index(table['variant']))}"
+    if costs is not None:
+        for why, runs in costs.groupby("unknown", sort=False):  # without those that are known
+            text += f"\n- cost of {in_short(list(runs.index))} is unknown: {why}"
+    return text
+
+
+def curves(runs: Sequence[Run], costs: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row per evaluation: variant, run, seed, step and flops (with the start if known), dev_score.
+
+    Runs with --select_by answer_loss are left out; if all have it, the last is dev_answer_loss.
+    """
+    evaluations = []
+    for run in runs:
+        files = {path.parent.name.removesuffix("-steps"): path for path in run.folder.glob(EVALUATIONS)}
+        steps = sorted(int(step) for step in files if step.isdecimal())
+        evaluations += [(run, step, files[str(step)]) for step in steps]
+    columns, measure, name = DEV_COLUMNS, "performance", "dev_score"
+    if scored := [evaluation for evaluation in evaluations if not has_only_losses(evaluation[2])]:
+        evaluations = scored
+    elif evaluations:
+        columns, measure, name = LOSS_COLUMNS, "answer_loss", "dev_answer_loss"
+    rows = []
+    for run, step, path in evaluations:
+        score = read_scores(path, columns).groupby("task_prefix")[measure].mean().mean()
+        cost = costs.loc[str(run)]
+        before = cost["steps"] - cost["own_steps"]  # NaN if unknown
+        flops = cost["total_flops"] - cost["own_flops"] + cost["own_flops"] * step / cost["own_steps"]
+        steps = step if math.isnan(before) else round(before + step)
+        rows.append((run.variant, run.name, run.seed, steps, flops, score))
+    return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", name])
+
+
+# ---- the table of means
+
+
+def overview(runs: Mapping[str, Sequence[Run]], costs: pd.DataFrame, recovery=None, few_shot=None):
     """Returns a row per variant: n, the means of COSTS, mean and sample std of scores, without empty columns.
 
-    runs: {column of SCORED: all runs}. recovery: `recovery_of_runs`. few_shot: `few_shot_scores`.
+    runs: {column of SCORED: all runs}. costs: `costs_of_runs`. recovery: `recovery_of_runs`. few_shot:
+    `few_shot_scores`.
     """
-    table = pd.DataFrame({
-        "variant": [cost.run.variant for cost in costs],
-        **{name: [(cost.cost or {}).get(name, math.nan) for cost in costs] for name in SIZES},
-        "steps": [cost.spent("steps") for cost in costs],
-        "gflops": [cost.spent("total_flops") / 1e9 for cost in costs],
-        **{name: [_mean_score(run) for run in scored] for name, scored in runs.items()},
-    })  # fmt: skip
+    table = costs.assign(gflops=costs["total_flops"] / 1e9)[["variant", *COSTS]]
+    for name, scored in runs.items():
+        table[name] = [_mean_score(run) for run in scored]
     if few_shot is not None:
-        table["few_shot"] = [few_shot.get(str(cost.run), math.nan) for cost in costs]
+        table["few_shot"] = [few_shot.get(run, math.nan) for run in costs.index]
     if recovery is not None:
         for kind, rows in recovery.groupby("kind", sort=False):
             table[f"{kind}_ami"] = rows["ami"].to_numpy()
@@ -59,22 +150,6 @@ def overview(
         place = means.columns.get_loc("unseen_std") + 1
         means.insert(place, "unseen_read", [read.get(variant, "") for variant in means.index])
     return means.reset_index()
-
-
-def table_of_runs(folders: Sequence[Path], checkpoint_name: str = "best", prefix: str = "") -> pd.DataFrame:
-    """Returns the mean test scores of runs on train and unseen tasks, below those of the constant answer."""
-    columns, problems = {}, []
-    for words, section in (("train tasks", "train"), ("unseen tasks", "test")):
-        file = ScoresFile("test", section, checkpoint_name, prefix)
-        runs = find_runs(folders, file)
-        problems += comparison_problems(runs)
-        if scored := [run.scores for run in runs if run.scores is not None]:
-            constant = scored[0].groupby("task_prefix")["constant"].mean()
-            means = {str(run): _mean_score(run) for run in runs}
-            columns[f"{words} ({len(constant)})"] = {"always the commonest answer": constant.mean()} | means
-    if problems or not columns:
-        raise InputError(dict.fromkeys(problems) or f"no run has {file.path}; write it with --do_predict")
-    return pd.DataFrame(columns).rename_axis("mean test score")
 
 
 def read_of_unseen(run: Run) -> str:
@@ -95,18 +170,13 @@ def _mean_score(run: Run) -> float:
 def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
     """Returns {run: mean test score after fine-tuning} of the runs with <variant>/<run>/summary.csv."""
     files = {str(run): folder / run.variant / run.name / "summary.csv" for run in runs}
-    files = {run: file for run, file in files.items() if file.is_file()}
-    if not files:
+    summaries = {run: read_summary(file) for run, file in files.items() if file.is_file()}
+    if not summaries:
         raise InputError(f"--few_shot {folder} holds no <variant>/<run>/summary.csv of the compared runs")
-    problems = Problems()
-    summaries = {run: problems.of(read_summary, file) for run, file in files.items()}
-    if not problems:
-        first, *others = summaries
-        samples = {run: summary["n"].to_dict() for run, summary in summaries.items()}
-        different = [run for run in others if samples[run] != samples[first]]
-        problems += [f"{files[run]} has other tasks or samples than {files[first]}" for run in different]
-    if problems:
-        raise InputError(problems)
+    first = next(iter(summaries))
+    for run, summary in summaries.items():
+        if summary["n"].to_dict() != summaries[first]["n"].to_dict():
+            raise InputError(f"{files[run]} has other tasks or samples than {files[first]}")
     return {run: summary["mean"].mean(skipna=False) for run, summary in summaries.items()}
 
 

@@ -76,31 +76,24 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
 
     Totals include the start of that run, and the transfer matrix of given groups; null if unknown.
     """
-    transfer = _transfer(start)
+    routes, transfer = Path(without_permutation(start.routes or "")[0]), {}
+    if routes.name == GROUPS_FILE and (routes.parent / TRANSFER_FILE).is_file():
+        transfer = load_json_object(routes.parent / TRANSFER_FILE, "how tasks were grouped")
     place = transfer.get("run")
     if _run_folder(place, run) is None:
         place = _place_of_weights(start)
-    folder, steps, flops, unknown = _run_folder(place, run), None, None, None
-    if folder is not None:
+    unknown, steps, flops = None, cost["steps"], cost["total_flops"] + transfer.get("total_flops", 0)
+    if folder := _run_folder(place, run):
         earlier = read_cost(folder)
-        unknown = earlier["start_unknown"]
-    else:
-        earlier = {"steps_with_start": 0, "total_flops_with_start": 0}
-        unknown = place and f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
-    if not unknown:
-        steps = cost["steps"] + earlier["steps_with_start"]
-        flops = cost["total_flops"] + earlier["total_flops_with_start"] + transfer.get("total_flops", 0)
+        if not (unknown := earlier["start_unknown"]):
+            steps += earlier["steps_with_start"]
+            flops += earlier["total_flops_with_start"]
+    elif place:
+        unknown = f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
+    if unknown:
+        steps = flops = None
     totals = {"steps_with_start": steps, "total_flops_with_start": flops, "start_unknown": unknown}
     return cost | {"start": place} | totals
-
-
-def _transfer(start: Start) -> dict:
-    """Returns how the groups that are the routes were found (transfer.json), {} for other routes."""
-    routes = Path(without_permutation(start.routes or "")[0])
-    summary = routes.parent / TRANSFER_FILE
-    if routes.name != GROUPS_FILE or not summary.is_file():
-        return {}
-    return load_json_object(summary, "how tasks were grouped")
 
 
 def _place_of_weights(start: Start) -> str | None:

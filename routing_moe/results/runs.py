@@ -5,13 +5,13 @@ A run folder has run.json; the run is finished if its scores exist. The runs of 
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from dataloader.errors import InputError, Problems, did_you_mean, in_short
+from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
@@ -110,13 +110,9 @@ class Run(RunFolder):
 
 def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = ()) -> list[Run]:
     """Returns the runs of the folders, finished or not: variants in the given order, then the others."""
-    problems = Problems()
-    runs = [problems.of(_read_run, run, file) for run in find_run_folders(folders, "run.json")]
-    unknown = [] if problems else unknown_variants("--order", order, runs)
-    if len(unknown) == len(order):  # else those of some variants have not begun
-        problems += unknown
-    if problems:
-        raise InputError(problems)
+    runs = [_read_run(run, file) for run in find_run_folders(folders, "run.json")]
+    if not {run.variant for run in runs}.intersection(order):  # else those of some variants have not begun
+        check_variants("--order", order, runs)
     variants = list(dict.fromkeys([*order, *(run.variant for run in runs)]))
     return sorted(runs, key=lambda run: variants.index(run.variant))
 
@@ -131,14 +127,13 @@ def _read_run(run: RunFolder, file: ScoresFile) -> Run:
     return Run(**vars(run), settings=settings, scores=scores, scored_with=scored.get("settings", {}))
 
 
-def unknown_variants(flag: str, names: Sequence[str], runs: Sequence[Run]) -> list[str]:
-    """Returns one problem for each name, given with the flag, for which there is no run."""
+def check_variants(flag: str, names: Sequence[str], runs: Sequence[Run]) -> None:
+    """Raises InputError if there is no run of a variant that the flag names."""
     known = sorted({run.variant for run in runs})
-    return [
-        f"{flag} {name}: no such variant{did_you_mean(name, known)} (there are {', '.join(known)})"
-        for name in names
-        if name not in known
-    ]
+    for name in names:
+        if name not in known:
+            hint = f"{did_you_mean(name, known)} (there are {', '.join(known)})"
+            raise InputError(f"{flag} {name}: no such variant{hint}")
 
 
 def scores_per_sample(runs: Sequence[Run]) -> pd.DataFrame:
@@ -159,30 +154,24 @@ def scores_per_task(runs: Sequence[Run]) -> pd.DataFrame:
 # ---- comparability
 
 
-def comparison_problems(
-    runs: Sequence[Run], gym_per_seed: bool = False, measures: Sequence[str] = ()
-) -> list[str]:
-    """Returns why the finished ones of these runs cannot be compared in one table; [] if they can.
+def check_comparable(runs: Sequence[Run], gym_per_seed: bool = False, measures: Sequence[str] = ()) -> None:
+    """Raises InputError if the finished ones of these runs cannot be compared in one table.
 
     measures: columns that their scores must have, for the same tasks.
     """
-    finished = [run for run in runs if run.scores is not None]
-    lacking = [
-        f"--measures {name}: {run} has no {name} in its scores; score it with --measures {name}"
-        for name in measures
-        for run in finished
-        if name not in run.scores or run.scores[name].isna().all()
-    ]
-    if lacking:
-        return lacking
-    first, problems, gyms = {}, [], defaultdict(dict)
+    first, gyms, problems = {}, defaultdict(dict), []
     for run in runs:
         same = first.setdefault((run.variant, run.seed), run)
         if same is not run:
-            problems.append(
+            raise InputError(
                 f"{same} and {run} have the same seed, {run.seed}; the runs of a variant must differ in it"
             )
-    for run in finished:
+        if run.scores is None:
+            continue
+        for name in measures:
+            if name not in run.scores or run.scores[name].isna().all():
+                hint = f"score it with --measures {name}"
+                raise InputError(f"--measures {name}: {run} has no {name} in its scores; {hint}")
         gyms[run.seed if gym_per_seed else None][str(run)] = _rows_scored(run.scores, measures)
     for rows_of in gyms.values():
         usual = Counter(rows_of.values()).most_common(1)[0][0]
@@ -193,7 +182,8 @@ def comparison_problems(
             for name, rows in rows_of.items()
             if rows != usual
         ]
-    return problems
+    if problems:
+        raise InputError(problems)
 
 
 def _rows_scored(scores: pd.DataFrame, measures: Sequence[str]) -> frozenset:
@@ -204,52 +194,28 @@ def _rows_scored(scores: pd.DataFrame, measures: Sequence[str]) -> frozenset:
     return frozenset(rounded[columns].itertuples(index=False, name=None))
 
 
-def comparison_warnings(runs: Sequence[Run], gym_per_seed: bool = False) -> list[str]:
-    """Returns one line for each setting whose difference makes finished runs less comparable."""
-    ignored, warnings = OF_THE_GYM if gym_per_seed else set(), []
-    for variant in dict.fromkeys(run.variant for run in runs):
-        members = {str(run): _without_seed(run, FREE | ignored) for run in runs if run.variant == variant}
-        warnings += _differing(f"{variant}: settings other than the seed differ", members)
-    scored = {str(run): {k: v for k, v in run.scored_with.items() if k in SCORING} for run in runs}
-    warnings += _differing("not all runs were scored in the same way", scored)
-    budgets = {str(run): _budget(run.settings, ignored) for run in runs}
-    return warnings + _differing("not all runs were trained in the same way", budgets)
+def differing_settings(runs: Sequence[Run], gym_per_seed: bool = False) -> list[str]:
+    """Returns the settings whose difference makes finished runs less comparable.
 
-
-def _without_seed(run: Run, ignored: set[str]) -> dict:
-    """Returns the settings; a path that names another run of the same name counts as equal in all runs."""
-    if run.settings.get("equal_flops"):
-        ignored = ignored | {"total_steps"}
-    same_name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
-    settings = {name: value for name, value in run.settings.items() if name not in ignored}
-    return {
-        name: same_name.sub("*", value) if isinstance(value, str) else value
-        for name, value in settings.items()
-    }
-
-
-def _budget(settings: Mapping, ignored: set[str]) -> dict:
-    """Returns the settings of training budget and model size that should be equal in all runs."""
-    if settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
-        ignored = ignored | {"num_experts"}
-    if settings.get("equal_flops"):  # by which the steps of runs differ
-        ignored = ignored | {"total_steps"}
-    if not settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
-        ignored = ignored | {"model", "num_experts"}
-    return {name: value for name, value in settings.items() if name in BUDGET - ignored}
-
-
-def _differing(start: str, settings_of: Mapping[str, Mapping]) -> list[str]:
-    """Returns a line for each setting with several values, with the runs of each value, after `start`."""
-    runs_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for run, settings in settings_of.items():
-        for name, value in settings.items():
-            runs_of[name][str(value)].append(run)
-    lines = []
-    for name, values in runs_of.items():
-        if len(values) > 1:
-            runs = [
-                f"{value} ({in_short(runs, 2 if len(runs) == 2 else 1)})" for value, runs in values.items()
-            ]
-            lines.append(f"{start}: {name} is {', '.join(runs)}")
-    return lines
+    Of a variant these are all but FREE; of all runs those of scoring, training budget and model size.
+    """
+    ignored, alike = OF_THE_GYM if gym_per_seed else set(), defaultdict(list)
+    for run in runs:
+        budget, settings = BUDGET - ignored, run.settings
+        if settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
+            budget = budget - {"num_experts"}
+        if settings.get("equal_flops"):  # by which the steps of runs differ
+            budget, settings = budget - {"total_steps"}, settings | {"total_steps": None}
+        if not settings.get("initialize_from_vanilla", True):  # these come from the checkpoint
+            budget = budget - {"model", "num_experts"}
+        # A path that names another run of the same name counts as equal in all runs.
+        name = re.compile(rf"(?<![^/]){re.escape(run.name)}(?![^/])")
+        texts = {key: name.sub("*", value) for key, value in settings.items() if isinstance(value, str)}
+        alike[run.variant].append({k: v for k, v in (settings | texts).items() if k not in FREE | ignored})
+        alike[None, "scoring"].append({k: v for k, v in run.scored_with.items() if k in SCORING})
+        alike[None, "budget"].append({k: v for k, v in settings.items() if k in budget})
+    values = defaultdict(set)
+    for kind, members in alike.items():
+        for key, value in (pair for settings in members for pair in settings.items()):
+            values[kind, key].add(str(value))
+    return sorted({key for (_, key), different in values.items() if len(different) > 1})

@@ -62,12 +62,13 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     refuse(run_folder_problems(settings))
     train_gym, predict_gym, split, ontology = open_data(settings)
     check_data(settings, train_gym, predict_gym, split)
-    checkpoint, routes = checkpoint_to_start_from(settings), None
-    if settings.do_train and settings.equal_flops and checkpoint_to_resume(settings) is None:
+    checkpoint, resumed, routes = checkpoint_to_start_from(settings), checkpoint_to_resume(settings), None
+    if settings.do_train and settings.equal_flops and resumed is None:
         reference_cost(settings.equal_flops)
+    # the model to start from
     if checkpoint is None and not settings.is_new:
         raise InputError(f"{settings.start.described}: no checkpoint there (a folder with a config.json)")
-    if settings.do_train and settings.task_routes and checkpoint_to_resume(settings) is None:
+    if settings.do_train and settings.task_routes and resumed is None:
         routes = training_routes(settings.start, split, ontology)
     from routing_moe.checkpoints.start import start_config
 
@@ -79,6 +80,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     if routes:
         with problem_context(f"--task_routes {routes.source}: "):
             routes.matrices(*config.route_sizes)
+    # a vector or route of each task
     text_format, limit = TextFormat.of(settings), settings.examples_per_file
     texts = TextSource((train_gym, predict_gym), text_format, settings.text_vectors, limit)
     check_tasks(settings, split, config, checkpoint, texts, has_new_routes=routes is not None)
@@ -185,7 +187,7 @@ def has_settings(file: Path, scored: TrainSettings) -> bool:
         for name, flag in flags_of(scored).items()
         if flag.inherited or flag.compared_as == "scoring" or name in OF_SCORES
     }
-    return not changed(values, saved, "")
+    return isinstance(saved, dict) and not changed(values, saved, "")
 
 
 # ---- the data

@@ -6,7 +6,6 @@ import logging
 import time
 from pathlib import Path
 
-import pandas as pd
 import torch
 from accelerate import Accelerator
 
@@ -34,6 +33,12 @@ from routing_moe.training.checks import Inputs
 from routing_moe.training.task_checks import trained_on
 
 log = logging.getLogger(__name__)
+
+NOTES = {  # {source of a task's vector or route: note}
+    "random": "note: the task vectors of %s are random, unrelated to the tasks; --task_vector nearest uses "
+    "the vector of the nearest task",
+    "average": "note: no route and no vector of %s: all experts have equal weights",
+}
 
 
 def run_prediction(
@@ -74,7 +79,10 @@ def run_prediction(
             write_predictions(run / name / "predictions", prefix, files, *predicted)
             measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
             means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())
-            note = ""
+            note = draws = ""
+            if "draws" in scores:
+                spread = spread_over_draws(scores)
+                draws = f" (mean of {scores['draws'][0]} draws of all routes, std {spread:.4f})"
             if has_templates(tasks):
                 datasets = dataset_scores(scores)
                 write_text(run / written.datasets_path, datasets.to_csv())
@@ -82,8 +90,7 @@ def run_prediction(
             write_text(run / written.path, scores.to_csv())
             log.info(
                 "%s tasks, %s files: mean score %.4f%s over %d files%s%s, in %s",
-                section, part, mean_score(scores), means, len(files),
-                of_draws(scores), note, run / written.path,
+                section, part, mean_score(scores), means, len(files), draws, note, run / written.path,
             )  # fmt: skip
     if accelerator.is_main_process:
         description = json.dumps(describe_run(settings.to_dict()), indent=1)
@@ -141,37 +148,18 @@ def route_tasks(
     notable = [c for c in choices.values() if c.task not in trained or c.source not in kept]
     for c in notable:
         log.debug("%s: %s; has seen of the task: %s", c.task, c.words, c.seen)
-    for note in notes_on(choices, by_vector and bool(start.vectors)) if is_main else ():
-        log.info(note)
+    unread = [task for task, choice in choices.items() if choice.source != "given"]
+    if by_vector and start.vectors and unread and is_main:
+        log.info("note: no vector of --taskvecs is used for %s: trained on, or not in it", in_short(unread))
+    for source, note in NOTES.items() if is_main else ():
+        if of_source := sorted(task for task, choice in choices.items() if choice.source == source):
+            log.info(note, in_short(of_source))
     if not by_vector and notable:
         with_routes(model, choices.values())
     vectors = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
     if by_vector and vectors:
         with_vectors(model, vectors)
     return choices if notable else {}
-
-
-def notes_on(choices: dict[str, TaskChoice], reads_vectors: bool) -> list[str]:
-    """Returns notes on tasks that nothing is known of. reads_vectors: whether the router reads --taskvecs."""
-    lines = []
-    own = [task for task, choice in choices.items() if choice.source != "given"]
-    if reads_vectors and own:
-        lines.append(f"note: no vector of --taskvecs is used for {in_short(own)}: trained on, or not in it")
-    if random := sorted(task for task, choice in choices.items() if choice.source == "random"):
-        lines.append(
-            f"note: the task vectors of {in_short(random)} are random, unrelated to the tasks; "
-            "--task_vector nearest uses the vector of the nearest task"
-        )
-    if without := [task for task, choice in choices.items() if choice.source == "average"]:
-        lines.append(f"note: no route and no vector of {in_short(without)}: all experts have equal weights")
-    return lines
-
-
-def of_draws(scores: pd.DataFrame) -> str:
-    """Returns a note on the draws of random routes behind the scores, "" for other routes."""
-    if "draws" not in scores:
-        return ""
-    return f" (mean of {scores['draws'][0]} draws of all routes, std {spread_over_draws(scores):.4f})"
 
 
 def task_files(settings: TrainSettings, inputs: Inputs, tasks, part: str, model, tokenizer, most: int | None):

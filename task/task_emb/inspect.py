@@ -54,7 +54,6 @@ class Settings(Command):
     usage = "--taskvecs FOLDER [FOLDER ...] --output_dir FOLDER [flags, see --help]"
 
     taskvecs: tuple[str, ...] = VECTORS(REQUIRED, "folders with id2task.json and task_vecs.npy", metavar="FOLDER")
-    names: tuple[str, ...] | None = VECTORS(None, "names of the folders in tables and pictures (default: the distinct ends of their paths)", metavar="NAME")
     tasks: tuple[str, ...] | None = VECTORS(None, "tasks, or sections of the split: train, dev, test, all, file.json:section (default: the tasks that all folders have)", metavar="WORD")
     custom_tasks_splits: str | None = VECTORS(None, "split of the sections in --tasks (default: split.json in --train_dir)", metavar="FILE")
     train_dir: str | None = LABELS(None, "gym folder; only ontology.json and split.json are read", metavar="GYM")
@@ -64,7 +63,6 @@ class Settings(Command):
     permutations: int = STATISTICS(10_000, "permutations of the labels; the smallest possible p is 1 / (1 + P)", metavar="P", range=AT_LEAST_1)
     seed: int = STATISTICS(0, "seed of the permutations", range=SEED)
     output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
-    title: str | None = OUTPUT(None, "title of the pictures (default: none)")
 # fmt: on
 
 
@@ -113,10 +111,8 @@ def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
     paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
     if len(set(paths)) < len(paths):
         raise InputError("--taskvecs: a folder is given twice")
-    names, vectors = settings.names or distinct_tails(paths), {}
-    if len(set(names)) != len(paths):
-        raise InputError(f"--names: {len(paths)} folders need as many different names, not {' '.join(names)}")
-    for name, folder in zip(names, settings.taskvecs, strict=True):
+    vectors = {}
+    for name, folder in zip(distinct_tails(paths), settings.taskvecs, strict=True):
         with problem_context("--taskvecs "):
             tasks, vectors_ND = load_task_vectors(folder)
             samples = samples_in(load_meta(folder))
@@ -244,8 +240,8 @@ def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: On
     for name, distance_NN in distances.items():
         note = "-" if np.isnan(accuracy[name]) else f"{accuracy[name]:.2f}"
         maps[f"{name}\ncategory: accuracy {note}"] = 1 - distance_NN
-    save(plot_similarities(maps, tasks, ontology), settings.output_dir / "similarity", settings.title)
-    save(plot_agreement(table), settings.output_dir / "agreement", settings.title)
+    save(plot_similarities(maps, tasks, ontology), settings.output_dir / "similarity")
+    save(plot_agreement(table), settings.output_dir / "agreement")
 
 
 if __name__ == "__main__":
