@@ -4,7 +4,7 @@
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.
 # A variant of your own is a line in FLAGS; the first of VARIANTS is the baseline.
-# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, OUTPUT_DIR, JOBS (2).
+# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, DELTA_STEPS, OUTPUT_DIR, JOBS (2).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
 SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}
@@ -20,7 +20,7 @@ DENSE_STEPS=${DENSE_STEPS:-$((STEPS > 1000 ? 700 : STEPS / 2))} # of the BART th
 MIXTURE="--num_experts 4 --init_eps 1e-2"
 LEARNED="$MIXTURE --learning_rate $RATE --router_lr 1e-2 --task_model_lr 1e-2 --taskvecs_dim 16 --minimum_tau 0.3
     --anneal_rate $(awk "BEGIN { print 2.3 / $STEPS }")"
-DELTA_STEPS=$((STEPS * 3 / 25 < 150 ? STEPS * 3 / 25 : 150))
+DELTA_STEPS=${DELTA_STEPS:-$((STEPS * 3 / 25 < 150 ? STEPS * 3 / 25 : 150))}
 FROM_DENSE="--vanilla_checkpoint CROSS_LOSS/dense --hide_task_names --learning_rate 12e-3
     --total_steps $((STEPS - DENSE_STEPS))"
 declare -A FLAGS=(

@@ -3,7 +3,7 @@
 # low-rank delta for each task; tasks whose deltas help each other share an expert. Scores train and unseen tasks.
 #   bash example_scripts/run_cross_loss_routing.sh --train_dir data/gym --output_dir models/cross_loss
 # Writes OUTPUT_DIR/dense, OUTPUT_DIR/deltas and the run folder of the mixture. The same command continues.
-#   --total_steps N of all three trainings (30000), --dense_steps N of the BART (60%), --delta_steps N of the deltas (15%)
+#   --total_steps N of all three trainings (30000), --dense_steps N of the BART (55%), --delta_steps N of the deltas (25%)
 #   --learning_rate R of the BART (1e-5), --base_lr R of what experts share (the same)
 #   --delta_rate R (1e-3), --delta_rank N (4) of the deltas of tasks
 #   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3)
@@ -14,8 +14,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/cross_loss}"
 take --total_steps STEPS "$(or_small 30000 1000)"
-take --dense_steps DENSE_STEPS $(((STEPS * 60 + 99) / 100))
-take --delta_steps DELTA_STEPS $(((STEPS * 15 + 99) / 100))
+take --dense_steps DENSE_STEPS $(((STEPS * 55 + 99) / 100))
+take --delta_steps DELTA_STEPS $(((STEPS * 25 + 99) / 100))
 take --learning_rate RATE "$(or_small 1e-5 1e-3)"
 take --base_lr BASE_RATE "$RATE"
 take --delta_rate DELTA_RATE "$(or_small 1e-3 1e-2)"

@@ -7,9 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 RUN=$1 WORDS=("${@:2}")
 [ ${#WORDS[@]} -gt 0 ] || WORDS=(--features all)
 
-before=()
-[ ! -d "$RUN/stage1" ] || before=(--before "$RUN/stage1")
-routing-moe inspect-routes "$RUN" "${before[@]}"
+routing-moe inspect-routes "$RUN"
 routing-moe create-gif --run "$RUN"
 routing-moe correlate-routes "$RUN"
 routing-moe ablate "$RUN" "${WORDS[@]}" || [ $? = 3 ] # 3: nothing to ablate

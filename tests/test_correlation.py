@@ -44,7 +44,7 @@ def test_a_planted_feature_is_found_at_its_expert(seed):
     assert best.q < 0.01
     assert best.q_by == pytest.approx(min(1, best.q * sum(1 / n for n in range(1, len(table) + 1))))
     assert best.r > 0.8
-    top = top_experts(table, 1, ["skill:a"]).iloc[0]
+    top = top_experts(table, 1).set_index("feature").loc["skill:a"]
     assert (top.layer, top.expert) == ("enc 1", 2)
     # The tasks with the feature use the other experts of the layer less.
     assert table[table["q"] < 0.05].query("feature == 'skill:a' and expert != 2")["r"].lt(0).all()

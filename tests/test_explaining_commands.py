@@ -11,12 +11,10 @@ from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_history, load_routes, run_name
 from routing_moe.checkpoints.folder import PROGRESS_FILE
 from routing_moe.cli import correlate_routes, inspect_routes, report
-from routing_moe.report import files
+from routing_moe.io.files import npy_bytes
 from routing_moe.results.statistics import benjamini_yekutieli
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
-
-PICTURES = ("routes", "similarity", "load", "change")
 
 
 @pytest.fixture
@@ -73,40 +71,22 @@ def test_names_distinguish_runs(place, tmp_path):
 
 
 def test_inspecting_one_run(place):
-    run, before = str(place.folder / "one"), str(place.folder / "one")
-    assert inspect_routes.main([run, "--before", before, "--before_step", "10"]) == 0
+    place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")  # features are not read
+    run = str(place.folder / "one")
+    assert inspect_routes.main([run]) == 0
     folder = place.folder / "one" / "analysis"
-    pictures = {
-        f"{name}.{kind}" for name in ("routes", "similarity", "load", "change") for kind in ("png", "pdf")
-    }
-    assert {path.name for path in folder.iterdir()} == pictures | {
-        "layers.csv",
-        "neighbours.csv",
-        "change.csv",
-    }
+    pictures = {f"{name}.{kind}" for name in ("routes", "similarity", "load") for kind in ("png", "pdf")}
+    assert {path.name for path in folder.iterdir()} == pictures | {"layers.csv", "neighbours.csv"}
     routes = load_routes(run)
     layers = pd.read_csv(folder / "layers.csv")
     assert layers[["load_0", "load_1", "load_2"]].to_numpy() == pytest.approx(
         routes.values_NLE.mean(axis=0), abs=1e-5
     )
-    change = pd.read_csv(folder / "change.csv").set_index(["task", "layer"])
-    moved = np.abs(routes.values_NLE[0, 1] - load_routes(run, "10").values_NLE[0, 1]).sum() / 2
-    assert change.loc[("hot", "dec 0"), "shift"] == pytest.approx(moved, abs=1e-5)
     neighbours = pd.read_csv(folder / "neighbours.csv")
     own = neighbours[neighbours["task"] == "hot"]
     assert own["overlap"].is_monotonic_decreasing
     assert set(own["neighbour"]) == set(NAMES) - {"hot"}
     assert own.set_index("neighbour").loc["big", "same_category"] == 1
-
-
-def test_pictures_of_routes_need_no_features_and_the_change_names_its_steps(place, monkeypatch):
-    place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")
-    titles = []
-    monkeypatch.setattr(files, "save", lambda figure, path, title: titles.append((path.name, title)))
-    run = str(place.folder / "one")
-    assert inspect_routes.main([run, "--before", run, "--before_step", "10"]) == 0
-    assert ("change", "one, step 20 minus one, step 10") in titles
-    assert ("similarity", "Routes of one, step 20") in titles
 
 
 # ---------------------------------------------------------------------------- correlate_routes
@@ -174,92 +154,64 @@ def test_what_limits_the_numbers_is_noted(place, capsys, change, note):
 # ---------------------------------------------------------------------------- mistakes
 
 ONE, TWO = "<here>/one", "<here>/two"
-OF_ROUTES = [
-    ([ONE, "--step", "15"], ["--step 15", "best, last, 10, 20, 30"]),
-    ([ONE, "--step", "bset"], ["--step bset", "did you mean 'best'"]),
-    (["<here>/nowhere"], ["<here>/nowhere", "no such folder"]),
-    ([ONE, ONE, "--output_dir", "<out>"], ["is given twice"]),
-    (["<gym>"], ["<gym>", "neither a run"]),
-    ([ONE, "--task_ontology", "<here>/no.json"], ["<here>/no.json", "no such file"]),
-]
-OF_FEATURES = [
-    ([ONE, "--feature_file", "<here>/no.csv"], ["<here>/no.csv", "no such file"]),
-    ([ONE, "--permutations", "0"], ["--permutations is 0", "at least 1"]),
-]
 
 
 @pytest.mark.parametrize(
-    ("command", "words", "fragments"),
+    ("command", "words", "message"),
     [
-        *((inspect_routes, *case) for case in OF_ROUTES),
-        (inspect_routes, [ONE, TWO], ["--output_dir", "must be given for 2 runs"]),
-        (inspect_routes, [ONE, "--before", "<here>/no"], ["<here>/no", "no such folder"]),
-        (
-            inspect_routes,
-            [ONE, "--before", TWO, "--before_step", "5"],
-            ["--before_step 5", "best, last, 10, 20, 30"],
-        ),
-        (inspect_routes, [ONE, "--step", "²"], ["--step ²", "best, last"]),
-        (inspect_routes, [ONE, TWO, "--before", ONE, "--output_dir", "<out>"], ["--before", "single RUN"]),
-        *((correlate_routes, *case) for case in (OF_ROUTES[0], *OF_FEATURES)),
-        *((report, *case) for case in (OF_ROUTES[0], OF_FEATURES[0])),
-        (report, [ONE, TWO], ["--output_file", "must be given for 2 runs"]),
-        (report, [ONE, "--output_file", "<here>/one"], ["--output_file <here>/one", "is a folder"]),
+        (inspect_routes, f"{ONE} --step 15", "--step 15: ... best, last, 10, 20, 30"),
+        (inspect_routes, f"{ONE} --step bset", "--step bset: ... did you mean 'best'"),
+        (inspect_routes, f"{ONE} --step ²", "--step ² ... best, last"),
+        (inspect_routes, "<here>/nowhere", "<here>/nowhere: no such folder"),
+        (inspect_routes, f"{ONE} {ONE} --output_dir <out>", "is given twice"),
+        (inspect_routes, "<gym>", "<gym> ... neither a run"),
+        (inspect_routes, f"{ONE} --task_ontology <here>/no.json", "<here>/no.json ... no such file"),
+        (inspect_routes, f"{ONE} {TWO}", "--output_dir: must be given for 2 runs"),
+        (correlate_routes, f"{ONE} --feature_file <here>/no.csv", "<here>/no.csv: no such file"),
+        (correlate_routes, f"{ONE} --permutations 0", "--permutations is 0; it must be at least 1"),
+        (report, f"{ONE} {TWO}", "--output_file: must be given for 2 runs"),
+        (report, f"{ONE} --output_file <here>/one", "--output_file <here>/one is a folder"),
     ],
 )
-def test_mistakes_are_reported(place, capsys, command, words, fragments):
-    words = [place.filled_in(word) for word in words]
+def test_mistakes_are_reported(place, capsys, command, words, message):
+    words = [place.filled_in(word) for word in words.split()]
     output = refused(place, capsys, lambda: command.main(words))
-    assert_problem(output.err.splitlines(), *map(place.filled_in, fragments))
+    assert_problem(output.err.splitlines(), *map(place.filled_in, message.split(" ... ")))
 
 
-MIXTURE = '{"model_type": "routing_bart", "encoder_layers": 1, %s}'
+def saved(values) -> bytes:
+    return npy_bytes(np.asarray(values))
 
 
 @pytest.mark.parametrize(
-    ("damage", "fragments"),
+    ("file", "content", "message"),
     [
-        (lambda run: (run / "20-steps/route.npy").write_bytes(b"no array"), ["20-steps/route.npy", "array"]),
-        (lambda run: np.save(run / "20-steps/route.npy", np.ones((6, 3, 3))), ["do not sum to 1"]),
-        (lambda run: np.save(run / "20-steps/route.npy", np.ones((5, 3, 1))), ["(5, 3, 1) for 6 tasks"]),
-        (lambda run: (run / "20-steps/route.npy").unlink(), ["20-steps/route.npy", "not found"]),
-        (lambda run: (run / "20-steps/route_tasks.txt").write_bytes(b"\xff"), ["route_tasks.txt", "list"]),
-        (lambda run: (run / "best/config.json").unlink(), ["holds no checkpoint"]),
-        (
-            lambda run: (run / "best/config.json").write_text(MIXTURE % '"decoder_layers": 1'),
-            ["has 1 + 1 layers", "3"],
-        ),
-        (lambda run: (run / "losses.csv").write_bytes(b'"\x00'), ["losses.csv", "cannot be read"]),
-        (
-            lambda run: (run / "curves.csv").write_text("step,grad_norm\n1,big\n"),
-            ["curves.csv", "column grad_norm holds"],
-        ),
-        (
-            lambda run: (run / "best/config.json").write_text(
-                MIXTURE % '"decoder_layers": 2, "encoder_vanilla_layers": 7'
-            ),
-            ["best/config.json", "encoder_vanilla_layers"],
-        ),
-        (
-            lambda run: (run / "best/eval-test-performance.csv").write_text("a,b\n1,2\n"),
-            ["eval-test-performance.csv", "was not written by --do_predict"],
-        ),
+        ("20-steps/route.npy", b"no array", "array"),
+        ("20-steps/route.npy", saved(np.ones((6, 3, 3))), "do not sum to 1"),
+        ("20-steps/route.npy", saved(np.ones((5, 3, 1))), "shape (5, 3, 1)"),
+        ("20-steps/route.npy", None, "not found"),
+        ("20-steps/route_tasks.txt", b"\xff", "list"),
+        ("best/config.json", None, "holds no checkpoint"),
+        ("losses.csv", b'"\x00', "cannot be read"),
+        ("curves.csv", b"step,grad_norm\n1,big\n", "column grad_norm holds"),
+        ("best/eval-test-performance.csv", b"a,b\n1,2\n", "was not written by --do_predict"),
     ],
 )
-def test_damaged_runs_are_reported(place, capsys, damage, fragments):
-    damage(place.folder / "one")
-    output = refused(place, capsys, lambda: report.main([str(place.folder / "one"), "--permutations", "20"]))
-    assert_problem(output.err.splitlines(), *fragments)
+def test_damaged_runs_are_reported(place, capsys, file, content, message):
+    run = place.folder / "one"
+    (run / file).unlink(missing_ok=True)
+    if content is not None:
+        (run / file).write_bytes(content)
+    output = refused(place, capsys, lambda: report.main([str(run), "--permutations", "20"]))
+    assert_problem(output.err.splitlines(), str(run), message)
+
+
+def test_routes_of_another_depth_than_the_model_are_reported(place, capsys):
+    place.change("one/best/config.json", decoder_layers=1)
+    output = refused(place, capsys, lambda: report.main([str(place.folder / "one")]))
+    assert_problem(output.err.splitlines(), "has 1 + 1 layers", "3")
 
 
 def test_a_run_without_a_best_step_is_read_at_its_last_one(place):
     (place.folder / "one" / "best" / PROGRESS_FILE).write_text("{}")
     assert load_routes(place.folder / "one").step == 30
-
-
-def test_routes_of_other_sizes_cannot_be_compared(place, capsys):
-    values_NLE = np.random.default_rng(0).dirichlet(np.ones(2), (6, 3))
-    write_run(place.folder / "small", {5: values_NLE}, gym=place.gym)
-    words = [str(place.folder / "one"), "--before", str(place.folder / "small")]
-    output = refused(place, capsys, lambda: inspect_routes.main(words))
-    assert_problem(output.err.splitlines(), "3 layers x 2 experts and 3 layers x 3 experts")

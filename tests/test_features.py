@@ -19,7 +19,7 @@ def written(tmp_path, text):
 
 
 def test_columns_become_numbers(tmp_path):
-    path = written(tmp_path, "task,skill:spell,length,shape\nhot,1,3,round\nbig,0,,flat\none,1,2.5,round\n")
+    path = written(tmp_path, "task,skill:spell,length,shape\nhot,1,3,round\nbig,0,,7\none,1,2.5,round\n")
     features = features_of(TASKS, Ontology(TREE), file=path)
     known = {name: features.column(name).tolist() for name in features.names}
     nan = pytest.approx(np.nan, nan_ok=True)
@@ -27,22 +27,11 @@ def test_columns_become_numbers(tmp_path):
     assert known["subcategory:words/form"] == [0, 0, 1, 0, nan]
     assert known["skill:spell"] == [1, 0, nan, 1, nan]
     assert known["length"] == [3, nan, nan, 2.5, nan]
-    assert known["shape:round"] == [1, 0, nan, 1, nan]
+    assert known["shape:round"] == [1, 0, nan, 1, nan]  # a column with texts: one feature for each
+    assert known["shape:7"] == [0, 1, nan, 0, nan]
     assert features.is_binary("skill:spell")
     assert not features.is_binary("length")
     assert list(features.kinds) == ["category", "subcategory", "skill", "length", "shape"]
-
-
-def test_a_column_with_texts_becomes_one_feature_per_text(tmp_path):
-    path = written(tmp_path, "task,level\nhot,1\nbig,adult\ncats,adult\none,college\n")
-    features = features_of(TASKS, Ontology(TREE), file=path)
-    known = {name: features.column(name).tolist() for name in features.names if name.startswith("level")}
-    nan = pytest.approx(np.nan, nan_ok=True)
-    assert known == {
-        "level:1": [1, 0, 0, 0, nan],
-        "level:adult": [0, 1, 1, 0, nan],
-        "level:college": [0, 0, 0, 1, nan],
-    }
 
 
 def test_the_features_of_a_gym_take_precedence_over_the_shipped_ones(tmp_path):

@@ -11,8 +11,6 @@ from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import loaded, meta, vectors
 from torch import nn
 
-from dataloader.encoding import TextFormat, encode
-from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.task_vectors import load_meta, parts_in
 from task.task_emb.gradients import (
@@ -134,15 +132,6 @@ def test_fisher_information_of_batches_is_that_of_one_example_at_a_time(
             torch.testing.assert_close(found[name], other[name], rtol=1e-9, atol=1e-12)
     assert all(value.dtype == torch.float64 and value.isfinite().all() for value in found.values())
     assert sum((value > 0).sum() for value in found.values()) > 0.5 * sum(v.numel() for v in found.values())
-
-
-def test_dropout_and_label_smoothing_have_no_effect(one_expert, task_examples):
-    model = one_expert(dropout=0.5, attention_dropout=0.5)
-    parameters = trained(model)
-    first, second = (fisher_on(model, parameters, task_examples) for _ in range(2))
-    model.config.label_smoothing = 0.7
-    third = fisher_on(model, parameters, task_examples)
-    assert all(torch.equal(first[n], second[n]) and torch.equal(first[n], third[n]) for n in first)
 
 
 # ---- vectors
@@ -384,15 +373,6 @@ def test_each_part_is_projected_and_a_later_command_keeps_the_parts(world, tmp_p
     assert list(vectors(folder)) == sorted(ROWS)
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [[[0, 5]], {"encoder": 3}, {"encoder": [0]}, {"encoder": [5, 5]}, {"encoder": [-1, 5]}, {"a": [0, 1.5]}],
-)
-def test_damaged_parts_are_an_error(parts):
-    with pytest.raises(InputError, match='"parts" must'):
-        parts_in({"parts": parts})
-
-
 # ---- commands
 
 
@@ -405,24 +385,6 @@ def test_a_command_computes_the_mean_gradient_of_the_train_rows(world, tmp_path)
         of_task.model.requires_grad_(True), torch.ones(1, 3, 1), examples, "embeddings"
     ).values()
     np.testing.assert_allclose(found["count"], expected.flatten().numpy(), rtol=1e-3, atol=1e-4)
-
-
-def test_hidden_names_give_the_gradient_of_the_texts_of_training_without_names(world, tmp_path):
-    of_task = loaded("gradient", world, hide_task_names=True)
-    examples = of_task.settings.examples("count", "first")
-    as_trained = encode(examples, of_task.tokenizer, TextFormat(24, 6, hide_task_names=True), {"count": 0})
-    text = of_task.tokenizer.decode(as_trained.sources[0], skip_special_tokens=True)
-    assert text.strip() == f"[task] {examples[0].input}"
-    model = of_task.model.requires_grad_(True)
-    (expected,) = one_by_one(model, torch.ones(1, 3, 1), as_trained, "embeddings").values()
-    flags = {"hidden": dict(hide_task_names=True), "names": dict(task_names=True), "bare": {}}
-    found = {
-        name: vectors(made(world, tmp_path / name, tasks=["count"], projection_dim=0, **changed))["count"]
-        for name, changed in flags.items()
-    }
-    np.testing.assert_allclose(found["hidden"], expected.flatten().numpy(), rtol=1e-3, atol=1e-4)
-    for name in ("names", "bare"):
-        assert np.abs(found["hidden"] - found[name]).max() > 0.01
 
 
 def test_bf16_products_give_nearly_the_same_gradients_in_float32(world):

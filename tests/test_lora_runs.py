@@ -20,7 +20,6 @@ from tiny_runs import (
 )
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.cli.export import main as export
 from routing_moe.cli.merge import main as merge
 from routing_moe.model.base import is_of_base
 from routing_moe.model.loading import load_routing_bart
@@ -104,17 +103,6 @@ def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, so
 
 
 # ---- one expert is a plain BART
-
-
-@pytest.mark.parametrize("method", ["fisher", "finetuned_text", "gradient"])
-def test_vectors_of_a_run_of_one_expert_are_those_of_its_plain_bart(world, one_lora, method, tmp_path):
-    assert export(typed(dict(checkpoint=one_lora, task="colour", output_dir=tmp_path / "bart"))) == 0
-    changed = {method: dict(weights="layers") for method in ("fisher", "gradient")}
-    for name, model in (("run", one_lora), ("bart_of_run", tmp_path / "bart")):
-        assert tiny_vectors.run(method, world.gym, model, tmp_path / name, **changed.get(method, {})) == 0
-    ours, theirs = (tiny_vectors.vectors(tmp_path / name) for name in ("run", "bart_of_run"))
-    for task, vector in theirs.items():
-        assert np.linalg.norm(ours[task] - vector) < 1e-4 * np.linalg.norm(vector)
 
 
 def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(world, one_lora, tmp_path):

@@ -123,18 +123,9 @@ def test_few_shot_scores_that_cannot_be_compared_are_errors(folder, tmp_path, ca
     assert "found/seed2/summary.csv has other tasks or samples than" in capsys.readouterr().err
 
 
-def test_columns_that_no_run_has_are_left_out(folder, capsys):
+def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(folder, capsys):
     for path in folder.glob("*/*/best/eval-test_tasks-*"):
         path.unlink()
-    (folder / "dense/seed2/cost.json").unlink()
-    table, printed = shown(folder, capsys)
-    assert not any("ami" in name or "unseen" in name for name in table)
-    assert "unseen" not in printed.out
-    assert math.isnan(table.loc["dense", "steps"])  # of one of two runs
-    assert overview_markdown(pd.read_csv(folder / "overview.csv")) in printed.out
-
-
-def test_missing_scores_of_train_tasks_are_reported(folder, capsys):
     (folder / "dense/seed2/best/eval-test-performance.csv").unlink()
     (folder / "found/seed1/best/eval-dev-performance.csv").unlink()
     table, printed = shown(folder, capsys, code=1)
@@ -143,6 +134,8 @@ def test_missing_scores_of_train_tasks_are_reported(folder, capsys):
         "not finished: dense/seed2 (no best/eval-test-performance.csv)",
     ]
     assert (table.loc["dense", "n"], table.loc["dense", "test"]) == (1, 0.5)
+    assert not any("ami" in name or "unseen" in name for name in table)
+    assert overview_markdown(pd.read_csv(folder / "overview.csv")) in printed.out
     assert math.isnan(table.loc["found", "dev"])
     for path in folder.glob("*/*/best/eval-test-performance.csv"):
         path.unlink()

@@ -120,17 +120,6 @@ def test_the_legend_names_every_category_drawn_and_each_keeps_its_colour():
     assert [patch.get_facecolor()[:3] for patch in patches[:2]] == [tuple(colour) for colour in strips[0]]
 
 
-@pytest.mark.parametrize(("largest", "end"), [(0.51, 1), (0.13, 0.2), (0.0, 0.01)])
-def test_a_change_is_after_minus_before_and_its_scale_is_symmetric_and_named(largest, end):
-    before = replace(routes(2, 2, 2), values_NLE=np.full((2, 2, 2), [1.0, 0.0]))
-    after = replace(before, values_NLE=before.values_NLE.copy())
-    after.values_NLE[1, 1] += [-largest, largest]
-    heat, _, bar = heat_maps.plot_change(before, after.of(after.tasks[::-1]), ONTOLOGY).axes
-    assert np.allclose(heat.images[0].get_array(), [[0] * 4, [0, 0, -largest, largest]])
-    assert heat.images[0].get_clim() == (-end, end)
-    assert bar.get_title(loc="left") == f"change of weight, scale ±{end:g}"
-
-
 def test_task_drops_are_at_their_task_and_expert():
     table = sample.task_drops(5, ["enc 0", "dec 0"], 3)
     drops = table[table["task"] == ONTOLOGY.tasks[1]].set_index(["layer", "expert"])["drop"]

@@ -46,11 +46,6 @@ def change(path: Path, **fields) -> None:
     path.write_text(json.dumps(content | fields))
 
 
-def shared(run: Path, folder: Path) -> Path:
-    assert push.main([str(run), "my-group/moe", "--dry_run", str(folder)]) == 0
-    return folder
-
-
 @pytest.fixture
 def copy(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "copied/run"))
@@ -110,7 +105,8 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     secrets.into_run(copy)
     if kind == "path":
         secrets.into_gym(world.gym)
-    folder = shared(copy, tmp_path / "shared")
+    folder = tmp_path / "shared"
+    assert push.main([str(copy), "my-group/moe", "--dry_run", str(folder)]) == 0
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     expected = {"run.json", "cost.json", "clusters.csv", "best/eval-test-performance.csv", "README.md"}
     expected |= {f"{name}.json" for name in (*MADE_BY, "config", "tokenizer_config", "generation_config")}

@@ -129,17 +129,6 @@ def test_scores_of_random_routes_are_means_and_stds_over_draws(trained):
     assert "scores are means of 3 draws" in (folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("name", ["random", "task_random", "one_expert", "merged"])
-def test_separate_prediction_writes_the_scores_of_training(name, trained, world):
-    folder = world.copy(trained(name), f"predicted_{name}")
-    written = folder / "best/eval-test-performance.csv"
-    before = written.read_bytes()
-    written.unlink()
-    only = dict.fromkeys(RUNS[name]) | dict(do_train=None, initialize_from_vanilla=None, num_experts=None)
-    assert run(world.gym, world.bart, folder, do_predict=True, **NO_ROUTER | only | dict(init_eps=None)) == 0
-    assert written.read_bytes() == before
-
-
 # ---- changing the route source
 
 

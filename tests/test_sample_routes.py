@@ -146,7 +146,8 @@ def test_a_sample_does_not_use_the_vector_of_another_sample(grids, given, capsys
     folder, vectors = given
     save_task_vectors(folder, [TASK, FIRST], np.stack([vectors[TASK], vectors[FIRST]]))
     along(grids, "given_of_one", code=2, taskvecs=folder)
-    assert f"has vectors of samples of {TASK}, but not of {SECOND}" in capsys.readouterr().err
+    error = f"--taskvecs {folder} has vectors of samples of {TASK}, but not of {SECOND}; compute them by"
+    assert error in capsys.readouterr().err
     own = along(grids, "given_of_one", taskvecs=folder, samples=FIRST)
     assert set(seen_in(own).values()) == {f"labelled rows of one sample: {FIRST}"}
 

@@ -61,8 +61,9 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     # The trained c is planted next to d, and the untrained b even nearer; a is planted next to x.
     texts = texts_in(tmp_path, ["a", "b", "c", "d", "x"], [[1, 0], [0, 1], [0, 0.9], [0, 1], [0.9, 0]])
     choices = choose_vectors(model, ["a", "b", "d", "x"], "auto", ["a", "c"], texts)
-    assert [c.source for c in choices] == ["stored", "stored", "nearest", "nearest"]
     assert [c.neighbour for c in choices] == [None, None, "c", "a"]
+    assert choices[1].words == "stored vector"
+    assert choices[2].words == "vector of c (nearest by text, cosine 0.99)"
     rows = model.task_vectors.weight.detach().numpy()
     for choice, row in zip(choices, (0, 1, 2, 0), strict=True):
         assert np.array_equal(choice.vector_D, rows[row])
@@ -278,7 +279,7 @@ def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vec
     save_task_vectors(fields["taskvecs"], names, vectors + 1)
     assert run(world.gym, world.bart, folder, **same) == 2
     printed = capsys.readouterr().err
-    assert "has other vectors of plural than" in printed
+    assert "has another vector of " in printed
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
 
@@ -286,26 +287,13 @@ def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vec
 # ---- mistakes
 
 
-def without_train_files(*tasks):
-    def change(place):
-        for path in (path for task in tasks for path in place.gym.glob(f"{task}/*_train.tsv")):
-            path.unlink()
-
-    return change
-
-
-TEXTS = dict(text_vectors="<here>/vectors")
-MISTAKES = {  # {name: (change, flags, words)}
-    "no text of the task": (without_train_files("plural"), {}, "<gym>: no train file of plural to find"),
-    "no text of others": (without_train_files(*TRAIN_TASKS), {}, "<gym>: no train file of any task with a"),
-    "no vector of the task": (lambda place: place.vectors(["colour"]), TEXTS, "no vector of plural to find"),
-    "none of others": (lambda place: place.vectors(["plural"]), TEXTS, "no vector of any task with a task"),
-}
-
-
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_in_prediction_is_reported(name, fresh, originals, capsys):
-    change, changed, words = MISTAKES[name]
-    change(fresh)
-    asked = ONLY | dict(checkpoint=originals.out / "best") | changed
-    assert_problem(complaint(fresh, capsys, **asked), fresh.filled_in(words))
+def test_an_unseen_task_without_texts_is_an_error(fresh, originals, capsys):
+    for path in fresh.gym.glob("plural/*_train.tsv"):
+        path.unlink()
+    fresh.vectors(["colour", "count"])
+    for changed, message in (
+        ({}, "<gym>: no train file of plural to find the nearest task; give a gym with it as --train_dir"),
+        (dict(text_vectors="<here>/vectors"), "--text_vectors <here>/vectors: no vector of plural to find"),
+    ):
+        lines = complaint(fresh, capsys, **ONLY, checkpoint=originals.out / "best", **changed)
+        assert_problem(lines, fresh.filled_in(message))

@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from mistakes import assert_problem, check, complaint
+from mistakes import check, complaint
 from test_task_routes import FIXED, FORMS
 from tiny_runs import TRAIN_TASKS, write_bart
 from transformers import BartForConditionalGeneration, T5Config
@@ -68,14 +68,6 @@ FLAGS = [
 @cases(FLAGS)
 def test_a_wrong_flag_is_an_error(changed, message, damage, fresh, capsys):
     check(fresh, capsys, "train", changed, message, damage)
-
-
-def test_all_errors_in_the_files_of_tasks_are_reported_together(fresh, capsys):
-    written("gym/count/count_12_13_train.tsv", "one\t1\ntwo\nthree\t3\n")(fresh)
-    removed("gym/colour/*_100_dev.tsv")(fresh)
-    lines = complaint(fresh, capsys)
-    assert_problem(lines, "count_12_13_train.tsv:2: no answer")
-    assert_problem(lines, "colour_12_100_dev.tsv: no such file")
 
 
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])

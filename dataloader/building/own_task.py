@@ -144,8 +144,8 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         for path in sorted(folder.iterdir()) if folder.exists() else []:
             if path.name != PROVENANCE and (path not in contents or path.read_bytes() != contents[path]):
                 raise InputError(
-                    f"--name {recipe.task}: {path} is not what this call would write, and is not overwritten; "
-                    "give another name, or the --k and --samples of that file, or delete the folder"
+                    f"--name {recipe.task}: {path} is not what this call would write, and is not overwritten"
+                    "; give another name, or the --k and --samples of that file, or delete the folder"
                 )
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:

@@ -10,19 +10,21 @@ Yekutieli (2001). N tasks, C columns (the experts, layer by layer), F features, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import ROUNDING, permutation_test
+from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.saved_routes import Routes
+from routing_moe.results.markdown import markdown_table
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
 FEWEST = 3  # tasks that must have a 0/1 feature, and that must lack it
 AT_ONCE = 8_000_000  # numbers of permuted routes in memory
+SIGNIFICANT = 0.05  # false discovery rate
+MOST_FEATURES = 30
 COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature", "q_by"]
 
 
@@ -32,11 +34,9 @@ def correlate(
     """Returns a row for each (layer, expert) and feature, sorted by p.
 
     tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
-    permutations: 0 computes r alone; p, q and q_by are then NaN.
-    Left out: features that fewer than FEWEST tasks have or lack, constant numbers, and experts with the
-    same weight for all tasks. Permuting the tasks preserves the dependence between experts and between
-    features. q is valid under positive dependence, but the weights of a layer sum to 1; q_by is larger and
-    valid under any dependence. Raises ValueError if tasks differ.
+    permutations: 0 computes r alone; p, q and q_by are then NaN. Left out: features that fewer than FEWEST
+    tasks have or lack, constant numbers, and experts with the same weight for all tasks. q is valid under
+    positive dependence, but the weights of a layer sum to 1; q_by is larger and valid under any dependence.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -45,18 +45,20 @@ def correlate(
     layers = np.repeat(np.array(routes.layers), routes.experts)
     layers = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
     experts, tables = np.tile(np.arange(routes.experts), len(routes.layers)), []
-    for rows, columns in _by_known(features.values_NF, testable):
+    together: dict[bytes, list[int]] = {}  # features whose values are known for the same tasks
+    for column in testable:
+        together.setdefault(np.isfinite(features.values_NF[:, column]).tobytes(), []).append(column)
+    for columns in together.values():
+        rows = np.flatnonzero(np.isfinite(features.values_NF[:, columns[0]]))
         features_NF = features.values_NF[np.ix_(rows, columns)]
         r_CF = pearson(values_NC[rows], features_NF)
         p_CF = permutation_p(values_NC[rows], features_NF, permutations, seed)
         for at, column in enumerate(columns):
             name = features.names[column]
             with_feature = int(features_NF[:, at].sum()) if features.is_binary(name) else None
-            found = dict(feature=name, r=r_CF[:, at], p=p_CF[:, at], tasks=len(rows))
-            counts = pd.array([with_feature] * len(layers), dtype="Int64")
-            tables.append(
-                pd.DataFrame(dict(layer=layers, expert=experts) | found | dict(with_feature=counts))
-            )
+            numbers = dict(r=r_CF[:, at], p=p_CF[:, at], tasks=len(rows))
+            numbers["with_feature"] = pd.array([with_feature] * len(layers), dtype="Int64")
+            tables.append(pd.DataFrame(dict(layer=layers, expert=experts, feature=name) | numbers))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
     table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
@@ -64,9 +66,9 @@ def correlate(
 
     table["q"] = false_discovery_control(table["p"]) if permutations and len(table) else np.nan
     table["q_by"] = benjamini_yekutieli(table["p"])
-    strength = table["r"].abs()
-    order = table.assign(strength=-strength).sort_values(["p", "strength", "feature", "layer", "expert"])
-    return order[COLUMNS].reset_index(drop=True)
+    table["order"] = -table["r"].abs()
+    table = table.sort_values(["p", "order", "feature", "layer", "expert"])
+    return table[COLUMNS].reset_index(drop=True)
 
 
 def worth_testing(features: Features, name: str) -> bool:
@@ -78,39 +80,27 @@ def worth_testing(features: Features, name: str) -> bool:
     return len(known) >= 2 * FEWEST and len(np.unique(known)) > 1
 
 
-def top_experts(
-    table: pd.DataFrame, count: int, features: Sequence[str] | None = None, either_sign: bool = False
-) -> pd.DataFrame:
+def top_experts(table: pd.DataFrame, count: int, either_sign: bool = False) -> pd.DataFrame:
     """Returns the `count` experts with the largest r > 0 of each feature, in order; either_sign: by |r|."""
     strength = table["r"].abs() if either_sign else table["r"]
-    chosen = strength > 0
-    if features is not None:
-        chosen &= table["feature"].isin(features)
+    ranked = table.assign(order=-strength.round(9))[strength > 0]
     # Ties are broken by the order in the model, so that the choice is deterministic.
-    ranked = (
-        table[chosen]
-        .assign(strength=-strength[chosen].round(9))
-        .sort_values(["feature", "strength", "layer", "expert"])
-    )
-    chosen = ranked.groupby("feature", sort=True).head(count).drop(columns="strength")
-    return chosen.reset_index(drop=True)
+    ranked = ranked.sort_values(["feature", "order", "layer", "expert"]).drop(columns="order")
+    return ranked.groupby("feature").head(count).reset_index(drop=True)
 
 
 def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
     """Returns r of each pair of columns (C, F); NaN if one of them is constant."""
-    return _standardised(values_NC).T @ _standardised(features_NF)
+    return standardised(values_NC).T @ standardised(features_NF)
 
 
 def permutation_p(
     values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
 ) -> np.ndarray:
-    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is.
-
-    NaN without permutations.
-    """
+    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is."""
     if features_NF.shape[1] < values_NC.shape[1]:  # permuting the other side is equivalent, and faster
         return permutation_p(features_NF, values_NC, permutations, seed).T
-    values_NC, features_NF = _standardised(values_NC), _standardised(features_NF)
+    values_NC, features_NF = standardised(values_NC), standardised(features_NF)
     (N, C), F = values_NC.shape, features_NF.shape[1]
 
     def strength(orders_PN: np.ndarray) -> np.ndarray:
@@ -121,7 +111,7 @@ def permutation_p(
     return permutation_test(strength, N, permutations, seed, at_once).p
 
 
-def _standardised(values_NX: np.ndarray) -> np.ndarray:
+def standardised(values_NX: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and length 1; NaN for a column that is constant up to rounding."""
     centred_NX = values_NX - values_NX.mean(axis=0)
     length_X = np.linalg.norm(centred_NX, axis=0)
@@ -130,11 +120,30 @@ def _standardised(values_NX: np.ndarray) -> np.ndarray:
     return np.divide(centred_NX, length_X, out=np.full_like(centred_NX, np.nan), where=varies_X)
 
 
-def _by_known(values_NF: np.ndarray, columns: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Returns [(rows, columns)]: the features whose values are known for the same tasks."""
-    groups: dict[bytes, tuple[list[int], list[int]]] = {}
-    for column in columns:
-        known_N = np.isfinite(values_NF[:, column])
-        group = groups.setdefault(known_N.tobytes(), (np.flatnonzero(known_N).tolist(), []))
-        group[1].append(column)
-    return list(groups.values())
+def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame) -> str:
+    """Returns the number of significant correlations, and the top experts of the features of smallest p."""
+    if table.empty:
+        return f"{run.name}: no feature has enough tasks with and without it, or all routes are the same."
+    significant, strictly = table[table["q"] < SIGNIFICANT], int((table["q_by"] < SIGNIFICANT).sum())
+    text = (
+        f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
+        f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
+        f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features), {strictly} of them also q (BY) < "
+        f"{SIGNIFICANT}, which is valid under any dependence. Listed: at most {MOST_FEATURES} features, by p."
+    )
+    rows = {}
+    # By their smallest p, then their largest |r|.
+    for feature in table["feature"].unique()[:MOST_FEATURES]:
+        experts = top[top["feature"] == feature]
+        if len(experts):
+            counts = experts["with_feature"]
+            rows[feature] = {
+                "tasks": int(counts.iloc[0]) if counts.notna().all() else "-",
+                "top experts: r (q), * q, ** q (BY) < 0.05": ", ".join(map(_expert, experts.itertuples())),
+            }
+    return f"{text}\n\n{markdown_table(rows, 'feature')}"
+
+
+def _expert(row) -> str:
+    star = "**" if row.q_by < SIGNIFICANT else "*" if row.q < SIGNIFICANT else ""
+    return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"

@@ -60,8 +60,7 @@ def features_of(
     """Returns category and subcategory from the ontology, and the columns of a CSV file.
 
     The CSV file is `file`, else the gym's skills.csv in `train_dir`, else that of the 160 CrossFit tasks if
-    some of the tasks are among them. Raises InputError for another format, and for a file without any of the
-    tasks.
+    some of the tasks are among them.
     """
     columns = {}
     for kind, labels in ontology_labels(tasks, ontology).items():
@@ -82,29 +81,26 @@ def features_of(
 def file_columns(
     tasks: Sequence[str], header: Sequence[str], rows: Mapping[str, Sequence[str]]
 ) -> dict[str, list[float]]:
-    """Returns the columns of a table of tasks {task: cells}, as numbers."""
+    """Returns the columns of a table of tasks {task: cells}, as numbers.
+
+    Raises InputError for a few texts among numbers, a mistake.
+    """
     columns: dict[str, list[float]] = {}
     for kind, columns_of_kind in kinds_of(header).items():
         for value, column in columns_of_kind.items():
             cells = [rows[task][column] if task in rows else "" for task in tasks]
-            numbers = [_number(cell) for cell in cells]
+            filled = {task: row[column] for task, row in rows.items() if row[column]}
+            texts = [task for task, cell in filled.items() if not np.isfinite(_number(cell))]
             if value:
-                columns[f"{kind}:{value}"] = numbers
-            elif _is_of_texts(rows, kind, column):
+                columns[f"{kind}:{value}"] = [_number(cell) for cell in cells]
+            elif 0 < 2 * len(texts) < len(filled):
+                where = f"column {kind}: '{filled[texts[0]]}' (task {texts[0]})"
+                raise InputError(f"{where} among numbers; empty the cell if it is unknown")
+            elif texts:
                 columns |= _one_hot(kind, [cell or None for cell in cells])
-            elif np.isfinite(numbers).any():
-                columns[kind] = numbers
+            elif any(cells):
+                columns[kind] = [_number(cell) for cell in cells]
     return columns
-
-
-def _is_of_texts(rows: Mapping[str, Sequence[str]], kind: str, column: int) -> bool:
-    """Returns whether a column holds text. Raises InputError for a few texts among numbers, a mistake."""
-    cells = {task: row[column] for task, row in rows.items() if row[column]}
-    texts = {task: cell for task, cell in cells.items() if not np.isfinite(_number(cell))}
-    for task, cell in texts.items() if 2 * len(texts) < len(cells) else ():
-        where = f"column {kind}: '{cell}' (task {task})"
-        raise InputError(f"{where} among numbers; empty the cell if it is unknown")
-    return bool(texts)
 
 
 def _number(cell: str) -> float:

@@ -1,10 +1,4 @@
-"""One-sided permutation tests: how often is a statistic as large when the tasks of one side are permuted?
-
-    test = permutation_test(lambda orders_PN: (a_N * b_N[orders_PN]).sum(axis=1), n_tasks, 10_000)
-    test.observed, test.p, test.chance
-
-N tasks, P permutations.
-"""
+"""One-sided permutation tests: how often is a statistic as large when the tasks of one side are permuted?"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,9 +27,9 @@ def permutation_test(
     seed: int = 0,
     at_once: int = 1000,
 ) -> PermutationTest:
-    """Returns the test of a statistic: a function of orders of the tasks (P, N) that returns values (P, ...).
+    """Returns the test of a statistic: a function of orders of tasks (P, N) that returns values (P, ...).
 
-    at_once: orders in one call, which bounds the memory; results do not depend on it.
+    at_once: P of one call, which bounds the memory; results do not depend on it.
     """
     observed = np.asarray(statistic(np.arange(n_tasks)[None])[0])
     if not permutations:

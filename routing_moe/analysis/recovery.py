@@ -8,7 +8,6 @@ N tasks, K clusters, P permutations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,15 @@ from scipy.spatial.distance import pdist, squareform
 from sklearn.metrics import adjusted_mutual_info_score
 
 from dataloader.errors import InputError, did_you_mean
+from routing_moe.analysis.correlation import standardised
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.permutations import ROUNDING, permutation_test
+from routing_moe.analysis.permutations import permutation_test
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.route_clusters import average_linkage
-from routing_moe.results.markdown import markdown_table, mean_and_std
+from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 from routing_moe.results.runs import Run
 from routing_moe.results.statistics import benjamini_yekutieli
 
@@ -43,10 +43,9 @@ def recovery_table(
 
     Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
     the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels (see
-    `clusters` for ties).
-    Distances of features are Jaccard's, of a number the absolute difference. NaN if all tasks have the same
-    label, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by Benjamini and Yekutieli over all
-    p of the table. Raises ValueError if tasks differ.
+    `clusters` for ties). Distances of features are Jaccard's, of a number the absolute difference. NaN if all
+    tasks have the same label, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by Benjamini
+    and Yekutieli over all p of the table.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -66,15 +65,11 @@ def recovery_table(
             if 1 < count < len(labels):
                 clusters_N = clusters(apart_NN, count)
                 row["clusters"] = len(set(clusters_N))
-                test = mutual_information_test(labels, clusters_N, permutations, seed)
-                row["ami"], row["ami_p"] = test
+                row["ami"], row["ami_p"] = mutual_information_test(labels, clusters_N, permutations, seed)
         rows.append(row)
     table = pd.DataFrame(rows, columns=COLUMNS)
     q_by = benjamini_yekutieli(table[list(CORRECTED)].to_numpy(dtype=float).ravel())
     return table.assign(**dict(zip(CORRECTED.values(), q_by.reshape(-1, len(CORRECTED)).T, strict=True)))
-
-
-# ---------------------------------------------------------------------------- Mantel
 
 
 def mantel_test(
@@ -86,8 +81,8 @@ def mantel_test(
     Both are NaN where all distances of a matrix are equal. Source: Mantel (1967).
     """
     rows, columns = np.triu_indices(len(one_NN), 1)
-    full_NN = squareform(_standardised(one_NN[rows, columns]))
-    other_X = _standardised(other_NN[rows, columns])
+    values_X2 = standardised(np.stack([one_NN[rows, columns], other_NN[rows, columns]], axis=1))
+    full_NN, other_X = squareform(values_X2[:, 0]), values_X2[:, 1]
 
     def correlations(orders_PN: np.ndarray) -> np.ndarray:
         return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ other_X
@@ -95,17 +90,6 @@ def mantel_test(
     at_once = max(1, AT_ONCE // len(rows))
     test = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
     return float(test.observed), float(test.p)
-
-
-def _standardised(distances_X: np.ndarray) -> np.ndarray:
-    """Returns the distances with mean 0 and length 1; NaN where they are equal up to rounding."""
-    centred_X = distances_X - distances_X.mean()
-    length = np.linalg.norm(centred_X)
-    varies = length > ROUNDING * max(1.0, np.linalg.norm(distances_X))
-    return centred_X / length if varies else np.full(len(distances_X), np.nan)
-
-
-# ---------------------------------------------------------------------------- clusters
 
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
@@ -123,26 +107,47 @@ def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
 def mutual_information_test(
     labels: Sequence, clusters_N: Sequence, permutations: int, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns (ami, p) of labels and clusters. ami: adjusted mutual information (Vinh et al. 2010), 0 by
-    chance, 1 if they agree.
+    """Returns the adjusted mutual information (Vinh et al. 2010), 0 by chance, 1 if they agree, and its p.
 
-    p: one-sided, by permuting the labels. All permutations have the same expected mutual information and the
-    same entropies, so that the plain and the adjusted mutual information have the same p.
+    p: one-sided, by permuting the labels, which gives the plain and the adjusted information the same p: all
+    permutations have the same expected information and the same entropies.
     """
     codes_N, groups_N = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, clusters_N))
 
     def information(orders_PN: np.ndarray) -> np.ndarray:
-        return np.array([_information(codes_N[order_N], groups_N) for order_N in orders_PN])
+        """Sums of n log n over the cells of the tables: the mutual information up to constants."""
+        cells_PN = codes_N[orders_PN] * len(codes_N) + groups_N
+        counts = [np.unique(cells_N, return_counts=True)[1] for cells_N in cells_PN]
+        return np.array([n @ np.log(n) for n in counts])
 
     p = permutation_test(information, len(codes_N), permutations, seed).p
     return float(adjusted_mutual_info_score(labels, clusters_N)), float(p)
 
 
-def _information(codes_N: np.ndarray, groups_N: np.ndarray) -> float:
-    """Sum of n log n over the cells of the contingency table: the mutual information up to constants."""
-    counts = np.bincount(codes_N * (groups_N.max() + 1) + groups_N)
-    counts = counts[counts > 1]
-    return float(counts @ np.log(counts))
+def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
+    """Returns a row per kind of features; of several runs also mean ± sample std over them."""
+    joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
+    if joint.empty:
+        return "No kind of features is known for enough tasks to compare it with routes."
+    rows = {}
+    for kind, of_kind in joint.groupby("kind", sort=False):
+        first = of_kind.iloc[0]
+        rows[kind] = {"tasks": int(first["tasks"]), "labels": whole(first["labels"])}
+        for title, column, test in (("AMI", "ami", "ami"), ("Mantel r", "mantel_r", "mantel")):
+            if len(names) > 1:
+                rows[kind][f"{title}, mean"] = mean_and_std(of_kind[column].mean(), of_kind[column].std())
+            tested = zip(of_kind[column], of_kind[f"{test}_p"], of_kind[f"{test}_q_by"], strict=True)
+            rows[kind][f"{title} (p; q)"] = ", ".join(
+                "-" if np.isnan(value) else f"{value:.3f} ({p:.2g}; {q:.2g})" for value, p, q in tested
+            )
+    text = (
+        "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
+        "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features. "
+        "q: by Benjamini and Yekutieli over all p of a run, valid under any dependence."
+    )
+    if len(names) > 1:
+        text += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
+    return f"{text}\n\n{markdown_table(rows, 'kind')}"
 
 
 # ---- compared runs
@@ -159,32 +164,25 @@ def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd
     skills.csv. step: of the routes, or "best" or "last". NaN where all tasks have the same route: one expert,
     average or random routes. Raises InputError for a kind that a run's gym does not have.
     """
-    rows = [
-        dict(variant=run.variant, run=run.name, seed=run.seed) | row
-        for run in runs
-        for row in _recovery(run.folder, kinds, step)
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS_OF_RUNS))
-
-
-def _recovery(run_folder: Path, kinds: Sequence[str], step: str) -> list[dict]:
-    config = RoutingBartConfig.load(run_folder / "best")
-    if not config.routes_by_task:
-        return [{"kind": kind} for kind in kinds]
-    (explained,) = read_runs([run_folder], step)
-    table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
-    if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
-        table = table.assign(ami=np.nan, mantel_r=np.nan)
-    return table[[*COLUMNS_OF_RUNS[3:]]].to_dict("records")
+    tables = []
+    for run in runs:
+        table = pd.DataFrame({"kind": list(kinds)})
+        if RoutingBartConfig.load(run.folder / "best").routes_by_task:
+            (explained,) = read_runs([run.folder], step)
+            table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
+            if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
+                table[["ami", "mantel_r"]] = np.nan
+        tables.append(table.assign(variant=run.variant, run=run.name, seed=run.seed))
+    return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS_OF_RUNS)
 
 
 def of_kinds(features: Features, kinds: Sequence[str]) -> Features:
     """Returns the features of these kinds. Raises InputError for an unknown kind."""
     known = features.kinds
     if unknown := [kind for kind in kinds if kind not in known]:
+        guess = did_you_mean(unknown[0], known)
         raise InputError(
-            f"--recovery {unknown[0]}: no such kind of features{did_you_mean(unknown[0], known)} (there are "
-            f"{', '.join(known)})"
+            f"--recovery {unknown[0]}: no such kind of features{guess} (have {', '.join(known)})"
         )
     columns = [column for kind in kinds for column in known[kind]]
     names = tuple(features.names[column] for column in columns)
@@ -200,9 +198,9 @@ def mean_recovery_markdown(table: pd.DataFrame) -> str:
             for measure, shown in MEASURES.items():
                 cell = mean_and_std(values[measure].mean(), values[measure].std())
                 rows[variant][f"{kind}: {shown}"] = cell
-    lines = [
-        "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual",
-        "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of",
-        "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal.",
-    ]
-    return "\n".join([*lines, "", markdown_table(rows, "variant")])
+    text = (
+        "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual\n"
+        "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of\n"
+        "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal."
+    )
+    return f"{text}\n\n{markdown_table(rows, 'variant')}"

@@ -1,4 +1,4 @@
-"""Measures of routes and their tables: overlap of tasks, entropy, load of experts, nearest tasks, changes.
+"""Measures of routes and their tables: overlap of tasks, entropy, load of experts, nearest tasks.
 
 Routes are arrays (N, L, E) whose rows sum to 1. Entropies and information are shares of log E.
 N tasks, L layers, E experts.
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from scipy.special import entr
 
-from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from routing_moe.analysis.saved_routes import History, Routes
 from routing_moe.model.route_clusters import average_linkage
@@ -158,26 +157,3 @@ def neighbours(
             rows.append((task, kind[0], rank, tasks[other], other_kind[0], similarity_NN[n, other], *same))
     columns = ["task", "category", "rank", "neighbour", "neighbour_category", "similarity"]
     return pd.DataFrame(rows, columns=[*columns, "same_category", "same_subcategory"])
-
-
-def common_routes(after: Routes, before: Routes) -> tuple[Routes, Routes]:
-    """Returns (before, after) for common tasks. Raises InputError if there are none or models differ."""
-    tasks = [task for task in after.tasks if task in set(before.tasks)]
-    if not tasks:
-        raise InputError(f"{before.name} and {after.name} have no task in common")
-    if (before.layers, before.experts) != (after.layers, after.experts):
-        sizes = " and ".join(f"{len(r.layers)} layers x {r.experts} experts" for r in (before, after))
-        raise InputError(f"{before.name} and {after.name} have {sizes} and cannot be compared")
-    return before.of(tasks), after.of(tasks)
-
-
-def change_table(before: Routes, after: Routes) -> pd.DataFrame:
-    """A row per task and layer: shift (weight moved to other experts), heaviest_before, heaviest_after."""
-    shift_NL = shift(before.values_NLE, after.values_NLE)
-    was_NL, is_NL = (routes.values_NLE.argmax(axis=2) for routes in (before, after))
-    rows = [
-        (task, layer, shift_NL[n, row], was_NL[n, row], is_NL[n, row])
-        for n, task in enumerate(before.tasks)
-        for row, layer in enumerate(before.layers)
-    ]
-    return pd.DataFrame(rows, columns=["task", "layer", "shift", "heaviest_before", "heaviest_after"])

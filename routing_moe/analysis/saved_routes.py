@@ -68,14 +68,11 @@ class History:
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 
 
-def load_routes(
-    place: str | Path, step: int | str = "best", kind: str = "soft", flag: str = "step"
-) -> Routes:
+def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft") -> Routes:
     """Returns routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`, or a folder with a checkpoint, which is loaded.
-    step: of a run: a number, "last" or "best" (best dev score); flag: the flag that gave it. Raises
-    InputError if there are no such routes, or files do not match.
+    step: of a run: a number, "last" or "best" (best dev score).
     """
     place = folder_of_run(place)
     if problem := folder_problem(place):
@@ -87,7 +84,7 @@ def load_routes(
     if not str(number).isdecimal() or int(number) not in steps:
         known = ["best", "last", *map(str, steps)]
         guess = did_you_mean(str(step), known[:2])
-        raise InputError(f"--{flag} {step}: {place} has {in_short(known, 10)}{guess}")
+        raise InputError(f"--step {step}: {place} has {in_short(known, 10)}{guess}")
     tasks, values_NLE = _read_step(place / f"{number}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
     return Routes(run_name(place), tasks, layers, values_NLE[:, rows], int(number), kind)
@@ -137,20 +134,16 @@ def best_step(run: Path, steps: Sequence[int]) -> int:
 
 def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str, ...]]:
     """Returns (rows of a route that a layer reads, their names), from the configuration of a checkpoint."""
-    folder = next(
-        (run / n for n in ("best", "last", "init", ".") if (run / n / "config.json").is_file()), None
-    )
-    if folder is None:
+    folders = [run / name for name in ("best", "last", "init", ".") if (run / name / "config.json").is_file()]
+    if not folders:
         raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
     from routing_moe.model.configuration import RoutingBartConfig  # imports torch, after files were checked
 
-    config = RoutingBartConfig.load(folder)
+    config = RoutingBartConfig.load(folders[0])
     if config.num_layers != n_layers or not config.routed_rows:
-        depth = f"{config.encoder_layers} + {config.decoder_layers}"
-        routed = f"{len(config.routed_rows)} with experts"
-        raise InputError(
-            f"{folder}/config.json has {depth} layers, {routed}; the routes of the run {n_layers}"
-        )
+        depth = f"{config.encoder_layers} + {config.decoder_layers} layers"
+        layers = f"{depth}, {len(config.routed_rows)} with experts; the routes of the run have {n_layers}"
+        raise InputError(f"{folders[0]}/config.json has {layers}")
     return config.routed_rows, config.row_names
 
 
@@ -173,8 +166,7 @@ def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
     try:
         tasks, values_NLE = read_route_array(path)
     except FileNotFoundError:
-        without = "; a run without a router has soft routes only" if kind == "soft_t1" else ""
-        raise InputError(f"{path}: not found{without}") from None
+        raise InputError(f"{path}: not found (a run without a router has no route_t1.npy)") from None
     return tasks, chosen_experts(values_NLE) if kind == "chosen" else values_NLE
 
 
@@ -189,14 +181,11 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
 
     mixture = find_mixture(place, None, "checkpoint_name")
     config, names = mixture.config, mixture.config.task_names
-    if not config.routes_by_task:
-        raise InputError(
-            f"{place}: {config.num_experts} expert(s), routes: {config.route_source}; no task has its own"
-        )
     tasks = [task for task in names if task in config.trained_tasks]
     tasks = tasks or [task for task in names if task not in config.random_vectors]
-    if not tasks:
-        raise InputError(f"{place} has no task that was trained on")
+    if not config.routes_by_task or not tasks:
+        source = f"{config.num_experts} expert(s), routes: {config.route_source}"
+        raise InputError(f"{place}: {source}; no task that was trained on has its own route")
     return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.checkpoint))
 
 

@@ -11,7 +11,6 @@ N tasks, R rows, M experts that are compared, L layers, E experts.
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +18,6 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import EncodedExamples, encode
@@ -37,33 +35,8 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
+from routing_moe.task_choice.transfer import gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
-
-
-@dataclass(frozen=True, eq=False)
-class TransferMatrix:
-    """What `TransferJob.run` found.
-
-    tasks: the N with rows. columns: the M whose experts are compared. losses_NM: mean nats per row.
-    gains_MM, affinity_MM: of the latter. labels_N: groups. summary: for transfer.json.
-    """
-
-    tasks: list[str]
-    columns: list[str]
-    losses_NM: np.ndarray
-    gains_MM: np.ndarray
-    affinity_MM: np.ndarray
-    labels_N: np.ndarray
-    summary: dict
-
-    def write(self, folder: Path, all_tasks: list[str]) -> None:
-        """Writes transfer.csv, groups.json and transfer.json. Tasks without rows join the largest group."""
-        groups = dict.fromkeys(all_tasks, int(np.bincount(self.labels_N).argmax()))
-        groups |= dict(zip(self.tasks, self.labels_N.tolist(), strict=True))
-        write_groups(folder, groups, self.summary)
-        table = pd.DataFrame(self.losses_NM, index=self.tasks, columns=self.columns)
-        write_text(folder / TABLE_FILE, table.rename_axis("task").round(4).to_csv())
 
 
 def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
@@ -76,13 +49,7 @@ def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
 class TransferJob:
     """Compares the experts of a run's tasks on its train rows, of a run on contested rows on these."""
 
-    def __init__(
-        self,
-        settings: TransferSettings,
-        inputs: Inputs,
-        contested: Contested | None,
-        accelerator: Accelerator,
-    ):
+    def __init__(self, settings: TransferSettings, inputs: Inputs, contested: Contested | None, accelerator):
         self.settings, self.contested, self.accelerator = settings, contested, accelerator
         self.model, tokenizer = load_start(settings.prediction, inputs.split)
         self.model.to(accelerator.device).eval()
@@ -119,8 +86,11 @@ class TransferJob:
                 "has been trained on both; give a run with --task_routes tasks"
             )
 
-    def run(self) -> TransferMatrix:
-        """Computes what is missing, and the groups. All processes must call it, and get the same."""
+    def run(self, all_tasks: list[str]) -> tuple[list[str], np.ndarray, dict]:
+        """Computes what is missing, and the groups; returns (the M tasks, gains (M, M), the summary).
+
+        All processes must call it; the main one writes the files. Tasks without rows join the largest group.
+        """
         losses_RM, columns_M = self._losses(), self.columns_M
         gains_NM = self._gains(losses_RM, self.tasks_R)
         found, advantage = grouped(gains_NM, columns_M), self._advantage(losses_RM)
@@ -136,15 +106,15 @@ class TransferJob:
             "rows": len(self.rows),
             "total_flops": (len(columns_M) + 2) * rows_flops(self.model, self.rows),
         }
-        return TransferMatrix(
-            self.tasks,
-            [self.tasks[n] for n in columns_M],
-            means_by_task(losses_RM, self.tasks_R, len(self.tasks)),
-            gains_NM[columns_M],
-            affinity(gains_NM[columns_M]),
-            labels_N,
-            summary,
-        )
+        columns = [self.tasks[n] for n in columns_M]
+        if self.accelerator.is_main_process:
+            groups = dict.fromkeys(all_tasks, int(np.bincount(labels_N).argmax()))
+            groups |= dict(zip(self.tasks, labels_N.tolist(), strict=True))
+            write_groups(self.settings.output_dir, groups, summary)
+            losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
+            table = pd.DataFrame(losses_NM, index=self.tasks, columns=columns).rename_axis("task")
+            write_text(self.settings.output_dir / TABLE_FILE, table.round(4).to_csv())
+        return columns, gains_NM[columns_M], summary
 
     def _losses(self) -> np.ndarray:
         """Returns the losses (R, M) of all rows along the compared experts."""
@@ -160,12 +130,11 @@ class TransferJob:
         return np.stack(found, axis=1)
 
     def _begin(self) -> None:
-        prediction = self.settings.prediction
         described = {
-            "checkpoint": mixture_to_score(prediction.start).checksums(),
+            "checkpoint": mixture_to_score(self.settings.prediction.start).checksums(),
             "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
-            "mixed_precision": prediction.mixed_precision,
+            "mixed_precision": self.settings.prediction.mixed_precision,
         }
         keep_same_job(self.settings.output_dir, described, self.losses)
 
@@ -199,17 +168,13 @@ class TransferJob:
 
 def halves(tasks_R: np.ndarray) -> np.ndarray:
     """Returns 0 or 1 for each row (R,), in turns among the rows of a task."""
-    half_R = np.zeros(len(tasks_R), dtype=np.int64)
-    for n in np.unique(tasks_R):
-        half_R[tasks_R == n] = np.arange((tasks_R == n).sum()) % 2
-    return half_R
+    return pd.Series(tasks_R).groupby(tasks_R).cumcount().to_numpy() % 2
 
 
 def summary_of(run: Path, contested: Contested | None) -> dict:
     """Returns the fields of transfer.json about the run and its contested rows."""
-    if contested is None:
-        return {"run": str(run)}
-    return {"run": str(run), "contested": round(contested.share, 4), "contested_above": contested.above}
+    share = {"contested": round(contested.share, 4), "contested_above": contested.above} if contested else {}
+    return {"run": str(run)} | share
 
 
 def spread_rows(examples: EncodedExamples, most: int) -> EncodedExamples:

@@ -211,13 +211,9 @@ def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
 
 def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
     """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain BART."""
-    return checkpoint_to_resume(settings) or checkpoint_of(settings.start)
-
-
-def checkpoint_of(start: Start) -> Path | None:
-    """Returns the checkpoint folder of a start; None if it is missing, or for a plain BART."""
-    if start.checkpoint is None:
-        return None
+    resumed, start = checkpoint_to_resume(settings), settings.start
+    if resumed or start.checkpoint is None:
+        return resumed
     if start.checkpoint_name:
         return find_checkpoint(Path(start.checkpoint, start.checkpoint_name))
     return find_checkpoint(folder_of_run(start.checkpoint))

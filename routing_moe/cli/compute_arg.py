@@ -17,8 +17,6 @@ of the tables); with 2 if no table can be written.
 import sys
 from pathlib import Path
 
-import pandas as pd
-
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from routing_moe.cli.console import run_command
@@ -35,11 +33,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GainSettings) -> int:
-    """Returns 1 if tasks are missing, else 0."""
+    """Writes and prints the tables, which do not depend on time or place. Returns 1 if tasks are missing."""
     systems = gains.systems_of(settings)
-    names = list(systems)
-    output = settings.output_file or Path(f"{summary_path(names)}.csv")
-    check(settings, systems, output)
+    baseline, output = next(iter(systems)), settings.output_file or Path(f"{summary_path(systems)}.csv")
+    stem, problems = output.with_suffix(""), flag_problems(settings)
+    if reason := unwritable(output.parent):
+        problems.append(f"--output_file {reason}")
+    if output.suffix != ".csv":
+        problems.append(f"--output_file {output}: the name must end in .csv")
+    inputs = {file.resolve() for files in systems.values() for file in files.values()}
+    if inputs & {output.resolve(), Path(f"{stem}_summary.csv").resolve()}:
+        problems.append(f"--output_file {output} is one of the summaries; name another file")
+    if problems:
+        raise InputError(problems)
     summaries = {
         name: {seed: read_summary(file, settings.metric) for seed, file in files.items()}
         for name, files in systems.items()
@@ -54,48 +60,25 @@ def run(settings: GainSettings) -> int:
     if not tasks:
         raise InputError([*missing, f"no task has a mean {settings.metric} in every summary"])
     check_metrics(single, tasks)
-    per_task = gains.gains_per_task(summaries, tasks, settings.min_baseline)
-    write(settings, output, names[0], per_task, missing)
-    return 1 if missing else 0
-
-
-def check(settings: GainSettings, systems: gains.Systems, output: Path) -> None:
-    """Raises InputError for wrong flags, and for an output that is a summary."""
-    problems = flag_problems(settings)
-    if reason := unwritable(output.parent):
-        problems.append(f"--output_file {reason}")
-    if output.suffix != ".csv":
-        problems.append(f"--output_file {output}: the name must end in .csv")
-    inputs = [file.resolve() for files in systems.values() for file in files.values()]
-    if output.resolve() in inputs or Path(f"{output.with_suffix('')}_summary.csv").resolve() in inputs:
-        problems.append(f"--output_file {output} is one of the summaries; name another file")
-    if problems:
-        raise InputError(problems)
-
-
-def write(
-    settings: GainSettings, output: Path, baseline: str, per_task: pd.DataFrame, missing: list[str]
-) -> None:
-    """Writes the files and prints the Markdown. The files do not depend on time or place."""
     lower_is_better = gains.is_loss(settings.metric)
+    per_task = gains.gains_per_task(summaries, tasks, settings.min_baseline)
     per_system = gains.gains_per_system(per_task, settings.design, lower_is_better)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
     notes = [*missing, *gains.uneven_samples(per_task)]
-    output.parent.mkdir(parents=True, exist_ok=True)
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, per_task.to_csv(index=False))
-    stem = output.with_suffix("")
     write_text(Path(f"{stem}_summary.csv"), per_system.to_csv(index=False))
     write_text(Path(f"{stem}.md"), markdown)
     from routing_moe.pictures.dots import plot_gains  # imported late: matplotlib takes half a second
     from routing_moe.pictures.style import save
 
-    figure = plot_gains(per_task, per_system, baseline, settings.min_baseline, lower_is_better)
-    save(figure, stem)
+    save(plot_gains(per_task, per_system, baseline, settings.min_baseline, lower_is_better), stem)
     print(f"{markdown}\n{stem}.csv, _summary.csv, .md, .png, .pdf")
     for note in notes:
         print(note, file=sys.stderr)
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import sys
 
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
-from routing_moe.config.explain import CorrelateSettings, checked_output_dir
+from routing_moe.config.explain import CorrelateSettings, output_place
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: CorrelateSettings) -> None:
-    output_dir = checked_output_dir(settings)
+    output_dir = output_place(settings, "output_dir", "")
     how = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
     runs = read_runs(settings.runs, *how)
     from routing_moe.report.files import write_feature_files  # takes a second

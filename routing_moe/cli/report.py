@@ -12,11 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock, write_text
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from routing_moe.analysis.runs import read_runs
 from routing_moe.cli.console import run_command
-from routing_moe.config.explain import ReportSettings, without_folder
-from routing_moe.config.flags import flag_problems
+from routing_moe.config.explain import ReportSettings, output_place
 from routing_moe.io.files import unwritable
 
 
@@ -25,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: ReportSettings) -> None:
-    path = output_path(settings)
+    path = output_place(settings, "output_file", "report.html")
+    if path.is_dir():
+        raise InputError(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
     with ExitStack() as locks:
         for folder in run_folders(settings.runs):
             locks.enter_context(folder_lock(folder, "RUN"))
@@ -47,22 +48,6 @@ def run_folders(runs: tuple[str, ...]) -> list[Path]:
     folders = [next((f for f in (path, path.parent) if (f / "run.json").is_file()), None) for path in paths]
     different = {folder.resolve(): folder for folder in folders if folder}
     return [folder for folder in different.values() if not unwritable(folder)]
-
-
-def output_path(settings: ReportSettings) -> Path:
-    """Returns the file to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
-    problems = Problems(flag_problems(settings))
-    path = settings.output_file
-    if path is None and (several := without_folder(settings.runs)):
-        problems.append(f"--output_file: must be given for {several}")
-    path = path or Path(settings.runs[0]) / "analysis" / "report.html"
-    if path.is_dir():
-        problems.append(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
-    elif problem := unwritable(path.parent):
-        problems.append(f"--output_file {problem}")
-    if problems:
-        raise InputError(problems)
-    return path
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.cli.console import reporting_errors
@@ -37,15 +37,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: TransferSettings, started: list[Path]) -> None:
-    problems = Problems(flag_problems(settings) + folder_problems(settings))
-    contested = problems.of(Contested.load, settings.run)
+    if problems := flag_problems(settings):
+        raise InputError(problems[0])
+    check_folder(settings)
+    contested = Contested.load(settings.run)
     is_divided = contested is None or not contested.are_few
-    mixture = problems.of(mixture_to_score, settings.prediction.start) if is_divided else None
-    inputs = problems.of(check_inputs, settings.prediction) if mixture else None
-    if problems:
-        raise InputError(problems)
     if is_divided:
-        compare(settings, inputs, contested, started)
+        mixture_to_score(settings.prediction.start)
+        compare(settings, check_inputs(settings.prediction), contested, started)
     elif os.environ.get("LOCAL_RANK", "0") == "0":
         from routing_moe.analysis.transfer import summary_of, write_groups
 
@@ -54,23 +53,22 @@ def run(settings: TransferSettings, started: list[Path]) -> None:
         print(f"{contested.described()}; {settings.output_dir} has one group")
 
 
-def folder_problems(settings: TransferSettings) -> list[str]:
-    """Returns the problem of an output folder that cannot be written or has other files of these names."""
+def check_folder(settings: TransferSettings) -> None:
+    """Raises InputError for an output folder that cannot be written, or has files of something else."""
     folder = settings.output_dir
     if reason := unwritable(folder):
-        return [f"--output_dir {reason}"]
-    there = [name for name in ("run.json", GROUPS_FILE, TABLE_FILE) if (folder / name).exists()]
-    if there and ("run.json" in there or not (folder / TRANSFER_FILE).exists()):
-        return [f"--output_dir {folder} holds {there[0]} of something else; name another folder"]
-    problems = Problems()
-    saved = problems.of(load_json_object, folder / TRANSFER_FILE, "how tasks were grouped") if there else None
-    before = saved and saved.get("least_advantage", settings.advantage)
-    if saved and before != settings.advantage:
-        problems.append(
-            f"--advantage is {settings.advantage:g}, but {folder / GROUPS_FILE} was made with {before:g}; "
-            "delete it to group the tasks anew, and train along the new groups in another folder"
-        )
-    return list(problems)
+        raise InputError(f"--output_dir {reason}")
+    is_ours = (folder / TRANSFER_FILE).exists() and not (folder / "run.json").exists()
+    for name in ("run.json", GROUPS_FILE, TABLE_FILE):
+        if (folder / name).exists() and not is_ours:
+            raise InputError(f"--output_dir {folder} holds {name} of something else; name another folder")
+    if is_ours and (folder / GROUPS_FILE).exists():
+        saved = load_json_object(folder / TRANSFER_FILE, "how tasks were grouped")
+        if (before := saved.get("least_advantage", settings.advantage)) != settings.advantage:
+            raise InputError(
+                f"--advantage is {settings.advantage:g}, but {folder / GROUPS_FILE} was made with "
+                f"{before:g}; delete it, and train along the new groups in another folder"
+            )
 
 
 def compare(
@@ -83,6 +81,7 @@ def compare(
     from routing_moe.io.main_process import main_process_lock
     from routing_moe.pictures.heat_maps import plot_transfer
     from routing_moe.pictures.style import save
+    from routing_moe.task_choice.transfer import affinity
 
     accelerator = make_accelerator(settings.prediction.mixed_precision)
     with ExitStack() as at_exit:
@@ -91,17 +90,16 @@ def compare(
         job = TransferJob(settings, inputs, contested, accelerator)
         at_exit.enter_context(main_process_lock(accelerator, settings.output_dir))
         started.append(settings.output_dir)
-        found = job.run()
+        columns, gains_MM, summary = job.run(list(inputs.split.train))
         if accelerator.is_main_process:
-            found.write(settings.output_dir, list(inputs.split.train))
-            if len(found.columns) > 2:
-                figure = plot_transfer(found.gains_MM, found.affinity_MM, found.columns, inputs.ontology)
+            if len(columns) > 2:
+                figure = plot_transfer(gains_MM, affinity(gains_MM), columns, inputs.ontology)
                 save(figure, settings.output_dir / "transfer.png", "Rows gain along columns")
             log.info(
-                "%d tasks, %d groups (clusters %d, silhouette %.3f, advantage %.3f nats): %s",
-                len(found.tasks), found.summary["groups"], found.summary["clusters"],
-                found.summary["silhouette"], found.summary["advantage"], settings.output_dir,
-            )  # fmt: skip
+                "%(tasks)d tasks, %(groups)d groups (clusters %(clusters)d, silhouette %(silhouette).3f, "
+                "advantage %(advantage).3f nats)",
+                summary,
+            )
 
 
 def what_is_kept(folder: Path | None = None) -> str:

@@ -3,22 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataloader.errors import InputError, Problems
+from dataloader.errors import InputError
 from routing_moe.config.choices import ROUTE_KINDS
-from routing_moe.config.flags import (
-    AT_LEAST_1,
-    REQUIRED,
-    SEED,
-    Command,
-    Range,
-    flag_problems,
-    group,
-)
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, Range, flag_problems, group
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
 
 ROUTES = group("routes")
-COMPARED = group("what is compared")
 FEATURES = group("features and tests")
 TABLES = group("tables")
 PAGE = group("the page")
@@ -53,9 +44,7 @@ class InspectSettings(RouteFlags):
     program = "routing-moe inspect-routes"
     usage = "RUN [RUN ...] [flags, see --help]"
 
-    before: str | None = COMPARED(None, "another step, stage or checkpoint of the same model, for the picture of the change")
-    before_step: str = COMPARED("best", "evaluation of --before: best, last, or a step")
-    neighbours: int = COMPARED(5, "nearest tasks listed for each task", range=AT_LEAST_1)
+    neighbours: int = WRITING(5, "nearest tasks listed for each task", range=AT_LEAST_1)
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
     output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis of a single run)")
 
@@ -95,19 +84,18 @@ class GifSettings(Command):
 # fmt: on
 
 
-def without_folder(runs: tuple[str, ...]) -> str:
-    """Returns what is explained, if it has no folder of its own to write to; else ""."""
-    return f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}" * is_on_hub(runs[0])
+def output_place(settings: RouteFlags, flag: str, default: str) -> Path:
+    """Returns the file or folder to write. Raises InputError if it is missing or unwritable, or for wrong flags.
 
-
-def checked_output_dir(settings: InspectSettings | CorrelateSettings) -> Path:
-    """Returns the folder to write. Raises InputError if it is missing or unwritable, or for wrong flags."""
-    problems = Problems(flag_problems(settings))
-    folder = settings.output_dir
-    if folder is None and (several := without_folder(settings.runs)):
-        problems.append(f"--output_dir: must be given for {several}")
-    elif problem := unwritable(folder := folder or Path(settings.runs[0]) / "analysis"):
-        problems.append(f"--output_dir {problem}")
-    if problems:
-        raise InputError(problems)
-    return folder
+    default: its name in the analysis folder of a single run.
+    """
+    if problems := flag_problems(settings):
+        raise InputError(problems[0])
+    runs, place = settings.runs, getattr(settings, flag)
+    if place is None and (len(runs) > 1 or is_on_hub(runs[0])):
+        several = f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}"
+        raise InputError(f"--{flag}: must be given for {several}")
+    place = place or Path(runs[0], "analysis", default)
+    if problem := unwritable(place.parent if flag == "output_file" else place):
+        raise InputError(f"--{flag} {problem}")
+    return place

@@ -42,18 +42,14 @@ def transfer_settings(given: Mapping) -> TransferSettings:
     """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
     settings = TransferSettings(**given)
     saved = settings_of_run(settings.run)
-    shared = {"mixed_precision": settings.mixed_precision or saved.get("mixed_precision")}
-    shared["debug"] = saved.get("debug", False)  # the same rows as in training
-    if settings.train_dir:
-        shared["train_dir"] = settings.train_dir
-    prediction = train_settings(
-        {
-            "do_predict": True,
-            "output_dir": str(settings.run),
-            "checkpoint_name": settings.checkpoint_name,
-            "predict_split": "train",
-            **shared,
-        }
-    )
+    shared = {
+        "do_predict": True,
+        "output_dir": str(settings.run),
+        "checkpoint_name": settings.checkpoint_name,
+        "predict_split": "train",
+        "mixed_precision": settings.mixed_precision or saved.get("mixed_precision"),
+        "debug": saved.get("debug", False),  # the same rows as in training
+    }
+    gym = {"train_dir": settings.train_dir} if settings.train_dir else {}
     folder = settings.output_dir or settings.run / "transfer"
-    return replace(settings, prediction=prediction, output_dir=folder)
+    return replace(settings, prediction=train_settings(shared | gym), output_dir=folder)

@@ -157,16 +157,8 @@ def plot_routes(
     return axes.figure
 
 
-def plot_change(before: Routes, after: Routes, ontology: Ontology) -> Figure:
-    """Draws weights gained (red) and lost (blue); the scale ends at a round number above the largest."""
-    change_NLE = after.of(before.tasks).values_NLE - before.values_NLE
-    end = next((end for end in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if np.abs(change_NLE).max() <= end), 1.0)
-    scale = Scale(f"change of weight, scale ±{end:g}", low=-end, high=end)
-    return plot_routes(change_NLE, before.tasks, before.layers, ontology, scale)
-
-
 def plot_task_drops(table: pd.DataFrame, ontology: Ontology) -> Figure:
-    """Draws `ablation_tables.task_table`, the drop of each task's score by ablation of each expert."""
+    """Draws `task_table` of ablation, the drop of each task's score by ablation of each expert."""
     tasks, layers = table["task"].unique(), table["layer"].unique()
     wide = table.pivot(index="task", columns=["layer", "expert"], values="drop").loc[tasks]
     drops_NLE = np.stack([wide[layer].to_numpy() for layer in layers], axis=1)

@@ -30,7 +30,7 @@ MEASURES = {"dev_score": "mean dev score", "dev_answer_loss": "mean dev answer l
 
 @styled
 def plot_curves(curves: pd.DataFrame) -> Figure:
-    """Draws `compared_costs.curves` against steps and FLOPs: thin lines of runs, bold ones of means.
+    """Draws `overview.curves` against steps and FLOPs: thin lines of runs, bold ones of means.
 
     A mean is over the runs that were evaluated at that step. Runs of unknown FLOPs are on the left only.
     """

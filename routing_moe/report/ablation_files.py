@@ -19,6 +19,7 @@ from routing_moe.config.ablate import AblationSettings
 from routing_moe.pictures.dots import plot_feature_drops
 from routing_moe.pictures.heat_maps import plot_category_drops, plot_task_drops
 from routing_moe.pictures.style import save
+from routing_moe.report.files import write_table
 from routing_moe.results.markdown import markdown_table
 
 MOST_ROWS = 12  # of a table in Markdown
@@ -43,22 +44,19 @@ def write_ablation_files(
         f"{scores_ST.loc['base'].mean():.4f}."
     )
 
-    def write(name: str, table: pd.DataFrame) -> None:
-        write_text(folder / name, table.to_csv(index=False, float_format="%.6g"))
-
     if singles:
         tasks = task_table(ablation, singles, scores_ST, ontology)
         categories = category_drops(tasks, ontology)
-        write("tasks.csv", tasks)
-        write("categories.csv", categories)
+        write_table(tasks, folder / "tasks.csv")
+        write_table(categories, folder / "categories.csv")
         text += f"\n\n{_singles_markdown(categories, tasks)}"
         save(plot_category_drops(categories), folder / "categories", title)
         if singles == ablation.all_experts():
             save(plot_task_drops(tasks, ontology), folder / "tasks", title)
     if by_feature:
         drops = feature_table(ablation, by_feature, scores_ST, features, ontology)
-        write("features.csv", drops)
-        write("top_experts.csv", pd.concat(top_of_features.values(), ignore_index=True))
+        write_table(drops, folder / "features.csv")
+        write_table(pd.concat(top_of_features.values()), folder / "top_experts.csv")
         text += f"\n\n{_features_markdown(drops, settings.top)}"
         save(plot_feature_drops(drops, settings.top), folder / "features", title)
     write_text(folder / "ablation.md", f"{text}\n")

@@ -7,13 +7,10 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.progress import ProgressBar
-from routing_moe.analysis.correlation import PERMUTATIONS, correlate, top_experts
-from routing_moe.analysis.markdown import features_markdown, recovery_markdown
-from routing_moe.analysis.recovery import PERMUTATIONS as RECOVERY_PERMUTATIONS
-from routing_moe.analysis.recovery import recovery_table
-from routing_moe.analysis.route_metrics import change_table, layer_table, neighbour_table, overlap, summary
+from routing_moe.analysis import recovery
+from routing_moe.analysis.correlation import PERMUTATIONS, correlate, features_markdown, top_experts
+from routing_moe.analysis.route_metrics import layer_table, neighbour_table, overlap, summary
 from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
-from routing_moe.analysis.saved_routes import Routes
 from routing_moe.config.explain import CorrelateSettings, InspectSettings
 from routing_moe.pictures import heat_maps
 from routing_moe.pictures.lines import plot_load
@@ -21,20 +18,12 @@ from routing_moe.pictures.style import save
 from routing_moe.results.markdown import markdown_table
 
 
-def _write_table(table: pd.DataFrame, path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path) -> None:
     write_text(path, table.to_csv(index=False, float_format="%.6g"))
 
 
-def write_route_files(
-    settings: InspectSettings,
-    runs: list[ExplainedRun],
-    before: tuple[Routes, Routes] | None,
-    output_dir: Path,
-) -> str:
-    """Writes the tables and pictures; returns a summary as Markdown.
-
-    before: `common_routes` of the only run and of another one.
-    """
+def write_route_files(settings: InspectSettings, runs: list[ExplainedRun], output_dir: Path) -> str:
+    """Writes the tables and pictures; returns a summary as Markdown."""
     for run in runs:
         folder = output_dir if len(runs) == 1 else output_dir / safe_name(run.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,14 +35,10 @@ def write_route_files(
         if len(routes.tasks) > 2:
             figure = heat_maps.plot_clustered(overlap_NN, routes.tasks, ontology, heat_maps.OVERLAP)
             save(figure, folder / "similarity", title)
-        _write_table(layer_table(routes), folder / "layers.csv")
+        write_table(layer_table(routes), folder / "layers.csv")
         nearest = neighbour_table(routes, overlap_NN, ontology, settings.neighbours)
-        _write_table(nearest, folder / "neighbours.csv")
+        write_table(nearest, folder / "neighbours.csv")
     save(plot_load([run.routes for run in runs]), output_dir / "load", settings.title)
-    if before:
-        title = settings.title or f"{before[1].titled} minus {before[0].titled}"
-        _write_table(change_table(*before), output_dir / "change.csv")
-        save(heat_maps.plot_change(*before, runs[0].ontology), output_dir / "change", title)
     notes = "".join(f"- {note}\n" for note in notes_of(runs))
     return f"{notes}{markdown_table(summary([run.routes for run in runs]))}\n"
 
@@ -66,20 +51,20 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
         table = correlate(run.routes, run.features, permutations or PERMUTATIONS, seed)
         tables["correlations"].append(table)
         tables["top_experts"].append(top_experts(table, settings.top))
-        recovered = recovery_table(run.routes, run.features, permutations or RECOVERY_PERMUTATIONS, seed)
-        tables["recovery"].append(recovered)
+        kinds = (run.routes, run.features, permutations or recovery.PERMUTATIONS, seed)
+        tables["recovery"].append(recovery.recovery_table(*kinds))
     output_dir.mkdir(parents=True, exist_ok=True)
     for file, of_runs in tables.items():
         joint = pd.concat([t.assign(run=n) for n, t in zip(names, of_runs, strict=True)], ignore_index=True)
         columns = ["run", *(column for column in joint if column != "run")]
-        _write_table(joint[columns], output_dir / f"{file}.csv")
+        write_table(joint[columns], output_dir / f"{file}.csv")
     sections = [f"- {note}" for note in notes_of(runs)]
     for run, table, top in zip(runs, tables["correlations"], tables["top_experts"], strict=True):
         sections.append(features_markdown(run, table, top))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         title = settings.title or f"{run.name}: correlation of routes and features"
         save(heat_maps.plot_correlations(table, run.routes, run.features), output_dir / file, title)
-    sections.append(recovery_markdown(names, tables["recovery"]))
+    sections.append(recovery.recovery_markdown(names, tables["recovery"]))
     text = "\n\n".join(sections) + "\n"
     write_text(output_dir / "features.md", text)
     return text

@@ -22,8 +22,7 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
-from routing_moe.analysis.correlation import correlate, top_experts
-from routing_moe.analysis.markdown import SIGNIFICANT
+from routing_moe.analysis.correlation import SIGNIFICANT, correlate, top_experts
 from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
@@ -77,10 +76,7 @@ vegaEmbed("#charts", spec, {{renderer: "svg", actions: false}}).then(() => perfo
 
 
 def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: int = 0) -> str:
-    """Returns the page. permutations: of the tasks, for the p of correlations.
-
-    Raises InputError for a file of a run that cannot be read.
-    """
+    """Returns the page. permutations: of the tasks, for the p of correlations."""
     notes, charts, tables = notes_of(runs), [], {"Origin": pd.DataFrame(map(origin, runs))}
     cells = {run.name: route_rows(run) for run in runs}
     first = {name: cells[runs[0].name][0][name] for name in ("task", "layer")}
@@ -94,12 +90,13 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
         curves(runs),
     ]
     for run in runs:
-        notes += notes_on_steps(run)
+        steps = steps_with_routes(run.place)
+        if steps and run.routes.step != (best := best_step(run.place, steps)):
+            notes.append(f"{run.name}: routes are of step {run.routes.step}, but scores of step {best}")
         table = correlate(run.routes, run.features, permutations, seed)
         if len(table):
             charts.append(correlation_map(run.name, table))
-        drops, note = drops_of(run)
-        notes += [note] if note else []
+        drops = drops_of(run)
         if len(drops):
             charts.append(drop_map(run.name, drops))
             overall = drops[drops["category"] == ALL].sort_values("drop", ascending=False)
@@ -146,24 +143,21 @@ def scores_of(run: ExplainedRun) -> pd.DataFrame:
     return rows.rename(columns={"task_prefix": "task", "performance": "score"})
 
 
-def drops_of(run: ExplainedRun) -> tuple[pd.DataFrame, str]:
-    """Returns (categories.csv of `routing-moe ablate`, empty without one; why it is left out, else "")."""
+def drops_of(run: ExplainedRun) -> pd.DataFrame:
+    """Returns categories.csv of `routing-moe ablate`; empty without one, and if it is of other weights."""
     folder = run.place / "analysis" / "ablation"
     if not (folder / "categories.csv").is_file():
-        return pd.DataFrame(), ""
+        return pd.DataFrame()
     job = load_json_object(folder / "job.json", "the settings of the ablation")
-    checkpoint = run.place / str(job.get("checkpoint_name"))
     for name, checksum in (job.get("checkpoint") or {}).items():
-        if (checkpoint / name).is_file() and sha256(checkpoint / name) != checksum:
-            return (
-                pd.DataFrame(),
-                f"{folder} belongs to other weights and is left out; delete it, ablate again",
-            )
+        weights = run.place / str(job.get("checkpoint_name")) / name
+        if weights.is_file() and sha256(weights) != checksum:
+            return pd.DataFrame()
     table = read_table(folder / "categories.csv", keep_default_na=False, na_values=[""])
     if lacking := {"layer", "expert", "category", "drop"} - set(table):
         raise InputError(f"{folder / 'categories.csv'} has no column {min(lacking)}; ablate again")
     names = [expert_name(row.layer, row.expert) for row in table.itertuples()]
-    return table.assign(expert=names).drop(columns="layer"), ""
+    return table.assign(expert=names).drop(columns="layer")
 
 
 def origin(run: ExplainedRun) -> dict:
@@ -171,13 +165,6 @@ def origin(run: ExplainedRun) -> dict:
     described = load_json_object(path, "the description of a run") if path.is_file() else {}
     saved = {name: described.get(name) for name in ("git", "command")}
     return {"run": run.name, "folder": str(run.place), "step": run.routes.step} | saved
-
-
-def notes_on_steps(run: ExplainedRun) -> list[str]:
-    steps = steps_with_routes(run.place)
-    best = best_step(run.place, steps) if steps else run.routes.step
-    notes = [f"{run.name}: routes are of step {run.routes.step}, but scores of step {best}"]
-    return notes if run.routes.step != best else []
 
 
 def curve_rows(run: ExplainedRun) -> list[dict]:
@@ -244,24 +231,23 @@ def categories(runs: Sequence[ExplainedRun]) -> alt.Chart:
     return strip.properties(width=8, height=STEP)
 
 
-def expert_map(rows: str | pd.DataFrame, title: str, y: alt.Y, color: alt.Color, *tooltip) -> alt.Chart:
-    """Returns cells over the experts, which are in the order of the rows."""
-    x = alt.X("expert:N", sort=None, title=None)
-    cells = chart_of(rows, title).mark_rect(strokeWidth=1).encode(x=x, y=y, color=color)
-    return cells.encode(tooltip=["expert:N", *tooltip]).properties(width=STEP, height=STEP)
-
-
-def diverging(field: str, values: pd.Series) -> alt.Color:
-    most = float(values.abs().max()) or 1.0
-    return alt.Color(field, scale=alt.Scale(scheme="blueorange", domain=[-most, most]))
+def expert_map(rows: str | pd.DataFrame, title: str, y: alt.Y, field: str, *tooltip) -> alt.Chart:
+    """Returns cells over the experts, in the order of the rows; a field of a table has a scale around 0."""
+    scale = alt.Scale(domain=[0, 0.5, 1], range=["#f7fbff", "#6baed6", "#08306b"])
+    if isinstance(rows, pd.DataFrame):
+        most = float(rows[field].abs().max()) or 1.0
+        scale = alt.Scale(scheme="blueorange", domain=[-most, most])
+    cells = (
+        chart_of(rows, title).mark_rect(strokeWidth=1).encode(x=alt.X("expert:N", sort=None, title=None), y=y)
+    )
+    cells = cells.encode(color=alt.Color(f"{field}:Q", scale=scale), tooltip=["expert:N", *tooltip])
+    return cells.properties(width=STEP, height=STEP)
 
 
 def route_map(run: ExplainedRun) -> alt.Chart:
     """Returns tasks by experts; a click chooses a task and a layer."""
-    shades = alt.Scale(domain=[0, 0.5, 1], range=["#f7fbff", "#6baed6", "#08306b"])
-    color = alt.Color("weight:Q", scale=shades)
     y, about = alt.Y("task:N", sort=all_tasks([run]), axis=None), ("task:N", "category:N", "weight:Q")
-    chart = expert_map(run.name, f"Routes of {run.routes.titled}", y, color, *about)
+    chart = expert_map(run.name, f"Routes of {run.routes.titled}", y, "weight", *about)
     return chart.encode(stroke=alt.condition(IS_CHOSEN, alt.value(MARK), alt.value("white")))
 
 
@@ -327,7 +313,7 @@ def correlation_map(name: str, table: pd.DataFrame) -> alt.LayerChart:
     title = f"{name}: correlations of weights with features; dots: q < {SIGNIFICANT}"
     numbers = [alt.Tooltip(f"{field}:Q", format=".3g") for field in ("r", "p", "q", "q_by")]
     y = alt.Y("feature:N", title=None, axis=NAMES)
-    cells = expert_map(rows, title, y, diverging("r:Q", rows["r"]), "feature:N", *numbers)
+    cells = expert_map(rows, title, y, "r", "feature:N", *numbers)
     dots = cells.transform_filter(f"datum.q < {SIGNIFICANT}").mark_circle(size=12)
     return cells + dots.encode(color=alt.value("black"))
 
@@ -337,4 +323,4 @@ def drop_map(name: str, rows: pd.DataFrame) -> alt.Chart:
     title = f"{name}: mean drop of the score when an expert is ablated"
     y = alt.Y("category:N", sort=[ALL, *dict.fromkeys(rows["category"])], title=None, axis=NAMES)
     about = ("category:N", "drop:Q", "others:Q", "tasks:Q")
-    return expert_map(rows, title, y, diverging("drop:Q", rows["drop"]), *about)
+    return expert_map(rows, title, y, "drop", *about)

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from dataloader.atomic_files import write_text
 from dataloader.errors import in_short
 from dataloader.templates import has_templates
-from routing_moe.checkpoints.find import SavedMixture, checkpoint_of, mixture_to_score
+from routing_moe.checkpoints.find import SavedMixture, mixture_to_score
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -130,7 +130,7 @@ def route_tasks(
         chosen = source.choose(rows) if rows else {}
         choices = {task: source.stored(task) if task in trained else chosen[task] for task in tasks}
     else:
-        mixture, untrained, vectors = SavedMixture(checkpoint_of(start)), set(tasks) - trained, None
+        mixture, untrained, vectors = mixture_to_score(start), set(tasks) - trained, None
         if start.vectors and untrained:
             vectors = GivenVectors.load(start.vectors).only(untrained)
         chooser = Chooser(
