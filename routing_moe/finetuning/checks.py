@@ -1,7 +1,6 @@
-"""The checks of `routing-moe finetune`: flags, then files, then what the configuration of the start tells.
+"""The checks of `routing-moe finetune`: whether flags, task, samples, route and start fit together.
 
-Each file is opened by its one reader, which raises InputError. What is checked here as well is what no reader
-knows: whether flags, task, samples, route and start fit together. Nothing is written; no weights are loaded.
+Each file is opened by its one reader, which raises InputError. No weights are loaded. Does not import torch.
 """
 
 import dataclasses
