@@ -21,7 +21,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from dataloader.processes import outcome_of
+from routing_moe.io.processes import outcome_of
 
 NAME = "emulated"
 DEVICE = f"{NAME}:0"
@@ -181,7 +181,7 @@ def run(func, args: tuple, kwargs: dict):
 
 def _inner(value):
     if isinstance(value, torch.device):
-        return value if value.type == "meta" else torch.device("cpu")
+        return torch.device("cpu") if value.type == NAME else value
     return value.inner if isinstance(value, EmulatedTensor) else value
 
 

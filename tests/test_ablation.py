@@ -30,9 +30,6 @@ USEFUL = (2, 1)  # decoder layer 0, expert 1
 USERS = ["colour", "plural"]
 
 
-# ---------------------------------------------------------------------------- routes
-
-
 def test_a_soft_route_is_renormalised(make_model):
     model = make_model(router_mode="softmax")
     own, without = routes_without(model, ["a", "b"]), routes_without(model, ["a", "b"], ((1, 2),))

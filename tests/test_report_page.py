@@ -126,11 +126,9 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(runs, tmp_path_factory):
     """The browser with the page of both runs. Asserts at the end that there was no message and no request."""
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium, which drives the browser, is missing"
-    )
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing")
     if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("chromium and chromedriver, which show the page, are not installed")
+        pytest.skip("chromium and chromedriver are not installed")
     from selenium.common.exceptions import WebDriverException
     from selenium.webdriver.chrome.service import Service
 
@@ -175,15 +173,7 @@ def test_the_page_shows_all_charts_and_markup_is_text(page):
     assert texts(page, "h1") == [page.title]
     assert page.execute_script("return document.querySelectorAll('img').length") == 0
     titles = " ".join(texts(page, ".role-title text"))
-    for title in (
-        "Routes of moe",
-        "Nearest tasks",
-        "Load in other",
-        "Scores",
-        "dev loss",
-        "correlations",
-        "drop",
-    ):
+    for title in ("Routes of moe", "Nearest", "Load in other", "Scores", "dev loss", "correlations", "drop"):
         assert title in titles
     assert any("skill:<img src" in text for text in texts(page, "svg text"))
 

@@ -296,39 +296,30 @@ def test_runs_without_an_expert_for_each_task_are_refused(given_run, soft_run, s
         assert "colour and colour" not in "".join(lines)
 
 
-def with_other(file: str, content: bytes):
-    return lambda folder: (folder / file).write_bytes(content)
-
-
 @pytest.mark.parametrize(
-    ("change", "words", "fragments"),
+    ("file", "content", "rows", "message"),
     [
-        (
-            with_other("job.json", b'{"checkpoint": 1}'),
-            (),
-            ["holds results with checkpoint", "another folder"],
-        ),
-        (lambda folder: (folder / "job.json").unlink(), (), ["job.json: no such file"]),
-        (lambda folder: None, ("--rows", 16), ["holds results with data"]),
-        (with_other("losses/hue.npy", b"no array"), (), ["losses/hue.npy", "delete it to compute it again"]),
-        (
-            with_other("losses/hue.npy", npy_bytes(np.zeros(3))),
-            (),
-            ["losses/hue.npy", "delete it to compute"],
-        ),
-        (with_other("run.json", b"{}"), (), ["holds run.json of something else; name another folder"]),
-        (lambda folder: (folder / "transfer.json").unlink(), (), ["holds groups.json of something else"]),
+        ("job.json", b'{"checkpoint": 1}', 6, "holds results with checkpoint"),
+        ("job.json", None, 6, "job.json: no such file"),
+        ("job.json", "as it is", 16, "holds results with data"),
+        ("losses/hue.npy", b"no array", 6, "delete it to compute it again"),
+        ("losses/hue.npy", npy_bytes(np.zeros(3)), 6, "delete it to compute it again"),
+        ("run.json", b"{}", 6, "holds run.json of something else; name another folder"),
+        ("transfer.json", None, 6, "holds groups.json of something else"),
     ],
 )
 def test_files_of_something_else_are_neither_used_nor_overwritten(
-    place, whole, tmp_path, capsys, change, words, fragments
+    place, whole, tmp_path, capsys, file, content, rows, message
 ):
-    change(shutil.copytree(whole, tmp_path / "transfer"))
-    before = contents(tmp_path / "transfer")
-    words = words or ("--rows", 6)
-    lines = refusal(tmp_path, capsys, place / "deltas", *words, "--output_dir", tmp_path / "transfer")
-    assert_problem(lines, *fragments)
-    assert before.items() <= contents(tmp_path / "transfer").items()
+    folder = shutil.copytree(whole, tmp_path / "transfer")
+    if content is None:
+        (folder / file).unlink()
+    elif content != "as it is":
+        (folder / file).write_bytes(content)
+    before = contents(folder)
+    lines = refusal(tmp_path, capsys, place / "deltas", "--rows", rows, "--output_dir", folder)
+    assert_problem(lines, message)
+    assert before.items() <= contents(folder).items()
 
 
 def test_a_run_without_a_checkpoint_is_refused(place, tmp_path, capsys):
