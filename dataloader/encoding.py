@@ -25,7 +25,6 @@ class TextFormat:
     """How texts become token ids. Lengths are in tokens and include the special tokens at both ends.
 
     append_another_bos: adds "<s>" before the text; hide_task_names: replaces task names by HIDDEN_NAME.
-    Raises InputError for lengths with no room for a token of the text.
     """
 
     max_input_length: int = 512
@@ -99,10 +98,7 @@ class Ragged:
 
 @dataclass(frozen=True, eq=False)
 class EncodedExamples:
-    """N tokenized examples. The accepted outputs of example i are `first_output[i]` to `first_output[i + 1]`.
-
-    sources, outputs: token ids of all inputs and of all accepted outputs; task_ids_N: int64.
-    """
+    """N tokenized examples. The outputs of example i are `first_output[i]` to `first_output[i + 1]` - 1."""
 
     sources: Ragged
     outputs: Ragged
@@ -112,12 +108,10 @@ class EncodedExamples:
     @classmethod
     def joined(cls, parts: Sequence["EncodedExamples"]) -> "EncodedExamples":
         """Returns the examples of all parts, one part after the other; at least one."""
-        return cls(
-            Ragged.joined([part.sources for part in parts]),
-            Ragged.joined([part.outputs for part in parts]),
-            _joined_offsets([part.first_output for part in parts]),
-            np.concatenate([part.task_ids_N for part in parts]),
-        )
+        sources = Ragged.joined([part.sources for part in parts])
+        outputs = Ragged.joined([part.outputs for part in parts])
+        first_output = _joined_offsets([part.first_output for part in parts])
+        return cls(sources, outputs, first_output, np.concatenate([part.task_ids_N for part in parts]))
 
     def subset(self, indices: np.ndarray) -> "EncodedExamples":
         """Returns the given examples, in this order."""
@@ -161,7 +155,6 @@ class EncodedExamples:
 
         input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,).
         answer_choice: the index of each example's target among its accepted outputs; None: the first output.
-        Raises IndexError if an example has no output with this index.
         """
         import torch  # imported here, so that checks of files and flags do not wait for it
 
@@ -170,12 +163,8 @@ class EncodedExamples:
         positions = np.arange(input_ids.shape[1])
         attention_mask = (positions < self.sources.lengths[indices][:, None]).astype(np.int64)
         labels = self.outputs.padded(self._chosen(indices, answer_choice), IGNORED_LABEL, widths[1])
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": labels,
-            "task_ids": self.task_ids_N[indices],
-        }
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        batch["task_ids"] = self.task_ids_N[indices]
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def _chosen(self, indices: np.ndarray, answer_choice) -> np.ndarray:
@@ -202,10 +191,9 @@ class EncodedOptions:
 def encode(
     examples: Sequence[Example], tokenizer, text_format: TextFormat, task_ids: Mapping[str, int]
 ) -> EncodedExamples:
-    """Returns the examples tokenized with a fast Hugging Face tokenizer.
+    """Returns the examples tokenized with a fast Hugging Face tokenizer. task_ids: {task name: id}.
 
-    task_ids: {task name: id}. Text that looks like a special token ("</s>" in a web page) is encoded as text.
-    Raises InputError for a task that `task_ids` lacks, and for an example without outputs.
+    Text that looks like a special token ("</s>" in a web page) is encoded as text.
     """
     for example in examples:
         if example.task not in task_ids:

@@ -32,7 +32,7 @@ def problem_context(prefix: str, suffix: str = ""):
 
 
 class Problems(list):
-    """Collects the problems of checks that raise InputError."""
+    """The problems of checks that raise InputError."""
 
     def of(self, check, *arguments, flag: str | None = None):
         """Returns check(*arguments), or None after an InputError, whose problems it collects."""

@@ -10,7 +10,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
 from dataloader.task_files import read_task_file
-from dataloader.task_splits import PUBLISHED_SPLITS
+from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, load_split
 from dataloader.templates import dataset_of
 
 PARTS = ("train", "dev", "test")
@@ -61,8 +61,8 @@ class Gym:
         self.folder = Path(folder)
         self.skip_malformed = skip_malformed
         self.n_skipped = 0
-        self._examples: dict[tuple[str, str, str], list[Example]] = {}
-        self._listed: dict[str, list[tuple[str, str]]] = {}
+        self._examples: dict[Path, list[Example]] = {}
+        self._files: dict[str, list[tuple[str, str]]] = {}
         if not self.folder.is_dir():
             raise InputError(
                 f"{self.folder}: no such folder, expected a gym of <task>/<task>_<k>_<seed>_train.tsv files"
@@ -70,18 +70,13 @@ class Gym:
 
     def tasks(self) -> list[str]:
         """Returns the names of the task folders, sorted."""
-        return sorted(name for name in os.listdir(self.folder) if self._find_samples(name))
+        return sorted(filter(self._list, os.listdir(self.folder)))
 
     def samples(self, task: str) -> list[str]:
         """Returns prefixes such as "boolq_16_100", in the order of the files. Raises InputError."""
-        samples = self._find_samples(task)
-        if not samples:
+        if not self._list(task):
             raise InputError(self._missing_task(task))
-        return list(samples)
-
-    def has_sample(self, task: str, sample: str) -> bool:
-        """Returns whether a task has a sample with this seed ("100") or prefix ("boolq_16_100")."""
-        return sample not in ("all", "first") and bool(self.named_samples(task, sample))
+        return list(dict.fromkeys(sample for sample, _ in self._list(task)))
 
     def named_samples(self, task: str, samples: str) -> list[str]:
         """Returns the prefixes of a task's samples that `samples` names; [] if there are none.
@@ -109,14 +104,16 @@ class Gym:
 
         part: "train", "dev" or "test". samples: as of `named_samples`. limit: number of examples kept from
         the start of each file; None: all. Raises InputError with all problems: unknown task, part or sample,
-        missing file, malformed lines.
+        missing file, malformed lines, answers that the task's metric cannot use.
         """
+        if part not in PARTS:
+            raise InputError(f"unknown part '{part}'{did_you_mean(part, PARTS)} (known: {', '.join(PARTS)})")
         problems, pooled = Problems(), []
         for task in sorted(set(tasks)):
-            for sample in problems.of(self._chosen_samples, task, part, samples) or ():
+            for sample in problems.of(self._chosen_samples, task, samples) or ():
                 pooled += (problems.of(self._read, task, sample, part) or [])[:limit]
         if problems:
-            raise InputError(dict.fromkeys(problems))
+            raise InputError(problems)
         return pooled
 
     def metric(self, task: str) -> str:
@@ -125,10 +122,8 @@ class Gym:
         If neither lists a task `<data set>__<template>`, it is the metric of its data set. Raises InputError
         if that is not listed either, or if metrics.json names an unknown metric.
         """
-        metrics = METRICS | self._own_metrics
-        name = metrics.get(task, metrics.get(dataset_of(task)))
+        name, file = self._metric(task), self.folder / "metrics.json"
         known = f"(one of {', '.join(METRIC_FUNCTIONS)})"
-        file = self.folder / "metrics.json"
         if name is None:
             raise InputError(
                 f"no metric known for task '{task}': write {{\"{task}\": metric}} into {file} {known}"
@@ -138,83 +133,45 @@ class Gym:
             raise InputError(f"{file}: unknown metric {name!r} for task '{task}'{hint} {known}")
         return name
 
-    def lacking(self, tasks: Iterable[str], split: str | os.PathLike | None = None) -> list[str]:
-        """Returns one problem with the tasks that are not there, or []. split: the file that names them."""
-        missing = [task for task in dict.fromkeys(tasks) if not self._find_samples(task)]
+    def lacking(self, tasks: Iterable[str], split: str | os.PathLike) -> list[str]:
+        """Returns one problem with the tasks of a split file that are not there, or []."""
+        missing = [task for task in dict.fromkeys(tasks) if not self._list(task)]
         if not missing:
             return []
         problem = self._missing_task(missing[0])
         if len(missing) > 1:
             problem = f"{len(missing)} tasks are not in {self.folder}: {in_short(missing, 20)}"
-        if split is None:
-            return [problem]
         published = PUBLISHED_SPLITS / Path(split).name
         restricted = self.folder / SPLITS / published.name
         if published.is_file() and Path(split).resolve() in (published.resolve(), restricted.resolve()):
             problem += f"; use {restricted}, which build-gym writes with those that are there"
         return [f"{split}: {problem}"]
 
-    def check(
-        self,
-        tasks: Iterable[str],
-        parts: Iterable[str] = PARTS,
-        samples: str = "all",
-        metrics: bool = True,
-        split: str | os.PathLike | None = None,
-    ) -> list[str]:
-        """Reads (and keeps) the files of several tasks; returns the problems of all of them.
-
-        metrics: whether to check that each task has a metric, and that this metric can use the answers of the
-        dev and test parts. split: as for `lacking`.
-        """
-        tasks, parts = sorted(set(tasks)), list(parts)
-        problems = Problems(self.lacking(tasks, split))
-        for task in filter(self._find_samples, tasks):
-            metric = problems.of(self.metric, task) if metrics else None
-            for part in parts:
-                examples = problems.of(self.examples, task, part, samples) or []
-                for example in examples if metric and part != "train" else ():
-                    if problem := answer_problem(example.outputs[0], metric):
-                        problems.append(f"{self._path(task, example.sample, part)}: {problem}")
-                        break
-        return list(dict.fromkeys(problems))  # a missing sample is reported once, not once per part
-
     @cached_property
     def _own_metrics(self) -> dict[str, str]:
         path = self.folder / "metrics.json"
         return load_json_object(path, "a file like {task: metric}") if path.exists() else {}
 
-    def _chosen_samples(self, task: str, part: str, samples: str) -> list[str]:
-        if part not in PARTS:
-            raise InputError(f"unknown part '{part}'{did_you_mean(part, PARTS)} (known: {', '.join(PARTS)})")
+    def _metric(self, task: str) -> str | None:
+        metrics = METRICS | self._own_metrics
+        return metrics.get(task, metrics.get(dataset_of(task)))
+
+    def _chosen_samples(self, task: str, samples: str) -> list[str]:
         chosen = self.named_samples(task, samples)
         if not chosen:
             known = ", ".join(self.samples(task))
             raise InputError(f"task '{task}' has no sample '{samples}' (all, first, or one of {known})")
         return chosen
 
-    def _find_samples(self, task: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(sample for sample, _ in self._list(task)))
-
     def _list(self, task: str) -> list[tuple[str, str]]:
         """Returns (sample, part) of every file of the task, in the order of the file names."""
-        if task not in self._listed:
+        if task not in self._files:
             folder = self.folder / task
             # os.path.isdir is also False for names that are too long and for links that point to themselves.
             files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-            matches = (_FILE_NAME.fullmatch(name) for name in files)
-            self._listed[task] = [(match["sample"], match["part"]) for match in matches if match]
-        return self._listed[task]
-
-    def _path(self, task: str, sample: str, part: str) -> Path:
-        """Returns the part's file. Raises InputError if no file exists, or one of each extension."""
-        stem = self.folder / task / f"{sample}_{part}"
-        tsv, jsonl = (stem.with_name(f"{stem.name}.{ending}") for ending in ("tsv", "jsonl"))
-        if tsv.exists() and jsonl.exists():
-            raise InputError(f"{tsv} and {jsonl.name} both exist; keep only one of them")
-        if not tsv.exists() and not jsonl.exists():
-            raise InputError(f"{tsv}: no such file, and no {jsonl.name}")
-        return tsv if tsv.exists() else jsonl
+            matches = filter(None, map(_FILE_NAME.fullmatch, files))
+            self._files[task] = [(match["sample"], match["part"]) for match in matches]
+        return self._files[task]
 
     def _missing_task(self, task: str) -> str:
         if os.path.isdir(self.folder / task):
@@ -224,9 +181,48 @@ class Gym:
         return f"no task '{task}' in {self.folder}{hint} ({len(known)} tasks there, one folder each)"
 
     def _read(self, task: str, sample: str, part: str) -> list[Example]:
-        key = (task, sample, part)
-        if key not in self._examples:
-            rows, n_skipped = read_task_file(self._path(task, sample, part), self.skip_malformed)
-            self.n_skipped += n_skipped
-            self._examples[key] = [Example(task, sample, *row) for row in rows]
-        return self._examples[key]
+        stem = self.folder / task / f"{sample}_{part}"
+        if stem in self._examples:
+            return self._examples[stem]
+        tsv, jsonl = (stem.with_name(f"{stem.name}.{ending}") for ending in ("tsv", "jsonl"))
+        if tsv.exists() and jsonl.exists():
+            raise InputError(f"{tsv} and {jsonl.name} both exist; keep only one of them")
+        if not tsv.exists() and not jsonl.exists():
+            raise InputError(f"{tsv}: no such file, and no {jsonl.name}")
+        path = tsv if tsv.exists() else jsonl
+        rows, n_skipped = read_task_file(path, self.skip_malformed)
+        metric = None if part == "train" else self._metric(task)
+        for _, outputs, *_ in rows:
+            if problem := answer_problem(outputs[0], metric):
+                raise InputError(f"{path}: {problem}")
+        self.n_skipped += n_skipped
+        self._examples[stem] = [Example(task, sample, *row) for row in rows]
+        return self._examples[stem]
+
+
+def tasks_named(
+    words: Sequence[str], split: str | os.PathLike, folder: str | os.PathLike | None = None
+) -> list[str]:
+    """Returns the tasks that the words name, each once and in order.
+
+    words: task names, sections of `split` (`test`), or sections of other split files (`file.json:test`).
+    folder: the gym that must have the tasks; None: any.
+    Raises InputError for an unknown or empty section, or tasks that the gym lacks.
+    """
+    tasks, gym = [], None if folder is None else Gym(folder)
+    for word in words:
+        path, _, section = word.rpartition(":")
+        if path.endswith(".json") or word in (*SECTIONS, "all"):
+            chosen = load_split(path or split).section(section)
+            if not chosen:
+                raise InputError(f"{path or split}: the {section} section is empty")
+            problems = gym.lacking(chosen, path or split) if gym else []
+        else:
+            chosen, problems = [word], []
+            if gym and word not in (known := gym.tasks()):
+                guess = did_you_mean(word, [*known, *SECTIONS, "all"])
+                problems = [f"no task '{word}' in {folder}{guess}"]
+        if problems:
+            raise InputError(problems)
+        tasks += chosen
+    return list(dict.fromkeys(tasks))

@@ -9,11 +9,7 @@ from dataloader.errors import InputError
 
 
 def parse_json(text: str) -> Any:
-    """Returns the value of a JSON text.
-
-    Raises InputError, which says what is wrong and where: it is not JSON, is nested too deeply, or has too
-    large an integer or half of a surrogate pair, which no file can hold as text.
-    """
+    """Returns the value of a JSON text. Raises InputError, which says what is wrong and where."""
     try:
         value = json.loads(text)
         if "\\ud" in text.lower():
@@ -40,10 +36,7 @@ def parse_json_object(line: str) -> dict:
 
 
 def load_json_object(path: str | os.PathLike, what: str) -> dict:
-    """Returns the JSON object in `path`. Raises InputError if it cannot be read or holds something else.
-
-    what: the kind of file, for errors, such as "a split file".
-    """
+    """Returns the JSON object in `path`. Raises InputError. what: the file's kind, such as "a split file"."""
     path = Path(path)
     try:
         value = parse_json(path.read_bytes().decode("utf-8-sig"))

@@ -10,7 +10,7 @@ are 0.
 """
 
 import csv
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dataloader.errors import InputError, did_you_mean, in_short
@@ -58,13 +58,17 @@ def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from None
     header, rows = (rows[0][1], rows[1:]) if rows else ([], [])
-    if problem := _header_problem(header):
-        raise InputError(f"{path}: {problem}")
+    _check_header(path, header)
     table: dict[str, list[str]] = {}
     for line, cells in rows:
-        if problem := _row_problem(header, cells, table):
-            raise InputError(f"{path}, line {line}{problem}")
-        table[cells[header.index("task")]] = cells
+        if len(cells) != len(header):
+            raise InputError(f"{path}, line {line}: {len(cells)} columns, the first line has {len(header)}")
+        if (task := cells[header.index("task")]) in table:
+            raise InputError(f"{path}, line {line}: task {task} occurs already in an earlier line")
+        for name, cell in zip(header, cells, strict=True):
+            if ":" in name and cell not in (*ZERO_OR_ONE, ""):
+                raise InputError(f"{path}, line {line}, column {name}: '{cell}' is neither 0 nor 1")
+        table[task] = cells
     return header, table
 
 
@@ -87,28 +91,14 @@ def _label(cells: dict[str, str]) -> str:
     return "+".join(value for value, cell in cells.items() if ZERO_OR_ONE[cell])
 
 
-def _header_problem(header: Sequence[str]) -> str | None:
+def _check_header(path: Path, header: Sequence[str]) -> None:
     if "task" not in header:
-        guess = did_you_mean("task", header)
-        return f"no column task{guess} (its columns: {in_short(list(header)) or 'none'})"
-    for name in header:
-        if header.count(name) > 1:
-            return f"column {name} occurs twice"
+        guess, names = did_you_mean("task", header), in_short(list(header)) or "none"
+        raise InputError(f"{path}: no column task{guess} (its columns: {names})")
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"{path}: column {twice[0]} occurs twice")
     for kind, columns in kinds_of(header).items():
         if "" in columns and len(columns) > 1:
-            return f"both a column {kind} and columns {kind}:value; rename one of them"
+            raise InputError(f"{path}: both a column {kind} and columns {kind}:value; rename one of them")
         if kind in ONTOLOGY_KINDS:
-            return f"column {kind}: this name is used by the ontology; rename the column"
-    return None
-
-
-def _row_problem(header: Sequence[str], cells: Sequence[str], earlier: Collection[str]) -> str | None:
-    """Returns what is wrong with a line, else None. earlier: the tasks of the lines before."""
-    if len(cells) != len(header):
-        return f": {len(cells)} columns, the first line has {len(header)}"
-    if (task := cells[header.index("task")]) in earlier:
-        return f": task {task} occurs already in an earlier line"
-    for name, cell in zip(header, cells, strict=True):
-        if ":" in name and cell not in (*ZERO_OR_ONE, ""):
-            return f", column {name}: '{cell}' is neither 0 nor 1"
-    return None
+            raise InputError(f"{path}: column {kind}: this name is used by the ontology; rename the column")

@@ -51,7 +51,7 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
     return float(METRIC_FUNCTIONS[metric](predictions, answers))
 
 
-def answer_problem(answer: str, metric: str) -> str | None:
+def answer_problem(answer: str, metric: str | None) -> str | None:
     """Returns why the metric cannot use this first answer, or None if it can."""
     if metric == "Pearson-Correlation" and _number(answer) is None:
         return f"the answer {answer!r} is not a number, which {metric} needs"

@@ -125,5 +125,5 @@ def chance(source: OptionSource, examples: Sequence[Example], metric: str) -> fl
     for options, outputs in dict.fromkeys(pair for pair in pairs if pair[0]):
         accepted = [any(accepts(option, output) for output in outputs) for option in options]
         shares[options, outputs] = sum(accepted) / len(options)
-    found = [shares[pair] for pair in pairs if pair in shares]
-    return sum(found) / len(found) if found else None
+    counted = [shares[pair] for pair in pairs if pair in shares]
+    return sum(counted) / len(counted) if counted else None

@@ -41,11 +41,8 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
     """Reads a TSV file; returns ([(input, (answer, ...)), ...], number of skipped lines).
 
     Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
-    and empty answers next to non-empty ones are removed. A line is malformed if it is blank, has no tab, an
-    empty input, only empty answers, a carriage return inside, or bytes that are not UTF-8.
-
-    Raises one InputError for all malformed lines of the file. With `skip_malformed`, they are skipped and
-    counted. A file without a usable line is an error.
+    and empty answers next to non-empty ones are removed. Raises one InputError for all malformed lines of the
+    file, unless they are skipped and counted, and for a file without a usable line.
     """
     return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
 
@@ -60,9 +57,9 @@ def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[l
 
 
 def _read_lines(
-    path: str | os.PathLike, parse: Callable[[str], tuple | str], line_format: str, skip_malformed: bool
+    path: str | os.PathLike, parse: Callable[[str], tuple], line_format: str, skip_malformed: bool
 ) -> tuple[list[tuple], int]:
-    """parse: returns a line's row, or a string that says what is wrong with it."""
+    """parse: returns a line's row. Raises ValueError, which says what is wrong with the line."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -70,17 +67,21 @@ def _read_lines(
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    problems: list[tuple[int, str]] = []
     content = content.removeprefix(codecs.BOM_UTF8)
     if not content:
         raise InputError(f"{path} is empty, expected lines of {line_format}")
     rows: list[tuple] = []
+    problems: list[tuple[int, str]] = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        row = _parse_line(line.removesuffix(b"\r"), parse)
-        if isinstance(row, str):
-            problems.append((number, row))
-        else:
-            rows.append(row)
+        try:
+            text = line.removesuffix(b"\r").decode("utf-8")
+            if not text.strip():
+                raise ValueError("blank line")
+            rows.append(parse(text))
+        except UnicodeDecodeError as error:
+            problems.append((number, f"byte {error.start + 1} of the line is not UTF-8"))
+        except ValueError as error:
+            problems.append((number, str(error)))
     if problems and not skip_malformed:
         raise MalformedLines(path, problems)
     if not rows:
@@ -90,71 +91,47 @@ def _read_lines(
     return rows, len(problems)
 
 
-def _parse_line(line: bytes, parse: Callable[[str], tuple | str]) -> tuple | str:
-    """Returns the row, or what is wrong with the line."""
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return f"byte {error.start + 1} of the line is not UTF-8"
-    return parse(text) if text.strip() else "blank line"
-
-
-def _parse_fields(text: str) -> Row | str:
+def _parse_fields(text: str) -> Row:
     if "\r" in text:
-        return "carriage return inside the line"
+        raise ValueError("carriage return inside the line")
     # Split before stripping: stripping the whole line would make the answer the input if the input is empty.
     source, *answers = (field.strip() for field in text.split("\t"))
     if not answers:
-        return "no answer (no tab in the line)"
+        raise ValueError("no answer (no tab in the line)")
     outputs = tuple(answer for answer in answers if answer)
-    if not source and outputs:
-        return "empty input"
-    return (source, outputs) if outputs else "empty answer"
+    if not outputs or not source:
+        raise ValueError("empty input" if outputs else "empty answer")
+    return source, outputs
 
 
-# ---------------------------------------------------------------------------- a line of JSON
+def _parse_json(text: str) -> RowWithOptions:
+    line = parse_json_object(text)
+    if missing := [key for key in ("input", "outputs") if key not in line]:
+        raise ValueError(f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})')
+    return checked_row(line["input"], line["outputs"], line.get("options"))
 
 
-def _parse_json(text: str) -> RowWithOptions | str:
-    try:
-        line = parse_json_object(text)
-    except InputError as error:
-        return str(error)
-    source, outputs, options = line.get("input"), line.get("outputs"), line.get("options")
-    missing = [key for key in ("input", "outputs") if key not in line]
-    if missing:
-        return f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})'
-    if problem := row_problem(source, outputs, options):
-        return problem
-    return source.strip(), _stripped(outputs), _stripped(options or [])
+def checked_row(source, outputs, options=None) -> RowWithOptions:
+    """Returns the texts without outer white space. Raises ValueError for one that is no text, or empty."""
+    accepted = _checked_texts(outputs, "outputs")
+    offered = () if options is None else _checked_texts(options, "options")
+    if options is not None and len(set(offered)) < max(2, len(offered)):
+        raise ValueError('"options" are not two or more different texts')
+    if options is not None and not set(accepted) & set(offered):
+        raise ValueError(f'"options" holds none of the outputs ({accepted[0]!r} is not among them)')
+    return _checked_text(source, "input"), accepted, offered
 
 
-def row_problem(source, outputs, options) -> str | None:
-    """Returns what is wrong with an input, its accepted answers and its options (None: none), else None."""
-    if problem := _text_problem(source, "input"):
-        return problem
-    for name, texts in (("outputs", outputs), ("options", options)):
-        if name == "options" and texts is None:
-            return None
-        if not isinstance(texts, list) or not texts:
-            found = "an empty list" if texts == [] else kind_of(texts)
-            return f'"{name}" is {found}, expected a list of strings'
-        for index, text in enumerate(texts):
-            if problem := _text_problem(text, f"{name}[{index}]"):
-                return problem
-    accepted, offered = _stripped(outputs), _stripped(options)
-    if len(set(offered)) < max(2, len(offered)):
-        return '"options" are not two or more different texts'
-    if not set(accepted) & set(offered):
-        return f'"options" holds none of the outputs ({accepted[0]!r} is not among them)'
-    return None
+def _checked_texts(texts, name: str) -> tuple[str, ...]:
+    if not isinstance(texts, list) or not texts:
+        kind = "an empty list" if texts == [] else kind_of(texts)
+        raise ValueError(f'"{name}" is {kind}, expected a list of strings')
+    return tuple(_checked_text(text, f"{name}[{index}]") for index, text in enumerate(texts))
 
 
-def _text_problem(value, name: str) -> str | None:
+def _checked_text(value, name: str) -> str:
     if not isinstance(value, str):
-        return f'"{name}" is {kind_of(value)}, expected a string'
-    return None if value.strip() else f'"{name}" is empty'
-
-
-def _stripped(texts: list[str]) -> tuple[str, ...]:
-    return tuple(text.strip() for text in texts)
+        raise ValueError(f'"{name}" is {kind_of(value)}, expected a string')
+    if not value.strip():
+        raise ValueError(f'"{name}" is empty')
+    return value.strip()

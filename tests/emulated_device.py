@@ -21,7 +21,7 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from dataloader.processes import outcome_of
+from routing_moe.io.processes import outcome_of
 
 NAME = "emulated"
 DEVICE = f"{NAME}:0"
@@ -172,7 +172,7 @@ def run(func, args: tuple, kwargs: dict):
         return args[1]
     found = func(*inner_args, **inner_kwargs)
     stays_on_cpu = func is aten.copy_.default and not isinstance(args[0], EmulatedTensor)
-    if stays_on_cpu or target == "cpu" or not (here or target):
+    if stays_on_cpu or target in ("cpu", "meta") or not (here or target):
         return found
     found = tree_map_only(torch.Tensor, EmulatedTensor, found)
     found = return_and_correct_aliasing(func, args, kwargs, found) if here else found
@@ -181,7 +181,7 @@ def run(func, args: tuple, kwargs: dict):
 
 def _inner(value):
     if isinstance(value, torch.device):
-        return torch.device("cpu")
+        return torch.device("cpu") if value.type == NAME else value
     return value.inner if isinstance(value, EmulatedTensor) else value
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import random
+import re
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from tiny_runs import contents
 
+from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
 from task.conflict_gym.generate import draw_tasks, generate, main, task_files
-from task.conflict_gym.settings import GymSettings, problems_of
+from task.conflict_gym.settings import GymSettings, check
 from task.conflict_gym.skills import draw_skills, latin_rectangle
 from task.written_folder import saved_settings
 
@@ -177,7 +179,7 @@ def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_pa
 
 def test_the_loader_accepts_the_gym_and_unseen_tasks_have_five_samples_of_one_test_file(gym):
     loaded, split = Gym(gym), load_split(gym / "split.json")
-    assert loaded.check(split.all) == []
+    assert all(loaded.pool(split.all, part) for part in ("train", "dev", "test"))
     assert loaded.tasks() == sorted(split.all)
     assert (len(split.train), split.dev, len(split.test)) == (64, (), 16)
     assert {loaded.metric(task) for task in split.all} == {"EM"}
@@ -233,9 +235,9 @@ def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflic
     ],
 )
 def test_a_wrong_setting_is_one_error_that_says_what_would_be_right(changed, problem):
-    settings = dataclasses.replace(GymSettings(output_dir=UNUSED), **changed)
-    (found,) = problems_of(settings)
-    assert problem in found
+    with pytest.raises(InputError, match=re.escape(problem)) as caught:
+        check(dataclasses.replace(GymSettings(output_dir=UNUSED), **changed))
+    assert len(caught.value.problems) == 1
 
 
 def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, capsys):

@@ -1,11 +1,11 @@
-"""Splits, ontology and gym folders: reading them, and errors for wrong files."""
+"""Splits, ontology, task files and gym folders: reading them, and errors for wrong files."""
 
 import json
 
 import pytest
 from mistakes import UNUSUAL_JSON
 
-from dataloader import PUBLISHED_SPLITS, Gym, InputError, Ontology, load_split, read_tsv
+from dataloader import PUBLISHED_SPLITS, Example, Gym, InputError, Ontology, load_split, read_jsonl, read_tsv
 from dataloader.metrics import METRICS
 
 
@@ -35,9 +35,6 @@ def small_gym(tmp_path, write):
     for part in ("train", "dev", "test"):
         write(f"aeslc/aeslc_32_13_{part}.tsv", f"mail {part}\tsubject\n")
     return tmp_path
-
-
-# ---------------------------------------------------------------------------- errors
 
 
 # ---------------------------------------------------------------------------- splits
@@ -188,6 +185,56 @@ def test_a_file_without_any_usable_line_is_an_error(write, tmp_path, skip):
         read_tsv(tmp_path / "absent.tsv", skip)
 
 
+# ---------------------------------------------------------------------------- JSON lines
+
+
+def line(source="q", outputs=("yes",), **more) -> str:
+    return json.dumps({"input": source, "outputs": list(outputs), **more}, ensure_ascii=False)
+
+
+def test_a_line_is_an_object_whose_texts_keep_tabs_and_line_breaks(write):
+    rows = [line(" a\tb\nc ", ["yes", " no\nnot "], options=["no\nnot", "maybe"]), line("x", ["y"], id=7)]
+    assert read_jsonl(write("t.jsonl", "\n".join(rows))) == (
+        [("a\tb\nc", ("yes", "no\nnot"), ("no\nnot", "maybe")), ("x", ("y",), ())],
+        0,
+    )
+    assert read_jsonl(write("t.jsonl", line(options=None)))[0] == [("q", ("yes",), ())]
+    assert read_jsonl(write("t.jsonl", f"{line()}\r\n{line()}"))[0] == [("q", ("yes",), ())] * 2
+
+
+WRONG = [
+    ('{"input": "q", ', "not valid JSON: .* (column 16)"),
+    ('["q", "yes"]', "holds a list, expected a JSON object"),
+    ('{"outputs": ["yes"]}', 'no "input" (its keys: outputs)'),
+    ('{"input": "q", "answers": ["yes"]}', 'no "outputs" (its keys: input, answers)'),
+    ('{"input": " ", "outputs": ["yes"]}', '"input" is empty'),
+    ('{"input": "q", "outputs": "yes"}', '"outputs" is a string, expected a list of strings'),
+    ('{"input": "q", "outputs": []}', '"outputs" is an empty list'),
+    ('{"input": "q", "outputs": ["yes", null]}', '"outputs[1]" is null, expected a string'),
+    ('{"input": "q", "outputs": ["yes", " "]}', '"outputs[1]" is empty'),
+    *UNUSUAL_JSON,
+    (line(options="yes"), '"options" is a string, expected a list of strings'),
+    (line(options=["yes"]), '"options" are not two or more different texts'),
+    (line(options=["no", "yes", " no"]), '"options" are not two or more different texts'),
+    (line(options=["no", "maybe"]), "\"options\" holds none of the outputs ('yes' is not among them)"),
+    ("", "blank line"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "problem"), WRONG)
+def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, problem):
+    path = write("t_2_13_train.jsonl", f"{line()}\n{wrong}\n")
+    with pytest.raises(InputError) as caught:
+        read_jsonl(path)
+    output = str(caught.value)
+    assert output.startswith(f"{path}: 1 malformed line (--skip_malformed leaves them out):")
+    place = f"\n  {path.name}:2: "
+    start, *rest = problem.split(".*")
+    assert place + start in output
+    assert all(part in output for part in rest)
+    assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
+
+
 # ---------------------------------------------------------------------------- the folder
 
 
@@ -253,37 +300,74 @@ def test_the_metric_comes_from_the_gyms_own_file_first(small_gym, write):
         gym.metric("other")
 
 
-def test_check_gathers_every_problem_without_raising(small_gym, write):
-    assert Gym(small_gym).check(["boolq", "aeslc"]) == []
+def test_a_pool_names_every_problem_of_its_files(small_gym, write):
     write("mine/mine_16_13_train.tsv", "no answer\n")
-    problems = Gym(small_gym).check(["boolqq", "mine", "aeslc"], ["train", "dev"])
-    assert len(problems) == 4
-    assert sum("boolqq" in problem for problem in problems) == 1  # once for both parts
-    assert any("mine_16_13_train.tsv:1: no answer" in problem for problem in problems)
-    assert any("mine_16_13_dev.tsv: no such file" in problem for problem in problems)
-    assert any("no metric known for task 'mine'" in problem for problem in problems)
-    with pytest.raises(InputError) as caught:
-        Gym(small_gym).pool(["boolqq", "mine"], "train")
-    assert len(caught.value.problems) == 2
+    write("stars/stars_16_13_dev.tsv", "a film\t4\nanother\tgood\n")
+    write("metrics.json", {"stars": "Pearson-Correlation"})
+    for part, messages in (
+        (
+            "train",
+            ("no task 'boolqq'", "mine_16_13_train.tsv:1: no answer", "stars_16_13_train.tsv: no such"),
+        ),
+        (
+            "dev",
+            (
+                "no task 'boolqq'",
+                "mine_16_13_dev.tsv: no such file",
+                "stars_16_13_dev.tsv: the answer 'good'",
+            ),
+        ),
+    ):
+        with pytest.raises(InputError) as caught:
+            Gym(small_gym).pool(["boolqq", "mine", "aeslc", "stars"], part)
+        assert len(caught.value.problems) == 3
+        assert all(message in str(caught.value) for message in messages)
 
 
 def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym, write):
     gym, published = Gym(small_gym), PUBLISHED_SPLITS / "random.json"
-    (problem,) = gym.check(["boolq", *"abcdefg"], ["train"], split=published)
-    assert problem == (
+    assert gym.lacking(["boolq", *"abcdefg"], published) == [
         f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e, f, g; use "
         f"{small_gym / 'splits/random.json'}, which build-gym writes with those that are there"
-    )
+    ]
     mine = write("random.json", '{"train": ["a"]}')  # a name alone does not make it the published one
     assert gym.lacking(["a", "b"], mine) == [f"{mine}: 2 tasks are not in {small_gym}: a, b"]
     assert gym.lacking(["boolq"], published) == []
+
+
+def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):
+    write("t/t_2_13_train.tsv", "a\tyes\nb\tno")
+    write("t/t_2_13_test.jsonl", line("c", ["yes"], options=["yes", "no"]))
+    write("t/t_2_21_train.jsonl", line("d\te"))
+    write("t/t_2_21_test.tsv", "f\tno")
+    write("notes/readme.jsonl", line())
+    gym = Gym(tmp_path)
+    assert gym.tasks() == ["t"]
+    assert gym.samples("t") == ["t_2_13", "t_2_21"]
+    assert [example.input for example in gym.examples("t", "train")] == ["a", "b", "d\te"]
+    assert gym.examples("t", "test", "13") == [Example("t", "t_2_13", "c", ("yes",), ("yes", "no"))]
+    assert gym.examples("t", "test", "21")[0].options == ()
+    assert gym.has_part("t", "test")
+    assert not gym.has_part("t", "dev")
+    assert not gym.has_part("absent", "train")
+
+
+def test_a_part_with_both_extensions_is_a_problem_that_names_both(write, tmp_path):
+    for ending, content in (("tsv", ["a\tyes"]), ("jsonl", line())):
+        write(f"t/t_2_13_dev.{ending}", content)
+    path = tmp_path / "t" / "t_2_13_dev"
+    problem = f"{path}.tsv and t_2_13_dev.jsonl both exist; keep only one of them"
+    with pytest.raises(InputError) as caught:
+        Gym(tmp_path).examples("t", "dev")
+    assert caught.value.problems == [problem]
 
 
 def test_every_file_of_the_real_gym_reads_without_a_problem(real_gym):
     gym = Gym(real_gym)
     tasks = gym.tasks()
     assert len(tasks) == 105
-    assert gym.check(tasks, ["train", "dev"]) == []
-    assert gym.check(tasks, ["test"], "first") == []
     assert len(gym.pool(tasks, "train")) == 23_985
+    assert gym.pool(tasks, "dev")
+    assert gym.pool(tasks, "test", "first")
+    assert all(map(gym.metric, tasks))
     assert all(len(gym.samples(task)) == 5 for task in tasks)

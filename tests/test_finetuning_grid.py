@@ -117,14 +117,11 @@ def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finish
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     fails_at(monkeypatch, SAMPLES[0], 0.03, error)
     folder = grids.run("failing", code=1, save_best=True)
-    lines = [line.split(" ", 2)[2] for line in capsys.readouterr().err.splitlines()[-3:]]
+    listed, failed, advice = capsys.readouterr().err.splitlines()[-3:]
     whole = folder / "configurations" / f"{SAMPLES[0]}_lr0.03_bsz6.failed.txt"
-    assert lines == [
-        "1 configurations failed; the same command tries them again:",
-        f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error} ({whole})",
-        "out of memory: give a smaller --max_tokens_per_micro_batch (now 16384) or --predict_batch_size "
-        "(now 32); with different results: --freeze_embeds or --num_beams (now 2) or --mixed_precision bf16",
-    ]
+    assert "1 configurations failed; the same command tries them again:" in listed
+    assert f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error} ({whole})" in failed
+    assert "out of memory: give a smaller --max_tokens_per_micro_batch" in advice
     assert "Traceback" in whole.read_text()
     expected = outcomes(finished_grid)
     del expected[f"{SAMPLES[0]}_lr0.03_bsz6"]

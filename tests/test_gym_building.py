@@ -123,12 +123,28 @@ def test_a_build_writes_the_published_splits_without_tasks_that_the_gym_lacks(bu
     assert load_split(gym / "splits/t0_held_out.json").train == ("boolq", "quoref")
 
 
+def test_a_published_split_that_the_user_has_changed_remains(build, capsys):
+    def add(task: str) -> None:
+        (build.gym / task).mkdir(parents=True)
+        (build.gym / task / f"{task}_16_100_train.tsv").write_text("in\tout\n")
+
+    add("boolq")
+    build(tasks=["fruits"])
+    changed, other = build.gym / "splits/random.json", build.gym / "splits/t0_held_out.json"
+    mine = '{"train": ["boolq", "fruits"], "test": []}'
+    changed.write_text(mine)
+    build(tasks=["capitals"])
+    assert f"{changed} was changed, so it remains" in capsys.readouterr().err
+    assert changed.read_text() == mine
+    assert load_split(other).train == ("boolq",)
+
+
 def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, recipes, tmp_path, capsys):
     recipes["capitals"] = replace(recipes["capitals"], gone=True)
     for shard in build.mirror.rglob("*.parquet"):
         shard.unlink()
     assert build() == 0
-    assert "   1 unavailable, the source is gone: capitals\n" in capsys.readouterr().out
+    assert "   1 unavailable, the source is gone\n" in capsys.readouterr().out
     assert build(tasks=["capitals"]) == 1  # nothing is built
     (build.mirror / "data.example.org/colours.jsonl").unlink()
     assert build(gym=tmp_path / "another") == 1
@@ -207,7 +223,7 @@ def truncate_parquet(mirror: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "task", "message"),
     [
-        (with_rows({"title": "x"}), "fruits", "train, row 1: no column or key 'name' (its columns: title)"),
+        (with_rows({"title": "x"}), "fruits", "train, row 1: unexpected content: no column or key 'name'"),
         (with_rows({"name": "x", "label": 2}), "fruits", "row 1: unexpected content: the label 2 is not"),
         (with_rows(), "fruits", "fruits/train.jsonl: no rows"),
         (truncate, "fruits", "fruits/train.jsonl, train, row 8: unexpected content: "),

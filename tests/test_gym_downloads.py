@@ -54,7 +54,7 @@ def test_a_file_is_downloaded_once(server, tmp_path):
 @pytest.mark.parametrize(
     ("status", "kind", "message"),
     [
-        (404, "", "it does not exist"),
+        (404, "", "status 404"),
         (403, "", "status 403"),
         (200, "text/html; charset=utf-8", "a web page"),
     ],
@@ -120,7 +120,7 @@ def test_files_without_a_configuration_and_converted_files_are_chosen():
 @pytest.mark.parametrize(
     ("names", "config", "message"),
     [
-        (["README.md"], "", "x has no parquet files"),
+        (["README.md"], "", "it has no parquet files"),
         (["a/train/0000.parquet", "b/train/0000.parquet"], "c", "no configuration c .it has a, b"),
         (["binary/train/0000.parquet"], "multilabel", "no configuration multilabel .it has binary"),
         (["a/test/0000.parquet"], "a", "x a has no split train .it has test"),
@@ -141,5 +141,5 @@ def test_data_sets_are_read_through_the_client_of_the_hub(tmp_path, monkeypatch)
         rows = list(source.rows("train", files))
         assert rows == list(source.rows("train", Mirror(mirror)))
         assert len(rows) == n_rows
-    with pytest.raises(Unavailable, match=r"example/own has no split test \(it has train\)"):
+    with pytest.raises(Unavailable, match=r"example/own default has no split test \(it has train\)"):
         list(Hub("example/own").rows("test", files))

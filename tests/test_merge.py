@@ -253,8 +253,8 @@ def test_a_full_disk_leaves_no_files(monkeypatch, with_run, tmp_path, capsys):
 def test_merging_into_a_folder_that_holds_a_run_prints_a_note(merge, with_run, capsys):
     merged = merge(output_dir=with_run.out)
     output = capsys.readouterr().out.splitlines()
-    assert output[-2].startswith(f"note: {with_run.out} holds a run already")
-    assert output[-1] == f"    --checkpoint {merged}"
+    assert output[-1].startswith(f"note: {with_run.out} holds a run already")
+    assert output[-1].endswith(f"--checkpoint {merged}")
 
 
 # ---- an existing checkpoint

@@ -146,7 +146,7 @@ def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(f
 @pytest.mark.parametrize("command", [by_means, by_category])
 def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
     assert command([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
-    error = "error: --recovery skil: no such kind of features; did you mean 'skill'? (there are category, "
+    error = "error: --recovery skil: no such kind of features; did you mean 'skill'?"
     assert capsys.readouterr().err.startswith(error)
     assert not (folder / "out").exists()
 

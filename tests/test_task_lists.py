@@ -3,7 +3,7 @@
 import pytest
 
 from dataloader.errors import InputError
-from dataloader.list_tasks import tasks_named
+from dataloader.gym import tasks_named
 from routing_moe.cli.list_tasks import main
 
 

@@ -99,7 +99,7 @@ def trained(tmp_path_factory):
 ROUTE_FILE, VECTORS = dict(task_routes="<here>/routes.json"), dict(taskvecs="<here>/vectors")
 CHECKPOINT = [
     (ONLY | dict(task_routes="tasks"), "--task_routes is tasks; without training give a file"),
-    (ONLY | dict(task_routes="lowest_los"), "--task_routes is lowest_los, ... did you mean 'lowest_loss'?"),
+    (ONLY | dict(task_routes="lowest_los"), "--task_routes is lowest_los; ... did you mean 'lowest_loss'?"),
     (ONLY | ROUTE_FILE, "--task_routes <here>/routes.json: the routes name 8", routes({"plural": 7})),
     (ONLY | VECTORS, "--taskvecs <here>/vectors has vectors of 3 dimensions, but those of", vectors(D=3)),
     (ONLY | VECTORS | dict(output_dir="<here>/plain"), "--taskvecs <here>/vectors: the routes", vectors()),

@@ -68,7 +68,7 @@ GRIDS = [
     (MIX | dict(moe_avg_route=True, route_training="plain"), "--route_training is plain, but all experts"),
     (MIX | dict(init_dir="<random>", route_training="fixed"), "--route_training is fixed, but random routes"),
     (MIX | dict(init_dir="<random>", task_routes="lowest_loss"), "--task_routes is lowest_loss, but the"),
-    (MIX | dict(task_routes="lowest_los"), "--task_routes is lowest_los, ... did you mean 'lowest_loss'?"),
+    (MIX | dict(task_routes="lowest_los"), "--task_routes is lowest_los; ... did you mean 'lowest_loss'?"),
     (MIX | dict(init_dir="<top>", route_training="router"), "<top>/best has top-1 routes, whose weight is"),
     (MIX | dict(init_dir="<top>", task_vector="learned"), "<top>/best has top-1 routes, whose weight is"),
     (

@@ -1,7 +1,12 @@
 """Builds several tasks in parallel processes."""
 
+import multiprocessing
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +15,6 @@ from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
 from dataloader.building.task_folder import NotBuilt, build_task, missing_samples
 from dataloader.errors import in_brief
-from dataloader.processes import run_in_processes
 from dataloader.progress import ProgressBar
 
 
@@ -58,13 +62,33 @@ def build_line(recipe: Recipe, build: Build) -> Line:
 def build_in_processes(
     recipes: Sequence[Recipe], build: Build, load: Callable, workers: int
 ) -> Iterator[Line]:
-    by_task = {recipe.task: recipe for recipe in recipes}
-    calls = {task: (task, build, load) for task in by_task}
-    for task, line in run_in_processes(build_named, calls, [{}] * workers):
-        if isinstance(line, Exception):
-            reason = "its process was killed (if memory was short, try fewer --num_workers)"
-            line = unavailable(by_task[task], reason)
-        yield line
+    """Yields the lines of the report; when it is interrupted, the processes end at once."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent)
+    lines = {pool.submit(build_named, recipe.task, build, load): recipe for recipe in recipes}
+    try:
+        for line in as_completed(lines):
+            try:
+                yield line.result()
+            except BrokenProcessPool:
+                reason = "a process was killed; call again (if memory was short, try fewer --num_workers)"
+                yield unavailable(lines[line], reason)
+    except BaseException:  # Ctrl-C
+        for process in multiprocessing.active_children():
+            process.terminate()  # a task that it is writing is built by the next call
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent has ended; one that is killed cannot end it."""
+    os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which ends its processes
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def build_named(task: str, build: Build, load: Callable[[], Mapping[str, Recipe]]) -> Line:

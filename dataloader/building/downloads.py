@@ -140,29 +140,19 @@ def _page(repository: str, revision: str) -> str:
 
 @cache  # each split asks, and each task of the repository
 def names_on_hub(repository: str, revision: str) -> list[str]:
-    """Returns the paths of all files of a revision of a data set. Waits as long as a rate limit says."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
+    """Returns the paths of all files of a revision of a data set."""
+    from huggingface_hub import HfApi
 
-    url = f"{constants.ENDPOINT}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
-    response = http_backoff("GET", url, max_retries=RETRIES, headers=build_hf_headers(), timeout=TIMEOUT)
-    hf_raise_for_status(response)
-    return [file["rfilename"] for file in response.json()["siblings"]]
+    return HfApi().list_repo_files(repository, repo_type="dataset", revision=revision)
 
 
 def refuse(url: str, response, **_) -> None:
     """Raises Unavailable for an answer of requests that would be the same again, or that is a web page."""
     status = response.status_code
     if 400 <= status < 500 and status not in MAY_PASS:
-        raise Unavailable(f"{url}: {status_message(status)}")
+        raise Unavailable(f"{url}: the server answers with status {status}")
     if status == 200 and "text/html" in response.headers.get("content-type", ""):
         raise Unavailable(f"{url}: the server sends a web page in place of the file")
-
-
-def status_message(status: int) -> str:
-    if status in (401, 404):
-        return "it does not exist, or only for users who are logged in (hf auth login)"
-    return f"the server answers with status {status}"
 
 
 def fetched(fetch: Callable[[], Result], url: str) -> Result:
@@ -174,22 +164,14 @@ def fetched(fetch: Callable[[], Result], url: str) -> Result:
         raise Unavailable(f"{url}: {host} could not be reached before")
     try:
         return fetch()
-    except errors.OfflineModeIsEnabled:
-        reason = "HF_HUB_OFFLINE is set; unset it, or read a file of this machine"
-    except errors.HfHubHTTPError as error:
-        reason = status_message(error.response.status_code)
     except (errors.HTTPError, OSError) as error:  # of the clients below the hub's, and below pooch
         if getattr(error, "errno", None):  # of this machine, such as a full disk
             raise
-        cause = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+        cause = error.__cause__ or error if isinstance(error, errors.LocalEntryNotFoundError) else error
         # ConnectError or ConnectTimeout of the hub's client, ConnectionError of that of pooch
         if any(kind.__name__.startswith("Connect") for kind in type(cause).__mro__):
             _unreachable.add(host)
-        reason = f"all attempts failed, the last one because: {in_brief(cause or error)}"
-    raise Unavailable(f"{url}: {reason}")
-
-
-# ---- the parquet files of a split
+        raise Unavailable(f"{url}: all attempts failed, the last one because: {in_brief(cause)}") from None
 
 
 CONVERTED = "refs/convert/parquet"  # revision with the files that the hub made from a data set's script
@@ -211,18 +193,16 @@ def select_parquet(names: list[str], repository: str, config: str, split: str) -
     for name in sorted(names):
         if match := _CONVERTED.fullmatch(name) or _OWN.fullmatch(name):
             files.setdefault(match["config"] or "", {}).setdefault(match["split"], []).append(name)
-    if not files:
-        raise Unavailable(f"{repository} has no parquet files")
-    known = [config, *(name for name in DEFAULTS if not config or len(files) == 1)]
+    candidates = [config, *(DEFAULTS if not config or len(files) == 1 else ())]
     if not config and len(files) == 1:
-        known += files
-    chosen = next((name for name in known if name in files), None)
+        candidates += files
+    chosen = next((name for name in candidates if name in files), None)
     if chosen is None:
-        has = ", ".join(sorted(files))
+        has = ", ".join(sorted(files)) or "no parquet files"
         raise Unavailable(f"{repository} has no configuration {config or 'by default'} (it has {has})")
     if split not in files[chosen]:
         has = ", ".join(sorted(files[chosen]))
-        raise Unavailable(f"{repository} {chosen} has no split {split} (it has {has})".replace("  ", " "))
+        raise Unavailable(f"{repository} {chosen or 'default'} has no split {split} (it has {has})")
     if any("/partial-" in name for name in files[chosen][split]):
         raise Unavailable(f"{repository} {chosen}: the hub has converted only a part of the split {split}")
     return files[chosen][split]

@@ -89,15 +89,28 @@ class GymFiles:
         return sections
 
 
-def write_splits(folder: Path) -> None:
-    """Writes the published splits to splits/ without tasks that the gym lacks, if train tasks remain."""
-    tasks = Gym(folder).tasks()
+def restricted_splits(folder: Path) -> dict[Path, str]:
+    """Returns {file of splits/: its text, "" if no train task is there}: published, without lacking tasks."""
+    tasks, files = Gym(folder).tasks(), {}
     for path in sorted(PUBLISHED_SPLITS.glob("*.json")):
         published = load_json_object(path, "a split")
         content = {section: [task for task in names if task in tasks] for section, names in published.items()}
-        if content["train"]:
-            (folder / SPLITS).mkdir(exist_ok=True)
-            write_text(folder / SPLITS / path.name, in_json(content))
+        files[folder / SPLITS / path.name] = in_json(content) if content["train"] else ""
+    return files
+
+
+def changed_splits(folder: Path) -> list[Path]:
+    """Returns the files of splits/ that a user has changed: they are not those of the tasks in the gym."""
+    splits = restricted_splits(folder).items()
+    return [path for path, text in splits if path.exists() and path.read_bytes() != text.encode()]
+
+
+def write_splits(folder: Path, changed: Collection[Path]) -> None:
+    """Writes splits/ but the files that a user has changed."""
+    for path, text in restricted_splits(folder).items():
+        if text and path not in changed:
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, text)
 
 
 def in_json(content: dict) -> str:

@@ -118,16 +118,6 @@ def fitting_k(rows: Rows, by_label: bool, typed: int | None) -> tuple[int, list[
     return k, notes
 
 
-def summary(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int]) -> str:
-    """Returns what the samples have."""
-    of_labels = " of each label" if recipe.by_label else ""
-    return (
-        f"{gym / recipe.task}: {counted(len(samples), 'sample')} of {recipe.k} train and {recipe.k} dev rows"
-        f"{of_labels} (--k), drawn from {counted(len(rows.pool), 'row')}; "
-        f"{counted(len(rows.test), 'test row')}"
-    )
-
-
 def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], section: str) -> None:
     """Writes the samples that are missing, the metric, and the section unless split.json names the task.
 
@@ -144,8 +134,8 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         for path in sorted(folder.iterdir()) if folder.exists() else []:
             if path.name != PROVENANCE and (path not in contents or path.read_bytes() != contents[path]):
                 raise InputError(
-                    f"--name {recipe.task}: {path} is not what this call would write, and is not overwritten"
-                    "; give another name, or the --k and --samples of that file, or delete the folder"
+                    f"--name {recipe.task}: {path} is not what this call would write, so it remains; "
+                    "give another name, or the --k and --samples of that file, or delete the folder"
                 )
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:

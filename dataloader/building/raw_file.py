@@ -114,12 +114,6 @@ def records(_: str, file: RawFile) -> Iterator[dict]:
     return file.records()
 
 
-def labelled_json_lines(_: str, file: RawFile, labels: RawFile) -> Iterator[dict]:
-    """Yields JSON lines with the column "label", which is a file of one number a line."""
-    for row, label in zip(file.json_lines(), labels.lines(), strict=True):
-        yield row | {"label": int(label)}
-
-
 def with_label_indices(rows: Iterable[dict], labels: Sequence[str]) -> Iterator[dict]:
     """Yields the rows with "label" as an index; it is one of the labels, an index or a truth value."""
     for row in rows:

@@ -45,8 +45,7 @@ class Source(Protocol):
 class Hub:
     """A data set on the Hugging Face hub, read from parquet files.
 
-    config: name of the configuration; "": the only one, or "default".
-    columns: columns to read, for data sets with large ones that are not needed; (): all.
+    config: name of the configuration; "": the only one, or "default". columns: those to read; (): all.
     adapt: changes a row to the columns that the recipe reads; None: they are the same.
     """
 
@@ -85,7 +84,6 @@ class Raw:
     Raw(read, train=url, validation=url): each split has its own files, one URL or a tuple of them.
     Raw(read, every=url): all splits are read from the same files.
     read(split, file, ...): yields the rows of the split from the split's files.
-
     A URL with "!" names a member of an archive: "https://host/data.zip!data/train.tsv".
     """
 

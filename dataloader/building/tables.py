@@ -17,7 +17,7 @@ from dataloader.building.text import LETTERS, clean, lettered
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from dataloader.jsonfile import parse_json_object
 from dataloader.metrics import answer_problem
-from dataloader.task_files import row_problem
+from dataloader.task_files import checked_row
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
@@ -275,8 +275,7 @@ class Templates:
             if unnamed := [text for text in outputs if text not in name_of]:
                 raise ValueError(f"the label {unnamed[0]!r} has no name in --labels (0 is {names[0]!r})")
             outputs = [name_of[text] for text in outputs]
-        if problem := row_problem(source, outputs, options if self.options else None):
-            raise ValueError(problem)
+        checked_row(source, outputs, options if self.options else None)
         answers = "\t".join(dict.fromkeys(outputs))
         return (source, answers, tuple(options)) if self.options else (source, answers)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from dataloader.atomic_files import remove_unfinished, unfinished_folder, write_bytes, write_text
 from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.recipe import Examples, Recipe, Row, Source, draw_sample
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import in_brief
 from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
 
@@ -59,23 +59,21 @@ def read_rows(recipe: Recipe, files: Files) -> Rows:
 
 def read_examples(recipe: Recipe, source: Source, split: str, files: Files) -> Examples:
     """Returns the examples of a split. Raises Unavailable, also for a row that is not as expected."""
-    number, latest = 0, None
+    number = 0
 
     def counted() -> Iterator[Row]:
-        nonlocal number, latest
-        for number, latest in enumerate(source.rows(split, files), start=1):  # noqa: B007 (read below)
-            yield latest
+        nonlocal number
+        for row in source.rows(split, files):
+            number += 1
+            yield row
 
     try:
         return [recipe.example(row) for row in recipe.prepared(counted())]
     except (Unavailable, OSError, MemoryError):
         raise
     except Exception as error:  # of readers and templates, which expect columns and formats
-        where = f"{source}, {split}" + (f", row {number}" if number else "")
-        columns = f" (its columns: {', '.join(map(str, latest))})" if isinstance(latest, dict) else ""
-        missing = isinstance(error, KeyError)
-        what = f"no column or key {error.args[0]!r}" if missing else f"unexpected content: {in_brief(error)}"
-        raise Unavailable(f"{where}: {what}{columns}") from None
+        problem = f"no column or key {error}" if isinstance(error, KeyError) else in_brief(error)
+        raise Unavailable(f"{source}, {split}, row {number}: unexpected content: {problem}") from None
 
 
 # ---------------------------------------------------------------------------- examples to files
@@ -143,8 +141,5 @@ def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str
 
 def sources_of(folder: Path) -> dict[str, str]:
     """Returns {seed: source} of a task's samples; {} if the folder was not made by this command."""
-    try:
-        sources = load_json_object(folder / PROVENANCE, "sources")
-    except InputError:
-        return {}
-    return {seed: str(source) for seed, source in sources.items()}
+    path = folder / PROVENANCE
+    return load_json_object(path, "sources of samples") if path.exists() else {}

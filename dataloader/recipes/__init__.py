@@ -9,19 +9,11 @@ from importlib import import_module
 from dataloader.building.recipe import Recipe
 from dataloader.recipes import prompts
 
-FAMILIES = (
-    *(
-        "completion",
-        "generation",
-        "glue",
-        "hate_speech",
-        "inference",
-        "knowledge",
-        "multiple_choice",
-        "parsing",
-    ),
-    *("passage_choice", "questions", "reading", "sentence_pairs", "sentiment", "superglue", "topics"),
-)
+# fmt: off
+FAMILIES = ("completion", "generation", "glue", "hate_speech", "inference", "knowledge", "multiple_choice",
+            "parsing", "passage_choice", "questions", "reading", "sentence_pairs", "sentiment", "superglue",
+            "topics")
+# fmt: on
 
 PUBLISHED: dict[str, Recipe] = {
     recipe.task: recipe for name in FAMILIES for recipe in import_module(f"{__name__}.{name}").RECIPES

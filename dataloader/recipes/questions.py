@@ -38,12 +38,6 @@ HUB_FINE = (
 # fmt: on
 
 
-def read_circa(_: str, file: RawFile) -> Iterator[Row]:
-    for row in file.records("\t"):
-        label = row["goldstandard2"]
-        yield row | {"goldstandard2": CIRCA_LABELS.index(label) if label in CIRCA_LABELS else -1}
-
-
 def read_queries(_: str, file: RawFile) -> Iterator[Row]:
     """Yields the queries; ratings have the precision of float32, which moves 0.4 and 0.6 up."""
     for line in file.lines():
@@ -97,7 +91,6 @@ RECIPES = [
     classification(
         "circa",
         Hub("google-research-datasets/circa"),
-        Raw(read_circa, train=f"{GOOGLE}circa/main/circa-data.tsv"),
         splits=("train",),
         keep=lambda row: row["goldstandard2"] != -1,
         input="context: {context} [SEP] question X: {question-X} [SEP] answer Y: {answer-Y}",

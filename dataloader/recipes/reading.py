@@ -9,7 +9,6 @@ from dataloader.building.recipe import Hub, Raw, Row, test_share, text_to_text
 from dataloader.building.text import clean, distinct, no_line_feeds, tabs
 
 ADVERSARIAL = "https://adversarialqa.github.io/data/aqa_v1.0.zip!combined/"
-BIOMRC = "https://archive.org/download/biomrc_dataset/biomrc_large/"
 DUORC = "https://raw.githubusercontent.com/duorc/duorc/master/dataset/SelfRC_"
 QA_SRL = "https://dada.cs.washington.edu/qasrl/data/wiki1."
 QUOREF = (
@@ -26,13 +25,6 @@ LONG_PLOT = (  # a notice of Wikipedia in place of a plot
     "This article's plot summary may be too long or excessively detailed. Please help improve it by removing "
     "unnecessary details and making it more concise."
 )
-
-
-def read_biomrc(_: str, file: RawFile) -> Iterator[Row]:
-    """Yields the passages of a JSON object that has a list for each column."""
-    lists = file.json()
-    for title, abstract, answer in zip(lists["titles"], lists["abstracts"], lists["answers"], strict=True):
-        yield {"title": title, "abstract": abstract, "answer": answer}
 
 
 def read_duorc(_: str, file: RawFile) -> Iterator[Row]:
@@ -88,11 +80,6 @@ RECIPES = [
     text_to_text(
         "biomrc",
         Hub("nlpaueb/biomrc", "biomrc_large_B"),
-        Raw(
-            read_biomrc,
-            train=f"{BIOMRC}dataset_train_B.json.gz",
-            validation=f"{BIOMRC}dataset_val_B.json.gz",
-        ),
         input=lambda row: (
             f"question: {no_line_feeds(row['title'])} context: {no_line_feeds(row['abstract'])}"
         ),

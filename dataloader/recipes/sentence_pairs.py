@@ -8,19 +8,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile, json_lines, records, with_label_indices
+from dataloader.building.raw_file import RawFile, json_lines, records
 from dataloader.building.recipe import Hub, Raw, Row, classification, test_share
 from dataloader.building.text import word
 
-DISCOVERY = "https://www.dropbox.com/s/aox84z90nyyuikz/discovery.zip?dl=1!discovery/discovery/"
 MEDICAL = "https://raw.githubusercontent.com/curai/medical-question-pair-dataset/master/mqp.csv"
 MOCHA = "https://github.com/anthonywchen/MOCHA/raw/main/data/mocha.tar.gz!mocha/"
-PAWS = "https://storage.googleapis.com/paws/english/paws_wiki_labeled_final.tar.gz!final/"
 WIKI_AUTO = "https://github.com/chaojiang06/wiki-auto/raw/master/wiki-manual/"
-WIKI_QA = (
-    "https://download.microsoft.com/download/E/5/f/E5FCFCEE-7005-4814-853D-DAA7C66507E0/"
-    "WikiQACorpus.zip!WikiQACorpus/"
-)
 # in the order of the label indices; 174 quoted words are harder to read
 CONNECTIVES = """
 [no-conn] absolutely, accordingly actually, additionally admittedly, afterward again, already, also,
@@ -45,10 +39,6 @@ ultimately, undoubtedly, unfortunately, unsurprisingly, usually, well, yet,
 """.split()  # noqa: SIM905
 
 
-def read_discovery(_: str, file: RawFile) -> Iterator[Row]:
-    return with_label_indices(file.records("\t", quoted=False), CONNECTIVES)
-
-
 def read_medical(_: str, file: RawFile) -> Iterator[Row]:
     for _, question_1, question_2, label in file.table():
         yield {"question_1": question_1, "question_2": question_2, "label": int(label)}
@@ -59,11 +49,6 @@ def read_mocha(_: str, file: RawFile) -> Iterator[Row]:
     for samples in file.json().values():
         for row in samples.values():
             yield row | {"score": float(np.float32(row["score"]))}
-
-
-def read_paws(_: str, file: RawFile) -> Iterator[Row]:
-    for row in file.records("\t"):
-        yield row | {"label": int(row["label"])}
 
 
 def read_wiki_auto(_: str, file: RawFile) -> Iterator[Row]:
@@ -77,11 +62,6 @@ def read_wiki_auto(_: str, file: RawFile) -> Iterator[Row]:
 def two_alignment_labels(row: Row) -> Row:
     """Returns a row of the hub with partial alignments (label 2), which 2021 did not have, as alignments."""
     return row | {"alignment_label": min(row["alignment_label"], 1)}
-
-
-def read_wiki_qa(_: str, file: RawFile) -> Iterator[Row]:
-    for row in file.records("\t", quoted=False):
-        yield {"question": row["Question"], "answer": row["Sentence"], "label": int(row["Label"])}
 
 
 BLIMP = "https://raw.githubusercontent.com/alexwarstadt/blimp/master/data/"
@@ -128,7 +108,6 @@ RECIPES = [
     classification(
         "discovery",
         Hub("sileod/discovery", "discovery"),
-        Raw(read_discovery, train=f"{DISCOVERY}train.tsv", validation=f"{DISCOVERY}dev.tsv"),
         cut=test_share(0.1),
         input="sentence 1: {sentence1} [SEP] sentence 2: {sentence2}",
         output=word("label", *CONNECTIVES),
@@ -152,7 +131,6 @@ RECIPES = [
     classification(
         "paws",
         Hub("google-research-datasets/paws", "labeled_final"),
-        Raw(read_paws, train=f"{PAWS}train.tsv", validation=f"{PAWS}dev.tsv"),
         input="sentence 1: {sentence1} [SEP] sentence 2: {sentence2}",
         output="{label}",
     ),
@@ -167,7 +145,6 @@ RECIPES = [
     classification(
         "wiki_qa",
         Hub("microsoft/wiki_qa"),
-        Raw(read_wiki_qa, train=f"{WIKI_QA}WikiQA-train.tsv", validation=f"{WIKI_QA}WikiQA-dev.tsv"),
         input="question: {question} [SEP] answer: {answer}",
         output=word("label", "false", "true"),
         terms="Microsoft Research data licence: research use; the data may not be passed on",

@@ -23,13 +23,6 @@ TONES = ("negative", "neutral", "positive")
 YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
 
 
-def read_app_reviews(_: str, file: RawFile) -> Iterator[Row]:
-    rows = file.table(skipinitialspace=True)
-    next(rows)  # names of the columns: number, package, review, date, stars
-    for row in rows:
-        yield {"review": row[2], "star": int(row[4])}
-
-
 def read_emotion(_: str, file: RawFile) -> Iterator[Row]:
     for text, label in file.table(";"):
         yield {"text": text, "label": EMOTIONS.index(label)}
@@ -114,7 +107,6 @@ RECIPES = [
     classification(
         "app_reviews",
         Hub("sealuzh/app_reviews"),
-        Raw(read_app_reviews, train=f"{GITHUB}sealuzh/user_quality/master/csv_files/reviews.csv"),
         splits=("train",),
         input="review: {review}",
         output="{star}",

@@ -13,7 +13,6 @@ GITHUB = "https://raw.githubusercontent.com/"
 ADE = f"{GITHUB}trunghlt/AdverseDrugReaction/master/ADE-Corpus-V2/"
 ADE_HUB = "ade-benchmark-corpus/ade_corpus_v2"
 AG_NEWS = f"{GITHUB}mhjabreel/CharCnn_Keras/master/data/ag_news_csv/"
-CITATIONS = "https://s3-us-west-2.amazonaws.com/ai2-s2-research/scicite/scicite.tar.gz!scicite/"
 INTENTS = ("method", "background", "result")
 ONESTOP = "https://github.com/purvimisal/OneStopCorpus-Compiled/raw/main/Texts-SeparatedByReadingLevel.zip"
 SMS = "http://archive.ics.uci.edu/ml/machine-learning-databases/00228/smsspamcollection.zip!SMSSpamCollection"
@@ -49,30 +48,6 @@ def read_relations(column: str):
 def read_ag_news(_: str, file: RawFile) -> Iterator[Row]:
     for label, title, description in file.table(skipinitialspace=True):
         yield {"text": f"{title} {description}", "label": int(label) - 1}
-
-
-def read_citations(_: str, file: RawFile) -> Iterator[Row]:
-    """Yields the first row of each identifier."""
-    known = set()
-    for row in file.json_lines():
-        if row["unique_id"] in known:
-            continue
-        known.add(row["unique_id"])
-        yield {
-            "string": row["string"],
-            "citeStart": position(row["citeStart"]),
-            "citeEnd": position(row["citeEnd"]),
-            "sectionName": str(row["sectionName"]),
-            "label": INTENTS.index(row["label"]),
-        }
-
-
-def position(value: int | float | str) -> int:
-    """Returns a position in the text, or -1 if it is empty or not a number."""
-    try:
-        return int(value)
-    except ValueError:
-        return -1
 
 
 def citation(row: Row) -> str:
@@ -150,7 +125,6 @@ RECIPES = [
     classification(
         "scicite",
         Hub("allenai/scicite"),
-        Raw(read_citations, train=f"{CITATIONS}train.jsonl", validation=f"{CITATIONS}dev.jsonl"),
         input=citation,
         output=word("label", *INTENTS),
     ),

@@ -232,8 +232,8 @@ def weight_files(source: str | Path) -> list[Path]:
     """Returns the files with a model's weights. source: a file, a folder or a hub name."""
     if Path(source).is_file():
         return [Path(source)]
-    path = local_folder(source)
-    return sorted(path.glob("model*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
+    folder = local_folder(source)
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:

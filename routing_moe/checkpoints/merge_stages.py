@@ -135,12 +135,11 @@ def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer
     kept = f"router ({config.router_nn_type}) and task vectors"
     if not config.has_router:
         kept = f"fixed routes ({config.given_routes or 'drawn at random'})"
+    start, layers = settings.vanilla_checkpoint or settings.model, len(config.routed_layers)
+    noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
     print(f"{kept} of {len(config.task_names)} tasks: from {routes.checkpoint}")
-    start = settings.vanilla_checkpoint or settings.model
-    print(f"{config.experts_described} in {len(config.routed_layers)} layers: from {start}, noise ", end="")
-    print(f"{settings.init_eps:g} (seed {settings.seed})\nwritten to {settings.target}")
+    print(f"{config.experts_described} in {layers} layers: from {start}, {noise}")
+    print(f"written to {settings.target}")
     if (Path(settings.output_dir) / "run.json").is_file():
-        print(
-            f"note: {settings.output_dir} holds a run already; train stage 2 in another folder, with ", end=""
-        )
-        print(f"--checkpoint {settings.target}")
+        other = f"train stage 2 in another folder, with --checkpoint {settings.target}"
+        print(f"note: {settings.output_dir} holds a run already; {other}")

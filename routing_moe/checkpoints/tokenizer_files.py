@@ -9,12 +9,6 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 OTHER_FILES = ("*.model", "vocab.txt")
 
 
-def keeps_tokenizer(place: str | Path) -> bool:
-    """Returns whether `place` has a tokenizer: a folder with tokenizer files, or a hub name."""
-    is_there = any((Path(place) / name).is_file() for name in TOKENIZER_FILES)
-    return is_there or not Path(place).is_dir()
-
-
 def load_tokenizer(source: str | Path, vocab_size: int):
     """Returns the tokenizer of a folder or hub name. Raises InputError that names the source.
 
@@ -37,7 +31,8 @@ def load_tokenizer(source: str | Path, vocab_size: int):
 
 def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
     """Returns the tokenizer of a model in `source`, or if there is none, of `model`, the value of --model."""
-    if keeps_tokenizer(source):
+    has_files = any((Path(source) / name).is_file() for name in TOKENIZER_FILES)
+    if has_files or not Path(source).is_dir():  # or a hub name
         return load_tokenizer(source, vocab_size)
     with problem_context("--model "):
         return load_tokenizer(model, vocab_size)

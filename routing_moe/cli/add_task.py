@@ -22,7 +22,7 @@ from pathlib import Path
 
 from dataloader.building.downloads import Downloads
 from dataloader.building.gym_files import GymFiles
-from dataloader.building.own_task import add_to_gym, summary, task_of
+from dataloader.building.own_task import add_to_gym, task_of
 from dataloader.building.recipe import SAMPLES, Examples
 from dataloader.building.tables import Template, Templates, column_of, examples_of, read_table
 from dataloader.errors import InputError, counted, problem_context
@@ -43,13 +43,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_task(settings: AddTaskSettings) -> None:
     check_flags(settings)
-    templates = Templates(
-        Template("--input", settings.input),
-        *(
-            tuple(Template(f"--{flag}", text) for text in getattr(settings, flag))
-            for flag in ("output", "options", "labels")
-        ),
+    output, options, labels = (
+        tuple(Template(f"--{flag}", text) for text in getattr(settings, flag))
+        for flag in ("output", "options", "labels")
     )
+    templates = Templates(Template("--input", settings.input), output, options, labels)
     train = read_examples(settings, "from", settings.from_, templates)
     test = read_examples(settings, "test_from", settings.test_from, templates) if settings.test_from else None
     recipe, rows, notes = task_of(
@@ -59,7 +57,11 @@ def add_task(settings: AddTaskSettings) -> None:
     samples = SAMPLES[: settings.samples or (1 if section == "train" else len(SAMPLES))]
     add_to_gym(recipe, rows, settings.gym, samples, section)
     print(*notes, sep="\n", file=sys.stderr)
-    print(summary(recipe, rows, settings.gym, samples))
+    print(
+        f"{settings.gym / recipe.task}: {counted(len(samples), 'sample')} of {recipe.k} train and {recipe.k} "
+        f"dev rows{' of each label' if recipe.by_label else ''} (--k), drawn from "
+        f"{counted(len(rows.pool), 'row')}; {counted(len(rows.test), 'test row')}"
+    )
 
 
 def check_flags(settings: AddTaskSettings) -> None:

@@ -13,24 +13,15 @@ cannot be written; 130 after Ctrl-C.
 
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import chain
 
 from dataloader.atomic_files import folder_lock
 from dataloader.building.build_tasks import Build, build_tasks
 from dataloader.building.downloads import Downloads, Mirror
-from dataloader.building.gym_files import GYM_LOCK, GymFiles, write_splits
+from dataloader.building.gym_files import GYM_LOCK, GymFiles, changed_splits, write_splits
 from dataloader.building.recipe import Recipe
-from dataloader.building.report import (
-    MISSING,
-    UNAVAILABLE,
-    Line,
-    read_report,
-    summary,
-    terms_of_use,
-    write_report,
-)
+from dataloader.building.report import MISSING, UNAVAILABLE, Line, read_report, summary, write_report
 from dataloader.building.task_folder import missing_samples
 from dataloader.errors import InputError, did_you_mean
 from dataloader.recipes import PUBLISHED, RECIPES
@@ -59,28 +50,26 @@ def build_gym(settings: BuildGymSettings) -> int:
     )
     build = Build(gym, files, settings.samples, settings.verify)
     lines: list[Line] = []
-
-    def describe() -> None:
-        built = [known[line.task] for line in lines if line.outcome not in MISSING]
-        described.add(built, sections, moves=settings.split is not None, left_out=left_out)
-        write_report(gym, lines)  # last: what it has was in split.json
-
     with folder_lock(gym, lock_file=GYM_LOCK):
+        changed = changed_splits(gym)
+        for path in changed:
+            print(f"{path} was changed, so it remains; delete it to have it written", file=sys.stderr)
         # Tasks of an earlier build that are not in split.json have been taken out of it.
         earlier = () if settings.split else read_report(gym).items()
-        left_out = {task for task, line in earlier if line["outcome"] not in MISSING}
+        left_out = {task for task, line in earlier if line.outcome not in MISSING}
         if not settings.mirror:
-            downloaded = [recipe for recipe in recipes if missing_samples(recipe, gym, settings.samples)]
-            sys.stderr.writelines(f"{terms}\n" for terms in terms_of_use(downloaded))
+            for recipe in recipes:
+                if recipe.terms and missing_samples(recipe, gym, settings.samples):
+                    print(f"terms of use of {recipe.task}: {recipe.terms}", file=sys.stderr)
         try:
             for line in build_tasks(recipes, build, all_recipes, settings.num_workers):
                 lines.append(line)
-                with suppress(OSError):  # of a full disk; they are written again at the end
-                    describe()
         finally:
             print(summary(lines))
-            describe()
-            write_splits(gym)
+            built = [known[line.task] for line in lines if line.outcome not in MISSING]
+            described.add(built, sections, moves=settings.split is not None, left_out=left_out)
+            write_splits(gym, changed)
+            write_report(gym, lines)  # last: what it has was in split.json
     outcomes = {line.outcome for line in lines}
     return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
 

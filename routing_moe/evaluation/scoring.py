@@ -1,9 +1,8 @@
 """Evaluates a model on dev and test files of tasks: generation or ranking, scores, and further measures.
 
-Routes are noise-free (unless sampled routes are requested), so scores depend on the checkpoint only. Random
-routes have no noise-free form: their score is the mean over several draws, seeded by the name of the file.
-The examples of all files go through the model together; what an example is batched with does not change its
-answer beyond rounding. With several processes, each evaluates some batches, and all get all results.
+Routes are noise-free, unless sampled ones are requested; the score of random routes is the mean over draws,
+seeded by the name of the file. The examples of all files go through the model together. With several
+processes, each evaluates some batches, and all get all results.
 """
 
 from collections.abc import Mapping

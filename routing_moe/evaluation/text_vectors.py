@@ -1,8 +1,7 @@
 """Text vectors of tasks: means of encoder states of a task's inputs, without training.
 
-The vector of a task is the mean, over its training inputs, of each input's mean encoder state (or of its
-state at `<s>`). Only inputs are used, never answers, and no task names unless requested. Means exclude
-padding and the tokens around every text (`<s>`, `</s>`), which are the same for all tasks.
+The vector of a task is the mean, over its inputs, of each input's mean encoder state (or of its state at
+`<s>`). Means exclude padding and the tokens around every text (`<s>`, `</s>`).
 """
 
 import dataclasses

@@ -1,10 +1,8 @@
 """The model that fine-tuning starts from: a plain BART, or a mixture with one of its routes.
 
-A route with an equivalent plain BART (one-hot, or merged parameters) is converted into it, and
-training costs the same as that of a plain BART. With other routes the experts are kept, unless they are
-merged: the average of their parameters, weighted by the route, is a plain BART, too (MHR-mu: Caccia et al.
-2022, arXiv 2211.03831). With frozen experts only the route's logits are trained (as in MHR-z there, and
-LoraHub: Huang et al. 2023, arXiv 2307.13269).
+A route with an equivalent plain BART is converted into it. With other routes the experts are kept, or merged
+into the mean of their parameters (MHR-mu: Caccia et al. 2022, arXiv 2211.03831), or frozen, while the route's
+logits are trained (MHR-z there, and LoraHub: Huang et al. 2023, arXiv 2307.13269).
 """
 
 import copy
@@ -37,12 +35,8 @@ from routing_moe.task_choice.learned import LowestLoss, learn_vector
 from routing_moe.task_choice.texts import TextsOfModel
 
 PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}
-TRAINED = {
-    "fixed": "fixed",
-    "logits": "logits trained",
-    "vector": "vector trained",
-    "router": "router and vector trained",
-}
+TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
+TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
 # The kinds of routes (`route_kind`) that a `Chooser` finds.
 CHOSEN = ("given vector", "stored vector", "nearest vector", "given", "cluster", "own", "unknown")
@@ -68,8 +62,7 @@ class Starts:
     def model_for(self, sample: str, examples: Callable[[], EncodedExamples]):
         """Returns (model, its route in words, what its vector has seen of the task or None without a vector).
 
-        Samples that start from the same weights get the same model. examples: returns the sample's train
-        examples; called if a vector is learned or a route chosen from them.
+        Samples that start from the same weights get the same model. examples: returns the train examples.
         """
         if self._model is None or (not self._shared and sample != self._sample):
             settings, (model, route, seen) = self.settings, self._adapted(sample, examples)

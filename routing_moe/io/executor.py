@@ -9,7 +9,7 @@ import gc
 import os
 from collections.abc import Callable, Hashable, Mapping
 
-from dataloader.processes import Outcomes, outcome_of, run_in_processes
+from routing_moe.io.processes import Outcomes, outcome_of, run_in_processes
 
 GPUS = "CUDA_VISIBLE_DEVICES"
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # devices of NVIDIA, AMD, and of Windows in WSL

@@ -96,9 +96,7 @@ def with_most_seeds(rows: pd.DataFrame) -> pd.Series:
     return rows.loc[rows["seeds"].idxmax()] if "seeds" in rows else rows.iloc[0]
 
 
-def gains_per_system(
-    per_task: pd.DataFrame, design: str = AUTO, lower_is_better: bool = False
-) -> pd.DataFrame:
+def gains_per_system(per_task: pd.DataFrame, design: str = AUTO, lower_is_better: bool = False):
     """Returns a row per system: ARG and median of n - excluded relative gains, differences of all n tasks.
 
     low, high and interval are of ARG, difference_low, difference_high, difference_interval, p and

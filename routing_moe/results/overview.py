@@ -107,13 +107,11 @@ def curves(runs: Sequence[Run], costs: pd.DataFrame) -> pd.DataFrame:
         files = {path.parent.name.removesuffix("-steps"): path for path in run.folder.glob(EVALUATIONS)}
         steps = sorted(int(step) for step in files if step.isdecimal())
         evaluations += [(run, step, files[str(step)]) for step in steps]
+    scored, rows = [evaluation for evaluation in evaluations if not has_only_losses(evaluation[2])], []
     columns, measure, name = DEV_COLUMNS, "performance", "dev_score"
-    if scored := [evaluation for evaluation in evaluations if not has_only_losses(evaluation[2])]:
-        evaluations = scored
-    elif evaluations:
+    if evaluations and not scored:
         columns, measure, name = LOSS_COLUMNS, "answer_loss", "dev_answer_loss"
-    rows = []
-    for run, step, path in evaluations:
+    for run, step, path in scored or evaluations:
         score = read_scores(path, columns).groupby("task_prefix")[measure].mean().mean()
         cost = costs.loc[str(run)]
         before = cost["steps"] - cost["own_steps"]  # NaN if unknown

@@ -21,10 +21,8 @@ HOW_TO_GET_IT = "`train` writes it at the end; for a finished run, give its comm
 
 def described_cost(cost: dict) -> str:
     """Returns the cost as a line for the log."""
-    start = ""
-    if cost["start_unknown"]:
-        start = f", and the start (unknown: {cost['start_unknown']})"
-    elif cost["total_flops_with_start"] != cost["total_flops"]:
+    start = f", and the start (unknown: {cost['start_unknown']})" if cost["start_unknown"] else ""
+    if not start and cost["total_flops_with_start"] != cost["total_flops"]:
         start = f", {in_units(cost['total_flops_with_start'])}FLOPs with the start"
     return (
         f"parameters: {in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}; "

@@ -86,14 +86,12 @@ def prediction_lines(file: "TaskFile", draws: list, option_scores: list[dict | N
 
     option_scores: for each example {option: score} in the first draw, None if its answer was generated.
     """
-    first, *others = draws
     lines = []
     for i, example in enumerate(file.examples):
-        line = {"input": example.input, "prediction": first[i], "answers": list(example.outputs)}
-        if others:
-            line["other_draws"] = [texts[i] for texts in others]
-        if option_scores and option_scores[i]:
-            line["scores"] = option_scores[i]
+        first, *others = (texts[i] for texts in draws)
+        line = {"input": example.input, "prediction": first, "answers": list(example.outputs)}
+        line |= {"other_draws": others} if others else {}
+        line |= {"scores": option_scores[i]} if option_scores and option_scores[i] else {}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
 

@@ -6,9 +6,8 @@ A mixture with a router reads a vector of the task. By the rule of --task_vector
     stored   a given vector, else the task's row of the checkpoint
     nearest  a given vector, else that of the train task with the most similar texts (`texts.py`)
 
-A mixture with given routes has no router: a task's route is a given one, else that of the cluster nearest to
-its given vector, else its own, else by the rule nearest that of the train task with the most similar texts,
-else equal weights.
+A mixture with given routes has no router: a task's route is a given one, else of the cluster nearest to its
+given vector, else its own, else by the rule nearest of that train task, else equal weights.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,15 +1,11 @@
 """A task's vector or route by a few labelled rows: learned with all experts frozen, or that of lowest loss.
 
-A vector needs a router. A route does not, so it serves mixtures with average and given routes, too. LoraHub
-(Huang et al. 2023, arXiv 2307.13269) learns one weight per expert, without gradients; here each layer has its
-own weights, which sum to 1, as in MHR-z (Caccia et al. 2022, arXiv 2211.03831).
-
-The choice by lowest loss trains nothing: it costs one forward pass over the rows for each of the K distinct
-routes of a mixture's trained tasks, as IFCA does with clients (Ghosh et al. 2020, arXiv 2006.04088).
+A vector needs a router, a route does not: each layer has weights that sum to 1, as in MHR-z (Caccia et al.
+2022, arXiv 2211.03831). The choice by lowest loss trains nothing: it costs a forward pass over the rows for
+each of the K distinct routes of the trained tasks, as in IFCA (Ghosh et al. 2020, arXiv 2006.04088).
 """
 
 import dataclasses
-import logging
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
 
@@ -33,8 +29,6 @@ from routing_moe.task_choice.texts import TextSource, train_examples
 
 BATCH_SIZE = 32
 
-log = logging.getLogger(__name__)
-
 
 def learn_vector(
     model, task: str, examples: EncodedExamples, steps: int, rate: float, seed: int, accelerator: Accelerator
@@ -45,22 +39,14 @@ def learn_vector(
     exploration and weight decay, and with a rate that falls linearly to 0. The result depends on the
     arguments only (on a CPU, bit for bit). The router is not top-1: its weights, always 1, have no gradient.
     """
-    recipe = Recipe(
-        learning_rate=0.0,
-        task_model_lr=rate,
-        train_batch_size=BATCH_SIZE,
-        total_steps=steps,
-        weight_decay=0.0,
-        initial_tau=model.config.router_temperature,
-        minimum_tau=model.config.router_temperature,
-        seed=seed,
-    )
+    tau = model.config.router_temperature
+    rates = dict(learning_rate=0.0, task_model_lr=rate, weight_decay=0.0, initial_tau=tau, minimum_tau=tau)
+    recipe = Recipe(**rates, train_batch_size=BATCH_SIZE, total_steps=steps, seed=seed)
     examples = dataclasses.replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
     with _only_the_vector(model, task) as vector_1D:
         stepper = Stepper(model, examples, recipe, accelerator)
         for step in range(steps):
-            done = stepper.step(step)
-            log.debug("vector of %s: loss per token %.4f", task, done["loss"] / done["tokens"])
+            stepper.step(step)
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
     words = f"vector learned from {counted(len(examples), 'example')}"
     return TaskChoice(task, "learned", words, ROWS_OF_ONE, learned_D)
@@ -86,9 +72,8 @@ def learn_route(
 def _only_the_vector(model, task: str):
     """Restricts the model to one task and trains only its vector (1, D) in the block; then restores it."""
     config, table, was_training = model.config, model.task_vectors, model.training
-    kept = {
-        name: getattr(config, name) for name in ("task_names", "router_temperature", "exploration_epsilon")
-    }
+    names = ("task_names", "router_temperature", "exploration_epsilon")
+    kept = {name: getattr(config, name) for name in names}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     is_known = [name not in config.random_vectors for name in config.task_names]
     rows_ND = table.weight.detach()

@@ -1,10 +1,8 @@
 """Text vectors of tasks, by which the nearest task is found: from a folder, a checkpoint or a gym.
 
-Similarity is the cosine of text vectors (`evaluation/text_vectors.py`) after subtraction of the mean over the
-tasks that may be the nearest, because encoder states of all texts have a large component in common.
-
-Training keeps the text vectors of its tasks in its checkpoints, so that new texts find their nearest task
-without the gym: text_vectors.npz has names (N,), vectors_ND, and about, JSON of the other `KeptTexts`.
+Similarity is the cosine of text vectors minus their mean over the tasks that may be the nearest, because all
+texts have much in common. Checkpoints keep those of train tasks, so that new texts need no gym, in
+text_vectors.npz: names (N,), vectors_ND, and about, JSON of the other `KeptTexts`.
 """
 
 import contextlib

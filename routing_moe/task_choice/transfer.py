@@ -4,8 +4,7 @@
     gains_NM = gains(losses_RM, tasks_R, N, columns_M)  # (n, m): nats that expert m saves the rows of task n
     groups = grouped(gains_NM, columns_M)            # a group of each task
 
-No expert has read a row of another task, so nothing is held out. Tasks whose experts help each other are a
-group. Pure functions, without torch or files. N tasks, R rows, M tasks with a column: all, or a sample.
+No expert has read a row of another task, so nothing is held out. N tasks, R rows, M tasks with a column.
 """
 
 from typing import NamedTuple

@@ -224,11 +224,16 @@ def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split:
         raise InputError(
             f"--predict_split is {settings.predict_split!r}, but this section of {split.path} is empty"
         )
-    problems = train_gym.check(split.train, ["train"], split=split.path) if settings.do_train else []
-    for section, parts in sections.items():
-        tasks, samples = split.section(section), settings.predict_samples
-        problems += predict_gym.check(tasks, parts, samples, split=split.path)
-    refuse(list(dict.fromkeys(problems)))
+    samples, reads = settings.predict_samples, []
+    if settings.do_train:
+        reads = [(train_gym, split.train, ["train"], "all")]
+    reads += [(predict_gym, split.section(section), parts, samples) for section, parts in sections.items()]
+    for gym, tasks, parts, chosen in reads:
+        refuse(gym.lacking(tasks, split.path))
+        for task in tasks:
+            gym.metric(task)
+        for part in parts:
+            gym.pool(tasks, part, chosen)
     for section, parts in sections.items() if settings.reads_options else ():
         gyms, tasks = (train_gym, predict_gym), split.section(section)
         sources = [

@@ -58,26 +58,14 @@ def random_bart(tokenizer, width: int, layers: int, init_std: float, seed: int):
     from transformers import BartConfig, BartForConditionalGeneration
 
     torch.manual_seed(seed)
-    heads = math.gcd(width, 4)
+    sizes = {"layers": layers, "attention_heads": math.gcd(width, 4), "ffn_dim": 2 * width}
     config = BartConfig(
         vocab_size=len(tokenizer),
         d_model=width,
-        encoder_layers=layers,
-        decoder_layers=layers,
-        encoder_attention_heads=heads,
-        decoder_attention_heads=heads,
-        encoder_ffn_dim=2 * width,
-        decoder_ffn_dim=2 * width,
+        **{f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()},
         max_position_embeddings=POSITIONS,
-        dropout=0.0,
-        attention_dropout=0.0,
-        activation_dropout=0.0,
+        dropout=0.0,  # as are those of attention and of activations by default; the token ids are BART's
         init_std=init_std,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.eos_token_id,
-        forced_eos_token_id=tokenizer.eos_token_id,
     )
     return BartForConditionalGeneration(config).eval()
 

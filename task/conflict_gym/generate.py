@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from dataloader.errors import InputError
-from task.conflict_gym.settings import GymSettings, contested_rows, problems_of, sample_sizes
+from task.conflict_gym.settings import GymSettings, check, contested_rows, sample_sizes
 from task.conflict_gym.skills import Skills, draw_skills
 from task.gym_files import GymTask, Row, tables_of, without_repeats, write_rows, write_tables
 from task.written_folder import run_once, written_at_once
@@ -75,7 +74,7 @@ def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> Tas
 def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, list[Row]]:
     """Returns {file name: rows} of a task. No input repeats, except in the copies of the test file."""
     rng = random.Random(f"{settings.seed} rows {task.number}")
-    # `problems_of` ensures that there are enough inputs of either kind.
+    # `check` ensures that there are enough inputs of either kind.
     contested, rest = (
         without_repeats(lambda words=words: tuple(rng.sample(words, skills.input_words)))
         for words in (range(skills.contested), range(skills.contested, len(skills.words)))
@@ -121,11 +120,6 @@ def main(argv: list[str] | None = None) -> int:
     return run_once(write, GymSettings, argv, __doc__, check)
 
 
-def check(settings: GymSettings) -> None:
-    if problems := problems_of(settings):
-        raise InputError(problems)
-
-
 def write(settings: GymSettings, _) -> None:
     generate(settings)
     print(
@@ -148,11 +142,9 @@ def generate(settings: GymSettings) -> None:
 def description(settings: GymSettings, skills: Skills, tasks: list[Task]) -> dict[str, Any]:
     """Returns the share of inputs on which pairs of skills contradict, and the tasks' second skills."""
     pairs = settings.conflict * skills.disagreements()[np.triu_indices(skills.count, 1)]
+    pairs = pairs if len(pairs) else np.zeros(1)
     return {
-        "contradiction": {
-            "lowest": round(float(pairs.min()), 6) if len(pairs) else 0.0,
-            "mean": round(float(pairs.mean()), 6) if len(pairs) else 0.0,
-        },
+        "contradiction": {"lowest": round(float(pairs.min()), 6), "mean": round(float(pairs.mean()), 6)},
         "second_skills": {task.name: task.second_skill for task in tasks if task.second_words},
     }
 

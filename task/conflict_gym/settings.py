@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from dataloader.building.recipe import SAMPLES
+from dataloader.errors import InputError
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -85,35 +86,32 @@ def contested_rows(settings: GymSettings, rows: int) -> int:
     return round(settings.conflict * rows)
 
 
-def problems_of(settings: GymSettings) -> list[str]:
-    """Returns problems of values, and of numbers that no gym can have."""
+def check(settings: GymSettings) -> None:
+    """Raises InputError for values, or for numbers of tasks, words and rows that no gym can have."""
     if problems := flag_problems(settings):
-        return problems
+        raise InputError(problems)
     if settings.tasks < settings.skills:
-        problems.append(
+        raise InputError(
             f"--tasks is {settings.tasks}; it must be at least {settings.skills}, the number of skills "
             f"(--encoder_parts {settings.encoder_parts} times --decoder_parts {settings.decoder_parts})"
         )
     if settings.overlap and settings.skills == 1:
-        problems.append("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
+        raise InputError("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
     contested, start = settings.contested, f"--words is {settings.words}, --conflict {settings.conflict:g}"
     parts = max(settings.encoder_parts, settings.decoder_parts)
     if settings.conflict > 0 and contested < parts:
-        problems.append(f"{start}: {contested} contested words are fewer than the {parts} parts of one side")
-        return problems
+        raise InputError(f"{start}: {contested} contested words are fewer than the {parts} parts of one side")
     for kind, words in (("contested", contested), ("uncontested", settings.words - contested)):
         inputs, rows = math.perm(words, settings.input_words), _most_rows(settings, kind == "contested")
         if inputs < rows:
-            problems.append(f"{start}: {words} {kind} words make {inputs} inputs, but a task needs {rows}")
-            break
-    return problems
+            raise InputError(f"{start}: {words} {kind} words make {inputs} inputs, but a task needs {rows}")
 
 
 def _most_rows(settings: GymSettings, contested: bool) -> int:
     """Returns how many different inputs of one kind the files of a train or of an unseen task need."""
-    most = 0
+    needed = []
     for unseen in (False, True) if settings.unseen_tasks else (False,):
         files = [settings.test_rows, *(n for sizes in sample_sizes(settings, unseen).values() for n in sizes)]
         n_contested = sum(contested_rows(settings, rows) for rows in files)
-        most = max(most, n_contested if contested else sum(files) - n_contested)
-    return most
+        needed.append(n_contested if contested else sum(files) - n_contested)
+    return max(needed)

@@ -12,9 +12,8 @@ from huggingface_hub.utils import disable_progress_bars
 from dataloader.checksums import sha256, sha256_of
 from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, did_you_mean, in_short, problem_context
-from dataloader.gym import Example, Gym
+from dataloader.gym import Example, Gym, tasks_named
 from dataloader.jsonfile import load_json_object
-from dataloader.list_tasks import tasks_named
 from dataloader.task_splits import SECTIONS
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
 from routing_moe.cli.console import reporting_errors
@@ -223,8 +222,7 @@ class BartSettings(VectorSettings):
     def units(self) -> dict[str, tuple[str, str]]:
         TextFormat.of(self)  # raises InputError for a length that is too short for any text
         gym, tasks, samples = Gym(self.train_dir, self.skip_malformed), self.chosen_tasks(), self.samples
-        if problems := gym.check(tasks, ["train"], "all" if samples == "each" else samples, metrics=False):
-            raise InputError(problems)
+        gym.pool(tasks, "train", "all" if samples == "each" else samples)  # raises InputError
         if samples != "each":
             return {task: (task, samples) for task in tasks}
         units = {sample: (task, sample) for task in tasks for sample in gym.samples(task)}
