@@ -166,7 +166,7 @@ def _read_step(folder: Path, kind: str) -> tuple[tuple[str, ...], np.ndarray]:
     try:
         tasks, values_NLE = read_route_array(path)
     except FileNotFoundError:
-        raise InputError(f"{path}: not found (a run without a router has no route_t1.npy)") from None
+        raise InputError(f"{path}: not found; a run without a router has no route_t1.npy") from None
     return tasks, chosen_experts(values_NLE) if kind == "chosen" else values_NLE
 
 

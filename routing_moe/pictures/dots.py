@@ -200,7 +200,7 @@ def plot_agreement(table: pd.DataFrame) -> Figure:
 
 @styled
 def plot_feature_drops(table: pd.DataFrame, top: int) -> Figure:
-    """Draws the drops of `ablation_tables.feature_table`, on tasks with and without each feature."""
+    """Draws the drops of `ablation.feature_table`, on tasks with and without each feature."""
     names = list(table["feature"].unique())
     figure, (axes,) = dot_panels(names, [""], 0.2, 1.0)
     label = f"top {top} experts ablated: tasks with the feature"

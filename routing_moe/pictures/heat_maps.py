@@ -259,7 +259,7 @@ def plot_correlations(table: pd.DataFrame, routes: Routes, features: Features) -
 
 @styled
 def plot_category_drops(table: pd.DataFrame) -> Figure:
-    """Draws 100 x `ablation_tables.category_drops`: a row for each expert, a column for each category."""
+    """Draws 100 x `ablation.category_drops`: a row for each expert, a column for each category."""
     index = ["layer", "expert"]
     wide = 100 * table.pivot_table(index=index, columns="category", values="drop", sort=False, observed=True)
     wide = wide[["all", *wide.columns.drop("all")]]
