@@ -204,9 +204,12 @@ def test_text_settings_are_those_of_the_training(world, finished, tmp_path):
 
 
 def by_transformers(folder, texts) -> list[str]:
-    """The answers of an exported BART, given texts as its README says."""
+    """The answers of an exported BART or adapter, given texts as its README says."""
     readme = (folder / "README.md").read_text()
     source, length = re.search(r"An input is `(.*)TEXT`, tokenized with `max_length=(\d+),", readme).groups()
+    limits = {
+        name: int(value) for name, value in re.findall(r"`(\w+)=(\d+)`", readme.split("`generate`: ")[1])
+    }
     model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     answers = []
     for text in texts:
@@ -216,7 +219,7 @@ def by_transformers(folder, texts) -> list[str]:
         tokens = tokenizer(" " * second + source + text, max_length=limit - second, **how)["input_ids"]
         if second:
             tokens = torch.cat([tokens[:, :1], tokens], dim=1)
-        answers += tokenizer.batch_decode(model.generate(tokens), skip_special_tokens=True)
+        answers += tokenizer.batch_decode(model.generate(tokens, **limits), skip_special_tokens=True)
     return [answer.strip() for answer in answers]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mistakes import assert_problem
 from peft import LoraConfig, PeftModel, get_peft_model
-from test_answering import printed_by_readme
+from test_answering import by_transformers
 from test_merge import hashes
 from tiny_answers import gym_inputs, load
 from tiny_runs import TRAIN_TASKS, typed, write_bart
@@ -164,7 +164,7 @@ def test_exported_experts_can_be_assembled_again(assembled, adapters, world, tmp
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_route_is_exported_as_an_adapter_that_its_readme_loads(
-    assembled, adapters, world, tmp_path, monkeypatch, capsys, trained
+    assembled, adapters, world, tmp_path, trained
 ):
     folder, out, task = assembled(adapters), tmp_path / "deep/out", TASKS[0]
     model = RoutingBartForConditionalGeneration.from_pretrained(folder)
@@ -181,7 +181,7 @@ def test_a_route_is_exported_as_an_adapter_that_its_readme_loads(
     routed = load(folder)
     texts = gym_inputs(task, "dev")[:3]
     expected = routed.answer(routed.task(task, route=np.array([[0.3, 0.7]] * model.config.num_layers)), texts)
-    assert printed_by_readme(out, texts, monkeypatch, capsys) == expected
+    assert by_transformers(out, texts) == expected
 
 
 def test_what_is_no_adapter_is_refused(assembled, barts, adapters, tmp_path, capsys, monkeypatch):
