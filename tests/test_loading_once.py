@@ -4,7 +4,6 @@ import shutil
 from collections import Counter
 
 import pytest
-import safetensors.torch
 import torch
 from accelerate.state import AcceleratorState
 from tiny_grids import QUICK
@@ -14,6 +13,7 @@ from tiny_vectors import run as compute_vectors
 from transformers import PreTrainedModel
 
 from routing_moe.cli import ablate, merge
+from routing_moe.model import base, loading
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def loaded(monkeypatch):
 
     from_pretrained = recorded(PreTrainedModel.from_pretrained.__func__, 1)
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(from_pretrained))
-    for module, name in ((torch, "load"), (safetensors.torch, "load_file")):
+    for module, name in ((torch, "load"), (loading, "load_file"), (base, "load_file")):
         monkeypatch.setattr(module, name, recorded(getattr(module, name), 0))
 
     def since() -> Counter:

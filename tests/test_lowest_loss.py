@@ -121,7 +121,7 @@ def test_tasks_of_the_training_keep_their_routes(place, tmp_path):
 
 def test_routes_of_a_router_are_chosen_among(place, capsys):
     predict(place, "router", code=2)
-    assert "was trained with learned routes; to score it with other routes give" in capsys.readouterr().err
+    assert "has another source of routes than this prediction; give --prefix" in capsys.readouterr().err
     route = predict(place, "router", prefix="loss-").loc[HUE, "route"]
     assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
 

@@ -96,10 +96,12 @@ def test_batches_are_assigned_by_their_cost():
 def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
     pool = Pool([file_of("a", 5), file_of("b", 5, n_options=20)])
     encoded, options = pool.encoded, pool.option_tokens
-    S, T = encoded.source_lengths_N[[0, 1]].max(), max(len(encoded.outputs[i]) for i in (0, 1))
-    assert answering_cost(pool, np.array([0, 1]), False, num_beams=4) == 2 * (S + 4 * T)
-    S, T = encoded.source_lengths_N[[6, 8]].max(), max(len(options[row]) for row in range(20))
-    assert answering_cost(pool, np.array([6, 8]), True, num_beams=4) == 2 * (S + 20 * (S + T))
+    sources, answers = encoded.source_lengths_N, [len(answer) for answer in encoded.outputs]
+    assert answering_cost(pool, np.array([0, 1]), False, num_beams=4) == sum(sources[:2]) + 4 * sum(
+        answers[:2]
+    )
+    S, T = sources[6] + sources[8], sum(len(options[row]) for row in range(20))
+    assert answering_cost(pool, np.array([6, 8]), True, num_beams=4) == S + 20 * S + 2 * T
 
 
 # ---- assignment of GPUs

@@ -94,9 +94,7 @@ def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_f
     cost = json.loads((folder / "cost.json").read_text())
     dense = world.run("outside/file_dense", **FIXED | dict(num_experts=1, init_eps=None, total_steps=1))
     one = json.loads((dense / "cost.json").read_text())["active_parameters"]
-    # Of twelve layers of tasks one has two experts (plural's second), the others one.
-    expected = one + (cost["total_parameters"] - one) / 2 / 12
-    assert cost["active_parameters"] == pytest.approx(expected, rel=1e-3)
+    assert cost["active_parameters"] == one  # plural, which has two experts in a layer, is not trained on
     assert_same_run(world.resumed("outside/file_resumed", **asked), folder)
 
 
@@ -168,7 +166,6 @@ def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors
     assert merge(typed(flags)) == 0
     output = capsys.readouterr().out
     assert "fixed routes (clusters:2 of " in output
-    assert "and 4 task vectors of width 4: from" in output
     changed = FIXED | dict(initialize_from_vanilla=None, model=None, init_eps=None, total_steps=2)
     stage2 = world.run("outside/stage2", **changed, checkpoint=world / "outside/merged/init")
     kept = [{n: t for n, t in weights(f).items() if "route" in n} for f in (stage1 / "best", stage2 / "last")]

@@ -168,8 +168,8 @@ def terms_of_use(gym: Path, tasks: list[str]) -> str:
     """Returns the terms in the report of a built gym, but of no task with rows of another source."""
     tasks_of = {}
     for task, line in read_report(gym).items():
-        if task in tasks and all(source in line["source"] for source in sources_of(gym / task).values()):
-            tasks_of.setdefault(without_places(line["terms"]), []).append(task)
+        if task in tasks and all(source in line.source for source in sources_of(gym / task).values()):
+            tasks_of.setdefault(without_places(line.terms), []).append(task)
     return "; ".join(f"{terms} ({', '.join(tasks)})" for terms, tasks in tasks_of.items()) or "not recorded"
 
 

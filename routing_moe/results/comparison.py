@@ -66,7 +66,7 @@ def comparison_table(
             means = tasks.astype({column: float}).groupby("category", observed=True)[column]
             tables.append(means.agg(tasks="count", mean="mean").reset_index().assign(variant=NAMES[column]))
     table = pd.concat(tables, ignore_index=True).astype({"category": str})
-    if baseline is not None:
+    if baseline is not None and contrasts is not None:
         differences = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
         differences = differences.drop(columns=["measure", "minus", "tasks"])
         table = table.merge(differences, how="left", on=["variant", "category"])
