@@ -66,7 +66,7 @@ def comparison_table(
             means = tasks.astype({column: float}).groupby("category", observed=True)[column]
             tables.append(means.agg(tasks="count", mean="mean").reset_index().assign(variant=NAMES[column]))
     table = pd.concat(tables, ignore_index=True).astype({"category": str})
-    if baseline is not None and contrasts is not None:
+    if baseline is not None and contrasts is not None:  # None: the baseline is the only variant
         differences = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
         differences = differences.drop(columns=["measure", "minus", "tasks"])
         table = table.merge(differences, how="left", on=["variant", "category"])
@@ -213,7 +213,7 @@ def comparison_markdown(table: pd.DataFrame, baseline: str | None = None) -> str
         for x in group.itertuples():
             fewer = f" ({x.tasks})" if 0 < x.tasks < sizes[x.category] else ""
             row[f"{x.category} ({sizes[x.category]})"] = mean_and_std(x.mean, x.std) + fewer
-        if baseline is not None:
+        if "difference" in table:
             over_all = group[group["category"] == ALL].iloc[0]
             row[f"all, minus {baseline}"] = shown_difference(*over_all[SHOWN_DIFFERENCE])
             if "detectable" in table:
