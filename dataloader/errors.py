@@ -34,11 +34,10 @@ def problem_context(prefix: str, suffix: str = ""):
 class Problems(list):
     """The problems of checks that raise InputError."""
 
-    def of(self, check, *arguments, flag: str | None = None):
+    def of(self, check, *arguments):
         """Returns check(*arguments), or None after an InputError, whose problems it collects."""
         try:
-            with problem_context(f"--{flag} " if flag else ""):
-                return check(*arguments)
+            return check(*arguments)
         except InputError as error:
             self.extend(error.problems)
             return None

@@ -81,10 +81,11 @@ def test_equal_flops_trains_as_many_steps_as_another_run_costs(world, finished):
     settings = json.loads((run / "run.json").read_text())["settings"]
     assert settings["total_steps"] == cost["steps"] != read_cost(finished)["steps"]
     before = (run / "last/model.safetensors").read_bytes()
-    (run / "cost.json").unlink()
-    world.run("equal", **plain | dict(total_steps=None), resume=True)  # keeps the steps of run.json
-    assert (run / "last/model.safetensors").read_bytes() == before
-    assert read_cost(run) == cost
+    for flags in (dict(total_steps=None), {}):  # {}: the same command again
+        (run / "cost.json").unlink()
+        world.run("equal", **plain | flags, resume=True)  # keeps the steps of run.json
+        assert (run / "last/model.safetensors").read_bytes() == before
+        assert read_cost(run) == cost
 
 
 def test_equal_flops_without_a_step_or_a_cost_is_an_error(make_stepper, finished, tmp_path):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from safetensors import SafetensorError
+
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, parse
 from routing_moe.io.memory import OutOfMemory
@@ -56,8 +58,6 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
         print(f"interrupted; {kept()}" if kept else "interrupted", file=sys.stderr)
         result.exit_code = 130
     except Exception as error:
-        from safetensors import SafetensorError  # imports torch
-
         if not isinstance(error, OSError | SafetensorError | OutOfMemory):
             raise
         reason = str(error) if isinstance(error, OutOfMemory) else in_brief(error)

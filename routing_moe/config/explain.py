@@ -90,7 +90,7 @@ def output_place(settings: RouteFlags, flag: str, default: str) -> Path:
     default: its name in the analysis folder of a single run.
     """
     if problems := flag_problems(settings):
-        raise InputError(problems[0])
+        raise InputError(problems)
     runs, place = settings.runs, getattr(settings, flag)
     if place is None and (len(runs) > 1 or is_on_hub(runs[0])):
         several = f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}"

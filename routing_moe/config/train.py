@@ -260,8 +260,9 @@ def train_settings(given: Mapping) -> TrainSettings:
         defaults = {"initialize_from_vanilla": is_new}
         if given.get("resume"):
             saved = load_run_settings(run) or {}
-            names = (*OF_RESUMED, "total_steps") if given.get("equal_flops") else OF_RESUMED
-            defaults |= inherited(TrainSettings, saved, run / "run.json", names)
+            defaults |= inherited(TrainSettings, saved, run / "run.json", OF_RESUMED)
+            if given.get("equal_flops"):  # instead of --total_steps, also where that is given
+                given = {**given, **inherited(TrainSettings, saved, run / "run.json", ["total_steps"])}
     else:
         if checkpoint:  # a shared run has run.json with its weights
             run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent

@@ -1,4 +1,4 @@
-"""Writes a route of low-rank experts as an adapter of peft, and shows how it is loaded."""
+"""Writes a route of low-rank experts as an adapter of peft."""
 
 import json
 from pathlib import Path

@@ -22,6 +22,7 @@ from routing_moe.config.choices import (
     ROUTING,
     ROUTING_BART,
 )
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.given_routes import layer_names
 from routing_moe.model.task_vectors import NAMES_FILE, read_names
@@ -36,16 +37,14 @@ CHOICES = {
     "router_nn_type": ROUTER_TYPES,
     "router_mode": ROUTER_MODES,
 }
-LARGEST = sys.float_info.max
-RANGES = {  # {field: its smallest and largest value}
-    **dict.fromkeys(
-        ("num_experts", "encoder_layers", "decoder_layers", "lora_rank", "lora_splits"), (1, LARGEST)
-    ),
-    **dict.fromkeys(("router_input_dim", "router_hidden_dim"), (1, LARGEST)),
-    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "lora_dropout"), (0, 1)),
-    **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop", "exploration_epsilon"), (0, 1)),
-    "lora_alpha": (sys.float_info.min, LARGEST),
-    "init_std": (0, LARGEST),
+LARGEST = sys.float_info.max  # infinity is in no range
+RANGES = {
+    **dict.fromkeys(("num_experts", "encoder_layers", "decoder_layers"), AT_LEAST_1),
+    **dict.fromkeys(("lora_rank", "lora_splits", "router_input_dim", "router_hidden_dim"), AT_LEAST_1),
+    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout", "lora_dropout"), PROBABILITY),
+    **dict.fromkeys(("encoder_layerdrop", "decoder_layerdrop", "exploration_epsilon"), PROBABILITY),
+    "lora_alpha": POSITIVE,
+    "init_std": NOT_NEGATIVE,
 }
 
 
@@ -138,11 +137,10 @@ class Mixture:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 wrong.append(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
-        for name, (least, most) in RANGES.items():
-            value = getattr(self, name, least)  # other models have other names of layers
-            if not least <= value <= most:  # this form rejects NaN, too
-                bounds = f"from {least:g} to {most:g}" if most == 1 else f"at least {least:g}"
-                wrong.append(f"{name} is {value!r}; it must be {bounds}")
+        for name, allowed in RANGES.items():
+            value = getattr(self, name, 1)  # other models have other names of layers; 1 is in every range
+            if not (allowed.holds(value) and value <= LARGEST):
+                wrong.append(f"{name} is {value!r}; it must be {allowed.must_be}")
         for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
             if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
                 wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")

@@ -70,9 +70,9 @@ def router_flops(model) -> int:
     """Returns the FLOPs of the route of one task, with the backward pass; 0 without a router."""
     if not model.config.has_router:
         return 0
-    meta = on_meta(model)
+    vectors, router = on_meta(model.task_vectors), on_meta(model.router)
     with Products() as products:
-        logits_NLE = meta.router_logits(torch.zeros(1, dtype=torch.long, device="meta"))
+        logits_NLE = router(vectors(torch.zeros(1, dtype=torch.long, device="meta")))
         if logits_NLE.requires_grad:
             logits_NLE.sum().backward()
     return products.terms.total()
@@ -130,18 +130,17 @@ def training_routes(model, task_ids_B: Tensor) -> Tensor:
     return routes_BLE[:1].detach().requires_grad_(routes_BLE.requires_grad) if alike else routes_BLE
 
 
-def on_meta(model):
+def on_meta(module: nn.Module) -> nn.Module:
     """Returns a copy on the meta device, without dropout; in float32, as layers look at values in float16."""
-    tensors = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
-    tensors |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
-    meta = copy.deepcopy(model, tensors).eval().float()
-    meta.set_attn_implementation("eager")  # fused kernels are not counted
-    meta.set_experts_implementation("batched_mm")
-    return meta
+    tensors = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
+    tensors |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    return copy.deepcopy(module, tensors).eval().float()
 
 
 def run_on_meta(meta, routes_BLE: Tensor | None) -> Tensor:
     """Returns the loss of B examples along these routes; of a plain model the logits of one example."""
+    meta.set_attn_implementation("eager")  # fused kernels are not counted
+    meta.set_experts_implementation("batched_mm")
     B = 1 if routes_BLE is None else len(routes_BLE)
     S, T, K = PRIMES
     T = T if meta.config.is_encoder_decoder else S

@@ -29,16 +29,16 @@ def training_cost(stepper: Stepper, steps: int, scoring_flops: int = 0, most: in
     scoring_flops: of the losses by which train rows were chosen, a part of the total. most: steps that are
     sampled.
     """
-    model, examples, lengths, tasks, routes = stepper.model, stepper.examples, [], [], 0
+    model, lengths, tasks, routes = stepper.model, [], [], 0
     sampled = np.unique(np.linspace(0, steps - 1, min(steps, most)).round().astype(int))
     for step in sampled:
         indices, choices, groups = stepper.split(step)
-        bare = np.stack([examples.source_lengths_N[indices], examples.target_lengths(indices, choices)])
+        bare = np.stack(stepper.lengths(indices, choices))
         padded = bare.copy()
         for group in groups:
             padded[:, group] = stepper.cut.width(bare[:, group].max(axis=1, keepdims=True))
         lengths.append(np.stack([padded, bare], axis=1))
-        tasks.append(examples.task_ids_N[indices])
+        tasks.append(stepper.examples.task_ids_N[indices])
         # If parameters are mixed, examples of a task share a route.
         routes += len(indices if model.config.expert_mixing == "outputs" else np.unique(tasks[-1]))
     (padded_S, S), (padded_T, T) = np.concatenate(lengths, axis=2)

@@ -60,7 +60,8 @@ def run_training(
 ) -> bool:
     """Trains to the end; returns whether there is a checkpoint. Writes nothing before all is ready."""
     pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.examples_per_file)
-    if checkpoint_to_resume(settings) is None:
+    checkpoint = checkpoint_to_resume(settings)
+    if checkpoint is None:
         check_epochs(settings, len(pool))
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
@@ -73,7 +74,8 @@ def run_training(
     model = model.to(accelerator.device)
     contested = None
     if settings.contested_above is not None:
-        contested = contested_rows(model, examples, settings, accelerator)
+        contested = Contested.load(Path(settings.output_dir)) if checkpoint else None
+        contested = contested or contested_rows(model, examples, settings, accelerator)
         examples = contested.chosen_from(examples, model.config.task_names)
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
@@ -84,7 +86,7 @@ def run_training(
     data = examples, dev_files, inputs.ontology
     training = Training(model, tokenizer, *data, settings, accelerator, draw_routes)
     training.scoring_flops = contested.scoring_flops if contested else 0
-    if checkpoint := checkpoint_to_resume(settings):
+    if checkpoint:
         training.load_state(checkpoint)
     elif settings.equal_flops:
         training.set_total_steps(equal_steps(training.stepper, settings, training.scoring_flops))
@@ -105,9 +107,7 @@ def run_training(
 
 
 def contested_rows(model, examples: EncodedExamples, settings: TrainSettings, accelerator) -> Contested:
-    """Returns the rows of --contested_above: of a resumed run its own, else by the losses of the model."""
-    if checkpoint_to_resume(settings) and (saved := Contested.load(Path(settings.output_dir))):
-        return saved
+    """Returns the rows of --contested_above, by the losses of the model."""
     names = model.config.task_names
     routes_NLE = model.eval().routes_for(names)
     losses_R = losses_of_tasks(model, examples, routes_NLE, accelerator, "losses of train rows")
