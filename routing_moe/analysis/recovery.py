@@ -171,7 +171,7 @@ def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd
         if RoutingBartConfig.load(run.folder / "best").routes_by_task:
             (explained,) = read_runs([run.folder], step)
             found = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
-            if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
+            if explained.routes.are_equal:
                 found[["ami", "mantel_r"]] = np.nan
             table = table.merge(found, how="left", on="kind")
         tables.append(table.assign(variant=run.variant, run=run.name, seed=run.seed))

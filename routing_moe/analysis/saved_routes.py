@@ -43,6 +43,11 @@ class Routes:
         return self.values_NLE.shape[2]
 
     @property
+    def are_equal(self) -> bool:
+        """Whether all tasks have the same route."""
+        return bool((self.values_NLE == self.values_NLE[:1]).all())
+
+    @property
     def titled(self) -> str:
         """The name, with the step if there is one."""
         return self.name if self.step is None else f"{self.name}, step {self.step}"
