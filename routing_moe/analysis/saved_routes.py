@@ -161,6 +161,11 @@ def layer_place(name: str) -> tuple[int, ...]:
     return ("enc", "dec").index(stack), *map(int, number.split("s"))
 
 
+def expert_name(layer: str, expert: int) -> str:
+    """Returns "enc0.1" for expert 1 of "enc 0"."""
+    return f"{layer.replace(' ', '')}.{expert}"
+
+
 def encoder_part(layers: Sequence[str]) -> int:
     """Returns how many of the named layers are the encoder's."""
     return sum(layer_place(name)[0] == 0 for name in layers)

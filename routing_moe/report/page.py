@@ -25,7 +25,7 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.analysis.correlation import SIGNIFICANT, correlate, top_experts
 from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
-from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
+from routing_moe.analysis.saved_routes import best_step, expert_name, load_history, steps_with_routes
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.pictures.style import kind_colours
@@ -125,11 +125,6 @@ def route_rows(run: ExplainedRun) -> list[dict]:
         place = {"task": task, "category": run.ontology.category(task)[0], "layer": layer}
         rows.append(place | {"expert": expert_name(layer, expert), "weight": round(float(weight), 4)})
     return rows
-
-
-def expert_name(layer: str, expert: int) -> str:
-    """Returns "enc0.1" for expert 1 of "enc 0"."""
-    return f"{layer.replace(' ', '')}.{expert}"
 
 
 def scores_of(run: ExplainedRun) -> pd.DataFrame:
