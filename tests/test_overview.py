@@ -190,6 +190,14 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
     assert "--columns holds 'unsen'" in capsys.readouterr().err
 
 
+def test_a_run_that_both_tables_lack_is_reported_once(folder, capsys):
+    (folder / "dense/seed2/best/eval-test-performance.csv").unlink()
+    assert compare.main([str(folder)]) == 1
+    line = "not finished: dense/seed2 (no best/eval-test-performance.csv)"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    assert line in (folder / "comparison.md").read_text()
+
+
 def test_a_comparison_has_recovery_beside_its_scores(folder, capsys):
     assert by_category([str(folder), "--recovery", "skill", "category"]) == 0
     printed = capsys.readouterr().out
