@@ -76,6 +76,14 @@ def test_every_measure_has_a_table_over_the_tasks_that_have_it(folder):
     assert (folder / "comparison_answer_loss.png").exists()
 
 
+def test_a_baseline_that_is_the_only_variant_has_no_differences(folder):
+    assert by_category([str(folder / "a"), *ALL_MEASURES, "--gym_per_seed"]) == 0
+    assert "difference" not in pd.read_csv(folder / "a/comparison.csv")
+    text = (folder / "a/comparison.md").read_text()
+    assert "minus" not in text
+    assert "Differences" not in text
+
+
 def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
     write_scores(folder, "b", 2, rank_accuracy=None)
     error = "--measures rank_accuracy: b/seed2 has no rank_accuracy in its scores"

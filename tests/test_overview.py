@@ -144,6 +144,20 @@ def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(f
 
 
 @pytest.mark.parametrize("command", [by_means, by_category])
+def test_every_run_has_a_row_of_each_kind_even_if_too_few_tasks_have_it(command, folder):
+    features = folder.parent / "place/gym/skills.csv"
+    known = ["x", "y", "x", *[None] * 3]
+    pd.read_csv(features).assign(rare=known).to_csv(features, index=False)
+    assert command([str(folder), "--recovery", "skill", "rare", "skill"]) == 0
+    (path,) = folder.glob("*recovery.csv")
+    rows = pd.read_csv(path).groupby("run")["kind"].agg(list)
+    assert rows.to_dict() == {"seed1": ["skill", "rare"] * 4, "seed2": ["skill", "rare"] * 2}
+    of_kind = pd.read_csv(path).set_index(["variant", "kind"])
+    assert of_kind.loc[("found", "skill"), "ami"].tolist() == [1, 1]
+    assert of_kind.loc[("found", "rare"), "ami"].isna().all()
+
+
+@pytest.mark.parametrize("command", [by_means, by_category])
 def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
     assert command([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
     error = "error: --recovery skil: no such kind of features; did you mean 'skill'?"
@@ -174,6 +188,14 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
     assert list(pd.read_csv(folders["chosen"] / "overview.csv")) == columns.split()
     assert compare.main([str(folder), "--columns", "unsen"]) == 2
     assert "--columns holds 'unsen'" in capsys.readouterr().err
+
+
+def test_a_run_that_both_tables_lack_is_reported_once(folder, capsys):
+    (folder / "dense/seed2/best/eval-test-performance.csv").unlink()
+    assert compare.main([str(folder)]) == 1
+    line = "not finished: dense/seed2 (no best/eval-test-performance.csv)"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    assert line in (folder / "comparison.md").read_text()
 
 
 def test_a_comparison_has_recovery_beside_its_scores(folder, capsys):

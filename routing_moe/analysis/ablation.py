@@ -26,7 +26,7 @@ from dataloader.ontology import Ontology
 from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.saved_routes import routes_of_model
+from routing_moe.analysis.saved_routes import expert_name, routes_of_model
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
@@ -115,7 +115,7 @@ class Ablation:
 
     def name(self, experts: ExpertSet) -> str:
         """Returns the name of a set, such as `enc0.1+dec2.0`, layers and experts; `base` for none."""
-        return "+".join(f"{self.layer(row)}.{e}".replace(" ", "") for row, e in experts) or "base"
+        return "+".join(expert_name(self.layer(row), e) for row, e in experts) or "base"
 
     def layer(self, row: int) -> str:
         """Returns the name of a row of the routes, such as "enc 0"."""

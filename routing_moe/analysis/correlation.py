@@ -16,7 +16,7 @@ import pandas as pd
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.runs import ExplainedRun
-from routing_moe.analysis.saved_routes import Routes
+from routing_moe.analysis.saved_routes import Routes, expert_name
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.statistics import benjamini_yekutieli
 
@@ -146,4 +146,4 @@ def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame)
 
 def _expert(row) -> str:
     star = "**" if row.q_by < SIGNIFICANT else "*" if row.q < SIGNIFICANT else ""
-    return f"{row.layer.replace(' ', '')}.{row.expert} {row.r:.2f} ({row.q:.2g}){star}"
+    return f"{expert_name(row.layer, row.expert)} {row.r:.2f} ({row.q:.2g}){star}"

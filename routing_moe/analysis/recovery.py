@@ -162,16 +162,18 @@ def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd
 
     kinds: the kinds of features to compare with, such as "skill" for the columns "skill:..." of the gym's
     skills.csv. step: of the routes, or "best" or "last". NaN where all tasks have the same route: one expert,
-    average or random routes. Raises InputError for a kind that a run's gym does not have.
+    average or random routes, and for a kind that is known for too few tasks. Raises InputError for a kind
+    that a run's gym does not have.
     """
-    tables = []
+    kinds, tables = list(dict.fromkeys(kinds)), []
     for run in runs:
-        table = pd.DataFrame({"kind": list(kinds)})
+        table = pd.DataFrame({"kind": kinds})
         if RoutingBartConfig.load(run.folder / "best").routes_by_task:
             (explained,) = read_runs([run.folder], step)
-            table = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
-            if (explained.routes.values_NLE == explained.routes.values_NLE[:1]).all():
-                table[["ami", "mantel_r"]] = np.nan
+            found = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
+            if explained.routes.are_equal:
+                found[["ami", "mantel_r"]] = np.nan
+            table = table.merge(found, how="left", on="kind")
         tables.append(table.assign(variant=run.variant, run=run.name, seed=run.seed))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS_OF_RUNS)
 

@@ -82,7 +82,7 @@ def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
         lacking = [task for task in run.features.tasks if task not in run.features.described]
         if lacking and run.features.described:
             notes.append(f"{run.name}: the file of features has none of {in_short(lacking)}")
-        if (run.routes.values_NLE == run.routes.values_NLE[:1]).all():
+        if run.routes.are_equal:
             notes.append(f"{run.name}: all tasks have the same route")
     return notes
 

@@ -43,6 +43,11 @@ class Routes:
         return self.values_NLE.shape[2]
 
     @property
+    def are_equal(self) -> bool:
+        """Whether all tasks have the same route."""
+        return bool((self.values_NLE == self.values_NLE[:1]).all())
+
+    @property
     def titled(self) -> str:
         """The name, with the step if there is one."""
         return self.name if self.step is None else f"{self.name}, step {self.step}"
@@ -154,6 +159,11 @@ def layer_place(name: str) -> tuple[int, ...]:
     """
     stack, number = name.split()
     return ("enc", "dec").index(stack), *map(int, number.split("s"))
+
+
+def expert_name(layer: str, expert: int) -> str:
+    """Returns "enc0.1" for expert 1 of "enc 0"."""
+    return f"{layer.replace(' ', '')}.{expert}"
 
 
 def encoder_part(layers: Sequence[str]) -> int:

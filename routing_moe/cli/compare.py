@@ -64,7 +64,7 @@ def compare(settings: CompareSettings) -> int:
         raise InputError(problems)
     notes = write_means(settings) if set(settings.columns) - {CATEGORIES} else []
     notes += write_categories(settings) if CATEGORIES in settings.columns else []
-    for note in notes:
+    for note in dict.fromkeys(notes):  # both tables may lack the same scores
         print(note, file=sys.stderr)
     return 1 if any(note.startswith(UNFINISHED) for note in notes) else 0
 

@@ -18,12 +18,12 @@ from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import dendrogram
 
 from dataloader.ontology import Ontology
+from routing_moe.analysis.correlation import SIGNIFICANT
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_metrics import cluster_tasks
 from routing_moe.analysis.saved_routes import Routes, encoder_part
 from routing_moe.pictures.style import DARK, DOTS, kind_colours, short, styled, wrapped
 
-SIGNIFICANT = 0.05
 MIXED = "0.35"  # a branch over several categories
 STRIPS, GAP, TREE = 0.28, 0.06, 1.1  # inches: the strips of categories, between them and a map, the tree
 

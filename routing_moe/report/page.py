@@ -20,13 +20,14 @@ from matplotlib.colors import to_hex
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short
-from dataloader.gym import PARTS
 from dataloader.jsonfile import load_json_object
+from dataloader.task_splits import SECTIONS
 from routing_moe.analysis.correlation import SIGNIFICANT, correlate, top_experts
 from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
-from routing_moe.analysis.saved_routes import best_step, load_history, steps_with_routes
+from routing_moe.analysis.saved_routes import best_step, expert_name, load_history, steps_with_routes
 from routing_moe.io.csv_files import check_numbers, read_table
+from routing_moe.io.job_folder import JOB_FILE
 from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.pictures.style import kind_colours
 from routing_moe.results.scores import ScoresFile, read_scores
@@ -77,7 +78,7 @@ vegaEmbed("#charts", spec, {{renderer: "svg", actions: false}}).then(() => perfo
 
 def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: int = 0) -> str:
     """Returns the page. permutations: of the tasks, for the p of correlations."""
-    notes, charts, tables = notes_of(runs), [], {"Origin": pd.DataFrame(map(origin, runs))}
+    notes, tables = notes_of(runs), {"Origin": pd.DataFrame(map(origin, runs))}
     cells = {run.name: route_rows(run) for run in runs}
     first = {name: cells[runs[0].name][0][name] for name in ("task", "layer")}
     warnings.filterwarnings("ignore", "Automatically deduplicated", UserWarning)  # the maps share `chosen`
@@ -127,15 +128,10 @@ def route_rows(run: ExplainedRun) -> list[dict]:
     return rows
 
 
-def expert_name(layer: str, expert: int) -> str:
-    """Returns "enc0.1" for expert 1 of "enc 0"."""
-    return f"{layer.replace(' ', '')}.{expert}"
-
-
 def scores_of(run: ExplainedRun) -> pd.DataFrame:
     """Returns the scores of the best checkpoint: a row per sample and kind of files."""
     tables = []
-    for section, part in itertools.product(PARTS, ("test", "dev")):
+    for section, part in itertools.product(SECTIONS, ("test", "dev")):
         path = run.place / ScoresFile(part, section).path
         if path.is_file():
             tables.append(read_scores(path).assign(files=f"{part}, {section} tasks", run=run.name))
@@ -148,7 +144,7 @@ def drops_of(run: ExplainedRun) -> pd.DataFrame:
     folder = run.place / "analysis" / "ablation"
     if not (folder / "categories.csv").is_file():
         return pd.DataFrame()
-    job = load_json_object(folder / "job.json", "the settings of the ablation")
+    job = load_json_object(folder / JOB_FILE, "the settings of the ablation")
     for name, checksum in (job.get("checkpoint") or {}).items():
         weights = run.place / str(job.get("checkpoint_name")) / name
         if weights.is_file() and sha256(weights) != checksum:

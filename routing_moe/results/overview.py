@@ -112,7 +112,7 @@ def curves(runs: Sequence[Run], costs: pd.DataFrame) -> pd.DataFrame:
     if evaluations and not scored:
         columns, measure, name = LOSS_COLUMNS, "answer_loss", "dev_answer_loss"
     for run, step, path in scored or evaluations:
-        score = read_scores(path, columns).groupby("task_prefix")[measure].mean().mean()
+        score = mean_over_tasks(read_scores(path, columns), measure)
         cost = costs.loc[str(run)]
         before = cost["steps"] - cost["own_steps"]  # NaN if unknown
         flops = cost["total_flops"] - cost["own_flops"] + cost["own_flops"] * step / cost["own_steps"]
@@ -132,7 +132,7 @@ def overview(runs: Mapping[str, Sequence[Run]], costs: pd.DataFrame, recovery=No
     """
     table = costs.assign(gflops=costs["total_flops"] / 1e9)[["variant", *COSTS]]
     for name, scored in runs.items():
-        table[name] = [_mean_score(run) for run in scored]
+        table[name] = [mean_over_tasks(run.scores) for run in scored]
     if few_shot is not None:
         table["few_shot"] = [few_shot.get(run, math.nan) for run in costs.index]
     if recovery is not None:
@@ -159,10 +159,11 @@ def read_of_unseen(run: Run) -> str:
     return ", ".join(sorted({str(seen).partition(":")[0] for seen in run.scores["vector_seen"]}))
 
 
-def _mean_score(run: Run) -> float:
-    if run.scores is None:
+def mean_over_tasks(scores: pd.DataFrame | None, measure: str = "performance") -> float:
+    """Returns the mean over tasks of the mean over a task's samples; NaN without scores."""
+    if scores is None:
         return math.nan
-    return run.scores.groupby("task_prefix")["performance"].mean().mean()
+    return scores.groupby("task_prefix")[measure].mean().mean()
 
 
 def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:
