@@ -145,7 +145,7 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:
             if missing:
-                write_task(folder, missing, dict.fromkeys(samples, rows.source))
+                write_task(folder, missing, samples, rows.source)
         except NotBuilt as error:
             raise InputError(f"--gym {error}") from None
         described.add([recipe], Split(Path(), **{"train": (), section: (recipe.task,)}), moves=False)
