@@ -88,7 +88,7 @@ def micro_batches(
     order = np.lexsort((sources, sources + targets))
     sources, targets = sources[order], targets[order]
     n = len(order)
-    widest = min(max(1, n), max_examples or n + 1)
+    widest = max(1, min(n, max_examples or n))
     if max_tokens is not None and n:
         widest = min(widest, max(1, max_tokens // max(1, int((sources + targets).min()))))
     # least_cost[widest + j] is the minimum cost of the first j examples; the entries before are never chosen.

@@ -20,14 +20,12 @@ Row = tuple[str, tuple[str, ...]]  # input, accepted answers
 RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options; () for none
 
 
-class MalformedLines(InputError):
-    """The malformed lines of one file, as pairs of a line number and what is wrong."""
-
-    def __init__(self, path: Path, lines: list[tuple[int, str]]):
-        more = f", the first {PROBLEMS_SHOWN} of them" if len(lines) > PROBLEMS_SHOWN else ""
-        head = f"{path}: {counted(len(lines), 'malformed line')}{more} (--skip_malformed leaves them out):"
-        shown = [f"{path.name}:{number}: {problem}" for number, problem in lines[:PROBLEMS_SHOWN]]
-        super().__init__("\n  ".join([head, *shown]))
+def malformed_lines(path: Path, lines: list[tuple[int, str]]) -> InputError:
+    """Returns the error for the malformed lines of one file, pairs of a line number and what is wrong."""
+    more = f", the first {PROBLEMS_SHOWN} of them" if len(lines) > PROBLEMS_SHOWN else ""
+    head = f"{path}: {counted(len(lines), 'malformed line')}{more} (--skip_malformed leaves them out):"
+    shown = [f"{path.name}:{number}: {problem}" for number, problem in lines[:PROBLEMS_SHOWN]]
+    return InputError("\n  ".join([head, *shown]))
 
 
 def read_task_file(
@@ -83,7 +81,7 @@ def _read_lines(
         except ValueError as error:
             problems.append((number, str(error)))
     if problems and not skip_malformed:
-        raise MalformedLines(path, problems)
+        raise malformed_lines(path, problems)
     if not rows:
         raise InputError(
             f"{path} has no usable line, all {len(problems)} are malformed, such as: {problems[0][1]}"

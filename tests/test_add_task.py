@@ -282,7 +282,7 @@ def test_train_tasks_have_one_sample_unless_more_are_asked_for(add):
 def test_an_input_is_in_one_file_of_a_sample(add, capsys):
     rows = reviews(60) * 5
     write_table(Path("copies.csv"), [*rows, rows[0] | {"verdict": "bad"}])
-    write_table(Path("test.csv"), reviews(3) * 2)
+    write_table(Path("test.csv"), [*reviews(3), reviews(3)[0]])
     assert add(**{"from": "copies.csv"}) == 0
     assert "copies.csv: 241 rows left out" in capsys.readouterr().err
     inputs = [source for part in ("train", "dev", "test") for source, *_ in examples(part=part)]
@@ -290,6 +290,6 @@ def test_an_input_is_in_one_file_of_a_sample(add, capsys):
     assert add(name="tested", test_from="test.csv") == 0
     assert "reviews.csv: 3 rows left out" in capsys.readouterr().err
     tested = [source for source, *_ in examples("tested", "test")]
-    assert len(tested) == 3
+    assert tested == [INPUT.format_map(row) for row in reviews(3)]
     trained = {source for part in ("train", "dev") for source, *_ in examples("tested", part)}
     assert not trained & set(tested)

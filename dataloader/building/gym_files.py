@@ -34,8 +34,10 @@ class GymFiles:
             name: load_json_object(path, "a file of the gym") if path.exists() else {}
             for name, path in paths.items()
         }
-        for task in contents["metrics"]:
-            Gym(folder).metric(task)
+        if contents["metrics"]:
+            gym = Gym(folder)
+            for task in contents["metrics"]:
+                gym.metric(task)
         if contents["ontology"]:
             Ontology.load(paths["ontology"])
         if contents["split"]:

@@ -63,17 +63,22 @@ def without_repeats(
 
     The third value are notes on what is left out. Raises InputError if no train row remains.
     """
-    first_of_each = {example[0]: example for example in reversed(train)}
-    unique = [example for example in train if first_of_each[example[0]] is example]
-    if test is not None:
-        test = list({example[0]: example for example in reversed(test)}.values())[::-1]
-        tested = {example[0] for example in test}
-        unique = [example for example in unique if example[0] not in tested]
+    test = None if test is None else first_of_each(test)
+    tested = {example[0] for example in test or ()}
+    unique = [example for example in first_of_each(train) if example[0] not in tested]
     if not unique:
         raise InputError(f"--test_from: it has every input of --from {source}")
     left_out = len(train) - len(unique)
     note = f"{source}: {counted(left_out, 'row')} left out, whose input an earlier row or a test row has"
     return unique, test, [note] if left_out else []
+
+
+def first_of_each(examples: Examples) -> Examples:
+    """Returns the first example of each input, in order."""
+    first: dict[str, tuple] = {}
+    for example in examples:
+        first.setdefault(example[0], example)
+    return list(first.values())
 
 
 def are_labels(examples: Examples) -> bool:
@@ -140,7 +145,7 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:
             if missing:
-                write_task(folder, missing, dict.fromkeys(samples, rows.source))
+                write_task(folder, missing, samples, rows.source)
         except NotBuilt as error:
             raise InputError(f"--gym {error}") from None
         described.add([recipe], Split(Path(), **{"train": (), section: (recipe.task,)}), moves=False)

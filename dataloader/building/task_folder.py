@@ -34,7 +34,7 @@ def build_task(recipe: Recipe, files: Files, gym: Path, samples: Sequence[int]) 
     if missing := missing_samples(recipe, gym, samples):
         rows = read_rows(recipe, files)
         contents = sample_contents(recipe, rows, gym, missing)
-        write_task(gym / recipe.task, contents, dict.fromkeys(missing, rows.source))
+        write_task(gym / recipe.task, contents, missing, rows.source)
 
 
 # ---------------------------------------------------------------------------- rows to examples
@@ -114,11 +114,11 @@ def content_of(recipe: Recipe, examples: Examples) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
-def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str]) -> None:
+def write_task(folder: Path, contents: dict[Path, bytes], samples: Sequence[int], source: str) -> None:
     """Writes the files of samples to the folder of their task. Raises NotBuilt; then nothing is written.
 
     A new task appears at once; in a folder that exists, file by file.
-    contents: {path: content}; sources: {seed: source of the sample's rows}.
+    contents: {path: content}; source: where the rows of these samples come from.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +128,7 @@ def write_task(folder: Path, contents: dict[Path, bytes], sources: dict[int, str
             built.mkdir()
             for path, content in contents.items():
                 write_bytes(built / path.name, content)
-            all_sources = sources_of(folder) | {str(seed): source for seed, source in sources.items()}
+            all_sources = sources_of(folder) | dict.fromkeys(map(str, samples), source)
             write_text(built / PROVENANCE, json.dumps(dict(sorted(all_sources.items())), indent=2) + "\n")
             if not folder.exists():
                 os.rename(built, folder)

@@ -75,6 +75,11 @@ def labelled_answer(row: Row) -> str:
     return row["choices"]["text"][row["choices"]["label"].index(row["answerKey"])]
 
 
+def premise_and_hypothesis(row: Row) -> str:
+    """Returns the two sentences of a row without line feeds, as the input of a task of inference."""
+    return f"premise: {no_line_feeds(row['premise'])} [SEP] hypothesis: {no_line_feeds(row['hypothesis'])}"
+
+
 def distinct(answers: Iterable[str]) -> list[str]:
     """Returns the answers in order of first appearance, each once."""
     return list(dict.fromkeys(answers))

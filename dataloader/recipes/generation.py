@@ -5,12 +5,12 @@ summaries: AESLC (Zhang & Tetreault 2019), Gigaword (Rush et al. 2015), Multi-Ne
 Reddit TIFU (Kim et al. 2019), SAMSum (Gliwa et al. 2019) and XSum (Narayan et al. 2018).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from dataloader.building.raw_file import RawFile, records
-from dataloader.building.recipe import Hub, Raw, Recipe, Row, test_share, text_to_text
+from dataloader.building.recipe import Hub, Raw, Recipe, Row, Source, test_share, text_to_text
 from dataloader.building.text import clean, lettered, no_breaks, no_line_feeds, tabs
 
 ASLG = "https://www.achrafothman.net/aslsmt/corpus/sample-corpus-asl-en."
@@ -115,13 +115,31 @@ def read_aeslc(split: str, archive: RawFile) -> Iterator[Row]:
         yield {"email_body": "\n".join(lines[:end]), "subject_line": "\n".join(subject)}
 
 
-def reddit_tifu(column: str) -> Recipe:
+def summaries(
+    task: str,
+    *sources: Source,
+    document: str,
+    summary: str,
+    one_line: Callable[[str], str] = clean,
+    **fields,
+) -> Recipe:
+    """Returns a recipe for summaries; document, summary: the columns, which `one_line` puts on one line."""
     return text_to_text(
-        "reddit_tifu-" + column,
+        task,
+        *sources,
+        input=lambda row: "summarize: " + one_line(row[document]),
+        output=lambda row: one_line(row[summary]),
+        **fields,
+    )
+
+
+def reddit_tifu(column: str) -> Recipe:
+    return summaries(
+        f"reddit_tifu-{column}",
         Hub("ctr4si/reddit_tifu", "long"),
         splits=("train",),
-        input=lambda row: "summarize: " + clean(row["documents"]),
-        output=lambda row: clean(row[column]),
+        document="documents",
+        summary=column,
     )
 
 
@@ -202,12 +220,12 @@ RECIPES = [
         output=lambda row: tabs(row["replies"]),
         terms="CC BY-NC 4.0: non-commercial use",
     ),
-    text_to_text(
+    summaries(
         "aeslc",
         Raw(read_aeslc, every=AESLC),
         Hub("Yale-LILY/aeslc"),
-        input=lambda row: "summarize: " + clean(row["email_body"]),
-        output=lambda row: clean(row["subject_line"]),
+        document="email_body",
+        summary="subject_line",
         terms="CC BY-NC-SA 4.0: non-commercial use",
     ),
     text_to_text(
@@ -217,20 +235,21 @@ RECIPES = [
         output="{summary}",
         terms="licence of the LDC (LDC2003T05 and later); the text may not be passed on",
     ),
-    text_to_text(
+    summaries(
         "multi_news",
         Hub("alexfabbri/multi_news"),
-        input=lambda row: "summarize: " + no_line_feeds(row["document"]),
-        output=lambda row: no_line_feeds(row["summary"]),
+        document="document",
+        summary="summary",
+        one_line=no_line_feeds,
         terms="non-commercial research and education only",
     ),
     reddit_tifu("title"),
     reddit_tifu("tldr"),
-    text_to_text(
+    summaries(
         "samsum",
         Hub("Samsung/samsum"),
-        input=lambda row: "summarize: " + clean(row["dialogue"]),
-        output=lambda row: clean(row["summary"]),
+        document="dialogue",
+        summary="summary",
         terms="CC BY-NC-ND 4.0: non-commercial use, no derivatives",
     ),
     text_to_text(

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile
 from dataloader.building.recipe import Hub, Raw, Row, classification
-from dataloader.building.text import no_breaks, no_line_feeds, word
+from dataloader.building.text import no_breaks, premise_and_hypothesis, word
 
 SICK = "https://zenodo.org/record/2787612/files/SICK.zip?download=1!SICK.txt"
 LABELS = ("entailment", "neutral", "contradiction")
-
-
-def anli_input(row: Row) -> str:
-    return f"premise: {no_line_feeds(row['premise'])} [SEP] hypothesis: {no_line_feeds(row['hypothesis'])}"
 
 
 def read_sick(split: str, file: RawFile) -> Iterator[Row]:
@@ -70,7 +66,7 @@ RECIPES = [
         "anli",
         Hub("facebook/anli"),
         splits=("train_r1", "dev_r1"),
-        input=anli_input,
+        input=premise_and_hypothesis,
         output=word("label", *LABELS),
         terms="CC BY-NC 4.0: non-commercial use",
     ),

@@ -114,8 +114,8 @@ def quail_input(row: Row) -> str:
     return f"{no_line_feeds(row['question'])}{options} [SEP] {no_line_feeds(row['context'])}"
 
 
-def passage_last(row: Row, question: str, options: list[str], passage: str) -> str:
-    return f"{no_line_feeds(row[question])}{lettered(options)} [SEP] {no_line_feeds(row[passage])}"
+def passage_last(row: Row, options: list[str], passage: str) -> str:
+    return f"{no_line_feeds(row['question'])}{lettered(options)} [SEP] {no_line_feeds(row[passage])}"
 
 
 RECIPES = [
@@ -152,7 +152,7 @@ RECIPES = [
         Hub("allenai/sciq"),
         keep=lambda row: row["support"] != "",
         prepare=shuffle_answers,
-        input=lambda row: passage_last(row, "question", row["options"], "support"),
+        input=lambda row: passage_last(row, row["options"], "support"),
         output="{correct_answer}",
         terms="CC BY-NC 3.0: non-commercial use",
     ),
@@ -164,7 +164,7 @@ RECIPES = [
             validation=(f"{SOCIAL}dev.jsonl", f"{SOCIAL}dev-labels.lst"),
         ),
         Hub("allenai/social_i_qa"),
-        input=lambda row: passage_last(row, "question", social_answers(row), "context"),
+        input=lambda row: passage_last(row, social_answers(row), "context"),
         output=lambda row: choice(social_answers(row), int(row["label"]) - 1),
     ),
     text_to_text(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from dataloader.building.recipe import Recipe, Row, TextOf
-from dataloader.building.text import label_index
+from dataloader.building.text import choice
 
 METRIC = "ACC"
 
@@ -30,8 +30,7 @@ def prompted(base: Recipe, label: Callable[[Row], int], prompts: Iterable[Prompt
         choices = prompt.options or (lambda _: list(prompt.words))
 
         def answer(row: Row) -> str:
-            options = choices(row)
-            return options[label_index(label(row), len(options))]
+            return choice(choices(row), label(row))
 
         return replace(
             base,
@@ -65,8 +64,8 @@ ENTAILMENT = (
 
 
 def entailment(words: tuple[str, ...]) -> list[Prompt]:
-    choice = ", ".join(words[:-1]) + f" or {words[-1]}"
-    return [Prompt(name, f"{text} Answer {choice}.", words) for name, text in ENTAILMENT]
+    answers = ", ".join(words[:-1]) + f" or {words[-1]}"
+    return [Prompt(name, f"{text} Answer {answers}.", words) for name, text in ENTAILMENT]
 
 
 QUESTION = {"cause": "What was the cause?", "effect": "What happened as a result?"}
@@ -156,6 +155,5 @@ def prompt_recipes(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
     return {
         recipe.task: recipe
         for task, (label, prompts) in PROMPTS.items()
-        if task in recipes
         for recipe in prompted(recipes[task], label, prompts)
     }

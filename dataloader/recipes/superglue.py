@@ -6,7 +6,7 @@ import numpy as np
 
 from dataloader.building.raw_file import RawFile, with_label_indices
 from dataloader.building.recipe import Hub, Raw, Row, classification, text_to_text
-from dataloader.building.text import lettered, no_breaks, no_line_feeds, word
+from dataloader.building.text import lettered, no_breaks, no_line_feeds, premise_and_hypothesis, word
 
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/superglue/data/v2/"
 ENTAILMENT = ("entailment", "not_entailment")
@@ -89,10 +89,6 @@ def multirc_input(row: Row) -> str:
     return f"question: {no_breaks(row['question'])}{options} context: {no_breaks(row['paragraph'])}"
 
 
-def rte_input(row: Row) -> str:
-    return f"premise: {no_line_feeds(row['premise'])} [SEP] hypothesis: {no_line_feeds(row['hypothesis'])}"
-
-
 RECIPES = [
     classification(
         "superglue-cb",
@@ -124,7 +120,7 @@ RECIPES = [
     classification(
         "superglue-rte",
         *superglue("rte", read_labelled(*ENTAILMENT), "RTE"),
-        input=rte_input,
+        input=premise_and_hypothesis,
         output=word("label", *ENTAILMENT),
         terms=RESEARCH,
     ),

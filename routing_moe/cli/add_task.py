@@ -27,7 +27,7 @@ from dataloader.building.recipe import SAMPLES, Examples
 from dataloader.building.tables import Template, Templates, column_of, examples_of, read_table
 from dataloader.errors import InputError, counted, problem_context
 from dataloader.metrics import METRICS
-from dataloader.task_files import MalformedLines
+from dataloader.task_files import malformed_lines
 from dataloader.templates import dataset_of
 from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
@@ -87,7 +87,7 @@ def read_examples(settings: AddTaskSettings, flag: str, source: str, templates: 
         template.check(table)
     examples, malformed = examples_of(table, templates, settings.metric)
     if malformed and not (settings.skip_malformed and examples):
-        raise MalformedLines(Path(source), malformed)
+        raise malformed_lines(Path(source), malformed)
     if malformed:
         print(f"{source}: {counted(len(malformed), 'malformed line')} left out", file=sys.stderr)
     return examples

@@ -44,13 +44,13 @@ def build_gym(settings: BuildGymSettings) -> int:
     sections = load_split(settings.split or PUBLISHED_SPLITS / "random.json")
     tasks = settings.tasks or (sections.all if settings.split else tuple(PUBLISHED))
     recipes = chosen_recipes(tasks, "--tasks" if settings.tasks else f"--split {settings.split}", known)
-    described = GymFiles.read(gym)
     files = (Mirror if settings.mirror else Downloads)(
         settings.mirror or settings.cache_dir, settings.accept_changed
     )
     build = Build(gym, files, settings.samples, settings.verify)
     lines: list[Line] = []
     with folder_lock(gym, lock_file=GYM_LOCK):
+        described = GymFiles.read(gym)
         changed = changed_splits(gym)
         for path in changed:
             print(f"{path} was changed, so it remains; delete it to have it written", file=sys.stderr)

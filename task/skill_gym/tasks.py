@@ -58,8 +58,3 @@ def _read_tasks() -> tuple[Task, ...]:
 
 
 TASKS = _read_tasks()
-
-
-def metric_table() -> dict[str, str]:
-    """{task name: name of its metric}."""
-    return {task.name: task.metric for task in TASKS}
