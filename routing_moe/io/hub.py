@@ -15,7 +15,8 @@ from dataloader.errors import InputError, in_brief
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.npy", "*.npz", "*.csv"]  # also those of a run
 OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
-TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # a BART has one of them
+OTHER_TOKENIZERS = ("vocab.txt", "*.model")
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # what transformers loads, the first one found
 
 _folders: dict[str, Path] = {}  # {hub name: folder of its commit} that this process has found
@@ -80,7 +81,8 @@ def _snapshot(name: str, kind: str) -> Path:
     repository, _, revision = name.partition("@")
     files = {"allow_patterns": [*SMALL_FILES, kind, f"*/{kind}"], "ignore_patterns": OTHER_LIBRARIES}
     cached = cached_folder(name)
-    if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in TOKENIZERS):
+    tokenizers = (*TOKENIZER_FILES, *OTHER_TOKENIZERS)
+    if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in tokenizers):
         return cached
     try:
         return Path(snapshot_download(repository, revision=revision or None, **files))
