@@ -59,14 +59,15 @@ def local_folder(source: str | Path, kinds: Sequence[str] = WEIGHTS) -> Path:
         return Path(source)
     if not is_hub_name(name):
         raise InputError(f"{name}: no such folder (nor a hub name such as facebook/bart-base)")
-    if name not in _folders or not any(map(_folders[name].glob, kinds)):
-        found = (folder for kind in kinds if has_weights(folder := _snapshot(name, kind), kind))
-        folder = next(found, None)
-        if folder is None:
-            others = "" if kinds == WEIGHTS else "; pickled weights are not downloaded"
-            raise InputError(f"{name}: has no {' or '.join(kinds)}{others}")
-        _folders[name] = folder
-    return _folders[name]
+    if name in _folders and any(has_weights(_folders[name], kind) for kind in kinds):
+        return _folders[name]
+    for kind in kinds:
+        folder = _snapshot(name, kind)
+        if has_weights(folder, kind):
+            _folders[name] = folder
+            return folder
+    others = "" if kinds == WEIGHTS else "; pickled weights are not downloaded"
+    raise InputError(f"{name}: has no {' or '.join(kinds)}{others}")
 
 
 def has_weights(folder: Path, kind: str) -> bool:
