@@ -1,13 +1,12 @@
 """Whether a change leaves results the same: tiny runs over all sources of routes, compared byte for byte.
 
-    python benchmarks/equivalence.py /tmp/before                    at the commit before a change (4 minutes)
-    python benchmarks/equivalence.py /tmp/after                     after it
-    python benchmarks/equivalence.py /tmp/before --compare /tmp/after
+    python benchmarks/equivalence.py BEFORE                     at the commit before a change (4 minutes)
+    python benchmarks/equivalence.py AFTER                      after it
+    python benchmarks/equivalence.py BEFORE --compare AFTER
 
-The first two run the commands of `commands()` on the embedded gym in OUT, each in a process of its own that
-is forked from one with the libraries, and print the processor time of each. A command that fails stops no
-other. The third lists files that differ or are missing, but not files with costs, times or pictures. Exits
-with 1 if a command failed or a file differs.
+The first two run the commands in this file, each in a process of its own, and print their processor time; all
+run, even if one fails. The third lists files that differ or are missing; costs, times and pictures may
+differ. Exits with 1 if a command failed or a file differs.
 """
 
 import argparse
@@ -74,6 +73,7 @@ def commands() -> list[str]:
     """Returns the command lines of `routing-moe`; each reads only what earlier ones wrote."""
     data = "--train_dir gym --custom_tasks_splits split.json"
     return [
+        "skill-gym --output_dir gym",
         "vectors random --custom_tasks_splits split.json --taskvecs_dim 16 --output_dir vectors/random",
         f"vectors text {data} --model bart --max_examples 8 --output_dir vectors/text",
         f"vectors gradient {data} --tasks train --model bart --max_examples 8 --output_dir vectors/gradient",
@@ -112,8 +112,9 @@ def run_all(folder: Path) -> int:
     from routing_moe import RoutingBartForConditionalGeneration  # noqa: F401
 
     failed = 0
-    for number, command in enumerate(["skill-gym --output_dir gym", *commands()]):
+    for number, command in enumerate(commands()):
         start = os.times().children_user
+        # A fork of this process, which has imported the libraries.
         process = get_context("fork").Process(target=run, args=(command, folder, f"{number:02d}.log"))
         process.start()
         process.join()

@@ -61,6 +61,8 @@ def test_a_revision_can_be_given_and_pickled_weights_of_a_run_are_not_downloaded
         hub.folder_of_run("me/run@v1")
     assert not [*(tmp_path / "cache").rglob("pytorch_model.bin")]
     assert (hub.local_folder("me/run@v1") / "pytorch_model.bin").is_file()
+    with pytest.raises(InputError, match=r"me/run@v1: has no model\*.safetensors"):
+        hub.folder_of_run("me/run@v1")  # although this process has found the pickled ones
 
 
 @pytest.mark.parametrize(

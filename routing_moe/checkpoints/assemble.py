@@ -93,13 +93,13 @@ def mixture_of_barts(base: Model, barts: Mapping[str, Model]):
     model = routed_by_name(plain, list(barts))
     sides = {"model.encoder.layers": model.model.encoder, "model.decoder.layers": model.model.decoder}
     layers = {f"{name}.{i}.": layer for name, side in sides.items() for i, layer in enumerate(side.layers)}
+    outside = {key: tensor for key, tensor in plain.state_dict().items() if ".layers." not in key}
     for expert, (name, bart) in enumerate(barts.items()):
         with problem_context(f"--experts {name}: "):
             state = bart.load().to_bart().state_dict()
         for place, layer in layers.items():
             of_layer = {key.removeprefix(place): t for key, t in state.items() if key.startswith(place)}
             layer.experts[expert].load_state_dict(of_layer)
-        outside = {key: tensor for key, tensor in plain.state_dict().items() if ".layers." not in key}
         if not all(torch.equal(tensor, state[key]) for key, tensor in outside.items()):
             trained.append(name)
     notes = keep_text_settings(model, barts)
@@ -176,7 +176,7 @@ def write(settings: Command, model, sources: Mapping[str, Model | Path], file: s
         is_adapter = isinstance(source, Path)
         files = [source / ADAPTER_FILE, source / WEIGHTS_FILE] if is_adapter else source.files()
         made_of[name] = {path.name: sha256(path) for path in files}
-    written = json.loads(json.dumps(settings.to_dict(), default=str))
-    described = json.dumps(describe_run(written, command) | {"made_of": made_of}, indent=1).encode()
+    described = describe_run(settings.to_dict(), command) | {"made_of": made_of}
+    content = json.dumps(described, indent=1, default=str).encode()
     tokenizer = load_tokenizer(next(iter(sources.values())).place, model.config.vocab_size)
-    save_checkpoint(model, tokenizer, settings.output_dir, keep={file: described})
+    save_checkpoint(model, tokenizer, settings.output_dir, keep={file: content})

@@ -9,11 +9,10 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.checkpoints.tokenizer_files import TOKENIZER_FILES
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.hub import folder_of_run, is_hub_name, is_on_hub, local_folder
+from routing_moe.io.hub import TOKENIZER_FILES, folder_of_run, is_hub_name, is_on_hub, local_folder
 from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:

@@ -3,10 +3,7 @@
 from pathlib import Path
 
 from dataloader.errors import InputError, in_brief, problem_context
-from routing_moe.io.hub import local_folder
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-OTHER_FILES = ("*.model", "vocab.txt")
+from routing_moe.io.hub import TOKENIZER_FILES, local_folder
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):

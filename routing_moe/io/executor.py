@@ -22,7 +22,8 @@ def run_calls(function: Callable, calls: Mapping[Hashable, tuple], workers: int)
         yield from run_in_processes(function, calls, environments(workers))
         return
     for key, arguments in calls.items():
-        yield key, (outcome := outcome_of(function, arguments))
+        outcome = outcome_of(function, arguments)
+        yield key, outcome
         if isinstance(outcome, Exception):
             gc.collect()
             import torch  # takes seconds, which checks need not wait for

@@ -15,7 +15,8 @@ from dataloader.errors import InputError, in_brief
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.npy", "*.npz", "*.csv"]  # also those of a run
 OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
-TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # a BART has one of them
+OTHER_TOKENIZERS = ("vocab.txt", "*.model")
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # what transformers loads, the first one found
 
 _folders: dict[str, Path] = {}  # {hub name: folder of its commit} that this process has found
@@ -58,14 +59,15 @@ def local_folder(source: str | Path, kinds: Sequence[str] = WEIGHTS) -> Path:
         return Path(source)
     if not is_hub_name(name):
         raise InputError(f"{name}: no such folder (nor a hub name such as facebook/bart-base)")
-    if name not in _folders or not any(map(_folders[name].glob, kinds)):
-        found = (folder for kind in kinds if has_weights(folder := _snapshot(name, kind), kind))
-        folder = next(found, None)
-        if folder is None:
-            others = "" if kinds == WEIGHTS else "; pickled weights are not downloaded"
-            raise InputError(f"{name}: has no {' or '.join(kinds)}{others}")
-        _folders[name] = folder
-    return _folders[name]
+    if name in _folders and any(has_weights(_folders[name], kind) for kind in kinds):
+        return _folders[name]
+    for kind in kinds:
+        folder = _snapshot(name, kind)
+        if has_weights(folder, kind):
+            _folders[name] = folder
+            return folder
+    others = "" if kinds == WEIGHTS else "; pickled weights are not downloaded"
+    raise InputError(f"{name}: has no {' or '.join(kinds)}{others}")
 
 
 def has_weights(folder: Path, kind: str) -> bool:
@@ -80,7 +82,8 @@ def _snapshot(name: str, kind: str) -> Path:
     repository, _, revision = name.partition("@")
     files = {"allow_patterns": [*SMALL_FILES, kind, f"*/{kind}"], "ignore_patterns": OTHER_LIBRARIES}
     cached = cached_folder(name)
-    if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in TOKENIZERS):
+    tokenizers = (*TOKENIZER_FILES, *OTHER_TOKENIZERS)
+    if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in tokenizers):
         return cached
     try:
         return Path(snapshot_download(repository, revision=revision or None, **files))

@@ -39,7 +39,10 @@ def run_in_processes(
             for pipe in wait(busy):
                 worker, key = busy.pop(pipe)
                 outcome = worker.outcome()
-                free.append(worker) if worker.process.is_alive() else unused.append(worker.variables)
+                if worker.process.is_alive():
+                    free.append(worker)
+                else:
+                    unused.append(worker.variables)
                 yield key, outcome
     finally:
         _end(processes)

@@ -27,9 +27,8 @@ from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.checkpoints.tokenizer_files import OTHER_FILES, TOKENIZER_FILES
 from routing_moe.io.csv_files import read_table
-from routing_moe.io.hub import is_hub_name
+from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
@@ -41,7 +40,7 @@ from routing_moe.task_choice.texts import TEXTS_FILE
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
 CHECKPOINT_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-    *TOKENS, *OTHER_FILES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", NAMES_FILE,
+    *TOKENS, *OTHER_TOKENIZERS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", NAMES_FILE,
     VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE, AVERAGED_FILE,
 )  # fmt: skip
 RUN_FILES = (

@@ -19,6 +19,8 @@ from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
+from routing_moe.model.base import is_of_base
+from routing_moe.model.conversion import IN_LAYER
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.route_sources import average
 from routing_moe.model.routed_layer import RoutePlan
@@ -27,8 +29,6 @@ from task.task_emb.methods import BartMethod, TrainingMethod
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 BLOCK = 2**20  # coordinates of a gradient that are projected at once
 EXPERT = re.compile(r"\.experts\.\d+\.")
-LAYER = re.compile(r"model\.(encoder|decoder)\.layers\.(\d+)\.")
-WITHOUT_GRADIENT = ("router.", "task_vectors.")  # routes are constants
 PATTERNS = {  # --weights: names of parameters
     "embeddings": r"model\.shared\.",  # also the weights of the output layer, if it shares them
     "encoder": r"model\.encoder\.layers\.",
@@ -104,13 +104,11 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
 
 def chosen_parameters(model, weights: str) -> Parameters:
     """Returns the parameters of a (routing) BART by name, detached. weights: one of PATTERNS."""
-    of_updates = weights == "updates"
+    is_chosen = is_of_expert if weights == "updates" else is_of_base  # not the router: routes are constants
     chosen = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
-        if not name.startswith(WITHOUT_GRADIENT)
-        and re.match(PATTERNS[weights], name)
-        and is_of_expert(name) == of_updates
+        if re.match(PATTERNS[weights], name) and is_chosen(name)
     }
     if not chosen:
         raise InputError(f"--weights {weights}: the model has no low-rank expert")
@@ -122,7 +120,7 @@ def divided(tensors: Parameters, division: str) -> dict[str, list[Tensor]]:
     parts: dict[str, list[Tensor]] = {}
     n_words = {"whole": 0, "sides": 1, "layers": 2}[division]
     for name, tensor in tensors.items():
-        part = ".".join(LAYER.match(name).groups()[:n_words]) if n_words else "whole"
+        part = ".".join(IN_LAYER.match(name).groups()[:n_words]) if n_words else "whole"
         parts.setdefault(part, []).append(tensor)
     return parts
 

@@ -28,7 +28,7 @@ class Random:
 
 class Descriptions:
     def __init__(self, settings):
-        self.sentences, folder = settings.sentences(), settings.encoder_folder()
+        self.sentences, folder = settings.sentences, settings.encoder_folder()
         # In float32 even if the file is in half precision.
         fields = dict(device=str(command_device()), model_kwargs={"dtype": torch.float32})
         try:

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -142,8 +143,9 @@ class DescriptionSettings(VectorSettings):
         """The encoder, under the name that meta.json has for it."""
         return self.encoder
 
+    @cached_property
     def sentences(self) -> dict[str, list[str]]:
-        """Returns {task: its sentences} of --descriptions. Raises InputError."""
+        """{task: its sentences} of --descriptions. Raises InputError."""
         table = load_json_object(self.descriptions, 'descriptions like {"task": "what it asks for"}')
         for task, value in table.items():
             table[task] = texts = value if isinstance(value, list) else [value]
@@ -152,12 +154,12 @@ class DescriptionSettings(VectorSettings):
         return table
 
     def chosen_tasks(self) -> list[str]:
-        sentences = self.sentences()
+        sentences = self.sentences
         with problem_context(f"--descriptions {self.descriptions}: "):
             return chosen_tasks(self.tasks, split_of(self.custom_tasks_splits), sentences)
 
     def checksum(self, task: str, samples: str) -> str:
-        return sha256_of(self.sentences()[task])
+        return sha256_of(self.sentences[task])
 
     def encoder_folder(self) -> Path:
         """Returns the folder of the encoder. Raises InputError for a missing package or encoder."""
