@@ -172,6 +172,8 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     [
         (dict(lines=["one", "", "two"]), "new.txt:2: the text is empty"),
         (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
+        (dict(lines=['{"input": "a", "options": 5}'], name="new.jsonl"), "new.jsonl:1: expected {"),
+        (dict(lines=['{"input": "a", "options": "yes"}'], name="new.jsonl"), "new.jsonl:1: expected {"),
         (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
         *((dict(lines=[line], name="new.jsonl"), f"jsonl:1: {message}") for line, message in UNUSUAL_JSON),
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: cannot be read (No such file"),

@@ -269,6 +269,7 @@ def test_wrong_arguments_in_python_are_one_clear_error(finished):
         (lambda: load(finished, max_input_length=5000), "max_input_length is 5000; it must be from 1 to 32"),
         (lambda: model.task("a", inputs=["b"], examples=[("c", "d")]), "inputs and examples each determine"),
         (lambda: model.task("a", route=-np.ones((3, 2))), "rows of weights that sum to 1"),
+        (lambda: model.task("a", route=np.full((3, 2), np.nan)), "rows of weights that sum to 1"),
         (lambda: model.task("a", inputs=[]), "task 'a' has no inputs"),
         (lambda: model.task("a", examples=[("", "b")]), "the examples of a must be pairs of"),
         (lambda: model.answer("colour", "grass"), "must be lists of texts"),

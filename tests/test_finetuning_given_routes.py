@@ -143,6 +143,7 @@ def test_a_route_can_be_given_for_any_mixture(kind, tune, tmp_path, capsys):
     [
         ({TASK: [0, 1]}, {}, "vectors of 2 dimensions, but those of"),
         ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts {'all': (0, 4)}, but those of"),
+        ({TASK: [0, 1, 0]}, SIDES, "meta.json: part decoder ends after the 3 dimensions of the vectors"),
         ({"colour": [0, 1, 0, 1]}, SIDES, "has no vector for naming, only for colour"),
         ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but not of {SAMPLES[1]}"),
     ],

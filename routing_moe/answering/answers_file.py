@@ -66,15 +66,15 @@ def write_answers(
             # Rounding depends on which texts are answered together: only complete chunks count.
             kept = len(lines) if len(lines) == total else len(lines) - len(lines) % CHUNK
             file.truncate(sum(len(line) + 1 for line in lines[:kept]))
-        progress = ProgressBar(total=total, initial=kept, desc="answering", unit="text")
+        bar = ProgressBar(total=total, initial=kept, desc="answering", unit="text")
+        stack.enter_context(bar)
         queries = islice(read_queries(settings.inputs, settings.options), kept, None)
         for answer in routed.answers(task, queries, batch_size=settings.predict_batch_size):
             options = {name: round(score, 6) for name, score in (answer.option_scores or {}).items()}
             fields = asdict(answer) | {"score": round(answer.score, 6), "option_scores": options or None}
             print(json.dumps(fields, ensure_ascii=False), file=file)
             made, cut = made + 1, cut + answer.was_cut
-            progress.update()
-        progress.close()
+            bar.update()
     return made, kept, cut
 
 

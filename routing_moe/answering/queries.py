@@ -97,9 +97,10 @@ def _query_of(line: str, kind: str, options: tuple[str, ...]) -> Query:
     text = line.split("\t", 1)[0] if kind == ".tsv" else line
     if kind == ".jsonl":
         fields = parse_json_object(line)
-        text, options = fields.get("input"), tuple(fields.get("options") or options)
-        if not all(isinstance(value, str) for value in (text, *options)):
+        text, offered = fields.get("input"), fields.get("options") or list(options)
+        if not isinstance(offered, list) or not all(isinstance(value, str) for value in (text, *offered)):
             raise ValueError('expected {"input": text, "options": [text, ...]}')
+        options = tuple(offered)
     query = Query(text, options)
     query.check()
     return query

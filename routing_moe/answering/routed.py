@@ -128,7 +128,8 @@ class Routed:
             choice = self._by_vector(name, vectors)
         elif route is not None:
             size, route_LE = (config.num_layers, config.num_experts), np.asarray(route, dtype=np.float32)
-            if route_LE.shape != size or (route_LE < 0).any() or abs(route_LE.sum(axis=1) - 1).max() > 1e-4:
+            are_weights = route_LE.shape == size and (route_LE >= 0).all()  # which NaN is not
+            if not are_weights or not np.allclose(route_LE.sum(axis=1), 1, rtol=0, atol=1e-4):
                 raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
             choice = TaskChoice(name, "given", "given route", route_LE=route_LE)
         else:

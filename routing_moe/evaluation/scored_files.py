@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples, EncodedOptions, Ragged, TextFormat, encode, encode_options
 from dataloader.gym import Example, Gym, evenly_spread
-from dataloader.options import SOURCES, find_options
+from dataloader.options import SOURCES, OptionSource, find_options
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.train import TrainSettings
@@ -81,18 +81,18 @@ def load_task_files(
     """Returns the tokenized files of a part of the chosen samples (`Gym.pool`) of all tasks."""
     files = []
     for task in sorted(tasks):
+        of_task, metric = gym.examples(task, part, samples), gym.metric(task)
         by_sample: dict[str, list[Example]] = {}
-        for example in gym.examples(task, part, samples):
+        for example in of_task:
             by_sample.setdefault(example.sample, []).append(example)
-        source = None
+        source = OptionSource()
         if with_options:
-            every = [example for examples in by_sample.values() for example in examples]
-            source = find_options(task, gym.metric(task), train_gyms or (gym,), every)
+            source = find_options(task, metric, train_gyms or (gym,), of_task)
         for sample, examples in by_sample.items():
             examples = evenly_spread(examples, limit)
             encoded = encode(examples, tokenizer, text_format, task_ids)
-            file = TaskFile(task, sample, part, gym.metric(task), examples, encoded)
-            if source and source.name:
+            file = TaskFile(task, sample, part, metric, examples, encoded)
+            if source.name:
                 options = [source.options(example) for example in examples]
                 if text_format.do_lowercase:
                     options = [tuple(dict.fromkeys(text.lower() for text in texts)) for texts in options]

@@ -64,14 +64,16 @@ def text_vectors(
     rows = {task: row for row, task in enumerate(inputs_by_task)}
     encoded = encode(examples, tokenizer, text_format, rows)
     around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
-    progress = ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet)
     means_ND: list = [None] * len(encoded)
     lengths_N = encoded.source_lengths_N
     order = np.argsort(-lengths_N, kind="stable")  # the longest first, so that memory runs out early
-    for start in range(0, len(order), CUT_AT_ONCE):
-        part = order[start : start + CUT_AT_ONCE]
-        groups = micro_batches(lengths_N[part], np.zeros(len(part)), max_tokens=batch_tokens or None)
-        for indices in (part[group] for group in reversed(groups)):
+    batches = (
+        part[group]
+        for part in np.split(order, range(CUT_AT_ONCE, len(order), CUT_AT_ONCE))
+        for group in reversed(micro_batches(lengths_N[part], np.zeros(len(part)), batch_tokens or None))
+    )
+    with ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet) as progress:
+        for indices in batches:
             batch = encoded.collate(indices, pad_token_id=tokenizer.pad_token_id)
             states_BSD = states_of(batch["input_ids"], batch["attention_mask"])
             counts_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
@@ -83,7 +85,6 @@ def text_vectors(
             for index, mean_D in zip(indices, means_BD.cpu().numpy(), strict=True):
                 means_ND[index] = mean_D
             progress.update(len(indices))
-    progress.close()
     means_ND = np.stack(means_ND).astype(np.float64)
     vectors = [means_ND[encoded.task_ids_N == row].mean(axis=0) for row in range(len(inputs_by_task))]
     return np.stack(vectors).astype(np.float32)

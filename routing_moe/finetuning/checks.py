@@ -42,7 +42,7 @@ def check_finetuning(
     start = find_start(settings.start, settings.moe_init)
     if not isinstance(start, SavedBart) or start.weights is None:  # of a file, the training is unknown
         settings = dataclasses.replace(settings, **trained_texts(start.config, given_flags))
-    TextFormat.of(settings)
+    TextFormat.of(settings)  # which raises for lengths that hold no token
     check_output_dir(settings)
     check_start(settings, start)
     if settings.moe_init:

@@ -79,8 +79,13 @@ class TrialRunner:
         if (sample, part) not in self._files:
             most = (settings.predict_max_examples if part == "test" else None, settings.examples_per_file)
             (self._files[sample, part],) = load_task_files(
-                *(self.gym, [settings.task], part, sample, self.starts.tokenizer),
-                *(TextFormat.of(settings), {settings.task: 0}),
+                self.gym,
+                [settings.task],
+                part,
+                sample,
+                self.starts.tokenizer,
+                TextFormat.of(settings),
+                {settings.task: 0},
                 limit=min(filter(None, most), default=None),
                 with_options=settings.reads_options and part != "train",
             )

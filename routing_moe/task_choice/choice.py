@@ -98,8 +98,11 @@ class GivenVectors:
     def load(cls, folder: str | Path) -> "GivenVectors":
         """Returns the vectors of a folder. Raises InputError that names it."""
         (names, vectors_ND), meta = load_task_vectors(folder), load_meta(folder)
+        D = vectors_ND.shape[1]
         with problem_context(f"{folder}/"):
-            parts = parts_in(meta) or {ALL: (0, vectors_ND.shape[1])}
+            parts = parts_in(meta) or {ALL: (0, D)}
+            if outside := [part for part, (_, end) in parts.items() if end > D]:
+                raise InputError(f"meta.json: part {outside[0]} ends after the {D} dimensions of the vectors")
         return cls(str(folder), names, vectors_ND, parts, seen_by(meta))
 
     @property

@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,15 +24,8 @@ from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
 from routing_moe.model.route_clusters import nearest_cluster
-from routing_moe.model.task_vectors import (
-    INPUTS_OF_ONE,
-    load_meta,
-    load_task_vectors,
-    of_sample,
-    row_of,
-    samples_in,
-    seen_by,
-)
+from routing_moe.model.task_vectors import INPUTS_OF_ONE, load_task_vectors, of_sample
+from routing_moe.task_choice.choice import GivenVectors
 
 TEXTS_FILE = "text_vectors.npz"
 INPUTS_PER_TASK = 256  # more inputs barely change the mean
@@ -121,12 +115,15 @@ class TextsOfModel:
     quiet: bool = False
     keep: bool = False
 
+    @cached_property
+    def given(self) -> GivenVectors:
+        """The vectors of the source's folder."""
+        return GivenVectors.load(self.source.folder)
+
     def text_of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str]:
         """Returns (text vector (D,), what it has seen) of a task or of one of its samples."""
-        if folder := self.source.folder:
-            (names, vectors_ND), meta = load_task_vectors(folder), load_meta(folder)
-            seen = of_sample(seen_by(meta), sample) if sample in samples_in(meta) else seen_by(meta)
-            return vectors_ND[names.index(row_of(names, task, sample))], seen
+        if self.source.folder:
+            return self.given.vector_of(task, sample)
         seen_sample = sample or self.source.gym_of(task).samples(task)[0]
         (text_D,) = self._computed({task: self.source.inputs(task, sample)}, quiet=True).values()
         return text_D, of_sample(INPUTS_OF_ONE, seen_sample)
@@ -134,8 +131,8 @@ class TextsOfModel:
     def candidates(self, tasks: Iterable[str]) -> dict[str, np.ndarray]:
         """Returns {task: text vector (D,)} of the tasks that have a text: kept in the checkpoint, or new."""
         covered, limit = self.source.covered(tasks), self.source.limit
-        if folder := self.source.folder:
-            vectors = dict(zip(*load_task_vectors(folder), strict=True))
+        if self.source.folder:
+            vectors = self.given.by_name
             return {task: vectors[task] for task in covered}
         # Neither answers nor task names are part of a text vector.
         longest = TextFormat.max_output_length
