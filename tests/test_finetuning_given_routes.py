@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from test_finetuning_routes import assert_is_the_bart_of
-from test_task_routes import BY_SIDE, FIXED, FORMS, SIDES
+from test_task_routes import FIXED, FORMS, PAIRS, SEEN
 from tiny_grids import QUICK, SAMPLES, TASK, results
-from tiny_runs import ROWS, TRAIN_TASKS
+from tiny_runs import ROWS
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import Starts
@@ -18,14 +18,14 @@ from routing_moe.model.task_vectors import save_task_vectors
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 KINDS = {"clusters": dict(task_routes="clusters:2"), "file": {}, "learned": dict(num_experts=2)}
-# The first sample is like colour in both parts, the second like count in the encoder's.
-OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[1, 0, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1]], strict=True))
+# The first sample is like colour, the second like count.
+OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[1, 0], [1, 0], [0, 1]], strict=True))
 
 
 def write_vectors(folder, rows: dict, **meta):
     folder.mkdir(exist_ok=True)
     save_task_vectors(folder, list(rows), np.array(list(rows.values())) + 3.0)
-    (folder / "meta.json").write_text(json.dumps({"seen": "labelled rows of one sample"} | meta))
+    (folder / "meta.json").write_text(json.dumps({"seen": SEEN} | meta))
     return folder
 
 
@@ -39,8 +39,8 @@ def mixture_of(grids):
         place = grids.world / "given_inputs"
         place.mkdir(exist_ok=True)
         if kind == "clusters":
-            rows = dict(zip(ROWS, BY_SIDE, strict=True))
-            vectors = write_vectors(place / "vectors", rows, parts=SIDES)
+            rows = dict(zip(ROWS, PAIRS, strict=True))
+            vectors = write_vectors(place / "vectors", rows)
             changed = dict(task_routes="clusters:2", taskvecs=vectors)
         else:
             (place / "routes.json").write_text(json.dumps(FORMS))
@@ -68,11 +68,11 @@ def by_sample(folder, column="route") -> dict[str, str]:
 
 def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):
     of_task = dict.fromkeys(SAMPLES, TASK)
-    vectors = write_vectors(tmp_path / "each", OF_SAMPLES, parts=SIDES, sample_of=of_task)
+    vectors = write_vectors(tmp_path / "each", OF_SAMPLES, sample_of=of_task)
     folder = tune("given_each", "clusters", taskvecs=vectors)
     found = by_sample(folder)
-    assert found[SAMPLES[0]] == "clusters encoder 0 (cosine 1.00), decoder 0 (cosine 1.00); plain BART"
-    assert found[SAMPLES[1]] == "clusters encoder 1 (cosine 1.00), decoder 0 (cosine 1.00); plain BART"
+    assert found[SAMPLES[0]] == "cluster 0 (cosine 1.00); plain BART"
+    assert found[SAMPLES[1]] == "cluster 1 (cosine 1.00); plain BART"
     for sample, seen in by_sample(folder, "vector_seen").items():
         assert seen == f"labelled rows of one sample: {sample.removesuffix('_best')}"
 
@@ -85,18 +85,16 @@ def starting(grids, mixture_of, kind, **changed):
     return *found, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
 
 
-def test_a_sample_starts_as_the_plain_bart_of_its_composed_route(grids, mixture_of, tmp_path):
-    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1, 1, 0]}, parts=SIDES)
+def test_a_sample_starts_as_the_plain_bart_of_its_route(grids, mixture_of, tmp_path):
+    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1]})
     model, words, _, mixture = starting(grids, mixture_of, "clusters", taskvecs=vectors)
     assert words.endswith("; plain BART")
     route_LE = torch.eye(2)[[1, 1, 1]]
     assert_is_the_bart_of(model, mixture, route_LE)
-    trained = [mixture.config.task_names.index(task) for task in TRAIN_TASKS]
-    assert not any(torch.equal(route_LE, route) for route in mixture.task_routes[trained])
 
 
 def test_logits_start_at_the_route_of_the_nearest_cluster(grids, mixture_of, tmp_path):
-    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1, 1, 0]}, parts=SIDES)
+    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1]})
     flags = dict(taskvecs=vectors, route_training="logits")
     model, words, *_ = starting(grids, mixture_of, "clusters", **flags)
     assert words.endswith("; logits trained")
@@ -110,7 +108,7 @@ def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
     assert (words, seen) == ("given route; plain BART", "labelled rows of all samples")
     assert_is_the_bart_of(model, mixture, mixture.task_routes[mixture.config.task_names.index("opposite")])
     words, seen = starting(grids, mixture_of, "clusters", task_dir=grids.gym / "plural")[1:3]
-    assert words.startswith("clusters encoder 1 (cosine ")
+    assert words.startswith("cluster 1 (cosine ")
     assert seen == "labelled rows of one sample"
     model, words, _, mixture = starting(grids, mixture_of, "file", task_dir=grids.gym / "plural")
     assert words == "given route; fixed"
@@ -139,17 +137,15 @@ def test_a_route_can_be_given_for_any_mixture(kind, tune, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("rows", "parts", "message"),
+    ("rows", "message"),
     [
-        ({TASK: [0, 1]}, {}, "vectors of 2 dimensions, but those of"),
-        ({TASK: [0, 1, 0, 1]}, {}, "has vectors with the parts {'all': (0, 4)}, but those of"),
-        ({TASK: [0, 1, 0]}, SIDES, "meta.json: part decoder ends after the 3 dimensions of the vectors"),
-        ({"colour": [0, 1, 0, 1]}, SIDES, "has no vector for naming, only for colour"),
-        ({SAMPLES[0]: [0, 1, 0, 1]}, SIDES, f"but not of {SAMPLES[1]}"),
+        ({TASK: [0, 1, 0]}, "vectors of 3 dimensions, but those of"),
+        ({"colour": [0, 1]}, "has no vector for naming, only for colour"),
+        ({SAMPLES[0]: [0, 1]}, f"but not of {SAMPLES[1]}"),
     ],
 )
-def test_wrong_vectors_are_an_error(rows, parts, message, tune, tmp_path, capsys):
-    vectors = write_vectors(tmp_path / "wrong", rows, parts=parts)
+def test_wrong_vectors_are_an_error(rows, message, tune, tmp_path, capsys):
+    vectors = write_vectors(tmp_path / "wrong", rows)
     folder = tune("given_wrong_vectors", "clusters", code=2, taskvecs=vectors)
     assert message in capsys.readouterr().err
     assert not folder.exists()

@@ -7,7 +7,7 @@ import pytest
 
 from dataloader.errors import InputError
 from routing_moe.analysis.saved_routes import encoder_part, layer_place
-from routing_moe.model.given_routes import GivenRoutes, layer_names, layers_of_parts, read_routes
+from routing_moe.model.given_routes import GivenRoutes, layer_names, read_routes
 from routing_moe.task_choice.given_routes import permuted
 
 
@@ -55,11 +55,6 @@ def test_a_route_is_that_of_every_split_of_a_layer(written):
     routes_NLE = GivenRoutes("x", read_routes(written(forms))).matrices(2, 1, 4, splits=2)
     assert routes_NLE[:2].argmax(-1).tolist() == [[0, 0, 0, 0, 3, 3], [1, 1, 0, 0, 2, 2]]
     assert np.array_equal(routes_NLE[2, :, :2], soft)  # a row for each split
-    assert layers_of_parts(["encoder", "encoder.1", "decoder"], 2, 1, 2) == {
-        "encoder": [0, 1],
-        "encoder.1": [2, 3],
-        "decoder": [4, 5],
-    }
     names = layer_names(2, range(6), 2)
     assert names == ("enc 0s0", "enc 0s1", "enc 1s0", "enc 1s1", "dec 0s0", "dec 0s1")
     assert sorted(names, key=layer_place) == list(names)
@@ -120,20 +115,6 @@ def test_routes_of_another_model_are_errors(written):
         matrices(written({"a": [0, 1]}), 2, 2, 2)
     with pytest.raises(InputError, match="the routes name 4 experts; there are 3"):
         matrices(written({"a": 3}), 2, 2, 3)
-
-
-def test_a_layer_belongs_to_the_smallest_part_that_names_it():
-    assert layers_of_parts(["all"], 2, 1) == {"all": [0, 1, 2]}
-    assert layers_of_parts(["decoder", "encoder"], 2, 1) == {"decoder": [2], "encoder": [0, 1]}
-    assert layers_of_parts(["encoder", "encoder.1", "decoder.0"], 2, 1) == {
-        "encoder": [0],
-        "encoder.1": [1],
-        "decoder.0": [2],
-    }
-    with pytest.raises(InputError, match=r"there is no part for decoder.0 among encoder"):
-        layers_of_parts(["encoder"], 2, 1)
-    with pytest.raises(InputError, match=r"part encoder.2 is of no layer of a model of 2\+1 layers"):
-        layers_of_parts(["encoder", "decoder", "encoder.2"], 2, 1)
 
 
 # ---- values of --task_routes

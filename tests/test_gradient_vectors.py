@@ -10,7 +10,6 @@ from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import loaded, meta, vectors
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.model.task_vectors import load_meta, parts_in
 from task.task_emb.gradients import (
     PATTERNS,
     bart_log_likelihood,
@@ -164,50 +163,12 @@ def test_a_projection_nearly_keeps_cosines_and_depends_on_the_seed_alone():
     assert not torch.equal(first, projections(2))
 
 
-# ---- parts
+# ---- commands
 
 
 def made(world, folder, code=0, **changed):
     assert tiny_vectors.run("gradient", world.gym, world.bart, folder, **changed) == code
     return folder
-
-
-def test_parts_are_the_sides_or_layers_in_the_order_of_the_model(world, tmp_path):
-    def vector(**flags):
-        name = "_".join(map(str, flags.values()))
-        folder = made(world, tmp_path / name, tasks=["count"], projection_dim=0, **flags)
-        return vectors(folder)["count"], parts_in(load_meta(folder))
-
-    whole, no_parts = vector(weights="layers")
-    assert no_parts == {}
-    encoder, _ = vector(weights="encoder")
-    decoder, _ = vector(weights="decoder")
-    n, D = len(encoder), len(whole)
-    np.testing.assert_allclose(whole, np.concatenate([encoder, decoder]), rtol=1e-4, atol=1e-6)
-    sides, ends = vector(weights="layers", parts="sides")
-    assert (sides.tobytes(), ends) == (whole.tobytes(), {"encoder": (0, n), "decoder": (n, D)})
-    layers, ends = vector(weights="layers", parts="layers")
-    assert layers.tobytes() == whole.tobytes()
-    assert ends == {"encoder.0": (0, n // 2), "encoder.1": (n // 2, n), "decoder.0": (n, D)}
-
-
-def test_each_part_is_projected_and_a_later_command_keeps_the_parts(world, tmp_path):
-    flags = dict(weights="layers", parts="sides", projection_dim=10)
-    folder = made(world, tmp_path / "sides", tasks=["count"], **flags)
-    first = vectors(folder)["count"]
-    made(world, folder, **flags)
-    assert meta(folder)["parts"] == {"encoder": [0, 10], "decoder": [10, 20]}
-    assert np.array_equal(vectors(folder)["count"], first)
-    generator = torch.Generator().manual_seed(42)
-    for start, weights in ((0, "encoder"), (10, "decoder")):
-        of_side = loaded("gradient", world, weights=weights)
-        gradient = of_side.gradient_of("count", of_side.encoded("count", "first"))
-        expected = projected(list(gradient.values()), 10, generator).numpy()
-        np.testing.assert_allclose(first[start : start + 10], expected, rtol=1e-3, atol=1e-4)
-    assert list(vectors(folder)) == sorted(ROWS)
-
-
-# ---- commands
 
 
 def test_a_command_computes_the_mean_gradient_of_the_train_rows(world, tmp_path):
@@ -241,10 +202,9 @@ def test_a_mixture_uses_the_routes_of_the_tasks_it_was_trained_on(finished, worl
         assert (route_of(model, task) == 1).any()
     for task in ("plural", "unknown"):
         assert (route_of(model, task) == 0.5).all()
-    flags = dict(model=finished, weights="layers", parts="layers", projection_dim=0)
+    flags = dict(model=finished, weights="layers", projection_dim=0)
     folder = made(world, tmp_path / "mixture", **flags)
     dense = made(world, tmp_path / "dense", **flags | {"model": world.bart})
-    assert meta(folder)["parts"] == meta(dense)["parts"]
     found, of_dense = vectors(folder), vectors(dense)
     assert all(np.abs(found[task] - of_dense[task]).max() > 1e-3 for task in ROWS)
     assert meta(folder)["seen"] == "labelled rows of one sample"

@@ -26,9 +26,8 @@ FORMS = {
     "plural": [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0]],
 }
 TASKS = (*TRAIN_TASKS, "plural")
-SIDES = {"encoder": [0, 2], "decoder": [2, 4]}
-# Encoder part: colour and opposite are alike, as are count and plural; decoder part: colour and count.
-BY_SIDE = [[1, 0, 0, 1], [0, 1, 0.1, 1], [1, 0.1, 1, 0], [0.1, 1, 1, 0.1]]
+PAIRS = [[1, 0], [0, 1], [1, 0.1], [0.1, 1]]  # vectors of TASKS: colour is like opposite, count like plural
+SEEN = "labelled rows of one sample"
 CLUSTERS = FIXED | dict(task_routes="clusters:2")
 
 
@@ -36,12 +35,12 @@ CLUSTERS = FIXED | dict(task_routes="clusters:2")
 def vectors(tmp_path):
     """vectors(vectors_ND, names, name, **meta): a folder of task vectors."""
 
-    def write(vectors_ND=BY_SIDE, names=TASKS, name="vectors", **meta):
+    def write(vectors_ND=PAIRS, names=TASKS, name="vectors", **meta):
         folder = tmp_path / name
         folder.mkdir()
         save_task_vectors(folder, list(names), np.array(vectors_ND) + 3.0)
         if meta:
-            (folder / "meta.json").write_text(json.dumps({"seen": "labelled rows of one sample"} | meta))
+            (folder / "meta.json").write_text(json.dumps(meta))
         return folder
 
     return write
@@ -99,37 +98,30 @@ def test_routes_of_a_file_are_trained_along_and_kept_bit_for_bit(world, routes_f
 
 
 def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(world, vectors):
-    alike = [[1, 0], [0, 1], [1, 0.1], [0.1, 1]]
-    folder = world.run("outside/clusters", **CLUSTERS, taskvecs=vectors(alike), total_steps=1)
+    folder = world.run("outside/clusters", **CLUSTERS, taskvecs=vectors(), total_steps=1)
     assert experts(folder) == {"colour": [0] * 3, "count": [1] * 3, "opposite": [0] * 3, "plural": [1] * 3}
-    assert "all layers: 2 clusters of 2, 1 tasks" in (folder / "log.txt").read_text()
+    assert "2 clusters of 2, 1 tasks; mean silhouette " in (folder / "log.txt").read_text()
     names, kept_ND = load_task_vectors(folder / "best")
     assert names == list(TASKS)
-    assert np.allclose(kept_ND, np.array(alike) + 3)
+    assert np.allclose(kept_ND, np.array(PAIRS) + 3)
     assert np.array_equal(weights(folder / "best")["route_vectors"].numpy(), kept_ND)
-    assert model_of(folder).config.route_parts == {"all": [0, 2]}
+    table = pd.read_csv(folder / "clusters.csv")
+    assert table[["clusters", "sizes"]].values.tolist() == [[2, "2 1"]]
 
 
-def test_parts_of_vectors_are_clustered_by_themselves_and_compose(world, vectors):
-    folder = world.run("outside/sides", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
-    assert experts(folder) == {
-        "colour": [0, 0, 0],
-        "count": [1, 1, 0],
-        "opposite": [0, 0, 1],
-        "plural": [1, 1, 1],
-    }
-    assert model_of(folder).config.num_experts == 2
-    layers = {"encoder.0": [0, 1], "encoder.1": [1, 2], "decoder.0": [2, 4]}
-    by_layer = [[0, 1, 0, 1], [0, 0, 0.1, 1], [1, 0, 1, 0], [0.9, 1, 1, 0.1]]
-    folder = world.run(
-        "outside/layers", **CLUSTERS, taskvecs=vectors(by_layer, name="l", parts=layers), total_steps=1
-    )
-    assert experts(folder) == {
-        "colour": [0, 0, 0],
-        "count": [0, 1, 0],
-        "opposite": [1, 1, 1],
-        "plural": [1, 0, 1],
-    }
+BY_SIDE = {"encoder": [0, 1], "decoder": [1, 2]}
+
+
+@pytest.mark.parametrize(("parts", "code"), [({"all": [0, 2]}, 0), (BY_SIDE, 2)])
+def test_checkpoints_of_earlier_commits_name_the_parts_of_vectors(parts, code, world, vectors, capsys):
+    folder = world.run(f"outside/parts_{code}", **CLUSTERS, taskvecs=vectors(), total_steps=1)
+    path = folder / "best/config.json"
+    values = json.loads(path.read_text())
+    del values["has_route_vectors"]
+    path.write_text(json.dumps(values | {"route_parts": parts}))
+    assert run(world.gym, world.bart, folder, **ONLY, taskvecs=vectors(name="given")) == code
+    error = capsys.readouterr().err
+    assert ("its route_parts need the commit 19f1e55" in error) == (code == 2)
 
 
 # ---- permuted routes
@@ -161,7 +153,7 @@ def test_random_groups_start_with_the_weights_of_their_file_and_are_recorded(wor
 
 
 def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors, capsys):
-    stage1 = world.run("outside/stage1", **CLUSTERS, taskvecs=vectors(parts=SIDES), total_steps=1)
+    stage1 = world.run("outside/stage1", **CLUSTERS, taskvecs=vectors(seen=SEEN), total_steps=1)
     flags = dict(routes_from=stage1, model=world.bart, output_dir=world / "outside/merged")
     assert merge(typed(flags)) == 0
     output = capsys.readouterr().out
@@ -172,7 +164,7 @@ def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors
     assert sorted(kept[0]) == ["route_vectors", "task_routes"]
     assert_equal(*kept)
     assert (stage1 / "best/task_vecs.npy").read_bytes() == (stage2 / "last/task_vecs.npy").read_bytes()
-    fields = ("given_routes", "route_parts", "trained_tasks", "vectors_seen")
+    fields = ("given_routes", "has_route_vectors", "trained_tasks", "vectors_seen")
     assert [getattr(model_of(stage1).config, f) for f in fields] == [
         getattr(model_of(stage2).config, f) for f in fields
     ]
@@ -182,23 +174,21 @@ def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(world, vectors
 
 
 def test_an_unseen_task_is_scored_along_its_nearest_cluster(world, vectors, capsys):
-    taskvecs = vectors(parts=SIDES)
+    taskvecs = vectors(seen=SEEN)
     folder = world.run(
         "outside/nearest", **CLUSTERS, taskvecs=taskvecs, do_predict=True, predict_split="test"
     )
     row = scores_of(folder).loc["plural"]
-    assert row["route"].startswith("clusters encoder 1 (cosine 1.00), decoder 1 (cosine ")
-    assert row["vector_seen"] == "labelled rows of one sample"
+    assert (row["route"], row["vector_seen"]) == ("cluster 1 (cosine 1.00)", SEEN)
     before = (folder / SCORES).read_bytes()
     assert run(world.gym, world.bart, folder, **ONLY, task_routes="clusters:2", taskvecs=taskvecs) == 0
     assert (folder / SCORES).read_bytes() == before
-    new = vectors([[1, 0, 0, 1]], ["plural"], "new", parts=SIDES)
+    new = vectors([[1, 0]], ["plural"], "new")
     capsys.readouterr()
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=new) == 2
     assert "/best has another vector of plural" in capsys.readouterr().err
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=new, prefix="new-") == 0
-    row = scores_of(folder, "new-").loc["plural"]
-    assert row["route"] == "clusters encoder 0 (cosine 1.00), decoder 0 (cosine 1.00)"
+    assert scores_of(folder, "new-").loc["plural"]["route"] == "cluster 0 (cosine 1.00)"
 
 
 def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, vectors):

@@ -159,7 +159,6 @@ ROUTES = [
     (FILE | VECTORS, "--taskvecs", lambda place: (routes(FORMS)(place), vectors(TRAIN_TASKS)(place))),
     (CLUSTERS | dict(task_routes="random:clusters:5"), "--task_routes is clusters:5; give", vectors()),
     (FIXED | dict(task_routes="random:<here>/routes.json:1"), "--task_routes <here>/routes.json: no such"),
-    (CLUSTERS, '--taskvecs <here>/vectors/meta.json: "parts" must', vectors(parts={"encoder": [2, 1]})),
 ]
 
 

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from conftest import tiny_bart_config
 from mistakes import Place, assert_problem, check, complaint, refused
 from safetensors.torch import load_file, save_file
-from test_task_routes import FIXED, FORMS, ONLY, SIDES
+from test_task_routes import FIXED, FORMS, ONLY
 from test_wrong_input import CLUSTERS, cases, routes, vectors
 from tiny_runs import reopen, run, weights, write_bart, write_gym
 
@@ -82,10 +82,10 @@ def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_p
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A place with runs of one step: "out" with clusters of vectors by side, "plain" without vectors."""
+    """A place with runs of one step: "out" with clusters of vectors, "plain" without vectors."""
     folder = tmp_path_factory.mktemp("trained")
     place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
-    vectors(parts=SIDES)(place)
+    vectors()(place)
     routes(FORMS)(place)
     flags = {name: place.filled_in(value) for name, value in CLUSTERS.items()}
     assert run(place.gym, place.bart, place.out, **flags, total_steps=1) == 0

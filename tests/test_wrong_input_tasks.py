@@ -166,7 +166,6 @@ VECTORS = [
     ("fisher", {}, "holds a 'bert' model, not a", written("bart/config.json", {"model_type": "bert"})),
     ("fisher", dict(max_output_length=64), "--max_output_length is 64, but <bart> has 32 positions"),
     ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain BART"),
-    ("gradient", dict(parts="sides"), "--parts is sides, which needs --weights layers or updates"),
     ("gradient", dict(task_names=True, hide_task_names=True), "--task_names and --hide_task_names: gi"),
     ("descriptions", SENTENCES, "<here>/sentences.json: no such file"),
     ("descriptions", SENTENCES, '"colour" must be a sentence, or a', lambda p: described(p, {"colour": 3})),

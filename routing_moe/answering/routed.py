@@ -157,7 +157,7 @@ class Routed:
 
     def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:
         config = self.model.config
-        if not (config.has_router or config.route_parts):
+        if not (config.has_router or config.has_route_vectors):
             raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
         task_vectors = GivenVectors.load(folder)
         task_vectors.check(self.place, config)

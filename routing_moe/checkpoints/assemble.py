@@ -115,13 +115,13 @@ def routed_by_name(plain, names: list[str], **fields):
     """Returns a mixture of a plain BART with an expert, and a one-hot route to it, for each name."""
     import torch
 
-    from routing_moe.model.given_routes import ALL, GivenRoutes
+    from routing_moe.model.given_routes import GivenRoutes, same_expert
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
     torch.manual_seed(42)  # of rows of low-rank experts that an adapter of lower rank does not fill
     fields |= dict(route_source="fixed", task_names=names, trained_tasks=names)
     model = RoutingBartForConditionalGeneration.from_bart(plain, len(names), 0.0, **fields)
-    routes = {name: {ALL: expert} for expert, name in enumerate(names)}
+    routes = {name: same_expert(expert) for expert, name in enumerate(names)}
     model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
     return model
 

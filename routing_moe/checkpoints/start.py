@@ -114,7 +114,7 @@ def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:
             fields["expert_mixing"] = "outputs"
         redraws = settings.task_level_random_routing and not config.routes_are_drawn
         if source != "fixed" or redraws:
-            fields |= {"given_routes": None, "route_parts": None}
+            fields |= {"given_routes": None, "has_route_vectors": False}
     return fields
 
 

@@ -230,7 +230,7 @@ def route_kind(settings: FinetuneSettings, config) -> str:
         return "lowest loss" if settings.by_loss else "given"
     if settings.route_source or not config.given_routes:
         return "drawn"
-    if settings.taskvecs and config.route_parts:
+    if settings.taskvecs and config.has_route_vectors:
         return "cluster"
     return "own" if settings.task in config.task_names else "unknown"
 

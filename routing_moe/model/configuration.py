@@ -80,12 +80,17 @@ class Mixture:
     random_vectors: list[str] | None = None  # tasks whose vector is random and untrained
     trained_tasks: list[str] | None = None  # of all training so far, if known
     given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
-    # {part: [start, end]} of the dimensions of the vectors beside given routes (`given_routes.py`).
-    route_parts: dict[str, list[int]] | None = None
+    has_route_vectors: bool = False  # vectors beside given routes, by which other tasks are routed
     vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
     text_settings: dict[str, int | bool | None] | None = None  # `config.shared.TEXT_SETTINGS` of the training
 
     def __post_init__(self, **kwargs):
+        if parts := kwargs.pop("route_parts", None):  # of earlier checkpoints; PARTS_COMMIT
+            self.has_route_vectors = True
+            if list(parts) != ["all"]:
+                raise ValueError(
+                    f"routes by parts {list(parts)} of vectors; use commit 6d950d6, the last one with them"
+                )
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
         self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
         self.task_names = list(self.task_names or [])

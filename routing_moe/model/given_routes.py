@@ -1,11 +1,10 @@
 """Routes that are given from outside: their files, and their matrices (N, L, E).
 
 A route in a file is an expert number (in all layers), {"encoder": a, "decoder": b}, a list of L expert
-numbers, or L rows of E weights. A part is a name for some layers: "all", "encoder", "decoder" or a single
-layer such as "encoder.0". N tasks, L layers (encoder, then decoder), E experts. Does not import torch.
+numbers, or L rows of E weights. N tasks, L layers (encoder, then decoder), E experts. Does not import torch.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,13 +17,12 @@ from routing_moe.model.task_vectors import UNKNOWN
 
 ROUTE_TASKS_FILE = "route_tasks.txt"  # beside a .npy file, the tasks of its rows
 ROUNDING = 1e-3  # tolerance for sums of weights, because of bfloat16
-ALL = "all"
 FORMS = (
     'an expert number, {"encoder": number, "decoder": number}, a list of expert numbers by layer, or rows of '
     "weights by layer"
 )
 
-# {part: expert}, experts by layer (L,) or weights (L, E)
+# {"encoder": expert, "decoder": expert}, experts by layer (L,) or weights (L, E)
 Route = dict[str, int] | np.ndarray
 
 
@@ -32,18 +30,16 @@ Route = dict[str, int] | np.ndarray
 class GivenRoutes:
     """The given routes of named tasks, for a model of any fitting depth.
 
-    source: in words. vectors: {task: vector (D,)} by which other tasks are routed, or {}. parts: {part:
-    (start, end)} of their dimensions by which the part is routed. seen: the data that they are based on.
-    notes: for the log. clusters: rows of the table of clusters that are the experts.
+    source: in words. vectors: {task: vector (D,)} by which other tasks are routed, or {}. seen: the data
+    that they are based on. notes: for the log. clusters: the row of the table of clusters, or None.
     """
 
     source: str
     by_task: Mapping[str, Route]
     vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
-    parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     seen: str = UNKNOWN
     notes: tuple[str, ...] = ()
-    clusters: tuple[Mapping, ...] = ()
+    clusters: Mapping | None = None
 
     @property
     def tasks(self) -> list[str]:
@@ -71,10 +67,8 @@ class GivenRoutes:
         for task in self.tasks:
             route = self.by_task[task]
             if isinstance(route, dict):
-                rows = layers_of_parts(route, encoder_layers, decoder_layers, splits)
-                experts = {row: expert for part, expert in route.items() for row in rows[part]}
-                route = np.array([experts[row] for row in range(layers * splits)])
-            elif len(route) == layers:
+                route = np.repeat([route["encoder"], route["decoder"]], [encoder_layers, decoder_layers])
+            if len(route) == layers:
                 route = route.repeat(splits, axis=0)
             if len(route) != layers * splits:
                 depths = f"{encoder_layers}+{decoder_layers} (encoder+decoder)"
@@ -89,23 +83,6 @@ class GivenRoutes:
 # ---- layers
 
 
-def layers_of_parts(
-    parts: Collection[str], encoder_layers: int, decoder_layers: int, splits: int = 1
-) -> dict[str, list[int]]:
-    """Returns {part: rows of a route, `splits` a layer}; the smallest part that names a layer has it."""
-    rows: dict[str, list[int]] = {part: [] for part in parts}
-    for layer in range(encoder_layers + decoder_layers):
-        side, number = ("encoder", layer) if layer < encoder_layers else ("decoder", layer - encoder_layers)
-        part = next((name for name in (f"{side}.{number}", side, ALL) if name in rows), None)
-        if part is None:
-            raise InputError(f"there is no part for {side}.{number} among {', '.join(parts)}")
-        rows[part] += range(layer * splits, (layer + 1) * splits)
-    if unused := [part for part, of_part in rows.items() if not of_part]:
-        depths = f"{encoder_layers}+{decoder_layers} layers (encoder+decoder)"
-        raise InputError(f"part {unused[0]} is of no layer of a model of {depths}")
-    return rows
-
-
 def layer_names(encoder_layers: int, rows: Sequence[int], splits: int = 1) -> tuple[str, ...]:
     """Returns ("enc 0", "dec 0", ...) for these rows of a route; "enc 0s1" if layers have several."""
 
@@ -115,6 +92,11 @@ def layer_names(encoder_layers: int, rows: Sequence[int], splits: int = 1) -> tu
         return f"{side} {i}s{split}" if splits > 1 else f"{side} {i}"
 
     return tuple(map(name, rows))
+
+
+def same_expert(expert: int) -> Route:
+    """Returns the route along one expert in all layers."""
+    return {"encoder": expert, "decoder": expert}
 
 
 def experts_of(route: Route) -> int:
@@ -150,7 +132,7 @@ def read_routes(path: str | Path) -> dict[str, Route]:
 def route_in_json(value) -> Route:
     """Returns the route of a JSON value. Raises ValueError that says what is wrong with it."""
     if _is_expert(value):
-        return {ALL: value}
+        return same_expert(value)
     if isinstance(value, dict) and set(value) == {"encoder", "decoder"}:
         if all(map(_is_expert, value.values())):
             return dict(value)

@@ -52,7 +52,7 @@ class RoutingModel:
         if config.route_source == "fixed":
             size = (len(config.task_names), config.num_layers, config.num_experts)
             self.register_buffer("task_routes", torch.full(size, 1 / config.num_experts))
-            if config.route_parts:
+            if config.has_route_vectors:
                 self.register_buffer("route_vectors", torch.zeros(size[0], config.router_input_dim))
 
     @property
@@ -83,7 +83,7 @@ class RoutingModel:
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
         self.config.route_source = source
-        self.config.given_routes = self.config.route_parts = None
+        self.config.given_routes, self.config.has_route_vectors = None, False
         if source == "random":  # one-hot routes do not mix experts
             self.config.expert_mixing = "outputs"
         self.router = self.task_vectors = None
@@ -114,7 +114,7 @@ class RoutingModel:
         config.given_routes, config.random_vectors = given.source, []
         if vectors_ND is not None:
             config.router_input_dim, config.vectors_seen = vectors_ND.shape[1], given.seen
-            config.route_parts = {part: list(ends) for part, ends in given.parts.items()}
+            config.has_route_vectors = True
             vectors_ND = torch.from_numpy(vectors_ND).to(self.device, self.routing_dtype)
             self.register_buffer("route_vectors", vectors_ND)
 

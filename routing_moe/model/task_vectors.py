@@ -2,11 +2,10 @@
 
 `id2task.json` maps row numbers (as strings) to task names, `{"0": "boolq", ...}`; `task_vecs.npy` is an
 (N, D) float array. The published code writes and reads the same two files. The commands of `task/task_emb`
-add `meta.json`, which describes how the vectors were computed; it is optional. Three of its fields are used:
+add `meta.json`, which describes how the vectors were computed; it is optional. Two of its fields are used:
 
     seen       the data of its task that a vector is based on, one of SEEN; "unknown" if missing
     sample_of  {row: task} of rows that are for one sample and named after it: {"boolq_16_100": "boolq"}
-    parts      {part: [start, end]} of vectors that consist of parts: {"encoder": [0, 512], ...}
 """
 
 import json
@@ -79,19 +78,6 @@ def samples_in(meta: dict) -> dict[str, str]:
     """Returns {row: task} of the rows that are for one sample; {} if there are none."""
     rows = meta.get("sample_of")
     return dict(rows) if isinstance(rows, dict) else {}
-
-
-def parts_in(meta: dict) -> dict[str, tuple[int, int]]:
-    """Returns {part: (start, end)}, such as of "encoder" or "encoder.0"; {} if vectors have no parts."""
-    parts = meta.get("parts", {})
-    try:
-        ends = {part: (int(start), int(end)) for part, (start, end) in parts.items()}
-        valid = all(0 <= start < end for start, end in ends.values())
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        valid = False
-    if not valid:
-        raise InputError(f'{META_FILE}: "parts" must be {{"part": [start, end], ...}}, not {parts!r}')
-    return ends
 
 
 def row_of(names: Collection[str], task: str, sample: str | None) -> str:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, problem_context
-from routing_moe.model.given_routes import ALL
+from dataloader.errors import InputError
 from routing_moe.model.task_vectors import (
     NOTHING,
     ROWS_OF_ALL,
@@ -18,7 +17,6 @@ from routing_moe.model.task_vectors import (
     load_meta,
     load_task_vectors,
     of_sample,
-    parts_in,
     row_of,
     seen_by,
 )
@@ -83,27 +81,18 @@ def rows_read(config, task: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class GivenVectors:
-    """The vectors (N, D) of --taskvecs, of tasks and of single samples, and what they have seen of these.
-
-    parts: {part: (start, end)} of the dimensions, {"all": (0, D)} for vectors without parts.
-    """
+    """The vectors (N, D) of --taskvecs, of tasks and of single samples, and what they have seen of these."""
 
     folder: str
     names: list[str]
     vectors_ND: np.ndarray
-    parts: dict[str, tuple[int, int]]
     seen: str
 
     @classmethod
     def load(cls, folder: str | Path) -> "GivenVectors":
         """Returns the vectors of a folder. Raises InputError that names it."""
         (names, vectors_ND), meta = load_task_vectors(folder), load_meta(folder)
-        D = vectors_ND.shape[1]
-        with problem_context(f"{folder}/"):
-            parts = parts_in(meta) or {ALL: (0, D)}
-            if outside := [part for part, (_, end) in parts.items() if end > D]:
-                raise InputError(f"meta.json: part {outside[0]} ends after the {D} dimensions of the vectors")
-        return cls(str(folder), names, vectors_ND, parts, seen_by(meta))
+        return cls(str(folder), names, vectors_ND, seen_by(meta))
 
     @property
     def by_name(self) -> dict[str, np.ndarray]:
@@ -124,13 +113,10 @@ class GivenVectors:
         return self.vectors_ND[self.names.index(row)], seen
 
     def check(self, place: str | Path, config) -> None:
-        """Raises InputError unless width and parts are those of the vectors of the mixture in `place`."""
-        D, parts = self.vectors_ND.shape[1], config.route_parts or self.parts
+        """Raises InputError unless the width is that of the vectors of the mixture in `place`."""
+        D = self.vectors_ND.shape[1]
         if config.router_input_dim != D:
-            differ = f"of {D} dimensions, but those of {place} have {config.router_input_dim}"
-        elif self.parts != {part: tuple(ends) for part, ends in parts.items()}:
-            differ = f"with the parts {self.parts}, but those of {place} have {parts}"
-        else:
-            return
-        advice = "give vectors made like those that it was trained with"
-        raise InputError(f"--taskvecs {self.folder} has vectors {differ}; {advice}")
+            raise InputError(
+                f"--taskvecs {self.folder} has vectors of {D} dimensions, but those of {place} have "
+                f"{config.router_input_dim}; give vectors made like those that it was trained with"
+            )

@@ -16,7 +16,6 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from routing_moe.model.given_routes import layers_of_parts
 from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import NOTHING, UNKNOWN, of_sample, row_of
@@ -95,7 +94,7 @@ class Chooser:
 
 
 class RouteClusters:
-    """The clusters of a mixture with given routes: trained tasks with equal routes, in each part of layers.
+    """The clusters of a mixture with given routes: trained tasks with equal routes.
 
     routes: {task: route (L, E)}; vectors: {task: vector (D,)}, {} for a mixture without them.
     """
@@ -105,32 +104,22 @@ class RouteClusters:
         self.routes, self.vectors = {}, {}
         if config.route_source == "fixed":
             self.routes = dict(zip(config.task_names, model.task_routes.float().cpu().numpy(), strict=True))
-        if config.route_parts:
+        if config.has_route_vectors:
             self.vectors = dict(zip(config.task_names, model.vectors_of_tasks(), strict=True))
         trained = [task for task in config.task_names if task in config.trained_tasks]
         self.trained = trained or list(self.routes)
 
     def nearest(self, task: str, vector_D: np.ndarray, seen: str) -> TaskChoice:
-        """Returns the route of the nearest cluster of each part, for a mixture with vectors of its tasks."""
-        config = self.config
-        depths = config.encoder_layers, config.decoder_layers
-        rows_of = layers_of_parts(config.route_parts, *depths, config.lora_splits)
+        """Returns the route of the nearest cluster, for a mixture with vectors of its tasks."""
         vectors_TD = np.stack([self.vectors[task] for task in self.trained])
         routes_TLE = np.stack([self.routes[task] for task in self.trained])
-        route_LE, words = np.zeros_like(routes_TLE[0]), {}
-        for part in sorted(rows_of, key=lambda part: rows_of[part][0]):
-            start, end = config.route_parts[part]
-            part_TLE = routes_TLE[:, rows_of[part]]
-            labels_T = groups_of_equal_rows(part_TLE.reshape(len(part_TLE), -1))
-            label, cosine = nearest_cluster(vector_D[start:end], vectors_TD[:, start:end], labels_T)
-            member = int(np.flatnonzero(labels_T == label)[0])
-            route_LE[rows_of[part]] = part_TLE[member]
-            experts_T = single_experts(part_TLE)
-            name = label if experts_T is None else experts_T[member]
-            words[part] = f"{name} (cosine {cosine:.2f})"
-        listed = ", ".join(f"{part} {word}" for part, word in words.items())
-        described = f"clusters {listed}" if len(words) > 1 else f"cluster {next(iter(words.values()))}"
-        return TaskChoice(task, "cluster", described, seen, route_LE=route_LE)
+        labels_T = groups_of_equal_rows(routes_TLE.reshape(len(routes_TLE), -1))
+        label, cosine = nearest_cluster(vector_D, vectors_TD, labels_T)
+        member = int(np.flatnonzero(labels_T == label)[0])
+        experts_T = single_experts(routes_TLE)
+        name = label if experts_T is None else experts_T[member]
+        words = f"cluster {name} (cosine {cosine:.2f})"
+        return TaskChoice(task, "cluster", words, seen, route_LE=routes_TLE[member])
 
     def stored(self, task: str) -> TaskChoice | None:
         """Returns the mixture's own route of a task, or None."""

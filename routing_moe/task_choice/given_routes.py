@@ -15,7 +15,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
-from routing_moe.model.given_routes import ALL, GivenRoutes, Route, read_routes
+from routing_moe.model.given_routes import GivenRoutes, Route, read_routes, same_expert
 from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
 from routing_moe.task_choice.choice import GivenVectors
 
@@ -41,18 +41,16 @@ def training_routes(start: Start, split: Split, ontology: Ontology) -> GivenRout
         with problem_context("--taskvecs "):
             vectors = GivenVectors.load(start.vectors)
     spec, seed = without_permutation(start.routes)
-    notes, clusters = [], []
+    notes, clusters = [], None
     with problem_context("--task_routes "):
         if names_file(spec):
             routes = routes_of_file(spec, split)
         elif spec == TASKS:
-            routes = {task: {ALL: number} for number, task in enumerate(ontology.order(split.train))}
+            routes = {task: same_expert(number) for number, task in enumerate(ontology.order(split.train))}
         elif spec.startswith(CLUSTERS):
             routes, clusters = routes_of_clusters(spec, start, split, ontology, vectors)
-            for row in clusters:
-                words = f"{row['clusters']} clusters of {row['sizes'].replace(' ', ', ')} tasks"
-                silhouette = f"mean silhouette {row['silhouette']:.3f}"
-                notes.append(f"{row['part']} layers: {words}; {silhouette}")
+            words = f"{clusters['clusters']} clusters of {clusters['sizes'].replace(' ', ', ')} tasks"
+            notes.append(f"{words}; mean silhouette {clusters['silhouette']:.3f}")
         elif spec == LOWEST_LOSS:
             raise InputError(f"is {spec}, a choice among the routes of a mixture; leave --do_train out")
         else:
@@ -68,8 +66,8 @@ def training_routes(start: Start, split: Split, ontology: Ontology) -> GivenRout
         notes.append(f"no route for {in_short(without)}: when scored, all experts have equal weights")
     kept = {}
     if vectors:
-        kept = dict(vectors=vectors.only(routes).by_name, parts=vectors.parts, seen=vectors.seen)
-    return GivenRoutes(described(start), routes, notes=tuple(notes), clusters=tuple(clusters), **kept)
+        kept = dict(vectors=vectors.only(routes).by_name, seen=vectors.seen)
+    return GivenRoutes(described(start), routes, notes=tuple(notes), clusters=clusters, **kept)
 
 
 def permuted(routes: Mapping[str, Route], train: Collection[str], seed: int) -> tuple[dict[str, Route], str]:
@@ -93,10 +91,10 @@ def routes_of_file(path: str, split: Split) -> dict[str, Route]:
 
 def routes_of_clusters(
     spec: str, start: Start, split: Split, ontology: Ontology, given: GivenVectors | None
-) -> tuple[dict[str, Route], list[dict]]:
-    """Returns the routes of all tasks of the split with a vector, and a row of clusters.csv for each part.
+) -> tuple[dict[str, Route], dict]:
+    """Returns the routes of all tasks of the split with a vector, and the row of clusters.csv.
 
-    Each part is clustered separately; its clusters are numbered by their first task in the ontology's order.
+    Clusters are numbered by their first task in the ontology's order.
     """
     if given is None:
         raise InputError(f"is {spec}, clusters of the vectors of --taskvecs; give them")
@@ -109,19 +107,13 @@ def routes_of_clusters(
         raise InputError(f"is {spec}; give {allowed}")
     counts = possible_counts(N) if count == "auto" else [int(count)]
     others = [task for task in split.all if task in vectors and task not in split.train]
-    routes: dict[str, Route] = {task: {} for task in (*train, *others)}
-    rows = []
-    for part, (first, end) in given.parts.items():
-        vectors_ND = np.stack([vectors[task][first:end] for task in train])
-        labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
-        row = {"source": described(start), "part": part, "clusters": int(labels_N.max()) + 1}
-        row["sizes"] = " ".join(map(str, np.bincount(labels_N).tolist()))
-        rows.append(row | {"silhouette": silhouette})
-        for task, label in zip(train, labels_N.tolist(), strict=True):
-            routes[task][part] = label
-        for task in others:
-            routes[task][part] = nearest_cluster(vectors[task][first:end], vectors_ND, labels_N).label
-    return routes, rows
+    vectors_ND = np.stack([vectors[task] for task in train])
+    labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)
+    labels = dict(zip(train, labels_N.tolist(), strict=True))
+    labels |= {task: nearest_cluster(vectors[task], vectors_ND, labels_N).label for task in others}
+    row = {"source": described(start), "clusters": int(labels_N.max()) + 1}
+    row |= {"sizes": " ".join(map(str, np.bincount(labels_N).tolist())), "silhouette": silhouette}
+    return {task: same_expert(label) for task, label in labels.items()}, row
 
 
 # ---- routes for scoring with a trained mixture

@@ -126,5 +126,5 @@ def write_start(
     if contested:
         contested.write(folder)
     if inputs.routes and inputs.routes.clusters:  # a resumed run has the table already
-        table = pd.DataFrame(inputs.routes.clusters).round(4)
+        table = pd.DataFrame([inputs.routes.clusters]).round(4)
         write_text(folder / CLUSTERS_FILE, table.to_csv(index=False))

@@ -106,7 +106,7 @@ def given_vectors(settings: TrainSettings, split: Split, config, checkpoint: Pat
     untrained = set(split.section(settings.predict_split)) - trained_on(config, split)
     if not (settings.taskvecs and untrained and config.routes_by_task):
         return {}
-    if not (config.has_router or config.route_parts):
+    if not (config.has_router or config.has_route_vectors):
         flag = f"--taskvecs {settings.taskvecs}"
         raise InputError(f"{flag}: the routes of {checkpoint} do not depend on vectors; leave it out")
     with problem_context("--taskvecs "):

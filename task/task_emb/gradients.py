@@ -7,7 +7,6 @@ arXiv 2005.00770). Projected gradients: LESS (Xia et al. 2024, arXiv 2402.04333)
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -115,16 +114,6 @@ def chosen_parameters(model, weights: str) -> Parameters:
     return chosen
 
 
-def divided(tensors: Parameters, division: str) -> dict[str, list[Tensor]]:
-    """Returns {"whole": tensors}, {"encoder": tensors, "decoder": ...}, or {"encoder.0": tensors, ...}."""
-    parts: dict[str, list[Tensor]] = {}
-    n_words = {"whole": 0, "sides": 1, "layers": 2}[division]
-    for name, tensor in tensors.items():
-        part = ".".join(IN_LAYER.match(name).groups()[:n_words]) if n_words else "whole"
-        parts.setdefault(part, []).append(tensor)
-    return parts
-
-
 # ---- Fisher information
 
 
@@ -149,8 +138,10 @@ def fisher_vector(fisher: Parameters, average_over: str) -> Tensor:
         return torch.cat([p.flatten(1).mean(dim=1) if p.ndim > 1 else p for p in fisher.values()])
     if average_over == "tensor":
         return torch.stack([value.mean() for value in fisher.values()])
-    layers = divided(fisher, "layers").values()
-    return torch.stack([torch.cat([p.flatten() for p in tensors]).mean() for tensors in layers])
+    by_layer: dict[tuple[str, str], list[Tensor]] = {}
+    for name, value in fisher.items():
+        by_layer.setdefault(IN_LAYER.match(name).groups()[:2], []).append(value.flatten())
+    return torch.stack([torch.cat(values).mean() for values in by_layer.values()])
 
 
 class Fisher(TrainingMethod):
@@ -260,30 +251,19 @@ def projected(tensors: list[Tensor], projection_dim: int, generator: torch.Gener
 
 
 class Gradient(BartMethod):
-    """parts: {part of a vector: [start, end]}; {} for --parts whole."""
-
     def __init__(self, settings):
         if settings.task_names and settings.hide_task_names:
             raise InputError("--task_names and --hide_task_names: give that of the model's training")
-        if settings.parts != "whole" and settings.weights not in ("layers", "updates"):
-            raise InputError(f"--parts is {settings.parts}, which needs --weights layers or updates")
         super().__init__(settings)
         # Not by make_accelerator, which would allow TF32 on a GPU for "no".
         self.uses_bf16 = chosen_precision(settings.mixed_precision) == "bf16"
         self.model.set_attn_implementation("eager")  # vmap supports no fused attention kernel
         self.model.requires_grad_(False)  # otherwise torch keeps a second graph, of all weights
-        plain = summed_over_experts(chosen_parameters(self.model, settings.weights))
-        by_part = divided(plain, settings.parts)
-        sizes = [sum(tensor.numel() for tensor in tensors) for tensors in by_part.values()]
-        ends = accumulate((min(n, settings.projection_dim or n) for n in sizes), initial=0)
-        parts = dict(zip(by_part, map(list, pairwise(ends)), strict=True))
-        self.parts = {} if settings.parts == "whole" else parts
 
     def vector_of(self, task: str, samples: str) -> np.ndarray:
-        by_part = divided(self.gradient_of(task, self.encoded(task, samples)), self.settings.parts)
+        gradient = self.gradient_of(task, self.encoded(task, samples))
         generator = torch.Generator().manual_seed(self.settings.projection_seed)
-        dim = self.settings.projection_dim
-        return torch.cat([projected(tensors, dim, generator) for tensors in by_part.values()]).numpy()
+        return projected(list(gradient.values()), self.settings.projection_dim, generator).numpy()
 
     def gradient_of(self, task: str, examples: EncodedExamples) -> Parameters:
         """Returns {parameter of a plain BART: mean gradient} along the task's route."""

@@ -41,11 +41,12 @@ def compute(settings, command: list[str]) -> int:
     by_task = JobFolder(folder / "by_task", read_vector, "compute that vector again", ending=".npz")
     saved = earlier_run(settings, by_task, data, model_files)
     missing = {name: (settings, *unit) for name, unit in units.items() if name not in by_task.names()}
-    parts = getattr(method_of(settings), "parts", {}) if missing else saved["parts"]
+    if missing:
+        method_of(settings)  # raises InputError for flags that do not fit the model
     workers = min(settings.num_workers, len(missing))
     if workers > 1:
         method_of.cache_clear()
-    described = {"method": settings.method, "model_files": model_files, "parts": parts}
+    described = {"method": settings.method, "model_files": model_files}
     described |= {"data": saved.get("data", {}) | data, **describe_run(settings.to_dict(), command)}
     from routing_moe.io.logs import log_to_file, start_logging  # imports transformers
 
@@ -105,7 +106,7 @@ def earlier_run(settings, by_task: JobFolder, data: dict, model_files: dict) -> 
             raise InputError(problems)
         return {}
     saved = load_json_object(path, "the description of a folder of task vectors")
-    if not all(isinstance(saved.get(name), dict) for name in ("settings", "model_files", "parts", "data")):
+    if not all(isinstance(saved.get(name), dict) for name in ("settings", "model_files", "data")):
         begun = f"a run of another command, or vectors begun with the earlier commit {saved.get('git')}"
         raise InputError(f"--output_dir {folder} holds {begun}; name another folder")
     finished = by_task.names()

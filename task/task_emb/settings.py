@@ -327,8 +327,7 @@ class GradientSettings(BartSettings):
     recipe: str | None = None  # no flag: the published code has no gradient vectors
     hide_task_names: bool = TEXTS(False, "begin every input with [task] instead of the task's name, as in training with this flag")
     weights: str = METHOD("embeddings", "weights to differentiate by: the token embeddings, which the output layer shares; the layers of encoder or decoder; the layers of both; all weights; or updates, the low-rank experts of a mixture, which the others leave out. Of a mixture of layers, the gradient by a layer is summed over its experts", choices=("embeddings", "encoder", "decoder", "layers", "all", "updates"))
-    parts: str = METHOD("whole", "parts of the vector: one; one per side, encoder and decoder; or one per layer, in this order. meta.json says where each is, so that tasks can be compared per side or layer", choices=("whole", "sides", "layers"))
-    projection_dim: int = METHOD(4096, "dimension of the random projection of each part of a gradient; shorter parts are not projected; 0: no projection", range=NOT_NEGATIVE)
+    projection_dim: int = METHOD(4096, "dimension of the random projection of a gradient; a shorter one is not projected; 0: no projection", range=NOT_NEGATIVE)
     projection_seed: int = METHOD(42, "seed of the projection, the same for all tasks", range=SEED)
     mixed_precision: str = METHOD("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=("no", "auto", "bf16"))  # not fp16: small gradients underflow, and nothing scales the loss
 # fmt: on
