@@ -85,11 +85,11 @@ class Mixture:
     text_settings: dict[str, int | bool | None] | None = None  # `config.shared.TEXT_SETTINGS` of the training
 
     def __post_init__(self, **kwargs):
-        if parts := kwargs.pop("route_parts", None):  # of earlier checkpoints; PARTS_COMMIT
+        if parts := kwargs.pop("route_parts", None):  # a field of earlier checkpoints
             self.has_route_vectors = True
             if list(parts) != ["all"]:
                 raise ValueError(
-                    f"routes by parts {list(parts)} of vectors; use commit 6d950d6, the last one with them"
+                    "its route_parts need the commit 19f1e55, the last one with parts of vectors"
                 )
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
         self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
