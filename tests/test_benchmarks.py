@@ -79,17 +79,6 @@ def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
     assert report["equal_answers"] == 8
 
 
-def test_low_rank_experts_are_compared_with_adapters_of_the_same_weights(capsys, monkeypatch):
-    pytest.importorskip("peft", reason="the extra [peft] is not installed")
-    from benchmarks import low_rank_engine
-
-    monkeypatch.setattr(low_rank_engine, "B", 4)
-    assert low_rank_engine.main(["--experts", "2", "--repeats", "1"]) == 0
-    assert {"t5_2_soft_forward", "t5_2_peft_one_hot_step"} <= set(
-        parse_report(capsys.readouterr().out)["ratios"]
-    )
-
-
 @pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
 def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monkeypatch):
     products, linear = set(), torch.nn.functional.linear

@@ -219,11 +219,6 @@ def test_the_extras_that_are_named_can_be_installed():
     assert [name for name in sorted(named) if f'"{name}":' not in declared] == []
 
 
-def test_the_figure_is_what_its_script_draws():
-    figure = runpy.run_path(str(ROOT / "docs/images/method.py"))["figure"]
-    assert figure() == (ROOT / "docs/images/method.svg").read_text(encoding="utf-8")
-
-
 def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     import torch
     from transformers import AutoTokenizer
