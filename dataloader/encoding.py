@@ -191,7 +191,7 @@ class EncodedOptions:
 def encode(
     examples: Sequence[Example], tokenizer, text_format: TextFormat, task_ids: Mapping[str, int]
 ) -> EncodedExamples:
-    """Returns the examples tokenized with a fast Hugging Face tokenizer. task_ids: {task name: id}.
+    """Returns the examples tokenized with a Hugging Face tokenizer. task_ids: {task name: id}.
 
     Text that looks like a special token ("</s>" in a web page) is encoded as text.
     """
@@ -252,7 +252,8 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
         pieces.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
         progress.update(len(chunk))
     progress.close()
-    tokenizer.backend_tokenizer.no_truncation()  # otherwise every checkpoint would save the maximum length
+    if tokenizer.is_fast:  # otherwise every checkpoint would save the maximum length
+        tokenizer.backend_tokenizer.no_truncation()
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     return Ragged(flat, _offsets(lengths))
 

@@ -8,7 +8,7 @@ from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run, write_bart, write_gym
 
 from dataloader.errors import InputError
-from routing_moe.checkpoints.find import SavedBart
+from routing_moe.checkpoints.find import SavedPlain
 from routing_moe.io import hub
 
 NAME = "facebook/bart-base"
@@ -26,7 +26,7 @@ def test_a_model_is_downloaded_once_and_its_commit_is_known(hub_client, commit):
     assert hub.local_folder(NAME) == hub.known_folder(NAME) == folder
     assert hub_client.requests == [NAME]
     assert hub.commits() == {NAME: commit}
-    assert SavedBart(NAME).config.d_model == SavedBart(str(folder)).config.d_model
+    assert SavedPlain(NAME).config.d_model == SavedPlain(str(folder)).config.d_model
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json"])

@@ -119,7 +119,7 @@ class Ablation:
 
     def layer(self, row: int) -> str:
         """Returns the name of a row of the routes, such as "enc 0"."""
-        return layer_names(self.config.encoder_layers, [row], self.config.lora_splits)[0]
+        return layer_names(self.config.depths[0], [row], self.config.lora_splits)[0]
 
     def all_experts(self) -> list[ExpertSet]:
         """Returns one set for each expert of each layer with experts."""

@@ -22,7 +22,7 @@ from routing_moe.analysis.permutations import permutation_test
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import Routes
-from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.configuration import Mixture
 from routing_moe.model.route_clusters import average_linkage
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 from routing_moe.results.runs import Run
@@ -168,7 +168,7 @@ def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd
     kinds, tables = list(dict.fromkeys(kinds)), []
     for run in runs:
         table = pd.DataFrame({"kind": kinds})
-        if RoutingBartConfig.load(run.folder / "best").routes_by_task:
+        if Mixture.load(run.folder / "best").routes_by_task:
             (explained,) = read_runs([run.folder], step)
             found = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
             if explained.routes.are_equal:

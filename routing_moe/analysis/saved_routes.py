@@ -142,11 +142,11 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
     folders = [run / name for name in ("best", "last", "init", ".") if (run / name / "config.json").is_file()]
     if not folders:
         raise InputError(f"{run} holds no checkpoint (best/config.json), whose numbers of layers are needed")
-    from routing_moe.model.configuration import RoutingBartConfig  # imports torch, after files were checked
+    from routing_moe.model.configuration import Mixture  # imports torch, after files were checked
 
-    config = RoutingBartConfig.load(folders[0])
+    config = Mixture.load(folders[0])
     if config.num_layers != n_layers or not config.routed_rows:
-        depth = f"{config.encoder_layers} + {config.decoder_layers} layers"
+        depth = f"{config.depths[0]} + {config.depths[1]} layers"
         layers = f"{depth}, {len(config.routed_rows)} with experts; the routes of the run have {n_layers}"
         raise InputError(f"{folders[0]}/config.json has {layers}")
     return config.routed_rows, config.row_names

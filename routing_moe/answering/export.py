@@ -11,6 +11,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
 from routing_moe.checkpoints.adapters import check_with_peft
+from routing_moe.config.choices import PLAIN_MODELS
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
@@ -43,7 +44,7 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     has_equal = model.has_plain_equivalent(route_LE[None])
     if not has_equal and not argmax:
         raise InputError(f"{task.name}: {NO_EQUAL}")
-    bart = model.to_bart(route_LE)
+    bart = model.to_plain(route_LE)
     bart.generation_config = copy.deepcopy(bart.generation_config)  # it is the model's
     bart.generation_config.update(**generation_limits(model.config, routed.decoding))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
@@ -81,10 +82,10 @@ def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
     model, base = routed.model, routed.model.config.base_model
     if base is not None:
         place = Path(base) if Path(base).exists() else local_folder(base)
-        if place.is_dir() and saved_kind(place) == "bart":  # which transformers loads
+        if place.is_dir() and saved_kind(place) in PLAIN_MODELS:  # which transformers loads
             return name_of_base(model, folder / adapter)
     sizes = model.config.num_layers, model.config.num_experts
-    model.to_bart(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
+    model.to_plain(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
     routed.tokenizer.save_pretrained(folder / "base")
     return os.path.relpath("base", adapter)
 

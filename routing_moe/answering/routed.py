@@ -23,7 +23,7 @@ from dataloader.errors import InputError, counted, did_you_mean, in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.export import export
 from routing_moe.answering.queries import CHUNK, Answer, Query, RoutedTask
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
@@ -50,7 +50,7 @@ log = logging.getLogger("routing_moe")
 class Routed:
     """A model with its tokenizer, and how it was trained to read texts and to answer."""
 
-    def __init__(self, model, tokenizer, start: SavedMixture | SavedBart, texts: Mapping, accelerator):
+    def __init__(self, model, tokenizer, start: SavedMixture | SavedPlain, texts: Mapping, accelerator):
         """texts: {name: value} of TEXT_SETTINGS."""
         self.model, self.tokenizer, self.start, self.texts = model.eval(), tokenizer, start, dict(texts)
         self.place, self.accelerator = start.place, accelerator

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
-from routing_moe.model.injection import OF_ATTENTION, merged_state
-from routing_moe.model.lora import LoraLinear
+from routing_moe.model.injection import OF_ATTENTION, merged_state, stacks
 
 # {name of a linear map, such as "model.encoder.layers.0.fc1": (A (r, D_in), B (D_out, r), s)}
 Updates = Mapping[str, tuple[Tensor, Tensor, float]]
@@ -26,7 +25,7 @@ def need_peft() -> None:
 
 @torch.no_grad()
 def read_adapter(base, folder: Path) -> Updates:
-    """Returns the updates of an adapter for a plain BART. Raises InputError for what no expert can be."""
+    """Returns the updates of an adapter for a plain model. Raises InputError for what no expert can be."""
     need_peft()
     for name in (ADAPTER_FILE, WEIGHTS_FILE):  # without them, peft looks for a pickle, or on the hub
         if not (folder / name).is_file():
@@ -35,6 +34,7 @@ def read_adapter(base, folder: Path) -> Updates:
     from peft import PeftModel
     from peft.tuners.lora import Linear
 
+    in_layers = tuple(f"{name}." for name in stacks(base))
     try:
         with warnings.catch_warnings(action="ignore"):  # of fields of other versions
             adapted = PeftModel.from_pretrained(copy.deepcopy(base), folder)
@@ -45,7 +45,7 @@ def read_adapter(base, folder: Path) -> Updates:
                 module.scaling["default"],
             )
             for name, module in adapted.named_modules()
-            if isinstance(module, Linear) and ".layers." in name
+            if isinstance(module, Linear) and name.removeprefix("base_model.model.").startswith(in_layers)
         }
         merged = adapted.merge_and_unload().state_dict()
     except Exception as error:  # of many types
@@ -80,7 +80,8 @@ def fill_expert(model, expert: int, updates: Updates) -> None:
 
     An adapter of lower rank leaves rows of A as they are, with zeros in B, which can still be trained.
     """
-    linears = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+    layers = model.lora_layers
+    linears = {f"{layer.name}.{name}": m for layer in layers for name, m in layer.linear_maps.items()}
     for name, (A, B, scale) in updates.items():
         linears[name].lora_A[expert, : len(A)] = A.to(linears[name].lora_A)
         linears[name].lora_B[expert, : len(A)] = B.T.to(linears[name].lora_B) * (scale / linears[name].scale)

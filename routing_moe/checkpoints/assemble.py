@@ -13,21 +13,23 @@ from pathlib import Path
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short, problem_context
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_model, find_plain
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE, AssembleSettings, AverageSettings
+from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.flags import Command, flag_problems
 from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
 ASSEMBLED_FILE, AVERAGED_FILE = "assembled.json", "averaged.json"
-SIZES = (  # of a BART, which must be equal for its layers to be experts of another
-    *("vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
+SIZES = (  # fields of a plain model that must be equal, so that weights of one can be those of another
+    *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
+    *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff"),  # of a T5
 )
-Model = SavedBart | SavedMixture
+Model = SavedPlain | SavedMixture
 
 
 def check_flags(settings: Command) -> None:
@@ -36,8 +38,9 @@ def check_flags(settings: Command) -> None:
 
 
 def check_size(model: Model, reference: Model) -> None:
+    plain, known = (getattr(saved.config, "backbone", saved.config) for saved in (model, reference))
     for size in SIZES:
-        value, wanted = getattr(model.config, size), getattr(reference.config, size)
+        value, wanted = getattr(plain, size, None), getattr(known, size, None)
         if value != wanted:
             raise InputError(f"{model.place} has {size} {value!r}; {reference.place} has {wanted!r}")
 
@@ -61,6 +64,8 @@ def assemble(settings: AssembleSettings):
         model, notes = mixture_of_adapters(settings, base, experts), []
     else:
         experts = {}
+        if base.config.model_type != ROUTING_BART:
+            raise InputError("--experts: whole models are experts of a BART only; give adapters of peft")
         for name, place in places.items():
             with problem_context(f"--experts {name}: "):
                 experts[name] = find_plain(place, settings.base, f"experts {name}={place}/NAME")
@@ -74,7 +79,7 @@ def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mappin
     from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
     from routing_moe.model.base import refer_to_base
 
-    plain, updates = base.load().to_bart(), {}
+    plain, updates = base.load().to_plain(), {}
     for name, folder in folders.items():
         with problem_context(f"--experts {name}: "):
             updates[name] = read_adapter(plain, folder)
@@ -89,14 +94,14 @@ def mixture_of_barts(base: Model, barts: Mapping[str, Model]):
     """Returns (mixture, notes for the user)."""
     import torch  # takes seconds
 
-    plain, trained = base.load().to_bart(), []
+    plain, trained = base.load().to_plain(), []
     model = routed_by_name(plain, list(barts))
     sides = {"model.encoder.layers": model.model.encoder, "model.decoder.layers": model.model.decoder}
     layers = {f"{name}.{i}.": layer for name, side in sides.items() for i, layer in enumerate(side.layers)}
     outside = {key: tensor for key, tensor in plain.state_dict().items() if ".layers." not in key}
     for expert, (name, bart) in enumerate(barts.items()):
         with problem_context(f"--experts {name}: "):
-            state = bart.load().to_bart().state_dict()
+            state = bart.load().to_plain().state_dict()
         for place, layer in layers.items():
             of_layer = {key.removeprefix(place): t for key, t in state.items() if key.startswith(place)}
             layer.experts[expert].load_state_dict(of_layer)
@@ -112,15 +117,15 @@ def mixture_of_barts(base: Model, barts: Mapping[str, Model]):
 
 
 def routed_by_name(plain, names: list[str], **fields):
-    """Returns a mixture of a plain BART with an expert, and a one-hot route to it, for each name."""
+    """Returns a mixture of a plain model with an expert, and a one-hot route to it, for each name."""
     import torch
 
     from routing_moe.model.given_routes import GivenRoutes, same_expert
-    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+    from routing_moe.model.mixtures import mixture_of
 
     torch.manual_seed(42)  # of rows of low-rank experts that an adapter of lower rank does not fill
     fields |= dict(route_source="fixed", task_names=names, trained_tasks=names)
-    model = RoutingBartForConditionalGeneration.from_bart(plain, len(names), 0.0, **fields)
+    model = mixture_of(plain, len(names), **fields)
     routes = {name: same_expert(expert) for expert, name in enumerate(names)}
     model.use_given_routes(GivenRoutes(f"one expert of {len(names)} for each task", routes))
     return model
@@ -137,7 +142,7 @@ def average(settings: AverageSettings):
             check_size(model, models[settings.runs[0]])
     import torch  # takes seconds
 
-    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+    from routing_moe.model.mixtures import mixture_of
 
     mean, trained = {}, set()
     for i, (place, saved) in enumerate(models.items()):  # one model at a time is in memory
@@ -146,14 +151,14 @@ def average(settings: AverageSettings):
         config = model.config
         if not config.has_lora:  # whose parameters are mixed anyway
             config.expert_mixing = "parameters"
-        bart = model.to_bart(torch.full((config.num_layers, config.num_experts), 1 / config.num_experts))
-        state = bart.state_dict()
+        plain = model.to_plain(torch.full((config.num_layers, config.num_experts), 1 / config.num_experts))
+        state = plain.state_dict()
         mean = {name: mean.get(name, tensor).lerp(tensor, 1 / (i + 1)) for name, tensor in state.items()}
         trained |= set(config.trained_tasks)
-    bart.load_state_dict(mean)
+    plain.load_state_dict(mean)
     fields = dict(label_smoothing=config.label_smoothing, task_names=sorted(trained))
     fields["trained_tasks"] = sorted(trained)
-    averaged = RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, **fields)
+    averaged = mixture_of(plain, **fields)
     return averaged, models, keep_text_settings(averaged, models)
 
 

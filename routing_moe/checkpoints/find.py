@@ -9,20 +9,19 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.config.choices import ROUTING_BART
+from routing_moe.config.choices import PLAIN_MODELS, ROUTING, ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.hub import TOKENIZER_FILES, folder_of_run, is_hub_name, is_on_hub, local_folder
 from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
-    from routing_moe.model.configuration import RoutingBartConfig
-    from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+    from routing_moe.model.configuration import Mixture
 
 
 @dataclass(frozen=True)
 class SavedMixture:
-    """A checkpoint of a routing BART that was found but is not loaded yet."""
+    """A checkpoint of a mixture that was found but is not loaded yet."""
 
     checkpoint: Path
     is_published: bool = False
@@ -32,22 +31,23 @@ class SavedMixture:
         return self.checkpoint
 
     @cached_property
-    def config(self) -> "RoutingBartConfig":
-        from routing_moe.model.configuration import RoutingBartConfig
+    def config(self) -> "Mixture":
+        from routing_moe.model.configuration import Mixture
         from routing_moe.model.published import published_config
 
         if self.is_published:
             return published_config(self.checkpoint.parent, self.checkpoint.name)
-        return RoutingBartConfig.load(self.checkpoint)
+        return Mixture.load(self.checkpoint)
 
-    def load(self) -> "RoutingBartForConditionalGeneration":
-        from routing_moe.model.loading import load_routing_bart
+    def load(self):
+        """Returns the mixture."""
+        from routing_moe.model.mixtures import load_mixture
         from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
-        cls = RoutingBartForConditionalGeneration
         if self.is_published:
-            return cls.from_upstream(self.checkpoint.parent, self.checkpoint.name)
-        return load_routing_bart(cls, self.checkpoint)
+            run, name = self.checkpoint.parent, self.checkpoint.name
+            return RoutingBartForConditionalGeneration.from_upstream(run, name)
+        return load_mixture(self.checkpoint)
 
     def files(self) -> list[Path]:
         if self.is_published:
@@ -59,8 +59,8 @@ class SavedMixture:
 
 
 @dataclass(frozen=True)
-class SavedBart:
-    """A plain BART: a folder or hub name, and optionally a file of weights that replaces its own."""
+class SavedPlain:
+    """A plain model: a folder or hub name, and optionally a file of weights that replaces its own."""
 
     source: str
     weights: str | None = None
@@ -70,23 +70,22 @@ class SavedBart:
         return self.source
 
     @cached_property
-    def config(self) -> "RoutingBartConfig":
-        """That of a routing BART with one expert."""
-        from routing_moe.model.loading import load_bart_config
+    def config(self) -> "Mixture":
+        """That of a mixture with one expert."""
+        from routing_moe.model.mixtures import plain_config
 
-        return load_bart_config(self.source)
+        return plain_config(self.source)
 
-    def load(self) -> "RoutingBartForConditionalGeneration":
-        """Returns the BART as a routing BART with one expert."""
-        from routing_moe.model.conversion import load_plain_weights
-        from routing_moe.model.loading import load_vanilla_checkpoint
-        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+    def load(self):
+        """Returns the model as a mixture with one expert."""
+        from routing_moe.model.mixtures import load_base_weights, load_plain, mixture_of, read_plain_weights
 
-        model = RoutingBartForConditionalGeneration.from_bart(self.source, 1, 0.0)
+        fields = dict(text_settings=self.config.text_settings, task_names=self.config.task_names)
+        model = mixture_of(load_plain(self.source), **fields)
         if self.weights:
-            content = load_vanilla_checkpoint(self.weights)
+            content = read_plain_weights(self.weights)
             with problem_context(f"{self.weights}: "):
-                load_plain_weights(model, content, init_eps=0.0)
+                load_base_weights(model, content, init_eps=0.0)
         return model
 
     def files(self) -> list[Path]:
@@ -98,7 +97,7 @@ class SavedBart:
 
 def find_model(
     source: str | Path, checkpoint_name: str | None = None, name_flag: str = "checkpoint_name"
-) -> SavedMixture | SavedBart:
+) -> SavedMixture | SavedPlain:
     """Returns the model in a run (also of the published code), a saved folder, or of a hub name[@revision].
 
     checkpoint_name: that of a run, from the flag `name_flag`; None: "best". Raises InputError.
@@ -107,11 +106,11 @@ def find_model(
     if is_on_hub(source):
         if checkpoint_name:
             raise InputError(f"{source}: no such folder; of a run on the hub, leave --{name_flag} out")
-        is_mixture = saved_fields(local_folder(source)).get("model_type") == ROUTING_BART
-        return SavedMixture(folder_of_run(source)) if is_mixture else SavedBart(str(source))
+        is_mixture = is_routing(saved_fields(local_folder(source)))
+        return SavedMixture(folder_of_run(source)) if is_mixture else SavedPlain(str(source))
     if not folder.is_dir():
         if is_hub_name(str(source)):
-            return SavedBart(str(source))
+            return SavedPlain(str(source))
         raise InputError(f"{source}: not found; name a folder or a hub name")
     if not (folder / "config.json").is_file():
         if checkpoint := find_checkpoint(folder / name):
@@ -128,54 +127,54 @@ def find_model(
         return SavedMixture(folder / name, is_published=True)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
-    kind = saved.get("model_type")
-    if kind not in (ROUTING_BART, "bart"):
-        raise InputError(f"{folder} holds a {kind!r} model, not a BART or a routing BART")
-    return SavedMixture(folder) if kind == ROUTING_BART else SavedBart(str(source))
+    if not is_routing(saved) and (kind := saved.get("model_type")) not in PLAIN_MODELS:
+        known = ", ".join(PLAIN_MODELS)
+        raise InputError(f"{folder} holds a {kind!r} model, not a mixture or a model of the types {known}")
+    return SavedMixture(folder) if is_routing(saved) else SavedPlain(str(source))
 
 
 def find_mixture(source: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
-    """Returns a routing BART; arguments as of `find_model`. Raises InputError if there is none."""
+    """Returns a mixture; arguments as of `find_model`. Raises InputError if there is none."""
     if is_on_hub(source) and not checkpoint_name:
         source = folder_of_run(source)  # pickled weights of a run are not downloaded
     elif not Path(source).is_dir():
         raise InputError(f"{source}: no such folder, expected a run or a checkpoint")
     saved = find_model(source, checkpoint_name, name_flag)
-    if isinstance(saved, SavedBart):
-        raise InputError(f"{source} holds a 'bart' model, not a routing BART")
+    if isinstance(saved, SavedPlain):
+        raise InputError(f"{source} holds a plain model, not a mixture of experts")
     return saved
 
 
-def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedBart:
+def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedPlain:
     """Returns a plain BART: a file of weights for `model`, a saved BART, a hub name, or a run.
 
     `check_one_expert` checks a run's experts. Raises InputError.
     """
     path = Path(source)
     if path.is_file():
-        if saved_fields(path.parent).get("model_type") == ROUTING_BART:
+        if is_routing(saved_fields(path.parent)):
             raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
-        return SavedBart(model, weights=source)
+        return SavedPlain(model, weights=source)
     if path.suffix in (".pt", ".bin", ".safetensors") and not path.is_dir():
         raise InputError(f"{source}: not found; name a file of weights, a folder or a hub name")
     return find_model(source, name_flag=name_flag)
 
 
-def find_vanilla(source: str) -> SavedMixture | SavedBart:
+def find_vanilla(source: str) -> SavedMixture | SavedPlain:
     """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
     return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
 
 
-def find_bart(source: str) -> SavedBart:
-    """Returns the plain BART in a folder or of a hub name, which is looked up when it is read."""
+def find_plain_model(source: str) -> SavedPlain:
+    """Returns the plain model in a folder or of a hub name, which is looked up when it is read."""
     if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
         raise InputError(f"{source} has no config.json, the configuration of a model")
     if not Path(source).is_dir() and not is_hub_name(source):
         raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
-    return SavedBart(source)
+    return SavedPlain(source)
 
 
-def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
+def check_one_expert(start: SavedMixture | SavedPlain, instead: str) -> None:
     """Raises InputError for a mixture where a plain BART is needed. instead: what to give."""
     if start.config.num_experts > 1:
         raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
@@ -184,12 +183,14 @@ def check_one_expert(start: SavedMixture | SavedBart, instead: str) -> None:
 # ---- where runs start
 
 
-def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedBart:
+def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedPlain:
     """Returns the model that fine-tuning starts from, a mixture with `moe_init`. Raises InputError."""
     with problem_context(f"--{start_flag(start, moe_init)} "):
         if moe_init:
             return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
-        return find_plain(start.checkpoint, start.model) if start.checkpoint else find_bart(start.model)
+        return (
+            find_plain(start.checkpoint, start.model) if start.checkpoint else find_plain_model(start.model)
+        )
 
 
 def start_flag(start: Start, moe_init: bool) -> str:
@@ -225,6 +226,11 @@ def saved_fields(folder: Path) -> dict:
     """Returns the fields of the configuration in a folder, {} if there is none. Raises InputError."""
     path = folder / "config.json"
     return load_json_object(path, "a model's configuration") if path.is_file() else {}
+
+
+def is_routing(fields: dict) -> bool:
+    """Returns whether a configuration with these fields is that of a mixture."""
+    return fields.get("model_type") in (ROUTING, ROUTING_BART)
 
 
 def weight_files(source: str | Path) -> list[Path]:

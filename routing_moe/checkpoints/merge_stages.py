@@ -10,7 +10,13 @@ from pathlib import Path
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import SavedMixture, find_bart, find_mixture, find_vanilla, weight_files
+from routing_moe.checkpoints.find import (
+    SavedMixture,
+    find_mixture,
+    find_plain_model,
+    find_vanilla,
+    weight_files,
+)
 from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flag_problems
@@ -35,7 +41,7 @@ def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
             settings, model=settings.model or recorded_model(routes.checkpoint) or BART_BASE
         )
     with problem_context("--model "):
-        bart = find_bart(settings.model).config
+        plain = find_plain_model(settings.model).config
     if settings.vanilla_checkpoint:
         with problem_context("--vanilla_checkpoint "):
             find_vanilla(settings.vanilla_checkpoint)
@@ -43,7 +49,7 @@ def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
     if not config.routes_by_task or config.num_experts == 1:
         source = "1 expert per layer" if config.num_experts == 1 else f"{config.route_source} routes"
         raise InputError(f"--routes_from {routes.checkpoint} has {source}: tasks have no routes to keep")
-    depths, routed = ((c.encoder_layers, c.decoder_layers) for c in (bart, config))
+    depths, routed = plain.depths, config.depths
     if depths != routed:
         raise InputError(
             f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the routes "
@@ -86,20 +92,20 @@ def merge(settings: MergeSettings, routes: SavedMixture):
 
     from routing_moe.checkpoints.start import base_place, take_vanilla_weights
     from routing_moe.model.base import refer_to_base
-    from routing_moe.model.conversion import with_fresh_experts
-    from routing_moe.model.loading import load_bart
+    from routing_moe.model.mixtures import load_plain, with_fresh_experts
 
     with problem_context("--routes_from "):
         trained = routes.load()
     with problem_context("--model "):
-        bart = load_bart(settings.model)
-        tokenizer = load_tokenizer(settings.model, bart.config.vocab_size)
+        plain = load_plain(settings.model)
+        tokenizer = load_tokenizer(settings.model, plain.config.vocab_size)
     torch.manual_seed(settings.seed)
-    model = with_fresh_experts(trained, bart, settings.init_eps)
+    model = with_fresh_experts(trained, plain, settings.init_eps)
     if settings.vanilla_checkpoint:
         take_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
-    if model.config.has_lora:
-        refer_to_base(model, base_place(Start(settings.model, vanilla=settings.vanilla_checkpoint)))
+    place = base_place(Start(settings.model, vanilla=settings.vanilla_checkpoint))
+    if model.config.has_lora and place:
+        refer_to_base(model, place)
     return model, tokenizer
 
 

@@ -9,13 +9,14 @@ import torch
 from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import (
-    SavedBart,
     SavedMixture,
+    SavedPlain,
     check_one_expert,
     checkpoint_to_start_from,
     find_vanilla,
 )
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
+from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import (
     ARCHITECTURE_FLAGS,
@@ -23,19 +24,19 @@ from routing_moe.config.train import (
     ROUTING_FLAGS,
     TrainSettings,
 )
-from routing_moe.io.hub import is_on_hub, local_folder
+from routing_moe.io.hub import is_on_hub
 from routing_moe.model.base import base_tensors, refer_to_base, train_base
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.conversion import load_plain_weights
+from routing_moe.model.configuration import Mixture
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.model.loading import (
-    load_bart,
-    load_bart_config,
-    load_routing_bart,
-    load_vanilla_checkpoint,
-    with_fields,
+from routing_moe.model.loading import with_fields
+from routing_moe.model.mixtures import (
+    load_base_weights,
+    load_mixture,
+    load_plain,
+    mixture_of,
+    plain_config,
+    read_plain_weights,
 )
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
@@ -44,7 +45,7 @@ log = logging.getLogger("routing_moe")
 # ---- its configuration
 
 
-def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> RoutingBartConfig:
+def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> Mixture:
     """Returns the configuration of the model that a run starts with; no weights are read.
 
     routes: those of --task_routes for training. Raises InputError for flags that do not fit.
@@ -54,9 +55,9 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
         with problem_context("--model "):
-            config = load_bart_config(settings.model)
+            config = plain_config(settings.model)
         return with_flags(config, new_fields(settings, split, routes))
-    config = RoutingBartConfig.load(checkpoint)
+    config = Mixture.load(checkpoint)
     wrong = [
         f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {getattr(config, field)}; "
         "leave the flag out to use the checkpoint's"
@@ -69,7 +70,7 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     return with_flags(config, changed_fields(settings, config))
 
 
-def with_flags(config: RoutingBartConfig, fields: dict) -> RoutingBartConfig:
+def with_flags(config: Mixture, fields: dict) -> Mixture:
     """Returns a copy with other fields. Raises InputError with a line for each flag that does not fit."""
     try:
         return with_fields(config, fields)
@@ -105,7 +106,7 @@ def changed_by_flags(settings: TrainSettings) -> dict:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def changed_fields(settings: TrainSettings, config: RoutingBartConfig) -> dict:
+def changed_fields(settings: TrainSettings, config: Mixture) -> dict:
     """Returns the fields of a checkpoint's configuration that the flags change."""
     fields, source = changed_by_flags(settings), settings.route_source
     if source not in (None, "learned"):
@@ -160,14 +161,11 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     return model, tokenizer
 
 
-def new_model(
-    start: Start, config: RoutingBartConfig, init_eps: float, routes: GivenRoutes | None = None
-) -> RoutingBartForConditionalGeneration:
-    """Returns a new model with experts of the start's plain BART, and its vectors or given routes."""
+def new_model(start: Start, config: Mixture, init_eps: float, routes: GivenRoutes | None = None):
+    """Returns a new mixture with experts of the start's plain model, and its vectors or given routes."""
     with problem_context("--model "):
-        bart = load_bart(start.model)
-    fields = config.mixture_fields()
-    model = RoutingBartForConditionalGeneration.from_bart(bart, init_eps=init_eps, **fields)
+        plain = load_plain(start.model)
+    model = mixture_of(plain, init_eps=init_eps, **config.mixture_fields())
     if start.vanilla:
         take_vanilla_weights(model, start.vanilla, init_eps)
     if model.config.has_router and start.vectors:
@@ -182,46 +180,50 @@ def new_model(
 
 
 def base_place(start: Start) -> str | None:
-    """Returns the folder, file or hub name of the plain BART's weights that a start makes experts of.
+    """Returns the folder, file or hub name of the plain weights that a start makes experts of.
 
-    None if these are the base of other low-rank experts, which is no plain BART on its own.
+    None if low-rank experts cannot refer to them: to the base of others, which is no model on its own, and
+    for another model than a BART to a run or to a file of weights.
     """
     if not start.vanilla:
         return start.model
     vanilla = find_vanilla(start.vanilla)
     if isinstance(vanilla, SavedMixture) and vanilla.config.num_experts > 1:
         return None
+    if vanilla.config.model_type != ROUTING_BART and (isinstance(vanilla, SavedMixture) or vanilla.weights):
+        return None
     if is_on_hub(start.vanilla):
         return start.vanilla
-    return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedBart) else vanilla.checkpoint)
+    return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedPlain) else vanilla.checkpoint)
 
 
 def take_vanilla_weights(model, source: str, init_eps: float) -> None:
     """Loads the weights of --vanilla_checkpoint into every expert, with noise. Raises InputError."""
     with problem_context("--vanilla_checkpoint "):
         vanilla = find_vanilla(source)
-        if isinstance(vanilla, SavedBart):
-            content = load_vanilla_checkpoint(vanilla.weights or local_folder(vanilla.source))
+        if isinstance(vanilla, SavedPlain):
+            content = read_plain_weights(vanilla.weights or vanilla.source)
         elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the BART that they share
             content = base_tensors(vanilla.load())
+            content = {name.removeprefix("backbone."): tensor for name, tensor in content.items()}
         else:
             check_one_expert(
                 vanilla, "give a plain BART, a run with one expert, or one with low-rank experts"
             )
-            content = vanilla.load().to_bart().state_dict()
+            content = vanilla.load().to_plain().state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
-        load_plain_weights(model, content, init_eps)
+        load_base_weights(model, content, init_eps)
 
 
-def drawn_routes(settings: TrainSettings, config: RoutingBartConfig) -> torch.Tensor:
+def drawn_routes(settings: TrainSettings, config: Mixture) -> torch.Tensor:
     """Returns routes per task (N, L, E) of --task_level_random_n random experts a layer."""
     size = (len(config.task_names), config.num_layers, config.num_experts)
     return random_task_routes(*size, n=settings.task_level_random_n, seed=settings.seed)
 
 
-def load_checkpoint(checkpoint: Path, settings: TrainSettings) -> RoutingBartForConditionalGeneration:
-    """Returns a saved routing BART with the flags applied that may change between stages."""
-    model = load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
+def load_checkpoint(checkpoint: Path, settings: TrainSettings):
+    """Returns a saved mixture with the flags applied that may change between stages."""
+    model = load_mixture(checkpoint)
     for field, value in changed_by_flags(settings).items():
         setattr(model.config, field, value)
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn

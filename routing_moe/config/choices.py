@@ -21,6 +21,7 @@ ROUTE_SOURCES = (
     "fixed",
 )  # the keys of ROUTE_SOURCES in model/route_sources.py
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
+PLAIN_MODELS = ("bart", "t5", "mt5", "mbart", "pegasus")  # model_types that the commands take
 ROUTING = "routing"  # that of a mixture of any other model
 EXPERT_KINDS = ("layer", "lora")  # model/routed_layer.py, model/lora.py
 LORA_TARGETS = ("attention", "feed_forward", "all")  # model/injection.py

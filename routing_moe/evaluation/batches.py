@@ -180,7 +180,7 @@ def run_batches(
     route, bart = None, model
     for batch in batches:
         if batch.route is not None and batch.route is not route:  # assembled once for all its batches
-            route, bart = batch.route, model.to_bart(batch.route)
+            route, bart = batch.route, model.to_plain(batch.route)
 
         def results(indices: np.ndarray, batch=batch, bart=bart) -> list:
             if batch.route is not None:

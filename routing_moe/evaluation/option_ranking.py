@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import StoppingCriteria
-from transformers.models.bart.modeling_bart import shift_tokens_right
+from transformers.modeling_outputs import BaseModelOutput
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
 from routing_moe.model.modeling import CACHE_ARGUMENT
+from routing_moe.model.routed_model import projected_at, with_targets
 
-# Both limit memory and do not change results: padded source and target tokens per decoder call, and target
-# positions per projection to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
+# Both limit memory and do not change results: padded source and target tokens per decoder call, and among
+# them labels, which are projected to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
 MOST_TOKENS = 16384
 MOST_PROJECTED = 2048
 
@@ -87,32 +88,28 @@ def log_likelihoods(
     Of the label's log-probability, and of the mean log-probability of the vocabulary, which a label-smoothed
     loss adds. decoder_inputs: (P, T); None: those of training. cache: of the cross-attention.
     """
-    config = bart.config
     if decoder_inputs is None:
-        decoder_inputs = shift_tokens_right(labels_PT, config.pad_token_id, config.decoder_start_token_id)
-    with _along(bart, routes_PLE) as plan:
-        decoded_PTD = bart.get_decoder()(
-            input_ids=decoder_inputs,
-            encoder_hidden_states=encoded_PSD,
-            encoder_attention_mask=attention_mask_PS,
-            use_cache=False,
-            **({} if cache is None else {CACHE_ARGUMENT: cache}),
-            **plan,
-        )[0]
+        decoder_inputs = with_targets(bart, {}, labels_PT)[0]["decoder_input_ids"]
+    pieces = [encoded_PSD, attention_mask_PS, decoder_inputs, labels_PT]
+    pieces += [] if routes_PLE is None else [routes_PLE]
+    at_once = len(labels_PT) if cache else max(1, MOST_PROJECTED // labels_PT.shape[1])
+    rows = zip(*(tensor.split(at_once) for tensor in pieces), strict=True)
+    return torch.cat([_log_likelihoods(bart, cache, *piece) for piece in rows], dim=1)
+
+
+def _log_likelihoods(bart, cache, states_PSD, mask_PS, decoder_inputs_PT, labels_PT, *routes_PLE) -> Tensor:
+    known = dict(encoder_outputs=BaseModelOutput(states_PSD), attention_mask=mask_PS)
+    known |= dict(decoder_input_ids=decoder_inputs_PT, use_cache=False)
+    known |= dict(zip(["routes"], routes_PLE, strict=False)) | ({CACHE_ARGUMENT: cache} if cache else {})
     is_real_PT = labels_PT != IGNORED_LABEL
-    hidden_KD, targets_K = decoded_PTD[is_real_PT], labels_PT[is_real_PT]
-    pieces = zip(hidden_KD.split(MOST_PROJECTED), targets_K.split(MOST_PROJECTED), strict=True)
-    log_p_2K = torch.cat([_log_likelihood(bart, *piece) for piece in pieces], dim=1)
+    with projected_at(bart, is_real_PT.flatten().nonzero()[:, 0]):
+        logits_KV = bart(**known).logits
+    logits_KV = logits_KV.to(torch.promote_types(logits_KV.dtype, torch.float32))
+    chosen_K = logits_KV.gather(1, labels_PT[is_real_PT][:, None])[:, 0]
+    log_p_2K = torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
     # index_add would add in varying order on a GPU.
     zeros_PT = log_p_2K.new_zeros(labels_PT.shape)
     return torch.stack([zeros_PT.masked_scatter(is_real_PT, log_p_K).sum(dim=1) for log_p_K in log_p_2K])
-
-
-def _log_likelihood(bart, hidden_KD: Tensor, targets_K: Tensor) -> Tensor:
-    """Returns log p of each target token, and the mean of log p over the vocabulary (2, K)."""
-    logits_KV = bart.lm_head(hidden_KD) + bart.final_logits_bias
-    chosen_K = logits_KV.gather(1, targets_K[:, None])[:, 0]
-    return torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
 
 
 class GreedyScores(StoppingCriteria):

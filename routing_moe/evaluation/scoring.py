@@ -32,7 +32,7 @@ from routing_moe.evaluation.batches import (
 from routing_moe.evaluation.option_ranking import GreedyScores, encoded, mean_log_likelihood, option_scores
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
-from routing_moe.model.beams import SourceCache, SourceStates
+from routing_moe.model.beams import SourceCache, SourceStates, shares_sources
 from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
 
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
@@ -138,14 +138,17 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
             sequences = generate(**batch, **limits)
     elif decoding.num_beams == 1:
         greedy = GreedyScores(bart.config.pad_token_id)
-        with accelerator.autocast(), bart.register_forward_hook(greedy.keep):
+        generating = getattr(bart, "backbone", bart)
+        with accelerator.autocast(), generating.register_forward_hook(greedy.keep):
             sequences = generate(**batch, **limits, stopping_criteria=[greedy])
         scores = (greedy.sums_B / greedy.lengths_B).tolist()
-    else:  # the encoder's states, and a plain BART's cross-attention, are used again for the scores
-        states = encoded(bart, batch, routes, accelerator.autocast)
-        cached = {CACHE_ARGUMENT: SourceCache()} if routes is None else {}
+    else:  # a BART's encoder states, and a plain one's cross-attention, are used again for the scores
+        states, cached, shared = encoded(bart, batch, routes, accelerator.autocast), {}, {}
+        if shares_sources(bart):
+            cached = {CACHE_ARGUMENT: SourceCache()} if routes is None else {}
+            shared = {"encoder_outputs": SourceStates(states)}
         with accelerator.autocast():
-            sequences = generate(**batch, encoder_outputs=SourceStates(states), **cached, **limits)
+            sequences = generate(**batch, **shared, **cached, **limits)
             if cached:  # without the keys and values of the answers themselves
                 cross = cached[CACHE_ARGUMENT].cross_attention_cache
                 cached = {"cache": EncoderDecoderCache(DynamicCache(), cross)}

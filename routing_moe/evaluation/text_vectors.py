@@ -1,7 +1,7 @@
 """Text vectors of tasks: means of encoder states of a task's inputs, without training.
 
 The vector of a task is the mean, over its inputs, of each input's mean encoder state (or of its state at
-`<s>`). Means exclude padding and the tokens around every text (`<s>`, `</s>`).
+`<s>`). Means exclude padding and the tokens that the tokenizer puts around every text (`<s>`, `</s>`).
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.route_sources import average
+from routing_moe.model.task_routing import RoutingModel
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
 CUT_AT_ONCE = 1024  # texts that are split into batches together; limits the time of the optimal split
@@ -63,7 +63,7 @@ def text_vectors(
     ]
     rows = {task: row for row, task in enumerate(inputs_by_task)}
     encoded = encode(examples, tokenizer, text_format, rows)
-    around = torch.tensor([tokenizer.bos_token_id, tokenizer.eos_token_id])
+    around = torch.tensor(tokenizer("")["input_ids"])
     means_ND: list = [None] * len(encoded)
     lengths_N = encoded.source_lengths_N
     order = np.argsort(-lengths_N, kind="stable")  # the longest first, so that memory runs out early
@@ -96,12 +96,12 @@ def encoder_states(model) -> StatesOf:
     @torch.no_grad()
     def states_of(input_ids_BS: Tensor, attention_mask_BS: Tensor) -> Tensor:
         running = nullcontext({})
-        if isinstance(model, RoutingBartForConditionalGeneration):
+        if isinstance(model, RoutingModel):
             running = model.along(model.plan_routes(average(model, input_ids_BS)))
         was_training = model.training
         model.eval()
         with running as plan:
-            states_BSD = model.model.encoder(
+            states_BSD = model.get_encoder()(
                 input_ids=input_ids_BS.to(model.device),
                 attention_mask=attention_mask_BS.to(model.device),
                 **plan,

@@ -12,7 +12,7 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, did_you_mean, in_short, problem_context
 from dataloader.gym import Gym
 from dataloader.options import find_options
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, check_one_expert, find_start
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
@@ -28,7 +28,7 @@ from routing_moe.task_choice.texts import TextSource
 
 def check_finetuning(
     settings: FinetuneSettings, given_flags: Collection[str]
-) -> tuple[FinetuneSettings, Gym, SavedMixture | SavedBart]:
+) -> tuple[FinetuneSettings, Gym, SavedMixture | SavedPlain]:
     """Returns the settings with lists, samples and texts filled in, the gym, and the start, not loaded.
 
     given_flags: names; texts are otherwise read as the start was trained to read them,
@@ -40,7 +40,7 @@ def check_finetuning(
     settings = dataclasses.replace(settings, samples=tuple(chosen_samples(settings, gym)))
     check_files(settings, gym)
     start = find_start(settings.start, settings.moe_init)
-    if not isinstance(start, SavedBart) or start.weights is None:  # of a file, the training is unknown
+    if not isinstance(start, SavedPlain) or start.weights is None:  # of a file, the training is unknown
         settings = dataclasses.replace(settings, **trained_texts(start.config, given_flags))
     TextFormat.of(settings)  # which raises for lengths that hold no token
     check_output_dir(settings)
@@ -134,7 +134,7 @@ def check_output_dir(settings: FinetuneSettings) -> None:
 # ---- the start and the route
 
 
-def check_start(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> None:
+def check_start(settings: FinetuneSettings, start: SavedMixture | SavedPlain) -> None:
     """Raises InputError for a start of another kind, for texts longer than it reads, without a tokenizer."""
     config, place = start.config, start.place
     if problems := position_problems(settings, config.max_position_embeddings, place):

@@ -27,7 +27,7 @@ from dataloader.gym import PARTS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from dataloader.progress import ProgressBar
-from routing_moe.checkpoints.find import SavedBart, SavedMixture
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.shared import FORMAT_FLAGS
@@ -149,9 +149,9 @@ class Grid:
                 remove(place(configuration.name))
 
 
-def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedBart) -> dict[str, str]:
+def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedPlain) -> dict[str, str]:
     """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
-    is_checkpoint = isinstance(start, SavedBart) and start.source == settings.checkpoint
+    is_checkpoint = isinstance(start, SavedPlain) and start.source == settings.checkpoint
     with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
         sums = start.checksums()
     files = []

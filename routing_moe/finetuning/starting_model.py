@@ -22,8 +22,9 @@ from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
 from routing_moe.finetuning.checks import route_kind, text_source, vector_table
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.model.base import train_base
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.base import is_of_base, train_base
+from routing_moe.model.injection import stacks
+from routing_moe.model.mixtures import copied_plain, mixture_of
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
@@ -159,9 +160,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 
 def plain_of(mixture, route_LE: Tensor | None = None):
-    """Returns the plain BART of a route as a routing BART of one expert. route_LE: None with one expert."""
-    bart, smoothing = mixture.to_bart(route_LE), mixture.config.label_smoothing
-    return RoutingBartForConditionalGeneration.from_bart(bart, 1, 0.0, label_smoothing=smoothing)
+    """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
+    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=mixture.config.label_smoothing)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
@@ -180,8 +180,9 @@ def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_b
     if model.config.has_lora and not trains_base:
         train_base(model, False)
     if freeze_embeds:  # of tokens and positions, and the norms after them
-        for name, parameter in model.model.named_parameters():
-            if ".layers." not in name:
+        of_layers = tuple(f"{name}." for name in stacks(model))
+        for name, parameter in model.named_parameters():
+            if is_of_base(name) and not name.startswith(of_layers):
                 parameter.requires_grad_(False)
     if model.config.has_router:
         model.router.requires_grad_(route_training == "router")

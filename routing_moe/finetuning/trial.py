@@ -126,7 +126,7 @@ class TrialRunner:
         """Writes the model with the best weights of the last configuration."""
         model, texts = self._model, self._model.config.text_settings
         if model.config.num_experts == 1:
-            model = model.to_bart()
+            model = model.to_plain()
             model.config.text_settings = texts
         elif self.settings.route_training == "logits":
             routes_1LE = model.routes_for([self.settings.task]).detach()

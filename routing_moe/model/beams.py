@@ -15,6 +15,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutput
 
+from routing_moe.config.choices import ROUTING_BART
+
 SHARING = "sdpa_of_beams"  # the name of `attend` among the library's attention functions
 
 
@@ -59,6 +61,11 @@ AttentionInterface.register(SHARING, attend)
 AttentionMaskInterface.register(SHARING, mask)
 
 
+def shares_sources(model) -> bool:
+    """Returns whether the beams of a model can share encoder states: of a BART, plain or with experts."""
+    return model.config.model_type in ("bart", ROUTING_BART)
+
+
 @contextmanager
 def beams_share_sources(
     bart, inputs: Tensor | None, kwargs: dict, cache_name: str, known: dict | None = None
@@ -73,6 +80,7 @@ def beams_share_sources(
     if (
         beams == 1
         or usual != "sdpa"
+        or not shares_sources(bart)
         or inputs is None
         or kwargs.get("attention_mask") is None
         or kwargs.get("use_cache") is False

@@ -123,14 +123,16 @@ class Mixture:
             reason = in_brief(error.__cause__ or error)
             raise InputError(f"{source}: not a valid configuration ({reason})") from None
 
-    @classmethod
-    def load(cls, checkpoint: Path) -> Self:
-        """Returns the configuration of a saved routing BART. Raises InputError that names its config.json."""
+    @staticmethod
+    def load(checkpoint: Path) -> "Mixture":
+        """Returns the configuration of a saved mixture. Raises InputError that names its config.json."""
         path = checkpoint / "config.json"
         values = load_json_object(path, "a model's configuration")
-        if values.get("model_type") != ROUTING_BART:
-            raise InputError(f"{checkpoint} holds a {values.get('model_type')!r} model, not a routing BART")
-        config, names_file = cls.of(values, path), checkpoint / NAMES_FILE
+        classes = {cls.model_type: cls for cls in (RoutingBartConfig, RoutingConfig)}
+        if values.get("model_type") not in classes:
+            kind = values.get("model_type")
+            raise InputError(f"{checkpoint} holds a {kind!r} model, not a mixture of experts")
+        config, names_file = classes[values["model_type"]].of(values, path), checkpoint / NAMES_FILE
         config.locate_base(checkpoint)
         if names_file.is_file() and read_names(names_file) != config.task_names:
             raise InputError(f"{path}: task_names differ from those in {NAMES_FILE} of the same folder")
@@ -313,8 +315,11 @@ class RoutingConfig(Mixture, PreTrainedConfig):
 
     def check(self) -> None:
         """Raises ValueError as for every mixture, and for experts that are complete layers."""
-        if not self.has_lora:
-            raise ValueError(f"expert_kind is {self.expert_kind!r}; those of other models are of kind 'lora'")
+        if not self.has_lora and self.num_experts > 1:
+            raise ValueError(
+                f"expert_kind is {self.expert_kind!r}; only a BART has complete layers as experts, others "
+                "have those of kind 'lora'"
+            )
         if self.backbone is not None:
             super().check()
 
@@ -335,6 +340,11 @@ class RoutingConfig(Mixture, PreTrainedConfig):
     def widths(self) -> tuple[int, ...]:
         """None: `injection.py` checks the widths of the linear maps."""
         return ()
+
+    @property
+    def decoder_start_token_id(self) -> int | None:
+        """The first token of every answer, which is not a part of it."""
+        return getattr(self.backbone, "decoder_start_token_id", None)
 
     @property
     def max_position_embeddings(self) -> int:

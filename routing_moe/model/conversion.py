@@ -9,7 +9,7 @@ from transformers import BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.model.base import ROUTING_NAMES, is_of_base, refer_to_base
+from routing_moe.model.base import is_of_base, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.injection import merged_state
 from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfilled_model
@@ -142,17 +142,3 @@ def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
 def with_shared_parameters(model):
     """Returns a copy of the model with the same parameters, not copied, whose routes may be changed."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-
-
-# ---- the routes of one model with the experts of another BART
-
-
-def with_fresh_experts(model, bart, init_eps: float):
-    """Returns a new model with the router and vectors, or fixed routes, of `model`, for the second stage.
-
-    The experts are made as in `from_bart` of a BART with the same number of layers; its width may differ.
-    """
-    fresh = from_bart(type(model), bart, init_eps=init_eps, **model.config.mixture_fields())
-    routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
-    fresh.load_state_dict(routing, strict=False)
-    return fresh

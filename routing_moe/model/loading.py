@@ -1,4 +1,4 @@
-"""Loads plain BARTs and routing BARTs from folders, files and hub names, with errors that name the source."""
+"""Loads plain models and routing BARTs from folders, files, hub names, with errors that name the source."""
 
 import copy
 import math
@@ -25,7 +25,7 @@ from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import NotAvailable, local_folder
-from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.configuration import Mixture
 
 SMALL_BART = "task/skill_gym/tiny_bart"
 FOR_A_TRIAL = f"for a trial there is a small BART: --model {SMALL_BART} (scripts: MODEL={SMALL_BART})"
@@ -36,19 +36,15 @@ def bart_fields(config: BartConfig) -> dict:
     return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
 
 
-def load_bart_config(source: str | Path) -> RoutingBartConfig:
-    """Returns the configuration, with one expert, of the plain BART in a folder or of a hub name."""
+def available_folder(source: str | Path) -> Path:
+    """Returns `local_folder` of a plain model. Raises InputError that names a small one for a trial."""
     try:
-        folder = local_folder(source)
+        return local_folder(source)
     except NotAvailable as error:
         raise InputError(f"{error}; {FOR_A_TRIAL}") from None
-    values = load_json_object(folder / "config.json", "a model's configuration")
-    if (kind := values.get("model_type")) != "bart":
-        raise InputError(f"{source} is a {kind!r} model; experts can only be made from a 'bart' model")
-    return RoutingBartConfig.of(values | {"num_experts": 1}, folder / "config.json")
 
 
-def with_fields(config: RoutingBartConfig, fields: Mapping) -> RoutingBartConfig:
+def with_fields(config: Mixture, fields: Mapping) -> Mixture:
     """Returns a copy of a configuration with other values. Raises ValueError with a line for each problem."""
     changed = copy.deepcopy(config)
     for name, value in fields.items():

@@ -260,18 +260,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
         return self.lora_layers or [layer for layer in layers if isinstance(layer, RoutedLayer)]
 
-    def expert_distance(self) -> Tensor:
-        """Returns the expert regularisation term: `expert_distance` summed over the layers with experts."""
-        return sum(layer.expert_distance() for layer in self.routed_layers())
-
-    @torch.no_grad()
-    def relative_expert_distance(self) -> float | None:
-        """Returns the mean over layers: 0 for equal experts, about 1.4 if independent; None for one."""
-        if self.config.num_experts == 1:
-            return None
-        found = [layer.relative_expert_distance() for layer in self.routed_layers()]
-        return sum(found) / len(found)
-
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
         """Loads as transformers does; a BART that the saved model refers to is loaded from its place."""

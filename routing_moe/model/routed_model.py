@@ -13,7 +13,7 @@ encoder-decoder (T5, BART) or decoder-only (Qwen, Llama). What follows from that
 Decoder-only models are trained with padding at the right, and generate with padding at the left.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -75,7 +75,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
         if self.backbone.get_output_embeddings() is None:
             raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
-        self.lora_layers = inject(self.backbone, config)
+        self.lora_layers = inject(self.backbone, config) if config.has_lora else []
         self.add_routing()
         self.post_init()
 
@@ -111,9 +111,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
     @classmethod
     def with_backbone(cls, config: RoutingConfig, backbone: PreTrainedModel) -> Self:
-        """Returns a model with new experts of a plain model, which is frozen."""
+        """Returns a model with new experts of a plain model, which is frozen if they are low-rank ones."""
         model = unfilled_model(cls, config, backbone)
-        train_base(model, False)
+        train_base(model, not config.has_lora)
         for part in (model.router, model.task_vectors):
             if part is not None:
                 part.to(model.routing_dtype)
@@ -132,7 +132,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         routes: Tensor | None = None,
@@ -154,9 +154,10 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
-        routes = self._resolve_routes(routes, task_ids, len(input_ids))
+        batch_size = len(kwargs["encoder_outputs"][0] if input_ids is None else input_ids)
+        routes = self._resolve_routes(routes, task_ids, batch_size)
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        with along(self.lora_layers, self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
+        with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:
                 return self.backbone(**inputs)
             inputs, predicted = with_targets(self.backbone, inputs, labels)
@@ -175,6 +176,24 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     def plan_routes(self, routes_BLE: Tensor, *sparseness) -> LoraPlan | None:
         """Returns how the layers run with these routes, or None with one expert."""
         return LoraPlan.of(routes_BLE, *sparseness) if self.config.num_experts > 1 else None
+
+    @contextmanager
+    def along(self, plan: LoraPlan | None) -> Iterator[dict]:
+        """Lets all calls in the block run along a plan. Yields their further arguments: none."""
+        with along(self.lora_layers, plan):
+            yield {}
+
+    def get_encoder(self) -> nn.Module:
+        return self.backbone.get_encoder()
+
+    def get_decoder(self) -> nn.Module:
+        return self.backbone.get_decoder()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.backbone.get_output_embeddings()
 
     # ---- generation and export
 
@@ -201,8 +220,15 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         return found
 
     @torch.no_grad()
-    def to_plain(self, routes_LE: Tensor) -> PreTrainedModel:
-        """Returns the equivalent plain model of a route (L, E): merged linear maps, the rest shared."""
+    def to_plain(self, routes_LE: Tensor | None = None) -> PreTrainedModel:
+        """Returns the equivalent plain model of a route (L, E): merged linear maps, the rest shared.
+
+        None: of a model with one expert.
+        """
+        if not self.lora_layers:
+            return self.backbone
+        if routes_LE is None:
+            (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
         routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE)
 
@@ -242,7 +268,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             with no_init_weights():
                 backbone = auto_class(config.backbone).from_config(config.backbone, **loading)
         model = cls.with_backbone(config, backbone)
-        fill(model, saved_tensors(folder), folder)
+        refers = config.base_model is not None
+        fill(model, saved_tensors(folder), folder, lambda name: not (refers and is_of_base(name)))
         if config.base_model is not None:
             check_base(config, fingerprint(model))
             model.base_sums = sums(model)
@@ -255,24 +282,27 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         return model.eval()
 
 
-def fill(model: RoutedModel, state: dict[str, Tensor], folder: Path) -> None:
-    """Copies saved tensors into a model. Raises InputError that names the folder if they do not fit."""
+def fill(model: nn.Module, state: dict[str, Tensor], source: str | Path, needs: Callable) -> None:
+    """Copies tensors into a model. Raises InputError that names their source if they do not fit.
+
+    needs: whether a tensor of a name of the model must be among them.
+    """
     own = model.state_dict(keep_vars=True)
     filled = {id(own[name]) for name in state if name in own}  # under one of the names of a tied tensor
-    refers = model.config.base_model is not None
-    wrong = [n for n, t in own.items() if id(t) not in filled and not (refers and is_of_base(n))]
+    wrong = [name for name, tensor in own.items() if id(tensor) not in filled and needs(name)]
     wrong += [n for n, t in state.items() if n not in own or own[n].shape != t.shape]
     if wrong:
-        raise InputError(f"{folder}: weights that are missing, or do not fit: {in_short(wrong)}")
-    check_finite(state, folder)
+        raise InputError(f"{source}: weights that are missing, or do not fit: {in_short(wrong)}")
+    check_finite(state, source)
     model.load_state_dict(state, strict=False)
 
 
-# ---- batches of plain models
+# ---- batches
 
 
 def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[dict, Tensor]:
-    """Returns the inputs of a plain model, and the token to predict at each position (-100: none)."""
+    """Returns the inputs of a model, and the token to predict at each position (-100: none)."""
+    model = getattr(model, "backbone", model)
     if not model.config.is_encoder_decoder:  # the state at a position predicts the next token
         return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
     filled = labels.masked_fill(labels == -100, model.config.pad_token_id)

@@ -184,6 +184,24 @@ class RoutingModel:
         """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
         return self.config.has_plain_routes or self.is_one_hot(routes_BLE)
 
+    # ---- experts
+
+    def routed_layers(self) -> list:
+        """Returns the layers with experts, encoder first."""
+        return self.lora_layers
+
+    def expert_distance(self) -> Tensor:
+        """Returns the expert regularisation term: `expert_distance` summed over the layers with experts."""
+        return sum(layer.expert_distance() for layer in self.routed_layers())
+
+    @torch.no_grad()
+    def relative_expert_distance(self) -> float | None:
+        """Returns the mean over layers: 0 for equal experts, about 1.4 if independent; None for one."""
+        if self.config.num_experts == 1:
+            return None
+        found = [layer.relative_expert_distance() for layer in self.routed_layers()]
+        return sum(found) / len(found)
+
     # ---- initialisation, loss, saving
 
     def _init_weights(self, module: nn.Module) -> None:

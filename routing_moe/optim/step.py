@@ -27,6 +27,7 @@ from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
+from routing_moe.model.injection import stacks
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
@@ -315,12 +316,13 @@ class Stepper:
 
 
 def compile_layers(model, backend: str = "inductor") -> None:
-    """Compiles BART's layers for any shape at their first use in training; names of weights stay.
+    """Compiles the layers for any shape at their first use in training; names of weights stay.
 
     Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
     """
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    for layer in (*model.model.encoder.layers, *model.model.decoder.layers):
+    sides = (model.get_encoder(), model.get_decoder())
+    for layer in (layer for side in sides for layers in stacks(side).values() for layer in layers):
         for expert in getattr(layer, "experts", [layer]):
             expert.compile(dynamic=True, backend=backend)
     torch.compiler.set_stance("force_eager")

@@ -31,7 +31,7 @@ from routing_moe.config.choices import BASELINES
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
-from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.configuration import Mixture
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.run_cost import COST_FILE
@@ -175,7 +175,7 @@ def terms_of_use(gym: Path, tasks: list[str]) -> str:
 
 def write_card(folder: Path, name: str, license: str | None, terms: str) -> None:
     """Writes README.md, from the files in the folder alone."""
-    config, path = RoutingBartConfig.load(folder), folder / "run.json"
+    config, path = Mixture.load(folder), folder / "run.json"
     run = load_json_object(path, "the description of a run") if path.is_file() else {}
     scores = []
     for section, heading in (("train", "Train tasks"), ("test", "Unseen tasks")):

@@ -192,7 +192,7 @@ class Training:
         for name, tau in temperatures.items():
             routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
             write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
-            layers = layer_names(config.encoder_layers, range(config.num_layers), config.lora_splits)
+            layers = layer_names(config.depths[0], range(config.num_layers), config.lora_splits)
             title = f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else "")
             self.draw_routes(folder / f"{name}.png", title, routes_NLE, tasks, layers, self.ontology)
         return folder

@@ -6,47 +6,38 @@ arXiv 2005.00770). Projected gradients: LESS (Xia et al. 2024, arXiv 2402.04333)
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
 from dataloader.batching import micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.base import is_of_base
-from routing_moe.model.conversion import IN_LAYER
+from routing_moe.model.injection import stacks
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.route_sources import average
-from routing_moe.model.routed_layer import RoutePlan
+from routing_moe.model.routed_model import with_targets
 from task.task_emb.methods import BartMethod, TrainingMethod
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 BLOCK = 2**20  # coordinates of a gradient that are projected at once
 EXPERT = re.compile(r"\.experts\.\d+\.")
-PATTERNS = {  # --weights: names of parameters
-    "embeddings": r"model\.shared\.",  # also the weights of the output layer, if it shares them
-    "encoder": r"model\.encoder\.layers\.",
-    "decoder": r"model\.decoder\.layers\.",
-    "layers": r"model\.(encoder|decoder)\.layers\.",
-    "all": "",
-    "updates": "",  # of these, only the low-rank experts
-}
+LAYER = re.compile(r".*?\.\d+\.")  # of the name of a parameter
 Parameters = dict[str, Tensor]
 Batch = dict[str, Tensor]  # the first dimension of every tensor is the batch dimension
 LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without batch dimension; in nats
 
-# ---- the likelihood of a BART
+# ---- the likelihood of an answer
 
 
-def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikelihood:
+def log_likelihood_of(model, route_1LE: Tensor | None = None) -> LogLikelihood:
     """Returns the function log p(answer | input), summed over tokens, of a model in eval mode.
 
-    route_plan: that of one route (1, L, E), for several experts. The function's batches: `fisher_batches`.
+    route_1LE: (1, L, E), for several experts. The function's batches: `fisher_batches`.
     """
 
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
@@ -57,23 +48,13 @@ def bart_log_likelihood(model, route_plan: RoutePlan | None = None) -> LogLikeli
             attention_mask=example["source_mask"][None],
             decoder_input_ids=example["decoder_input_ids"][None],
             decoder_attention_mask=blocked(is_later_TT)[None, None],
+            routes=route_1LE,
+            use_cache=False,
         )
-        named = {f"model.{name}": value for name, value in parameters.items()}
-        with nullcontext({}) if route_plan is None else model.along(route_plan) as known:
-            logits_TV = functional_call(_Logits(model), named, kwargs=inputs | known)
+        (logits_TV,) = functional_call(model, parameters, kwargs=inputs).logits
         return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
 
     return log_likelihood
-
-
-class _Logits(nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, **inputs) -> Tensor:
-        states_1TD = self.model.model(**inputs, use_cache=False)[0]
-        return (self.model.lm_head(states_1TD) + self.model.final_logits_bias)[0]
 
 
 def blocked(is_blocked: Tensor) -> Tensor:
@@ -86,28 +67,33 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
 
     max_tokens: padded tokens of a batch, 0: no limit; n_parameters: whose gradient is kept for each example.
     """
-    config, lengths = model.config, (examples.source_lengths_N, examples.target_lengths_N)
+    lengths = (examples.source_lengths_N, examples.target_lengths_N)
     most = max(1, MAX_GRADIENT_NUMBERS // n_parameters)
     for indices in micro_batches(*lengths, max_tokens=max_tokens or None, max_examples=most):
-        batch = examples.collate(indices, pad_token_id=config.pad_token_id)
-        targets_BT = batch["labels"].masked_fill(batch["labels"] == IGNORED_LABEL, config.pad_token_id)
-        start = config.decoder_start_token_id
+        batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)
         tensors = {
             "input_ids": batch["input_ids"],
             "source_mask": blocked(batch["attention_mask"] == 0)[:, None, None],
-            "decoder_input_ids": shift_tokens_right(targets_BT, config.pad_token_id, start),
+            "decoder_input_ids": with_targets(model, {}, batch["labels"])[0]["decoder_input_ids"],
             "labels": batch["labels"],
         }
         yield {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
 def chosen_parameters(model, weights: str) -> Parameters:
-    """Returns the parameters of a (routing) BART by name, detached. weights: one of PATTERNS."""
+    """Returns the parameters of a mixture by name, detached. weights: as --weights."""
+    sides = [f"{name}." for name in stacks(model) if is_of_base(name)]  # encoder, decoder
+    starts = {"encoder": sides[:1], "decoder": sides[1:], "layers": sides}.get(weights, [""])
     is_chosen = is_of_expert if weights == "updates" else is_of_base  # not the router: routes are constants
+    embeddings = (
+        model.get_input_embeddings().weight
+    )  # also the weights of the output layer, if it shares them
     chosen = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
-        if re.match(PATTERNS[weights], name) and is_chosen(name)
+        if name.startswith(tuple(starts))
+        and is_chosen(name)
+        and (weights != "embeddings" or parameter is embeddings)
     }
     if not chosen:
         raise InputError(f"--weights {weights}: the model has no low-rank expert")
@@ -138,9 +124,9 @@ def fisher_vector(fisher: Parameters, average_over: str) -> Tensor:
         return torch.cat([p.flatten(1).mean(dim=1) if p.ndim > 1 else p for p in fisher.values()])
     if average_over == "tensor":
         return torch.stack([value.mean() for value in fisher.values()])
-    by_layer: dict[tuple[str, str], list[Tensor]] = {}
+    by_layer: dict[str, list[Tensor]] = {}
     for name, value in fisher.items():
-        by_layer.setdefault(IN_LAYER.match(name).groups()[:2], []).append(value.flatten())
+        by_layer.setdefault(LAYER.match(name)[0], []).append(value.flatten())
     return torch.stack([torch.cat(values).mean() for values in by_layer.values()])
 
 
@@ -165,14 +151,12 @@ class Fisher(TrainingMethod):
         parameters = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
         n_parameters = sum(p.numel() for p in parameters.values())
         batches = fisher_batches(examples, self.model, self.settings.max_tokens_per_micro_batch, n_parameters)
-        return diagonal_fisher(bart_log_likelihood(self.model), parameters, batches)
+        return diagonal_fisher(log_likelihood_of(self.model), parameters, batches)
 
 
-# Bottleneck adapters (Houlsby et al. 2019) after every sub-layer, before the residual connection.
-SUBLAYERS = {
-    BartEncoderLayer: ("self_attn.out_proj", "fc2"),
-    BartDecoderLayer: ("self_attn.out_proj", "encoder_attn.out_proj", "fc2"),
-}
+# Bottleneck adapters (Houlsby et al. 2019) after every sub-layer, before the residual connection: after these
+# linear maps of BARTs and T5s.
+LAST_OF_SUBLAYERS = re.compile(r"(attn\.out_proj|fc2|Attention\.o|DenseReluDense\.wo)$")
 INIT_STD = 0.01  # of Houlsby et al.: near the identity
 
 
@@ -185,24 +169,27 @@ class Adapter(nn.Module):
         self.sublayer = sublayer
         self.down, self.up = nn.Linear(D, bottleneck), nn.Linear(bottleneck, D)
 
+    @property
+    def weight(self) -> Tensor:  # whose type a T5 looks at
+        return self.sublayer.weight
+
     def forward(self, hidden: Tensor) -> Tensor:
         hidden = self.sublayer(hidden)
         return hidden + self.up(nn.functional.gelu(self.down(hidden)))
 
 
 def insert_adapters(model: nn.Module, bottleneck: int, seed: int) -> None:
-    """Inserts adapters into every BART layer of a model; all other parameters are frozen."""
+    """Inserts adapters into every layer of a model; all other parameters are frozen."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(False)
-    for layer in [module for module in model.modules() if type(module) in SUBLAYERS]:
-        for path in SUBLAYERS[type(layer)]:
-            owner, _, name = path.rpartition(".")
-            owner = layer.get_submodule(owner)
-            adapter = Adapter(getattr(owner, name), bottleneck)
-            for linear in (adapter.down, adapter.up):
-                nn.init.normal_(linear.weight, std=INIT_STD, generator=generator)
-                nn.init.zeros_(linear.bias)
-            setattr(owner, name, adapter.to(adapter.sublayer.weight))
+    for path in [name for name, _ in model.named_modules() if LAST_OF_SUBLAYERS.search(name)]:
+        owner, _, name = path.rpartition(".")
+        owner = model.get_submodule(owner)
+        adapter = Adapter(getattr(owner, name), bottleneck)
+        for linear in (adapter.down, adapter.up):
+            nn.init.normal_(linear.weight, std=INIT_STD, generator=generator)
+            nn.init.zeros_(linear.bias)
+        setattr(owner, name, adapter.to(adapter.sublayer.weight))
 
 
 # ---- mean gradients
@@ -269,7 +256,7 @@ class Gradient(BartMethod):
         """Returns {parameter of a plain BART: mean gradient} along the task's route."""
         model, parameters = self.model, chosen_parameters(self.model, self.settings.weights)
         batches = fisher_batches(examples, model, self.settings.max_tokens_per_micro_batch, n_parameters=1)
-        likelihood = bart_log_likelihood(model, model.plan_routes(route_of(model, task)))
+        likelihood = log_likelihood_of(model, route_of(model, task))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self.uses_bf16):
             return mean_gradient(likelihood, parameters, batches)
 

@@ -16,7 +16,7 @@ from dataloader.errors import InputError, did_you_mean, in_short, problem_contex
 from dataloader.gym import Example, Gym, tasks_named
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import SECTIONS
-from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.config.choices import POOLINGS, PRECISIONS
 from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import (
@@ -232,7 +232,7 @@ class BartSettings(VectorSettings):
             raise InputError("--samples each: two samples, or a sample and a task, have the same name")
         return units
 
-    def found_model(self) -> SavedBart | SavedMixture:
+    def found_model(self) -> SavedPlain | SavedMixture:
         """Returns the model, found on disk but not loaded. Raises InputError."""
         with problem_context("--model "):
             return find_model(self.model, name_flag="model")

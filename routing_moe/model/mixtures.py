@@ -1,0 +1,104 @@
+"""Reads plain models and makes mixtures of their experts: of a BART a routing BART, else a `RoutedModel`."""
+
+import copy
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, BartForConditionalGeneration, PreTrainedModel
+
+from dataloader.errors import InputError, problem_context
+from dataloader.jsonfile import load_json_object
+from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
+from routing_moe.io.hub import local_folder
+from routing_moe.model.base import ROUTING_NAMES, is_of_base
+from routing_moe.model.configuration import Mixture, RoutingBartConfig, RoutingConfig
+from routing_moe.model.conversion import load_plain_weights
+from routing_moe.model.loading import (
+    available_folder,
+    load_backbone,
+    load_bart,
+    load_checked,
+    load_vanilla_checkpoint,
+)
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+from routing_moe.model.routed_model import RoutedModel, fill
+
+OF_THIS_PROJECT = ("text_settings", "task_names")  # fields of a plain model that `export` and grids write
+
+
+def plain_config(source: str | Path) -> Mixture:
+    """Returns the configuration, with one expert, of the plain model in a folder or of a hub name."""
+    path = available_folder(source) / "config.json"
+    values = load_json_object(path, "a model's configuration")
+    if (kind := values.get("model_type")) not in PLAIN_MODELS:
+        known = ", ".join(PLAIN_MODELS)
+        raise InputError(f"{source} is a {kind!r} model; the commands take models of the types {known}")
+    if kind == "bart":
+        return RoutingBartConfig.of(values | {"num_experts": 1}, path)
+    with problem_context(f"{path}: "):
+        backbone = AutoConfig.for_model(**values)
+    fields = {name: values[name] for name in OF_THIS_PROJECT if values.get(name)}
+    return RoutingConfig.of(dict(backbone=backbone, expert_kind="layer", num_experts=1) | fields, path)
+
+
+def load_plain(source: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Returns the plain model in a folder or of a hub name."""
+    config = plain_config(source)
+    return load_bart(source) if isinstance(config, RoutingBartConfig) else load_backbone(source, dtype=dtype)
+
+
+def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0.0, **fields):
+    """Returns a mixture of a plain model's experts; a model other than a BART becomes a part of it.
+
+    init_eps: the standard deviation of the noise of experts that are complete layers.
+    """
+    if isinstance(plain, BartForConditionalGeneration):
+        return RoutingBartForConditionalGeneration.from_bart(plain, num_experts, init_eps, **fields)
+    if num_experts == 1:
+        fields = {"expert_kind": "layer"} | fields
+    return RoutedModel.from_backbone(plain, num_experts, **fields)
+
+
+def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
+    """Returns the equivalent plain model of a route (L, E), None: of one expert, without shared tensors."""
+    plain = mixture.to_plain(routes_LE)
+    return plain if isinstance(plain, BartForConditionalGeneration) else copy.deepcopy(plain)
+
+
+def load_mixture(checkpoint: str | Path):
+    """Returns the mixture saved in a folder, in float32, or in the precision of its base."""
+    if isinstance(Mixture.load(Path(checkpoint)), RoutingBartConfig):
+        options = dict(dtype=torch.float32, output_loading_info=True)
+        load = partial(RoutingBartForConditionalGeneration.from_pretrained, checkpoint, **options)
+        return load_checked(load, checkpoint, "not a valid checkpoint of a routing BART")[0]
+    with problem_context(f"{checkpoint}: "):
+        return RoutedModel.from_pretrained(checkpoint)
+
+
+@torch.no_grad()
+def load_base_weights(model, source: dict[str, torch.Tensor], init_eps: float) -> None:
+    """Copies a plain model's state dict into each expert of a mixture, or the base of low-rank ones."""
+    if model.config.model_type == ROUTING_BART:
+        return load_plain_weights(model, source, init_eps)
+    fill(model.backbone, source, "these weights", is_of_base)
+
+
+def with_fresh_experts(model, plain: PreTrainedModel, init_eps: float):
+    """Returns a new model with the router and vectors, or fixed routes, of `model`, for the second stage.
+
+    The experts are new ones of a plain model with the same numbers of layers; its width may differ.
+    """
+    fields = model.config.mixture_fields() | {"base_model": None, "base_sha256": None}
+    fresh = mixture_of(plain, init_eps=init_eps, **fields)
+    routing = {name: t for name, t in model.state_dict().items() if name.startswith(ROUTING_NAMES)}
+    fresh.load_state_dict(routing, strict=False)
+    return fresh
+
+
+def read_plain_weights(source: str | Path) -> dict[str, torch.Tensor]:
+    """Returns the state dict of a plain model's folder or hub name, or of a file of a BART's weights."""
+    path = Path(source)
+    if path.is_file():
+        return load_vanilla_checkpoint(path)
+    return load_plain(local_folder(source)).state_dict()
