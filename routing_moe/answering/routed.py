@@ -136,9 +136,9 @@ class Routed:
             self._check_known(name)
             choice = Chooser(model, "stored", config.trained_tasks).choose(name)
         if choice.route_LE is not None:
-            route_LE = torch.from_numpy(choice.route_LE).to(model.device, model.dtype)
+            route_LE = torch.from_numpy(choice.route_LE).to(model.device, model.routing_dtype)
         else:
-            vector_1D = torch.from_numpy(choice.vector_D).to(model.device, model.dtype)[None]
+            vector_1D = torch.from_numpy(choice.vector_D).to(model.device, model.routing_dtype)[None]
             how = config.router_mode, config.router_temperature, config.router_top_k
             route_LE = noise_free_routes(model.router(vector_1D), *how)[0].detach()
         return RoutedTask(name, route_LE, choice.words, choice.seen, config.encoder_rows)

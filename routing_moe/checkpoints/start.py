@@ -56,8 +56,12 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     if checkpoint is None:
         with problem_context("--model "):
             config = plain_config(settings.model)
-        return with_flags(config, new_fields(settings, split, routes))
+        config = with_flags(config, new_fields(settings, split, routes))
+        config.dtype = settings.base_dtype
+        check_base_type(settings, config)
+        return config
     config = Mixture.load(checkpoint)
+    check_base_type(settings, config)
     wrong = [
         f"--{flag} is {getattr(settings, flag)}, but {checkpoint} was trained with {getattr(config, field)}; "
         "leave the flag out to use the checkpoint's"
@@ -68,6 +72,15 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     if wrong:
         raise InputError(wrong)
     return with_flags(config, changed_fields(settings, config))
+
+
+def check_base_type(settings: TrainSettings, config: Mixture) -> None:
+    """Raises InputError for a base in bfloat16 that is trained, or is no base of low-rank experts."""
+    if str(config.dtype).removeprefix("torch.") != "bfloat16":
+        return
+    if config.model_type == ROUTING_BART or not config.has_lora or settings.base_lr > 0:
+        what = "low-rank experts of another model than a BART, with --base_lr 0"
+        raise InputError(f"the base is in bfloat16 (--base_dtype), which is for {what}")
 
 
 def with_flags(config: Mixture, fields: dict) -> Mixture:
@@ -132,7 +145,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     if checkpoint is None:
         torch.manual_seed(settings.seed)
         config = start_config(settings, split, routes)
-        model = new_model(settings.start, config, settings.init_eps, routes)
+        model = new_model(settings.start, config, settings.init_eps, routes, settings.base_dtype)
         if settings.task_level_random_routing:
             model.task_routes.copy_(drawn_routes(settings, config))
         with problem_context("--model "):
@@ -161,10 +174,16 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     return model, tokenizer
 
 
-def new_model(start: Start, config: Mixture, init_eps: float, routes: GivenRoutes | None = None):
+def new_model(
+    start: Start,
+    config: Mixture,
+    init_eps: float,
+    routes: GivenRoutes | None = None,
+    base_dtype: str | None = None,
+):
     """Returns a new mixture with experts of the start's plain model, and its vectors or given routes."""
     with problem_context("--model "):
-        plain = load_plain(start.model)
+        plain = load_plain(start.model, getattr(torch, base_dtype or "float32"))
     model = mixture_of(plain, init_eps=init_eps, **config.mixture_fields())
     if start.vanilla:
         take_vanilla_weights(model, start.vanilla, init_eps)

@@ -38,6 +38,7 @@ LOWEST_LOSS = "lowest_loss"  # of --task_routes: task_choice/learned.py
 ROUTE_TRAININGS = ("plain", "merged", "fixed", "logits", "vector", "router")  # finetuning/starting_model.py
 SELECTIONS = ("final_temperature", "all")  # evaluations that may become the best checkpoint
 ROUTE_KINDS = ("soft", "soft_t1", "chosen")  # analysis/saved_routes.py
+BASE_DTYPES = ("float32", "bfloat16")
 PRECISIONS = ("no", "bf16", "fp16", "auto")
 TRACKERS = (
     *("csv", "tensorboard", "wandb", "trackio", "mlflow"),

@@ -49,12 +49,13 @@ class OptimizerFlags(Command):
 
     max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit. Halved when a step runs out of memory (default: 16384, on CUDA 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
     micro_batch_overhead: int | None = MORE_OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
-    base_lr: float = MORE_OPTIMISATION(0.0, "peak learning rate of what experts share: of experts of kind lora the BART. 0: frozen; a checkpoint has then only the other weights, and the place and checksum of the BART", range=NOT_NEGATIVE, compared_as="budget")
+    base_lr: float = MORE_OPTIMISATION(0.0, "peak learning rate of what experts share: of experts of kind lora the model. 0: frozen; a checkpoint has then only the other weights, and the place and checksum of this model", range=NOT_NEGATIVE, compared_as="budget")
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE)
     max_grad_norm: float = OPTIMISATION(0.1, "clip the norm of the whole gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE, compared_as="budget")
     mixed_precision: str | None = MORE_OPTIMISATION(None, "precision of matrix products; weights stay float32. no: float32, on CUDA with factors rounded to TF32; auto: bf16 on a GPU that supports it, else no (default: that of accelerate launch, else auto)", choices=PRECISIONS)
-    compile: bool = MORE_OPTIMISATION(False, "compile every BART layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", on_resume=True)
+    gradient_checkpointing: bool = MORE_OPTIMISATION(False, "keep no activations of layers, but compute them again in the backward pass: less memory, for a third more time", on_resume=True)
+    compile: bool = MORE_OPTIMISATION(False, "compile every layer with torch.compile, once for all shapes: for long trainings on a GPU; evaluations run uncompiled. Changes the rounding and the dropout masks", on_resume=True)
 # fmt: on
 
 
@@ -159,6 +160,7 @@ class Recipe:
     weight_decay: float = 0.01
     adam_epsilon: float = 1e-8
     max_grad_norm: float = 0.1
+    gradient_checkpointing: bool = False
     compile: bool = False
     initial_tau: float = 1.0
     minimum_tau: float = 1.0

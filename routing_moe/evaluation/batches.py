@@ -75,7 +75,7 @@ def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor
     generator = torch.Generator().manual_seed(seed)
     for _ in range(decoding.random_draws):
         routes_nLE = random_one_hot(size, config.num_experts, generator=generator)
-        yield routes_nLE.to(model.device, model.dtype)
+        yield routes_nLE.to(model.device, model.routing_dtype)
 
 
 @dataclass(frozen=True, eq=False)

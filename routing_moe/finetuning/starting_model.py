@@ -131,7 +131,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
             size = config.num_layers, config.num_experts
             route_LE = torch.full(size, 1 / config.num_experts, device=mixture.device)
     elif choice is not None and choice.route_LE is not None:
-        route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.dtype)
+        route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.routing_dtype)
         words = choice.words
     elif source == "fixed":
         route_LE, words = task_route(mixture, task, settings.seed)

@@ -27,13 +27,13 @@ def average(model, task_ids_B: Tensor) -> Tensor:
     """Returns routes with all weights 1/E."""
     E = model.config.num_experts
     size = (len(task_ids_B), model.config.num_layers, E)
-    return torch.full(size, 1 / E, device=model.device, dtype=model.dtype)
+    return torch.full(size, 1 / E, device=model.device, dtype=model.routing_dtype)
 
 
 def random(model, task_ids_B: Tensor) -> Tensor:
     """Returns a one-hot for every example and layer, drawn again at each call, also in evaluation."""
     size = (len(task_ids_B), model.config.num_layers)
-    return random_one_hot(size, model.config.num_experts, model.device).to(model.dtype)
+    return random_one_hot(size, model.config.num_experts, model.device).to(model.routing_dtype)
 
 
 def fixed(model, task_ids_B: Tensor) -> Tensor:

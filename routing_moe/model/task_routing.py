@@ -102,7 +102,7 @@ class RoutingModel:
         config.random_vectors = []
         config.set_table_width()
         self.router = ROUTERS["table"](config)
-        logits_ND = logits_NLE.detach().flatten(1).to(self.device, self.dtype, copy=True)
+        logits_ND = logits_NLE.detach().flatten(1).to(self.device, self.routing_dtype, copy=True)
         self.task_vectors = TaskVectors.from_pretrained(logits_ND, freeze=False)
 
     def use_given_routes(self, given: GivenRoutes) -> None:

@@ -113,6 +113,8 @@ class Stepper:
         if accelerator.scaler is not None:
             self.optimizer = accelerator.prepare_optimizer(self.optimizer)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if settings.gradient_checkpointing:
+            checkpoint_layers(model)
         if settings.compile:
             compile_layers(model)
         self.cut = Cut.on(model.device, settings, model.config.max_position_embeddings)
@@ -232,7 +234,7 @@ class Stepper:
         # The CPU reads the routes of all micro-batches here, and the next value of a GPU before the update.
         known_BLE = leaf_BLE.detach().cpu()
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices])
-        losses_G = torch.zeros(len(groups), dtype=self.model.dtype, device=device)
+        losses_G = torch.zeros(len(groups), dtype=self.model.routing_dtype, device=device)
         for g, batch in zip(own, batches, strict=True):
             layers = torch.compiler.set_stance("default") if self.settings.compile else nullcontext()
             with layers, self.accelerator.autocast():
@@ -313,6 +315,13 @@ class Stepper:
         raise TrainingDiverged(
             f"the {what} is {value} at step {step + 1}; tasks in the batch: {', '.join(tasks)}"
         )
+
+
+def checkpoint_layers(model) -> None:
+    """Lets layers keep no activations in training."""
+    name = "activation_checkpointing_enable"  # since transformers 5.24
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable()
 
 
 def compile_layers(model, backend: str = "inductor") -> None:
