@@ -23,6 +23,7 @@ from dataloader.errors import InputError, counted, did_you_mean, in_short
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.export import export
 from routing_moe.answering.queries import CHUNK, Answer, Query, RoutedTask
+from routing_moe.answering.training import train
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
@@ -89,6 +90,12 @@ class Routed:
             log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
         texts = defaults | (model.config.text_settings or {}) | texts
         return cls(model, tokenizer, start, {name: texts[name] for name in TEXT_SETTINGS}, accelerator)
+
+    @classmethod
+    def train(cls, model, tokenizer, gym: str | Path, folder: str | Path, **settings) -> "Routed":
+        """Trains a mixture on a gym, saves it to a new folder, and returns it; see `training.train`."""
+        train(model, tokenizer, gym, folder, **settings)
+        return cls.load(folder)
 
     # ---- the route of a task
 

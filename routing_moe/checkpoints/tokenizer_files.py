@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dataloader.errors import InputError, in_brief, problem_context
-from routing_moe.io.hub import TOKENIZER_FILES, local_folder
+from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, local_folder
 
 
 def load_tokenizer(source: str | Path, vocab_size: int):
@@ -28,7 +28,8 @@ def load_tokenizer(source: str | Path, vocab_size: int):
 
 def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
     """Returns the tokenizer of a model in `source`, or if there is none, of `model`, the value of --model."""
-    has_files = any((Path(source) / name).is_file() for name in TOKENIZER_FILES)
+    names = (*TOKENIZER_FILES, *OTHER_TOKENIZERS, "added_tokens.json")  # the last: of bytes, as in ByT5
+    has_files = any(any(Path(source).glob(name)) for name in names)
     if has_files or not Path(source).is_dir():  # or a hub name
         return load_tokenizer(source, vocab_size)
     with problem_context("--model "):

@@ -1,0 +1,66 @@
+"""Trains a mixture in Python, without a command: a few lines around the optimizer step of all commands.
+
+    model = RoutedModel.from_backbone("google/flan-t5-small", num_experts=4, task_names=tasks)
+    routed = Routed.train(model, tokenizer, "data/gym", "models/moe", total_steps=1000, max_input_length=128)
+
+Scores, resuming, curves and several processes are what `routing-moe train` has.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataloader.encoding import TextFormat, encode
+from dataloader.errors import InputError, did_you_mean
+from dataloader.gym import Gym
+from dataloader.progress import ProgressBar
+from routing_moe.checkpoints.folder import save_checkpoint
+from routing_moe.config.shared import Recipe, TextFlags, text_settings
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.files import new_folder_problems
+from routing_moe.optim.step import Stepper
+
+RATES = dict(learning_rate=1e-3, router_lr=1e-3, task_model_lr=1e-2)  # of low-rank experts
+
+
+def train(
+    model,
+    tokenizer,
+    gym: str | Path,
+    folder: str | Path,
+    tasks: Sequence[str] | None = None,
+    mixed_precision: str | None = None,
+    **settings,
+) -> None:
+    """Trains a mixture on the train files of a gym's tasks, in place, and saves it to a new folder.
+
+    tasks: those of the model (None), or some of them. settings: fields of `Recipe` (total_steps,
+    learning_rate, ...) and flags of texts (max_input_length, ...). Raises InputError.
+    """
+    known = {field.name for cls in (Recipe, TextFlags) for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(settings) - known):
+        raise InputError(f"{unknown[0]!r} is no setting of training{did_you_mean(unknown[0], known)}")
+    tasks = list(tasks or model.config.task_names)
+    if problems := new_folder_problems("folder", Path(folder)) or Gym(gym).lacking(tasks, "the model"):
+        raise InputError(problem.removeprefix("--") for problem in problems)
+    names = {field.name for field in dataclasses.fields(Recipe)}
+    recipe = Recipe(**RATES | {name: value for name, value in settings.items() if name in names})
+    texts = TextFlags(**{name: value for name, value in settings.items() if name not in names})
+    examples = encode(
+        Gym(gym).pool(tasks, "train"),
+        tokenizer,
+        TextFormat.of(texts),
+        {name: row for row, name in enumerate(model.config.task_names)},
+    )
+    accelerator = make_accelerator(mixed_precision)
+    stepper = Stepper(model.to(accelerator.device), examples, recipe, accelerator)
+    with ProgressBar(total=recipe.total_steps, desc="training", unit="step") as progress:
+        for step in range(recipe.total_steps):
+            report = stepper.step(step)
+            progress.set_postfix(loss=f"{report['loss'] / report['tokens']:.3f}", refresh=False)
+            progress.update()
+    config = model.eval().config
+    config.text_settings = text_settings(texts)
+    config.trained_tasks = sorted(set(config.trained_tasks) | set(tasks))
+    config.random_vectors = sorted(set(config.random_vectors) - set(tasks))
+    save_checkpoint(model, tokenizer, folder)
