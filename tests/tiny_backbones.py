@@ -1,5 +1,7 @@
 """Tiny models of other families than BART, made from configurations."""
 
+from pathlib import Path
+
 import torch
 from conftest import one_hot_routes
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -7,7 +9,11 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
+    ByT5Tokenizer,
     LlamaConfig,
+    MBartConfig,
+    MT5Config,
+    PegasusConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -40,6 +46,36 @@ FAMILIES = {
     "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
     "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
 }
+
+
+SPECIAL = dict(pad_token_id=0, eos_token_id=1, forced_eos_token_id=1)
+# What the commands take besides a BART; a byte is a token of ByT5, whose encoder is deeper than its decoder.
+WITH_ENCODER = {
+    "t5": lambda: T5Config(vocab_size=96, **T5),
+    "flan-t5": lambda: T5Config(vocab_size=96, **T5, **GATED),
+    "mt5": lambda: MT5Config(vocab_size=96, **T5, **GATED),
+    "byt5": lambda: T5Config(vocab_size=384, num_decoder_layers=1, **T5, **GATED),
+    "mbart": lambda: MBartConfig(
+        vocab_size=97, max_position_embeddings=64, decoder_start_token_id=96, **SPECIAL, **BART
+    ),
+    "pegasus": lambda: PegasusConfig(
+        vocab_size=96, max_position_embeddings=64, decoder_start_token_id=0, **SPECIAL, **BART
+    ),
+}
+
+
+def write_plain(folder: Path, family: str, texts: list[str]) -> Path:
+    """Writes a plain model WITH_ENCODER and its tokenizer, whose tokens around a text are the family's."""
+    torch.manual_seed(1)
+    AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]()).save_pretrained(folder)
+    tokenizer = ByT5Tokenizer() if family == "byt5" else make_tokenizer(texts)
+    if family == "mbart":  # the language is after the end of a text, and starts an answer
+        tokenizer.add_special_tokens({"additional_special_tokens": ["en_XX"]})
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s> en_XX", special_tokens=[("</s>", 1), ("en_XX", 96)]
+        )
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def make_plain(family: str) -> PreTrainedModel:

@@ -112,15 +112,21 @@ def without_permutation(spec: str) -> tuple[str, str | None]:
     return (match[1], match[2] or "") if match else (spec, None)
 
 
-def position_problems(
-    settings: TextFlags, positions: int, where, lengths=("max_input_length", "max_output_length")
+def text_problems(
+    settings: TextFlags, config, where, lengths=("max_input_length", "max_output_length")
 ) -> list[str]:
-    """Returns errors of lengths of texts above the number of positions of the model `where`."""
-    return [
+    """Returns errors of flags of texts that do not fit the model `where`. config: a `Mixture`."""
+    positions = config.max_position_embeddings
+    problems = [
         f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
         for name in lengths
         if getattr(settings, name) > positions
     ]
+    if config.bos_token_id is None:
+        flags = ("append_another_bos", "generate_from_bos")
+        given = [flag for flag in flags if getattr(settings, flag, False)]
+        problems += [f"--{flag}: {where} has no token <s>; leave it out" for flag in given]
+    return problems
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_exp
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
-from routing_moe.config.shared import position_problems, trained_texts
+from routing_moe.config.shared import text_problems, trained_texts
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
@@ -137,7 +137,7 @@ def check_output_dir(settings: FinetuneSettings) -> None:
 def check_start(settings: FinetuneSettings, start: SavedMixture | SavedPlain) -> None:
     """Raises InputError for a start of another kind, for texts longer than it reads, without a tokenizer."""
     config, place = start.config, start.place
-    if problems := position_problems(settings, config.max_position_embeddings, place):
+    if problems := text_problems(settings, config, place):
         raise InputError(problems)
     load_start_tokenizer(place, settings.model, config.vocab_size)
     if not settings.moe_init:

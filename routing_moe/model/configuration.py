@@ -347,6 +347,10 @@ class RoutingConfig(Mixture, PreTrainedConfig):
         return getattr(self.backbone, "decoder_start_token_id", None)
 
     @property
+    def bos_token_id(self) -> int | None:
+        return getattr(self.backbone, "bos_token_id", None)
+
+    @property
     def max_position_embeddings(self) -> int:
         """The longest input; T5 has relative positions and no limit."""
         return getattr(self.backbone, "max_position_embeddings", 2**20)

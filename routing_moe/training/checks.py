@@ -22,7 +22,7 @@ from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_sta
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.choices import TRACKERS
 from routing_moe.config.flags import changed, differences, flag_problems, flags_of
-from routing_moe.config.shared import position_problems
+from routing_moe.config.shared import text_problems
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
@@ -73,7 +73,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     from routing_moe.checkpoints.start import start_config
 
     config = start_config(settings, split, routes)
-    refuse(position_problems(settings, config.max_position_embeddings, checkpoint or settings.model))
+    refuse(text_problems(settings, config, checkpoint or settings.model))
     if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
         n = settings.task_level_random_n
         raise InputError(f"--task_level_random_n is {n}; there are {config.num_experts} experts")

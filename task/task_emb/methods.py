@@ -8,7 +8,7 @@ import torch
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.shared import position_problems, recipe_of
+from routing_moe.config.shared import recipe_of, text_problems
 from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
 from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import Weights
@@ -59,7 +59,7 @@ class BartMethod:
                 f"{mixture}; {settings.method} vectors need a plain BART or a run with one expert"
             )
         lengths = ("max_input_length", "max_output_length")[: 1 + settings.reads_answers]
-        if problems := position_problems(settings, config.max_position_embeddings, settings.model, lengths):
+        if problems := text_problems(settings, config, settings.model, lengths):
             raise InputError(problems)
         self.model = saved.load().to(command_device()).eval()
 

@@ -1,0 +1,297 @@
+"""The commands with T5s, mBART and Pegasus: training, scoring, adapters, export, grids and vectors."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from forks import in_two_processes
+from tiny_backbones import WITH_ENCODER, write_plain
+from tiny_grids import QUICK, Grids, results
+from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, contents, run, typed, weights
+from tiny_vectors import run as compute_vectors
+from tiny_vectors import vectors
+from torch.nn import functional as F
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from dataloader.encoding import TextFormat, encode
+from dataloader.gym import Example
+from routing_moe import Routed, RoutedModel
+from routing_moe.answering.export import export_adapter
+from routing_moe.answering.queries import Query
+from routing_moe.cli.assemble import main as assemble
+from routing_moe.cli.average import main as average
+from routing_moe.cli.merge import main as merge
+from routing_moe.cli.transfer import main as transfer
+from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+
+TEXTS = [f" [{task}] {line}" for task, lines in ROWS.items() for line in lines]
+LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
+SOFT = LORA | dict(router_mode="softmax", eval_period=6)
+ROUTER = ("num_experts", "taskvecs_dim", "router_hidden_dim")
+MEASURES = ["performance", "answer_loss"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """plain(family): the folder of a plain model."""
+    place = tmp_path_factory.mktemp("plain")
+
+    def written(family: str):
+        if not (place / family).exists():
+            write_plain(place / family, family, TEXTS)
+        return place / family
+
+    return written
+
+
+@pytest.fixture
+def run_of(world, plain):
+    """run_of(family): the folder of a run with soft routes, which scored its tasks; made once."""
+
+    def folder(family: str = "t5"):
+        name = f"encoder_decoders/{family}"
+        if not (world / name).exists():
+            world.run(name, bart=plain(family), **SOFT, do_predict=True, measures=MEASURES)
+        return world / name
+
+    return folder
+
+
+# ---- every family
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_a_route_is_exported_as_a_plain_model_with_the_same_answers(family, run_of, plain, tmp_path):
+    run_folder = run_of(family)
+    scores = pd.read_csv(run_folder / "best/eval-test-performance.csv")
+    assert scores[MEASURES].notna().all(axis=None)
+    saved = weights(run_folder / "best")
+    assert not any(name.startswith("backbone.shared") for name in saved), "the base is not saved again"
+    routed = Routed.load(run_folder, num_beams=2)
+    task, texts = routed.task("colour"), ["the sky", "grass"]
+    answers = [found.answer for found in routed.answers(task, map(Query, texts))]
+    routed.export(task, tmp_path / "plain")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "plain")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    for text, expected in zip(texts, answers, strict=True):
+        inputs = tokenizer(f" [colour] {text}", return_tensors="pt")
+        (tokens,) = model.generate(**inputs)
+        assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == expected
+    again = Routed.load(tmp_path / "plain")  # as a model with one expert
+    assert again.answer("colour", texts) == answers
+    pytest.importorskip("peft", reason="the extra [peft] is not installed")
+    export_adapter(routed, task, tmp_path / "adapter")  # compares it with peft
+    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_texts_have_the_tokens_that_the_tokenizer_puts_around_them(family, plain):
+    tokenizer, limit = AutoTokenizer.from_pretrained(plain(family)), 9
+    rows = (("sky", "b"), ("a" * 30, "blue " * 9))
+    examples = [Example("colour", "c", text, (answer,)) for text, answer in rows]
+    found = encode(examples, tokenizer, TextFormat(limit, limit), {"colour": 0})
+    around = tokenizer("")["input_ids"]
+    for rows, texts in (
+        (found.sources, [f" [colour] {example.input}" for example in examples]),
+        (found.outputs, [f" {example.outputs[0]}" for example in examples]),
+    ):
+        for row, text in zip(map(list, (rows[0], rows[1])), texts, strict=True):
+            whole = tokenizer(text)["input_ids"]
+            assert row[-len(around) :] == around
+            assert row[: -len(around)] == whole[: len(whole) - len(around)][: limit - len(around)]
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_losses_and_log_likelihoods_are_those_of_logits(family, plain):
+    model = RoutedModel.from_backbone(plain(family), 3, lora_rank=2, task_names=["a"], label_smoothing=0.1)
+    model = model.double().eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_B"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    inputs = torch.randint(3, 90, (2, 7))
+    batch = dict(input_ids=inputs, attention_mask=torch.ones_like(inputs))
+    labels = torch.randint(3, 90, (2, 4))
+    labels[1, 2:] = -100
+    routes = torch.rand(2, model.config.num_layers, 3, dtype=torch.float64).softmax(-1)
+    loss = model(**batch, labels=labels, routes=routes, loss_only=True).loss
+    states = encoded(model, batch, routes, torch.no_grad)
+    label_2, vocabulary_2 = log_likelihoods(model, states, batch["attention_mask"], labels, routes)
+    losses = []
+    for i, route in enumerate(routes):  # a slow reference: one example at a time, with its plain model
+        row = {name: tensor[i, None] for name, tensor in batch.items()}
+        own = labels[i, None][labels[i, None] != -100][None]
+        log_p = model.to_plain(route)(**row, labels=own).logits.log_softmax(-1)
+        (chosen,) = log_p.gather(2, own[..., None]).sum(dim=(1, 2))
+        torch.testing.assert_close(label_2[i], chosen, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(vocabulary_2[i], log_p.mean(dim=-1).sum(), rtol=1e-9, atol=1e-9)
+        losses.append(-0.9 * chosen - 0.1 * log_p.mean(dim=-1).sum())
+    torch.testing.assert_close(loss, sum(losses), rtol=1e-9, atol=1e-9)
+
+
+# ---- runs of a T5
+
+
+def test_a_resumed_run_is_that_of_an_uninterrupted_one(world, plain):
+    flags = dict(bart=plain("t5"), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
+    whole, resumed = world.run("ed/whole", **flags), world.resumed("ed/resumed", **flags)
+    assert_equal(weights(resumed / "last"), weights(whole / "last"))
+    assert (resumed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
+
+
+def test_two_processes_take_the_same_steps_as_one(world, plain, tmp_path):
+    flags = dict(bart=plain("flan-t5"), **SOFT, adam_epsilon=1e-3, total_steps=2, do_predict=True)
+    one, two = world.run("ed/one_process", **flags), world / "ed/two_processes"
+    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, flags["bart"], two, **without_bart(flags)))
+    assert codes == [0, 0]
+    assert_close(weights(two / "last"), weights(one / "last"))
+    name = "best/eval-test-performance.csv"
+    pd.testing.assert_frame_equal(*(pd.read_csv(f / name) for f in (two, one)), rtol=1e-5)
+
+
+def without_bart(flags: dict) -> dict:
+    return {name: value for name, value in flags.items() if name != "bart"}
+
+
+def test_less_memory_changes_no_step(world, plain):
+    flags = dict(bart=plain("t5"), **SOFT, total_steps=2)
+    usual = world.run("ed/usual", **flags)
+    saving = world.run("ed/saving", **flags, gradient_checkpointing=True)
+    assert_close(weights(saving / "last"), weights(usual / "last"))
+
+
+def test_a_frozen_base_may_be_in_bfloat16(world, plain, capsys):
+    flags = dict(bart=plain("t5"), **SOFT, total_steps=2)
+    folder = world.run("ed/bfloat16", **flags, base_dtype="bfloat16", do_predict=True)
+    assert {tensor.dtype for tensor in weights(folder / "best").values()} == {torch.float32}
+    model = Routed.load(folder).model
+    assert model.backbone.shared.weight.dtype == torch.bfloat16
+    assert run(world.gym, plain("t5"), world / "x", **SOFT, base_dtype="bfloat16", base_lr=1e-3) == 2
+    assert "--base_dtype" in capsys.readouterr().err
+
+
+def test_both_stages_given_routes_and_the_transfer_of_tasks(world, plain, run_of, capsys):
+    flags = dict(routes_from=run_of("t5"), model=plain("t5"), output_dir=world / "ed/stage2")
+    assert merge(typed(flags)) == 0
+    stage2 = dict.fromkeys(("initialize_from_vanilla", "model", "init_eps", *ROUTER))
+    stage2 |= dict(router_lr=0, task_model_lr=0, total_steps=2, checkpoint_name="init")
+    folder = world.run("ed/stage2", **stage2)
+    router = {name: t for name, t in weights(run_of("t5") / "best").items() if name.startswith("router.")}
+    assert_equal({name: weights(folder / "last")[name] for name in router}, router)
+    routes = dict.fromkeys((*ROUTER, "router_lr", "task_model_lr")) | dict(task_routes="tasks")
+    routes |= dict(vanilla_checkpoint=dense(world, plain))
+    deltas = world.run("ed/deltas", bart=plain("t5"), **LORA, **routes)
+    assert transfer([str(deltas), "--rows", "2"]) == 0
+    assert set(json.loads((deltas / "transfer/groups.json").read_text())) == set(TRAIN_TASKS)
+    capsys.readouterr()
+
+
+def dense(world, plain):
+    """Returns the run of a T5 without experts, of which all weights were trained."""
+    if not (world / "ed/dense").exists():
+        one = dict.fromkeys((*ROUTER, "init_eps", "router_lr", "task_model_lr")) | dict(num_experts=1)
+        world.run("ed/dense", bart=plain("t5"), **one, max_input_length=40, total_steps=2)
+    return world / "ed/dense"
+
+
+def test_assembled_adapters_and_averages_answer_as_their_models(world, plain, run_of, tmp_path):
+    pytest.importorskip("peft", reason="the extra [peft] is not installed")
+    routed, texts = Routed.load(run_of("t5")), ["the sky", "grass"]
+    for task in ("colour", "count"):
+        export_adapter(routed, routed.task(task), tmp_path / task)
+    experts = [f"{task}={tmp_path / task}" for task in ("colour", "count")]
+    flags = dict(base=plain("t5"), experts=experts, output_dir=tmp_path / "assembled")
+    assert assemble(typed(flags)) == 0
+    assembled = Routed.load(tmp_path / "assembled", max_input_length=40, max_output_length=12, num_beams=2)
+    for task in ("colour", "count"):
+        assert assembled.answer(task, texts) == routed.answer(task, texts)
+    runs, start = [dense(world, plain), plain("t5")], weights(plain("t5"))
+    assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
+    trained, mean = weights(runs[0] / "best"), weights(tmp_path / "mean")
+    for name, tensor in mean.items():
+        torch.testing.assert_close(tensor, (trained[name] + start[name.removeprefix("backbone.")]) / 2)
+
+
+@pytest.mark.parametrize("flag", ["task_vector nearest", "task_vector learned", "route_training logits"])
+def test_grids_start_from_a_route_of_a_mixture(flag, world, plain, run_of):
+    grids, (name, value) = Grids(world, "encoder_decoders"), flag.split()
+    how = QUICK | dict(learning_rate_list=[0.01], moe_init=True, init_dir=run_of("t5"), bart=plain("t5"))
+    folder = grids.run(value, **how, **{name: value}, max_input_length=40)
+    assert np.isfinite(results(folder)["test_performance"]).all()
+
+
+def test_a_plain_t5_is_fine_tuned_and_saved_as_one(world, plain):
+    grids = Grids(world, "encoder_decoders")
+    folder = grids.run("plain", **QUICK | dict(learning_rate_list=[0.01]), bart=plain("t5"), save_best=True)
+    (saved,) = folder.rglob("config.json")
+    assert json.loads(saved.read_text())["model_type"] == "t5"
+
+
+# ---- vectors
+
+
+def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
+    flags = dict(max_input_length=40, max_output_length=12, projection_dim=0, weights="layers")
+    assert compute_vectors("gradient", world.gym, plain("t5"), tmp_path / "v", **flags) == 0
+    found = vectors(tmp_path / "v")["count"]
+    model = AutoModelForSeq2SeqLM.from_pretrained(plain("t5")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(plain("t5"))
+    rows = [line.split("\t") for line in ROWS["count"] * 2]
+    for text, answer in rows:
+        labels = tokenizer(f" {answer}", return_tensors="pt").input_ids
+        logits = model(**tokenizer(f" {text}", return_tensors="pt"), labels=labels).logits[0]
+        (-F.cross_entropy(logits, labels[0], reduction="sum") / len(rows)).backward()
+    expected = [p.grad.flatten() for name, p in model.named_parameters() if ".block." in name]
+    np.testing.assert_allclose(found, torch.cat(expected), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["text", "fisher", "finetuned_text"])
+def test_vectors_of_other_methods(method, world, plain, tmp_path):
+    flags = dict(max_input_length=40) | ({} if method == "text" else dict(max_output_length=12))
+    assert compute_vectors(method, world.gym, plain("byt5"), tmp_path / method, **flags) == 0
+    assert np.isfinite(np.stack(list(vectors(tmp_path / method).values()))).all()
+
+
+# ---- in Python, and refusals
+
+
+def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
+    fields = dict(num_experts=2, lora_targets="all", router_mode="softmax", task_names=TRAIN_TASKS)
+    model = RoutedModel.from_backbone(plain("t5"), **fields)
+    tokenizer = AutoTokenizer.from_pretrained(plain("t5"))
+    how = dict(total_steps=3, train_batch_size=4, max_input_length=40, max_output_length=12)
+    routed = Routed.train(model, tokenizer, world.gym, tmp_path / "model", **how)
+    assert len(routed.answer("colour", ["sky"], options=["blue", "green"])) == 1
+    assert routed.texts["max_input_length"] == 40
+    with pytest.raises(Exception, match="'total_step' is no setting of training; did you mean 'total_steps'"):
+        Routed.train(model, tokenizer, world.gym, tmp_path / "other", total_step=3)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (dict(num_experts=2), "only a BART has complete layers as experts"),
+        (LORA | dict(expert_mixing="parameters"), "expert_mixing is 'parameters' with low-rank experts"),
+        (LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
+        (LORA | dict(append_another_bos=True), " has no token <s>; leave it out"),
+    ],
+)
+def test_what_a_t5_cannot_do_is_refused(flags, message, world, plain, capsys):
+    assert run(world.gym, plain("t5"), world / "refused", **flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (world / "refused").exists()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "marian"])
+def test_other_models_are_refused(kind, world, plain, tmp_path, capsys):
+    shutil.copytree(plain("t5"), tmp_path / kind)
+    path = tmp_path / kind / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    before = contents(tmp_path)
+    assert run(world.gym, tmp_path / kind, tmp_path / "run", **LORA) == 2
+    assert f"is a '{kind}' model; the commands take models of the types bart, t5" in capsys.readouterr().err
+    assert contents(tmp_path) == before
