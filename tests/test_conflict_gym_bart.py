@@ -65,9 +65,7 @@ def test_gyms_of_other_seeds_have_the_same_tokens(opaque, tmp_path):
     assert (bart / "tokenizer.json").read_bytes() == (opaque[1] / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("width", "layers", "heads", "init_std"), [(16, 2, 4, None), (6, 1, 2, 0.02), (5, 1, 1, 0.3)]
-)
+@pytest.mark.parametrize(("width", "layers", "heads", "init_std"), [(16, 2, 4, None), (6, 1, 2, 0.02)])
 def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, width, layers, heads, init_std):
     flags = dict(gym=opaque[0], width=width, layers=layers, init_std=init_std)
     assert main(typed(flags | dict(output_dir=tmp_path / "bart"))) == 0
@@ -84,6 +82,7 @@ def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, widt
     assert model.model.shared.weight.std().item() == pytest.approx(init_std or 0.1, rel=0.2)
 
 
+@pytest.mark.usefixtures("empty_pictures")
 def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task(opaque, tmp_path):
     gym, bart = opaque
     assert run(gym, bart, tmp_path / "run", do_predict=True, total_steps=30, eval_period=10) == 0
@@ -99,12 +98,8 @@ def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--width", "0"], "--width is 0; it must be at least 1"),
         (["--init_std", "0"], "--init_std is 0.0; it must be greater than 0"),
-        (
-            ["--gym", "{}/none"],
-            "{}/none/gym.json: no such file (expected the settings of routing-moe conf",
-        ),
+        (["--gym", "{}/none"], "{}/none/gym.json: no such file (expected the settings of routing-moe conf"),
         (["--output_dir", "{}/full"], "--output_dir {}/full is not empty and has no settings.json; name a"),
     ],
 )

@@ -69,14 +69,11 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
     ("content", "message"),
     [
         (b'{"train": [', r"not valid JSON.*column 12"),
-        *((line.encode(), message) for line, message in UNUSUAL_JSON),
         (b'{"train": ["\xff"]}', "not UTF-8"),
         (["a"], "a list, expected a split file"),
         ({"dev": ["a"]}, 'no "train" key'),
         ({"train": ["a", 3]}, '"train" is not a list of task names'),
-        ({"train": "a"}, '"train" is not a list'),
         ({"train": ["a", "b", "a"]}, '"train" lists a more than once'),
-        ({"train": ["a", "b"], "test": ["b"]}, 'in "train" and in "test": b'),
         ({"train": ["a", "b"], "dev": ["b"]}, 'in "train" and in "dev": b'),
     ],
 )
@@ -126,7 +123,9 @@ def test_a_wrong_ontology_file_is_named_with_the_place(write, tree, message):
 
 def test_line_ends_of_windows_are_read_and_other_line_separators_are_text(write):
     text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
-    assert read_tsv(write("t.tsv", f"{text}\tyes\r\nx\tno\r\n"))[0] == [(text, ("yes",)), ("x", ("no",))]
+    for mark in ("", "\ufeff"):  # a byte-order mark is dropped
+        rows, _ = read_tsv(write("t.tsv", f"{mark}{text}\tyes\r\nx\tno\r\n"))
+        assert rows == [(text, ("yes",)), ("x", ("no",))]
 
 
 def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(write):
@@ -135,24 +134,9 @@ def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(writ
     assert skipped == 0
 
 
-MALFORMED = b"".join(
-    line + b"\n"
-    for line in (
-        b"good\tyes",
-        b"only an input",
-        b"\tmoved answer",
-        b"input\t \t",
-        b"",
-        b"a\rb\tc",
-        b"caf\xe9\tx",
-        b" \t ",
-        b"good too\tno",
-    )
-)
-
-
-def test_malformed_lines_are_one_error_with_lines_reasons_and_count(write):
-    path = write("boolq_32_100_train.tsv", MALFORMED)
+def test_malformed_lines_are_one_error_with_lines_reasons_and_count_or_skipped(write):
+    bad = [b"only an input", b"\tmoved answer", b"input\t \t", b"", b"a\rb\tc", b"caf\xe9\tx", b" \t "]
+    path = write("boolq_32_100_train.tsv", b"\n".join([b"good\tyes", *bad, b"good too\tno"]))
     with pytest.raises(InputError) as caught:
         read_tsv(path)
     (problem,) = caught.value.problems
@@ -163,17 +147,8 @@ def test_malformed_lines_are_one_error_with_lines_reasons_and_count(write):
     ):
         assert f"boolq_32_100_train.tsv:{number}: {reason}" in problem
     assert "tsv:7:" not in problem  # only the first five
-
-
-def test_malformed_lines_are_skipped_and_counted(write):
-    assert read_tsv(write("t.tsv", MALFORMED), skip_malformed=True) == (
-        [("good", ("yes",)), ("good too", ("no",))],
-        7,
-    )
-
-
-def test_a_byte_order_mark_is_dropped(write):
-    assert read_tsv(write("t.tsv", b"\xef\xbb\xbfx\ty\n")) == ([("x", ("y",))], 0)
+    good = [("good", ("yes",)), ("good too", ("no",))]
+    assert read_tsv(path, skip_malformed=True) == (good, 7)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -206,15 +181,12 @@ WRONG = [
     ('{"input": "q", ', "not valid JSON: .* (column 16)"),
     ('["q", "yes"]', "holds a list, expected a JSON object"),
     ('{"outputs": ["yes"]}', 'no "input" (its keys: outputs)'),
-    ('{"input": "q", "answers": ["yes"]}', 'no "outputs" (its keys: input, answers)'),
     ('{"input": " ", "outputs": ["yes"]}', '"input" is empty'),
     ('{"input": "q", "outputs": "yes"}', '"outputs" is a string, expected a list of strings'),
     ('{"input": "q", "outputs": []}', '"outputs" is an empty list'),
     ('{"input": "q", "outputs": ["yes", null]}', '"outputs[1]" is null, expected a string'),
     ('{"input": "q", "outputs": ["yes", " "]}', '"outputs[1]" is empty'),
     *UNUSUAL_JSON,
-    (line(options="yes"), '"options" is a string, expected a list of strings'),
-    (line(options=["yes"]), '"options" are not two or more different texts'),
     (line(options=["no", "yes", " no"]), '"options" are not two or more different texts'),
     (line(options=["no", "maybe"]), "\"options\" holds none of the outputs ('yes' is not among them)"),
     ("", "blank line"),
@@ -244,21 +216,14 @@ def test_samples_are_in_the_order_of_the_file_names(small_gym):
     assert gym.samples("boolq") == ["boolq_32_100", "boolq_32_13"]
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ("all", ["100", "100", "13", "13"]),
-        ("first", ["100", "100"]),
-        ("13", ["13", "13"]),
-        ("boolq_32_13", ["13", "13"]),
-    ],
-)
-def test_samples_are_chosen_by_all_first_seed_or_prefix(small_gym, samples, expected):
-    examples = Gym(small_gym).examples("boolq", "dev", samples)
-    assert [example.sample.rsplit("_", 1)[1] for example in examples] == expected
-    assert examples[1].input == f"q {expected[0]} dev 2"
-    assert examples[1].outputs == ("no", "true")
-    assert examples[1].task == "boolq"
+def test_samples_are_chosen_by_all_first_seed_or_prefix(small_gym):
+    for chosen, seeds in (("all", (100, 13)), ("first", (100,)), ("13", (13,)), ("boolq_32_13", (13,))):
+        expected = [(seed, n) for seed in seeds for n in (1, 2)]
+        examples = Gym(small_gym).examples("boolq", "dev", chosen)
+        assert [example.input for example in examples] == [f"q {seed} dev {n}" for seed, n in expected]
+        assert examples[1].outputs == ("no", "true")
+        assert examples[1].task == "boolq"
+        assert {example.sample for example in examples} == {f"boolq_32_{seed}" for seed in seeds}
 
 
 def test_a_pool_is_sorted_by_task_and_limited_per_file(small_gym):
@@ -271,9 +236,7 @@ def test_errors_of_unknown_names_list_the_known_ones(small_gym):
     gym = Gym(small_gym)
     with pytest.raises(InputError, match=r"no task 'boolQ'.*did you mean 'boolq'.*2 tasks"):
         gym.examples("boolQ", "train")
-    with pytest.raises(
-        InputError, match=r"no sample '42' \(all, first, or one of boolq_32_100, boolq_32_13\)"
-    ):
+    with pytest.raises(InputError, match=r"no sample '42' \(all, first, or one of boolq_32_100, boolq"):
         gym.examples("boolq", "train", "42")
     with pytest.raises(InputError, match="unknown part 'tets'; did you mean 'test'"):
         gym.examples("boolq", "tets")
@@ -287,10 +250,8 @@ def test_the_metric_comes_from_the_gyms_own_file_first(small_gym, write):
         Gym(small_gym).metric("mine")
     write("metrics.json", {"boolq": "EM", "mine": "Rouge-L", "other": "ROUGE-L"})
     gym = Gym(small_gym)
-    assert gym.metric("boolq") == "EM"
-    assert gym.metric("mine") == "Rouge-L"
-    assert gym.metric("boolq__exam") == "EM"
-    assert gym.metric("mine__a") == "Rouge-L"
+    assert gym.metric("boolq") == gym.metric("boolq__exam") == "EM"
+    assert gym.metric("mine") == gym.metric("mine__a") == "Rouge-L"
     assert gym.metric("sick__a") == METRICS["sick"]
     with pytest.raises(InputError, match="no metric known for task 'new__a'"):
         gym.metric("new__a")
@@ -304,24 +265,14 @@ def test_a_pool_names_every_problem_of_its_files(small_gym, write):
     write("mine/mine_16_13_train.tsv", "no answer\n")
     write("stars/stars_16_13_dev.tsv", "a film\t4\nanother\tgood\n")
     write("metrics.json", {"stars": "Pearson-Correlation"})
-    for part, messages in (
-        (
-            "train",
-            ("no task 'boolqq'", "mine_16_13_train.tsv:1: no answer", "stars_16_13_train.tsv: no such"),
-        ),
-        (
-            "dev",
-            (
-                "no task 'boolqq'",
-                "mine_16_13_dev.tsv: no such file",
-                "stars_16_13_dev.tsv: the answer 'good'",
-            ),
-        ),
+    for part, of_mine, of_stars in (
+        ("train", "mine_16_13_train.tsv:1: no answer", "stars_16_13_train.tsv: no such"),
+        ("dev", "mine_16_13_dev.tsv: no such file", "stars_16_13_dev.tsv: the answer 'good'"),
     ):
         with pytest.raises(InputError) as caught:
             Gym(small_gym).pool(["boolqq", "mine", "aeslc", "stars"], part)
         assert len(caught.value.problems) == 3
-        assert all(message in str(caught.value) for message in messages)
+        assert all(text in str(caught.value) for text in ("no task 'boolqq'", of_mine, of_stars))
 
 
 def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym, write):

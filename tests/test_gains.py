@@ -76,13 +76,11 @@ def test_the_interval_is_students_t_over_at_least_six_tasks():
     tasks = [f"t{n}" for n in range(7)]
     base = summary([0.5] * 6 + [0.0], tasks=tasks)
     ours = summary([0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.1], tasks=tasks)
-    _, per_system = tables_of({"base": base, "ours": ours})
+    row = tables_of({"base": base, "ours": ours})[1].loc[0]
     # gains 0, 0.1 ... 0.5: mean 0.25, variance 0.035, standard error sqrt(0.035 / 6); t of 5 degrees: 2.5706
     half = 2.5706 * (0.035 / 6) ** 0.5
-    assert per_system[["low", "high"]].values.tolist()[0] == pytest.approx(
-        [0.25 - half, 0.25 + half], abs=1e-5
-    )
-    assert per_system["interval"].tolist() == ["tasks"]
+    assert [row["low"], row["high"]] == pytest.approx([0.25 - half, 0.25 + half], abs=1e-5)
+    assert row["interval"] == "tasks"
     _, few = tables_of({"base": base[1:], "ours": ours[1:]})
     assert few[["low", "high"]].isna().all(axis=None)
     assert few["interval"].tolist() == ["too few tasks (5)"]
@@ -105,8 +103,8 @@ def test_the_mean_difference_has_the_interval_and_the_test_of_its_design():
     assert per_system["p_holm"].tolist() == pytest.approx([3 * row["p"]] * 2 + [per_system["p"][2]])
 
 
-@pytest.mark.parametrize("baseline", [0.0, 0.01, -0.2])
-def test_a_baseline_at_below_or_near_zero_has_no_relative_gain(baseline):
+@pytest.mark.parametrize("baseline", [0.01, -0.2])
+def test_a_baseline_below_or_near_zero_has_no_relative_gain(baseline):
     assert np.isnan(gains.relative_gains([0.3, 0.9], [baseline, 0.3], 0.3)).all()
     per_task, per_system = tables_of({"base": summary([baseline, 0.5]), "ours": summary([0.3, 0.6])})
     assert per_task["in_arg"].tolist() == [False, True]
@@ -169,29 +167,23 @@ def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(file
     assert f"- {lines[1]}" in (files / "out/gains.md").read_text()
 
 
-def test_summaries_that_cannot_be_compared_are_reported(files, capsys):
-    write_summary(files / "else.csv", {"new": 0.6})
-    output = refusal(capsys, files, "else")
-    assert "no task has a mean test_performance in every summary" in output
-    (files / "bad.csv").write_text("a,b\n1,2\n")
-    assert "bad.csv holds no summary" in refusal(capsys, files, "bad")
-    assert not (files / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("systems", "flags", "words"),
     [
-        (("ours", "ours"), (), "ours.csv is given twice"),
-        (("ours",), ("--names", "a"), "expected 2 different names"),
-        (("ours",), ("--names", "a", "a"), "expected 2 different names"),
-        (("ours",), ("--min_baseline", "-1"), "--min_baseline is -1.0; it must be 0 or greater"),
-        (("ours",), ("--output_file", "base.csv/x"), "the name must end in .csv"),
-        (("ours",), ("--output_file", "ours.csv"), "is one of the summaries; name another file"),
+        ("else", (), "no task has a mean test_performance in every summary"),
+        ("bad", (), "bad.csv holds no summary"),
+        ("ours ours", (), "ours.csv is given twice"),
+        ("ours", ("--names", "a", "a"), "expected 2 different names"),
+        ("ours", ("--output_file", "base.csv/x"), "the name must end in .csv"),
+        ("ours", ("--output_file", "ours.csv"), "is one of the summaries; name another file"),
     ],
 )
-def test_invalid_flags_are_reported(files, capsys, monkeypatch, systems, flags, words):
+def test_summaries_that_cannot_be_compared_are_reported(files, capsys, monkeypatch, systems, flags, words):
     monkeypatch.chdir(files)
-    assert words in refusal(capsys, files, *systems, flags=flags)
+    write_summary(files / "else.csv", {"new": 0.6})
+    (files / "bad.csv").write_text("a,b\n1,2\n")
+    assert words in refusal(capsys, files, *systems.split(), flags=flags)
+    assert not (files / "out").exists()
 
 
 # ---- several seeds
@@ -234,11 +226,10 @@ def test_with_seeds_the_interval_is_by_the_design():
     assert (one.interval, one.seeds) == ("tasks", 1)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_uneven_samples_of_any_seed_are_warned_of(seed):
-    base = {one: summary([0.5] * 6, tasks=SIX) for one in (1, 2)}
+def test_uneven_samples_of_any_seed_are_warned_of():
+    base = {seed: summary([0.5] * 6, tasks=SIX) for seed in (1, 2)}
     assert gains.uneven_samples(over_seeds({"base": base, "ours": dict(base)})[0]) == []
-    ours = base | {seed: summary([0.5] * 6, n=3, tasks=SIX)}
+    ours = base | {2: summary([0.5] * 6, n=3, tasks=SIX)}
     per_task, _ = over_seeds({"base": base, "ours": ours})
     assert "unequal numbers of samples in t0, t1" in gains.uneven_samples(per_task)[0]
     assert "(n = 3 to 5)" in gains.explain_gains(per_task, "base", "test_performance", 0.01)[0]

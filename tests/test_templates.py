@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+from conftest import without_pictures
 from mistakes import Place
 from test_gains import write_summary
 from tiny_runs import NO_LEARNING, run, write_gym
@@ -81,7 +82,8 @@ def ranked(world):
     gym = write_gym(world / "templates/gym")
     write_templates(gym)
     place = Place(world / "templates", gym, world.bart)
-    assert run(gym, world.bart, place.out, **NO_LEARNING) == 0
+    with without_pictures():
+        assert run(gym, world.bart, place.out, **NO_LEARNING) == 0
     flags = dict(do_train=False, do_predict=True, initialize_from_vanilla=None, model=None)
     assert run(gym, world.bart, place.out, **flags, predict_split="dev") == 0
     assert run(gym, world.bart, place.out, **flags, predict_split="test", scoring="rank") == 0
