@@ -33,7 +33,8 @@ LARGE = ("race-high", "race-middle", "aeslc", "glue-sst2")
 LARGE += ("tweet_eval-emoji", "tweet_eval-hate", "tweet_eval-offensive")
 BUILT = [task for task in PUBLISHED if task not in LARGE]
 SAMPLE = "100"  # of five: their draws differ only in the seed
-AS_PARQUET = ("climate_fever", "dream", "openbookqa", "tweet_eval-irony")  # with various types of columns
+# Data sets of various types of columns.
+AS_PARQUET = ("climate_fever", "dream", "limit", "openbookqa", "superglue-multirc", "tweet_eval-irony")
 TEST_ONLY = "test file verified, few-shot rows not in the mirror"
 
 

@@ -14,6 +14,7 @@ from routing_moe.cli import compute_arg, show_scores
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.scores import category_table, dataset_scores, datasets_markdown, read_scores
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 ANSWERS = {"first": ("Yes", "No"), "second": ("True", "False"), "third": ("right", "wrong")}
 
 
