@@ -66,7 +66,7 @@ def test_the_gym_is_described_by_its_files(build, tmp_path):
 
 
 def test_a_split_gives_the_sections_and_moves_tasks_that_are_there(build, tmp_path, mirror):
-    flags = ["--output_dir", str(build.gym), "--mirror", str(mirror)]
+    flags = ["--output_dir", str(build.gym), "--mirror", str(mirror), "--num_workers", "1"]
     split = tmp_path / "split.json"
 
     def sections() -> dict:
