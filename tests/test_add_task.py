@@ -13,7 +13,6 @@ from tiny_tables import INPUT, examples, reviews, write_table
 from dataloader.building.downloads import CONVERTED
 from dataloader.building.raw_file import json_lines
 from dataloader.building.recipe import SAMPLES, Raw, text_to_text
-from routing_moe.cli.answer import main as answer
 
 # ---------------------------------------------------------------------------- formats
 
@@ -198,12 +197,6 @@ def test_a_mixture_is_trained_and_scored_on_added_tasks(add, world, empty_pictur
     assert run(Path("gym"), world.bart, Path("run"), **flags) == 0
     with Path("run/best/eval-test-performance.csv").open() as file:
         assert [(row["task_prefix"], row["metric"]) for row in csv.DictReader(file)] == [("reviews", "ACC")]
-    Path("new.txt").write_text("review: a new one of 2020\nreview: another of 2021\n")
-    words = ["--task", "reviews", "--inputs", "new.txt", "--output_file", "answers.jsonl"]
-    assert answer(["--checkpoint", "run", *words, "--options", "good", "bad"]) == 0
-    answers = [json.loads(line)["answer"] for line in Path("answers.jsonl").read_text().splitlines()]
-    assert len(answers) == 2
-    assert set(answers) <= {"good", "bad"}
 
 
 # ---------------------------------------------------------------------------- the rows of each file

@@ -1,5 +1,7 @@
 """Gains over a baseline, of one and of several seeds: hand-computed numbers, tables, the command."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -136,26 +138,23 @@ def refusal(capsys, *args, **fields):
     return "\n".join(lines)
 
 
-def test_the_script_writes_five_files_that_agree(files, capsys):
-    assert call(files, "ours", "other") == 0
-    names = sorted(path.name for path in (files / "out").iterdir())
-    assert names == [f"gains{end}" for end in (".csv", ".md", ".pdf", ".png", "_summary.csv")]
-    per_task = pd.read_csv(files / "out/gains.csv")
-    assert per_task["system"].tolist() == ["ours", "other"] * 4
-    assert per_task["relative_gain"].tolist()[:2] == pytest.approx([0.2, 0.5])
-    per_system = pd.read_csv(files / "out/gains_summary.csv").set_index("system")
-    assert per_system.loc["ours", "arg"] == pytest.approx(-0.1)
-    assert (files / "out/gains.md").read_text() in capsys.readouterr().out
-
-
-def test_without_an_output_file_the_tables_are_named_after_the_summaries(files, capsys, monkeypatch):
+def test_the_script_writes_five_files_that_agree_and_are_named_after_the_systems(files, capsys, monkeypatch):
     monkeypatch.chdir(files)
     summaries = ["--summary1", "base.csv", "--summary2", "ours.csv", "other.csv"]
     assert compute_arg.main(summaries) == 0
+    stem = "results_summary/CMP_base_ours_other"
+    written = sorted(path.as_posix() for path in Path("results_summary").iterdir())
+    assert written == [f"{stem}{end}" for end in (".csv", ".md", ".pdf", ".png", "_summary.csv")]
+    per_task = pd.read_csv(f"{stem}.csv")
+    assert per_task["system"].tolist() == ["ours", "other"] * 4
+    assert per_task["relative_gain"].tolist()[:2] == pytest.approx([0.2, 0.5])
+    per_system = pd.read_csv(f"{stem}_summary.csv").set_index("system")
+    assert per_system.loc["ours", "arg"] == pytest.approx(-0.1)
+    printed = capsys.readouterr().out
+    assert Path(f"{stem}.md").read_text() in printed
+    assert f"{stem}.csv, _summary.csv" in printed
     assert compute_arg.main([*summaries, "--names", "one BART", "a/b", "c"]) == 0
-    tables = sorted(path.name for path in (files / "results_summary").glob("*_summary.csv"))
-    assert tables == ["CMP_base_ours_other_summary.csv", "CMP_one-BART_a-b_c_summary.csv"]
-    assert "results_summary/CMP_base_ours_other.csv, _summary.csv" in capsys.readouterr().out
+    assert Path("results_summary/CMP_one-BART_a-b_c.csv").is_file()
 
 
 def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(files, capsys):
@@ -268,13 +267,20 @@ def test_the_gain_is_relative_to_the_mean_baseline_of_common_seeds():
         over_seeds({"base": {2: base[2]}, "one": {1: both[1]}})
 
 
-def test_summaries_of_seeds_are_read_by_their_paths(tmp_path, capsys):
-    for place, means in (("a/seed1", BASE), ("a/seed2", OURS), ("b/seed2", OTHER)):
-        write_summary(tmp_path / place / "s.csv", dict(zip(TASKS, means, strict=True)))
-    words = ["--summary1", tmp_path / "a/seed{seed}/s.csv", "--summary2", tmp_path / "b/seed{seed}/s.csv"]
-    words = [*map(str, words), "--names", "a", "b", "--output_file", str(tmp_path / "out/gains.csv")]
+@pytest.fixture
+def by_seed(tmp_path, monkeypatch):
+    """Summaries of three systems and of two seeds of two of them, in folders of the working folder."""
+    monkeypatch.chdir(tmp_path)
+    places = {"a/seed1": BASE, "a/seed2": OURS, "b/seed2": OTHER, "c/seed1": OURS, "c/seed2": OURS}
+    for place, means in places.items():
+        write_summary(tmp_path / "all" / place / "summary.csv", dict(zip(TASKS, means, strict=True)))
+
+
+def test_summaries_of_seeds_are_read_by_their_paths(by_seed, capsys):
+    words = ["--summary1", "all/a/seed{seed}/summary.csv", "--summary2", "all/b/seed{seed}/summary.csv"]
+    words += ["--names", "a", "b", "--output_file", "gains.csv"]
     assert compute_arg.main([*words, "--seeds", "1", "2"]) == 0
-    written = pd.read_csv(tmp_path / "out/gains.csv").set_index("task")
+    written = pd.read_csv("gains.csv").set_index("task")
     assert written["baseline"]["boolq"] == pytest.approx(0.6)
     assert written["difference_seed2"]["boolq"] == pytest.approx(0.15)
     assert written["relative_gain"]["boolq"] == pytest.approx(0.25)
@@ -282,22 +288,17 @@ def test_summaries_of_seeds_are_read_by_their_paths(tmp_path, capsys):
     assert compute_arg.main([*words, "--seeds", "1"]) == 2
     assert "b: no such file with any of --seeds 1" in capsys.readouterr().err
     assert compute_arg.main([word.replace("{seed}", "2") for word in [*words, "--seeds", "1"]]) == 2
-    assert "a/seed2/s.csv: --seeds needs {seed} in it" in capsys.readouterr().err
+    assert "a/seed2/summary.csv: --seeds needs {seed} in it" in capsys.readouterr().err
 
 
-def test_systems_are_found_in_a_folder_or_named_as_runs(tmp_path):
-    places = {"a/seed1": BASE, "a/seed2": OURS, "b/seed2": OTHER, "c/seed1": OURS, "c/seed2": OURS}
-    for place, means in places.items():
-        write_summary(tmp_path / "all" / place / "summary.csv", dict(zip(TASKS, means, strict=True)))
-    words = [str(tmp_path / "all"), "--output_file", str(tmp_path / "out.csv")]
-    assert compute_arg.main([*words, "--baseline", "a"]) == 0
-    written = pd.read_csv(tmp_path / "out.csv").set_index(["task", "system"]).loc["boolq"]
+def test_systems_are_found_in_a_folder_or_named_as_runs(by_seed):
+    assert compute_arg.main(["all", "--output_file", "out.csv", "--baseline", "a"]) == 0
+    written = pd.read_csv("out.csv").set_index(["task", "system"]).loc["boolq"]
     assert written["seeds"].to_dict() == {"b": 1, "c": 2}
     assert written["difference"].tolist() == pytest.approx([0.15, 0.05])  # b to a of seed 2
-    words[0:1] = [str(tmp_path / "all" / name) for name in ("a/seed1", "b/seed2")]
     for flags, difference in (((), 0.25), (("--baseline", "b"), -0.25)):
-        assert compute_arg.main([*words, *flags]) == 0
-        written = pd.read_csv(tmp_path / "out.csv").set_index("task")
+        assert compute_arg.main(["all/a/seed1", "all/b/seed2", "--output_file", "out.csv", *flags]) == 0
+        written = pd.read_csv("out.csv").set_index("task")
         assert (written["difference"]["boolq"], "seeds" in written) == (pytest.approx(difference), False)
 
 
@@ -320,16 +321,11 @@ def test_runs_without_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_p
     ("words", "problem"),
     [
         ([], "name folders with runs, or summaries by --summary1 and --summary2"),
-        (["all"], "--baseline is missing (there are a, b)"),
-        (["all", "--baseline", "bb"], "--baseline bb: no such system; did you mean 'b'? (there are a, b)"),
-        (["all", "--seeds", "1"], "--seeds: for summaries that are named, not for those of folders"),
+        (["all"], "--baseline is missing (there are a, b, c)"),
+        (["all", "--baseline", "bb"], "--baseline bb: no such system; did you mean 'b'? (there are a, b, c)"),
         (["all/a/seed1", "all/a/seed2"], "a is the only system with summary.csv"),
-        (["all/a/none"], "all/a/none: no such folder"),
     ],
 )
-def test_folders_that_name_no_systems_are_errors(tmp_path, monkeypatch, capsys, words, problem):
-    monkeypatch.chdir(tmp_path)
-    for place in ("a/seed1", "a/seed2", "b/seed1"):
-        write_summary(tmp_path / "all" / place / "summary.csv", {"boolq": 0.5})
+def test_folders_that_name_no_systems_are_errors(by_seed, capsys, words, problem):
     assert compute_arg.main(words) == 2
     assert capsys.readouterr().err.startswith(f"error: {problem}")

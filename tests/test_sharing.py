@@ -110,37 +110,38 @@ def test_terms_of_use_are_those_of_the_gyms_report_unless_a_task_has_another_sou
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("run", "words", "message"),
     [
-        (["<run>", "my group/moe"], "not a name on the hub; give owner/name"),
-        (["<here>", NAME], "is neither a run, with best/config.json, nor a checkpoint"),
-        (["<run>", NAME, "--dry_run", "<here>"], "exists already"),
-        (["<published>", NAME, "--dry_run", "<here>/new"], "has no model.safetensors"),
-        (["<run>", NAME, "--private"], "exists and is public; change that in its settings"),
-        (["<run>", NAME, "no token"], "no token for the hub: hf auth login, or HF_TOKEN"),
-        (["<run>", NAME, "may read"], "403 Forbidden"),
-        (["<run>", NAME, "no network"], "no answer"),
+        ("run", ["my group/moe"], "not a name on the hub; give owner/name"),
+        ("here", [NAME], "is neither a run, with best/config.json, nor a checkpoint"),
+        ("run", [NAME, "--dry_run", "."], "exists already"),
+        ("published", [NAME, "--dry_run", "new"], "has no model.safetensors"),
+        ("run", [NAME, "--private"], "exists and is public; change that in its settings"),
     ],
 )
 def test_a_push_that_is_not_possible_is_one_clear_error(
-    words, message, online, scored, published_run, tmp_path, monkeypatch, capsys
+    run, words, message, online, scored, published_run, tmp_path, monkeypatch, capsys
 ):
-    (tmp_path / "empty").mkdir()
-    online.publish(NAME, tmp_path / "empty")
-    match words[-1]:
-        case "no token":
-            monkeypatch.delenv("HF_TOKEN")
-            monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
-        case "may read":
-            monkeypatch.setenv("HF_TOKEN", "may read")
-        case "no network":
-            online.is_offline = True
-    places = {"<run>": scored, "<here>": tmp_path / "empty", "<here>/new": tmp_path / "new"}
-    places["<published>"] = published_run
-    words = [word for word in words if word not in ("no token", "may read", "no network")]
-    assert push.main([str(places.get(word, word)) for word in words]) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert message in line
+    monkeypatch.chdir(tmp_path)
+    online.publish(NAME, tmp_path)
+    places = {"run": scored, "here": tmp_path, "published": published_run}
+    assert push.main([str(places[run]), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_network_or_a_token_that_may_write_nothing_is_pushed(online, scored, monkeypatch, capsys):
+    online.is_offline = True
+    assert push.main([str(scored), NAME]) == 2
+    assert "no answer" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "may read")
+    online.is_offline = False
+    assert push.main([str(scored), NAME]) == 2
+    assert "403 Forbidden" in capsys.readouterr().err
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", "/nowhere")
+    assert push.main([str(scored), NAME]) == 2
+    assert "no token for the hub: hf auth login, or HF_TOKEN" in capsys.readouterr().err
+    assert online.folders == {}
 
 
 # ---- uploading

@@ -43,21 +43,14 @@ def without_plural(place):
     place.write(place.out / "best/id2task.json", dict(enumerate(names)))
 
 
-CONFIG = "out/best/config.json"
 RUNS = [
     (STEP, "--output_dir <out> already holds a run; give --resume to continue it, --do_predict to score"),
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
-    (PREDICT | dict(checkpoint_name="7-steps"), "<out>/7-steps: no checkpoint there"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
     (PREDICT | dict(predict_split="test", task_vector="stored"), "<out>/best has no task", without_plural),
-    (
-        PREDICT,
-        "<out>/best/config.json: ... router_nn_type is",
-        lambda p: p.change(CONFIG, router_nn_type="x"),
-    ),
 ]
 
 
@@ -100,7 +93,6 @@ def trained(tmp_path_factory):
 ROUTE_FILE, VECTORS = dict(task_routes="<here>/routes.json"), dict(taskvecs="<here>/vectors")
 CHECKPOINT = [
     (ONLY | dict(task_routes="tasks"), "--task_routes is tasks; without training give a file"),
-    (ONLY | dict(task_routes="lowest_los"), "--task_routes is lowest_los; ... did you mean 'lowest_loss'?"),
     (ONLY | ROUTE_FILE, "--task_routes <here>/routes.json: the routes name 8", routes({"plural": 7})),
     (ONLY | VECTORS, "--taskvecs <here>/vectors has vectors of 3 dimensions, but those of", vectors(D=3)),
     (ONLY | VECTORS | dict(output_dir="<here>/plain"), "--taskvecs <here>/vectors: the routes", vectors()),
@@ -147,7 +139,6 @@ MERGES = [
     (PUBLISHED, "--routes_from <here>/published/best/model.pt: not the weights of a run", published),
     (dict(model="<here>/deep"), "--model <here>/deep has 1+2 layers (encoder+decoder), but the", deeper),
     (dict(output_dir="<out>"), "<out>/init exists already", lambda p: shutil.copytree(p.gym, p.out / "init")),
-    (dict(checkpoint_name="best"), "--checkpoint_name is 'best'; name a new folder"),
     (dict(routes_from="<bart>"), "--routes_from <bart> holds a 'bart' model, not a routing BART"),
 ]
 
@@ -208,8 +199,7 @@ def test_a_command_refuses_weights_that_are_not_finite(name, broken, capsys):
 
 def test_the_first_of_many_tensors_are_named_and_integer_or_empty_ones_are_valid():
     check_finite({"whole": torch.ones(2, dtype=torch.int64), "empty": torch.empty(0)}, "a.pt")
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        for value in (math.nan, math.inf, -math.inf):
-            tensors = {f"t{i}": torch.tensor([1, value], dtype=dtype) for i in range(9)}
-            with pytest.raises(InputError, match=r"a\.pt has .* t0 \(1 of 2 values\), .* and 4 more"):
-                check_finite(tensors, "a.pt")
+    for value, dtype in ((math.nan, torch.bfloat16), (-math.inf, torch.float64)):
+        tensors = {f"t{i}": torch.tensor([1, value], dtype=dtype) for i in range(9)}
+        with pytest.raises(InputError, match=r"a\.pt has .* t0 \(1 of 2 values\), .* and 4 more"):
+            check_finite(tensors, "a.pt")
