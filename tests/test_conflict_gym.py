@@ -87,7 +87,7 @@ def test_skills_contradict_on_the_share_of_inputs_that_conflict_says(tmp_path, c
     assert measured == 0 if conflict == 0 else 0.85 * conflict <= measured <= conflict
 
 
-@pytest.mark.parametrize("sizes", [{"input_words": 1}, {}, {"input_words": 3, "words": 12, "rows": 8}])
+@pytest.mark.parametrize("sizes", [{"input_words": 1}, {"input_words": 3, "words": 12, "rows": 8}])
 def test_disagreements_are_those_of_all_contested_inputs(sizes):
     settings = GymSettings(output_dir=UNUSED, conflict=0.5, encoder_parts=3, **sizes)
     skills = draw_skills(settings)
@@ -239,13 +239,11 @@ def test_a_wrong_setting_is_one_error_that_says_what_would_be_right(changed, pro
     assert len(caught.value.problems) == 1
 
 
-def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, capsys):
+def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path):
     """Permutations of three words that differ everywhere are the rotations, or the swaps: too few skills."""
-    sizes = {"words": 3, "encoder_parts": 3, "decoder_parts": 3, "unseen_tasks": 0}
-    sizes |= {"rows": 2, "dev_rows": 2, "test_rows": 2}
-    flags = [f"--{name}={value}" for name, value in sizes.items()]
-    assert main(["--output_dir", str(tmp_path / "gym"), *flags]) == 2
-    assert "--words is 3: too few for 9 skills" in capsys.readouterr().err
+    sizes = dict(words=3, encoder_parts=3, decoder_parts=3, unseen_tasks=0, rows=2, dev_rows=2, test_rows=2)
+    with pytest.raises(InputError, match="--words is 3: too few for 9 skills"):
+        written(tmp_path / "gym", **sizes)
     assert not (tmp_path / "gym").exists()
 
 
@@ -267,8 +265,7 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path, capsys):
         assert main(["--output_dir", str(folder), "--unseen_tasks", "1"]) == 2
         assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
     assert contents(gym) == finished
-    for damage in ("{}", '{"settings": {"seed": 0}}'):
-        (gym / "gym.json").write_text(damage)
-        assert main(["--output_dir", str(gym)]) == 2
-        error = f"error: {gym}/gym.json does not have the settings of routing-moe conflict-gym"
-        assert capsys.readouterr().err.splitlines() == [f"{error}; name another folder"]
+    (gym / "gym.json").write_text('{"settings": {"seed": 0}}')
+    assert main(["--output_dir", str(gym)]) == 2
+    error = f"{gym}/gym.json does not have the settings of routing-moe conflict-gym; name another folder"
+    assert capsys.readouterr().err.splitlines() == [f"error: {error}"]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_runs import contents, run, typed
+from tiny_runs import run, typed
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dataloader.encoding import TextFormat
@@ -93,21 +93,3 @@ def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task
         losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
     assert len(losses) == 2
     assert losses[-1] < 0.8 * losses[0]
-
-
-@pytest.mark.parametrize(
-    ("flags", "error"),
-    [
-        (["--init_std", "0"], "--init_std is 0.0; it must be greater than 0"),
-        (["--gym", "{}/none"], "{}/none/gym.json: no such file (expected the settings of routing-moe conf"),
-        (["--output_dir", "{}/full"], "--output_dir {}/full is not empty and has no settings.json; name a"),
-    ],
-)
-def test_a_wrong_flag_is_one_error_and_nothing_is_written(opaque, tmp_path, capsys, flags, error):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full/file").write_text("kept")
-    before = contents(tmp_path)
-    words = [word.format(tmp_path) for word in flags]
-    assert main(["--gym", str(opaque[0]), "--output_dir", str(tmp_path / "bart"), *words]) == 2
-    assert capsys.readouterr().err.splitlines()[0].startswith(f"error: {error.format(tmp_path)}")
-    assert contents(tmp_path) == before

@@ -91,11 +91,9 @@ def test_rouge_scores_texts_of_thousands_of_words():
     ("predictions", "answers", "metric", "message"),
     [
         (["a"], [["a"]], "accuracy-f2", "unknown metric 'accuracy-f2'.*known: EM, ACC"),
-        (["a"], [["a"]], "Acc", "did you mean 'ACC'"),
         (["a"], [["a"], ["b"]], "EM", "1 predictions for 2"),
         ([], [], "EM", "nothing to evaluate"),
         (["a"], ["a"], "EM", "expected a list"),
-        (["1", "2"], [["1"], ["x"]], "Pearson-Correlation", "answer of example 1 is 'x'"),
         (["1", "2"], [["nan"], ["1"]], "Pearson-Correlation", "answer of example 0 is 'nan'"),
         (["1"], [[]], "Classification-F1", "example 0 has no accepted answer"),
     ],
