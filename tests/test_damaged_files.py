@@ -44,17 +44,8 @@ NUMBER, SEED = int(os.environ.get("DAMAGED_FILES", 8)), int(os.environ.get("DAMA
 DEEP, HUGE = "[" * 3000 + "]" * 3000, "1" * 5000
 TOKENS = ("NaN", "-1", "1e999", "null", "{}", "[]", '""', ",", "x", "\x00", "\ufeff", "\t", "\n", DEEP, HUGE)
 VALUES = (None, True, 0, -1, 10**30, 1.5, float("nan"), "", "x", [], {}, [[]], ["x"], {"x": 1}, "\ud800")
-CONTENTS = (
-    b"",
-    b"[1, 2]",
-    b"1",
-    b"null",
-    b'{"a": ',
-    bytes(100),
-    b"\xff\xfe\xe2\x28",
-    DEEP.encode(),
-    HUGE.encode(),
-)
+CONTENTS = (b"", b"[1, 2]", b"1", b"null", b'{"a": ', bytes(100), b"\xff\xfe\xe2\x28")
+CONTENTS += (DEEP.encode(), HUGE.encode())
 IN_ARRAYS = (b"'|O'", b"'<U9999999'", b"'<i8'", b"'<c16'", b"'V0'")
 
 

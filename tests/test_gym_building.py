@@ -211,19 +211,6 @@ def test_a_wrong_source_is_one_clear_error_and_the_other_tasks_are_built(
     assert message in capsys.readouterr().out
 
 
-def test_a_raw_file_that_differs_from_that_of_2021_is_not_used(tmp_path, mirror):
-    gym = tmp_path / "gym"
-    boolq = mirror / "storage.googleapis.com/boolq"
-    rows = [{"question": f"q{i}", "answer": i % 2 == 0, "passage": "p"} for i in range(40)]
-    for name in ("train.jsonl", "dev.jsonl"):
-        write_lines(boolq / name, rows)
-    flags = ["--output_dir", str(gym), "--mirror", str(mirror), "--tasks", "boolq"]
-    assert main(flags) == 1
-    assert "train.jsonl is damaged, or https://storage.googleapis.com/boolq" in report(gym)["boolq"]["note"]
-    assert main([*flags, "--accept_changed"]) == 0
-    assert report(gym)["boolq"]["outcome"] == "differs"
-
-
 def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monkeypatch):
     gym = tmp_path / "gym"
     written = []
@@ -264,7 +251,6 @@ def test_an_error_in_a_source_and_a_truncated_archive_do_not_stop_the_other_task
     ("name", "content", "message"),
     [
         ("split.json", '{"train": 3}', '"train" is not a list'),
-        ("ontology.json", '{"a": ["b"]}', '"a" must be an object'),
         ("metrics.json", '{"fruits": "AC"}', "unknown metric 'AC' for task 'fruits'; did you mean 'ACC'?"),
     ],
 )
