@@ -322,17 +322,6 @@ def test_a_pool_names_every_problem_of_its_files(small_gym, write):
         assert all(text in str(caught.value) for text in ("no task 'boolqq'", of_mine, of_stars))
 
 
-def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym, write):
-    gym, published = Gym(small_gym), PUBLISHED_SPLITS / "random.json"
-    assert gym.lacking(["boolq", *"abcdefg"], published) == [
-        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e, f, g; use "
-        f"{small_gym / 'splits/random.json'}, which build-gym writes with those that are there"
-    ]
-    mine = write("random.json", '{"train": ["a"]}')  # a name alone does not make it the published one
-    assert gym.lacking(["a", "b"], mine) == [f"{mine}: 2 tasks are not in {small_gym}: a, b"]
-    assert gym.lacking(["boolq"], published) == []
-
-
 def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):
     write("t/t_2_13_train.tsv", "a\tyes\nb\tno")
     write("t/t_2_13_test.jsonl", line("c", ["yes"], options=["yes", "no"]))

@@ -205,13 +205,6 @@ def test_the_workflow_runs_the_two_commands_of_the_readme():
     assert all(f"- run: {command}\n" in workflow for command in commands)
 
 
-def test_the_extras_that_are_named_can_be_installed():
-    named = {name for text in TEXTS.values() for name in re.findall(r"\.\[(\w+)\]\"", text)}
-    declared = (ROOT / "setup.py").read_text()
-    assert "peft" in named
-    assert [name for name in sorted(named) if f'"{name}":' not in declared] == []
-
-
 def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     import torch
     from transformers import AutoTokenizer

@@ -96,13 +96,6 @@ def test_no_imports_form_a_circle(imports):
         visit(place, ())
 
 
-def test_each_folder_says_what_it_holds_and_what_it_may_import():
-    for folder in ORDER:
-        if folder.startswith("routing_moe/"):
-            docstring = ast.get_docstring(ast.parse((REPOSITORY / folder / "__init__.py").read_text()))
-            assert "May import:" in (docstring or ""), folder
-
-
 def test_the_analysis_draws_nothing_and_the_flags_load_no_torch():
     forbidden = {
         "routing_moe/analysis": ("matplotlib",),

@@ -7,7 +7,7 @@ import pytest
 import tiny_vectors
 import torch
 from mistakes import Place, assert_problem, check, complaint, refused
-from test_wrong_input import cases, removed, written
+from test_wrong_input import cases, removed, vectors, written
 from tiny_grids import finetune
 from tiny_runs import run, weights
 
@@ -33,6 +33,7 @@ def new_task(place):
     place.write("alone/metrics.json", {"past": "EM"})
 
 
+TAKEN = MIX | dict(taskvecs="<here>/vectors")
 PAST = MIX | dict(task_dir="<here>/alone/past")
 GRIDS = [
     (dict(bsz_list=[4, 0]), "--bsz_list holds 0; it must be at least 1"),
@@ -62,16 +63,8 @@ GRIDS = [
     (MIX | dict(init_dir="<random>", task_routes="lowest_loss"), "--task_routes is lowest_loss, but the"),
     (MIX | dict(task_routes="lowest_los"), "--task_routes is lowest_los; ... did you mean 'lowest_loss'?"),
     (MIX | dict(init_dir="<top>", route_training="router"), "<top>/best has top-1 routes, whose weight is"),
-    (
-        MIX | dict(taskvecs="<here>/vectors"),
-        "--taskvecs <here>/vectors has vectors of 5 dimensions ... <run>/best have 8",
-        lambda place: place.vectors(["plural"], D=5),
-    ),
-    (
-        MIX | dict(taskvecs="<here>/vectors"),
-        "--taskvecs <here>/vectors has no vector for plural, only for colour, count",
-        lambda place: place.vectors(["colour", "count"]),
-    ),
+    (TAKEN, "<here>/vectors has vectors of 5 dimensions ... <run>/best have 8", vectors(["plural"], D=5)),
+    (TAKEN, "<here>/vectors has no vector for plural, only for colour, count", vectors(["colour", "count"])),
     (PAST | dict(task_vector="stored"), "<run>/best has no vector for past, only for", new_task),
     (PAST, "<here>/alone: no train file of any task with a task vector, such as colour, count", new_task),
 ]
