@@ -347,10 +347,8 @@ def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, widt
 
 @pytest.mark.usefixtures("empty_pictures")
 def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task(opaque, tmp_path):
-    folder, bart = opaque
-    assert (
-        run(folder, bart, tmp_path / "run", do_predict=True, total_steps=24, eval_period=12, num_beams=1) == 0
-    )
+    short = dict(do_predict=True, total_steps=24, eval_period=12, num_beams=1)
+    assert run(*opaque, tmp_path / "run", **short) == 0
     with open(tmp_path / "run/best/eval-test-performance.csv", newline="") as file:
         scored = {row["task_prefix"]: (row["metric"], int(row["n"])) for row in csv.DictReader(file)}
     assert scored == {f"t00{number}": ("EM", 6) for number in range(4)}

@@ -34,11 +34,8 @@ def test_routes_are_those_of_the_best_step_unless_another_is_given(place):
     history = load_history(place.folder / "one")
     assert history.steps == (10, 20, 30)
     assert np.array_equal(history.values_SNLE[1], best.values_NLE)
-
-
-def test_the_chosen_expert_has_the_largest_weight(place):
-    soft, chosen = (load_routes(place.folder / "one", kind=kind) for kind in ("soft", "chosen"))
-    assert np.array_equal(chosen.values_NLE, one_hot(soft.values_NLE.argmax(axis=2)))
+    chosen = load_routes(place.folder / "one", kind="chosen")
+    assert np.array_equal(chosen.values_NLE, one_hot(best.values_NLE.argmax(axis=2)))
 
 
 def test_vanilla_layers_are_left_out(tmp_path):
@@ -67,9 +64,6 @@ def test_names_distinguish_runs(place, tmp_path):
     assert [run.name for run in runs] == ["a/run", "b/run"]
 
 
-# ---------------------------------------------------------------------------- inspect_routes
-
-
 def test_inspecting_one_run(place):
     place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")  # features are not read
     run = str(place.folder / "one")
@@ -87,9 +81,6 @@ def test_inspecting_one_run(place):
     assert own["overlap"].is_monotonic_decreasing
     assert set(own["neighbour"]) == set(NAMES) - {"hot"}
     assert own.set_index("neighbour").loc["big", "same_category"] == 1
-
-
-# ---------------------------------------------------------------------------- correlate_routes
 
 
 def test_correlating_one_run(place, capsys):

@@ -116,9 +116,6 @@ def test_a_baseline_below_or_near_zero_has_no_relative_gain(baseline):
     assert rounded[["wins", "losses", "ties"]].values.tolist() == [[1, 0, 1]]
 
 
-# ---------------------------------------------------------------------------- tables
-
-
 def test_markdown_shows_scores_gains_and_marked_differences():
     per_task, per_system = tables_of({"base": summary(BASE), "ours": summary(OURS, std=np.nan)})
     lines = gains.tasks_markdown(per_task, "base").splitlines()

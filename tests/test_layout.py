@@ -1,6 +1,7 @@
 """Imports between the folders of the project go one way, without a circle."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+@functools.cache
 def as_module(name: str) -> str | None:
     """ "routing_moe.io.files.flush" -> "routing_moe/io/files"; None for other packages."""
     parts = name.split(".")

@@ -110,22 +110,18 @@ def write_summary(folder, **scores):
 
 
 def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_path, capsys):
-    for run, new, other in (("found/seed1", 0.2, 0.4), ("found/seed2", 0.4, 0.6), ("equal/seed1", 0.5, "")):
-        write_summary(tmp_path / "tuned" / run, new=new, other=other)
-    table, printed = shown(folder, capsys, "--few_shot", str(tmp_path / "tuned"))
-    assert table.loc["found", ["few_shot", "few_shot_std"]].tolist() == pytest.approx([0.4, 0.2 / 2**0.5])
-    assert table.loc[["dense", "equal"], "few_shot"].isna().all()
-    assert "few-shot |" in printed.out
-
-
-def test_few_shot_scores_that_cannot_be_compared_are_errors(folder, tmp_path, capsys):
     flags = ["--few_shot", str(tmp_path / "tuned")]
     assert by_means([str(folder), *flags]) == 2
     assert "tuned holds no <variant>/<run>/summary.csv" in capsys.readouterr().err
-    write_summary(tmp_path / "tuned/found/seed1", new=0.2, other=0.4)
-    write_summary(tmp_path / "tuned/found/seed2", new=0.2)
+    for run, new, other in (("found/seed1", 0.2, 0.4), ("found/seed2", 0.4, 0.6), ("equal/seed1", 0.5, "")):
+        write_summary(tmp_path / "tuned" / run, new=new, other=other)
+    table, printed = shown(folder, capsys, *flags)
+    assert table.loc["found", ["few_shot", "few_shot_std"]].tolist() == pytest.approx([0.4, 0.2 / 2**0.5])
+    assert table.loc[["dense", "equal"], "few_shot"].isna().all()
+    assert "few-shot |" in printed.out
+    write_summary(tmp_path / "tuned/dense/seed1", new=0.2)
     assert by_means([str(folder), *flags]) == 2
-    assert "found/seed2/summary.csv has other tasks or samples than" in capsys.readouterr().err
+    assert "summary.csv has other tasks or samples than" in capsys.readouterr().err
 
 
 def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(folder, capsys):

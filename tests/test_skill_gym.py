@@ -92,9 +92,6 @@ def test_classes_are_equally_frequent_in_every_file_and_no_other_answer_is_frequ
             assert answers.most_common(1)[0][1] <= 0.3 * TEST_ROWS
 
 
-# -------------------------------------------------------------------------------------------- splits
-
-
 def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_of_train_tasks():
     train = [task for task in TASKS if task.split == "train"]
     seen = {trait for task in train for trait in (*task.skills, task.format, task.vocabulary)}
