@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import random
 import re
 from itertools import combinations, permutations
 from pathlib import Path
@@ -21,7 +20,7 @@ from dataloader.task_splits import load_split
 from task.conflict_gym.bart import main as write_bart
 from task.conflict_gym.generate import draw_tasks, generate, main, task_files
 from task.conflict_gym.settings import GymSettings, check
-from task.conflict_gym.skills import draw_skills, latin_rectangle
+from task.conflict_gym.skills import draw_skills
 from task.written_folder import saved_settings
 
 UNUSED = Path("unused")
@@ -109,14 +108,6 @@ def test_parts_differ_on_every_contested_word_and_agree_on_the_others():
             assert sorted(row) == list(range(len(skills.words)))
         for one, other in combinations(table, 2):
             assert (one != other).tolist() == [True] * 20 + [False] * 20
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 5), (12, 40), (3, 0)])
-def test_a_latin_rectangle_has_permutations_that_differ_everywhere(rows, columns):
-    table = latin_rectangle(rows, columns, random.Random(1))
-    assert table.shape == (rows, columns)
-    assert all(sorted(row) == list(range(columns)) for row in table)
-    assert all(len(set(column)) == rows for column in table.T)
 
 
 # ---- overlap and noise

@@ -35,11 +35,15 @@ def text_of(tokenizer, ids):
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-def test_texts_are_task_name_input_and_answers_with_leading_spaces(tokenizer):
+def test_texts_are_task_name_input_and_answers_with_leading_spaces_lowercased_if_asked(tokenizer):
     encoded = encode([example("Ab c", "Yes", "No", task="u")], tokenizer, TextFormat(), IDS)
     assert text_of(tokenizer, encoded.sources[0]) == "<s> [u] Ab c</s>"
     assert [text_of(tokenizer, encoded.outputs[i]) for i in (0, 1)] == ["<s> Yes</s>", "<s> No</s>"]
     assert encoded.task_ids_N.tolist() == [5]
+    form = TextFormat(do_lowercase=True)
+    lowercased = encode([example("Ab c", "Yes", "No", task="u")], tokenizer, form, IDS)
+    assert text_of(tokenizer, lowercased.sources[0]) == "<s> [u] ab c</s>"
+    assert text_of(tokenizer, lowercased.outputs[0]) == "<s> yes</s>"
 
 
 def test_hidden_task_names_are_replaced_by_a_constant_word(tokenizer):
@@ -47,12 +51,6 @@ def test_hidden_task_names_are_replaced_by_a_constant_word(tokenizer):
     encoded = encode(texts, tokenizer, TextFormat(hide_task_names=True), IDS)
     assert [text_of(tokenizer, encoded.sources[i]) for i in (0, 1)] == ["<s> [task] Ab c</s>"] * 2
     assert encoded.task_ids_N.tolist() == [3, 5]
-
-
-def test_inputs_and_outputs_are_lowercased(tokenizer):
-    encoded = encode([example("Ab C", "YES")], tokenizer, TextFormat(do_lowercase=True), IDS)
-    assert text_of(tokenizer, encoded.sources[0]) == "<s> [t] ab c</s>"
-    assert text_of(tokenizer, encoded.outputs[0]) == "<s> yes</s>"
 
 
 def test_another_bos_puts_a_bos_token_before_the_text(tokenizer):

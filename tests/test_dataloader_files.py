@@ -7,7 +7,7 @@ from mistakes import UNUSUAL_JSON
 
 from dataloader import PUBLISHED_SPLITS, Example, Gym, InputError, Ontology, load_split, read_jsonl, read_tsv
 from dataloader.gym import tasks_named
-from dataloader.metrics import METRICS
+from dataloader.metrics import METRIC_FUNCTIONS, METRICS
 from routing_moe.cli.list_tasks import main as list_tasks
 
 
@@ -50,6 +50,7 @@ def test_the_eight_published_splits_load_and_hold_only_known_tasks():
     assert {len(splits["random"].section(name)) for name in ("train", "dev", "test")} == {120, 20}
     assert len(splits["random"].all) == 160
     assert all(task in METRICS for split in splits.values() for task in split.all)
+    assert set(METRICS.values()) == set(METRIC_FUNCTIONS)
 
 
 def test_the_published_leak_loads_with_a_warning():

@@ -272,7 +272,6 @@ def test_wrong_files_of_the_gym_are_named_before_anything_is_built(
             ["--num_workers", "0", "--samples", "1", "1", "--mirror", "nowhere"],
             ["--num_workers is 0", "--samples 1 1", "--mirror nowhere: no such folder"],
         ),
-        (["--split", "none.json"], ["none.json: no such file"]),
     ],
 )
 def test_wrong_flags_are_reported_together(tmp_path, recipes, capsys, flags, messages):

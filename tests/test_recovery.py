@@ -28,11 +28,8 @@ def test_route_metrics_computed_by_hand():
     assert route_metrics.information(values_NLE) == pytest.approx([load_entropy - 0.5])
     assert route_metrics.shift(values_NLE[:1], values_NLE[1:]) == pytest.approx(np.array([[0.5]]))
     assert route_metrics.entropy(np.ones((2, 3, 1))).tolist() == [[0.0] * 3] * 2
-
-
-def test_overlap_of_one_hot_routes_is_the_share_of_layers_with_the_same_expert():
-    values_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])
-    assert route_metrics.overlap(values_NLE)[0, 1] == 0.5
+    one_hot_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])  # the same expert in half of the layers
+    assert route_metrics.overlap(one_hot_NLE)[0, 1] == 0.5
 
 
 def test_mantel_by_hand_and_by_all_permutations():

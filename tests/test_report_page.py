@@ -45,12 +45,8 @@ def values_in(spec):
             yield from values_in(value)
 
 
-@pytest.fixture(scope="module")
-def trained_page(finished):
-    return render(read_runs([finished]), "Routes of finished", 20)
-
-
-def test_routes_and_scores_are_those_of_the_files_of_a_trained_run(finished, trained_page):
+def test_routes_scores_and_curves_are_those_of_the_files_of_a_trained_run(finished):
+    trained_page = render(read_runs([finished]), "Routes of finished", 20)
     routes, shown = load_routes(finished), rows_of(trained_page, "task", "expert", "weight")
     of_count = shown[shown["task"] == "count"]["weight"].tolist()
     assert of_count == pytest.approx(routes.values_NLE[routes.tasks.index("count")].ravel(), abs=1e-4)
@@ -58,9 +54,6 @@ def test_routes_and_scores_are_those_of_the_files_of_a_trained_run(finished, tra
     shown = rows_of(trained_page, "score")
     shown = shown[shown["files"] == "test, train tasks"].set_index("task")
     assert shown["score"].to_dict() == pytest.approx(written["performance"].to_dict(), abs=1e-4)
-
-
-def test_curves_are_those_of_a_trained_run(finished, trained_page):
     shown, losses = rows_of(trained_page, "curve"), pd.read_csv(finished / "losses.csv")
     dev = shown[shown["curve"] == "dev loss"]
     assert dev["step"].tolist() == losses["steps"].tolist()

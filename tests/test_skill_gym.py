@@ -11,7 +11,6 @@ from tiny_runs import contents
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dataloader.building.recipe import SAMPLES
-from dataloader.gym import PARTS
 from task.skill_gym import TINY_BART
 from task.skill_gym.generate import POOL_ROWS, TEST_ROWS, main
 from task.skill_gym.skills import FORMATS, PROBLEMS
@@ -40,9 +39,6 @@ def files_of(gym: Path, task: str, part: str) -> dict[str, list[list[str]]]:
         path.name: [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
         for path in sorted((gym / task).glob(f"*_{part}.tsv"))
     }
-
-
-# ------------------------------------------------------------------------------------------- the gym
 
 
 def test_same_seed_writes_the_same_bytes_and_another_seed_writes_other_rows(gym, tmp_path, capsys):
@@ -79,17 +75,6 @@ def test_every_task_has_all_samples_and_no_duplicate_inputs(gym):
         everything = [*one_test, *(row for files in (train, dev) for rows in files.values() for row in rows)]
         assert all(len(row) >= 2 and all(field == field.strip() != "" for field in row) for row in everything)
         assert len({row[0] for row in everything}) == len(everything)
-
-
-def test_classes_are_equally_frequent_in_every_file_and_no_other_answer_is_frequent(gym):
-    for task in TASKS:
-        files = [content for part in PARTS for content in files_of(gym, task.name, part).values()]
-        for counts in (Counter(row[1] for row in content) for content in files if task.classes):
-            assert set(counts) == set(task.classes)
-            assert len(set(counts.values())) == 1
-        if not task.classes:
-            answers = Counter(row[1] for row in next(iter(files_of(gym, task.name, "test").values())))
-            assert answers.most_common(1)[0][1] <= 0.3 * TEST_ROWS
 
 
 def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_of_train_tasks():

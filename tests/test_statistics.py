@@ -64,14 +64,6 @@ def test_the_detectable_effect_is_found_with_a_probability_of_80_percent():
     assert mean_interval(values_ST).detectable == pytest.approx(detectable_effect(error, df))
 
 
-def test_p_and_interval_agree():
-    draw = np.random.default_rng(0)
-    found = [mean_interval(draw.normal(0.4, 1.0, (3, 8)) + draw.normal(0, 0.5, (3, 1))) for _ in range(80)]
-    outside = [one.low > 0 or one.high < 0 for one in found]
-    assert [one.p < 0.05 for one in found] == outside
-    assert 5 < sum(outside) < 75
-
-
 def test_fewer_than_six_tasks_or_no_seed_give_a_reason_instead_of_an_interval():
     few = mean_interval(np.ones((3, 4)))
     assert np.isnan([few.low, few.high, few.p]).all()
@@ -96,7 +88,6 @@ def covered(size: tuple[int, int, int], design: str, effects: str, seed_std: flo
     drawn = {
         "normal": draw.normal,
         "skewed": lambda size: draw.exponential(size=size) - 1,
-        "rare": lambda size: (draw.random(size) < 0.25) * draw.exponential(1.5, size) - 0.375,
     }[effects]
     n, seeds, tasks = size
     of_tasks, of_seeds = drawn(size=(n, 1, tasks)), seed_std * draw.normal(size=(n, seeds, 1))
@@ -114,11 +105,10 @@ def test_intervals_have_the_documented_coverage(effects, seeds, tasks, seed_std)
     assert 0.93 < covered((5000, seeds, tasks), design_of(seeds), effects, seed_std, draw) < 0.975
 
 
-def test_two_way_intervals_of_two_seeds_and_rare_effects_are_too_narrow():
-    """The reasons for the choice of the design, and its limit."""
+def test_two_way_intervals_of_two_seeds_are_too_narrow():
+    """The reason for another design."""
     draw = np.random.default_rng(2)
     assert covered((2000, 2, 80), "seeds_and_tasks", "normal", 0.6, draw) < 0.9
-    assert covered((5000, 5, 14), "tasks", "rare", 0.6, draw) < 0.88
 
 
 # ---------------------------------------------------------------------------- multiple tests

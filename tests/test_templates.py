@@ -34,9 +34,6 @@ OURS = {"rte__first": 0.6, "rte__second": 0.1, "rte__third": 0.8, "cb__first": 0
 MEANS = {"rte__first": 0.5, "rte__second": 0.2, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.6}
 
 
-# ---------------------------------------------------------------------------- numbers
-
-
 def test_scores_of_a_data_set_are_statistics_over_its_templates():
     means = MEANS | {"rte__third": 0.95, "boolq": 0.3}
     table = dataset_scores(scores_of(means)).set_index("dataset")
@@ -116,9 +113,6 @@ def test_scores_per_data_set_are_shown_below_the_same_table_by_category(ranked, 
     assert printed == f"{markdown_table(table)}\n\n{datasets_markdown(scores)}\n"
     assert out.read_text() == table.to_csv()
     assert table.loc["all", "tasks"] == 6
-
-
-# ---------------------------------------------------------------------------- gains
 
 
 @pytest.fixture

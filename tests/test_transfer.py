@@ -173,14 +173,14 @@ def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(pla
     np.testing.assert_allclose(table, slow_RM.reshape(7, 6, 7).mean(axis=1), atol=6e-5, rtol=1e-5)
 
     assert saved(whole)["clusters"] == groups_of(slow_RM, range(6)).max() + 1
+    along_all_NR = np.reshape(losses(routes_NLE.mean(dim=0), np.concatenate(rows)), (7, 6))
     saves = []
     for half, other in (([0, 2, 4], [1, 3, 5]), ([1, 3, 5], [0, 2, 4])):  # mates of rows by the other ones
         labels_N = groups_of(slow_RM, other)
         for n in range(7):
             if others := [m for m in range(7) if m != n and labels_N[m] == labels_N[n]]:
-                own = np.array(rows[n])[half]
-                along_all = losses(routes_NLE.mean(dim=0), own)
-                saves += list(np.subtract(along_all, losses(routes_NLE[others].mean(dim=0), own)))
+                of_mates = losses(routes_NLE[others].mean(dim=0), np.array(rows[n])[half])
+                saves += list(along_all_NR[n, half] - of_mates)
     assert saved(whole)["advantage"] == pytest.approx(np.mean(saves), abs=1e-3)
 
 
