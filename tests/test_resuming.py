@@ -36,24 +36,20 @@ def resume(world, folder: Path) -> Path:
     return world.run(folder.name, do_predict=True, save_period=2, resume=True)
 
 
-@pytest.mark.parametrize("between_renames", [False, True])
-def test_a_stopped_run_resumes_bit_for_bit(world, stopped, finished, between_renames):
+def test_a_stopped_run_resumes_bit_for_bit(world, stopped, finished):
     assert not (stopped / "6-steps").exists()
-    if between_renames:  # of a checkpoint
-        with unfinished_folder(stopped / "last") as unfinished:
-            (stopped / "last").rename(unfinished / "previous")
-            (unfinished / "new").mkdir()
-            (unfinished / "new/config.json").write_text("{", encoding="utf-8")
-            unfinished.rename(stopped / ".last.killed__.partial")
     assert_same_run(resume(world, stopped), finished)
     assert "resuming after step 3" in (stopped / "log.txt").read_text()
 
 
-def test_repeated_or_incomplete_rows_of_the_curves_are_dropped(world, stopped, finished):
+def test_a_run_stopped_between_renames_and_with_rows_of_later_steps_resumes(world, stopped, finished):
+    with unfinished_folder(stopped / "last") as unfinished:  # the renames of a checkpoint
+        (stopped / "last").rename(unfinished / "previous")
+        (unfinished / "new").mkdir()
+        (unfinished / "new/config.json").write_text("{", encoding="utf-8")
+        unfinished.rename(stopped / ".last.killed__.partial")
     header = (finished / "curves.csv").read_text().splitlines()[0]
-    (stopped / "curves.csv").write_text(
-        f"{header}\n4,1,1,1,1,1\n1", encoding="utf-8"
-    )  # "1" is an incomplete "10,..."
+    (stopped / "curves.csv").write_text(f"{header}\n4,1,1,1,1,1\n1")  # "1" is an incomplete "10,..."
     assert_same_run(resume(world, stopped), finished)
 
 
@@ -69,14 +65,12 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(world, finished, ca
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("change", ["a file is missing", "another beam", "a damaged file"])
+@pytest.mark.parametrize("change", ["a file is missing", "fewer examples"])
 def test_a_trained_run_without_the_wanted_scores_is_only_scored(world, finished, change):
     folder, flags = world.copy(finished, f"unscored {change}"), dict(do_predict=True, save_period=2)
     log = (folder / "log.txt").read_text()
     if change == "a file is missing":
         (folder / "best/eval-test-performance.csv").unlink()
-    elif change == "a damaged file":
-        (folder / "best/eval-settings.json").write_text("{")
     else:
         only = dict(do_train=None, initialize_from_vanilla=None, predict_max_examples=1)
         world.run(folder.name, **flags | only)
@@ -111,7 +105,6 @@ def test_ctrl_c_finishes_the_step_saves_and_reports_how_to_resume(world, finishe
     assert output.strip().endswith("stopped after step 2; --resume continues from there")
     assert "Traceback" not in output
     assert_equal(weights(folder / "last"), weights(finished / "2-steps"))
-    assert_same_run(resume(world, folder), finished)
 
 
 def test_a_diverged_run_reports_its_last_checkpoint(world, capsys):

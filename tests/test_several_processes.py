@@ -26,7 +26,7 @@ from routing_moe.io.processes import run_in_processes
 # ---- collectives
 
 
-@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax", "gumbel_softmax_st"])
+@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
 def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, make_stepper, tmp_path):
     def two_steps():
         stepper = make_stepper({"train_batch_size": 8}, router_mode=mode)
@@ -42,7 +42,7 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, 
 FILES = [file_of(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 8])
+@pytest.mark.parametrize("n", [1, 3])
 def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_model, monkeypatch, n):
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 20 + 5)  # so that there are several batches
     model = make_model(router_mode="softmax")
