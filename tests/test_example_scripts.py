@@ -244,6 +244,7 @@ def test_shellcheck_finds_nothing():
 SHORT = "--model bart --max_input_length 24 --max_output_length 6 --num_beams 1 --train_batch_size 4"
 
 
+@pytest.mark.slow
 def test_two_stages_run_once_are_reported_and_adapt_to_tasks_of_which_one_fails(copy):
     write_gym(copy / "own")
     short = f"{SHORT} --total_steps 2 --stage2_steps 2 --eval_period 2"
@@ -276,6 +277,7 @@ def test_two_stages_run_once_are_reported_and_adapt_to_tasks_of_which_one_fails(
     assert set(pd.read_csv(copy / "gains.csv")["task"]) == {"plural"}
 
 
+@pytest.mark.slow
 def test_a_comparison_trains_low_rank_experts_along_routes_found_by_cross_loss(copy):
     short = f"{SHORT} --total_steps 12 --eval_period 6 --expert_kind lora --advantage -100"
     line = f"bash example_scripts/compare_routings.sh {GYM} {short}"
