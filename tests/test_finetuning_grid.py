@@ -209,17 +209,6 @@ def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, cap
 
 def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     out = quick_grid[2]
-
-    def hold(held, over):
-        with folder_lock(out):
-            held.set()
-            over.wait(60)
-
-    held, over = FORK.Event(), FORK.Event()
-    other = FORK.Process(target=hold, args=(held, over))
-    other.start()
-    assert held.wait(60)
-    output = refusal(quick_grid, capsys)
-    over.set()
-    other.join()
+    with folder_lock(out):
+        output = refusal(quick_grid, capsys)
     assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in output
