@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -139,15 +140,31 @@ def undrawn(finished):
         yield
 
 
-@pytest.fixture
-def forked_python(tmp_path, monkeypatch):
-    """Makes `sys.executable` a program that runs commands in forks, which do not import torch again."""
-    import fork_server
+@pytest.fixture(scope="session")
+def python_in_forks():
+    """A program as `python`, whose commands do not import torch again; their pictures are empty files."""
+    from fork_server import __file__, serve
+    from forks import FORK
 
-    program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(fork_server.client())} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+    with tempfile.TemporaryDirectory() as folder:
+        address, program, ready = f"{folder}/address", Path(folder) / "python", FORK.Event()
+        with pytest.MonkeyPatch.context() as patch:
+            draw_nothing(patch)
+            server = FORK.Process(target=serve, args=(address, ready))
+            server.start()
+        words = shlex.join([sys.executable, "-S", __file__, address])
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        program.chmod(0o755)
+        assert ready.wait(60)
+        yield program
+        server.kill()
+        server.join()
+
+
+@pytest.fixture
+def forked_python(python_in_forks, monkeypatch):
+    """Makes `sys.executable` a program that runs commands in forks."""
+    monkeypatch.setattr(sys, "executable", str(python_in_forks))
 
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
