@@ -113,6 +113,7 @@ def draw_nothing(monkeypatch) -> None:
     """Pictures are empty files from now on."""
     for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
         monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
+    monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
 
 
 @pytest.fixture
