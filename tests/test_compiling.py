@@ -9,11 +9,11 @@ from tiny_steps import parameters
 
 from routing_moe.optim import step
 
-ONE_LAYER = dict(encoder_layers=1, decoder_layers=1)
+SMALL = dict(num_experts=2, bart_fields=dict(encoder_layers=1, decoder_layers=1))
 KINDS = {
-    "straight_through": dict(bart_fields=dict(decoder_layers=1), encoder_vanilla_layers=[0]),
-    "low-rank": dict(bart_fields=ONE_LAYER, router_mode="softmax", expert_kind="lora", lora_rank=2),
-    "merged": dict(bart_fields=ONE_LAYER, router_mode="softmax", expert_mixing="parameters"),
+    "straight_through": SMALL | dict(decoder_vanilla_layers=[0]),
+    "low-rank": SMALL | dict(router_mode="softmax", expert_kind="lora", lora_rank=2),
+    "merged": SMALL | dict(router_mode="softmax", expert_mixing="parameters", decoder_vanilla_layers=[0]),
 }
 
 
