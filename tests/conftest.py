@@ -225,7 +225,10 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(world):
     """An uninterrupted run of six steps with all outputs. Must not be changed: copy it."""
-    return world.run("finished", do_predict=True, save_period=2)
+    from tiny_runs import run
+
+    assert run(world.gym, world.bart, world / "finished", do_predict=True, save_period=2) == 0
+    return world / "finished"
 
 
 @pytest.fixture(scope="session")
@@ -257,7 +260,9 @@ def originals(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("originals")
     place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
-    assert run(place.gym, place.bart, place.out, total_steps=1) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        assert run(place.gym, place.bart, place.out, total_steps=1) == 0
     return place
 
 
@@ -315,8 +320,10 @@ def starts(originals):
         "given": NO_LEARNING | NO_ROUTER | dict(task_routes="tasks", num_experts=None),
         "top": NO_LEARNING | dict(router_mode="top_k", router_top_k=1),
     }
-    for name, changed in flags.items():
-        assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        for name, changed in flags.items():
+            assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
     return {"run": originals.out} | {name: originals.folder / name for name in flags}
 
 
