@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from forks import assert_two_equal_one
 from peft import PeftModel
-from tiny_backbones import FAMILIES, batch_of, make_differ, make_plain, make_routed, routes_of
+from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_differ, make_plain, make_routed, routes_of
 from tiny_steps import encoded, parameters, settings_with
 from transformers import (
     AutoModelForCausalLM,
@@ -51,13 +51,12 @@ def test_untrained_experts_leave_the_plain_model_as_it_is(family):
     assert not any(map(is_of_base, trained))
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch, beams):
+def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch):
     planned, of = [], LoraPlan.of
     monkeypatch.setattr(LoraPlan, "of", lambda *values: planned.append(values) or of(*values))
     for model in (make_routed("t5"), make_routed("qwen2"), make_model(4, **LORA)):
         batch = batch_of(model, vocabulary=40)
-        options = dict(routes=routes_of("soft", model), max_new_tokens=5, num_beams=beams)
+        options = dict(routes=routes_of("soft", model), max_new_tokens=5, num_beams=3)
         model.generate(batch["input_ids"], attention_mask=torch.ones_like(batch["input_ids"]), **options)
     assert len(planned) == 3
 
@@ -65,8 +64,7 @@ def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch, beams):
 # ---- saving and loading
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("from_folder", [True, False])
+@pytest.mark.parametrize(("family", "from_folder"), list(zip(FAMILIES, [True, False] * 3, strict=True)))
 def test_a_saved_model_is_loaded_as_it_was(family, from_folder, tmp_path):
     place = make_plain(family)
     if from_folder:
@@ -147,7 +145,7 @@ def test_no_change_of_the_base_is_lost(tmp_path):
 
 
 def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
-    for family, is_saved in (("t5", True), ("llama", True), ("llama", False)):
+    for family, is_saved in (("t5", True), ("llama", False)):
         plain = make_plain(family).bfloat16()
         plain.save_pretrained(tmp_path / family)
         model = RoutedModel.from_backbone(tmp_path / family if is_saved else plain, **FIELDS)
@@ -170,10 +168,9 @@ def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
 # ---- adapters
 
 
-@pytest.mark.parametrize("mixing", ["products", "factors"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mixing"), list(zip(FAMILIES, [*MIXINGS] * 2, strict=True)))
 def test_peft_gives_the_logits_of_every_route_that_was_exported(family, mixing, tmp_path):
-    model = make_routed(family, lora_mixing=mixing)
+    model = make_routed(family, **MIXINGS[mixing])
     batch = batch_of(model)
     for kind in ("soft", "one_hot"):
         route_LE = routes_of(kind, model)[0]

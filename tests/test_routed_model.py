@@ -94,7 +94,7 @@ def test_one_hot_routes_equal_the_assembled_bart_bit_for_bit(make_model, batch):
     assert torch.equal(ours, plain)
 
 
-@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("num_beams", [1, 3])
 def test_a_different_one_hot_route_per_example(num_beams, make_model, batch):
     model, routes = make_model(), routes_of_kind("one-hot")
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
@@ -118,11 +118,10 @@ def test_the_soft_decoder_gives_the_same_beams_for_one_hot_routes(make_model, ba
     assert torch.equal(by_group, soft.sequences)
 
 
-@pytest.mark.parametrize("vanilla", [{}, {"decoder_vanilla_layers": [0]}, {"encoder_vanilla_layers": [0, 1]}])
-def test_soft_beams_with_and_without_cache_are_equal(vanilla, make_model, batch):
-    model, routes = make_model(**vanilla), routes_of_kind("soft")
+def test_soft_beams_with_and_without_cache_are_equal(make_model, batch):
+    model, routes = make_model(encoder_vanilla_layers=[1], decoder_vanilla_layers=[0]), routes_of_kind("soft")
     inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], routes=routes)
-    settings = dict(num_beams=4, max_length=14, output_scores=True, return_dict_in_generate=True)
+    settings = dict(num_beams=4, max_length=12, output_scores=True, return_dict_in_generate=True)
     cached = model.generate(**inputs, **settings)
     uncached = model.generate(**inputs, **settings, use_cache=False)
     assert torch.equal(cached.sequences, uncached.sequences)
