@@ -194,7 +194,10 @@ def task_examples():
 
 @pytest.fixture
 def make_stepper(make_model, examples):
-    """make_stepper(settings=dict(...), **model fields) returns a stepper of a new model, equal each time."""
+    """make_stepper(settings=dict(...), **model fields) returns a stepper of a new model, equal each time.
+
+    Encoder and decoder have one layer, unless bart_fields has other numbers.
+    """
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -202,11 +205,12 @@ def make_stepper(make_model, examples):
 
     from routing_moe.optim.step import Stepper
 
-    def make(settings=None, examples=examples, **fields):
+    def make(settings=None, examples=examples, bart_fields=None, **fields):
+        bart_fields = dict(encoder_layers=1, decoder_layers=1) | (bart_fields or {})
         torch.manual_seed(0)
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(cpu="ACCELERATE_TORCH_DEVICE" not in os.environ)
-        model = make_model(**fields).to(accelerator.device)
+        model = make_model(bart_fields=bart_fields, **fields).to(accelerator.device)
         return Stepper(model, examples, settings_with(**(settings or {})), accelerator)
 
     return make

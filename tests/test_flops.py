@@ -93,7 +93,7 @@ def test_flops_and_active_parameters_equal_those_of_formulas(make_model, routing
     ids=["straight-through", "softmax", "low-rank"],
 )
 def test_a_step_has_the_flops_that_torch_counts(make_stepper, fields, frozen):
-    stepper = make_stepper(FEW_EXAMPLES, bart_fields=ONE_LAYER, **fields)
+    stepper = make_stepper(FEW_EXAMPLES, **fields)
     for name, p in stepper.model.named_parameters():
         p.requires_grad_(frozen == "base" or not name.startswith(frozen))
     if frozen == "base":
@@ -107,7 +107,7 @@ def test_a_step_has_the_flops_that_torch_counts(make_stepper, fields, frozen):
 
 def test_explored_rows_run_one_expert_with_a_gradient(make_stepper):
     explored = dict(router_mode="softmax", exploration_epsilon=1.0)
-    stepper, drawn = (make_stepper(FEW_EXAMPLES, bart_fields=ONE_LAYER, **own) for own in (explored, {}))
+    stepper, drawn = (make_stepper(FEW_EXAMPLES, **fields) for fields in (explored, {}))
     assert training_cost(stepper, 1)["total_flops"] == training_cost(drawn, 1)["total_flops"]
 
 

@@ -30,7 +30,7 @@ def test_load_imbalance_equals_loops_and_is_least_for_equal_loads():
 @pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
 def test_load_balance_adds_the_gradient_of_its_definition_to_router_and_task_vectors(make_stepper, mode):
     plain, balanced, weight = [], [], 0.3
-    fields = dict(router_mode=mode, encoder_vanilla_layers=[0])
+    fields = dict(router_mode=mode, bart_fields=dict(encoder_layers=2), encoder_vanilla_layers=[0])
     recorded(make_stepper(**fields), plain).step(0)
     recorded(make_stepper({"load_balance": weight}, **fields), balanced).step(0)
     reference = make_stepper(**fields)

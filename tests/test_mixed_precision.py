@@ -35,7 +35,7 @@ def test_training_and_prediction_with_the_precision_of_the_launcher_or_the_flag(
     assert run(world.gym, None, tmp_path / "run", **only_predicting, **precision) == 0
 
 
-# Each training of a route, with the vector learned where the route itself is, else of one of the sources.
+# Each training of a route, with one of the vectors.
 ROUTES = list(zip(ROUTE_TRAININGS[1:], ("auto", "stored", "nearest", "learned", "learned"), strict=True))
 
 

@@ -17,11 +17,10 @@ from routing_moe.results.run_cost import described_cost, in_units, read_cost, wi
 from routing_moe.training.cost import equal_steps, training_cost
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
-ONE_LAYER = dict(encoder_layers=1, decoder_layers=1)
 
 
 def test_a_run_costs_the_sum_of_its_steps(make_stepper):
-    stepper = make_stepper({"max_tokens_per_micro_batch": 60}, bart_fields=ONE_LAYER)
+    stepper = make_stepper({"max_tokens_per_micro_batch": 60})
     flops, lengths = 0, []
     model, examples = stepper.model, stepper.examples
     for step in range(7):
@@ -45,7 +44,7 @@ def test_a_run_costs_the_sum_of_its_steps(make_stepper):
 
 def test_steps_with_frozen_parts_cost_less_and_sampling_misses_none(make_stepper):
     flags = [dict(alternate_every=n, train_batch_size=14) for n in (0, 2)]  # all examples are in each step
-    every, alternating = (make_stepper(own, bart_fields=ONE_LAYER) for own in flags)
+    every, alternating = (make_stepper(own) for own in flags)
     of_kinds = []
     for step in (0, 2):
         alternating.freeze_parts(step)
@@ -93,11 +92,9 @@ def test_equal_flops_trains_as_many_steps_as_another_run_costs(world, finished):
 def test_equal_flops_without_a_step_or_a_cost_is_an_error(make_stepper, finished, tmp_path):
     settings = dataclasses.replace(settings_with(), equal_flops=str(finished), flops_factor=1e-6)
     with pytest.raises(InputError, match="do not suffice for one step"):
-        equal_steps(make_stepper(bart_fields=ONE_LAYER), settings)
+        equal_steps(make_stepper(), settings)
     with pytest.raises(InputError, match=r"has no cost\.json"):
-        equal_steps(
-            make_stepper(bart_fields=ONE_LAYER), dataclasses.replace(settings, equal_flops=str(tmp_path))
-        )
+        equal_steps(make_stepper(), dataclasses.replace(settings, equal_flops=str(tmp_path)))
 
 
 # ---- the start
