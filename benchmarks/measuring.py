@@ -23,7 +23,7 @@ from transformers.utils import logging as library_logging
 from dataloader.errors import InputError
 from dataloader.progress import ProgressBar
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.memory import peak_memory_gb

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, differences, flag_problems, flags_of, group
 from routing_moe.io.files import replacing_directory, unwritable
 from task.gym_files import write_tables

@@ -5,7 +5,7 @@ from safetensors import SafetensorError
 
 from dataloader.errors import InputError
 from routing_moe.analysis.ablation import NothingToAblate
-from routing_moe.cli.console import reporting_errors
+from routing_moe.config.console import reporting_errors
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import OutOfMemory
 

@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import runpy
 import shlex
 import warnings
 from pathlib import Path

@@ -7,10 +7,11 @@ import pytest
 
 from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
+from routing_moe.evaluation.predictions import baseline_scores, constant_answer
 from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.evaluation.scoring import mean_score
 from routing_moe.results.markdown import markdown_table
-from routing_moe.results.scores import baseline_scores, category_table, constant_answer
+from routing_moe.results.scores import category_table
 
 
 def examples(*answers):

@@ -16,8 +16,8 @@ from pathlib import Path
 from dataloader.errors import InputError
 from routing_moe.analysis.features import features_of
 from routing_moe.checkpoints.find import mixture_to_score
-from routing_moe.cli.console import reporting_errors
 from routing_moe.config.ablate import AblationSettings, ablation_settings
+from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import flag_problems, parse
 from routing_moe.io.files import unwritable
 from routing_moe.training.checks import check_inputs

@@ -29,8 +29,8 @@ from dataloader.errors import InputError, counted, problem_context
 from dataloader.metrics import METRICS
 from dataloader.task_files import malformed_lines
 from dataloader.templates import dataset_of
-from routing_moe.cli.console import run_command
 from routing_moe.config.add_task import AddTaskSettings
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 

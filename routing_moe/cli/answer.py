@@ -18,8 +18,8 @@ from dataloader.errors import InputError, problem_context
 from routing_moe.answering.answers_file import check_answers_file, write_answers
 from routing_moe.answering.chosen import check_flags, chosen_task
 from routing_moe.answering.queries import STDIN, STDOUT, read_queries
-from routing_moe.cli.console import run_command
 from routing_moe.config.answer import AnswerSettings
+from routing_moe.config.console import run_command
 
 log = logging.getLogger("routing_moe")
 

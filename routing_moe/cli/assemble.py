@@ -11,8 +11,8 @@ import sys
 
 from dataloader.errors import in_short
 from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, assemble, write
-from routing_moe.cli.console import run_command
 from routing_moe.config.assemble import AssembleSettings
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
 from routing_moe.io.logs import start_logging
 

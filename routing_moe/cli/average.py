@@ -11,8 +11,8 @@ The runs should start from the same weights: the mean of runs from different ran
 import sys
 
 from routing_moe.checkpoints.assemble import AVERAGED_FILE, average, write
-from routing_moe.cli.console import run_command
 from routing_moe.config.assemble import AverageSettings
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
 from routing_moe.io.logs import start_logging
 

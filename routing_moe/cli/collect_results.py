@@ -16,7 +16,7 @@ import sys
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import load_split
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CollectSettings
 from routing_moe.io.files import unwritable

@@ -26,7 +26,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, Problems
 from dataloader.ontology import UNCATEGORISED
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import unwritable

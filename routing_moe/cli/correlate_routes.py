@@ -12,7 +12,7 @@ each run. Features: the ontology's, and those of a CSV file.
 import sys
 
 from routing_moe.analysis.runs import read_runs
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.explain import CorrelateSettings, output_place
 
 

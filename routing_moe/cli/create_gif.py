@@ -18,7 +18,7 @@ from dataloader.errors import InputError, problem_context
 from dataloader.ontology import UNCATEGORISED
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import load_history
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.explain import GifSettings
 from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable

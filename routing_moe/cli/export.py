@@ -18,8 +18,8 @@ import sys
 from dataloader.errors import InputError
 from routing_moe.answering.chosen import check_flags, chosen_task
 from routing_moe.checkpoints.find import find_model
-from routing_moe.cli.console import run_command
 from routing_moe.config.answer import ExportSettings
+from routing_moe.config.console import run_command
 from routing_moe.io.files import new_folder_problems
 
 log = logging.getLogger("routing_moe")

@@ -18,7 +18,7 @@ from dataclasses import astuple
 from huggingface_hub.utils import disable_progress_bars
 
 from dataloader.atomic_files import folder_lock, write_text
-from routing_moe.cli.console import reporting_errors
+from routing_moe.config.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import command_line, parse
 from routing_moe.finetuning.checks import check_finetuning

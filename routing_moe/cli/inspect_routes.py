@@ -11,7 +11,7 @@ Entropies and information are shares of log E, the maximum with E experts.
 import sys
 
 from routing_moe.analysis.runs import read_runs
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.explain import InspectSettings, output_place
 
 

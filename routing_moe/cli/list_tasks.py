@@ -7,7 +7,7 @@ routing-moe list-tasks --split data/gym/split.json boolq other_split.json:dev
 import sys
 
 from dataloader.gym import tasks_named
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.list_tasks import ListTasksSettings
 
 

@@ -14,7 +14,7 @@ import sys
 
 from dataloader.atomic_files import folder_lock
 from routing_moe.checkpoints.merge_stages import check_merge, check_target, made_again, merge, write_merged
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
 from routing_moe.config.merge import MergeSettings
 from routing_moe.io.logs import start_logging

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError, counted
 from dataloader.progress import ProgressBar
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.parallel import ParallelSettings
 from routing_moe.io.shell_jobs import Job, run_jobs

@@ -14,7 +14,7 @@ from pathlib import Path
 from dataloader.atomic_files import folder_lock, write_text
 from dataloader.errors import InputError
 from routing_moe.analysis.runs import read_runs
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.explain import ReportSettings, output_place
 from routing_moe.io.files import unwritable
 

@@ -14,7 +14,7 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.templates import has_templates
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import ShowSettings
 from routing_moe.io.files import unwritable

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.cli.console import reporting_errors
+from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import command_line, parse
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.training.checks import Inputs, check_inputs, finished, run_folder_problems

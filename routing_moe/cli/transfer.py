@@ -18,7 +18,7 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import mixture_to_score
-from routing_moe.cli.console import reporting_errors
+from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import flag_problems, parse
 from routing_moe.config.transfer import TransferSettings, transfer_settings
 from routing_moe.io.files import unwritable

@@ -28,6 +28,7 @@ LORA_MIXINGS = ("products", "factors")  # model/lora.py
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
 MEASURES = ("performance", "answer_loss", "rank_accuracy")  # evaluation/scoring.py
+BASELINES = ("constant", "chance", "copy")  # evaluation/predictions.py
 LOWER_IS_BETTER = ("answer_loss", "loss_per_answer")  # columns of scores
 POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>
 VECTOR_SOURCES = ("auto", "stored", "nearest", "learned")  # task_choice/

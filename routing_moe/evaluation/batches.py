@@ -16,12 +16,11 @@ from accelerate.utils import release_memory
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from dataloader.batching import assign_to_ranks, micro_batches
+from dataloader.batching import CUDA_OVERHEAD_TOKENS, OVERHEAD_TOKENS, assign_to_ranks, micro_batches
 from dataloader.encoding import EncodedExamples
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.io.main_process import on_main
 from routing_moe.model.selection import random_one_hot
-from routing_moe.optim.micro_batches import default_overhead
 
 ENOUGH_ON_CPU = 8  # see `enough_for_plain`
 LONG_EXAMPLE = 512 + 64  # input and output tokens of the examples that --predict_batch_size counts
@@ -121,7 +120,8 @@ def loss_batches(
     size: as --predict_batch_size; None: as many as MOST_IN_LOSS allows.
     """
     sources_N, targets_N = examples.source_lengths_N, examples.target_lengths_N
-    lengths_N, overhead = sources_N + targets_N, default_overhead(model.device)
+    lengths_N = sources_N + targets_N
+    overhead = CUDA_OVERHEAD_TOKENS if model.device.type == "cuda" else OVERHEAD_TOKENS
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS) if size else MOST_IN_LOSS
     return [
         Batch(draw, route, on_route[group], int(lengths_N[on_route[group]].sum()))

@@ -14,6 +14,7 @@ from dataloader.gym import Gym
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.evaluation.predictions import prediction_lines
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
 from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.starting_model import Starts
@@ -23,7 +24,7 @@ from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.few_shot import of_part
 from routing_moe.results.run_cost import TRAINING_COST
-from routing_moe.results.scores import goodness, prediction_lines
+from routing_moe.results.scores import goodness
 from routing_moe.training.cost import training_cost
 
 COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed

@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataloader.batching import OVERHEAD_TOKENS, micro_batches
+from dataloader.batching import CUDA_OVERHEAD_TOKENS, OVERHEAD_TOKENS, micro_batches
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Recipe
 from routing_moe.io.transfer import sent
 
-CUDA_OVERHEAD_TOKENS = 8192  # a step of 32 examples of 105 few-shot tasks: 1.5 micro-batches instead of 4
 CUDA_MULTIPLE = 8  # tensor cores and attention masks want widths that are multiples of 8
 MOST_TOKENS, CUDA_MOST_TOKENS = 16384, 32768  # padded tokens of a micro-batch
 ALIGNMENT = 8  # bytes of the largest numbers in a batch
@@ -50,7 +49,7 @@ class Cut:
         if max_tokens is None:
             max_tokens = CUDA_MOST_TOKENS if is_cuda else MOST_TOKENS
         if overhead is None:
-            overhead = default_overhead(device)
+            overhead = CUDA_OVERHEAD_TOKENS if is_cuda else OVERHEAD_TOKENS
         return cls(max_tokens or None, overhead, CUDA_MULTIPLE if is_cuda else 1, longest)
 
     def below(self, source_lengths: np.ndarray, target_lengths: np.ndarray, groups: list[np.ndarray]) -> Cut:
@@ -75,11 +74,6 @@ class Cut:
         limit = f"at most {self.max_tokens} padded tokens" if self.max_tokens else "any size"
         widths = f"; widths are multiples of {self.multiple}" if self.multiple > 1 else ""
         return f"micro-batches of {limit}, each at a cost of {self.overhead} tokens{widths}"
-
-
-def default_overhead(device: torch.device) -> int:
-    """Returns the default of --micro_batch_overhead, in padded tokens."""
-    return CUDA_OVERHEAD_TOKENS if device.type == "cuda" else OVERHEAD_TOKENS
 
 
 # ---- what the model gets

@@ -27,6 +27,7 @@ from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.config.choices import BASELINES
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
@@ -34,7 +35,7 @@ from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.run_cost import COST_FILE
-from routing_moe.results.scores import BASELINES, ScoresFile, read_scores, with_values
+from routing_moe.results.scores import ScoresFile, read_scores, with_values
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths

@@ -18,12 +18,13 @@ from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.train import TrainSettings
+from routing_moe.evaluation.predictions import baseline_scores, write_predictions
 from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
 from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draws
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
-from routing_moe.results.scores import ScoresFile, baseline_scores, dataset_scores, write_predictions
+from routing_moe.results.scores import ScoresFile, dataset_scores
 from routing_moe.task_choice.choice import GivenVectors, TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
 from routing_moe.task_choice.given_routes import file_matrices, names_file

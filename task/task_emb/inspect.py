@@ -26,7 +26,7 @@ from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.task_splits import load_split
 from routing_moe.analysis.permutations import permutation_test
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_problems, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in

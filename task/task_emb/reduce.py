@@ -20,7 +20,7 @@ import numpy as np
 
 from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import InputError, problem_context
-from routing_moe.cli.console import run_command
+from routing_moe.config.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, command_line, flag_problems, group
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable

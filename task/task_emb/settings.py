@@ -17,8 +17,8 @@ from dataloader.gym import Example, Gym, tasks_named
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import SECTIONS
 from routing_moe.checkpoints.find import SavedBart, SavedMixture, find_model
-from routing_moe.cli.console import reporting_errors
 from routing_moe.config.choices import POOLINGS, PRECISIONS
+from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
