@@ -11,7 +11,7 @@ from routing_moe.optim import step
 
 KINDS = {
     "straight_through": dict(decoder_vanilla_layers=[0]),
-    "low-rank": dict(router_mode="softmax", expert_kind="lora", lora_rank=2),
+    "low-rank": dict(router_mode="softmax", expert_kind="lora", lora_rank=2, lora_targets="attention"),
     "merged": dict(router_mode="softmax", expert_mixing="parameters", decoder_vanilla_layers=[0]),
 }
 

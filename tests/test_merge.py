@@ -215,26 +215,6 @@ def test_a_merge_with_a_hub_name_records_its_commit_and_weights(merge, with_run,
     assert kept["made_of"]["model"] == hashes(with_run.bart)
 
 
-def test_a_full_disk_leaves_no_files(monkeypatch, with_run, tmp_path, capsys):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(RoutingBartForConditionalGeneration, "save_pretrained", full)
-    chosen = dict(routes_from=with_run.out, model=with_run.bart, output_dir=tmp_path / "new")
-    assert main(typed(chosen)) == 1
-    output = capsys.readouterr()
-    assert "No space left on device; nothing was written" in output.err
-    assert "written to" not in output.out
-    assert contents(tmp_path / "new") == {}
-
-
-def test_merging_into_a_folder_that_holds_a_run_prints_a_note(merge, with_run, capsys):
-    merged = merge(output_dir=with_run.out)
-    output = capsys.readouterr().out.splitlines()
-    assert output[-1].startswith(f"note: {with_run.out} holds a run already")
-    assert output[-1].endswith(f"--checkpoint {merged}")
-
-
 # ---- an existing checkpoint
 
 

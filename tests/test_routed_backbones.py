@@ -12,10 +12,7 @@ from forks import assert_two_equal_one
 from peft import PeftModel
 from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_differ, make_plain, make_routed, routes_of
 from tiny_steps import encoded, parameters, settings_with
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel

@@ -13,7 +13,7 @@ from tiny_steps import settings_with
 from dataloader.errors import InputError
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.model.counted_flops import example_flops, router_flops, training_routes
-from routing_moe.results.run_cost import described_cost, in_units, read_cost, with_start
+from routing_moe.results.run_cost import described_cost, read_cost, with_start
 from routing_moe.training.cost import equal_steps, training_cost
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -166,7 +166,3 @@ def test_a_damaged_file_is_named_with_the_way_to_repair_it(tmp_path, damage):
     with pytest.raises(InputError, match=r"cost\.json"):
         read_cost(tmp_path)
     assert read_cost(tmp_path / "elsewhere") is None
-
-
-def test_numbers_are_shown_with_three_digits():
-    assert [in_units(number) for number in (7, 1234, 999.9e9)] == ["7 ", "1.23 k", "1 T"]

@@ -49,9 +49,8 @@ def test_learning_rate_factors_are_the_published_ones(published_numbers):
         assert linear_warmup_decay(step, 3600, 60000) == pytest.approx(expected, rel=1e-12, abs=0)
 
 
-@pytest.mark.parametrize("router_nn_type", ["linear_layer_specific", "lstm", "transformer"])
-def test_each_trained_parameter_is_in_one_group_and_norms_and_biases_do_not_decay(make_model, router_nn_type):
-    model = make_model(router_nn_type=router_nn_type, encoder_vanilla_layers=[0])
+def test_each_trained_parameter_is_in_one_group_and_norms_and_biases_do_not_decay(make_model):
+    model = make_model(router_nn_type="transformer", encoder_vanilla_layers=[0])
     optimizer = build_optimizer(model, settings_with(weight_decay=0.1))
     names = {p: name for name, p in model.named_parameters()}
     grouped = [(names[p], group) for group in optimizer.param_groups for p in group["params"]]
