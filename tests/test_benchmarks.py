@@ -35,10 +35,12 @@ def numbers_in(values) -> list[float]:
 
 TIMES = {"median_s", "min_s"}
 STEP_TIMES = TIMES | {"forward_s", "forward_backward_s", "optimizer_s", "optimizer_share"}
+VARIANTS = ["plain", "one_expert", "average", "softmax", "one_hot", "straight_through"]
+VARIANTS += ["straight_through_slow", "merged_softmax_one_task", "lora_softmax"]
 SCRIPTS = {
     "train_step": (
         train_step,
-        [*TRAIN, "--steps", "1", "--variants", *train_step.VARIANTS],
+        [*TRAIN, "--steps", "1", "--variants", *VARIANTS],
         STEP_TIMES,
         {
             "straight_through_slow_over_straight_through_step",

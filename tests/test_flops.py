@@ -26,7 +26,6 @@ SPLITS = dict(lora_mixing="factors", lora_splits=2, router_mode="bernoulli", rou
 ROUTINGS = {
     "straight_through": ({}, [399680, 1457280, 316800], 8448, 7408),
     "top_k": (dict(router_mode="top_k", router_top_k=2), [473856, 1740672, 379008], 8448, 12448),
-    "random": (dict(route_source="random"), [251328, 890496, 192384], 0, 7408),
     "task_random": (dict(route_source="fixed"), [473856, 1740672, 379008], 0, 12448),
     "merged": (
         dict(router_mode="softmax", expert_mixing="parameters"), [251328, 890496, 192384], 8448, 7408

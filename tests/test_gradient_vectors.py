@@ -27,7 +27,7 @@ def made_model(make_model):
     """made_model(kind): (model, route (1, L, E))."""
 
     def make(kind):
-        n_experts = 1 if kind == "dense" else 3
+        n_experts = 1 if kind == "dense" else 2
         mixing = "parameters" if kind == "merged" else "outputs"
         fields = dict(expert_kind="lora", lora_rank=2) if kind == "low-rank" else {}
         model = make_model(n_experts, expert_mixing=mixing, encoder_vanilla_layers=[1], **fields)

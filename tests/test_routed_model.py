@@ -154,7 +154,7 @@ def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path
         assert torch.equal(loaded.state_dict()[name], tensor), name
     task_ids = torch.tensor([0, 1, 2, 3])
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    settings = dict(task_ids=task_ids, num_beams=4, max_length=12)
+    settings = dict(task_ids=task_ids, num_beams=2, max_length=8)
     assert torch.equal(loaded.generate(**inputs, **settings), model.generate(**inputs, **settings))
     assert torch.equal(loaded.routes_for(["c"]), model.routes_for(["c"]))
 
