@@ -31,9 +31,6 @@ ROUTINGS = {
         dict(router_mode="softmax", expert_mixing="parameters"), [251328, 890496, 192384], 8448, 7408
     ),
     "lora": (LORA | dict(num_experts=4), [434112, 1438848, 349056], 9216, 8496),
-    "lora_top_1": (
-        LORA | dict(num_experts=4, router_mode="top_k", router_top_k=1), [297024, 1027584, 231552], 9216, 8496
-    ),
     "lora_splits": (LORA | SPLITS, [316608, 1047168, 251136], 0, 10672),
     "vanilla_layers": (
         dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4, bart_fields={}),

@@ -89,8 +89,7 @@ def assert_close(found, expected):
 def test_batches_give_the_mean_of_one_example_at_a_time(kind, weights, made_model, task_examples):
     model, routes_1LE = made_model(kind)
     expected = one_by_one(model, routes_1LE, task_examples, weights)
-    for max_tokens in (100, 20):
-        assert_close(fast(model, routes_1LE, task_examples, weights, max_tokens=max_tokens), expected)
+    assert_close(fast(model, routes_1LE, task_examples, weights, max_tokens=20), expected)  # some batches
     assert all(gradient.any() for name, gradient in expected.items() if not name.endswith("k_proj.bias"))
 
 
