@@ -117,7 +117,8 @@ def batch():
 
 
 def draw_nothing(monkeypatch) -> None:
-    """Pictures are empty files from now on."""
+    """Pictures are empty files from now on, and those of routes, which every run draws, are not made."""
+    monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())
     for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
         monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
     monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
@@ -127,6 +128,14 @@ def draw_nothing(monkeypatch) -> None:
 def empty_pictures(monkeypatch):
     """Files of pictures stay empty, because to draw them takes longer than the rest of a command."""
     draw_nothing(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undrawn(finished):
+    """As `quick_pictures`, for fixtures of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
 
 @pytest.fixture
