@@ -32,7 +32,7 @@ def assert_equal_states(one, other) -> None:
 # ---- new models
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["flan-t5", "bart", "qwen3"])
 def test_untrained_experts_leave_the_plain_model_as_it_is(family):
     plain = make_plain(family).double()
     before = copy.deepcopy(plain)
