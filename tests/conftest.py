@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,14 @@ def draw_nothing(monkeypatch) -> None:
     for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
         monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
     monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
+
+
+@contextmanager
+def without_pictures():
+    """Pictures are empty files in this block, for a fixture of whole runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
 
 @pytest.fixture
@@ -273,8 +282,7 @@ def originals(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("originals")
     place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
+    with without_pictures():
         assert run(place.gym, place.bart, place.out, total_steps=1) == 0
     return place
 
@@ -333,8 +341,7 @@ def starts(originals):
         "given": NO_LEARNING | NO_ROUTER | dict(task_routes="tasks", num_experts=None),
         "top": NO_LEARNING | dict(router_mode="top_k", router_top_k=1),
     }
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
+    with without_pictures():
         for name, changed in flags.items():
             assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
     return {"run": originals.out} | {name: originals.folder / name for name in flags}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import draw_nothing, tiny_bart_config
+from conftest import tiny_bart_config, without_pictures
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
@@ -188,8 +188,7 @@ class World:
 
     def run(self, name: str, **changed) -> Path:
         """Returns the folder of a run that finished with exit code 0. Its pictures are empty files."""
-        with pytest.MonkeyPatch.context() as patch:
-            draw_nothing(patch)
+        with without_pictures():
             assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
         return self / name
 
