@@ -40,6 +40,11 @@ FAMILIES = {
     "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
     "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
 }
+MIXINGS = {
+    "products": {},
+    "factors": dict(lora_mixing="factors"),
+    "splits": dict(lora_mixing="factors", lora_splits=2),
+}
 
 
 def make_plain(family: str) -> PreTrainedModel:
