@@ -1,12 +1,12 @@
-"""Whether a change leaves results the same: tiny runs over all sources of routes, compared byte for byte.
+r"""Whether a change leaves results the same: tiny runs over all sources of routes, compared byte for byte.
 
     python benchmarks/equivalence.py BEFORE                     at the commit before a change (4 minutes)
     python benchmarks/equivalence.py AFTER                      after it
-    python benchmarks/equivalence.py BEFORE --compare AFTER
+    diff -rq -x run.json -x cost.json -x configurations -x sets -x '*.log' -x '*log.txt' \
+        -x '*.p[nd][gf]' -x '*.gif' BEFORE AFTER            what differs, but for costs, times, pictures
 
 The first two run the commands in this file, each in a process of its own, and print their processor time; all
-run, even if one fails. The third lists files that differ or are missing; costs, times and pictures may
-differ. Exits with 1 if a command failed or a file differs.
+run, even if one fails. Exits with 1 if a command failed.
 """
 
 import argparse
@@ -53,19 +53,6 @@ RUNS = {
 GRID = (
     f"finetune {TEXTS} --samples 13 21 --learning_rate_list 1e-3 3e-3 --bsz_list 4 --total_steps 6"
     " --eval_period 3 --warmup_steps 1 --predict_max_examples 8 --predict_batch_size 16 --quiet --moe_init"
-)
-NOT_COMPARED = (
-    "configurations/*.json",  # outcomes with times
-    "ablation/sets/*.json",
-    "run.json",
-    "cost.json",
-    "*.log",
-    "log.txt",
-    "eval_log.txt",
-    "*.lock",
-    "*.png",
-    "*.pdf",
-    "*.gif",
 )
 
 
@@ -135,31 +122,9 @@ def run(command: str, folder: Path, log: str) -> None:
     sys.exit(main(sys.argv[1:]))
 
 
-def differences(before: Path, after: Path) -> list[str]:
-    """Returns a line for each file that is in one folder only, or has other bytes in the two."""
-    lines, folders = [], (before, after)
-    paths = {path.relative_to(folder) for folder in folders for path in folder.rglob("*") if path.is_file()}
-    for path in sorted(path for path in paths if not any(map(path.match, NOT_COMPARED))):
-        contents = [(folder / path).read_bytes() if (folder / path).is_file() else None for folder in folders]
-        if None in contents:
-            lines.append(f"{path} is only in {folders[contents[0] is None]}")
-        elif contents[0] != contents[1]:
-            lines.append(f"{path} differs")
-    return lines
-
-
-def main(argv: list[str] | None = None) -> int:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    parser.add_argument("out", type=Path, help="folder, new unless --compare is given")
-    parser.add_argument("--compare", type=Path, help="compare with this folder of another call")
-    flags = parser.parse_args(argv)
-    if not flags.compare:
-        return int(run_all(flags.out) > 0)
-    lines = differences(flags.out, flags.compare)
-    print("\n".join([*lines, f"{len(lines)} files differ"]))
-    return int(bool(lines))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="new folder")
+    sys.exit(run_all(parser.parse_args().out) > 0)

@@ -14,6 +14,7 @@ def main_of(name):
     If this Python lacks what it needs, the script starts again with that of .venv, which the shell scripts
     use too; if there is none, it exits with an error.
     """
+    sys.path.insert(0, str(ROOT))
     try:
         if sys.version_info < (3, 11):  # noqa: UP036 (any python3 may start a script)
             raise ImportError(f"Python {sys.version.split()[0]} is older than 3.11")

@@ -4,14 +4,7 @@
 The same as `routing-moe compute-arg`; runs without installation, from any folder.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from example_scripts.command import main_of
-
-main = main_of("compute_arg")
+from command import main_of  # in this folder
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main_of("compute_arg")())

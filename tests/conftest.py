@@ -1,10 +1,13 @@
 """Shared fixtures: tiny random models, and the numbers of the published code."""
 
+import gc
 import json
 import os
 import shlex
 import shutil
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +39,12 @@ def _without_waiting_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_garbage_in_libraries():
+    """Leaves the objects of imported libraries out of garbage collections, which take .3 s with them."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -110,9 +119,19 @@ def batch():
 
 
 def draw_nothing(monkeypatch) -> None:
-    """Pictures are empty files from now on."""
+    """Pictures are empty files from now on, and those of routes, which every run draws, are not made."""
+    monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())
     for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
         monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
+    monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
+
+
+@contextmanager
+def without_pictures():
+    """Pictures are empty files in this block, for a fixture of whole runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
 
 @pytest.fixture
@@ -121,15 +140,39 @@ def empty_pictures(monkeypatch):
     draw_nothing(monkeypatch)
 
 
-@pytest.fixture
-def forked_python(tmp_path, monkeypatch):
-    """Makes `sys.executable` a program that runs commands in forks, which do not import torch again."""
-    import fork_server
+@pytest.fixture(scope="module")
+def undrawn(finished):
+    """As `quick_pictures`, for fixtures of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
+        yield
 
-    program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(fork_server.client())} "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(program))
+
+@pytest.fixture(scope="session")
+def python_in_forks():
+    """A program as `python`, whose commands do not import torch again; their pictures are empty files."""
+    from fork_server import __file__, serve
+    from forks import FORK
+
+    with tempfile.TemporaryDirectory() as folder:
+        address, program, ready = f"{folder}/address", Path(folder) / "python", FORK.Event()
+        with pytest.MonkeyPatch.context() as patch:
+            draw_nothing(patch)
+            server = FORK.Process(target=serve, args=(address, ready))
+            server.start()
+        words = shlex.join([sys.executable, "-S", __file__, address])
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        program.chmod(0o755)
+        assert ready.wait(60)
+        yield program
+        server.kill()
+        server.join()
+
+
+@pytest.fixture
+def forked_python(python_in_forks, monkeypatch):
+    """Makes `sys.executable` a program that runs commands in forks."""
+    monkeypatch.setattr(sys, "executable", str(python_in_forks))
 
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
@@ -186,7 +229,10 @@ def task_examples():
 
 @pytest.fixture
 def make_stepper(make_model, examples):
-    """make_stepper(settings=dict(...), **model fields) returns a stepper of a new model, equal each time."""
+    """make_stepper(settings=dict(...), **model fields) returns a stepper of a new model, equal each time.
+
+    Encoder and decoder have one layer, unless bart_fields has other numbers.
+    """
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
@@ -194,11 +240,12 @@ def make_stepper(make_model, examples):
 
     from routing_moe.optim.step import Stepper
 
-    def make(settings=None, examples=examples, **fields):
+    def make(settings=None, examples=examples, bart_fields=None, **fields):
+        bart_fields = dict(encoder_layers=1, decoder_layers=1) | (bart_fields or {})
         torch.manual_seed(0)
         AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(cpu="ACCELERATE_TORCH_DEVICE" not in os.environ)
-        model = make_model(**fields).to(accelerator.device)
+        model = make_model(bart_fields=bart_fields, **fields).to(accelerator.device)
         return Stepper(model, examples, settings_with(**(settings or {})), accelerator)
 
     return make
@@ -217,7 +264,10 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished(world):
     """An uninterrupted run of six steps with all outputs. Must not be changed: copy it."""
-    return world.run("finished", do_predict=True, save_period=2)
+    from tiny_runs import run
+
+    assert run(world.gym, world.bart, world / "finished", do_predict=True, save_period=2) == 0
+    return world / "finished"
 
 
 @pytest.fixture(scope="session")
@@ -249,7 +299,8 @@ def originals(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("originals")
     place = Place(folder, write_gym(folder / "gym"), write_bart(folder / "bart"))
-    assert run(place.gym, place.bart, place.out, total_steps=1) == 0
+    with without_pictures():
+        assert run(place.gym, place.bart, place.out, total_steps=1) == 0
     return place
 
 
@@ -307,8 +358,9 @@ def starts(originals):
         "given": NO_LEARNING | NO_ROUTER | dict(task_routes="tasks", num_experts=None),
         "top": NO_LEARNING | dict(router_mode="top_k", router_top_k=1),
     }
-    for name, changed in flags.items():
-        assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
+    with without_pictures():
+        for name, changed in flags.items():
+            assert run(originals.gym, originals.bart, originals.folder / name, **changed) == 0
     return {"run": originals.out} | {name: originals.folder / name for name in flags}
 
 

@@ -19,7 +19,6 @@ from accelerate.state import AcceleratorState
 from forks import FORK
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from routing_moe.io.processes import outcome_of
 
@@ -79,7 +78,7 @@ def register() -> None:
     _kept.append(torch.library.Library("aten", "IMPL"))
     for operation in CALLED_FROM_C:
         name = operation.name().removeprefix("aten::")
-        _kept[0].impl(name, partial(called_from_c, operation), "PrivateUse1")
+        _kept[0].impl(name, partial(run, operation), "PrivateUse1")
     torch.Tensor.pin_memory = torch.Tensor.clone
     # Backward passes run in the calling thread: a fork has no other, and errors then name the line.
     torch.autograd.set_multithreading_enabled(False)
@@ -102,10 +101,6 @@ _kept: list = []  # the library, whose operations are unregistered when it is de
 used: set = set()  # the operations that have run on the device
 
 
-def called_from_c(operation, *args, **kwargs):
-    return run(operation, args, kwargs)
-
-
 class EmulatedTensor(torch.Tensor):
     """A tensor on the device: the metadata of a tensor on the CPU, which has the numbers."""
 
@@ -120,14 +115,7 @@ class EmulatedTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        return run(func, args, kwargs or {})
-
-    def __tensor_flatten__(self):
-        return ["inner"], None
-
-    @staticmethod
-    def __tensor_unflatten__(inner, meta, size, stride):
-        return EmulatedTensor(inner["inner"])
+        return run(func, *args, **(kwargs or {}))
 
     def tolist(self):
         return self.inner.tolist()
@@ -135,8 +123,7 @@ class EmulatedTensor(torch.Tensor):
     def numpy(self, *_, **__):
         raise TypeError("use Tensor.cpu() first")
 
-    def __array__(self, *_, **__):
-        self.numpy()
+    __array__ = numpy
 
     # Files and deep copies have the tensor on the CPU or its numbers.
 
@@ -157,32 +144,40 @@ class EmulatedTensor(torch.Tensor):
         return memo[id(self)]
 
 
-def run(func, args: tuple, kwargs: dict):
+def run(func, *args, **kwargs):
     """Returns the result of an operation of which some tensor, or the result, is on the device."""
-    flat, structure = tree_flatten((args, kwargs))
-    here = [t for t in flat if isinstance(t, EmulatedTensor)]
-    there = [t for t in flat if isinstance(t, torch.Tensor) and not isinstance(t, EmulatedTensor)]
-    target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
+    here, there = [], []
+
+    def inner(value):
+        if isinstance(value, EmulatedTensor):
+            here.append(value)
+            return value.inner
+        if isinstance(value, torch.Tensor):
+            there.append(value)
+        return torch.device("cpu") if isinstance(value, torch.device) and value.type == NAME else value
+
+    inner_args = [changed(value, inner) for value in args]
+    inner_kwargs = {name: changed(value, inner) for name, value in kwargs.items()}
     if here and there and func not in COPIES:
         check_devices(func, args, there)
     used.add(func)
-    inner_args, inner_kwargs = tree_unflatten([_inner(value) for value in flat], structure)
     if func is aten._copy_from.default:
         inner_args[1].copy_(inner_args[0])
         return args[1]
     found = func(*inner_args, **inner_kwargs)
+    target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
     stays_on_cpu = func is aten.copy_.default and not isinstance(args[0], EmulatedTensor)
     if stays_on_cpu or target in ("cpu", "meta") or not (here or target):
         return found
-    found = tree_map_only(torch.Tensor, EmulatedTensor, found)
-    found = return_and_correct_aliasing(func, args, kwargs, found) if here else found
-    return found
+    found = changed(found, lambda value: EmulatedTensor(value) if isinstance(value, torch.Tensor) else value)
+    return return_and_correct_aliasing(func, args, kwargs, found) if here else found
 
 
-def _inner(value):
-    if isinstance(value, torch.device):
-        return torch.device("cpu") if value.type == NAME else value
-    return value.inner if isinstance(value, EmulatedTensor) else value
+def changed(value, change: Callable):
+    """Returns change(value), or a list or tuple whose items are changed so; torch's own trees are slow."""
+    if isinstance(value, list | tuple):
+        return type(value)(changed(item, change) for item in value)
+    return change(value)
 
 
 def check_devices(func, args: tuple, on_cpu: list[torch.Tensor]) -> None:

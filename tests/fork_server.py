@@ -1,12 +1,10 @@
-"""Runs Python commands in forks of a process that has imported the libraries, which takes a command seconds.
+"""Runs Python commands in forks of the tests' process, because imports take a command seconds.
 
-    python tests/fork_server.py ADDRESS             the server; it ends when its standard input is closed
-    python -S tests/fork_server.py ADDRESS WORD ... what `python WORD ...` does, with the caller's environment
+    python -S tests/fork_server.py ADDRESS WORD ...     what `python WORD ...` does where it is called
 
-A command starts in a process without state of tests. Its libraries have read the server's environment.
+What tests had patched when the server started stays so, and libraries have read the tests' environment.
 """
 
-import functools
 import json
 import os
 import select
@@ -14,61 +12,34 @@ import signal
 import socket
 import sys
 
-LIBRARIES = (
-    "routing_moe.training.trainer",
-    "routing_moe.finetuning.grid",
-    "matplotlib.pyplot",
-    "pandas",
-)
+LIBRARIES = ("routing_moe.training.trainer", "routing_moe.finetuning.grid", "pandas", "sklearn.cluster")
 
 
-@functools.cache
-def start() -> str:
-    """Returns the address of a server, which ends with this process."""
-    import subprocess
-    import tempfile
-
-    address = f"{tempfile.mkdtemp()}/forks"
-    server = subprocess.Popen(
-        [sys.executable, __file__, address],
-        env={"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"},
-        cwd=os.path.dirname(os.path.dirname(__file__)),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    start.server = server  # keeps its standard input open
-    assert server.stdout.readline() == b"ready\n"
-    return address
-
-
-def client() -> list[str]:
-    """Returns the words in place of `python` that run a command in a fork of the server."""
-    return [sys.executable, "-S", __file__, start()]
-
-
-def serve(address: str) -> None:
+def serve(address: str, ready) -> None:
+    """Waits for commands until the process that forked this one ends. ready: an event, set when it waits."""
+    import atexit
     import importlib
+    import multiprocessing
     import weakref
 
-    sys.path[0] = os.getcwd()
     for name in LIBRARIES:
         importlib.import_module(name)
+    atexit._clear()  # what this process and its forks share with the tests is not theirs to clean up
     for finalizer in weakref.finalize._registry:  # of torch's operators: half of the time of a short command
         finalizer.atexit = False
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing remains of commands that have ended
+    parent = multiprocessing.parent_process().sentinel
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
-        print("ready", flush=True)
-        while sys.stdin not in select.select([listening, sys.stdin], [], [])[0]:
+        ready.set()
+        while parent not in select.select([listening, parent], [], [])[0]:
             connection, _ = listening.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 connection.sendall(bytes([run(connection)]))
                 os._exit(0)
             connection.close()
-    os.unlink(address)
-    os.rmdir(os.path.dirname(address))
 
 
 def run(connection: socket.socket) -> int:
@@ -77,15 +48,20 @@ def run(connection: socket.socket) -> int:
     import runpy
     import traceback
 
+    from accelerate.state import AcceleratorState
+
     message, streams, *_ = socket.recv_fds(connection, 1 << 20, 3)
     words, folder, environment = json.loads(message)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode) for n, mode in enumerate(("r", "w", "w")))
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    AcceleratorState._reset_state(reset_partial_state=True)
     try:
         if words[0] == "-m":
+            sys.modules.pop(words[1], None)
             sys.argv, sys.path[0] = words[1:], folder
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
@@ -106,17 +82,9 @@ def run(connection: socket.socket) -> int:
     return code
 
 
-def ask(address: str, words: list[str]) -> int:
-    """Returns the exit code of a command."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
-        message = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
-        socket.send_fds(connection, [message], [0, 1, 2])
-        return (connection.recv(1) or b"\1")[0]
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        serve(sys.argv[1])
-    else:
-        sys.exit(ask(sys.argv[1], sys.argv[2:]))
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(sys.argv[1])
+        message = json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode()
+        socket.send_fds(connection, [message], [0, 1, 2])
+        sys.exit((connection.recv(1) or b"\1")[0])

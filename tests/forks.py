@@ -59,21 +59,6 @@ def killed(command: Callable[[], int], when: str, path: str = "", number: int = 
     return [psutil.Process(pid) for pid in receiver.recv() if psutil.pid_exists(pid)]
 
 
-def renames(command: Callable[[], int]) -> int:
-    """Returns how often `command()`, which must succeed, renames a file or folder."""
-    receiver, sender = FORK.Pipe(duplex=False)
-
-    def counted() -> int:
-        calls, real = [], (os.replace, os.rename)
-        os.replace, os.rename = (lambda *paths, f=f: calls.append(paths) or f(*paths) for f in real)
-        code = command()
-        sender.send(len(calls))
-        return code
-
-    assert forked(counted) == 0
-    return receiver.recv()
-
-
 def group_of_two(rank: int, port: int) -> dict[str, str]:
     """Returns the environment of one of two processes, as `accelerate launch` sets it."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}

@@ -1,4 +1,4 @@
-"""Every picture the package draws, small and large, of random data with long names and signs: PICTURES."""
+"""Every picture the package draws, of random data with long names and signs: PICTURES."""
 
 import numpy as np
 import pandas as pd
@@ -32,14 +32,8 @@ def history(n_steps=3, n_tasks=4, n_layers=4, n_experts=2, seed=0) -> History:
 
 
 def drops(layers, experts, column, names) -> pd.DataFrame:
-    draw = np.random.default_rng(0)
-    rows = [
-        (layer, expert, name, draw.normal(0, 0.1))
-        for layer in layers
-        for expert in range(experts)
-        for name in names
-    ]
-    return pd.DataFrame(rows, columns=["layer", "expert", column, "drop"])
+    index = pd.MultiIndex.from_product([layers, range(experts), names], names=["layer", "expert", column])
+    return pd.DataFrame({"drop": np.random.default_rng(0).normal(0, 0.1, len(index))}, index).reset_index()
 
 
 def category_drops(layers, experts, categories) -> pd.DataFrame:
@@ -149,30 +143,22 @@ def dynamics(n_steps, n_layers):
 
 KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feature {n}" for n in range(12)]
 
-MANY = layer_names(6, range(12))
+MANY = layer_names(3, range(6))
 # {name: function that returns the figure}
 PICTURES = {
     "routes, small": lambda: route_map(3, 4, 2, tasks=("boolq", SIGNS, "imdb")),
-    "routes, large": lambda: route_map(125, 12, 3),
-    "clustermap, small": lambda: clustermap(2),
-    "clustermap, large": lambda: clustermap(70),
-    "similarities, four": lambda: similarity_maps(5, ["a", LONG, "c", "d"]),
-    "similarities, large": lambda: similarity_maps(70, ["a", LONG, "c"]),
-    "category drops, small": lambda: heat_maps.plot_category_drops(category_drops(["enc 0"], 2, [SIGNS])),
-    "category drops, large": lambda: heat_maps.plot_category_drops(category_drops(MANY, 2, KINDS)),
-    "correlations, small": lambda: heat_maps.plot_correlations(*correlated(1, 2, 1)),
-    "correlations, large": lambda: heat_maps.plot_correlations(*correlated(6, 12, 20)),
+    "routes, large": lambda: route_map(41, 6, 3),
+    "clustermap": lambda: clustermap(20),
+    "similarities": lambda: similarity_maps(12, ["a", LONG, "c", "d"]),
+    "category drops": lambda: heat_maps.plot_category_drops(category_drops(MANY, 2, [SIGNS, *KINDS])),
+    "correlations": lambda: heat_maps.plot_correlations(*correlated(4, 6, 12)),
     "comparison, small": lambda: dots.plot_comparison(*compared([SIGNS], 1, 1)),
-    "comparison, typical": lambda: dots.plot_comparison(*compared([f"variant {i}" for i in range(10)], 6, 3)),
-    "gains, small": lambda: dots.plot_gains(*gain_tables(1, 1), SIGNS),
-    "gains, many systems": lambda: dots.plot_gains(*gain_tables(8, 6), "a baseline of a long name " * 3),
-    "gains, large": lambda: dots.plot_gains(*gain_tables(42, 2), "BART"),
-    "agreement, small": lambda: dots.plot_agreement(agreement([SIGNS], ["category", "subcategory"])),
-    "agreement, large": lambda: dots.plot_agreement(agreement(["a", "b", LONG], KINDS)),
-    "feature drops, large": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
-    "load, many layers": lambda: lines.plot_load([routes(20, 24, 3, n, f"{LONG}{n}") for n in range(4)]),
-    "dynamics, one step": lambda: dynamics(1, 2),
-    "dynamics, small": lambda: dynamics(2, 4),
-    "dynamics, large": lambda: dynamics(30, 24),
-    "curves, large": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(9)])),
+    "comparison, large": lambda: dots.plot_comparison(*compared([f"variant {i}" for i in range(5)], 3, 3)),
+    "gains, many systems": lambda: dots.plot_gains(*gain_tables(4, 4), "a baseline of a long name " * 3),
+    "gains, many tasks": lambda: dots.plot_gains(*gain_tables(24, 1), SIGNS),
+    "agreement": lambda: dots.plot_agreement(agreement(["a", SIGNS, LONG], KINDS[:6])),
+    "feature drops": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
+    "load": lambda: lines.plot_load([routes(20, 12, 3, n, f"{LONG}{n}") for n in range(3)]),
+    "dynamics": lambda: dynamics(5, 12),
+    "curves": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(5)])),
 }

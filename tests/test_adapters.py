@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import one_hot_routes, tiny_bart_config
-from peft import LoraConfig, PeftModel, PolyConfig, get_peft_model
+from peft import LoraConfig, PolyConfig, get_peft_model
 from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
@@ -128,22 +128,6 @@ def test_damaged_missing_and_pickled_files_are_refused(tmp_path):
 
 
 # ---- to peft
-
-
-def test_peft_gives_the_logits_of_the_expert_that_was_written(make_model, tmp_path, batch):
-    fields = dict(expert_kind="lora", lora_rank=3, lora_alpha=6, encoder_vanilla_layers=[0])
-    model = make_model(2, **fields)
-    for linear in linear_maps(model).values():
-        torch.nn.init.normal_(linear.lora_B, std=0.3)
-    none_LE = torch.zeros(4, 2, dtype=torch.float64)
-    for expert in range(2):
-        model.to_adapter(one_hot_route(expert), tmp_path / str(expert), "a/base@v2")
-        base = model.to_bart(none_LE)
-        own = PeftModel.from_pretrained(base, tmp_path / str(expert), autocast_adapter_dtype=False).eval()
-        config = own.peft_config["default"]
-        assert (config.base_model_name_or_path, config.revision) == ("a/base", "v2")
-        assert_close(own(**batch).logits, along(model, expert, batch))
-        own.unload()
 
 
 def test_what_was_written_is_read_as_it_was(make_model, tmp_path):

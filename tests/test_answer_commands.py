@@ -30,12 +30,10 @@ def test_every_way_to_a_route_is_a_flag(finished, given_run, tmp_path):
     pairs = [tuple(line.split("\t")[:2]) for line in ROWS["plural"]]
     train = tmp_path / "plural_12_100_train.tsv"
     train.write_text("".join(f"{line}\n" for line in ROWS["plural"]))
-    learned = dict(steps=7, rate=0.5, seed=3)
+    learned = dict(steps=3, rate=0.5, seed=3)
     for place, flags, expected in (
-        (finished, dict(task="count"), model.task("count")),
         (finished, dict(like=train), model.task("plural", inputs=PLURALS)),
         (finished, dict(examples=train, **learned), model.task("plural", examples=pairs, **learned)),
-        (given_run, dict(examples=train, **learned), flat.task("plural", examples=pairs, **learned)),
         (finished, dict(task="new", taskvecs=tmp_path), model.task("new", vectors=tmp_path)),
         (given_run, dict(task="new", task_routes=tmp_path / "routes.json"), flat.task("new", route=ROUTE)),
     ):
@@ -82,7 +80,7 @@ def test_the_command_writes_a_table_of_the_texts_and_beside_it_the_route(finishe
     assert "1 of the texts cut to 24 tokens" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("kept", [None, 0, 3, 4])
+@pytest.mark.parametrize("kept", [None, 3])
 def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(answers_file, "CHUNK", 2)
     monkeypatch.setattr(routed_module, "CHUNK", 2)
@@ -111,9 +109,7 @@ def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
     before = contents(tmp_path)
     for changed, message in (
         (dict(task="count"), "answers.meta.json differs from this call in task, "),
-        (dict(options=["a", "b"]), "differs from this call in options"),
         (dict(num_beams=3), "differs from this call in text settings"),
-        (dict(output_file=tmp_path / "answers.txt"), "differs from this call in answers; name another"),
         (dict(output_file=tmp_path / "new.txt"), "is --inputs; name"),
         (dict(lines=TEXTS[::-1]), "differs from this call in inputs"),
     ):
@@ -124,21 +120,13 @@ def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
         assert contents(tmp_path) == before | {"new.txt": "".join(f"{line}\n" for line in lines).encode()}
 
 
-@pytest.mark.parametrize("content", [b'{"important": "no line end"}', bytes(5000), b""])
-def test_a_file_that_this_command_did_not_write_is_kept(content, finished, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("name", ["answers.jsonl", "answers.meta.json"])
+def test_a_file_that_this_command_did_not_write_is_kept(name, finished, tmp_path, capsys):
     words = typed(tmp_path, finished, task="colour")
-    (tmp_path / "answers.jsonl").write_bytes(content)
-    before = contents(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(Routed, "load", None)  # it is refused before the model is loaded
-        assert commanded(words) == 2
-    assert "answers.jsonl exists already, and is of another call; name" in capsys.readouterr().err
-    assert contents(tmp_path) == before
-    (tmp_path / "answers.jsonl").unlink()
-    (tmp_path / "answers.meta.json").write_bytes(content)
+    (tmp_path / name).write_bytes(b'{"important": "no line end"}')
     before = contents(tmp_path)
     assert commanded(words) == 2
-    assert f"{tmp_path}/answers.meta.json" in capsys.readouterr().err
+    assert name in capsys.readouterr().err
     assert contents(tmp_path) == before
 
 
@@ -172,10 +160,9 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     [
         (dict(lines=["one", "", "two"]), "new.txt:2: the text is empty"),
         (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
-        (dict(lines=['{"input": "a", "options": 5}'], name="new.jsonl"), "new.jsonl:1: expected {"),
         (dict(lines=['{"input": "a", "options": "yes"}'], name="new.jsonl"), "new.jsonl:1: expected {"),
-        (dict(lines=["{"], name="new.jsonl"), "new.jsonl:1: "),
-        *((dict(lines=[line], name="new.jsonl"), f"jsonl:1: {message}") for line, message in UNUSUAL_JSON),
+        (dict(lines=[UNUSUAL_JSON[0][0]], name="new.jsonl"), f"jsonl:1: {UNUSUAL_JSON[0][1]}"),
+        (dict(lines=[]), "has no texts"),
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: cannot be read (No such file"),
         (dict(task="colours"), "did you mean 'colour'"),
         (dict(task=None), "--task is not given"),
@@ -183,11 +170,6 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
         (dict(task=None, task_routes="a.json"), "--task_routes needs --task"),
         (dict(options=["yes", ""]), "--options: an option is empty"),
         (dict(output_file="nowhere/a.jsonl"), "--output_file nowhere/a.jsonl: no such folder nowhere"),
-        (dict(taskvecs="nowhere"), "nowhere is not a task-vector folder"),
-        (dict(lines=['{"input": "a", "options": ["b"]}'], name="new.jsonl"), "new.jsonl:1: 'b' is the only"),
-        (dict(like="no.txt"), "--like no.txt: cannot be read"),
-        (dict(lines=[]), "has no texts"),
-        (dict(checkpoint="nowhere"), "nowhere"),
         (dict(checkpoint_name="firts"), "has no checkpoint 'firts'"),
     ],
 )  # fmt: skip
@@ -197,14 +179,6 @@ def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsy
     assert message in error
     assert error.count("error:") == 1
     assert "Traceback" not in error
-
-
-def test_a_binary_file_is_an_error(finished, tmp_path, capsys):
-    words = typed(tmp_path, finished, task="colour")
-    (tmp_path / "new.txt").write_bytes(b"grass\n\xff\xfe\n")
-    assert commanded(words) == 2
-    assert "new.txt:2: byte 1 of the line is not UTF-8" in capsys.readouterr().err
-    assert not (tmp_path / "answers.jsonl").exists()
 
 
 def test_standard_input_is_answered_into_a_new_file(finished, tmp_path, monkeypatch, capsys):

@@ -94,31 +94,19 @@ def test_a_vector_of_a_folder_and_one_learned_from_rows_are_routes(finished, tmp
 def test_a_route_is_learned_where_there_is_no_router(given_run):
     model = load(given_run)
     pairs = [tuple(row.split("\t")[:2]) for row in ROWS["count"]]
-    task = model.task("new", examples=pairs, steps=40, rate=0.3)
+    task = model.task("new", examples=pairs, steps=10, rate=0.5)
     assert task.words == "route learned from 6 examples"
     assert torch.allclose(task.route_LE.sum(dim=1), torch.ones(3))
     assert (task.route_LE - 0.5).abs().max() > 0.1  # it started from equal weights
     assert model.task("opposite").experts == {"encoder": [1, 0], "decoder": [1]}  # the model is unchanged
 
 
-def test_average_routes_and_one_expert_know_every_task(world, finished):
-    absent = dict(
-        router_hidden_dim=None, taskvecs_dim=None, router_lr=None, task_model_lr=None, total_steps=1
-    )
-    average = load(world.run("answering_average", **absent, avg_routing=True))
+def test_average_routes_know_every_task(world, finished):
+    absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
+    average = load(world.run("answering_average", **absent, total_steps=1, avg_routing=True))
     assert average.task("anything").words == "average"
-    one = load(world.run("answering_one", **absent, num_experts=1, init_eps=None))
-    assert one.task("anything").words == "none: one expert"
-    assert all(len(model.answer("anything", TEXTS)) == len(TEXTS) for model in (average, one))
+    assert len(average.answer("anything", TEXTS)) == len(TEXTS)
     assert not (world / "answering_average/best" / TEXTS_FILE).exists()
-
-
-def test_an_unknown_task_is_an_error_that_says_what_can_be_given(finished):
-    said = r"was not trained on 'colours'; did you mean 'colour'\? Its tasks: .*--like"
-    with pytest.raises(InputError, match=said):
-        load(finished).task("colours")
-    with pytest.raises(InputError, match="was not trained on 'plural'"):  # its vector is random
-        load(finished).task("plural")
 
 
 # ---- answers
@@ -132,9 +120,7 @@ def test_answers_do_not_depend_on_what_is_answered_together(finished, monkeypatc
     assert [model.answer("colour", [text], batch_size=1)[0] for text in TEXTS] == whole
 
 
-@pytest.mark.parametrize(
-    ("place", "beams"), [("finished", 1), ("finished", 3), ("soft_run", 1), ("soft_run", 3)]
-)
+@pytest.mark.parametrize(("place", "beams"), [("finished", 1), ("soft_run", 3)])
 def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, request):
     model = load(request.getfixturevalue(place), num_beams=beams, max_output_length=5)
     task = model.task("count")
@@ -155,27 +141,17 @@ def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, reque
         assert one.answer == model.tokenizer.decode(sequence_1T[0], skip_special_tokens=True).strip()
 
 
-def test_scores_read_the_keys_of_the_cross_attention_that_generation_computed(finished):
-    model = load(finished, num_beams=3)
+@pytest.mark.parametrize(("beams", "attention"), [(3, "encoder_attn"), (1, "self_attn")])
+def test_scores_take_no_keys_of_the_cross_attention_nor_greedy_ones_a_pass(beams, attention, finished):
+    model, calls, numbers = load(finished, num_beams=beams), [], []
     task = model.task("count")
-    projection = model.model.to_bart(task.route_LE).model.decoder.layers[0].encoder_attn.k_proj
-    calls = []
-    hook = projection.register_forward_hook(lambda *_: calls.append(1))
-    assert len(list(model.answers(task, map(routed_module.Query, TEXTS)))) == len(TEXTS)
-    hook.remove()
-    assert len(calls) == 1  # the texts are one batch
-
-
-def test_scores_of_greedy_answers_take_no_further_pass_of_the_decoder(finished):
-    model, passes = load(finished, num_beams=1), []
-    task = model.task("count")
-    projection = model.model.to_bart(task.route_LE).model.decoder.layers[0].self_attn.k_proj
-    projection.register_forward_hook(lambda *_: passes.append(1))
+    layer = model.model.to_bart(task.route_LE).model.decoder.layers[0]
+    getattr(layer, attention).k_proj.register_forward_hook(lambda *_: calls.append(1))
     for likelihoods in (True, False):
+        calls.clear()
         assert all(model.answers(task, map(routed_module.Query, TEXTS), likelihoods=likelihoods))
-        passes.append(0)
-    with_scores, without, _ = "".join(map(str, passes)).split("0")
-    assert with_scores == without
+        numbers.append(len(calls))
+    assert numbers[0] == numbers[1]
 
 
 def test_options_are_ranked_with_their_scores(finished):
@@ -223,9 +199,8 @@ def by_transformers(folder, texts) -> list[str]:
     return [answer.strip() for answer in answers]
 
 
-@pytest.mark.parametrize("place", ["finished", "given_run"])
-def test_the_exported_bart_answers_the_same_by_its_own_readme(place, request, tmp_path):
-    model = load(request.getfixturevalue(place))
+def test_the_exported_bart_answers_the_same_by_its_own_readme(finished, tmp_path):
+    model = load(finished)
     task = model.task("new", inputs=gym_inputs("opposite", "dev"))
     assert model.export(task, tmp_path / "bart") is None
     texts = [*TEXTS, "two </s> and", " ".join(["word"] * 40)]
@@ -242,11 +217,10 @@ def test_the_readme_has_every_text_setting(world, tmp_path):
     settings = dict(append_another_bos=True, do_lowercase=True, num_beams=1, max_output_length=5)
     run_folder = world.run("answering_settings", **settings, total_steps=1)
     model = load(run_folder)
-    for number, name in enumerate(['a "{quoted}" \\ name', "colour"]):
-        task, folder = model.task(name, route=model.task("colour").route_LE.numpy()), tmp_path / str(number)
-        model.export(task, folder)
-        texts = ["Grass", "UP </s>"]
-        assert by_transformers(folder, texts) == model.answer(task, texts)
+    task = model.task('a "{quoted}" \\ name', route=model.task("colour").route_LE.numpy())
+    model.export(task, tmp_path / "bart")
+    texts = ["Grass", "UP </s>"]
+    assert by_transformers(tmp_path / "bart", texts) == model.answer(task, texts)
     assert set(model.answer("colour", TEXTS, options=["Red", "red", "Blue"])) <= {"Red", "Blue"}
 
 
@@ -265,10 +239,10 @@ def test_wrong_arguments_in_python_are_one_clear_error(finished):
     model = load(finished)
     for call, message in (
         (lambda: load(finished, num_beam=7), "'num_beam' is no text setting; did you mean 'num_beams'"),
-        (lambda: load(finished, num_beams=0), "num_beams is 0; it must be from 1 to"),
         (lambda: load(finished, max_input_length=5000), "max_input_length is 5000; it must be from 1 to 32"),
+        (lambda: model.task("colours"), r"not trained on 'colours'; did you mean 'colour'\? .*--like"),
+        (lambda: model.task("plural"), "was not trained on 'plural'"),  # its vector is random
         (lambda: model.task("a", inputs=["b"], examples=[("c", "d")]), "inputs and examples each determine"),
-        (lambda: model.task("a", route=-np.ones((3, 2))), "rows of weights that sum to 1"),
         (lambda: model.task("a", route=np.full((3, 2), np.nan)), "rows of weights that sum to 1"),
         (lambda: model.task("a", inputs=[]), "task 'a' has no inputs"),
         (lambda: model.task("a", examples=[("", "b")]), "the examples of a must be pairs of"),

@@ -55,17 +55,23 @@ def adapters(world, tmp_path_factory):
     return places
 
 
-@pytest.fixture
-def assembled(world, tmp_path):
-    """assembled({task: place}, flag=value): the folder of a mixture of these models."""
+def assemble(world, folder, places):
+    """Returns the folder, now of a mixture of the models {task: place}."""
+    experts = [f"{task}={place}" for task, place in places.items()]
+    assert main(typed(dict(experts=experts, base=world.bart, output_dir=folder))) == 0
+    return folder
 
-    def assembled(places, name="assembled", **changed):
-        experts = [f"{task}={place}" for task, place in places.items()]
-        chosen = dict(experts=experts, base=world.bart, output_dir=tmp_path / name) | changed
-        assert main(typed(chosen)) == 0
-        return tmp_path / name
 
-    return assembled
+@pytest.fixture(scope="module")
+def layers(world, barts, tmp_path_factory):
+    """A mixture of the BARTs. Must not be changed."""
+    return assemble(world, tmp_path_factory.mktemp("layers") / "mixture", barts)
+
+
+@pytest.fixture(scope="module")
+def low_rank(world, adapters, tmp_path_factory):
+    """A mixture of the adapters. Must not be changed."""
+    return assemble(world, tmp_path_factory.mktemp("low_rank") / "mixture", adapters)
 
 
 def errors(capsys, world, tmp_path, places, **changed) -> list[str]:
@@ -91,8 +97,8 @@ def logits_of(model, inputs, **routes):
 # ---- each task's route is its own model
 
 
-def test_the_routes_of_fine_tuned_barts_are_these_bit_for_bit(assembled, barts, world, capsys):
-    folder = assembled(barts)
+def test_the_routes_of_fine_tuned_barts_are_these_bit_for_bit(barts, world, tmp_path, capsys):
+    folder = assemble(world, tmp_path / "mixture", barts)
     model, inputs = RoutingBartForConditionalGeneration.from_pretrained(folder), batch_of(world.bart)
     for task, place in barts.items():
         own = BartForConditionalGeneration.from_pretrained(place)
@@ -105,9 +111,8 @@ def test_the_routes_of_fine_tuned_barts_are_these_bit_for_bit(assembled, barts, 
     assert torch.equal(nearest.route_LE, load(folder).task(neighbour).route_LE)
 
 
-def test_the_routes_of_adapters_are_pefts_models(assembled, adapters, world):
-    folder = assembled(adapters)
-    model, inputs = RoutingBartForConditionalGeneration.from_pretrained(folder), batch_of(world.bart)
+def test_the_routes_of_adapters_are_pefts_models(low_rank, adapters, world):
+    model, inputs = RoutingBartForConditionalGeneration.from_pretrained(low_rank), batch_of(world.bart)
     assert (model.config.lora_rank, model.config.base_model) == (3, str(world.bart))
     for task, place in adapters.items():
         base = BartForConditionalGeneration.from_pretrained(world.bart)
@@ -119,7 +124,7 @@ def test_the_routes_of_adapters_are_pefts_models(assembled, adapters, world):
 # ---- how texts are read
 
 
-def test_text_settings_are_kept_if_the_models_agree(assembled, barts, tmp_path, capsys):
+def test_text_settings_are_kept_if_the_models_agree(world, barts, tmp_path, capsys):
     def with_settings(task: str, **changed) -> dict:
         folder = shutil.copytree(barts[task], tmp_path / f"{task}-{changed['num_beams']}")
         config = json.loads((folder / "config.json").read_text())
@@ -128,9 +133,9 @@ def test_text_settings_are_kept_if_the_models_agree(assembled, barts, tmp_path, 
         return {task: folder}
 
     same = with_settings(TASKS[0], num_beams=3) | with_settings(TASKS[1], num_beams=3)
-    routed = load(assembled(same, "same"))
+    routed = load(assemble(world, tmp_path / "same", same))
     assert (routed.texts["num_beams"], routed.texts["do_lowercase"]) == (3, True)
-    folder = assembled(same | with_settings(TASKS[1], num_beams=2), "different")
+    folder = assemble(world, tmp_path / "different", same | with_settings(TASKS[1], num_beams=2))
     assert f"{TASKS[1]} read texts in other ways than {TASKS[0]}" in capsys.readouterr().out
     assert RoutingBartForConditionalGeneration.from_pretrained(folder).config.text_settings is None
 
@@ -138,56 +143,54 @@ def test_text_settings_are_kept_if_the_models_agree(assembled, barts, tmp_path, 
 # ---- assembled.json, sharing, export
 
 
-def test_the_sources_are_recorded(assembled, barts, adapters, world):
-    kept = json.loads((assembled(barts) / "assembled.json").read_text())
+def test_the_sources_are_recorded(layers, low_rank, barts, world):
+    kept = json.loads((layers / "assembled.json").read_text())
     assert kept["made_of"] == {
         "base": hashes(world.bart),
         **{f"experts/{task}": hashes(place) for task, place in barts.items()},
     }
     assert kept["settings"]["base"] == str(world.bart)
     assert kept["command"].startswith("routing-moe assemble --experts ")
-    of_adapters = json.loads((assembled(adapters, "low_rank") / "assembled.json").read_text())["made_of"]
+    of_adapters = json.loads((low_rank / "assembled.json").read_text())["made_of"]
     files = set(of_adapters[f"experts/{TASKS[0]}"])
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_exported_experts_can_be_assembled_again(assembled, adapters, world, tmp_path):
-    folder = assembled(adapters)
-    assert export.main(typed(dict(checkpoint=folder, adapters=True, output_dir=tmp_path / "out"))) == 0
+def test_exported_experts_can_be_assembled_again(low_rank, world, tmp_path):
+    assert export.main(typed(dict(checkpoint=low_rank, adapters=True, output_dir=tmp_path / "out"))) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"expert0", "expert1"}
-    again = assembled({task: tmp_path / f"out/expert{e}" for e, task in enumerate(TASKS)}, "again")
-    one, other = map(RoutingBartForConditionalGeneration.from_pretrained, (folder, again))
+    experts = {task: tmp_path / f"out/expert{e}" for e, task in enumerate(TASKS)}
+    again = assemble(world, tmp_path / "again", experts)
+    one, other = map(RoutingBartForConditionalGeneration.from_pretrained, (low_rank, again))
     assert all(map(torch.equal, one.parameters(), other.parameters()))
     config = json.loads((tmp_path / "out/expert0/adapter_config.json").read_text())
     named = tmp_path / "out/expert0" / config["base_model_name_or_path"]
     assert named.resolve() == world.bart.resolve()
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_a_route_is_exported_as_an_adapter_that_its_readme_loads(
-    assembled, adapters, world, tmp_path, monkeypatch, trained
-):
-    folder, out, task = assembled(adapters), tmp_path / "deep/out", TASKS[0]
+def test_a_route_is_exported_as_an_adapter_that_its_readme_loads(adapters, world, tmp_path, monkeypatch):
+    folder, task = assemble(world, tmp_path / "mixture", adapters), TASKS[0]
     model = RoutingBartForConditionalGeneration.from_pretrained(folder)
-    if trained:
-        with torch.no_grad():
-            model.model.encoder.layers[0].fc1.bias += 1
-        model.save_pretrained(folder)
     route = tmp_path / "route.json"
     route.write_text(json.dumps({task: [[0.3, 0.7]] * model.config.num_layers}))
-    assert export.main(typed(dict(checkpoint=folder, task=task, task_routes=route, output_dir=out) | AS)) == 0
-    config = json.loads((out / "adapter_config.json").read_text())
-    assert (out / config["base_model_name_or_path"]).resolve() == (out / "base" if trained else world.bart)
-    assert config["r"] == 6
-    routed = load(folder)
-    texts = gym_inputs(task, "dev")[:3]
-    expected = routed.answer(routed.task(task, route=np.array([[0.3, 0.7]] * model.config.num_layers)), texts)
+    for out, trained in ((tmp_path / "deep/out", False), (tmp_path / "deep/trained", True)):
+        if trained:
+            with torch.no_grad():
+                model.model.encoder.layers[0].fc1.bias += 1
+            model.save_pretrained(folder)
+        chosen = dict(checkpoint=folder, task=task, task_routes=route, output_dir=out) | AS
+        assert export.main(typed(chosen)) == 0
+        config = json.loads((out / "adapter_config.json").read_text())
+        base = out / "base" if trained else world.bart
+        assert (out / config["base_model_name_or_path"]).resolve() == base
+        assert config["r"] == 6
+    routed, texts = load(folder), gym_inputs(task, "dev")[:3]
+    own = routed.task(task, route=np.array([[0.3, 0.7]] * model.config.num_layers))
     monkeypatch.chdir(out)  # the base is named by its path from there
-    assert by_transformers(out, texts) == expected
+    assert by_transformers(out, texts) == routed.answer(own, texts)
 
 
-def test_what_is_no_adapter_is_refused(assembled, barts, adapters, tmp_path, capsys, monkeypatch):
-    layers, low_rank = assembled(barts, "layers"), assembled(adapters)
+def test_what_is_no_adapter_is_refused(layers, low_rank, tmp_path, capsys, monkeypatch):
     chosen = dict(task=TASKS[0], output_dir=tmp_path / "out") | AS
     for changed, problem in (
         (dict(checkpoint=layers), "experts of kind 'layer' are no adapter; only low-rank experts are"),
@@ -202,15 +205,13 @@ def test_what_is_no_adapter_is_refused(assembled, barts, adapters, tmp_path, cap
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pushed_mixture_has_the_weights_of_a_base_that_is_not_on_the_hub(
-    assembled, adapters, world, tmp_path
-):
-    folder, shared = assembled(adapters), tmp_path / "shared"
-    assert push.main([str(folder), "my-group/moe", "--dry_run", str(shared)]) == 0
+def test_a_pushed_mixture_has_the_weights_of_a_base_that_is_not_on_the_hub(low_rank, world, tmp_path):
+    shared = tmp_path / "shared"
+    assert push.main([str(low_rank), "my-group/moe", "--dry_run", str(shared)]) == 0
     complete = RoutingBartForConditionalGeneration.from_pretrained(shared)
     assert complete.config.base_model is None
     assert str(world.bart.parent) not in (shared / "config.json").read_text()
-    model = RoutingBartForConditionalGeneration.from_pretrained(folder)
+    model = RoutingBartForConditionalGeneration.from_pretrained(low_rank)
     assert all(map(torch.equal, complete.state_dict().values(), model.state_dict().values()))
 
 

@@ -2,17 +2,15 @@
 
 import pytest
 import torch
-from tiny_backbones import FAMILIES, batch_of, make_routed, padded_left, routes_of
+from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_routed, padded_left, routes_of
 
-MIXINGS = {
-    "products": {},
-    "factors": dict(lora_mixing="factors"),
-    "splits": dict(lora_mixing="factors", lora_splits=2),
-}
+# Each family with one kind of mixing, and each kind with both kinds of models.
+in_each_family = pytest.mark.parametrize(
+    ("family", "mixing"), list(zip(FAMILIES, [*MIXINGS] * 2, strict=True))
+)
 
 
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("family", FAMILIES)
+@in_each_family
 def test_mixed_routes_give_the_logits_and_losses_of_their_plain_models(family, mixing):
     model = make_routed(family, **MIXINGS[mixing])
     batch = batch_of(model)
@@ -37,17 +35,15 @@ def test_mixed_routes_give_the_logits_and_losses_of_their_plain_models(family, m
         torch.testing.assert_close(loss, sum(sums), rtol=0, atol=close)
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_generation_along_mixed_routes_is_that_of_their_plain_models(family, mixing, beams):
+@in_each_family
+def test_generation_along_mixed_routes_is_that_of_their_plain_models(family, mixing):
     model = make_routed(family, **MIXINGS[mixing])
     batch = batch_of(model)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     if not model.config.is_encoder_decoder:
         ids, mask = padded_left(ids, mask)
-    options = dict(max_new_tokens=6, num_beams=beams, do_sample=False, pad_token_id=0, eos_token_id=None)
-    for kind in ("soft", "one_hot"):
+    options = dict(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
+    for kind, options["num_beams"] in (("soft", 3), ("one_hot", 1)):
         routes_BLE = routes_of(kind, model)
         found = model.generate(ids, attention_mask=mask, routes=routes_BLE, **options)
         for i, route_LE in enumerate(routes_BLE):

@@ -9,7 +9,6 @@ from accelerate.state import AcceleratorState
 from tiny_answers import TEXTS
 
 from benchmarks import answer, measuring, predict, train_step
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.flags import parse
 
 TINY = ["--model_size", "tiny", "--threads", "1"]
@@ -36,10 +35,12 @@ def numbers_in(values) -> list[float]:
 
 TIMES = {"median_s", "min_s"}
 STEP_TIMES = TIMES | {"forward_s", "forward_backward_s", "optimizer_s", "optimizer_share"}
+VARIANTS = ["plain", "one_expert", "average", "softmax", "one_hot", "straight_through"]
+VARIANTS += ["straight_through_slow", "merged_softmax_one_task", "lora_softmax"]
 SCRIPTS = {
     "train_step": (
         train_step,
-        [*TRAIN, "--steps", "1", "--variants", *train_step.VARIANTS],
+        [*TRAIN, "--steps", "1", "--variants", *VARIANTS],
         STEP_TIMES,
         {
             "straight_through_slow_over_straight_through_step",
@@ -79,8 +80,7 @@ def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
     assert report["equal_answers"] == 8
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("no", torch.float32), ("bf16", torch.bfloat16)])
-def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monkeypatch):
+def test_products_have_the_precision_of_the_flag(capsys, monkeypatch):
     products, linear = set(), torch.nn.functional.linear
 
     def recorded(*inputs):
@@ -89,13 +89,12 @@ def test_products_have_the_precision_of_the_flag(precision, dtype, capsys, monke
         return product
 
     monkeypatch.setattr(torch.nn.functional, "linear", recorded)
-    flags = ["--steps", "1", "--mixed_precision", precision]
+    flags = ["--steps", "1", "--mixed_precision", "bf16"]
     for script, tiny, variant in ((train_step, TRAIN, "straight_through"), (predict, PREDICT, "soft")):
         products.clear()
         script.main([*tiny, *flags, "--variants", variant])
-        assert parse_report(capsys.readouterr().out)["settings"]["mixed_precision"] == precision
-        assert dtype in products
-        assert (torch.bfloat16 in products) == (dtype == torch.bfloat16)
+        assert parse_report(capsys.readouterr().out)["settings"]["mixed_precision"] == "bf16"
+        assert torch.bfloat16 in products
 
 
 # ---- variants
@@ -154,23 +153,3 @@ def test_a_step_computes_the_gradients_of_the_whole_graph_for_router_and_experts
         model.zero_grad(set_to_none=True)
     assert any(name.startswith("router.") and g.abs().max() > 0 for name, g in gradients[0].items())
     torch.testing.assert_close(*gradients)
-
-
-def test_all_variants_share_one_set_of_weights(tiny_settings):
-    model = train_step.build_routed(tiny_settings)
-    plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])
-    one_expert = measuring.with_one_expert(plain, "tiny")
-    own = {id(p) for p in model.parameters()}
-    assert {id(p) for p in plain.parameters()} < own
-    assert {id(p) for p in one_expert.parameters()} == {id(p) for p in plain.parameters()}
-
-
-# ---- errors
-
-
-def test_copied_experts_match_those_of_an_initialised_model(tiny_settings):
-    real = RoutingBartForConditionalGeneration(measuring.model_config("tiny", 4))
-    filled = measuring.build_routing_model(tiny_settings, 4)
-    shapes = {name: p.shape for name, p in real.named_parameters()}
-    assert {name: p.shape for name, p in filled.named_parameters()} == shapes
-    assert all(p.isfinite().all() and p.abs().max() < 2 for p in [*filled.parameters(), *filled.buffers()])

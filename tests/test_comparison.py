@@ -130,19 +130,21 @@ def test_differences_are_paired_by_task_and_common_seeds():
     assert cells(table, ("b", "text"))["interval"] == "too few tasks (2)"
     assert pd.isna(cells(table, ("a", "all"))["difference"])
     assert "| +0.117, too few tasks (3) |" in comparison.comparison_markdown(table, "a")
+    rows = score_rows({("a", 1): SCORES["a", 1], ("b", 2): SCORES["b", 2]})
+    without = cells(compared_with_a(rows), ("b", "all"))  # a common seed
+    assert pd.isna(without["difference"])
+    assert without["pairs"] == 0
 
 
-def many_tasks(variants=("b", "c"), seeds=(1, 2, 3), tasks=8):
-    """Returns scores of a baseline "a" and of increasingly better variants, with task and seed noise."""
-    draw = np.random.default_rng(0)
-    names = [f"task{n}" for n in range(tasks)]
+def many_tasks(seeds, tasks=8):
+    """Returns scores of a baseline "a" and of two increasingly better variants, with task and seed noise."""
+    draw, runs = np.random.default_rng(0), {}
     base = {seed: draw.uniform(0.3, 0.6, tasks) for seed in seeds}
-    runs = {("a", seed): dict(zip(names, base[seed], strict=True)) for seed in seeds}
-    for ahead, variant in enumerate(variants, start=1):
-        of_tasks = 0.02 * ahead + draw.normal(0, 0.02, tasks)
+    for variant, ahead in (("a", 0.0), ("b", 0.02), ("c", 0.04)):
+        of_tasks = ahead + draw.normal(0, 0.02, tasks)
         for seed in seeds:
             scores = base[seed] + of_tasks + draw.normal(0, 0.01) + draw.normal(0, 0.01, tasks)
-            runs[variant, seed] = dict(zip(names, scores, strict=True))
+            runs[variant, seed] = {f"task{n}": score for n, score in enumerate(scores)}
     return score_rows(runs)
 
 
@@ -162,15 +164,6 @@ def test_intervals_are_by_the_number_of_seeds_and_p_is_corrected_over_variants(s
     assert cells(table, ("b", "all"))["p_holm"] == pytest.approx(max(b.p, 2 * c.p))
     mark = " (these tasks)" if over == "seeds" else ""
     assert f"[{b.low:+.3f}, {b.high:+.3f}]{mark} |" in comparison.comparison_markdown(table, "a")
-
-
-def test_an_interval_of_one_seed_is_over_tasks_and_without_a_common_seed_there_is_none():
-    table = compared_with_a(many_tasks(variants=("b",), seeds=(1,)))
-    assert cells(table, ("b", "all"))["interval"] == "tasks"
-    rows = score_rows({("a", 1): SCORES["a", 1], ("b", 2): SCORES["b", 2]})
-    table = compared_with_a(rows)
-    assert pd.isna(cells(table, ("b", "all"))["difference"])
-    assert cells(table, ("b", "all"))["pairs"] == 0
 
 
 # ---------------------------------------------------------------------------- folders
@@ -252,23 +245,15 @@ def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_pa
 def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     for words, problem in (
         ([tmp_path / "nowhere"], "no such folder"),
-        ([folder / "a/seed1/run.json"], "is not a folder"),
         ([tmp_path / "gym"], "holds no runs; expected run.json in it"),
         ([folder, "--order", "aa", "c"], "--order aa: no such variant; did you mean 'a'? (there are a, b)"),
-        ([folder, "--baseline", "bb"], "--baseline bb: no such variant"),
         ([folder, "--contrasts", "a", "b:b"], "--contrasts a: expected A:B"),
-        ([folder, "--contrasts", "a:bb"], "--contrasts bb: no such variant"),
         ([folder, "--primary", "answer_loss"], "--primary answer_loss: not one of --measures performance"),
         ([folder, "--design", "tasks", "--gym_per_seed"], "--design tasks: with --gym_per_seed each seed"),
     ):
         assert problem in refusal(capsys, *words)
-    for file, text, problem in (
-        ("a/seed1/best/eval-test-performance.csv", "x,y\n1,2\n", "was not written by --do_predict"),
-        ("a/seed1/best/eval-test-performance.csv", "", "cannot be read"),
-        ("a/seed1/run.json", "{", "run.json is not valid JSON"),
-    ):
-        (folder / file).write_text(text)
-        assert problem in refusal(capsys, folder)
+    (folder / "a/seed1/run.json").write_text("{")
+    assert "run.json is not valid JSON" in refusal(capsys, folder)
 
 
 def test_settings_that_make_runs_less_comparable_are_warnings(folder, capsys):

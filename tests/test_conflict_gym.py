@@ -1,33 +1,32 @@
-"""The conflict gym: what its settings promise, measured on the written files and on the drawn skills."""
+"""The conflict gym: what its settings promise, measured on its files and on the drawn skills; its BART."""
 
+import csv
 import dataclasses
 import hashlib
 import json
-import random
 import re
 from itertools import combinations, permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import contents
+from tiny_runs import contents, run, typed
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from dataloader.encoding import TextFormat
 from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
+from task.conflict_gym.bart import main as write_bart
 from task.conflict_gym.generate import draw_tasks, generate, main, task_files
 from task.conflict_gym.settings import GymSettings, check
-from task.conflict_gym.skills import draw_skills, latin_rectangle
+from task.conflict_gym.skills import draw_skills
 from task.written_folder import saved_settings
 
 UNUSED = Path("unused")
 # {(seed, conflict): SHA-256 of paths and bytes of all files}: results were measured on such gyms.
 DIGESTS = {
-    (101, 0): "9af67145d5040e24388a6a5d6bbdaacf4f3c0d8d61c23255bc4570219350b5f2",
     (101, 0.5): "e8f18e022b01b1d31d0550c645590b8342809b2e47b2845863e8ea7b3e565f2d",
-    (101, 1): "e52bf305e761ec45f92ee298cc2d2f20e819b5bba22470a53fae4630e33da26f",
-    (201, 0): "ba7df8a916040baf4b1128279229cd1bbe9c663f5707187ba500d1e4700d89b0",
-    (201, 0.5): "3881760e501d134d898e333d87715d79dd07bfe7101cd43bdb08c1fede9c81f1",
     (201, 1): "8ec4c416f873e31aec1cf1595540f031acf8db64fa2e6a0c3dec9e2bd3da8ff9",
 }
 
@@ -40,6 +39,14 @@ def written(folder: Path, **changed) -> Path:
 @pytest.fixture(scope="module")
 def gym(tmp_path_factory) -> Path:
     return written(tmp_path_factory.mktemp("conflict") / "gym")
+
+
+SMALL = dict(tasks=16, unseen_tasks=4)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    return written(tmp_path_factory.mktemp("conflict") / "small", **SMALL)
 
 
 def settings_of(gym: Path) -> GymSettings:
@@ -75,15 +82,15 @@ def measured_conflict(gym: Path) -> float:
 # ---- conflict
 
 
-@pytest.mark.parametrize("conflict", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("conflict", [0.0, 0.25, 1.0])
 def test_skills_contradict_on_the_share_of_inputs_that_conflict_says(tmp_path, conflict):
-    gym = written(tmp_path / "gym", conflict=conflict)
+    gym = written(tmp_path / "gym", conflict=conflict, tasks=32, unseen_tasks=1)
     measured, stated = measured_conflict(gym), read(gym / "gym.json")["contradiction"]["mean"]
     assert measured == pytest.approx(stated, abs=0.01)
     assert measured == 0 if conflict == 0 else 0.85 * conflict <= measured <= conflict
 
 
-@pytest.mark.parametrize("sizes", [{"input_words": 1}, {}, {"input_words": 3, "words": 12, "rows": 8}])
+@pytest.mark.parametrize("sizes", [{"input_words": 1}, {"input_words": 3, "words": 12, "rows": 8}])
 def test_disagreements_are_those_of_all_contested_inputs(sizes):
     settings = GymSettings(output_dir=UNUSED, conflict=0.5, encoder_parts=3, **sizes)
     skills = draw_skills(settings)
@@ -103,20 +110,11 @@ def test_parts_differ_on_every_contested_word_and_agree_on_the_others():
             assert (one != other).tolist() == [True] * 20 + [False] * 20
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 5), (12, 40), (3, 0)])
-def test_a_latin_rectangle_has_permutations_that_differ_everywhere(rows, columns):
-    table = latin_rectangle(rows, columns, random.Random(1))
-    assert table.shape == (rows, columns)
-    assert all(sorted(row) == list(range(columns)) for row in table)
-    assert all(len(set(column)) == rows for column in table.T)
-
-
 # ---- overlap and noise
 
 
-@pytest.mark.parametrize("overlap", [0.25, 0.5])
-def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, gym, overlap):
-    mixed = written(tmp_path / "gym", overlap=overlap)
+def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, small):
+    mixed = written(tmp_path / "gym", overlap=0.25, **SMALL)
     skills = draw_skills(settings_of(mixed))
     number = {word: index for index, word in enumerate(skills.words)}
     second, shares, second_words = read(mixed / "gym.json")["second_skills"], [], set()
@@ -125,7 +123,7 @@ def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, 
         by_first_word: dict[int, set[bool]] = {}
         rows = [row for part in ("train", "dev", "test") for row in rows_of(mixed, task, part)]
         assert [text for text, _ in rows] == [
-            text for part in ("train", "dev", "test") for text, _ in rows_of(gym, task, part)
+            text for part in ("train", "dev", "test") for text, _ in rows_of(small, task, part)
         ]
         for text, answer in rows:
             words = tuple(number[word] for word in text.split())
@@ -137,13 +135,13 @@ def test_a_second_skill_answers_the_share_of_inputs_that_overlap_says(tmp_path, 
         chosen = frozenset(word for word, skills_used in by_first_word.items() if skills_used == {True})
         shares.append(len(chosen) / len(by_first_word))
         second_words.add(chosen)
-    assert np.mean(shares) == pytest.approx(overlap, abs=0.02)
-    assert len(second_words) == 80  # each task has its own
+    assert np.mean(shares) == pytest.approx(0.25, abs=0.02)
+    assert len(second_words) == 20  # each task has its own
 
 
-def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_path, gym):
-    noisy = written(tmp_path / "gym", label_noise=0.25)
-    clean_files, noisy_files = contents(gym), contents(noisy)
+def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_path, small):
+    noisy = written(tmp_path / "gym", label_noise=0.25, **SMALL)
+    clean_files, noisy_files = contents(small), contents(noisy)
     for name, content in clean_files.items():
         if not name.endswith("_train.tsv"):
             assert noisy_files[name] == content or name == "gym.json"
@@ -156,12 +154,11 @@ def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_pa
 # ---- names, routes and other tables
 
 
-@pytest.mark.parametrize("conflict", [0.5, 1.0])
-def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path, conflict):
+def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path):
     """The lookup table is made of train rows, without the functions that wrote them."""
-    gym = written(tmp_path / "gym", rows=256, conflict=conflict)
+    gym = written(tmp_path / "gym", rows=256, conflict=0.5, tasks=32, unseen_tasks=4)
     routes, split = read(gym / "oracle_routes.json"), load_split(gym / "split.json")
-    contested = set(draw_skills(settings_of(gym)).words[: round(40 * conflict)])
+    contested = set(draw_skills(settings_of(gym)).words[:20])
 
     def key(task: str, text: str) -> tuple[int, int, str]:
         a, b, words = *routes[task].values(), text.split()
@@ -193,15 +190,14 @@ def test_the_loader_accepts_the_gym_and_unseen_tasks_have_five_samples_of_one_te
         assert [len(rows_of(gym, task, part)) for part in ("train", "dev", "test")] == [80, 80, 5 * 64]
 
 
-@pytest.mark.parametrize("changed", [{}, {"conflict": 0.5}])
-def test_no_input_repeats_within_a_task_or_a_word_within_an_input(changed):
-    settings = GymSettings(output_dir=UNUSED, **changed)
+def test_no_input_repeats_within_a_task_or_a_word_within_an_input():
+    settings = GymSettings(output_dir=UNUSED, conflict=0.5)
     skills = draw_skills(settings)
     for task in draw_tasks(settings, skills):
-        files = task_files(settings, skills, task).items()
-        (test, *_) = [rows for name, rows in files if name.endswith("_test.tsv")]
-        inputs = [text for name, rows in files if not name.endswith("_test.tsv") for text, _ in rows]
-        inputs += [text for text, _ in test]
+        files = task_files(settings, skills, task)
+        (test, *_) = [name for name in files if name.endswith("_test.tsv")]  # all samples have the same rows
+        parts = [rows for name, rows in files.items() if name == test or not name.endswith("_test.tsv")]
+        inputs = [text for rows in parts for text, _ in rows]
         assert len(set(inputs)) == len(inputs)
         assert all(len(set(text.split())) == 2 for text in inputs)
 
@@ -224,8 +220,6 @@ def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflic
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"unseen_tasks": -1}, "--unseen_tasks is -1"),
-        ({"names": "telling_"}, "choose from opaque, telling; did you mean 'telling'?"),
         ({"overlap": float("nan")}, "--overlap is nan"),
         ({"overlap": 0.5, "encoder_parts": 1, "decoder_parts": 1}, "--overlap needs a second skill"),
         ({"tasks": 15}, "--tasks is 15; it must be at least 16"),
@@ -240,13 +234,11 @@ def test_a_wrong_setting_is_one_error_that_says_what_would_be_right(changed, pro
     assert len(caught.value.problems) == 1
 
 
-def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path, capsys):
+def test_words_that_are_too_few_to_keep_the_skills_apart_are_an_error(tmp_path):
     """Permutations of three words that differ everywhere are the rotations, or the swaps: too few skills."""
-    sizes = {"words": 3, "encoder_parts": 3, "decoder_parts": 3, "unseen_tasks": 0}
-    sizes |= {"rows": 2, "dev_rows": 2, "test_rows": 2}
-    flags = [f"--{name}={value}" for name, value in sizes.items()]
-    assert main(["--output_dir", str(tmp_path / "gym"), *flags]) == 2
-    assert "--words is 3: too few for 9 skills" in capsys.readouterr().err
+    sizes = dict(words=3, encoder_parts=3, decoder_parts=3, unseen_tasks=0, rows=2, dev_rows=2, test_rows=2)
+    with pytest.raises(InputError, match="--words is 3: too few for 9 skills"):
+        written(tmp_path / "gym", **sizes)
     assert not (tmp_path / "gym").exists()
 
 
@@ -268,8 +260,90 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path, capsys):
         assert main(["--output_dir", str(folder), "--unseen_tasks", "1"]) == 2
         assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
     assert contents(gym) == finished
-    for damage in ("{}", '{"settings": {"seed": 0}}'):
-        (gym / "gym.json").write_text(damage)
-        assert main(["--output_dir", str(gym)]) == 2
-        error = f"error: {gym}/gym.json does not have the settings of routing-moe conflict-gym"
-        assert capsys.readouterr().err.splitlines() == [f"{error}; name another folder"]
+    (gym / "gym.json").write_text('{"settings": {"seed": 0}}')
+    assert main(["--output_dir", str(gym)]) == 2
+    error = f"{gym}/gym.json does not have the settings of routing-moe conflict-gym; name another folder"
+    assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
+
+
+# ---- its BART: all texts in whole-word tokens, training by the real command
+
+TINY = dict(tasks=4, unseen_tasks=2, encoder_parts=2, decoder_parts=2, rows=8, dev_rows=4, test_rows=6)
+
+
+def made(folder: Path, *flags: str, **settings) -> tuple[Path, Path]:
+    """Folders of a small gym and of its BART."""
+    generate(GymSettings(output_dir=folder / "gym", **(TINY | settings)))
+    assert write_bart(["--gym", str(folder / "gym"), "--output_dir", str(folder / "bart"), *flags]) == 0
+    return folder / "gym", folder / "bart"
+
+
+@pytest.fixture(scope="module")
+def opaque(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("opaque"))
+
+
+@pytest.mark.parametrize(
+    ("names", "example"),
+    [("opaque", "[ t001 ] {}"), ("telling", "[ e{} - d{} - t001 ] {}")],
+)
+def test_texts_are_whole_words_and_answers_decode_to_themselves(tmp_path, names, example):
+    folder, bart = made(tmp_path, names=names)
+    gym, tokenizer = Gym(folder), AutoTokenizer.from_pretrained(bart)
+    parts = list(json.loads((folder / "oracle_routes.json").read_text()).values())[1].values()
+    for task in gym.tasks():
+        for row in gym.examples(task, "train"):
+            for texts in (TextFormat(), TextFormat(hide_task_names=True)):
+                ids = tokenizer(texts.source(row), split_special_tokens=True)["input_ids"]
+                assert tokenizer.unk_token_id not in ids
+                assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+            assert tokenizer.convert_ids_to_tokens(ids[1:4]) == ["[", "task", "]"]
+            label = tokenizer(texts.target(row.outputs[0]))["input_ids"]
+            assert len(label) == 3
+            assert tokenizer.decode(label, skip_special_tokens=True) == row.outputs[0]
+            if task.endswith("t001"):
+                ids = tokenizer(TextFormat().source(row))["input_ids"]
+                text = example.format(*(parts if names == "telling" else ()), row.input)
+                assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_the_tokens_are_the_words_the_names_and_brackets_with_the_special_ids_of_bart(opaque):
+    tokenizer = AutoTokenizer.from_pretrained(opaque[1])
+    assert tokenizer.convert_ids_to_tokens(range(5)) == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert len(tokenizer) == 5 + len("[]-") + len(["task"]) + 6 + 40
+    assert tokenizer("zzz")["input_ids"] == [0, 3, 2]
+
+
+def test_gyms_of_other_seeds_have_the_same_tokens(opaque, tmp_path):
+    _, bart = made(tmp_path, seed=7)
+    assert (bart / "tokenizer.json").read_bytes() == (opaque[1] / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(("width", "layers", "heads", "init_std"), [(16, 2, 4, None), (6, 1, 2, 0.02)])
+def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, width, layers, heads, init_std):
+    flags = dict(gym=opaque[0], width=width, layers=layers, init_std=init_std)
+    assert write_bart(typed(flags | dict(output_dir=tmp_path / "bart"))) == 0
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "bart")
+    config = model.config
+    assert (config.d_model, config.encoder_layers, config.decoder_layers) == (width, layers, layers)
+    assert (config.encoder_attention_heads, config.decoder_attention_heads) == (heads, heads)
+    assert (config.encoder_ffn_dim, config.decoder_ffn_dim, config.max_position_embeddings) == (
+        *(2 * width, 2 * width), 64,
+    )  # fmt: skip
+    assert (config.pad_token_id, config.decoder_start_token_id, config.forced_eos_token_id) == (1, 2, 2)
+    assert (config.dropout, config.attention_dropout, config.init_std) == (0, 0, init_std or 0.1)
+    assert config.vocab_size == len(AutoTokenizer.from_pretrained(tmp_path / "bart"))
+    assert model.model.shared.weight.std().item() == pytest.approx(init_std or 0.1, rel=0.2)
+
+
+@pytest.mark.usefixtures("empty_pictures")
+def test_the_training_command_trains_a_mixture_on_it_and_scores_every_train_task(opaque, tmp_path):
+    short = dict(do_predict=True, total_steps=24, eval_period=12, num_beams=1)
+    assert run(*opaque, tmp_path / "run", **short) == 0
+    with open(tmp_path / "run/best/eval-test-performance.csv", newline="") as file:
+        scored = {row["task_prefix"]: (row["metric"], int(row["n"])) for row in csv.DictReader(file)}
+    assert scored == {f"t00{number}": ("EM", 6) for number in range(4)}
+    with open(tmp_path / "run/losses.csv", newline="") as file:
+        losses = [float(row["train_loss"]) for row in csv.DictReader(file)]
+    assert len(losses) == 2
+    assert losses[-1] < 0.8 * losses[0]

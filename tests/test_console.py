@@ -1,13 +1,22 @@
-"""How commands end: one line for what a user can correct, and the exit code."""
+"""What a terminal shows: that long work goes on, the log, and one line for what a user can correct."""
+
+import logging
+import sys
+import threading
+import time
 
 import pytest
 from safetensors import SafetensorError
 
+from dataloader import progress
 from dataloader.errors import InputError
+from dataloader.progress import ProgressBar
 from routing_moe.analysis.ablation import NothingToAblate
 from routing_moe.config.console import reporting_errors
-from routing_moe.io.logs import start_logging
+from routing_moe.io.logs import log, log_to_file, start_logging
 from routing_moe.io.memory import OutOfMemory
+
+# ---- how commands end
 
 
 @pytest.mark.parametrize(
@@ -49,3 +58,56 @@ def test_only_the_first_of_several_processes_prints_problems(monkeypatch, capsys
     with reporting_errors() as result:
         raise InputError("--lr -1: must be above 0")
     assert (result.exit_code, capsys.readouterr().err) == (2, "")
+
+
+# ---- progress and log
+
+
+def test_a_file_gets_a_plain_line_from_time_to_time_also_of_slow_steps(capsys, monkeypatch):
+    with ProgressBar(total=3, desc="training"):
+        for _ in ProgressBar(range(3), desc="losses"):
+            ProgressBar.write("step", file=sys.stderr)
+    assert capsys.readouterr().err == "step\n" * 3
+    monkeypatch.setattr(progress, "SECONDS", 0.01)
+    with ProgressBar(total=3, desc="training", unit="step") as bar:
+        bar.update(2)
+        output = ""
+        while output.count("\n") < 2:
+            time.sleep(0.01)
+            output += capsys.readouterr().err
+    assert not set(output) & set("\r\x1b█")
+    assert {line.partition(" [")[0] for line in output.splitlines()} == {"training:  67% 2/3"}
+    running = threading.active_count()
+    with ProgressBar(total=3, disable=True):
+        assert threading.active_count() == running
+
+
+def test_a_terminal_gets_a_bar_that_disappears_when_it_ends(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    for _ in ProgressBar(range(2), desc="training", ncols=80):
+        pass
+    first, *_, last, end = capsys.readouterr().err.removeprefix("\r").split("\r")
+    assert first.startswith("training:   0%|  ")
+    assert (last.strip(), end) == ("", "")
+
+
+def test_a_bar_at_a_terminal_is_drawn_again_while_nothing_ends(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "REDRAWN", 0.01)
+    running = threading.active_count()
+    with ProgressBar(total=3, desc="training", mininterval=60):
+        output = ""
+        while output.count("0/3") < 3:
+            time.sleep(0.01)
+            output += capsys.readouterr().err
+    assert threading.active_count() == running
+
+
+def test_details_go_to_the_file_of_the_log_only(capsys, tmp_path):
+    start_logging()
+    log_to_file(tmp_path, "log.txt")
+    logging.getLogger("routing_moe.training").debug("padding 1.5x")
+    log.info("step 1: dev loss 2.5")
+    lines = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert lines == ["padding 1.5x", "step 1: dev loss 2.5"]
+    assert capsys.readouterr().err[20:] == "step 1: dev loss 2.5\n"

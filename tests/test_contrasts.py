@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import without_pictures
 from scipy.stats import t, ttest_1samp
 from test_comparison import ONTOLOGY, TREE, by_category, refusal
 
@@ -44,26 +45,32 @@ def write_scores(folder, variant, seed, ahead=0.0, samples=("x", "y"), **columns
     return place
 
 
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "gym").mkdir()
-    (tmp_path / "gym/ontology.json").write_text(json.dumps(TREE))
-    for variant, ahead in AHEAD.items():
-        for seed in SEEDS:
-            write_scores(tmp_path / "runs", variant, seed, ahead=ahead)
-    return tmp_path / "runs"
-
-
-def compared(folder, *flags) -> tuple[pd.DataFrame, str]:
-    assert by_category([str(folder), *flags]) == 0
-    return pd.read_csv(folder / "comparison.csv"), (folder / "comparison.md").read_text()
+def write_runs(folder, variants=AHEAD, seeds=SEEDS):
+    """Writes the runs of these variants and seeds, and the ontology in their gym."""
+    (folder / "gym").mkdir()
+    (folder / "gym/ontology.json").write_text(json.dumps(TREE))
+    for variant in variants:
+        for seed in seeds:
+            write_scores(folder / "runs", variant, seed, ahead=AHEAD[variant])
+    return folder / "runs"
 
 
 ALL_MEASURES = ("--measures", *MEASURES, "--baseline", "a")
+PRIMARY = ["performance", "answer_loss"]
 
 
-def test_every_measure_has_a_table_over_the_tasks_that_have_it(folder):
-    table, text = compared(folder, *ALL_MEASURES)
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The folder of all runs, with their comparison in all measures."""
+    folder = write_runs(tmp_path_factory.mktemp("study"))
+    with without_pictures():
+        flags = (*ALL_MEASURES, "--primary", *PRIMARY, "--contrasts", "c:b", "b:a")
+        assert by_category([str(folder), *flags]) == 0
+    return folder
+
+
+def test_every_measure_has_a_table_over_the_tasks_that_have_it(study):
+    table, text = pd.read_csv(study / "comparison.csv"), (study / "comparison.md").read_text()
     over_all = table[table["category"] == "all"].set_index(["measure", "variant"])
     assert over_all["tasks"].xs("b", level="variant").to_dict() == dict(zip(MEASURES, (8, 8, 6), strict=True))
     assert over_all.loc[("answer_loss", "c"), "difference"] == pytest.approx(-0.04, abs=0.01)
@@ -73,44 +80,24 @@ def test_every_measure_has_a_table_over_the_tasks_that_have_it(folder):
     assert names["performance"] == ["constant answer", "random option", "copied input"]
     assert (names["answer_loss"], names["rank_accuracy"]) == ([], ["random option"])
     assert text.count("**Mean ") == 3
-    assert (folder / "comparison_answer_loss.png").exists()
+    assert (study / "comparison_answer_loss.png").exists()
 
 
-def test_a_baseline_that_is_the_only_variant_has_no_differences(folder):
-    assert by_category([str(folder / "a"), *ALL_MEASURES, "--gym_per_seed"]) == 0
-    assert "difference" not in pd.read_csv(folder / "a/comparison.csv")
-    text = (folder / "a/comparison.md").read_text()
-    assert "minus" not in text
-    assert "Differences" not in text
-
-
-def test_a_measure_that_a_run_lacks_is_refused(folder, capsys):
-    write_scores(folder, "b", 2, rank_accuracy=None)
-    error = "--measures rank_accuracy: b/seed2 has no rank_accuracy in its scores"
-    assert refusal(capsys, folder, *ALL_MEASURES).startswith(f"error: {error}")
-    assert by_category([str(folder), *ALL_MEASURES[:3], "--baseline", "a"]) == 0  # without it
-
-
-def test_p_values_are_corrected_over_all_contrasts_and_primary_measures(folder):
-    primary = ["performance", "answer_loss"]
-    compared(folder, *ALL_MEASURES, "--primary", *primary, "--contrasts", "c:b", "b:a")
-    table = pd.read_csv(folder / "comparison_contrasts.csv")
+def test_p_values_are_corrected_over_all_contrasts_and_primary_measures(study):
+    table = pd.read_csv(study / "comparison_contrasts.csv")
     over_all = table[table["category"] == "all"]
-    assert over_all[["variant", "minus"]].drop_duplicates().values.tolist() == [
-        *map(list, ("ba", "ca", "cb"))
-    ]
-    family = over_all[over_all["measure"].isin(primary)]
+    contrasts = over_all[["variant", "minus"]].drop_duplicates().values.tolist()
+    assert contrasts == [["b", "a"], ["c", "a"], ["c", "b"]]
+    family = over_all[over_all["measure"].isin(PRIMARY)]
     assert len(family) == 6
     assert family["p_holm"].tolist() == pytest.approx(holm(family["p"]).tolist())
     assert over_all.loc[over_all["measure"] == "rank_accuracy", "p_holm"].isna().all()
-    assert "| c minus b |" in (folder / "comparison.md").read_text()
+    assert "| c minus b |" in (study / "comparison.md").read_text()
 
 
-def test_the_scores_per_task_are_enough_to_recompute_the_differences(folder):
+def test_the_scores_per_task_are_enough_to_recompute_the_differences(study, tmp_path):
     """By hand: samples are averaged, then differences of common seeds are averaged over tasks."""
-    flags = ("--measures", "answer_loss", "--baseline", "a")
-    table, _ = compared(folder, *flags)
-    scores = pd.read_csv(folder / "comparison_tasks.csv")
+    scores = pd.read_csv(study / "comparison_tasks.csv")
     assert scores.columns[:7].tolist() == ["variant", "run", "seed", "task", "sample", "metric", "n"]
     assert {"constant", "chance", "copy"} < set(scores)
     per_task = scores.groupby(["variant", "seed", "task"])["answer_loss"].mean().unstack()
@@ -121,16 +108,33 @@ def test_the_scores_per_task_are_enough_to_recompute_the_differences(folder):
     error = ((of_tasks + of_seeds) / (seeds * tasks)) ** 0.5
     df = (of_tasks + of_seeds) ** 2 / (of_tasks**2 / (tasks - 1) + of_seeds**2 / (seeds - 1))
     mean, half = values_ST.mean(), error * t.ppf(0.975, df)
-    row = table.set_index(["variant", "category"]).loc[("c", "all")]
+    table = pd.read_csv(study / "comparison.csv").set_index(["measure", "variant", "category"])
+    row = table.loc[("answer_loss", "c", "all")]
     expected = [mean, mean - half, mean + half, 2 * t.sf(abs(mean) / error, df)]
     assert row[["difference", "low", "high", "p"]].tolist() == pytest.approx(expected)
-    by_seed, _ = compared(folder, *flags, "--design", "seeds")
-    found = by_seed[by_seed["variant"] == "c"].iloc[-1]
     known = ttest_1samp(values_ST.mean(axis=1), 0.0)
-    assert (found["p"], found["interval"]) == (pytest.approx(known.pvalue), "seeds")
-    by_gym, _ = compared(folder, *flags, "--gym_per_seed")
-    found = by_gym[by_gym["variant"] == "c"].iloc[0]
-    assert (found["p"], found["interval"]) == (pytest.approx(known.pvalue), "gyms")
+    runs = [str(study / "a"), str(study / "c"), "--output_dir", str(tmp_path)]
+    for flags, over in ((["--design", "seeds"], "seeds"), (["--gym_per_seed"], "gyms")):
+        assert by_category([*runs, "--measures", "answer_loss", "--baseline", "a", *flags]) == 0
+        found = pd.read_csv(tmp_path / "comparison.csv").set_index(["variant", "category"]).loc[("c", "all")]
+        assert (found["p"], found["interval"]) == (pytest.approx(known.pvalue), over)
+
+
+def test_a_baseline_that_is_the_only_variant_has_no_differences(tmp_path):
+    folder = write_runs(tmp_path, "a", seeds=(1, 2))
+    assert by_category([str(folder), *ALL_MEASURES, "--gym_per_seed"]) == 0
+    assert "difference" not in pd.read_csv(folder / "comparison.csv")
+    text = (folder / "comparison.md").read_text()
+    assert "minus" not in text
+    assert "Differences" not in text
+
+
+def test_a_measure_that_a_run_lacks_is_refused(tmp_path, capsys):
+    folder = write_runs(tmp_path, "ab", seeds=(2,))
+    write_scores(folder, "b", 2, rank_accuracy=None)
+    error = "--measures rank_accuracy: b/seed2 has no rank_accuracy in its scores"
+    assert refusal(capsys, folder, *ALL_MEASURES).startswith(f"error: {error}")
+    assert by_category([str(folder), *ALL_MEASURES[:3], "--baseline", "a"]) == 0  # without it
 
 
 def test_differences_are_over_common_seeds_and_the_measure_of_both():

@@ -40,21 +40,12 @@ from routing_moe.results.scores import read_scores
 
 # ---- ways to damage the bytes of a file
 
-NUMBER, SEED = int(os.environ.get("DAMAGED_FILES", 16)), int(os.environ.get("DAMAGED_SEED", 0))
+NUMBER, SEED = int(os.environ.get("DAMAGED_FILES", 8)), int(os.environ.get("DAMAGED_SEED", 0))
 DEEP, HUGE = "[" * 3000 + "]" * 3000, "1" * 5000
 TOKENS = ("NaN", "-1", "1e999", "null", "{}", "[]", '""', ",", "x", "\x00", "\ufeff", "\t", "\n", DEEP, HUGE)
 VALUES = (None, True, 0, -1, 10**30, 1.5, float("nan"), "", "x", [], {}, [[]], ["x"], {"x": 1}, "\ud800")
-CONTENTS = (
-    b"",
-    b"[1, 2]",
-    b"1",
-    b"null",
-    b'{"a": ',
-    bytes(100),
-    b"\xff\xfe\xe2\x28",
-    DEEP.encode(),
-    HUGE.encode(),
-)
+CONTENTS = (b"", b"[1, 2]", b"1", b"null", b'{"a": ', bytes(100), b"\xff\xfe\xe2\x28")
+CONTENTS += (DEEP.encode(), HUGE.encode())
 IN_ARRAYS = (b"'|O'", b"'<U9999999'", b"'<i8'", b"'<c16'", b"'V0'")
 
 
@@ -130,8 +121,10 @@ class Files:
         torch.save(load_bart(self.bart).state_dict(), folder / "plain.pt")
 
     def predict(self) -> int:
-        absent = dict.fromkeys(("do_train", "initialize_from_vanilla", "model", "num_beams"))
-        return run(self.gym, self.bart, self.out, **absent, do_predict=True, predict_max_examples=1)
+        absent = dict.fromkeys(("do_train", "initialize_from_vanilla", "model"))
+        return run(
+            self.gym, self.bart, self.out, **absent, do_predict=True, predict_max_examples=1, num_beams=1
+        )
 
     def resume(self) -> int:
         (self.out / "cost.json").unlink(missing_ok=True)  # else the run is finished

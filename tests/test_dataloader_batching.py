@@ -56,9 +56,10 @@ def cheapest_of_all_splits(sources, targets, max_tokens, max_examples, overhead)
     return best
 
 
-@pytest.mark.parametrize("max_tokens", [None, 60, 200])
-@pytest.mark.parametrize("max_examples", [None, 1, 3])
-@pytest.mark.parametrize("overhead", [0, 20, 300])
+@pytest.mark.parametrize(
+    ("max_tokens", "max_examples", "overhead"),
+    [(None, None, 0), (None, 3, 20), (60, None, 20), (60, 1, 0), (200, 3, 300), (200, None, 0)],
+)
 def test_the_split_is_the_cheapest_of_all_splits(max_tokens, max_examples, overhead):
     generator = np.random.default_rng(1)
     for n in (1, 2, 5, 8, 8):
@@ -77,11 +78,8 @@ def test_a_split_equals_a_hand_computed_one():
     groups = micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=5)
     assert [group.tolist() for group in groups] == [[0, 2], [1]]
     assert len(micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=50)) == 1
-
-
-def test_an_example_longer_than_max_tokens_is_a_group_by_itself():
-    groups = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)
-    assert [group.tolist() for group in groups] == [[1, 2], [0]]
+    longer = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)  # is a group by itself
+    assert [group.tolist() for group in longer] == [[1, 2], [0]]
 
 
 def test_no_examples_give_no_groups_and_a_wrong_bound_is_an_error():

@@ -1,4 +1,4 @@
-"""Splits, ontology, task files and gym folders: reading them, and errors for wrong files."""
+"""Splits, lists of tasks, ontology, task files and gym folders: reading them, and errors for wrong files."""
 
 import json
 
@@ -6,7 +6,9 @@ import pytest
 from mistakes import UNUSUAL_JSON
 
 from dataloader import PUBLISHED_SPLITS, Example, Gym, InputError, Ontology, load_split, read_jsonl, read_tsv
-from dataloader.metrics import METRICS
+from dataloader.gym import tasks_named
+from dataloader.metrics import METRIC_FUNCTIONS, METRICS
+from routing_moe.cli.list_tasks import main as list_tasks
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ def test_the_eight_published_splits_load_and_hold_only_known_tasks():
     assert {len(splits["random"].section(name)) for name in ("train", "dev", "test")} == {120, 20}
     assert len(splits["random"].all) == 160
     assert all(task in METRICS for split in splits.values() for task in split.all)
+    assert set(METRICS.values()) == set(METRIC_FUNCTIONS)
 
 
 def test_the_published_leak_loads_with_a_warning():
@@ -69,14 +72,11 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
     ("content", "message"),
     [
         (b'{"train": [', r"not valid JSON.*column 12"),
-        *((line.encode(), message) for line, message in UNUSUAL_JSON),
         (b'{"train": ["\xff"]}', "not UTF-8"),
         (["a"], "a list, expected a split file"),
         ({"dev": ["a"]}, 'no "train" key'),
         ({"train": ["a", 3]}, '"train" is not a list of task names'),
-        ({"train": "a"}, '"train" is not a list'),
         ({"train": ["a", "b", "a"]}, '"train" lists a more than once'),
-        ({"train": ["a", "b"], "test": ["b"]}, 'in "train" and in "test": b'),
         ({"train": ["a", "b"], "dev": ["b"]}, 'in "train" and in "dev": b'),
     ],
 )
@@ -84,6 +84,51 @@ def test_a_wrong_split_file_is_named_with_its_problem(write, content, message):
     with pytest.raises(InputError, match=message) as caught:
         load_split(write("wrong.json", content))
     assert "wrong.json" in str(caught.value)
+
+
+# ---------------------------------------------------------------------------- lists of tasks
+
+
+def test_sections_and_names_select_tasks_once_and_in_order(world, tmp_path):
+    split = world.gym / "split.json"
+    other = tmp_path / "other.json"
+    other.write_text('{"train": ["a"], "dev": ["b", "colour"]}')
+    assert tasks_named(["test"], split) == ["plural"]
+    assert tasks_named(["count", "test", "count", f"{other}:dev"], split) == [
+        "count",
+        "plural",
+        "b",
+        "colour",
+    ]
+    assert tasks_named(["all"], split) == ["colour", "count", "opposite", "plural"]
+    assert tasks_named(["count", "unheard_of"], "no split is read") == ["count", "unheard_of"]
+
+
+def test_tasks_that_the_gym_lacks_are_an_error_for_each_word(world, tmp_path):
+    split = tmp_path / "other.json"
+    split.write_text('{"train": ["count", "a"], "dev": ["b", "c"]}')
+    assert tasks_named(["count"], split, world.gym) == ["count"]
+    for words, problem in (
+        (["train"], f"{split}: no task 'a' in {world.gym} (4 tasks there, one folder each)"),
+        (["dev"], f"{split}: 2 tasks are not in {world.gym}: b, c"),
+        (["count", "cuont"], f"no task 'cuont' in {world.gym}; did you mean 'count'?"),
+        (["tset"], f"no task 'tset' in {world.gym}; did you mean 'test'?"),
+    ):
+        with pytest.raises(InputError) as caught:
+            tasks_named(words, split, world.gym)
+        assert caught.value.problems == [problem]
+
+
+def test_the_command_prints_one_line_per_task_or_an_error(world, capsys):
+    split = str(world.gym / "split.json")
+    assert list_tasks(["--split", split, "train", "plural"]) == 0
+    assert capsys.readouterr().out == "colour\ncount\nopposite\nplural\n"
+    assert list_tasks(["--split", split, "dev"]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", f"error: {split}: the dev section is empty\n")
+    with pytest.raises(SystemExit, match="2"):
+        list_tasks(["--split", split, "--gmy", "gym", "test"])
+    assert "unrecognized arguments: --gmy; did you mean '--gym'?" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------- ontology
@@ -126,7 +171,9 @@ def test_a_wrong_ontology_file_is_named_with_the_place(write, tree, message):
 
 def test_line_ends_of_windows_are_read_and_other_line_separators_are_text(write):
     text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
-    assert read_tsv(write("t.tsv", f"{text}\tyes\r\nx\tno\r\n"))[0] == [(text, ("yes",)), ("x", ("no",))]
+    for mark in ("", "\ufeff"):  # a byte-order mark is dropped
+        rows, _ = read_tsv(write("t.tsv", f"{mark}{text}\tyes\r\nx\tno\r\n"))
+        assert rows == [(text, ("yes",)), ("x", ("no",))]
 
 
 def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(write):
@@ -135,24 +182,9 @@ def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(writ
     assert skipped == 0
 
 
-MALFORMED = b"".join(
-    line + b"\n"
-    for line in (
-        b"good\tyes",
-        b"only an input",
-        b"\tmoved answer",
-        b"input\t \t",
-        b"",
-        b"a\rb\tc",
-        b"caf\xe9\tx",
-        b" \t ",
-        b"good too\tno",
-    )
-)
-
-
-def test_malformed_lines_are_one_error_with_lines_reasons_and_count(write):
-    path = write("boolq_32_100_train.tsv", MALFORMED)
+def test_malformed_lines_are_one_error_with_lines_reasons_and_count_or_skipped(write):
+    bad = [b"only an input", b"\tmoved answer", b"input\t \t", b"", b"a\rb\tc", b"caf\xe9\tx", b" \t "]
+    path = write("boolq_32_100_train.tsv", b"\n".join([b"good\tyes", *bad, b"good too\tno"]))
     with pytest.raises(InputError) as caught:
         read_tsv(path)
     (problem,) = caught.value.problems
@@ -163,17 +195,8 @@ def test_malformed_lines_are_one_error_with_lines_reasons_and_count(write):
     ):
         assert f"boolq_32_100_train.tsv:{number}: {reason}" in problem
     assert "tsv:7:" not in problem  # only the first five
-
-
-def test_malformed_lines_are_skipped_and_counted(write):
-    assert read_tsv(write("t.tsv", MALFORMED), skip_malformed=True) == (
-        [("good", ("yes",)), ("good too", ("no",))],
-        7,
-    )
-
-
-def test_a_byte_order_mark_is_dropped(write):
-    assert read_tsv(write("t.tsv", b"\xef\xbb\xbfx\ty\n")) == ([("x", ("y",))], 0)
+    good = [("good", ("yes",)), ("good too", ("no",))]
+    assert read_tsv(path, skip_malformed=True) == (good, 7)
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -206,15 +229,12 @@ WRONG = [
     ('{"input": "q", ', "not valid JSON: .* (column 16)"),
     ('["q", "yes"]', "holds a list, expected a JSON object"),
     ('{"outputs": ["yes"]}', 'no "input" (its keys: outputs)'),
-    ('{"input": "q", "answers": ["yes"]}', 'no "outputs" (its keys: input, answers)'),
     ('{"input": " ", "outputs": ["yes"]}', '"input" is empty'),
     ('{"input": "q", "outputs": "yes"}', '"outputs" is a string, expected a list of strings'),
     ('{"input": "q", "outputs": []}', '"outputs" is an empty list'),
     ('{"input": "q", "outputs": ["yes", null]}', '"outputs[1]" is null, expected a string'),
     ('{"input": "q", "outputs": ["yes", " "]}', '"outputs[1]" is empty'),
     *UNUSUAL_JSON,
-    (line(options="yes"), '"options" is a string, expected a list of strings'),
-    (line(options=["yes"]), '"options" are not two or more different texts'),
     (line(options=["no", "yes", " no"]), '"options" are not two or more different texts'),
     (line(options=["no", "maybe"]), "\"options\" holds none of the outputs ('yes' is not among them)"),
     ("", "blank line"),
@@ -244,21 +264,14 @@ def test_samples_are_in_the_order_of_the_file_names(small_gym):
     assert gym.samples("boolq") == ["boolq_32_100", "boolq_32_13"]
 
 
-@pytest.mark.parametrize(
-    ("samples", "expected"),
-    [
-        ("all", ["100", "100", "13", "13"]),
-        ("first", ["100", "100"]),
-        ("13", ["13", "13"]),
-        ("boolq_32_13", ["13", "13"]),
-    ],
-)
-def test_samples_are_chosen_by_all_first_seed_or_prefix(small_gym, samples, expected):
-    examples = Gym(small_gym).examples("boolq", "dev", samples)
-    assert [example.sample.rsplit("_", 1)[1] for example in examples] == expected
-    assert examples[1].input == f"q {expected[0]} dev 2"
-    assert examples[1].outputs == ("no", "true")
-    assert examples[1].task == "boolq"
+def test_samples_are_chosen_by_all_first_seed_or_prefix(small_gym):
+    for chosen, seeds in (("all", (100, 13)), ("first", (100,)), ("13", (13,)), ("boolq_32_13", (13,))):
+        expected = [(seed, n) for seed in seeds for n in (1, 2)]
+        examples = Gym(small_gym).examples("boolq", "dev", chosen)
+        assert [example.input for example in examples] == [f"q {seed} dev {n}" for seed, n in expected]
+        assert examples[1].outputs == ("no", "true")
+        assert examples[1].task == "boolq"
+        assert {example.sample for example in examples} == {f"boolq_32_{seed}" for seed in seeds}
 
 
 def test_a_pool_is_sorted_by_task_and_limited_per_file(small_gym):
@@ -271,9 +284,7 @@ def test_errors_of_unknown_names_list_the_known_ones(small_gym):
     gym = Gym(small_gym)
     with pytest.raises(InputError, match=r"no task 'boolQ'.*did you mean 'boolq'.*2 tasks"):
         gym.examples("boolQ", "train")
-    with pytest.raises(
-        InputError, match=r"no sample '42' \(all, first, or one of boolq_32_100, boolq_32_13\)"
-    ):
+    with pytest.raises(InputError, match=r"no sample '42' \(all, first, or one of boolq_32_100, boolq"):
         gym.examples("boolq", "train", "42")
     with pytest.raises(InputError, match="unknown part 'tets'; did you mean 'test'"):
         gym.examples("boolq", "tets")
@@ -287,10 +298,8 @@ def test_the_metric_comes_from_the_gyms_own_file_first(small_gym, write):
         Gym(small_gym).metric("mine")
     write("metrics.json", {"boolq": "EM", "mine": "Rouge-L", "other": "ROUGE-L"})
     gym = Gym(small_gym)
-    assert gym.metric("boolq") == "EM"
-    assert gym.metric("mine") == "Rouge-L"
-    assert gym.metric("boolq__exam") == "EM"
-    assert gym.metric("mine__a") == "Rouge-L"
+    assert gym.metric("boolq") == gym.metric("boolq__exam") == "EM"
+    assert gym.metric("mine") == gym.metric("mine__a") == "Rouge-L"
     assert gym.metric("sick__a") == METRICS["sick"]
     with pytest.raises(InputError, match="no metric known for task 'new__a'"):
         gym.metric("new__a")
@@ -304,35 +313,14 @@ def test_a_pool_names_every_problem_of_its_files(small_gym, write):
     write("mine/mine_16_13_train.tsv", "no answer\n")
     write("stars/stars_16_13_dev.tsv", "a film\t4\nanother\tgood\n")
     write("metrics.json", {"stars": "Pearson-Correlation"})
-    for part, messages in (
-        (
-            "train",
-            ("no task 'boolqq'", "mine_16_13_train.tsv:1: no answer", "stars_16_13_train.tsv: no such"),
-        ),
-        (
-            "dev",
-            (
-                "no task 'boolqq'",
-                "mine_16_13_dev.tsv: no such file",
-                "stars_16_13_dev.tsv: the answer 'good'",
-            ),
-        ),
+    for part, of_mine, of_stars in (
+        ("train", "mine_16_13_train.tsv:1: no answer", "stars_16_13_train.tsv: no such"),
+        ("dev", "mine_16_13_dev.tsv: no such file", "stars_16_13_dev.tsv: the answer 'good'"),
     ):
         with pytest.raises(InputError) as caught:
             Gym(small_gym).pool(["boolqq", "mine", "aeslc", "stars"], part)
         assert len(caught.value.problems) == 3
-        assert all(message in str(caught.value) for message in messages)
-
-
-def test_tasks_of_a_split_that_the_gym_lacks_are_one_problem_that_says_what_to_use(small_gym, write):
-    gym, published = Gym(small_gym), PUBLISHED_SPLITS / "random.json"
-    assert gym.lacking(["boolq", *"abcdefg"], published) == [
-        f"{published}: 7 tasks are not in {small_gym}: a, b, c, d, e, f, g; use "
-        f"{small_gym / 'splits/random.json'}, which build-gym writes with those that are there"
-    ]
-    mine = write("random.json", '{"train": ["a"]}')  # a name alone does not make it the published one
-    assert gym.lacking(["a", "b"], mine) == [f"{mine}: 2 tasks are not in {small_gym}: a, b"]
-    assert gym.lacking(["boolq"], published) == []
+        assert all(text in str(caught.value) for text in ("no task 'boolqq'", of_mine, of_stars))
 
 
 def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):

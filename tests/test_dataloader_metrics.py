@@ -7,16 +7,10 @@ import warnings
 
 import pytest
 
-from dataloader import METRIC_FUNCTIONS, METRICS, evaluate
+from dataloader import METRIC_FUNCTIONS, evaluate
 from dataloader.metrics import normalize_answer, rouge_l
 
 STRANGE = ["", " ", ".", "!?", "nan", "inf", "1e999", "1e308", "\u2028", "東京", "the", "a\tb\n", "0x5"]
-
-
-def test_every_task_has_one_of_the_seven_metrics():
-    assert len(METRICS) == 160
-    assert set(METRICS.values()) == set(METRIC_FUNCTIONS)
-    assert len(METRIC_FUNCTIONS) == 7
 
 
 @pytest.mark.parametrize(
@@ -91,11 +85,9 @@ def test_rouge_scores_texts_of_thousands_of_words():
     ("predictions", "answers", "metric", "message"),
     [
         (["a"], [["a"]], "accuracy-f2", "unknown metric 'accuracy-f2'.*known: EM, ACC"),
-        (["a"], [["a"]], "Acc", "did you mean 'ACC'"),
         (["a"], [["a"], ["b"]], "EM", "1 predictions for 2"),
         ([], [], "EM", "nothing to evaluate"),
         (["a"], ["a"], "EM", "expected a list"),
-        (["1", "2"], [["1"], ["x"]], "Pearson-Correlation", "answer of example 1 is 'x'"),
         (["1", "2"], [["nan"], ["1"]], "Pearson-Correlation", "answer of example 0 is 'nan'"),
         (["1"], [[]], "Classification-F1", "example 0 has no accepted answer"),
     ],

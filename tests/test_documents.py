@@ -198,24 +198,11 @@ def test_indexes_list_all_pages_and_scripts():
     assert sorted(name for name, short in names.items() if f"`{short}`" not in text) == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_lines_of_prose_are_within_the_line_limit(page):
-    prose = [line for line in without_blocks(TEXTS[page]).splitlines() if not line.startswith("|")]
-    assert [line for line in prose if len(line) > 120] == []
-
-
 def test_the_workflow_runs_the_two_commands_of_the_readme():
     commands = [line.split("#")[0].strip() for line in code_blocks(TEXTS[README], "bash")[0].splitlines()]
     assert commands == ["bash example_scripts/quickstart.sh", "bash tests/run_tests.sh"]
     workflow = (ROOT / ".github/workflows/test.yml").read_text()
     assert all(f"- run: {command}\n" in workflow for command in commands)
-
-
-def test_the_extras_that_are_named_can_be_installed():
-    named = {name for text in TEXTS.values() for name in re.findall(r"\.\[(\w+)\]\"", text)}
-    declared = (ROOT / "setup.py").read_text()
-    assert "peft" in named
-    assert [name for name in sorted(named) if f'"{name}":' not in declared] == []
 
 
 def test_the_python_example_runs(make_model, tmp_path, monkeypatch):

@@ -24,74 +24,62 @@ def test_mixed_devices_are_refused_where_cuda_refuses_them():
 
 
 @pytest.fixture(scope="module")
-def mixture(world) -> Path:
+def mixture(world, undrawn) -> Path:
     """A run of one step with soft routes of three experts."""
     changed = dict(num_experts=3, init_eps=0.3, router_mode="softmax", total_steps=1, num_beams=1)
     return world.run("soft_mixture", **changed)
 
 
 def train(world, mixture, folder, **changed) -> int:
-    flags = dict(total_steps=2, eval_period=1, num_beams=1, do_predict=True) | changed
-    return run(world.gym, world.bart, folder / "run", **flags)
+    return run(world.gym, world.bart, folder / "run", **dict(total_steps=1, num_beams=1) | changed)
 
 
 def rank(world, mixture, folder) -> int:
-    flags = dict(
-        do_train=False, do_predict=True, predict_split="test", scoring="rank", checkpoint=mixture / "best"
+    flags = dict(do_train=False, do_predict=True, predict_split="test", scoring="rank", num_beams=1)
+    flags |= dict(checkpoint=mixture / "best") | dict.fromkeys(("initialize_from_vanilla", "init_eps"))
+    return run(write_ranked_gym(folder / "gym"), None, folder / "run", **flags, num_experts=None)
+
+
+def fine_tune(world, mixture, folder) -> int:
+    flags = QUICK | dict(task_routes="lowest_loss", init_dir=mixture, learning_rate_list=[0.03])
+    gym = write_few_shot_gym(folder / "few_shot", world.gym)
+    return finetune(gym, world.bart, folder / "grid", moe_init=True, **flags)
+
+
+def vectors(method: str):
+    return lambda world, mixture, folder: tiny_vectors.run(
+        method, world.gym, world.bart, folder / "vectors", tasks=["colour"]
     )
-    flags |= dict(initialize_from_vanilla=None, num_experts=None, init_eps=None, num_beams=1)
-    return run(write_ranked_gym(folder / "gym"), None, folder / "run", **flags)
-
-
-def fine_tune(world, mixture, folder, **changed) -> int:
-    flags = QUICK | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03]) | changed
-    return finetune(write_few_shot_gym(folder / "few_shot", world.gym), world.bart, folder / "grid", **flags)
-
-
-def vectors(method: str, **changed):
-    def compute(world, mixture, folder) -> int:
-        return tiny_vectors.run(
-            method, world.gym, world.bart, folder / "vectors", tasks=["colour"], **changed
-        )
-
-    return compute
 
 
 def ablated(world, mixture, folder) -> int:
-    return ablate.main([str(mixture), "--max_examples", "1", "--output_dir", f"{folder}/out"])
+    flags = ["--experts", "enc0.1", "dec0.2", "--max_examples", "1", "--output_dir", f"{folder}/out"]
+    return ablate.main([str(mixture), *flags])
 
 
 def answered(world, mixture, folder) -> int:
     (folder / "new.txt").write_text("\n".join(TEXTS))
-    words = dict(
-        checkpoint=mixture, task="colour", inputs=folder / "new.txt", output_file=folder / "answers.jsonl"
-    )
-    return answer.main(typed(words))
+    files = dict(inputs=folder / "new.txt", output_file=folder / "answers.jsonl")
+    return answer.main(typed(dict(checkpoint=mixture, task="colour") | files))
 
 
 def exported(world, mixture, folder) -> int:
-    train(world, mixture, folder, expert_kind="lora", base_lr=0.01, total_steps=1, do_predict=None)
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(world, mixture, folder, expert_kind="lora", base_lr=0.01, load_balance=0.1)
     return export.main(typed(dict(checkpoint=folder / "run", adapters=True, output_dir=folder / "out")))
 
 
 COMMANDS = {
-    "train": train,
-    "train with average routes": lambda *place: train(*place, avg_routing=True),
+    "train and predict": lambda *place: train(*place, do_predict=True, predict_split="test", total_steps=2),
     "train with drawn routes": lambda *place: train(*place, task_level_random_routing=True),
-    "train with merged parameters": lambda *place: train(
-        *place, router_mode="softmax", expert_mixing="parameters"
-    ),
-    "train low-rank experts": lambda *place: train(*place, expert_kind="lora", load_balance=0.1),
+    "train with merged experts": lambda *place: train(*place, avg_routing=True, expert_mixing="parameters"),
+    "train and export low-rank experts": exported,
     "rank": rank,
-    "fine-tune": fine_tune,
-    "fine-tune by lowest loss": lambda *place: fine_tune(*place, task_routes="lowest_loss"),
+    "fine-tune by lowest loss": fine_tune,
     "fisher vectors": vectors("fisher"),
     "gradient vectors": vectors("gradient"),
     "text vectors": vectors("text"),
     "ablate": ablated,
     "answer": answered,
-    "export": exported,
 }
 
 

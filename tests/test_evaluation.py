@@ -25,7 +25,7 @@ from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.evaluation.scoring import answer, generation_limits
 
-FILES = [file_of("a", 11), file_of("b", 3, n_options=3), file_of("c", 9, n_options=4), file_of("a", 5)]
+FILES = [file_of("a", 7), file_of("b", 3, n_options=3), file_of("c", 9, n_options=4), file_of("a", 5)]
 
 
 def one_hot_and_soft() -> torch.Tensor:
@@ -61,16 +61,12 @@ def model_of(make_model, kind: str):
 # ---- fast == slow
 
 
-@pytest.mark.parametrize(
-    ("kind", "num_beams"), [*((kind, 4) for kind in MODELS), ("soft", 1), ("one-hot", 1)]
-)
+@pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
-def test_answers_of_all_files_together_are_those_of_each_example_alone(
-    make_model, monkeypatch, kind, num_beams
-):
-    monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
-    model = model_of(make_model, kind)
-    decoding = Decoding(num_beams=num_beams, max_output_length=LONGEST, batch_size=3, random_draws=2)
+def test_answers_of_all_files_together_are_those_of_each_example_alone(make_model, monkeypatch, kind):
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 120)
+    model, num_beams = model_of(make_model, kind), 1 if kind in ("soft", "merged parameters") else 3
+    decoding = Decoding(num_beams=num_beams, max_output_length=LONGEST, batch_size=6, random_draws=2)
     limits = generation_limits(model.config, decoding)
     found = answer(model, Words(), FILES, decoding, accelerator())
     lengths = set()
@@ -79,7 +75,7 @@ def test_answers_of_all_files_together_are_those_of_each_example_alone(
         assert len(draws) == len(all_routes) == (2 if "random" in kind else 1)
         for answers, routes in zip(draws, all_routes, strict=True):
             assert answers.option_scores == [None] * len(file.examples)
-            for i, text in list(enumerate(answers.texts))[::4]:
+            for i, text in list(enumerate(answers.texts))[::5]:
                 source = torch.tensor(file.encoded.sources[i][None].tolist())
                 along = routes[[i if len(routes) > 1 else 0]]
                 alone = model.generate(source, routes=along, use_cache=False, **limits)
@@ -88,11 +84,11 @@ def test_answers_of_all_files_together_are_those_of_each_example_alone(
     assert len(lengths) > 1
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", ["soft", "one-hot and soft", "random for each example"])
 def test_options_of_all_files_together_have_the_scores_of_each_file_alone(make_model, monkeypatch, kind):
-    monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 120)
     model = model_of(make_model, kind)
-    decoding = Decoding(num_beams=2, max_output_length=LONGEST, batch_size=3, random_draws=2, scoring="rank")
+    decoding = Decoding(num_beams=2, max_output_length=LONGEST, batch_size=6, random_draws=2, scoring="rank")
     together = answer(model, Words(), FILES[1:3], decoding, accelerator())
     for file, draws in zip(FILES[1:3], together, strict=True):
         (alone,) = answer(model, Words(), [file], decoding, accelerator())
@@ -103,11 +99,13 @@ def test_options_of_all_files_together_have_the_scores_of_each_file_alone(make_m
                 assert own is None or own == pytest.approx(other, abs=1e-10)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", ["one-hot and soft", "random for each example", "merged parameters", "a vanilla layer"]
+)
 @torch.no_grad()
 def test_losses_of_all_files_together_are_those_of_each_example_alone(make_model, monkeypatch, kind):
-    monkeypatch.setattr(batches, "LONG_EXAMPLE", 60)
-    model, decoding = model_of(make_model, kind), Decoding(batch_size=3, random_draws=2)
+    monkeypatch.setattr(batches, "LONG_EXAMPLE", 120)
+    model, decoding = model_of(make_model, kind), Decoding(batch_size=6, random_draws=2)
     expected = []
     for file in FILES:
         of_file, all_routes = np.zeros(3), list(routes_of_file(model, file, decoding))
@@ -138,16 +136,16 @@ def groups_of(model, files=FILES) -> list[tuple[bool, list[int]]]:
 
 
 def test_examples_of_equal_routes_share_a_plain_bart_and_others_the_routing_model(make_model):
-    everything = list(range(28))
+    everything = list(range(24))
     assert groups_of(make_model(num_experts=1)) == [(True, everything)]
     assert groups_of(make_model(router_mode="softmax")) == [(False, everything)]
     assert groups_of(make_model(route_source="random")) == [(False, everything)]
-    soft = [11, 12, 13]
+    soft = [7, 8, 9]
     a_and_c = [i for i in everything if i not in soft]
     assert groups_of(model_of(make_model, "one-hot and soft")) == [(True, a_and_c), (False, soft)]
     merged = groups_of(model_of(make_model, "merged parameters"))
     assert [plain for plain, _ in merged] == [True] * 3
-    assert sorted(len(own) for _, own in merged) == [3, 9, 16]
+    assert sorted(len(own) for _, own in merged) == [3, 9, 12]
 
 
 def test_few_examples_on_a_one_hot_route_are_decoded_with_those_of_other_routes(make_model):
@@ -170,8 +168,7 @@ def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
     model, assembled = model_of(make_model, "merged parameters"), []
     to_bart = model.to_bart
     model.to_bart = lambda route: assembled.append(route) or to_bart(route)
-    decoding = Decoding(num_beams=1, max_output_length=LONGEST, batch_size=2)
-    answer(model, Words(), FILES, decoding, accelerator())
+    answer(model, Words(), FILES, Decoding(num_beams=1, max_output_length=3, batch_size=2), accelerator())
     assert len(assembled) == 3
 
 
@@ -210,8 +207,10 @@ def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])
 def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monkeypatch, scoring):
-    model, decoding = make_model(), Decoding(num_beams=1, max_output_length=LONGEST, scoring=scoring)
-    expected = answer(model, Words(), FILES, decoding, accelerator())
+    files, model = FILES[2:3], make_model(router_mode="softmax")
+    decoding = Decoding(num_beams=1, max_output_length=4, scoring=scoring)
+    expected = answer(model, Words(), files, decoding, accelerator())
+    losses = losses_of_files(model, files, decoding, accelerator())
     forward, sizes = model.model.encoder.forward, []
 
     def limited(*args, **kwargs):
@@ -220,9 +219,10 @@ def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monke
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
         return forward(*args, **kwargs)
 
-    before = losses_of_files(model, FILES, decoding, accelerator())
     monkeypatch.setattr(model.model.encoder, "forward", limited)
-    assert answer(model, Words(), FILES, decoding, accelerator()) == expected
-    losses = losses_of_files(model, FILES, decoding, accelerator())
-    np.testing.assert_allclose(losses, before, rtol=1e-11)
+    monkeypatch.setattr(batches, "release_memory", lambda: None)  # of Python, which takes longer
+    halved = answer(model, Words(), files, decoding, accelerator())
+    assert [draws[0].texts for draws in halved] == [draws[0].texts for draws in expected]
     assert max(sizes) > 4
+    found = losses_of_files(model, files, decoding, accelerator())
+    np.testing.assert_allclose(found, losses, rtol=1e-11)

@@ -15,9 +15,9 @@ from routing_moe.finetuning.starting_model import Starts
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.task_vectors import save_task_vectors
 
-pytestmark = pytest.mark.usefixtures("quick_pictures")
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 
-KINDS = {"clusters": dict(task_routes="clusters:2"), "file": {}, "learned": dict(num_experts=2)}
+KINDS = ("clusters", "file", "learned")
 # The first sample is like colour, the second like count.
 OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[1, 0], [1, 0], [0, 1]], strict=True))
 
@@ -117,22 +117,20 @@ def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
     assert words == "random for the task; plain BART"
 
 
-def test_a_task_of_which_nothing_is_known_has_equal_weights(tune):
-    for kind, why in (("clusters", "no vector"), ("file", "no route")):
-        folder = tune(f"given_unknown_{kind}", kind)
-        assert set(by_sample(folder).values()) == {f"average: {why}; fixed"}
-        assert set(by_sample(folder, "vector_seen").values()) == {"nothing"}
+@pytest.mark.parametrize(("kind", "why"), [("clusters", "no vector"), ("file", "no route")])
+def test_a_task_of_which_nothing_is_known_has_equal_weights(kind, why, grids, mixture_of):
+    assert starting(grids, mixture_of, kind)[1:3] == (f"average: {why}; fixed", "nothing")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_route_can_be_given_for_any_mixture(kind, tune, tmp_path, capsys):
+def test_a_route_can_be_given_for_any_mixture(grids, mixture_of, tune, tmp_path, capsys):
     path = tmp_path / "route.json"
     path.write_text(json.dumps({TASK: [0, 1, 1], "other": 3}))
-    folder = tune(f"given_file_{kind}", kind, task_routes=path)
-    assert set(by_sample(folder).values()) == {"given route; plain BART"}
+    for kind in KINDS:
+        assert starting(grids, mixture_of, kind, task_routes=path)[1] == "given route; plain BART"
+    tune("given_file", "learned", task_routes=path)
     path.write_text(json.dumps({TASK: [0, 0, 1]}))  # a grid continues with the same route only
     capsys.readouterr()
-    tune(f"given_file_{kind}", kind, code=2, task_routes=path)
+    tune("given_file", "learned", code=2, task_routes=path)
     assert "its grid started from other files" in capsys.readouterr().err
 
 

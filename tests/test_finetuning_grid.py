@@ -1,6 +1,5 @@
 """Grids that are killed, extended, run in several processes or fail: finished results are kept."""
 
-import json
 import re
 import shutil
 import signal
@@ -28,6 +27,7 @@ from tiny_runs import write_bart
 from dataloader.atomic_files import folder_lock
 from routing_moe.finetuning import trial
 from routing_moe.finetuning.trial import TrialRunner
+from routing_moe.io import processes
 from routing_moe.optim.step import Stepper
 
 
@@ -43,13 +43,18 @@ def wait_until(condition, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+@pytest.fixture
+def forked_workers(monkeypatch):
+    """Workers are forks, which do not import torch again."""
+    monkeypatch.setattr(processes, "SPAWNING", FORK)
+
+
 # ---- killed
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_workers_end_with_a_killed_grid_which_continues_after_its_finished_configurations(
-    grids, finished_grid
+    grids, finished_grid, forked_workers
 ):
     folder = grids / "killed"
     third = f"configurations/{SAMPLES[1]}_lr{LEARNING_RATES[0]}_bsz6.json"
@@ -113,55 +118,49 @@ def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
     monkeypatch.setattr(TrialRunner, "run", failing)
 
 
-def test_a_configuration_that_fails_is_listed_last_and_tried_again(grids, finished_grid, monkeypatch, capsys):
+def test_a_grid_of_two_processes_loses_only_configurations_that_fail_or_kill_theirs_and_tries_them_again(
+    grids, finished_grid, forked_workers, monkeypatch, capsys
+):
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     fails_at(monkeypatch, SAMPLES[0], 0.03, error)
-    folder = grids.run("failing", code=1, save_best=True)
-    listed, failed, advice = capsys.readouterr().err.splitlines()[-3:]
+    monkeypatch.setattr(trial, "run_configuration", tiny_grids.dies_at_the_last)
+    folder = grids.run("failing", code=1, save_best=True, num_workers=2)
+    listed, failed, killed, advice = capsys.readouterr().err.splitlines()[-4:]
     whole = folder / "configurations" / f"{SAMPLES[0]}_lr0.03_bsz6.failed.txt"
-    assert "1 configurations failed; the same command tries them again:" in listed
+    assert "2 configurations failed; the same command tries them again:" in listed
     assert f"  prefix={SAMPLES[0]}, lr=0.03, bsz=6: OutOfMemoryError: {error} ({whole})" in failed
+    assert f"prefix={SAMPLES[1]}, lr=0.1, bsz=6: RuntimeError: its process died (exit code -9)" in killed
     assert "out of memory: give a smaller --max_tokens_per_micro_batch" in advice
     assert "Traceback" in whole.read_text()
     expected = outcomes(finished_grid)
-    del expected[f"{SAMPLES[0]}_lr0.03_bsz6"]
-    assert outcomes(folder) == expected  # not affected by the failed configuration
+    for name in (f"{SAMPLES[0]}_lr0.03_bsz6", f"{SAMPLES[1]}_lr0.1_bsz6"):
+        del expected[name]
+    assert outcomes(folder) == expected  # not affected by the others
     assert f"{SAMPLES[0]}_best" not in set(results(folder)["prefix"])
     monkeypatch.undo()
     grids.run("failing", save_best=True)
     assert_same_grid(folder, finished_grid)
 
 
-# ---- several processes
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_grid_of_one_and_a_killed_one_loses_only_its_configuration(
-    grids, finished_grid, monkeypatch, capsys
-):
-    monkeypatch.setattr(trial, "run_configuration", tiny_grids.dies_at_the_last)
-    folder = grids.run("pool", code=1, save_best=True, num_workers=2)
-    name = f"prefix={SAMPLES[1]}, lr={LEARNING_RATES[1]}, bsz=6"
-    assert (
-        f"{name}: RuntimeError: its process died (exit code -9)" in capsys.readouterr().err.splitlines()[-1]
-    )
-    expected = outcomes(finished_grid)
-    del expected[f"{SAMPLES[1]}_lr{LEARNING_RATES[1]}_bsz6"]
-    assert outcomes(folder) == expected
-    monkeypatch.undo()
-    grids.run("pool", save_best=True)
-    assert_same_grid(folder, finished_grid)
-
-
 # ---- grids that are not continued
 
 
+@pytest.fixture(scope="module")
+def shared_grid(grids, tmp_path_factory):
+    """A folder with a gym, a BART and a finished quick grid of them."""
+    folder = tmp_path_factory.mktemp("quick")
+    gym, bart = Path(shutil.copytree(grids.gym, folder / "gym")), write_bart(folder / "bart")
+    assert finetune(gym, bart, folder / "out", **QUICK) == 0
+    return folder
+
+
 @pytest.fixture
-def quick_grid(grids, tmp_path):
-    """(its own gym, its own BART, a finished quick grid of them)."""
-    gym, bart = Path(shutil.copytree(grids.gym, tmp_path / "gym")), write_bart(tmp_path / "bart")
-    assert finetune(gym, bart, tmp_path / "out", **QUICK) == 0
-    return gym, bart, tmp_path / "out"
+def quick_grid(shared_grid, tmp_path):
+    """(gym, BART, a finished quick grid of them), which a test may change."""
+    before = shutil.copytree(shared_grid, tmp_path / "before")
+    yield shared_grid / "gym", shared_grid / "bart", shared_grid / "out"
+    shutil.rmtree(shared_grid)
+    shutil.move(before, shared_grid)
 
 
 def refusal(quick_grid, capsys, **changed) -> str:
@@ -186,19 +185,13 @@ def test_other_data_is_refused(quick_grid, capsys, part):
     assert "restore the old files, or name another --output_dir" in output
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "problem"),
-    [
-        (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", {"prefix": "x"}, "delete it to run that"),
-        (f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json", "{", "delete it to run that configuration again"),
-    ],
-)
-def test_damaged_files_are_reported(quick_grid, capsys, file, content, problem):
-    path = quick_grid[2] / file
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+@pytest.mark.parametrize("content", ['{"prefix": "x"}', "{"])
+def test_a_damaged_file_is_reported(quick_grid, capsys, content):
+    path = quick_grid[2] / f"configurations/{SAMPLES[0]}_lr0.03_bsz6.json"
+    path.write_text(content)
     output = refusal(quick_grid, capsys)
     assert str(path) in output
-    assert problem in output
+    assert "delete it to run that configuration again" in output
 
 
 def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, capsys):
@@ -216,17 +209,6 @@ def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, cap
 
 def test_a_second_command_in_the_same_folder_is_refused(quick_grid, capsys):
     out = quick_grid[2]
-
-    def hold(held, over):
-        with folder_lock(out):
-            held.set()
-            over.wait(60)
-
-    held, over = FORK.Event(), FORK.Event()
-    other = FORK.Process(target=hold, args=(held, over))
-    other.start()
-    assert held.wait(60)
-    output = refusal(quick_grid, capsys)
-    over.set()
-    other.join()
+    with folder_lock(out):
+        output = refusal(quick_grid, capsys)
     assert f"error: --output_dir {out}: another command is using it; wait until it ends, or end it" in output

@@ -103,8 +103,7 @@ def squared_gradients(model, parameters, examples):
     return dict(zip(parameters, sums, strict=True))
 
 
-@pytest.mark.parametrize("weights", ["adapters", "layers"])
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize(("weights", "activation"), [("adapters", "gelu"), ("layers", "relu")])
 def test_fisher_information_of_batches_is_that_of_one_example_at_a_time(
     weights, activation, one_expert, task_examples
 ):

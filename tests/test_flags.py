@@ -1,24 +1,23 @@
-"""Flags as data: what derives from the fields of a command's dataclass."""
+"""Flags as data: what derives from the fields of a command's dataclass; what commands do without flags."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig
-from routing_moe.analysis import correlation, recovery
 from routing_moe.analysis.saved_routes import KINDS
 from routing_moe.cli.entry import COMMANDS, runner
 from routing_moe.config import choices
-from routing_moe.config.explain import CorrelateSettings
+from routing_moe.config.finetune import finetune_settings
 from routing_moe.config.flags import (
     AT_LEAST_1,
-    NEVER,
     POSITIVE_OR_INFINITE,
     REQUIRED,
     Command,
-    build_parser,
     differences,
     flag_problems,
     flags_of,
@@ -26,12 +25,11 @@ from routing_moe.config.flags import (
     inherited,
     parse,
 )
-from routing_moe.config.tables import CollectSettings, GainSettings
-from routing_moe.config.train import TrainSettings
+from routing_moe.config.train import TrainSettings, train_settings
+from routing_moe.io.precision import chosen_precision
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import select_routes
-from routing_moe.results import few_shot, gains
 
 DATA = group("data")
 
@@ -47,8 +45,6 @@ class Bake(Command):
     times: list[float] | None = DATA(None, "100% of the hours", range=AT_LEAST_1)
     salt: bool = DATA(False, "add salt")
     steam: bool = DATA(True, "use steam")
-    minutes: int = DATA(0, "minutes of rest")
-    turn_after: int = DATA(NEVER, "minutes until the loaf is turned")
     seeds: tuple[str, ...] = DATA((), "on top")
     organic: bool = DATA(False, "organic flour", negatable=True)
 
@@ -62,20 +58,6 @@ def test_types_and_defaults_come_from_the_field():
     assert parse(Bake, ["stove", *more]) == {
         "oven": "stove", "seeds": ("poppy", "sesame"), "organic": False
     }  # fmt: skip
-
-
-def test_help_names_each_flag_its_choices_and_its_default_once():
-    text = " ".join(build_parser(Bake).format_help().split())
-    for part in (
-        "OVEN",
-        "{rye,wheat}",
-        "(default: rye)",
-        "100% of the hours",
-        "(default: as the oven says)",
-        "(default: never)",
-    ):
-        assert text.count(part) >= 1, part
-    assert text.count("(default:") == 6  # flour, loaves, heat, steam, minutes, turn_after
 
 
 def test_every_wrong_value_is_reported_as_typed():
@@ -136,17 +118,71 @@ def test_choices_are_the_names_of_the_implementations():
         select_routes(None, "none", 1.0)
 
 
-def test_defaults_are_those_of_the_implementations():
-    flags = flags_of(CorrelateSettings)
-    for default in (correlation.PERMUTATIONS, recovery.PERMUTATIONS):
-        assert f" {default} " in flags["permutations"].help
-    gains_of = GainSettings(summary1="x", summary2=("y",), output_file="z")
-    assert (gains_of.min_baseline, gains_of.metric) == (gains.MIN_BASELINE, few_shot.SCORES[1])
-    assert set(flags_of(GainSettings)["metric"].choices) > set(few_shot.SCORES)
-    assert CollectSettings(logs_dir="x", output_file="y").postfix == few_shot.BEST
-
-
 def test_a_new_model_has_the_defaults_of_the_configuration():
     fields = TrainSettings(output_dir="x").architecture()
     defaults = RoutingBartConfig()
     assert fields == {name: getattr(defaults, name) for name in fields}
+
+
+# ---- what commands do without flags: the published scripts' values
+
+
+def saved_run(folder, **settings):
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"settings": {"output_dir": str(folder)} | settings}))
+
+
+def test_training_has_the_values_of_the_published_scripts():
+    settings = train_settings({"output_dir": "new"})
+    assert (settings.do_train, settings.do_predict) == (True, True)
+    assert (settings.initialize_from_vanilla, settings.start.described) == (True, "facebook/bart-base")
+    assert (settings.total_steps, settings.eval_period, settings.step_size) == (30_000, 750, 32)
+    assert (settings.learning_rate, settings.router_lr, settings.task_model_lr) == (1e-5, 1e-3, 1e-2)
+
+
+@pytest.mark.parametrize("named", [{"checkpoint_name": "init"}, {"checkpoint": "{}/init"}])
+@pytest.mark.parametrize(("kind", "rate"), [("layer", 1e-5), ("lora", 1e-3)])
+def test_the_learning_rate_is_that_of_the_kind_of_experts(kind, rate, named, tmp_path):
+    folder = {"output_dir": str(tmp_path)}
+    assert train_settings(folder | {"expert_kind": kind}).learning_rate == rate
+    (tmp_path / "init").mkdir()
+    (tmp_path / "init/config.json").write_text(json.dumps({"expert_kind": kind}))
+    start = folder | {name: value.format(tmp_path) for name, value in named.items()}
+    assert train_settings(start).learning_rate == rate
+    assert train_settings(start | {"learning_rate": 3e-5}).learning_rate == 3e-5
+    assert train_settings(start).initialize_from_vanilla is False
+
+
+def test_a_resumed_run_keeps_its_start_and_its_rate(tmp_path):
+    saved_run(tmp_path / "run", initialize_from_vanilla=False, learning_rate=2e-4, checkpoint_name="init")
+    given = {"output_dir": str(tmp_path / "run"), "resume": True}
+    settings = train_settings(given)
+    assert (settings.initialize_from_vanilla, settings.learning_rate) == (False, 2e-4)
+    assert train_settings(given | {"learning_rate": 1e-4}).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("launcher", "on_gpu", "expected"), [(None, True, "bf16"), (None, False, "no"), ("no", True, "no")]
+)
+def test_the_precision_is_that_of_the_launcher_else_of_the_device(launcher, on_gpu, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launcher:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    assert chosen_precision(None) == expected
+
+
+def test_fine_tuning_has_the_published_grid_and_trains_and_predicts():
+    settings = finetune_settings(
+        {"task_dir": "gym/t", "output_dir": "out", "checkpoint": "None"}
+    ).with_lists()
+    assert (settings.do_train, settings.do_predict) == (True, True)
+    assert settings.start.described == "facebook/bart-base"
+    assert (settings.learning_rate_list, settings.bsz_list) == ([1e-5, 2e-5, 5e-5], [2, 4, 8])
+    assert (settings.total_steps, settings.eval_period, settings.warmup_steps) == (1000, 100, 100)
+    assert (settings.gradient_accumulation_steps, settings.weight_decay) == (1, 0.01)
+    assert settings.max_grad_norm == 0.1
+    alone = finetune_settings({"task_dir": "gym/t", "output_dir": "out", "do_predict": True})
+    assert (alone.do_train, alone.do_predict) == (False, True)

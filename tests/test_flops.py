@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_backbones import FAMILIES, make_routed
+from tiny_backbones import make_routed
 from torch.utils.flop_counter import FlopCounterMode
 
 from routing_moe.model.base import train_base
@@ -19,61 +19,32 @@ from routing_moe.optim.step import Stepper
 from routing_moe.training.cost import training_cost
 
 LENGTHS = np.array([[9, 30, 6], [5, 12, 6], [5, 7, 1]])  # S, T and K of three examples
+ONE_LAYER = dict(encoder_layers=1, decoder_layers=1)
 LORA = dict(expert_kind="lora", lora_rank=2)
 SPLITS = dict(lora_mixing="factors", lora_splits=2, router_mode="bernoulli", router_nn_type="table")
 # {name: (fields, FLOPs of the three examples, of the router, active parameters)}, by the formulas of 19f1e55
 ROUTINGS = {
-    "plain": (dict(num_experts=1), [473856, 1740672, 379008], 0, 12448),
-    "softmax": (dict(router_mode="softmax"), [1363968, 5141376, 1125504], 16896, 32608),
-    "straight_through": (dict(), [770560, 2874240, 627840], 16896, 12448),
-    "top_k": (dict(router_mode="top_k", router_top_k=2), [918912, 3441024, 752256], 16896, 22528),
-    "random": (dict(route_source="random"), [473856, 1740672, 379008], 0, 12448),
-    "task_random": (dict(route_source="fixed"), [918912, 3441024, 752256], 0, 22528),
+    "straight_through": ({}, [399680, 1457280, 316800], 8448, 7408),
+    "top_k": (dict(router_mode="top_k", router_top_k=2), [473856, 1740672, 379008], 8448, 12448),
+    "task_random": (dict(route_source="fixed"), [473856, 1740672, 379008], 0, 12448),
     "merged": (
-        dict(router_mode="softmax", expert_mixing="parameters"),
-        [473856, 1740672, 379008],
-        16896,
-        12448,
+        dict(router_mode="softmax", expert_mixing="parameters"), [251328, 890496, 192384], 8448, 7408
     ),
-    "lora": (LORA | dict(num_experts=4), [839424, 2837376, 692352], 18432, 14624),
-    "lora_softmax": (
-        LORA | dict(router_mode="softmax", lora_targets="attention"),
-        [667392, 2321280, 544896],
-        16896,
-        17056,
-    ),
-    "lora_top_1": (
-        LORA | dict(num_experts=4, router_mode="top_k", router_top_k=1),
-        [565248, 2014848, 457344],
-        18432,
-        14624,
-    ),
-    "lora_factors": (
-        LORA | dict(router_mode="softmax", lora_mixing="factors"),
-        [604416, 2054016, 496512],
-        16896,
-        18976,
-    ),
-    "lora_splits": (LORA | SPLITS, [604416, 2054016, 496512], 0, 18976),
-    "lora_one": (
-        LORA | dict(num_experts=1, lora_targets="feed_forward"),
-        [500736, 1821312, 402048],
-        0,
-        13088,
-    ),
+    "lora": (LORA | dict(num_experts=4), [434112, 1438848, 349056], 9216, 8496),
+    "lora_splits": (LORA | SPLITS, [316608, 1047168, 251136], 0, 10672),
     "vanilla_layers": (
-        dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4),
+        dict(encoder_vanilla_layers=[0], decoder_vanilla_layers=[1], num_experts=4, bart_fields={}),
         [696384, 2590848, 565632],
         18432,
         12448,
     ),
-}
+}  # fmt: skip
 FEW_EXAMPLES = dict(train_batch_size=3, max_tokens_per_micro_batch=25)
 
 
 def routed(make_model, fields):
     """Returns a model in training mode and routes of two tasks."""
-    model = make_model(**({"router_hidden_dim": 64} | fields)).train()
+    model = make_model(**(dict(router_hidden_dim=64, bart_fields=ONE_LAYER) | fields)).train()
     if fields.get("route_source") == "fixed":
         model.use_routes("fixed", random_task_routes(*model.task_routes.shape, n=2, seed=0))
     return model, training_routes(model, torch.tensor([0, 1]))
@@ -91,7 +62,7 @@ def test_flops_of_a_plain_bart_equal_hand_computed_ones(make_model, monkeypatch)
     attention = lambda queries, keys: 2 * D * D * (2 * queries + 2 * keys) + 4 * D * queries * keys  # noqa: E731
     encoder = attention(S, S) + 4 * D * F * S
     decoder = attention(T, T) + attention(T, S) + 4 * D * F * T
-    forward = 2 * (encoder + decoder) + 2 * D * V * K
+    forward = encoder + decoder + 2 * D * V * K
     model, routes_BLE = routed(make_model, dict(num_experts=1))
     assert (
         example_flops(model, [[S], [T], [K]], routes_BLE) == 3 * forward
@@ -113,16 +84,12 @@ def test_flops_and_active_parameters_equal_those_of_formulas(make_model, routing
 
 
 @pytest.mark.parametrize(
-    ("routing", "frozen"),
-    [
-        ("straight_through", ()),
-        ("softmax", ("router.", "model.", "final")),
-        ("lora_factors", ("model.",)),
-        ("lora_splits", "base"),
-    ],
+    ("fields", "frozen"),
+    [({}, ()), (dict(router_mode="softmax"), ("router.", "model.", "final")), (LORA | SPLITS, "base")],
+    ids=["straight-through", "softmax", "low-rank"],
 )
-def test_a_step_has_the_flops_that_torch_counts(make_stepper, routing, frozen):
-    stepper = make_stepper(FEW_EXAMPLES, **ROUTINGS[routing][0])
+def test_a_step_has_the_flops_that_torch_counts(make_stepper, fields, frozen):
+    stepper = make_stepper(FEW_EXAMPLES, **fields)
     for name, p in stepper.model.named_parameters():
         p.requires_grad_(frozen == "base" or not name.startswith(frozen))
     if frozen == "base":
@@ -135,13 +102,13 @@ def test_a_step_has_the_flops_that_torch_counts(make_stepper, routing, frozen):
 
 
 def test_explored_rows_run_one_expert_with_a_gradient(make_stepper):
-    fields = dict(router_mode="softmax", exploration_epsilon=1.0)
-    stepper, drawn = make_stepper(FEW_EXAMPLES, **fields), make_stepper(FEW_EXAMPLES)
+    explored = dict(router_mode="softmax", exploration_epsilon=1.0)
+    stepper, drawn = (make_stepper(FEW_EXAMPLES, **fields) for fields in (explored, {}))
     assert training_cost(stepper, 1)["total_flops"] == training_cost(drawn, 1)["total_flops"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_all_families_of_backbones_have_the_flops_that_torch_counts(family):
+@pytest.mark.parametrize("family", ["flan-t5", "llama"])
+def test_other_backbones_have_the_flops_that_torch_counts(family):
     model = make_routed(family, dtype=torch.float32).train()
     routes_BLE, S = training_routes(model, torch.tensor([0])), 9
     T, K = (5, 3) if model.config.is_encoder_decoder else (S, 3)
@@ -156,12 +123,11 @@ def test_all_families_of_backbones_have_the_flops_that_torch_counts(family):
 def test_rows_cost_a_forward_pass_of_the_plain_model(make_model, make_stepper):
     examples = make_stepper().examples
     S, T = examples.source_lengths_N, examples.target_lengths_N
+    plain, _ = routed(make_model, dict(num_experts=1))
     with torch.no_grad():
-        expected = example_flops(
-            *routed(make_model, dict(num_experts=1))[:1], [S, T, T], torch.ones(1, 4, 1)
-        ).sum()
-    for name in ("plain", "straight_through", "lora"):
-        assert rows_flops(make_model(**ROUTINGS[name][0]), examples) == expected
+        expected = example_flops(plain, [S, T, T], torch.ones(1, 2, 1)).sum()
+    for fields in ({}, LORA):
+        assert rows_flops(routed(make_model, fields)[0], examples) == expected
     model = make_routed("llama", dtype=torch.float32)
     plain = model.to_plain(model.routes_for(["a"])[0])
     plain.set_attn_implementation("eager")

@@ -1,4 +1,4 @@
-"""Routes from outside: each form in a file, parts of layers, values of the flag."""
+"""Routes from outside: each form in a file, permuted ones, and clusters of task vectors."""
 
 import json
 
@@ -8,6 +8,12 @@ import pytest
 from dataloader.errors import InputError
 from routing_moe.analysis.saved_routes import encoder_part, layer_place
 from routing_moe.model.given_routes import GivenRoutes, layer_names, read_routes
+from routing_moe.model.route_clusters import (
+    best_clusters,
+    centred_cosine,
+    nearest_cluster,
+    possible_counts,
+)
 from routing_moe.task_choice.given_routes import permuted
 
 
@@ -61,24 +67,21 @@ def test_a_route_is_that_of_every_split_of_a_layer(written):
     assert encoder_part(names) == 4
 
 
-PROBLEMS = {
-    "text": ({"a": "first"}, "routes.json: the route of a is 'first'; it must be an expert number, {\"enc"),
-    "a negative expert": ({"a": -1}, "the route of a is '-1'; it must be"),
-    "true": ({"a": True}, "the route of a is 'True'; it must be"),
-    "one side": ({"a": {"encoder": 1}}, "the route of a is \"{'encoder': 1}\"; it must be"),
-    "an empty list": ({"a": []}, "the route of a is '[]'; it must be"),
-    "sums": ({"a": [[0.5, 0.6]]}, "the route of a has weights of a layer's experts that do not sum to 1"),
-    "a negative weight": ({"a": [[1.5, -0.5]]}, "the route of a has rows of different lengths or with some"),
-    "ragged rows": ({"a": [[1, 0], [1]]}, "the route of a has rows of different lengths or with something"),
-    "no route": ({}, "routes.json: has no route"),
-    "a list": ([1], "routes.json holds a list, expected routes like {"),
-    "broken": ("{", "routes.json is not valid JSON"),
-}
-
-
-@pytest.mark.parametrize("name", PROBLEMS)
-def test_a_wrong_route_is_an_error_with_its_task(name, written):
-    content, message = PROBLEMS[name]
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": "first"}, "routes.json: the route of a is 'first'; it must be an expert number, {\"enc"),
+        ({"a": True}, "the route of a is 'True'; it must be"),
+        ({"a": {"encoder": 1}}, "the route of a is \"{'encoder': 1}\"; it must be"),
+        ({"a": [[0.5, 0.6]]}, "the route of a has weights of a layer's experts that do not sum to 1"),
+        ({"a": [[1.5, -0.5]]}, "the route of a has rows of different lengths or with some"),
+        ({"a": [[1, 0], [1]]}, "the route of a has rows of different lengths or with something"),
+        ({}, "routes.json: has no route"),
+        ([1], "routes.json holds a list, expected routes like {"),
+        ("{", "routes.json is not valid JSON"),
+    ],
+)
+def test_a_wrong_route_is_an_error_with_its_task(content, message, written):
     with pytest.raises(InputError) as error:
         read_routes(written(content))
     assert message in str(error.value)
@@ -88,7 +91,6 @@ def test_a_wrong_route_is_an_error_with_its_task(name, written):
     ("array", "message"),
     [
         (np.ones((1, 2, 1)), r"shape \(1, 2, 1\); expected \(2 tasks"),
-        (np.full((2, 2, 2), 0.6), "has weights of a layer's experts that do not sum to 1"),
         (np.array([[[1.5, -0.5]]] * 2), "has a weight below 0"),
     ],
 )
@@ -97,17 +99,9 @@ def test_a_wrong_array_of_routes_is_an_error(array, message, tmp_path):
     (tmp_path / "route_tasks.txt").write_text("a\nb\n")
     with pytest.raises(InputError, match=message):
         read_routes(tmp_path / "route.npy")
-
-
-def test_missing_files_are_errors(tmp_path):
-    with pytest.raises(InputError, match=r"routes.json: no such file"):
-        read_routes(tmp_path / "routes.json")
-    np.save(tmp_path / "route.npy", np.ones((1, 1, 1)))
+    (tmp_path / "route_tasks.txt").unlink()
     with pytest.raises(InputError, match=r"route_tasks.txt: cannot be read as a list of tasks"):
         read_routes(tmp_path / "route.npy")
-    (tmp_path / "route_tasks.txt").write_text("a\n")
-    with pytest.raises(InputError, match=r"other.npy: no such file"):
-        read_routes(tmp_path / "other.npy")
 
 
 def test_routes_of_another_model_are_errors(written):
@@ -133,3 +127,69 @@ def test_permuted_routes_have_the_same_sizes_and_other_tasks():
     again, _ = permuted(routes, tasks[::-1], seed=5)
     assert list(map(str, again.values())) == list(map(str, new.values()))
     assert list(map(str, permuted(routes, tasks, 6)[0].values())) != list(map(str, new.values()))
+
+
+# ---- clusters of task vectors: planted ones are found, new vectors get the nearest one
+
+
+@pytest.fixture
+def planted():
+    """Vectors (20, 30) of five clusters of four tasks around random centres, far from 0; and the labels."""
+    draw = np.random.default_rng(0)
+    labels_N = np.tile(np.arange(5), 4)
+    centres_KD = draw.normal(size=(5, 30))
+    return 100 + centres_KD[labels_N] + 0.3 * draw.normal(size=(20, 30)), labels_N
+
+
+def test_cosines_are_those_of_vectors_minus_their_mean():
+    vectors_ND = np.array([[3.0, 1.0], [5.0, 1.0], [4.0, 2.0], [4.0, 0.0]])
+    expected = [[1, -1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, -1], [0, 0, -1, 1]]
+    assert centred_cosine(vectors_ND) == pytest.approx(np.array(expected))
+    with_the_mean = np.concatenate([vectors_ND, [[4.0, 1.0]]])
+    assert centred_cosine(with_the_mean)[4].tolist() == [0] * 5  # a vector of length 0
+
+
+def test_planted_clusters_are_found_and_numbered_by_their_first_task(planted):
+    vectors_ND, labels_N = planted
+    assert np.array_equal(best_clusters(centred_cosine(vectors_ND), [5]).labels_N, labels_N)
+    reversed_N = best_clusters(centred_cosine(vectors_ND[::-1]), [5]).labels_N
+    assert np.array_equal(reversed_N, 4 - labels_N[::-1])
+
+
+@pytest.mark.parametrize("count", [2, 20])
+def test_there_are_as_many_clusters_as_wanted_even_of_equal_vectors(count, planted):
+    for vectors_ND in (planted[0], np.ones((20, 3))):
+        labels_N = best_clusters(centred_cosine(vectors_ND), [count]).labels_N
+        assert sorted(set(labels_N.tolist())) == list(range(count))
+
+
+def test_the_silhouette_finds_the_number_of_clusters(planted):
+    cosine_NN = centred_cosine(planted[0])
+    labels_N, score = best_clusters(cosine_NN, possible_counts(20))
+    assert np.array_equal(labels_N, planted[1])
+    assert 0.5 < score < 1
+    assert best_clusters(cosine_NN, [2, 3]).labels_N.max() < 3
+    # By hand: two pairs at distance 0 inside and 2 outside have a silhouette of 1.
+    pairs = best_clusters(centred_cosine(np.array([[1.0, 0], [1, 0], [-1, 0], [-1, 0]])), [2, 3])
+    assert (pairs.labels_N.tolist(), pairs.silhouette) == ([0, 0, 1, 1], 1.0)
+
+
+def test_a_new_vector_gets_the_cluster_of_the_largest_cosine_with_its_centroid(planted):
+    vectors_ND, labels_N = planted
+    for n in (0, 7, 19):  # left out, then assigned
+        others = np.arange(20) != n
+        found = nearest_cluster(vectors_ND[n], vectors_ND[others], labels_N[others])
+        assert found.label == labels_N[n]
+        assert found.cosine > 0.7
+    # By hand: the mean is (0, 0); the centroids of clusters 4 and 9 are along (1, 1) and (-1, -1).
+    vectors_ND, labels_N = np.array([[1.0, 0], [0, 2], [-1, 0], [0, -2]]), np.array([4, 4, 9, 9])
+    label, cosine = nearest_cluster(np.array([5.0, 0]), vectors_ND, labels_N)
+    assert (label, cosine) == (4, pytest.approx(np.sqrt(0.5)))
+    assert nearest_cluster(np.array([-1.0, -1]), vectors_ND, labels_N) == (9, pytest.approx(1))
+
+
+def test_impossible_numbers_of_clusters_are_errors(planted):
+    cosine_NN = centred_cosine(planted[0])
+    for counts in ([], [0], [1], [2, 21]):
+        with pytest.raises(ValueError, match="clusters of 20 tasks"):
+            best_clusters(cosine_NN, counts)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tiny_vectors
 import torch
+from tiny_backbones import make_differ
 from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import loaded, meta, vectors
 
 from routing_moe import RoutingBartForConditionalGeneration
 from task.task_emb.gradients import (
-    PATTERNS,
     bart_log_likelihood,
     chosen_parameters,
     fisher_batches,
@@ -27,13 +27,11 @@ def made_model(make_model):
     """made_model(kind): (model, route (1, L, E))."""
 
     def make(kind):
-        n_experts = 1 if kind == "dense" else 3
+        n_experts = 1 if kind == "dense" else 2
         mixing = "parameters" if kind == "merged" else "outputs"
         fields = dict(expert_kind="lora", lora_rank=2) if kind == "low-rank" else {}
         model = make_model(n_experts, expert_mixing=mixing, encoder_vanilla_layers=[1], **fields)
-        for name, parameter in model.named_parameters():
-            if name.endswith("lora_B"):  # zeros otherwise
-                torch.nn.init.normal_(parameter, std=0.3)
+        make_differ(model)
         model.set_attn_implementation("eager")
         routes_1LE = torch.rand(1, 4, n_experts).double().softmax(-1)
         if kind == "one-hot":
@@ -41,9 +39,6 @@ def made_model(make_model):
         return model, routes_1LE
 
     return make
-
-
-KINDS = ("dense", "softmax", "one-hot", "merged")
 
 
 def fast(model, routes_1LE, examples, weights="all", max_tokens=100):
@@ -84,17 +79,17 @@ def assert_close(found, expected):
 @pytest.mark.parametrize(
     ("kind", "weights"),
     [
-        *((kind, "all") for kind in KINDS),
-        *(("softmax", some) for some in list(PATTERNS)[:-1]),
-        ("low-rank", "all"),
+        ("dense", "embeddings"),
+        ("softmax", "all"),
+        ("one-hot", "encoder"),
+        ("merged", "decoder"),
         ("low-rank", "updates"),
     ],
 )
 def test_batches_give_the_mean_of_one_example_at_a_time(kind, weights, made_model, task_examples):
     model, routes_1LE = made_model(kind)
     expected = one_by_one(model, routes_1LE, task_examples, weights)
-    for max_tokens in (100, 1):
-        assert_close(fast(model, routes_1LE, task_examples, weights, max_tokens=max_tokens), expected)
+    assert_close(fast(model, routes_1LE, task_examples, weights, max_tokens=20), expected)  # some batches
     assert all(gradient.any() for name, gradient in expected.items() if not name.endswith("k_proj.bias"))
 
 

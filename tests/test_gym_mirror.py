@@ -28,9 +28,11 @@ from dataloader.recipes import PUBLISHED
 from routing_moe.cli.build_gym import main
 
 RAW = Path(os.environ.get("ROUTING_MOE_GYM_RAW") or Path(__file__).resolve().parents[2] / "shared/gym_raw")
-# Unpacking RACE and AESLC takes longer than all others together.
-BUILT = [task for task in PUBLISHED if task not in ("race-high", "race-middle", "aeslc")]
-SAMPLES = ("100", "87")  # of five: their draws differ only in the seed
+# Unpacking RACE and AESLC takes longer than all others together; the other large ones are read as small ones.
+LARGE = ("race-high", "race-middle", "aeslc", "glue-sst2", "hate_speech18")
+LARGE += ("tweet_eval-emoji", "tweet_eval-hate", "tweet_eval-offensive")
+BUILT = [task for task in PUBLISHED if task not in LARGE]
+SAMPLE = "100"  # of five: their draws differ only in the seed
 # Data sets of various types of columns.
 AS_PARQUET = ("climate_fever", "dream", "limit", "openbookqa", "superglue-multirc", "tweet_eval-irony")
 TEST_ONLY = "test file verified, few-shot rows not in the mirror"
@@ -94,7 +96,7 @@ def in_original_form(row: dict[str, str], content: bytes) -> tuple[str, bytes]:
 def gym(mirror, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("published") / "gym"
     paths = ["--output_dir", str(folder), "--mirror", str(mirror), "--accept_changed"]
-    assert main([*paths, "--num_workers", "1", "--samples", *SAMPLES, "--tasks", *BUILT]) == 1
+    assert main([*paths, "--num_workers", "1", "--samples", SAMPLE, "--tasks", *BUILT]) == 1
     return folder
 
 
@@ -104,7 +106,7 @@ def test_the_tasks_whose_raw_files_are_there_have_the_published_sums(gym):
         rows = {row["task"]: row for row in csv.DictReader(file)}
     assert rows.keys() == set(BUILT)
     assert Counter(row["outcome"] for row in rows.values()) == {
-        "verified": 70,
+        "verified": 65,
         "differs": 1,
         "unavailable": 83,
         "unavailable, the source is gone": 3,
@@ -113,9 +115,9 @@ def test_the_tasks_whose_raw_files_are_there_have_the_published_sums(gym):
     for task, row in rows.items():
         built = before[task]["outcome"] in ("verified", "format only")
         for part in ("train", "dev", "test") if built else ():
-            assert before[task][part].replace("5/5", "2/2").replace("0/5", "0/2") == row[part], task
+            assert before[task][part].replace("/5", "/1").replace("5/", "1/") == row[part], task
     # The copy of SQuAD's part of LAMA gives the published few-shot rows, but other test rows.
-    assert [rows["lama-squad"][part] for part in ("train", "dev", "test")] == ["2/2", "2/2", "0/2"]
+    assert [rows["lama-squad"][part] for part in ("train", "dev", "test")] == ["1/1", "1/1", "0/1"]
 
 
 @pytest.mark.slow
@@ -137,10 +139,10 @@ def test_the_same_rows_as_parquet_files_of_the_hub_give_the_same_files(gym, mirr
         write_as_parquet(task, Mirror(mirror, accept_changed=True), tmp_path / "hub")
     built = tmp_path / "gym"
     paths = ["--output_dir", str(built), "--mirror", str(tmp_path / "hub")]
-    assert main([*paths, "--num_workers", "1", "--samples", *SAMPLES, "--tasks", *AS_PARQUET]) == 0
+    assert main([*paths, "--num_workers", "1", "--samples", SAMPLE, "--tasks", *AS_PARQUET]) == 0
     raw, from_hub = files_of(gym), files_of(built)
     names = [name for name in from_hub if name.endswith(".tsv")]
-    assert len(names) == 6 * len(AS_PARQUET)
+    assert len(names) == 3 * len(AS_PARQUET)
     assert {name: from_hub[name] for name in names} == {name: raw[name] for name in names}
 
 

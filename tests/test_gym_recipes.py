@@ -95,16 +95,9 @@ def test_the_answers_of_prompts_are_those_of_the_task():
         "no",
         ("yes", "no"),
     )
-    assert [RECIPES["superglue-cb__conclude"].example(row | {"label": i})[1] for i in range(3)] == [
-        "yes",
-        "no",
-        "maybe",
-    ]
-    assert [RECIPES["anli__conclude"].example(row | {"label": i})[1] for i in range(3)] == [
-        "yes",
-        "maybe",
-        "no",
-    ]
+    answers = {"superglue-cb__conclude": ["yes", "no", "maybe"], "anli__conclude": ["yes", "maybe", "no"]}
+    for task, expected in answers.items():
+        assert [RECIPES[task].example(row | {"label": i})[1] for i in range(3)] == expected
 
 
 def test_the_split_of_prompts_trains_on_no_task_of_their_data_sets():
@@ -117,15 +110,10 @@ def test_the_split_of_prompts_trains_on_no_task_of_their_data_sets():
 def test_data_that_may_not_be_passed_on_has_no_source_on_github():
     closed = [recipe for recipe in PUBLISHED.values() if "may not be passed on" in recipe.terms]
     assert len(closed) == 6
-    downloaded = [
-        url
-        for recipe in closed
-        for source in recipe.sources
-        if isinstance(source, Raw)
-        for split in recipe.splits
-        for url in source.urls(split)
-    ]
-    assert not [url for url in downloaded if "github" in url]
+    for recipe in closed:
+        for source in recipe.sources:
+            urls = [source.urls(split) for split in recipe.splits] if isinstance(source, Raw) else []
+            assert not [url for of_split in urls for url in of_split if "github" in url]
 
 
 def test_checksums_are_of_files_that_recipes_read():

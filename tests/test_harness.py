@@ -1,7 +1,5 @@
 """Tasks of lm-evaluation-harness with the plain model of a task's route."""
 
-import json
-
 import pytest
 import torch
 from tiny_backbones import make_routed, make_tokenizer
@@ -9,6 +7,7 @@ from tiny_backbones import make_routed, make_tokenizer
 lm_eval = pytest.importorskip(
     "lm_eval", reason='lm-evaluation-harness is not installed: "routing-moe[lm_eval]"'
 )
+from datasets import Dataset  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
@@ -29,29 +28,34 @@ ANSWER = dict(
 )
 
 
-@pytest.fixture(params=["t5", "qwen2"])
-def saved(request, tmp_path):
-    """The folder of a saved model of a family."""
-    model = make_routed(request.param, dtype=torch.float32)
-    model.save_pretrained(tmp_path / "saved")
-    make_tokenizer([row["text"] + " bad good [a]" for row in ROWS]).save_pretrained(tmp_path / "saved")
-    return tmp_path / "saved"
+def saved(family: str, folder):
+    """Returns the folder, in which it has saved a model of a family."""
+    make_routed(family, dtype=torch.float32).save_pretrained(folder)
+    make_tokenizer([row["text"] + " bad good [a]" for row in ROWS]).save_pretrained(folder)
+    return folder
 
 
-def evaluated(lm, folder, kind: dict) -> dict:
+@pytest.fixture(autouse=True)
+def _without_versions(monkeypatch):
+    """The harness asks pip for the versions of all packages, which takes a second."""
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+
+
+def evaluated(lm, kind: dict) -> dict:
     """Returns what simple_evaluate reports of a task, and its samples."""
-    file = folder.parent / "rows.jsonl"
-    file.write_text("\n".join(json.dumps(row) for row in ROWS))
-    task = dict(task="tiny", dataset_path="json", test_split="train", doc_to_text="{{text}}: ") | kind
-    task |= dict(dataset_kwargs={"data_files": str(file), "cache_dir": str(folder.parent / "cache")})
+    task = dict(task="tiny", custom_dataset=lambda **_: {"test": Dataset.from_list(ROWS)})
+    task |= dict(test_split="test", doc_to_text="{{text}}: ") | kind
     known = TaskManager(include_defaults=False)  # the tasks of the harness take 20 seconds
     return lm_eval.simple_evaluate(model=lm, tasks=[task], task_manager=known, bootstrap_iters=0)
 
 
-@pytest.mark.parametrize("kind", [CHOICE, ANSWER], ids=["choice", "answer"])
-def test_the_results_are_those_of_the_plain_model(saved, kind):
-    lm = RoutedLM(str(saved), "a", batch_size=2, device="cpu", max_length=64)
-    model = RoutedModel.from_pretrained(saved)
+@pytest.mark.parametrize(
+    ("family", "kind"), [("t5", CHOICE), ("qwen2", ANSWER)], ids=["t5-choice", "qwen2-answer"]
+)
+def test_the_results_are_those_of_the_plain_model(family, kind, tmp_path):
+    folder = saved(family, tmp_path)
+    lm = RoutedLM(str(folder), "a", batch_size=2, device="cpu", max_length=64)
+    model = RoutedModel.from_pretrained(folder)
     first, second = (model.to_plain(route_LE) for route_LE in model.routes_for(["a", "b"]))
     assert all(torch.equal(tensor, first.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
     assert any(not torch.equal(tensor, second.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
@@ -61,7 +65,7 @@ def test_the_results_are_those_of_the_plain_model(saved, kind):
         tokenizer=lm.tokenizer,
         max_length=64,
     )
-    found, expected = (evaluated(one, saved, kind) for one in (lm, plain))
+    found, expected = (evaluated(one, kind) for one in (lm, plain))
     for one, other in zip(found["samples"]["tiny"], expected["samples"]["tiny"], strict=True):
         if kind is ANSWER:
             assert one["resps"] == other["resps"]
@@ -71,12 +75,13 @@ def test_the_results_are_those_of_the_plain_model(saved, kind):
     assert found["results"]["tiny"].keys() == expected["results"]["tiny"].keys()
 
 
-def test_a_prefix_is_the_task_name_as_in_training(saved):
-    lm = RoutedLM(str(saved), "b", prefix=True, batch_size=2, device="cpu", max_length=64)
+def test_a_prefix_is_the_task_name_as_in_training(tmp_path):
+    folder = str(saved("qwen2", tmp_path))
+    lm = RoutedLM(folder, "b", prefix=True, batch_size=2, device="cpu", max_length=64)
     assert lm.prefix == " [b] "
-    without = RoutedLM(str(saved), "b", batch_size=2, device="cpu", max_length=64)
+    without = RoutedLM(folder, "b", batch_size=2, device="cpu", max_length=64)
     found, plain = (
-        [one["resps"] for one in evaluated(one, saved, CHOICE)["samples"]["tiny"]] for one in (lm, without)
+        [one["resps"] for one in evaluated(one, CHOICE)["samples"]["tiny"]] for one in (lm, without)
     )
     assert found != plain
 

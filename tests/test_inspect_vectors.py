@@ -9,7 +9,7 @@ from mistakes import Place, assert_problem, refused
 from dataloader.labels import read_labels
 from routing_moe.model.task_vectors import save_task_vectors
 from task.task_emb import inspect
-from task.task_emb.inspect import agreement, all_equidistant, cosine_distances_of_centred, majority, nearest
+from task.task_emb.inspect import agreement, cosine_distances_of_centred, majority, nearest
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
 NAMES = ["two", "mice", "hot", "one", "cats", "big"]  # not in the ontology's order
@@ -67,14 +67,6 @@ def on_a_line(*positions):
     return np.abs(np.subtract.outer(positions, positions)).astype(float)
 
 
-def planted(n_labels, n_each, noise, seed=0, width=16):
-    """Vectors and labels: one direction per label, plus noise."""
-    draw = np.random.default_rng(seed)
-    labels = [f"label {i}" for i in range(n_labels) for _ in range(n_each)]
-    directions = np.repeat(draw.normal(size=(n_labels, width)), n_each, axis=0)
-    return directions + noise * draw.normal(size=directions.shape), labels
-
-
 def accuracy(labels, distance_NN, k=1):
     return agreement(distance_NN, labels, k, 1)["accuracy"]
 
@@ -86,16 +78,8 @@ def test_cosine_distances_computed_by_hand():
     expected = [[0, 1, 1 + 3 / 13**0.5, 1], [1, 0, 1 - cosine, 0], [0, 0, 0, 1 - cosine], [0, 0, 0, 0]]
     expected = np.triu(expected) + np.triu(expected).T
     assert distance_NN == pytest.approx(expected)
-
-
-def test_similarities_are_of_mean_centred_vectors_and_do_not_depend_on_a_common_part():
-    vectors_ND, _ = planted(3, 4, 0.5)
-    shifted = cosine_distances_of_centred(vectors_ND + 100.0)
-    assert shifted == pytest.approx(cosine_distances_of_centred(vectors_ND), abs=1e-8)
-
-
-def test_neighbours_are_ordered_by_distance_and_exclude_the_task_itself():
-    assert nearest(on_a_line(0, 1, 3, 7), 2).tolist() == [[1, 2], [0, 2], [1, 0], [2, 1]]
+    shifted = cosine_distances_of_centred([[8.0, 4.0], [5.0, 5.0], [2.0, 2.0], [5.0, 5.0]])
+    assert shifted == pytest.approx(expected)
 
 
 def test_the_most_frequent_label_wins_and_ties_go_to_the_nearest():
@@ -121,18 +105,15 @@ def test_chance_and_p_of_two_pairs_are_a_third():
 
 def test_silhouette_computed_by_hand_ignores_unique_labels():
     # (5 - 1) / 5, (4 - 1) / 4, (3.5 - 2) / 3.5, (5.5 - 2) / 5.5
-    expected = np.mean([4 / 5, 3 / 4, 3 / 7, 7 / 11])
-    assert agreement(on_a_line(0, 1, 4, 6), list("aabb"), 1, 10)["silhouette"] == pytest.approx(expected)
-    assert agreement(on_a_line(0, 1, 100, 4, 6), list("aacbb"), 1, 10)["silhouette"] == pytest.approx(
-        expected
-    )
+    expected = pytest.approx(np.mean([4 / 5, 3 / 4, 3 / 7, 7 / 11]))
+    assert agreement(on_a_line(0, 1, 4, 6), list("aabb"), 1, 10)["silhouette"] == expected
+    assert agreement(on_a_line(0, 1, 100, 4, 6), list("aacbb"), 1, 10)["silhouette"] == expected
 
 
 def test_tasks_without_a_label_are_not_neighbours():
     found = agreement(on_a_line(0, 1, 1.5, 4, 6), ["a", "a", None, "b", "b"], 1, 10)
     assert (found["tasks"], found["labels"], found["scored"]) == (4, 2, 4)
     assert found["accuracy"] == 1.0
-    assert found["silhouette"] == agreement(on_a_line(0, 1, 4, 6), list("aabb"), 1, 10)["silhouette"]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +121,6 @@ def test_tasks_without_a_label_are_not_neighbours():
     [
         ([None] * 4, (0, 0, 0)),
         (list("aaaa"), (4, 1, 4)),
-        (list("abcd"), (4, 4, 0)),
         (["a", "a", "b", None], (3, 2, 2)),  # 3 neighbours of 3 tasks
     ],
 )
@@ -148,13 +128,6 @@ def test_undefined_results_are_nan(labels, counts):
     found = agreement(on_a_line(0, 1, 3, 7), labels, 3, 10)
     assert (found["tasks"], found["labels"], found["scored"]) == counts
     assert np.isnan([found["accuracy"], found["silhouette"], found["chance"], found["p"]]).all()
-
-
-@pytest.mark.parametrize("vectors_ND", [np.zeros((4, 3)), np.ones((4, 3)), np.eye(4)])
-def test_results_are_nan_if_all_distances_are_equal(vectors_ND):
-    distance_NN = cosine_distances_of_centred(vectors_ND)
-    assert all_equidistant(distance_NN)
-    assert np.isnan(agreement(distance_NN, list("aabb"), 1, 10)["accuracy"])
 
 
 # ---- outputs
@@ -196,17 +169,10 @@ def test_neighbours_are_listed_with_common_categories(place):
     table = pd.read_csv(place.out / "neighbours.csv", dtype=str, keep_default_na=False)
     table = table[table["vectors"] == "clustered"].set_index(["task", "rank"])
     assert len(table) == 6 * 2
-    assert table.loc[("hot", "1"), ["neighbour", "same_category", "same_subcategory"]].tolist() == [
-        "big", "1", "1"
-    ]  # fmt: skip
-    assert table.loc[("hot", "2"), ["category", "same_category", "same_subcategory"]].tolist() == [
-        "words", "1", "0"
-    ]  # fmt: skip
-    assert table.loc[("one", "1"), ["neighbour", "same_category", "same_subcategory"]].tolist() == [
-        "two",
-        "",
-        "",
-    ]
+    columns = ["neighbour", "same_category", "same_subcategory"]
+    assert table.loc[("hot", "1"), columns].tolist() == ["big", "1", "1"]
+    assert table.loc[("hot", "2"), ["category", *columns[1:]]].tolist() == ["words", "1", "0"]
+    assert table.loc[("one", "1"), columns].tolist() == ["two", "", ""]
     centred = np.array(list(CLUSTERED.values())) - np.mean(list(CLUSTERED.values()), axis=0)
     one, two = centred[4], centred[5]
     cosine = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
@@ -217,9 +183,7 @@ def test_neighbours_are_listed_with_common_categories(place):
 @pytest.mark.parametrize(
     ("words", "tasks"),
     [
-        (("train",), ["hot", "big", "cats", "mice"]),
-        (("test", "hot"), ["hot", "one", "two"]),
-        (("hot", "big", "extra", "one"), ["hot", "big", "one"]),
+        (("test", "hot", "extra"), ["hot", "one", "two"]),
         (("<gym>/split.json:train",), ["hot", "big", "cats", "mice"]),
     ],
 )
@@ -230,26 +194,14 @@ def test_tasks_are_chosen_by_name_and_by_section(place, words, tasks):
 
 
 @pytest.mark.usefixtures("empty_pictures")
-def test_zero_and_identical_vectors_are_accepted(place):
-    write_folder(place.folder / "zero", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
-    write_folder(
-        place.folder / "pairs", NAMES, {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
-    )
-    folders = ["zero", "pairs"]
-    table = inspected(place, folders=folders)
-    assert table.loc["zero", ["accuracy", "silhouette", "chance", "p"]].isna().all(axis=None)
-    assert table.loc[("pairs", "subcategory"), "accuracy"] >= 1 / 3
-    assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs"}
-
-
-@pytest.mark.usefixtures("empty_pictures")
-def test_folders_are_named_by_the_distinct_ends_of_their_paths(place):
-    write_folder(place.folder / "a/best")
-    write_folder(place.folder / "b/best")
-    folders = ["a/best", "b/best/", "noise"]
-    assert set(inspected(place, folders=folders).index.get_level_values(0)) == {
-        *["a/best", "b/best", "noise"]
-    }
+def test_zero_and_identical_vectors_are_accepted_from_folders_named_by_the_ends_of_their_paths(place):
+    pairs = {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
+    write_folder(place.folder / "zero/best", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
+    write_folder(place.folder / "pairs/best", NAMES, pairs)
+    table = inspected(place, folders=["zero/best", "pairs/best/"])
+    assert table.loc["zero/best", ["accuracy", "silhouette", "chance", "p"]].isna().all(axis=None)
+    assert table.loc[("pairs/best", "subcategory"), "accuracy"] >= 1 / 3
+    assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs/best"}
 
 
 def test_labels_are_read_verbatim_and_columns_of_0_and_1_are_joined(tmp_path):
@@ -271,11 +223,8 @@ def error_lines(place, capsys, *more, **changed):
 
 MISTAKES = [
     (["--neighbours", "6"], "6 have vectors in all of ... more than --neighbours 6"),
-    (["--neighbours", "0"], "--neighbours is 0; it must be at least 1"),
     (["--tasks", "hott", "big"], "--tasks: no task hott; did you mean 'hot'?"),
     (["--tasks", "test"], "--tasks: of 2 tasks, 2 have vectors in all of ... at least 3"),
-    (["--tasks", "all", "--custom_tasks_splits", "<here>/none.json"], "<here>/none.json: no such file"),
-    (["--train_dir", "<here>/nowhere"], "<here>/nowhere: no such folder"),
     (["--taskvecs", "<here>/clustered", "<here>/noise/../clustered"], "--taskvecs: a folder is given twice"),
     (["--taskvecs", "<here>/missing"], "--taskvecs ... missing ... lacks id2task.json and task_vecs.npy"),
 ]
@@ -295,9 +244,7 @@ def test_a_wrong_flag_is_reported_as_it_was_typed(place, capsys, flags, message)
         ("task,category\nhot,b\n", ["column category", "rename the column"]),
         ("task,a\nhot,b\nbig,c\nhot,d\n", ["line 4", "task hot", "in an earlier line"]),
         ("task,a\nhot,b\nbig\n", ["line 3", "1 columns", "first line has 2"]),
-        ("task,a:b\nhot,1\nbig,yes\none,2\n", ["line 3, column a:b", "'yes'"]),
         ("task,a\nhoot,b\n", ["none of the tasks", "such as"]),
-        (b"task,a\nhot,\xff\n", ["cannot be read"]),
     ],
 )
 def test_an_error_in_a_table_of_labels_names_its_line(place, capsys, content, fragments):

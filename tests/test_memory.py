@@ -21,8 +21,7 @@ from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.memory import is_out_of_memory, naming_memory_flags
 from routing_moe.optim.step import Stepper
-from task.task_emb.methods import Text
-from task.task_emb.settings import FisherSettings, TextSettings
+from task.task_emb.settings import FisherSettings
 
 GPU = torch.OutOfMemoryError(
     "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which "
@@ -76,11 +75,10 @@ def merged(place: Place) -> int:
     return merge.main(typed(dict(routes_from=place.out, model=place.bart, output_dir=place.folder / "new")))
 
 
-def vectors(method: str):
-    return lambda place: tiny_vectors.run(method, place.gym, place.bart, place.folder / "new")
+def fisher(place: Place) -> int:
+    return tiny_vectors.run("fisher", place.gym, place.bart, place.folder / "new", tasks=["colour"])
 
 
-PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 OTHERS = "; with other results a smaller --num_experts or --num_beams, or --mixed_precision bf16; "
 COMMANDS = {
     # name: (command, what fails, its parser, another part of the message)
@@ -89,12 +87,6 @@ COMMANDS = {
         (Stepper, "_backward"),
         build_parser(TrainSettings),
         f"give a smaller --max_tokens_per_micro_batch or --predict_batch_size{OTHERS}no checkpoint had been",
-    ),
-    "predict": (
-        lambda place: run(place.gym, place.bart, place.out, **PREDICT),
-        ("routing_moe.training.prediction.predict",),
-        build_parser(TrainSettings),
-        f"{OTHERS}last good checkpoint: <out>/last",
     ),
     "ablate": (
         lambda place: ablate.main([str(place.out)]),
@@ -114,14 +106,8 @@ COMMANDS = {
         build_parser(FinetuneSettings),
         "--predict_batch_size or --num_workers; with other results a smaller --num_beams, or",
     ),
-    "text": (
-        vectors("text"),
-        (Text, "vector_of"),
-        build_parser(TextSettings),
-        "smaller --max_tokens_per_micro_batch",
-    ),
     "fisher": (
-        vectors("fisher"),
+        fisher,
         (Stepper, "_backward"),
         build_parser(FisherSettings),
         "give a smaller --max_tokens_per_micro_batch",
@@ -145,16 +131,15 @@ def test_every_command_names_flags_that_it_has_and_what_is_kept(name, with_run: 
         assert named <= {flag for action in parser._actions for flag in action.option_strings}
 
 
-@pytest.mark.parametrize(("error", "size"), [(GPU, "2.50 GiB"), (CPU, "4096 bytes")])
 def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
-    error, size, with_run: Place, monkeypatch, capsys
+    with_run: Place, monkeypatch, capsys
 ):
     step = Stepper.step
     monkeypatch.setattr(
-        Stepper, "step", lambda self, number: step(self, number) if number < 1 else raises(error)()
+        Stepper, "step", lambda self, number: step(self, number) if number < 1 else raises(CPU)()
     )
     assert train(with_run, total_steps=3, eval_period=1, max_tokens_per_micro_batch=0) == 1
     output = capsys.readouterr().err.splitlines()[-1]
-    assert f"stopped: out of memory ({size} requested): " in output
+    assert "stopped: out of memory (4096 bytes requested): " in output
     assert output.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
     assert (with_run.folder / "new/last/training_state.pt").is_file()

@@ -42,28 +42,6 @@ def test_merged_parameters_are_those_of_a_bart_merged_by_hand(make_model, batch)
             torch.testing.assert_close(ours[b : b + 1], theirs, rtol=1e-11, atol=1e-12)
 
 
-def test_gradients_of_merged_parameters_are_those_of_finite_differences(make_model, batch):
-    model = make_model(expert_mixing="parameters").train()
-    routes = torch.rand(4, L, E, dtype=torch.float64).softmax(-1).requires_grad_()
-    loss = model(**batch, routes=routes).loss
-    expert = model.model.decoder.layers[1].experts[2].fc1.weight
-    by_route, by_weight = torch.autograd.grad(loss, [routes, expert])
-    eps = 1e-6
-    for b, layer, e in ((0, 0, 1), (2, 3, 2)):
-        moved = [routes.detach().clone() for _ in range(2)]
-        moved[0][b, layer, e] += eps
-        moved[1][b, layer, e] -= eps
-        up, down = (float(model(**batch, routes=r).loss.detach()) for r in moved)
-        assert float(by_route[b, layer, e]) == pytest.approx((up - down) / (2 * eps), rel=1e-4, abs=1e-7)
-    values = []
-    for sign in (1, -1):
-        with torch.no_grad():
-            expert[3, 4] += sign * eps
-            values.append(float(model(**batch, routes=routes.detach()).loss))
-            expert[3, 4] -= sign * eps
-    assert float(by_weight[3, 4]) == pytest.approx((values[0] - values[1]) / (2 * eps), rel=1e-4, abs=1e-7)
-
-
 def test_merging_with_a_one_hot_route_gives_that_expert(make_model, batch):
     merging = make_model(expert_mixing="parameters")
     torch.manual_seed(0)
@@ -100,8 +78,10 @@ def test_a_batch_merges_once_for_each_distinct_task(make_model, batch, monkeypat
     assert [len(weights_GE) for weights_GE in merges] == [1] * L
 
 
-@pytest.mark.parametrize("tasks", [[0, 3, 1, 0], [2, 2, 2, 2], [3, 2, 1, 0]])
-@pytest.mark.parametrize("frozen", [(), ("router.", "task_vectors."), ("model.",)])
+@pytest.mark.parametrize(
+    ("tasks", "frozen"),
+    [([0, 3, 1, 0], ()), ([2, 2, 2, 2], ("router.", "task_vectors.")), ([3, 2, 1, 0], ("model.",))],
+)
 def test_merging_at_once_equals_merging_one_by_one(tasks, frozen, make_model, batch, monkeypatch):
     model = make_model(expert_mixing="parameters", router_mode="softmax").train()
     for name, parameter in model.named_parameters():
@@ -153,12 +133,11 @@ def test_router_gradients_are_equal_for_merging_per_task_and_per_example(make_mo
         torch.testing.assert_close(by_task, by_example, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
-def test_merged_models_generate_as_the_plain_barts_of_their_routes(num_beams, make_model, batch):
+def test_merged_models_generate_as_the_plain_barts_of_their_routes(make_model, batch):
     model = make_model(expert_mixing="parameters")
     routes = torch.rand(2, L, E, dtype=torch.float64).softmax(-1)[[0, 1, 1, 0]]
     inputs = {k: v for k, v in batch.items() if k != "labels"}
-    options = dict(num_beams=num_beams, max_length=9)
+    options = dict(num_beams=3, max_length=9)
     together = model.generate(**inputs, routes=routes, **options)
     detailed = model.generate(**inputs, routes=routes, return_dict_in_generate=True, **options).sequences
     for b in range(4):

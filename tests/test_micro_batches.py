@@ -29,10 +29,9 @@ def test_the_device_decides_what_the_flags_leave_open():
 # ---- out of memory
 
 
-@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
-def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_stepper, mode, monkeypatch):
+def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_stepper, monkeypatch):
     flags = dict(micro_batch_overhead=1000, train_batch_size=12)
-    tight, roomy = (make_stepper(flags, router_mode=mode) for _ in range(2))
+    tight, roomy = (make_stepper(flags) for _ in range(2))
     forward, sizes = tight.model.forward, []
 
     def limited(**inputs):
@@ -46,7 +45,7 @@ def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_st
         assert tight.step(step) == pytest.approx(roomy.step(step), rel=1e-9)
     for name, p in parameters(tight).items():
         torch.testing.assert_close(p, parameters(roomy)[name], rtol=0, atol=1e-9)
-    again = make_stepper(flags | {"max_tokens_per_micro_batch": tight.cut.max_tokens}, router_mode=mode)
+    again = make_stepper(flags | {"max_tokens_per_micro_batch": tight.cut.max_tokens})
     for step in range(2):
         again.step(step)
     assert all(torch.equal(p, parameters(again)[name]) for name, p in parameters(tight).items())
@@ -56,9 +55,8 @@ def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_st
 # ---- what follows from the cut
 
 
-@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
-def test_padding_to_multiples_changes_only_the_padding(make_stepper, mode):
-    bare, padded = (make_stepper({"train_batch_size": 8}, router_mode=mode) for _ in range(2))
+def test_padding_to_multiples_changes_only_the_padding(make_stepper):
+    bare, padded = (make_stepper({"train_batch_size": 8}) for _ in range(2))
     padded.cut = dataclasses.replace(padded.cut, multiple=8)
     shapes, forward = [], padded.model.forward
     padded.model.forward = lambda **inputs: shapes.append(inputs["input_ids"].shape[1]) or forward(**inputs)

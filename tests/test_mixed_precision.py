@@ -7,21 +7,9 @@ from tiny_grids import QUICK, finetune, results
 from tiny_runs import run, typed
 
 from routing_moe.cli import ablate
-from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 
-# (flag, variable of `accelerate launch`)
-PRECISIONS = {"flag": ("bf16", None), "launcher": (None, "bf16"), "flag wins": ("no", "bf16")}
 BF16 = dict(mixed_precision="bf16")  # test_several_processes.py: all commands choose a precision in one place
 SHORT = dict(total_steps=1, num_beams=1, max_output_length=4)
-
-
-@pytest.fixture(params=PRECISIONS)
-def precision(request, monkeypatch) -> dict:
-    """The flag of a precision; the environment has that of the launcher."""
-    flag, launcher = PRECISIONS[request.param]
-    if launcher:
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
-    return {"mixed_precision": flag}
 
 
 @pytest.fixture(scope="module")
@@ -35,24 +23,22 @@ def _no_pictures(empty_pictures):
     pass
 
 
-def test_training_and_prediction(world, tmp_path, precision):
-    assert run(world.gym, world.bart, tmp_path / "run", do_predict=True, **SHORT, **precision) == 0
+def test_training_and_prediction_with_the_precision_of_the_launcher(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert run(world.gym, world.bart, tmp_path / "run", do_predict=True, **SHORT) == 0
     only_predicting = dict(do_train=None, initialize_from_vanilla=None, do_predict=True, total_steps=None)
-    assert run(world.gym, None, tmp_path / "run", **only_predicting, **precision) == 0
+    only_predicting |= dict(mixed_precision="no")  # the flag wins
+    assert run(world.gym, None, tmp_path / "run", **only_predicting) == 0
 
 
-ROUTES = {
-    **{f"vector {source}": dict(task_vector=source) for source in VECTOR_SOURCES},
-    **{kind: dict(route_training=kind, task_vector="learned") for kind in ROUTE_TRAININGS},
-}
-
-
-@pytest.mark.parametrize("route", ROUTES)
-def test_fine_tuning_with_every_vector_and_route(grids, mixture, tmp_path, route):
+@pytest.mark.parametrize(
+    ("training", "vector"), [("merged", "nearest"), ("fixed", "stored"), ("router", "learned")]
+)
+def test_fine_tuning_with_vectors_and_routes(grids, mixture, tmp_path, training, vector):
     flags = QUICK | SHORT | dict(moe_init=True, init_dir=mixture, learning_rate_list=[0.03])
-    flags |= ROUTES[route] | BF16
-    learns = flags.get("task_vector") == "learned"
-    if flags.get("task_vector") == "stored":  # of a task of the run
+    flags |= dict(route_training=training, task_vector=vector) | BF16
+    learns = vector == "learned"
+    if vector == "stored":  # of a task of the run
         flags["task_dir"] = grids.gym / "colour"
     flags["vector_steps"] = 2 if learns else None
     assert finetune(grids.gym, grids.bart, tmp_path / "grid", **flags) == 0
@@ -65,7 +51,7 @@ def test_ablation(mixture, tmp_path):
     assert ablate.main([*map(str, command), *typed(BF16)]) == 0
 
 
-@pytest.mark.parametrize("method", tiny_vectors.WITH_A_BART)
+@pytest.mark.parametrize("method", ["finetuned_text", "fisher", "gradient"])
 def test_task_vectors(world, tmp_path, method):
-    own = {} if method == "text" else BF16
-    assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / "vectors", **own) == 0
+    flags = BF16 | dict(tasks=["colour"])
+    assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / "vectors", **flags) == 0

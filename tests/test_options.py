@@ -8,14 +8,14 @@ from dataloader import Example, Gym
 from dataloader.options import OptionSource, label_set, listed_options, option_source
 
 
-def example(source, *outputs, options=(), task="t") -> Example:
-    return Example(task, f"{task}_2_13", source, outputs, tuple(options))
+def example(source, *outputs, options=()) -> Example:
+    return Example("t", "t_2_13", source, outputs, tuple(options))
 
 
-def of_labels(*counts, start=0) -> list[Example]:
+def of_labels(*counts) -> list[Example]:
     """Returns examples with different inputs; counts: numbers of examples with answer "a0", "a1", ..."""
-    answers = [f"a{start + i}" for i, count in enumerate(counts) for _ in range(count)]
-    return [example(f"input {start} {i}", answer) for i, answer in enumerate(answers)]
+    answers = [f"a{i}" for i, count in enumerate(counts) for _ in range(count)]
+    return [example(f"input {i}", answer) for i, answer in enumerate(answers)]
 
 
 # ---------------------------------------------------------------------------- lists in the input
@@ -24,35 +24,20 @@ def of_labels(*counts, start=0) -> list[Example]:
 @pytest.mark.parametrize(
     ("text", "options"),
     [
-        ("which ? (A) frog (B) cat", ("frog", "cat")),
         ("which?(A)2 years(B)unknown(C)4 years [SEP] a text (2018)", ("2 years", "unknown", "4 years")),
         ("q [SEP] a text [SEP]  (A) one . (B) two .", ("one .", "two .")),
         ("q (a) one\n(b) two\nand a text", ("one", "two")),
-        ("q \\n (A) one (B) two \\n a text", ("one", "two")),
-        ("q (A) \\neq 2 (B) \\nu", ("\\neq 2", "\\nu")),
+        ("q \\n (A) \\neq 2 (B) \\nu \\n a text", ("\\neq 2", "\\nu")),
         ("question: q (A) one (B) two context: a text", ("one", "two")),
         ("find P (A) and P(B) if P (A) = 1 (A) 0.2 (B) 0.4 (C) 1", ("0.2", "0.4", "1")),
-        ("the (A) team beat (B) ? (A) no (B) yes", ("no", "yes")),
         ("q (A) 5 (g) of it (B) 6 (g)", ("5 (g) of it", "6 (g)")),
-        ("q (A) same (B) same (C) other", ("same", "other")),
     ],
 )
 def test_listed_options_end_at_the_next_option_or_at_the_end_of_the_list(text, options):
     assert listed_options(text) == options
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "no list",
-        "only (A) one",
-        "(B) two (C) three",
-        "(A) (B) two",
-        "(A) same (B) same",
-        "(A) one (b) two",
-    ],
-)
+@pytest.mark.parametrize("text", ["", "only (A) one", "(B) two (C) three", "(A) (B) two", "(A) one (b) two"])
 def test_a_text_without_a_list_of_two_has_no_options(text):
     assert listed_options(text) == ()
 
@@ -98,23 +83,19 @@ def test_lists_must_have_an_accepted_answer_of_nearly_all_examples():
     assert option_source(task(0)[:18] + wrong * 2, "EM").name is None
 
 
-@pytest.mark.parametrize("metric", ["QA-F1", "Rouge-L", "Pearson-Correlation"])
-def test_answers_are_labels_only_with_classification_metrics(metric):
-    assert option_source(of_labels(10, 10), metric) == OptionSource()
+def test_answers_are_labels_only_with_classification_metrics():
+    assert option_source(of_labels(10, 10), "QA-F1") == OptionSource()
     assert option_source(of_labels(10, 10), "Matthew-Correlation").name == "labels"
 
 
 def test_the_real_tasks_have_their_known_option_sources(real_gym):
     gym = Gym(real_gym)
     sources = {task: option_source(gym.examples(task, "train"), gym.metric(task)) for task in gym.tasks()}
-    assert collections.Counter(source.name for source in sources.values()) == {
-        "labels": 65,
-        None: 26,
-        "input": 14,
-    }
-    for task in ("ai2_arc", "aqua_rat", "quail", "cosmos_qa", "superglue-copa", "wino_grande", "math_qa"):
+    numbers = collections.Counter(source.name for source in sources.values())
+    assert numbers == {"labels": 65, None: 26, "input": 14}
+    for task in ("ai2_arc", "aqua_rat", "cosmos_qa", "superglue-copa", "math_qa"):
         assert sources[task].name == "input"
-    for task in ("cos_e", "superglue-multirc", "spider", "lama-trex", "common_gen", "limit"):
+    for task in ("cos_e", "superglue-multirc", "spider", "common_gen"):
         assert sources[task].name is None
     assert sources["piqa"].labels == ("0", "1")
     assert len(sources["trec-finegrained"].labels) == 47

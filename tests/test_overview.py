@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,13 @@ from test_comparison import by_category
 from routing_moe.cli import compare
 from routing_moe.results.overview import overview_markdown
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
 SPELLING = [0, 0, 0, 1, 1, 1]  # of NAMES: skill:spell or skill:count
 SCORES = {"train": {"dev": 0.4, "test": 0.5}, "test": {"test": 0.25}}  # of seed 1; of seed 2 0.1 more
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    monkeypatch.setattr(compare, "draw", lambda *_: None)
 
 
 def by_means(words: list[str]) -> int:
@@ -105,22 +110,18 @@ def write_summary(folder, **scores):
 
 
 def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_path, capsys):
-    for run, new, other in (("found/seed1", 0.2, 0.4), ("found/seed2", 0.4, 0.6), ("equal/seed1", 0.5, "")):
-        write_summary(tmp_path / "tuned" / run, new=new, other=other)
-    table, printed = shown(folder, capsys, "--few_shot", str(tmp_path / "tuned"))
-    assert table.loc["found", ["few_shot", "few_shot_std"]].tolist() == pytest.approx([0.4, 0.2 / 2**0.5])
-    assert table.loc[["dense", "equal"], "few_shot"].isna().all()
-    assert "few-shot |" in printed.out
-
-
-def test_few_shot_scores_that_cannot_be_compared_are_errors(folder, tmp_path, capsys):
     flags = ["--few_shot", str(tmp_path / "tuned")]
     assert by_means([str(folder), *flags]) == 2
     assert "tuned holds no <variant>/<run>/summary.csv" in capsys.readouterr().err
-    write_summary(tmp_path / "tuned/found/seed1", new=0.2, other=0.4)
-    write_summary(tmp_path / "tuned/found/seed2", new=0.2)
+    for run, new, other in (("found/seed1", 0.2, 0.4), ("found/seed2", 0.4, 0.6), ("equal/seed1", 0.5, "")):
+        write_summary(tmp_path / "tuned" / run, new=new, other=other)
+    table, printed = shown(folder, capsys, *flags)
+    assert table.loc["found", ["few_shot", "few_shot_std"]].tolist() == pytest.approx([0.4, 0.2 / 2**0.5])
+    assert table.loc[["dense", "equal"], "few_shot"].isna().all()
+    assert "few-shot |" in printed.out
+    write_summary(tmp_path / "tuned/dense/seed1", new=0.2)
     assert by_means([str(folder), *flags]) == 2
-    assert "found/seed2/summary.csv has other tasks or samples than" in capsys.readouterr().err
+    assert "summary.csv has other tasks or samples than" in capsys.readouterr().err
 
 
 def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(folder, capsys):
@@ -143,23 +144,21 @@ def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(f
     assert "no run has scores of train tasks" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [by_means, by_category])
-def test_every_run_has_a_row_of_each_kind_even_if_too_few_tasks_have_it(command, folder):
+def test_every_run_has_a_row_of_each_kind_even_if_too_few_tasks_have_it(folder):
     features = folder.parent / "place/gym/skills.csv"
     known = ["x", "y", "x", *[None] * 3]
     pd.read_csv(features).assign(rare=known).to_csv(features, index=False)
-    assert command([str(folder), "--recovery", "skill", "rare", "skill"]) == 0
-    (path,) = folder.glob("*recovery.csv")
-    rows = pd.read_csv(path).groupby("run")["kind"].agg(list)
+    assert by_means([str(folder), "--recovery", "skill", "rare", "skill"]) == 0
+    table = pd.read_csv(folder / "recovery.csv")
+    rows = table.groupby("run")["kind"].agg(list)
     assert rows.to_dict() == {"seed1": ["skill", "rare"] * 4, "seed2": ["skill", "rare"] * 2}
-    of_kind = pd.read_csv(path).set_index(["variant", "kind"])
+    of_kind = table.set_index(["variant", "kind"])
     assert of_kind.loc[("found", "skill"), "ami"].tolist() == [1, 1]
     assert of_kind.loc[("found", "rare"), "ami"].isna().all()
 
 
-@pytest.mark.parametrize("command", [by_means, by_category])
-def test_an_unknown_kind_of_features_is_an_error(command, folder, capsys):
-    assert command([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
+def test_an_unknown_kind_of_features_is_an_error(folder, capsys):
+    assert compare.main([str(folder), "--recovery", "skil", "--output_dir", str(folder / "out")]) == 2
     error = "error: --recovery skil: no such kind of features; did you mean 'skill'?"
     assert capsys.readouterr().err.startswith(error)
     assert not (folder / "out").exists()
@@ -180,12 +179,12 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
         if folder.exists()
     }
     assert files["both"] == files["means"] | files["categories"]
-    chosen = ["--columns", "unseen", "--recovery", "skill", *flags["chosen"][1:]]
+    chosen = ["--columns", "unseen", *flags["chosen"][1:]]
     assert compare.main([str(folder / "dense"), str(folder / "found"), *chosen]) == 0
     written = sorted(path.name for path in folders["chosen"].iterdir())
-    assert written == ["overview.csv", "overview.md", "recovery.csv"]
-    columns = "variant n unseen unseen_std unseen_read skill_ami skill_ami_std"
-    assert list(pd.read_csv(folders["chosen"] / "overview.csv")) == columns.split()
+    assert written == ["overview.csv", "overview.md"]
+    columns = ["variant", "n", "unseen", "unseen_std", "unseen_read"]
+    assert list(pd.read_csv(folders["chosen"] / "overview.csv")) == columns
     assert compare.main([str(folder), "--columns", "unsen"]) == 2
     assert "--columns holds 'unsen'" in capsys.readouterr().err
 
@@ -229,6 +228,8 @@ def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys):
 
 def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     """Runs of seed 2 were scored on another gym, with other numbers of examples."""
+    shutil.rmtree(folder / "average")
+    shutil.rmtree(folder / "equal")
     other = write_place(tmp_path / "other", runs=()).gym
     for path in folder.glob("*/seed2/best/eval-*.csv"):
         scores = pd.read_csv(path, index_col=0)
@@ -239,10 +240,8 @@ def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):
     for command in (by_means, by_category):
         assert command([str(folder)]) == 2
         assert "was scored on different tasks" in capsys.readouterr().err
-    assert by_means([str(folder), "--gym_per_seed"]) == 0
-    assert by_category([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
-    printed = capsys.readouterr()
-    assert "train_dir" not in printed.err
+    assert compare.main([str(folder), "--gym_per_seed", "--baseline", "dense"]) == 0
+    assert "train_dir" not in capsys.readouterr().err
     assert set(pd.read_csv(folder / "comparison_runs.csv")["category"]) == {"all"}
     # Within a seed, the gyms must still be equal.
     path = next(folder.glob("found/seed2/best/eval-test-performance.csv"))

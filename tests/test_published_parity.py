@@ -4,6 +4,7 @@ The numbers are in `data/published`. The six optimizer steps are followed by tes
 test_dataloader_encoding.py, scores by test_dataloader_metrics.py.
 """
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -43,9 +44,14 @@ def gradient_sketch(gradient, n_projections=4, n_entries=32):
     return torch.cat([flat.abs().max()[None], flat.norm()[None], torch.from_numpy(signs) @ flat, entries])
 
 
-@pytest.fixture
-def model(published_run):
+@pytest.fixture(scope="module")
+def loaded(published_run):
     return RoutingBartForConditionalGeneration.from_upstream(published_run)
+
+
+@pytest.fixture
+def model(loaded):
+    return copy.deepcopy(loaded)
 
 
 @pytest.fixture(scope="module")

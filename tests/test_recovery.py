@@ -28,24 +28,21 @@ def test_route_metrics_computed_by_hand():
     assert route_metrics.information(values_NLE) == pytest.approx([load_entropy - 0.5])
     assert route_metrics.shift(values_NLE[:1], values_NLE[1:]) == pytest.approx(np.array([[0.5]]))
     assert route_metrics.entropy(np.ones((2, 3, 1))).tolist() == [[0.0] * 3] * 2
-
-
-def test_overlap_of_one_hot_routes_is_the_share_of_layers_with_the_same_expert():
-    values_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])
-    assert route_metrics.overlap(values_NLE)[0, 1] == 0.5
+    one_hot_NLE = one_hot([[0, 1, 2, 0], [0, 1, 1, 1]])  # the same expert in half of the layers
+    assert route_metrics.overlap(one_hot_NLE)[0, 1] == 0.5
 
 
 def test_mantel_by_hand_and_by_all_permutations():
     places, others = np.array([0.0, 1.0, 3.0, 7.0]), np.array([0.0, 2.0, 5.0, 4.0])
     one_NN, other_NN = (np.abs(x[:, None] - x[None]) for x in (places, others))
     upper = np.triu_indices(4, 1)
-    r, p = mantel_test(one_NN, other_NN, 20_000)
+    r, p = mantel_test(one_NN, other_NN, 5000)
     assert r == pytest.approx(np.corrcoef(one_NN[upper], other_NN[upper])[0, 1])
     exact = [
         np.corrcoef(one_NN[np.ix_(order, order)][upper], other_NN[upper])[0, 1] >= r - 1e-9
         for order in map(list, itertools.permutations(range(4)))
     ]
-    assert p == pytest.approx(np.mean(exact), abs=0.012)
+    assert p == pytest.approx(np.mean(exact), abs=0.02)
     assert np.isnan(mantel_test(np.ones((4, 4)) - np.eye(4), other_NN, 10)).all()
 
 
@@ -53,8 +50,8 @@ def test_adjusted_mutual_information_is_one_for_equal_groups_and_zero_by_chance(
     labels = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
     assert mutual_information_test(labels, [2] * 5 + [0] * 5 + [7] * 5, 999) == pytest.approx((1, 1 / 1000))
     draw = np.random.default_rng(0)
-    amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 0)[0] for _ in range(300)]
-    assert abs(np.mean(amis)) < 0.03
+    amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 0)[0] for _ in range(80)]
+    assert abs(np.mean(amis)) < 0.05
 
 
 def test_ties_give_more_clusters_and_equal_routes_are_never_divided():

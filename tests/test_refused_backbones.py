@@ -2,14 +2,7 @@
 
 import pytest
 import torch
-from tiny_backbones import (
-    CAUSAL,
-    batch_of,
-    make_differ,
-    make_plain,
-    padded_left,
-    routes_of,
-)
+from tiny_backbones import CAUSAL, batch_of, make_differ, make_plain, padded_left, routes_of
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,

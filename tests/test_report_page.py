@@ -19,7 +19,7 @@ from routing_moe.analysis.route_metrics import neighbour_table, overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.cli import report
-from routing_moe.report.page import render
+from routing_moe.report.page import drops_of, render
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
@@ -45,12 +45,8 @@ def values_in(spec):
             yield from values_in(value)
 
 
-@pytest.fixture(scope="module")
-def trained_page(finished):
-    return render(read_runs([finished]), "Routes of finished", 20)
-
-
-def test_routes_and_scores_are_those_of_the_files_of_a_trained_run(finished, trained_page):
+def test_routes_scores_and_curves_are_those_of_the_files_of_a_trained_run(finished):
+    trained_page = render(read_runs([finished]), "Routes of finished", 20)
     routes, shown = load_routes(finished), rows_of(trained_page, "task", "expert", "weight")
     of_count = shown[shown["task"] == "count"]["weight"].tolist()
     assert of_count == pytest.approx(routes.values_NLE[routes.tasks.index("count")].ravel(), abs=1e-4)
@@ -58,9 +54,6 @@ def test_routes_and_scores_are_those_of_the_files_of_a_trained_run(finished, tra
     shown = rows_of(trained_page, "score")
     shown = shown[shown["files"] == "test, train tasks"].set_index("task")
     assert shown["score"].to_dict() == pytest.approx(written["performance"].to_dict(), abs=1e-4)
-
-
-def test_curves_are_those_of_a_trained_run(finished, trained_page):
     shown, losses = rows_of(trained_page, "curve"), pd.read_csv(finished / "losses.csv")
     dev = shown[shown["curve"] == "dev loss"]
     assert dev["step"].tolist() == losses["steps"].tolist()
@@ -68,27 +61,21 @@ def test_curves_are_those_of_a_trained_run(finished, trained_page):
     assert {"load entropy", "distance to final", "learning rate"} <= set(shown["curve"])
 
 
-def test_the_strongest_correlations_of_each_feature_are_shown_with_either_sign(tmp_path):
-    runs = read_runs([write_place(tmp_path).folder / "one"])
-    table, page = correlate(runs[0].routes, runs[0].features, 20), render(runs, "x", 20)
+def test_correlations_and_drops_are_those_of_the_run_unless_the_ablation_is_of_other_weights(tmp_path):
+    place = write_place(tmp_path).folder / "one"
+    write_ablation(place)
+    (run,) = read_runs([place], "30")
+    page = render([run], "x", 20)
+    assert len(page) < 2e6
+    assert "routes are of step 30, but scores of step 20" in page
     shown = rows_of(page, "feature", "r")
     assert (shown["r"] < 0).any()
-    for feature, rows in table.groupby("feature"):
+    for feature, rows in correlate(run.routes, run.features, 20).groupby("feature"):
         strongest = rows["r"].abs().nlargest(3).tolist()
         assert shown[shown["feature"] == feature]["r"].abs().nlargest(3).tolist() == pytest.approx(strongest)
-    assert page == render(runs, "x", 20)
-    assert len(page) < 2e6
-
-
-def test_routes_of_another_step_are_noted_and_an_ablation_of_other_weights_is_left_out(tmp_path):
-    run = write_place(tmp_path).folder / "one"
-    write_ablation(run)
-    assert "routes are of step 30, but scores of step 20" in render(read_runs([run], "30"), "x", 20)
-    page = render(read_runs([run]), "x", 20)
     assert rows_of(page, "drop")[["expert", "category", "drop"]].to_numpy().tolist() == DROPS
-    (run / "best/model.safetensors").write_bytes(b"other weights")
-    page = render(read_runs([run]), "x", 20)
-    assert "mean drop of the score" not in page
+    (place / "best/model.safetensors").write_bytes(b"other weights")
+    assert len(drops_of(run)) == 0
 
 
 DROPS = [["enc0.1", "words", 0.25], ["enc0.1", "all", 0.125]]

@@ -165,15 +165,6 @@ def test_a_table_is_that_of_its_file(page, marker, table):
     assert differences(table.splitlines()[2:], *read_table(page, marker)) == []
 
 
-def test_a_changed_number_or_label_is_found():
-    table = pd.DataFrame({"kind": ["a", "b"], "mean": [0.123, 4.0], "std": [0.1, math.nan]})
-    arguments = (table, "kind", ["mean", "std"])
-    assert differences(["| `a` | 0.12 ± 0.1 |", "| b | 4 |"], *arguments) == []
-    assert differences(["| a | 0.13 ± 0.1 |", "| b | 4 |"], *arguments) == ["0.13, in the file 0.123"]
-    assert differences(["| a | 0.12 ± 0.1 |", "| c | 4 |"], *arguments)
-    assert differences(["| a | 0.12 ± 0.1 |", "| b | - |"], *arguments)
-
-
 @pytest.mark.parametrize("file", RENDERED)
 def test_a_rendered_table_is_that_of_its_file(file):
     page, rendered = RENDERED[file]

@@ -10,16 +10,13 @@ import torch
 from accelerate import Accelerator
 from forks import assert_two_equal_one
 from peft import PeftModel
-from tiny_backbones import FAMILIES, batch_of, make_differ, make_plain, make_routed, routes_of
+from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_differ, make_plain, make_routed, routes_of
 from tiny_steps import encoded, parameters, settings_with
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
-from routing_moe.model.base import is_of_base, train_base
+from routing_moe.model.base import is_of_base
 from routing_moe.model.lora import LoraPlan
 from routing_moe.optim.step import Stepper
 
@@ -35,7 +32,7 @@ def assert_equal_states(one, other) -> None:
 # ---- new models
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["flan-t5", "bart", "qwen3"])
 def test_untrained_experts_leave_the_plain_model_as_it_is(family):
     plain = make_plain(family).double()
     before = copy.deepcopy(plain)
@@ -51,13 +48,12 @@ def test_untrained_experts_leave_the_plain_model_as_it_is(family):
     assert not any(map(is_of_base, trained))
 
 
-@pytest.mark.parametrize("beams", [1, 3])
-def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch, beams):
+def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch):
     planned, of = [], LoraPlan.of
     monkeypatch.setattr(LoraPlan, "of", lambda *values: planned.append(values) or of(*values))
     for model in (make_routed("t5"), make_routed("qwen2"), make_model(4, **LORA)):
         batch = batch_of(model, vocabulary=40)
-        options = dict(routes=routes_of("soft", model), max_new_tokens=5, num_beams=beams)
+        options = dict(routes=routes_of("soft", model), max_new_tokens=5, num_beams=3)
         model.generate(batch["input_ids"], attention_mask=torch.ones_like(batch["input_ids"]), **options)
     assert len(planned) == 3
 
@@ -65,8 +61,7 @@ def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch, beams):
 # ---- saving and loading
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("from_folder", [True, False])
+@pytest.mark.parametrize(("family", "from_folder"), list(zip(FAMILIES, [True, False] * 3, strict=True)))
 def test_a_saved_model_is_loaded_as_it_was(family, from_folder, tmp_path):
     place = make_plain(family)
     if from_folder:
@@ -100,7 +95,7 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
 
 
-@pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4), dict(intermediate_size=32)])
+@pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4)])
 def test_another_base_is_refused(changed, tmp_path):
     make_plain("qwen2").save_pretrained(tmp_path / "base")
     RoutedModel.from_backbone(tmp_path / "base", **FIELDS).save_pretrained(tmp_path / "saved")
@@ -112,18 +107,6 @@ def test_another_base_is_refused(changed, tmp_path):
     reason = "other weights|no plain model can" if changed else "not the model that the experts"
     with pytest.raises(InputError, match=f"{tmp_path}/base: .*({reason})"):
         RoutedModel.from_pretrained(tmp_path / "saved")
-
-
-def test_a_base_that_is_trained_is_saved(tmp_path):
-    make_plain("qwen2").save_pretrained(tmp_path / "base")
-    model = RoutedModel.from_backbone(tmp_path / "base", **FIELDS)
-    train_base(model, True)
-    with torch.no_grad():
-        model.backbone.model.norm.weight += 1
-    model.save_pretrained(tmp_path / "saved")
-    loaded = RoutedModel.from_pretrained(tmp_path / "saved")
-    assert loaded.config.base_model is None
-    assert_equal_states(loaded, model)
 
 
 def test_no_change_of_the_base_is_lost(tmp_path):
@@ -147,7 +130,7 @@ def test_no_change_of_the_base_is_lost(tmp_path):
 
 
 def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
-    for family, is_saved in (("t5", True), ("llama", True), ("llama", False)):
+    for family, is_saved in (("t5", True), ("llama", False)):
         plain = make_plain(family).bfloat16()
         plain.save_pretrained(tmp_path / family)
         model = RoutedModel.from_backbone(tmp_path / family if is_saved else plain, **FIELDS)
@@ -170,10 +153,9 @@ def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
 # ---- adapters
 
 
-@pytest.mark.parametrize("mixing", ["products", "factors"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "mixing"), list(zip(FAMILIES, [*MIXINGS] * 2, strict=True)))
 def test_peft_gives_the_logits_of_every_route_that_was_exported(family, mixing, tmp_path):
-    model = make_routed(family, lora_mixing=mixing)
+    model = make_routed(family, **MIXINGS[mixing])
     batch = batch_of(model)
     for kind in ("soft", "one_hot"):
         route_LE = routes_of(kind, model)[0]

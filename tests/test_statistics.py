@@ -43,10 +43,9 @@ def test_the_design_is_by_the_number_of_seeds():
     assert (AUTO, *DESIGNS) == choices.DESIGNS
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_missing_value_leaves_no_interval_and_no_test(value):
+def test_a_missing_value_leaves_no_interval_and_no_test():
     values_ST = np.random.default_rng(0).normal(0.3, 1.0, (4, 9))
-    values_ST[1, 2] = value
+    values_ST[1, 2] = np.nan
     found = mean_interval(values_ST)
     assert np.isnan([found.low, found.high, found.p, found.detectable]).all()
     assert found.over == "values are missing"
@@ -63,14 +62,6 @@ def test_the_detectable_effect_is_found_with_a_probability_of_80_percent():
     values_ST = draw.normal(0.0, 1.0, (6, 9))
     _, error, df = t_of_mean(values_ST, "seeds_and_tasks")
     assert mean_interval(values_ST).detectable == pytest.approx(detectable_effect(error, df))
-
-
-def test_p_and_interval_agree():
-    draw = np.random.default_rng(0)
-    found = [mean_interval(draw.normal(0.4, 1.0, (3, 8)) + draw.normal(0, 0.5, (3, 1))) for _ in range(200)]
-    outside = [one.low > 0 or one.high < 0 for one in found]
-    assert [one.p < 0.05 for one in found] == outside
-    assert 10 < sum(outside) < 190
 
 
 def test_fewer_than_six_tasks_or_no_seed_give_a_reason_instead_of_an_interval():
@@ -97,7 +88,6 @@ def covered(size: tuple[int, int, int], design: str, effects: str, seed_std: flo
     drawn = {
         "normal": draw.normal,
         "skewed": lambda size: draw.exponential(size=size) - 1,
-        "rare": lambda size: (draw.random(size) < 0.25) * draw.exponential(1.5, size) - 0.375,
     }[effects]
     n, seeds, tasks = size
     of_tasks, of_seeds = drawn(size=(n, 1, tasks)), seed_std * draw.normal(size=(n, seeds, 1))
@@ -106,20 +96,19 @@ def covered(size: tuple[int, int, int], design: str, effects: str, seed_std: flo
     return (np.abs(mean_N - truth.mean(axis=(1, 2))) <= error_N * t.ppf(0.975, df_N)).mean()
 
 
-@pytest.mark.parametrize("tasks", [14, 80])
-@pytest.mark.parametrize("seeds", [2, 3, 5, 8])
-@pytest.mark.parametrize("effects", ["normal", "skewed"])
-def test_intervals_have_the_documented_coverage(effects, seeds, tasks):
+@pytest.mark.parametrize(
+    ("effects", "seeds", "tasks", "seed_std"),
+    [("normal", 2, 14, 0.6), ("skewed", 3, 80, 0.3), ("skewed", 5, 14, 0.3), ("normal", 8, 80, 0.6)],
+)
+def test_intervals_have_the_documented_coverage(effects, seeds, tasks, seed_std):
     draw = np.random.default_rng([1, tasks, seeds])
-    for seed_std in (0.3, 0.6):
-        assert 0.93 < covered((10_000, seeds, tasks), design_of(seeds), effects, seed_std, draw) < 0.975
+    assert 0.93 < covered((5000, seeds, tasks), design_of(seeds), effects, seed_std, draw) < 0.975
 
 
-def test_two_way_intervals_of_two_seeds_and_rare_effects_are_too_narrow():
-    """The reasons for the choice of the design, and its limit."""
+def test_two_way_intervals_of_two_seeds_are_too_narrow():
+    """The reason for another design."""
     draw = np.random.default_rng(2)
-    assert covered((10_000, 2, 80), "seeds_and_tasks", "normal", 0.6, draw) < 0.9
-    assert covered((10_000, 5, 14), "tasks", "rare", 0.6, draw) < 0.88
+    assert covered((2000, 2, 80), "seeds_and_tasks", "normal", 0.6, draw) < 0.9
 
 
 # ---------------------------------------------------------------------------- multiple tests
@@ -150,9 +139,9 @@ def test_under_negative_dependence_false_discoveries_are_bounded():
     from scipy.stats import norm
 
     draw = np.random.default_rng(0)
-    z = draw.normal(size=(1000, 6))
+    z = draw.normal(size=(400, 6))
     z = (z - z.mean(axis=1, keepdims=True)) / np.sqrt(5 / 6)
     p = 2 * norm.sf(np.abs(z))
     for correct in (benjamini_yekutieli, holm):
         times = sum((correct(own) < 0.05).any() for own in p)
-        assert times <= binom.ppf(0.999, 1000, 0.05)
+        assert times <= binom.ppf(0.999, 400, 0.05)

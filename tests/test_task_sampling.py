@@ -139,12 +139,12 @@ def unequal_gym(tmp_path_factory) -> Path:
     return gym
 
 
-@pytest.mark.usefixtures("quick_pictures")
+@pytest.mark.usefixtures("empty_pictures")
 def test_a_failed_and_resumed_run_equals_an_uninterrupted_one(world, unequal_gym, tmp_path, capsys):
-    changed = dict(task_sampling="temperature:2")
+    changed = dict(task_sampling="temperature:2", total_steps=4, eval_period=2, num_beams=1)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert run(unequal_gym, world.bart, whole, **changed) == 0
-    fail_in_step(5, lambda: run(unequal_gym, world.bart, stopped, **changed))
+    fail_in_step(4, lambda: run(unequal_gym, world.bart, stopped, **changed))
     capsys.readouterr()
     assert run(unequal_gym, world.bart, stopped, **(changed | dict(task_sampling="tasks", resume=True))) == 2
     assert (
@@ -161,9 +161,7 @@ def test_a_failed_and_resumed_run_equals_an_uninterrupted_one(world, unequal_gym
     assert "shares of tasks: colour 40%, opposite 40%, count 20%" in text
 
 
-@pytest.mark.parametrize(
-    "wrong", ["Tasks", "temperature", "temperature:0.5", "temperature:nan", "tasks:2", ""]
-)
+@pytest.mark.parametrize("wrong", ["Tasks", "temperature", "temperature:nan", "tasks:2", ""])
 def test_a_wrong_sampling_is_one_clear_error(fresh, capsys, wrong):
     assert run(fresh.gym, fresh.bart, fresh.out, task_sampling=wrong) == 2
     assert f"--task_sampling is {wrong}; it must be examples, tasks, temp" in capsys.readouterr().err

@@ -4,15 +4,17 @@ import json
 
 import pandas as pd
 import pytest
+from conftest import without_pictures
 from mistakes import Place
-from test_gains import write_summary
+from test_gains import call, refusal, write_summary
 from tiny_runs import NO_LEARNING, run, write_gym
 
 from dataloader.ontology import Ontology
-from routing_moe.cli import compute_arg, show_scores
+from routing_moe.cli import show_scores
 from routing_moe.results.markdown import markdown_table
 from routing_moe.results.scores import category_table, dataset_scores, datasets_markdown, read_scores
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
 ANSWERS = {"first": ("Yes", "No"), "second": ("True", "False"), "third": ("right", "wrong")}
 
 
@@ -27,12 +29,9 @@ def scores_of(means, metric="ACC", constant=0.25):
     return pd.DataFrame(rows, columns=columns)
 
 
-ZERO_SHOT = "eval-test_tasks-test-performance.csv"
+ZERO_SHOT = "eval-test_tasks-test-performance"  # .csv, as --do_predict names it
 OURS = {"rte__first": 0.6, "rte__second": 0.1, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.9}
 MEANS = {"rte__first": 0.5, "rte__second": 0.2, "rte__third": 0.8, "cb__first": 0.4, "cb__second": 0.6}
-
-
-# ---------------------------------------------------------------------------- numbers
 
 
 def test_scores_of_a_data_set_are_statistics_over_its_templates():
@@ -81,7 +80,8 @@ def ranked(world):
     gym = write_gym(world / "templates/gym")
     write_templates(gym)
     place = Place(world / "templates", gym, world.bart)
-    assert run(gym, world.bart, place.out, **NO_LEARNING) == 0
+    with without_pictures():
+        assert run(gym, world.bart, place.out, **NO_LEARNING) == 0
     flags = dict(do_train=False, do_predict=True, initialize_from_vanilla=None, model=None)
     assert run(gym, world.bart, place.out, **flags, predict_split="dev") == 0
     assert run(gym, world.bart, place.out, **flags, predict_split="test", scoring="rank") == 0
@@ -115,12 +115,9 @@ def test_scores_per_data_set_are_shown_below_the_same_table_by_category(ranked, 
     assert table.loc["all", "tasks"] == 6
 
 
-# ---------------------------------------------------------------------------- gains
-
-
 @pytest.fixture
 def files(tmp_path):
-    """Zero-shot scores of three systems in base, ours and odd, named as --do_predict names them."""
+    """Zero-shot scores of three systems in base, ours and odd."""
     write_scores(tmp_path, "base", scores_of(MEANS))
     write_scores(tmp_path, "ours", scores_of(OURS))
     write_scores(tmp_path, "odd", scores_of({"rte__first": 0.6, "cb__second": 0.3}, metric="EM"))
@@ -129,29 +126,13 @@ def files(tmp_path):
 
 def write_scores(folder, name, scores):
     (folder / name).mkdir()
-    scores.to_csv(folder / name / ZERO_SHOT)
-
-
-def call(files, *systems, flags=(), base=f"base/{ZERO_SHOT}"):
-    words = ["--summary1", files / base, "--output_file", files / "out/gains.csv"]
-    words += ["--summary2", *(files / system for system in systems or [f"ours/{ZERO_SHOT}"]), *flags]
-    return compute_arg.main([str(word) for word in words])
-
-
-def gains_of(files):
-    per_task = pd.read_csv(files / "out/gains.csv").set_index("task")
-    return per_task, pd.read_csv(files / "out/gains_summary.csv").loc[0]
-
-
-def refusal(capsys, *args, **fields):
-    assert call(*args, **fields) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+    scores.to_csv(folder / name / f"{ZERO_SHOT}.csv")
 
 
 def test_zero_shot_scores_are_summaries_whose_n_is_the_number_of_samples(files):
     write_scores(files, "one", scores_of(MEANS).drop_duplicates("task_prefix"))
-    assert call(files, f"ours/{ZERO_SHOT}", f"one/{ZERO_SHOT}", flags=["--names", "b", "ours", "one"]) == 0
+    systems = [f"{name}/{ZERO_SHOT}" for name in ("ours", "one")]
+    assert call(files, *systems, base=f"base/{ZERO_SHOT}", flags=["--names", "b", "ours", "one"]) == 0
     per_task = pd.read_csv(files / "out/gains.csv").set_index(["task", "system"])
     assert len(per_task) == 10
     row = per_task.loc[("rte__first", "ours")]
@@ -166,16 +147,16 @@ def test_zero_shot_scores_are_summaries_whose_n_is_the_number_of_samples(files):
 def test_zero_shot_and_fine_tuned_scores_are_compared(files, capsys):
     write_summary(files / "tuned.csv", {"boolq": 0.6, "new__a": 0.5})
     write_scores(files, "zero", scores_of({"boolq": 0.5, "new__a": 0.4}))
-    flags = ["--names", "zero", "tuned"]
-    assert call(files, "tuned.csv", base=f"zero/{ZERO_SHOT}", flags=flags) == 0
+    assert call(files, "tuned", base=f"zero/{ZERO_SHOT}", flags=["--names", "zero", "tuned"]) == 0
     assert "unequal numbers of samples in boolq, new__a" in capsys.readouterr().err
-    assert gains_of(files)[1]["arg"] == pytest.approx((0.2 + 0.25) / 2)
+    assert pd.read_csv(files / "out/gains_summary.csv")["arg"][0] == pytest.approx((0.2 + 0.25) / 2)
 
 
 def test_scores_in_different_metrics_or_of_the_wrong_part_are_refused(files, capsys):
-    line = refusal(capsys, files, f"odd/{ZERO_SHOT}", flags=["--names", "base", "odd"])
-    assert "cannot be compared: rte__first, cb__second" in line
-    (files / "base" / ZERO_SHOT).rename(files / "base/eval-test_tasks-dev-performance.csv")
-    line = refusal(capsys, files, base="base/eval-test_tasks-dev-performance.csv")
-    assert line.endswith("holds dev scores, but --metric is test_performance")
+    base, odd = (f"{name}/{ZERO_SHOT}" for name in ("base", "odd"))
+    error = refusal(capsys, files, odd, base=base, flags=["--names", "base", "odd"])
+    assert "cannot be compared: rte__first, cb__second" in error
+    (files / f"{base}.csv").rename(files / "base/eval-test_tasks-dev-performance.csv")
+    error = refusal(capsys, files, odd, base="base/eval-test_tasks-dev-performance")
+    assert error.endswith("holds dev scores, but --metric is test_performance")
     assert not (files / "out").exists()

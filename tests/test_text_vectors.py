@@ -44,33 +44,13 @@ def ids_and_positions(input_ids_BS, attention_mask_BS):
     return torch.stack([input_ids_BS, positions_BS], dim=-1).float()
 
 
-def test_a_vector_is_the_mean_over_inputs_of_the_mean_over_their_tokens(tokenizer):
-    found = text_vectors(ids_and_positions, tokenizer, INPUTS, FORMAT)
-    for row, inputs in zip(found, INPUTS.values(), strict=True):
-        means = []
-        for text in inputs:
-            ids = tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
-            means.append([np.mean(ids), np.mean(np.arange(1, len(ids) + 1))])  # <s> is at position 0
-        assert row == pytest.approx(np.mean(means, axis=0))
-    assert (found.dtype, found.shape) == (np.float32, (2, 2))
-
-
-@pytest.mark.parametrize("kind", ["plain", "mixture", "merged"])
+@pytest.mark.parametrize("kind", ["plain", "merged"])
 def test_padding_does_not_change_a_vector(kind, bart, tokenizer):
     merged = dict(router_mode="softmax", expert_mixing="parameters")
-    model = bart if kind == "plain" else mixture_of(bart, **(merged if kind == "merged" else {}))
-    states_of = encoder_states(model)
-    together = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=10_000)
+    states_of = encoder_states(bart if kind == "plain" else mixture_of(bart, **merged))
+    together = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=0)  # no limit
     alone = text_vectors(states_of, tokenizer, INPUTS, FORMAT, batch_tokens=1)
     assert together.shape == (2, 16)
-    calls = []
-
-    def counted(*batch):
-        calls.append(len(batch[0]))
-        return states_of(*batch)
-
-    text_vectors(counted, tokenizer, INPUTS, FORMAT, batch_tokens=0)  # no limit
-    assert calls == [6]
     np.testing.assert_allclose(together, alone, atol=2e-6)
 
     def padded_more(input_ids_BS, attention_mask_BS):
@@ -80,18 +60,11 @@ def test_padding_does_not_change_a_vector(kind, bart, tokenizer):
     np.testing.assert_allclose(text_vectors(padded_more, tokenizer, INPUTS, FORMAT), together, atol=2e-6)
 
 
-def test_the_average_of_equal_experts_gives_the_vectors_of_their_plain_bart(bart, tokenizer):
+def test_vectors_of_equal_experts_are_those_of_their_plain_bart_without_dropout(bart, tokenizer):
     plain = text_vectors(encoder_states(bart), tokenizer, INPUTS, FORMAT)
-    equal = text_vectors(encoder_states(mixture_of(bart, init_eps=0.0)), tokenizer, INPUTS, FORMAT)
-    other = text_vectors(encoder_states(mixture_of(bart)), tokenizer, INPUTS, FORMAT)
+    model = mixture_of(bart, init_eps=0.0).train()
+    equal = text_vectors(encoder_states(model), tokenizer, INPUTS, FORMAT)
     np.testing.assert_allclose(equal, plain, atol=2e-6)
-    assert np.abs(other - plain).max() > 1e-3
-
-
-def test_dropout_does_not_change_a_vector_and_the_model_stays_in_training_mode(bart, tokenizer):
-    model = mixture_of(bart).train()
-    first, second = (text_vectors(encoder_states(model), tokenizer, INPUTS, FORMAT) for _ in range(2))
-    assert np.array_equal(first, second)
     assert model.training
     assert model.model.encoder.training
 

@@ -95,12 +95,12 @@ def test_experts_router_and_vectors_of_mixed_tasks_learn_with_one_hot_routes(fin
 
 
 def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(world, monkeypatch):
-    scores = iter([0.2, 0.5, 0.5, 0.3])
+    scores = iter([0.2, 0.5, 0.5])
     monkeypatch.setattr(
         "routing_moe.training.trainer.mean_score",
         lambda _, name: next(scores) if name == "performance" else 0,
     )
-    folder = world.run("best", eval_period=1, total_steps=4, save_period=1)
+    folder = world.run("best", eval_period=1, total_steps=3, save_period=2)
     assert_equal(weights(folder / "best"), weights(folder / "2-steps"))
     assert torch.load(folder / "last/training_state.pt")["best_score"] == 0.5
 
@@ -108,17 +108,15 @@ def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(w
 # ---- starts
 
 
-@pytest.mark.parametrize("kind", ["folder", "headless.pt", "run"])
+@pytest.mark.parametrize("kind", ["headless.pt", "run"])
 def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path):
     other = write_bart(tmp_path / "other", seed=6)
     plain = weights(other)
-    if kind == "headless.pt":
-        torch.save(
-            {name.removeprefix("model."): plain[name] for name in plain}, tmp_path / "weights.headless.pt"
-        )
-    path = other if kind == "folder" else tmp_path / f"weights.{kind}"
     if kind == "run":
         path = world.run("dense", bart=other, **ONE_EXPERT)
+    else:
+        path = tmp_path / "weights.headless.pt"
+        torch.save({name.removeprefix("model."): tensor for name, tensor in plain.items()}, path)
     folder = world.run(f"vanilla_{kind}", vanilla_checkpoint=path, init_eps=0, **NO_LEARNING)
     trained = weights(folder / "last")
     assert torch.equal(trained["model.shared.weight"], plain["model.shared.weight"])
@@ -179,19 +177,14 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
     assert settings["num_beams"] == 1
 
 
-@pytest.mark.parametrize(
-    ("samples", "found"),
-    [("first", ["plural_12_100"]), ("all", ["plural_12_100", "plural_12_13"]), ("13", ["plural_12_13"])],
-)
-def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished, samples, found):
-    folder = world.copy(finished, f"unseen_{samples}")
-    predict(world, folder, predict_split="test", predict_samples=samples, prefix="mine-")
+def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished):
+    folder = world.copy(finished, "unseen")
+    predict(world, folder, predict_split="test", predict_samples="13", prefix="mine-")
     for part in ("dev", "test"):
         scores = pd.read_csv(folder / f"best/mine-eval-test_tasks-{part}-performance.csv", index_col=0)
-        assert scores["sample"].tolist() == found
-        assert set(scores["task_prefix"]) == {"plural"}
-        for sample in found:
-            assert (folder / f"best/predictions/mine-{sample}_{part}.jsonl").is_file()
+        assert scores["sample"].tolist() == ["plural_12_13"]
+        assert scores["task_prefix"].tolist() == ["plural"]
+        assert (folder / f"best/predictions/mine-plural_12_13_{part}.jsonl").is_file()
 
 
 # ---- other ways to train
@@ -214,7 +207,8 @@ def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     changed = dict(
         bart=bart,
         adam_epsilon=1e-3,
-        total_steps=3,
+        total_steps=2,
+        eval_period=2,
         expert_regularization=0.01,
         load_balance=0.1,
         do_predict=True,
@@ -226,7 +220,7 @@ def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     assert_close(weights(two / "last"), weights(one / "last"))
     for name in (
         "losses.csv",
-        "3-steps/dev_results.csv",
+        "2-steps/dev_results.csv",
         "best/eval-dev-performance.csv",
         "best/eval-test-performance.csv",
     ):

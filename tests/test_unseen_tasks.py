@@ -45,22 +45,18 @@ def test_the_nearest_task_is_found_after_centring():
     assert nearest_task(np.ones(2), {"only": np.zeros(2)}) == ("only", 0.0)
 
 
-def choose_vectors(model, tasks, rule, trained, source):
-    texts = TextsOfModel(source, model, None, None)
-    return [Chooser(model, rule, trained, texts=texts).choose(task) for task in tasks]
-
-
-def texts_in(tmp_path, names, vectors_ND):
-    save_task_vectors(tmp_path, names, np.array(vectors_ND))
-    return TextSource((), TextFormat(), folder=str(tmp_path))
-
-
 def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     model = make_model(dtype=torch.float32, random_vectors=["d"])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     # The trained c is planted next to d, and the untrained b even nearer; a is planted next to x.
-    texts = texts_in(tmp_path, ["a", "b", "c", "d", "x"], [[1, 0], [0, 1], [0, 0.9], [0, 1], [0.9, 0]])
-    choices = choose_vectors(model, ["a", "b", "d", "x"], "auto", ["a", "c"], texts)
+    texts_ND = np.array([[1, 0], [0, 1], [0, 0.9], [0, 1], [0.9, 0]])
+    save_task_vectors(tmp_path, ["a", "b", "c", "d", "x"], texts_ND)
+    texts = TextsOfModel(TextSource((), TextFormat(), folder=str(tmp_path)), model, None, None)
+
+    def chosen(tasks, rule):
+        return [Chooser(model, rule, ["a", "c"], texts=texts).choose(task) for task in tasks]
+
+    choices = chosen(["a", "b", "d", "x"], "auto")
     assert [c.neighbour for c in choices] == [None, None, "c", "a"]
     assert choices[1].words == "stored vector"
     assert choices[2].words == "vector of c (nearest by text, cosine 0.99)"
@@ -68,12 +64,12 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     for choice, row in zip(choices, (0, 1, 2, 0), strict=True):
         assert np.array_equal(choice.vector_D, rows[row])
     assert_equal(dict(model.state_dict()), before)
-    chosen = choose_vectors(model, ["b"], "nearest", ["a", "c"], texts)[0]
-    assert (chosen.source, chosen.neighbour) == ("nearest", "c")
-    drawn = choose_vectors(model, ["d"], "stored", ["a", "c"], texts)[0]
+    (choice,) = chosen(["b"], "nearest")
+    assert (choice.source, choice.neighbour) == ("nearest", "c")
+    (drawn,) = chosen(["d"], "stored")
     assert np.array_equal(drawn.vector_D, rows[3])
     with pytest.raises(KeyError, match="no task vector for x"):
-        choose_vectors(model, ["x"], "stored", ["a", "c"], texts)
+        chosen(["x"], "stored")
 
 
 def test_vectors_are_added_and_replaced(make_model, tmp_path):
@@ -113,23 +109,21 @@ def loss_with(model, examples, vector_D) -> float:
         return float(model(**batch, routes=routes_BLE).loss)
 
 
-MODES = {
-    "softmax": dict(router_mode="softmax"),
-    "straight-through": dict(router_mode="gumbel_softmax_st", exploration_epsilon=1.0),
-    "top_k": dict(router_mode="top_k"),
-    "merged": dict(router_mode="gumbel_softmax", expert_mixing="parameters"),
-}
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_only_the_vector_is_learned_and_a_seed_determines_it(mode, make_model, examples):
-    model = make_model(random_vectors=["d"], router_temperature=0.7, **MODES[mode])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(router_mode="gumbel_softmax_st", exploration_epsilon=1.0),
+        dict(router_mode="top_k", expert_mixing="parameters"),
+    ],
+)
+def test_only_the_vector_is_learned_and_a_seed_determines_it(fields, make_model, examples):
+    model = make_model(random_vectors=["d"], router_temperature=0.7, **fields)
     model.router.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, graded = model.config.to_dict(), [p.requires_grad for p in model.parameters()]
     first, again, other = (learned(model, examples, steps=3, seed=seed) for seed in (3, 3, 4))
     assert np.array_equal(first.vector_D, again.vector_D)
-    assert not np.array_equal(first.vector_D, other.vector_D) or mode in ("softmax", "top_k")
+    assert not np.array_equal(first.vector_D, other.vector_D) or "expert_mixing" in fields
     mean_D = before["task_vectors.weight"][:3].mean(0).float().numpy()
     assert not np.allclose(first.vector_D, mean_D, atol=0.01)
     assert np.array_equal(learned(model, examples, steps=1, rate=0.0).vector_D, mean_D)
@@ -144,8 +138,8 @@ def test_only_the_vector_is_learned_and_a_seed_determines_it(mode, make_model, e
 def test_learning_reduces_the_loss_on_the_examples(make_model, examples):
     model = make_model(router_mode="softmax")
     start_D = model.task_vectors.weight.detach().mean(0).numpy()
-    losses = [loss_with(model, examples, start_D)]
-    losses += [loss_with(model, examples, learned(model, examples, steps=n).vector_D) for n in (5, 40)]
+    vectors = [start_D, *(learned(model, examples, steps=n).vector_D for n in (3, 15))]
+    losses = [loss_with(model, examples, vector_D) for vector_D in vectors]
     assert losses[0] > losses[1] > losses[2]
 
 
@@ -154,7 +148,8 @@ def test_learning_reduces_the_loss_on_the_examples(make_model, examples):
 
 OF_TRAINING = ("do_train", "initialize_from_vanilla", "init_eps", "num_experts", "router_hidden_dim")
 OF_TRAINING += ("taskvecs_dim", "router_lr", "task_model_lr")
-ONLY = dict.fromkeys(OF_TRAINING) | dict(do_predict=True, predict_split="test")
+PREDICTING = dict(do_predict=True, predict_split="test")
+ONLY = dict.fromkeys(OF_TRAINING) | PREDICTING
 SCORES = "best/eval-test_tasks-test-performance.csv"
 
 
@@ -248,12 +243,12 @@ def test_train_tasks_keep_their_own_vectors(finished, world, given):
     pd.testing.assert_frame_equal(after, before)
 
 
-def test_training_with_frozen_given_vectors_does_not_change_them_and_predicts_with_them(world, given):
+def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world, given, capsys):
     vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
     names = [*TRAIN_TASKS, "plural"]
-    kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=2)
+    kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, total_steps=2, eval_period=2)
     (kept["taskvecs"] / "meta.json").write_text('{"seen": "labelled rows of one sample"}')
-    folder = world.run("frozen_given", **kept, do_predict=True, predict_split="test")
+    folder = world.run("frozen_given", **kept, freeze_task_model=True, **PREDICTING)
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.task_names == names
     assert model.config.router_input_dim == 8
@@ -261,25 +256,18 @@ def test_training_with_frozen_given_vectors_does_not_change_them_and_predicts_wi
     scores = pd.read_csv(folder / SCORES, index_col=0)
     assert list(scores["route"]) == ["stored vector"]
     assert list(scores["vector_seen"]) == ["labelled rows of one sample"]
-    moved = world.run("trained_given", **kept | dict(freeze_task_model=None))
+    moved = world.run("trained_given", **kept)
     model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
     ratios = model.task_vectors.weight.detach().numpy() / vectors
     assert (ratios.std(axis=1)[:3] > 1e-3).all()
     assert ratios[3] == pytest.approx(np.full(8, ratios[3, 0]))  # not trained on: only weight decay
     assert 0.999 < ratios[3, 0] < 1
 
-
-def test_scores_of_the_stored_vector_are_not_overwritten_by_those_of_another_vector(world, given, capsys):
-    vectors = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
-    names = [*TRAIN_TASKS, "plural"]
-    fields = dict(taskvecs=given(names, vectors), taskvecs_dim=None, freeze_task_model=True, total_steps=1)
-    folder = world.run("stored_given", **fields)
-    same = ONLY | dict(taskvecs=fields["taskvecs"])
+    same = ONLY | dict(taskvecs=kept["taskvecs"])
     assert run(world.gym, world.bart, folder, **same) == 0  # the same vectors, given again
-    save_task_vectors(fields["taskvecs"], names, vectors + 1)
+    save_task_vectors(kept["taskvecs"], names, vectors + 1)
     assert run(world.gym, world.bart, folder, **same) == 2
-    printed = capsys.readouterr().err
-    assert "has another vector of " in printed
+    assert "has another vector of " in capsys.readouterr().err
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
 

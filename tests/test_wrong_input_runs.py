@@ -1,23 +1,29 @@
-"""Wrong input of commands that start from a trained run: other flags, other files, damaged weights."""
+"""Wrong input of commands that start from a trained run: flags, files, damaged weights, output folders."""
 
+import importlib
 import json
 import math
 import shutil
 from pathlib import Path
 
 import pytest
+import tiny_runs
 import torch
 from accelerate.state import AcceleratorState
-from conftest import tiny_bart_config
+from conftest import tiny_bart_config, without_pictures
 from mistakes import Place, assert_problem, check, complaint, refused
 from safetensors.torch import load_file, save_file
 from test_task_routes import FIXED, FORMS, ONLY
 from test_wrong_input import CLUSTERS, cases, routes, vectors
+from tiny_grids import grid_flags
 from tiny_runs import reopen, run, weights, write_bart, write_gym
+from tiny_vectors import METHODS, SETTINGS
+from tiny_vectors import flags as vector_flags
 
 from dataloader.errors import InputError
 from routing_moe.cli.ablate import main as ablate
 from routing_moe.cli.inspect_routes import main as inspect_routes
+from routing_moe.io.files import unwritable
 from routing_moe.model.loading import check_finite
 
 pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
@@ -43,21 +49,14 @@ def without_plural(place):
     place.write(place.out / "best/id2task.json", dict(enumerate(names)))
 
 
-CONFIG = "out/best/config.json"
 RUNS = [
     (STEP, "--output_dir <out> already holds a run; give --resume to continue it, --do_predict to score"),
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
-    (PREDICT | dict(checkpoint_name="7-steps"), "<out>/7-steps: no checkpoint there"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
     (PREDICT | dict(predict_split="test", task_vector="stored"), "<out>/best has no task", without_plural),
-    (
-        PREDICT,
-        "<out>/best/config.json: ... router_nn_type is",
-        lambda p: p.change(CONFIG, router_nn_type="x"),
-    ),
 ]
 
 
@@ -88,9 +87,10 @@ def trained(tmp_path_factory):
     vectors()(place)
     routes(FORMS)(place)
     flags = {name: place.filled_in(value) for name, value in CLUSTERS.items()}
-    assert run(place.gym, place.bart, place.out, **flags, total_steps=1) == 0
     file = FIXED | dict(task_routes=folder / "routes.json")
-    assert run(place.gym, place.bart, folder / "plain", **file, total_steps=1) == 0
+    with without_pictures():
+        assert run(place.gym, place.bart, place.out, **flags, total_steps=1) == 0
+        assert run(place.gym, place.bart, folder / "plain", **file, total_steps=1) == 0
     shutil.rmtree(folder / "vectors")
     (folder / "routes.json").unlink()
     return place
@@ -99,7 +99,6 @@ def trained(tmp_path_factory):
 ROUTE_FILE, VECTORS = dict(task_routes="<here>/routes.json"), dict(taskvecs="<here>/vectors")
 CHECKPOINT = [
     (ONLY | dict(task_routes="tasks"), "--task_routes is tasks; without training give a file"),
-    (ONLY | dict(task_routes="lowest_los"), "--task_routes is lowest_los; ... did you mean 'lowest_loss'?"),
     (ONLY | ROUTE_FILE, "--task_routes <here>/routes.json: the routes name 8", routes({"plural": 7})),
     (ONLY | VECTORS, "--taskvecs <here>/vectors has vectors of 3 dimensions, but those of", vectors(D=3)),
     (ONLY | VECTORS | dict(output_dir="<here>/plain"), "--taskvecs <here>/vectors: the routes", vectors()),
@@ -146,7 +145,6 @@ MERGES = [
     (PUBLISHED, "--routes_from <here>/published/best/model.pt: not the weights of a run", published),
     (dict(model="<here>/deep"), "--model <here>/deep has 1+2 layers (encoder+decoder), but the", deeper),
     (dict(output_dir="<out>"), "<out>/init exists already", lambda p: shutil.copytree(p.gym, p.out / "init")),
-    (dict(checkpoint_name="best"), "--checkpoint_name is 'best'; name a new folder"),
     (dict(routes_from="<bart>"), "--routes_from <bart> holds a 'bart' model, not a routing BART"),
 ]
 
@@ -207,8 +205,56 @@ def test_a_command_refuses_weights_that_are_not_finite(name, broken, capsys):
 
 def test_the_first_of_many_tensors_are_named_and_integer_or_empty_ones_are_valid():
     check_finite({"whole": torch.ones(2, dtype=torch.int64), "empty": torch.empty(0)}, "a.pt")
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        for value in (math.nan, math.inf, -math.inf):
-            tensors = {f"t{i}": torch.tensor([1, value], dtype=dtype) for i in range(9)}
-            with pytest.raises(InputError, match=r"a\.pt has .* t0 \(1 of 2 values\), .* and 4 more"):
-                check_finite(tensors, "a.pt")
+    for value, dtype in ((math.nan, torch.bfloat16), (-math.inf, torch.float64)):
+        tensors = {f"t{i}": torch.tensor([1, value], dtype=dtype) for i in range(9)}
+        with pytest.raises(InputError, match=r"a\.pt has .* t0 \(1 of 2 values\), .* and 4 more"):
+            check_finite(tensors, "a.pt")
+
+
+# ---- output folders that cannot be written to: refused by every command before it computes anything
+
+CLI, TASK_VECTORS = "routing_moe.cli", "task.task_emb"
+INTO_FOLDER = ["<out>", "--output_dir", "<inside>"]
+TASK_VECTORS_OF_A_RUN = ["--taskvecs", "<out>/best", "--output_dir", "<inside>"]
+# Command lines of the commands that the tiny runs do not have one for.
+WORDS = {
+    f"{CLI}.merge": ["--routes_from", "<out>", "--model", "<bart>", "--output_dir", "<inside>"],
+    f"{CLI}.average": ["--runs", *INTO_FOLDER],
+    f"{CLI}.assemble": ["--base", "<bart>", "--experts", "a=<bart>", "b=<bart>", "--output_dir", "<inside>"],
+    f"{CLI}.export": ["--checkpoint", "<out>", "--task", "count", "--output_dir", "<inside>"],
+    f"{CLI}.push": ["<out>", "owner/name", "--dry_run", "<inside>"],
+    f"{CLI}.ablate": INTO_FOLDER,
+    f"{CLI}.inspect_routes": INTO_FOLDER,
+    f"{CLI}.correlate_routes": INTO_FOLDER,
+    f"{CLI}.report": ["<out>", "--output_file", "<inside>/page.html"],
+    f"{TASK_VECTORS}.reduce": [*TASK_VECTORS_OF_A_RUN, "--fit_on", "all", "--dim", "2"],
+    f"{TASK_VECTORS}.inspect": TASK_VECTORS_OF_A_RUN,
+}
+OF_TINY_RUNS = [f"{CLI}.train", f"{CLI}.finetune", *(f"{TASK_VECTORS}.{method}" for method in METHODS)]
+
+
+def words_of(command: str, place) -> list[str]:
+    """A valid command line, except for its output folder, <gym>/split.json/inside."""
+    inside, name = place.gym / "split.json" / "inside", command.rsplit(".", 1)[1]
+    if command in WORDS:
+        words = [word.replace("<inside>", str(inside)) for word in WORDS[command]]
+        return [place.filled_in(word) for word in words]
+    if name == "train":
+        return tiny_runs.flags(place.gym, place.bart, inside)
+    if name == "finetune":
+        return grid_flags(place.gym, place.bart, inside, task_dir=place.gym / "plural", max_output_length=6)
+    return vector_flags(name, place.gym, place.bart, inside)
+
+
+@pytest.mark.parametrize("command", [*WORDS, *OF_TINY_RUNS])
+def test_an_output_folder_inside_a_file_is_refused(command, with_run, capsys):
+    method = SETTINGS.get(command.rsplit(".", 1)[1])
+    main = method.main if method else importlib.import_module(command).main
+    printed = refused(with_run, capsys, lambda: main(words_of(command, with_run)))
+    assert_problem(printed.err.splitlines(), f"{with_run.gym}/split.json is a file; name a folder")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    assert unwritable(tmp_path / "new" / "folder") is None
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    assert unwritable(tmp_path / "new") == f"{tmp_path / 'new'}: {tmp_path} cannot be written to"

@@ -46,6 +46,11 @@ FAMILIES = {
     "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
     "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
 }
+MIXINGS = {
+    "products": {},
+    "factors": dict(lora_mixing="factors"),
+    "splits": dict(lora_mixing="factors", lora_splits=2),
+}
 
 
 SPECIAL = dict(pad_token_id=0, eos_token_id=1, forced_eos_token_id=1)

@@ -1,4 +1,4 @@
-"""Shared by the tests of fine-tuning: a task that a tiny BART learns in ten steps, a command line."""
+"""Shared by the tests of fine-tuning: a task that a tiny BART learns in six steps, a command line."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def grid_flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
         "do_predict": True,
         "learning_rate_list": LEARNING_RATES,
         "bsz_list": [6],
-        "total_steps": 10,
+        "total_steps": 6,
         "warmup_steps": 1,
         "eval_period": 2,
         "max_grad_norm": 1,
@@ -97,7 +97,7 @@ class Grids:
     def mixture(self, name: str, **changed) -> Path:
         """Returns a run with different experts and untrained router and vectors; made once and shared."""
         if not (self.world / name).exists():
-            self.world.run(name, **(NO_LEARNING | dict(init_eps=0.1, eval_period=100) | changed))
+            self.world.run(name, **(NO_LEARNING | dict(init_eps=0.1, eval_period=100, num_beams=1) | changed))
         return self.world / name
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import tiny_bart_config
+from conftest import tiny_bart_config, without_pictures
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
@@ -187,8 +187,9 @@ class World:
         return self.folder / name
 
     def run(self, name: str, **changed) -> Path:
-        """Returns the folder of a run that finished with exit code 0."""
-        assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
+        """Returns the folder of a run that finished with exit code 0. Its pictures are empty files."""
+        with without_pictures():
+            assert run(self.gym, changed.pop("bart", self.bart), self / name, **changed) == 0
         return self / name
 
     def resumed(self, name: str, **changed) -> Path:

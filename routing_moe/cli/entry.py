@@ -17,44 +17,19 @@ from pathlib import Path
 from dataloader.errors import did_you_mean
 
 NAME = "routing-moe"
-CLI, VECTORS = "routing_moe.cli", "task.task_emb"
-# {group: {command: module}}, in the order of --help.
-GROUPS = {
-    "to start with": {
-        "add-task": f"{CLI}.add_task",
-        "train": f"{CLI}.train",
-        "merge": f"{CLI}.merge",
-        "finetune": f"{CLI}.finetune",
-        "answer": f"{CLI}.answer",
-        "vectors": VECTORS,
-        "compare": f"{CLI}.compare",
-        "inspect-routes": f"{CLI}.inspect_routes",
-        "report": f"{CLI}.report",
-        "parallel": f"{CLI}.parallel",
-    },
-    "gyms": {
-        "build-gym": f"{CLI}.build_gym",
-        "list-tasks": f"{CLI}.list_tasks",
-        "skill-gym": "task.skill_gym.generate",
-        "conflict-gym": "task.conflict_gym.generate",
-    },
-    "models": {
-        "assemble": f"{CLI}.assemble",
-        "average": f"{CLI}.average",
-        "export": f"{CLI}.export",
-        "push": f"{CLI}.push",
-    },
-    "tables": {
-        "show-scores": f"{CLI}.show_scores",
-        "collect-results": f"{CLI}.collect_results",
-        "compute-arg": f"{CLI}.compute_arg",
-    },
-    "explain routes": {
-        "transfer": f"{CLI}.transfer",
-        "correlate-routes": f"{CLI}.correlate_routes",
-        "ablate": f"{CLI}.ablate",
-        "create-gif": f"{CLI}.create_gif",
-    },
+VECTORS = "task.task_emb"
+GROUPS = {  # in the order of --help
+    "to start with": "add-task train merge finetune answer vectors compare inspect-routes report parallel",
+    "gyms": "build-gym list-tasks skill-gym conflict-gym",
+    "models": "assemble average export push",
+    "tables": "show-scores collect-results compute-arg",
+    "explain routes": "transfer correlate-routes ablate create-gif",
+}
+# Modules that are not in routing_moe/cli.
+ELSEWHERE = {
+    "vectors": VECTORS,
+    "skill-gym": "task.skill_gym.generate",
+    "conflict-gym": "task.conflict_gym.generate",
 }
 METHODS = {  # a module, or module:class
     "random": f"{VECTORS}.settings:RandomSettings",
@@ -66,35 +41,38 @@ METHODS = {  # a module, or module:class
     "reduce": f"{VECTORS}.reduce",
     "inspect": f"{VECTORS}.inspect",
 }
-COMMANDS = {name: module for commands in GROUPS.values() for name, module in commands.items()}
+COMMANDS = {
+    name: ELSEWHERE.get(name, f"routing_moe.cli.{name.replace('-', '_')}")
+    for names in GROUPS.values()
+    for name in names.split()
+}
 COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
 COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
-del COMMANDS["vectors"]  # alone it is no command
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of the first word of a command line. groups: {title: {word: module}}."""
+    """Parser of the first word of a command line. groups: {title: words}. modules: {word: module}."""
 
-    def __init__(self, program: str, metavar: str, groups: dict[str, dict[str, str]], description: str):
+    def __init__(self, program: str, metavar: str, groups: dict, modules: dict, description: str):
         formatter = argparse.RawDescriptionHelpFormatter
         super().__init__(prog=program, description=description, formatter_class=formatter)
-        self.metavar, self.groups = metavar, groups
+        self.metavar, self.groups, self.modules = metavar, groups, modules
         self.add_argument("word", metavar=metavar, help=f"one of the {metavar}s below, with - or _")
         self.add_argument("flags", nargs=argparse.REMAINDER, help="its flags; --help lists them")
 
     def format_help(self) -> str:
         """Lists the words, each with the first line of its module's docstring."""
         lines = []
-        for title, modules in self.groups.items():
+        for title, words in self.groups.items():
             lines += ["", f"{title}:"]
-            lines += [f"  {word:20}{docstring(module).splitlines()[0]}" for word, module in modules.items()]
+            lines += [f"  {word:20}{docstring(self.modules[word]).splitlines()[0]}" for word in words.split()]
         return "\n".join([super().format_help().rstrip(), *lines, ""])
 
     def chosen(self, words: list[str]) -> tuple[str, list[str]]:
         """Returns the word and its flags. Exits as argparse does for --help and unknown words."""
         typed = self.parse_args(words or ["--help"])
         word = typed.word.replace("_", "-")
-        known = [name for modules in self.groups.values() for name in modules]
+        known = " ".join(self.groups.values()).split()
         if word not in known:
             what = f"there is no {self.metavar.lower()} {word!r}"
             self.error(f"{what}{did_you_mean(word, known)}; --help lists all")
@@ -103,10 +81,11 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    name, flags = Parser(NAME, "COMMAND", GROUPS, __doc__).chosen(words)
+    name, flags = Parser(NAME, "COMMAND", GROUPS, COMMANDS, __doc__).chosen(words)
     if name == "vectors":
         description = docstring(VECTORS).splitlines()[0]
-        parser = Parser(f"{NAME} vectors", "METHOD", {"methods": METHODS}, description)
+        methods = {"methods": " ".join(METHODS)}
+        parser = Parser(f"{NAME} vectors", "METHOD", methods, METHODS, description)
         method, flags = parser.chosen(flags)
         name = f"vectors {method}"
     elif flags and f"{name} {flags[0]}" in COMMANDS:

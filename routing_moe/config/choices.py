@@ -1,25 +1,10 @@
 """The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
 ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli")  # model/selection.py
-ROUTER_NETWORKS = (
-    "linear",
-    "linear_layer_specific",
-    "rnn",
-    "lstm",
-    "gru",
-    "transformer",
-    "rnn_layer_specific",
-    "lstm_layer_specific",
-    "gru_layer_specific",
-    "transformer_layer_specific",
-)
+SEQUENCES = ("rnn", "lstm", "gru", "transformer")  # model/routers.py
+ROUTER_NETWORKS = ("linear", "linear_layer_specific", *SEQUENCES, *(f"{n}_layer_specific" for n in SEQUENCES))
 ROUTER_TYPES = (*ROUTER_NETWORKS, "table")  # the keys of ROUTERS in model/routers.py
-ROUTE_SOURCES = (
-    "learned",
-    "average",
-    "random",
-    "fixed",
-)  # the keys of ROUTE_SOURCES in model/route_sources.py
+ROUTE_SOURCES = ("learned", "average", "random", "fixed")  # the keys of ROUTE_SOURCES, model/route_sources.py
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 PLAIN_MODELS = ("bart", "t5", "mt5", "mbart", "pegasus")  # model_types that the commands take
 ROUTING = "routing"  # that of a mixture of any other model
