@@ -32,7 +32,8 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.model.given_routes import read_routes
-from routing_moe.model.loading import load_bart, load_bart_config, load_routing_bart, load_vanilla_checkpoint
+from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
+from routing_moe.model.mixtures import plain_config
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 from routing_moe.report.page import read_curves
 from routing_moe.results.run_cost import read_cost
@@ -162,7 +163,7 @@ READERS = {
     "out/best/model.safetensors": lambda path: load_routing_bart(
         RoutingBartForConditionalGeneration, path.parent
     ),
-    "bart/config.json": lambda path: load_bart_config(path.parent),
+    "bart/config.json": lambda path: plain_config(path.parent),
     "bart/model.safetensors": lambda path: load_bart(path.parent),
     "bart/tokenizer.json": lambda path: load_tokenizer(path.parent, 10**6),
     "plain.pt": load_vanilla_checkpoint,

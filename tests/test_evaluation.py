@@ -166,8 +166,8 @@ def test_few_examples_on_a_one_hot_route_are_decoded_with_those_of_other_routes(
 def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 30)
     model, assembled = model_of(make_model, "merged parameters"), []
-    to_bart = model.to_bart
-    model.to_bart = lambda route: assembled.append(route) or to_bart(route)
+    to_plain = model.to_plain
+    model.to_plain = lambda route: assembled.append(route) or to_plain(route)
     answer(model, Words(), FILES, Decoding(num_beams=1, max_output_length=3, batch_size=2), accelerator())
     assert len(assembled) == 3
 

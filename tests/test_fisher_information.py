@@ -9,12 +9,12 @@ from torch import nn
 
 from task.task_emb.gradients import (
     Adapter,
-    bart_log_likelihood,
     chosen_parameters,
     diagonal_fisher,
     fisher_batches,
     fisher_vector,
     insert_adapters,
+    log_likelihood_of,
 )
 
 BOTH = pytest.mark.parametrize("fisher_of", [diagonal_fisher, diagonal_fisher_one_by_one])
@@ -85,7 +85,7 @@ def trained(model, weights="adapters", bottleneck=3, seed=1):
 def fisher_on(model, parameters, examples, fisher_of=diagonal_fisher, max_tokens=100):
     named = {name: p.detach() for name, p in parameters.items()}
     batches = fisher_batches(examples, model, max_tokens, sum(p.numel() for p in named.values()))
-    return fisher_of(bart_log_likelihood(model), named, batches)
+    return fisher_of(log_likelihood_of(model), named, batches)
 
 
 def squared_gradients(model, parameters, examples):

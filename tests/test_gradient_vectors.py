@@ -12,9 +12,9 @@ from tiny_vectors import loaded, meta, vectors
 
 from routing_moe import RoutingBartForConditionalGeneration
 from task.task_emb.gradients import (
-    bart_log_likelihood,
     chosen_parameters,
     fisher_batches,
+    log_likelihood_of,
     mean_gradient,
     projected,
     route_of,
@@ -42,7 +42,7 @@ def made_model(make_model):
 
 
 def fast(model, routes_1LE, examples, weights="all", max_tokens=100):
-    log_likelihood = bart_log_likelihood(model, model.plan_routes(routes_1LE))
+    log_likelihood = log_likelihood_of(model, routes_1LE)
     batches = fisher_batches(examples, model, max_tokens, 1)
     return mean_gradient(log_likelihood, chosen_parameters(model, weights), batches)
 

@@ -15,7 +15,7 @@ from routing_moe.cli.merge import main as merge
 from routing_moe.model.base import is_of_base
 from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.lora import is_of_expert
-from task.task_emb.gradients import bart_log_likelihood, fisher_batches
+from task.task_emb.gradients import fisher_batches, log_likelihood_of
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -84,7 +84,7 @@ def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factor
         assert tiny_vectors.run("fisher", world.gym, one_lora, tmp_path / name, **flags) == 0
     at_start, trained = (tiny_vectors.vectors(tmp_path / name) for name in ("at_start", "trained"))
     fisher = tiny_vectors.loaded("fisher", world, model=one_lora, weights="updates")
-    model, likelihood = fisher.model, bart_log_likelihood(fisher.model)
+    model, likelihood = fisher.model, log_likelihood_of(fisher.model)
     parameters = {name: p.detach() for name, p in model.named_parameters() if is_of_expert(name)}
     squares = []
     for batch in fisher_batches(fisher.encoded("colour", "first"), model, max_tokens=1, n_parameters=1):

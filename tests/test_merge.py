@@ -18,7 +18,7 @@ from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.merge_stages import recorded_model
 from routing_moe.cli.merge import main
 from routing_moe.model.configuration import MIXTURE_FIELDS
-from routing_moe.model.conversion import with_fresh_experts
+from routing_moe.model.mixtures import with_fresh_experts
 
 ROUTES = ("router.", "task_vectors.")
 

@@ -101,7 +101,7 @@ FILES = [
     ({}, "--train_dir <gym> has no split.json; give --custom_tasks_splits", removed("gym/split.json")),
     ({}, "<gym>/split.json: no task 'cuont' in", lambda place: place.split(train=["colour", "cuont"])),
     ({}, '<gym>/ontology.json: "words" must be an', written("gym/ontology.json", {"words": ["colour"]})),
-    ({}, "--model <bart> is a 't5' model; experts can only be made from a 'bart' model", other_family),
+    ({}, "--expert_kind is 'layer'; only a BART has complete layers as experts", other_family),
     ({}, "--model <bart>: its tokenizer has ... more than the 50 embeddings of its model", small_vocabulary),
 ]
 VECTORS = dict(taskvecs="<here>/vectors")

@@ -145,7 +145,7 @@ MERGES = [
     (PUBLISHED, "--routes_from <here>/published/best/model.pt: not the weights of a run", published),
     (dict(model="<here>/deep"), "--model <here>/deep has 1+2 layers (encoder+decoder), but the", deeper),
     (dict(output_dir="<out>"), "<out>/init exists already", lambda p: shutil.copytree(p.gym, p.out / "init")),
-    (dict(routes_from="<bart>"), "--routes_from <bart> holds a 'bart' model, not a routing BART"),
+    (dict(routes_from="<bart>"), "--routes_from <bart> holds a plain model, not a mixture of experts"),
 ]
 
 

@@ -209,7 +209,8 @@ def base_place(start: Start) -> str | None:
     vanilla = find_vanilla(start.vanilla)
     if isinstance(vanilla, SavedMixture) and vanilla.config.num_experts > 1:
         return None
-    if vanilla.config.model_type != ROUTING_BART and (isinstance(vanilla, SavedMixture) or vanilla.weights):
+    is_bart = plain_config(start.model).model_type == ROUTING_BART
+    if not is_bart and (isinstance(vanilla, SavedMixture) or vanilla.weights):
         return None
     if is_on_hub(start.vanilla):
         return start.vanilla
