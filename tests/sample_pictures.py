@@ -146,7 +146,6 @@ KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feat
 MANY = layer_names(3, range(6))
 # {name: function that returns the figure}
 PICTURES = {
-    "routes, small": lambda: route_map(3, 4, 2, tasks=("boolq", SIGNS, "imdb")),
     "routes, large": lambda: route_map(41, 6, 3),
     "clustermap": lambda: clustermap(20),
     "similarities": lambda: similarity_maps(12, ["a", LONG, "c", "d"]),
