@@ -171,10 +171,10 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
     for name in ("eval-dev-performance.csv", "predictions/colour_12_100_dev.jsonl"):
         assert (folder / "best" / name).read_bytes() == (finished / "best" / name).read_bytes()
     settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
-    assert (settings["max_input_length"], settings["num_beams"]) == (24, 2)
-    assert main([*bare, "--num_beams", "1", "--learning_rate", "3"]) == 0  # of training, without effect
+    assert (settings["max_input_length"], settings["num_beams"]) == (24, 1)
+    assert main([*bare, "--num_beams", "2", "--learning_rate", "3"]) == 0  # of training, without effect
     settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
-    assert settings["num_beams"] == 1
+    assert settings["num_beams"] == 2
 
 
 def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished):
