@@ -45,7 +45,9 @@ def predicted(world, mixture, folder) -> int:
 
 
 def fine_tune(world, mixture, folder) -> int:
-    flags = QUICK | dict(task_routes="lowest_loss", init_dir=mixture, learning_rate_list=[0.03])
+    flags = QUICK | dict(
+        task_routes="lowest_loss", init_dir=mixture, learning_rate_list=[0.03], total_steps=1
+    )
     gym = write_few_shot_gym(folder / "few_shot", world.gym)
     return finetune(gym, world.bart, folder / "grid", moe_init=True, **flags)
 
