@@ -122,9 +122,12 @@ def run(command: str, folder: Path, log: str) -> None:
     sys.exit(main(sys.argv[1:]))
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: list[str] | None = None) -> int:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("out", type=Path, help="new folder")
-    sys.exit(run_all(parser.parse_args().out) > 0)
+    return int(run_all(parser.parse_args(argv).out) > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

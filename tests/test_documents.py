@@ -102,7 +102,8 @@ def called(words: list[str]) -> tuple[str, list[str]]:
         return (entry.COMMANDS[" ".join(words[1 : n + 1])], words[n + 1 :]) if n else ("", [])
     if words[1] == "-m":
         return words[2], words[3:]
-    return ".".join(Path(words[1]).with_suffix("").parts), words[2:]
+    folder = "routing_moe/cli" if words[1].startswith("example_scripts/") else "."
+    return ".".join(Path(folder, words[1].removeprefix("example_scripts/")).with_suffix("").parts), words[2:]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -98,9 +98,9 @@ def test_errors_of_a_command_import_no_slow_library(name, answers):
 def test_the_entry_point_lists_every_command_and_guesses_a_misspelt_one(answers):
     code, text, slow = answers["--help"]
     assert (code, slow) == (0, [])
-    listed = [name for commands in GROUPS.values() for name in commands]
+    listed = " ".join(GROUPS.values()).split()
     assert all(f"\n  {name} " in text for name in listed)
-    assert (len(listed) <= 27, len(GROUPS["to start with"])) == (True, 10)
+    assert (len(listed) <= 27, len(GROUPS["to start with"].split())) == (True, 10)
     assert {name.split()[0] for name in COMMANDS} == set(listed)
     assert answers["inspect_routes --help"][0] == 0  # underscores are accepted, too
     code, text, slow = answers["vectors --help"]

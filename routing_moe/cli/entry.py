@@ -48,6 +48,7 @@ COMMANDS = {
 }
 COMMANDS |= {f"vectors {method}": module for method, module in METHODS.items()}
 COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
+del COMMANDS["vectors"]  # alone it is no command
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,7 +82,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    name, flags = Parser(NAME, "COMMAND", GROUPS, COMMANDS, __doc__).chosen(words)
+    name, flags = Parser(NAME, "COMMAND", GROUPS, ELSEWHERE | COMMANDS, __doc__).chosen(words)
     if name == "vectors":
         description = docstring(VECTORS).splitlines()[0]
         methods = {"methods": " ".join(METHODS)}
