@@ -126,6 +126,12 @@ def draw_nothing(monkeypatch) -> None:
     monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
 
 
+@pytest.fixture
+def without_chart_library(monkeypatch):
+    """Report pages lack the JavaScript that draws their charts, which takes longer to pack than the rest."""
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda **_: "")
+
+
 @contextmanager
 def without_pictures():
     """Pictures are empty files in this block, for a fixture of whole runs."""
