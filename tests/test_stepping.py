@@ -346,7 +346,7 @@ def traced(monkeypatch):
 def test_steps_equal_those_of_uncompiled_layers(kind, steps, make_stepper, traced, batch):
     plain, other = (make_stepper(num_experts=2, **COMPILED[kind]) for _ in range(2))
     settings = dataclasses.replace(other.settings, compile=True)
-    other = step.Stepper(other.model, other.examples, settings, other.accelerator)
+    other = Stepper(other.model, other.examples, settings, other.accelerator)
     assert list(other.model.state_dict()) == list(plain.model.state_dict())
     torch._dynamo.utils.counters.clear()
     for number in range(steps):
