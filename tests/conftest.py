@@ -43,8 +43,9 @@ def _without_waiting_for_the_disk():
 
 @pytest.fixture(scope="session", autouse=True)
 def _without_garbage_in_libraries():
-    """Leaves the objects of imported libraries out of garbage collections, which take .3 s with them."""
+    """Leaves the objects of libraries out of garbage collections, which take .3 s with them, and makes few."""
     gc.freeze()
+    gc.set_threshold(100_000, 50, 50)
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +125,12 @@ def draw_nothing(monkeypatch) -> None:
     for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
         monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
     monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
+
+
+@pytest.fixture
+def without_chart_library(monkeypatch):
+    """Report pages lack the JavaScript that draws their charts, which takes longer to pack than the rest."""
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda **_: "")
 
 
 @contextmanager

@@ -146,14 +146,12 @@ KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feat
 MANY = layer_names(3, range(6))
 # {name: function that returns the figure}
 PICTURES = {
-    "routes, small": lambda: route_map(3, 4, 2, tasks=("boolq", SIGNS, "imdb")),
     "routes, large": lambda: route_map(41, 6, 3),
     "clustermap": lambda: clustermap(20),
     "similarities": lambda: similarity_maps(12, ["a", LONG, "c", "d"]),
     "category drops": lambda: heat_maps.plot_category_drops(category_drops(MANY, 2, [SIGNS, *KINDS])),
     "correlations": lambda: heat_maps.plot_correlations(*correlated(4, 6, 12)),
-    "comparison, small": lambda: dots.plot_comparison(*compared([SIGNS], 1, 1)),
-    "comparison, large": lambda: dots.plot_comparison(*compared([f"variant {i}" for i in range(5)], 3, 3)),
+    "comparison": lambda: dots.plot_comparison(*compared([SIGNS, *KINDS[:4]], 3, 3)),
     "gains, many systems": lambda: dots.plot_gains(*gain_tables(4, 4), "a baseline of a long name " * 3),
     "gains, many tasks": lambda: dots.plot_gains(*gain_tables(24, 1), SIGNS),
     "agreement": lambda: dots.plot_agreement(agreement(["a", SIGNS, LONG], KINDS[:6])),

@@ -168,7 +168,7 @@ def test_options_are_ranked_with_their_scores(finished):
 
 def test_text_settings_are_those_of_the_training(world, finished, tmp_path):
     model = load(finished)
-    assert (model.texts["max_input_length"], model.texts["num_beams"]) == (24, 2)
+    assert (model.texts["max_input_length"], model.texts["num_beams"]) == (24, 1)
     without = shutil.copytree(finished, tmp_path / "without")
     config = json.loads((without / "best/config.json").read_text())
     assert config.pop("text_settings") == model.texts

@@ -26,22 +26,28 @@ def test_mixed_devices_are_refused_where_cuda_refuses_them():
 @pytest.fixture(scope="module")
 def mixture(world, undrawn) -> Path:
     """A run of one step with soft routes of three experts."""
-    changed = dict(num_experts=3, init_eps=0.3, router_mode="softmax", total_steps=1, num_beams=1)
+    changed = dict(num_experts=3, init_eps=0.3, router_mode="softmax", total_steps=1)
     return world.run("soft_mixture", **changed)
 
 
 def train(world, mixture, folder, **changed) -> int:
-    return run(world.gym, world.bart, folder / "run", **dict(total_steps=1, num_beams=1) | changed)
+    return run(changed.pop("gym", world.gym), world.bart, folder / "run", **dict(total_steps=1) | changed)
 
 
-def rank(world, mixture, folder) -> int:
-    flags = dict(do_train=False, do_predict=True, predict_split="test", scoring="rank", num_beams=1)
-    flags |= dict(checkpoint=mixture / "best") | dict.fromkeys(("initialize_from_vanilla", "init_eps"))
-    return run(write_ranked_gym(folder / "gym"), None, folder / "run", **flags, num_experts=None)
+def drawn(*place) -> int:
+    return train(*place, task_level_random_routing=True, expert_mixing="parameters")
+
+
+def predicted(world, mixture, folder) -> int:
+    """Ranks the options of the tasks that have some, and generates answers of the others."""
+    gym = write_ranked_gym(folder / "gym")
+    return train(world, mixture, folder, gym=gym, do_predict=True, predict_split="test", scoring="rank")
 
 
 def fine_tune(world, mixture, folder) -> int:
-    flags = QUICK | dict(task_routes="lowest_loss", init_dir=mixture, learning_rate_list=[0.03])
+    flags = QUICK | dict(
+        task_routes="lowest_loss", init_dir=mixture, learning_rate_list=[0.03], total_steps=1
+    )
     gym = write_few_shot_gym(folder / "few_shot", world.gym)
     return finetune(gym, world.bart, folder / "grid", moe_init=True, **flags)
 
@@ -69,11 +75,9 @@ def exported(world, mixture, folder) -> int:
 
 
 COMMANDS = {
-    "train and predict": lambda *place: train(*place, do_predict=True, predict_split="test", total_steps=2),
-    "train with drawn routes": lambda *place: train(*place, task_level_random_routing=True),
-    "train with merged experts": lambda *place: train(*place, avg_routing=True, expert_mixing="parameters"),
+    "train and predict": predicted,
+    "train along drawn routes with merged experts": drawn,
     "train and export low-rank experts": exported,
-    "rank": rank,
     "fine-tune by lowest loss": fine_tune,
     "fisher vectors": vectors("fisher"),
     "gradient vectors": vectors("gradient"),

@@ -121,10 +121,12 @@ def one_is_in_the_other(path: str, other: str) -> bool:
 
 
 def with_words(script: str, small: str = "") -> str:
-    words = WORDS.get(script, GYM)
+    words, before = WORDS.get(script, GYM), ""
     if small:
         words = words.replace(GYM, "").replace("colour count", "swap-travel-command opposite-shop-qa")
-    return f"bash example_scripts/{script} {small} {words}"
+        if script == "reproduce_paper.sh":  # all of its variants are listed without --small
+            before = 'VARIANTS="fisher fisher_two_stage" '
+    return f"{before}bash example_scripts/{script} {small} {words}"
 
 
 @pytest.mark.parametrize("small", ["", "--small"])
@@ -245,7 +247,7 @@ SHORT = "--model bart --max_input_length 24 --max_output_length 6 --num_beams 1 
 
 
 @pytest.mark.slow
-def test_two_stages_run_once_are_reported_and_adapt_to_tasks_of_which_one_fails(copy):
+def test_two_stages_run_once_and_adapt_to_tasks_of_which_one_fails(copy):
     write_gym(copy / "own")
     short = f"{SHORT} --total_steps 2 --stage2_steps 2 --eval_period 2"
     line = f"bash example_scripts/run_two_stage.sh --train_dir own {short} --output_dir models/two"
@@ -257,9 +259,6 @@ def test_two_stages_run_once_are_reported_and_adapt_to_tasks_of_which_one_fails(
     assert call(copy, line).stdout.count("is finished") == 2
     assert contents(run) == before
 
-    call(copy, "bash example_scripts/understand.sh models/two")  # three tasks have no features to ablate
-    assert (run / "analysis/report.html").is_file()
-
     (copy / "own/count/count_12_100_dev.tsv").write_text("a line without an answer\n")
     grid = "--samples first --learning_rate_list 1e-3 --bsz_list 8 --total_steps 2 --warmup_steps 0"
     grid += " --num_beams 1"
@@ -267,14 +266,11 @@ def test_two_stages_run_once_are_reported_and_adapt_to_tasks_of_which_one_fails(
     done = call(copy, f"bash example_scripts/finetune_a_list_of_tasks_moe.sh {words}", check=False)
     assert done.returncode == 2
     assert done.stderr.endswith("error: fine-tuning failed on count\n")
-    summary = "models/adapted/summary.csv"
-    assert set(pd.read_csv(copy / summary)["task"]) == {"plural"}
+    assert set(pd.read_csv(copy / "models/adapted/summary.csv")["task"]) == {"plural"}
 
     scripts = "example_scripts/collect_results.py --logs_dir models/adapted --output_file all.csv"
     call(copy, f'"$PYTHON" {scripts}', check=False)  # 1, as count is missing
-    gains = f"--summary1 all.csv --summary2 {summary} --names a b --output_file gains.csv"
-    call(copy, f'"$PYTHON" example_scripts/compute_arg.py {gains}')
-    assert set(pd.read_csv(copy / "gains.csv")["task"]) == {"plural"}
+    assert set(pd.read_csv(copy / "all.csv")["task"]) == {"plural"}
 
 
 @pytest.mark.slow

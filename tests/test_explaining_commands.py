@@ -14,7 +14,7 @@ from routing_moe.cli import correlate_routes, inspect_routes, report
 from routing_moe.io.files import npy_bytes
 from routing_moe.results.statistics import benjamini_yekutieli
 
-pytestmark = pytest.mark.usefixtures("empty_pictures")
+pytestmark = pytest.mark.usefixtures("empty_pictures", "without_chart_library")
 
 
 @pytest.fixture

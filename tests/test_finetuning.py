@@ -136,7 +136,7 @@ def test_test_is_scored_with_the_weights_of_the_best_dev_score(grids, finished_g
 def test_a_configuration_has_the_same_results_alone_and_after_others_in_any_order(grids, finished_grid):
     settings, expected = grids.settings("order"), outcomes(finished_grid)
     runner = TrialRunner(settings)
-    for configuration in settings.configurations()[:0:-1]:  # the first of them alone
+    for configuration in settings.configurations()[:0:-2]:  # the first of them alone
         outcome = runner.run(configuration)
         same = expected[name_of(outcome["prefix"], outcome["lr"])]
         assert {k: v for k, v in same.items() if k != "data"} == {
@@ -235,11 +235,12 @@ def test_frozen_embeddings_do_not_change_and_everything_else_is_trained(grids, f
 
 
 def test_the_same_start_in_any_form_gives_the_same_grid(grids, tmp_path):
-    expected, best = grids.run("by_model", save_best=True, **QUICK), f"models/{SAMPLES[0]}_best"
+    quick, best = QUICK | dict(learning_rate_list=[0.1]), f"models/{SAMPLES[0]}_best"
+    expected = grids.run("by_model", save_best=True, **quick)
     pt, run = tmp_path / "weights.pt", grids.world.run("one_expert", **ONE_EXPERT)
     torch.save({f"module.{name}": tensor for name, tensor in weights(grids.bart).items()}, pt)
     for path in (pt, run):
-        folder = grids.run(f"by_{path.name}", checkpoint=path, save_best=True, **QUICK)
+        folder = grids.run(f"by_{path.name}", checkpoint=path, save_best=True, **quick)
         assert learned(folder) == learned(expected)
         assert predictions(folder) == predictions(expected)
         assert_equal(weights(folder / best), weights(expected / best))

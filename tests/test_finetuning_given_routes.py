@@ -35,7 +35,7 @@ def mixture_of(grids):
 
     def mixture(kind: str):
         if kind == "learned":
-            return grids.mixture("given_learned")
+            return grids.mixture("mixture_one-hot")  # as in test_finetuning_routes.py
         place = grids.world / "given_inputs"
         place.mkdir(exist_ok=True)
         if kind == "clusters":
@@ -127,10 +127,10 @@ def test_a_route_can_be_given_for_any_mixture(grids, mixture_of, tune, tmp_path,
     path.write_text(json.dumps({TASK: [0, 1, 1], "other": 3}))
     for kind in KINDS:
         assert starting(grids, mixture_of, kind, task_routes=path)[1] == "given route; plain BART"
-    tune("given_file", "learned", task_routes=path)
+    tune("given_file", "learned", samples="first", task_routes=path)
     path.write_text(json.dumps({TASK: [0, 0, 1]}))  # a grid continues with the same route only
     capsys.readouterr()
-    tune("given_file", "learned", code=2, task_routes=path)
+    tune("given_file", "learned", code=2, samples="first", task_routes=path)
     assert "its grid started from other files" in capsys.readouterr().err
 
 

@@ -67,10 +67,6 @@ def test_workers_end_with_a_killed_grid_which_continues_after_its_finished_confi
     grids.run("killed", save_best=True)
     assert_same_grid(folder, finished_grid)
     assert set(finished_lines(folder).values()) <= {1}
-    logged = finished_lines(folder)
-    grids.run("killed", save_best=True)
-    assert finished_lines(folder) == logged
-    assert "4 configurations of naming, 4 of them finished already" in log_of(folder)
 
 
 def test_a_grid_killed_between_renames_is_completed(grids, finished_grid):

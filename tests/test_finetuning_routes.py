@@ -56,10 +56,11 @@ def plural(grids) -> Path:
 
 
 STORED = dict(task_vector="stored")
+ONE = QUICK | dict(learning_rate_list=[0.03])
 
 
 def along(grids, mixture_of, name: str, kind: str, code: int = 0, **changed) -> Path:
-    return grids.run(name, code, moe_init=True, init_dir=mixture_of(kind), **(QUICK | changed))
+    return grids.run(name, code, moe_init=True, init_dir=mixture_of(kind), **(ONE | changed))
 
 
 def routes(folder: Path) -> set[str]:
@@ -79,7 +80,7 @@ def assert_is_the_bart_of(model, mixture, route_LE) -> None:
 
 def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(grids, mixture_of):
     # A norm's sum has more terms with experts.
-    changed = dict(max_grad_norm="inf", learning_rate_list=[0.003])
+    changed = dict(max_grad_norm="inf", learning_rate_list=[0.003], total_steps=1)
     plain = along(grids, mixture_of, "one_hot_plain", "one-hot", **changed)
     fixed = along(grids, mixture_of, "one_hot_fixed", "one-hot", route_training="fixed", **changed)
     assert learned(plain) == learned(fixed)
@@ -155,7 +156,6 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
     assert words == "random for the task, drawn in the run; plain BART"
     route_LE = mixture.task_routes[mixture.config.task_names.index("plural")]
     assert_equal(stored, mixture.to_bart(route_LE).state_dict())
-    assert drawn_for(start_of, grids, TASK, "task random")[1] == "random for the task; plain BART"
 
 
 # ---- which vector
@@ -193,7 +193,7 @@ def test_a_given_vector_replaces_all_others(start_of, tmp_path):
 
 
 def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids, mixture_of):
-    how = dict(task_vector="learned", vector_steps=3, task_model_lr=0.3, total_steps=2, num_beams=1)
+    how = dict(task_vector="learned", vector_steps=3, task_model_lr=0.3, total_steps=1, num_beams=1)
     settings = grids.settings("learned", moe_init=True, init_dir=mixture_of("soft"), **how)
     first, second = (Configuration(sample, 0.03, 6) for sample in SAMPLES)
     runner = TrialRunner(settings)
@@ -239,9 +239,7 @@ def test_router_and_vector_are_trained_only_if_requested(grids, mixture_of, trai
 
 
 def test_a_fixed_route_does_not_change_while_its_experts_are_trained(grids, mixture_of):
-    before, after, best = trained(
-        grids, mixture_of, "fixed_soft", "soft", learning_rate_list=[0.03], eval_period=100
-    )
+    before, after, best = trained(grids, mixture_of, "fixed_soft", "soft", eval_period=100)
     assert {name for name in after if name.startswith(("router.", "task_vectors."))} == set()
     model = load_routing_bart(RoutingBartForConditionalGeneration, best)
     mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")

@@ -61,7 +61,9 @@ def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch):
 # ---- saving and loading
 
 
-@pytest.mark.parametrize(("family", "from_folder"), list(zip(FAMILIES, [True, False] * 3, strict=True)))
+@pytest.mark.parametrize(
+    ("family", "from_folder"), [("t5", True), ("flan-t5", False), ("bart", True), ("llama", False)]
+)
 def test_a_saved_model_is_loaded_as_it_was(family, from_folder, tmp_path):
     place = make_plain(family)
     if from_folder:

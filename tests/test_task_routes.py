@@ -37,9 +37,9 @@ RUNS = {
     "random": NO_ROUTER | dict(random_routing=True, random_eval_draws=3),
     "task_random": NO_ROUTER | dict(task_level_random_routing=True, seed=3),
     "one_expert": NO_ROUTER | dict(num_experts=1, init_eps=None),
-    "top_k": dict(router_mode="top_k", router_top_k=2, num_experts=3),
     "merged and frozen": dict(
-        router_mode="softmax", expert_mixing="parameters", router_lr=0, freeze_task_model=True
+        **dict(router_mode="top_k", router_top_k=2, num_experts=3),
+        **dict(expert_mixing="parameters", router_lr=0, freeze_task_model=True),
     ),
     "mhr": dict(
         **dict(expert_kind="lora", lora_rank=2, lora_mixing="factors", lora_splits=2, base_lr=0.01),
@@ -118,7 +118,7 @@ def trained(world, undrawn):
 
 def flags_of(name, world) -> dict:
     routes = dict(task_routes=world / "routes.json") if name == "given" else {}
-    return dict(do_predict=True, num_beams=1) | RUNS[name] | routes
+    return dict(do_predict=True) | RUNS[name] | routes
 
 
 def config_of(folder) -> dict:
@@ -151,7 +151,7 @@ def test_every_source_trains_and_writes_the_same_files(name, trained, finished):
     assert bool(named) == (RUNS[name].get("router_lr", 1) is not None)
 
 
-@pytest.mark.parametrize("name", ["random", "mhr", "given"])
+@pytest.mark.parametrize("name", ["random", "mhr"])
 def test_a_source_resumes_bit_for_bit(name, trained, world):
     folder = world.resumed(f"resumed_{name}", **flags_of(name, world))
     assert_same_run(folder, trained(name))

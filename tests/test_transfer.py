@@ -280,12 +280,11 @@ def refusal(folder, capsys, run, *words) -> list[str]:
     return refused(Place(folder, folder, folder), capsys, command).err.splitlines()
 
 
-def test_runs_without_an_expert_for_each_task_are_refused(given_run, soft_run, starts, tmp_path, capsys):
-    out = ("--output_dir", tmp_path / "new")
-    for run in (given_run, soft_run, starts["one"]):
-        lines = refusal(tmp_path, capsys, run, *out)
-        assert_problem(lines, f"{run}: colour and ", " share experts", "give a run with --task_routes tasks")
-        assert "colour and colour" not in "".join(lines)
+def test_a_run_without_an_expert_for_each_task_is_refused(originals, tmp_path, capsys):
+    lines = refusal(tmp_path, capsys, originals.out, "--output_dir", tmp_path / "new")
+    message = f"{originals.out}: colour and "
+    assert_problem(lines, message, " share experts", "give a run with --task_routes tasks")
+    assert "colour and colour" not in "".join(lines)
 
 
 @pytest.mark.parametrize(

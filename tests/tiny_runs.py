@@ -131,7 +131,7 @@ def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
         "init_eps": 0.02,
         "max_input_length": 24,
         "max_output_length": 6,
-        "num_beams": 2,
+        "num_beams": 1,
         "train_batch_size": 4,
         "gradient_accumulation_steps": 2,
         "learning_rate": 0.01,
