@@ -92,7 +92,7 @@ def log_likelihoods(
         decoder_inputs = with_targets(bart, {}, labels_PT)[0]["decoder_input_ids"]
     pieces = [encoded_PSD, attention_mask_PS, decoder_inputs, labels_PT]
     pieces += [] if routes_PLE is None else [routes_PLE]
-    at_once = len(labels_PT) if cache else max(1, MOST_PROJECTED // labels_PT.shape[1])
+    at_once = len(labels_PT) if cache is not None else max(1, MOST_PROJECTED // labels_PT.shape[1])
     rows = zip(*(tensor.split(at_once) for tensor in pieces), strict=True)
     return torch.cat([_log_likelihoods(bart, cache, *piece) for piece in rows], dim=1)
 
@@ -100,7 +100,9 @@ def log_likelihoods(
 def _log_likelihoods(bart, cache, states_PSD, mask_PS, decoder_inputs_PT, labels_PT, *routes_PLE) -> Tensor:
     known = dict(encoder_outputs=BaseModelOutput(states_PSD), attention_mask=mask_PS)
     known |= dict(decoder_input_ids=decoder_inputs_PT, use_cache=False)
-    known |= dict(zip(["routes"], routes_PLE, strict=False)) | ({CACHE_ARGUMENT: cache} if cache else {})
+    known |= dict(zip(["routes"], routes_PLE, strict=False)) | (
+        {} if cache is None else {CACHE_ARGUMENT: cache}
+    )
     is_real_PT = labels_PT != IGNORED_LABEL
     with projected_at(bart, is_real_PT.flatten().nonzero()[:, 0]):
         logits_KV = bart(**known).logits

@@ -27,7 +27,7 @@ from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.config.choices import BASELINES
+from routing_moe.config.choices import BASELINES, ROUTING_BART
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
@@ -60,7 +60,7 @@ PLACES = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 CARD = """\
-A BART with {layers} layers and {experts}, trained on {tasks}, by the package `routing-moe`.
+A {kind} with {layers} layers and {experts}, trained on {tasks}, by the package `routing-moe`.
 
 ```python
 from routing_moe import Routed
@@ -183,9 +183,11 @@ def write_card(folder: Path, name: str, license: str | None, terms: str) -> None
             table = read_scores(path).set_index("sample").rename_axis(heading).astype({"n": int})
             columns = ("metric", "performance", "n", *BASELINES, "route", "vector_seen")
             scores.append(markdown_table(table[with_values(table, columns)]))
-    tags = ["bart", "mixture-of-experts", "multi-task", "text2text-generation"]
+    kind = "BART" if config.model_type == ROUTING_BART else config.backbone.model_type
+    tags = [kind.lower(), "mixture-of-experts", "multi-task", "text2text-generation"]
     data = ModelCardData(library_name="routing-moe", tags=tags, license=license)
     text = CARD.format(
+        kind=kind,
         layers=config.num_layers,
         experts=config.experts_described,
         tasks=counted(len(config.trained_tasks), "task"),
