@@ -43,7 +43,7 @@ def _without_waiting_for_the_disk():
 
 @pytest.fixture(scope="session", autouse=True)
 def _without_garbage_in_libraries():
-    """Leaves the objects of libraries out of garbage collections, which take .3 s with them, and makes few."""
+    """Leaves objects of libraries out of garbage collections, which take .3 s with them, and makes few."""
     gc.freeze()
     gc.set_threshold(100_000, 50, 50)
 
