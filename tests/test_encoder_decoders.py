@@ -226,7 +226,8 @@ def test_grids_start_from_a_route_of_a_mixture(flag, world, plain, run_of):
 
 def test_a_plain_t5_is_fine_tuned_and_saved_as_one(world, plain):
     grids = Grids(world, "encoder_decoders")
-    folder = grids.run("plain", **QUICK | dict(learning_rate_list=[0.01]), bart=plain("t5"), save_best=True)
+    how = QUICK | dict(learning_rate_list=[0.01], checkpoint=plain("t5") / "model.safetensors")
+    folder = grids.run("plain", **how, bart=plain("t5"), save_best=True)
     (saved,) = folder.rglob("config.json")
     assert json.loads(saved.read_text())["model_type"] == "t5"
 

@@ -81,7 +81,10 @@ def load_base_weights(model, source: dict[str, torch.Tensor], init_eps: float) -
     """Copies a plain model's state dict into each expert of a mixture, or the base of low-rank ones."""
     if model.config.model_type == ROUTING_BART:
         return load_plain_weights(model, source, init_eps)
-    fill(model.backbone, source, "these weights", is_of_base)
+    own = model.backbone.state_dict().keys()
+    # Files are read as those of a BART, whose names begin with "model.".
+    named = {name if name in own else name.removeprefix("model."): t for name, t in source.items()}
+    fill(model.backbone, named, "these weights", is_of_base)
 
 
 def with_fresh_experts(model, plain: PreTrainedModel, init_eps: float):
