@@ -100,9 +100,8 @@ def log_likelihoods(
 def _log_likelihoods(bart, cache, states_PSD, mask_PS, decoder_inputs_PT, labels_PT, *routes_PLE) -> Tensor:
     known = dict(encoder_outputs=BaseModelOutput(states_PSD), attention_mask=mask_PS)
     known |= dict(decoder_input_ids=decoder_inputs_PT, use_cache=False)
-    known |= dict(zip(["routes"], routes_PLE, strict=False)) | (
-        {} if cache is None else {CACHE_ARGUMENT: cache}
-    )
+    known |= {"routes": routes_PLE[0]} if routes_PLE else {}
+    known |= {} if cache is None else {CACHE_ARGUMENT: cache}
     is_real_PT = labels_PT != IGNORED_LABEL
     with projected_at(bart, is_real_PT.flatten().nonzero()[:, 0]):
         logits_KV = bart(**known).logits
