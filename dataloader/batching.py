@@ -13,6 +13,12 @@ import numpy as np
 # 105 few-shot tasks the values 64, 256, 1024 and 8192 make 7, 4, 2 and 1.5 micro-batches.
 OVERHEAD_TOKENS, CUDA_OVERHEAD_TOKENS = 256, 8192
 
+
+def overhead_on(device_type: str) -> int:
+    """Returns the fixed cost of a micro-batch on this type of device, in padded tokens."""
+    return CUDA_OVERHEAD_TOKENS if device_type == "cuda" else OVERHEAD_TOKENS
+
+
 # Makes the draws of answers independent of the permutations. Not 0, because numpy treats [seed, step] and
 # [seed, step, 0] as the same seed.
 _ANSWER_STREAM = 1

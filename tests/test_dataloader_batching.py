@@ -78,7 +78,7 @@ def test_a_split_equals_a_hand_computed_one():
     groups = micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=5)
     assert [group.tolist() for group in groups] == [[0, 2], [1]]
     assert len(micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=50)) == 1
-    longer = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)  # is a group by itself
+    longer = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)  # above the limit: a group of its own
     assert [group.tolist() for group in longer] == [[1, 2], [0]]
 
 

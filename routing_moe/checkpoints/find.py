@@ -188,9 +188,9 @@ def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedPlain:
     with problem_context(f"--{start_flag(start, moe_init)} "):
         if moe_init:
             return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
-        return (
-            find_plain(start.checkpoint, start.model) if start.checkpoint else find_plain_model(start.model)
-        )
+        if start.checkpoint:
+            return find_plain(start.checkpoint, start.model)
+        return find_plain_model(start.model)
 
 
 def start_flag(start: Start, moe_init: bool) -> str:

@@ -16,7 +16,7 @@ from accelerate.utils import release_memory
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from dataloader.batching import CUDA_OVERHEAD_TOKENS, OVERHEAD_TOKENS, assign_to_ranks, micro_batches
+from dataloader.batching import assign_to_ranks, micro_batches, overhead_on
 from dataloader.encoding import EncodedExamples
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
 from routing_moe.io.main_process import on_main
@@ -120,8 +120,7 @@ def loss_batches(
     size: as --predict_batch_size; None: as many as MOST_IN_LOSS allows.
     """
     sources_N, targets_N = examples.source_lengths_N, examples.target_lengths_N
-    lengths_N = sources_N + targets_N
-    overhead = CUDA_OVERHEAD_TOKENS if model.device.type == "cuda" else OVERHEAD_TOKENS
+    lengths_N, overhead = sources_N + targets_N, overhead_on(model.device.type)
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS) if size else MOST_IN_LOSS
     return [
         Batch(draw, route, on_route[group], int(lengths_N[on_route[group]].sum()))

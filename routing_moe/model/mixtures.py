@@ -1,7 +1,6 @@
 """Reads plain models and makes mixtures of their experts: of a BART a routing BART, else a `RoutedModel`."""
 
 import copy
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from routing_moe.model.loading import (
     available_folder,
     load_backbone,
     load_bart,
-    load_checked,
+    load_routing_bart,
     load_vanilla_checkpoint,
 )
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
@@ -69,9 +68,7 @@ def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
 def load_mixture(checkpoint: str | Path):
     """Returns the mixture saved in a folder, in float32, or in the precision of its base."""
     if isinstance(Mixture.load(Path(checkpoint)), RoutingBartConfig):
-        options = dict(dtype=torch.float32, output_loading_info=True)
-        load = partial(RoutingBartForConditionalGeneration.from_pretrained, checkpoint, **options)
-        return load_checked(load, checkpoint, "not a valid checkpoint of a routing BART")[0]
+        return load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
     with problem_context(f"{checkpoint}: "):
         return RoutedModel.from_pretrained(checkpoint)
 

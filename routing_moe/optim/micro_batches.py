@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataloader.batching import CUDA_OVERHEAD_TOKENS, OVERHEAD_TOKENS, micro_batches
+from dataloader.batching import OVERHEAD_TOKENS, micro_batches, overhead_on
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Recipe
@@ -49,7 +49,7 @@ class Cut:
         if max_tokens is None:
             max_tokens = CUDA_MOST_TOKENS if is_cuda else MOST_TOKENS
         if overhead is None:
-            overhead = CUDA_OVERHEAD_TOKENS if is_cuda else OVERHEAD_TOKENS
+            overhead = overhead_on(device.type)
         return cls(max_tokens or None, overhead, CUDA_MULTIPLE if is_cuda else 1, longest)
 
     def below(self, source_lengths: np.ndarray, target_lengths: np.ndarray, groups: list[np.ndarray]) -> Cut:
