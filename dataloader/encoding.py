@@ -1,5 +1,6 @@
 """Converts examples to token ids: " [task_name] input" for the encoder, " answer" for the decoder.
 
+A decoder-only model reads both as one sequence: the input, which does not end, then the answer, which does.
 Token ids are one flat int32 array with offsets. Padding is added per batch, to its longest text.
 """
 
@@ -18,6 +19,9 @@ IGNORED_LABEL = -100  # the label value that the losses of torch and transformer
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
 HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
 PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
+MESSAGE = "[[message]]"  # stands for an input in a chat template
+# Answers begin without thoughts (Qwen3), and prompts of another day are the same (Llama 3).
+CHAT_SETTINGS = dict(enable_thinking=False, date_string="26 Jul 2024")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class TextFormat:
     """How texts become token ids. Lengths are in tokens and include the special tokens at both ends.
 
     append_another_bos: adds "<s>" before the text; hide_task_names: replaces task names by HIDDEN_NAME.
+    prompt_format: "chat": inputs are messages of the user in the tokenizer's chat template. decoder_only:
+    whether one model reads input and answer as one sequence.
     """
 
     max_input_length: int = 512
@@ -32,6 +38,8 @@ class TextFormat:
     do_lowercase: bool = False
     append_another_bos: bool = False
     hide_task_names: bool = False
+    prompt_format: str = "crossfit"
+    decoder_only: bool = False
 
     def __post_init__(self):
         shortest = 3 if self.append_another_bos else 2
@@ -40,19 +48,26 @@ class TextFormat:
                 raise InputError(f"--{name} is {length}, must be at least {shortest + 1} to hold a token")
 
     @classmethod
-    def of(cls, settings) -> "TextFormat":
-        """Returns the format in a command's settings; fields that the settings lack keep their defaults."""
+    def of(cls, settings, config=None) -> "TextFormat":
+        """Returns the format in a command's settings; fields that the settings lack keep their defaults.
+
+        config: of the model that reads the texts; None: one with an encoder.
+        """
         names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
-        return cls(**{name: getattr(settings, name) for name in names})
+        decoder_only = config is not None and not config.is_encoder_decoder
+        return cls(**{name: getattr(settings, name) for name in names}, decoder_only=decoder_only)
 
     def source(self, example: Example) -> str:
-        """Returns the encoder's text. The leading space is part of the format."""
-        text = f" [{HIDDEN_NAME if self.hide_task_names else example.task}] {example.input}"
-        return text.lower() if self.do_lowercase else text
+        """Returns the text of an input. The leading space is part of the format, but not of a message."""
+        return self._written(f" [{HIDDEN_NAME if self.hide_task_names else example.task}] {example.input}")
 
     def target(self, output: str) -> str:
-        """Returns the decoder's text for one answer."""
-        return f" {output}".lower() if self.do_lowercase else f" {output}"
+        """Returns the text of one answer."""
+        return self._written(f" {output}")
+
+    def _written(self, text: str) -> str:
+        text = text.strip() if self.prompt_format == "chat" else text
+        return text.lower() if self.do_lowercase else text
 
 
 # ---------------------------------------------------------------------------- ragged rows
@@ -86,24 +101,31 @@ class Ragged:
         flat = np.concatenate([self.flat[:0], *(self[i] for i in indices)])
         return Ragged(flat, _offsets(self.lengths[indices]))
 
-    def padded(self, indices: np.ndarray, fill: int, width: int | None = None) -> np.ndarray:
-        """Returns the given rows as int64 (len(indices), width), padded on the right; None: the longest."""
+    def padded(
+        self, indices: np.ndarray, fill: int, width: int | None = None, at_left: bool = False
+    ) -> np.ndarray:
+        """Returns the given rows as int64 (len(indices), width), padded on one side; None: the longest."""
         lengths = self.lengths[indices]
         width = lengths.max(initial=0) if width is None else width
         block = np.full((len(indices), width), fill, dtype=np.int64)
         for row, index, length in zip(block, indices, lengths, strict=True):
-            row[:length] = self[index]
+            start = width - length if at_left else 0
+            row[start : start + length] = self[index]
         return block
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedExamples:
-    """N tokenized examples. The outputs of example i are `first_output[i]` to `first_output[i + 1]` - 1."""
+    """N tokenized examples. The outputs of example i are `first_output[i]` to `first_output[i + 1]` - 1.
+
+    decoder_only: whether a batch has each input and its answer as one sequence.
+    """
 
     sources: Ragged
     outputs: Ragged
     first_output: np.ndarray
     task_ids_N: np.ndarray
+    decoder_only: bool = False
 
     @classmethod
     def joined(cls, parts: Sequence["EncodedExamples"]) -> "EncodedExamples":
@@ -111,14 +133,15 @@ class EncodedExamples:
         sources = Ragged.joined([part.sources for part in parts])
         outputs = Ragged.joined([part.outputs for part in parts])
         first_output = _joined_offsets([part.first_output for part in parts])
-        return cls(sources, outputs, first_output, np.concatenate([part.task_ids_N for part in parts]))
+        task_ids_N = np.concatenate([part.task_ids_N for part in parts])
+        return cls(sources, outputs, first_output, task_ids_N, parts[0].decoder_only)
 
     def subset(self, indices: np.ndarray) -> "EncodedExamples":
         """Returns the given examples, in this order."""
         starts, counts = self.first_output[indices], self.n_outputs_N[indices]
         outputs = np.concatenate([np.arange(0), *map(np.arange, starts, starts + counts)])
         tokens = self.sources.subset(indices), self.outputs.subset(outputs)
-        return EncodedExamples(*tokens, _offsets(counts), self.task_ids_N[indices])
+        return EncodedExamples(*tokens, _offsets(counts), self.task_ids_N[indices], self.decoder_only)
 
     def __len__(self) -> int:
         return len(self.task_ids_N)
@@ -142,6 +165,15 @@ class EncodedExamples:
         """Returns the number of tokens of each example's chosen output; `answer_choice` as for `collate`."""
         return self.outputs.lengths[self._chosen(np.asarray(indices), answer_choice)]
 
+    def lengths(self, indices=None, answer_choice=None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the numbers of tokens of the examples' inputs and chosen outputs; None: of all examples.
+
+        Of a decoder-only model, those of the joint sequences, and zeros.
+        """
+        indices = np.arange(len(self)) if indices is None else np.asarray(indices)
+        sources, targets = self.source_lengths_N[indices], self.target_lengths(indices, answer_choice)
+        return (sources + targets, 0 * targets) if self.decoder_only else (sources, targets)
+
     def fingerprint(self) -> int:
         """Returns a checksum of all tokens, answers and tasks, to detect changed data."""
         arrays = (self.sources.flat, self.sources.offsets, self.outputs.flat, self.outputs.offsets)
@@ -153,18 +185,28 @@ class EncodedExamples:
     def collate(self, indices, answer_choice=None, *, pad_token_id: int, widths=(None, None)) -> dict:
         """Returns one batch of torch LongTensors, padded to its longest input and output, or to `widths`.
 
-        input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,).
+        input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,). Of a
+        decoder-only model all are (b, S): inputs with their answers; only tokens of answers are labels.
         answer_choice: the index of each example's target among its accepted outputs; None: the first output.
         """
         import torch  # imported here, so that checks of files and flags do not wait for it
 
         indices = np.asarray(indices, dtype=np.int64)
-        input_ids = self.sources.padded(indices, pad_token_id, widths[0])
-        positions = np.arange(input_ids.shape[1])
-        attention_mask = (positions < self.sources.lengths[indices][:, None]).astype(np.int64)
-        labels = self.outputs.padded(self._chosen(indices, answer_choice), IGNORED_LABEL, widths[1])
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        chosen = self._chosen(indices, answer_choice)
+        if self.decoder_only:
+            pairs = [self.sources.subset(indices), self.outputs.subset(chosen)]
+            batch = _joint_sequences(*pairs, pad_token_id, widths[0])
+        else:
+            batch = _padded_with_mask(self.sources, indices, pad_token_id, widths[0])
+            batch["labels"] = self.outputs.padded(chosen, IGNORED_LABEL, widths[1])
         batch["task_ids"] = self.task_ids_N[indices]
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def prompts(self, indices, *, pad_token_id: int, at_left: bool = False) -> dict:
+        """Returns input_ids and attention_mask (b, S) of inputs without answers. at_left: the padding."""
+        import torch
+
+        batch = _padded_with_mask(self.sources, np.asarray(indices), pad_token_id, None, at_left)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def _chosen(self, indices: np.ndarray, answer_choice) -> np.ndarray:
@@ -175,6 +217,24 @@ class EncodedExamples:
         if ((choice < 0) | (choice >= self.n_outputs_N[indices])).any():
             raise IndexError(f"answer choices {choice} of {self.n_outputs_N[indices]} outputs")
         return first + choice
+
+
+def _padded_with_mask(rows: Ragged, indices, pad: int, width: int | None, at_left: bool = False) -> dict:
+    input_ids = rows.padded(indices, pad, width, at_left)
+    positions, lengths = np.arange(input_ids.shape[1]), rows.lengths[indices][:, None]
+    is_real = positions >= input_ids.shape[1] - lengths if at_left else positions < lengths
+    return {"input_ids": input_ids, "attention_mask": is_real.astype(np.int64)}
+
+
+def _joint_sequences(sources: Ragged, answers: Ragged, pad: int, width: int | None) -> dict:
+    """Returns the batch of sources with answers after them. Labels are found by lengths alone."""
+    rows = [part for i in range(len(sources)) for part in (sources[i], answers[i])]
+    joint = Ragged(np.concatenate(rows), _offsets(sources.lengths + answers.lengths))
+    batch = _padded_with_mask(joint, np.arange(len(joint)), pad, width)
+    positions = np.arange(batch["input_ids"].shape[1])
+    is_answer = (positions >= sources.lengths[:, None]) & (batch["attention_mask"] == 1)
+    batch["labels"] = np.where(is_answer, batch["input_ids"], IGNORED_LABEL)
+    return batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,25 +263,19 @@ def encode(
     sources = [text_format.source(example) for example in examples]
     targets = [text_format.target(output) for example in examples for output in example.outputs]
     n_outputs = [len(example.outputs) for example in examples]
-    extra_bos = text_format.append_another_bos
     return EncodedExamples(
-        sources=_tokenize(sources, tokenizer, text_format.max_input_length, extra_bos, "inputs"),
-        outputs=_tokenize(targets, tokenizer, text_format.max_output_length, extra_bos, "outputs"),
+        sources=_tokenize(sources, tokenizer, text_format, "inputs"),
+        outputs=_tokenize(targets, tokenizer, text_format, "outputs"),
         first_output=_offsets(n_outputs),
         task_ids_N=np.array([task_ids[example.task] for example in examples], dtype=np.int64),
+        decoder_only=text_format.decoder_only,
     )
 
 
 def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: TextFormat) -> EncodedOptions:
     """Returns the tokenized answer options of N examples, in the format of outputs in `encode`."""
     texts = list(dict.fromkeys(option for offered in options for option in offered))
-    tokens = _tokenize(
-        [text_format.target(text) for text in texts],
-        tokenizer,
-        text_format.max_output_length,
-        text_format.append_another_bos,
-        "options",
-    )
+    tokens = _tokenize([text_format.target(text) for text in texts], tokenizer, text_format, "options")
     first_with: dict[bytes, int] = {}
     row_of = {text: first_with.setdefault(tokens[i].tobytes(), i) for i, text in enumerate(texts)}
     return EncodedOptions(
@@ -229,8 +283,15 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
     )
 
 
-def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, what: str) -> Ragged:
-    """Returns the token ids of the texts. extra_bos: the token "<s>" precedes each."""
+def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -> Ragged:
+    """Returns the token ids of the texts, cut between the tokens around them. what: "inputs" or others."""
+    limit = "max_input_length" if what == "inputs" else "max_output_length"
+    before, after = _around(texts, tokenizer, text_format, what == "inputs")
+    room = getattr(text_format, limit) - len(before) - len(after)
+    if room < 1:
+        taken = f"{len(before)} + {len(after)} tokens are around every text"
+        raise InputError(f"--{limit} is {getattr(text_format, limit)}, but {taken}")
+    space = " " if text_format.append_another_bos else ""
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     progress = ProgressBar(
@@ -239,15 +300,15 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
     for start in range(0, len(texts), TEXTS_PER_CALL):
         chunk = texts[start : start + TEXTS_PER_CALL]
         rows = tokenizer(
-            [f" {text}" for text in chunk] if extra_bos else chunk,
+            [space + text for text in chunk],
+            add_special_tokens=False,
             truncation=True,
-            max_length=max_length - extra_bos,
+            max_length=room,
             padding=False,
             return_attention_mask=False,
             split_special_tokens=True,
         )["input_ids"]
-        if extra_bos:
-            rows = [[tokenizer.bos_token_id, *row] for row in rows]
+        rows = [[*before, *row, *after] for row in rows]
         lengths += [len(row) for row in rows]
         pieces.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
         progress.update(len(chunk))
@@ -256,6 +317,43 @@ def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, wha
         tokenizer.backend_tokenizer.no_truncation()
     flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     return Ragged(flat, _offsets(lengths))
+
+
+def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bool) -> tuple[list, list]:
+    """Returns the tokens before and after every text: the tokenizer's own, or of a chat template.
+
+    In a decoder-only model, nothing ends an input, and the end token an answer, which starts without one.
+    """
+    if text_format.decoder_only and not are_inputs:
+        if tokenizer.eos_token_id is None:
+            raise InputError("the tokenizer has no end token (eos_token), with which answers end")
+        return [], [tokenizer.eos_token_id]
+    if text_format.prompt_format == "chat":
+        return _around_message(tokenizer)
+    sample = tokenizer(max(texts, key=len, default="")[:80], return_special_tokens_mask=True)
+    added = np.array(sample["special_tokens_mask"], dtype=bool)
+    first = int(added.argmin()) if not added.all() else len(added)  # of the text's own tokens
+    before = sample["input_ids"][:first]
+    after = sample["input_ids"][len(added) - int(added[first:].sum()) :]
+    if text_format.append_another_bos:
+        before = [tokenizer.bos_token_id, *before]
+    return before, [] if text_format.decoder_only else after
+
+
+def _around_message(tokenizer) -> tuple[list, list]:
+    """Returns the tokens of a chat template before and after a message of the user."""
+    if not tokenizer.chat_template:
+        raise InputError("--prompt_format chat: the tokenizer has no chat template; give crossfit")
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": MESSAGE}],
+        tokenize=False,
+        add_generation_prompt=True,
+        **CHAT_SETTINGS,
+    )
+    parts = rendered.split(MESSAGE)
+    if len(parts) != 2:
+        raise InputError(f"--prompt_format chat: the chat template has the message {len(parts) - 1} times")
+    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

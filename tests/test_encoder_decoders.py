@@ -25,7 +25,7 @@ from routing_moe.cli.assemble import main as assemble
 from routing_moe.cli.average import main as average
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.transfer import main as transfer
-from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
+from routing_moe.evaluation.option_ranking import log_likelihoods
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -119,8 +119,7 @@ def test_losses_and_log_likelihoods_are_those_of_logits(family, plain):
     labels[1, 2:] = -100
     routes = torch.rand(2, model.config.num_layers, 3, dtype=torch.float64).softmax(-1)
     loss = model(**batch, labels=labels, routes=routes, loss_only=True).loss
-    states = encoded(model, batch, routes, torch.no_grad)
-    label_2, vocabulary_2 = log_likelihoods(model, states, batch["attention_mask"], labels, routes)
+    label_2, vocabulary_2 = log_likelihoods(model, batch, labels, routes)
     losses = []
     for i, route in enumerate(routes):  # a slow reference: one example at a time, with its plain model
         row = {name: tensor[i, None] for name, tensor in batch.items()}

@@ -67,7 +67,7 @@ def test_answers_of_all_files_together_are_those_of_each_example_alone(make_mode
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 120)
     model, num_beams = model_of(make_model, kind), 3 if kind in ("one-hot", "average") else 1
     decoding = Decoding(num_beams=num_beams, max_output_length=LONGEST, batch_size=6, random_draws=2)
-    limits = generation_limits(model.config, decoding)
+    limits = generation_limits(model.config, decoding, Words())
     found = answer(model, Words(), FILES, decoding, accelerator())
     lengths = set()
     for file, draws in zip(FILES, found, strict=True):

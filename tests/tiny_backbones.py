@@ -69,9 +69,25 @@ WITH_ENCODER = {
 }
 
 
+# Decoder-only ones: without tokens around texts; with <s> before them and no token for padding.
+LONG = dict(max_position_embeddings=64)
+DECODER_ONLY = {
+    "qwen2": lambda: Qwen2Config(vocab_size=99, pad_token_id=0, **CAUSAL, **LONG),
+    "llama": lambda: LlamaConfig(vocab_size=99, bos_token_id=96, tie_word_embeddings=True, **CAUSAL, **LONG),
+}
+CHAT = (
+    "{% for m in messages %}<|user|>{{ m.content | trim }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
 def write_plain(folder: Path, family: str, texts: list[str]) -> Path:
-    """Writes a plain model WITH_ENCODER and its tokenizer, whose tokens around a text are the family's."""
+    """Writes a plain model and its tokenizer, whose tokens around a text are the family's."""
     torch.manual_seed(1)
+    if family in DECODER_ONLY:
+        AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).save_pretrained(folder)
+        decoder_only_tokenizer(texts, has_start=family == "llama").save_pretrained(folder)
+        return folder
     AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]()).save_pretrained(folder)
     tokenizer = ByT5Tokenizer() if family == "byt5" else make_tokenizer(texts)
     if family == "mbart":  # the language is after the end of a text, and starts an answer
@@ -129,6 +145,18 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=pairs, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
+
+
+def decoder_only_tokenizer(texts: list[str], has_start: bool) -> PreTrainedTokenizerFast:
+    """Returns a tokenizer with a chat template: with <s> before texts and no token for padding, or neither."""
+    tokenizer = make_tokenizer(texts)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "<|user|>", "<|assistant|>"]})
+    around = dict(single="<s> $A" if has_start else "$A", special_tokens=[("<s>", 96)])
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(**around)
+    tokenizer.chat_template = ("<s>" if has_start else "") + CHAT
+    if has_start:
+        tokenizer.pad_token = None
+    return tokenizer
 
 
 def batch_of(model, B: int = 4, vocabulary: int = 96) -> dict[str, torch.Tensor]:

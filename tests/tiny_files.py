@@ -15,8 +15,10 @@ LONGEST = 9  # tokens of an answer
 class Words:
     """A tokenizer whose texts are the ids of the tokens, without special ones."""
 
+    eos_token_id = 2
+
     def batch_decode(self, sequences, **kwargs):
-        return [" ".join(str(i) for i in row.tolist() if i > 2) for row in sequences]
+        return [" ".join(str(int(i)) for i in row if i > 2) for row in sequences]
 
 
 def accelerator(**precision) -> Accelerator:

@@ -153,12 +153,12 @@ def layers_with_experts(run: Path, n_layers: int) -> tuple[list[int], tuple[str,
 
 
 def layer_place(name: str) -> tuple[int, ...]:
-    """Returns (stack, number) of a layer: (0, 3) for "enc 3", (1, 0) for "dec 0"; sorts as in the model.
+    """Returns (stack, number) of a layer: (0, 3) for "enc 3", (1, 0) for "dec 0", (2, 0) for "layer 0".
 
     With the number of the split, if there are several: (0, 3, 1) for "enc 3s1".
     """
     stack, number = name.split()
-    return ("enc", "dec").index(stack), *map(int, number.split("s"))
+    return ("enc", "dec", "layer").index(stack), *map(int, number.split("s"))
 
 
 def expert_name(layer: str, expert: int) -> str:

@@ -11,7 +11,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
 from routing_moe.checkpoints.adapters import check_with_peft
-from routing_moe.config.choices import PLAIN_MODELS
+from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
@@ -26,7 +26,7 @@ README = """# {what} for the task {name}
 
 One route of a mixture of experts: {route}; it has seen of the task: {seen}.
 
-An input is `{source}`, tokenized with `max_length={length}, truncation=True, split_special_tokens=True`.
+An input is `{source}`, tokenized with {options}.
 {notes}Arguments of `generate`: {limits}.
 """
 
@@ -44,9 +44,10 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     has_equal = model.has_plain_equivalent(route_LE[None])
     if not has_equal and not argmax:
         raise InputError(f"{task.name}: {NO_EQUAL}")
-    bart = model.to_plain(route_LE)
+    elsewhere = {} if model.config.model_type == ROUTING_BART else {"device": "cpu"}  # a base may be large
+    bart = model.to_plain(route_LE, **elsewhere)
     bart.generation_config = copy.deepcopy(bart.generation_config)  # it is the model's
-    bart.generation_config.update(**generation_limits(model.config, routed.decoding))
+    bart.generation_config.update(**generation_limits(model.config, routed.decoding, routed.tokenizer))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
     with replacing_directory(folder) as new:
         bart.save_pretrained(new)
@@ -93,7 +94,11 @@ def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
 def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     """Writes the tokenizer, and a README that says how texts of the task are given to what was exported."""
     routed.tokenizer.save_pretrained(folder)
-    text_format, limits = routed.text_format, generation_limits(routed.model.config, routed.decoding)
+    text_format = routed.text_format
+    limits = generation_limits(routed.model.config, routed.decoding, routed.tokenizer)
+    options = f"`max_length={text_format.max_input_length}, truncation=True, split_special_tokens=True`"
+    if text_format.prompt_format == "chat":
+        options = "the chat template, as the only message, of the user, before `add_generation_prompt=True`"
     notes = "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:
         notes += "A second `<s>` begins the tokens, and counts. "
@@ -102,9 +107,9 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
         name=task.name,
         route=task.words,
         seen=task.seen,
-        source=text_format.source(Example(task.name, task.name, "", ("",))) + "TEXT",
-        length=text_format.max_input_length,
+        source=text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT",
+        options=options,
         notes=notes,
-        limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items()),
+        limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items() if value is not None),
     )
     write_text(folder / "README.md", content)

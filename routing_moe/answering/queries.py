@@ -65,10 +65,15 @@ class RoutedTask:
 
     @property
     def experts(self) -> dict[str, list]:
-        """{"encoder": [...], "decoder": [...]}: the expert of each layer, or the weights of all experts."""
+        """{"encoder": [...], "decoder": [...]}: the expert of each layer, or the weights of all experts.
+
+        {"layers": [...]} without an encoder.
+        """
         is_one_hot = bool(((self.route_LE == 0) | (self.route_LE == 1)).all())
         rows = self.route_LE.argmax(dim=1) if is_one_hot else self.route_LE.cpu().double().round(decimals=4)
         encoder, decoder = rows[: self.encoder_rows], rows[self.encoder_rows :]
+        if not self.encoder_rows:
+            return {"layers": decoder.tolist()}
         return {"encoder": encoder.tolist(), "decoder": decoder.tolist()}
 
     def __str__(self) -> str:

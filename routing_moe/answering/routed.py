@@ -55,7 +55,7 @@ class Routed:
         """texts: {name: value} of TEXT_SETTINGS."""
         self.model, self.tokenizer, self.start, self.texts = model.eval(), tokenizer, start, dict(texts)
         self.place, self.accelerator = start.place, accelerator
-        self.text_format = TextFormat.of(SimpleNamespace(**texts))
+        self.text_format = TextFormat.of(SimpleNamespace(**texts), model.config)
         names = {field.name for field in dataclasses.fields(Decoding)}.intersection(texts)
         # As in training, with scores.
         self.decoding = Decoding(**{name: texts[name] for name in names}, likelihoods=True)
@@ -84,8 +84,11 @@ class Routed:
         model = start.load().to(accelerator.device)
         tokenizer = load_tokenizer(start.place, model.config.vocab_size)
         defaults = {field.name: field.default for field in dataclasses.fields(TextFlags)}
+        positions = model.config.max_position_embeddings
+        if not model.config.is_encoder_decoder:  # which has them for an input and its answer together
+            positions = max(2, positions - min(defaults["max_output_length"], positions // 2))
         for name in ("max_input_length", "max_output_length"):
-            defaults[name] = min(defaults[name], model.config.max_position_embeddings)
+            defaults[name] = min(defaults[name], positions)
         if not model.config.text_settings:
             log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
         texts = defaults | (model.config.text_settings or {}) | texts
@@ -228,9 +231,9 @@ class Routed:
                 typed = {option.lower(): option for option in reversed(query.options)}
                 text, scores = typed[text], {typed[option]: score for option, score in scores.items()}
             if file.encoded.source_lengths_N[i] == limit:
-                source = self.text_format.source(file.examples[i])
-                tokens = self.tokenizer(source, split_special_tokens=True)["input_ids"]
-                was_cut = len(tokens) + self.text_format.append_another_bos > limit
+                longer = dataclasses.replace(self.text_format, max_input_length=limit + 1)
+                again = encode([file.examples[i]], self.tokenizer, longer, {file.task: 0})
+                was_cut = bool(again.source_lengths_N[0] > limit)
             yield Answer(query.input, text, answers.scores[i], scores, was_cut)
 
     def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:

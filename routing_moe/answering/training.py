@@ -49,7 +49,7 @@ def train(
     examples = encode(
         Gym(gym).pool(tasks, "train"),
         tokenizer,
-        TextFormat.of(texts),
+        TextFormat.of(texts, model.config),
         {name: row for row, name in enumerate(model.config.task_names)},
     )
     accelerator = make_accelerator(mixed_precision)

@@ -6,8 +6,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import LOWEST_LOSS, MEASURES, PRECISIONS, SCORINGS
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, POSITIVE_OR_INFINITE, Command, group
+from routing_moe.config.choices import LOWEST_LOSS, MEASURES, PRECISIONS, PROMPT_FORMATS, SCORINGS
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    POSITIVE_OR_INFINITE,
+    PROBABILITY,
+    Command,
+    group,
+)
 
 TEXTS = group("texts and decoding")
 OPTIMISATION = group("optimisation")
@@ -27,6 +35,7 @@ class TextFlags(Command):
     do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, compared_as="scoring")
     append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, compared_as="scoring")
     hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
+    prompt_format: str = MORE_TEXTS("crossfit", "how a decoder-only model reads an input. crossfit: \" [task] input\"; chat: as the user's message in the tokenizer's chat template", choices=PROMPT_FORMATS, inherited=True, compared_as="scoring")
     scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
     measures: tuple[str, ...] = MORE_TEXTS(MEASURES[:1], "what scores have beside performance, the task's metric. answer_loss: the loss of the first accepted answer in nats per token, and per answer, for one forward pass; rank_accuracy: share of examples whose likeliest option is accepted, for the cost of --scoring rank if answers are generated", choices=MEASURES)
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
@@ -38,7 +47,7 @@ class TextFlags(Command):
 FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names")  # how inputs look
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
 TEXT_SETTINGS = (
-    *("max_input_length", "max_output_length", *FORMAT_FLAGS),
+    *("max_input_length", "max_output_length", *FORMAT_FLAGS, "prompt_format"),
     *("num_beams", "no_repeat_ngram_size", "generate_from_bos"),
 )
 
@@ -64,6 +73,10 @@ class RunFlags(TextFlags, OptimizerFlags):
     """What training and fine-tuning derive from their flags. A subclass has `debug` and `task_routes`."""
 
     source_flags: ClassVar[Mapping[str, str]]  # {flag: the key of `ROUTE_SOURCES` that it selects}
+
+    # fmt: off
+    label_smoothing: float | None = OPTIMISATION(None, "label smoothing of the loss (default: that of the checkpoint; of a new model 0.1, 0 if it is decoder-only)", range=PROBABILITY, compared_as="budget")
+    # fmt: on
 
     @property
     def selecting_flags(self) -> list[str]:
@@ -91,12 +104,12 @@ class RunFlags(TextFlags, OptimizerFlags):
         return 8 if self.debug else None
 
 
-def text_settings(settings: TextFlags) -> dict[str, int | bool | None]:
+def text_settings(settings: TextFlags) -> dict[str, int | bool | str | None]:
     """Returns {name: value} of the flags that a checkpoint keeps as `config.text_settings`."""
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
-def trained_texts(config, given: Collection[str]) -> dict[str, int | bool | None]:
+def trained_texts(config, given: Collection[str]) -> dict[str, int | bool | str | None]:
     """Returns {name: value} of TEXT_SETTINGS in a configuration, without the flags that are `given`."""
     saved = config.text_settings or {}
     return {name: saved[name] for name in TEXT_SETTINGS if name in saved and name not in given}
@@ -122,10 +135,18 @@ def text_problems(
         for name in lengths
         if getattr(settings, name) > positions
     ]
+    given = [f for f in ("append_another_bos", "generate_from_bos") if getattr(settings, f, False)]
     if config.bos_token_id is None:
-        flags = ("append_another_bos", "generate_from_bos")
-        given = [flag for flag in flags if getattr(settings, flag, False)]
         problems += [f"--{flag}: {where} has no token <s>; leave it out" for flag in given]
+    elif not config.is_encoder_decoder:
+        problems += [f"--{flag} is for models with an encoder; leave it out" for flag in given]
+    if (
+        not config.is_encoder_decoder
+        and (both := sum(getattr(settings, name) for name in lengths)) > positions
+    ):
+        problems.append(f"{' and '.join(lengths)} are {both} together, but {where} has {positions} positions")
+    if config.is_encoder_decoder and getattr(settings, "prompt_format", "crossfit") != "crossfit":
+        problems.append(f"--prompt_format {settings.prompt_format} is for decoder-only models; give crossfit")
     return problems
 
 

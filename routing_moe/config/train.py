@@ -47,7 +47,11 @@ MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs")  # default to those of the run
-OF_EVERY_TRAINING = ("exploration_epsilon", "lora_dropout")  # fields that a checkpoint does not fix
+OF_EVERY_TRAINING = (
+    "exploration_epsilon",
+    "lora_dropout",
+    "label_smoothing",
+)  # a checkpoint does not fix them
 
 
 def layers(text: str) -> list[int]:
@@ -231,7 +235,7 @@ class TrainSettings(RunFlags):
             if flag.new_model is not None
         }
         chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
-        own = {name: getattr(self, name) for name in OF_EVERY_TRAINING}
+        own = {name: getattr(self, name) for name in OF_EVERY_TRAINING if getattr(self, name) is not None}
         return chosen | own | {"route_source": self.route_source or "learned"}
 
 

@@ -119,7 +119,7 @@ def loss_batches(
     A plain BART runs them if all have its route, or parameters are merged, which is done once for each route.
     size: as --predict_batch_size; None: as many as MOST_IN_LOSS allows.
     """
-    sources_N, targets_N = examples.source_lengths_N, examples.target_lengths_N
+    sources_N, targets_N = examples.lengths()
     lengths_N, overhead = sources_N + targets_N, overhead_on(model.device.type)
     most_tokens = min(size * LONG_EXAMPLE, MOST_IN_LOSS) if size else MOST_IN_LOSS
     return [
@@ -149,8 +149,11 @@ def by_route(
     """Returns pairs of a route (L, E) and the members that its plain BART answers.
 
     The last pair may have the route None, of members that the routing model answers: their routes have no
-    equivalent plain BART, or fewer than `enough` members each.
+    equivalent plain BART, or fewer than `enough` members each. A decoder-only model answers all, because a
+    plain one would be a second copy of a large model.
     """
+    if not model.config.is_encoder_decoder:
+        return [(None, members)] if len(members) else []
     read_KLE = routes.rows_KLE[:, model.config.routed_rows]
     same_K = read_KLE.flatten(1).unique(dim=0, return_inverse=True)[1].cpu().numpy()
     merges = model.config.expert_mixing == "parameters"

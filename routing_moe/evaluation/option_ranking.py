@@ -6,17 +6,18 @@ and `</s>`:
 
     score = 1/T * sum over t of log p(y_t | y_<t, input)
 
-Each input is encoded once. The (example, option) pairs of a batch are decoded together in groups of similar
-length.
+Each input is read once: by the encoder, or by a decoder-only model into its cache. The (example, option)
+pairs of a batch are scored together in groups of similar length.
 """
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria
+from transformers import DynamicCache, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
@@ -40,9 +41,11 @@ def option_scores(
 ) -> list[list[float]]:
     """Returns for each of the B examples the scores of its options: mean log-likelihood per token in nats.
 
-    bart: plain, or with routes. rows: for each example, the rows of `tokens` that are its options.
+    bart: plain, or with routes. batch: inputs, those of a decoder-only model padded at the left. rows: for
+    each example, the rows of `tokens` that are its options.
     """
-    encoded_BSD = encoded(bart, batch, routes_BLE, autocast)
+    has_encoder = bart.config.is_encoder_decoder
+    read = (EncodedInputs if has_encoder else CachedInputs)(bart, batch, routes_BLE, autocast)
     # Options with the same tokens are one pair, so that their scores are bit-identical.
     pairs = [(b, row) for b, of_example in enumerate(rows) for row in of_example.tolist()]
     place = {pair: i for i, pair in enumerate(dict.fromkeys(pairs))}
@@ -50,18 +53,65 @@ def option_scores(
     scores_P = torch.zeros(len(pairs), dtype=torch.float64)
     lengths_P, start = tokens.lengths[pairs[:, 1]], 0
     order = np.argsort(-lengths_P, kind="stable")  # the longest first
+    mask_BS = batch["attention_mask"]
     while start < len(order):
-        fits = max(1, MOST_TOKENS // (encoded_BSD.shape[1] + int(lengths_P[order[start]])))
+        longest = int(lengths_P[order[start]])
+        fits = max(1, min(MOST_TOKENS // (mask_BS.shape[1] + longest), MOST_PROJECTED // longest))
         piece, start = order[start : start + fits], start + fits
-        examples = torch.from_numpy(pairs[piece, 0]).to(encoded_BSD.device)
-        labels_PT = torch.from_numpy(tokens.padded(pairs[piece, 1], IGNORED_LABEL)).to(encoded_BSD.device)
+        examples = torch.from_numpy(pairs[piece, 0]).to(mask_BS.device)
+        labels_PT = torch.from_numpy(tokens.padded(pairs[piece, 1], IGNORED_LABEL)).to(mask_BS.device)
         routes_PLE = None if routes_BLE is None else routes_BLE[examples]
         with autocast():
-            scores_P[piece] = mean_log_likelihood(
-                bart, encoded_BSD[examples], batch["attention_mask"][examples], labels_PT, routes_PLE
-            ).to("cpu", torch.float64)
+            sums_2P = _log_likelihoods(bart, read.followed_by(labels_PT, examples), labels_PT, routes_PLE)
+            scores_P[piece] = per_token(sums_2P, labels_PT).to("cpu", torch.float64)
     scores = scores_P.tolist()
     return [[scores[place[b, row]] for row in of_example.tolist()] for b, of_example in enumerate(rows)]
+
+
+# ---- inputs that are read once
+
+
+class EncodedInputs:
+    """The encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
+
+    def __init__(self, bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable):
+        self.bart, self.mask_BS = bart, batch["attention_mask"]
+        self.states_BSD = encoded(bart, batch, routes_BLE, autocast)
+
+    def followed_by(self, labels_PT: Tensor, examples_P: Tensor) -> dict:
+        """Returns the inputs of the model for answers to these examples, without the routes."""
+        inputs = {"encoder_outputs": self.states_BSD[examples_P], "attention_mask": self.mask_BS[examples_P]}
+        return with_targets(self.bart, inputs, labels_PT)[0]
+
+
+class CachedInputs:
+    """The keys and values of inputs, except those of their last tokens, which predict the answers' first."""
+
+    def __init__(self, model, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable):
+        ids_BS, self.mask_BS = batch["input_ids"], batch["attention_mask"][:, :-1]
+        config = getattr(model, "backbone", model).config.get_text_config(decoder=True)
+        self.last_B1, self.cache = ids_BS[:, -1:], DynamicCache(config=config)
+        if self.mask_BS.shape[1]:
+            places = dict(position_ids=(self.mask_BS.cumsum(1) - 1).clamp(min=0), logits_to_keep=1)
+            places |= dict(attention_mask=self.mask_BS, past_key_values=self.cache, use_cache=True)
+            places |= {} if routes_BLE is None else {"routes": routes_BLE}
+            with torch.no_grad(), autocast():
+                model(input_ids=ids_BS[:, :-1], **places)
+
+    def followed_by(self, labels_PT: Tensor, examples_P: Tensor) -> dict:
+        """As for `EncodedInputs`."""
+        answers_PT = torch.cat([self.last_B1[examples_P], labels_PT[:, :-1].clamp(min=0)], dim=1)
+        mask_PS = self.mask_BS[examples_P]
+        steps_T = torch.arange(answers_PT.shape[1], device=mask_PS.device)
+        cache = copy.copy(self.cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        cache.batch_select_indices(examples_P)  # in new tensors
+        return {
+            "input_ids": answers_PT,
+            "attention_mask": torch.cat([mask_PS, torch.ones_like(answers_PT)], dim=1),
+            "position_ids": mask_PS.sum(dim=1, keepdim=True) + steps_T,
+            "past_key_values": cache,
+        }
 
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
@@ -74,43 +124,58 @@ def _along(bart, routes_BLE: Tensor | None) -> AbstractContextManager[dict]:
     return nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
 
 
-def mean_log_likelihood(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **cached) -> Tensor:
-    """Returns the mean log-probability (P,) of each row's label tokens; arguments as `log_likelihoods`."""
-    sums_2P = log_likelihoods(bart, encoded_PSD, attention_mask_PS, labels_PT, *others, **cached)
+# ---- log-likelihoods
+
+
+def per_token(sums_2P: Tensor, labels_PT: Tensor) -> Tensor:
+    """Returns the mean log-probability (P,) of each row's label tokens, of `log_likelihoods`."""
     return sums_2P[0] / (labels_PT != IGNORED_LABEL).sum(dim=1)
 
 
 def log_likelihoods(
-    bart, encoded_PSD, attention_mask_PS, labels_PT, routes_PLE, decoder_inputs=None, cache=None
+    bart, inputs: dict[str, Tensor], labels_PT: Tensor, routes_PLE: Tensor | None = None, cache=None
 ) -> Tensor:
-    """Returns two sums (2, P) over each row's label positions, in float32 or better.
+    """Returns two sums (2, P) over each row's labels, in float32 or better.
 
     Of the label's log-probability, and of the mean log-probability of the vocabulary, which a label-smoothed
-    loss adds. decoder_inputs: (P, T); None: those of training. cache: of the cross-attention.
+    loss adds. inputs: those of the model, with `decoder_input_ids` unless they are those of training; of a
+    decoder-only model with answers. cache: of the cross-attention.
     """
-    if decoder_inputs is None:
-        decoder_inputs = with_targets(bart, {}, labels_PT)[0]["decoder_input_ids"]
-    pieces = [encoded_PSD, attention_mask_PS, decoder_inputs, labels_PT]
-    pieces += [] if routes_PLE is None else [routes_PLE]
-    at_once = len(labels_PT) if cache is not None else max(1, MOST_PROJECTED // labels_PT.shape[1])
-    rows = zip(*(tensor.split(at_once) for tensor in pieces), strict=True)
-    return torch.cat([_log_likelihoods(bart, cache, *piece) for piece in rows], dim=1)
+    inputs, labels_PT = with_targets(bart, inputs, labels_PT)
+    if cache is not None:
+        return _log_likelihoods(bart, inputs | {CACHE_ARGUMENT: cache}, labels_PT, routes_PLE)
+    most = int((labels_PT != IGNORED_LABEL).sum(dim=1).max())
+    at_once, sums = max(1, MOST_PROJECTED // most), []
+    for rows in torch.arange(len(labels_PT), device=labels_PT.device).split(at_once):
+        piece = {name: tensor[rows] for name, tensor in inputs.items()}
+        routes = None if routes_PLE is None else routes_PLE[rows]
+        sums.append(_log_likelihoods(bart, piece, labels_PT[rows], routes))
+    return torch.cat(sums, dim=1)
 
 
-def _log_likelihoods(bart, cache, states_PSD, mask_PS, decoder_inputs_PT, labels_PT, *routes_PLE) -> Tensor:
-    known = dict(encoder_outputs=BaseModelOutput(states_PSD), attention_mask=mask_PS)
-    known |= dict(decoder_input_ids=decoder_inputs_PT, use_cache=False)
-    known |= {"routes": routes_PLE[0]} if routes_PLE else {}
-    known |= {} if cache is None else {CACHE_ARGUMENT: cache}
-    is_real_PT = labels_PT != IGNORED_LABEL
+def _log_likelihoods(bart, inputs: dict, predicted_PT: Tensor, routes_PLE: Tensor | None) -> Tensor:
+    """Returns `log_likelihoods` of complete inputs; the state at a position predicts its token, or -100."""
+    known = {"use_cache": False} | inputs | ({} if routes_PLE is None else {"routes": routes_PLE})
+    if "encoder_outputs" in known:
+        known["encoder_outputs"] = BaseModelOutput(known["encoder_outputs"])
+    is_real_PT = predicted_PT != IGNORED_LABEL
     with projected_at(bart, is_real_PT.flatten().nonzero()[:, 0]):
         logits_KV = bart(**known).logits
     logits_KV = logits_KV.to(torch.promote_types(logits_KV.dtype, torch.float32))
-    chosen_K = logits_KV.gather(1, labels_PT[is_real_PT][:, None])[:, 0]
+    chosen_K = logits_KV.gather(1, predicted_PT[is_real_PT][:, None])[:, 0]
     log_p_2K = torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
     # index_add would add in varying order on a GPU.
-    zeros_PT = log_p_2K.new_zeros(labels_PT.shape)
+    zeros_PT = log_p_2K.new_zeros(predicted_PT.shape)
     return torch.stack([zeros_PT.masked_scatter(is_real_PT, log_p_K).sum(dim=1) for log_p_K in log_p_2K])
+
+
+# ---- scores of generated answers
+
+
+def before_end(tokens_BT: Tensor, end: int) -> Tensor:
+    """Returns which tokens of generated answers are real: all up to the first end token, and that."""
+    is_end_BT = (tokens_BT == end).long()
+    return is_end_BT.cumsum(dim=1) - is_end_BT == 0
 
 
 class GreedyScores(StoppingCriteria):
@@ -119,8 +184,8 @@ class GreedyScores(StoppingCriteria):
     They are those of the model, whatever the generation forbids or forces: `keep` is a forward hook of it.
     """
 
-    def __init__(self, pad: int):
-        self.pad, self.sums_B, self.lengths_B = pad, 0.0, 0
+    def __init__(self, end: int):
+        self.end, self.sums_B, self.lengths_B, self.running_B = end, 0.0, 0, None
 
     def keep(self, bart, inputs, output) -> None:
         self.logits_BV = output.logits[:, -1]
@@ -128,7 +193,9 @@ class GreedyScores(StoppingCriteria):
     def __call__(self, tokens_BT: Tensor, scores, **_) -> Tensor:
         chosen_B = tokens_BT[:, -1]
         log_p_B = self.logits_BV.gather(1, chosen_B[:, None])[:, 0] - self.logits_BV.logsumexp(dim=1)
-        is_real_B = chosen_B != self.pad  # answers that have ended are padded
-        self.sums_B = self.sums_B + log_p_B.where(is_real_B, 0.0)
-        self.lengths_B = self.lengths_B + is_real_B
-        return torch.zeros_like(is_real_B)
+        if self.running_B is None:
+            self.running_B = torch.ones_like(chosen_B, dtype=torch.bool)
+        self.sums_B = self.sums_B + log_p_B.where(self.running_B, 0.0)
+        self.lengths_B = self.lengths_B + self.running_B
+        self.running_B = self.running_B & (chosen_B != self.end)  # answers that have ended are padded
+        return torch.zeros_like(self.running_B)

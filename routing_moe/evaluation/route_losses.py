@@ -13,7 +13,7 @@ from torch import Tensor
 from dataloader.encoding import EncodedExamples
 from dataloader.progress import ProgressBar
 from routing_moe.evaluation.batches import Routes, batch_size, draws_of, loss_batches, own_share, run_batches
-from routing_moe.evaluation.option_ranking import encoded, log_likelihoods
+from routing_moe.evaluation.option_ranking import log_likelihoods
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 
 
@@ -70,9 +70,8 @@ def _losses(
     def sums_of(bart, indices: np.ndarray, routes_bLE: Tensor | None) -> list[Tensor]:
         inputs = batch_of(examples, indices, model)
         labels_bT = inputs.pop("labels")
-        states_bSD = encoded(bart, inputs, routes_bLE, accelerator.autocast)
         with accelerator.autocast():
-            sums_2b = log_likelihoods(bart, states_bSD, inputs["attention_mask"], labels_bT, routes_bLE)
+            sums_2b = log_likelihoods(bart, inputs, labels_bT, routes_bLE)
         return list(sums_2b.cpu().double().T)
 
     running = run_batches(model, share, draws, sums_of)

@@ -143,6 +143,13 @@ class Pool:
         return [values[end - size : end] for end, size in zip(ends, self.sizes, strict=True)]
 
 
+def prompts_of(examples: EncodedExamples, indices: np.ndarray, model) -> dict[str, Tensor]:
+    """Returns input_ids and attention_mask of some inputs; of a decoder-only model, padded at the left."""
+    at_left = not model.config.is_encoder_decoder
+    batch = examples.prompts(indices, pad_token_id=model.config.pad_token_id, at_left=at_left)
+    return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+
 def batch_of(examples: EncodedExamples, indices: np.ndarray, model) -> dict[str, Tensor]:
     """Returns input_ids, attention_mask and labels of some examples, on the model's device."""
     batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)

@@ -29,12 +29,20 @@ from routing_moe.evaluation.batches import (
     own_share,
     run_batches,
 )
-from routing_moe.evaluation.option_ranking import GreedyScores, encoded, mean_log_likelihood, option_scores
+from routing_moe.evaluation.option_ranking import (
+    GreedyScores,
+    before_end,
+    encoded,
+    log_likelihoods,
+    option_scores,
+    per_token,
+)
 from routing_moe.evaluation.route_losses import losses_of_files
-from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
 from routing_moe.model.beams import SourceCache, SourceStates, shares_sources
 from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
 
+SAMPLING = ("temperature", "top_p", "top_k")  # settings that many decoder-only models are published with
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
 
 
@@ -129,41 +137,60 @@ def answer(
 
 def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, accelerator) -> list[tuple]:
     """Returns (answer, None, score) of each example. routes: (b, L, E), None for a plain BART."""
-    batch = batch_of(pool.encoded, indices, bart)
-    del batch["labels"]
+    batch, end = prompts_of(pool.encoded, indices, bart), tokenizer.eos_token_id
     generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
-    limits, scores = generation_limits(bart.config, decoding), [None] * len(indices)
+    limits, scores = generation_limits(bart.config, decoding, tokenizer), [None] * len(indices)
+    start = int(bart.config.is_encoder_decoder)  # tokens before an answer
     if not decoding.likelihoods:
         with accelerator.autocast():
             sequences = generate(**batch, **limits)
     elif decoding.num_beams == 1:
-        greedy = GreedyScores(bart.config.pad_token_id)
+        greedy = GreedyScores(end)
         generating = getattr(bart, "backbone", bart)
         with accelerator.autocast(), generating.register_forward_hook(greedy.keep):
             sequences = generate(**batch, **limits, stopping_criteria=[greedy])
         scores = (greedy.sums_B / greedy.lengths_B).tolist()
     else:  # a BART's encoder states, and a plain one's cross-attention, are used again for the scores
-        states, cached, shared = encoded(bart, batch, routes, accelerator.autocast), {}, {}
+        cached, shared = {}, {}
         if shares_sources(bart):
             cached = {CACHE_ARGUMENT: SourceCache()} if routes is None else {}
+            states = encoded(bart, batch, routes, accelerator.autocast)
             shared = {"encoder_outputs": SourceStates(states)}
         with accelerator.autocast():
             sequences = generate(**batch, **shared, **cached, **limits)
             if cached:  # without the keys and values of the answers themselves
                 cross = cached[CACHE_ARGUMENT].cross_attention_cache
                 cached = {"cache": EncoderDecoderCache(DynamicCache(), cross)}
-            targets, mask = sequences[:, 1:], batch["attention_mask"]
-            labels = targets.masked_fill(targets == bart.config.pad_token_id, IGNORED_LABEL)
-            made = dict(decoder_inputs=sequences[:, :-1], **cached)
-            scores = mean_log_likelihood(bart, states, mask, labels, routes, **made).tolist()
-    texts = tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            if shared:
+                batch = {"encoder_outputs": states, "attention_mask": batch["attention_mask"]}
+            targets = sequences[:, start:]
+            labels = targets.masked_fill(~before_end(targets, end), IGNORED_LABEL)
+            if start:
+                batch["decoder_input_ids"] = sequences[:, :-1]
+            else:
+                batch, labels = continued(batch, labels)
+            scores = per_token(log_likelihoods(bart, batch, labels, routes, **cached), labels).tolist()
+    rows = zip(sequences[:, start:], before_end(sequences[:, start:], end), strict=True)
+    tokens = [row[is_real].tolist() for row, is_real in rows]
+    texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [(text.strip(), None, score) for text, score in zip(texts, scores, strict=True)]
+
+
+def continued(prompts: dict[str, Tensor], labels_BT: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Returns the inputs and labels of a decoder-only model for answers after prompts that end together."""
+    mask_BS, is_answer_BT = prompts["attention_mask"], (labels_BT != IGNORED_LABEL).long()
+    mask_BZ = torch.cat([mask_BS, is_answer_BT], dim=1)
+    inputs = {
+        "input_ids": torch.cat([prompts["input_ids"], labels_BT.clamp(min=0)], dim=1),
+        "attention_mask": mask_BZ,
+        "position_ids": (mask_BZ.cumsum(dim=1) - 1).clamp(min=0),
+    }
+    return inputs, torch.cat([torch.full_like(mask_BS, IGNORED_LABEL), labels_BT], dim=1)
 
 
 def _rank(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, accelerator) -> list[tuple]:
     """Returns (best option, {option: score}, its score) of each example. routes: as of `_generate`."""
-    batch = batch_of(pool.encoded, indices, bart)
-    del batch["labels"]
+    batch = prompts_of(pool.encoded, indices, bart)
     rows = [pool.option_rows[i] for i in indices]
     scored = option_scores(bart, batch, rows, pool.option_tokens, routes, accelerator.autocast)
     answers = []
@@ -174,10 +201,14 @@ def _rank(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, acce
     return answers
 
 
-def generation_limits(config, decoding: Decoding) -> dict:
+def generation_limits(config, decoding: Decoding, tokenizer) -> dict:
     """Returns arguments of `generate`."""
     limits = dict(num_beams=decoding.num_beams, do_sample=False, early_stopping=False)
-    if decoding.generate_from_bos:
+    if not config.is_encoder_decoder:
+        limits |= dict(max_new_tokens=decoding.max_output_length, pad_token_id=config.pad_token_id)
+        limits |= dict(eos_token_id=tokenizer.eos_token_id)
+        limits |= dict.fromkeys(SAMPLING)
+    elif decoding.generate_from_bos:
         limits |= dict(decoder_start_token_id=config.bos_token_id, max_length=decoding.max_output_length)
     else:  # the sequence starts with </s>, which is not part of a target, so it may be one token longer
         start, longest = config.decoder_start_token_id, decoding.max_output_length + 1

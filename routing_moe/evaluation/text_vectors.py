@@ -1,5 +1,7 @@
 """Text vectors of tasks: means of encoder states of a task's inputs, without training.
 
+Of a decoder-only model, of its last states.
+
 The vector of a task is the mean, over its inputs, of each input's mean encoder state (or of its state at
 `<s>`). Means exclude padding and the tokens that the tokenizer puts around every text (`<s>`, `</s>`).
 """
@@ -35,7 +37,7 @@ class BareInputs(TextFormat):
 
 
 def bare_inputs(text_format: TextFormat) -> BareInputs:
-    return BareInputs(**dataclasses.asdict(text_format))
+    return BareInputs(**dataclasses.asdict(text_format) | {"prompt_format": "crossfit"})
 
 
 def text_vectors(
@@ -57,13 +59,16 @@ def text_vectors(
     for task, inputs in inputs_by_task.items():
         if not inputs:
             raise InputError(f"task '{task}' has no inputs to compute a text vector from")
+    if pooling == "bos" and text_format.decoder_only:
+        raise InputError("--pooling bos: the first state of a decoder-only model sees one token; give mean")
     text_format = text_format if task_names else bare_inputs(text_format)
     examples = [
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
     ]
     rows = {task: row for row, task in enumerate(inputs_by_task)}
     encoded = encode(examples, tokenizer, text_format, rows)
-    around = torch.tensor(tokenizer("")["input_ids"])
+    around = torch.tensor(tokenizer("")["input_ids"], dtype=torch.long)
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     means_ND: list = [None] * len(encoded)
     lengths_N = encoded.source_lengths_N
     order = np.argsort(-lengths_N, kind="stable")  # the longest first, so that memory runs out early
@@ -74,7 +79,7 @@ def text_vectors(
     )
     with ProgressBar(total=len(encoded), desc="encoding texts", unit="text", disable=quiet) as progress:
         for indices in batches:
-            batch = encoded.collate(indices, pad_token_id=tokenizer.pad_token_id)
+            batch = encoded.prompts(indices, pad_token_id=pad)
             states_BSD = states_of(batch["input_ids"], batch["attention_mask"])
             counts_BS = (batch["attention_mask"] == 1) & ~torch.isin(batch["input_ids"], around)
             if pooling == "bos":
@@ -101,7 +106,8 @@ def encoder_states(model) -> StatesOf:
         was_training = model.training
         model.eval()
         with running as plan:
-            states_BSD = model.get_encoder()(
+            side = model.get_encoder() if model.config.is_encoder_decoder else model.get_decoder()
+            states_BSD = side(
                 input_ids=input_ids_BS.to(model.device),
                 attention_mask=attention_mask_BS.to(model.device),
                 **plan,

@@ -186,7 +186,7 @@ def check_route_source(settings: FinetuneSettings, start: SavedMixture, gym: Gym
     elif kind == "stored vector":
         check_rows(settings, rows_read(config, task), gym, str(start.checkpoint))
     elif kind == "nearest vector":
-        text_source(settings).check([task], vector_table(task, config).seen)
+        text_source(settings, config).check([task], vector_table(task, config).seen)
         if settings.text_vectors:
             names = load_task_vectors(settings.text_vectors)[0]
             check_rows(settings, names, gym, f"--text_vectors {settings.text_vectors}")
@@ -241,8 +241,9 @@ def vector_table(task: str, config) -> VectorTable:
     return VectorTable(config.task_names, config.random_vectors, neighbours)
 
 
-def text_source(settings: FinetuneSettings) -> TextSource:
+def text_source(settings: FinetuneSettings, config) -> TextSource:
     """Returns the source of texts: --text_vectors, or the gyms of --train_dir and of the task."""
     folders = [settings.train_dir] if settings.train_dir else []
     gyms = [Gym(folder, settings.skip_malformed) for folder in (*folders, settings.gym_dir)]
-    return TextSource(tuple(gyms), TextFormat.of(settings), settings.text_vectors, settings.examples_per_file)
+    text_format = TextFormat.of(settings, config)
+    return TextSource(tuple(gyms), text_format, settings.text_vectors, settings.examples_per_file)

@@ -51,7 +51,7 @@ class Starts:
         start = find_start(settings.start, settings.moe_init)
         with problem_context(f"--{start_flag(settings.start, settings.moe_init)} "):
             self.loaded = start.load()
-        config = self.loaded.config
+        self.config = config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         self._kind = route_kind(settings, config) if config.num_experts > 1 else None
         self._trained = vector_table(settings.task, config).trained
@@ -69,6 +69,8 @@ class Starts:
             settings, (model, route, seen) = self.settings, self._adapted(sample, examples)
             model.to(self.device).config.task_names = [settings.task]
             model.config.text_settings = text_settings(settings)
+            if settings.label_smoothing is not None:
+                model.config.label_smoothing = settings.label_smoothing
             set_trained(model, settings.route_training, settings.freeze_embeds, settings.base_lr > 0)
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
@@ -83,7 +85,7 @@ class Starts:
         elif self._kind == "given":
             routes = file_matrices(settings.task_routes, [settings.task], mixture.config)
         elif self._kind == "nearest vector":
-            source = text_source(settings)
+            source = text_source(settings, mixture.config)
             texts = TextsOfModel(source, mixture.to(self.device), self.tokenizer, start, settings.quiet, True)
         chooser = Chooser(mixture, settings.task_vector, self._trained, vectors, routes, texts)
         choices = {sample: chooser.choose(settings.task, sample) for sample in settings.samples}

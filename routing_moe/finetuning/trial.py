@@ -85,7 +85,7 @@ class TrialRunner:
                 part,
                 sample,
                 self.starts.tokenizer,
-                TextFormat.of(settings),
+                TextFormat.of(settings, self.starts.config),
                 {settings.task: 0},
                 limit=min(filter(None, most), default=None),
                 with_options=settings.reads_options and part != "train",

@@ -82,7 +82,8 @@ class Mixture:
     given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
     has_route_vectors: bool = False  # vectors beside given routes, by which other tasks are routed
     vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
-    text_settings: dict[str, int | bool | None] | None = None  # `config.shared.TEXT_SETTINGS` of the training
+    # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
+    text_settings: dict[str, int | bool | str | None] | None = None
 
     def __post_init__(self, **kwargs):
         if parts := kwargs.pop("route_parts", None):  # a field of earlier checkpoints
@@ -299,12 +300,15 @@ class RoutingConfig(Mixture, PreTrainedConfig):
     # Not among `sub_configs`, whose attention transformers chooses again when it makes the routed model.
     backbone: dict | PreTrainedConfig | None = None
     expert_kind: str = "lora"
+    label_smoothing: float | int | None = None  # 0.1 for a model with an encoder, else 0
 
     def __post_init__(self, **kwargs):
         if isinstance(self.backbone, dict):
             self.backbone = AutoConfig.for_model(**self.backbone)
         own = self.backbone  # None: transformers makes a configuration without arguments to compare with
         self.is_encoder_decoder = getattr(own, "is_encoder_decoder", False)
+        if self.label_smoothing is None:
+            self.label_smoothing = Mixture.label_smoothing if self.is_encoder_decoder else 0.0
         text = own and own.get_text_config(decoder=True)
         self.vocab_size, end = getattr(text, "vocab_size", None), getattr(text, "eos_token_id", None)
         pad = getattr(text, "pad_token_id", None)

@@ -11,7 +11,7 @@ from transformers import initialization as init
 from dataloader.errors import InputError, in_brief
 from routing_moe.model.base import is_of_base, refer_to_base
 from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.injection import merged_state
+from routing_moe.model.injection import merged_weights
 from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfilled_model
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.projection import project_in_float32
@@ -117,7 +117,7 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
         if is_of_base(name) and ".experts." not in name
     }
     if model.lora_layers:
-        return state | merged_state(model.lora_layers, routes_LE)
+        return state | dict(merged_weights(model.lora_layers, routes_LE))
     for layer in model.routed_layers():
         if model.config.expert_mixing == "parameters":
             (weights,) = layer.merged_parameters(routes_LE[layer.row, None])

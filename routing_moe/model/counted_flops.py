@@ -80,11 +80,11 @@ def router_flops(model) -> int:
 
 def rows_flops(model, examples) -> int:
     """Returns the FLOPs of a forward pass of the plain model on all examples, without padding."""
-    S, T = examples.source_lengths_N, examples.target_lengths_N
     one_expert_LE = torch.eye(1, model.config.num_experts).repeat(model.config.num_layers, 1)
     plain = model.to_plain(one_expert_LE.to(model.device, model.routing_dtype))
     with torch.no_grad():
-        return round(example_flops(plain, np.stack([S, T, T])).sum())
+        lengths_3N = np.stack([*examples.lengths(), examples.target_lengths_N])
+        return round(example_flops(plain, lengths_3N).sum())
 
 
 def active_parameters(model, routes_BLE: Tensor) -> int:

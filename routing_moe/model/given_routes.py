@@ -84,11 +84,16 @@ class GivenRoutes:
 
 
 def layer_names(encoder_layers: int, rows: Sequence[int], splits: int = 1) -> tuple[str, ...]:
-    """Returns ("enc 0", "dec 0", ...) for these rows of a route; "enc 0s1" if layers have several."""
+    """Returns ("enc 0", "dec 0", ...) for these rows of a route; "enc 0s1" if layers have several.
+
+    Without an encoder ("layer 0", ...).
+    """
+
+    decoder = "dec" if encoder_layers else "layer"
 
     def name(row: int) -> str:
         layer, split = divmod(row, splits)
-        side, i = ("enc", layer) if layer < encoder_layers else ("dec", layer - encoder_layers)
+        side, i = ("enc", layer) if layer < encoder_layers else (decoder, layer - encoder_layers)
         return f"{side} {i}s{split}" if splits > 1 else f"{side} {i}"
 
     return tuple(map(name, rows))

@@ -137,8 +137,9 @@ def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Returns {name: parameter or buffer}; tied tensors occur once, under their first name."""
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+    """Returns {name: tensor} of the saved parameters and buffers; tied ones once, under their first name."""
+    tensors, saved = dict(model.named_parameters()) | dict(model.named_buffers()), model.state_dict()
+    return {name: tensor for name, tensor in tensors.items() if name in saved}
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:

@@ -101,8 +101,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         if not isinstance(backbone, nn.Module):
             place, backbone = backbone, load_backbone(backbone)
         fields = dict(num_experts=num_experts, lora_rank=lora_rank, lora_targets=lora_targets)
-        if not backbone.config.is_encoder_decoder:
-            fields["label_smoothing"] = 0.0
         config = RoutingConfig.of(dict(backbone=backbone.config) | fields | config_fields, "from_backbone")
         model = cls.with_backbone(config, backbone)
         if place is not None:
@@ -220,17 +218,19 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         return found
 
     @torch.no_grad()
-    def to_plain(self, routes_LE: Tensor | None = None) -> PreTrainedModel:
+    def to_plain(
+        self, routes_LE: Tensor | None = None, device: str | torch.device | None = None
+    ) -> PreTrainedModel:
         """Returns the equivalent plain model of a route (L, E): merged linear maps, the rest shared.
 
-        None: of a model with one expert.
+        None: of a model with one expert. device: where the plain model is, None: where this one is.
         """
         if not self.lora_layers:
             return self.backbone
         if routes_LE is None:
             (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
         routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
-        return plain_copy(self.backbone, self.lora_layers, routes_LE)
+        return plain_copy(self.backbone, self.lora_layers, routes_LE, device)
 
     # ---- saving, loading
 
@@ -301,8 +301,13 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str | Path, needs: 
 
 
 def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[dict, Tensor]:
-    """Returns the inputs of a model, and the token to predict at each position (-100: none)."""
+    """Returns the inputs of a model, and the token to predict at each position (-100: none).
+
+    `decoder_input_ids` stay if there are some.
+    """
     model = getattr(model, "backbone", model)
+    if "decoder_input_ids" in inputs:
+        return inputs, labels
     if not model.config.is_encoder_decoder:  # the state at a position predicts the next token
         return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
     filled = labels.masked_fill(labels == -100, model.config.pad_token_id)

@@ -83,14 +83,15 @@ def model_inputs(
     examples: EncodedExamples, indices: np.ndarray, choices: np.ndarray, config, cut: Cut
 ) -> dict[str, Tensor]:
     """Returns the inputs of the model for the examples `indices`, on the CPU. choices: each one's answer."""
-    lengths = examples.source_lengths_N[indices], examples.target_lengths(indices, choices)
-    widths = [int(cut.width(own.max())) for own in lengths]
+    widths = [int(cut.width(own.max())) for own in examples.lengths(indices, choices)]
     batch = examples.collate(indices, choices, pad_token_id=config.pad_token_id, widths=widths)
     inputs = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
-    if config.model_type != ROUTING_BART:  # other attention functions read masks of (b, S)
-        return inputs | {"attention_mask": batch["attention_mask"]}
-    inputs["label_positions"] = (batch["labels"] != IGNORED_LABEL).flatten().nonzero()[:, 0]
-    if config._attn_implementation == "sdpa":
+    is_label = batch["labels"] != IGNORED_LABEL
+    if examples.decoder_only:  # the state at a position predicts the next token; the first is of an input
+        is_label = is_label.roll(-1, dims=1)
+    inputs["label_positions"] = is_label.flatten().nonzero()[:, 0]
+    # The attention functions of other models read masks of (b, S).
+    if config.model_type == ROUTING_BART and config._attn_implementation == "sdpa":
         return inputs | ready_masks(batch["attention_mask"], widths[1])
     return inputs | {"attention_mask": batch["attention_mask"]}
 

@@ -186,15 +186,11 @@ class Stepper:
         )
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
         most = math.ceil(len(indices) / self.accelerator.num_processes)
-        return indices, choices, self.cut.groups(*self.lengths(indices, choices), most)
-
-    def lengths(self, indices: np.ndarray, choices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the tokens of the sources and of the chosen targets of examples."""
-        return self.examples.source_lengths_N[indices], self.examples.target_lengths(indices, choices)
+        return indices, choices, self.cut.groups(*self.examples.lengths(indices, choices), most)
 
     def own_groups(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[int]:
         """Returns which of the micro-batches this process runs."""
-        sources, targets = self.lengths(indices, choices)
+        sources, targets = self.examples.lengths(indices, choices)
         costs = [len(g) * (sources[g].max() + targets[g].max()) for g in groups]
         return assign_to_ranks(costs, self.accelerator.num_processes)[self.accelerator.process_index]
 
@@ -215,7 +211,7 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             leaf_BLE.grad = None
             clear_device_cache(garbage_collection=True)
-            self.cut = self.cut.below(*self.lengths(indices, choices), groups)
+            self.cut = self.cut.below(*self.examples.lengths(indices, choices), groups)
             groups = self.split(step)[2]
             log.info("out of memory: from here at most %d padded tokens a micro-batch", self.cut.max_tokens)
 
@@ -330,7 +326,7 @@ def compile_layers(model, backend: str = "inductor") -> None:
     Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
     """
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    sides = (model.get_encoder(), model.get_decoder())
+    sides = {id(side): side for side in (model.get_decoder(), model.get_encoder())}.values()
     for layer in (layer for side in sides for layers in stacks(side).values() for layer in layers):
         for expert in getattr(layer, "experts", [layer]):
             expert.compile(dynamic=True, backend=backend)

@@ -81,7 +81,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
         with problem_context(f"--task_routes {routes.source}: "):
             routes.matrices(*config.route_sizes)
     # a vector or route of each task
-    text_format, limit = TextFormat.of(settings), settings.examples_per_file
+    text_format, limit = TextFormat.of(settings, config), settings.examples_per_file
     texts = TextSource((train_gym, predict_gym), text_format, settings.text_vectors, limit)
     check_tasks(settings, split, config, checkpoint, texts, has_new_routes=routes is not None)
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)

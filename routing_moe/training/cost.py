@@ -29,20 +29,22 @@ def training_cost(stepper: Stepper, steps: int, scoring_flops: int = 0, most: in
     scoring_flops: of the losses by which train rows were chosen, a part of the total. most: steps that are
     sampled.
     """
-    model, lengths, tasks, routes = stepper.model, [], [], 0
+    model, examples, lengths, labels, tasks, routes = stepper.model, stepper.examples, [], [], [], 0
     sampled = np.unique(np.linspace(0, steps - 1, min(steps, most)).round().astype(int))
     for step in sampled:
         indices, choices, groups = stepper.split(step)
-        bare = np.stack(stepper.lengths(indices, choices))
+        bare = np.stack(examples.lengths(indices, choices))
         padded = bare.copy()
         for group in groups:
             padded[:, group] = stepper.cut.width(bare[:, group].max(axis=1, keepdims=True))
         lengths.append(np.stack([padded, bare], axis=1))
-        tasks.append(stepper.examples.task_ids_N[indices])
+        labels.append(examples.target_lengths(indices, choices))
+        tasks.append(examples.task_ids_N[indices])
         # If parameters are mixed, examples of a task share a route.
         routes += len(indices if model.config.expert_mixing == "outputs" else np.unique(tasks[-1]))
     (padded_S, S), (padded_T, T) = np.concatenate(lengths, axis=2)
-    lengths_3N = np.stack([np.append(padded_S, S), np.append(padded_T, T), np.append(T, T)])
+    K = np.tile(np.concatenate(labels), 2)
+    lengths_3N = np.stack([np.append(padded_S, S), np.append(padded_T, T), K])
     task_ids_B = torch.from_numpy(np.concatenate(tasks)[:SAMPLED_EXAMPLES])
 
     kinds = defaultdict(list)  # of steps, of alternating updates

@@ -43,14 +43,13 @@ def log_likelihood_of(model, route_1LE: Tensor | None = None) -> LogLikelihood:
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
         labels_T = example["labels"]
         is_later_TT = torch.ones(len(labels_T), len(labels_T), device=labels_T.device).tril() == 0
-        inputs = dict(
-            input_ids=example["input_ids"][None],
-            attention_mask=example["source_mask"][None],
-            decoder_input_ids=example["decoder_input_ids"][None],
-            decoder_attention_mask=blocked(is_later_TT)[None, None],
-            routes=route_1LE,
-            use_cache=False,
-        )
+        later = blocked(is_later_TT)[None, None]
+        inputs = dict(input_ids=example["input_ids"][None], routes=route_1LE, use_cache=False)
+        if "decoder_input_ids" in example:
+            inputs |= dict(attention_mask=example["source_mask"][None], decoder_attention_mask=later)
+            inputs["decoder_input_ids"] = example["decoder_input_ids"][None]
+        else:  # the padding comes after all tokens
+            inputs["attention_mask"] = later
         (logits_TV,) = functional_call(model, parameters, kwargs=inputs).logits
         return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
 
@@ -67,23 +66,21 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
 
     max_tokens: padded tokens of a batch, 0: no limit; n_parameters: whose gradient is kept for each example.
     """
-    lengths = (examples.source_lengths_N, examples.target_lengths_N)
     most = max(1, MAX_GRADIENT_NUMBERS // n_parameters)
-    for indices in micro_batches(*lengths, max_tokens=max_tokens or None, max_examples=most):
+    for indices in micro_batches(*examples.lengths(), max_tokens=max_tokens or None, max_examples=most):
         batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)
-        tensors = {
-            "input_ids": batch["input_ids"],
+        tensors, labels = with_targets(model, {"input_ids": batch["input_ids"]}, batch["labels"])
+        tensors |= {
             "source_mask": blocked(batch["attention_mask"] == 0)[:, None, None],
-            "decoder_input_ids": with_targets(model, {}, batch["labels"])[0]["decoder_input_ids"],
-            "labels": batch["labels"],
+            "labels": labels,
         }
         yield {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
 def chosen_parameters(model, weights: str) -> Parameters:
     """Returns the parameters of a mixture by name, detached. weights: as --weights."""
-    sides = [f"{name}." for name in stacks(model) if is_of_base(name)]  # encoder, decoder
-    starts = {"encoder": sides[:1], "decoder": sides[1:], "layers": sides}.get(weights, [""])
+    sides = [f"{name}." for name in stacks(model) if is_of_base(name)]  # decoder last
+    starts = {"encoder": sides[:-1], "decoder": sides[-1:], "layers": sides}.get(weights, [""])
     is_chosen = is_of_expert if weights == "updates" else is_of_base  # not the router: routes are constants
     embeddings = (
         model.get_input_embeddings().weight
@@ -96,7 +93,8 @@ def chosen_parameters(model, weights: str) -> Parameters:
         and (weights != "embeddings" or parameter is embeddings)
     }
     if not chosen:
-        raise InputError(f"--weights {weights}: the model has no low-rank expert")
+        what = "low-rank expert" if weights == "updates" else weights
+        raise InputError(f"--weights {weights}: the model has no {what}")
     return chosen
 
 
@@ -155,8 +153,10 @@ class Fisher(TrainingMethod):
 
 
 # Bottleneck adapters (Houlsby et al. 2019) after every sub-layer, before the residual connection: after these
-# linear maps of BARTs and T5s.
-LAST_OF_SUBLAYERS = re.compile(r"(attn\.out_proj|fc2|Attention\.o|DenseReluDense\.wo)$")
+# linear maps of BARTs, T5s, and Llamas and their relatives.
+LAST_OF_SUBLAYERS = re.compile(
+    r"(attn\.out_proj|fc2|Attention\.o|DenseReluDense\.wo|attn\.o_proj|mlp\.down_proj)$"
+)
 INIT_STD = 0.01  # of Houlsby et al.: near the identity
 
 

@@ -65,7 +65,7 @@ class BartMethod:
 
     def encoded(self, task: str, samples: str) -> EncodedExamples:
         """Returns the encoded examples of a task. By default, inputs start with neither a name nor [task]."""
-        text_format = TextFormat.of(self.settings)
+        text_format = TextFormat.of(self.settings, self.model.config)
         if not (self.settings.task_names or text_format.hide_task_names):
             text_format = bare_inputs(text_format)
         examples = self.settings.examples(task, samples)
@@ -74,7 +74,7 @@ class BartMethod:
     def pooled_states(self, task: str, samples: str) -> np.ndarray:
         """Returns the text vector (D,) of a task."""
         inputs = [example.input for example in self.settings.examples(task, samples)]
-        states_of, text_format = encoder_states(self.model), TextFormat.of(self.settings)
+        states_of, text_format = encoder_states(self.model), TextFormat.of(self.settings, self.model.config)
         how = dict(quiet=True, pooling=self.settings.pooling, task_names=self.settings.task_names)
         most = self.settings.max_tokens_per_micro_batch
         return text_vectors(states_of, self.tokenizer, {task: inputs}, text_format, most, **how)[0]
