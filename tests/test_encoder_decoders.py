@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from forks import in_two_processes
-from tiny_backbones import WITH_ENCODER, write_plain
+from tiny_backbones import WITH_ENCODER, plain_models
 from tiny_grids import QUICK, Grids, results
 from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, contents, run, typed, weights
 from tiny_vectors import run as compute_vectors
@@ -28,25 +28,12 @@ from routing_moe.cli.transfer import main as transfer
 from routing_moe.evaluation.option_ranking import log_likelihoods
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
+plain = pytest.fixture(scope="module")(plain_models)
 
-TEXTS = [f" [{task}] {line}" for task, lines in ROWS.items() for line in lines]
 LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
 SOFT = LORA | dict(router_mode="softmax", eval_period=6)
 ROUTER = ("num_experts", "taskvecs_dim", "router_hidden_dim")
 MEASURES = ["performance", "answer_loss"]
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """plain(family): the folder of a plain model."""
-    place = tmp_path_factory.mktemp("plain")
-
-    def written(family: str):
-        if not (place / family).exists():
-            write_plain(place / family, family, TEXTS)
-        return place / family
-
-    return written
 
 
 @pytest.fixture

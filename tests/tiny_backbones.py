@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from conftest import one_hot_routes
+from tiny_runs import ROWS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -12,12 +13,14 @@ from transformers import (
     ByT5Tokenizer,
     LlamaConfig,
     MBartConfig,
+    MistralConfig,
     MT5Config,
     PegasusConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
     T5Config,
 )
 
@@ -74,6 +77,11 @@ LONG = dict(max_position_embeddings=64)
 DECODER_ONLY = {
     "qwen2": lambda: Qwen2Config(vocab_size=99, pad_token_id=0, **CAUSAL, **LONG),
     "llama": lambda: LlamaConfig(vocab_size=99, bos_token_id=96, tie_word_embeddings=True, **CAUSAL, **LONG),
+    "qwen3": lambda: Qwen3Config(vocab_size=99, head_dim=8, **CAUSAL, **LONG),
+    "mistral": lambda: MistralConfig(vocab_size=99, bos_token_id=96, sliding_window=5, **CAUSAL, **LONG),
+    "smollm3": lambda: SmolLM3Config(
+        vocab_size=99, bos_token_id=None, pad_token_id=0, no_rope_layer_interval=2, **CAUSAL, **LONG
+    ),
 }
 CHAT = (
     "{% for m in messages %}<|user|>{{ m.content | trim }}</s>{% endfor %}"
@@ -86,7 +94,7 @@ def write_plain(folder: Path, family: str, texts: list[str]) -> Path:
     torch.manual_seed(1)
     if family in DECODER_ONLY:
         AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).save_pretrained(folder)
-        decoder_only_tokenizer(texts, has_start=family == "llama").save_pretrained(folder)
+        decoder_only_tokenizer(texts, has_start=family in ("llama", "mistral")).save_pretrained(folder)
         return folder
     AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]()).save_pretrained(folder)
     tokenizer = ByT5Tokenizer() if family == "byt5" else make_tokenizer(texts)
@@ -97,6 +105,19 @@ def write_plain(folder: Path, family: str, texts: list[str]) -> Path:
         )
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def plain_models(tmp_path_factory):
+    """A fixture, plain(family): the folder of a plain model, whose tokenizer knows the gym of `world`."""
+    place = tmp_path_factory.mktemp("plain")
+    texts = [f" [{task}] {line}" for task, lines in ROWS.items() for line in lines]
+
+    def written(family: str):
+        if not (place / family).exists():
+            write_plain(place / family, family, texts)
+        return place / family
+
+    return written
 
 
 def make_plain(family: str) -> PreTrainedModel:
@@ -148,7 +169,7 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def decoder_only_tokenizer(texts: list[str], has_start: bool) -> PreTrainedTokenizerFast:
-    """Returns a tokenizer with a chat template: with <s> before texts and no token for padding, or neither."""
+    """Returns a tokenizer with a chat template: with <s> before texts and none for padding, or neither."""
     tokenizer = make_tokenizer(texts)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "<|user|>", "<|assistant|>"]})
     around = dict(single="<s> $A" if has_start else "$A", special_tokens=[("<s>", 96)])

@@ -93,7 +93,7 @@ class CachedInputs:
         self.last_B1, self.cache = ids_BS[:, -1:], DynamicCache(config=config)
         if self.mask_BS.shape[1]:
             places = dict(position_ids=(self.mask_BS.cumsum(1) - 1).clamp(min=0), logits_to_keep=1)
-            places |= dict(attention_mask=self.mask_BS, past_key_values=self.cache, use_cache=True)
+            places |= {"attention_mask": self.mask_BS, CACHE_ARGUMENT: self.cache, "use_cache": True}
             places |= {} if routes_BLE is None else {"routes": routes_BLE}
             with torch.no_grad(), autocast():
                 model(input_ids=ids_BS[:, :-1], **places)
@@ -110,7 +110,7 @@ class CachedInputs:
             "input_ids": answers_PT,
             "attention_mask": torch.cat([mask_PS, torch.ones_like(answers_PT)], dim=1),
             "position_ids": mask_PS.sum(dim=1, keepdim=True) + steps_T,
-            "past_key_values": cache,
+            CACHE_ARGUMENT: cache,
         }
 
 

@@ -1,0 +1,330 @@
+"""Decoder-only models: batches, scores and answers against one example at a time; the commands with them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from forks import in_two_processes
+from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
+from tiny_grids import QUICK, Grids, results
+from tiny_runs import ROWS, assert_close, assert_equal, run, weights
+from tiny_vectors import run as compute_vectors
+from tiny_vectors import vectors
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from dataloader.encoding import TextFormat, encode, encode_options
+from dataloader.errors import InputError
+from dataloader.gym import Example
+from routing_moe import Routed, RoutedModel
+from routing_moe.answering.queries import Query
+from routing_moe.config.choices import DECODER_ONLY as KINDS
+from routing_moe.evaluation.option_ranking import log_likelihoods, option_scores
+from routing_moe.evaluation.scored_files import batch_of, prompts_of
+from routing_moe.model.counted_flops import rows_flops
+
+pytestmark = pytest.mark.usefixtures("quick_pictures")
+plain = pytest.fixture(scope="module")(plain_models)
+
+TEXTS = [f" [{task}] {line}" for task, lines in ROWS.items() for line in lines]
+LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
+SOFT = LORA | dict(router_mode="softmax", eval_period=6)
+MEASURES = ["performance", "answer_loss"]
+LIMIT = 16  # tokens of an input and of an answer
+
+
+@pytest.fixture
+def run_of(world, plain):
+    """run_of(family, **flags): the folder of a run with soft routes, which scored its tasks; made once."""
+
+    def folder(family: str, **flags):
+        name = "-".join(["decoder_only/run", family, *map(str, flags.values())])
+        if not (world / name).exists():
+            world.run(name, bart=plain(family), **SOFT | flags, do_predict=True, measures=MEASURES)
+        return world / name
+
+    return folder
+
+
+# ---- tokens, against a slow reference
+
+
+def without_padding(texts):
+    tokenizer = decoder_only_tokenizer(texts, has_start=True)
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+TOKENIZERS = {
+    "no start": lambda: decoder_only_tokenizer(TEXTS, has_start=False),
+    "start": lambda: decoder_only_tokenizer(TEXTS, has_start=True),
+    "padding is the end": lambda: without_padding(TEXTS),
+    "bytes": ByT5Tokenizer,  # a slow tokenizer, which would end every text
+    "chat": lambda: decoder_only_tokenizer(TEXTS, has_start=True),
+}
+EXAMPLES = [
+    Example("colour", "c", text, answers)
+    for text, answers in [("sky", ("blue", "b")), ("</s> " + "grass " * 9, ("g" * 40,)), ("a", ("</s>",))]
+]
+
+
+AS_TEXT = dict(add_special_tokens=False, split_special_tokens=True)
+
+
+def slow_tokens(tokenizer, kind: str, example: Example, answer: str) -> tuple[list, list]:
+    """Returns the tokens of an input and of its answer, each cut to LIMIT."""
+    words = tokenizer(f" {answer}".strip() if kind == "chat" else f" {answer}", **AS_TEXT)["input_ids"]
+    answer_tokens = [*words[: LIMIT - 1], tokenizer.eos_token_id]
+    if kind == "chat":
+        before, after = (
+            tokenizer.convert_tokens_to_ids(tokens)
+            for tokens in (["<s>", "<|user|>"], ["</s>", "<|assistant|>"])
+        )
+        words = tokenizer(f"[colour] {example.input}", **AS_TEXT)["input_ids"]
+    else:
+        has_start = kind in ("start", "padding is the end")
+        before, after = [tokenizer.convert_tokens_to_ids("<s>")] if has_start else [], []
+        words = tokenizer(f" [colour] {example.input}", **AS_TEXT)["input_ids"]
+    return [*before, *words[: LIMIT - len(before) - len(after)], *after], answer_tokens
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_batches_have_the_answer_after_the_input_and_only_its_tokens_as_labels(kind):
+    tokenizer, pad = TOKENIZERS[kind](), 1
+    how = TextFormat(LIMIT, LIMIT, prompt_format="chat" if kind == "chat" else "crossfit", decoder_only=True)
+    encoded = encode(EXAMPLES, tokenizer, how, {"colour": 0})
+    choices = [1, 0, 0]
+    batch = encoded.collate(range(3), choices, pad_token_id=pad)
+    prompts = encoded.prompts(range(3), pad_token_id=pad, at_left=True)
+    for i, (example, choice) in enumerate(zip(EXAMPLES, choices, strict=True)):
+        source, answer = slow_tokens(tokenizer, kind, example, example.outputs[choice])
+        width, length = batch["input_ids"].shape[1], len(source) + len(answer)
+        padding = width - length
+        assert batch["input_ids"][i].tolist() == [*source, *answer, *[pad] * padding]
+        assert batch["labels"][i].tolist() == [*[-100] * len(source), *answer, *[-100] * padding]
+        assert batch["attention_mask"][i].tolist() == [1] * length + [0] * padding
+        at_left = prompts["input_ids"].shape[1] - len(source)
+        assert prompts["input_ids"][i].tolist() == [*[pad] * at_left, *source]
+        assert prompts["attention_mask"][i].tolist() == [0] * at_left + [1] * len(source)
+    options = encode_options([("blue", "g" * 40)], tokenizer, how).tokens
+    for row, text in enumerate(("blue", "g" * 40)):
+        assert options[row].tolist() == slow_tokens(tokenizer, kind, EXAMPLES[0], text)[1]
+
+
+def test_a_chat_template_gives_the_tokens_of_the_rendered_message():
+    tokenizer = TOKENIZERS["chat"]()
+    how = TextFormat(LIMIT, LIMIT, prompt_format="chat", decoder_only=True)
+    tokens = encode(EXAMPLES[:1], tokenizer, how, {"colour": 0}).sources[0]
+    message = [{"role": "user", "content": "[colour] sky"}]
+    rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    assert tokens.tolist() == tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    for template, problem in (
+        (None, "has no chat template"),
+        ("{{ messages[0].content[:4] }}", "has the message 0 times"),
+    ):
+        tokenizer.chat_template = template
+        with pytest.raises(InputError, match=problem):
+            encode(EXAMPLES, tokenizer, how, {"colour": 0})
+    with pytest.raises(InputError, match=r"--max_input_length is 4, but 2 \+ 2 tokens are around"):
+        encode(EXAMPLES, TOKENIZERS["chat"](), TextFormat(4, 4, prompt_format="chat"), {"colour": 0})
+
+
+def test_answers_need_an_end_token():
+    tokenizer = TOKENIZERS["start"]()
+    tokenizer.eos_token = None
+    with pytest.raises(InputError, match="has no end token"):
+        encode(EXAMPLES, tokenizer, TextFormat(decoder_only=True), {"colour": 0})
+
+
+# ---- losses and scores, against one example at a time
+
+
+@pytest.fixture(params=DECODER_ONLY)
+def scored(request, plain):
+    """(model in float64, its tokenizer, encoded examples, routes (B, L, E) that differ)."""
+    fields = dict(lora_rank=2, lora_targets="all", task_names=["a"], label_smoothing=0.1)
+    model = RoutedModel.from_backbone(plain(request.param), 3, **fields).double().eval()
+    make_differ(model)
+    tokenizer = AutoTokenizer.from_pretrained(plain(request.param))
+    encoded = encode(EXAMPLES, tokenizer, TextFormat(LIMIT, LIMIT, decoder_only=True), {"colour": 0})
+    routes_BLE = torch.rand(3, model.config.num_layers, 3, dtype=torch.float64).softmax(-1)
+    return model, tokenizer, encoded, routes_BLE
+
+
+@torch.no_grad()
+def log_p_of(plain_model, source, answer) -> torch.Tensor:
+    """Returns log p (T, V) at the positions before the tokens of an answer."""
+    ids = torch.tensor([[*source, *answer]])
+    logits = plain_model(ids).logits[0, len(source) - 1 : -1]
+    return logits.log_softmax(-1)
+
+
+@torch.no_grad()
+def test_losses_are_those_of_each_example_alone(scored):
+    model, _, encoded, routes_BLE = scored
+    batch = batch_of(encoded, np.arange(3), model)
+    labels = batch.pop("labels")
+    label_B, vocabulary_B = log_likelihoods(model, batch, labels, routes_BLE)
+    loss = model(**batch, labels=labels, routes=routes_BLE, loss_only=True).loss
+    smoothed = 0.9 * label_B + 0.1 * vocabulary_B
+    torch.testing.assert_close(loss, -smoothed.sum(), rtol=1e-9, atol=1e-9)
+    for i in range(3):
+        answer = encoded.outputs[encoded.first_output[i]].tolist()
+        log_p_TV = log_p_of(model.to_plain(routes_BLE[i], "cpu"), encoded.sources[i], answer)
+        expected = log_p_TV[range(len(answer)), answer].sum()
+        torch.testing.assert_close(label_B[i], expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(vocabulary_B[i], log_p_TV.mean(dim=1).sum(), rtol=1e-9, atol=1e-9)
+
+
+def test_options_share_the_cache_of_their_input(scored, monkeypatch):
+    model, tokenizer, encoded, routes_BLE = scored
+    offered = [("blue", "b"), ("green", "g" * 40, "b"), ("a",)]
+    how = TextFormat(LIMIT, LIMIT, decoder_only=True)
+    options = encode_options(offered, tokenizer, how)
+    read = []
+    handle = model.register_forward_pre_hook(lambda m, args, inputs: read.append(inputs), with_kwargs=True)
+    prompts = prompts_of(encoded, np.arange(3), model)
+    found = option_scores(model, prompts, options.rows, options.tokens, routes_BLE)
+    handle.remove()
+    longest = options.tokens.lengths.max()
+    assert [inputs["input_ids"].shape[1] for inputs in read] == [prompts["input_ids"].shape[1] - 1, longest]
+    for i, rows in enumerate(options.rows):
+        plain_model = model.to_plain(routes_BLE[i])
+        for row, score in zip(rows, found[i], strict=True):
+            answer = options.tokens[row].tolist()
+            log_p_TV = log_p_of(plain_model, encoded.sources[i], answer)
+            assert score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-9)
+
+
+def test_flops_of_rows_count_joint_sequences(scored):
+    model, _, encoded, _ = scored
+    alone = [rows_flops(model, encoded.subset(np.array([i]))) for i in range(3)]
+    assert rows_flops(model, encoded) == pytest.approx(sum(alone), rel=1e-6)
+    assert alone[1] > 1.5 * alone[0]
+
+
+# ---- the commands
+
+
+@pytest.mark.parametrize("how", ["llama", "qwen2", "qwen2 chat", "llama beams"])
+def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(how, run_of, tmp_path):
+    family, *others = how.split()
+    flags = dict(prompt_format="chat") if others == ["chat"] else {}
+    run_folder = run_of(family, **flags)
+    saved = weights(run_folder / "best")
+    assert not any(name.startswith("backbone.model.embed") for name in saved), "the base is not saved again"
+    routed = Routed.load(run_folder, num_beams=3 if others == ["beams"] else 1)
+    task, texts = routed.task("colour"), ["the sky", "grass"]
+    assert str(task).count("layers ") == 1
+    answers = list(routed.answers(task, map(Query, texts)))
+    routed.export(task, tmp_path / "plain")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "plain")
+    for text, expected in zip(texts, answers, strict=True):
+        if flags:
+            message = [{"role": "user", "content": f"[colour] {text}"}]
+            shown = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            inputs = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
+        else:
+            inputs = tokenizer(f" [colour] {text}", return_tensors="pt")
+        prompt = inputs["input_ids"][0].tolist()
+        (tokens,) = model.generate(**inputs)
+        answer = tokens[len(prompt) :].tolist()
+        assert tokenizer.decode(answer, skip_special_tokens=True).strip() == expected.answer
+        log_p_TV = log_p_of(model, prompt, answer)
+        assert expected.score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-4)
+    again = Routed.load(tmp_path / "plain")  # as a model with one expert
+    assert again.answer("colour", texts) == [found.answer for found in answers]
+
+
+def test_a_resumed_run_is_that_of_an_uninterrupted_one(world, plain):
+    flags = dict(bart=plain("qwen2"), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
+    whole, resumed = world.run("do/whole", **flags), world.resumed("do/resumed", **flags)
+    assert_equal(weights(resumed / "last"), weights(whole / "last"))
+    assert (resumed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
+
+
+def test_two_processes_take_the_same_steps_as_one(world, plain, tmp_path):
+    flags = dict(SOFT, adam_epsilon=1e-3, total_steps=2, do_predict=True)
+    one, two = world.run("do/one", bart=plain("llama"), **flags), world / "do/two"
+    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, plain("llama"), two, **flags))
+    assert codes == [0, 0]
+    assert_close(weights(two / "last"), weights(one / "last"))
+
+
+@pytest.mark.parametrize("flags", [dict(task_vector="nearest"), dict(task_vector="learned"), dict()])
+def test_grids_start_from_a_route_or_from_a_plain_model(flags, world, plain, run_of):
+    grids = Grids(world, "decoder_only")
+    how = QUICK | dict(learning_rate_list=[0.01], bart=plain("qwen2"), max_input_length=40) | flags
+    how |= dict(moe_init=True, init_dir=run_of("qwen2")) if flags else dict(save_best=True)
+    folder = grids.run("-".join(["of", *flags.values()]), **how)
+    assert np.isfinite(results(folder)["test_performance"]).all()
+    for saved in folder.rglob("config.json"):
+        assert json.loads(saved.read_text())["model_type"] == "qwen2"
+
+
+def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
+    flags = dict(max_input_length=40, max_output_length=12, projection_dim=0, weights="layers")
+    assert compute_vectors("gradient", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
+    model = AutoModelForCausalLM.from_pretrained(plain("llama"))
+    tokenizer, end = AutoTokenizer.from_pretrained(plain("llama")), [1]
+    rows = [line.split("\t") for line in ROWS["count"] * 2]
+    for text, answer in rows:
+        source = tokenizer(f" {text}")["input_ids"]
+        answer = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] + end
+        logits = model(torch.tensor([[*source, *answer]])).logits[0, len(source) - 1 : -1]
+        (-F.cross_entropy(logits, torch.tensor(answer), reduction="sum") / len(rows)).backward()
+    expected = [p.grad.flatten() for name, p in model.named_parameters() if ".layers." in name]
+    np.testing.assert_allclose(vectors(tmp_path / "v")["count"], torch.cat(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys):
+    flags = dict(max_input_length=40)
+    assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
+    model = AutoModelForCausalLM.from_pretrained(plain("llama")).model
+    tokenizer = AutoTokenizer.from_pretrained(plain("llama"))
+    texts = [f" {line.split(chr(9))[0]}" for line in ROWS["count"]]
+    with torch.no_grad():
+        states = [model(**tokenizer(text, return_tensors="pt"))[0][0, 1:].mean(dim=0) for text in texts]
+    np.testing.assert_allclose(vectors(tmp_path / "v")["count"], torch.stack(states).mean(dim=0), rtol=1e-4)
+    assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "w", **flags, pooling="bos") != 0
+    assert "--pooling bos: the first state" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weights", ["layers", "adapters"])
+def test_fisher_vectors(weights, world, plain, tmp_path):
+    flags = dict(max_input_length=40, max_output_length=12, weights=weights)
+    assert compute_vectors("fisher", world.gym, plain("qwen2"), tmp_path / weights, **flags) == 0
+    found = np.stack(list(vectors(tmp_path / weights).values()))
+    assert np.isfinite(found).all()
+    assert (found > 0).any(axis=1).all()
+
+
+def test_rows_of_a_route_are_named_by_layer(run_of):
+    config = Routed.load(run_of("qwen2")).model.config
+    assert config.row_names == ("layer 0", "layer 1", "layer 2")
+    assert config.label_smoothing == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "flags", "message"),
+    [
+        ("qwen2", dict(num_experts=2), "only a BART has complete layers as experts"),
+        ("qwen2", LORA | dict(expert_mixing="parameters"), "expert_mixing is 'parameters' with low-rank"),
+        ("llama", LORA | dict(append_another_bos=True), "--append_another_bos is for models with an encoder"),
+        ("qwen2", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
+        ("qwen2", LORA | dict(max_input_length=60), "are 72 together, but "),
+        ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "encoder_vanilla_layers"),
+        ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused(family, flags, message, world, plain, capsys):
+    assert run(world.gym, plain(family), world / "refused", **flags) == 2
+    assert message in capsys.readouterr().err
+    assert not (world / "refused").exists()
+
+
+def test_the_types_of_models_that_commands_take_are_those_of_transformers():
+    assert set(KINDS) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
