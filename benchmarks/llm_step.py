@@ -1,0 +1,170 @@
+"""Seconds and memory of a training step of a decoder-only model with low-rank experts, beside peft.
+
+    python benchmarks/llm_step.py
+
+A model with random weights in bfloat16, of the shape of Qwen2.5-0.5B, with gradient checkpointing.
+`experts` is a step of `routing-moe train`: a router mixes low-rank experts, each example has another route.
+`peft` is one adapter of the same rank on the same maps, trained as its documentation says. `peft_projected`
+projects only the states that predict a label, as `experts` does. Each has a process of its own. Memory is the
+peak above the loaded model: of the resident set, or allocated on a GPU. Prints one JSON line.
+"""
+
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import measuring
+from benchmarks.measuring import MEASURED, ratio
+from dataloader.encoding import EncodedExamples, Ragged
+from routing_moe import RoutedModel
+from routing_moe.config.flags import AT_LEAST_1
+from routing_moe.config.shared import Recipe
+from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.routed_model import projected_at, with_targets
+from routing_moe.optim.step import Stepper, checkpoint_layers
+
+SIZES = {
+    "tiny": dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, vocab_size=200)
+    | dict(num_attention_heads=4, num_key_value_heads=2),
+    "0.5b": dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, vocab_size=151936)
+    | dict(num_attention_heads=14, num_key_value_heads=2),
+}
+VARIANTS = ("experts", "peft", "peft_projected")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(measuring.Settings):
+    program = "python -m benchmarks.llm_step"
+    model_size: str = MEASURED("0.5b", "size of the model", choices=SIZES)
+    num_experts: int = MEASURED(8, "experts per layer", range=AT_LEAST_1)
+    lora_rank: int = MEASURED(8, "rank of an expert, and of the adapter of peft", range=AT_LEAST_1)
+    batch_size: int = MEASURED(4, "examples of a step", range=AT_LEAST_1)
+    length: int = MEASURED(128, "tokens of an input with its answer", range=AT_LEAST_1)
+    answer_length: int = MEASURED(16, "tokens of an answer, which have labels", range=AT_LEAST_1)
+    steps: int = MEASURED(3, "measured steps, after one that is not", range=AT_LEAST_1)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return measuring.run_benchmark(run, Settings, argv, __doc__)
+
+
+def run(settings: Settings) -> dict:
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        variants = {name: processes.apply(measured, (name, settings)) for name in VARIANTS}
+    others = VARIANTS[1:]
+    ratios = {f"experts_over_{other}_{field}": ratio(variants, "experts", other, field)
+              for other in others for field in ("median_s", "memory_gb")}  # fmt: skip
+    return {"variants": variants, "ratios": ratios}
+
+
+def measured(variant: str, settings: Settings) -> dict[str, float]:
+    """Returns the seconds of a step, of the process or on a GPU, and the memory of training in GB."""
+    torch.set_num_threads(settings.threads or torch.get_num_threads())
+    torch.manual_seed(settings.seed)
+    config = Qwen2Config(**SIZES[settings.model_size], tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to(settings.device)
+    examples = random_examples(settings, config.vocab_size)
+    loaded = start_of_memory(settings.device)
+    step = (step_of_experts if variant == "experts" else step_of_peft)(model, examples, settings, variant)
+    seconds = []
+    for number in range(1 + settings.steps):
+        start = now(settings.device)
+        step(number)
+        seconds.append(now(settings.device) - start)
+    return {
+        "median_s": statistics.median(seconds[1:]),
+        "min_s": min(seconds[1:]),
+        "memory_gb": (memory(settings.device, "VmHWM") - loaded) / 1e9,
+    }
+
+
+def random_examples(settings: Settings, vocab_size: int) -> EncodedExamples:
+    B, T = settings.batch_size, settings.answer_length
+    tokens = np.random.default_rng(settings.seed).integers(
+        3, vocab_size, (B, settings.length), dtype=np.int32
+    )
+    parts = tokens[:, : settings.length - T], tokens[:, settings.length - T :]
+    rows = [Ragged(part.ravel(), np.arange(B + 1) * part.shape[1]) for part in parts]
+    return EncodedExamples(*rows, np.arange(B + 1), np.arange(B), decoder_only=True)
+
+
+# ---- steps
+
+
+def step_of_experts(model, examples: EncodedExamples, settings: Settings, variant: str) -> Callable:
+    """Returns the optimizer step of all commands, with a task for each example."""
+    tasks = [f"task{i}" for i in range(settings.batch_size)]
+    fields = dict(num_experts=settings.num_experts, lora_rank=settings.lora_rank, lora_targets="all")
+    routed = RoutedModel.from_backbone(model, **fields, router_mode="softmax", task_names=tasks).train()
+    recipe = Recipe(learning_rate=1e-3, router_lr=1e-3, task_model_lr=1e-2, gradient_checkpointing=True,
+                    train_batch_size=settings.batch_size, max_tokens_per_micro_batch=0)  # fmt: skip
+    return Stepper(routed, examples, recipe, make_accelerator("no")).step
+
+
+def step_of_peft(model, examples: EncodedExamples, settings: Settings, variant: str) -> Callable:
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(r=settings.lora_rank, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, lora).train()
+    adapted.enable_input_require_grads()  # which checkpointing of a frozen model needs
+    checkpoint_layers(adapted.base_model.model)
+    optimizer = torch.optim.AdamW((p for p in adapted.parameters() if p.requires_grad), lr=1e-3, fused=True)
+    batch = examples.collate(range(len(examples)), pad_token_id=0)
+    batch = {name: t.to(model.device) for name, t in batch.items() if name != "task_ids"}
+    labels_BS = batch.pop("labels")
+
+    def step(number: int) -> None:
+        if variant == "peft":
+            loss = adapted(**batch, labels=labels_BS, use_cache=False).loss
+        else:
+            predicted = with_targets(model, batch, labels_BS)[1].flatten()
+            places = (predicted != -100).nonzero()[:, 0]
+            with projected_at(model, places):
+                logits_KV = adapted(**batch, use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(logits_KV.float(), predicted[places])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+# ---- time and memory
+
+
+def now(device: str) -> float:
+    """Returns seconds of the process, which other programs do not change; on a GPU of the clock."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def start_of_memory(device: str) -> float:
+    """Returns the bytes in use, from which on the peak counts."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident set to its current size
+    return memory(device, "VmRSS")
+
+
+def memory(device: str, of_process: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(of_process))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
