@@ -38,7 +38,8 @@ WORDS = {  # what follows a script, where that is not only a gym
 SET_BY_SETUP = {"SMALL", "SMALL_MODEL", "OMP_NUM_THREADS"}
 GIVEN = {  # paths that no command of a script writes
     *("gym", "run", "data/skill_gym"),
-    *("task/skill_gym/tiny_bart", "facebook/bart-base", "dataloader/descriptions.json"),
+    *("task/skill_gym/tiny_bart", "facebook/bart-base", "Qwen/Qwen2.5-0.5B"),
+    "dataloader/descriptions.json",
     "models/mine/split.json",  # assemble_experts.sh writes it
     "models/two_stage",  # of build_a_checkpoint2.sh, for run_merged_fisher128freeze_1e-5.sh
 }
