@@ -164,14 +164,48 @@ def test_less_memory_changes_no_step(world, plain):
     assert_close(weights(saving / "last"), weights(usual / "last"))
 
 
-def test_a_frozen_base_may_be_in_bfloat16(world, plain, capsys):
-    flags = dict(bart=plain("t5"), **SOFT, total_steps=2)
-    folder = world.run("ed/bfloat16", **flags, base_dtype="bfloat16", do_predict=True)
-    assert {tensor.dtype for tensor in weights(folder / "best").values()} == {torch.float32}
-    model = Routed.load(folder).model
-    assert model.backbone.shared.weight.dtype == torch.bfloat16
+@pytest.fixture
+def in_bfloat16(world, plain):
+    """A run whose base is in bfloat16; made once."""
+    if not (world / "ed/bfloat16").exists():
+        flags = dict(bart=plain("t5"), **SOFT, total_steps=2, base_dtype="bfloat16", do_predict=True)
+        world.run("ed/bfloat16", **flags)
+    return world / "ed/bfloat16"
+
+
+def types(checkpoint) -> set:
+    return {tensor.dtype for tensor in weights(checkpoint).values()}
+
+
+def test_a_frozen_base_may_be_in_bfloat16(world, plain, in_bfloat16, capsys):
+    assert types(in_bfloat16 / "best") == {torch.float32}
+    assert Routed.load(in_bfloat16).model.backbone.shared.weight.dtype == torch.bfloat16
     assert run(world.gym, plain("t5"), world / "x", **SOFT, base_dtype="bfloat16", base_lr=1e-3) == 2
     assert "--base_dtype" in capsys.readouterr().err
+    start = dict.fromkeys((*ROUTER, "initialize_from_vanilla")) | dict(checkpoint=in_bfloat16 / "best")
+    assert run(world.gym, None, world / "x", **SOFT | start, base_dtype="float32") == 2
+    assert "--base_dtype is float32, but the checkpoint's is bfloat16" in capsys.readouterr().err
+
+
+def test_the_second_stage_has_the_base_in_bfloat16_again(world, plain, in_bfloat16):
+    flags = dict(routes_from=in_bfloat16, model=plain("t5"), output_dir=world / "ed/bfloat16_stage2")
+    assert merge(typed(flags)) == 0
+    assert Routed.load(flags["output_dir"] / "init").model.backbone.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("how", [dict(route_training="plain"), dict(route_training="router", base_lr=0.01)])
+def test_a_base_in_bfloat16_is_fine_tuned_in_float32(how, world, plain, in_bfloat16):
+    grids, changed = Grids(world, "bfloat16"), QUICK | dict(learning_rate_list=[0.01], save_best=True)
+    start = dict(moe_init=True, init_dir=in_bfloat16, bart=plain("t5"), max_input_length=40)
+    folder = grids.run(how["route_training"], **changed, **start, **how)
+    (saved,) = folder.rglob("model.safetensors")
+    assert types(saved.parent) == {torch.float32}
+
+
+def test_a_base_in_bfloat16_has_gradient_vectors(world, in_bfloat16, tmp_path):
+    flags = dict(max_input_length=40, max_output_length=12, weights="layers")
+    assert compute_vectors("gradient", world.gym, in_bfloat16, tmp_path / "v", **flags) == 0
+    assert np.isfinite(np.stack(list(vectors(tmp_path / "v").values()))).all()
 
 
 def test_both_stages_given_routes_and_the_transfer_of_tasks(world, plain, run_of, capsys):

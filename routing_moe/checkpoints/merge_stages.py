@@ -97,7 +97,7 @@ def merge(settings: MergeSettings, routes: SavedMixture):
     with problem_context("--routes_from "):
         trained = routes.load()
     with problem_context("--model "):
-        plain = load_plain(settings.model)
+        plain = load_plain(settings.model, trained.dtype)
         tokenizer = load_tokenizer(settings.model, plain.config.vocab_size)
     torch.manual_seed(settings.seed)
     model = with_fresh_experts(trained, plain, settings.init_eps)

@@ -75,8 +75,13 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
 
 
 def check_base_type(settings: TrainSettings, config: Mixture) -> None:
-    """Raises InputError for a base in bfloat16 that is trained, or is no base of low-rank experts."""
-    if str(config.dtype).removeprefix("torch.") != "bfloat16":
+    """Raises InputError for another type than the saved one, or bfloat16 where weights are trained."""
+    kind = str(config.dtype or "float32").removeprefix("torch.")
+    if settings.base_dtype not in (None, kind):
+        raise InputError(
+            f"--base_dtype is {settings.base_dtype}, but the checkpoint's is {kind}; leave the flag out"
+        )
+    if kind != "bfloat16":
         return
     if config.model_type == ROUTING_BART or not config.has_lora or settings.base_lr > 0:
         what = "low-rank experts of another model than a BART, with --base_lr 0"

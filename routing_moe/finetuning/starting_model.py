@@ -161,7 +161,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 def plain_of(mixture, route_LE: Tensor | None = None):
     """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
-    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=mixture.config.label_smoothing)
+    plain = copied_plain(mixture, route_LE).float()  # a step would be lost in the rounding of bfloat16
+    return mixture_of(plain, label_smoothing=mixture.config.label_smoothing)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
@@ -175,9 +176,11 @@ def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
 
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_base: bool = False) -> None:
-    """Sets `requires_grad` of the model's parts. trains_base: also of the BART that experts share."""
+    """Sets `requires_grad` of the model's parts. trains_base: also of the model that experts share."""
     model.requires_grad_(route_training != "logits")
-    if model.config.has_lora and not trains_base:
+    if trains_base:
+        model.float()
+    elif model.config.has_lora:
         train_base(model, False)
     if freeze_embeds:  # of tokens and positions, and the norms after them
         of_layers = tuple(f"{name}." for name in stacks(model))

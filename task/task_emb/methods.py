@@ -61,7 +61,8 @@ class BartMethod:
         lengths = ("max_input_length", "max_output_length")[: 1 + settings.reads_answers]
         if problems := text_problems(settings, config, settings.model, lengths):
             raise InputError(problems)
-        self.model = saved.load().to(command_device()).eval()
+        # In float32, as its gradients need, also if the base of its experts was in bfloat16.
+        self.model = saved.load().float().to(command_device()).eval()
 
     def encoded(self, task: str, samples: str) -> EncodedExamples:
         """Returns the encoded examples of a task. By default, inputs start with neither a name nor [task]."""
