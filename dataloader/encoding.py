@@ -231,6 +231,8 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
 
 def _tokenize(texts: list[str], tokenizer, max_length: int, extra_bos: bool, what: str) -> Ragged:
     """Returns the token ids of the texts. extra_bos: the token "<s>" precedes each."""
+    if extra_bos and tokenizer.bos_token_id is None:  # which the configuration of a Pegasus does not tell
+        raise InputError("--append_another_bos: the tokenizer has no token <s>; leave it out")
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     progress = ProgressBar(

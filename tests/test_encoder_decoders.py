@@ -291,6 +291,14 @@ def test_vectors_of_other_methods(method, world, plain, tmp_path):
     assert np.isfinite(np.stack(list(vectors(tmp_path / method).values()))).all()
 
 
+def test_the_token_before_a_text_must_be_one_of_the_tokenizer(world, plain, tmp_path, capsys):
+    flags = dict(max_input_length=40, pooling="bos")
+    assert compute_vectors("text", world.gym, plain("t5"), tmp_path / "run", **flags) == 2
+    assert "has no token <s> before texts" in capsys.readouterr().err
+    assert run(world.gym, plain("mbart"), tmp_path / "run", **LORA, append_another_bos=True) == 2
+    assert "the tokenizer has no token <s>; leave it out" in capsys.readouterr().err
+
+
 # ---- in Python, and refusals
 
 

@@ -61,6 +61,9 @@ class BartMethod:
         lengths = ("max_input_length", "max_output_length")[: 1 + settings.reads_answers]
         if problems := text_problems(settings, config, settings.model, lengths):
             raise InputError(problems)
+        first = self.tokenizer("")["input_ids"][:1]
+        if getattr(settings, "pooling", None) == "bos" and first != [self.tokenizer.bos_token_id]:
+            raise InputError(f"--pooling bos: {settings.model} has no token <s> before texts; give mean")
         # In float32, as its gradients need, also if the base of its experts was in bfloat16.
         self.model = saved.load().float().to(command_device()).eval()
 
