@@ -312,6 +312,8 @@ def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
     assert routed.texts["max_input_length"] == 40
     with pytest.raises(Exception, match="'total_step' is no setting of training; did you mean 'total_steps'"):
         Routed.train(model, tokenizer, world.gym, tmp_path / "other", total_step=3)
+    with pytest.raises(Exception, match="append_another_bos: the model has no token <s>"):
+        Routed.train(model, tokenizer, world.gym, tmp_path / "other", append_another_bos=True)
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
             model.config.task_names = names + sorted(set(split.all) - set(names))
         tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
     if settings.do_train:
-        model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
-        model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
+        model.config.note_training(split.train)
     if model.config.has_lora:
         train_base(model, settings.base_lr > 0)
         # A checkpoint refers to its base already, or contains it.

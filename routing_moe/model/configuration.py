@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -104,6 +105,11 @@ class Mixture:
         """Sets the width of task vectors that are the logits of a table router."""
         if self.has_table:
             self.router_input_dim = self.num_layers * self.num_experts
+
+    def note_training(self, tasks: Collection[str]) -> None:
+        """Notes that the model was trained on these tasks, so that their vectors are no longer random."""
+        self.random_vectors = sorted(set(self.random_vectors) - set(tasks))
+        self.trained_tasks = sorted(set(self.trained_tasks) | set(tasks))
 
     # ---- reading
 
