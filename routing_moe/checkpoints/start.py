@@ -1,4 +1,4 @@
-"""Loads the model and tokenizer that a run starts from: a plain BART made into experts, or a checkpoint."""
+"""Loads the model and tokenizer that a run starts from: a plain model made into experts, or a checkpoint."""
 
 import logging
 from pathlib import Path
@@ -227,12 +227,12 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
         vanilla = find_vanilla(source)
         if isinstance(vanilla, SavedPlain):
             content = read_plain_weights(vanilla.weights or vanilla.source)
-        elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the BART that they share
+        elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the model that they share
             content = base_tensors(vanilla.load())
             content = {name.removeprefix("backbone."): tensor for name, tensor in content.items()}
         else:
             check_one_expert(
-                vanilla, "give a plain BART, a run with one expert, or one with low-rank experts"
+                vanilla, "give a plain model, a run with one expert, or one with low-rank experts"
             )
             content = vanilla.load().to_plain().state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):

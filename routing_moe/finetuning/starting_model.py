@@ -1,6 +1,6 @@
-"""The model that fine-tuning starts from: a plain BART, or a mixture with one of its routes.
+"""The model that fine-tuning starts from: a plain model, or a mixture with one of its routes.
 
-A route with an equivalent plain BART is converted into it. With other routes the experts are kept, or merged
+A route with an equivalent plain model is converted into it. With other routes the experts are kept, or merged
 into the mean of their parameters (MHR-mu: Caccia et al. 2022, arXiv 2211.03831), or frozen, while the route's
 logits are trained (MHR-z there, and LoraHub: Huang et al. 2023, arXiv 2307.13269).
 """

@@ -28,7 +28,7 @@ from routing_moe.model.loading import (
 )
 from routing_moe.model.lora import is_of_expert
 
-# What the names of the parts of a mixture that a plain BART does not have start with.
+# What the names of the parts of a mixture that a plain model does not have start with.
 ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")
 
 

@@ -142,7 +142,7 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict in a plain BART's .pt/.bin/.safetensors file or folder; unpickles no objects."""
+    """Returns the state dict in a plain model's .pt/.bin/.safetensors file or folder; unpickles no object."""
     path = Path(path)
     if path.is_dir():
         return load_bart(path).state_dict()
@@ -153,7 +153,7 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
             raise TypeError("it is not a dictionary of tensors")
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     except Exception as error:  # each format raises its own types of errors
-        raise InputError(f"{path}: not a checkpoint of a plain BART ({in_brief(error)})") from None
+        raise InputError(f"{path}: not a checkpoint of a plain model ({in_brief(error)})") from None
     check_finite(state, path)
     # BARTs saved without a language-model head, as on the hub, have names without "model.".
     return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}

@@ -181,7 +181,7 @@ class RoutingModel:
         return bool(((routed == 0) | (routed == 1)).all())
 
     def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
-        """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
+        """Returns whether each of the routes has an equivalent plain model, which `to_plain` returns."""
         return self.config.has_plain_routes or self.is_one_hot(routes_BLE)
 
     # ---- experts

@@ -46,7 +46,7 @@ class Descriptions:
 
 
 class BartMethod:
-    """A BART (plain, or a mixture) and its tokenizer, on the device of the process."""
+    """A model (plain, or a mixture) and its tokenizer, on the device of the process."""
 
     def __init__(self, settings):
         self.settings, saved = settings, settings.found_model()
@@ -56,7 +56,7 @@ class BartMethod:
         if config.num_experts > 1 and not settings.takes_mixtures:
             mixture = f"--model {settings.model} is a mixture of {config.num_experts} experts"
             raise InputError(
-                f"{mixture}; {settings.method} vectors need a plain BART or a run with one expert"
+                f"{mixture}; {settings.method} vectors need a plain model or a run with one expert"
             )
         lengths = ("max_input_length", "max_output_length")[: 1 + settings.reads_answers]
         if problems := text_problems(settings, config, settings.model, lengths):
