@@ -245,6 +245,8 @@ def test_assembled_adapters_and_averages_answer_as_their_models(world, plain, ru
         assert assembled.answer(task, texts) == routed.answer(task, texts)
     runs, start = [dense(world, plain), plain("t5")], weights(plain("t5"))
     assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
+    other = dict(runs=[plain("t5"), plain("flan-t5")], output_dir=tmp_path / "other")
+    assert average(typed(other)) == 2, "a gated feed-forward layer has other weights"
     trained, mean = weights(runs[0] / "best"), weights(tmp_path / "mean")
     for name, tensor in mean.items():
         torch.testing.assert_close(tensor, (trained[name] + start[name.removeprefix("backbone.")]) / 2)

@@ -27,7 +27,8 @@ ASSEMBLED_FILE, AVERAGED_FILE = "assembled.json", "averaged.json"
 SIZES = (  # fields of a plain model that must be equal, so that weights of one can be those of another
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
-    *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff"),  # of a T5
+    *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff", "feed_forward_proj"),  # of a T5
+    "tie_word_embeddings",
 )
 Model = SavedPlain | SavedMixture
 
