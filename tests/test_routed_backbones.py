@@ -93,7 +93,7 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
     shutil.move(tmp_path / "tree", tmp_path / "moved")
     assert_equal_states(RoutedModel.from_pretrained(tmp_path / "moved/run/best"), model)
     shutil.rmtree(tmp_path / "moved/base")
-    with pytest.raises(InputError, match=f"{tmp_path}/moved/base: no such folder"):
+    with pytest.raises(InputError, match=f"{tmp_path}/moved/base: not found; it has the model that"):
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
 
 

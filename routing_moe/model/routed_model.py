@@ -39,6 +39,7 @@ from routing_moe.model.base import (
     check_base,
     fingerprint,
     is_of_base,
+    need_base,
     refer_to_base,
     saved_tensors,
     sums,
@@ -263,6 +264,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         loading = dict(dtype=saved_type)
         loading["attn_implementation"] = attn_implementation or config._attn_implementation
         if config.base_model is not None:
+            need_base(config.base_model)
             backbone = load_backbone(config.base_model, config.backbone, **loading)
         else:
             with no_init_weights():
