@@ -85,9 +85,8 @@ def chosen_parameters(model, weights: str) -> Parameters:
     sides = [f"{name}." for name in stacks(model) if is_of_base(name)]  # encoder, decoder
     starts = {"encoder": sides[:1], "decoder": sides[1:], "layers": sides}.get(weights, [""])
     is_chosen = is_of_expert if weights == "updates" else is_of_base  # not the router: routes are constants
-    embeddings = (
-        model.get_input_embeddings().weight
-    )  # also the weights of the output layer, if it shares them
+    # Also the weights of the output layer, if it shares them.
+    embeddings = model.get_input_embeddings().weight
     chosen = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
