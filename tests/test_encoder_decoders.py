@@ -389,6 +389,14 @@ def test_what_a_t5_cannot_do_is_refused(flags, message, world, plain, capsys):
     assert not (world / "refused").exists()
 
 
+def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):
+    shutil.copytree(plain("mbart"), tmp_path / "mbart")
+    path = tmp_path / "mbart/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder_start_token_id": 1}))
+    assert run(world.gym, tmp_path / "mbart", tmp_path / "run", **LORA) == 2
+    assert "is 1, but answers are trained to start with 96 (en_XX)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "marian"])
 def test_other_models_are_refused(kind, world, plain, tmp_path, capsys):
     shutil.copytree(plain("t5"), tmp_path / kind)

@@ -38,6 +38,7 @@ from routing_moe.model.mixtures import (
     read_plain_weights,
 )
 from routing_moe.model.route_sources import random_task_routes
+from routing_moe.model.routed_model import with_targets
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
 log = logging.getLogger("routing_moe")
@@ -155,6 +156,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
             model.task_routes.copy_(drawn_routes(settings, config))
         with problem_context("--model "):
             tokenizer = load_tokenizer(settings.model, config.vocab_size)
+            check_first_token(model, tokenizer)
     else:
         model = load_checkpoint(checkpoint, settings)
         if routes is not None:
@@ -176,6 +178,21 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.router.requires_grad_(settings.trains_router)
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
     return model, tokenizer
+
+
+def check_first_token(model, tokenizer) -> None:
+    """Raises InputError if answers are trained to start with another token than they are generated from.
+
+    An mBART is trained to start with the last token that its tokenizer puts around a text.
+    """
+    if not model.config.is_encoder_decoder:
+        return
+    around = torch.tensor([tokenizer("")["input_ids"]])
+    first = with_targets(model, {}, around)[0]["decoder_input_ids"][0, 0].item()
+    if first != model.config.decoder_start_token_id:
+        given = f"decoder_start_token_id is {model.config.decoder_start_token_id}"
+        token = tokenizer.convert_ids_to_tokens(first)
+        raise InputError(f"{given}, but answers are trained to start with {first} ({token}); set it to that")
 
 
 def new_model(
