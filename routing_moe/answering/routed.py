@@ -95,7 +95,7 @@ class Routed:
     def train(cls, model, tokenizer, gym: str | Path, folder: str | Path, **settings) -> "Routed":
         """Trains a mixture on a gym, saves it to a new folder, and returns it; see `training.train`."""
         train(model, tokenizer, gym, folder, **settings)
-        return cls.load(folder)
+        return cls.load(folder, mixed_precision=settings.get("mixed_precision"))  # a process has a single one
 
     # ---- the route of a task
 
