@@ -22,6 +22,7 @@ from routing_moe.optim.step import Stepper
 
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
+BARTS = {"lora": LORA, "layers": {}, "merged": dict(expert_mixing="parameters")}
 
 
 def assert_equal_states(one, other) -> None:
@@ -189,9 +190,6 @@ def test_a_routing_bart_exports_its_routes_too(make_model, batch, tmp_path):
 
 
 # ---- checkpointing
-
-
-BARTS = {"lora": LORA, "layers": {}, "merged": dict(expert_mixing="parameters")}
 
 
 @pytest.mark.parametrize("family", ["t5", "qwen2", *BARTS])

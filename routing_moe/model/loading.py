@@ -163,7 +163,8 @@ def unfilled_model(cls, config, *parts):
     """Returns `cls(config, *parts)` with drawn router, vectors and low-rank experts; the rest is to load."""
     with no_init_weights():
         model = cls(config, *parts)
-    model.tie_weights()  # which the library does when it initialises
+    # The library does this when it initialises. By the configuration alone it would tie what it read untied.
+    model.tie_weights(recompute_mapping=False)
     for part in (model.router, model.task_vectors):
         if part is not None:
             part.apply(model._init_weights)
