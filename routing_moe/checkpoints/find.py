@@ -12,7 +12,14 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.config.choices import PLAIN_MODELS, ROUTING, ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.hub import TOKENIZER_FILES, folder_of_run, is_hub_name, is_on_hub, local_folder
+from routing_moe.io.hub import (
+    OTHER_TOKENIZERS,
+    TOKENIZER_FILES,
+    folder_of_run,
+    is_hub_name,
+    is_on_hub,
+    local_folder,
+)
 from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
@@ -245,4 +252,5 @@ def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
     """Returns {name: SHA-256} of weight files, and of configuration and tokenizer in a folder or hub name."""
     files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
+    files |= {file.name: file for pattern in OTHER_TOKENIZERS for file in folder.glob(pattern)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
