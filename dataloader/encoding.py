@@ -336,6 +336,8 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
     before = sample["input_ids"][:first]
     after = sample["input_ids"][len(added) - int(added[first:].sum()) :]
     if text_format.append_another_bos:
+        if tokenizer.bos_token_id is None:  # which the configuration of a Pegasus does not tell
+            raise InputError("--append_another_bos: the tokenizer has no token <s>; leave it out")
         before = [tokenizer.bos_token_id, *before]
     return before, [] if text_format.decoder_only else after
 

@@ -290,7 +290,7 @@ def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys):
         states = [model(**tokenizer(text, return_tensors="pt"))[0][0, 1:].mean(dim=0) for text in texts]
     np.testing.assert_allclose(vectors(tmp_path / "v")["count"], torch.stack(states).mean(dim=0), rtol=1e-4)
     assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "w", **flags, pooling="bos") != 0
-    assert "--pooling bos: the first state" in capsys.readouterr().err
+    assert "--pooling bos: a decoder-only model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("weights", ["layers", "adapters"])

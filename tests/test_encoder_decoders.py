@@ -1,5 +1,6 @@
 """The commands with T5s, mBART and Pegasus: training, scoring, adapters, export, grids and vectors."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from forks import in_two_processes
-from tiny_backbones import WITH_ENCODER, plain_models
+from tiny_backbones import WITH_ENCODER, make_differ, plain_models
 from tiny_grids import QUICK, Grids, results
 from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, contents, run, typed, weights
 from tiny_vectors import run as compute_vectors
@@ -26,6 +28,7 @@ from routing_moe.cli.average import main as average
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.transfer import main as transfer
 from routing_moe.evaluation.option_ranking import log_likelihoods
+from routing_moe.evaluation.scoring import generation_limits
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 plain = pytest.fixture(scope="module")(plain_models)
@@ -34,6 +37,7 @@ LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40,
 SOFT = LORA | dict(router_mode="softmax", eval_period=6)
 ROUTER = ("num_experts", "taskvecs_dim", "router_hidden_dim")
 MEASURES = ["performance", "answer_loss"]
+KINDS = pytest.mark.parametrize("family", ["t5", "mbart", "pegasus"])  # of the table in docs/backbones.md
 
 
 @pytest.fixture
@@ -97,9 +101,9 @@ def test_texts_have_the_tokens_that_the_tokenizer_puts_around_them(family, plain
 def test_losses_and_log_likelihoods_are_those_of_logits(family, plain):
     model = RoutedModel.from_backbone(plain(family), 3, lora_rank=2, task_names=["a"], label_smoothing=0.1)
     model = model.double().eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("lora_B"):
-            torch.nn.init.normal_(parameter, std=0.3)
+    saved = AutoModelForSeq2SeqLM.from_pretrained(plain(family)).double()
+    assert torch.equal(model.get_output_embeddings().weight, saved.get_output_embeddings().weight)
+    make_differ(model)
     inputs = torch.randint(3, 90, (2, 7))
     batch = dict(input_ids=inputs, attention_mask=torch.ones_like(inputs))
     labels = torch.randint(3, 90, (2, 4))
@@ -119,11 +123,37 @@ def test_losses_and_log_likelihoods_are_those_of_logits(family, plain):
     torch.testing.assert_close(loss, sum(losses), rtol=1e-9, atol=1e-9)
 
 
-# ---- runs of a T5
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_scores_are_those_of_the_logits_of_a_plain_model(family, run_of):
+    routed = Routed.load(run_of(family))
+    task, tokenizer, options = routed.task("colour"), routed.tokenizer, ("green", "blue it is")
+    model, inputs = routed.model.to_plain(task.route_LE), tokenizer(" [colour] the sky", return_tensors="pt")
+    start = model.config.decoder_start_token_id
+
+    def score(answer) -> float:
+        log_p = model(**inputs, decoder_input_ids=torch.tensor([[start, *answer[:-1]]])).logits.log_softmax(
+            -1
+        )
+        return log_p[0].gather(1, torch.tensor(answer)[:, None]).mean().item()
+
+    for beams in (1, 3):
+        (found,) = routed.answers(task, [Query("the sky")], num_beams=beams)
+        limits = generation_limits(
+            model.config, dataclasses.replace(routed.decoding, num_beams=beams), tokenizer
+        )
+        assert found.score == pytest.approx(
+            score(model.generate(**inputs, **limits)[0, 1:].tolist()), rel=1e-4
+        )
+    (found,) = routed.answers(task, [Query("the sky", options)])
+    expected = {option: score(tokenizer(f" {option}")["input_ids"]) for option in options}
+    assert found.option_scores == pytest.approx(expected, rel=1e-4)
+
+
+# ---- runs
 
 
 def test_a_resumed_run_is_that_of_an_uninterrupted_one(world, plain):
-    flags = dict(bart=plain("t5"), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
+    flags = dict(bart=plain("flan-t5"), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
     whole, resumed = world.run("ed/whole", **flags), world.resumed("ed/resumed", **flags)
     assert_equal(weights(resumed / "last"), weights(whole / "last"))
     assert (resumed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
@@ -143,77 +173,138 @@ def without_bart(flags: dict) -> dict:
     return {name: value for name, value in flags.items() if name != "bart"}
 
 
-def test_less_memory_changes_no_step(world, plain):
-    flags = dict(bart=plain("t5"), **SOFT, total_steps=2)
-    usual = world.run("ed/usual", **flags)
-    saving = world.run("ed/saving", **flags, gradient_checkpointing=True)
+@pytest.mark.parametrize("family", ["bart", "t5", "mbart", "pegasus"])
+def test_less_memory_changes_no_step(family, world, plain):
+    bart = world.bart if family == "bart" else plain(family)
+    flags = SOFT | dict(bart=bart, total_steps=2, max_input_length=24)
+    usual = world.run(f"ed/usual/{family}", **flags)
+    saving = world.run(f"ed/saving/{family}", **flags, gradient_checkpointing=True)
     assert_close(weights(saving / "last"), weights(usual / "last"))
 
 
-def test_a_frozen_base_may_be_in_bfloat16(world, plain, capsys):
-    flags = dict(bart=plain("t5"), **SOFT, total_steps=2)
-    folder = world.run("ed/bfloat16", **flags, base_dtype="bfloat16", do_predict=True)
-    assert {tensor.dtype for tensor in weights(folder / "best").values()} == {torch.float32}
-    model = Routed.load(folder).model
-    assert model.backbone.shared.weight.dtype == torch.bfloat16
+@pytest.fixture
+def in_bfloat16(world, plain):
+    """in_bfloat16(family): the folder of a run whose base is in bfloat16; made once."""
+
+    def folder(family: str = "t5"):
+        name = f"ed/bfloat16/{family}"
+        if not (world / name).exists():
+            flags = SOFT | dict(total_steps=2, base_dtype="bfloat16", do_predict=True)
+            world.run(name, bart=plain(family), **flags)
+        return world / name
+
+    return folder
+
+
+def types(checkpoint) -> set:
+    return {tensor.dtype for tensor in weights(checkpoint).values()}
+
+
+@KINDS
+def test_a_frozen_base_may_be_in_bfloat16(family, in_bfloat16):
+    assert types(in_bfloat16(family) / "best") == {torch.float32}
+    assert Routed.load(in_bfloat16(family)).model.backbone.dtype == torch.bfloat16
+
+
+def test_a_base_that_is_trained_or_of_a_checkpoint_has_no_other_type(world, plain, in_bfloat16, capsys):
     assert run(world.gym, plain("t5"), world / "x", **SOFT, base_dtype="bfloat16", base_lr=1e-3) == 2
     assert "--base_dtype" in capsys.readouterr().err
+    start = dict.fromkeys((*ROUTER, "initialize_from_vanilla")) | dict(checkpoint=in_bfloat16() / "best")
+    assert run(world.gym, None, world / "x", **SOFT | start, base_dtype="float32") == 2
+    assert "--base_dtype is float32, but the checkpoint's is bfloat16" in capsys.readouterr().err
 
 
-def test_both_stages_given_routes_and_the_transfer_of_tasks(world, plain, run_of, capsys):
-    flags = dict(routes_from=run_of("t5"), model=plain("t5"), output_dir=world / "ed/stage2")
+def test_the_second_stage_has_the_base_in_bfloat16_again(world, plain, in_bfloat16):
+    flags = dict(routes_from=in_bfloat16(), model=plain("t5"), output_dir=world / "ed/bfloat16_stage2")
+    assert merge(typed(flags)) == 0
+    assert Routed.load(flags["output_dir"] / "init").model.backbone.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("how", [dict(route_training="plain"), dict(route_training="router", base_lr=0.01)])
+def test_a_base_in_bfloat16_is_fine_tuned_in_float32(how, world, plain, in_bfloat16):
+    grids, changed = Grids(world, "bfloat16"), QUICK | dict(learning_rate_list=[0.01], save_best=True)
+    start = dict(moe_init=True, init_dir=in_bfloat16(), bart=plain("t5"), max_input_length=40)
+    folder = grids.run(how["route_training"], **changed, **start, **how)
+    (saved,) = folder.rglob("model.safetensors")
+    assert types(saved.parent) == {torch.float32}
+
+
+def test_a_base_in_bfloat16_has_gradient_vectors(world, in_bfloat16, tmp_path):
+    flags = dict(max_input_length=40, max_output_length=12, weights="layers")
+    assert compute_vectors("gradient", world.gym, in_bfloat16(), tmp_path / "v", **flags) == 0
+    assert np.isfinite(np.stack(list(vectors(tmp_path / "v").values()))).all()
+
+
+@KINDS
+def test_both_stages_given_routes_and_the_transfer_of_tasks(family, world, plain, run_of, capsys):
+    stage1, name = run_of(family), f"ed/stage2/{family}"
+    flags = dict(routes_from=stage1, model=plain(family), output_dir=world / name)
     assert merge(typed(flags)) == 0
     stage2 = dict.fromkeys(("initialize_from_vanilla", "model", "init_eps", *ROUTER))
     stage2 |= dict(router_lr=0, task_model_lr=0, total_steps=2, checkpoint_name="init")
-    folder = world.run("ed/stage2", **stage2)
-    router = {name: t for name, t in weights(run_of("t5") / "best").items() if name.startswith("router.")}
+    trained, folder = weights(stage1 / "best"), world.run(name, **stage2)
+    router = {name: tensor for name, tensor in trained.items() if name.startswith("router.")}
     assert_equal({name: weights(folder / "last")[name] for name in router}, router)
     routes = dict.fromkeys((*ROUTER, "router_lr", "task_model_lr")) | dict(task_routes="tasks")
-    routes |= dict(vanilla_checkpoint=dense(world, plain))
-    deltas = world.run("ed/deltas", bart=plain("t5"), **LORA, **routes)
+    routes |= dict(vanilla_checkpoint=dense(world, plain, family))
+    deltas = world.run(f"ed/deltas/{family}", bart=plain(family), **LORA, **routes)
     assert transfer([str(deltas), "--rows", "2"]) == 0
     assert set(json.loads((deltas / "transfer/groups.json").read_text())) == set(TRAIN_TASKS)
     capsys.readouterr()
 
 
-def dense(world, plain):
-    """Returns the run of a T5 without experts, of which all weights were trained."""
-    if not (world / "ed/dense").exists():
+def dense(world, plain, family: str):
+    """Returns the run of a model without experts, of which all weights were trained."""
+    name = f"ed/dense/{family}"
+    if not (world / name).exists():
         one = dict.fromkeys((*ROUTER, "init_eps", "router_lr", "task_model_lr")) | dict(num_experts=1)
-        world.run("ed/dense", bart=plain("t5"), **one, max_input_length=40, total_steps=2)
-    return world / "ed/dense"
+        world.run(name, bart=plain(family), **one, max_input_length=40, total_steps=2)
+    return world / name
 
 
-def test_assembled_adapters_and_averages_answer_as_their_models(world, plain, run_of, tmp_path):
+@KINDS
+def test_assembled_adapters_answer_as_their_models(family, plain, run_of, tmp_path):
     pytest.importorskip("peft", reason="the extra [peft] is not installed")
-    routed, texts = Routed.load(run_of("t5")), ["the sky", "grass"]
+    routed, texts = Routed.load(run_of(family)), ["the sky", "grass"]
     for task in ("colour", "count"):
         export_adapter(routed, routed.task(task), tmp_path / task)
     experts = [f"{task}={tmp_path / task}" for task in ("colour", "count")]
-    flags = dict(base=plain("t5"), experts=experts, output_dir=tmp_path / "assembled")
+    flags = dict(base=plain(family), experts=experts, output_dir=tmp_path / "assembled")
     assert assemble(typed(flags)) == 0
     assembled = Routed.load(tmp_path / "assembled", max_input_length=40, max_output_length=12, num_beams=1)
     for task in ("colour", "count"):
         assert assembled.answer(task, texts) == routed.answer(task, texts)
-    runs, start = [dense(world, plain), plain("t5")], weights(plain("t5"))
+
+
+def test_averages_are_means_of_models_with_the_same_weights(world, plain, tmp_path):
+    runs, start = [dense(world, plain, "flan-t5"), plain("flan-t5")], weights(plain("flan-t5"))
     assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
+    other = dict(runs=[plain("t5"), plain("flan-t5")], output_dir=tmp_path / "other")
+    assert average(typed(other)) == 2, "a gated feed-forward layer has other weights"
     trained, mean = weights(runs[0] / "best"), weights(tmp_path / "mean")
     for name, tensor in mean.items():
         torch.testing.assert_close(tensor, (trained[name] + start[name.removeprefix("backbone.")]) / 2)
 
 
-@pytest.mark.parametrize("flag", ["task_vector nearest", "task_vector learned", "route_training logits"])
-def test_grids_start_from_a_route_of_a_mixture(flag, world, plain, run_of):
-    grids, (name, value) = Grids(world, "encoder_decoders"), flag.split()
-    how = QUICK | dict(learning_rate_list=[0.01], moe_init=True, init_dir=run_of("t5"), bart=plain("t5"))
+@pytest.mark.parametrize(
+    ("flag", "family"),
+    [
+        *((f"task_vector {kind}", "t5") for kind in ("auto", "nearest", "learned")),
+        *(("task_vector nearest", family) for family in ("mbart", "pegasus")),
+        ("route_training logits", "t5"),
+    ],
+)
+def test_grids_start_from_a_route_of_a_mixture(flag, family, world, plain, run_of):
+    grids, (name, value) = Grids(world, f"encoder_decoders/{family}"), flag.split()
+    how = QUICK | dict(learning_rate_list=[0.01], moe_init=True, init_dir=run_of(family), bart=plain(family))
     folder = grids.run(value, **how, **{name: value}, max_input_length=40)
     assert np.isfinite(results(folder)["test_performance"]).all()
 
 
 def test_a_plain_t5_is_fine_tuned_and_saved_as_one(world, plain):
     grids = Grids(world, "encoder_decoders")
-    how = QUICK | dict(learning_rate_list=[0.01], checkpoint=plain("t5") / "model.safetensors")
-    folder = grids.run("plain", **how, bart=plain("t5"), save_best=True)
+    how = QUICK | dict(learning_rate_list=[0.01], checkpoint=plain("flan-t5") / "model.safetensors")
+    folder = grids.run("plain", **how, bart=plain("flan-t5"), save_best=True)
     (saved,) = folder.rglob("config.json")
     assert json.loads(saved.read_text())["model_type"] == "t5"
 
@@ -221,26 +312,37 @@ def test_a_plain_t5_is_fine_tuned_and_saved_as_one(world, plain):
 # ---- vectors
 
 
-def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
+@KINDS
+def test_gradient_vectors_are_those_of_a_backward_pass(family, world, plain, tmp_path):
     flags = dict(max_input_length=40, max_output_length=12, projection_dim=0, weights="layers")
-    assert compute_vectors("gradient", world.gym, plain("t5"), tmp_path / "v", **flags) == 0
+    assert compute_vectors("gradient", world.gym, plain(family), tmp_path / "v", **flags) == 0
     found = vectors(tmp_path / "v")["count"]
-    model = AutoModelForSeq2SeqLM.from_pretrained(plain("t5")).eval()
-    tokenizer = AutoTokenizer.from_pretrained(plain("t5"))
+    model = AutoModelForSeq2SeqLM.from_pretrained(plain(family)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(plain(family))
     rows = [line.split("\t") for line in ROWS["count"] * 2]
     for text, answer in rows:
         labels = tokenizer(f" {answer}", return_tensors="pt").input_ids
         logits = model(**tokenizer(f" {text}", return_tensors="pt"), labels=labels).logits[0]
         (-F.cross_entropy(logits, labels[0], reduction="sum") / len(rows)).backward()
-    expected = [p.grad.flatten() for name, p in model.named_parameters() if ".block." in name]
+    in_layers = [p for name, p in model.named_parameters() if ".block." in name or ".layers." in name]
+    expected = [parameter.grad.flatten() for parameter in in_layers]
     np.testing.assert_allclose(found, torch.cat(expected), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["byt5", "mbart", "pegasus"])
 @pytest.mark.parametrize("method", ["text", "fisher", "finetuned_text"])
-def test_vectors_of_other_methods(method, world, plain, tmp_path):
+def test_vectors_of_other_methods(method, family, world, plain, tmp_path):
     flags = dict(max_input_length=40) | ({} if method == "text" else dict(max_output_length=12))
-    assert compute_vectors(method, world.gym, plain("byt5"), tmp_path / method, **flags) == 0
+    assert compute_vectors(method, world.gym, plain(family), tmp_path / method, **flags) == 0
     assert np.isfinite(np.stack(list(vectors(tmp_path / method).values()))).all()
+
+
+def test_the_token_before_a_text_must_be_one_of_the_tokenizer(world, plain, tmp_path, capsys):
+    flags = dict(max_input_length=40, pooling="bos")
+    assert compute_vectors("text", world.gym, plain("t5"), tmp_path / "run", **flags) == 2
+    assert "has no token <s> before texts" in capsys.readouterr().err
+    assert run(world.gym, plain("mbart"), tmp_path / "run", **LORA, append_another_bos=True) == 2
+    assert "the tokenizer has no token <s>; leave it out" in capsys.readouterr().err
 
 
 # ---- in Python, and refusals
@@ -251,11 +353,15 @@ def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
     model = RoutedModel.from_backbone(plain("t5"), **fields)
     tokenizer = AutoTokenizer.from_pretrained(plain("t5"))
     how = dict(total_steps=3, train_batch_size=4, max_input_length=40, max_output_length=12)
-    routed = Routed.train(model, tokenizer, world.gym, tmp_path / "model", **how)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    routed = Routed.train(model, tokenizer, world.gym, tmp_path / "model", mixed_precision="bf16", **how)
     assert len(routed.answer("colour", ["sky"], options=["blue", "green"])) == 1
+    AcceleratorState._reset_state(reset_partial_state=True)
     assert routed.texts["max_input_length"] == 40
     with pytest.raises(Exception, match="'total_step' is no setting of training; did you mean 'total_steps'"):
         Routed.train(model, tokenizer, world.gym, tmp_path / "other", total_step=3)
+    with pytest.raises(Exception, match="append_another_bos: the model has no token <s>"):
+        Routed.train(model, tokenizer, world.gym, tmp_path / "other", append_another_bos=True)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +377,14 @@ def test_what_a_t5_cannot_do_is_refused(flags, message, world, plain, capsys):
     assert run(world.gym, plain("t5"), world / "refused", **flags) == 2
     assert message in capsys.readouterr().err
     assert not (world / "refused").exists()
+
+
+def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):
+    shutil.copytree(plain("mbart"), tmp_path / "mbart")
+    path = tmp_path / "mbart/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder_start_token_id": 1}))
+    assert run(world.gym, tmp_path / "mbart", tmp_path / "run", **LORA) == 2
+    assert "is 1, but answers are trained to start with 96 (en_XX)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "marian"])

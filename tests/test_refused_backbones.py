@@ -10,6 +10,7 @@ from transformers import (
     GPT2Config,
     LEDConfig,
     M2M100Config,
+    MarianConfig,
     MixtralConfig,
 )
 
@@ -60,8 +61,10 @@ def test_a_model_whose_first_dimension_is_not_that_of_the_examples_is_refused():
 def test_models_of_more_families_are_exact():
     """M2M100 shifts no labels itself; Mixtral has a mixture of its own behind the attention."""
     sizes = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    sizes |= dict(vocab_size=96, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32, dropout=0.0)
     for config in (
-        M2M100Config(vocab_size=96, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32, dropout=0.0, **sizes),
+        M2M100Config(**sizes),
+        MarianConfig(**sizes, pad_token_id=0, decoder_start_token_id=0),
         MixtralConfig(vocab_size=96, **CAUSAL, num_local_experts=2, num_experts_per_tok=1),
     ):
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

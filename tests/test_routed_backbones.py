@@ -22,6 +22,7 @@ from routing_moe.optim.step import Stepper
 
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
+BARTS = {"lora": LORA, "layers": {}, "merged": dict(expert_mixing="parameters")}
 
 
 def assert_equal_states(one, other) -> None:
@@ -93,7 +94,7 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
     shutil.move(tmp_path / "tree", tmp_path / "moved")
     assert_equal_states(RoutedModel.from_pretrained(tmp_path / "moved/run/best"), model)
     shutil.rmtree(tmp_path / "moved/base")
-    with pytest.raises(InputError, match=f"{tmp_path}/moved/base: no such folder"):
+    with pytest.raises(InputError, match=f"{tmp_path}/moved/base: not found; it has the model that"):
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
 
 
@@ -191,9 +192,9 @@ def test_a_routing_bart_exports_its_routes_too(make_model, batch, tmp_path):
 # ---- checkpointing
 
 
-@pytest.mark.parametrize("family", ["t5", "qwen2", "routing bart"])
+@pytest.mark.parametrize("family", ["t5", "qwen2", *BARTS])
 def test_checkpointed_gradients_are_equal(family, make_model):
-    model = (make_model(4, **LORA) if family == "routing bart" else make_routed(family)).train()
+    model = (make_model(4, **BARTS[family]) if family in BARTS else make_routed(family)).train()
     make_differ(model)
     batch = batch_of(model, vocabulary=40)
     routes_BLE = routes_of("soft", model).requires_grad_()
@@ -202,7 +203,7 @@ def test_checkpointed_gradients_are_equal(family, make_model):
         model.zero_grad(set_to_none=True)
         routes_BLE.grad = None
         model(**batch, routes=routes_BLE).loss.backward()
-        own = [parameter.grad for name, parameter in model.named_parameters() if "lora_" in name]
+        own = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         return [*own, routes_BLE.grad]
 
     expected = gradients()

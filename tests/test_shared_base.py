@@ -160,6 +160,6 @@ def test_low_rank_experts_on_such_a_base_are_saved_with_it(world, deltas):
 def test_a_mixture_of_complete_layers_is_no_base(world, finished, capsys):
     assert run(world.gym, world.bart, world / "refused", vanilla_checkpoint=finished) == 2
     error = (
-        f"--vanilla_checkpoint {finished}/best is a mixture of 2 experts; give a plain BART, a run with one"
+        f"--vanilla_checkpoint {finished}/best is a mixture of 2 experts; give a plain model, a run with one"
     )
     assert error in capsys.readouterr().err

@@ -57,7 +57,7 @@ GRIDS = [
     # ---- of the start, whose configuration is read
     (MIX | dict(max_output_length=33), "--max_output_length is 33, but <run>/best has 32 positions"),
     (dict(checkpoint="<run>"), "--checkpoint <run>/best is a mixture of 2 experts; start from it with"),
-    (MIX | dict(init_dir="<one>"), "--init_dir <one>/best has one expert, a plain BART; give it as"),
+    (MIX | dict(init_dir="<one>"), "--init_dir <one>/best has one expert, a plain model; give it as"),
     (MIX | dict(moe_avg_route=True, route_training="vector"), "--route_training is vector, but average"),
     (MIX | dict(moe_avg_route=True, route_training="plain"), "--route_training is plain, but all experts"),
     (MIX | dict(init_dir="<random>", route_training="fixed"), "--route_training is fixed, but random routes"),
@@ -135,7 +135,7 @@ VECTORS = [
     ("text", {}, "--output_dir <out> holds a run of another command", written("out/run.json", OTHER)),
     ("text", {}, "--output_dir <out> holds id2task.json, but no", written("out/id2task.json", {"0": "a"})),
     ("fisher", {}, "holds a 'bert' model, not a", written("bart/config.json", {"model_type": "bert"})),
-    ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain BART"),
+    ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain model"),
     ("gradient", dict(task_names=True, hide_task_names=True), "--task_names and --hide_task_names: gi"),
     ("descriptions", SENTENCES, "<here>/sentences.json: no such file"),
     ("descriptions", SENTENCES, '"colour" must be a sentence, or a', lambda p: described(p, {"colour": 3})),

@@ -96,7 +96,10 @@ def write_plain(folder: Path, family: str, texts: list[str]) -> Path:
         AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).save_pretrained(folder)
         decoder_only_tokenizer(texts, has_start=family in ("llama", "mistral")).save_pretrained(folder)
         return folder
-    AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]()).save_pretrained(folder)
+    model = AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]())
+    if family in ("flan-t5", "mt5", "byt5"):  # whose files have weights that their configuration would tie
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    model.save_pretrained(folder)
     tokenizer = ByT5Tokenizer() if family == "byt5" else make_tokenizer(texts)
     if family == "mbart":  # the language is after the end of a text, and starts an answer
         tokenizer.add_special_tokens({"additional_special_tokens": ["en_XX"]})

@@ -1,4 +1,4 @@
-"""Answering new texts with a trained model, and exporting the plain BART of a task's route.
+"""Answering new texts with a trained model, and exporting the plain model of a task's route.
 
 May import: task_choice and below, dataloader.
 """

@@ -25,7 +25,7 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
     elif settings.adapters and (settings.task or settings.ways):
         problems.append("--adapters writes all experts; leave the flags of one route out")
     elif settings.argmax and settings.as_ == "adapter":
-        problems.append("--argmax is for a plain BART; --as adapter writes any route")
+        problems.append("--argmax is for a plain model; --as adapter writes any route")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         problems.append("one process answers and exports: leave accelerate launch out")
     if problems:

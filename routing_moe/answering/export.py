@@ -1,4 +1,4 @@
-"""Writes the route of a task as a plain BART, which needs transformers alone, or as an adapter of peft."""
+"""Writes the route of a task as a plain model, which needs transformers alone, or as an adapter of peft."""
 
 import copy
 import os
@@ -19,7 +19,7 @@ from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
 
 NO_EQUAL = (
-    "the route mixes the outputs of several experts, so that no plain BART gives the same answers; --argmax "
+    "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
     "(argmax=True) exports the expert of largest weight in each layer"
 )
 README = """# {what} for the task {name}
@@ -32,9 +32,9 @@ An input is `{source}`, tokenized with {options}.
 
 
 def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
-    """Writes the plain BART of a route to a new folder, with tokenizer, generation settings and a README.
+    """Writes the plain model of a route to a new folder, with tokenizer, generation settings and a README.
 
-    routed: the `Routed` that the task is of. argmax: for a route without an equivalent plain BART, take the
+    routed: the `Routed` that the task is of. argmax: for a route without an equivalent plain model, take the
     expert of largest weight in each layer. Raises InputError for such a route without argmax, and if the
     folder exists.
     """
@@ -51,7 +51,7 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
     with replacing_directory(folder) as new:
         bart.save_pretrained(new)
-        what = "A plain BART" if has_equal else "A plain BART of the expert of largest weight in each layer"
+        what = "A plain model" if has_equal else "A plain model of the expert of largest weight in each layer"
         write_tokenizer(routed, task, new, what)
 
 

@@ -5,7 +5,7 @@ model = Routed.load("models/moe")                # a run, a checkpoint, or a hub
 task = model.task("my_reviews", inputs=texts)    # the route of the train task with the most similar texts
 print(task)
 model.answer(task, ["The plot was thin."], options=["positive", "negative"])
-model.export(task, "out/bart")                   # a plain BART, which needs transformers alone
+model.export(task, "out/bart")                   # a plain model, which needs transformers alone
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ class Routed:
         mixed_precision: str | None = None,
         **texts: int | bool,
     ) -> "Routed":
-        """Returns the model of a run, a checkpoint, a plain BART or a hub name, on the GPU if there is one.
+        """Returns the model of a run, a checkpoint, a plain model or a hub name, on the GPU if there is one.
 
         checkpoint_name: which checkpoint of a run; None: best. texts: values of TEXT_SETTINGS that replace
         those of the training, such as num_beams=1. Raises InputError.
@@ -98,7 +98,7 @@ class Routed:
     def train(cls, model, tokenizer, gym: str | Path, folder: str | Path, **settings) -> "Routed":
         """Trains a mixture on a gym, saves it to a new folder, and returns it; see `training.train`."""
         train(model, tokenizer, gym, folder, **settings)
-        return cls.load(folder)
+        return cls.load(folder, mixed_precision=settings.get("mixed_precision"))  # a process has a single one
 
     # ---- the route of a task
 
@@ -237,7 +237,7 @@ class Routed:
             yield Answer(query.input, text, answers.scores[i], scores, was_cut)
 
     def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:
-        """Writes the plain BART of a task's route to a new folder; see `export.export`."""
+        """Writes the plain model of a task's route to a new folder; see `export.export`."""
         export(self, self.task(task) if isinstance(task, str) else task, Path(folder), argmax)
 
     def task_file(self, name: str, queries: list[Query]) -> TaskFile:

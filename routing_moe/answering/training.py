@@ -15,7 +15,7 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
-from routing_moe.config.shared import Recipe, TextFlags, text_settings
+from routing_moe.config.shared import Recipe, TextFlags, text_problems, text_settings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import new_folder_problems
 from routing_moe.optim.step import Stepper
@@ -40,12 +40,15 @@ def train(
     known = {field.name for cls in (Recipe, TextFlags) for field in dataclasses.fields(cls)}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"{unknown[0]!r} is no setting of training{did_you_mean(unknown[0], known)}")
-    tasks = list(tasks or model.config.task_names)
-    if problems := new_folder_problems("folder", Path(folder)) or Gym(gym).lacking(tasks, "the model"):
-        raise InputError(problem.removeprefix("--") for problem in problems)
     names = {field.name for field in dataclasses.fields(Recipe)}
     recipe = Recipe(**RATES | {name: value for name, value in settings.items() if name in names})
     texts = TextFlags(**{name: value for name, value in settings.items() if name not in names})
+    tasks = list(tasks or model.config.task_names)
+    problems = new_folder_problems("folder", Path(folder)) + Gym(gym).lacking(tasks, "the model")
+    problems += text_problems(texts, model.config, "the model")
+    problems += [] if tasks else ["the model has no task_names, the tasks to train on"]
+    if problems:
+        raise InputError(problem.removeprefix("--") for problem in problems)
     examples = encode(
         Gym(gym).pool(tasks, "train"),
         tokenizer,
@@ -61,6 +64,5 @@ def train(
             progress.update()
     config = model.eval().config
     config.text_settings = text_settings(texts)
-    config.trained_tasks = sorted(set(config.trained_tasks) | set(tasks))
-    config.random_vectors = sorted(set(config.random_vectors) - set(tasks))
+    config.note_training(tasks)
     save_checkpoint(model, tokenizer, folder)

@@ -1,6 +1,6 @@
-"""Makes a mixture of models that were trained separately, or one BART with the mean of their weights.
+"""Makes a mixture of models that were trained separately, or one model with the mean of their weights.
 
-A mixture has one expert for each model, and one-hot routes by name. Experts are adapters of peft on a BART
+A mixture has one expert for each model, and one-hot routes by name. Experts are adapters of peft on a model
 that they share, or the layers of fine-tuned BARTs. Embeddings, and norms outside the layers, are those of the
 base: if they were not trained, each task's route is exactly its own model. The mean of runs with other seeds
 from the same start is a model soup (Wortsman et al. 2022, arXiv 2203.05482); a mixture counts as the mean of
@@ -27,7 +27,8 @@ ASSEMBLED_FILE, AVERAGED_FILE = "assembled.json", "averaged.json"
 SIZES = (  # fields of a plain model that must be equal, so that weights of one can be those of another
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
-    *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff"),  # of a T5
+    *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff", "feed_forward_proj"),  # of a T5
+    "tie_word_embeddings",
 )
 Model = SavedPlain | SavedMixture
 
@@ -58,7 +59,7 @@ def assemble(settings: AssembleSettings):
         )
     with problem_context("--base "):
         base = find_model(settings.base, None, f"base {settings.base}/NAME")
-        check_one_expert(base, "give a plain BART")
+        check_one_expert(base, "give a plain model")
     if are_adapters == {True}:
         experts = {name: Path(place) for name, place in places.items()}
         model, notes = mixture_of_adapters(settings, base, experts), []
@@ -132,7 +133,7 @@ def routed_by_name(plain, names: list[str], **fields):
 
 
 def average(settings: AverageSettings):
-    """Returns (BART of one expert with the mean of the models' weights, {place: model}, notes)."""
+    """Returns (model of one expert with the mean of the models' weights, {place: model}, notes)."""
     check_flags(settings)
     if len(set(settings.runs)) < len(settings.runs):
         raise InputError(f"--runs names a model twice: {' '.join(settings.runs)}")

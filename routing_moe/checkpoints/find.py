@@ -12,7 +12,14 @@ from routing_moe.checkpoints.folder import find_checkpoint
 from routing_moe.config.choices import PLAIN_MODELS, ROUTING, ROUTING_BART
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.hub import TOKENIZER_FILES, folder_of_run, is_hub_name, is_on_hub, local_folder
+from routing_moe.io.hub import (
+    OTHER_TOKENIZERS,
+    TOKENIZER_FILES,
+    folder_of_run,
+    is_hub_name,
+    is_on_hub,
+    local_folder,
+)
 from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
@@ -146,7 +153,7 @@ def find_mixture(source: str | Path, checkpoint_name: str | None, name_flag: str
 
 
 def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedMixture | SavedPlain:
-    """Returns a plain BART: a file of weights for `model`, a saved BART, a hub name, or a run.
+    """Returns a plain model: a file of weights for `model`, a saved model, a hub name, or a run.
 
     `check_one_expert` checks a run's experts. Raises InputError.
     """
@@ -161,7 +168,7 @@ def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedM
 
 
 def find_vanilla(source: str) -> SavedMixture | SavedPlain:
-    """Returns the plain BART of --vanilla_checkpoint, as `find_plain`."""
+    """Returns the plain model of --vanilla_checkpoint, as `find_plain`."""
     return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
 
 
@@ -175,7 +182,7 @@ def find_plain_model(source: str) -> SavedPlain:
 
 
 def check_one_expert(start: SavedMixture | SavedPlain, instead: str) -> None:
-    """Raises InputError for a mixture where a plain BART is needed. instead: what to give."""
+    """Raises InputError for a mixture where a plain model is needed. instead: what to give."""
     if start.config.num_experts > 1:
         raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
 
@@ -210,7 +217,7 @@ def checkpoint_to_resume(settings: TrainSettings) -> Path | None:
 
 
 def checkpoint_to_start_from(settings: TrainSettings) -> Path | None:
-    """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain BART."""
+    """Returns the checkpoint folder that a run starts from; None if it is missing, or for a plain model."""
     resumed, start = checkpoint_to_resume(settings), settings.start
     if resumed or start.checkpoint is None:
         return resumed
@@ -245,4 +252,5 @@ def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
     """Returns {name: SHA-256} of weight files, and of configuration and tokenizer in a folder or hub name."""
     files, folder = {file.name: file for file in weights}, local_folder(source)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
+    files |= {file.name: file for pattern in OTHER_TOKENIZERS for file in folder.glob(pattern)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}

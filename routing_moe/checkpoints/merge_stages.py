@@ -1,4 +1,4 @@
-"""Merges the checkpoints of the two training stages: routes of a trained run, new experts from a BART.
+"""Merges the checkpoints of the two training stages: routes of a trained run, new experts of a plain model.
 
 The routes are those of a router, or fixed ones. `merge.json` describes the inputs of the merge.
 """
@@ -59,7 +59,7 @@ def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
 
 
 def recorded_model(checkpoint: Path) -> str | None:
-    """Returns the plain BART that a checkpoint's run or its merge started from, None if unknown."""
+    """Returns the plain model that a checkpoint's run or its merge started from, None if unknown."""
     merged = checkpoint / MERGE_FILE
     if merged.is_file():
         return (load_json_object(merged, "what a merge was made of").get("settings") or {}).get("model")
@@ -97,7 +97,7 @@ def merge(settings: MergeSettings, routes: SavedMixture):
     with problem_context("--routes_from "):
         trained = routes.load()
     with problem_context("--model "):
-        plain = load_plain(settings.model)
+        plain = load_plain(settings.model, trained.dtype)
         tokenizer = load_tokenizer(settings.model, plain.config.vocab_size)
     torch.manual_seed(settings.seed)
     model = with_fresh_experts(trained, plain, settings.init_eps)

@@ -1,4 +1,4 @@
-"""Loads the model and tokenizer that a run starts from: a plain BART made into experts, or a checkpoint."""
+"""Loads the model and tokenizer that a run starts from: a plain model made into experts, or a checkpoint."""
 
 import logging
 from pathlib import Path
@@ -38,6 +38,7 @@ from routing_moe.model.mixtures import (
     read_plain_weights,
 )
 from routing_moe.model.route_sources import random_task_routes
+from routing_moe.model.routed_model import with_targets
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
 log = logging.getLogger("routing_moe")
@@ -75,8 +76,13 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
 
 
 def check_base_type(settings: TrainSettings, config: Mixture) -> None:
-    """Raises InputError for a base in bfloat16 that is trained, or is no base of low-rank experts."""
-    if str(config.dtype).removeprefix("torch.") != "bfloat16":
+    """Raises InputError for another type than the saved one, or bfloat16 where weights are trained."""
+    kind = str(config.dtype or "float32").removeprefix("torch.")
+    if settings.base_dtype not in (None, kind):
+        raise InputError(
+            f"--base_dtype is {settings.base_dtype}, but the checkpoint's is {kind}; leave the flag out"
+        )
+    if kind != "bfloat16":
         return
     if config.model_type == ROUTING_BART or not config.has_lora or settings.base_lr > 0:
         what = "low-rank experts of another model than a BART, with --base_lr 0"
@@ -150,6 +156,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
             model.task_routes.copy_(drawn_routes(settings, config))
         with problem_context("--model "):
             tokenizer = load_tokenizer(settings.model, config.vocab_size)
+            check_first_token(model, tokenizer)
     else:
         model = load_checkpoint(checkpoint, settings)
         if routes is not None:
@@ -161,8 +168,7 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
             model.config.task_names = names + sorted(set(split.all) - set(names))
         tokenizer = load_tokenizer(checkpoint, model.config.vocab_size)
     if settings.do_train:
-        model.config.random_vectors = sorted(set(model.config.random_vectors) - set(split.train))
-        model.config.trained_tasks = sorted(set(model.config.trained_tasks) | set(split.train))
+        model.config.note_training(split.train)
     if model.config.has_lora:
         train_base(model, settings.base_lr > 0)
         # A checkpoint refers to its base already, or contains it.
@@ -172,6 +178,21 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.router.requires_grad_(settings.trains_router)
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
     return model, tokenizer
+
+
+def check_first_token(model, tokenizer) -> None:
+    """Raises InputError if answers are trained to start with another token than they are generated from.
+
+    An mBART is trained to start with the last token that its tokenizer puts around a text.
+    """
+    if not model.config.is_encoder_decoder:
+        return
+    around = torch.tensor([tokenizer("")["input_ids"]])
+    first = with_targets(model, {}, around)[0]["decoder_input_ids"][0, 0].item()
+    if first != model.config.decoder_start_token_id:
+        given = f"decoder_start_token_id is {model.config.decoder_start_token_id}"
+        token = tokenizer.convert_ids_to_tokens(first)
+        raise InputError(f"{given}, but answers are trained to start with {first} ({token}); set it to that")
 
 
 def new_model(
@@ -223,12 +244,12 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
         vanilla = find_vanilla(source)
         if isinstance(vanilla, SavedPlain):
             content = read_plain_weights(vanilla.weights or vanilla.source)
-        elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the BART that they share
+        elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the model that they share
             content = base_tensors(vanilla.load())
             content = {name.removeprefix("backbone."): tensor for name, tensor in content.items()}
         else:
             check_one_expert(
-                vanilla, "give a plain BART, a run with one expert, or one with low-rank experts"
+                vanilla, "give a plain model, a run with one expert, or one with low-rank experts"
             )
             content = vanilla.load().to_plain().state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):

@@ -28,7 +28,7 @@ def load_tokenizer(source: str | Path, vocab_size: int):
 
 def load_start_tokenizer(source: str | Path, model: str, vocab_size: int):
     """Returns the tokenizer of a model in `source`, or if there is none, of `model`, the value of --model."""
-    names = (*TOKENIZER_FILES, *OTHER_TOKENIZERS, "added_tokens.json")  # the last: of bytes, as in ByT5
+    names = (*TOKENIZER_FILES, *OTHER_TOKENIZERS, "tokenizer_config.json")  # the last: all that a ByT5 has
     has_files = any(any(Path(source).glob(name)) for name in names)
     if has_files or not Path(source).is_dir():  # or a hub name
         return load_tokenizer(source, vocab_size)

@@ -1,4 +1,4 @@
-"""Average the weights of runs of equal size into one BART, to be trained, fine-tuned or scored.
+"""Average the weights of runs of equal size into one model, to be trained, fine-tuned or scored.
 
     routing-moe average --runs models/bart/seed42 models/bart/seed43 --output_dir models/soup
     routing-moe average --runs models/task_random --output_dir models/merged     the mean of its experts

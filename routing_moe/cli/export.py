@@ -1,15 +1,15 @@
-"""Write the plain BART of a task's route, which needs transformers alone.
+"""Write the plain model of a task's route, which needs transformers alone.
 
     routing-moe export --checkpoint models/moe --task boolq --output_dir out/bart
     routing-moe export --checkpoint models/moe --task my_reviews --like new.txt --argmax --output_dir out/bart
-    routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same BART
+    routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same model
     routing-moe export --checkpoint models/lora --task boolq --as adapter --output_dir out/boolq
     routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
 
-A one-hot route has an equal BART, and so has any route if parameters are mixed (--expert_mixing parameters)
-or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts; --argmax takes
-the expert of largest weight in each layer. A route of low-rank experts is also one adapter of peft (--as
-adapter), and so is each expert (--adapters).
+A one-hot route has an equal plain model, and so has any route if parameters are mixed (--expert_mixing
+parameters) or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts;
+--argmax takes the expert of largest weight in each layer. A route of low-rank experts is also one adapter of
+peft (--as adapter), and so is each expert (--adapters).
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Between the two stages of training: keep a run's router and task vectors, copy new experts from BART.
+"""Between the two stages of training: keep a run's router and task vectors, with new experts.
 
     routing-moe merge --routes_from models/stage1 --output_dir models/two_stage
     routing-moe train --output_dir models/two_stage --checkpoint_name init --router_mode softmax \\

@@ -19,7 +19,7 @@ SAMPLE_PART = r"_\d+_\d+_(train|dev|test)$"  # what follows the task's name in t
 class TaskFlags(Command):
     """A trained model, and the route of a task through it."""
 
-    checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain BART, or hub name[@revision]")
+    checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain model, or hub name[@revision]")
     checkpoint_name: str | None = MODEL(None, "which checkpoint of a run (default: best)")
     mixed_precision: str | None = MODEL(None, "precision of matrix products, as for training", choices=PRECISIONS)
 
@@ -65,7 +65,7 @@ class ExportSettings(TaskFlags):
     groups = ("the model", "the task and its route")
 
     output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers or peft loads without this package")
-    as_: str = EXPORT("plain", "what the route becomes: a plain BART, or of low-rank experts an adapter of peft, for the BART that they share", choices=("plain", "adapter"))
+    as_: str = EXPORT("plain", "what the route becomes: a plain model, or of low-rank experts an adapter of peft, for the model that they share", choices=("plain", "adapter"))
     argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, whose answers differ")
-    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the BART that they share has no place of its own, also that, base")
+    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the model that they share has no place of its own, also that, base")
 # fmt: on

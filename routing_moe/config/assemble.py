@@ -16,7 +16,7 @@ class AssembleSettings(Command):
     usage = "--experts NAME=PLACE NAME=PLACE ... --base PLACE --output_dir FOLDER [flags, see --help]"
 
     experts: tuple[str, ...] = MODELS(REQUIRED, "tasks and their models: all adapters of peft (folders; needs the extra: pip install .[peft]), or all fine-tuned plain BARTs (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
-    base: str = MODELS(REQUIRED, "plain BART that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
+    base: str = MODELS(REQUIRED, "plain model that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint")
 
     @property
@@ -30,7 +30,7 @@ class AverageSettings(Command):
     program = "routing-moe average"
     usage = "--runs PLACE [PLACE ...] --output_dir FOLDER [flags, see --help]"
 
-    runs: tuple[str, ...] = MODELS(REQUIRED, "runs, checkpoints, saved plain BARTs or hub names, of equal size and vocabulary; a mixture counts as the mean of its experts", metavar="PLACE")
+    runs: tuple[str, ...] = MODELS(REQUIRED, "runs, checkpoints, saved plain models or hub names, of equal size and vocabulary; a mixture counts as the mean of its experts", metavar="PLACE")
     checkpoint_name: str | None = MODELS(None, "which checkpoint of each run (default: best)")
-    output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint, a BART of one expert")
+    output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint, a model of one expert")
 # fmt: on

@@ -61,8 +61,8 @@ class FinetuneSettings(RunFlags):
     skip_malformed: bool = DATA(False, "leave out malformed lines of task files instead of stopping")
     debug: bool = DATA(False, "read only 8 examples of every file, evenly spaced")
 
-    model: str = START(BART_BASE, "plain BART, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
-    checkpoint: str | None = START(None, "plain BART to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: --model)", is_path=True)
+    model: str = START(BART_BASE, "plain model, a hub name or a folder: the start if no other is given, and the tokenizer of a start without one", is_path=True)
+    checkpoint: str | None = START(None, "plain model to start from: a run with one expert, a saved folder, a hub name, or a file of weights for --model (default: --model)", is_path=True)
     moe_init: bool = START(False, "start from the mixture in --init_dir, with a route for the task")
     init_dir: str | None = START(None, "run (ours or of the published code), checkpoint or hub name owner/name[@revision] of the mixture", is_path=True)
     init_checkpoint_name: str | None = START(None, "which checkpoint of the run (default: best)")
@@ -72,7 +72,7 @@ class FinetuneSettings(RunFlags):
     moe_random_route: bool = ROUTE(False, "in every layer a random expert for each example, drawn again at every step")
     moe_random2_route: bool = ROUTE(False, "in every layer a random expert for the task, drawn once (the route of the run, if it has one for the task)")
     task_routes: str | None = ROUTE(None, "file with the task's route: .json or .npy, as for --task_routes of training; or lowest_loss: the route of lowest loss on the sample's labelled train rows, of the routes of the mixture's train tasks", metavar="FILE", is_path=True)
-    route_training: str | None = ROUTE(None, "plain: convert the route into a plain BART, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain BART whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid and without weight decay. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain BART, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS)
+    route_training: str | None = ROUTE(None, "plain: convert the route into a plain model, by the expert of largest weight in each layer; fixed: train the experts and keep the route; vector: also train the task's vector; router: also train vector and router; merged: the plain model whose layers are the means of the experts' parameters with the route's weights; logits: train only the route, as the softmax of logits, starting from the task's route, with the learning rates of the grid and without weight decay. With random routes for each example, the last two start from equal weights (default: plain if the route is equivalent to a plain model, as one-hot routes are, else fixed)", choices=ROUTE_TRAININGS)
     task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES)
     taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", is_path=True)
     text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", is_path=True)
@@ -111,7 +111,7 @@ class FinetuneSettings(RunFlags):
 
     @property
     def start(self) -> Start:
-        """Where the model comes from: the mixture in --init_dir, or a plain BART."""
+        """Where the model comes from: the mixture in --init_dir, or a plain model."""
         given = dict(model=self.model, vectors=self.taskvecs, routes=self.task_routes)
         if self.moe_init:
             return Start(checkpoint=self.init_dir, checkpoint_name=self.init_checkpoint_name, **given)

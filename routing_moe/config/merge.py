@@ -19,7 +19,7 @@ class MergeSettings(Command):
 
     routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), a checkpoint of this code, or a hub name owner/name[@revision]")
     routes_checkpoint_name: str | None = ROUTES(None, "which checkpoint of a run (default: best)")
-    model: str | None = EXPERTS(None, f"plain BART: a hub name or a folder (default: that of the run, else {BART_BASE})")
+    model: str | None = EXPERTS(None, f"plain model: a hub name or a folder (default: that of the run, else {BART_BASE})")
     vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file, a folder, a run with one expert, or a hub name")
     init_eps: float = EXPERTS(1e-8, "standard deviation of the noise added to each copy", range=NOT_NEGATIVE)
     seed: int = EXPERTS(42, "seed of the noise", range=SEED)

@@ -152,10 +152,10 @@ def text_problems(
 
 @dataclass(frozen=True)
 class Start:
-    """Where a model comes from: a checkpoint, or a plain BART; and what replaces parts of it."""
+    """Where a model comes from: a checkpoint, or a plain model; and what replaces parts of it."""
 
-    model: str  # plain BART, also the tokenizer of a checkpoint without one
-    checkpoint: str | None = None  # run, checkpoint, plain BART or hub name; None: `model`
+    model: str  # plain model, also the tokenizer of a checkpoint without one
+    checkpoint: str | None = None  # run, checkpoint, plain model or hub name; None: `model`
     checkpoint_name: str | None = None  # which checkpoint of a run; None: best
     vanilla: str | None = None  # weights instead of those of `model`
     vectors: str | None = None  # folder of task vectors

@@ -90,7 +90,7 @@ class TrainSettings(RunFlags):
     checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: none; to predict, --output_dir/--checkpoint_name)")
     checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to predict from, or if given to start from: best, last, or any folder there with a checkpoint, such as the init that merge writes or the <step>-steps that --save_period keeps", on_resume=True)
 
-    num_experts: int | None = ROUTING(None, "experts per layer; 1: multi-task BART, without routes; with --task_routes, as many as the routes name", range=AT_LEAST_1, new_model=3, compared_as="budget")
+    num_experts: int | None = ROUTING(None, "experts per layer; 1: one multi-task model, without routes; with --task_routes, as many as the routes name", range=AT_LEAST_1, new_model=3, compared_as="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task")
     random_routing: bool = ROUTING(False, "in every layer a random expert for each example, drawn again at every step")
     task_level_random_routing: bool = ROUTING(False, "in every layer --task_level_random_n random experts for each task, drawn once")
@@ -118,13 +118,13 @@ class TrainSettings(RunFlags):
     exploration_epsilon: float = ROUTING(0.0, "probability in training that a layer uses a random expert", range=PROBABILITY)
     expert_regularization: float = ROUTING(0.0, "weight of the distance between experts in the loss", range=NOT_NEGATIVE)
     load_balance: float = MORE_ROUTING(0.0, "weight, in units of the loss of an example, of the load-balancing loss of Switch Transformers (Fedus et al. 2022) on the routes of a step; 0: none", range=NOT_NEGATIVE)
-    alternate_every: int = ROUTING(0, "steps after which updates alternate between BART and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE)
+    alternate_every: int = ROUTING(0, "steps after which updates alternate between the model and the router with the task vectors; 0: both in every step", range=NOT_NEGATIVE)
     freeze_task_model: bool = ROUTING(False, "do not train the task vectors")
 
     train_batch_size: int = OPTIMISATION(16, "examples per batch", range=AT_LEAST_1, compared_as="budget")
     gradient_accumulation_steps: int = OPTIMISATION(2, "batches per optimizer step: a step has train_batch_size x this examples over all processes", range=AT_LEAST_1, compared_as="budget")
     task_sampling: str = MORE_DATA("examples", "how often each train task of the split is drawn, by its number n of train rows. examples: in proportion to n, every row equally often; tasks: all equally often; temperature:T: in proportion to n^(1/T), from examples (T = 1) to tasks (large T); cap:N: in proportion to the smaller of n and N", metavar="SAMPLING", range=TASK_SAMPLING, compared_as="budget")
-    learning_rate: float | None = OPTIMISATION(None, "peak learning rate of BART, of low-rank experts theirs (default: 1e-5, with --expert_kind lora 1e-3; of a resumed run its own)", range=NOT_NEGATIVE, compared_as="budget")
+    learning_rate: float | None = OPTIMISATION(None, "peak learning rate of the model, of low-rank experts theirs (default: 1e-5, with --expert_kind lora 1e-3; of a resumed run its own)", range=NOT_NEGATIVE, compared_as="budget")
     router_lr: float = OPTIMISATION(1e-3, "peak learning rate of the router; 0: frozen", range=NOT_NEGATIVE)
     task_model_lr: float = OPTIMISATION(1e-2, "peak learning rate of the task vectors; 0: frozen", range=NOT_NEGATIVE)
     num_train_epochs: float | None = OPTIMISATION(None, "end after this many passes over the data, if before --total_steps (default: no such limit; of a resumed run its own)", range=POSITIVE)
@@ -166,7 +166,7 @@ class TrainSettings(RunFlags):
 
     @property
     def is_new(self) -> bool:
-        """Whether a new model is trained, which starts from a plain BART."""
+        """Whether a new model is trained, which starts from a plain model."""
         return self.do_train and self.initialize_from_vanilla
 
     @property

@@ -59,8 +59,6 @@ def text_vectors(
     for task, inputs in inputs_by_task.items():
         if not inputs:
             raise InputError(f"task '{task}' has no inputs to compute a text vector from")
-    if pooling == "bos" and text_format.decoder_only:
-        raise InputError("--pooling bos: the first state of a decoder-only model sees one token; give mean")
     text_format = text_format if task_names else bare_inputs(text_format)
     examples = [
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs

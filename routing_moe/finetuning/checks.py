@@ -144,7 +144,7 @@ def check_start(settings: FinetuneSettings, start: SavedMixture | SavedPlain) ->
         with problem_context("--checkpoint "):
             check_one_expert(start, f"start from it with --moe_init --init_dir {settings.checkpoint}")
     elif config.num_experts == 1:
-        raise InputError(f"--init_dir {place} has one expert, a plain BART; give it as --checkpoint")
+        raise InputError(f"--init_dir {place} has one expert, a plain model; give it as --checkpoint")
 
 
 def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> None:
@@ -157,7 +157,7 @@ def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> Non
     elif training in ("plain", "fixed") and source == "random":
         problem = "random routes differ between examples and steps; give merged or logits, or leave it out"
     elif training == "plain" and kind in ("average", "unknown") and not config.has_plain_routes:
-        problem = "all experts have equal weights, whose outputs no plain BART has; give fixed or merged"
+        problem = "all experts have equal weights, whose outputs no plain model has; give fixed or merged"
     if problem:
         raise InputError(f"--route_training is {training}, but {problem}")
     learns = training in ("vector", "router") or settings.task_vector == "learned"

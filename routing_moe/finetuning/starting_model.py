@@ -1,6 +1,6 @@
-"""The model that fine-tuning starts from: a plain BART, or a mixture with one of its routes.
+"""The model that fine-tuning starts from: a plain model, or a mixture with one of its routes.
 
-A route with an equivalent plain BART is converted into it. With other routes the experts are kept, or merged
+A route with an equivalent plain model is converted into it. With other routes the experts are kept, or merged
 into the mean of their parameters (MHR-mu: Caccia et al. 2022, arXiv 2211.03831), or frozen, while the route's
 logits are trained (MHR-z there, and LoraHub: Huang et al. 2023, arXiv 2307.13269).
 """
@@ -163,7 +163,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 def plain_of(mixture, route_LE: Tensor | None = None):
     """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
-    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=mixture.config.label_smoothing)
+    plain = copied_plain(mixture, route_LE).float()  # a step would be lost in the rounding of bfloat16
+    return mixture_of(plain, label_smoothing=mixture.config.label_smoothing)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
@@ -177,9 +178,11 @@ def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
 
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_base: bool = False) -> None:
-    """Sets `requires_grad` of the model's parts. trains_base: also of the BART that experts share."""
+    """Sets `requires_grad` of the model's parts. trains_base: also of the model that experts share."""
     model.requires_grad_(route_training != "logits")
-    if model.config.has_lora and not trains_base:
+    if trains_base:
+        model.float()
+    elif model.config.has_lora:
         train_base(model, False)
     if freeze_embeds:  # of tokens and positions, and the norms after them
         of_layers = tuple(f"{name}." for name in stacks(model))

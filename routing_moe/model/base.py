@@ -28,7 +28,7 @@ from routing_moe.model.loading import (
 )
 from routing_moe.model.lora import is_of_expert
 
-# What the names of the parts of a mixture that a plain BART does not have start with.
+# What the names of the parts of a mixture that a plain model does not have start with.
 ROUTING_NAMES = ("router.", "task_vectors.", "task_routes", "route_vectors")
 
 
@@ -114,11 +114,7 @@ def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
     The base is a folder, a file or a hub name of a plain BART, or a run of one expert.
     """
     place, path = config.base_model, Path(config.base_model)
-    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
-        raise InputError(
-            f"{place}: not found; it has the BART that the experts were trained on. Move it back, or change "
-            "base_model in the config.json of the experts"
-        )
+    need_base(place)
     source = path if path.exists() else local_folder(place)
     if source.is_dir() and saved_kind(source) == ROUTING_BART:
         state = load_routing_bart(cls, source).to_bart().state_dict()
@@ -129,6 +125,16 @@ def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
     state.setdefault("final_logits_bias", torch.zeros(1, config.vocab_size))  # which old files lack
     check_base(config, checksum(state))
     return state | saved_tensors(folder)
+
+
+def need_base(place: str) -> None:
+    """Raises InputError if the base that a saved model refers to is neither there nor a hub name."""
+    path = Path(place)
+    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
+        raise InputError(
+            f"{place}: not found; it has the model that the experts were trained on. Move it back, or change "
+            "base_model in the config.json of the experts"
+        )
 
 
 def check_base(config, found: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -52,7 +53,7 @@ RANGES = {
 class Mixture:
     """The fields of a mixture of experts. Raises ValueError, with a line per problem."""
 
-    num_experts: int = 3  # of a routed layer (E); 1 is a plain BART (of kind "lora": with a low-rank update)
+    num_experts: int = 3  # of a routed layer (E); 1 is a plain model (of kind "lora": with a low-rank update)
     expert_kind: str = "layer"  # a complete "layer", or "lora": a low-rank update of its linear maps
     lora_rank: int = 16
     lora_alpha: float | int = 16  # the scale of an update, times its rank
@@ -71,7 +72,7 @@ class Mixture:
     router_top_k: int = 2  # in mode "top_k", experts with a weight above 0
     router_input_dim: int = 768  # width of a task vector (D), also of those beside given routes
     router_hidden_dim: int = 64
-    encoder_vanilla_layers: list[int] | None = None  # that stay plain BART layers, from 0
+    encoder_vanilla_layers: list[int] | None = None  # that stay as they are, from 0
     decoder_vanilla_layers: list[int] | None = None
     exploration_epsilon: float | int = 0.0  # probability in training that a layer uses a random expert
     label_smoothing: float | int = 0.1  # as in the published code
@@ -105,6 +106,11 @@ class Mixture:
         """Sets the width of task vectors that are the logits of a table router."""
         if self.has_table:
             self.router_input_dim = self.num_layers * self.num_experts
+
+    def note_training(self, tasks: Collection[str]) -> None:
+        """Notes that the model was trained on these tasks, so that their vectors are no longer random."""
+        self.random_vectors = sorted(set(self.random_vectors) - set(tasks))
+        self.trained_tasks = sorted(set(self.trained_tasks) | set(tasks))
 
     # ---- reading
 
@@ -168,7 +174,7 @@ class Mixture:
             wrong.append(f"expert_mixing is 'parameters' with {what}; it must be 'outputs'")
         if self.num_experts > 1 and not self.routed_layers:
             wrong.append(
-                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain BART, set "
+                "encoder_vanilla_layers and decoder_vanilla_layers name every layer; for a plain model, set "
                 "num_experts to 1"
             )
         if self.has_router and self.router_mode == "top_k" and not 1 <= self.router_top_k <= self.num_experts:
@@ -196,7 +202,7 @@ class Mixture:
 
     @property
     def has_lora(self) -> bool:
-        """Whether experts are low-rank updates of a BART that they share."""
+        """Whether experts are low-rank updates of a model that they share."""
         return self.expert_kind == "lora"
 
     @property
@@ -213,7 +219,7 @@ class Mixture:
 
     @property
     def has_plain_routes(self) -> bool:
-        """Whether every route has an equivalent plain BART, not only a one-hot one."""
+        """Whether every route has an equivalent plain model, not only a one-hot one."""
         return self.has_lora or self.expert_mixing == "parameters"
 
     @property
@@ -265,7 +271,7 @@ class Mixture:
         return *self.depths, self.num_experts, self.lora_splits
 
     def mixture_fields(self) -> dict:
-        """Returns {name: value} of the fields that a plain BART does not have."""
+        """Returns {name: value} of the fields that a plain model does not have."""
         return {name: getattr(self, name) for name in MIXTURE_FIELDS}
 
 

@@ -143,7 +143,7 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict in a plain BART's .pt/.bin/.safetensors file or folder; unpickles no objects."""
+    """Returns the state dict in a plain model's .pt/.bin/.safetensors file or folder; unpickles no object."""
     path = Path(path)
     if path.is_dir():
         return load_bart(path).state_dict()
@@ -154,7 +154,7 @@ def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
             raise TypeError("it is not a dictionary of tensors")
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     except Exception as error:  # each format raises its own types of errors
-        raise InputError(f"{path}: not a checkpoint of a plain BART ({in_brief(error)})") from None
+        raise InputError(f"{path}: not a checkpoint of a plain model ({in_brief(error)})") from None
     check_finite(state, path)
     # BARTs saved without a language-model head, as on the hub, have names without "model.".
     return {re.sub(r"^(?=(shared|encoder|decoder)\.)", "model.", name): t for name, t in state.items()}
@@ -164,7 +164,8 @@ def unfilled_model(cls, config, *parts):
     """Returns `cls(config, *parts)` with drawn router, vectors and low-rank experts; the rest is to load."""
     with no_init_weights():
         model = cls(config, *parts)
-    model.tie_weights()  # which the library does when it initialises
+    # The library does this when it initialises. By the configuration alone it would tie what it read untied.
+    model.tie_weights(recompute_mapping=False)
     for part in (model.router, model.task_vectors):
         if part is not None:
             part.apply(model._init_weights)

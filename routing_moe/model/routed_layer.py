@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from routing_moe.io.transfer import sent
 
@@ -105,7 +106,7 @@ class RoutePlan:
         return self.order_LEB[row, expert].tensor_split([n_active])
 
 
-class RoutedLayer(nn.Module):
+class RoutedLayer(GradientCheckpointingLayer):
     """E BART layers with the interface of one.
 
     config: that of the model. row: the row of the route for this layer (encoder first). keeps_cache: whether

@@ -39,6 +39,7 @@ from routing_moe.model.base import (
     check_base,
     fingerprint,
     is_of_base,
+    need_base,
     refer_to_base,
     saved_tensors,
     sums,
@@ -263,6 +264,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         loading = dict(dtype=saved_type)
         loading["attn_implementation"] = attn_implementation or config._attn_implementation
         if config.base_model is not None:
+            need_base(config.base_model)
             backbone = load_backbone(config.base_model, config.backbone, **loading)
         else:
             with no_init_weights():
@@ -287,6 +289,7 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str | Path, needs: 
 
     needs: whether a tensor of a name of the model must be among them.
     """
+    untie_head(model, state)
     own = model.state_dict(keep_vars=True)
     filled = {id(own[name]) for name in state if name in own}  # under one of the names of a tied tensor
     wrong = [name for name, tensor in own.items() if id(tensor) not in filled and needs(name)]
@@ -295,6 +298,24 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str | Path, needs: 
         raise InputError(f"{source}: weights that are missing, or do not fit: {in_short(wrong)}")
     check_finite(state, source)
     model.load_state_dict(state, strict=False)
+
+
+def untie_head(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Gives the projection to the vocabulary its own weights, if they differ from the embeddings in a state.
+
+    No configuration says that of a Flan-T5 or mT5; transformers finds it in the files, too.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    names = {id(module): f"{name}.weight" for name, module in model.named_modules()}
+    own, shared = (state.get(names[id(module)]) for module in (head, embeddings))
+    if head.weight is not embeddings.weight or own is None or shared is None or torch.equal(own, shared):
+        return
+    head.weight = nn.Parameter(torch.empty_like(head.weight), head.weight.requires_grad)
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):  # otherwise a copy with experts would be tied again
+            for name in list(part.all_tied_weights_keys):
+                if part.get_parameter(name) is head.weight:
+                    del part.all_tied_weights_keys[name]
 
 
 # ---- batches

@@ -181,7 +181,7 @@ class RoutingModel:
         return bool(((routed == 0) | (routed == 1)).all())
 
     def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
-        """Returns whether each of the routes has an equivalent plain BART, which `to_bart` returns."""
+        """Returns whether each of the routes has an equivalent plain model, which `to_plain` returns."""
         return self.config.has_plain_routes or self.is_one_hot(routes_BLE)
 
     # ---- experts
@@ -255,13 +255,14 @@ class RoutingModel:
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
         """Lets repeated layers run along the routes of their first time; see `lora.recomputed`."""
-        if self.lora_layers:  # a reentrant checkpoint takes no contexts
-            gradient_checkpointing_func = functools.partial(
-                gradient_checkpointing_func,
-                use_reentrant=False,
-                context_fn=functools.partial(recomputed, self.lora_layers),
-            )
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+        options = dict(use_reentrant=False)  # a reentrant checkpoint takes no contexts
+        if self.lora_layers:
+            options["context_fn"] = functools.partial(recomputed, self.lora_layers)
+        repeated = functools.partial(gradient_checkpointing_func, **options)
+        super()._set_gradient_checkpointing(enable, repeated, **kwargs)
+        for layer in self.routed_layers():
+            for expert in getattr(layer, "experts", ()):  # repeated with their layer, which merges them
+                expert.gradient_checkpointing = False
 
     def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
         """Writes the equivalent adapter of peft of a route to a folder. base: its plain model."""

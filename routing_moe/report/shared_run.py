@@ -92,7 +92,7 @@ def write_shared_run(mixture: SavedMixture, name: str, license: str | None, fold
     run = next((p for p in (checkpoint, checkpoint.parent) if (p / "run.json").is_file()), checkpoint)
     files, terms = files_to_share(checkpoint, run), "not recorded"
     if config.base_model and (Path(config.base_model).exists() or not is_hub_name(config.base_model)):
-        model = mixture.load()  # with the weights of the BART on this machine that the experts refer to
+        model = mixture.load()  # with the weights of the model on this machine that the experts refer to
         model.config.base_model = model.config.base_sha256 = None
         model.save_pretrained(folder)
         files |= {file.name: file for file in folder.iterdir()}

@@ -95,7 +95,7 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
 
 
 def _place_of_weights(start: Start) -> str | None:
-    """Returns the checkpoint of a start, of a merged one the run of its routes; None for a plain BART."""
+    """Returns the checkpoint of a start, of a merged one the run of its routes; None for a plain model."""
     place = start.described if start.checkpoint else start.vanilla
     merged = known_folder(place or "") / MERGE_FILE
     if place is None or not merged.is_file():

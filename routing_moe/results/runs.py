@@ -202,7 +202,7 @@ def differing_settings(runs: Sequence[Run], gym_per_seed: bool = False) -> list[
     ignored, alike = OF_THE_GYM if gym_per_seed else set(), defaultdict(list)
     for run in runs:
         budget, settings = BUDGET - ignored, run.settings
-        if settings.get("num_experts") == 1:  # a plain BART is compared with mixtures
+        if settings.get("num_experts") == 1:  # a plain model is compared with mixtures
             budget = budget - {"num_experts"}
         if settings.get("equal_flops"):  # by which the steps of runs differ
             budget, settings = budget - {"total_steps"}, settings | {"total_steps": None}

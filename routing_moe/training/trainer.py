@@ -322,7 +322,7 @@ def described_routes(model, settings: TrainSettings) -> str:
     """Returns the source of the routes and what they mix, in words."""
     config = model.config
     if config.num_experts == 1:
-        return "none" if config.has_lora else "none; one expert is a plain BART"
+        return "none" if config.has_lora else "none; one expert is a plain model"
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
     frozen = config.has_router and not next(router.parameters()).requires_grad

@@ -82,9 +82,8 @@ def chosen_parameters(model, weights: str) -> Parameters:
     sides = [f"{name}." for name in stacks(model) if is_of_base(name)]  # decoder last
     starts = {"encoder": sides[:-1], "decoder": sides[-1:], "layers": sides}.get(weights, [""])
     is_chosen = is_of_expert if weights == "updates" else is_of_base  # not the router: routes are constants
-    embeddings = (
-        model.get_input_embeddings().weight
-    )  # also the weights of the output layer, if it shares them
+    # Also the weights of the output layer, if it shares them.
+    embeddings = model.get_input_embeddings().weight
     chosen = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
@@ -210,7 +209,7 @@ def mean_gradient(
 
 
 def summed_over_experts(tensors: Parameters) -> Parameters:
-    """Returns the tensors under the names of a plain BART: gradients by a shift of all experts together."""
+    """Returns the tensors under the names of a plain model: gradients by a shift of all experts together."""
     sums: Parameters = {}
     for name, tensor in tensors.items():
         plain = EXPERT.sub(".", name)
@@ -253,7 +252,7 @@ class Gradient(BartMethod):
         return projected(list(gradient.values()), self.settings.projection_dim, generator).numpy()
 
     def gradient_of(self, task: str, examples: EncodedExamples) -> Parameters:
-        """Returns {parameter of a plain BART: mean gradient} along the task's route."""
+        """Returns {parameter of a plain model: mean gradient} along the task's route."""
         model, parameters = self.model, chosen_parameters(self.model, self.settings.weights)
         batches = fisher_batches(examples, model, self.settings.max_tokens_per_micro_batch, n_parameters=1)
         likelihood = log_likelihood_of(model, route_of(model, task))

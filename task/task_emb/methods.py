@@ -46,7 +46,7 @@ class Descriptions:
 
 
 class BartMethod:
-    """A BART (plain, or a mixture) and its tokenizer, on the device of the process."""
+    """A model (plain, or a mixture) and its tokenizer, on the device of the process."""
 
     def __init__(self, settings):
         self.settings, saved = settings, settings.found_model()
@@ -56,12 +56,20 @@ class BartMethod:
         if config.num_experts > 1 and not settings.takes_mixtures:
             mixture = f"--model {settings.model} is a mixture of {config.num_experts} experts"
             raise InputError(
-                f"{mixture}; {settings.method} vectors need a plain BART or a run with one expert"
+                f"{mixture}; {settings.method} vectors need a plain model or a run with one expert"
             )
         lengths = ("max_input_length", "max_output_length")[: 1 + settings.reads_answers]
         if problems := text_problems(settings, config, settings.model, lengths):
             raise InputError(problems)
-        self.model = saved.load().to(command_device()).eval()
+        if getattr(settings, "pooling", None) == "bos":
+            if not config.is_encoder_decoder:
+                raise InputError("--pooling bos: a decoder-only model has read nothing else there; give mean")
+            if self.tokenizer("")["input_ids"][:1] != [self.tokenizer.bos_token_id]:
+                raise InputError(f"--pooling bos: {settings.model} has no token <s> before texts; give mean")
+        model = saved.load()
+        if settings.reads_answers:  # gradients need float32, also if the base of experts was in bfloat16
+            model = model.float()
+        self.model = model.to(command_device()).eval()
 
     def encoded(self, task: str, samples: str) -> EncodedExamples:
         """Returns the encoded examples of a task. By default, inputs start with neither a name nor [task]."""

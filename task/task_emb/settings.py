@@ -178,7 +178,7 @@ class DescriptionSettings(VectorSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BartSettings(VectorSettings):
-    """The flags of methods that read train files with a BART."""
+    """The flags of methods that read train files with a model."""
 
     usage = "--train_dir GYM --output_dir FOLDER [flags, see --help]"
     reads_answers: ClassVar[bool] = True
@@ -186,7 +186,7 @@ class BartSettings(VectorSettings):
 
     train_dir: str = DATA(REQUIRED, "gym folder; only train files are read", on_resume=True)
     recipe: str | None = DATA(None, "published: all flags that are not given are those of the published code, such as --task_names and all examples; docs/task_vectors.md lists them (default: the defaults in this help)", choices=("published",), on_resume=True)
-    model: str = DATA(BART_BASE, "BART: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
+    model: str = DATA(BART_BASE, "plain model: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
     samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_16_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
     max_examples: int = DATA(256, "maximum number of examples per task, evenly spaced over its train files; vectors are most comparable with equal numbers", range=AT_LEAST_1)
     skip_malformed: bool = DATA(False, "skip malformed lines of task files instead of stopping", on_resume=True)
@@ -277,7 +277,7 @@ class TrainingSettings(BartSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetunedTextSettings(TrainingSettings):
-    """Text vectors after fine-tuning: as `vectors text`, but the BART is first fine-tuned on the task."""
+    """Text vectors after fine-tuning: as `vectors text`, but the model is first fine-tuned on the task."""
 
     program, method = "routing-moe vectors finetuned-text", "finetuned_text"
 
@@ -286,7 +286,7 @@ class FinetunedTextSettings(TrainingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FisherSettings(TrainingSettings):
-    """Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen BART.
+    """Fisher vectors: how much the answers of a task depend on each adapter weight in a frozen model.
 
         routing-moe vectors fisher --train_dir data/gym --model facebook/bart-base --output_dir data/vectors
 
@@ -297,7 +297,7 @@ class FisherSettings(TrainingSettings):
     program, method = "routing-moe vectors fisher", "fisher"
     published = PUBLISHED_TRAINING | {"bottleneck": 8}
 
-    weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen BART, all weights of its layers, or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
+    weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen model, all weights of its layers, or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
     bottleneck: int = METHOD(16, "hidden size of adapters", range=AT_LEAST_1)
     average_over: str | None = METHOD(None, "dimensions of the vector: each weight, or the mean of each output unit, of each weight or bias tensor, or of each layer (default: unit for layers, else weight)", choices=("weight", "unit", "tensor", "layer"))
     learning_rate: float | None = TRAINING(None, "peak learning rate, which decays to 0; 0: weights do not change (default: 3e-5 for layers, else 1e-3)", range=NOT_NEGATIVE)
