@@ -236,6 +236,9 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
         log_p_TV = log_p_of(model, prompt, answer)
         assert expected.score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-4)
     again = Routed.load(tmp_path / "plain")  # as a model with one expert
+    before = again.model.generation_config.to_dict()
+    again.export("colour", tmp_path / "again")
+    assert again.model.generation_config.to_dict() == before
     assert again.answer("colour", texts) == [found.answer for found in answers]
 
 
@@ -254,15 +257,12 @@ def test_two_processes_take_the_same_steps_as_one(world, plain, tmp_path):
     assert_close(weights(two / "last"), weights(one / "last"))
 
 
-@pytest.mark.parametrize("flags", [dict(task_vector="nearest"), dict(task_vector="learned"), dict()])
-def test_grids_start_from_a_route_or_from_a_plain_model(flags, world, plain, run_of):
-    grids = Grids(world, "decoder_only")
-    how = QUICK | dict(learning_rate_list=[0.01], bart=plain("qwen2"), max_input_length=40) | flags
-    how |= dict(moe_init=True, init_dir=run_of("qwen2")) if flags else dict(save_best=True)
-    folder = grids.run("-".join(["of", *flags.values()]), **how)
+def test_a_plain_model_is_fine_tuned_and_saved_as_one(world, plain):
+    how = QUICK | dict(learning_rate_list=[0.01], bart=plain("qwen2"), max_input_length=40, save_best=True)
+    folder = Grids(world, "decoder_only").run("plain", **how)
     assert np.isfinite(results(folder)["test_performance"]).all()
-    for saved in folder.rglob("config.json"):
-        assert json.loads(saved.read_text())["model_type"] == "qwen2"
+    (saved,) = folder.rglob("config.json")
+    assert json.loads(saved.read_text())["model_type"] == "qwen2"
 
 
 def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):

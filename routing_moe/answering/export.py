@@ -46,7 +46,8 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
         raise InputError(f"{task.name}: {NO_EQUAL}")
     elsewhere = {} if model.config.model_type == ROUTING_BART else {"device": "cpu"}  # a base may be large
     bart = model.to_plain(route_LE, **elsewhere)
-    bart.generation_config = copy.deepcopy(bart.generation_config)  # it is the model's
+    bart = copy.copy(bart)  # without experts, it is the model
+    bart.config, bart.generation_config = copy.deepcopy((bart.config, bart.generation_config))
     bart.generation_config.update(**generation_limits(model.config, routed.decoding, routed.tokenizer))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
     with replacing_directory(folder) as new:

@@ -23,6 +23,13 @@ from routing_moe.model.loading import (
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.routed_model import RoutedModel, fill
 
+IN_ONE_TENSOR = "the experts of its layers are one tensor, in which low-rank updates have no place"
+WHY_REFUSED = {  # what users may ask for
+    "marian": "inputs and answers have different tokens; RoutedModel takes it, in Python",
+    "gpt2": "its layers have Conv1D, not nn.Linear",
+    "gemma2": "its states after padding may be NaN; RoutedModel takes it, in Python",
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), IN_ONE_TENSOR),
+}
 OF_THIS_PROJECT = ("text_settings", "task_names")  # fields of a plain model that `export` and grids write
 
 
@@ -31,8 +38,9 @@ def plain_config(source: str | Path) -> Mixture:
     path = available_folder(source) / "config.json"
     values = load_json_object(path, "a model's configuration")
     if (kind := values.get("model_type")) not in PLAIN_MODELS:
+        why = f" ({WHY_REFUSED[kind]})" if kind in WHY_REFUSED else ""
         known = ", ".join(PLAIN_MODELS)
-        raise InputError(f"{source} is a {kind!r} model; the commands take models of the types {known}")
+        raise InputError(f"{source} is a {kind!r} model{why}; the commands take models of the types {known}")
     if kind == "bart":
         return RoutingBartConfig.of(values | {"num_experts": 1}, path)
     with problem_context(f"{path}: "):
