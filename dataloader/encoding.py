@@ -330,11 +330,11 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
         return [], [tokenizer.eos_token_id]
     if text_format.prompt_format == "chat":
         return _around_message(tokenizer)
-    sample = tokenizer(max(texts, key=len, default="")[:80], return_special_tokens_mask=True)
-    added = np.array(sample["special_tokens_mask"], dtype=bool)
-    first = int(added.argmin()) if not added.all() else len(added)  # of the text's own tokens
-    before = sample["input_ids"][:first]
-    after = sample["input_ids"][len(added) - int(added[first:].sum()) :]
+    asked = dict(split_special_tokens=True, return_special_tokens_mask=True)
+    sample = tokenizer(max(texts, key=len, default="")[:80], **asked)
+    tokens, own = sample["input_ids"], np.flatnonzero(np.array(sample["special_tokens_mask"]) == 0)
+    first, end = (own[0], own[-1] + 1) if len(own) else (len(tokens), len(tokens))
+    before, after = tokens[:first], tokens[end:]
     if text_format.append_another_bos:
         if tokenizer.bos_token_id is None:  # which the configuration of a Pegasus does not tell
             raise InputError("--append_another_bos: the tokenizer has no token <s>; leave it out")

@@ -5,7 +5,7 @@ seeded by the name of the file. The examples of all files go through the model t
 processes, each evaluates some batches, and all get all results.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -139,41 +139,57 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     """Returns (answer, None, score) of each example. routes: (b, L, E), None for a plain BART."""
     batch, end = prompts_of(pool.encoded, indices, bart), tokenizer.eos_token_id
     generate = partial(generate_plain, bart) if routes is None else partial(bart.generate, routes=routes)
-    limits, scores = generation_limits(bart.config, decoding, tokenizer), [None] * len(indices)
-    start = int(bart.config.is_encoder_decoder)  # tokens before an answer
+    generate = partial(generate, **generation_limits(bart.config, decoding, tokenizer))
+    scores = [None] * len(indices)
     if not decoding.likelihoods:
         with accelerator.autocast():
-            sequences = generate(**batch, **limits)
+            sequences = generate(**batch)
     elif decoding.num_beams == 1:
         greedy = GreedyScores(end)
         generating = getattr(bart, "backbone", bart)
         with accelerator.autocast(), generating.register_forward_hook(greedy.keep):
-            sequences = generate(**batch, **limits, stopping_criteria=[greedy])
+            sequences = generate(**batch, stopping_criteria=[greedy])
         scores = (greedy.sums_B / greedy.lengths_B).tolist()
-    else:  # a BART's encoder states, and a plain one's cross-attention, are used again for the scores
-        cached, shared = {}, {}
-        if shares_sources(bart):
-            cached = {CACHE_ARGUMENT: SourceCache()} if routes is None else {}
-            states = encoded(bart, batch, routes, accelerator.autocast)
-            shared = {"encoder_outputs": SourceStates(states)}
-        with accelerator.autocast():
-            sequences = generate(**batch, **shared, **cached, **limits)
-            if cached:  # without the keys and values of the answers themselves
-                cross = cached[CACHE_ARGUMENT].cross_attention_cache
-                cached = {"cache": EncoderDecoderCache(DynamicCache(), cross)}
-            if shared:
-                batch = {"encoder_outputs": states, "attention_mask": batch["attention_mask"]}
-            targets = sequences[:, start:]
-            labels = targets.masked_fill(~before_end(targets, end), IGNORED_LABEL)
-            if start:
-                batch["decoder_input_ids"] = sequences[:, :-1]
-            else:
-                batch, labels = continued(batch, labels)
-            scores = per_token(log_likelihoods(bart, batch, labels, routes, **cached), labels).tolist()
-    rows = zip(sequences[:, start:], before_end(sequences[:, start:], end), strict=True)
+    else:
+        sequences, scores = _scored_beams(bart, generate, batch, routes, end, accelerator.autocast)
+    answers_BT = sequences[:, before_answers(bart) :]
+    rows = zip(answers_BT, before_end(answers_BT, end), strict=True)
     tokens = [row[is_real].tolist() for row, is_real in rows]
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [(text.strip(), None, score) for text, score in zip(texts, scores, strict=True)]
+
+
+def before_answers(bart) -> int:
+    """Returns the number of tokens that begin what a model generates: that from which a decoder starts."""
+    return int(bart.config.is_encoder_decoder)
+
+
+def _scored_beams(
+    bart, generate: Callable, batch: dict[str, Tensor], routes, end: int, autocast: Callable
+) -> tuple[Tensor, list[float]]:
+    """Returns (sequences, their scores). The scores read encoder states and cross-attention again, of a BART.
+
+    The scores of beams themselves depend on settings of generation.
+    """
+    cached, shared = {}, {}
+    if shares_sources(bart):
+        cached = {CACHE_ARGUMENT: SourceCache()} if routes is None else {}
+        states = encoded(bart, batch, routes, autocast)
+        shared = {"encoder_outputs": SourceStates(states)}
+    with autocast():
+        sequences = generate(**batch, **shared, **cached)
+        if cached:  # without the keys and values of the answers themselves
+            cross = cached[CACHE_ARGUMENT].cross_attention_cache
+            cached = {"cache": EncoderDecoderCache(DynamicCache(), cross)}
+        if shared:
+            batch = {"encoder_outputs": states, "attention_mask": batch["attention_mask"]}
+        answers_BT = sequences[:, before_answers(bart) :]
+        labels = answers_BT.masked_fill(~before_end(answers_BT, end), IGNORED_LABEL)
+        if bart.config.is_encoder_decoder:
+            batch["decoder_input_ids"] = sequences[:, :-1]
+        else:
+            batch, labels = continued(batch, labels)
+        return sequences, per_token(log_likelihoods(bart, batch, labels, routes, **cached), labels).tolist()
 
 
 def continued(prompts: dict[str, Tensor], labels_BT: Tensor) -> tuple[dict[str, Tensor], Tensor]:
