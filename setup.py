@@ -13,8 +13,8 @@ LM_EVAL = ["lm_eval>=0.4.13,<1"]
 
 setup(
     name="routing-moe",
-    version="0.1.0",
-    description="Task-level mixture-of-experts on BART for cross-task transfer",
+    version="0.2.0",
+    description="Task-level mixture-of-experts for cross-task transfer",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="the routing-moe contributors",

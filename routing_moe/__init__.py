@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from routing_moe.model.routed_model import RoutedModel
     from routing_moe.model.selection import select_routes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Routed",
     "RoutedModel",

@@ -2,6 +2,10 @@
 
 import ast
 import functools
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -109,3 +113,20 @@ def test_the_analysis_draws_nothing_and_the_flags_load_no_torch():
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 assert not {name.split(".")[0] for name in names} & set(libraries), path
+
+
+def test_a_wheel_has_all_files_of_the_packages(tmp_path):
+    """A release installs anywhere: no file that the code reads stays behind in the repository."""
+    pytest.importorskip("setuptools")
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in ("dataloader", "routing_moe", "task"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    expected = {path.relative_to(source).as_posix() for path in source.glob("*/**/*") if path.is_file()}
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == expected
