@@ -186,7 +186,7 @@ def test_every_page_has_its_provenance_and_all_tables_are_marked_or_rendered():
 def test_every_page_names_a_commit_and_the_commits_named_exist():
     """A result page is history: the code of its study may have left the main branch."""
     pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
-    others = [RESULTS / "real_commands.csv", ROOT / "docs/two_stages.md"]
+    others = [RESULTS / "real_commands.csv", ROOT / "docs/data.md"]
     named = {path: set(COMMIT.findall(path.read_text(encoding="utf-8"))) for path in [*pages, *others]}
     assert [path.name for path, commits in named.items() if not commits] == []
     assert set().union(*named.values()) - history() == set()
