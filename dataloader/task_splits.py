@@ -2,8 +2,8 @@
 
 A split is a JSON file {"train": [...], "dev": [...], "test": [...], "all": [...]} of task names; all keys
 but "train" are optional and may be empty. `PUBLISHED_SPLITS` has the eight published partitions of the 160
-CrossFit tasks, and t0_held_out.json, whose test tasks are prompts (docs/data.md). The folder `splits` of a
-built gym has them without the tasks that the gym lacks.
+CrossFit tasks, and t0_held_out.json, whose test tasks are prompts (docs/crossfit_gym.md). The folder `splits`
+of a built gym has them without the tasks that the gym lacks.
 """
 
 import os

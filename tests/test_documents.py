@@ -12,7 +12,8 @@ from routing_moe.cli import entry
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "benchmarks/README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+OTHERS = [ROOT / "benchmarks/README.md", ROOT / "example_scripts/README.md"]
+PAGES = [*sorted(ROOT.glob("*.md")), *OTHERS, *sorted(ROOT.glob("docs/**/*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 # Result pages and the changelog are history: their commands, flags and scripts are those of their commits.
 CURRENT = [page for page in PAGES if page.parent.name != "results" and page.name != "CHANGELOG.md"]
@@ -23,6 +24,7 @@ NOT_OURS = {
     *("--num_processes", "--durations"),
     *("--array", "--gpus", "--gres", "--time", "--signal", "--wrap"),  # of sbatch
     "--model_args",  # of lm_eval
+    *("--plugin", "--route_source"),  # of docs/extending.md
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }
@@ -184,7 +186,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_readme_is_short_and_lists_all_folders():
     text = TEXTS[README]
-    assert len(text.encode()) <= 12288
+    assert len(text.encode()) <= 8192
     folders = {folder for folder in TOP_FOLDERS.split("|") if folder != "task"}
     assert sorted(folder for folder in folders if f"| `{folder}/` |" not in text) == []
 
@@ -193,7 +195,7 @@ def test_indexes_list_all_pages_and_scripts():
     for index in (ROOT / "docs/README.md", ROOT / "docs/results/README.md"):
         pages = {page.name for page in index.parent.glob("*.md")} - {"README.md"}
         assert {page for page in pages if f"]({page})" not in TEXTS[index]} == set()
-    text = TEXTS[ROOT / "docs/README.md"]
+    text = TEXTS[ROOT / "example_scripts/README.md"]
     scripts = [path.name for path in ROOT.glob("example_scripts/*.sh") if path.name != "setup.sh"]
     names = {name: name.replace("finetune_a_list_of_tasks_", "_") for name in scripts}
     assert sorted(name for name, short in names.items() if f"`{short}`" not in text) == []
@@ -219,8 +221,23 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     checkpoint = "models/moe/best"
     model.save_pretrained(checkpoint)
     tokenizer.save_pretrained(checkpoint)
-    (example,) = code_blocks(TEXTS[ROOT / "docs/first_run.md"], "python")
+    (example,) = code_blocks(TEXTS[ROOT / "docs/run_folder.md"], "python")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="never trained")
-        exec(compile(example, "first_run.md", "exec"), {})
+        exec(compile(example, "run_folder.md", "exec"), {})
     assert (tmp_path / "models/plain_bart_of_one_task/model.safetensors").is_file()
+
+
+def test_the_training_loop_of_ones_own_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "task").symlink_to(ROOT / "task")
+    for task in ("swap-travel-command", "opposite-shop-qa"):
+        file = tmp_path / f"data/skill_gym/{task}/{task}_32_100_train.tsv"
+        file.parent.mkdir(parents=True)
+        file.write_text("swap the ends : ada boat\tboat ada\n" * 32)
+    blocks = code_blocks(TEXTS[ROOT / "docs/extending.md"], "python")
+    (loop,) = (block for block in blocks if "optimizer" in block)
+    assert "range(1, 101)" in loop
+    exec(compile(loop.replace("range(1, 101)", "range(1, 3)"), "extending.md", "exec"), {})
+    assert "swap-travel-command: stored vector" in capsys.readouterr().out
+    assert (tmp_path / "models/loop/model.safetensors").is_file()

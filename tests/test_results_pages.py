@@ -114,50 +114,29 @@ def half_of_last_digit(number: re.Match) -> float:
     return 0.0 if "e" in number.group() else 0.501 * 10.0 ** -len(number.group(1) or "")
 
 
-CONFLICT = ("dense_flops", "refined", "refined_composed", "oracle")
-INTERVAL, OF_LOSS = ["difference", "low", "high"], "measure == 'answer_loss' and category == 'all'"
-MINUS = "category == 'all' and minus == 'multitask'"
-# {first words of a row of the README: (file, its rows, its columns, a query)}, in the last cell
-MEASURED = {
-    "few-shot and zero-shot ARG": (
-        "real_routes_unseen.csv",
-        ("straight_through", "task_random"),
-        ["arg_percent", "arg_low", "arg_high"],
-        "measure == 'performance' and design == 'tasks' and minus == 'multitask'",
-    ),
-    "the same 80 tasks": (
-        "real_routes_contrasts.csv",
-        ("straight_through - multitask", "task_random - multitask"),
-        INTERVAL,
-        OF_LOSS,
-    ),
-    "25 unseen real tasks": (
-        "real_unseen_answer_loss.csv",
-        ("best_merged", "direct"),
-        ["difference", "difference_low", "difference_high"],
-        "category == 'all'",
-    ),
-    "80 real tasks": (
-        "real_long_contrasts.csv",
-        ("gradient", "random_1"),
-        INTERVAL,
-        f"measure == 'answer_loss' and {MINUS}",
-    ),
-    "the same rows": ("real_others_claims.csv", ("random_1", "gradient", "oracle"), INTERVAL, MINUS),
-    "tasks that contradict": ("conflict1_overview.csv", CONFLICT, ["test"], ""),
-    "the same, if they": ("conflict05_overview.csv", CONFLICT, ["test"], ""),
+STRAIGHT_THROUGH = "place == 'conflict1_16skills' and variant == 'straight_through'"
+# {first words of a row of the README: [(file, its row, the column of a share, minus that of another)]}
+SHARES = {
+    "Tasks that contradict each other": [
+        ("cross_loss_means.csv", "conflict == 'half' and variant == 'cross_loss_300'", "test", None),
+        ("conflict05_overview.csv", "variant == 'dense_flops'", "test", None),
+    ],
+    "Does the paper's router": [
+        ("conflict1_overview.csv", "variant == 'straight_through'", "test", None),
+        ("conflict_shares_means.csv", STRAIGHT_THROUGH, "score", "difference"),
+    ],
 }
 
 
-@pytest.mark.parametrize("question", MEASURED)
+@pytest.mark.parametrize("question", SHARES)
 def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
-    file, labels, columns, query = MEASURED[question]
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    (cell,) = [line.strip(" |").split("|")[-1] for line in lines if line.startswith(f"| {question}")]
-    cell = re.sub(r"\]\([^)]*\)", "]", cell)  # links may contain digits
-    table = pd.read_csv(RESULTS / file).rename(columns={"system": "variant", "contrast": "variant"})
-    values = (table.query(query) if query else table).set_index("variant").loc[list(labels), columns]
-    assert wrong_numbers(list(NUMBER.finditer(cell)), list(values.to_numpy().ravel())) == []
+    (row,) = [line for line in lines if line.startswith(f"| {question}")]
+    expected = []
+    for file, query, column, minus in SHARES[question]:
+        (values,) = pd.read_csv(RESULTS / file).query(query).to_dict("records")
+        expected.append(round(100 * (values[column] - (values[minus] if minus else 0))))
+    assert [int(percent) for percent in re.findall(r"(\d+)%", row.split("|")[2])] == expected
 
 
 @pytest.mark.parametrize(("page", "marker", "table"), marked_tables())
@@ -186,7 +165,7 @@ def test_every_page_has_its_provenance_and_all_tables_are_marked_or_rendered():
 def test_every_page_names_a_commit_and_the_commits_named_exist():
     """A result page is history: the code of its study may have left the main branch."""
     pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
-    others = [RESULTS / "real_commands.csv", ROOT / "docs/two_stages.md"]
+    others = [RESULTS / "real_commands.csv", ROOT / "docs/data.md"]
     named = {path: set(COMMIT.findall(path.read_text(encoding="utf-8"))) for path in [*pages, *others]}
     assert [path.name for path, commits in named.items() if not commits] == []
     assert set().union(*named.values()) - history() == set()

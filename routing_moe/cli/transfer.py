@@ -6,7 +6,7 @@
 
 transfer.csv has the loss of each task's rows along each expert, in nats per row; transfer.png what each task
 gains along each expert. Losses are kept expert by expert; the same command continues an interrupted one.
-docs/routings.md has a whole example, with rates.
+docs/routes_by_loss.md has a whole example, with rates.
 """
 
 import logging

@@ -185,7 +185,7 @@ class BartSettings(VectorSettings):
     takes_mixtures: ClassVar[bool] = False
 
     train_dir: str = DATA(REQUIRED, "gym folder; only train files are read", on_resume=True)
-    recipe: str | None = DATA(None, "published: all flags that are not given are those of the published code, such as --task_names and all examples; docs/task_vectors.md lists them (default: the defaults in this help)", choices=("published",), on_resume=True)
+    recipe: str | None = DATA(None, "published: all flags that are not given are those of the published code, such as --task_names and all examples; docs/differences.md lists them (default: the defaults in this help)", choices=("published",), on_resume=True)
     model: str = DATA(BART_BASE, "plain model: a hub name, a saved folder, or a run with one expert (for text and gradient vectors also of a mixture)", is_path=True)
     samples: str = DATA("first", "train files to read: first (sample), all (samples), or a seed such as 100. each: one vector per sample from its own rows, with the name of the sample such as boolq_16_100; the task gets that of its first sample. It is for few-shot fine-tuning, which reads the vector of each sample. A vector is computed from labelled rows (text vectors: unlabelled inputs) of one sample or, with all, of all samples; scores of unseen tasks are not zero-shot if the rows are labelled")
     max_examples: int = DATA(256, "maximum number of examples per task, evenly spaced over its train files; vectors are most comparable with equal numbers", range=AT_LEAST_1)
