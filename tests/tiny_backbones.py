@@ -148,7 +148,7 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def decoder_only_tokenizer(texts: list[str], has_start: bool) -> PreTrainedTokenizerFast:
-    """Returns a tokenizer with a chat template: with <s> before texts and no token for padding, or neither."""
+    """Returns a tokenizer with a chat template: with <s> before texts and no padding token, or neither."""
     tokenizer = make_tokenizer(texts)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "<|user|>", "<|assistant|>"]})
     around = dict(single="<s> $A" if has_start else "$A", special_tokens=[("<s>", 96)])

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.config.choices import PRECISIONS
-from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Command, group
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, group
+from routing_moe.config.plugins import PluginFlags
 
 MODEL = group("the model")
 ROUTE = group("the task and its route")
@@ -16,7 +17,7 @@ SAMPLE_PART = r"_\d+_\d+_(train|dev|test)$"  # what follows the task's name in t
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class TaskFlags(Command):
+class TaskFlags(PluginFlags):
     """A trained model, and the route of a task through it."""
 
     checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain BART, or hub name[@revision]")

@@ -1,10 +1,15 @@
 """The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
-ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli")  # model/selection.py
+# {name: implementation}, to which users add. The modules named here put their implementations in when they
+# are imported: the names are known before, since --help and early errors do without torch.
+ROUTER_MODES = dict.fromkeys(
+    ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli")
+)  # model/selection.py
+ROUTE_SOURCES = dict.fromkeys(("learned", "average", "random", "fixed"))  # model/route_sources.py
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")  # model/routers.py
-ROUTER_NETWORKS = ("linear", "linear_layer_specific", *SEQUENCES, *(f"{n}_layer_specific" for n in SEQUENCES))
-ROUTER_TYPES = (*ROUTER_NETWORKS, "table")  # the keys of ROUTERS in model/routers.py
-ROUTE_SOURCES = ("learned", "average", "random", "fixed")  # the keys of ROUTE_SOURCES, model/route_sources.py
+ROUTERS = dict.fromkeys(
+    ("linear", "linear_layer_specific", *SEQUENCES, *(f"{n}_layer_specific" for n in SEQUENCES), "table")
+)  # model/routers.py
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 DECODER_ONLY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 PLAIN_MODELS = ("bart", "t5", "mt5", "mbart", "pegasus", *DECODER_ONLY)  # model_types that the commands take

@@ -122,13 +122,13 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     choice: the task's vector if the router reads one, its route if it is given, else None.
     """
     config, task, training = mixture.config, settings.task, settings.route_training
-    source = settings.route_source or config.route_source
+    source = settings.chosen_source or config.route_source
     if source == "random" and training:  # merged or logits
         source = "average"  # the expectation of a route that is drawn for each example
     config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     route_LE = None
-    if source in WITHOUT_VECTOR:
-        words = WITHOUT_VECTOR[source]
+    if source not in ("learned", "fixed"):
+        words = WITHOUT_VECTOR.get(source, source)
         if source == "average":
             size = config.num_layers, config.num_experts
             route_LE = torch.full(size, 1 / config.num_experts, device=mixture.device)
@@ -153,7 +153,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     config.task_names = [task]
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
-    elif source in WITHOUT_VECTOR:
+    elif source not in ("learned", "fixed"):
         mixture.use_routes(source)
         return mixture, words
     elif training == "fixed":

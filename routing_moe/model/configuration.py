@@ -18,7 +18,7 @@ from routing_moe.config.choices import (
     LORA_TARGETS,
     ROUTE_SOURCES,
     ROUTER_MODES,
-    ROUTER_TYPES,
+    ROUTERS,
     ROUTING,
     ROUTING_BART,
 )
@@ -34,9 +34,10 @@ CHOICES = {
     "expert_mixing": EXPERT_MIXINGS,
     "lora_targets": LORA_TARGETS,
     "lora_mixing": LORA_MIXINGS,
-    "router_nn_type": ROUTER_TYPES,
+    "router_nn_type": ROUTERS,
     "router_mode": ROUTER_MODES,
 }
+ADDED = {"route_source": "ROUTE_SOURCES", "router_nn_type": "ROUTERS", "router_mode": "ROUTER_MODES"}
 LARGEST = sys.float_info.max  # infinity is in no range
 RANGES = {
     **dict.fromkeys(("num_experts", "encoder_layers", "decoder_layers"), AT_LEAST_1),
@@ -143,8 +144,11 @@ class Mixture:
         """Raises ValueError with a line for each invalid value or contradiction."""
         wrong = []
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                wrong.append(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+            if (value := getattr(self, name)) not in choices:
+                must = "it must be one of"
+                if name in ADDED:
+                    must = f"give the --plugin that adds it to routing_moe.{ADDED[name]}, or one of"
+                wrong.append(f"{name} is {value!r}; {must} {', '.join(choices)}")
         for name, allowed in RANGES.items():
             value = getattr(self, name, 1)  # other models have other names of layers; 1 is in every range
             if not (allowed.holds(value) and value <= LARGEST):
