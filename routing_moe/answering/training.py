@@ -61,6 +61,7 @@ def train(
             progress.update()
     config = model.eval().config
     config.text_settings = text_settings(texts)
+    config.input_templates = (config.input_templates or {}) | Gym(gym).templates(tasks)
     config.trained_tasks = sorted(set(config.trained_tasks) | set(tasks))
     config.random_vectors = sorted(set(config.random_vectors) - set(tasks))
     save_checkpoint(model, tokenizer, folder)

@@ -15,8 +15,6 @@ EXTENSIONS = group("extensions")
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PluginFlags(Command):
-    """Of commands that read models or metrics."""
-
     plugin: str | None = EXTENSIONS(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
 # fmt: on
 

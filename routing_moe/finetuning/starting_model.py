@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import problem_context
+from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
@@ -69,6 +70,7 @@ class Starts:
             settings, (model, route, seen) = self.settings, self._adapted(sample, examples)
             model.to(self.device).config.task_names = [settings.task]
             model.config.text_settings = text_settings(settings)
+            model.config.input_templates = Gym(settings.gym_dir).templates([settings.task])
             if settings.label_smoothing is not None:
                 model.config.label_smoothing = settings.label_smoothing
             set_trained(model, settings.route_training, settings.freeze_embeds, settings.base_lr > 0)

@@ -126,10 +126,11 @@ class TrialRunner:
 
     def save(self, folder) -> None:
         """Writes the model with the best weights of the last configuration."""
-        model, texts = self._model, self._model.config.text_settings
+        model, config = self._model, self._model.config
         if model.config.num_experts == 1:
             model = model.to_plain()
-            model.config.text_settings = texts
+            model.config.text_settings = config.text_settings
+            model.config.input_templates = config.input_templates
         elif self.settings.route_training == "logits":
             routes_1LE = model.routes_for([self.settings.task]).detach()
             model = with_shared_parameters(model)

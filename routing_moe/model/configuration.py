@@ -37,7 +37,6 @@ CHOICES = {
     "router_nn_type": ROUTERS,
     "router_mode": ROUTER_MODES,
 }
-ADDED = {"route_source": "ROUTE_SOURCES", "router_nn_type": "ROUTERS", "router_mode": "ROUTER_MODES"}
 LARGEST = sys.float_info.max  # infinity is in no range
 RANGES = {
     **dict.fromkeys(("num_experts", "encoder_layers", "decoder_layers"), AT_LEAST_1),
@@ -85,6 +84,7 @@ class Mixture:
     vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
     # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
     text_settings: dict[str, int | bool | str | None] | None = None
+    input_templates: dict[str, str] | None = None  # of trained tasks that `add-task` has made from a table
 
     def __post_init__(self, **kwargs):
         if parts := kwargs.pop("route_parts", None):  # a field of earlier checkpoints
@@ -145,9 +145,8 @@ class Mixture:
         wrong = []
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
-                must = "it must be one of"
-                if name in ADDED:
-                    must = f"give the --plugin that adds it to routing_moe.{ADDED[name]}, or one of"
+                is_open = isinstance(choices, dict)  # of those that users add to
+                must = "add it first (--plugin), or choose" if is_open else "it must be one of"
                 wrong.append(f"{name} is {value!r}; {must} {', '.join(choices)}")
         for name, allowed in RANGES.items():
             value = getattr(self, name, 1)  # other models have other names of layers; 1 is in every range

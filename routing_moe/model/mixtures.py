@@ -23,7 +23,7 @@ from routing_moe.model.loading import (
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.routed_model import RoutedModel, fill
 
-OF_THIS_PROJECT = ("text_settings", "task_names")  # fields of a plain model that `export` and grids write
+OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates")  # of plain models of `export` and grids
 
 
 def plain_config(source: str | Path) -> Mixture:

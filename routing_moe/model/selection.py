@@ -19,12 +19,7 @@ LEAST_WEIGHT = 0.01  # of an expert where training of logits starts
 
 
 def select_routes(
-    logits_NLE: Tensor,
-    mode: str,
-    temperature: float,
-    encoder_layers: int | None = None,
-    top_k: int = 2,
-    noise: bool = True,
+    logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None, top_k=2, noise=True
 ) -> Tensor:
     """Returns routes (N, L, E) drawn from logits by the function of ROUTER_MODES.
 
@@ -48,9 +43,7 @@ def softmax(logits_NLE: Tensor, temperature: float, noise: bool, **_) -> Tensor:
     return torch.softmax(logits_NLE / temperature, dim=-1)
 
 
-def gumbel(
-    logits_NLE: Tensor, temperature: float, noise: bool, encoder_layers=None, hard=False, **_
-) -> Tensor:
+def gumbel(logits_NLE: Tensor, temperature: float, noise: bool, encoder_layers=None, hard=False, **_):
     """Returns the softmax with Gumbel noise on the logits; hard: one-hot, with its gradient."""
     if not noise and hard:
         return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
