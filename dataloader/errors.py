@@ -69,5 +69,9 @@ def _cut(text: str) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" when none is close."""
     by_lowercase = {str(candidate).lower(): str(candidate) for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lowercase, n=1)
+    typed = str(name).lower()
+    close = difflib.get_close_matches(typed, by_lowercase, n=1)
+    if not close and len(typed) > 3:  # the begin of a longer name: "gumble" of gumbel_softmax
+        begins = {candidate[: len(typed)]: candidate for candidate in reversed(by_lowercase)}
+        close = [begins[begin] for begin in difflib.get_close_matches(typed, begins, n=1, cutoff=0.8)]
     return f"; did you mean '{by_lowercase[close[0]]}'?" if close else ""
