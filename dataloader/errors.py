@@ -71,7 +71,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lowercase = {str(candidate).lower(): str(candidate) for candidate in known}
     typed = str(name).lower()
     close = difflib.get_close_matches(typed, by_lowercase, n=1)
-    if not close and len(typed) > 3:  # the begin of a longer name: "gumble" of gumbel_softmax
-        begins = {candidate[: len(typed)]: candidate for candidate in reversed(by_lowercase)}
-        close = [begins[begin] for begin in difflib.get_close_matches(typed, begins, n=1, cutoff=0.8)]
+    begins = {full[: len(typed)]: full for full in reversed(by_lowercase) if len(typed) > 3}  # "gumble"
+    close += [begins[begin] for begin in difflib.get_close_matches(typed, begins, n=1, cutoff=0.8)]
     return f"; did you mean '{by_lowercase[close[0]]}'?" if close else ""

@@ -92,11 +92,12 @@ def test_a_row_with_a_list_of_options_is_ranked(own, tmp_path, capsys):
     [
         ("film,stars\na,1\n", {}, "--input of add-task 'review: {text} of {year}': {} has no column 'text'"),
         ("text,year\na,1\n", dict(input="{txt}"), "--input '{txt}': {} has no column 'txt'; did you mean"),
+        ("text,year\na,1\n", dict(input=""), "--input '' names no column; write {column}"),
         ("text,year\na,1\n", dict(input="text"), "--input 'text' names no column; write {column}"),
         ("text,year\na,1\n,2\n", {}, "--inputs {}:3: column 'text' is empty"),
         ("text,year\na,1\nb\n", {}, "--inputs {}:3: 1 cells, the header has 2"),
         ("text,year\n", {}, "--inputs {} has no rows"),
-        ("text,year\na,1\n", dict(examples="a.csv"), "--examples a.csv: expected a train file of a gym, "),
+        ("text,year\na,1\n", dict(examples="a.csv"), "--examples a.csv: expected a train file of a gym; "),
         ("", dict(inputs="a.txt", input="{text}"), "--input '{text}' is for a table (.csv, .tsv, .jsonl, "),
     ],
 )

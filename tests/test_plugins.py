@@ -105,7 +105,7 @@ def test_a_checkpoint_without_its_plugin_is_one_error_that_names_it(mine, tmp_pa
     assert error.startswith(
         f"error: {mine.learned}/best/config.json: not a valid configuration (router_nn_type"
     )
-    assert "is 'cosine'; add it first (--plugin), or choose linear, linear_layer_specific, " in error
+    assert "is 'cosine'; add it (--plugin), or choose linear, linear_layer_specific, " in error
     assert answer.main([*words, "--plugin", str(mine.plugin)]) == 0
     assert json.loads(capsys.readouterr().out)["input"] == "up"
 
@@ -151,7 +151,7 @@ def test_routes_of_a_source_are_those_of_training_answers_and_grids(mine, tmp_pa
 
 
 def test_entries_count_when_they_are_used(mine, tmp_path, make_model, batch):
-    with pytest.raises(ValueError, match=r"router_nn_type is 'cosine'; add it first \(--plugin\)"):
+    with pytest.raises(ValueError, match=r"router_nn_type is 'cosine'; add it \(--plugin\)"):
         make_model(router_nn_type="cosine")
     load_plugin(mine.plugin)
     model = make_model(router_nn_type="cosine", router_mode="squared")
@@ -174,11 +174,11 @@ def test_a_metric_of_the_plugin_is_accepted_for_a_new_task(mine, add, capsys):
 @pytest.mark.parametrize(
     ("content", "flags", "problem"),
     [
-        (None, {}, "--plugin {}: no such file *.py; a run without the flag takes that of its run.json"),
+        (None, {}, "--plugin {}: no such file *.py (without the flag, it is that of run.json)"),
         ("import torch\n\n1 / 0\n", {}, "--plugin {}:3: ZeroDivisionError: division by zero"),
         ("x = 1\nx = = 2\n", {}, "--plugin {}:2: SyntaxError: invalid syntax"),
         (PLUGIN, dict(route_source="alternatin"), "--route_source is 'alternatin'; choose from learned, "),
-        (PLUGIN, dict(route_source="average"), "--route_source is 'average': the router, or its own flag, "),
+        (PLUGIN, dict(route_source="average"), "--route_source is 'average', no source of --plugin; leave"),
         (PLUGIN, dict(route_source="alternating", avg_routing=True), "--avg_routing and --route_source each"),
     ],
 )

@@ -32,11 +32,10 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
     elif settings.argmax and settings.as_ == "adapter":
         problems.append("--argmax is for a plain BART; --as adapter writes any route")
     files = filter(None, (getattr(settings, "inputs", None), settings.like))
-    if settings.input and not any(map(is_table, files)):
+    if settings.input is not None and not any(map(is_table, files)):
         problems.append(f"--input {settings.input!r} is for a table ({', '.join(FORMATS)}) of texts")
     if settings.examples and is_table(settings.examples, WITH_COLUMNS):
-        made = "expected a train file of a gym, .tsv or .jsonl, which add-task makes of a table"
-        problems.append(f"--examples {settings.examples}: {made}")
+        problems.append(f"--examples {settings.examples}: expected a train file of a gym; add-task makes it")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         problems.append("one process answers and exports: leave accelerate launch out")
     if problems:

@@ -23,28 +23,28 @@ def table_of(flag: str, file: str, typed: str | None, kept: str | None) -> tuple
     flag: that of the file. typed: --input. kept: of `add-task`; it is left out where a .tsv or .jsonl file
     lacks its columns. Raises InputError, also if it is unknown which column of a .csv file is the text.
     """
-    given, has_columns = typed or kept, is_table(file, WITH_COLUMNS)
-    if not (is_table(file) and (given or has_columns)):
+    given = kept if typed is None else typed
+    has_columns = typed is not None or is_table(file, WITH_COLUMNS)  # else it may have a text a line
+    if not is_table(file) or (given is None and not has_columns):
         return None
-    template = Template("--input" if typed else "--input of add-task", given or f"{{{TEXT_COLUMN}}}")
+    source = "--input" if given is typed else "--input of add-task"
+    template = Template(source, f"{{{TEXT_COLUMN}}}" if given is None else given)
     if not template.fields:
-        raise InputError(f"--input {typed!r} names no column; write {{column}}")
+        raise InputError(f"{template.flag} {given!r} names no column; write {{column}}")
     try:
         with problem_context(f"--{flag} "):
             table = read_table(file, {*map(column_of, template.fields), OPTIONS_COLUMN}, Downloads(Path()))
-            if not given and TEXT_COLUMN not in table.columns:
-                first, known = f"{{{table.columns[0]}}}", in_short(table.columns, 20)
+            if given is None and TEXT_COLUMN not in table.columns:
+                template = Template("--input", f"{{{table.columns[0]}}}")
                 if len(table.columns) > 1:
-                    advice = f'say which column is the text, such as --input "{first}"; its columns: {known}'
-                    raise InputError(f"{file}: {advice}")
-                template = Template("--input", first)
+                    known = f'"{template.text}"; its columns: {in_short(table.columns, 20)}'
+                    raise InputError(f"{file}: say which column is the text, such as --input {known}")
         template.check(table)
     except InputError:
-        if typed or has_columns:
+        if has_columns:
             raise
         return None
-    is_of_gym = "outputs" in table.columns and not (typed or has_columns)
-    return None if is_of_gym else (table, template)
+    return (table, template) if has_columns or "outputs" not in table.columns else None  # None: of a gym
 
 
 def table_queries(table: Table, template: Template, options: tuple[str, ...]) -> Iterator[Query]:

@@ -9,13 +9,11 @@ from traceback import extract_tb
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, group
 
-EXTENSIONS = group("extensions")
-
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PluginFlags(Command):
-    plugin: str | None = EXTENSIONS(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
+    plugin: str | None = group("extensions")(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
 # fmt: on
 
 
@@ -28,9 +26,7 @@ def load_plugin(file: str | None) -> str | None:
     if name in sys.modules:
         return str(path)
     if path.suffix != ".py" or not path.is_file():
-        raise InputError(
-            f"--plugin {file}: no such file *.py; a run without the flag takes that of its run.json"
-        )
+        raise InputError(f"--plugin {file}: no such file *.py (without the flag, it is that of run.json)")
     spec = spec_from_file_location(name, path)
     sys.modules[name] = module = module_from_spec(spec)  # as an import does: dataclasses look there
     try:

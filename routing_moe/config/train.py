@@ -47,12 +47,7 @@ MORE_ROUTING = group("additions: experts and routes")
 MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
-OF_RESUMED = (
-    "initialize_from_vanilla",
-    "learning_rate",
-    "num_train_epochs",
-    "plugin",
-)  # by default the run's
+OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs", "plugin")  # as in the run
 OF_EVERY_TRAINING = (
     "exploration_epsilon",
     "lora_dropout",

@@ -216,8 +216,7 @@ def route_kind(settings: FinetuneSettings, config) -> str:
     A vector that the router reads: "given vector" (of --taskvecs), "learned vector", "nearest vector" or
     "stored vector". A route: "given" (by --task_routes), "lowest loss" (on the sample's train rows),
     "cluster" (the nearest to a vector of --taskvecs), "own" (of the mixture), "unknown" (the mixture has none
-    for the task: equal weights), "drawn" (at random for the task), "random" (for each example), "average", or
-    the name of a source that a plugin adds.
+    for the task: equal weights), "drawn" (at random for the task), or another source, such as "average".
     """
     source = settings.chosen_source or config.route_source
     if source == "learned":

@@ -145,8 +145,7 @@ class Mixture:
         wrong = []
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
-                is_open = isinstance(choices, dict)  # of those that users add to
-                must = "add it first (--plugin), or choose" if is_open else "it must be one of"
+                must = "add it (--plugin), or choose" if isinstance(choices, dict) else "it must be one of"
                 wrong.append(f"{name} is {value!r}; {must} {', '.join(choices)}")
         for name, allowed in RANGES.items():
             value = getattr(self, name, 1)  # other models have other names of layers; 1 is in every range

@@ -9,7 +9,6 @@ expert regularisation, the optimizer, evaluations, and layers that the backward 
 """
 
 import copy
-import math
 from collections import Counter
 
 import numpy as np
@@ -78,7 +77,7 @@ def router_flops(model) -> float:
             if logits_NLE.requires_grad:
                 logits_NLE.sum().backward()
     except Exception:  # of any code, where it reads a value of a tensor on the meta device
-        return math.nan
+        return np.nan
     return products.terms.total()
 
 

@@ -45,10 +45,9 @@ def softmax(logits_NLE: Tensor, temperature: float, noise: bool, **_) -> Tensor:
 
 def gumbel(logits_NLE: Tensor, temperature: float, noise: bool, encoder_layers=None, hard=False, **_):
     """Returns the softmax with Gumbel noise on the logits; hard: one-hot, with its gradient."""
-    if not noise and hard:
-        return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
     if not noise:
-        return torch.softmax(logits_NLE / temperature, dim=-1)
+        best_NLE = F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
+        return best_NLE if hard else torch.softmax(logits_NLE / temperature, dim=-1)
     blocks_LNE = logits_NLE.transpose(0, 1)
     cut = blocks_LNE.shape[0] if encoder_layers is None else encoder_layers
     drawn = [

@@ -97,8 +97,7 @@ def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
     problems = []
     if settings.route_source in ("learned", *settings.source_flags.values()):
-        own = "the router, or its own flag, selects it"
-        problems.append(f"--route_source is {settings.route_source!r}: {own}; leave it out")
+        problems.append(f"--route_source is {settings.route_source!r}, no source of --plugin; leave it out")
     selecting = settings.selecting_flags + (["route_source"] if settings.route_source else [])
     if len(selecting) > 1:
         sources = " and ".join(f"--{flag}" for flag in selecting)
