@@ -69,5 +69,8 @@ def _cut(text: str) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the known name closest to `name`, or "" when none is close."""
     by_lowercase = {str(candidate).lower(): str(candidate) for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lowercase, n=1)
+    typed = str(name).lower()
+    close = difflib.get_close_matches(typed, by_lowercase, n=1)
+    begins = {full[: len(typed)]: full for full in reversed(by_lowercase) if len(typed) > 3}  # "gumble"
+    close += [begins[begin] for begin in difflib.get_close_matches(typed, begins, n=1, cutoff=0.8)]
     return f"; did you mean '{by_lowercase[close[0]]}'?" if close else ""

@@ -25,6 +25,7 @@ from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, load_split
 from dataloader.templates import dataset_of
 
 PARTS = ("train", "dev", "test")
+PROVENANCE = "source.json"  # of a task: {seed: source of the sample's rows}, of `add-task` also its "input"
 SPLITS = "splits"  # folder in a built gym: the published splits without the tasks that the gym lacks
 
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
@@ -115,6 +116,12 @@ class Gym:
         if problems:
             raise InputError(problems)
         return pooled
+
+    def templates(self, tasks: Iterable[str]) -> dict[str, str]:
+        """Returns {task: template of its inputs} of the tasks that `add-task` has made from a table."""
+        files = {task: self.folder / task / PROVENANCE for task in tasks}
+        read = {task: load_json_object(path, "sources") for task, path in files.items() if path.is_file()}
+        return {task: sources["input"] for task, sources in read.items() if "input" in sources}
 
     def metric(self, task: str) -> str:
         """Returns the name of a task's metric, from the gym's metrics.json or else from METRICS.

@@ -23,7 +23,8 @@ RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options
 def malformed_lines(path: Path, lines: list[tuple[int, str]]) -> InputError:
     """Returns the error for the malformed lines of one file, pairs of a line number and what is wrong."""
     more = f", the first {PROBLEMS_SHOWN} of them" if len(lines) > PROBLEMS_SHOWN else ""
-    head = f"{path}: {counted(len(lines), 'malformed line')}{more} (--skip_malformed leaves them out):"
+    advice = "add-task, train, finetune and vectors leave them out with --skip_malformed"
+    head = f"{path}: {counted(len(lines), 'malformed line')}{more} ({advice}):"
     shown = [f"{path.name}:{number}: {problem}" for number, problem in lines[:PROBLEMS_SHOWN]]
     return InputError("\n  ".join([head, *shown]))
 

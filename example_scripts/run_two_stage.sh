@@ -6,6 +6,7 @@
 # Writes OUTPUT_DIR/stage1, OUTPUT_DIR/init (the merge) and the run folder of stage 2. The same command continues.
 #   --stage1_flags "..."   flags of `routing-moe train` for stage 1 only; further flags are for both stages
 #   --total_steps N, --stage2_steps N   steps of the stages (30000, twice as many); --model: the BART of both stages
+#   --plugin PLUGIN   Python file with routers or selections of your own, for both stages
 # Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
@@ -13,6 +14,8 @@ take --output_dir OUT "${OUTPUT_DIR:-models/two_stage}"
 take --stage1 STAGE1 ""
 take --stage1_flags STAGE1_FLAGS ""
 take --taskvecs TASKVECS "${TASKVECS:-}"
+take --plugin PLUGIN ""
+DATA+=(${PLUGIN:+--plugin "$PLUGIN"})
 take --model BART "${SMALL_MODEL[1]:-}"
 take --total_steps STEPS "$(or_small 30000 1000)"
 take --stage2_steps STEPS2 "$(or_small $((2 * STEPS)) "$STEPS")"
@@ -23,7 +26,7 @@ take --stage2_steps STEPS2 "$(or_small $((2 * STEPS)) "$STEPS")"
     --model "${BART:-facebook/bart-base}" --total_steps "$STEPS" --output_dir "$OUT/stage1" $STAGE1_FLAGS
 
 routing-moe merge --routes_from "${STAGE1:-$OUT/stage1}" ${BART:+--model "$BART"} --init_eps 1e-8 --keep_existing \
-    --output_dir "$OUT"
+    ${PLUGIN:+--plugin "$PLUGIN"} --output_dir "$OUT"
 
 # From the average of the experts (temperature 300) to the learned routes (1), which it reaches after 95% of the steps.
 routing-moe train --resume "${DATA[@]}" --checkpoint_name init --train_batch_size 16 --gradient_accumulation_steps 2 \

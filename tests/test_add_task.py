@@ -24,7 +24,7 @@ def test_equal_tables_in_any_format_give_equal_gyms(add):
         assert add(**{"from": name}, gym=f"gym_{name}") == 0
     first, *others = (files_of(Path(f"gym_{name}")) for name in tables)
     sources = [json.loads(files.pop("reviews/source.json")) for files in (first, *others)]
-    assert sources == [{"100": name, "13": name} for name in tables]
+    assert sources == [{"100": name, "13": name, "input": INPUT} for name in tables]
     assert all(files == first for files in others)
     assert json.loads(first["metrics.json"]) == {"reviews": "ACC"}
     assert json.loads(first["split.json"]) == {"train": ["reviews"], "dev": [], "test": []}

@@ -73,7 +73,7 @@ def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, wor
             assert not torch.equal(experts[0], experts[1])
 
     class Flags:
-        route_source, route_training, task = "average", "merged", "colour"
+        chosen_source, route_training, task = "average", "merged", "colour"
 
     start, words = along_route(find_model(mixture).load(), Flags, None)
     assert words == "average; merged plain BART"

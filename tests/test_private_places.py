@@ -117,8 +117,9 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     assert {name: places for name, places in found.items() if places} == {}
     sent = json.loads(files["run.json"].read_text())
     assert sent["settings"]["taskvecs"] == ("taskvecs" if kind == "path" else "https://host/owner/taskvecs")
-    shown = sent["settings"]["train_dir"]
-    assert shlex.split(sent["command"])[1:4] == [f"--train_dir={shown}", "--train_dir", shown]
+    first = may_be_places(TrainSettings)[0]
+    shown = sent["settings"][first]
+    assert shlex.split(sent["command"])[1:4] == [f"--{first}={shown}", f"--{first}", shown]
 
 
 @pytest.mark.parametrize(

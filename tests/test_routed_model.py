@@ -6,7 +6,7 @@ from conftest import one_hot_routes, tiny_bart_config
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
-from routing_moe.config.choices import ROUTER_NETWORKS
+from routing_moe.config.choices import ROUTERS
 
 CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
 
@@ -159,7 +159,7 @@ def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path
     assert torch.equal(loaded.routes_for(["c"]), model.routes_for(["c"]))
 
 
-@pytest.mark.parametrize("router", ROUTER_NETWORKS)
+@pytest.mark.parametrize("router", ROUTERS)
 def test_routers_are_initialised_as_the_published_ones(router):
     """Linear and embedding weights from N(0, 0.02), biases 0; recurrent weights and biases as in torch,
     uniform within 1 / sqrt(H); in-projection of attention uniform by Glorot's rule."""

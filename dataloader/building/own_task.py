@@ -17,8 +17,9 @@ from pathlib import Path
 from dataloader.atomic_files import folder_lock
 from dataloader.building.gym_files import GYM_LOCK, GymFiles
 from dataloader.building.recipe import SEED, Examples, Recipe, eighty_twenty, shuffled
-from dataloader.building.task_folder import PROVENANCE, NotBuilt, Rows, sample_contents, write_task
+from dataloader.building.task_folder import NotBuilt, Rows, sample_contents, write_task
 from dataloader.errors import InputError, counted, in_short
+from dataloader.gym import PROVENANCE
 from dataloader.options import LABEL_METRICS, LEAST_PER_LABEL
 from dataloader.task_splits import Split
 
@@ -35,12 +36,13 @@ def task_of(
     metric: str,
     k: int | None = None,
     sample_by: str | None = None,
+    template: str = "",
 ) -> tuple[Recipe, Rows, list[str]]:
     """Returns how the task is sampled, its rows, and notes for the user.
 
     test: those of another table; None: 20% of `train`. source: name of the table of `train`. k: None for the
     default. sample_by: "label", "row", or None for label if the metric compares labels and the answers are
-    few. Raises InputError if there are too few rows.
+    few. template: of the inputs, which is kept. Raises InputError if there are too few rows.
     """
     train, test, notes = without_repeats(train, test, source)
     by_label = sample_by == "label" or (sample_by is None and metric in LABEL_METRICS and are_labels(train))
@@ -53,7 +55,7 @@ def task_of(
     k, more = fitting_k(rows, by_label, k)
     options = itemgetter(2) if len(train[0]) == 3 else None
     sampling = dict(by_label=by_label, k=k, options=options, metric=metric)
-    return Recipe(task=name, sources=(), input="", output="", **sampling), rows, notes + more
+    return Recipe(task=name, sources=(), input=template, output="", **sampling), rows, notes + more
 
 
 def without_repeats(
@@ -145,7 +147,7 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
         missing = {path: content for path, content in contents.items() if not path.exists()}
         try:
             if missing:
-                write_task(folder, missing, samples, rows.source)
+                write_task(folder, missing, samples, rows.source, recipe.input)
         except NotBuilt as error:
             raise InputError(f"--gym {error}") from None
         described.add([recipe], Split(Path(), **{"train": (), section: (recipe.task,)}), moves=False)

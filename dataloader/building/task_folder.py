@@ -10,10 +10,8 @@ from dataloader.atomic_files import remove_unfinished, unfinished_folder, write_
 from dataloader.building.downloads import Files, Unavailable
 from dataloader.building.recipe import Examples, Recipe, Row, Source, draw_sample
 from dataloader.errors import in_brief
-from dataloader.gym import PARTS
+from dataloader.gym import PARTS, PROVENANCE
 from dataloader.jsonfile import load_json_object
-
-PROVENANCE = "source.json"  # in each task's folder: {seed: source that the rows of the sample come from}
 
 
 class NotBuilt(Exception):
@@ -114,11 +112,13 @@ def content_of(recipe: Recipe, examples: Examples) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
-def write_task(folder: Path, contents: dict[Path, bytes], samples: Sequence[int], source: str) -> None:
+def write_task(
+    folder: Path, contents: dict[Path, bytes], samples: Sequence[int], source: str, template: str = ""
+) -> None:
     """Writes the files of samples to the folder of their task. Raises NotBuilt; then nothing is written.
 
     A new task appears at once; in a folder that exists, file by file.
-    contents: {path: content}; source: where the rows of these samples come from.
+    contents: {path: content}; source: where the rows of these samples come from; template: of their inputs.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -129,6 +129,7 @@ def write_task(folder: Path, contents: dict[Path, bytes], samples: Sequence[int]
             for path, content in contents.items():
                 write_bytes(built / path.name, content)
             all_sources = sources_of(folder) | dict.fromkeys(map(str, samples), source)
+            all_sources |= {"input": template} if template else {}
             write_text(built / PROVENANCE, json.dumps(dict(sorted(all_sources.items())), indent=2) + "\n")
             if not folder.exists():
                 os.rename(built, folder)
@@ -142,4 +143,5 @@ def write_task(folder: Path, contents: dict[Path, bytes], samples: Sequence[int]
 def sources_of(folder: Path) -> dict[str, str]:
     """Returns {seed: source} of a task's samples; {} if the folder was not made by this command."""
     path = folder / PROVENANCE
-    return load_json_object(path, "sources of samples") if path.exists() else {}
+    content = load_json_object(path, "sources of samples") if path.exists() else {}
+    return {seed: source for seed, source in content.items() if seed != "input"}

@@ -19,7 +19,8 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object, parse_json
 from dataloader.progress import ProgressBar
-from routing_moe.answering.queries import CHUNK, STDIN, STDOUT, RoutedTask, read_queries
+from routing_moe.answering.chosen import texts_of
+from routing_moe.answering.queries import CHUNK, STDIN, STDOUT, RoutedTask
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.io.files import unwritable
 
@@ -54,13 +55,14 @@ def write_answers(
     total: the number of texts, None for standard input.
     """
     kept = made = cut = 0
+    template, queries = texts_of(settings, "inputs")
     with ExitStack() as stack:
         file, path = sys.stdout, Path(settings.output_file)
         if settings.output_file != STDOUT:
             lock = folder_lock(path.parent, f"--output_file {path.name} in", f".{path.name}.lock")
             stack.enter_context(lock)
             check_answers_file(settings)
-            keep_meta(routed, task, settings)
+            keep_meta(routed, task, settings, template)
             file = stack.enter_context(path.open("a", encoding="utf-8", buffering=1))
             lines = path.read_bytes().split(b"\n")[:-1]  # the last was begun
             # Rounding depends on which texts are answered together: only complete chunks count.
@@ -68,7 +70,7 @@ def write_answers(
             file.truncate(sum(len(line) + 1 for line in lines[:kept]))
         bar = ProgressBar(total=total, initial=kept, desc="answering", unit="text")
         stack.enter_context(bar)
-        queries = islice(read_queries(settings.inputs, settings.options), kept, None)
+        queries = islice(queries, kept, None)
         for answer in routed.answers(task, queries, batch_size=settings.predict_batch_size):
             options = {name: round(score, 6) for name, score in (answer.option_scores or {}).items()}
             fields = asdict(answer) | {"score": round(answer.score, 6), "option_scores": options or None}
@@ -78,7 +80,7 @@ def write_answers(
     return made, kept, cut
 
 
-def keep_meta(routed, task: RoutedTask, settings: AnswerSettings) -> None:
+def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: str | None) -> None:
     """Writes the .meta.json of a file of answers. Raises InputError if there is one of another call."""
     about = {  # which names no folders
         "answers": Path(settings.output_file).name,
@@ -87,6 +89,7 @@ def keep_meta(routed, task: RoutedTask, settings: AnswerSettings) -> None:
         "route": task.words,
         "seen": task.seen,
         "experts": task.experts,
+        "template": template,
         "options": list(settings.options),
         "model": routed.start.checksums(),
         "text settings": routed.texts,

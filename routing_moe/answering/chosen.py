@@ -1,12 +1,17 @@
 """The task with its route that the flags of `answer` and `export` choose. Does not import torch."""
 
 import os
+from collections.abc import Iterator
 
+from dataloader.building.tables import FORMATS
 from dataloader.errors import InputError, problem_context
 from dataloader.task_files import read_task_file
 from routing_moe.answering.queries import Query, read_queries
+from routing_moe.answering.tables import WITH_COLUMNS, is_table, table_of, table_queries
+from routing_moe.checkpoints.find import find_model, saved_fields
 from routing_moe.config.answer import AnswerSettings, ExportSettings
 from routing_moe.config.flags import flag_problems
+from routing_moe.io.hub import local_folder
 from routing_moe.task_choice.given_routes import file_matrices
 
 
@@ -26,10 +31,31 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
         problems.append("--adapters writes all experts; leave the flags of one route out")
     elif settings.argmax and settings.as_ == "adapter":
         problems.append("--argmax is for a plain model; --as adapter writes any route")
+    files = filter(None, (getattr(settings, "inputs", None), settings.like))
+    if settings.input is not None and not any(map(is_table, files)):
+        problems.append(f"--input {settings.input!r} is for a table ({', '.join(FORMATS)}) of texts")
+    if settings.examples and is_table(settings.examples, WITH_COLUMNS):
+        problems.append(f"--examples {settings.examples}: expected a train file of a gym; add-task makes it")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         problems.append("one process answers and exports: leave accelerate launch out")
     if problems:
         raise InputError(problems)
+
+
+def texts_of(settings: AnswerSettings | ExportSettings, flag: str) -> tuple[str | None, Iterator[Query]]:
+    """Returns the template of the texts of --inputs or --like, None without one, and the texts."""
+    file, options = getattr(settings, flag), getattr(settings, "options", ()) if flag == "inputs" else ()
+    if found := table_of(flag, file, settings.input, kept_template(settings)):
+        return found[1].text, table_queries(*found, options)
+    return None, read_queries(file, options)
+
+
+def kept_template(settings: AnswerSettings | ExportSettings) -> str | None:
+    """Returns the template of `add-task` that the checkpoint has for the task."""
+    saved = saved_fields(local_folder(find_model(settings.checkpoint, settings.checkpoint_name).place))
+    names = saved.get("task_names") or []
+    name = names[0] if settings.name is None and len(names) == 1 else settings.name
+    return (saved.get("input_templates") or {}).get(name)
 
 
 def chosen_task(routed, settings: AnswerSettings | ExportSettings):
@@ -40,8 +66,9 @@ def chosen_task(routed, settings: AnswerSettings | ExportSettings):
     if name is None:
         name = config.task_names[0] if len(config.task_names) == 1 else "task"
     if settings.like:
+        queries = texts_of(settings, "like")[1]
         with problem_context("--like "):
-            inputs = [query.input for query in read_queries(settings.like)]
+            inputs = [query.input for query in queries]
         return routed.task(name, inputs=inputs, gym=settings.train_dir)
     if settings.examples:
         with problem_context("--examples "):

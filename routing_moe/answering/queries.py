@@ -1,6 +1,7 @@
 """Texts to answer, tasks with their routes, and answers. Does not import torch.
 
 new.txt      a text a line
+new.csv      a table with columns; also .tsv, .jsonl and .parquet: `tables.py`
 new.tsv      a text a line, up to the first tab: files of a gym can be given
 new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be missing
 """

@@ -64,5 +64,6 @@ def train(
             progress.update()
     config = model.eval().config
     config.text_settings = text_settings(texts)
+    config.input_templates = (config.input_templates or {}) | Gym(gym).templates(tasks)
     config.note_training(tasks)
     save_checkpoint(model, tokenizer, folder)

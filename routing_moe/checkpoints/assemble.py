@@ -166,7 +166,8 @@ def average(settings: AverageSettings):
 def keep_text_settings(model, models: Mapping[str, Model]) -> list[str]:
     """Keeps how texts are read and answered, if all models that say so agree; returns notes."""
     known = {name: saved.config.text_settings for name, saved in models.items() if saved.config.text_settings}
-    first = next(iter(known.values()), None)
+    first, templates = next(iter(known.values()), None), [m.config.input_templates for m in models.values()]
+    model.config.input_templates = {task: text for kept in templates for task, text in (kept or {}).items()}
     if different := [name for name in known if known[name] != first]:
         return [
             f"note: {in_short(different)} read texts in other ways than {next(iter(known))}: none is kept"

@@ -85,14 +85,14 @@ class SavedPlain:
 
     def load(self):
         """Returns the model as a mixture with one expert."""
-        from routing_moe.model.mixtures import load_base_weights, load_plain, mixture_of, read_plain_weights
+        from routing_moe.model import mixtures
 
-        fields = dict(text_settings=self.config.text_settings, task_names=self.config.task_names)
-        model = mixture_of(load_plain(self.source), **fields)
+        fields = {name: getattr(self.config, name) for name in mixtures.OF_THIS_PROJECT}
+        model = mixtures.mixture_of(mixtures.load_plain(self.source), **fields)
         if self.weights:
-            content = read_plain_weights(self.weights)
+            content = mixtures.read_plain_weights(self.weights)
             with problem_context(f"{self.weights}: "):
-                load_base_weights(model, content, init_eps=0.0)
+                mixtures.load_base_weights(model, content, init_eps=0.0)
         return model
 
     def files(self) -> list[Path]:

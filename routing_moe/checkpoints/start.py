@@ -127,7 +127,7 @@ def changed_by_flags(settings: TrainSettings) -> dict:
 
 def changed_fields(settings: TrainSettings, config: Mixture) -> dict:
     """Returns the fields of a checkpoint's configuration that the flags change."""
-    fields, source = changed_by_flags(settings), settings.route_source
+    fields, source = changed_by_flags(settings), settings.chosen_source
     if source not in (None, "learned"):
         fields["route_source"] = source
         if source == "random" and settings.expert_mixing is None:  # one-hot routes do not mix experts
@@ -270,8 +270,8 @@ def load_checkpoint(checkpoint: Path, settings: TrainSettings):
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
     if draws and not is_drawn:
         model.use_routes("fixed", drawn_routes(settings, model.config))
-    elif settings.route_source in ("average", "random"):
-        model.use_routes(settings.route_source)
+    elif settings.chosen_source not in (None, "fixed"):
+        model.use_routes(settings.chosen_source)
     elif draws:  # routes are drawn once, so those of the checkpoint are kept
         counts = (model.task_routes > 0).sum(-1).unique().tolist()
         if counts != [settings.task_level_random_n]:

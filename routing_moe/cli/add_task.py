@@ -50,9 +50,8 @@ def add_task(settings: AddTaskSettings) -> None:
     templates = Templates(Template("--input", settings.input), output, options, labels)
     train = read_examples(settings, "from", settings.from_, templates)
     test = read_examples(settings, "test_from", settings.test_from, templates) if settings.test_from else None
-    recipe, rows, notes = task_of(
-        settings.name, train, test, settings.from_, settings.metric, settings.k, settings.sample_by
-    )
+    sampling = settings.metric, settings.k, settings.sample_by, settings.input
+    recipe, rows, notes = task_of(settings.name, train, test, settings.from_, *sampling)
     section = settings.section or GymFiles.read(settings.gym).section_of(settings.name) or "train"
     samples = SAMPLES[: settings.samples or (1 if section == "train" else len(SAMPLES))]
     add_to_gym(recipe, rows, settings.gym, samples, section)

@@ -3,6 +3,7 @@
     routing-moe answer --checkpoint models/moe --task boolq --inputs new.txt --output_file answers.jsonl
     routing-moe answer --checkpoint models/moe --task my_reviews --like new.txt --inputs new.txt \\
         --options positive negative
+    routing-moe answer --checkpoint models/own --task my_reviews --inputs new.csv --output_file answers.jsonl
     routing-moe answer --checkpoint models/moe --examples my_task_16_100_train.tsv --inputs -
 
 The route is that of a train task (--task), of the train task with the most similar texts (--like), learned
@@ -16,8 +17,8 @@ from pathlib import Path
 
 from dataloader.errors import InputError, problem_context
 from routing_moe.answering.answers_file import check_answers_file, write_answers
-from routing_moe.answering.chosen import check_flags, chosen_task
-from routing_moe.answering.queries import STDIN, STDOUT, read_queries
+from routing_moe.answering.chosen import check_flags, chosen_task, kept_template, texts_of
+from routing_moe.answering.queries import STDIN, STDOUT
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.config.console import run_command
 
@@ -32,9 +33,10 @@ def run(settings: AnswerSettings) -> None:
     total = None
     check_flags(settings)
     check_answers_file(settings)
+    template, queries = texts_of(settings, "inputs")
     if settings.inputs != STDIN:
         with problem_context("--inputs "):
-            total = sum(1 for _ in read_queries(settings.inputs))
+            total = sum(1 for _ in queries)
         if total == 0:
             raise InputError(f"--inputs {settings.inputs} has no texts")
 
@@ -47,6 +49,8 @@ def run(settings: AnswerSettings) -> None:
     routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision, **texts)
     task = chosen_task(routed, settings)
     log.info("%s", task)
+    if template is None and (kept := kept_template(settings)):
+        log.info("note: texts are answered as they are; inputs of the training were %r", kept)
     started = time.monotonic()
     made, earlier, cut = write_answers(routed, task, settings, total)
     seconds = time.monotonic() - started

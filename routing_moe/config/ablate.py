@@ -7,7 +7,8 @@ from pathlib import Path
 from dataloader.errors import InputError
 from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, flags_of, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Range, flags_of, group
+from routing_moe.config.plugins import PluginFlags
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.hub import folder_of_run, is_on_hub
 from routing_moe.io.run_folder import settings_of_run
@@ -20,7 +21,7 @@ RUNNING = group("running")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class AblationSettings(Command):
+class AblationSettings(PluginFlags):
     """prediction: the settings of `train --do_predict` that scores depend on, from the run and these flags."""
 
     program = "routing-moe ablate"
@@ -64,7 +65,7 @@ def ablation_settings(given: Mapping) -> AblationSettings:
     settings_of_run(run)
     scores = [name for name, flag in flags_of(settings).items() if flag.group == HOW_SCORED]
     known = {field.name for field in fields(TrainSettings)}
-    of_scores = {name: given[name] for name in scores if name in given and name in known}
+    of_scores = {name: given[name] for name in (*scores, "plugin") if name in given and name in known}
     folders = {"output_dir": str(run)}
     if (run / "config.json").is_file():  # a shared run, whose checkpoint is the folder itself
         folders = {"output_dir": str(settings.output_dir or run), "checkpoint": str(settings.run)}

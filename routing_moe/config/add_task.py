@@ -7,7 +7,8 @@ from dataloader.building.recipe import SAMPLES
 from dataloader.building.tables import HUB_FORM
 from dataloader.metrics import METRIC_FUNCTIONS
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Range, group
+from routing_moe.config.plugins import PluginFlags
 
 TASK = group("task")
 ROWS = group("rows")
@@ -16,13 +17,13 @@ SAMPLED = group("samples")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class AddTaskSettings(Command):
+class AddTaskSettings(PluginFlags):
     program = "routing-moe add-task"
     usage = "--gym DIR --name TASK --from TABLE --input TEXT --output TEXT --metric METRIC [flags, see --help]"
 
     gym: Path = TASK(REQUIRED, "gym folder; it is created if necessary", metavar="DIR")
     name: str = TASK(REQUIRED, "name of the task and of its folder", metavar="TASK")
-    metric: str = TASK(REQUIRED, "metric of its scores", choices=tuple(METRIC_FUNCTIONS))
+    metric: str = TASK(REQUIRED, "metric of its scores", choices=METRIC_FUNCTIONS)
     section: str | None = TASK(None, "section of DIR/split.json for the task (default: train, or where the file has it)", choices=SECTIONS)
 
     from_: str = ROWS(REQUIRED, f"file *.csv, *.tsv, *.jsonl or *.parquet, or {HUB_FORM} (split: train)", metavar="TABLE")

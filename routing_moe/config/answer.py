@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.config.choices import PRECISIONS
-from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Command, group
+from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, group
+from routing_moe.config.plugins import PluginFlags
 
 MODEL = group("the model")
 ROUTE = group("the task and its route")
@@ -16,7 +17,7 @@ SAMPLE_PART = r"_\d+_\d+_(train|dev|test)$"  # what follows the task's name in t
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class TaskFlags(Command):
+class TaskFlags(PluginFlags):
     """A trained model, and the route of a task through it."""
 
     checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain model, or hub name[@revision]")
@@ -25,6 +26,7 @@ class TaskFlags(Command):
 
     task: str | None = ROUTE(None, "the task's name, which begins every input: a task of the training with its own route, or any name together with one of the following (default: that in the name of the file of --like or --examples)")
     like: str | None = ROUTE(None, "file with texts of the task, a text a line: the route is that of the train task with the most similar texts", metavar="FILE")
+    input: str | None = ROUTE(None, "the texts of a table (.csv, .tsv, .jsonl, .parquet) of --inputs or --like, with columns in braces, such as \"review: {text}\" (default: as add-task made the task's inputs; else the column input, or the only one)", metavar="TEXT")
     examples: str | None = ROUTE(None, "file with a few texts and their answers, as a train file of a gym (.tsv or .jsonl): a task vector, or a route where there is no router, is learned from them", metavar="FILE")
     taskvecs: str | None = ROUTE(None, "folder of task vectors with one of the task, made like those of the training: read by the router, or for the nearest cluster of given routes")
     task_routes: str | None = ROUTE(None, "file with the task's route, .json or .npy, as for training", metavar="FILE")
@@ -51,7 +53,7 @@ class AnswerSettings(TaskFlags):
     usage = "--checkpoint RUN [--task NAME] --inputs FILE [flags, see --help]"
     groups = ("the model", "the task and its route")
 
-    inputs: str = ANSWERS(REQUIRED, "file of texts: .txt, a text a line; .tsv, up to the first tab; .jsonl with input and options; -: standard input")
+    inputs: str = ANSWERS(REQUIRED, "file of texts: .txt, a text a line; a table (--input); without columns .tsv, a text up to the first tab, and .jsonl with input and options; -: standard input")
     output_file: str = ANSWERS("-", "JSON lines: input, answer and score of each text; NAME.meta.json beside it says what they depend on. The same call continues it; other files are not overwritten. -: standard output")
     options: tuple[str, ...] = ANSWERS((), "answers to choose from, by mean log-probability per token (default: answers are generated)", metavar="ANSWER")
     num_beams: int | None = ANSWERS(None, "beams of generation (default: those of the training)", range=AT_LEAST_1)

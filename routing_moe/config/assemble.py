@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.config.flags import REQUIRED, Command, group
+from routing_moe.config.plugins import PluginFlags
 
 MODELS, OUTPUT = group("models"), group("what is written")
 ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
@@ -26,7 +27,7 @@ class AssembleSettings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AverageSettings(Command):
+class AverageSettings(PluginFlags):
     program = "routing-moe average"
     usage = "--runs PLACE [PLACE ...] --output_dir FOLDER [flags, see --help]"
 

@@ -1,10 +1,11 @@
 """The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
-ROUTER_MODES = ("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli")  # model/selection.py
-SEQUENCES = ("rnn", "lstm", "gru", "transformer")  # model/routers.py
-ROUTER_NETWORKS = ("linear", "linear_layer_specific", *SEQUENCES, *(f"{n}_layer_specific" for n in SEQUENCES))
-ROUTER_TYPES = (*ROUTER_NETWORKS, "table")  # the keys of ROUTERS in model/routers.py
-ROUTE_SOURCES = ("learned", "average", "random", "fixed")  # the keys of ROUTE_SOURCES, model/route_sources.py
+# {name: implementation}, to which users add. The implementations are put in where model/selection.py,
+# route_sources.py and routers.py are imported; the names are here, since early errors do without torch.
+ROUTER_MODES = dict.fromkeys(("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli"))
+ROUTE_SOURCES = dict.fromkeys(("learned", "average", "random", "fixed"))
+SEQUENCES = ("rnn", "lstm", "gru", "transformer")
+ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 DECODER_ONLY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 PLAIN_MODELS = ("bart", "t5", "mt5", "mbart", "pegasus", *DECODER_ONLY)  # model_types that the commands take

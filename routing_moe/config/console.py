@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, parse
+from routing_moe.config.plugins import load_plugin
 from routing_moe.io.memory import OutOfMemory
 
 log = logging.getLogger("routing_moe")
@@ -35,6 +36,7 @@ def run_command(
     """Returns the exit code of `run(settings)`; reports errors. kept: see `reporting_errors`."""
     settings = command(**parse(command, argv, description))
     with reporting_errors(partial(kept, settings) if kept else None) as result:
+        load_plugin(getattr(settings, "plugin", None))
         result.exit_code = run(settings) or 0
     return result.exit_code
 

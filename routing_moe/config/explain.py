@@ -6,6 +6,7 @@ from pathlib import Path
 from dataloader.errors import InputError
 from routing_moe.config.choices import ROUTE_KINDS
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, Range, flag_problems, group
+from routing_moe.config.plugins import PluginFlags
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
 
@@ -20,7 +21,7 @@ SECONDS = Range(lambda value: 0.02 <= value <= 60, "from 0.02 to 60 seconds")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class RouteFlags(Command):
+class RouteFlags(PluginFlags):
     """Which routes are explained."""
 
     runs: tuple[str, ...] = ROUTES(REQUIRED, "run folder, a folder with a checkpoint, or a hub name owner/name[@revision]", metavar="RUN", positional=True)

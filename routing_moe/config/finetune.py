@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from routing_moe.config.choices import MEASURES, ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
+from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import BART_BASE, OPTIMISATION, Recipe, RunFlags, Start, recipe_of
 
 DATA = group("data")
@@ -168,4 +169,5 @@ def finetune_settings(given: Mapping) -> FinetuneSettings:
     dataset = settings.dataset or Path(task_dir).absolute().name
     wanted = (*settings.measures, MEASURES[0], settings.select_by)
     measures = tuple(dict.fromkeys([*(name for name in MEASURES if name in wanted), *settings.measures]))
-    return replace(settings, task_dir=task_dir, dataset=dataset, checkpoint=checkpoint, measures=measures)
+    given = dict(task_dir=task_dir, dataset=dataset, checkpoint=checkpoint, measures=measures)
+    return replace(settings, plugin=load_plugin(settings.plugin), **given)

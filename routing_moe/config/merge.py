@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, SEED, Command, group
+from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, SEED, group
+from routing_moe.config.plugins import PluginFlags
 from routing_moe.config.shared import BART_BASE
 
 ROUTES = group("routes")
@@ -13,7 +14,7 @@ OUTPUT = group("what is written")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class MergeSettings(Command):
+class MergeSettings(PluginFlags):
     program = "routing-moe merge"
     usage = "--routes_from RUN --output_dir FOLDER [flags, see --help]"
 

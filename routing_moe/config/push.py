@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.flags import REQUIRED, Command, group
+from routing_moe.config.flags import REQUIRED, group
+from routing_moe.config.plugins import PluginFlags
 
 SHARING = group("sharing")
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class PushSettings(Command):
+class PushSettings(PluginFlags):
     program = "routing-moe push"
     usage = "RUN OWNER/NAME [flags, see --help]"
 

@@ -16,6 +16,7 @@ from routing_moe.config.flags import (
     Command,
     group,
 )
+from routing_moe.config.plugins import PluginFlags
 
 TEXTS = group("texts and decoding")
 OPTIMISATION = group("optimisation")
@@ -69,7 +70,7 @@ class OptimizerFlags(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFlags(TextFlags, OptimizerFlags):
+class RunFlags(TextFlags, OptimizerFlags, PluginFlags):
     """What training and fine-tuning derive from their flags. A subclass has `debug` and `task_routes`."""
 
     source_flags: ClassVar[Mapping[str, str]]  # {flag: the key of `ROUTE_SOURCES` that it selects}
@@ -84,7 +85,7 @@ class RunFlags(TextFlags, OptimizerFlags):
         return [flag for flag in self.source_flags if getattr(self, flag)]
 
     @property
-    def route_source(self) -> str | None:
+    def chosen_source(self) -> str | None:
         """The selected key of `ROUTE_SOURCES`; None: that of the checkpoint, or learned."""
         return next((self.source_flags[flag] for flag in self.selecting_flags), None)
 

@@ -24,6 +24,7 @@ from routing_moe.config.flags import (
     group,
     inherited,
 )
+from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import (
     BART_BASE,
     OPTIMISATION,
@@ -33,7 +34,7 @@ from routing_moe.config.shared import (
     recipe_of,
     without_permutation,
 )
-from routing_moe.io.hub import folder_of_run
+from routing_moe.io.hub import folder_of_run, is_on_hub
 from routing_moe.io.run_folder import load_run_settings
 
 DATA = group("data")
@@ -46,7 +47,7 @@ MORE_ROUTING = group("additions: experts and routes")
 MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
-OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs")  # default to those of the run
+OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs", "plugin")  # as in the run
 OF_EVERY_TRAINING = (
     "exploration_epsilon",
     "lora_dropout",
@@ -106,9 +107,10 @@ class TrainSettings(RunFlags):
     lora_splits: int | None = MORE_ROUTING(None, "with --lora_mixing factors: blocks that the features of a linear map are divided into, each with a row of the route of its own, as in MHR", range=AT_LEAST_1, new_model=1)
     lora_dropout: float = MORE_ROUTING(0.0, "with --expert_kind lora: dropout probability of the inputs of updates", range=PROBABILITY)
     expert_mixing: str | None = MORE_ROUTING(None, "what soft routes mix, outputs or parameters of experts; with parameters a layer runs once, for any number of experts", choices=choices.EXPERT_MIXINGS, new_model="outputs")
-    router_nn_type: str | None = ROUTING(None, "architecture of the router. table: none, the task vectors are the logits, with the rate --task_model_lr, as in Poly", choices=choices.ROUTER_TYPES, new_model="linear_layer_specific")
+    router_nn_type: str | None = ROUTING(None, "architecture of the router. table: none, the task vectors are the logits, with the rate --task_model_lr, as in Poly", choices=choices.ROUTERS, new_model="linear_layer_specific")
     router_hidden_dim: int | None = ROUTING(None, "width of the router's hidden layer", range=AT_LEAST_1, new_model=64)
     router_mode: str | None = ROUTING(None, "how the router's logits become routes. bernoulli: a relaxed Bernoulli draw of each logit, normalised, as in Poly", choices=choices.ROUTER_MODES, new_model="gumbel_softmax_st")
+    route_source: str | None = MORE_ROUTING(None, "where the routes come from, of the entries that --plugin adds to ROUTE_SOURCES (default: the router, or the flag of another source)", choices=choices.ROUTE_SOURCES, metavar="NAME")
     router_top_k: int | None = MORE_ROUTING(None, "with --router_mode top_k: experts with a weight above 0", range=AT_LEAST_1, new_model=2)
     encoder_vanilla_layers: list[int] | None = ROUTING(None, "encoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
     decoder_vanilla_layers: list[int] | None = ROUTING(None, "decoder layers without experts, numbered from 0 (default: none)", parse=layers, metavar="0,1", new_model=[])
@@ -158,11 +160,11 @@ class TrainSettings(RunFlags):
 # fmt: on
 
     @property
-    def route_source(self) -> str | None:
+    def chosen_source(self) -> str | None:
         """As for all commands; without training, lowest_loss is a choice among the routes of the checkpoint."""
         if self.by_loss:  # the routes of the checkpoint
             return None
-        return super().route_source
+        return super().chosen_source or self.route_source
 
     @property
     def is_new(self) -> bool:
@@ -172,7 +174,7 @@ class TrainSettings(RunFlags):
     @property
     def start(self) -> Start:
         """Where the model comes from."""
-        has_routes = self.do_train or self.route_source == "fixed"  # else they are those of the training
+        has_routes = self.do_train or self.chosen_source == "fixed"  # else they are those of the training
         routes = self.task_routes if has_routes else None
         if routes and without_permutation(routes)[1] == "":
             routes = f"{routes}:{self.seed}"
@@ -215,7 +217,7 @@ class TrainSettings(RunFlags):
         """
         if self.select_best is not None:
             return self.select_best == "final_temperature"
-        return self.route_source in (None, "learned") and not self.trains_router
+        return self.chosen_source in (None, "learned") and not self.trains_router
 
     @property
     def step_size(self) -> int:
@@ -236,7 +238,7 @@ class TrainSettings(RunFlags):
         }
         chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
         own = {name: getattr(self, name) for name in OF_EVERY_TRAINING if getattr(self, name) is not None}
-        return chosen | own | {"route_source": self.route_source or "learned"}
+        return chosen | own | {"route_source": self.chosen_source or "learned"}
 
 
 # The flags whose values a checkpoint fixes, and the fields of its config.json.
@@ -272,6 +274,8 @@ def train_settings(given: Mapping) -> TrainSettings:
         if checkpoint:  # a shared run has run.json with its weights
             run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent
         saved = load_run_settings(run) or {}
+        if checkpoint and is_on_hub(given["checkpoint"]):  # which must not choose a file to run
+            saved = saved | {"plugin": None}
         if not saved and "train_dir" not in given:
             flag = "checkpoint" if checkpoint else "output_dir"
             raise InputError(f"--{flag} {run} is not a run: it has no run.json; else give --train_dir, too")
@@ -288,4 +292,5 @@ def train_settings(given: Mapping) -> TrainSettings:
         settings = replace(settings, learning_rate=1e-3 if kind == "lora" else 1e-5)
     if settings.shared_base and "base_lr" not in given:
         settings = replace(settings, base_lr=settings.learning_rate)
-    return replace(settings, predict_dir=settings.predict_dir or settings.train_dir)
+    plugin = load_plugin(settings.plugin)
+    return replace(settings, plugin=plugin, predict_dir=settings.predict_dir or settings.train_dir)

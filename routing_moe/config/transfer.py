@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from routing_moe.config.choices import PRECISIONS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, Range, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, group
+from routing_moe.config.plugins import PluginFlags
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.run_folder import settings_of_run
 
@@ -16,7 +17,7 @@ RUNNING = group("running")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class TransferSettings(Command):
+class TransferSettings(PluginFlags):
     """prediction: the settings of `train --do_predict` by which the run's checkpoint and data are found."""
 
     program = "routing-moe transfer"
@@ -50,6 +51,6 @@ def transfer_settings(given: Mapping) -> TransferSettings:
         "mixed_precision": settings.mixed_precision or saved.get("mixed_precision"),
         "debug": saved.get("debug", False),  # the same rows as in training
     }
-    gym = {"train_dir": settings.train_dir} if settings.train_dir else {}
+    given = {name: given[name] for name in ("train_dir", "plugin") if name in given}
     folder = settings.output_dir or settings.run / "transfer"
-    return replace(settings, prediction=train_settings(shared | gym), output_dir=folder)
+    return replace(settings, prediction=train_settings(shared | given), output_dir=folder)

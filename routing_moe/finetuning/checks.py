@@ -150,10 +150,12 @@ def check_start(settings: FinetuneSettings, start: SavedMixture | SavedPlain) ->
 def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> None:
     """Raises InputError for a --route_training that the kind of route does not allow."""
     config, training = start.config, settings.route_training
-    source, kind = settings.route_source or config.route_source, route_kind(settings, config)
+    source, kind = settings.chosen_source or config.route_source, route_kind(settings, config)
     problem = None
     if training in ("vector", "router") and source != "learned":
         problem = f"{source} routes use no router; give plain or fixed, or leave it out"
+    elif training and source not in ("learned", "fixed", "average", "random"):
+        problem = f"the routes come from {source!r} in every step; leave it out"
     elif training in ("plain", "fixed") and source == "random":
         problem = "random routes differ between examples and steps; give merged or logits, or leave it out"
     elif training == "plain" and kind in ("average", "unknown") and not config.has_plain_routes:
@@ -214,9 +216,9 @@ def route_kind(settings: FinetuneSettings, config) -> str:
     A vector that the router reads: "given vector" (of --taskvecs), "learned vector", "nearest vector" or
     "stored vector". A route: "given" (by --task_routes), "lowest loss" (on the sample's train rows),
     "cluster" (the nearest to a vector of --taskvecs), "own" (of the mixture), "unknown" (the mixture has none
-    for the task: equal weights), "drawn" (at random for the task), "random" (for each example) or "average".
+    for the task: equal weights), "drawn" (at random for the task), or another source, such as "average".
     """
-    source = settings.route_source or config.route_source
+    source = settings.chosen_source or config.route_source
     if source == "learned":
         if settings.taskvecs:
             return "given vector"
@@ -224,11 +226,11 @@ def route_kind(settings: FinetuneSettings, config) -> str:
             return "learned vector"
         needs = vector_table(settings.task, config).needing_nearest([settings.task], settings.task_vector)
         return "nearest vector" if needs else "stored vector"
-    if source in ("average", "random"):
+    if source not in ("learned", "fixed"):
         return source
     if settings.task_routes:
         return "lowest loss" if settings.by_loss else "given"
-    if settings.route_source or not config.given_routes:
+    if settings.chosen_source or not config.given_routes:
         return "drawn"
     if settings.taskvecs and config.has_route_vectors:
         return "cluster"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import problem_context
+from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.finetune import FinetuneSettings
@@ -69,6 +70,7 @@ class Starts:
             settings, (model, route, seen) = self.settings, self._adapted(sample, examples)
             model.to(self.device).config.task_names = [settings.task]
             model.config.text_settings = text_settings(settings)
+            model.config.input_templates = Gym(settings.gym_dir).templates([settings.task])
             if settings.label_smoothing is not None:
                 model.config.label_smoothing = settings.label_smoothing
             set_trained(model, settings.route_training, settings.freeze_embeds, settings.base_lr > 0)
@@ -122,13 +124,13 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     choice: the task's vector if the router reads one, its route if it is given, else None.
     """
     config, task, training = mixture.config, settings.task, settings.route_training
-    source = settings.route_source or config.route_source
+    source = settings.chosen_source or config.route_source
     if source == "random" and training:  # merged or logits
         source = "average"  # the expectation of a route that is drawn for each example
     config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     route_LE = None
-    if source in WITHOUT_VECTOR:
-        words = WITHOUT_VECTOR[source]
+    if source not in ("learned", "fixed"):
+        words = WITHOUT_VECTOR.get(source, source)
         if source == "average":
             size = config.num_layers, config.num_experts
             route_LE = torch.full(size, 1 / config.num_experts, device=mixture.device)
@@ -153,7 +155,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     config.task_names = [task]
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
-    elif source in WITHOUT_VECTOR:
+    elif source not in ("learned", "fixed"):
         mixture.use_routes(source)
         return mixture, words
     elif training == "fixed":

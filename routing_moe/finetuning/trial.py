@@ -14,6 +14,7 @@ from dataloader.gym import Gym
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.config.plugins import load_plugin
 from routing_moe.evaluation.predictions import prediction_lines
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
 from routing_moe.evaluation.scoring import predict
@@ -69,6 +70,7 @@ class TrialRunner:
 
     def __init__(self, settings: FinetuneSettings):
         self.settings = settings
+        load_plugin(settings.plugin)  # in a process of its own
         self.starts = Starts(settings, make_accelerator(settings.mixed_precision).device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self._files: dict[tuple[str, str], TaskFile] = {}
@@ -124,10 +126,11 @@ class TrialRunner:
 
     def save(self, folder) -> None:
         """Writes the model with the best weights of the last configuration."""
-        model, texts = self._model, self._model.config.text_settings
+        model, config = self._model, self._model.config
         if model.config.num_experts == 1:
             model = model.to_plain()
-            model.config.text_settings = texts
+            model.config.text_settings = config.text_settings
+            model.config.input_templates = config.input_templates
         elif self.settings.route_training == "logits":
             routes_1LE = model.routes_for([self.settings.task]).detach()
             model = with_shared_parameters(model)

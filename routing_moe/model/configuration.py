@@ -19,7 +19,7 @@ from routing_moe.config.choices import (
     LORA_TARGETS,
     ROUTE_SOURCES,
     ROUTER_MODES,
-    ROUTER_TYPES,
+    ROUTERS,
     ROUTING,
     ROUTING_BART,
 )
@@ -35,7 +35,7 @@ CHOICES = {
     "expert_mixing": EXPERT_MIXINGS,
     "lora_targets": LORA_TARGETS,
     "lora_mixing": LORA_MIXINGS,
-    "router_nn_type": ROUTER_TYPES,
+    "router_nn_type": ROUTERS,
     "router_mode": ROUTER_MODES,
 }
 LARGEST = sys.float_info.max  # infinity is in no range
@@ -85,6 +85,7 @@ class Mixture:
     vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
     # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
     text_settings: dict[str, int | bool | str | None] | None = None
+    input_templates: dict[str, str] | None = None  # of trained tasks that `add-task` has made from a table
 
     def __post_init__(self, **kwargs):
         if parts := kwargs.pop("route_parts", None):  # a field of earlier checkpoints
@@ -149,8 +150,9 @@ class Mixture:
         """Raises ValueError with a line for each invalid value or contradiction."""
         wrong = []
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                wrong.append(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+            if (value := getattr(self, name)) not in choices:
+                must = "add it (--plugin), or choose" if isinstance(choices, dict) else "it must be one of"
+                wrong.append(f"{name} is {value!r}; {must} {', '.join(choices)}")
         for name, allowed in RANGES.items():
             value = getattr(self, name, 1)  # other models have other names of layers; 1 is in every range
             if not (allowed.holds(value) and value <= LARGEST):

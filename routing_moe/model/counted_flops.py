@@ -66,15 +66,18 @@ def example_flops(model, lengths_3N: np.ndarray, routes_BLE: Tensor | None = Non
     return sum(terms) / (1 if routes_BLE is None else len(routes_BLE))
 
 
-def router_flops(model) -> int:
-    """Returns the FLOPs of the route of one task, with the backward pass; 0 without a router."""
+def router_flops(model) -> float:
+    """Returns the FLOPs of a task's route, with the backward pass; 0 without a router, NaN if unknown."""
     if not model.config.has_router:
         return 0
-    vectors, router = on_meta(model.task_vectors), on_meta(model.router)
-    with Products() as products:
-        logits_NLE = router(vectors(torch.zeros(1, dtype=torch.long, device="meta")))
-        if logits_NLE.requires_grad:
-            logits_NLE.sum().backward()
+    try:
+        vectors, router = on_meta(model.task_vectors), on_meta(model.router)
+        with Products() as products:
+            logits_NLE = router(vectors(torch.zeros(1, dtype=torch.long, device="meta")))
+            if logits_NLE.requires_grad:
+                logits_NLE.sum().backward()
+    except Exception:  # of any code, where it reads a value of a tensor on the meta device
+        return np.nan
     return products.terms.total()
 
 
@@ -113,7 +116,7 @@ def training_routes(model, task_ids_B: Tensor) -> Tensor:
     One of them if all have equally many.
     """
     config, size = model.config, (len(task_ids_B), model.config.num_layers, model.config.num_experts)
-    if config.num_experts == 1 or config.route_source in ("average", "fixed"):
+    if config.num_experts == 1 or config.route_source not in ("learned", "random"):
         routes_BLE = model.draw_routes(task_ids_B).detach().float().cpu()
     elif config.route_source == "random":
         generator = torch.Generator().manual_seed(0)

@@ -28,7 +28,7 @@ from routing_moe.io.hub import NotAvailable, local_folder
 from routing_moe.model.configuration import Mixture
 
 SMALL_BART = "task/skill_gym/tiny_bart"
-FOR_A_TRIAL = f"for a trial there is a small BART: --model {SMALL_BART} (scripts: MODEL={SMALL_BART})"
+FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
 
 
 def bart_fields(config: BartConfig) -> dict:

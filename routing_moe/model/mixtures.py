@@ -30,7 +30,7 @@ WHY_REFUSED = {  # what users may ask for
     "gemma2": "its states after padding may be NaN; RoutedModel takes it, in Python",
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), IN_ONE_TENSOR),
 }
-OF_THIS_PROJECT = ("text_settings", "task_names")  # fields of a plain model that `export` and grids write
+OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates")  # of plain models of `export` and grids
 
 
 def plain_config(source: str | Path) -> Mixture:

@@ -8,6 +8,7 @@ then decoder), E experts. The baselines are those of Ye, Zha, Ren 2022 (arXiv 22
 import torch
 from torch import Tensor
 
+from routing_moe.config.choices import ROUTE_SOURCES
 from routing_moe.model.selection import explore, noise_free_routes, random_one_hot, select_routes
 
 
@@ -41,7 +42,7 @@ def fixed(model, task_ids_B: Tensor) -> Tensor:
     return model.task_routes[task_ids_B]
 
 
-ROUTE_SOURCES = {"learned": learned, "average": average, "random": random, "fixed": fixed}
+ROUTE_SOURCES |= {"learned": learned, "average": average, "random": random, "fixed": fixed}
 
 
 def random_task_routes(num_tasks: int, num_layers: int, num_experts: int, n: int, seed: int) -> Tensor:

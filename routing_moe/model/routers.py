@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from routing_moe.config.choices import SEQUENCES
+from routing_moe.config.choices import ROUTERS, SEQUENCES
 from routing_moe.model.configuration import TRANSFORMER_HEADS
 
 TRANSFORMER_FFN_DIM = 64
@@ -101,7 +101,7 @@ class TableRouter(nn.Module):
         return vectors_ND.unflatten(-1, self.shape)
 
 
-ROUTERS = {
+ROUTERS |= {
     "linear": LinearRouter,
     "linear_layer_specific": LayerwiseRouter,
     **dict.fromkeys(SEQUENCES, SequenceRouter),

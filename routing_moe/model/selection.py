@@ -7,6 +7,7 @@ top-k: Shazeer et al. 2017 (arXiv 1701.06538), section 2.1; relaxed Bernoulli: M
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,54 +19,67 @@ LEAST_WEIGHT = 0.01  # of an expert where training of logits starts
 
 
 def select_routes(
-    logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None, top_k: int = 2
+    logits_NLE: Tensor, mode: str, temperature: float, encoder_layers: int | None = None, top_k=2, noise=True
 ) -> Tensor:
-    """Returns routes (N, L, E) drawn from logits.
+    """Returns routes (N, L, E) drawn from logits by the function of ROUTER_MODES.
 
-    "softmax": softmax(logits / temperature); "gumbel_softmax": the same with Gumbel noise on the logits;
-    "gumbel_softmax_st": one-hot forward, the gradient of the Gumbel-softmax backward (straight-through);
-    "top_k": the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise); "bernoulli":
-    for each logit a relaxed Bernoulli draw, sigmoid((logit + logistic noise) / temperature), divided by the
-    sum of the row. The noise comes from torch's global generator. With `encoder_layers`, it is drawn as one
-    (layers, N, E) block for the encoder, then one for the decoder, as in the published code, so that equal
-    seeds give equal draws.
+    With `encoder_layers`, Gumbel noise is drawn as one (layers, N, E) block for the encoder, then one for the
+    decoder, as in the published code, so that equal seeds give equal draws.
     """
     if mode not in ROUTER_MODES:
         raise ValueError(f"router mode {mode!r} is not one of {', '.join(ROUTER_MODES)}")
     if not temperature > 0:
         raise ValueError(f"the temperature is {temperature}; it must be greater than 0")
-    if mode == "softmax":
-        return torch.softmax(logits_NLE / temperature, dim=-1)
-    if mode == "top_k":
-        kept_NLK = logits_NLE.topk(top_k, dim=-1)
-        weights_NLK = torch.softmax(kept_NLK.values / temperature, dim=-1)
-        return torch.zeros_like(logits_NLE).scatter(-1, kept_NLK.indices, weights_NLK)
-    if mode == "bernoulli":
-        noise_NLE = torch.logit(torch.rand_like(logits_NLE), eps=torch.finfo(logits_NLE.dtype).eps)
-        return torch.softmax(soft_logits(logits_NLE + noise_NLE, mode, temperature), dim=-1)
+    return ROUTER_MODES[mode](logits_NLE, temperature, noise, encoder_layers=encoder_layers, top_k=top_k)
+
+
+def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
+    """Returns routes (N, L, E) without noise; for straight-through the one-hot of the best expert."""
+    return select_routes(logits_NLE, mode, temperature, top_k=top_k, noise=False)
+
+
+def softmax(logits_NLE: Tensor, temperature: float, noise: bool, **_) -> Tensor:
+    """Returns softmax(logits / temperature)."""
+    return torch.softmax(logits_NLE / temperature, dim=-1)
+
+
+def gumbel(logits_NLE: Tensor, temperature: float, noise: bool, encoder_layers=None, hard=False, **_):
+    """Returns the softmax with Gumbel noise on the logits; hard: one-hot, with its gradient."""
+    if not noise:
+        best_NLE = F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
+        return best_NLE if hard else torch.softmax(logits_NLE / temperature, dim=-1)
     blocks_LNE = logits_NLE.transpose(0, 1)
     cut = blocks_LNE.shape[0] if encoder_layers is None else encoder_layers
     drawn = [
-        F.gumbel_softmax(block.contiguous(), tau=temperature, hard=mode == "gumbel_softmax_st", dim=-1)
+        F.gumbel_softmax(block.contiguous(), tau=temperature, hard=hard, dim=-1)
         for block in (blocks_LNE[:cut], blocks_LNE[cut:])
         if block.shape[0]
     ]
     return torch.cat(drawn, dim=0).transpose(0, 1)
 
 
-def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
-    """Returns routes (N, L, E) without noise; for straight-through the one-hot of the best expert."""
-    if mode == "top_k":
-        return select_routes(logits_NLE, mode, temperature, top_k=top_k)
-    if mode == "gumbel_softmax_st":
-        return F.one_hot(logits_NLE.argmax(dim=-1), logits_NLE.shape[-1]).to(logits_NLE.dtype)
-    return torch.softmax(soft_logits(logits_NLE, mode, temperature), dim=-1)
+def largest(logits_NLE: Tensor, temperature: float, noise: bool, top_k: int, **_) -> Tensor:
+    """Returns the softmax over the `top_k` largest logits, 0 elsewhere (without Shazeer's noise)."""
+    kept_NLK = logits_NLE.topk(top_k, dim=-1)
+    weights_NLK = torch.softmax(kept_NLK.values / temperature, dim=-1)
+    return torch.zeros_like(logits_NLE).scatter(-1, kept_NLK.indices, weights_NLK)
 
 
-def soft_logits(logits_NLE: Tensor, mode: str, temperature: float) -> Tensor:
-    """Returns the numbers (N, L, E) whose softmax is the soft route without noise."""
-    scaled_NLE = logits_NLE / temperature
-    return F.logsigmoid(scaled_NLE) if mode == "bernoulli" else scaled_NLE
+def bernoulli(logits_NLE: Tensor, temperature: float, noise: bool, **_) -> Tensor:
+    """Returns for each logit sigmoid((logit + logistic noise) / temperature), divided by the row's sum."""
+    if noise:
+        epsilon = torch.finfo(logits_NLE.dtype).eps
+        logits_NLE = logits_NLE + torch.logit(torch.rand_like(logits_NLE), eps=epsilon)
+    return torch.softmax(F.logsigmoid(logits_NLE / temperature), dim=-1)
+
+
+ROUTER_MODES |= {
+    "softmax": softmax,
+    "gumbel_softmax": gumbel,
+    "gumbel_softmax_st": partial(gumbel, hard=True),
+    "top_k": largest,
+    "bernoulli": bernoulli,
+}
 
 
 def route_logits(routes_LE: Tensor) -> Tensor:

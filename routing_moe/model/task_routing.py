@@ -78,7 +78,7 @@ class RoutingModel:
         return source(self, sent(tasks_N, self.device))[sent(which_B, self.device)]
 
     def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
-        """Changes the source to "average", "random" or "fixed" (routes in the order of task names)."""
+        """Changes the source to one without a router; "fixed": to routes in the order of task names."""
         size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
         if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")

@@ -16,16 +16,20 @@ from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
 COST_FILE = "cost.json"
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
 TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
+UNCOUNTED = "the FLOPs of its router cannot be counted"
 HOW_TO_GET_IT = "`train` writes it at the end; for a finished run, give its command again with --resume"
 
 
 def described_cost(cost: dict) -> str:
     """Returns the cost as a line for the log."""
+    parameters = f"{in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}"
+    if cost["total_flops"] is None:
+        return f"parameters: {parameters}; {UNCOUNTED}"
     start = f", and the start (unknown: {cost['start_unknown']})" if cost["start_unknown"] else ""
     if not start and cost["total_flops_with_start"] != cost["total_flops"]:
         start = f", {in_units(cost['total_flops_with_start'])}FLOPs with the start"
     return (
-        f"parameters: {in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}; "
+        f"parameters: {parameters}; "
         f"{in_units(cost['flops_per_example'])}FLOPs per example; {in_units(cost['total_flops'])}FLOPs{start}"
     )
 
@@ -53,6 +57,8 @@ def read_cost(run: str | Path) -> dict | None:
     names = [*TRAINING_COST, "examples_per_step"]
     if not cost["start_unknown"]:
         names += ["steps_with_start", "total_flops_with_start"]
+    if cost.get("counted", True) is None:  # UNCOUNTED
+        names = [name for name in names if "flops" not in name]
     for name in names:
         if not (isinstance(cost.get(name), int | float) and 0 < cost[name] < math.inf):
             raise InputError(f"{path}: {name} is {cost.get(name)!r}, expected a number; {HOW_TO_GET_IT}")
@@ -63,6 +69,8 @@ def reference_cost(run: str | Path) -> dict:
     """Returns the cost of the run of --equal_flops. Raises InputError if it has none."""
     if (cost := read_cost(run)) is None:
         raise InputError(f"--equal_flops {run} has no {COST_FILE}; {HOW_TO_GET_IT}")
+    if cost["total_flops"] is None:
+        raise InputError(f"--equal_flops {run}: {UNCOUNTED}; give --total_steps")
     return cost
 
 
@@ -80,12 +88,14 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     place = transfer.get("run")
     if _run_folder(place, run) is None:
         place = _place_of_weights(start)
-    unknown, steps, flops = None, cost["steps"], cost["total_flops"] + transfer.get("total_flops", 0)
+    unknown, steps, flops = None, cost["steps"], cost["total_flops"]  # None: not counted
+    flops = flops and flops + transfer.get("total_flops", 0)
     if folder := _run_folder(place, run):
         earlier = read_cost(folder)
         if not (unknown := earlier["start_unknown"]):
             steps += earlier["steps_with_start"]
-            flops += earlier["total_flops_with_start"]
+            before = earlier["total_flops_with_start"]
+            flops = flops and before and flops + before
     elif place:
         unknown = f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
     if unknown:

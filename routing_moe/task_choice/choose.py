@@ -102,8 +102,9 @@ class RouteClusters:
     def __init__(self, model):
         config = self.config = model.config
         self.routes, self.vectors = {}, {}
-        if config.route_source == "fixed":
-            self.routes = dict(zip(config.task_names, model.task_routes.float().cpu().numpy(), strict=True))
+        if config.route_source not in ("learned", "average", "random"):
+            routes_NLE = model.routes_for(config.task_names).float().cpu().numpy()
+            self.routes = dict(zip(config.task_names, routes_NLE, strict=True))
         if config.has_route_vectors:
             self.vectors = dict(zip(config.task_names, model.vectors_of_tasks(), strict=True))
         trained = [task for task in config.task_names if task in config.trained_tasks]
@@ -127,6 +128,7 @@ class RouteClusters:
             return None
         seen, route_LE = seen_when_stored(self.config, task), self.routes[task]
         words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
+        words = words if self.config.route_source == "fixed" else f"route of {self.config.route_source}"
         if task in self.vectors and task not in self.config.trained_tasks:
             nearest = self.nearest(task, self.vectors[task], seen)
             words = nearest.words if np.array_equal(nearest.route_LE, route_LE) else words

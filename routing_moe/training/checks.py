@@ -96,8 +96,11 @@ def refuse(problems: list[str]) -> None:
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
     problems = []
-    if len(settings.selecting_flags) > 1:
-        sources = " and ".join(f"--{flag}" for flag in settings.selecting_flags)
+    if settings.route_source in ("learned", *settings.source_flags.values()):
+        problems.append(f"--route_source is {settings.route_source!r}, no source of --plugin; leave it out")
+    selecting = settings.selecting_flags + (["route_source"] if settings.route_source else [])
+    if len(selecting) > 1:
+        sources = " and ".join(f"--{flag}" for flag in selecting)
         problems.append(f"{sources} each set the source of routes; give one of them")
     if settings.minimum_tau > settings.initial_tau:
         problems.append(
@@ -115,7 +118,7 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
-    learns = settings.do_train and settings.route_source in (None, "learned")
+    learns = settings.do_train and settings.chosen_source in (None, "learned")
     if learns and settings.router_mode == "top_k" and settings.router_top_k == 1 and settings.trains_router:
         problems.append("--router_top_k is 1: the weight is always 1, without a gradient; give 2 or more")
     if learns and settings.is_new and settings.router_nn_type == "table":

@@ -56,19 +56,19 @@ def training_cost(stepper: Stepper, steps: int, scoring_flops: int = 0, most: in
         routes_BLE = training_routes(model, task_ids_B)
         of_examples = example_flops(model, lengths_3N, routes_BLE).reshape(2, -1).sum(axis=1)
         of_step += (of_examples + routes * router_flops(model)) / len(sampled) * len(same) / steps
-    size = stepper.settings.step_size
+    size, known = stepper.settings.step_size, not np.isnan(of_step).any()
     return {
         "total_parameters": sum(p.numel() for p in model.parameters()),
         "active_parameters": active_parameters(model, routes_BLE),
         "trained_parameters": sum(p.numel() for p in stepper.parameters),
-        "flops_per_example": round(of_step[0] / size),
-        "flops_per_example_unpadded": round(of_step[1] / size),
+        "flops_per_example": round(of_step[0] / size) if known else None,
+        "flops_per_example_unpadded": round(of_step[1] / size) if known else None,
         "examples_per_step": size,
         "steps": steps,
-        "total_flops": round(of_step[0] * steps) + scoring_flops,
+        "total_flops": round(of_step[0] * steps) + scoring_flops if known else None,
         "scoring_flops": scoring_flops,
         "sampled_steps": len(sampled),
-        "counted": COUNTED,
+        "counted": COUNTED if known else None,
     }
 
 

@@ -66,6 +66,8 @@ def run_training(
     set_seed(settings.seed)
     model, tokenizer = load_start(settings, inputs.split, inputs.routes)
     model.config.text_settings = text_settings(settings)
+    templates = inputs.train_gym.templates(inputs.split.train)
+    model.config.input_templates = (model.config.input_templates or {}) | templates
     task_ids = {name: row for row, name in enumerate(model.config.task_names)}
     examples = encode(pool, tokenizer, inputs.text_format, task_ids)
     limits = filter(None, (settings.eval_max_examples, settings.examples_per_file))

@@ -126,7 +126,7 @@ def check_prefix(settings: TrainSettings, checkpoint: Path, routes: dict, vector
     ]
     redrawn = settings.task_level_random_routing and config.given_routes
     chosen = settings.by_loss and config.has_router  # other choices of given routes replace each other
-    if settings.route_source not in (None, config.route_source) or redrawn or chosen:
+    if settings.chosen_source not in (None, config.route_source) or redrawn or chosen:
         changed.append("source of routes")
     stored = {}
     if routes and config.route_source == "fixed":

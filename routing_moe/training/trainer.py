@@ -325,13 +325,13 @@ def described_routes(model, settings: TrainSettings) -> str:
         return "none" if config.has_lora else "none; one expert is a plain model"
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
-    frozen = config.has_router and not next(router.parameters()).requires_grad
+    frozen = config.has_router and not any(p.requires_grad for p in router.parameters())
     drawn = "random for each task, drawn once"
     source = {
         "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
         "average": "average",
         "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
         "fixed": f"given ({config.given_routes})" if config.given_routes else drawn,
-    }[config.route_source]
+    }.get(config.route_source, config.route_source)
     mixing = config.lora_mixing if config.has_lora else config.expert_mixing
     return f"{source}; {config.experts_described} a layer, mixing {mixing}"

@@ -20,6 +20,7 @@ from dataloader.errors import InputError, counted
 from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.config.flags import differences, existing_paths
+from routing_moe.config.plugins import load_plugin
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.executor import run_calls
 from routing_moe.io.files import npz_bytes, unwritable
@@ -70,6 +71,7 @@ def compute(settings, command: list[str]) -> int:
 @lru_cache(maxsize=1)
 def method_of(settings):
     """Returns the object whose `vector_of(task, samples)` computes vectors (D,), with its model loaded."""
+    load_plugin(getattr(settings, "plugin", None))  # in a process of its own
     from task.task_emb import gradients, methods  # import torch, which takes seconds
 
     classes = {

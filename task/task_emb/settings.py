@@ -34,6 +34,7 @@ from routing_moe.config.flags import (
     group,
     parse,
 )
+from routing_moe.config.plugins import PluginFlags, load_plugin
 from routing_moe.config.shared import BART_BASE, trained_texts
 from routing_moe.io.hub import local_folder
 from routing_moe.model.task_vectors import NOTHING, what_is_seen
@@ -76,6 +77,7 @@ class VectorSettings(Command):
         with reporting_errors(lambda: "finished vectors are kept; the same command continues") as result:
             if flags.get("quiet"):
                 disable_progress_bars()
+            load_plugin(flags.get("plugin"))
             settings = cls.of_flags(flags)
             if problems := flag_problems(settings):
                 raise InputError(problems)
@@ -177,7 +179,7 @@ class DescriptionSettings(VectorSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BartSettings(VectorSettings):
+class BartSettings(VectorSettings, PluginFlags):
     """The flags of methods that read train files with a model."""
 
     usage = "--train_dir GYM --output_dir FOLDER [flags, see --help]"

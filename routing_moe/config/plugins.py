@@ -1,0 +1,39 @@
+"""A file of the user that adds routers, selections, sources of routes, or metrics (`--plugin`)."""
+
+import sys
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from traceback import extract_tb
+
+from dataloader.errors import InputError, in_brief
+from routing_moe.config.flags import Command, group
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class PluginFlags(Command):
+    plugin: str | None = group("extensions")(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
+# fmt: on
+
+
+def load_plugin(file: str | None) -> str | None:
+    """Runs a plugin, once in a process, and returns its absolute path. Raises InputError."""
+    if file is None:
+        return None
+    path = Path(file).resolve()
+    name = f"plugin:{path}"
+    if name in sys.modules:
+        return str(path)
+    if path.suffix != ".py" or not path.is_file():
+        raise InputError(f"--plugin {file}: no such file *.py (without the flag, it is that of run.json)")
+    spec = spec_from_file_location(name, path)
+    sys.modules[name] = module = module_from_spec(spec)  # as an import does: dataclasses look there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = getattr(error, "lineno", None) or (lines or ["?"])[-1]  # of a SyntaxError, or of the last call
+        raise InputError(f"--plugin {file}:{line}: {type(error).__name__}: {in_brief(error)}") from None
+    return str(path)
