@@ -114,29 +114,47 @@ def half_of_last_digit(number: re.Match) -> float:
     return 0.0 if "e" in number.group() else 0.501 * 10.0 ** -len(number.group(1) or "")
 
 
-STRAIGHT_THROUGH = "place == 'conflict1_16skills' and variant == 'straight_through'"
-# {first words of a row of the README: [(file, its row, the column of a share, minus that of another)]}
-SHARES = {
-    "Tasks that contradict each other": [
-        ("cross_loss_means.csv", "conflict == 'half' and variant == 'cross_loss_300'", "test", None),
-        ("conflict05_overview.csv", "variant == 'dense_flops'", "test", None),
+LEARNED = "place == 'conflict1_16skills' and variant == 'straight_through'"
+OF_LOSS = "measure == 'answer_loss' and category == 'all' and contrast == "
+FEW_SHOT = "shots == 'few_shot' and measure == 'performance' and design == 'tasks'"
+GAIN = FEW_SHOT + " and variant == 'straight_through' and minus == 'multitask'"
+# {first words of a row of the README: the numbers in its second cell: (file, row, columns, factor)}
+MEASURED = {
+    "Half of the rows": [
+        ("cross_loss_means.csv", "conflict == 'half' and variant == 'cross_loss_300'", ["test"], 100),
+        ("conflict05_overview.csv", "variant == 'dense_flops'", ["test"], 100),
     ],
-    "Does the paper's router": [
-        ("conflict1_overview.csv", "variant == 'straight_through'", "test", None),
-        ("conflict_shares_means.csv", STRAIGHT_THROUGH, "score", "difference"),
+    "All rows": [
+        ("conflict1_overview.csv", "variant == 'straight_through'", ["test"], 100),
+        ("conflict_shares_means.csv", LEARNED, ["score", "difference"], 100),  # the second is subtracted
+    ],
+    "80 real tasks": [
+        (
+            "real_routes_contrasts.csv",
+            OF_LOSS + "'straight_through - multitask'",
+            ["difference", "low", "high"],
+            1,
+        ),
+        ("real_routes_contrasts.csv", OF_LOSS + "'task_random - multitask'", ["difference"], 1),
+    ],
+    "Unseen real tasks": [
+        ("real_routes_unseen.csv", GAIN, ["arg_percent", "arg_low", "arg_high"], 1),
     ],
 }
+OF_THE_PAPER = {"Unseen real tasks": [2.6]}
 
 
-@pytest.mark.parametrize("question", SHARES)
+@pytest.mark.parametrize("question", MEASURED)
 def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     (row,) = [line for line in lines if line.startswith(f"| {question}")]
     expected = []
-    for file, query, column, minus in SHARES[question]:
-        (values,) = pd.read_csv(RESULTS / file).query(query).to_dict("records")
-        expected.append(round(100 * (values[column] - (values[minus] if minus else 0))))
-    assert [int(percent) for percent in re.findall(r"(\d+)%", row.split("|")[2])] == expected
+    for file, query, columns, factor in MEASURED[question]:
+        (values,) = pd.read_csv(RESULTS / file).query(query)[columns].to_numpy()
+        minus = columns == ["score", "difference"]
+        expected += [factor * (values[0] - values[1])] if minus else list(factor * values)
+    found = list(NUMBER.finditer(row.split("|")[2]))
+    assert wrong_numbers(found, expected + OF_THE_PAPER.get(question, [])) == []
 
 
 @pytest.mark.parametrize(("page", "marker", "table"), marked_tables())
