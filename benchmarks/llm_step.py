@@ -2,7 +2,8 @@
 
     python benchmarks/llm_step.py
 
-A model with random weights in bfloat16, of the shape of Qwen2.5-0.5B, with gradient checkpointing.
+A model with random weights of the shape of Qwen2.5-0.5B, with gradient checkpointing. On a CPU without
+instructions for bfloat16, products of its backward pass take minutes: --dtype float32, or fewer --layers.
 `experts` is a step of `routing-moe train`: a router mixes low-rank experts, each example has another route.
 `peft` is one adapter of the same rank on the same maps, trained as its documentation says. `peft_projected`
 projects only the states that predict a label, as `experts` does. Each has a process of its own. Memory is the
@@ -27,6 +28,7 @@ from benchmarks import measuring
 from benchmarks.measuring import MEASURED, ratio
 from dataloader.encoding import EncodedExamples, Ragged
 from routing_moe import RoutedModel
+from routing_moe.config.choices import BASE_DTYPES
 from routing_moe.config.flags import AT_LEAST_1
 from routing_moe.config.shared import Recipe
 from routing_moe.io.accelerator import make_accelerator
@@ -46,6 +48,8 @@ VARIANTS = ("experts", "peft", "peft_projected")
 class Settings(measuring.Settings):
     program = "python -m benchmarks.llm_step"
     model_size: str = MEASURED("0.5b", "size of the model", choices=SIZES)
+    layers: int | None = MEASURED(None, "layers (default: those of the size)", range=AT_LEAST_1)
+    dtype: str = MEASURED("bfloat16", "precision of the base", choices=BASE_DTYPES)
     num_experts: int = MEASURED(8, "experts per layer", range=AT_LEAST_1)
     lora_rank: int = MEASURED(8, "rank of an expert, and of the adapter of peft", range=AT_LEAST_1)
     batch_size: int = MEASURED(4, "examples of a step", range=AT_LEAST_1)
@@ -72,7 +76,9 @@ def measured(variant: str, settings: Settings) -> dict[str, float]:
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     torch.manual_seed(settings.seed)
     config = Qwen2Config(**SIZES[settings.model_size], tie_word_embeddings=True)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).to(settings.device)
+    config.num_hidden_layers = settings.layers or config.num_hidden_layers
+    config.layer_types = config.layer_types[: config.num_hidden_layers]
+    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, settings.dtype)).to(settings.device)
     examples = random_examples(settings, config.vocab_size)
     loaded = start_of_memory(settings.device)
     step = (step_of_experts if variant == "experts" else step_of_peft)(model, examples, settings, variant)
