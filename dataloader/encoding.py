@@ -20,8 +20,10 @@ TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
 HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
 PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
 MESSAGE = "[[message]]"  # stands for an input in a chat template
-# Answers begin without thoughts (Qwen3), and prompts of another day are the same (Llama 3).
-CHAT_SETTINGS = dict(enable_thinking=False, date_string="26 Jul 2024")
+# Before a chat template: prompts of another day are the same (Llama 3, SmolLM3).
+SAME_DAY = (
+    "{%- macro strftime_now(format) -%}26 {{ 'Jul' if '%b' in format else 'July' }} 2024{%- endmacro -%}"
+)
 
 
 @dataclass(frozen=True)
@@ -342,17 +344,22 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
     return before, [] if text_format.decoder_only else after
 
 
-def _around_message(tokenizer) -> tuple[list, list]:
-    """Returns the tokens of a chat template before and after a message of the user."""
+def rendered(tokenizer, message: str) -> str:
+    """Returns a message of the user in the tokenizer's chat template, up to where the answer begins."""
     if not tokenizer.chat_template:
         raise InputError("--prompt_format chat: the tokenizer has no chat template; give crossfit")
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": MESSAGE}],
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}],
+        chat_template=SAME_DAY + tokenizer.get_chat_template(),
         tokenize=False,
         add_generation_prompt=True,
-        **CHAT_SETTINGS,
+        enable_thinking=False,  # Qwen3 and SmolLM3: the answer begins without thoughts
     )
-    parts = rendered.split(MESSAGE)
+
+
+def _around_message(tokenizer) -> tuple[list, list]:
+    """Returns the tokens of a chat template before and after a message of the user."""
+    parts = rendered(tokenizer, MESSAGE).split(MESSAGE)
     if len(parts) != 2:
         raise InputError(f"--prompt_format chat: the chat template has the message {len(parts) - 1} times")
     return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)

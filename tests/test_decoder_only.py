@@ -227,6 +227,7 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
             message = [{"role": "user", "content": f"[colour] {text}"}]
             shown = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             inputs = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
+            assert f"`{shown.replace(text, 'TEXT')}`" in (tmp_path / "plain" / "README.md").read_text()
         else:
             inputs = tokenizer(f" [colour] {text}", return_tensors="pt")
         prompt = inputs["input_ids"][0].tolist()

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from dataloader.atomic_files import write_text
+from dataloader.encoding import rendered
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
@@ -98,8 +99,9 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     text_format = routed.text_format
     limits = generation_limits(routed.model.config, routed.decoding, routed.tokenizer)
     options = f"`max_length={text_format.max_input_length}, truncation=True, split_special_tokens=True`"
-    if text_format.prompt_format == "chat":
-        options = "the chat template, as the only message, of the user, before `add_generation_prompt=True`"
+    source = text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT"
+    if text_format.prompt_format == "chat":  # as the template renders it on one day, without thoughts
+        source, options = rendered(routed.tokenizer, source), "`add_special_tokens=False`"
     notes = "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:
         notes += "A second `<s>` begins the tokens, and counts. "
@@ -108,7 +110,7 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
         name=task.name,
         route=task.words,
         seen=task.seen,
-        source=text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT",
+        source=source.replace("\n", "\\n"),
         options=options,
         notes=notes,
         limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items() if value is not None),
