@@ -1,12 +1,41 @@
-"""What decoder-only models are published with: dates in chat templates."""
+"""What decoder-only models are published with: dates, settings of generation, padding, bfloat16."""
+
+import json
+import re
 
 import pytest
-from tiny_backbones import plain_models
-from transformers import AutoTokenizer
+import torch
+from tiny_backbones import make_differ, plain_models
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dataloader.encoding import rendered
+from routing_moe import Routed, RoutedModel
+from routing_moe.answering.queries import Query
+from routing_moe.model.loading import load_backbone
 
 plain = pytest.fixture(scope="module")(plain_models)
+
+TEXTS = ["the sky is", "b", "a long text of many words"]
+SIZES = dict(max_input_length=40, max_output_length=8, num_beams=1)
+
+
+@pytest.fixture
+def published(plain, tmp_path):
+    """published(dtype, **generation): a `Routed` of a saved mixture, with these settings of generation."""
+
+    def routed(dtype=torch.float32, **generation) -> Routed:
+        place = tmp_path / "mixture"
+        base = load_backbone(plain("llama"), dtype=dtype)
+        torch.manual_seed(0)
+        model = RoutedModel.from_backbone(base, 2, lora_rank=2, task_names=["a"], route_source="average")
+        make_differ(model)
+        model.save_pretrained(place)
+        AutoTokenizer.from_pretrained(plain("llama")).save_pretrained(place)
+        settings = json.loads((place / "generation_config.json").read_text())
+        (place / "generation_config.json").write_text(json.dumps(settings | generation))
+        return Routed.load(place, **SIZES)
+
+    return routed
 
 
 def test_prompts_are_the_same_on_every_day_and_ask_for_no_thoughts(plain):
@@ -16,3 +45,28 @@ def test_prompts_are_the_same_on_every_day_and_ask_for_no_thoughts(plain):
         "{{ messages[0].content }}{% if enable_thinking | default(true) %}<think>{% endif %}"
     )
     assert rendered(tokenizer, "sky") == "26 Jul 2024; 26 July 2024: sky"
+
+
+def test_a_padding_token_below_0_is_none(plain):
+    base = load_backbone(plain("llama"))
+    base.config.pad_token_id = -1
+    assert RoutedModel.from_backbone(base, 2, route_source="average").config.pad_token_id == 1
+
+
+def test_settings_of_sampling_and_lengths_are_replaced(published, tmp_path, caplog):
+    sampling = dict(do_sample=True, temperature=0.6, min_p=0.1, typical_p=0.9, eta_cutoff=0.1, max_length=60)
+    routed = published(**sampling)
+    with caplog.at_level("WARNING", "transformers"):
+        routed.export("a", tmp_path / "plain")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+        inputs = routed.tokenizer(" [a] b", return_tensors="pt")
+        tokens = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
+        answer = routed.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        assert routed.answer("a", ["b"]) == [answer]
+    assert not re.search("max_length|sampl", caplog.text)
+
+
+def test_scores_of_a_base_in_bfloat16_are_computed_in_float32(published):
+    routed = published(torch.bfloat16)
+    for found in routed.answers("a", map(Query, TEXTS)):
+        assert float(torch.tensor(found.score).bfloat16()) != pytest.approx(found.score, rel=1e-5)

@@ -318,7 +318,7 @@ class RoutingConfig(Mixture, PreTrainedConfig):
         text = own and own.get_text_config(decoder=True)
         self.vocab_size, end = getattr(text, "vocab_size", None), getattr(text, "eos_token_id", None)
         pad = getattr(text, "pad_token_id", None)
-        if pad is None:  # Llama has none; which token it is makes no difference
+        if pad is None or pad < 0:  # Llama has none, or -1; which token it is makes no difference
             pad = end[0] if isinstance(end, list) else end or 0
         self.pad_token_id = pad
         super().__post_init__(**kwargs)
