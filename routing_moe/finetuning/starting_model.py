@@ -35,7 +35,7 @@ from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.learned import LowestLoss, learn_vector
 from routing_moe.task_choice.texts import TextsOfModel
 
-PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}
+PLAIN = {"plain": "plain model", "merged": "merged plain model"}
 TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
 TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}

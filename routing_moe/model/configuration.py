@@ -157,7 +157,8 @@ class Mixture:
                 wrong.append(f"{name} is {value!r}; it must be {allowed.must_be}")
         for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
             if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
-                wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+                known = f"the {side} has layers 0 to {depth - 1}" if depth else f"the model has no {side}"
+                wrong.append(f"{side}_vanilla_layers names {outside}; {known}")
         if wrong := wrong or self._contradictions():
             raise ValueError("\n".join(wrong))
 
