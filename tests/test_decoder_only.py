@@ -8,11 +8,11 @@ import torch
 from forks import in_two_processes
 from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
 from tiny_grids import QUICK, Grids, results
-from tiny_runs import ROWS, assert_close, assert_equal, run, weights
+from tiny_runs import ROWS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer, Qwen2Config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from dataloader.encoding import TextFormat, encode, encode_options
@@ -20,6 +20,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.queries import Query
+from routing_moe.cli.average import main as average
 from routing_moe.config.choices import DECODER_ONLY as KINDS
 from routing_moe.evaluation.option_ranking import log_likelihoods, option_scores
 from routing_moe.evaluation.scored_files import batch_of, prompts_of
@@ -266,6 +267,20 @@ def test_a_plain_model_is_fine_tuned_and_saved_as_one(world, plain):
     assert json.loads(saved.read_text())["model_type"] == "qwen2"
 
 
+def test_runs_of_unequal_precision_are_averaged_in_float32_and_of_unequal_size_refused(
+    run_of, plain, tmp_path, capsys
+):
+    runs = [run_of("qwen2", base_dtype="bfloat16"), run_of("qwen2")]
+    assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
+    plains = [Routed.load(run).model.to_plain(torch.full((3, 2), 0.5)).state_dict() for run in runs]
+    for name, tensor in Routed.load(tmp_path / "mean").model.backbone.state_dict().items():
+        torch.testing.assert_close(tensor, torch.stack([own[name].float() for own in plains]).mean(dim=0))
+    wide = Qwen2Config(**DECODER_ONLY["qwen2"]().to_dict() | dict(intermediate_size=80))
+    AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path / "wide")
+    assert average(typed(dict(runs=[plain("qwen2"), tmp_path / "wide"], output_dir=tmp_path / "no"))) == 2
+    assert "has intermediate_size 80; " in capsys.readouterr().err
+
+
 def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
     flags = dict(max_input_length=40, max_output_length=12, projection_dim=0, weights="layers")
     assert compute_vectors("gradient", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
@@ -317,7 +332,7 @@ def test_rows_of_a_route_are_named_by_layer(run_of):
         ("llama", LORA | dict(append_another_bos=True), "--append_another_bos is for models with an encoder"),
         ("qwen2", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
         ("qwen2", LORA | dict(max_input_length=60), "are 72 together, but "),
-        ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "encoder_vanilla_layers"),
+        ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "names [0]; the model has no encoder"),
         ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
     ],
 )
