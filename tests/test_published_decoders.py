@@ -9,6 +9,7 @@ from tiny_backbones import make_differ, plain_models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dataloader.encoding import rendered
+from dataloader.errors import InputError
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.queries import Query
 from routing_moe.model.loading import load_backbone
@@ -51,6 +52,20 @@ def test_a_padding_token_below_0_is_none(plain):
     base = load_backbone(plain("llama"))
     base.config.pad_token_id = -1
     assert RoutedModel.from_backbone(base, 2, route_source="average").config.pad_token_id == 1
+
+
+def test_a_model_is_loaded_only_with_texts_that_it_can_read(published, plain):
+    place = published().place
+    for texts, problem in (
+        (dict(max_input_length=57), "max_output_length are 65 together, but"),
+        (dict(generate_from_bos=True), "generate_from_bos is for models with an encoder"),
+        (dict(num_beams=0), "num_beams is 0; it must be at least 1"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            Routed.load(place, **SIZES | texts)
+    one = RoutedModel.from_backbone(str(plain("llama")), 1, expert_kind="layer")
+    assert one.config.base_model is None
+    assert all(p.requires_grad for p in one.parameters())
 
 
 def test_settings_of_sampling_and_lengths_are_replaced(published, tmp_path, caplog):

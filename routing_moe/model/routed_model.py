@@ -104,7 +104,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         fields = dict(num_experts=num_experts, lora_rank=lora_rank, lora_targets=lora_targets)
         config = RoutingConfig.of(dict(backbone=backbone.config) | fields | config_fields, "from_backbone")
         model = cls.with_backbone(config, backbone)
-        if place is not None:
+        if place is not None and config.has_lora:
             refer_to_base(model, place)
         return model
 
