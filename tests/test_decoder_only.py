@@ -24,6 +24,8 @@ from routing_moe.cli.average import main as average
 from routing_moe.config.choices import DECODER_ONLY as KINDS
 from routing_moe.evaluation.option_ranking import log_likelihoods, option_scores
 from routing_moe.evaluation.scored_files import batch_of, prompts_of
+from routing_moe.finetuning.trial import TrialRunner
+from routing_moe.model.base import is_of_base
 from routing_moe.model.counted_flops import rows_flops
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -199,8 +201,9 @@ def test_options_share_the_cache_of_their_input(scored, monkeypatch):
             assert score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-9)
 
 
-def test_flops_of_rows_count_joint_sequences(scored):
+def test_flops_of_rows_count_joint_sequences_and_merge_no_weights(scored, monkeypatch):
     model, _, encoded, _ = scored
+    monkeypatch.setattr(RoutedModel, "to_plain", None)
     alone = [rows_flops(model, encoded.subset(np.array([i]))) for i in range(3)]
     assert rows_flops(model, encoded) == pytest.approx(sum(alone), rel=1e-6)
     assert alone[1] > 1.5 * alone[0]
@@ -265,6 +268,21 @@ def test_a_plain_model_is_fine_tuned_and_saved_as_one(world, plain):
     assert np.isfinite(results(folder)["test_performance"]).all()
     (saved,) = folder.rglob("config.json")
     assert json.loads(saved.read_text())["model_type"] == "qwen2"
+
+
+@pytest.mark.parametrize("base_lr", [0, 0.01])
+def test_samples_with_other_routes_share_a_base_that_is_not_trained(base_lr, run_of, world):
+    how = dict(task_vector="learned", vector_steps=1, moe_init=True, init_dir=run_of("qwen2"))
+    how |= dict(route_training="fixed", base_lr=base_lr)
+    settings = Grids(world, "decoder_only").settings(f"shared_{base_lr}", **how)
+    runner = TrialRunner(settings)
+    models = [
+        runner.starts.model_for(sample, lambda s=sample: runner.file(s, "train").encoded)[0]
+        for sample in settings.samples
+    ]
+    first, second = (dict(model.named_parameters()) for model in models)
+    same = {name for name in first if first[name] is second.get(name)}
+    assert same == (set() if base_lr else set(filter(is_of_base, first)))
 
 
 def test_runs_of_unequal_precision_are_averaged_in_float32_and_of_unequal_size_refused(

@@ -12,12 +12,13 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
 from routing_moe.checkpoints.adapters import check_with_peft
-from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
+from routing_moe.config.choices import PLAIN_MODELS
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
+from routing_moe.model.mixtures import plain_on_cpu
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
@@ -45,9 +46,7 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     has_equal = model.has_plain_equivalent(route_LE[None])
     if not has_equal and not argmax:
         raise InputError(f"{task.name}: {NO_EQUAL}")
-    elsewhere = {} if model.config.model_type == ROUTING_BART else {"device": "cpu"}  # a base may be large
-    bart = model.to_plain(route_LE, **elsewhere)
-    bart = copy.copy(bart)  # without experts, it is the model
+    bart = copy.copy(plain_on_cpu(model, route_LE))  # without experts, it is the model
     bart.config, bart.generation_config = copy.deepcopy((bart.config, bart.generation_config))
     bart.generation_config.update(**generation_limits(model.config, routed.decoding, routed.tokenizer))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
@@ -88,7 +87,7 @@ def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
         if place.is_dir() and saved_kind(place) in PLAIN_MODELS:  # which transformers loads
             return name_of_base(model, folder / adapter)
     sizes = model.config.num_layers, model.config.num_experts
-    model.to_plain(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
+    plain_on_cpu(model, torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
     routed.tokenizer.save_pretrained(folder / "base")
     return os.path.relpath("base", adapter)
 

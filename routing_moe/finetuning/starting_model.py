@@ -97,7 +97,7 @@ class Starts:
         if self._kind is None:
             return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
         choice = self._choices.get(sample)
-        mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
+        mixture = self.loaded if self._shared else self._copied().to(self.device)
         accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
         if self._kind == "lowest loss":
             source = LowestLoss(mixture.to(accelerator.device), self._trained, accelerator)
@@ -107,6 +107,12 @@ class Starts:
             choice = learn_vector(mixture.to(accelerator.device), task, examples(), *how, accelerator)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
         return *along_route(mixture, settings, choice), choice and choice.seen
+
+    def _copied(self):
+        """Returns a copy of the mixture, with the same base of low-rank experts if that is not trained."""
+        of_base = is_of_base if self.config.has_lora and not self.settings.base_lr else lambda name: False
+        shared = {id(p): p for name, p in self.loaded.named_parameters() if of_base(name)}
+        return copy.deepcopy(self.loaded, shared)
 
 
 def are_equal(choices: Collection[TaskChoice]) -> bool:

@@ -70,7 +70,17 @@ def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0
 def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
     """Returns the equivalent plain model of a route (L, E), None: of one expert, without shared tensors."""
     plain = mixture.to_plain(routes_LE)
-    return plain if isinstance(plain, BartForConditionalGeneration) else copy.deepcopy(plain)
+    if isinstance(plain, BartForConditionalGeneration):
+        return plain
+    shared = {id(tensor) for tensor in (*mixture.parameters(), *mixture.buffers())}
+    tensors = (*plain.parameters(), *plain.buffers())
+    return copy.deepcopy(plain, {id(tensor): tensor for tensor in tensors if id(tensor) not in shared})
+
+
+def plain_on_cpu(mixture, routes_LE) -> PreTrainedModel:
+    """Returns the equivalent plain model of a route (L, E), on the CPU unless it is a (small) BART."""
+    where = {} if mixture.config.model_type == ROUTING_BART else {"device": "cpu"}
+    return mixture.to_plain(routes_LE, **where)
 
 
 def load_mixture(checkpoint: str | Path):
