@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -85,3 +86,14 @@ def test_scores_of_a_base_in_bfloat16_are_computed_in_float32(published):
     routed = published(torch.bfloat16)
     for found in routed.answers("a", map(Query, TEXTS)):
         assert float(torch.tensor(found.score).bfloat16()) != pytest.approx(found.score, rel=1e-5)
+
+
+def test_evaluations_project_in_float32(published):
+    routed, types = published(), []
+    routed.accelerator = SimpleNamespace(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+    head, up = routed.model.get_output_embeddings(), routed.model.backbone.model.layers[0].mlp.up_proj
+    for module in (head, up):
+        module.register_forward_hook(lambda own, inputs, found: types.append((own is head, found.dtype)))
+    routed.answer("a", TEXTS)
+    routed.answer("a", TEXTS, options=["b", "sky"])
+    assert set(types) == {(True, torch.float32), (False, torch.bfloat16)}

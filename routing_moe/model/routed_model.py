@@ -56,6 +56,7 @@ from routing_moe.model.loading import (
     unfilled_model,
 )
 from routing_moe.model.lora import LoraPlan, along
+from routing_moe.model.projection import project_in_float32
 from routing_moe.model.task_routing import RoutingModel
 
 
@@ -76,6 +77,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
         if self.backbone.get_output_embeddings() is None:
             raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
+        project_in_float32(self.backbone)
         self.lora_layers = inject(self.backbone, config) if config.has_lora else []
         self.add_routing()
         self.post_init()
