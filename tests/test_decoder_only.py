@@ -7,7 +7,7 @@ import pytest
 import torch
 from forks import in_two_processes
 from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
-from tiny_grids import QUICK, Grids, results
+from tiny_grids import QUICK, SAMPLES, Grids, results
 from tiny_runs import ROWS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
@@ -274,20 +274,15 @@ def test_a_plain_model_is_fine_tuned_and_saved_as_one(world, plain):
 def test_samples_with_other_routes_share_a_base_that_is_not_trained(base_lr, run_of, world):
     how = dict(task_vector="learned", vector_steps=1, moe_init=True, init_dir=run_of("qwen2"))
     how |= dict(route_training="fixed", base_lr=base_lr)
-    settings = Grids(world, "decoder_only").settings(f"shared_{base_lr}", **how)
-    runner = TrialRunner(settings)
-    models = [
-        runner.starts.model_for(sample, lambda s=sample: runner.file(s, "train").encoded)[0]
-        for sample in settings.samples
-    ]
+    runner = TrialRunner(Grids(world, "decoder_only").settings(f"shared_{base_lr}", **how))
+    examples = runner.file(SAMPLES[0], "train").encoded
+    models = [runner.starts.model_for(sample, lambda: examples)[0] for sample in SAMPLES]
     first, second = (dict(model.named_parameters()) for model in models)
     same = {name for name in first if first[name] is second.get(name)}
     assert same == (set() if base_lr else set(filter(is_of_base, first)))
 
 
-def test_runs_of_unequal_precision_are_averaged_in_float32_and_of_unequal_size_refused(
-    run_of, plain, tmp_path, capsys
-):
+def test_runs_of_unequal_precision_are_averaged_and_sizes_refused(run_of, plain, tmp_path, capsys):
     runs = [run_of("qwen2", base_dtype="bfloat16"), run_of("qwen2")]
     assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
     plains = [Routed.load(run).model.to_plain(torch.full((3, 2), 0.5)).state_dict() for run in runs]

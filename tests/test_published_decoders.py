@@ -1,19 +1,19 @@
 """What decoder-only models are published with: dates, settings of generation, padding, bfloat16."""
 
-import json
 import re
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_backbones import make_differ, plain_models
+from tiny_backbones import plain_models
+from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dataloader.encoding import rendered
+from dataloader.encoding import TextFormat, encode, rendered
 from dataloader.errors import InputError
+from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.queries import Query
-from routing_moe.model.loading import load_backbone
 
 plain = pytest.fixture(scope="module")(plain_models)
 
@@ -22,22 +22,8 @@ SIZES = dict(max_input_length=40, max_output_length=8, num_beams=1)
 
 
 @pytest.fixture
-def published(plain, tmp_path):
-    """published(dtype, **generation): a `Routed` of a saved mixture, with these settings of generation."""
-
-    def routed(dtype=torch.float32, **generation) -> Routed:
-        place = tmp_path / "mixture"
-        base = load_backbone(plain("llama"), dtype=dtype)
-        torch.manual_seed(0)
-        model = RoutedModel.from_backbone(base, 2, lora_rank=2, task_names=["a"], route_source="average")
-        make_differ(model)
-        model.save_pretrained(place)
-        AutoTokenizer.from_pretrained(plain("llama")).save_pretrained(place)
-        settings = json.loads((place / "generation_config.json").read_text())
-        (place / "generation_config.json").write_text(json.dumps(settings | generation))
-        return Routed.load(place, **SIZES)
-
-    return routed
+def routed(plain) -> Routed:
+    return Routed.load(plain("llama"), **SIZES)
 
 
 def test_prompts_are_the_same_on_every_day_and_ask_for_no_thoughts(plain):
@@ -49,51 +35,57 @@ def test_prompts_are_the_same_on_every_day_and_ask_for_no_thoughts(plain):
     assert rendered(tokenizer, "sky") == "26 Jul 2024; 26 July 2024: sky"
 
 
+@pytest.mark.parametrize("template", ["<s>[INST] {{ m }} [/INST]", "<|user|>\n{{ m }}</s>\n<|assistant|>"])
+def test_messages_have_the_tokens_of_the_whole_prompt(template, plain):
+    tokenizer = AutoTokenizer.from_pretrained(plain("llama"))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("a")  # Llama 2 has a space for the "a"
+    tokenizer.chat_template = template.replace("m", "messages[0].content", 1)
+    how = TextFormat(60, 10, prompt_format="chat", decoder_only=True)
+    tokens = encode([Example("a", "a", "sky", ("blue",))], tokenizer, how, {"a": 0}).sources[0]
+    assert tokens.tolist() == tokenizer(rendered(tokenizer, "[a] sky"), add_special_tokens=False)["input_ids"]
+
+
 def test_a_padding_token_below_0_is_none(plain):
-    base = load_backbone(plain("llama"))
+    base = AutoModelForCausalLM.from_pretrained(plain("llama"))
     base.config.pad_token_id = -1
     assert RoutedModel.from_backbone(base, 2, route_source="average").config.pad_token_id == 1
 
 
-def test_a_model_is_loaded_only_with_texts_that_it_can_read(published, plain):
-    place = published().place
+def test_a_model_is_loaded_only_with_texts_that_it_can_read(plain):
     for texts, problem in (
         (dict(max_input_length=57), "max_output_length are 65 together, but"),
         (dict(generate_from_bos=True), "generate_from_bos is for models with an encoder"),
         (dict(num_beams=0), "num_beams is 0; it must be at least 1"),
     ):
         with pytest.raises(InputError, match=problem):
-            Routed.load(place, **SIZES | texts)
-    one = RoutedModel.from_backbone(str(plain("llama")), 1, expert_kind="layer")
-    assert one.config.base_model is None
-    assert all(p.requires_grad for p in one.parameters())
+            Routed.load(plain("llama"), **SIZES | texts)
+    assert RoutedModel.from_backbone(plain("llama"), 1, expert_kind="layer").config.base_model is None
 
 
-def test_settings_of_sampling_and_lengths_are_replaced(published, tmp_path, caplog):
-    sampling = dict(do_sample=True, temperature=0.6, min_p=0.1, typical_p=0.9, eta_cutoff=0.1, max_length=60)
-    routed = published(**sampling)
+def test_settings_of_sampling_and_lengths_are_replaced(routed, tmp_path, caplog):
+    sampling = dict(temperature=0.6, min_p=0.1, typical_p=0.9, eta_cutoff=0.1)
+    routed.model.generation_config.update(**sampling, do_sample=True, max_length=60)
     with caplog.at_level("WARNING", "transformers"):
         routed.export("a", tmp_path / "plain")
         model = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
         inputs = routed.tokenizer(" [a] b", return_tensors="pt")
         tokens = model.generate(**inputs)[0, inputs["input_ids"].shape[1] :]
-        answer = routed.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        assert routed.answer("a", ["b"]) == [answer]
+        (answer,) = routed.answer("a", ["b"])
+        assert answer == routed.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     assert not re.search("max_length|sampl", caplog.text)
 
 
-def test_scores_of_a_base_in_bfloat16_are_computed_in_float32(published):
-    routed = published(torch.bfloat16)
+def test_scores_of_a_base_in_bfloat16_are_computed_in_float32(routed):
+    routed.model.to(torch.bfloat16)
     for found in routed.answers("a", map(Query, TEXTS)):
         assert float(torch.tensor(found.score).bfloat16()) != pytest.approx(found.score, rel=1e-5)
 
 
-def test_evaluations_project_in_float32(published):
-    routed, types = published(), []
-    routed.accelerator = SimpleNamespace(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+def test_evaluations_project_in_float32(routed):
+    types, autocast = [], lambda: torch.autocast("cpu", torch.bfloat16)
+    routed.accelerator = SimpleNamespace(autocast=autocast)
     head, up = routed.model.get_output_embeddings(), routed.model.backbone.model.layers[0].mlp.up_proj
     for module in (head, up):
         module.register_forward_hook(lambda own, inputs, found: types.append((own is head, found.dtype)))
-    routed.answer("a", TEXTS)
-    routed.answer("a", TEXTS, options=["b", "sky"])
+    assert routed.answer("a", TEXTS) + routed.answer("a", TEXTS, options=["b", "sky"])
     assert set(types) == {(True, torch.float32), (False, torch.bfloat16)}
