@@ -201,6 +201,13 @@ def test_options_share_the_cache_of_their_input(scored, monkeypatch):
             assert score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-9)
 
 
+def test_a_single_pass_keeps_no_factors(scored):
+    model, _, encoded, routes_BLE = scored
+    with torch.no_grad(), model.along(model.plan_routes(routes_BLE)):
+        model.backbone(**prompts_of(encoded, np.arange(3), model))
+        assert not any(layer.mix.kept for layer in model.lora_layers)
+
+
 def test_flops_of_rows_count_joint_sequences_and_merge_no_weights(scored, monkeypatch):
     model, _, encoded, _ = scored
     monkeypatch.setattr(RoutedModel, "to_plain", None)
@@ -278,8 +285,8 @@ def test_samples_with_other_routes_share_a_base_that_is_not_trained(base_lr, run
     examples = runner.file(SAMPLES[0], "train").encoded
     models = [runner.starts.model_for(sample, lambda: examples)[0] for sample in SAMPLES]
     first, second = (dict(model.named_parameters()) for model in models)
-    same = {name for name in first if first[name] is second.get(name)}
-    assert same == (set() if base_lr else set(filter(is_of_base, first)))
+    shared = [name for name in first if first[name] is second[name]]
+    assert shared == ([] if base_lr else list(filter(is_of_base, first)))
 
 
 def test_runs_of_unequal_precision_are_averaged_and_sizes_refused(run_of, plain, tmp_path, capsys):
