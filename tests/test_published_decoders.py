@@ -1,7 +1,6 @@
 """What decoder-only models are published with: dates, settings of generation, padding, bfloat16."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,8 +75,7 @@ def test_scores_of_a_base_in_bfloat16_are_computed_in_float32(routed):
 
 
 def test_evaluations_project_in_float32(routed):
-    types, autocast = [], lambda: torch.autocast("cpu", torch.bfloat16)
-    routed.accelerator = SimpleNamespace(autocast=autocast)
+    types, routed.accelerator.autocast = [], lambda: torch.autocast("cpu", torch.bfloat16)
     head, up = routed.model.get_output_embeddings(), routed.model.backbone.model.layers[0].mlp.up_proj
     for module in (head, up):
         module.register_forward_hook(lambda own, inputs, found: types.append((own is head, found.dtype)))

@@ -63,7 +63,7 @@ class Routed:
         if texts["num_beams"] < 1:
             problems.append(f"num_beams is {texts['num_beams']}; it must be at least 1")
         if problems:
-            raise InputError(problem.removeprefix("--") for problem in problems)
+            raise InputError(problem.replace("--", "") for problem in problems)
 
     @classmethod
     def load(
