@@ -320,9 +320,7 @@ def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -
     return Ragged(flat, _offsets(lengths))
 
 
-def _around(
-    texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bool
-) -> tuple[list[int], str, list[int]]:
+def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bool) -> tuple[list, str, list]:
     """Returns what is around every text: tokens before it, text that is a part of its own, tokens after it.
 
     They are the tokenizer's, or those of a chat template. In a decoder-only model, nothing ends an input, and
@@ -360,7 +358,7 @@ def rendered(tokenizer, message: str) -> str:
     )
 
 
-def _around_message(tokenizer) -> tuple[list[int], str, list[int]]:
+def _around_message(tokenizer) -> tuple[list, str, list]:
     """Returns `_around` of a message of the user in a chat template.
 
     What follows the template's last special token is tokenized with the message: a tokenizer of SentencePiece
