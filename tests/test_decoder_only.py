@@ -12,7 +12,7 @@ from tiny_runs import ROWS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer, DynamicCache, Qwen2Config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from dataloader.encoding import TextFormat, encode, encode_options
@@ -316,9 +316,11 @@ def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
     np.testing.assert_allclose(vectors(tmp_path / "v")["count"], torch.cat(expected), rtol=1e-3, atol=1e-5)
 
 
-def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys):
+def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys, monkeypatch):
     flags = dict(max_input_length=40)
-    assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
+    with monkeypatch.context() as without_cache:
+        without_cache.setattr(DynamicCache, "update", None)
+        assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
     model = AutoModelForCausalLM.from_pretrained(plain("llama")).model
     tokenizer = AutoTokenizer.from_pretrained(plain("llama"))
     texts = [f" {line.split(chr(9))[0]}" for line in ROWS["count"]]

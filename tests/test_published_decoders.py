@@ -46,10 +46,8 @@ def test_a_padding_token_below_0_is_none(plain):
 
 
 def test_a_model_is_loaded_only_with_texts_that_it_can_read(plain):
-    for texts, problem in (
-        (dict(max_input_length=57), "max_output_length are 65 together, but"),
-        (dict(generate_from_bos=True), "generate_from_bos is for models with an encoder"),
-    ):
+    cases = {"are 65 together": dict(max_input_length=57), "an encoder": dict(generate_from_bos=True)}
+    for problem, texts in cases.items():
         with pytest.raises(InputError, match=problem):
             Routed.load(plain("llama"), **SIZES | texts)
     assert RoutedModel.from_backbone(plain("llama"), 1, expert_kind="layer").config.base_model is None
