@@ -72,9 +72,8 @@ def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
     plain = mixture.to_plain(routes_LE)
     if isinstance(plain, BartForConditionalGeneration):
         return plain
-    shared = {id(tensor) for tensor in (*mixture.parameters(), *mixture.buffers())}
-    tensors = (*plain.parameters(), *plain.buffers())
-    return copy.deepcopy(plain, {id(tensor): tensor for tensor in tensors if id(tensor) not in shared})
+    shared = set(map(id, mixture.parameters()))
+    return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared})
 
 
 def plain_on_cpu(mixture, routes_LE) -> PreTrainedModel:
