@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +64,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> dict:
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
-        variants = {name: processes.apply(measured, (name, settings)) for name in VARIANTS}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as processes:  # raises if one is killed
+        variants = {name: processes.submit(measured, name, settings).result() for name in VARIANTS}
     others = VARIANTS[1:]
     ratios = {f"experts_over_{other}_{field}": ratio(variants, "experts", other, field)
               for other in others for field in ("median_s", "memory_gb")}  # fmt: skip

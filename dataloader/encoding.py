@@ -20,8 +20,10 @@ TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
 HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
 PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
 MESSAGE = "[[message]]"  # stands for an input in a chat template
-# Answers begin without thoughts (Qwen3), and prompts of another day are the same (Llama 3).
-CHAT_SETTINGS = dict(enable_thinking=False, date_string="26 Jul 2024")
+# Before a chat template: prompts of another day are the same (Llama 3, SmolLM3).
+SAME_DAY = (
+    "{%- macro strftime_now(format) -%}26 {{ 'Jul' if '%b' in format else 'July' }} 2024{%- endmacro -%}"
+)
 
 
 @dataclass(frozen=True)
@@ -286,12 +288,11 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
 def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -> Ragged:
     """Returns the token ids of the texts, cut between the tokens around them. what: "inputs" or others."""
     limit = "max_input_length" if what == "inputs" else "max_output_length"
-    before, after = _around(texts, tokenizer, text_format, what == "inputs")
+    before, lead, after = _around(texts, tokenizer, text_format, what == "inputs")
     room = getattr(text_format, limit) - len(before) - len(after)
-    if room < 1:
+    if room <= len(lead.strip()):  # a token has a character or more, and the lead is not cut
         taken = f"{len(before)} + {len(after)} tokens are around every text"
         raise InputError(f"--{limit} is {getattr(text_format, limit)}, but {taken}")
-    space = " " if text_format.append_another_bos else ""
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     progress = ProgressBar(
@@ -300,7 +301,7 @@ def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -
     for start in range(0, len(texts), TEXTS_PER_CALL):
         chunk = texts[start : start + TEXTS_PER_CALL]
         rows = tokenizer(
-            [space + text for text in chunk],
+            [lead + text for text in chunk],
             add_special_tokens=False,
             truncation=True,
             max_length=room,
@@ -319,15 +320,16 @@ def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -
     return Ragged(flat, _offsets(lengths))
 
 
-def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bool) -> tuple[list, list]:
-    """Returns the tokens before and after every text: the tokenizer's own, or of a chat template.
+def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bool) -> tuple[list, str, list]:
+    """Returns what is around every text: tokens before it, text that is a part of its own, tokens after it.
 
-    In a decoder-only model, nothing ends an input, and the end token an answer, which starts without one.
+    They are the tokenizer's, or those of a chat template. In a decoder-only model, nothing ends an input, and
+    the end token an answer, which starts without one.
     """
     if text_format.decoder_only and not are_inputs:
         if tokenizer.eos_token_id is None:
             raise InputError("the tokenizer has no end token (eos_token), with which answers end")
-        return [], [tokenizer.eos_token_id]
+        return [], "", [tokenizer.eos_token_id]
     if text_format.prompt_format == "chat":
         return _around_message(tokenizer)
     asked = dict(split_special_tokens=True, return_special_tokens_mask=True)
@@ -339,23 +341,41 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
         if tokenizer.bos_token_id is None:  # which the configuration of a Pegasus does not tell
             raise InputError("--append_another_bos: the tokenizer has no token <s>; leave it out")
         before = [tokenizer.bos_token_id, *before]
-    return before, [] if text_format.decoder_only else after
+    lead = " " if text_format.append_another_bos else ""
+    return before, lead, [] if text_format.decoder_only else after
 
 
-def _around_message(tokenizer) -> tuple[list, list]:
-    """Returns the tokens of a chat template before and after a message of the user."""
+def rendered(tokenizer, message: str) -> str:
+    """Returns a message of the user in the tokenizer's chat template, up to where the answer begins."""
     if not tokenizer.chat_template:
         raise InputError("--prompt_format chat: the tokenizer has no chat template; give crossfit")
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": MESSAGE}],
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}],
+        chat_template=SAME_DAY + tokenizer.get_chat_template(),
         tokenize=False,
         add_generation_prompt=True,
-        **CHAT_SETTINGS,
+        enable_thinking=False,  # Qwen3 and SmolLM3: the answer begins without thoughts
     )
-    parts = rendered.split(MESSAGE)
+
+
+def _around_message(tokenizer) -> tuple[list, str, list]:
+    """Returns `_around` of a message of the user in a chat template.
+
+    What follows the template's last special token is tokenized with the message: a tokenizer of SentencePiece
+    (Llama 2, Mistral) adds a space to each part.
+    """
+    parts = rendered(tokenizer, MESSAGE).split(MESSAGE)
     if len(parts) != 2:
         raise InputError(f"--prompt_format chat: the chat template has the message {len(parts) - 1} times")
-    return tuple(tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+    before, after = parts
+    ends = (before.rfind(token) + len(token) for token in tokenizer.get_added_vocab() if token in before)
+    start = max(ends, default=0)
+    first, lead = before[:start], before[start:]
+    texts = first, after, lead + MESSAGE, lead + MESSAGE + after
+    first, after, message, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    if whole[: len(message)] == message:  # else a token has a part of both
+        after = whole[len(message) :]
+    return first, lead, after
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -76,7 +76,7 @@ def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, wor
         chosen_source, route_training, task = "average", "merged", "colour"
 
     start, words = along_route(find_model(mixture).load(), Flags, None)
-    assert words == "average; merged plain BART"
+    assert words == "average; merged plain model"
     inputs = batch_of(world.bart)
     torch.testing.assert_close(logits_of(model, inputs), logits_of(start, inputs))
 

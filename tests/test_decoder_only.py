@@ -7,12 +7,12 @@ import pytest
 import torch
 from forks import in_two_processes
 from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
-from tiny_grids import QUICK, Grids, results
-from tiny_runs import ROWS, assert_close, assert_equal, run, weights
+from tiny_grids import QUICK, SAMPLES, Grids, results
+from tiny_runs import ROWS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer, DynamicCache, Qwen2Config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from dataloader.encoding import TextFormat, encode, encode_options
@@ -20,9 +20,12 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.queries import Query
+from routing_moe.cli.average import main as average
 from routing_moe.config.choices import DECODER_ONLY as KINDS
 from routing_moe.evaluation.option_ranking import log_likelihoods, option_scores
 from routing_moe.evaluation.scored_files import batch_of, prompts_of
+from routing_moe.finetuning.trial import TrialRunner
+from routing_moe.model.base import is_of_base
 from routing_moe.model.counted_flops import rows_flops
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -198,8 +201,16 @@ def test_options_share_the_cache_of_their_input(scored, monkeypatch):
             assert score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-9)
 
 
-def test_flops_of_rows_count_joint_sequences(scored):
+def test_a_single_pass_keeps_no_factors(scored):
+    model, _, encoded, routes_BLE = scored
+    with torch.no_grad(), model.along(model.plan_routes(routes_BLE)):
+        model.backbone(**prompts_of(encoded, np.arange(3), model))
+        assert not any(layer.mix.kept for layer in model.lora_layers)
+
+
+def test_flops_of_rows_count_joint_sequences_and_merge_no_weights(scored, monkeypatch):
     model, _, encoded, _ = scored
+    monkeypatch.setattr(RoutedModel, "to_plain", None)
     alone = [rows_flops(model, encoded.subset(np.array([i]))) for i in range(3)]
     assert rows_flops(model, encoded) == pytest.approx(sum(alone), rel=1e-6)
     assert alone[1] > 1.5 * alone[0]
@@ -227,6 +238,7 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
             message = [{"role": "user", "content": f"[colour] {text}"}]
             shown = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             inputs = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
+            assert f"`{shown.replace(text, 'TEXT')}`" in (tmp_path / "plain" / "README.md").read_text()
         else:
             inputs = tokenizer(f" [colour] {text}", return_tensors="pt")
         prompt = inputs["input_ids"][0].tolist()
@@ -265,6 +277,30 @@ def test_a_plain_model_is_fine_tuned_and_saved_as_one(world, plain):
     assert json.loads(saved.read_text())["model_type"] == "qwen2"
 
 
+@pytest.mark.parametrize("base_lr", [0, 0.01])
+def test_samples_with_other_routes_share_a_base_that_is_not_trained(base_lr, run_of, world):
+    how = dict(task_vector="learned", vector_steps=1, moe_init=True, init_dir=run_of("qwen2"))
+    how |= dict(route_training="fixed", base_lr=base_lr)
+    runner = TrialRunner(Grids(world, "decoder_only").settings(f"shared_{base_lr}", **how))
+    examples = runner.file(SAMPLES[0], "train").encoded
+    models = [runner.starts.model_for(sample, lambda: examples)[0] for sample in SAMPLES]
+    first, second = (dict(model.named_parameters()) for model in models)
+    shared = [name for name in first if first[name] is second[name]]
+    assert shared == ([] if base_lr else list(filter(is_of_base, first)))
+
+
+def test_runs_of_unequal_precision_are_averaged_and_sizes_refused(run_of, plain, tmp_path, capsys):
+    runs = [run_of("qwen2", base_dtype="bfloat16"), run_of("qwen2")]
+    assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
+    plains = [Routed.load(run).model.to_plain(torch.full((3, 2), 0.5)).state_dict() for run in runs]
+    for name, tensor in Routed.load(tmp_path / "mean").model.backbone.state_dict().items():
+        torch.testing.assert_close(tensor, torch.stack([own[name].float() for own in plains]).mean(dim=0))
+    wide = Qwen2Config(**DECODER_ONLY["qwen2"]().to_dict() | dict(intermediate_size=80))
+    AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path / "wide")
+    assert average(typed(dict(runs=[plain("qwen2"), tmp_path / "wide"], output_dir=tmp_path / "no"))) == 2
+    assert "has intermediate_size 80; " in capsys.readouterr().err
+
+
 def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
     flags = dict(max_input_length=40, max_output_length=12, projection_dim=0, weights="layers")
     assert compute_vectors("gradient", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
@@ -280,9 +316,11 @@ def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):
     np.testing.assert_allclose(vectors(tmp_path / "v")["count"], torch.cat(expected), rtol=1e-3, atol=1e-5)
 
 
-def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys):
+def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys, monkeypatch):
     flags = dict(max_input_length=40)
-    assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
+    with monkeypatch.context() as without_cache:
+        without_cache.setattr(DynamicCache, "update", None)
+        assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
     model = AutoModelForCausalLM.from_pretrained(plain("llama")).model
     tokenizer = AutoTokenizer.from_pretrained(plain("llama"))
     texts = [f" {line.split(chr(9))[0]}" for line in ROWS["count"]]
@@ -316,7 +354,7 @@ def test_rows_of_a_route_are_named_by_layer(run_of):
         ("llama", LORA | dict(append_another_bos=True), "--append_another_bos is for models with an encoder"),
         ("qwen2", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
         ("qwen2", LORA | dict(max_input_length=60), "are 72 together, but "),
-        ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "encoder_vanilla_layers"),
+        ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "names [0]; the model has no encoder"),
         ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
     ],
 )

@@ -208,21 +208,22 @@ def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_
 @pytest.mark.parametrize("scoring", ["generate", "rank"])
 def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monkeypatch, scoring):
     files, model = FILES[2:3], make_model(router_mode="softmax")
-    decoding = Decoding(num_beams=1, max_output_length=4, scoring=scoring)
+    decoding = Decoding(num_beams=1, max_output_length=4, scoring=scoring, batch_size=1)
     expected = answer(model, Words(), files, decoding, accelerator())
     losses = losses_of_files(model, files, decoding, accelerator())
     forward, sizes = model.model.encoder.forward, []
 
     def limited(*args, **kwargs):
         sizes.append(len(kwargs["input_ids"]))
-        if sizes[-1] > 4:
+        if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(model.model.encoder, "forward", limited)
+    monkeypatch.setattr(batches, "SHORT_PER_LONG", 4)
     monkeypatch.setattr(batches, "release_memory", lambda: None)  # of Python, which takes longer
     halved = answer(model, Words(), files, decoding, accelerator())
     assert [draws[0].texts for draws in halved] == [draws[0].texts for draws in expected]
-    assert max(sizes) > 4
+    assert sum(size > 2 for size in sizes) == 1, "the batches after it are halved at once"
     found = losses_of_files(model, files, decoding, accelerator())
     np.testing.assert_allclose(found, losses, rtol=1e-11)

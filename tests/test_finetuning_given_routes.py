@@ -71,8 +71,8 @@ def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):
     vectors = write_vectors(tmp_path / "each", OF_SAMPLES, sample_of=of_task)
     folder = tune("given_each", "clusters", taskvecs=vectors)
     found = by_sample(folder)
-    assert found[SAMPLES[0]] == "cluster 0 (cosine 1.00); plain BART"
-    assert found[SAMPLES[1]] == "cluster 1 (cosine 1.00); plain BART"
+    assert found[SAMPLES[0]] == "cluster 0 (cosine 1.00); plain model"
+    assert found[SAMPLES[1]] == "cluster 1 (cosine 1.00); plain model"
     for sample, seen in by_sample(folder, "vector_seen").items():
         assert seen == f"labelled rows of one sample: {sample.removesuffix('_best')}"
 
@@ -88,7 +88,7 @@ def starting(grids, mixture_of, kind, **changed):
 def test_a_sample_starts_as_the_plain_bart_of_its_route(grids, mixture_of, tmp_path):
     vectors = write_vectors(tmp_path / "new", {TASK: [0, 1]})
     model, words, _, mixture = starting(grids, mixture_of, "clusters", taskvecs=vectors)
-    assert words.endswith("; plain BART")
+    assert words.endswith("; plain model")
     route_LE = torch.eye(2)[[1, 1, 1]]
     assert_is_the_bart_of(model, mixture, route_LE)
 
@@ -105,7 +105,7 @@ def test_logits_start_at_the_route_of_the_nearest_cluster(grids, mixture_of, tmp
 def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
     task = dict(task_dir=grids.gym / "opposite")
     model, words, seen, mixture = starting(grids, mixture_of, "clusters", **task)
-    assert (words, seen) == ("given route; plain BART", "labelled rows of all samples")
+    assert (words, seen) == ("given route; plain model", "labelled rows of all samples")
     assert_is_the_bart_of(model, mixture, mixture.task_routes[mixture.config.task_names.index("opposite")])
     words, seen = starting(grids, mixture_of, "clusters", task_dir=grids.gym / "plural")[1:3]
     assert words.startswith("cluster 1 (cosine ")
@@ -114,7 +114,7 @@ def test_a_task_of_the_run_keeps_its_route(grids, mixture_of):
     assert words == "given route; fixed"
     assert torch.equal(model.routes_for(["plural"])[0], torch.tensor(FORMS["plural"]))
     words = starting(grids, mixture_of, "clusters", **task, moe_random2_route=True)[1]
-    assert words == "random for the task; plain BART"
+    assert words == "random for the task; plain model"
 
 
 @pytest.mark.parametrize(("kind", "why"), [("clusters", "no vector"), ("file", "no route")])
@@ -126,7 +126,7 @@ def test_a_route_can_be_given_for_any_mixture(grids, mixture_of, tune, tmp_path,
     path = tmp_path / "route.json"
     path.write_text(json.dumps({TASK: [0, 1, 1], "other": 3}))
     for kind in KINDS:
-        assert starting(grids, mixture_of, kind, task_routes=path)[1] == "given route; plain BART"
+        assert starting(grids, mixture_of, kind, task_routes=path)[1] == "given route; plain model"
     tune("given_file", "learned", samples="first", task_routes=path)
     path.write_text(json.dumps({TASK: [0, 0, 1]}))  # a grid continues with the same route only
     capsys.readouterr()

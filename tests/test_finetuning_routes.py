@@ -87,20 +87,20 @@ def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(gri
     assert predictions(plain) == predictions(fixed)
     (words,), (among,) = routes(plain), routes(fixed)
     assert words.startswith("vector of ")
-    assert words.endswith("); plain BART")
-    assert among == words.replace("plain BART", "fixed")
+    assert words.endswith("); plain model")
+    assert among == words.replace("plain model", "fixed")
 
 
 def test_a_router_gives_the_plain_bart_of_its_route(start_of, grids):
     model, words, mixture = start_of("one-hot", task_dir=plural(grids), **STORED)
-    assert words == "random vector; plain BART"
+    assert words == "random vector; plain model"
     assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
 
 
 def test_merged_parameters_become_a_plain_bart_and_fixed_ones_have_the_same_loss(start_of, grids):
     task = dict(task_dir=plural(grids), **STORED)
     model, words, mixture = start_of("merged", **task)
-    assert words == "random vector; plain BART"
+    assert words == "random vector; plain model"
     assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
     apart, words, _ = start_of("merged", route_training="fixed", **task)
     assert words == "random vector; fixed"
@@ -118,7 +118,7 @@ def test_soft_routes_keep_the_experts_unless_a_plain_bart_is_requested(start_of,
     assert ((route_LE > 0) & (route_LE < 1)).all()
     assert torch.equal(model.routes_for(["plural"])[0], route_LE)
     model, words, mixture = start_of("soft", route_training="plain", **task)
-    assert words == "random vector; plain BART"
+    assert words == "random vector; plain model"
     assert_is_the_bart_of(model, mixture, route_LE)
 
 
@@ -147,13 +147,13 @@ def drawn_for(start_of, grids, task: str, kind="one-hot", **flags):
 
 def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has_one(start_of, grids):
     naming, words, _ = drawn_for(start_of, grids, TASK)
-    assert words == "random for the task; plain BART"
+    assert words == "random for the task; plain model"
     assert_equal(naming, drawn_for(start_of, grids, TASK)[0])
     others = [drawn_for(start_of, grids, task, seed=seed)[0] for task, seed in (("count", 42), (TASK, 1))]
     for other in others:
         assert any(not torch.equal(naming[name], other[name]) for name in naming)
     stored, words, mixture = drawn_for(start_of, grids, "plural", "task random")
-    assert words == "random for the task, drawn in the run; plain BART"
+    assert words == "random for the task, drawn in the run; plain model"
     route_LE = mixture.task_routes[mixture.config.task_names.index("plural")]
     assert_equal(stored, mixture.to_bart(route_LE).state_dict())
 
@@ -175,7 +175,7 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour(grids, mixture_
     )
     start = Starts(grids.settings("nearest", **flags), torch.device("cpu"))
     _, words, seen = start.model_for(SAMPLES[0], None)
-    assert words == "vector of count (nearest by text, cosine 1.00); plain BART"
+    assert words == "vector of count (nearest by text, cosine 1.00); plain model"
     assert seen == "unknown"  # the folder does not say what it has seen
     names, vectors_ND = load_task_vectors(mixture_of("one-hot") / "best")
     choice = start._choices[SAMPLES[0]]

@@ -157,6 +157,6 @@ def test_each_sample_starts_from_the_route_of_its_own_rows(place):
     found = by_sample(folder)
     assert found["both_12_100"].startswith("route of expert 2 (lowest loss, ")
     assert found["both_12_13"].startswith("route of expert 0 (lowest loss, ")
-    assert found["both_12_100"].endswith("); plain BART")
+    assert found["both_12_100"].endswith("); plain model")
     for sample, seen in by_sample(folder, "vector_seen").items():
         assert seen == f"{OF_ONE}: {sample.removesuffix('_best')}"

@@ -28,9 +28,10 @@ EVALUATIONS = {
 
 
 @pytest.fixture
-def in_bf16() -> Accelerator:
+def in_bf16():
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(cpu=True, mixed_precision="bf16")
+    yield Accelerator(cpu=True, mixed_precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_merged_experts_are_averaged_by_the_route(source, grids, make_model, bat
     route_LE = np.full((4, 3), 1 / 3) if is_mean else SOFT_LE
     by_hand = averaged_by_hand(mixture, route_LE)
     model, words = start(grids, mixture, "merged", None if is_mean else SOFT_LE)
-    assert words == ("average" if is_mean else "given route") + "; merged plain BART"
+    assert words == ("average" if is_mean else "given route") + "; merged plain model"
     assert model.config.num_experts == 1
     torch.testing.assert_close(dict(model.to_bart(torch.ones(4, 1)).state_dict()), by_hand)
     reference = make_model(num_experts=1, dtype=torch.float32)

@@ -7,16 +7,18 @@ from pathlib import Path
 import torch
 
 from dataloader.atomic_files import write_text
+from dataloader.encoding import rendered
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
 from routing_moe.checkpoints.adapters import check_with_peft
-from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
+from routing_moe.config.choices import PLAIN_MODELS
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
+from routing_moe.model.mixtures import plain_on_cpu
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
@@ -44,9 +46,7 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     has_equal = model.has_plain_equivalent(route_LE[None])
     if not has_equal and not argmax:
         raise InputError(f"{task.name}: {NO_EQUAL}")
-    elsewhere = {} if model.config.model_type == ROUTING_BART else {"device": "cpu"}  # a base may be large
-    bart = model.to_plain(route_LE, **elsewhere)
-    bart = copy.copy(bart)  # without experts, it is the model
+    bart = copy.copy(plain_on_cpu(model, route_LE))  # without experts, it is the model
     bart.config, bart.generation_config = copy.deepcopy((bart.config, bart.generation_config))
     bart.generation_config.update(**generation_limits(model.config, routed.decoding, routed.tokenizer))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
@@ -89,7 +89,7 @@ def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
         if place.is_dir() and saved_kind(place) in PLAIN_MODELS:  # which transformers loads
             return name_of_base(model, folder / adapter)
     sizes = model.config.num_layers, model.config.num_experts
-    model.to_plain(torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
+    plain_on_cpu(model, torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
     routed.tokenizer.save_pretrained(folder / "base")
     return os.path.relpath("base", adapter)
 
@@ -100,8 +100,9 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     text_format = routed.text_format
     limits = generation_limits(routed.model.config, routed.decoding, routed.tokenizer)
     options = f"`max_length={text_format.max_input_length}, truncation=True, split_special_tokens=True`"
-    if text_format.prompt_format == "chat":
-        options = "the chat template, as the only message, of the user, before `add_generation_prompt=True`"
+    source = text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT"
+    if text_format.prompt_format == "chat":  # as the template renders it on one day, without thoughts
+        source, options = rendered(routed.tokenizer, source), "`add_special_tokens=False`"
     notes = "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:
         notes += "A second `<s>` begins the tokens, and counts. "
@@ -110,7 +111,7 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
         name=task.name,
         route=task.words,
         seen=task.seen,
-        source=text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT",
+        source=source.replace("\n", "\\n"),
         options=options,
         notes=notes,
         limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items() if value is not None),

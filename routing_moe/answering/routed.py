@@ -26,7 +26,7 @@ from routing_moe.answering.queries import CHUNK, Answer, Query, RoutedTask
 from routing_moe.answering.training import train
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.shared import TEXT_SETTINGS, TextFlags
+from routing_moe.config.shared import TEXT_SETTINGS, TextFlags, text_problems
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
@@ -59,10 +59,11 @@ class Routed:
         names = {field.name for field in dataclasses.fields(Decoding)}.intersection(texts)
         # As in training, with scores.
         self.decoding = Decoding(**{name: texts[name] for name in names}, likelihoods=True)
-        positions = model.config.max_position_embeddings
-        for name in ("max_input_length", "max_output_length", "num_beams"):
-            if not 1 <= texts[name] <= positions:
-                raise InputError(f"{name} is {texts[name]}; it must be from 1 to {positions}")
+        problems = text_problems(SimpleNamespace(**texts), model.config, start.place)
+        if texts["num_beams"] < 1:
+            problems.append(f"num_beams is {texts['num_beams']}; it must be at least 1")
+        if problems:
+            raise InputError(problem.replace("--", "") for problem in problems)
 
     @classmethod
     def load(

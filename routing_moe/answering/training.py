@@ -48,7 +48,7 @@ def train(
     problems += text_problems(texts, model.config, "the model")
     problems += [] if tasks else ["the model has no task_names, the tasks to train on"]
     if problems:
-        raise InputError(problem.removeprefix("--") for problem in problems)
+        raise InputError(problem.replace("--", "") for problem in problems)
     examples = encode(
         Gym(gym).pool(tasks, "train"),
         tokenizer,

@@ -7,6 +7,7 @@ from the same start is a model soup (Wortsman et al. 2022, arXiv 2203.05482); a 
 its experts' parameters, as in MHR-mu (Caccia et al. 2022).
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ SIZES = (  # fields of a plain model that must be equal, so that weights of one 
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
     *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff", "feed_forward_proj"),  # of a T5
-    "tie_word_embeddings",
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),  # without an encoder
+    *("num_key_value_heads", "head_dim", "tie_word_embeddings"),
 )
 Model = SavedPlain | SavedMixture
 
@@ -145,7 +147,7 @@ def average(settings: AverageSettings):
 
     from routing_moe.model.mixtures import mixture_of
 
-    mean, trained = {}, set()
+    mean, dtypes, trained = {}, set(), set()
     for i, (place, saved) in enumerate(models.items()):  # one model at a time is in memory
         with problem_context(f"--runs {place}: "):
             model = saved.load()
@@ -153,10 +155,11 @@ def average(settings: AverageSettings):
         if not config.has_lora:  # whose parameters are mixed anyway
             config.expert_mixing = "parameters"
         plain = model.to_plain(torch.full((config.num_layers, config.num_experts), 1 / config.num_experts))
-        state = plain.state_dict()
+        state = {name: tensor.float() for name, tensor in plain.state_dict().items()}
         mean = {name: mean.get(name, tensor).lerp(tensor, 1 / (i + 1)) for name, tensor in state.items()}
+        dtypes.add(plain.dtype)
         trained |= set(config.trained_tasks)
-    plain.load_state_dict(mean)
+    plain.to(functools.reduce(torch.promote_types, dtypes)).load_state_dict(mean)
     fields = dict(label_smoothing=config.label_smoothing, task_names=sorted(trained))
     fields["trained_tasks"] = sorted(trained)
     averaged = mixture_of(plain, **fields)

@@ -145,7 +145,8 @@ def text_problems(
         not config.is_encoder_decoder
         and (both := sum(getattr(settings, name) for name in lengths)) > positions
     ):
-        problems.append(f"{' and '.join(lengths)} are {both} together, but {where} has {positions} positions")
+        names = " and ".join(f"--{name}" for name in lengths)
+        problems.append(f"{names} are {both} together, but {where} has {positions} positions")
     if config.is_encoder_decoder and getattr(settings, "prompt_format", "crossfit") != "crossfit":
         problems.append(f"--prompt_format {settings.prompt_format} is for decoder-only models; give crossfit")
     return problems

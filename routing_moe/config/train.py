@@ -83,7 +83,7 @@ class TrainSettings(RunFlags):
     skip_malformed: bool = MORE_DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
-    model: str = START(BART_BASE, "plain model that a new one starts from: a hub name or a folder. Every expert is a copy of a layer of a BART; of a T5, mT5, mBART or Pegasus a low-rank update (--expert_kind lora)", compared_as="budget")
+    model: str = START(BART_BASE, "plain model that a new one starts from: a hub name or a folder. Every expert is a copy of a layer of a BART; of another model (T5, mBART, Pegasus, Llama, Mistral, Qwen, SmolLM) a low-rank update (--expert_kind lora)", compared_as="budget")
     initialize_from_vanilla: bool = START(False, "start from --model, as without this flag if no checkpoint is given")
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, a run with low-rank experts (the model that they share), or a hub name of one of these")
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
@@ -154,7 +154,7 @@ class TrainSettings(RunFlags):
     predict_max_examples: int | None = MORE_RUNNING(None, "examples of each dev and test file that --do_predict scores, evenly spaced (default: all)", range=AT_LEAST_1, on_resume=True, compared_as="scoring")
     predict_temperature: float | None = MORE_RUNNING(None, "temperature of soft routes in --do_predict (default: that of the checkpoint)", range=POSITIVE, on_resume=True, compared_as="scoring")
     task_vector: str = MORE_RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing. With given routes, nearest is the route of the train task with the most similar texts, for tasks without one", choices=choices.FOUND_BY_RULE, on_resume=True, compared_as="scoring")
-    text_vectors: str | None = MORE_RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model's encoder with average routes)", on_resume=True)
+    text_vectors: str | None = MORE_RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model with average routes)", on_resume=True)
     no_text_vectors: bool = MORE_RUNNING(False, "do not keep vectors of the train tasks' texts in best/, by which new texts find their nearest task: they take a pass over the first samples through all experts", on_resume=True)
     prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", on_resume=True)
 # fmt: on

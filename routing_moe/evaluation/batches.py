@@ -177,9 +177,9 @@ def run_batches(
 ) -> Iterator[tuple[Batch, list]]:
     """Yields each batch with its results: run(bart, indices, routes (b, L, E)) gives one for each example.
 
-    routes: None for a plain BART. A batch is halved where memory runs out.
+    routes: None for a plain BART. A batch is halved where memory runs out, and so are those after it.
     """
-    route, bart = None, model
+    route, bart, parts = None, model, 1
     for batch in batches:
         if batch.route is not None and batch.route is not route:  # assembled once for all its batches
             route, bart = batch.route, model.to_plain(batch.route)
@@ -189,7 +189,8 @@ def run_batches(
                 return run(bart, indices, None)
             return run(model, indices, draws[batch.draw].routes_of(indices))
 
-        yield batch, in_halves(results, batch.indices)
+        found, parts = in_parts(results, batch.indices, parts)
+        yield batch, found
 
 
 def cut(order: np.ndarray, lengths_N: np.ndarray, max_tokens: int, max_examples: int) -> Iterator[np.ndarray]:
@@ -237,13 +238,13 @@ def batch_size(model, decoding: Decoding) -> int:
     return decoding.batch_size or SIZES.get(model.device.type, SIZES["cpu"])
 
 
-def in_halves(run: Callable[[np.ndarray], list], indices: np.ndarray) -> list:
-    """Returns run(indices), a list; where memory runs out, of the two halves one after the other."""
+def in_parts(run: Callable[[np.ndarray], list], indices: np.ndarray, parts: int) -> tuple[list, int]:
+    """Returns run(indices), a list, made in parts; and their number, twice as many where memory runs out."""
+    pieces = np.array_split(indices, min(parts, len(indices)))
     try:
-        return run(indices)
+        return [result for piece in pieces for result in run(piece)], parts
     except Exception as error:
-        if len(indices) == 1 or not should_reduce_batch_size(error):
+        if len(pieces) == len(indices) or not should_reduce_batch_size(error):
             raise
     release_memory()
-    middle = len(indices) // 2
-    return in_halves(run, indices[:middle]) + in_halves(run, indices[middle:])
+    return in_parts(run, indices, 2 * len(pieces))

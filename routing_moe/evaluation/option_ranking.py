@@ -188,7 +188,8 @@ class GreedyScores(StoppingCriteria):
         self.end, self.sums_B, self.lengths_B, self.running_B = end, 0.0, 0, None
 
     def keep(self, bart, inputs, output) -> None:
-        self.logits_BV = output.logits[:, -1]
+        logits_BV = output.logits[:, -1]
+        self.logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
 
     def __call__(self, tokens_BT: Tensor, scores, **_) -> Tensor:
         chosen_B = tokens_BT[:, -1]

@@ -42,7 +42,8 @@ from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompt
 from routing_moe.model.beams import SourceCache, SourceStates, shares_sources
 from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
 
-SAMPLING = ("temperature", "top_p", "top_k")  # settings that many decoder-only models are published with
+# Settings that decoder-only models are published with. None is for greedy answers, or saved with them.
+SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 COLUMN_WORDS = {"labels": "labels of all samples"}  # replace names of sources in tables
 
 
@@ -222,7 +223,7 @@ def generation_limits(config, decoding: Decoding, tokenizer) -> dict:
     limits = dict(num_beams=decoding.num_beams, do_sample=False, early_stopping=False)
     if not config.is_encoder_decoder:
         limits |= dict(max_new_tokens=decoding.max_output_length, pad_token_id=config.pad_token_id)
-        limits |= dict(eos_token_id=tokenizer.eos_token_id)
+        limits |= dict(eos_token_id=tokenizer.eos_token_id, max_length=None)
         limits |= dict.fromkeys(SAMPLING)
     elif decoding.generate_from_bos:
         limits |= dict(decoder_start_token_id=config.bos_token_id, max_length=decoding.max_output_length)

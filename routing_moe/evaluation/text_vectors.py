@@ -104,12 +104,11 @@ def encoder_states(model) -> StatesOf:
         was_training = model.training
         model.eval()
         with running as plan:
-            side = model.get_encoder() if model.config.is_encoder_decoder else model.get_decoder()
-            states_BSD = side(
-                input_ids=input_ids_BS.to(model.device),
-                attention_mask=attention_mask_BS.to(model.device),
-                **plan,
-            )[0]
+            side, others = model.get_encoder(), plan
+            if not model.config.is_encoder_decoder:
+                side, others = model.get_decoder(), plan | {"use_cache": False}
+            inputs = dict(input_ids=input_ids_BS, attention_mask=attention_mask_BS)
+            states_BSD = side(**{name: t.to(model.device) for name, t in inputs.items()}, **others)[0]
         model.train(was_training)
         return states_BSD
 

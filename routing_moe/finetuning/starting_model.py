@@ -36,7 +36,7 @@ from routing_moe.task_choice.given_routes import file_matrices
 from routing_moe.task_choice.learned import LowestLoss, learn_vector
 from routing_moe.task_choice.texts import TextsOfModel
 
-PLAIN = {"plain": "plain BART", "merged": "merged plain BART"}
+PLAIN = {"plain": "plain model", "merged": "merged plain model"}
 TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
 TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
@@ -99,7 +99,7 @@ class Starts:
         if self._kind is None:
             return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
         choice = self._choices.get(sample)
-        mixture = self.loaded if self._shared else copy.deepcopy(self.loaded).to(self.device)
+        mixture = self.loaded if self._shared else self._copied().to(self.device)
         accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
         if self._kind == "lowest loss":
             source = LowestLoss(mixture.to(accelerator.device), self._trained, accelerator)
@@ -109,6 +109,12 @@ class Starts:
             choice = learn_vector(mixture.to(accelerator.device), task, examples(), *how, accelerator)
             choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
         return *along_route(mixture, settings, choice), choice and choice.seen
+
+    def _copied(self):
+        """Returns a copy of the mixture, with the same base of low-rank experts if that is not trained."""
+        of_base = is_of_base if self.config.has_lora and not self.settings.base_lr else lambda name: False
+        shared = {id(p): p for name, p in self.loaded.named_parameters() if of_base(name)}
+        return copy.deepcopy(self.loaded, shared)
 
 
 def are_equal(choices: Collection[TaskChoice]) -> bool:

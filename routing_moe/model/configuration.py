@@ -159,7 +159,8 @@ class Mixture:
                 wrong.append(f"{name} is {value!r}; it must be {allowed.must_be}")
         for side, depth in zip(("encoder", "decoder"), self.depths, strict=True):
             if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
-                wrong.append(f"{side}_vanilla_layers names {outside}; the {side} has layers 0 to {depth - 1}")
+                known = f"the {side} has layers 0 to {depth - 1}" if depth else f"the model has no {side}"
+                wrong.append(f"{side}_vanilla_layers names {outside}; {known}")
         if wrong := wrong or self._contradictions():
             raise ValueError("\n".join(wrong))
 
@@ -320,7 +321,7 @@ class RoutingConfig(Mixture, PreTrainedConfig):
         text = own and own.get_text_config(decoder=True)
         self.vocab_size, end = getattr(text, "vocab_size", None), getattr(text, "eos_token_id", None)
         pad = getattr(text, "pad_token_id", None)
-        if pad is None:  # Llama has none; which token it is makes no difference
+        if pad is None or pad < 0:  # Llama has none, or -1; which token it is makes no difference
             pad = end[0] if isinstance(end, list) else end or 0
         self.pad_token_id = pad
         super().__post_init__(**kwargs)

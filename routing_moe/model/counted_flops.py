@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from routing_moe.model.routed_model import with_targets
+from routing_moe.model.routed_model import RoutedModel, with_targets
 from routing_moe.model.selection import explore, random_one_hot, select_routes
 
 PRIMES = (100_003, 100_019, 100_043)  # S, T and K; they divide no other dimension of a model
@@ -83,8 +83,14 @@ def router_flops(model) -> float:
 
 def rows_flops(model, examples) -> int:
     """Returns the FLOPs of a forward pass of the plain model on all examples, without padding."""
-    one_expert_LE = torch.eye(1, model.config.num_experts).repeat(model.config.num_layers, 1)
-    plain = model.to_plain(one_expert_LE.to(model.device, model.routing_dtype))
+    if isinstance(model, RoutedModel):  # whose merged weights would be a second copy of a large base
+        meta = on_meta(model)
+        for linear in (linear for layer in meta.lora_layers for linear in layer.linear_maps.values()):
+            linear.remove_updates(linear.weight)
+        plain = meta.backbone
+    else:
+        one_expert_LE = torch.eye(1, model.config.num_experts).repeat(model.config.num_layers, 1)
+        plain = model.to_plain(one_expert_LE.to(model.device, model.routing_dtype))
     with torch.no_grad():
         lengths_3N = np.stack([*examples.lengths(), examples.target_lengths_N])
         return round(example_flops(plain, lengths_3N).sum())

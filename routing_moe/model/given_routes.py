@@ -71,7 +71,7 @@ class GivenRoutes:
             if len(route) == layers:
                 route = route.repeat(splits, axis=0)
             if len(route) != layers * splits:
-                depths = f"{encoder_layers}+{decoder_layers} (encoder+decoder)"
+                depths = f"{encoder_layers}+{decoder_layers} (encoder+decoder)" if encoder_layers else layers
                 raise InputError(f"the route of {task} has {len(route)} layers; the model has {depths}")
             if route.ndim == 1:
                 matrices.append(np.eye(num_experts)[route])

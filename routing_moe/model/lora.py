@@ -37,12 +37,12 @@ class LoraPlan:
     """Which experts the examples of a batch use, computed once per forward pass.
 
     routes_BLE: the weights. chosen_BLK: for every layer the experts with a weight above 0, filled up with
-    others; None: all experts. copies: rows of an example in a generation, such as its beams.
+    others; None: all experts. copies: rows of an example in a generation (its beams); None: a single pass.
     """
 
     routes_BLE: Tensor
     chosen_BLK: Tensor | None = None
-    copies: int = 1
+    copies: int | None = None
 
     @classmethod
     def of(cls, routes_BLE, sparse=True, constant_zeros=False, on_cpu_BLE=None) -> "LoraPlan":
@@ -76,12 +76,12 @@ class Mix:
     """The experts of one layer. weights_BHK: their weights. chosen_BHK: which they are; None: all, K = E.
 
     copies: as of the plan. kept: {linear map: its factors along the mix}, which the steps of a generation
-    compute once.
+    compute once. In a single pass, those of all maps together would take most of the memory.
     """
 
     weights_BHK: Tensor
     chosen_BHK: Tensor | None = None
-    copies: int = 1
+    copies: int | None = None
     kept: dict = field(default_factory=dict)
 
 
@@ -131,7 +131,7 @@ class LoraLinear:
         if mix is None:
             raise RuntimeError("the backbone of a routed model runs along routes: call the routed model")
         examples = len(mix.weights_BHK)
-        if examples > 1 and x.ndim > 2 and len(x) not in (examples, examples * mix.copies):
+        if examples > 1 and x.ndim > 2 and len(x) not in (examples, examples * (mix.copies or 1)):
             raise InputError(
                 f"a linear map gets inputs of shape {tuple(x.shape)} in a batch of {examples} examples; "
                 "experts need models whose first dimension is that of the examples"
@@ -158,7 +158,7 @@ class LoraLinear:
             A, B = (F.embedding(chosen_BK, factor.flatten(1)) for factor in (A, B))
             A = A.view(len(chosen_BK), -1, self.in_features)
             factors = A, B.view(len(chosen_BK), -1, self.out_features), weights_B1R
-        if not torch.is_grad_enabled():
+        if mix.copies and not torch.is_grad_enabled():
             mix.kept[self] = factors
         return factors
 

@@ -70,7 +70,16 @@ def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0
 def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
     """Returns the equivalent plain model of a route (L, E), None: of one expert, without shared tensors."""
     plain = mixture.to_plain(routes_LE)
-    return plain if isinstance(plain, BartForConditionalGeneration) else copy.deepcopy(plain)
+    if isinstance(plain, BartForConditionalGeneration):
+        return plain
+    shared = set(map(id, mixture.parameters()))
+    return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared})
+
+
+def plain_on_cpu(mixture, routes_LE) -> PreTrainedModel:
+    """Returns the equivalent plain model of a route (L, E), on the CPU unless it is a (small) BART."""
+    where = {} if mixture.config.model_type == ROUTING_BART else {"device": "cpu"}
+    return mixture.to_plain(routes_LE, **where)
 
 
 def load_mixture(checkpoint: str | Path):

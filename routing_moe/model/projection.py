@@ -33,6 +33,8 @@ def tf32_allowed(device: str):
         torch.set_float32_matmul_precision(before)
 
 
-def project_in_float32(bart) -> None:
-    """Makes the vocabulary projection of a BART a `Projection`, with the same tensor."""
-    bart.lm_head.__class__ = Projection
+def project_in_float32(model) -> None:
+    """Makes the vocabulary projection of a model a `Projection`, with the same tensor."""
+    head = model.get_output_embeddings()
+    if type(head) is nn.Linear:
+        head.__class__ = Projection

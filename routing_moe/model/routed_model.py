@@ -56,6 +56,7 @@ from routing_moe.model.loading import (
     unfilled_model,
 )
 from routing_moe.model.lora import LoraPlan, along
+from routing_moe.model.projection import project_in_float32
 from routing_moe.model.task_routing import RoutingModel
 
 
@@ -76,6 +77,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
         if self.backbone.get_output_embeddings() is None:
             raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
+        project_in_float32(self.backbone)
         self.lora_layers = inject(self.backbone, config) if config.has_lora else []
         self.add_routing()
         self.post_init()
@@ -104,7 +106,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         fields = dict(num_experts=num_experts, lora_rank=lora_rank, lora_targets=lora_targets)
         config = RoutingConfig.of(dict(backbone=backbone.config) | fields | config_fields, "from_backbone")
         model = cls.with_backbone(config, backbone)
-        if place is not None:
+        if place is not None and config.has_lora:
             refer_to_base(model, place)
         return model
 

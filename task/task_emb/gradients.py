@@ -41,15 +41,15 @@ def log_likelihood_of(model, route_1LE: Tensor | None = None) -> LogLikelihood:
     """
 
     def log_likelihood(parameters: Parameters, example: Batch) -> Tensor:
-        labels_T = example["labels"]
-        is_later_TT = torch.ones(len(labels_T), len(labels_T), device=labels_T.device).tril() == 0
+        labels_T, read = example["labels"], example.get("decoder_input_ids", example["input_ids"])
+        is_later_TT = torch.ones(len(read), len(read), device=labels_T.device).tril() == 0
         later = blocked(is_later_TT)[None, None]
         inputs = dict(input_ids=example["input_ids"][None], routes=route_1LE, use_cache=False)
         if "decoder_input_ids" in example:
             inputs |= dict(attention_mask=example["source_mask"][None], decoder_attention_mask=later)
             inputs["decoder_input_ids"] = example["decoder_input_ids"][None]
         else:  # the padding comes after all tokens
-            inputs["attention_mask"] = later
+            inputs |= dict(attention_mask=later, logits_to_keep=len(labels_T))
         (logits_TV,) = functional_call(model, parameters, kwargs=inputs).logits
         return -nn.functional.cross_entropy(logits_TV, labels_T, ignore_index=IGNORED_LABEL, reduction="sum")
 
@@ -70,6 +70,8 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
     for indices in micro_batches(*examples.lengths(), max_tokens=max_tokens or None, max_examples=most):
         batch = examples.collate(indices, pad_token_id=model.config.pad_token_id)
         tensors, labels = with_targets(model, {"input_ids": batch["input_ids"]}, batch["labels"])
+        if examples.decoder_only:  # only positions from the first answer on are projected to the vocabulary
+            labels = labels[:, (labels != IGNORED_LABEL).any(dim=0).nonzero()[0, 0] :]
         tensors |= {
             "source_mask": blocked(batch["attention_mask"] == 0)[:, None, None],
             "labels": labels,
