@@ -1,14 +1,11 @@
 """Decoder-only models: batches, scores and answers against one example at a time; the commands with them."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from forks import in_two_processes
 from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
-from tiny_grids import QUICK, SAMPLES, Grids, results
-from tiny_runs import ROWS, assert_close, assert_equal, run, typed, weights
+from tiny_grids import SAMPLES, Grids
+from tiny_runs import ROWS, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
@@ -252,29 +249,6 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
     again.export("colour", tmp_path / "again")
     assert again.model.generation_config.to_dict() == before
     assert again.answer("colour", texts) == [found.answer for found in answers]
-
-
-def test_a_resumed_run_is_that_of_an_uninterrupted_one(world, plain):
-    flags = dict(bart=plain("qwen2"), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
-    whole, resumed = world.run("do/whole", **flags), world.resumed("do/resumed", **flags)
-    assert_equal(weights(resumed / "last"), weights(whole / "last"))
-    assert (resumed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
-
-
-def test_two_processes_take_the_same_steps_as_one(world, plain, tmp_path):
-    flags = dict(SOFT, adam_epsilon=1e-3, total_steps=2, do_predict=True)
-    one, two = world.run("do/one", bart=plain("llama"), **flags), world / "do/two"
-    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, plain("llama"), two, **flags))
-    assert codes == [0, 0]
-    assert_close(weights(two / "last"), weights(one / "last"))
-
-
-def test_a_plain_model_is_fine_tuned_and_saved_as_one(world, plain):
-    how = QUICK | dict(learning_rate_list=[0.01], bart=plain("qwen2"), max_input_length=40, save_best=True)
-    folder = Grids(world, "decoder_only").run("plain", **how)
-    assert np.isfinite(results(folder)["test_performance"]).all()
-    (saved,) = folder.rglob("config.json")
-    assert json.loads(saved.read_text())["model_type"] == "qwen2"
 
 
 @pytest.mark.parametrize("base_lr", [0, 0.01])

@@ -152,16 +152,19 @@ def test_scores_are_those_of_the_logits_of_a_plain_model(family, run_of):
 # ---- runs
 
 
-def test_a_resumed_run_is_that_of_an_uninterrupted_one(world, plain):
-    flags = dict(bart=plain("flan-t5"), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
-    whole, resumed = world.run("ed/whole", **flags), world.resumed("ed/resumed", **flags)
+@pytest.mark.parametrize("family", ["flan-t5", "qwen2"])
+def test_a_resumed_run_is_that_of_an_uninterrupted_one(family, world, plain):
+    flags = dict(bart=plain(family), **LORA, base_lr=1e-3, exploration_epsilon=0.2, checkpoint_period=1)
+    name = f"ed/{family}"
+    whole, resumed = world.run(f"{name}/whole", **flags), world.resumed(f"{name}/resumed", **flags)
     assert_equal(weights(resumed / "last"), weights(whole / "last"))
     assert (resumed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
 
 
-def test_two_processes_take_the_same_steps_as_one(world, plain, tmp_path):
-    flags = dict(bart=plain("flan-t5"), **SOFT, adam_epsilon=1e-3, total_steps=2, do_predict=True)
-    one, two = world.run("ed/one_process", **flags), world / "ed/two_processes"
+@pytest.mark.parametrize("family", ["flan-t5", "llama"])
+def test_two_processes_take_the_same_steps_as_one(family, world, plain, tmp_path):
+    flags = dict(bart=plain(family), **SOFT, adam_epsilon=1e-3, total_steps=2, do_predict=True)
+    one, two = world.run(f"ed/{family}/one_process", **flags), world / f"ed/{family}/two_processes"
     codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, flags["bart"], two, **without_bart(flags)))
     assert codes == [0, 0]
     assert_close(weights(two / "last"), weights(one / "last"))
@@ -301,12 +304,13 @@ def test_grids_start_from_a_route_of_a_mixture(flag, family, world, plain, run_o
     assert np.isfinite(results(folder)["test_performance"]).all()
 
 
-def test_a_plain_t5_is_fine_tuned_and_saved_as_one(world, plain):
-    grids = Grids(world, "encoder_decoders")
-    how = QUICK | dict(learning_rate_list=[0.01], checkpoint=plain("flan-t5") / "model.safetensors")
-    folder = grids.run("plain", **how, bart=plain("flan-t5"), save_best=True)
+@pytest.mark.parametrize(("family", "kind"), [("flan-t5", "t5"), ("qwen2", "qwen2")])
+def test_a_plain_model_is_fine_tuned_and_saved_as_one(family, kind, world, plain):
+    grids = Grids(world, f"encoder_decoders/{family}")
+    how = QUICK | dict(learning_rate_list=[0.01], checkpoint=plain(family) / "model.safetensors")
+    folder = grids.run("plain", **how, bart=plain(family), save_best=True, max_input_length=40)
     (saved,) = folder.rglob("config.json")
-    assert json.loads(saved.read_text())["model_type"] == "t5"
+    assert json.loads(saved.read_text())["model_type"] == kind
 
 
 # ---- vectors
