@@ -326,7 +326,8 @@ def compile_layers(model, backend: str = "inductor") -> None:
     Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
     """
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    sides = {id(side): side for side in (model.get_decoder(), model.get_encoder())}.values()
+    sides = [model.get_encoder()] if model.config.is_encoder_decoder else []
+    sides.append(model.get_decoder())
     for layer in (layer for side in sides for layers in stacks(side).values() for layer in layers):
         for expert in getattr(layer, "experts", [layer]):
             expert.compile(dynamic=True, backend=backend)
