@@ -92,7 +92,7 @@ class CachedInputs:
         config = getattr(model, "backbone", model).config.get_text_config(decoder=True)
         self.last_B1, self.cache = ids_BS[:, -1:], DynamicCache(config=config)
         if self.mask_BS.shape[1]:
-            places = dict(position_ids=(self.mask_BS.cumsum(1) - 1).clamp(min=0), logits_to_keep=1)
+            places = dict(position_ids=positions(self.mask_BS), logits_to_keep=1)
             places |= {"attention_mask": self.mask_BS, CACHE_ARGUMENT: self.cache, "use_cache": True}
             places |= {} if routes_BLE is None else {"routes": routes_BLE}
             with torch.no_grad(), autocast():
@@ -112,6 +112,11 @@ class CachedInputs:
             "position_ids": mask_PS.sum(dim=1, keepdim=True) + steps_T,
             CACHE_ARGUMENT: cache,
         }
+
+
+def positions(mask_BS: Tensor) -> Tensor:
+    """Returns the position of each token of a decoder-only model, from 0 after the padding at the left."""
+    return (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
 
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:

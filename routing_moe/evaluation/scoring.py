@@ -36,6 +36,7 @@ from routing_moe.evaluation.option_ranking import (
     log_likelihoods,
     option_scores,
     per_token,
+    positions,
 )
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
@@ -200,7 +201,7 @@ def continued(prompts: dict[str, Tensor], labels_BT: Tensor) -> tuple[dict[str, 
     inputs = {
         "input_ids": torch.cat([prompts["input_ids"], labels_BT.clamp(min=0)], dim=1),
         "attention_mask": mask_BZ,
-        "position_ids": (mask_BZ.cumsum(dim=1) - 1).clamp(min=0),
+        "position_ids": positions(mask_BZ),
     }
     return inputs, torch.cat([torch.full_like(mask_BS, IGNORED_LABEL), labels_BT], dim=1)
 
