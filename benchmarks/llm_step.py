@@ -34,7 +34,8 @@ from routing_moe.config.flags import AT_LEAST_1
 from routing_moe.config.shared import Recipe
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.routed_model import projected_at, with_targets
-from routing_moe.optim.step import Stepper, checkpoint_layers
+from routing_moe.optim.layers import checkpoint_layers
+from routing_moe.optim.step import Stepper
 
 SIZES = {
     "tiny": dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, vocab_size=200)

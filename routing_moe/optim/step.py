@@ -27,15 +27,12 @@ from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
-from routing_moe.model.injection import stacks
 from routing_moe.model.selection import temperature_at
+from routing_moe.optim.layers import checkpoint_layers, compile_layers
 from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
-# Compiled graphs of a layer: encoder or decoder, with and without gradient or padding, one or several
-# examples; 8 for each of the 24 layers of bart-large with low-rank experts. Beyond it layers run as they are.
-MOST_GRAPHS = 192
 
 log = logging.getLogger(__name__)
 
@@ -311,27 +308,6 @@ class Stepper:
         raise TrainingDiverged(
             f"the {what} is {value} at step {step + 1}; tasks in the batch: {', '.join(tasks)}"
         )
-
-
-def checkpoint_layers(model) -> None:
-    """Lets layers keep no activations in training."""
-    name = "activation_checkpointing_enable"  # since transformers 5.24
-    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-    enable()
-
-
-def compile_layers(model, backend: str = "inductor") -> None:
-    """Compiles the layers for any shape at their first use in training; names of weights stay.
-
-    Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
-    """
-    torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    sides = [model.get_encoder()] if model.config.is_encoder_decoder else []
-    sides.append(model.get_decoder())
-    for layer in (layer for side in sides for layers in stacks(side).values() for layer in layers):
-        for expert in getattr(layer, "experts", [layer]):
-            expert.compile(dynamic=True, backend=backend)
-    torch.compiler.set_stance("force_eager")
 
 
 def step_seed(*numbers: int) -> int:
