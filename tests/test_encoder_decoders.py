@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from forks import in_two_processes
 from tiny_backbones import WITH_ENCODER, make_differ, plain_models
 from tiny_grids import QUICK, Grids, results
-from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, contents, run, typed, weights
+from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
@@ -389,19 +389,3 @@ def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, pl
     path.write_text(json.dumps(json.loads(path.read_text()) | {"decoder_start_token_id": 1}))
     assert run(world.gym, tmp_path / "mbart", tmp_path / "run", **LORA) == 2
     assert "is 1, but answers are trained to start with 96 (en_XX)" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("kind", "why"),
-    [("gpt2", " (its layers have Conv1D"), ("bert", ";"), ("marian", " (inputs and answers have different")],
-)
-def test_other_models_are_refused(kind, why, world, plain, tmp_path, capsys):
-    shutil.copytree(plain("t5"), tmp_path / kind)
-    path = tmp_path / kind / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
-    before = contents(tmp_path)
-    assert run(world.gym, tmp_path / kind, tmp_path / "run", **LORA) == 2
-    refused = capsys.readouterr().err
-    assert f"is a '{kind}' model{why}" in refused
-    assert "; the commands take models of the types bart, t5" in refused
-    assert contents(tmp_path) == before

@@ -1,8 +1,20 @@
 """Models that cannot have low-rank experts, or that the installed transformers cannot run, are refused."""
 
+import json
+import shutil
+
 import pytest
 import torch
-from tiny_backbones import CAUSAL, batch_of, make_differ, make_plain, padded_left, routes_of
+from tiny_backbones import (
+    CAUSAL,
+    batch_of,
+    make_differ,
+    make_plain,
+    padded_left,
+    plain_models,
+    routes_of,
+)
+from tiny_runs import contents, run
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -18,6 +30,7 @@ from dataloader.errors import InputError
 from routing_moe import RoutedModel
 from routing_moe.model.routed_model import with_targets
 
+plain = pytest.fixture(scope="module")(plain_models)
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
 
 
@@ -97,3 +110,19 @@ def test_gemma_2_with_padding_at_the_left_is_exact_or_refused():
     else:
         found = model.generate(ids, attention_mask=mask, **four)
         assert all(torch.equal(row, own[0]) for row, own in zip(found, alone, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("gpt2", " (its layers have Conv1D"), ("bert", ";"), ("marian", " (inputs and answers have different")],
+)
+def test_other_models_are_refused(kind, why, world, plain, tmp_path, capsys):
+    shutil.copytree(plain("t5"), tmp_path / kind)
+    path = tmp_path / kind / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    before = contents(tmp_path)
+    assert run(world.gym, tmp_path / kind, tmp_path / "run", expert_kind="lora", init_eps=None) == 2
+    refused = capsys.readouterr().err
+    assert f"is a '{kind}' model{why}" in refused
+    assert "; the commands take models of the types bart, t5" in refused
+    assert contents(tmp_path) == before
