@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/conflict.md.
+# Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/protocols/conflict_refined.md.
 #   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 5 minutes on 2 cores
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.

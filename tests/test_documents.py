@@ -16,7 +16,7 @@ OTHERS = [ROOT / "benchmarks/README.md", ROOT / "example_scripts/README.md"]
 PAGES = [*sorted(ROOT.glob("*.md")), *OTHERS, *sorted(ROOT.glob("docs/**/*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 # Result pages and the changelog are history: their commands, flags and scripts are those of their commits.
-CURRENT = [page for page in PAGES if page.parent.name != "results" and page.name != "CHANGELOG.md"]
+CURRENT = [page for page in PAGES if "results" not in page.parts and page.name != "CHANGELOG.md"]
 
 PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 # Flags of other programs, and those of CrossFit that docs/differences.md says are left out.
@@ -192,8 +192,9 @@ def test_the_readme_is_short_and_lists_all_folders():
 
 def test_indexes_list_all_pages_and_scripts():
     for index in (ROOT / "docs/README.md", ROOT / "docs/results/README.md"):
-        pages = {page.name for page in index.parent.glob("*.md")} - {"README.md"}
-        assert {page for page in pages if f"]({page})" not in TEXTS[index]} == set()
+        pages = {*index.parent.glob("*.md"), *index.parent.glob("protocols/*.md")} - {index}
+        names = {page.relative_to(index.parent).as_posix() for page in pages}
+        assert {name for name in names if f"]({name})" not in TEXTS[index]} == set()
     text = TEXTS[ROOT / "example_scripts/README.md"]
     scripts = [path.name for path in ROOT.glob("example_scripts/*.sh") if path.name != "setup.sh"]
     names = {name: name.replace("finetune_a_list_of_tasks_", "_") for name in scripts}

@@ -17,7 +17,8 @@ from routing_moe.results.comparison import comparison_markdown
 from routing_moe.results.overview import cost_markdown, overview_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs/results"
+PAGES = sorted((ROOT / "docs/results").rglob("*.md"))
+FILES = {path.name: path for path in (ROOT / "docs/results").rglob("*.csv")}
 MARKER = re.compile(r"<!-- table: ([^>]*?) -->\n(?:```\n)?((?:\|.*\n)+)")
 COMMIT = re.compile(r"(?<![\w.])[0-9a-f]{7}(?!\w)")  # as git abbreviates them
 FIRST_RELEASE = "274aef8"  # 0.1.0
@@ -58,7 +59,7 @@ RENDERED = {  # {file: (page, function of the file's path)}
     "compare_routings_equal_flops.csv": ("compare_routings.md", comparison("multitask")),
     "compare_routings_cost.csv": ("compare_routings.md", costs),
     "coverage.csv": ("coverage.md", coverage),
-    **{path.name: ("conflict.md", overview) for path in sorted(RESULTS.glob("conflict*_overview.csv"))},
+    **{name: ("conflict_refined.md", overview) for name in sorted(FILES) if name.endswith("_overview.csv")},
 }
 
 # ---- tables with a comment
@@ -67,7 +68,7 @@ RENDERED = {  # {file: (page, function of the file's path)}
 def marked_tables() -> list:
     return [
         pytest.param(page, *table.groups(), id=f"{page.name}-{number}")
-        for page in sorted(RESULTS.glob("*.md"))
+        for page in PAGES
         for number, table in enumerate(MARKER.finditer(page.read_text(encoding="utf-8")))
     ]
 
@@ -150,7 +151,7 @@ def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
     (row,) = [line for line in lines if line.startswith(f"| {question}")]
     expected = []
     for file, query, columns, factor in MEASURED[question]:
-        (values,) = pd.read_csv(RESULTS / file).query(query)[columns].to_numpy()
+        (values,) = pd.read_csv(FILES[file]).query(query)[columns].to_numpy()
         minus = columns == ["score", "difference"]
         expected += [factor * (values[0] - values[1])] if minus else list(factor * values)
     found = list(NUMBER.finditer(row.split("|")[2]))
@@ -165,15 +166,15 @@ def test_a_table_is_that_of_its_file(page, marker, table):
 @pytest.mark.parametrize("file", RENDERED)
 def test_a_rendered_table_is_that_of_its_file(file):
     page, rendered = RENDERED[file]
-    assert rendered(RESULTS / file).strip() in (RESULTS / page).read_text(encoding="utf-8")
+    assert rendered(FILES[file]).strip() in FILES[file].with_name(page).read_text(encoding="utf-8")
 
 
 def test_every_page_has_its_provenance_and_all_tables_are_marked_or_rendered():
-    pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
+    pages = [page for page in PAGES if page.name != "README.md"]
     texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
     for fact in ("command", "commit", "machine", "n", "CSV"):
         assert {name for name, text in texts.items() if f"| {fact} |" not in text} == set()
-    for path in RESULTS.glob("*.md"):  # a new table without a marker would be compared with nothing
+    for path in PAGES:  # a new table without a marker would be compared with nothing
         text = path.read_text(encoding="utf-8")
         numeric = re.findall(r"^\|[-: |]*-:[-: |]*\|$", text, flags=re.MULTILINE)  # a column aligned right
         rendered = sum(page == path.name for page, _ in RENDERED.values())
@@ -182,8 +183,8 @@ def test_every_page_has_its_provenance_and_all_tables_are_marked_or_rendered():
 
 def test_every_page_names_a_commit_and_the_commits_named_exist():
     """A result page is history: the code of its study may have left the main branch."""
-    pages = [page for page in RESULTS.glob("*.md") if page.name != "README.md"]
-    others = [RESULTS / "real_commands.csv", ROOT / "docs/data.md"]
+    pages = [page for page in PAGES if page.name != "README.md"]
+    others = [FILES["real_commands.csv"], ROOT / "docs/data.md"]
     named = {path: set(COMMIT.findall(path.read_text(encoding="utf-8"))) for path in [*pages, *others]}
     assert [path.name for path, commits in named.items() if not commits] == []
     assert set().union(*named.values()) - history() == set()

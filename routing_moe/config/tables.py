@@ -15,7 +15,7 @@ OF_CATEGORIES = group("scores by category")
 WRITING = group("writing")
 MEANS = ("cost", "dev", "test", "unseen")  # columns of the table of means
 CATEGORIES = "categories"  # the table of scores by category
-DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with the tasks as fixed; seeds_and_tasks: other seeds and other tasks; tasks: other tasks, with the runs as fixed; auto: tasks with one seed, seeds with 2 to 4, seeds_and_tasks from 5"  # as docs/results/coverage.md says
+DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with the tasks as fixed; seeds_and_tasks: other seeds and other tasks; tasks: other tasks, with the runs as fixed; auto: tasks with one seed, seeds with 2 to 4, seeds_and_tasks from 5"  # as docs/results/protocols/coverage.md says
 
 
 # fmt: off
