@@ -3,8 +3,8 @@
     found = mean_interval(differences_ST)     # seeds x tasks, paired differences
     found.low, found.high, found.p, found.detectable, found.over
 
-S seeds (runs), T tasks, M tests. docs/results/protocols/coverage.md has the measured coverage of the intervals, which
-explains the choice of the design.
+S seeds (runs), T tasks, M tests. docs/results/protocols/coverage.md has the measured coverage of the
+intervals, which explains the choice of the design.
 """
 
 from __future__ import annotations
