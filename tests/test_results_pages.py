@@ -2,6 +2,7 @@
 
 A table of docs/results/ that no function of the project renders has a comment before it:
     <!-- table: FILE.csv; label: COLUMN; values: COLUMN ...; where: COLUMN=VALUE, ...; rows: LABEL ... -->
+A file may be anywhere in docs/results/, where its name is unique.
 Its first column holds the labels, and the numbers of its other cells, row by row, are the values.
 """
 
@@ -18,7 +19,8 @@ from routing_moe.results.overview import cost_markdown, overview_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs/results").rglob("*.md"))
-FILES = {path.name: path for path in (ROOT / "docs/results").rglob("*.csv")}
+CSVS = sorted((ROOT / "docs/results").rglob("*.csv"))
+FILES = {path.name: path for path in CSVS}
 MARKER = re.compile(r"<!-- table: ([^>]*?) -->\n(?:```\n)?((?:\|.*\n)+)")
 COMMIT = re.compile(r"(?<![\w.])[0-9a-f]{7}(?!\w)")  # as git abbreviates them
 FIRST_RELEASE = "274aef8"  # 0.1.0
@@ -67,17 +69,17 @@ RENDERED = {  # {file: (page, function of the file's path)}
 
 def marked_tables() -> list:
     return [
-        pytest.param(page, *table.groups(), id=f"{page.name}-{number}")
+        pytest.param(*table.groups(), id=f"{page.name}-{number}")
         for page in PAGES
         for number, table in enumerate(MARKER.finditer(page.read_text(encoding="utf-8")))
     ]
 
 
-def read_table(page: Path, marker: str) -> tuple[pd.DataFrame, str, list[str]]:
+def read_table(marker: str) -> tuple[pd.DataFrame, str, list[str]]:
     """The rows of the CSV that a marker names, the column of labels, the columns of values."""
     file, *parts = (part.strip() for part in marker.split(";"))
     options = dict(part.split(": ", 1) for part in parts)
-    table = pd.read_csv(page.parent / file, dtype={options["label"]: str})
+    table = pd.read_csv(FILES[file], dtype={options["label"]: str})
     if "where" in options:
         for column, value in (condition.split("=") for condition in options["where"].split(", ")):
             table = table[table[column] == value]
@@ -158,9 +160,13 @@ def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
     assert wrong_numbers(found, expected + OF_THE_PAPER.get(question, [])) == []
 
 
-@pytest.mark.parametrize(("page", "marker", "table"), marked_tables())
-def test_a_table_is_that_of_its_file(page, marker, table):
-    assert differences(table.splitlines()[2:], *read_table(page, marker)) == []
+@pytest.mark.parametrize(("marker", "table"), marked_tables())
+def test_a_table_is_that_of_its_file(marker, table):
+    assert differences(table.splitlines()[2:], *read_table(marker)) == []
+
+
+def test_a_name_stands_for_one_file():
+    assert len(FILES) == len(CSVS)
 
 
 @pytest.mark.parametrize("file", RENDERED)
