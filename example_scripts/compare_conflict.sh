@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/protocols/conflict_refined.md.
+# Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/protocols/conflict.md.
 #   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 5 minutes on 2 cores
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.
 # A variant of your own is a line in FLAGS; the first of VARIANTS is the baseline.
-# Variables: CONFLICT (0, 0.5 or 1), SEEDS, VARIANTS, STEPS, DENSE_STEPS, DELTA_STEPS, OUTPUT_DIR, JOBS (2).
+# Variables: CONFLICT (0, 0.25, 0.5 or 1), SEEDS, VARIANTS, OUTPUT_DIR, JOBS (2), GYM_FLAGS (`routing-moe conflict-gym`),
+# steps: STEPS, DENSE_STEPS, DELTA_STEPS, FLOPS_STEPS.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
 SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}
-VARIANTS=${VARIANTS:-$(or_small "dense dense_2x dense_4x dense_8x dense_total average learned softmax per_task
+VARIANTS=${VARIANTS:-$(or_small "dense dense_flops dense_2x dense_4x dense_8x dense_total average learned softmax per_task
     per_task_shared cross_loss cross_loss_lora true_groups true_groups_shared oracle" "dense learned cross_loss oracle")}
-case $CONFLICT in # steps of all variants; rate of one BART, average experts and learned routes
+case $CONFLICT in # steps of all variants; rate of one BART, average experts and learned routes; steps of deltas
     1) STEPS=${STEPS:-1300} RATE=6e-3 ;;
-    0.5) STEPS=${STEPS:-1100} RATE=12e-3 ;;
+    0.25 | 0.5) STEPS=${STEPS:-1250} RATE=12e-3 DELTA_STEPS=${DELTA_STEPS:-300} ;;
     0) STEPS=${STEPS:-1300} RATE=1.5e-3 ;;
-    *) fail "CONFLICT is $CONFLICT; rates are known for 0, 0.5 and 1" ;;
+    *) fail "CONFLICT is $CONFLICT; rates are known for 0, 0.25, 0.5 and 1" ;;
 esac
 DENSE_STEPS=${DENSE_STEPS:-$((STEPS > 1000 ? 700 : STEPS / 2))} # of the BART that cross_loss starts from, its own, too
 MIXTURE="--num_experts 4 --init_eps 1e-2"
@@ -25,6 +26,7 @@ FROM_DENSE="--vanilla_checkpoint CROSS_LOSS/dense --hide_task_names --learning_r
     --total_steps $((STEPS - DENSE_STEPS))"
 declare -A FLAGS=(
     [dense]="--num_experts 1 --learning_rate $RATE"
+    [dense_flops]="--num_experts 1 --learning_rate $RATE --total_steps ${FLOPS_STEPS:-$((STEPS * 31 / 25))}"
     [dense_2x]="--num_experts 1 --learning_rate $RATE --total_steps $((2 * STEPS))"
     [dense_4x]="--num_experts 1 --learning_rate $RATE --total_steps $((4 * STEPS))"
     [dense_8x]="--num_experts 1 --learning_rate $RATE --total_steps $((8 * STEPS))"
@@ -44,11 +46,12 @@ declare -A FLAGS=(
     [oracle]="--init_eps 1e-2 --task_routes GYM/oracle_routes.json --learning_rate 6e-3"
 )
 known FLAGS $VARIANTS
+read -rd '' -a GYM <<<"${GYM_FLAGS:-}" || true
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 for seed in $SEEDS; do # a gym, and untrained BARTs whose words are those of the gym
     run "$OUT/gyms/$seed/split.json" routing-moe conflict-gym --conflict "$CONFLICT" --seed "$seed" \
-        --output_dir "$OUT/gyms/$seed"
+        "${GYM[@]}" --output_dir "$OUT/gyms/$seed"
 done | in_parallel
 for seed in $SEEDS; do for width in 16 $([[ $VARIANTS != *dense_total* ]] || echo 64); do
     run "$OUT/barts$width/$seed/config.json" routing-moe conflict-gym bart --gym "$OUT/gyms/$seed" --width $width \
@@ -89,6 +92,7 @@ routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANT
     --columns cost dev test unseen $(or_small categories "") --output_dir "$OUT" || FAILED=1
 [ -n "$DRY_RUN" ] || grep -E "^(${VARIANTS// /|}) " <<EOT || true
 dense               one BART. The same input has another answer in another task, and only the task's name says which.
+dense_flops         the same with the FLOPs of cross_loss: a quarter more steps.
 dense_2x            the same for 2, 4 or 8 times as many steps, at the same rate.
 dense_4x
 dense_8x
