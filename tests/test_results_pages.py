@@ -118,7 +118,6 @@ def half_of_last_digit(number: re.Match) -> float:
 
 
 LEARNED = "place == 'conflict1_16skills' and variant == 'straight_through'"
-OF_LOSS = "measure == 'answer_loss' and category == 'all' and contrast == "
 FEW_SHOT = "shots == 'few_shot' and measure == 'performance' and design == 'tasks'"
 GAIN = FEW_SHOT + " and variant == 'straight_through' and minus == 'multitask'"
 # {first words of a row of the README: the numbers in its second cell: (file, row, columns, factor)}
@@ -132,19 +131,16 @@ MEASURED = {
         ("conflict_shares_means.csv", LEARNED, ["score", "difference"], 100),  # the second is subtracted
     ],
     "80 real tasks": [
-        (
-            "real_routes_contrasts.csv",
-            OF_LOSS + "'straight_through - multitask'",
-            ["difference", "low", "high"],
-            1,
-        ),
-        ("real_routes_contrasts.csv", OF_LOSS + "'task_random - multitask'", ["difference"], 1),
+        ("real_tasks.csv", "contrast == 'learned routes minus one BART'", ["difference", "low", "high"], 1),
+    ],
+    "Does it matter": [
+        ("real_tasks.csv", "contrast == '8 experts: similar tasks minus random groups'", ["detectable"], 1),
     ],
     "Unseen real tasks": [
         ("real_routes_unseen.csv", GAIN, ["arg_percent", "arg_low", "arg_high"], 1),
     ],
 }
-OF_THE_PAPER = {"Unseen real tasks": [2.6]}
+OTHERS = {"80 real tasks": [95], "Unseen real tasks": [95, 2.6]}  # confidence, the paper
 
 
 @pytest.mark.parametrize("question", MEASURED)
@@ -157,12 +153,30 @@ def test_the_measured_numbers_of_the_readme_are_those_of_their_files(question):
         minus = columns == ["score", "difference"]
         expected += [factor * (values[0] - values[1])] if minus else list(factor * values)
     found = list(NUMBER.finditer(row.split("|")[2]))
-    assert wrong_numbers(found, expected + OF_THE_PAPER.get(question, [])) == []
+    assert wrong_numbers(found, expected + OTHERS.get(question, [])) == []
+
+
+def test_the_two_tables_of_the_readme_are_those_of_their_file():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    for row in pd.read_csv(FILES["quickstart.csv"]).itertuples(index=False):
+        (line,) = [line for line in lines if line.startswith(f"| {row.variant} ")]
+        values = [value for value in (row.n, row.test, row.unseen) if not math.isnan(value)]
+        assert wrong_numbers(list(NUMBER.finditer(line)), values) == []
 
 
 @pytest.mark.parametrize(("marker", "table"), marked_tables())
 def test_a_table_is_that_of_its_file(marker, table):
     assert differences(table.splitlines()[2:], *read_table(marker)) == []
+
+
+def test_the_rows_of_the_page_on_real_tasks_are_those_of_their_sources():
+    for row in pd.read_csv(FILES["real_tasks.csv"]).itertuples():
+        (source,) = pd.read_csv(FILES[row.source]).query(row.filter).to_dict("records")
+        over = source.get("design") or source["interval"]  # what the interval is over
+        n = source["tasks"] if over == "tasks" else source["pairs"]
+        copied = [source[name] for name in ("difference", "low", "high", "detectable")]
+        assert [over, n, *copied] == [row.over, row.n, row.difference, row.low, row.high, row.detectable]
+        assert row.claim not in ("gain", "worse") or source["p_holm"] < 0.05
 
 
 def test_a_name_stands_for_one_file():
