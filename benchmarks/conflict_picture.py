@@ -1,0 +1,85 @@
+"""The picture of docs/results/conflict.md, from conflict_runs.csv of conflict_tables.py.
+
+    python benchmarks/conflict_picture.py docs/results/conflict_runs.csv docs/images/conflict.png
+
+Mean scores of train and unseen tasks by level of conflict, and of train tasks by FLOPs at half conflict.
+A bar is the standard deviation over gyms.
+"""
+
+import argparse
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+LEVELS = {"none": 0, "quarter": 0.25, "half": 0.5, "full": 1}
+STYLES = {  # {variant: (label, colour, marker)}, colours of Okabe and Ito
+    "oracle": ("true routes", "#000000", "D"),
+    "cross_loss": ("routes by cross-loss", "#0072B2", "o"),
+    "dense_flops": ("one BART, equal FLOPs", "#D55E00", "s"),
+    "learned": ("the paper's router", "#CC79A7", "^"),
+}
+BUDGETS = ["dense", "dense_flops", "dense_2x", "dense_4x", "dense_8x"]
+
+
+def by_level(axes: Axes, runs: pd.DataFrame, column: str) -> None:
+    for variant, (label, colour, marker) in STYLES.items():
+        own = runs[(runs["variant"] == variant) & runs["place"].isin(LEVELS)]
+        scores = own.groupby(own["place"].map(LEVELS))[column].agg(["mean", "std"])
+        style = dict(label=label, color=colour, marker=marker, markersize=6, capsize=3)
+        axes.errorbar(scores.index, scores["mean"], scores["std"], **style)
+    axes.set_xticks(list(LEVELS.values()), ["0", "¼", "½", "1"])
+    axes.set_xlabel("share of contested inputs")
+
+
+def by_flops(axes: Axes, runs: pd.DataFrame) -> None:
+    """One BART at growing budgets, beside the others, on the gyms that have all budgets."""
+    half = runs[runs["place"] == "half"]
+    largest = [name for name in BUDGETS if name in set(half["variant"])][-1]
+    half = half[half["seed"].isin(half[half["variant"] == largest]["seed"])]
+    means = half.groupby("variant").agg(gflops=("gflops", "mean"), mean=("test", "mean"), std=("test", "std"))
+    dense = means.reindex(BUDGETS).dropna(subset="mean")
+    _, colour, marker = STYLES["dense_flops"]
+    axes.errorbar(dense["gflops"], dense["mean"], dense["std"], color=colour, marker=marker, capsize=3)
+    for variant in ("oracle", "cross_loss", "learned"):
+        if variant in means.index:
+            own, (_, colour, marker) = means.loc[variant], STYLES[variant]
+            axes.errorbar(own["gflops"], own["mean"], own["std"], color=colour, marker=marker, capsize=3)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([64, 128, 256, 512], ["64", "128", "256", "512"])
+    axes.set_xlabel("training GFLOPs")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", help="conflict_runs.csv")
+    parser.add_argument("picture", help="file to write")
+    values = parser.parse_args(argv)
+    runs = pd.read_csv(values.runs)
+    plt.rcParams["font.size"] = 11
+    figure, (train, unseen, flops) = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True)
+    by_level(train, runs, "test")
+    by_level(unseen, runs, "unseen")
+    by_flops(flops, runs)
+    train.set_ylabel("share of right answers")
+    for axes, title in zip(
+        (train, unseen, flops), ("train tasks", "unseen tasks", "train tasks, half conflict"), strict=True
+    ):
+        axes.set_title(title)
+        axes.set_ylim(0, 1.04)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(*train.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False)
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.savefig(values.picture, dpi=110)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
