@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
+from routing_moe.io.run_folder import GROUPS_FILE
 from routing_moe.results.statistics import CONFIDENCE
 
 TEST, UNSEEN = "best/eval-test-performance.csv", "best/eval-test_tasks-test-performance.csv"
@@ -62,8 +62,6 @@ def cost_of(run: Path) -> dict[str, float]:
     cost = json.loads((run / "cost.json").read_text())
     steps = cost.get("steps_with_start", cost["steps"])
     flops = cost.get("total_flops_with_start", cost["total_flops"])
-    for transfer in run.glob(f"deltas/transfer/{TRANSFER_FILE}"):
-        flops += json.loads(transfer.read_text())["total_flops"]
     return {"steps": steps, "gflops": flops / 1e9, "parameters": cost["total_parameters"]}
 
 

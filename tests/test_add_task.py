@@ -130,7 +130,10 @@ def one_error(capsys) -> str:
         (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit"),
         ({"from": "reviws.csv"}, "--from reviws.csv: No such file"),
         ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),
-        (dict(k=20), "beside the test rows, reviews.csv has 27; give --k 13"),
+        (
+            dict(k=20),
+            "beside the test rows, reviews.csv has 27 of the second most frequent label; give --k 13",
+        ),
         (dict(test_from="reviews.csv"), "--test_from: it has every input of --from reviews.csv"),
         (dict(metric="Pearson-Correlation"), "reviews.csv:2: the answer 'good' is not a number"),
         (dict(options=["good", "fair"]), "holds none of the outputs ('bad' is not"),

@@ -19,6 +19,8 @@ def folder(tmp_path):
             run = tmp_path / f"runs/{variant}/seed{seed}"
             (run / "best").mkdir(parents=True)
             cost = {"steps": 4, "total_flops": 2e9, "total_parameters": 7}
+            if variant == "cross_loss":
+                cost["total_flops_with_start"] = 3e9
             (run / "cost.json").write_text(json.dumps(cost))
             pd.DataFrame({"performance": [score, score]}).to_csv(run / TEST)
     for seed in (1, 2):
@@ -28,7 +30,6 @@ def folder(tmp_path):
         pd.DataFrame(unseen).to_csv(run / UNSEEN)
         (run / "deltas/transfer").mkdir(parents=True)
         (run / "deltas/transfer/groups.json").write_text(json.dumps({"a": 0, "b": 1, "c": 1, "d": 1}))
-        (run / "deltas/transfer/transfer.json").write_text(json.dumps({"total_flops": 1e9}))
         gym = tmp_path / f"gyms/{seed}"
         gym.mkdir(parents=True)
         (gym / "skill_routes.json").write_text(json.dumps({"a": 5, "b": 3, "c": 3, "d": 5, "u0": 3, "u1": 5}))
@@ -40,7 +41,7 @@ def folder(tmp_path):
 def test_runs_and_means_have_scores_costs_of_all_stages_and_right_routes(folder):
     assert main([f"half={folder}", "--output_dir", str(folder)]) == 0
     runs = pd.read_csv(folder / "conflict_runs.csv").set_index(["variant", "seed"])
-    assert runs["gflops"].to_dict()[("cross_loss", 1)] == 3  # with the losses of the groups
+    assert runs["gflops"].to_dict()[("cross_loss", 1)] == 3  # with the start
     assert runs["gflops"].to_dict()[("oracle", 1)] == 2
     assert runs.loc["cross_loss", "right"].tolist() == [0.5, 0.5]
     means = pd.read_csv(folder / "conflict.csv").set_index("variant")

@@ -69,9 +69,12 @@ def test_a_revision_can_be_given_and_pickled_weights_of_a_run_are_not_downloaded
     [
         ("facebook/none", r"facebook/none: no such folder, and no model of the hub .*\(no answer\)"),
         ("a b", "not a hub name"),
+        ("models/moe2", "models/moe2: no such folder in models, and not on the hub; did you mean 'moe'"),
     ],
 )
-def test_a_wrong_name_is_one_clear_error(name, message, hub_client):
+def test_a_wrong_name_is_one_clear_error(name, message, hub_client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/moe").mkdir(parents=True)
     with pytest.raises(InputError, match=message):
         hub.local_folder(name)
 

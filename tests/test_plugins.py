@@ -188,3 +188,11 @@ def test_a_mistake_is_one_line_before_anything_is_written(mine, tmp_path, capsys
     assert run(mine.gym, mine.bart, tmp_path / "run", plugin=tmp_path / "my.py", **flags) == 2
     assert capsys.readouterr().err.startswith("error: " + problem.replace("{}", f"{tmp_path}/my.py"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_router_that_returns_another_shape_is_named(make_model):
+    model = make_model()
+    model.router = torch.nn.Linear(8, 3).double()
+    wrong = r"router linear_layer_specific: it returned \(2, 3\), but \(N, L, E\) is \(2, 4, 3\)"
+    with pytest.raises(InputError, match=wrong):
+        model.router_logits(torch.tensor([0, 1]))

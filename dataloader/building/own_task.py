@@ -115,13 +115,18 @@ def fitting_k(rows: Rows, by_label: bool, typed: int | None) -> tuple[int, list[
     k, largest, notes = typed or (K_PER_LABEL if by_label else K_IN_ALL), enough // 2, []
     if largest < k:
         of_each = " of each of two labels" if by_label else ""
-        reason = f"--k {k} needs {2 * k} rows{of_each}; beside the test rows, {rows.source} has {enough}"
+        of_label = " of the second most frequent label" if by_label else ""
+        reason = (
+            f"--k {k} needs {2 * k} rows{of_each}; beside the test rows, {rows.source} has {enough}{of_label}"
+        )
+        ignoring = ", or --sample_by row, which ignores labels" if by_label else ""
         if typed or not largest:
-            raise InputError(f"{reason}; give {f'--k {largest}' if largest else 'more rows'}")
+            raise InputError(f"{reason}; give {f'--k {largest}' if largest else 'more rows'}{ignoring}")
         notes.append(f"k lowered from {k} to {largest}: {reason}")
         k = largest
     if rare := [f"'{label}' ({n})" for label, n in sorted(counts.items()) if n < 2 * k]:
-        notes.append(f"warning: fewer than {2 * k} train and dev rows of {in_short(rare, LABELS_SHOWN)}")
+        few = f"fewer than {2 * k} train and dev rows of {in_short(rare, LABELS_SHOWN)}"
+        notes.append(f"warning: {few}; a sample has what there is. --sample_by row ignores labels")
     return k, notes
 
 

@@ -97,7 +97,10 @@ class Routed:
 
     @classmethod
     def train(cls, model, tokenizer, gym: str | Path, folder: str | Path, **settings) -> "Routed":
-        """Trains a mixture on a gym, saves it to a new folder, and returns it; see `training.train`."""
+        """Trains a mixture on a gym, saves it to a new folder, and returns it.
+
+        settings: those of `routing_moe.answering.training.train`.
+        """
         train(model, tokenizer, gym, folder, **settings)
         return cls.load(folder, mixed_precision=settings.get("mixed_precision"))  # a process has a single one
 
@@ -163,7 +166,10 @@ class Routed:
         tasks = [task for task in config.task_names if task not in config.random_vectors]
         if config.route_source != "average" and name not in tasks:
             hint = did_you_mean(name, tasks) or "."
-            tasks, advice = in_short(sorted(tasks)), "give --like (inputs=) or --examples (examples=)"
+            tasks, advice = (
+                in_short(sorted(tasks)),
+                "give --like or --examples, in Python inputs= or examples=",
+            )
             raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {tasks}; {advice}")
 
     def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:

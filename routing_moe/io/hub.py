@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, did_you_mean, in_brief
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.npy", "*.npz", "*.csv"]  # also those of a run
 OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
@@ -90,6 +90,10 @@ def _snapshot(name: str, kind: str) -> Path:
     except Exception as error:  # the client and the network raise many types of errors
         if cached and has_weights(cached, kind):
             return cached
+        if not is_on_hub(name) and "/" in name:  # a mistyped path
+            parent = Path(name).parent
+            hint = did_you_mean(Path(name).name, (path.name for path in parent.iterdir()))
+            raise NotAvailable(f"{name}: no such folder in {parent}, and not on the hub{hint}") from None
         raise NotAvailable(
             f"{name}: no such folder, and no model of the hub {constants.ENDPOINT} or of its cache "
             f"{constants.HF_HUB_CACHE} ({in_brief(error)})"

@@ -62,7 +62,12 @@ class RoutingModel:
 
     def router_logits(self, task_ids_N: Tensor) -> Tensor:
         """Returns the logits (N, L, E) of rows of `task_vectors`."""
-        return self.router(self.task_vectors(task_ids_N))
+        logits_NLE = self.router(self.task_vectors(task_ids_N))
+        expected = (len(task_ids_N), self.config.num_layers, self.config.num_experts)
+        if logits_NLE.shape != expected:
+            name, shape = self.config.router_nn_type, tuple(logits_NLE.shape)
+            raise InputError(f"router {name}: it returned {shape}, but (N, L, E) is {expected}")
+        return logits_NLE
 
     def draw_routes(self, task_ids_B: Tensor) -> Tensor:
         """Returns routes (B, L, E) of the route source, in training mode sampled; ids are on any device.
