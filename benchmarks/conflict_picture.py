@@ -63,20 +63,25 @@ def main(argv: list[str] | None = None) -> int:
     values = parser.parse_args(argv)
     runs = pd.read_csv(values.runs)
     plt.rcParams["font.size"] = 11
-    figure, (train, unseen, flops) = plt.subplots(1, 3, figsize=(12, 4.2), sharey=True)
+    has_budgets = (runs["variant"] == "dense_2x").any()
+    panels = 3 if has_budgets else 2
+    figure, axes_of = plt.subplots(1, panels, figsize=(4 * panels, 4.2), sharey=True)
+    train, unseen = axes_of[:2]
     by_level(train, runs, "test")
     by_level(unseen, runs, "unseen")
-    by_flops(flops, runs)
+    if has_budgets:
+        by_flops(axes_of[2], runs)
     train.set_ylabel("share of right answers")
-    for axes, title in zip(
-        (train, unseen, flops), ("train tasks", "unseen tasks", "train tasks, half conflict"), strict=True
-    ):
+    titles = ("train tasks", "unseen tasks", "train tasks, half conflict")
+    for axes, title in zip(axes_of, titles, strict=False):
         axes.set_title(title)
         axes.set_ylim(0, 1.04)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(*train.get_legend_handles_labels(), loc="lower center", ncols=4, frameon=False)
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.legend(
+        *train.get_legend_handles_labels(), loc="lower center", ncols=4 if has_budgets else 2, frameon=False
+    )
+    figure.tight_layout(rect=(0, 0.08 if has_budgets else 0.12, 1, 1))
     figure.savefig(values.picture, dpi=110)
     return 0
 

@@ -87,7 +87,8 @@ def right_share(run: Path, gym: Path, unseen: pd.DataFrame) -> float:
 def means_of(runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (place, variant), own in runs.groupby(KEY, sort=False):
-        row = {"place": place, "variant": variant, "n": len(own)} | own[MEANS].mean().to_dict()
+        row = {"setting": f"{place}/{variant}", "place": place, "variant": variant, "n": len(own)}
+        row |= own[MEANS].mean().to_dict()
         row |= {
             "test_std": own["test"].std(),
             "test_lowest": own["test"].min(),
@@ -135,7 +136,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folders", nargs="+", metavar="PLACE=FOLDER")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the tables")
     values = parser.parse_args(argv)
-    places = [folder.split("=", 1) for folder in values.folders]
+    places = [folder.rpartition("=")[::2] for folder in values.folders]
+    for _, folder in places:
+        if not Path(folder, "recovery.csv").is_file():
+            parser.error(f"{folder} has no recovery.csv, which compare_conflict.sh writes at its end")
     runs = pd.concat([runs_of(place, Path(folder)) for place, folder in places], ignore_index=True)
     if runs.duplicated([*KEY, "seed"]).any():
         parser.error("folders of a place have runs of the same variant and seed")
