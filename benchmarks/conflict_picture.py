@@ -21,7 +21,7 @@ STYLES = {  # {variant: (label, colour, marker)}, colours of Okabe and Ito
     "oracle": ("true routes", "#000000", "D"),
     "cross_loss": ("routes by cross-loss", "#0072B2", "o"),
     "dense_flops": ("one BART, equal FLOPs", "#D55E00", "s"),
-    "learned": ("the paper's router", "#CC79A7", "^"),
+    "learned": ("the paper's router, more FLOPs", "#CC79A7", "^"),
 }
 BUDGETS = ["dense", "dense_flops", "dense_2x", "dense_4x", "dense_8x"]
 
@@ -31,6 +31,7 @@ def by_level(axes: Axes, runs: pd.DataFrame, column: str) -> None:
         own = runs[(runs["variant"] == variant) & runs["place"].isin(LEVELS)]
         scores = own.groupby(own["place"].map(LEVELS))[column].agg(["mean", "std"])
         style = dict(label=label, color=colour, marker=marker, markersize=6, capsize=3)
+        style |= dict(linestyle="--", markersize=4) if variant == "learned" else {}
         axes.errorbar(scores.index, scores["mean"], scores["std"], **style)
     axes.set_xticks(list(LEVELS.values()), ["0", "¼", "½", "1"])
     axes.set_xlabel("share of contested inputs")

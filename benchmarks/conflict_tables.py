@@ -99,7 +99,7 @@ def means_of(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def share_of(runs: pd.DataFrame, variant: str) -> dict[str, float]:
-    """Returns the share and its interval over the gyms that have all three; {} with fewer than two."""
+    """Returns the share and its interval over the gyms that have all three; else {}."""
     tests = runs.pivot(index="seed", columns="variant", values="test")
     if not {BASELINE, BEST} <= set(tests) or variant in (BASELINE, BEST):
         return {}
@@ -107,9 +107,11 @@ def share_of(runs: pd.DataFrame, variant: str) -> dict[str, float]:
     if len(tests) < 2:
         return {}
     own, best = (tests[name] - tests[BASELINE] for name in (variant, BEST))
+    if own.mean() <= 0 or best.mean() <= 0:
+        return {}
     low, high = fieller(own.to_numpy(), best.to_numpy())
     return {
-        "share": own.mean() / best.mean() if best.mean() else float("nan"),
+        "share": own.mean() / best.mean(),
         "share_low": low,
         "share_high": high,
     }
