@@ -69,7 +69,8 @@ def test_a_revision_can_be_given_and_pickled_weights_of_a_run_are_not_downloaded
     [
         ("facebook/none", r"facebook/none: no such folder, and no model of the hub .*\(no answer\)"),
         ("a b", "not a hub name"),
-        ("models/moe2", "models/moe2: no such folder in models, and not on the hub; did you mean 'moe'"),
+        ("models/moe2", r"not found on the hub \(no answer\); did you mean 'moe'"),
+        ("bart@refs/pr/1", r"bart@refs/pr/1: no such folder, and no model of the hub .*\(no answer\)"),
     ],
 )
 def test_a_wrong_name_is_one_clear_error(name, message, hub_client, tmp_path, monkeypatch):

@@ -90,10 +90,12 @@ def _snapshot(name: str, kind: str) -> Path:
     except Exception as error:  # the client and the network raise many types of errors
         if cached and has_weights(cached, kind):
             return cached
-        if not is_on_hub(name) and "/" in name:  # a mistyped path
-            parent = Path(name).parent
+        parent = Path(name).parent
+        if "/" in repository and not is_on_hub(name) and parent.is_dir():  # a mistyped path
             hint = did_you_mean(Path(name).name, (path.name for path in parent.iterdir()))
-            raise NotAvailable(f"{name}: no such folder in {parent}, and not on the hub{hint}") from None
+            raise NotAvailable(
+                f"{name}: no such folder in {parent}, and not found on the hub ({in_brief(error)}){hint}"
+            ) from None
         raise NotAvailable(
             f"{name}: no such folder, and no model of the hub {constants.ENDPOINT} or of its cache "
             f"{constants.HF_HUB_CACHE} ({in_brief(error)})"

@@ -5,7 +5,9 @@
 # PART: groups (of all seeds), tune or arms (all). Further variables: OUTPUT_DIR, SEEDS, TUNE_SEEDS, ARMS, JOBS (2),
 # DENSE_STEPS, DELTA_STEPS, STEPS, SCORED (rows of each file), TRUE_GROUPS (a file of routes).
 source "$(dirname "${BASH_SOURCE[0]}")/../../../example_scripts/setup.sh"
+for name in GYM SPLIT BART; do [ -n "${!name:-}" ] || fail "no $name: give GYM=FOLDER SPLIT=FILE.json BART=FOLDER"; done
 OUT=${OUTPUT_DIR:-models/real_tasks} JOBS=${JOBS:-2} PART=${PART:-groups arms}
+[[ $PART != *tune* || -n ${RATES:-} ]] || fail 'PART=tune needs RATES, such as RATES="1e-3 2e-3 4e-3"'
 SEEDS=${SEEDS:-51 52 53 54 55 56 57 58} TUNE_SEEDS=${TUNE_SEEDS:-49 50}
 DENSE_STEPS=${DENSE_STEPS:-240} DELTA_STEPS=${DELTA_STEPS:-160} STEPS=${STEPS:-480}
 declare -A RATE=([one_bart]=2.5e-4 [one_delta]=2e-3 [one_wide_delta]=2e-3 [per_task]=2e-3 [random_groups]=2e-3
