@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-LEVELS = {"none": 0, "quarter": 0.25, "half": 0.5, "full": 1}
+LEVELS = {"none": (0, "0"), "quarter": (0.25, "¼"), "half": (0.5, "½"), "full": (1, "1")}
 STYLES = {  # {variant: (label, colour, marker)}, colours of Okabe and Ito
     "oracle": ("true routes", "#000000", "D"),
     "cross_loss": ("routes by cross-loss", "#0072B2", "o"),
@@ -29,11 +29,12 @@ BUDGETS = ["dense", "dense_flops", "dense_2x", "dense_4x", "dense_8x"]
 def by_level(axes: Axes, runs: pd.DataFrame, column: str) -> None:
     for variant, (label, colour, marker) in STYLES.items():
         own = runs[(runs["variant"] == variant) & runs["place"].isin(LEVELS)]
-        scores = own.groupby(own["place"].map(LEVELS))[column].agg(["mean", "std"])
+        scores = own.groupby(own["place"].map(lambda place: LEVELS[place][0]))[column].agg(["mean", "std"])
         style = dict(label=label, color=colour, marker=marker, markersize=6, capsize=3)
         style |= dict(linestyle="--", markersize=4) if variant == "learned" else {}
         axes.errorbar(scores.index, scores["mean"], scores["std"], **style)
-    axes.set_xticks(list(LEVELS.values()), ["0", "¼", "½", "1"])
+    measured = [level for place, level in LEVELS.items() if (runs["place"] == place).any()]
+    axes.set_xticks(*zip(*measured, strict=True))
     axes.set_xlabel("share of contested inputs")
 
 
