@@ -15,7 +15,6 @@ share               (variant - dense_flops) / (oracle - dense_flops), in means o
 """
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter
@@ -24,10 +23,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dataloader.jsonfile import load_json_object
 from routing_moe.io.run_folder import GROUPS_FILE
+from routing_moe.results.run_cost import read_cost
+from routing_moe.results.scores import ScoresFile
 from routing_moe.results.statistics import CONFIDENCE
 
-TEST, UNSEEN = "best/eval-test-performance.csv", "best/eval-test_tasks-test-performance.csv"
+TEST, UNSEEN = ScoresFile().path, ScoresFile(section="test").path
 BASELINE, BEST = "dense_flops", "oracle"
 MEANS = ["test", "unseen", "ami", "groups", "right", "steps", "gflops", "parameters"]
 KEY = ["place", "variant"]
@@ -43,7 +45,9 @@ def runs_of(place: str, folder: Path) -> pd.DataFrame:
     for scores in sorted(folder.glob(f"runs/*/seed*/{TEST}")):
         run = scores.parents[1]
         variant, seed = run.parent.name, int(run.name.removeprefix("seed"))
-        row = {"place": place, "variant": variant, "seed": seed} | cost_of(run)
+        cost = read_cost(run)
+        row = {"place": place, "variant": variant, "seed": seed, "steps": cost["steps_with_start"]}
+        row |= {"gflops": cost["total_flops_with_start"] / 1e9, "parameters": cost["total_parameters"]}
         row["test"] = pd.read_csv(scores)["performance"].mean()
         if (variant, seed) in recovery.index:
             found = recovery.loc[(variant, seed)]
@@ -58,19 +62,13 @@ def runs_of(place: str, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def cost_of(run: Path) -> dict[str, float]:
-    cost = json.loads((run / "cost.json").read_text())
-    steps = cost.get("steps_with_start", cost["steps"])
-    flops = cost.get("total_flops_with_start", cost["total_flops"])
-    return {"steps": steps, "gflops": flops / 1e9, "parameters": cost["total_parameters"]}
-
-
 def right_share(run: Path, gym: Path, unseen: pd.DataFrame) -> float:
     """Returns the share of unseen tasks routed to a group of mostly their skill; NaN without such groups."""
     groups_file = run / "deltas/transfer" / GROUPS_FILE
     if not groups_file.is_file():
         return float("nan")
-    skills, groups = (json.loads(path.read_text()) for path in (gym / "skill_routes.json", groups_file))
+    skills = load_json_object(gym / "skill_routes.json", "the skills of tasks")
+    groups = load_json_object(groups_file, "the groups of tasks")
     mostly = {}
     for group in set(groups.values()):
         own = Counter(skills[task] for task in groups if groups[task] == group)
@@ -110,11 +108,7 @@ def share_of(runs: pd.DataFrame, variant: str) -> dict[str, float]:
     if own.mean() <= 0 or best.mean() <= 0:
         return {}
     low, high = fieller(own.to_numpy(), best.to_numpy())
-    return {
-        "share": own.mean() / best.mean(),
-        "share_low": low,
-        "share_high": high,
-    }
+    return {"share": own.mean() / best.mean(), "share_low": low, "share_high": high}
 
 
 def fieller(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

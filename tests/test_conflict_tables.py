@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import t
 
 from benchmarks.conflict_tables import TEST, UNSEEN, fieller, main
+from routing_moe.results.run_cost import TRAINING_COST
 
 
 @pytest.fixture
@@ -18,9 +19,8 @@ def folder(tmp_path):
         for seed, score in zip((1, 2), scores, strict=True):
             run = tmp_path / f"runs/{variant}/seed{seed}"
             (run / "best").mkdir(parents=True)
-            cost = {"steps": 4, "total_flops": 2e9, "total_parameters": 7}
-            if variant == "cross_loss":
-                cost["total_flops_with_start"] = 3e9
+            cost = dict.fromkeys((*TRAINING_COST, "examples_per_step", "steps_with_start"), 2e9)
+            cost["total_flops_with_start"] = 3e9 if variant == "cross_loss" else 2e9
             (run / "cost.json").write_text(json.dumps(cost))
             pd.DataFrame({"performance": [score, score]}).to_csv(run / TEST)
     for seed in (1, 2):

@@ -114,12 +114,12 @@ def fitting_k(rows: Rows, by_label: bool, typed: int | None) -> tuple[int, list[
     enough = sorted(counts.values())[-2:][0]  # those of the second most frequent label
     k, largest, notes = typed or (K_PER_LABEL if by_label else K_IN_ALL), enough // 2, []
     if largest < k:
-        of_each = " of each of two labels" if by_label else ""
-        of_label = " of the second most frequent label" if by_label else ""
-        reason = (
-            f"--k {k} needs {2 * k} rows{of_each}; beside the test rows, {rows.source} has {enough}{of_label}"
-        )
-        ignoring = ", or --sample_by row, which ignores labels" if by_label else ""
+        of_each = of_label = ignoring = ""
+        if by_label:
+            of_each, of_label = " of each of two labels", " of the second most frequent label"
+            ignoring = ", or --sample_by row, which ignores labels"
+        needs = f"--k {k} needs {2 * k} rows{of_each}"
+        reason = f"{needs}; beside the test rows, {rows.source} has {enough}{of_label}"
         if typed or not largest:
             raise InputError(f"{reason}; give {f'--k {largest}' if largest else 'more rows'}{ignoring}")
         notes.append(f"k lowered from {k} to {largest}: {reason}")

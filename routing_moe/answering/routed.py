@@ -166,11 +166,9 @@ class Routed:
         tasks = [task for task in config.task_names if task not in config.random_vectors]
         if config.route_source != "average" and name not in tasks:
             hint = did_you_mean(name, tasks) or "."
-            tasks, advice = (
-                in_short(sorted(tasks)),
-                "give --like or --examples, in Python inputs= or examples=",
-            )
-            raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {tasks}; {advice}")
+            advice = "give --like or --examples, in Python inputs= or examples="
+            shown = in_short(sorted(tasks))
+            raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {shown}; {advice}")
 
     def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:
         config = self.model.config

@@ -91,7 +91,7 @@ def _snapshot(name: str, kind: str) -> Path:
         if cached and has_weights(cached, kind):
             return cached
         parent = Path(name).parent
-        if "/" in repository and not is_on_hub(name) and parent.is_dir():  # a mistyped path
+        if "/" in repository and not is_on_hub(name):  # in an existing folder: a mistyped path
             hint = did_you_mean(Path(name).name, (path.name for path in parent.iterdir()))
             raise NotAvailable(
                 f"{name}: no such folder in {parent}, and not found on the hub ({in_brief(error)}){hint}"
