@@ -3,8 +3,9 @@
     python benchmarks/conflict_tables.py half=models/compare_conflict/conflict0.5 \\
         full=models/compare_conflict/conflict1 --output_dir docs/results
 
-Each argument is PLACE=FOLDER; of folders of the same place, runs are collected. Writes conflict_runs.csv, a
-row for each run, and conflict.csv, means over gyms:
+Each argument is PLACE=FOLDER; of folders of the same place, runs are collected. --earlier FILE adds the runs
+of a conflict_runs.csv whose folders are gone. Writes conflict_runs.csv, a row for each run, and conflict.csv,
+means over gyms:
 
 ami, groups         agreement of the routes of train tasks with the skills; number of different routes
 test, unseen        mean scores of train and unseen tasks
@@ -33,6 +34,13 @@ TEST, UNSEEN = ScoresFile().path, ScoresFile(section="test").path
 BASELINE, BEST = "dense_flops", "oracle"
 MEANS = ["test", "unseen", "ami", "groups", "right", "steps", "gflops", "parameters"]
 KEY = ["place", "variant"]
+ORDER = [  # of the rows
+    *("full", "half", "quarter", "none", "rows24", "noise", "skills36"),
+    *("dense", "dense_flops", "dense_2x", "dense_4x", "dense_8x", "dense_total", "average", "learned"),
+    *("softmax", "per_task", "per_task_shared", "cross_loss", "cross_loss_lora", "true_groups"),
+    *("true_groups_shared", "oracle"),
+]
+POSITION = {name: position for position, name in enumerate(ORDER)}
 
 
 # ---- runs
@@ -60,6 +68,10 @@ def runs_of(place: str, folder: Path) -> pd.DataFrame:
             }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def position_of(column: pd.Series) -> pd.Series:
+    return column.map(POSITION) if column.name in KEY else column
 
 
 def right_share(run: Path, gym: Path, unseen: pd.DataFrame) -> float:
@@ -130,15 +142,18 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", metavar="PLACE=FOLDER")
+    parser.add_argument("--earlier", type=Path, help="a conflict_runs.csv with further runs")
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of the tables")
     values = parser.parse_args(argv)
     places = [folder.rpartition("=")[::2] for folder in values.folders]
     for _, folder in places:
         if not Path(folder, "recovery.csv").is_file():
             parser.error(f"{folder} has no recovery.csv, which compare_conflict.sh writes at its end")
-    runs = pd.concat([runs_of(place, Path(folder)) for place, folder in places], ignore_index=True)
+    tables = [pd.read_csv(values.earlier)] if values.earlier else []
+    tables += [runs_of(place, Path(folder)) for place, folder in places]
+    runs = pd.concat(tables, ignore_index=True).sort_values([*KEY, "seed"], key=position_of)
     if runs.duplicated([*KEY, "seed"]).any():
-        parser.error("folders of a place have runs of the same variant and seed")
+        parser.error("two runs of a place have the same variant and seed")
     runs.round(6).to_csv(values.output_dir / "conflict_runs.csv", index=False)
     means = means_of(runs)
     means.round(6).to_csv(values.output_dir / "conflict.csv", index=False)

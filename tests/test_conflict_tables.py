@@ -49,10 +49,18 @@ def test_runs_and_means_have_scores_costs_of_all_stages_and_right_routes(folder)
     assert means.loc["cross_loss", "share"] == pytest.approx(0.25 / 0.4)
 
 
+def test_runs_of_an_earlier_file_count_too(folder):
+    main([f"half={folder}", "--output_dir", str(folder)])
+    earlier = pd.read_csv(folder / "conflict_runs.csv").assign(seed=lambda runs: runs["seed"] + 10)
+    earlier.to_csv(folder / "earlier.csv", index=False)
+    main([f"half={folder}", "--earlier", str(folder / "earlier.csv"), "--output_dir", str(folder)])
+    assert pd.read_csv(folder / "conflict.csv")["n"].tolist() == [4, 4, 4]
+
+
 def test_a_run_that_two_folders_of_a_place_have_is_refused(folder, capsys):
     with pytest.raises(SystemExit):
         main([f"half={folder}", f"half={folder}", "--output_dir", str(folder)])
-    assert "same variant and seed" in capsys.readouterr().err
+    assert "the same variant and seed" in capsys.readouterr().err
 
 
 def test_the_interval_of_a_share_ends_where_the_t_test_does_not_reject():
