@@ -3,7 +3,8 @@
 #   GYM=data/gym SPLIT=split.json BART=models/english_bart bash docs/results/protocols/real_tasks.sh
 #   PART=tune ARMS="per_task random_groups" RATES="1e-3 2e-3 4e-3" ... bash docs/results/protocols/real_tasks.sh
 # PART: groups (of all seeds), tune or arms (all). Further variables: OUTPUT_DIR, SEEDS, TUNE_SEEDS, ARMS, JOBS (2),
-# DENSE_STEPS, DELTA_STEPS, STEPS, SCORED (rows of each file), TRUE_GROUPS (a file of routes).
+# DENSE_STEPS, DELTA_STEPS, STEPS, SCORED (rows of each file), TRUE_GROUPS (a file of routes). Further flags:
+# `routing-moe train`, such as --mixed_precision bf16 --micro_batch_overhead 1000 on a CPU with AMX.
 source "$(dirname "${BASH_SOURCE[0]}")/../../../example_scripts/setup.sh"
 for name in GYM SPLIT BART; do [ -n "${!name:-}" ] || fail "no $name: give GYM=FOLDER SPLIT=FILE.json BART=FOLDER"; done
 OUT=${OUTPUT_DIR:-models/real_tasks} JOBS=${JOBS:-2} PART=${PART:-groups arms}
@@ -27,7 +28,7 @@ ARMS=${ARMS:-one_bart one_delta one_wide_delta per_task random_groups cross_loss
 known FLAGS $ARMS
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 TEXTS=(--train_dir "$GYM" --custom_tasks_splits "$SPLIT" --model "$BART" --do_lowercase --max_input_length 128
-    --max_output_length 64 --skip_malformed --train_batch_size 16 --gradient_accumulation_steps 2 --no_text_vectors)
+    --max_output_length 64 --skip_malformed --train_batch_size 16 --gradient_accumulation_steps 2 --no_text_vectors "$@")
 SCORING=(--scoring rank --measures answer_loss rank_accuracy --num_beams 1 --predict_max_examples "${SCORED:-20}")
 
 train() { # STEPS SEED FLAGS ...: routing-moe train --resume, one evaluation at the end
