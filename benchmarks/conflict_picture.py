@@ -3,11 +3,13 @@
     python benchmarks/conflict_picture.py docs/results/conflict_runs.csv docs/images/conflict.png
 
 Mean scores of train and unseen tasks by level of conflict, and of train tasks by FLOPs at half conflict.
+conflict_names.csv beside the runs adds one BART under fitting names.
 A bar is the standard deviation over gyms.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 import matplotlib
 
@@ -20,7 +22,7 @@ LEVELS = {"none": (0, "0"), "quarter": (0.25, "¼"), "half": (0.5, "½"), "full"
 STYLES = {  # {variant: (label, colour, marker)}, colours of Okabe and Ito
     "oracle": ("true routes", "#000000", "D"),
     "cross_loss": ("routes by cross-loss", "#0072B2", "o"),
-    "dense_flops": ("one BART, equal FLOPs", "#D55E00", "s"),
+    "dense_flops": ("one BART (equal FLOPs, except at the right)", "#D55E00", "s"),
     "learned": ("the paper's router, more FLOPs", "#CC79A7", "^"),
 }
 BUDGETS = ["dense", "dense_flops", "dense_2x", "dense_4x", "dense_8x"]
@@ -36,6 +38,16 @@ def by_level(axes: Axes, runs: pd.DataFrame, column: str) -> None:
     measured = [level for place, level in LEVELS.items() if (runs["place"] == place).any()]
     axes.set_xticks(*zip(*measured, strict=True))
     axes.set_xlabel("share of contested inputs")
+
+
+def fitting_names(axes: Axes, names: pd.DataFrame) -> None:
+    own = names[names["variant"] == "dense_flops"]
+    scores = own.groupby(own["place"].map(lambda place: LEVELS[place][0]))["fitting_name"].agg(
+        ["mean", "std"]
+    )
+    _, colour, marker = STYLES["dense_flops"]
+    style = dict(color=colour, marker=marker, markerfacecolor="white", linestyle="none", capsize=3)
+    axes.errorbar(scores.index, scores["mean"], scores["std"], **style)
 
 
 def by_flops(axes: Axes, runs: pd.DataFrame) -> None:
@@ -71,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     train, unseen = axes_of[:2]
     by_level(train, runs, "test")
     by_level(unseen, runs, "unseen")
+    if (names := Path(values.runs).with_name("conflict_names.csv")).is_file():
+        fitting_names(unseen, pd.read_csv(names))
     if has_budgets:
         by_flops(axes_of[2], runs)
     train.set_ylabel("share of right answers")

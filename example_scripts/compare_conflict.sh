@@ -11,10 +11,10 @@ CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFL
 SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}
 VARIANTS=${VARIANTS:-$(or_small "dense dense_flops dense_2x dense_4x dense_8x dense_total average learned softmax per_task
     per_task_shared cross_loss cross_loss_lora true_groups true_groups_shared oracle" "dense learned cross_loss oracle")}
-case $CONFLICT in # steps of all variants; rate of one BART, average experts and learned routes; steps of deltas
-    1) STEPS=${STEPS:-1300} RATE=6e-3 ;;
+case $CONFLICT in # steps of all; rate of one BART, average experts, learned routes, and of long runs; steps of deltas
+    1) STEPS=${STEPS:-1300} RATE=6e-3 LONG_RATE=6e-3 ;;
     0.25 | 0.5) STEPS=${STEPS:-1250} RATE=12e-3 LONG_RATE=24e-3 DELTA_STEPS=${DELTA_STEPS:-300} ;;
-    0) STEPS=${STEPS:-1300} RATE=1.5e-3 ;;
+    0) STEPS=${STEPS:-1300} RATE=1.5e-3 LONG_RATE=1.5e-3 ;;
     *) fail "CONFLICT is $CONFLICT; rates are known for 0, 0.25, 0.5 and 1" ;;
 esac
 DENSE_STEPS=${DENSE_STEPS:-$((STEPS > 1000 ? 700 : STEPS / 2))} # of the BART that cross_loss starts from, its own, too
@@ -28,8 +28,8 @@ declare -A FLAGS=(
     [dense]="--num_experts 1 --learning_rate $RATE"
     [dense_flops]="--num_experts 1 --learning_rate $RATE --total_steps ${FLOPS_STEPS:-$((STEPS * 31 / 25))}"
     [dense_2x]="--num_experts 1 --learning_rate $RATE --total_steps $((2 * STEPS))"
-    [dense_4x]="--num_experts 1 --learning_rate ${LONG_RATE:-$RATE} --total_steps $((4 * STEPS))"
-    [dense_8x]="--num_experts 1 --learning_rate ${LONG_RATE:-$RATE} --total_steps $((8 * STEPS))"
+    [dense_4x]="--num_experts 1 --learning_rate $LONG_RATE --total_steps $((4 * STEPS))"
+    [dense_8x]="--num_experts 1 --learning_rate $LONG_RATE --total_steps $((8 * STEPS))"
     [dense_total]="--num_experts 1 --learning_rate $(awk "BEGIN { print $RATE / 4 }") --model WIDE"
     [average]="$MIXTURE --avg_routing --learning_rate $RATE"
     [learned]="$LEARNED"
@@ -93,7 +93,7 @@ routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANT
 [ -n "$DRY_RUN" ] || grep -E "^(${VARIANTS// /|}) " <<EOT || true
 dense               one BART. The same input has another answer in another task, and only the task's name says which.
 dense_flops         the same with the FLOPs of cross_loss: a quarter more steps.
-dense_2x            the same for 2, 4 or 8 times as many steps; at half conflict, 4 and 8 times at twice the rate.
+dense_2x            the same for 2, 4 or 8 times as many steps; with half or a quarter of conflict, 4 and 8 times at twice the rate.
 dense_4x
 dense_8x
 dense_total         one BART with as many parameters as an expert for each skill.

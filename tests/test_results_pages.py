@@ -140,10 +140,11 @@ MEASURED = {
     ],
 }
 OTHERS = {
+    "All rows": [5, 10],
     "80 real tasks": [95],
     "Does it matter": [80],
     "Unseen real tasks": [95, 2.6],
-}  # confidence, the paper
+}  # gyms, confidence, the paper
 
 
 @pytest.mark.parametrize("question", MEASURED)
