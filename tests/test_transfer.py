@@ -121,7 +121,7 @@ def place(tmp_path_factory):
     metrics = METRICS | {copy: METRICS[task] for copy, task in COPIES.items()}
     (world.gym / "metrics.json").write_text(json.dumps(metrics))
     (world.gym / "split.json").write_text(json.dumps({"train": TASKS, "dev": [], "test": []}))
-    learning = dict(total_steps=30, eval_period=30, train_batch_size=8, learning_rate=0.04)
+    learning = dict(total_steps=60, eval_period=60, train_batch_size=8, learning_rate=0.04)
     with without_pictures():
         world.run("deltas", **LORA | learning, hide_task_names=True, num_beams=1, decoder_vanilla_layers="0")
     return world
