@@ -28,10 +28,14 @@ STYLES = {  # {variant: (label, colour, marker)}, colours of Okabe and Ito
 BUDGETS = ["dense", "dense_flops", "dense_2x", "dense_4x", "dense_8x"]
 
 
+def at_levels(runs: pd.DataFrame, column: str) -> pd.DataFrame:
+    return runs.groupby(runs["place"].map(lambda place: LEVELS[place][0]))[column].agg(["mean", "std"])
+
+
 def by_level(axes: Axes, runs: pd.DataFrame, column: str) -> None:
     for variant, (label, colour, marker) in STYLES.items():
         own = runs[(runs["variant"] == variant) & runs["place"].isin(LEVELS)]
-        scores = own.groupby(own["place"].map(lambda place: LEVELS[place][0]))[column].agg(["mean", "std"])
+        scores = at_levels(own, column)
         style = dict(label=label, color=colour, marker=marker, markersize=6, capsize=3)
         style |= dict(linestyle="--", markersize=4) if variant == "learned" else {}
         axes.errorbar(scores.index, scores["mean"], scores["std"], **style)
@@ -41,10 +45,7 @@ def by_level(axes: Axes, runs: pd.DataFrame, column: str) -> None:
 
 
 def fitting_names(axes: Axes, names: pd.DataFrame) -> None:
-    own = names[names["variant"] == "dense_flops"]
-    scores = own.groupby(own["place"].map(lambda place: LEVELS[place][0]))["fitting_name"].agg(
-        ["mean", "std"]
-    )
+    scores = at_levels(names[names["variant"] == "dense_flops"], "fitting_name")
     _, colour, marker = STYLES["dense_flops"]
     style = dict(color=colour, marker=marker, markerfacecolor="white", linestyle="none", capsize=3)
     axes.errorbar(scores.index, scores["mean"], scores["std"], **style)

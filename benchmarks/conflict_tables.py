@@ -70,10 +70,6 @@ def runs_of(place: str, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def position_of(column: pd.Series) -> pd.Series:
-    return column.map(POSITION) if column.name in KEY else column
-
-
 def right_share(run: Path, gym: Path, unseen: pd.DataFrame) -> float:
     """Returns the share of unseen tasks routed to a group of mostly their skill; NaN without such groups."""
     groups_file = run / "deltas/transfer" / GROUPS_FILE
@@ -151,7 +147,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"{folder} has no recovery.csv, which compare_conflict.sh writes at its end")
     tables = [pd.read_csv(values.earlier)] if values.earlier else []
     tables += [runs_of(place, Path(folder)) for place, folder in places]
-    runs = pd.concat(tables, ignore_index=True).sort_values([*KEY, "seed"], key=position_of)
+    runs = pd.concat(tables, ignore_index=True)
+    runs = runs.sort_values([*KEY, "seed"], key=lambda column: column.map(POSITION).fillna(column))
     if runs.duplicated([*KEY, "seed"]).any():
         parser.error("two runs of a place have the same variant and seed")
     runs.round(6).to_csv(values.output_dir / "conflict_runs.csv", index=False)

@@ -93,7 +93,7 @@ routing-moe compare "$OUT/runs" --gym_per_seed --recovery skill --order $VARIANT
 [ -n "$DRY_RUN" ] || grep -E "^(${VARIANTS// /|}) " <<EOT || true
 dense               one BART. The same input has another answer in another task, and only the task's name says which.
 dense_flops         the same with the FLOPs of cross_loss: a quarter more steps.
-dense_2x            the same for 2, 4 or 8 times as many steps; with half or a quarter of conflict, 4 and 8 times at twice the rate.
+dense_2x            the same for 2, 4 or 8 times as many steps; CONFLICT 0.25 and 0.5: 4 and 8 at twice the rate.
 dense_4x
 dense_8x
 dense_total         one BART with as many parameters as an expert for each skill.
