@@ -41,12 +41,12 @@ def accuracy(bart, tokenizer, name: str, rows: list[Example]) -> float:
     return sum(a.strip() in row.outputs for a, row in zip(answers, rows, strict=True)) / len(rows)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="finished folder of compare_conflict.sh")
     parser.add_argument("variant", help="of one BART")
     parser.add_argument("--output", type=Path, required=True, help="CSV to write: a row for each run")
-    values = parser.parse_args()
+    values = parser.parse_args(argv)
     found = []
     for run in sorted((values.folder / "runs" / values.variant).glob("seed*/")):
         seed = int(run.name.removeprefix("seed"))
