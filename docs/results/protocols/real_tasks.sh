@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../../../example_scripts/setup.sh"
 for name in GYM SPLIT BART; do [ -n "${!name:-}" ] || fail "no $name: give GYM=FOLDER SPLIT=FILE.json BART=FOLDER"; done
 OUT=${OUTPUT_DIR:-models/real_tasks} JOBS=${JOBS:-2} PART=${PART:-groups arms}
 [[ $PART != *tune* || -n ${RATES:-} ]] || fail 'PART=tune needs RATES, such as RATES="1e-3 2e-3 4e-3"'
-SEEDS=${SEEDS:-51 52 53 54 55 56 57 58} TUNE_SEEDS=${TUNE_SEEDS:-49 50}
+SEEDS=${SEEDS-51 52 53 54 55 56 57 58} TUNE_SEEDS=${TUNE_SEEDS-49 50}
 DENSE_STEPS=${DENSE_STEPS:-240} DELTA_STEPS=${DELTA_STEPS:-160} STEPS=${STEPS:-480}
 declare -A RATE=([one_bart]=2.5e-4 [one_delta]=2e-3 [one_wide_delta]=2e-3 [per_task]=2e-3 [random_groups]=2e-3
     [cross_loss_groups]=2e-3 [true_groups]=2e-3)
@@ -40,7 +40,7 @@ arms() { # FOLDER SEEDS FLAGS ...: a command for each arm and seed
         flags=${FLAGS[$name]//GROUPS/$OUT/deltas/seed$seed/transfer/groups.json}
         run "$1/$name/seed$seed/$RESULT" $(train "$STEPS" "$seed" $flags --learning_rate "${RATE[$name]}" \
             --vanilla_checkpoint "$OUT/dense/seed$seed" --output_dir "$1/$name/seed$seed" "${@:3}")
-    done; done | in_parallel
+    done; done
 }
 
 if [[ $PART = *groups* ]]; then
@@ -50,7 +50,7 @@ if [[ $PART = *groups* ]]; then
     done | in_parallel
     for seed in $TUNE_SEEDS $SEEDS; do
         run "$OUT/deltas/seed$seed/cost.json" $(train "$DELTA_STEPS" "$seed" --do_train --task_routes tasks $(delta 4) \
-            --learning_rate "${RATE[per_task]}" --contested_above 1 --vanilla_checkpoint "$OUT/dense/seed$seed" \
+            --learning_rate 2e-3 --contested_above 1 --vanilla_checkpoint "$OUT/dense/seed$seed" \
             --output_dir "$OUT/deltas/seed$seed")
     done | in_parallel
     for seed in $TUNE_SEEDS $SEEDS; do # groups in any case, also where `transfer` would find one
@@ -63,8 +63,8 @@ if [[ $PART = *tune* ]]; then
     for rate in $RATES; do
         for name in $ARMS; do RATE[$name]=$rate; done
         arms "$OUT/tuning/$rate" "$TUNE_SEEDS" --do_train
-    done
+    done | in_parallel
 fi
 RESULT=$SCORES
-[[ $PART != *arms* ]] || arms "$OUT/arms" "$SEEDS" --do_train --do_predict "${SCORING[@]}"
+[[ $PART != *arms* ]] || arms "$OUT/arms" "$SEEDS" --do_train --do_predict "${SCORING[@]}" | in_parallel
 exit "$FAILED"
