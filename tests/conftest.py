@@ -124,7 +124,6 @@ def draw_nothing(monkeypatch) -> None:
     monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())
     for name, result in (("savefig", None), ("draw_without_rendering", None), ("get_tightbbox", Bbox.unit())):
         monkeypatch.setattr(Figure, name, lambda *_, result=result, **__: result)
-    monkeypatch.setattr("routing_moe.pictures.heat_maps.plot_routes", lambda *_, **__: Figure())  # of a run
 
 
 @pytest.fixture
@@ -147,14 +146,6 @@ def empty_pictures(monkeypatch):
     draw_nothing(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def undrawn(finished):
-    """As `quick_pictures`, for fixtures of a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw_nothing(patch)
-        yield
-
-
 @pytest.fixture(scope="session")
 def python_in_forks():
     """A program as `python`, whose commands do not import torch again; their pictures are empty files."""
@@ -174,12 +165,6 @@ def python_in_forks():
         yield program
         server.kill()
         server.join()
-
-
-@pytest.fixture
-def forked_python(python_in_forks, monkeypatch):
-    """Makes `sys.executable` a program that runs commands in forks."""
-    monkeypatch.setattr(sys, "executable", str(python_in_forks))
 
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
@@ -387,11 +372,6 @@ def build(tmp_path, recipes):
     from small_mirror import Build  # imported late: it imports pyarrow
 
     return Build(tmp_path)
-
-
-@pytest.fixture
-def mirror(build) -> Path:
-    return build.mirror
 
 
 @pytest.fixture

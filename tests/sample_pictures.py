@@ -137,10 +137,6 @@ def similarity_maps(n_tasks, names):
     return heat_maps.plot_similarities(similarities(n_tasks, names), ONTOLOGY.tasks[-n_tasks:], ONTOLOGY)
 
 
-def dynamics(n_steps, n_layers):
-    return lines.plot_dynamics(dynamics_table(history(n_steps, 5, n_layers, 3)))
-
-
 KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feature {n}" for n in range(12)]
 
 MANY = layer_names(3, range(6))
@@ -157,6 +153,6 @@ PICTURES = {
     "agreement": lambda: dots.plot_agreement(agreement(["a", SIGNS, LONG], KINDS[:6])),
     "feature drops": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
     "load": lambda: lines.plot_load([routes(20, 12, 3, n, f"{LONG}{n}") for n in range(3)]),
-    "dynamics": lambda: dynamics(5, 12),
+    "dynamics": lambda: lines.plot_dynamics(dynamics_table(history(5, 5, 12, 3))),
     "curves": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(5)])),
 }

@@ -23,13 +23,6 @@ def averaged(place, *runs, **changed):
     return RoutingBartForConditionalGeneration.from_pretrained(place / "mean"), place / "mean"
 
 
-def assert_mean(model, *barts):
-    """Asserts that a BART of one expert has the mean of the weights of plain BARTs."""
-    for name, tensor in model.to_bart().state_dict().items():
-        expected = torch.stack([bart.state_dict()[name] for bart in barts]).mean(dim=0)
-        torch.testing.assert_close(tensor, expected)
-
-
 @pytest.fixture(scope="module")
 def dense(world):
     """Two runs of one expert with other seeds."""
@@ -42,7 +35,9 @@ def dense(world):
 def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, world, tmp_path, capsys):
     model, folder = averaged(tmp_path, *dense)
     barts = [find_model(place).load().to_bart() for place in dense]
-    assert_mean(model, *barts)
+    for name, tensor in model.to_bart().state_dict().items():
+        expected = torch.stack([bart.state_dict()[name] for bart in barts]).mean(dim=0)
+        torch.testing.assert_close(tensor, expected)
     assert not torch.equal(*(bart.model.shared.weight for bart in barts))
     assert f"mean of 2 models written to {folder}" in capsys.readouterr().out
     assert model.config.task_names == model.config.trained_tasks == TRAIN_TASKS

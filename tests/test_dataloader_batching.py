@@ -19,11 +19,6 @@ def test_every_epoch_has_every_example_once(n, batch_size):
     assert drawn.dtype == np.int64
 
 
-def test_a_batch_may_span_epochs():
-    epoch_0, epoch_1 = (np.random.default_rng([0, epoch]).permutation(5) for epoch in (0, 1))
-    assert step_examples(5, 3, 0, 1).tolist() == [*epoch_0[3:], *epoch_1[:1]]
-
-
 def test_answers_are_drawn_uniformly_and_reproducibly():
     n_outputs = np.array([1, 2, 4] * 2000)
     choices = answer_choices(n_outputs, 3, 9)

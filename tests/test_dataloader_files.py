@@ -258,12 +258,6 @@ def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, problem
 # ---------------------------------------------------------------------------- the folder
 
 
-def test_samples_are_in_the_order_of_the_file_names(small_gym):
-    gym = Gym(small_gym)
-    assert gym.tasks() == ["aeslc", "boolq"]
-    assert gym.samples("boolq") == ["boolq_32_100", "boolq_32_13"]
-
-
 def test_samples_are_chosen_by_all_first_seed_or_prefix(small_gym):
     for chosen, seeds in (("all", (100, 13)), ("first", (100,)), ("13", (13,)), ("boolq_32_13", (13,))):
         expected = [(seed, n) for seed in seeds for n in (1, 2)]

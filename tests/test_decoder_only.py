@@ -330,6 +330,7 @@ def test_rows_of_a_route_are_named_by_layer(run_of):
         ("qwen2", LORA | dict(max_input_length=60), "are 72 together, but "),
         ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "names [0]; the model has no encoder"),
         ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
+        ("t5", LORA | dict(append_another_bos=True), " has no token <s>; leave it out"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(family, flags, message, world, plain, capsys):

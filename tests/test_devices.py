@@ -73,6 +73,8 @@ def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, on_cpu, expected, 
     assert chosen_precision("auto") == expected
     assert chosen_precision("bf16") == "bf16"
     assert chosen_precision(None) == "fp16"
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    assert chosen_precision(None) == expected
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_mixed_devices_are_refused_where_cuda_refuses_them():
 
 
 @pytest.fixture(scope="module")
-def mixture(world, undrawn) -> Path:
+def mixture(world) -> Path:
     """A run of one step with soft routes of three experts."""
     changed = dict(num_experts=3, init_eps=0.3, router_mode="softmax", total_steps=1)
     return world.run("soft_mixture", **changed)

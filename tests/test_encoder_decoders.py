@@ -165,15 +165,11 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one(family, world, plain):
 def test_two_processes_take_the_same_steps_as_one(family, world, plain, tmp_path):
     flags = dict(bart=plain(family), **SOFT, adam_epsilon=1e-3, total_steps=2, do_predict=True)
     one, two = world.run(f"ed/{family}/one_process", **flags), world / f"ed/{family}/two_processes"
-    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, flags["bart"], two, **without_bart(flags)))
+    codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, output_dir=two, **flags))
     assert codes == [0, 0]
     assert_close(weights(two / "last"), weights(one / "last"))
     name = "best/eval-test-performance.csv"
     pd.testing.assert_frame_equal(*(pd.read_csv(f / name) for f in (two, one)), rtol=1e-5)
-
-
-def without_bart(flags: dict) -> dict:
-    return {name: value for name, value in flags.items() if name != "bart"}
 
 
 @pytest.mark.parametrize("family", ["bart", "t5", "mbart", "qwen2"])
@@ -366,21 +362,6 @@ def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
         Routed.train(model, tokenizer, world.gym, tmp_path / "other", total_step=3)
     with pytest.raises(Exception, match="append_another_bos: the model has no token <s>"):
         Routed.train(model, tokenizer, world.gym, tmp_path / "other", append_another_bos=True)
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (dict(num_experts=2), "only a BART has complete layers as experts"),
-        (LORA | dict(expert_mixing="parameters"), "expert_mixing is 'parameters' with low-rank experts"),
-        (LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
-        (LORA | dict(append_another_bos=True), " has no token <s>; leave it out"),
-    ],
-)
-def test_what_a_t5_cannot_do_is_refused(flags, message, world, plain, capsys):
-    assert run(world.gym, plain("t5"), world / "refused", **flags) == 2
-    assert message in capsys.readouterr().err
-    assert not (world / "refused").exists()
 
 
 def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):

@@ -9,17 +9,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import test_documents
 from accelerate.commands.launch import launch_command_parser
 from tiny_runs import ROOT, contents, write_bart, write_gym
 
-from routing_moe.cli import entry
-from routing_moe.config import flags
 from routing_moe.io.run_folder import load_run_settings
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("example_scripts/*.sh") if path.name != "setup.sh")
@@ -43,6 +41,8 @@ GIVEN = {  # paths that no command of a script writes
     "models/mine/split.json",  # assemble_experts.sh writes it
     "models/two_stage",  # of build_a_checkpoint2.sh, for run_merged_fisher128freeze_1e-5.sh
 }
+
+parse = test_documents.parse  # the fixture
 
 
 @pytest.fixture(scope="module")
@@ -82,27 +82,6 @@ def commands_of(folder: Path, line: str) -> list[list[str]]:
     return found
 
 
-class Parsed(Exception):
-    """Ends a command once its flags are parsed."""
-
-
-@pytest.fixture
-def parse(monkeypatch):
-    """parse(words): `routing-moe WORDS`, whose flags must exist, until they are parsed."""
-
-    def parse_known_args(self, args=None, namespace=None):
-        _, unknown = ArgumentParser.parse_known_args(self, args, namespace)
-        assert not unknown
-        raise Parsed
-
-    def parse(words: list[str]) -> None:
-        with pytest.raises(Parsed):
-            entry.main(words)
-
-    monkeypatch.setattr(flags.Parser, "parse_known_args", parse_known_args)
-    return parse
-
-
 def unknown_paths(commands: list[list[str]]) -> list[str]:
     """Returns the paths that a command reads, but that neither the caller nor an earlier command wrote."""
     written, unknown = set(GIVEN), []
@@ -138,7 +117,7 @@ def test_commands_of_a_script_parse_and_read_what_is_given_or_an_earlier_one_wro
     commands = commands_of(copy, with_words(script, small))
     assert commands
     for command in commands:
-        parse(command)
+        parse(*test_documents.called(["routing-moe", *command]))
     assert unknown_paths(commands) == []
 
 
@@ -192,7 +171,7 @@ def test_several_processes_are_launched_by_accelerate(recorded, parse):
     assert words[:2] == ["-m", "accelerate.commands.launch"]
     launch = launch_command_parser().parse_args(words[2:])
     assert (launch.num_processes, launch.module, launch.training_script) == (2, True, "routing_moe.cli.train")
-    parse(["train", *launch.training_script_args])
+    parse("routing_moe.cli.train", launch.training_script_args)
 
 
 # ---- wrong words

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_finetuning_routes import assert_is_the_bart_of
 from test_task_routes import FIXED, FORMS, PAIRS, SEEN
-from tiny_grids import QUICK, SAMPLES, TASK, results
+from tiny_grids import QUICK, SAMPLES, TASK, by_sample
 from tiny_runs import ROWS
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -59,11 +59,6 @@ def tune(grids, mixture_of):
         return grids.run(name, code, init_dir=mixture_of(kind), **asked)
 
     return run
-
-
-def by_sample(folder, column="route") -> dict[str, str]:
-    table = results(folder)
-    return dict(zip(table["prefix"], table[column], strict=True))
 
 
 def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):

@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig
@@ -26,7 +25,6 @@ from routing_moe.config.flags import (
     parse,
 )
 from routing_moe.config.train import TrainSettings, train_settings
-from routing_moe.io.precision import chosen_precision
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import ROUTER_MODES, select_routes
@@ -159,19 +157,6 @@ def test_a_resumed_run_keeps_its_start_and_its_rate(tmp_path):
     settings = train_settings(given)
     assert (settings.initialize_from_vanilla, settings.learning_rate) == (False, 2e-4)
     assert train_settings(given | {"learning_rate": 1e-4}).learning_rate == 1e-4
-
-
-@pytest.mark.parametrize(
-    ("launcher", "on_gpu", "expected"), [(None, True, "bf16"), (None, False, "no"), ("no", True, "no")]
-)
-def test_the_precision_is_that_of_the_launcher_else_of_the_device(launcher, on_gpu, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
-    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    if launcher:
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
-    assert chosen_precision(None) == expected
 
 
 def test_fine_tuning_has_the_published_grid_and_trains_and_predicts():

@@ -65,8 +65,8 @@ def test_the_gym_is_described_by_its_files(build, tmp_path):
     assert rows["fruits"]["source"] == "https://data.example.org/fruits/train.jsonl"
 
 
-def test_a_split_gives_the_sections_and_moves_tasks_that_are_there(build, tmp_path, mirror):
-    flags = ["--output_dir", str(build.gym), "--mirror", str(mirror), "--num_workers", "1"]
+def test_a_split_gives_the_sections_and_moves_tasks_that_are_there(build, tmp_path):
+    flags = ["--output_dir", str(build.gym), "--mirror", str(build.mirror), "--num_workers", "1"]
     split = tmp_path / "split.json"
 
     def sections() -> dict:
@@ -153,12 +153,12 @@ def test_files_are_compared_with_the_published_sums(build, monkeypatch):
     assert report(build.gym)["fruits"]["outcome"] == "built, not compared"
 
 
-def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_path, mirror):
+def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_path):
     build(tasks=["fruits"])
     for name in ("train.jsonl", "dev.jsonl"):
-        (mirror / "data.example.org/fruits" / name).unlink()
+        (build.mirror / "data.example.org/fruits" / name).unlink()
     for split, name in (("train", "train"), ("validation", "dev")):
-        write_parquet(mirror, "example/fruits", f"data/{split}-00000-of-00001.parquet", fruits(name))
+        write_parquet(build.mirror, "example/fruits", f"data/{split}-00000-of-00001.parquet", fruits(name))
     build(tasks=["fruits"], gym=tmp_path / "from_hub")
     raw, hub = files_of(tmp_path / "gym"), files_of(tmp_path / "from_hub")
     assert {name: raw[name] for name in raw if name.endswith(".tsv")} == {
@@ -199,10 +199,8 @@ def truncate_parquet(mirror: Path) -> None:
         (truncate_parquet, "capitals", "0001.parquet cannot be read as parquet"),
     ],
 )
-def test_a_wrong_source_is_one_clear_error_and_the_other_tasks_are_built(
-    build, mirror, capsys, spoil, task, message
-):
-    spoil(mirror)
+def test_a_wrong_source_is_one_clear_error_and_the_other_tasks_are_built(build, capsys, spoil, task, message):
+    spoil(build.mirror)
     assert build() == 1
     assert Gym(build.gym).tasks() == sorted({*OWN} - {task})
     row = report(build.gym)[task]
@@ -211,8 +209,7 @@ def test_a_wrong_source_is_one_clear_error_and_the_other_tasks_are_built(
     assert message in capsys.readouterr().out
 
 
-def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monkeypatch):
-    gym = tmp_path / "gym"
+def test_a_full_disk_leaves_nothing_of_the_task(build, recipes, monkeypatch):
     written = []
 
     def write(path: Path, content: bytes) -> None:
@@ -223,8 +220,8 @@ def test_a_full_disk_leaves_nothing_of_the_task(tmp_path, mirror, recipes, monke
 
     monkeypatch.setattr(task_folder, "write_bytes", write)
     with pytest.raises(NotBuilt, match=r"fruits cannot be written \(No space left on device\)"):
-        build_task(recipes["fruits"], Mirror(mirror), gym, [13, 21])
-    assert files_of(gym) == {}
+        build_task(recipes["fruits"], Mirror(build.mirror), build.gym, [13, 21])
+    assert files_of(build.gym) == {}
 
 
 class Failing:
@@ -232,11 +229,11 @@ class Failing:
         raise RuntimeError("out of order")
 
 
-def test_an_error_in_a_source_and_a_truncated_archive_do_not_stop_the_other_tasks(build, mirror, recipes):
+def test_an_error_in_a_source_and_a_truncated_archive_do_not_stop_the_other_tasks(build, recipes):
     recipes["colours"] = replace(recipes["colours"], sources=(Failing(),))
     archive = Raw(json_lines, every="https://data.example.org/fruits.zip!train.jsonl")
     recipes["fruits"] = replace(recipes["fruits"], sources=(archive,))
-    path = mirror / "data.example.org/fruits.zip"
+    path = build.mirror / "data.example.org/fruits.zip"
     with zipfile.ZipFile(path, "w") as opened:
         opened.writestr("train.jsonl", '{"name": "x", "label": 1}\n' * 9)
     path.write_bytes(path.read_bytes()[:-20])

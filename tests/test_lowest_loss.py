@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_route_losses import slow_losses
 from test_task_routes import FIXED, ONLY
-from tiny_grids import QUICK, finetune, results
+from tiny_grids import QUICK, by_sample, finetune
 from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
 
 from dataloader.errors import InputError
@@ -67,7 +67,7 @@ def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, undrawn):
+def place(tmp_path_factory):
     """Runs whose experts have learned the rows of train tasks, in a gym with further tasks of the same rows.
 
     "experts": an expert a task. "router": a soft router.
@@ -145,11 +145,6 @@ def tune(place, name, start, code=0, **changed) -> Path:
     flags = asked | dict(task_dir=place.gym / BOTH, init_dir=place / start, hide_task_names=True) | changed
     assert finetune(place.gym, place.bart, place / name, **flags) == code
     return place / name
-
-
-def by_sample(folder, column="route") -> dict[str, str]:
-    table = results(folder)
-    return dict(zip(table["prefix"], table[column], strict=True))
 
 
 def test_each_sample_starts_from_the_route_of_its_own_rows(place):

@@ -8,6 +8,8 @@ from tiny_runs import run, typed
 
 from routing_moe.cli import ablate
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 BF16 = dict(mixed_precision="bf16")  # test_several_processes.py: all commands choose a precision in one place
 SHORT = dict(total_steps=1, num_beams=1, max_output_length=4)
 
@@ -16,11 +18,6 @@ SHORT = dict(total_steps=1, num_beams=1, max_output_length=4)
 def mixture(world):
     """A run of one step with straight-through routes. Must not be changed."""
     return world.run("mixture_for_precisions", init_eps=0.3, **SHORT)
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(empty_pictures):
-    pass
 
 
 def test_training_and_prediction_with_the_precision_of_the_launcher(world, tmp_path, monkeypatch):

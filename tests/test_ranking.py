@@ -247,13 +247,12 @@ def test_measures_along_random_routes_are_means_over_the_draws(make_model, file)
 
 
 @pytest.fixture(scope="module")
-def ranked(world, undrawn):
+def ranked(world):
     """Returns a place with a run of one step that ranked and measured its dev and test answers."""
     gym = write_ranked_gym(world / "ranked" / "gym")
-    place = Place(world / "ranked", gym, world.bart)
     flags = dict(scoring="rank", measures=list(ALL), do_predict=True, predict_split="test", **NO_LEARNING)
-    assert run(gym, world.bart, place.out, **flags) == 0
-    return place
+    world.run("ranked/out", train_dir=gym, **flags)
+    return Place(world / "ranked", gym, world.bart)
 
 
 def lines_of(path) -> list[dict]:
@@ -297,7 +296,9 @@ def test_a_prediction_ranks_as_its_run_did_unless_the_flag_is_given(ranked):
     assert free["performance"][2] == before["performance"][2]
 
 
-def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(ranked, monkeypatch):
+def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(
+    ranked, empty_pictures, monkeypatch
+):
     """The rate is so high that the loss rises again."""
     out = ranked.folder / "by_loss"
     flags = dict(select_by="answer_loss", total_steps=4, eval_period=1, learning_rate=3.0)

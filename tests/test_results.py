@@ -83,15 +83,3 @@ def test_tables_have_the_baselines_and_measures_that_scores_have():
     assert table["dev, chance"].tolist() == pytest.approx([0.5, nan, 0.5], nan_ok=True)
     assert table.loc["all"].tolist() == [2, 0.75, 0.5, 0.5, 1.0, 0.75, 0.5, 1.0]
     assert "|           - |" in markdown_table(table[["dev, chance"]].rename_axis("category"))
-
-
-def test_a_markdown_table_is_aligned():
-    table = pd.DataFrame(
-        {"tasks": [1, 12], "dev": [0.5, 0.25]}, index=pd.Index(["a", "all"], name="category")
-    )
-    assert markdown_table(table).splitlines() == [
-        "| category | tasks |   dev |",
-        "| -------- | ----: | ----: |",
-        "| a        |     1 | 0.500 |",
-        "| all      |    12 | 0.250 |",
-    ]

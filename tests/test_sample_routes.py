@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tiny_grids import QUICK, SAMPLES, TASK, outcomes, results
+from tiny_grids import QUICK, SAMPLES, TASK, by_sample, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -27,11 +27,6 @@ BOTH = QUICK | SCORED | dict(samples="all", max_output_length=4)  # no training:
 def along(grids, name: str, **changed):
     start = dict(moe_init=True, init_dir=grids.mixture("mixture_soft", **SOFT))
     return grids.run(name, **(start | BOTH | changed))
-
-
-def seen_in(folder) -> dict[str, str]:
-    table = results(folder)
-    return dict(zip(table["prefix"], table["vector_seen"], strict=True))
 
 
 def of_both(what: str) -> dict[str, str]:
@@ -67,7 +62,7 @@ def nearest(grids):
 
 def test_the_rows_of_a_sample_change_only_its_own_result(nearest, grids, tmp_path):
     gym = gym_with_other_rows(grids, tmp_path / "gym", FIRST)
-    assert seen_in(nearest) == of_both("unlabelled inputs of one sample")
+    assert by_sample(nearest, "vector_seen") == of_both("unlabelled inputs of one sample")
     before, after = outcomes(nearest), outcomes(along(grids, "other_rows", gym=gym))
     assert after[SECOND] == before[SECOND]
     assert before[FIRST]["route"].startswith("vector of colour (nearest by text")
@@ -137,7 +132,7 @@ def test_a_sample_does_not_use_the_vector_of_another_sample(grids, given, capsys
     error = f"--taskvecs {folder} has vectors of samples of {TASK}, but not of {SECOND}; compute them by"
     assert error in capsys.readouterr().err
     own = along(grids, "given_of_one", taskvecs=folder, samples=FIRST)
-    assert set(seen_in(own).values()) == {f"labelled rows of one sample: {FIRST}"}
+    assert set(by_sample(own, "vector_seen").values()) == {f"labelled rows of one sample: {FIRST}"}
 
 
 def test_a_checkpoint_stores_the_vectors_of_samples_and_what_they_have_seen(grids, given):
@@ -146,7 +141,7 @@ def test_a_checkpoint_stores_the_vectors_of_samples_and_what_they_have_seen(grid
     save_task_vectors(folder, list(rows), np.stack(list(rows.values())))
     changed = dict(taskvecs=folder, taskvecs_dim=None, freeze_task_model=True, task_model_lr=None)
     run = along(grids, "stored_of_samples", init_dir=grids.mixture("mixture_of_given", **SOFT | changed))
-    assert seen_in(run) == of_both("labelled rows of one sample")
+    assert by_sample(run, "vector_seen") == of_both("labelled rows of one sample")
     config = load_routing_bart(
         RoutingBartForConditionalGeneration, grids.world / "mixture_of_given/best"
     ).config
@@ -156,6 +151,6 @@ def test_a_checkpoint_stores_the_vectors_of_samples_and_what_they_have_seen(grid
 
 def test_learned_vectors_state_what_they_have_seen_and_average_routes_have_none(grids):
     learned = along(grids, "learned_of_samples", task_vector="learned", vector_steps=1)
-    assert seen_in(learned) == of_both("labelled rows of one sample")
+    assert by_sample(learned, "vector_seen") == of_both("labelled rows of one sample")
     average = along(grids, "average_of_samples", moe_avg_route=True)
     assert results(average)["vector_seen"].isna().all()

@@ -65,7 +65,7 @@ def pairs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def clusters(world, undrawn, pairs):
+def clusters(world, pairs):
     """A run along the clusters of PAIRS, with scores of the unseen task. Must not be changed: copy it."""
     asked = dict(taskvecs=pairs, total_steps=1, do_predict=True, predict_split="test")
     return world.run("outside/clusters", **CLUSTERS, **asked)
@@ -103,7 +103,7 @@ def scores_of(folder, prefix=""):
 
 
 @pytest.fixture(scope="module")
-def trained(world, undrawn):
+def trained(world):
     """trained(name) returns the folder of a finished run of RUNS, trained once."""
     (world / "routes.json").write_text(json.dumps(FORMS))
     folders = {}
@@ -119,10 +119,6 @@ def trained(world, undrawn):
 def flags_of(name, world) -> dict:
     routes = dict(task_routes=world / "routes.json") if name == "given" else {}
     return dict(do_predict=True) | RUNS[name] | routes
-
-
-def config_of(folder) -> dict:
-    return json.loads((folder / "config.json").read_text())
 
 
 def files_of(folder) -> set[str]:
@@ -165,7 +161,7 @@ def test_task_level_random_routes_are_stored_and_constant(trained):
     assert routes[0].shape == (4, 3, 2)  # unseen tasks included
     drawn = np.load(folder / "6-steps/route.npy")
     tasks = (folder / "6-steps/route_tasks.txt").read_text().split()
-    names = config_of(folder / "best")["task_names"]
+    names = model_of(folder).config.task_names
     assert np.array_equal(drawn, routes[0][[names.index(task) for task in tasks]].numpy())
 
 

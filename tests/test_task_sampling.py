@@ -67,21 +67,11 @@ def test_every_task_gets_its_share_to_within_one_draw(sampling):
         assert np.abs(counts - share * 51 * np.arange(1, 21)).max() < 1
 
 
-@pytest.mark.parametrize("sampling", list(SHARES)[1:])  # examples: test_dataloader_batching.py
+@pytest.mark.parametrize("sampling", list(SHARES)[1:])  # examples: the next test
 def test_steps_equal_a_slow_stream_from_the_beginning(sampling):
     slow = itertools.islice(slow_stream(sampling, 3), 5 * STEPS)
     assert stream(sampling).tolist() == list(slow)
     assert stream(sampling, seed=4).tolist() != stream(sampling).tolist()
-
-
-@pytest.mark.parametrize("sampling", list(SHARES)[1:])
-def test_a_row_is_drawn_again_after_all_other_rows_of_its_task(sampling):
-    drawn = stream(sampling)
-    for task, size in SIZES.items():
-        own = drawn[TASKS_N[drawn] == task]
-        passes = own[: len(own) // size * size].reshape(-1, size)
-        assert (np.sort(passes) == np.flatnonzero(np.equal(TASKS_N, task))).all()
-        assert size == 1 or len({tuple(order) for order in passes}) > 1
 
 
 def test_by_default_epochs_are_permutations_of_all_examples(make_stepper):

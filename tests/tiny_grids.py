@@ -108,6 +108,11 @@ def results(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "results.csv", index_col=0)
 
 
+def by_sample(folder: Path, column: str = "route") -> dict[str, str]:
+    table = results(folder)
+    return dict(zip(table["prefix"], table[column], strict=True))
+
+
 def outcomes(folder: Path) -> dict[str, dict]:
     """Returns the results of each configuration that must be bit-identical: all but times and memory."""
     found = {path.stem: json.loads(path.read_text()) for path in (folder / "configurations").glob("*.json")}
