@@ -11,7 +11,7 @@ OUT=${OUTPUT_DIR:-models/real_tasks} JOBS=${JOBS:-2} PART=${PART:-groups arms}
 [[ $PART != *tune* || -n ${RATES:-} ]] || fail 'PART=tune needs RATES, such as RATES="1e-3 2e-3 4e-3"'
 SEEDS=${SEEDS-51 52 53 54 55 56 57 58} TUNE_SEEDS=${TUNE_SEEDS-49 50}
 DENSE_STEPS=${DENSE_STEPS:-240} DELTA_STEPS=${DELTA_STEPS:-160} STEPS=${STEPS:-480}
-declare -A RATE=([one_bart]=2.5e-4 [one_delta]=1e-3 [one_wide_delta]=1.25e-4 [per_task]=1e-3 [random_groups]=1e-3
+declare -A RATE=([one_bart]=2.5e-4 [one_delta]=1e-3 [one_wide_delta]=2.5e-4 [per_task]=1e-3 [random_groups]=1e-3
     [cross_loss_groups]=1e-3 [true_groups]=1e-3)
 BASE_RATE=${BASE_RATE:-${RATE[one_bart]}} # of what experts share
 delta() { echo "--expert_kind lora --lora_rank $1 --lora_alpha $1 --base_lr $BASE_RATE"; }
