@@ -330,6 +330,9 @@ def test_rows_of_a_route_are_named_by_layer(run_of):
         ("qwen2", LORA | dict(max_input_length=60), "are 72 together, but "),
         ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "names [0]; the model has no encoder"),
         ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
+        ("t5", dict(num_experts=2), "only a BART has complete layers as experts"),
+        ("t5", LORA | dict(expert_mixing="parameters"), "mixing is 'parameters' with low-rank experts"),
+        ("t5", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
         ("t5", LORA | dict(append_another_bos=True), " has no token <s>; leave it out"),
     ],
 )

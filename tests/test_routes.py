@@ -226,6 +226,9 @@ def test_skipping_zero_weights_does_not_change_a_step(source, fields, make_model
         found.append((loss.detach(), gradients))
     (fast_loss, fast), (slow_loss, slow) = found
     torch.testing.assert_close(fast_loss, slow_loss, rtol=1e-13, atol=0)
+    learned = [name for name in fast if name.startswith(("router.", "task_vectors."))]
+    assert len(learned) > 1 or source == "fixed"
+    assert all(fast[name].abs().sum() > 0 for name in learned)
     for name in slow:
         torch.testing.assert_close(fast[name], slow[name], rtol=1e-10, atol=1e-12, msg=name)
 
