@@ -18,8 +18,7 @@ for task in $TASKS; do
     experts+=("$task=$(compgen -G "$OUT/singletask-$task/models/*_best" || echo "$OUT/singletask-$task/models/BEST")")
     names+="${names:+, }\"$task\""
 done
-[ -f "$OUT/assembled/config.json" ] || routing-moe assemble --experts "${experts[@]}" \
-    --base "$BART" --output_dir "$OUT/assembled"
+routing-moe assemble --keep_existing --experts "${experts[@]}" --base "$BART" --output_dir "$OUT/assembled"
 
 [ -n "$DRY_RUN" ] || echo "{\"train\": [$names], \"dev\": [], \"test\": []}" >"$OUT/split.json"
 routing-moe train --do_predict --checkpoint "$OUT/assembled" --train_dir "$DATA_DIR" \

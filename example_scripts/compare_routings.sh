@@ -24,7 +24,7 @@ declare -A FLAGS=( # without noise on the experts (--init_eps), and without drop
     [poly]="train_poly.sh"
     [mhr]="train_poly.sh --lora_splits 4"
     [cross_loss]="run_cross_loss_routing.sh"
-    [two_stage]="run_two_stage.sh --stage1 $OUT/straight_through/SEED" # keeps its routes
+    [two_stage]="run_two_stage.sh --stage1 $OUT/straight_through/@SEED" # keeps its routes
 )
 VARIANTS=${VARIANTS:-multitask multitask_no_names average random task_random softmax gumbel straight_through top_k
     merged_parameters lora poly mhr cross_loss two_stage}
@@ -33,8 +33,8 @@ known FLAGS $VARIANTS
 train() { # PHASE: 1, or 2 for variants that read other runs
     for seed in $SEEDS; do for name in $VARIANTS; do
         dir=$OUT/$name/seed$seed phase=1
-        [[ ${FLAGS[$name]} != *SEED* ]] || phase=2
-        read -ra flags <<<"${FLAGS[$name]//SEED/seed$seed}"
+        [[ ${FLAGS[$name]} != *@SEED* ]] || phase=2
+        read -ra flags <<<"${FLAGS[$name]//@SEED/seed$seed}"
         [ $phase != "$1" ] || run "$dir/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" \
             "${DATA[@]}" "${WORDS[@]}" --seed "$seed" --output_dir "$dir"
     done; done

@@ -7,7 +7,7 @@
 # Writes OUTPUT_DIR (models/IDENTIFIER): a folder for each task, summary.csv. Finished configurations are kept.
 # Variables: DATA_DIR, SPLIT, TASKVECS (--train_dir, --custom_tasks_splits, --taskvecs), OUTPUT_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-[[ $# -ge 3 && $1$2$3 != *--* ]] || fail "give TASKS CHECKPOINT IDENTIFIER; the head of this script has examples"
+[[ $# -ge 3 && " $1 $2 $3" != *" --"* ]] || fail "give TASKS CHECKPOINT IDENTIFIER; the head of this script has examples"
 TASKS=$1 CHECKPOINT=$2 IDENTIFIER=$3 WORDS=("${@:4}") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/$IDENTIFIER}"
 START=(--model facebook/bart-base "${SMALL_MODEL[@]}") failed=""

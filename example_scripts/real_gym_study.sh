@@ -10,7 +10,7 @@ WORDS=("$@") && take_data
 take --model MODEL "${SMALL_MODEL[1]:-}"
 [ -n "$MODEL" ] || fail "give --model, such as facebook/bart-base"
 OUT=${OUTPUT_DIR:-models/real_gym} SEEDS=${SEEDS:-42 43 44 45 46} STEPS=${STEPS:-480} RATE=${RATE:-2.5e-4}
-QUARTER=$((STEPS / 4)) GROUPS_OF="--taskvecs $OUT/vectors/SEED --task_routes"
+QUARTER=$((STEPS / 4)) GROUPS_OF="--taskvecs $OUT/vectors/@SEED --task_routes"
 declare -A FLAGS=(
     [multitask]="--num_experts 1"
     [gradient]="$GROUPS_OF clusters:8"
@@ -30,11 +30,11 @@ for seed in $SEEDS; do # the run that all arms continue
         --output_dir "$OUT/dense/seed$seed"
 done | in_parallel
 for seed in $SEEDS; do
-    run "$OUT/vectors/seed$seed/meta.json" routing-moe vectors gradient --model "$OUT/dense/seed$seed" "${DATA[@]}" \
+    run "$OUT/vectors/seed$seed/meta.json" routing-moe vectors gradient --model "$OUT/dense/seed$seed" "${DATA[@]}" "${SKIP[@]}" \
         --weights layers --tasks train --output_dir "$OUT/vectors/seed$seed"
 done | in_parallel
 for seed in $SEEDS; do for arm in $ARMS; do
-    read -ra flags <<<"${FLAGS[$arm]//SEED/seed$seed}"
+    read -ra flags <<<"${FLAGS[$arm]//@SEED/seed$seed}"
     run "$OUT/runs/$arm/seed$seed/$SCORES" "${TRAIN[@]}" --learning_rate "$RATE" \
         --vanilla_checkpoint "$OUT/dense/seed$seed" --eval_period $QUARTER "${flags[@]}" --seed "$seed" "${WORDS[@]}" \
         --output_dir "$OUT/runs/$arm/seed$seed"

@@ -6,7 +6,8 @@
 #   --total_steps N of all three trainings (30000), --dense_steps N of the BART (55%), --delta_steps N of the deltas (25%)
 #   --learning_rate R of the BART (1e-5), --base_lr R of what experts share (the same)
 #   --delta_rate R (1e-3), --delta_rank N (4) of the deltas of tasks
-#   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3)
+#   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3;
+#   --lora_rank N (--delta_rank), --lora_alpha N (its rank))
 #   --contested_above NATS: a row is contested if the BART loses more on it (1); --rows N (16) of each task that are
 #   compared, --advantage NATS (0): `routing-moe transfer --help`
 # Further flags: `routing-moe train`, for all trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
@@ -21,13 +22,15 @@ take --base_lr BASE_RATE "$RATE"
 take --delta_rate DELTA_RATE "$(or_small 1e-3 1e-2)"
 take --delta_rank RANK 4
 take --expert_kind KIND layer
+take --lora_rank EXPERT_RANK "$RANK"
+take --lora_alpha ALPHA "$EXPERT_RANK"
 take --contested_above CONTESTED 1
 take --rows ROWS 16
 take --advantage ADVANTAGE 0
 LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK")
 case $KIND in
     layer) EXPERTS=(--expert_kind layer) EXPERT_RATE=$BASE_RATE ;;
-    lora) EXPERTS=("${LOW_RANK[@]}") EXPERT_RATE=$DELTA_RATE ;;
+    lora) EXPERTS=(--expert_kind lora --lora_rank "$EXPERT_RANK" --lora_alpha "$ALPHA") EXPERT_RATE=$DELTA_RATE ;;
     *) fail "--expert_kind is '$KIND'; it must be layer or lora" ;;
 esac
 take --expert_rate EXPERT_RATE "$EXPERT_RATE"
@@ -51,4 +54,5 @@ routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$BASE" --task_routes "$OUT/delta
     "${EXPERTS[@]}" --learning_rate "$EXPERT_RATE" --shared_base --base_lr "$BASE_RATE" --total_steps "$STEPS" \
     --output_dir "$OUT"
 
-routing-moe train --do_predict --predict_split test --task_routes lowest_loss --output_dir "$OUT"
+[ -z "$(routing-moe list-tasks --split "${SPLIT:-$DATA_DIR/split.json}" --gym "$DATA_DIR" test)" ] ||
+    routing-moe train --do_predict --predict_split test --task_routes lowest_loss --output_dir "$OUT"

@@ -3,7 +3,7 @@
 #   bash example_scripts/run_fisher_two_stage.sh --train_dir data/gym --output_dir models/fisher_two_stage
 # They have read labelled rows, also of unseen tasks, whose scores are then not zero-shot.
 # Writes OUTPUT_DIR/fisher, OUTPUT_DIR/fisher64 and what run_two_stage.sh writes, whose flags these are.
-#   --vector_flags "..."   flags of `routing-moe vectors fisher`, such as "--skip_malformed"; --dim N   (64, small 16)
+#   --vector_flags "..."   flags of `routing-moe vectors fisher`, such as "--samples all"; --dim N   (64, small 16)
 # Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
@@ -14,7 +14,7 @@ take --dim DIM "$(or_small 64 16)"
 take --vector_flags VECTOR_FLAGS ""
 take --stage1_flags STAGE1_FLAGS ""
 
-routing-moe vectors fisher --recipe published "${DATA[@]}" --model "$BART" --output_dir "$OUT/fisher" \
+routing-moe vectors fisher --recipe published "${DATA[@]}" "${SKIP[@]}" --model "$BART" --output_dir "$OUT/fisher" \
     ${SMALL:+--max_input_length 128 --max_output_length 32 --total_steps 100} $VECTOR_FLAGS
 
 routing-moe vectors reduce --taskvecs "$OUT/fisher" --transform log --dim "$DIM" \

@@ -70,7 +70,8 @@ take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_t
     take --train_dir DATA_DIR "${DATA_DIR:-}"
     take --custom_tasks_splits SPLIT "${SPLIT:-}"
     [ -n "$DATA_DIR" ] || fail "no gym: give --train_dir FOLDER or the variable DATA_DIR, or --small as the first word"
-    DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"})
+    DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"}) SKIP=() # SKIP: for commands without WORDS
+    [[ " ${WORDS[*]} " != *" --skip_malformed "* ]] || SKIP=(--skip_malformed)
 }
 
 # ---- many runs:  { run RESULT COMMAND ...; run RESULT COMMAND ...; } | in_parallel;  exit "$FAILED"

@@ -10,7 +10,7 @@ take --plugin PLUGIN "" # ablate takes that of the run
 [ ${#WORDS[@]} -gt 0 ] || WORDS=(--features all)
 
 routing-moe inspect-routes "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}
-routing-moe create-gif --run "$RUN"
+routing-moe create-gif --run "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}
 routing-moe correlate-routes "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}
 routing-moe ablate "$RUN" "${WORDS[@]}" || [ $? = 3 ] # 3: nothing to ablate
 routing-moe report "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}

@@ -1,6 +1,7 @@
 """The command that ablates experts: its outputs, continuation after a kill, errors."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -94,6 +95,18 @@ def test_ablation_of_every_expert_writes_all_files(trained, ablated):
     expected = scores.set_index("task_prefix")["performance"].to_dict()
     assert own.to_dict() == pytest.approx(expected, abs=1e-6)
     assert own.max() > 0
+
+
+def test_the_text_has_the_numbers_of_each_expert_also_of_a_part_of_them(place):
+    place.out.chmod(0o500)  # of another user
+    assert (
+        ablate(place, "--experts", "enc1.2", "dec0.0", "dec0.2", "--output_dir", place.folder / "part") == 0
+    )
+    text, tasks = (place.folder / "part/ablation.md").read_text(), place.folder / "part/tasks.csv"
+    for (layer, expert), rows in pd.read_csv(tasks).groupby(["layer", "expert"]):
+        worst = rows.loc[rows["drop"].idxmax()]
+        shown = f"{worst['task']} {worst['drop']:.3f}" if worst["drop"] > 0 else "-"
+        assert re.search(rf"\| {layer} / {expert} .*\| +{re.escape(shown)} \|", text)
 
 
 def test_the_experts_of_features_are_ablated_together(place, capsys):

@@ -58,7 +58,9 @@ def test_no_gym_is_needed_but_the_checkpoint_must_have_text_vectors(finished, tm
     with pytest.raises(InputError, match=r"has no text_vectors.npz.*--train_dir"):
         load(alone).task("plural", inputs=PLURALS)
     assert load(alone).task("plural", inputs=PLURALS, gym=world.gym).words == expected
-    assert (alone / TEXTS_FILE).is_file()
+    kept = (alone / TEXTS_FILE).read_bytes()
+    load(alone, max_input_length=9).task("plural", inputs=PLURALS, gym=world.gym)  # in another format
+    assert (alone / TEXTS_FILE).read_bytes() == kept
 
 
 def test_given_routes_are_read_copied_and_replaced(given_run):
@@ -139,6 +141,14 @@ def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, reque
         each = logits.gather(2, sequence_1T[:, 1:, None])[0, :, 0]
         assert one.score == pytest.approx(float(each.mean()), abs=1e-4)
         assert one.answer == model.tokenizer.decode(sequence_1T[0], skip_special_tokens=True).strip()
+
+
+def test_beams_are_those_of_any_attention(finished):
+    model = load(finished, num_beams=3)
+    expected = model.answer("count", TEXTS)
+    model.model.set_attn_implementation("eager")
+    assert model.answer("count", TEXTS) == expected
+    assert model.model.last_plain[0].config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize(("beams", "attention"), [(3, "encoder_attn"), (1, "self_attn")])

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli import export, push
 from routing_moe.cli.assemble import main
+from routing_moe.config.train import train_settings
 
 TASKS = TRAIN_TASKS[:2]
 AS = {"as": "adapter"}
@@ -154,6 +155,27 @@ def test_the_sources_are_recorded(layers, low_rank, barts, world):
     of_adapters = json.loads((low_rank / "assembled.json").read_text())["made_of"]
     files = set(of_adapters[f"experts/{TASKS[0]}"])
     assert files == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_an_existing_mixture_is_kept_if_it_was_made_of_the_same_models(layers, barts, world, capsys):
+    again = [f"{task}={place}" for task, place in barts.items()]
+    for experts, code, words in (
+        (again, 0, "exists already, made of the same models"),
+        ([*again, f"third={world.bart}"], 2, "--keep_existing: {} was made of other models"),
+    ):
+        flags = dict(experts=experts, base=world.bart, output_dir=layers, keep_existing=True)
+        assert main(typed(flags)) == code
+        assert words.format(layers) in "".join(capsys.readouterr())
+
+
+def test_scores_have_the_text_settings_of_a_mixture_without_a_run(layers, tmp_path):
+    config = json.loads((layers / "config.json").read_text())
+    kept = {"max_input_length": 20, "num_beams": 1, "hide_task_names": True}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"text_settings": kept}))
+    flags = {"do_predict": True, "checkpoint": str(tmp_path), "train_dir": "gym", "output_dir": "x"}
+    settings = train_settings(flags | {"num_beams": 3})
+    texts = settings.max_input_length, settings.num_beams, settings.hide_task_names
+    assert texts == (20, 3, True)
 
 
 def test_exported_experts_can_be_assembled_again(low_rank, world, tmp_path):

@@ -245,6 +245,7 @@ def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_pa
 def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     for words, problem in (
         ([tmp_path / "nowhere"], "no such folder"),
+        ([folder, f"{folder}/"], "runs is given twice"),
         ([tmp_path / "gym"], "holds no runs; expected run.json in it"),
         ([folder, "--order", "aa", "c"], "--order aa: no such variant; did you mean 'a'? (there are a, b)"),
         ([folder, "--contrasts", "a", "b:b"], "--contrasts a: expected A:B"),

@@ -353,9 +353,11 @@ def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
     model = RoutedModel.from_backbone(plain("t5"), **fields)
     tokenizer = AutoTokenizer.from_pretrained(plain("t5"))
     how = dict(total_steps=3, train_batch_size=4, max_input_length=40, max_output_length=12)
+    how["tasks"] = ["colour"]
     AcceleratorState._reset_state(reset_partial_state=True)
     routed = Routed.train(model, tokenizer, world.gym, tmp_path / "model", mixed_precision="bf16", **how)
     assert len(routed.answer("colour", ["sky"], options=["blue", "green"])) == 1
+    assert routed.model.config.random_vectors == [task for task in TRAIN_TASKS if task not in how["tasks"]]
     AcceleratorState._reset_state(reset_partial_state=True)
     assert routed.texts["max_input_length"] == 40
     with pytest.raises(Exception, match="'total_step' is no setting of training; did you mean 'total_steps'"):

@@ -166,6 +166,13 @@ def test_variables_of_single_runs_do_not_change_those_of_a_study(recorded):
     assert own.keys().isdisjoint(variable.partition("=")[0] for variable in environment)
 
 
+def test_a_study_passes_on_what_vectors_need_and_replaces_no_part_of_a_path(copy):
+    line = f"bash example_scripts/real_gym_study.sh --dry_run {WORDS['real_gym_study.sh']} --skip_malformed"
+    commands = call(copy, line, OUTPUT_DIR="models/SEED_@RUN").stdout.splitlines()
+    assert all("--skip_malformed" in command for command in commands if " compare " not in command)
+    assert any(" --taskvecs models/SEED_@RUN/vectors/seed1 " in command for command in commands)
+
+
 def test_several_processes_are_launched_by_accelerate(recorded, parse):
     words, _ = recorded(f"bash example_scripts/train_lora.sh {GYM}", PROCESSES="2")
     assert words[:2] == ["-m", "accelerate.commands.launch"]

@@ -138,6 +138,8 @@ def test_vectors_average_over_weights_units_tensors_or_layers():
     assert found["unit"] == [2, 6, 2, 4, 10, 20, 30, 40]
     assert found["tensor"] == [4, 3, 10, 30]
     assert found["layer"] == [pytest.approx(22 / 6), 10, 30]
+    values = torch.tensor([[[1.0, 3.0], [5.0, 7.0]]])  # (E, r, D), of B with an output unit in each column
+    assert fisher_vector({"fc.lora_A": values, "fc.lora_B": values}, "unit").tolist() == [2, 6, 3, 5]
 
 
 # ---- adapters

@@ -1,8 +1,13 @@
 """Tasks of lm-evaluation-harness with the plain model of a task's route."""
 
+import json
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_backbones import make_routed, make_tokenizer
+from torch.testing import assert_close
 
 lm_eval = pytest.importorskip(
     "lm_eval", reason='lm-evaluation-harness is not installed: "routing-moe[lm_eval]"'
@@ -57,8 +62,9 @@ def test_the_results_are_those_of_the_plain_model(family, kind, tmp_path):
     lm = RoutedLM(str(folder), "a", batch_size=2, device="cpu", max_length=64)
     model = RoutedModel.from_pretrained(folder)
     first, second = (model.to_plain(route_LE) for route_LE in model.routes_for(["a", "b"]))
-    assert all(torch.equal(tensor, first.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
-    assert any(not torch.equal(tensor, second.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
+    assert_close(lm.model.state_dict(), first.state_dict())
+    with pytest.raises(AssertionError):
+        assert_close(lm.model.state_dict(), second.state_dict())
     plain = HFLM(
         first,
         "seq2seq" if lm.config.is_encoder_decoder else "causal",
@@ -84,6 +90,13 @@ def test_a_prefix_is_the_task_name_as_in_training(tmp_path):
         [one["resps"] for one in evaluated(one, CHOICE)["samples"]["tiny"]] for one in (lm, without)
     )
     assert found != plain
+    with pytest.raises(InputError, match="was not trained on 'zzz'"):
+        RoutedLM(folder, "zzz")
+    config = json.loads(Path(folder, "config.json").read_text())
+    for texts, prefix in ({"hide_task_names": True}, " [task] "), ({"prompt_format": "chat"}, None):
+        Path(folder, "config.json").write_text(json.dumps(config | {"text_settings": texts}))
+        with nullcontext() if prefix else pytest.raises(InputError, match=r"prefix: .* was trained on chats"):
+            assert RoutedLM(folder, "b", prefix=True, device="cpu", max_length=64).prefix == prefix
 
 
 def test_a_soft_route_of_complete_layers_is_refused(make_model, tmp_path):

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.merge_stages import recorded_model
 from routing_moe.cli.merge import main
+from routing_moe.config.train import train_settings
 from routing_moe.model.configuration import MIXTURE_FIELDS
 from routing_moe.model.mixtures import with_fresh_experts
 
@@ -75,6 +76,8 @@ def test_the_model_is_that_of_the_run_unless_one_is_given(merge, with_run, tmp_p
     }
     (merged.parent / "run.json").write_text(json.dumps(of_stage_2))
     assert recorded_model(merged.parent / "best") == str(with_run.bart)
+    resumed = train_settings({"do_train": True, "resume": True, "output_dir": str(merged.parent)})
+    assert resumed.checkpoint_name == "init"
     of_stage_2["settings"]["checkpoint"] = str(merged)
     (tmp_path / "run.json").write_text(json.dumps(of_stage_2))
     assert recorded_model(tmp_path / "best") == str(with_run.bart)

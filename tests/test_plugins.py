@@ -12,6 +12,7 @@ from tiny_runs import METRICS, World, assert_equal, fail_in_step, run, weights
 import dataloader
 from dataloader.errors import InputError
 from routing_moe import Routed, RoutingBartForConditionalGeneration
+from routing_moe.analysis.ablation import routes_without
 from routing_moe.cli import answer, finetune, train
 from routing_moe.config import choices
 from routing_moe.config.plugins import load_plugin
@@ -122,6 +123,13 @@ def test_a_run_whose_router_cannot_be_counted_has_a_cost_without_flops(mine):
     start = dict(checkpoint=mine.learned / "last", initialize_from_vanilla=None, num_experts=None)
     further = read_cost(mine.run("further", **MINE, plugin=mine.plugin, **start))
     assert (further["steps_with_start"], further["total_flops_with_start"]) == (12, None)
+    start |= dict(plugin=mine.plugin, router_hidden_dim=None)
+    counted = mine.run("counted", avg_routing=True, **start)  # of this training alone
+    assert read_cost(counted)["total_flops"] > 0
+    assert read_cost(counted)["total_flops_with_start"] is None
+    assert "FLOPs, and the start (not counted)" in (counted / "log.txt").read_text()
+    flags = MINE | dict(plugin=mine.plugin, equal_flops=counted)
+    assert run(mine.gym, mine.bart, mine.folder / "refused", **flags) == 2
 
 
 def test_routes_of_a_source_are_those_of_training_answers_and_grids(mine, tmp_path, monkeypatch, capsys):
@@ -158,6 +166,9 @@ def test_entries_count_when_they_are_used(mine, tmp_path, make_model, batch):
     model.save_pretrained(tmp_path)
     loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path)
     assert torch.equal(loaded.routes_for(["a"]), model.routes_for(["a"]))
+    without_LE = routes_without(model, ["a"], ((1, 2),))[0]
+    assert without_LE[1, 2] == 0
+    torch.testing.assert_close(without_LE.sum(-1), torch.ones_like(without_LE[:, 0]))
     model(**batch, task_ids=torch.tensor([0, 1, 2, 0])).loss.backward()
     assert model.router.keys.grad.abs().sum() > 0
     forget()

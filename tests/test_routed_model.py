@@ -5,8 +5,10 @@ import torch
 from conftest import one_hot_routes, tiny_bart_config
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
+from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.config.choices import ROUTERS
+from routing_moe.model.routed_layer import RoutePlan
 
 CHOICES_BL = torch.tensor([[0, 1, 2, 0], [2, 1, 0, 1], [1, 1, 1, 1], [0, 2, 2, 2]])
 
@@ -85,6 +87,27 @@ def test_a_different_one_hot_route_per_example(num_beams, make_model, batch):
         expected = bart.generate(**one, num_beams=num_beams, max_length=12)[0]
         assert torch.equal(generated[i, : len(expected)], expected)
         assert (generated[i, len(expected) :] == 1).all()
+
+
+def test_what_names_rows_of_a_batch_is_generated_together(make_model, batch):
+    model, routes = make_model(), routes_of_kind("one-hot")
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    found = model.generate(
+        **inputs, routes=routes, max_length=4, prefix_allowed_tokens_fn=lambda i, _: [10 + i]
+    )
+    assert (found[:, 1:3] == torch.arange(10, 14)[:, None]).all()  # then the end
+    states = model.model.encoder(**inputs, route_plan=RoutePlan(routes))
+    found = model.generate(**inputs, routes=routes, max_length=6, encoder_outputs=states)
+    assert torch.equal(found, model.generate(**inputs, routes=routes, max_length=6))
+    with pytest.raises(ValueError, match="output_hidden_states: they would be those of experts"):
+        model(**inputs, decoder_input_ids=batch["labels"], routes=routes, output_hidden_states=True)
+
+
+def test_a_bart_whose_projection_is_not_its_embeddings_is_refused(make_model):
+    bart = make_model(1).to_bart()
+    bart.lm_head.weight = torch.nn.Parameter(bart.lm_head.weight + 1)
+    with pytest.raises(InputError, match=r"lm_head\.weight of the BART differs from its embeddings"):
+        RoutingBartForConditionalGeneration.from_bart(bart, 2)
 
 
 def test_soft_beams_with_and_without_cache_are_equal(make_model, batch):

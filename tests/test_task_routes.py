@@ -8,7 +8,7 @@ import pytest
 import torch
 from mistakes import assert_problem
 from test_unseen_tasks import SCORES
-from tiny_runs import NO_LEARNING, TRAIN_TASKS, assert_equal, assert_same_run, run, typed, weights
+from tiny_runs import NO_LEARNING, TRAIN_TASKS, assert_equal, assert_same_run, contents, run, typed, weights
 
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
@@ -321,6 +321,16 @@ def test_scoring_with_other_routes_does_not_overwrite_the_run_s_scores(finished,
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.route_source == "learned"  # the checkpoint has not changed
     assert_equal(weights(folder / "best"), weights(finished / "best"))
+
+
+def test_scores_of_another_checkpoint_replace_none(finished, clusters, world, tmp_path, capsys):
+    for folder, other in ((world.copy(clusters, "scored"), "the run "), (tmp_path, str(finished / "best"))):
+        if folder == tmp_path:
+            assert run(world.gym, world.bart, folder, **ONLY, checkpoint=finished / "best") == 0
+        before = contents(folder)
+        assert run(world.gym, world.bart, folder, **ONLY, checkpoint=clusters / "best") == 2
+        assert f"--output_dir {folder} is for scores of {other}" in capsys.readouterr().err
+        assert contents(folder) == before
 
 
 def test_other_routes_need_a_prefix(clusters, world, routes_file, capsys):

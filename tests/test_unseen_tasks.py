@@ -284,3 +284,5 @@ def test_an_unseen_task_without_texts_is_an_error(fresh, originals, capsys):
     ):
         lines = complaint(fresh, capsys, **ONLY, checkpoint=originals.out / "best", **changed)
         assert_problem(lines, fresh.filled_in(message))
+    new = PREDICTING | dict(task_routes="tasks", task_vector="nearest", num_experts=None)
+    assert_problem(complaint(fresh, capsys, **new), fresh.filled_in("<gym>: no train file of plural to find"))

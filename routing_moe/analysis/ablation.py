@@ -67,10 +67,12 @@ def routes_without(model, tasks: Sequence[str], experts: ExpertSet = BASE) -> Te
         mask[row, expert] = True
     if config.has_router:
         logits_NLE = model.router_logits(model.task_ids(list(tasks))).masked_fill(mask, -torch.inf)
-        return noise_free_routes(
+        routes_NLE = noise_free_routes(
             logits_NLE, config.router_mode, config.router_temperature, config.router_top_k
         )
-    left_NLE = model.routes_for(list(tasks)).masked_fill(mask, 0.0)
+    else:
+        routes_NLE = model.routes_for(list(tasks))
+    left_NLE = routes_NLE.masked_fill(mask, 0.0)  # a plugin's selection may give weight to every expert
     sums_NL1 = left_NLE.sum(-1, keepdim=True)
     uniform_LE = (~mask).to(left_NLE.dtype)
     uniform_LE = uniform_LE / uniform_LE.sum(-1, keepdim=True)

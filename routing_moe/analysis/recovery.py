@@ -8,6 +8,7 @@ N tasks, K clusters, P permutations.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -157,19 +158,21 @@ MEASURES = {"ami": "AMI", "mantel_r": "Mantel r"}
 COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", *MEASURES)
 
 
-def recovery_of_runs(runs: Sequence[Run], kinds: Sequence[str], step: str) -> pd.DataFrame:
+def recovery_of_runs(
+    runs: Sequence[Run], kinds: Sequence[str], step: str, task_ontology: Path | None = None
+) -> pd.DataFrame:
     """Returns a row per run and kind (COLUMNS_OF_RUNS): `recovery_table` of the routes of its train tasks.
 
     kinds: the kinds of features to compare with, such as "skill" for the columns "skill:..." of the gym's
-    skills.csv. step: of the routes, or "best" or "last". NaN where all tasks have the same route: one expert,
-    average or random routes, and for a kind that is known for too few tasks. Raises InputError for a kind
-    that a run's gym does not have.
+    skills.csv. step: of the routes, or "best" or "last". task_ontology: default: that of each run. NaN where
+    all tasks have the same route: one expert, average or random routes, and for a kind that is known for too
+    few tasks. Raises InputError for a kind that a run's gym does not have.
     """
     kinds, tables = list(dict.fromkeys(kinds)), []
     for run in runs:
         table = pd.DataFrame({"kind": kinds})
         if Mixture.load(run.folder / "best").routes_by_task:
-            (explained,) = read_runs([run.folder], step)
+            (explained,) = read_runs([run.folder], step, task_ontology=task_ontology)
             found = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
             if explained.routes.are_equal:
                 found[["ami", "mantel_r"]] = np.nan

@@ -10,6 +10,7 @@ with " [task] ", which prefix=True adds; without it, scores are those of another
 """
 
 import dataclasses
+from types import SimpleNamespace
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -19,6 +20,7 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.export import NO_EQUAL
+from routing_moe.answering.routed import check_known
 from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
@@ -33,7 +35,7 @@ class RoutedLM(HFLM):
         """pretrained: a saved model: its folder, a run, or a hub name. task: whose route it is.
 
         prefix: whether every input begins with the task's name, as in training. options: of HFLM, such as
-        batch_size. Raises InputError for a route without a plain model.
+        batch_size. Raises InputError for a task or a route without a plain model.
         """
         folder = local_folder(pretrained)
         folder = folder / "best" if (folder / "best").is_dir() else folder
@@ -43,13 +45,17 @@ class RoutedLM(HFLM):
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        check_known(config, task, pretrained)
         route_1LE = model.routes_for([task])
         if not model.has_plain_equivalent(route_1LE):
             raise InputError(f"{task}: {NO_EQUAL}")
         backend = "seq2seq" if config.is_encoder_decoder else "causal"
         tokenizer = AutoTokenizer.from_pretrained(folder)
         super().__init__(model.to_plain(route_1LE[0]), backend, tokenizer=tokenizer, **options)
-        self.prefix = TextFormat().source(Example(task, task, "", ("",))) if prefix else ""
+        texts = TextFormat.of(SimpleNamespace(**config.text_settings or {}), config)
+        if prefix and texts.prompt_format == "chat":
+            raise InputError(f"prefix: {pretrained} was trained on chats; use the harness's chat template")
+        self.prefix = texts.source(Example(task, task, "", ("",))) if prefix else ""
 
     def loglikelihood(self, requests, **kwargs):
         """Scores the continuations of contexts, as HFLM does."""

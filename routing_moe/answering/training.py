@@ -66,4 +66,6 @@ def train(
     config.text_settings = text_settings(texts)
     config.input_templates = (config.input_templates or {}) | Gym(gym).templates(tasks)
     config.note_training(tasks)
+    if config.has_router and config.vectors_seen is None:  # vectors of other tasks are as they were drawn
+        config.random_vectors = sorted(set(config.task_names) - set(config.trained_tasks))
     save_checkpoint(model, tokenizer, folder)

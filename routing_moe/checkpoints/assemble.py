@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short, problem_context
+from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -36,7 +37,10 @@ Model = SavedPlain | SavedMixture
 
 
 def check_flags(settings: Command) -> None:
-    if problems := flag_problems(settings) + new_folder_problems("output_dir", settings.output_dir):
+    problems, folder = flag_problems(settings), settings.output_dir
+    if not (getattr(settings, "keep_existing", False) and (folder / ASSEMBLED_FILE).is_file()):
+        problems += new_folder_problems("output_dir", folder)
+    if problems:
         raise InputError(problems)
 
 
@@ -179,14 +183,27 @@ def keep_text_settings(model, models: Mapping[str, Model]) -> list[str]:
     return []
 
 
-def write(settings: Command, model, sources: Mapping[str, Model | Path], file: str, command: list[str]):
-    """Writes the checkpoint, atomically, and to `file` what it was made of. The tokenizer is the first's."""
-    made_of = {}
+def write(
+    settings: Command, model, sources: Mapping[str, Model | Path], file: str, command: list[str]
+) -> str:
+    """Writes the checkpoint, atomically, and to `file` what it was made of. The tokenizer is the first's.
+
+    Returns a line for the user. Raises InputError if one of --keep_existing was made of other files.
+    """
+    made_of, existing = {}, settings.output_dir / file
     for name, source in sources.items():
         is_adapter = isinstance(source, Path)
         files = [source / ADAPTER_FILE, source / WEIGHTS_FILE] if is_adapter else source.files()
         made_of[name] = {path.name: sha256(path) for path in files}
+    if existing.is_file():
+        if load_json_object(existing, "what a checkpoint was made of").get("made_of") != made_of:
+            raise InputError(
+                f"--keep_existing: {settings.output_dir} was made of other models; delete it, or "
+                "choose another --output_dir"
+            )
+        return f"{settings.output_dir} exists already, made of the same models"
     described = describe_run(settings.to_dict(), command) | {"made_of": made_of}
     content = json.dumps(described, indent=1, default=str).encode()
     tokenizer = load_tokenizer(next(iter(sources.values())).place, model.config.vocab_size)
     save_checkpoint(model, tokenizer, settings.output_dir, keep={file: content})
+    return f"written to {settings.output_dir}"

@@ -40,7 +40,7 @@ def run(settings: AblationSettings, started: list[Path]) -> None:
         raise InputError("--experts none: nothing would be ablated; give --features")
     prediction = settings.prediction
     mixture_to_score(prediction.start)
-    inputs = check_inputs(prediction)
+    inputs = check_inputs(prediction, writes=False)
     tasks, ontology = inputs.split.section(prediction.predict_split), inputs.ontology
     tasks = ontology.order(tasks)
     features = features_of(tasks, ontology, prediction.train_dir, settings.feature_file)

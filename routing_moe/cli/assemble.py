@@ -21,9 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         model, sources, notes = assemble(settings)
         start_logging()
-        write(settings, model, sources, ASSEMBLED_FILE, command_line(AssembleSettings, argv))
+        written = write(settings, model, sources, ASSEMBLED_FILE, command_line(AssembleSettings, argv))
         print("\n".join([f"{model.config.experts_described}: {in_short(list(settings.places))}", *notes]))
-        print(f"written to {settings.output_dir}")
+        print(written)
 
     return run_command(run, AssembleSettings, argv, __doc__)
 

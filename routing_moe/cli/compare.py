@@ -80,7 +80,9 @@ def recovery_of(settings: CompareSettings, runs: Sequence[Run], checkpoint: str)
         return None
     from routing_moe.analysis.recovery import recovery_of_runs  # imports scipy, which takes a second
 
-    return recovery_of_runs(runs, settings.recovery, checkpoint.removesuffix("-steps"))
+    return recovery_of_runs(
+        runs, settings.recovery, checkpoint.removesuffix("-steps"), settings.task_ontology
+    )
 
 
 def write(settings: CompareSettings, texts: dict[str, str]) -> Path:

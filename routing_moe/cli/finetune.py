@@ -21,7 +21,7 @@ from dataloader.atomic_files import folder_lock, write_text
 from routing_moe.config.console import reporting_errors
 from routing_moe.config.finetune import FinetuneSettings, finetune_settings
 from routing_moe.config.flags import command_line, parse
-from routing_moe.finetuning.checks import check_finetuning
+from routing_moe.finetuning.checks import check_finetuning, check_output_dir
 from routing_moe.finetuning.grid import Grid, report, run_grid, start_checksums
 from routing_moe.io.logs import log_to_file, start_logging
 from routing_moe.io.memory import is_out_of_memory, memory_flags, naming_memory_flags
@@ -49,7 +49,8 @@ def finetune(settings: FinetuneSettings, grid: Grid, command: list[str]) -> int:
     """Runs the missing configurations. Returns 1 if any failed, after listing them, else 0."""
     with folder_lock(grid.folder):
         log_to_file(settings.output_dir, "log.txt")
-        grid.load(grid.start)  # again, now that the folder is locked
+        check_output_dir(settings)  # again, now that the folder is locked
+        grid.load(grid.start)
         description = describe_run(settings.to_dict() | {"samples": grid.samples}, command)
         description |= {"start": grid.start, "configurations": list(map(astuple, grid.configurations))}
         write_text(grid.folder / "run.json", json.dumps(description, indent=1))

@@ -44,7 +44,7 @@ def run(settings: TransferSettings, started: list[Path]) -> None:
     is_divided = contested is None or not contested.are_few
     if is_divided:
         mixture_to_score(settings.prediction.start)
-        compare(settings, check_inputs(settings.prediction), contested, started)
+        compare(settings, check_inputs(settings.prediction, writes=False), contested, started)
     elif os.environ.get("LOCAL_RANK", "0") == "0":
         from routing_moe.analysis.transfer import summary_of, write_groups
 

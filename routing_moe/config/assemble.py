@@ -19,6 +19,7 @@ class AssembleSettings(Command):
     experts: tuple[str, ...] = MODELS(REQUIRED, "tasks and their models: all adapters of peft (folders; needs the extra: pip install .[peft]), or all fine-tuned plain BARTs (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
     base: str = MODELS(REQUIRED, "plain model that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint")
+    keep_existing: bool = OUTPUT(False, "succeed without writing if the checkpoint exists and is made from the same files")
 
     @property
     def places(self) -> dict[str, str]:

@@ -72,7 +72,7 @@ class ReportSettings(RouteFlags, FeatureFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GifSettings(Command):
+class GifSettings(PluginFlags):
     program = "routing-moe create-gif"
     usage = "[--run RUN] [flags, see --help]"
 

@@ -77,7 +77,7 @@ class FinetuneSettings(RunFlags):
     task_vector: str = ROUTE("auto", "the vector that the router reads. stored: that of the run; nearest: that of the task with the texts most similar to the sample's unlabelled train inputs; learned: one learned from the sample's labelled train rows; auto: stored, or nearest if the run has no learned or given vector of the task. The column vector_seen of the results shows what the vector has seen of the task", choices=VECTOR_SOURCES)
     taskvecs: str | None = ROUTE(None, "folder with id2task.json and task_vecs.npy with the task's vector, or one of each of its samples (from --samples each of task.task_emb), made like those that the mixture was trained with: read by the router, or for the nearest cluster of given routes", is_path=True)
     text_vectors: str | None = ROUTE(None, "with --task_vector nearest: folder of text vectors that tasks are compared by, a sample by its own row if it has one (default: states of the mixture's encoder over train inputs)", is_path=True)
-    train_dir: str | None = ROUTE(None, "with --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)", is_path=True)
+    train_dir: str | None = ROUTE(None, "with --task_vector nearest: gym with the mixture's train tasks (default: the folder that --task_dir is in)")
     vector_steps: int = ROUTE(100, "with --task_vector learned: optimizer steps of 32 examples", range=AT_LEAST_1)
     task_model_lr: float = ROUTE(1e-2, "peak learning rate of a vector that is learned or trained", range=NOT_NEGATIVE)
     router_lr: float = ROUTE(1e-3, "with --route_training router: peak learning rate of the router", range=NOT_NEGATIVE)

@@ -110,9 +110,11 @@ def text_settings(settings: TextFlags) -> dict[str, int | bool | str | None]:
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
-def trained_texts(config, given: Collection[str]) -> dict[str, int | bool | str | None]:
-    """Returns {name: value} of TEXT_SETTINGS in a configuration, without the flags that are `given`."""
-    saved = config.text_settings or {}
+def trained_texts(
+    text_settings: Mapping | None, given: Collection[str]
+) -> dict[str, int | bool | str | None]:
+    """Returns {name: value} of a configuration's `text_settings`, without the flags that are `given`."""
+    saved = text_settings or {}
     return {name: saved[name] for name in TEXT_SETTINGS if name in saved and name not in given}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import DESIGNS, MEASURES
 from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
+from routing_moe.config.plugins import PluginFlags
 
 SCORES = group("scores")
 VARIANTS = group("variants")
@@ -32,7 +33,7 @@ class ShowSettings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(Command):
+class CompareSettings(PluginFlags):
     program = "routing-moe compare"
     usage = "FOLDER [FOLDER ...] [flags, see --help]"
 

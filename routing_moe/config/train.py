@@ -32,6 +32,7 @@ from routing_moe.config.shared import (
     RunFlags,
     Start,
     recipe_of,
+    trained_texts,
     without_permutation,
 )
 from routing_moe.io.hub import folder_of_run, is_on_hub
@@ -47,7 +48,9 @@ MORE_ROUTING = group("additions: experts and routes")
 MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
-OF_RESUMED = ("initialize_from_vanilla", "learning_rate", "num_train_epochs", "plugin")  # as in the run
+OF_RESUMED = (  # as in the run
+    *("initialize_from_vanilla", "checkpoint_name", "learning_rate", "num_train_epochs", "plugin"),
+)
 OF_EVERY_TRAINING = (
     "exploration_epsilon",
     "lora_dropout",
@@ -279,9 +282,13 @@ def train_settings(given: Mapping) -> TrainSettings:
         if not saved and "train_dir" not in given:
             flag = "checkpoint" if checkpoint else "output_dir"
             raise InputError(f"--{flag} {run} is not a run: it has no run.json; else give --train_dir, too")
+        texts = {}
+        if checkpoint and not saved and (checkpoint / "config.json").is_file():  # such as an assembled model
+            config = load_json_object(checkpoint / "config.json", "a model's configuration")
+            texts = trained_texts(config.get("text_settings"), given)
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files
-        defaults = inherited(TrainSettings, saved, run / "run.json")
+        defaults = texts | inherited(TrainSettings, saved, run / "run.json")
     settings = TrainSettings(**{**defaults, **given})
     if settings.learning_rate is None:
         start = checkpoint or run / settings.checkpoint_name

@@ -41,7 +41,7 @@ def check_finetuning(
     check_files(settings, gym)
     start = find_start(settings.start, settings.moe_init)
     if not isinstance(start, SavedPlain) or start.weights is None:  # of a file, the training is unknown
-        settings = dataclasses.replace(settings, **trained_texts(start.config, given_flags))
+        settings = dataclasses.replace(settings, **trained_texts(start.config.text_settings, given_flags))
     TextFormat.of(settings)  # which raises for lengths that hold no token
     check_output_dir(settings)
     check_start(settings, start)

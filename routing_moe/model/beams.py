@@ -63,7 +63,7 @@ AttentionMaskInterface.register(SHARING, mask)
 
 def shares_sources(model) -> bool:
     """Returns whether the beams of a model can share encoder states: of a BART, plain or with experts."""
-    return model.config.model_type in ("bart", ROUTING_BART)
+    return model.config.model_type in ("bart", ROUTING_BART) and model.config._attn_implementation == "sdpa"
 
 
 @contextmanager
@@ -79,7 +79,6 @@ def beams_share_sources(
     usual = bart.config._attn_implementation
     if (
         beams == 1
-        or usual != "sdpa"
         or not shares_sources(bart)
         or inputs is None
         or kwargs.get("attention_mask") is None

@@ -52,6 +52,13 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
 @torch.no_grad()
 def load_plain_weights(model, plain: dict[str, Tensor], init_eps: float) -> None:
     """Copies a BART's state dict into experts (plus N(0, init_eps) noise), vanilla layers and embeddings."""
+    head, embeddings = plain.get("lm_head.weight"), plain.get("model.shared.weight")
+    untied = head is not None and embeddings is not None and not torch.equal(head, embeddings)
+    if untied and model.config.tie_word_embeddings:  # the later of the two would replace the other
+        raise InputError(
+            "lm_head.weight of the BART differs from its embeddings, though its configuration ties them; set "
+            '"tie_word_embeddings": false'
+        )
     depths = {"encoder": model.config.encoder_layers, "decoder": model.config.decoder_layers}
     shared, layers = {}, {}  # {(side, number): {name in the layer: weight}}
     for name, tensor in plain.items():
@@ -94,9 +101,11 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
     """
     state = _tensors_along(model, routes_LE)
     bart, made_of = getattr(model, "last_plain", (None, {}))
-    if state.keys() != made_of.keys() or any(state[name] is not made_of[name] for name in state):
+    attention = model.config._attn_implementation
+    is_known = state.keys() == made_of.keys() and all(state[name] is made_of[name] for name in state)
+    if not is_known or bart.config._attn_implementation != attention:
         config = model.config.to_bart_config()
-        config._attn_implementation = model.config._attn_implementation
+        config._attn_implementation = attention
         with torch.device("meta"), init.no_init_weights():
             bart = BartForConditionalGeneration(config)
         project_in_float32(bart)

@@ -111,6 +111,12 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
                 start = self.config.decoder_start_token_id
                 decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
         kwargs.pop("return_dict", None)  # an output object is always returned
+        if self.config.num_experts > 1 and not self.lora_layers:
+            for name in ("output_hidden_states", "output_attentions"):
+                if kwargs.get(name):
+                    raise ValueError(
+                        f"{name}: they would be those of experts; give those of a route's to_bart()"
+                    )
         use_cache = bool(use_cache) and labels is None
         if use_cache and kwargs.get(CACHE_ARGUMENT) is None:
             kwargs[CACHE_ARGUMENT] = SourceCache()
@@ -207,7 +213,13 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
             few = distinct <= 2 * self.config.num_experts and not self.config.has_lora
-            can_split = inputs is not None and not kwargs.get("return_dict_in_generate")
+            whole = (
+                "encoder_outputs",
+                "prefix_allowed_tokens_fn",
+                "logits_processor",
+                "return_dict_in_generate",
+            )
+            can_split = inputs is not None and not any(kwargs.get(name) for name in whole)
             if can_split and (merges or few):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
             if merges and distinct > 1:

@@ -69,9 +69,10 @@ def _singles_markdown(categories: pd.DataFrame, tasks: pd.DataFrame) -> str:
     wide = categories.pivot_table(index=expert, columns="category", values="drop", sort=False, observed=True)
     over_all = categories[categories["category"] == "all"].set_index(expert)
     wide.insert(0, "users", over_all["users"].astype(int))
-    wide["all, others"] = [f"{drop:.3f}" if np.isfinite(drop) else "-" for drop in over_all["others"]]
-    worst = tasks.loc[tasks.groupby(expert, sort=False)["drop"].idxmax()]
-    wide["worst"] = [f"{row.task} {row.drop:.3f}" if row.drop > 0 else "-" for row in worst.itertuples()]
+    wide["all, others"] = over_all["others"].map(lambda drop: f"{drop:.3f}" if np.isfinite(drop) else "-")
+    worst = tasks.loc[tasks.groupby(expert)["drop"].idxmax()].set_index(expert)
+    text = worst["task"] + worst["drop"].map(" {:.3f}".format)
+    wide["worst"] = text.where(worst["drop"] > 0, "-")
     largest = wide.sort_values("all", ascending=False, kind="stable").head(MOST_ROWS)
     largest.index = [f"{layer} / {number}" for layer, number in largest.index]
     heading = (

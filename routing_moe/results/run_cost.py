@@ -26,7 +26,9 @@ def described_cost(cost: dict) -> str:
     if cost["total_flops"] is None:
         return f"parameters: {parameters}; {UNCOUNTED}"
     start = f", and the start (unknown: {cost['start_unknown']})" if cost["start_unknown"] else ""
-    if not start and cost["total_flops_with_start"] != cost["total_flops"]:
+    if not start and cost["total_flops_with_start"] is None:
+        start = ", and the start (not counted)"
+    elif not start and cost["total_flops_with_start"] != cost["total_flops"]:
         start = f", {in_units(cost['total_flops_with_start'])}FLOPs with the start"
     return (
         f"parameters: {parameters}; "
@@ -56,7 +58,9 @@ def read_cost(run: str | Path) -> dict | None:
     cost = {"start_unknown": None} | load_json_object(path, "the cost of a run")
     names = [*TRAINING_COST, "examples_per_step"]
     if not cost["start_unknown"]:
-        names += ["steps_with_start", "total_flops_with_start"]
+        names += ["steps_with_start"]
+        if cost.get("total_flops_with_start", math.nan) is not None:  # of a start that is not counted
+            names += ["total_flops_with_start"]
     if cost.get("counted", True) is None:  # UNCOUNTED
         names = [name for name in names if "flops" not in name]
     for name in names:

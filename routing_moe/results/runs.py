@@ -3,6 +3,7 @@
 A run folder has run.json; the run is finished if its scores exist. The runs of a variant differ in seed.
 """
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -51,7 +52,9 @@ def find_run_folders(folders: Sequence[Path], file: str) -> list[RunFolder]:
 
     In the order of the folders, then by name. Variants of equal names get more of their path.
     """
-    variant_of = {}
+    variant_of, places = {}, [os.path.abspath(folder) for folder in folders]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise InputError(f"{twice[0]} is given twice")
     for folder in folders:
         if problem := folder_problem(folder):
             raise InputError(problem)

@@ -123,7 +123,9 @@ class TextsOfModel:
     def text_of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str]:
         """Returns (text vector (D,), what it has seen) of a task or of one of its samples."""
         if self.source.folder:
-            return self.given.vector_of(task, sample)
+            if (found := self.given.vector_of(task, sample)) is None:
+                raise InputError(f"--text_vectors {self.source.folder} has no vector of {task}")
+            return found
         seen_sample = sample or self.source.gym_of(task).samples(task)[0]
         (text_D,) = self._computed({task: self.source.inputs(task, sample)}, quiet=True).values()
         return text_D, of_sample(INPUTS_OF_ONE, seen_sample)
@@ -141,7 +143,7 @@ class TextsOfModel:
         vectors = kept.vectors if kept and kept[1:] == (text_format, limit) else {}
         if missing := [task for task in covered if task not in vectors]:
             vectors |= self._computed({task: self.source.inputs(task) for task in missing}, self.quiet)
-            if self.keep:
+            if self.keep and (kept is None or kept[1:] == (text_format, limit)):  # none is replaced
                 content = npz_bytes(
                     about=json.dumps({"text_format": asdict(text_format), "limit": limit}),
                     names=np.array(list(vectors)),

@@ -56,10 +56,14 @@ class Inputs:
     routes: GivenRoutes | None = None  # of --task_routes, for training
 
 
-def check_inputs(settings: TrainSettings) -> Inputs:
-    """Opens and checks everything that the settings name. Raises InputError."""
+def check_inputs(settings: TrainSettings, writes: bool = True) -> Inputs:
+    """Opens and checks everything that the settings name. Raises InputError.
+
+    writes: whether something is written into the run's folder, which else may be read-only.
+    """
     refuse(flag_problems(settings) + precision_problems(settings) + contradictions(settings))
-    refuse(run_folder_problems(settings))
+    if writes:
+        refuse(run_folder_problems(settings))
     train_gym, predict_gym, split, ontology = open_data(settings)
     check_data(settings, train_gym, predict_gym, split)
     checkpoint, resumed, routes = checkpoint_to_start_from(settings), checkpoint_to_resume(settings), None
@@ -83,7 +87,7 @@ def check_inputs(settings: TrainSettings) -> Inputs:
     # a vector or route of each task
     text_format, limit = TextFormat.of(settings, config), settings.examples_per_file
     texts = TextSource((train_gym, predict_gym), text_format, settings.text_vectors, limit)
-    check_tasks(settings, split, config, checkpoint, texts, has_new_routes=routes is not None)
+    check_tasks(settings, split, config, checkpoint, texts, new_routes=routes and routes.tasks)
     return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
@@ -139,7 +143,7 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
         return [f"--output_dir {reason}"]
     saved = load_run_settings(folder)
     if not settings.do_train:
-        return []
+        return foreign_scores(settings, saved)
     if saved is None:
         merged = sorted(path.parent.name for path in folder.glob(f"*/{MERGE_FILE}"))
         if settings.initialize_from_vanilla and merged:
@@ -152,6 +156,27 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
             "it, or name another folder"
         ]
     return differences(settings, saved, "the run to resume")
+
+
+def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
+    """Returns the problem of scores of a --checkpoint elsewhere that would replace others in the folder.
+
+    saved: the settings of the run in the folder, None if it holds no run.
+    """
+    folder, place = Path(settings.output_dir), settings.checkpoint
+    if not place or settings.prefix or Path(place).resolve().is_relative_to(folder.resolve()):
+        return []
+    name = Path(place).name if Path(place, "config.json").is_file() else "best"
+    file = folder / ScoresFile(section=settings.predict_split, checkpoint_name=name).settings_path
+    others = [f"the run {folder}"] if saved is not None else []
+    if file.is_file():
+        scored = load_json_object(file, "the settings of scores")["settings"].get("checkpoint") or ""
+        others += [scored] if Path(scored).resolve() != Path(place).resolve() else []
+    return [
+        f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}, or give "
+        "--prefix"
+        for other in others[:1]
+    ]
 
 
 def finished(settings: TrainSettings) -> str | None:

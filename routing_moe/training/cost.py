@@ -88,7 +88,9 @@ def equal_steps(stepper: Stepper, settings: TrainSettings, scoring_flops: int = 
     steps = settings.total_steps
     budget = settings.flops_factor * reference_cost(settings.equal_flops)["total_flops"]
     for _ in range(2):  # the mean cost of a step depends a little on the number of steps
-        of_step = training_cost(stepper, steps)["total_flops"] / steps
+        if (flops := training_cost(stepper, steps)["total_flops"]) is None:
+            raise InputError("--equal_flops: the FLOPs of this router cannot be counted; give --total_steps")
+        of_step = flops / steps
         if (steps := round((budget - scoring_flops) / of_step)) < 1:
             raise InputError(
                 f"--equal_flops {settings.equal_flops}: {in_units(budget)}FLOPs do not suffice for one step"

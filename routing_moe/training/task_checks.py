@@ -1,5 +1,6 @@
 """Whether each task of a run can have a vector or route, and whether its scores would replace other ones."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,14 +37,14 @@ def check_tasks(
     config: "RoutingBartConfig",
     checkpoint: Path | None,
     texts: TextSource,
-    has_new_routes: bool,
+    new_routes: Collection[str] | None,
 ) -> None:
     """Raises InputError for tasks that the model of a run has no vector or route for, and cannot get one.
 
-    config: of the model that the run starts with. checkpoint: its folder; None: it is new. has_new_routes:
-    whether routes of all train tasks are given to the training.
+    config: of the model that the run starts with. checkpoint: its folder; None: it is new. new_routes: the
+    tasks with routes that are given to the training, if any, among them all train tasks.
     """
-    if config.routes_by_task and not has_new_routes:
+    if config.routes_by_task and new_routes is None:
         check_known_tasks(settings, split, config, checkpoint)
     if not settings.do_predict:
         return
@@ -59,8 +60,10 @@ def check_tasks(
         random -= set(split.train if settings.do_train else ())
         table = VectorTable({*config.task_names, *vectors}, random, split.train)
         needing = table.needing_nearest(scored, settings.task_vector)
-    elif config.given_routes and settings.task_vector == "nearest" and not settings.task_routes:
-        table = VectorTable(config.task_names, (), split.train)
+    elif settings.task_vector == "nearest" and (
+        new_routes or (config.given_routes and not settings.task_routes)
+    ):
+        table = VectorTable(new_routes or config.task_names, (), split.train)
         needing = sorted(set(scored) - table.known - set(vectors))
     else:
         return

@@ -18,7 +18,7 @@ from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.base import is_of_base
 from routing_moe.model.injection import stacks
-from routing_moe.model.lora import is_of_expert
+from routing_moe.model.lora import EXPERT_NAMES, is_of_expert
 from routing_moe.model.route_sources import average
 from routing_moe.model.routed_model import with_targets
 from task.task_emb.methods import BartMethod, TrainingMethod
@@ -120,13 +120,20 @@ def fisher_vector(fisher: Parameters, average_over: str) -> Tensor:
     if average_over == "weight":
         return torch.cat([value.flatten() for value in fisher.values()])
     if average_over == "unit":
-        return torch.cat([p.flatten(1).mean(dim=1) if p.ndim > 1 else p for p in fisher.values()])
+        return torch.cat([_unit_means(name, value) for name, value in fisher.items()])
     if average_over == "tensor":
         return torch.stack([value.mean() for value in fisher.values()])
     by_layer: dict[str, list[Tensor]] = {}
     for name, value in fisher.items():
         by_layer.setdefault(LAYER.match(name)[0], []).append(value.flatten())
     return torch.stack([torch.cat(values).mean() for values in by_layer.values()])
+
+
+def _unit_means(name: str, value: Tensor) -> Tensor:
+    """Returns the mean of each output unit; of low-rank experts the rows of A (E, r, D) and columns of B."""
+    if name.endswith(EXPERT_NAMES):
+        return value.mean(dim=-1 if name.endswith(EXPERT_NAMES[0]) else -2).flatten()
+    return value.flatten(1).mean(dim=1) if value.ndim > 1 else value
 
 
 class Fisher(TrainingMethod):
