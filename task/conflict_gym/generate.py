@@ -31,24 +31,17 @@ Input = tuple[int, ...]  # word indices
 
 @dataclass(frozen=True)
 class Task:
-    """second_skill answers the inputs whose first word is one of `second_words`; None without overlap."""
-
     name: str
     number: int
     unseen: bool
     skill: int
-    second_skill: int | None
-    second_words: frozenset[int]
-
-    def skill_for(self, words: Input) -> int:
-        return self.second_skill if words[0] in self.second_words else self.skill
 
 
 def draw_tasks(settings: GymSettings, skills: Skills) -> list[Task]:
     """Returns the train tasks, then the unseen ones. Skills are in random order, each about equally often."""
     rng = random.Random(f"{settings.seed} tasks")
     dealt = [*_deal(settings.tasks, skills.count, rng), *_deal(settings.unseen_tasks, skills.count, rng)]
-    return [_task(settings, skills, number, skill) for number, skill in enumerate(dealt)]
+    return [_task(settings, number, *skills.parts(skill), skill) for number, skill in enumerate(dealt)]
 
 
 def _deal(count: int, skills: int, rng: random.Random) -> list[int]:
@@ -59,16 +52,9 @@ def _deal(count: int, skills: int, rng: random.Random) -> list[int]:
     return dealt
 
 
-def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> Task:
-    a, b = skills.parts(skill)
+def _task(settings: GymSettings, number: int, a: int, b: int, skill: int) -> Task:
     name = f"t{number:03d}" if settings.names == "opaque" else f"e{a}-d{b}-t{number:03d}"
-    second, words = None, []
-    if settings.overlap > 0:
-        rng = random.Random(f"{settings.seed} overlap {number}")
-        second = rng.choice([other for other in range(skills.count) if other != skill])
-        for kind in (range(skills.contested), range(skills.contested, len(skills.words))):
-            words += rng.sample(kind, round(settings.overlap * len(kind)))
-    return Task(name, number, number >= settings.tasks, skill, second, frozenset(words))
+    return Task(name, number, number >= settings.tasks, skill)
 
 
 def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, list[Row]]:
@@ -99,7 +85,7 @@ def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, l
 
 
 def _rows(skills: Skills, task: Task, inputs: list[Input]) -> list[Row]:
-    answers = [skills.words[skills.answer(task.skill_for(words), words)] for words in inputs]
+    answers = [skills.words[skills.answer(task.skill, words)] for words in inputs]
     texts = [" ".join(skills.words[word] for word in words) for words in inputs]
     return list(zip(texts, answers, strict=True))
 
@@ -132,21 +118,18 @@ def generate(settings: GymSettings) -> None:
     """Writes the gym into `settings.output_dir`."""
     skills = draw_skills(settings)
     tasks = draw_tasks(settings, skills)
-    with written_at_once(settings, **description(settings, skills, tasks)) as folder:
+    with written_at_once(settings, **description(settings, skills)) as folder:
         for task in tasks:
             for name, rows in task_files(settings, skills, task).items():
                 write_rows(folder / task.name / name, rows)
         write_tables(folder, tables(skills, tasks))
 
 
-def description(settings: GymSettings, skills: Skills, tasks: list[Task]) -> dict[str, Any]:
-    """Returns the share of inputs on which pairs of skills contradict, and the tasks' second skills."""
+def description(settings: GymSettings, skills: Skills) -> dict[str, Any]:
+    """Returns the share of inputs on which pairs of skills contradict."""
     pairs = settings.conflict * skills.disagreements()[np.triu_indices(skills.count, 1)]
     pairs = pairs if len(pairs) else np.zeros(1)
-    return {
-        "contradiction": {"lowest": round(float(pairs.min()), 6), "mean": round(float(pairs.mean()), 6)},
-        "second_skills": {task.name: task.second_skill for task in tasks if task.second_words},
-    }
+    return {"contradiction": {"lowest": round(float(pairs.min()), 6), "mean": round(float(pairs.mean()), 6)}}
 
 
 def tables(skills: Skills, tasks: list[Task]) -> dict[str, Any]:

@@ -41,7 +41,6 @@ class GymSettings(FolderCommand):
     encoder_parts: int = SKILLS(4, "number of encoder-side parts: which word counts, and its first permutation", range=AT_LEAST_1)
     decoder_parts: int = SKILLS(4, "number of decoder-side parts: the second permutation; every pair of parts is a skill", range=AT_LEAST_1)
     conflict: float = SKILLS(1.0, "share of contested inputs; on these, two skills differ on about 98% (gym.json has the figures)", range=PROBABILITY)
-    overlap: float = SKILLS(0.0, "share of the inputs of a task that a second skill answers", range=PROBABILITY)
     words: int = ROWS(40, "number of words", range=Range(lambda value: 2 <= value <= MOST_WORDS, f"from 2 to {MOST_WORDS}"))
     input_words: int = ROWS(2, "words of an input, all different", range=Range(lambda value: 1 <= value <= 32, "from 1 to 32"))
     rows: int = ROWS(48, "train rows of a train task", range=AT_LEAST_1)
@@ -95,8 +94,6 @@ def check(settings: GymSettings) -> None:
             f"--tasks is {settings.tasks}; it must be at least {settings.skills}, the number of skills "
             f"(--encoder_parts {settings.encoder_parts} times --decoder_parts {settings.decoder_parts})"
         )
-    if settings.overlap and settings.skills == 1:
-        raise InputError("--overlap needs a second skill: --encoder_parts or --decoder_parts above 1")
     contested, start = settings.contested, f"--words is {settings.words}, --conflict {settings.conflict:g}"
     parts = max(settings.encoder_parts, settings.decoder_parts)
     if settings.conflict > 0 and contested < parts:
