@@ -77,7 +77,8 @@ def routes_without(model, tasks: Sequence[str], experts: ExpertSet = BASE) -> Te
     uniform_LE = (~mask).to(left_NLE.dtype)
     uniform_LE = uniform_LE / uniform_LE.sum(-1, keepdim=True)
     tiny = torch.finfo(sums_NL1.dtype).tiny
-    return torch.where(sums_NL1 > 0, left_NLE / sums_NL1.clamp_min(tiny), uniform_LE)
+    without_NLE = torch.where(sums_NL1 > 0, left_NLE / sums_NL1.clamp_min(tiny), uniform_LE)
+    return torch.where((left_NLE == routes_NLE).all(-1, keepdim=True), routes_NLE, without_NLE)
 
 
 def read_scores(path: Path) -> dict[str, float]:
