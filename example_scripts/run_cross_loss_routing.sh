@@ -22,15 +22,15 @@ take --base_lr BASE_RATE "$RATE"
 take --delta_rate DELTA_RATE "$(or_small 1e-3 1e-2)"
 take --delta_rank RANK 4
 take --expert_kind KIND layer
-take --lora_rank LORA_RANK "$RANK"
-take --lora_alpha ALPHA "$LORA_RANK"
+take --lora_rank SIZE "$RANK"
+take --lora_alpha ALPHA "$SIZE"
 take --contested_above CONTESTED 1
 take --rows ROWS 16
 take --advantage ADVANTAGE 0
 LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK")
 case $KIND in
     layer) EXPERTS=(--expert_kind layer) EXPERT_RATE=$BASE_RATE ;;
-    lora) EXPERTS=(--expert_kind lora --lora_rank "$LORA_RANK" --lora_alpha "$ALPHA") EXPERT_RATE=$DELTA_RATE ;;
+    lora) EXPERTS=(--expert_kind lora --lora_rank "$SIZE" --lora_alpha "$ALPHA") EXPERT_RATE=$DELTA_RATE ;;
     *) fail "--expert_kind is '$KIND'; it must be layer or lora" ;;
 esac
 take --expert_rate EXPERT_RATE "$EXPERT_RATE"
