@@ -10,7 +10,8 @@ OUT=${OUTPUT_DIR:-models/compare_task_vectors} SEEDS=${SEEDS:-42 43 44} DIM=${DI
 KINDS=${KINDS:-trained random text finetuned-text fisher descriptions}
 
 for kind in ${KINDS/trained/}; do # no dev or test file is read
-    run "$OUT/raw/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL "$kind" "${DATA[@]}" "${SKIP[@]}" \
+    [[ $kind = random || $kind = descriptions ]] && skip=() || skip=("${SKIP[@]}") # these read no file of a task
+    run "$OUT/raw/$kind/meta.json" bash example_scripts/task_vectors.sh $SMALL "$kind" "${DATA[@]}" "${skip[@]}" \
         --output_dir "$OUT/raw/$kind"
 done | in_parallel
 for kind in ${KINDS/trained/}; do

@@ -29,9 +29,15 @@ def saved_settings(command: type[FolderCommand], folder: Path) -> dict[str, Any]
     """Returns the settings, except --output_dir, that the command wrote a folder with. Raises InputError."""
     path = folder / command.settings_file
     saved = load_json_object(path, f"the settings of {command.program}").get("settings")
-    if not isinstance(saved, dict) or saved.keys() != flags_of(command).keys() - {"output_dir"}:
+    known = flags_of(command).keys() - {"output_dir"}
+    # Flags of earlier versions are ignored if they were not given.
+    if (
+        not isinstance(saved, dict)
+        or known - saved.keys()
+        or any(saved[name] for name in saved.keys() - known)
+    ):
         raise InputError(f"{path} does not have the settings of {command.program}; name another folder")
-    return saved
+    return {name: saved[name] for name in known}
 
 
 def is_written(settings: FolderCommand) -> bool:

@@ -170,6 +170,10 @@ def test_a_study_passes_on_what_vectors_need_and_replaces_no_part_of_a_path(copy
     line = f"bash example_scripts/real_gym_study.sh --dry_run {WORDS['real_gym_study.sh']} --skip_malformed"
     commands = call(copy, line, OUTPUT_DIR="models/SEED_@RUN").stdout.splitlines()
     assert all("--skip_malformed" in command for command in commands if " compare " not in command)
+    for kind, passed in (("text", True), ("random", False)):
+        line = f"bash example_scripts/compare_task_vectors.sh --dry_run {GYM} --skip_malformed"
+        (vectors, *_) = call(copy, line, KINDS=kind, OUTPUT_DIR="out").stdout.splitlines()
+        assert ("--skip_malformed" in vectors) is passed
     assert any(" --taskvecs models/SEED_@RUN/vectors/seed1 " in command for command in commands)
 
 

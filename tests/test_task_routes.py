@@ -1,6 +1,7 @@
 """Whole runs with every route source, among them routes from outside: training, resuming, prediction."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -324,11 +325,13 @@ def test_scoring_with_other_routes_does_not_overwrite_the_run_s_scores(finished,
 
 
 def test_scores_of_another_checkpoint_replace_none(finished, clusters, world, tmp_path, capsys):
-    for folder, other in ((world.copy(clusters, "scored"), "the run "), (tmp_path, str(finished / "best"))):
+    inner = world.copy(clusters, "scored")
+    shutil.copytree(clusters / "best", inner / "stage1/best")
+    for folder, other in ((inner, "the run "), (tmp_path, str(finished / "best"))):
         if folder == tmp_path:
             assert run(world.gym, world.bart, folder, **ONLY, checkpoint=finished / "best") == 0
         before = contents(folder)
-        assert run(world.gym, world.bart, folder, **ONLY, checkpoint=clusters / "best") == 2
+        assert run(world.gym, world.bart, folder, **ONLY, checkpoint=inner / "stage1/best") == 2
         assert f"--output_dir {folder} is for scores of {other}" in capsys.readouterr().err
         assert contents(folder) == before
 

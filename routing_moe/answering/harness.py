@@ -17,10 +17,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoTokenizer
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError
+from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example
 from routing_moe.answering.export import NO_EQUAL
-from routing_moe.answering.routed import check_known
 from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
@@ -45,8 +44,13 @@ class RoutedLM(HFLM):
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        check_known(config, task, pretrained)
-        route_1LE = model.routes_for([task])
+        routes = [name for name in config.task_names if name not in config.random_vectors]
+        if config.route_source == "average" or config.num_experts == 1:
+            route_1LE = torch.full((1, config.num_layers, config.num_experts), 1 / config.num_experts)
+        elif config.route_source != "random" and task in routes:
+            route_1LE = model.routes_for([task])
+        else:
+            raise InputError(f"{pretrained} has no route of {task!r}{did_you_mean(task, routes)}")
         if not model.has_plain_equivalent(route_1LE):
             raise InputError(f"{task}: {NO_EQUAL}")
         backend = "seq2seq" if config.is_encoder_decoder else "causal"

@@ -147,7 +147,7 @@ class Routed:
                 raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
             choice = TaskChoice(name, "given", "given route", route_LE=route_LE)
         else:
-            check_known(config, name, self.place)
+            self._check_known(name)
             choice = Chooser(model, "stored", config.trained_tasks).choose(name)
         if choice.route_LE is not None:
             route_LE = torch.from_numpy(choice.route_LE).to(model.device, model.routing_dtype)
@@ -156,6 +156,19 @@ class Routed:
             how = config.router_mode, config.router_temperature, config.router_top_k
             route_LE = noise_free_routes(model.router(vector_1D), *how)[0].detach()
         return RoutedTask(name, route_LE, choice.words, choice.seen, config.encoder_rows)
+
+    def _check_known(self, name: str) -> None:
+        """Raises InputError if the model has no route of its own for a task."""
+        config = self.model.config
+        if config.route_source == "random":
+            problem = "draws a route for each example; give the task's route, or examples"
+            raise InputError(f"{self.place} {problem}")
+        tasks = [task for task in config.task_names if task not in config.random_vectors]
+        if config.route_source != "average" and name not in tasks:
+            hint = did_you_mean(name, tasks) or "."
+            advice = "give --like or --examples, in Python inputs= or examples="
+            shown = in_short(sorted(tasks))
+            raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {shown}; {advice}")
 
     def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:
         config = self.model.config
@@ -246,16 +259,3 @@ class Routed:
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)
-
-
-def check_known(config, name: str, place: str | Path) -> None:
-    """Raises InputError if a model has no route of its own for a task. config: of the mixture in `place`."""
-    if config.route_source == "random":
-        raise InputError(f"{place} draws a route for each example; give the task's route, or examples")
-    tasks = [task for task in config.task_names if task not in config.random_vectors]
-    if config.route_source != "average" and name not in tasks:
-        hint = did_you_mean(name, tasks) or "."
-        advice = "give --like or --examples, in Python inputs= or examples="
-        raise InputError(
-            f"{place} was not trained on {name!r}{hint} Its tasks: {in_short(sorted(tasks))}; {advice}"
-        )

@@ -34,7 +34,8 @@ def train(
 ) -> None:
     """Trains a mixture on the train files of a gym's tasks, in place, and saves it to a new folder.
 
-    tasks: those of the model (None), or some of them. settings: fields of `Recipe` (total_steps,
+    tasks: those of the model (None), or some of them; vectors of others then count as random, unless
+    `config.vectors_seen` says what they are based on. settings: fields of `Recipe` (total_steps,
     learning_rate, ...) and flags of texts (max_input_length, ...). Raises InputError.
     """
     known = {field.name for cls in (Recipe, TextFlags) for field in dataclasses.fields(cls)}
@@ -66,6 +67,6 @@ def train(
     config.text_settings = text_settings(texts)
     config.input_templates = (config.input_templates or {}) | Gym(gym).templates(tasks)
     config.note_training(tasks)
-    if config.has_router and config.vectors_seen is None:  # vectors of other tasks are as they were drawn
+    if config.has_router and config.vectors_seen is None:
         config.random_vectors = sorted(set(config.task_names) - set(config.trained_tasks))
     save_checkpoint(model, tokenizer, folder)

@@ -277,15 +277,16 @@ def train_settings(given: Mapping) -> TrainSettings:
         if checkpoint:  # a shared run has run.json with its weights
             run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent
         saved = load_run_settings(run) or {}
+        has_run = bool(saved)
         if checkpoint and is_on_hub(given["checkpoint"]):  # which must not choose a file to run
             saved = saved | {"plugin": None}
-        if not saved and "train_dir" not in given:
+        if not has_run and "train_dir" not in given:
             flag = "checkpoint" if checkpoint else "output_dir"
             raise InputError(f"--{flag} {run} is not a run: it has no run.json; else give --train_dir, too")
-        texts = {}
-        if checkpoint and not saved and (checkpoint / "config.json").is_file():  # such as an assembled model
-            config = load_json_object(checkpoint / "config.json", "a model's configuration")
-            texts = trained_texts(config.get("text_settings"), given)
+        texts, file = {}, (checkpoint or run / given.get("checkpoint_name", "best")) / "config.json"
+        if not has_run and file.is_file():  # such as an assembled or a merged model
+            texts = load_json_object(file, "a model's configuration").get("text_settings")
+            texts = trained_texts(texts, given)
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files
         defaults = texts | inherited(TrainSettings, saved, run / "run.json")

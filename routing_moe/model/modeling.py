@@ -113,7 +113,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         kwargs.pop("return_dict", None)  # an output object is always returned
         if self.config.num_experts > 1 and not self.lora_layers:
             for name in ("output_hidden_states", "output_attentions"):
-                if kwargs.get(name):
+                if kwargs.get(name, getattr(self.config, name, False)):
                     raise ValueError(
                         f"{name}: they would be those of experts; give those of a route's to_bart()"
                     )

@@ -9,7 +9,7 @@ from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import check_finite, unfilled_model
-from routing_moe.model.task_vectors import load_task_vectors
+from routing_moe.model.task_vectors import UNKNOWN, load_task_vectors
 
 # Names of router parameters in the published code (after "router.model.") and in this one.
 UPSTREAM_ROUTER_NAMES = (
@@ -81,7 +81,7 @@ def published_fields(published: dict, task_names: list[str], vector_dim: int) ->
         layers = fields.get(side) or ""  # written as text, separated by commas
         fields[side] = [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
     sizes = {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
-    return fields | sizes | {"task_names": task_names}
+    return fields | sizes | {"task_names": task_names, "vectors_seen": UNKNOWN}
 
 
 def upstream_name(name: str) -> str:

@@ -164,13 +164,16 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
     saved: the settings of the run in the folder, None if it holds no run.
     """
     folder, place = Path(settings.output_dir), settings.checkpoint
-    if not place or settings.prefix or Path(place).resolve().is_relative_to(folder.resolve()):
+    if not place or settings.prefix:
         return []
     name = Path(place).name if Path(place, "config.json").is_file() else "best"
+    if Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
+        return []
     file = folder / ScoresFile(section=settings.predict_split, checkpoint_name=name).settings_path
     others = [f"the run {folder}"] if saved is not None else []
     if file.is_file():
-        scored = load_json_object(file, "the settings of scores")["settings"].get("checkpoint") or ""
+        scored = load_json_object(file, "the settings of scores").get("settings") or {}
+        scored = scored.get("checkpoint") or str(folder / name)
         others += [scored] if Path(scored).resolve() != Path(place).resolve() else []
     return [
         f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}, or give "
