@@ -2,9 +2,8 @@
 # Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/protocols/conflict.md.
 #   bash example_scripts/compare_conflict.sh --small            one gym, 4 variants, 5 minutes on 2 cores
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
-# Writes OUTPUT_DIR/overview.csv, comparison.csv and the runs. Further flags: `routing-moe train`.
-# A variant of your own is a line in FLAGS; the first of VARIANTS is the baseline.
-# Variables: CONFLICT (0, 0.25, 0.5 or 1), SEEDS, VARIANTS, STEPS, OUTPUT_DIR, JOBS (2).
+# Writes OUTPUT_DIR/overview.csv, comparison.csv and runs. Further flags: `routing-moe train`. A variant is a line in FLAGS.
+# Variables: CONFLICT (0, 0.25, 0.5 or 1), SEEDS, VARIANTS (first: baseline), STEPS, OUTPUT_DIR, JOBS (2).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 CONFLICT=${CONFLICT:-1} OUT=${OUTPUT_DIR:-models/compare_conflict/conflict$CONFLICT} JOBS=${JOBS:-2}
 SEEDS=${SEEDS:-$(or_small "201 202 203 204 205 206 207 208 209 210" "201")}
