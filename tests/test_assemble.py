@@ -160,8 +160,12 @@ def test_the_sources_are_recorded(layers, low_rank, barts, world):
 def test_an_existing_mixture_is_kept_if_it_was_made_of_the_same_models(layers, barts, world, capsys):
     again = [f"{task}={place}" for task, place in barts.items()]
     for experts, code, words in (
-        (again, 0, "exists already, made of the same models"),
-        ([*again, f"third={world.bart}"], 2, "--keep_existing: {} was made of other models"),
+        (again, 0, "exists already, made from the same sources"),
+        (
+            [*again, f"third={world.bart}"],
+            2,
+            "{} was made from other sources (experts/third)",
+        ),
     ):
         flags = dict(experts=experts, base=world.bart, output_dir=layers, keep_existing=True)
         assert main(typed(flags)) == code

@@ -119,10 +119,8 @@ def typed(chosen: dict) -> list[str]:
 
 def flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
     """Returns a command line for a run of six steps; flag=value changes a flag, None omits it."""
-    chosen = dict(
-        do_train=True, initialize_from_vanilla=True, model=bart, train_dir=gym, output_dir=output_dir
-    )
-    chosen |= dict(num_experts=2, taskvecs_dim=8, router_hidden_dim=4, init_eps=0.02)
+    chosen = dict(do_train=True, initialize_from_vanilla=True, model=bart, train_dir=gym)
+    chosen |= dict(output_dir=output_dir, num_experts=2, taskvecs_dim=8, router_hidden_dim=4, init_eps=0.02)
     chosen |= dict(max_input_length=24, max_output_length=6, num_beams=1)
     chosen |= dict(train_batch_size=4, gradient_accumulation_steps=2, total_steps=6, eval_period=3)
     chosen |= dict(learning_rate=0.01, router_lr=0.01, task_model_lr=0.01, warmup_ratio=0.2)

@@ -73,12 +73,11 @@ def routes_without(model, tasks: Sequence[str], experts: ExpertSet = BASE) -> Te
     else:
         routes_NLE = model.routes_for(list(tasks))
     left_NLE = routes_NLE.masked_fill(mask, 0.0)  # a plugin's selection may give weight to every expert
-    sums_NL1 = left_NLE.sum(-1, keepdim=True)
+    kept_NL1 = left_NLE.sum(-1, keepdim=True) / routes_NLE.sum(-1, keepdim=True)
     uniform_LE = (~mask).to(left_NLE.dtype)
     uniform_LE = uniform_LE / uniform_LE.sum(-1, keepdim=True)
-    tiny = torch.finfo(sums_NL1.dtype).tiny
-    without_NLE = torch.where(sums_NL1 > 0, left_NLE / sums_NL1.clamp_min(tiny), uniform_LE)
-    return torch.where((left_NLE == routes_NLE).all(-1, keepdim=True), routes_NLE, without_NLE)
+    tiny = torch.finfo(kept_NL1.dtype).tiny
+    return torch.where(kept_NL1 > 0, left_NLE / kept_NL1.clamp_min(tiny), uniform_LE)
 
 
 def read_scores(path: Path) -> dict[str, float]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError, in_short
+from dataloader.errors import in_short
 from dataloader.ontology import ONTOLOGY_FILE, UNCATEGORISED, Ontology, ontology_path
 from routing_moe.analysis.features import OWN_FEATURES, Features, features_of
 from routing_moe.analysis.saved_routes import Routes, load_routes
-from routing_moe.io.files import distinct_tails
+from routing_moe.io.files import distinct_paths, distinct_tails
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
 
@@ -42,10 +42,7 @@ def read_runs(
     with_features: bool = True,
 ) -> list[ExplainedRun]:
     """Returns the runs, with distinct names. with_features: False reads no file of features."""
-    paths = [Path(os.path.abspath(place)) for place in places]
-    if twice := [str(path) for path in paths if paths.count(path) > 1]:
-        raise InputError(f"{twice[0]} is given twice")
-    runs = []
+    paths, runs = distinct_paths(places), []
     for place in map(folder_of_run, places):
         routes = load_routes(place, step, kind)
         settings = load_run_settings(place) or load_run_settings(place.parent) or {}

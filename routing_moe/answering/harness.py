@@ -24,7 +24,9 @@ from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
+from routing_moe.model.route_sources import average
 from routing_moe.model.routed_model import RoutedModel  # noqa: F401
+from routing_moe.task_choice.choice import VectorTable
 
 
 class RoutedLM(HFLM):
@@ -44,13 +46,13 @@ class RoutedLM(HFLM):
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        routes = [name for name in config.task_names if name not in config.random_vectors]
+        known = VectorTable(config.task_names, config.random_vectors, ()).known
         if config.route_source == "average" or config.num_experts == 1:
-            route_1LE = torch.full((1, config.num_layers, config.num_experts), 1 / config.num_experts)
-        elif config.route_source != "random" and task in routes:
+            route_1LE = average(model, torch.zeros(1))
+        elif config.route_source != "random" and task in known:
             route_1LE = model.routes_for([task])
         else:
-            raise InputError(f"{pretrained} has no route of {task!r}{did_you_mean(task, routes)}")
+            raise InputError(f"{pretrained} has no route of {task!r}{did_you_mean(task, known)}")
         if not model.has_plain_equivalent(route_1LE):
             raise InputError(f"{task}: {NO_EQUAL}")
         backend = "seq2seq" if config.is_encoder_decoder else "causal"

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short, problem_context
-from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -25,7 +24,7 @@ from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
-ASSEMBLED_FILE, AVERAGED_FILE = "assembled.json", "averaged.json"
+AVERAGED_FILE = "averaged.json"
 SIZES = (  # fields of a plain model that must be equal, so that weights of one can be those of another
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
@@ -36,10 +35,11 @@ SIZES = (  # fields of a plain model that must be equal, so that weights of one 
 Model = SavedPlain | SavedMixture
 
 
-def check_flags(settings: Command) -> None:
-    problems, folder = flag_problems(settings), settings.output_dir
-    if not (getattr(settings, "keep_existing", False) and (folder / ASSEMBLED_FILE).is_file()):
-        problems += new_folder_problems("output_dir", folder)
+def check_flags(settings: Command, new: bool = True) -> None:
+    """Raises InputError for wrong flags. new: whether the output folder must not exist yet."""
+    problems = flag_problems(settings)
+    if new:
+        problems += new_folder_problems("output_dir", settings.output_dir)
     if problems:
         raise InputError(problems)
 
@@ -52,9 +52,9 @@ def check_size(model: Model, reference: Model) -> None:
             raise InputError(f"{model.place} has {size} {value!r}; {reference.place} has {wanted!r}")
 
 
-def assemble(settings: AssembleSettings):
-    """Returns (mixture, {name: saved model or folder of an adapter}, notes). The first model is the base."""
-    check_flags(settings)
+def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
+    """Returns {base, experts/NAME, ...: saved model or folder of an adapter}. Raises InputError."""
+    check_flags(settings, new=not settings.keeps)
     places = settings.places
     if len(places) < max(2, len(settings.experts)) or not all(places.values()):
         raise InputError("--experts: give at least 2, each as NAME=PLACE with another name")
@@ -68,7 +68,6 @@ def assemble(settings: AssembleSettings):
         check_one_expert(base, "give a plain model")
     if are_adapters == {True}:
         experts = {name: Path(place) for name, place in places.items()}
-        model, notes = mixture_of_adapters(settings, base, experts), []
     else:
         experts = {}
         if base.config.model_type != ROUTING_BART:
@@ -78,8 +77,16 @@ def assemble(settings: AssembleSettings):
                 experts[name] = find_plain(place, settings.base, f"experts {name}={place}/NAME")
                 check_one_expert(experts[name], "give one with 1 expert, as export writes")
                 check_size(experts[name], base)
-        model, notes = mixture_of_barts(base, experts)
-    return model, {"base": base} | {f"experts/{name}": expert for name, expert in experts.items()}, notes
+    return {"base": base} | {f"experts/{name}": expert for name, expert in experts.items()}
+
+
+def assemble(settings: AssembleSettings, sources: Mapping[str, Model | Path]):
+    """Returns (mixture of `models_to_assemble`, notes for the user)."""
+    base, *experts = sources.values()
+    experts = dict(zip(settings.places, experts, strict=True))
+    if isinstance(next(iter(experts.values())), Path):
+        return mixture_of_adapters(settings, base, experts), []
+    return mixture_of_barts(base, experts)
 
 
 def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mapping[str, Path]):
@@ -183,27 +190,19 @@ def keep_text_settings(model, models: Mapping[str, Model]) -> list[str]:
     return []
 
 
-def write(
-    settings: Command, model, sources: Mapping[str, Model | Path], file: str, command: list[str]
-) -> str:
-    """Writes the checkpoint, atomically, and to `file` what it was made of. The tokenizer is the first's.
-
-    Returns a line for the user. Raises InputError if one of --keep_existing was made of other files.
-    """
-    made_of, existing = {}, settings.output_dir / file
+def made_of(sources: Mapping[str, Model | Path]) -> dict[str, dict[str, str]]:
+    """Returns {name: {file: SHA-256}} of models and of folders of adapters."""
+    hashed = {}
     for name, source in sources.items():
         is_adapter = isinstance(source, Path)
         files = [source / ADAPTER_FILE, source / WEIGHTS_FILE] if is_adapter else source.files()
-        made_of[name] = {path.name: sha256(path) for path in files}
-    if existing.is_file():
-        if load_json_object(existing, "what a checkpoint was made of").get("made_of") != made_of:
-            raise InputError(
-                f"--keep_existing: {settings.output_dir} was made of other models; delete it, or "
-                "choose another --output_dir"
-            )
-        return f"{settings.output_dir} exists already, made of the same models"
-    described = describe_run(settings.to_dict(), command) | {"made_of": made_of}
+        hashed[name] = {path.name: sha256(path) for path in files}
+    return hashed
+
+
+def write(settings: Command, model, sources: Mapping[str, Model | Path], file: str, command: list[str]):
+    """Writes the checkpoint, atomically, and to `file` what it was made of. The tokenizer is the first's."""
+    described = describe_run(settings.to_dict(), command) | {"made_of": made_of(sources)}
     content = json.dumps(described, indent=1, default=str).encode()
     tokenizer = load_tokenizer(next(iter(sources.values())).place, model.config.vocab_size)
     save_checkpoint(model, tokenizer, settings.output_dir, keep={file: content})
-    return f"written to {settings.output_dir}"

@@ -118,18 +118,18 @@ def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
     return hashed | {"init_eps": settings.init_eps, "seed": settings.seed}
 
 
-def made_again(settings: MergeSettings, routes: SavedMixture) -> None:
-    """Raises InputError unless the existing checkpoint is what this merge would write."""
-    path, before = settings.target / MERGE_FILE, None
-    if path.is_file():
-        before = load_json_object(path, "what a merge was made of").get("made_of")
-    before, now = before if isinstance(before, dict) else {}, made_of(settings, routes)
+def check_made_of(file: Path, now: dict) -> None:
+    """Raises InputError unless the checkpoint with this file was made of the same sources; else says so."""
+    before, checkpoint = None, file.parent
+    if file.is_file():
+        before = load_json_object(file, "what a checkpoint was made of").get("made_of")
+    before = before if isinstance(before, dict) else {}
     if different := [name for name in now | before if now.get(name) != before.get(name)]:
         raise InputError(
-            f"--keep_existing: {settings.target} was made from other sources ({', '.join(different)}); "
+            f"--keep_existing: {checkpoint} was made from other sources ({', '.join(different)}); "
             "delete it and what was trained from it, or choose another --output_dir"
         )
-    print(f"{settings.target} exists already, made from the same sources")
+    print(f"{checkpoint} exists already, made from the same sources")
 
 
 def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer, command: list[str]) -> None:

@@ -10,8 +10,9 @@ Each task has a one-hot route to its own expert: a low-rank update of the base, 
 import sys
 
 from dataloader.errors import in_short
-from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, assemble, write
-from routing_moe.config.assemble import AssembleSettings
+from routing_moe.checkpoints.assemble import assemble, made_of, models_to_assemble, write
+from routing_moe.checkpoints.merge_stages import check_made_of
+from routing_moe.config.assemble import ASSEMBLED_FILE, AssembleSettings
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
 from routing_moe.io.logs import start_logging
@@ -19,11 +20,14 @@ from routing_moe.io.logs import start_logging
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
-        model, sources, notes = assemble(settings)
+        sources = models_to_assemble(settings)
+        if settings.keeps:
+            return check_made_of(settings.output_dir / ASSEMBLED_FILE, made_of(sources))
+        model, notes = assemble(settings, sources)
         start_logging()
-        written = write(settings, model, sources, ASSEMBLED_FILE, command_line(AssembleSettings, argv))
+        write(settings, model, sources, ASSEMBLED_FILE, command_line(AssembleSettings, argv))
         print("\n".join([f"{model.config.experts_described}: {in_short(list(settings.places))}", *notes]))
-        print(written)
+        print(f"written to {settings.output_dir}")
 
     return run_command(run, AssembleSettings, argv, __doc__)
 

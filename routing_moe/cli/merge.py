@@ -13,7 +13,15 @@ while the routes change from the average of the experts to the choice that the r
 import sys
 
 from dataloader.atomic_files import folder_lock
-from routing_moe.checkpoints.merge_stages import check_merge, check_target, made_again, merge, write_merged
+from routing_moe.checkpoints.merge_stages import (
+    MERGE_FILE,
+    check_made_of,
+    check_merge,
+    check_target,
+    made_of,
+    merge,
+    write_merged,
+)
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
 from routing_moe.config.merge import MergeSettings
@@ -28,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         with folder_lock(settings.output_dir):
             check_target(settings)  # again, now that the folder is locked
             if settings.target.exists():  # and --keep_existing was given
-                return made_again(settings, routes)
+                return check_made_of(settings.target / MERGE_FILE, made_of(settings, routes))
             with naming_memory_flags(settings):
                 model, tokenizer = merge(settings, routes)
             write_merged(settings, routes, model, tokenizer, command_line(MergeSettings, argv))

@@ -7,6 +7,7 @@ from routing_moe.config.flags import REQUIRED, Command, group
 from routing_moe.config.plugins import PluginFlags
 
 MODELS, OUTPUT = group("models"), group("what is written")
+ASSEMBLED_FILE = "assembled.json"  # what a mixture was made of
 ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
 
 
@@ -20,6 +21,11 @@ class AssembleSettings(Command):
     base: str = MODELS(REQUIRED, "plain model that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint")
     keep_existing: bool = OUTPUT(False, "succeed without writing if the checkpoint exists and is made from the same files")
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the checkpoint exists and stays."""
+        return self.keep_existing and (self.output_dir / ASSEMBLED_FILE).is_file()
 
     @property
     def places(self) -> dict[str, str]:

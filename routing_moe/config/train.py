@@ -285,8 +285,8 @@ def train_settings(given: Mapping) -> TrainSettings:
             raise InputError(f"--{flag} {run} is not a run: it has no run.json; else give --train_dir, too")
         texts, file = {}, (checkpoint or run / given.get("checkpoint_name", "best")) / "config.json"
         if not has_run and file.is_file():  # such as an assembled or a merged model
-            texts = load_json_object(file, "a model's configuration").get("text_settings")
-            texts = trained_texts(texts, given)
+            config = load_json_object(file, "a model's configuration")
+            texts = trained_texts(config.get("text_settings"), given)
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files
         defaults = texts | inherited(TrainSettings, saved, run / "run.json")

@@ -10,14 +10,14 @@ import io
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from dataloader.atomic_files import PREVIOUS, flush, remove_unfinished, unfinished_folder, unfinished_folders
-from dataloader.errors import in_brief
+from dataloader.errors import InputError, in_brief
 
 
 def flush_tree(folder: str | Path) -> None:
@@ -118,6 +118,14 @@ def new_folder_problems(flag: str, folder: Path) -> list[str]:
         return [f"--{flag} {folder} exists already; name a new folder"]
     reason = unwritable(folder)
     return [f"--{flag} {reason}"] if reason else []
+
+
+def distinct_paths(places: Iterable[str | Path]) -> list[Path]:
+    """Returns the absolute paths. Raises InputError if one is given twice."""
+    paths = [Path(os.path.abspath(place)) for place in places]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise InputError(f"{twice[0]} is given twice")
+    return paths
 
 
 def distinct_tails(paths: Sequence[Path]) -> list[str]:

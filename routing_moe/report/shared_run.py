@@ -23,10 +23,11 @@ from dataloader.labels import read_task_table
 from dataloader.ontology import ONTOLOGY_FILE
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
-from routing_moe.checkpoints.assemble import ASSEMBLED_FILE, AVERAGED_FILE
+from routing_moe.checkpoints.assemble import AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.config.assemble import ASSEMBLED_FILE
 from routing_moe.config.choices import BASELINES, ROUTING_BART
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name

@@ -25,11 +25,13 @@ def described_cost(cost: dict) -> str:
     parameters = f"{in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}"
     if cost["total_flops"] is None:
         return f"parameters: {parameters}; {UNCOUNTED}"
-    start = f", and the start (unknown: {cost['start_unknown']})" if cost["start_unknown"] else ""
-    if not start and cost["total_flops_with_start"] is None:
+    start, total = "", cost["total_flops_with_start"]
+    if cost["start_unknown"]:
+        start = f", and the start (unknown: {cost['start_unknown']})"
+    elif total is None:
         start = ", and the start (not counted)"
-    elif not start and cost["total_flops_with_start"] != cost["total_flops"]:
-        start = f", {in_units(cost['total_flops_with_start'])}FLOPs with the start"
+    elif total != cost["total_flops"]:
+        start = f", {in_units(total)}FLOPs with the start"
     return (
         f"parameters: {parameters}; "
         f"{in_units(cost['flops_per_example'])}FLOPs per example; {in_units(cost['total_flops'])}FLOPs{start}"

@@ -3,7 +3,6 @@
 A run folder has run.json; the run is finished if its scores exist. The runs of a variant differ in seed.
 """
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
-from routing_moe.io.files import distinct_tails, folder_problem
+from routing_moe.io.files import distinct_paths, distinct_tails, folder_problem
 from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import NAMES, UNITS, ScoresFile, read_scores
 
@@ -52,9 +51,8 @@ def find_run_folders(folders: Sequence[Path], file: str) -> list[RunFolder]:
 
     In the order of the folders, then by name. Variants of equal names get more of their path.
     """
-    variant_of, places = {}, [os.path.abspath(folder) for folder in folders]
-    if twice := [place for place in places if places.count(place) > 1]:
-        raise InputError(f"{twice[0]} is given twice")
+    distinct_paths(folders)
+    variant_of = {}
     for folder in folders:
         if problem := folder_problem(folder):
             raise InputError(problem)

@@ -25,6 +25,7 @@ from routing_moe.config.flags import changed, differences, flag_problems, flags_
 from routing_moe.config.shared import text_problems
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
+from routing_moe.io.hub import is_on_hub
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
@@ -166,20 +167,17 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
     folder, place = Path(settings.output_dir), settings.checkpoint
     if not place or settings.prefix:
         return []
-    name = Path(place).name if Path(place, "config.json").is_file() else "best"
+    name = "best" if is_on_hub(place) else Path(place).name  # as `run_prediction` names the folder of scores
     if Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
         return []
     file = folder / ScoresFile(section=settings.predict_split, checkpoint_name=name).settings_path
-    others = [f"the run {folder}"] if saved is not None else []
-    if file.is_file():
+    other = None if saved is None else f"the run {folder}"
+    if other is None and file.is_file():
         scored = load_json_object(file, "the settings of scores").get("settings") or {}
         scored = scored.get("checkpoint") or str(folder / name)
-        others += [scored] if Path(scored).resolve() != Path(place).resolve() else []
-    return [
-        f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}, or give "
-        "--prefix"
-        for other in others[:1]
-    ]
+        other = scored if Path(scored).resolve() != Path(place).resolve() else None
+    what = f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}"
+    return [f"{what}, or give --prefix"] if other else []
 
 
 def finished(settings: TrainSettings) -> str | None:

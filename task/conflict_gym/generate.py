@@ -31,6 +31,8 @@ Input = tuple[int, ...]  # word indices
 
 @dataclass(frozen=True)
 class Task:
+    """A task of a gym, whose answers are those of its skill."""
+
     name: str
     number: int
     unseen: bool
@@ -41,7 +43,7 @@ def draw_tasks(settings: GymSettings, skills: Skills) -> list[Task]:
     """Returns the train tasks, then the unseen ones. Skills are in random order, each about equally often."""
     rng = random.Random(f"{settings.seed} tasks")
     dealt = [*_deal(settings.tasks, skills.count, rng), *_deal(settings.unseen_tasks, skills.count, rng)]
-    return [_task(settings, number, *skills.parts(skill), skill) for number, skill in enumerate(dealt)]
+    return [_task(settings, skills, number, skill) for number, skill in enumerate(dealt)]
 
 
 def _deal(count: int, skills: int, rng: random.Random) -> list[int]:
@@ -52,7 +54,8 @@ def _deal(count: int, skills: int, rng: random.Random) -> list[int]:
     return dealt
 
 
-def _task(settings: GymSettings, number: int, a: int, b: int, skill: int) -> Task:
+def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> Task:
+    a, b = skills.parts(skill)
     name = f"t{number:03d}" if settings.names == "opaque" else f"e{a}-d{b}-t{number:03d}"
     return Task(name, number, number >= settings.tasks, skill)
 
