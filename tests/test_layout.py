@@ -13,18 +13,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 # From the bottom to the top. A folder imports from itself and from those before it.
 ORDER = (
-    *("dataloader", "dataloader/building", "dataloader/recipes"),
-    *("routing_moe/io", "routing_moe/config", "routing_moe/model", "routing_moe/optim"),
-    *("routing_moe/checkpoints", "routing_moe/results", "routing_moe/evaluation", "routing_moe/task_choice"),
-    *("routing_moe/answering", "routing_moe/training", "routing_moe/finetuning", "routing_moe/analysis"),
-    *(
-        "routing_moe/pictures",
-        "routing_moe/report",
-        "routing_moe/cli",
-        "task",
-        "example_scripts",
-        "benchmarks",
-    ),
+    *("dataloader", "dataloader/building", "dataloader/recipes", "routing_moe/io", "routing_moe/config"),
+    *("routing_moe/model", "routing_moe/optim", "routing_moe/checkpoints", "routing_moe/results"),
+    *("routing_moe/evaluation", "routing_moe/task_choice", "routing_moe/answering", "routing_moe/training"),
+    *("routing_moe/finetuning", "routing_moe/analysis", "routing_moe/pictures", "routing_moe/report"),
+    *("routing_moe/cli", "task", "example_scripts", "benchmarks"),
 )
 TOP = "routing_moe"  # its public names: anything above the model may import them
 
