@@ -176,6 +176,7 @@ class RoutedLayer(GradientCheckpointingLayer):
                 total = total + torch.linalg.vector_norm(p - q)
         return total / max(len(pairs), 1)
 
+    @torch.no_grad()
     def relative_expert_distance(self) -> float:
         """Returns the mean over pairs of experts p, q of |p - q| / sqrt((|p|^2 + |q|^2) / 2).
 
