@@ -120,6 +120,20 @@ def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
         assert contents(tmp_path) == before | {"new.txt": "".join(f"{line}\n" for line in lines).encode()}
 
 
+def test_lines_that_are_not_the_answers_to_these_texts_are_kept(finished, tmp_path, capsys):
+    words, path = typed(tmp_path, finished, task="colour"), tmp_path / "answers.jsonl"
+    assert commanded(words) == 0
+    changed = {
+        f"{path.read_text()}mine\n": "has 7 lines, but --inputs 6 texts",
+        "mine\n" * 6: "jsonl:1 is not",
+    }
+    for text, message in changed.items():
+        path.write_text(text)
+        assert commanded(words) == 2
+        assert message in capsys.readouterr().err
+        assert path.read_text() == text
+
+
 @pytest.mark.parametrize("name", ["answers.jsonl", "answers.meta.json"])
 def test_a_file_that_this_command_did_not_write_is_kept(name, finished, tmp_path, capsys):
     words = typed(tmp_path, finished, task="colour")

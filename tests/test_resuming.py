@@ -70,11 +70,16 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(world, finished, ca
     assert contents(folder) == before
 
 
-def test_a_trained_run_with_scores_of_fewer_examples_is_only_scored(world, finished):
-    folder, flags = world.copy(finished, "unscored"), dict(do_predict=True, save_period=2)
+@pytest.mark.parametrize("killed_between", [False, True])
+def test_a_trained_run_with_scores_of_fewer_examples_is_only_scored(killed_between, world, finished):
+    folder, flags = world.copy(finished, f"unscored{killed_between}"), dict(do_predict=True, save_period=2)
     log = (folder / "log.txt").read_text()
     only = dict(do_train=None, initialize_from_vanilla=None, predict_max_examples=1)
-    world.run(folder.name, **flags | only)
+    if killed_between:  # the scores of dev files and of test files
+        files = (world.gym, world.bart, folder)
+        killed(lambda: run(*files, **flags | only), "after", "best/eval-dev-performance.csv")
+    else:
+        world.run(folder.name, **flags | only)
     world.run(folder.name, **flags, resume=True)
     (folder / "eval_log.txt").unlink()
     assert_same_run(folder, finished)

@@ -52,6 +52,7 @@ def without_plural(place):
 RUNS = [
     (STEP, "--output_dir <out> already holds a run; give --resume to continue it, --do_predict to score"),
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
+    (STEP | dict(resume=True, equal_flops="<out>"), "--equal_flops is <out>, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
@@ -65,14 +66,15 @@ def test_a_wrong_use_of_a_run_is_an_error(changed, message, damage, with_run, ca
     check(with_run, capsys, "train", changed, message, damage)
 
 
-def test_changed_training_data_is_not_resumed(with_run, capsys, originals, tmp_path):
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_changed_training_data_is_not_resumed(part, with_run, capsys, originals, tmp_path):
     gym = Path(shutil.copytree(originals.gym, tmp_path / "changed"))
-    file = gym / "colour/colour_12_100_train.tsv"
+    file = gym / f"colour/colour_12_100_{part}.tsv"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
     settings = json.loads((with_run.out / "run.json").read_text())["settings"]
     reopen(with_run.out)
     with_run.change("out/run.json", settings=settings | {"train_dir": str(gym), "predict_dir": str(gym)})
-    message = f"--train_dir {gym}: the training data is not what the run in ... was trained on"
+    message = f"--train_dir {gym}: the {part} files are not those of the run in <out>"
     check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
 
 
@@ -97,11 +99,14 @@ def trained(tmp_path_factory):
 
 
 ROUTE_FILE, VECTORS = dict(task_routes="<here>/routes.json"), dict(taskvecs="<here>/vectors")
+RESUMED = FIXED | ROUTE_FILE | STEP | dict(resume=True, output_dir="<here>/plain")
+OTHERS = "not the file that the run in <here>/plain began with"
 CHECKPOINT = [
     (ONLY | dict(task_routes="tasks"), "--task_routes is tasks; without training give a file"),
     (ONLY | ROUTE_FILE, "--task_routes <here>/routes.json: the routes name 8", routes({"plural": 7})),
     (ONLY | VECTORS, "--taskvecs <here>/vectors has vectors of 3 dimensions, but those of", vectors(D=3)),
     (ONLY | VECTORS | dict(output_dir="<here>/plain"), "--taskvecs <here>/vectors: the routes", vectors()),
+    (RESUMED, f"--task_routes: {OTHERS}", routes(FORMS | {"colour": 1})),
     (ONLY | dict(task_level_random_routing=True), "<here>/out/best has another source of routes"),
 ]
 

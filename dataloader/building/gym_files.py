@@ -1,7 +1,8 @@
 """The files that describe a whole gym: metrics.json, ontology.json, split.json and splits/."""
 
+import copy
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,18 +67,14 @@ class GymFiles:
         write_text(self.folder / "split.json", in_json(self._with_sections(tasks, split, moves)))
 
     def _with_categories(self, recipes: list[Recipe]) -> dict:
-        """Returns the ontology; if tasks are added, all are in the order of the shipped ontology."""
-        shipped, current = Ontology.load(), Ontology(self.ontology)
-        categories = {recipe.task: shipped.category(recipe.task) for recipe in recipes}
-        categories |= {task: current.category(task) for task in current.tasks}
-        if categories.keys() == set(current.tasks):
-            return self.ontology
-        tree: dict[str, dict[str, list[str]]] = {}
-        for task in shipped.order(categories):
-            category, subcategory = categories[task]
-            if (category, subcategory) != UNCATEGORISED:
-                tree.setdefault(category, {}).setdefault(subcategory, []).append(task)
-        return tree
+        """Returns the ontology with the added tasks: in the shipped order, but a user's order remains."""
+        shipped, current, tree = Ontology.load(), Ontology(self.ontology), self.ontology
+        known = {task: current.category(task) for task in current.tasks}
+        added = {recipe.task: shipped.category(recipe.task) for recipe in recipes}
+        added = {k: v for k, v in added.items() if k not in known and v != UNCATEGORISED}
+        if in_json(_with_tasks({}, known, shipped)) == in_json(tree):
+            tree, added = {}, known | added
+        return _with_tasks(tree, added, shipped)
 
     def _with_sections(self, tasks: list[str], split: Split, moves: bool) -> dict:
         """Returns the split; a section that tasks are added to is in alphabetical order."""
@@ -117,6 +114,15 @@ def write_splits(folder: Path, changed: Collection[Path]) -> None:
 
 def in_json(content: dict) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _with_tasks(tree: dict, categories: Mapping[str, tuple[str, str]], order: Ontology) -> dict:
+    """Returns a tree {category: {subcategory: [task, ...]}} with tasks added, each last in its list."""
+    tree = copy.deepcopy(tree)
+    for task in order.order(categories):
+        category, subcategory = categories[task]
+        tree.setdefault(category, {}).setdefault(subcategory, []).append(task)
+    return tree
 
 
 def _section(task: str, split: Split) -> str | None:

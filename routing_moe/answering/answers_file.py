@@ -17,7 +17,7 @@ from pathlib import Path
 from dataloader.atomic_files import folder_lock, write_text
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
-from dataloader.jsonfile import load_json_object, parse_json
+from dataloader.jsonfile import load_json_object, parse_json, parse_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.answering.chosen import texts_of
 from routing_moe.answering.queries import CHUNK, STDIN, STDOUT, RoutedTask
@@ -64,10 +64,9 @@ def write_answers(
             check_answers_file(settings)
             keep_meta(routed, task, settings, template)
             file = stack.enter_context(path.open("a", encoding="utf-8", buffering=1))
-            lines = path.read_bytes().split(b"\n")[:-1]  # the last was begun
-            # Rounding depends on which texts are answered together: only complete chunks count.
-            kept = len(lines) if len(lines) == total else len(lines) - len(lines) % CHUNK
-            file.truncate(sum(len(line) + 1 for line in lines[:kept]))
+            lines = finished_lines(settings, total)
+            kept = len(lines)
+            file.truncate(sum(len(line) + 1 for line in lines))
         bar = ProgressBar(total=total, initial=kept, desc="answering", unit="text")
         stack.enter_context(bar)
         queries = islice(queries, kept, None)
@@ -78,6 +77,23 @@ def write_answers(
             made, cut = made + 1, cut + answer.was_cut
             bar.update()
     return made, kept, cut
+
+
+def finished_lines(settings: AnswerSettings, total: int | None) -> list[bytes]:
+    """Returns the lines of the output file that stay. Raises InputError for lines of another origin."""
+    path = settings.output_file
+    lines = Path(path).read_bytes().split(b"\n")[:-1]  # the last was begun
+    if lines and len(lines) > total:
+        raise InputError(f"{path} has {len(lines)} lines, but --inputs {total} texts; name another file")
+    for number, (line, query) in enumerate(zip(lines, texts_of(settings, "inputs")[1], strict=False), 1):
+        try:
+            is_answer = parse_json_object(line.decode()).get("input") == query.input
+        except ValueError:
+            is_answer = False
+        if not is_answer:
+            raise InputError(f"{path}:{number} is not the answer to that text of --inputs; name another file")
+    # Rounding depends on which texts are answered together: only complete chunks count.
+    return lines if len(lines) == total else lines[: len(lines) - len(lines) % CHUNK]
 
 
 def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: str | None) -> None:

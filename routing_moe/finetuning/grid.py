@@ -21,7 +21,6 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import flush, write_text
-from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.gym import PARTS, Gym
 from dataloader.jsonfile import load_json_object
@@ -33,13 +32,11 @@ from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.shared import FORMAT_FLAGS
 from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.model.given_routes import ROUTE_TASKS_FILE
-from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY, of_measure
 from routing_moe.results.markdown import mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
 from routing_moe.results.scores import goodness
-from routing_moe.task_choice.given_routes import names_file
+from routing_moe.task_choice.given_routes import given_checksums
 
 RESULTS_FILE = RESULT_FILES[0]
 
@@ -154,14 +151,9 @@ def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedPlain
     is_checkpoint = isinstance(start, SavedPlain) and start.source == settings.checkpoint
     with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
         sums = start.checksums()
-    files = []
-    for flag in ("taskvecs", "text_vectors"):
-        if folder := getattr(settings, flag):
-            files += [(f"--{flag} {name}", Path(folder) / name) for name in (NAMES_FILE, VECTORS_FILE)]
-    if settings.task_routes and names_file(settings.task_routes):
-        path = Path(settings.task_routes)
-        files += [("--task_routes 0", path), ("--task_routes 1", path.with_name(ROUTE_TASKS_FILE))]
-    return sums | {name: sha256(file) for name, file in files if file.is_file()}
+    return sums | given_checksums(
+        settings.task_routes, taskvecs=settings.taskvecs, text_vectors=settings.text_vectors
+    )
 
 
 def remove(path: Path) -> None:

@@ -10,13 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, did_you_mean, in_short, problem_context
 from dataloader.ontology import Ontology
 from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
-from routing_moe.model.given_routes import GivenRoutes, Route, read_routes, same_expert
+from routing_moe.model.given_routes import (
+    ROUTE_TASKS_FILE,
+    GivenRoutes,
+    Route,
+    read_routes,
+    same_expert,
+)
 from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
+from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.task_choice.choice import GivenVectors
 
 TASKS, CLUSTERS = "tasks", "clusters:"
@@ -26,6 +34,19 @@ SPECS = "a file (.json or .npy), tasks, clusters:K, clusters:auto, or random: an
 def names_file(spec: str) -> bool:
     """Returns whether a value of `--task_routes` names a file whose routes are not permuted."""
     return Path(spec).suffix in (".json", ".npy") and without_permutation(spec)[1] is None
+
+
+def given_checksums(routes: str | None, **folders: str | None) -> dict[str, str]:
+    """Returns the SHA-256 of the file of --task_routes, and of vectors in the folders, {flag: folder}."""
+    files = {
+        f"--{flag} {name}": Path(folder) / name
+        for flag, folder in folders.items()
+        for name in (NAMES_FILE, VECTORS_FILE)
+        if folder
+    }
+    if routes and names_file(spec := without_permutation(routes)[0]):
+        files |= {"--task_routes 0": Path(spec), "--task_routes 1": Path(spec).with_name(ROUTE_TASKS_FILE)}
+    return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
 
 def described(start: Start) -> str:

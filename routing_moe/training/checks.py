@@ -31,7 +31,7 @@ from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_se
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
 from routing_moe.results.scores import ScoresFile
-from routing_moe.task_choice.given_routes import training_routes
+from routing_moe.task_choice.given_routes import given_checksums, training_routes
 from routing_moe.task_choice.texts import TEXTS_FILE, TextSource
 from routing_moe.training.task_checks import check_tasks
 
@@ -121,6 +121,8 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append(f"{' and '.join(given)} each name a start; give one of them")
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
+    if settings.flops_factor != 1 and not settings.equal_flops:
+        problems.append(f"--flops_factor is {settings.flops_factor:g}: of which run? give --equal_flops")
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
     learns = settings.do_train and settings.chosen_source in (None, "learned")
@@ -156,7 +158,18 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
             f"--output_dir {folder} already holds a run; give --resume to continue it, --do_predict to score "
             "it, or name another folder"
         ]
-    return differences(settings, saved, "the run to resume")
+    sums = load_json_object(folder / "run.json", "the description of a run").get("files", {})
+    return differences(settings, saved, "the run to resume") + [
+        f"{name.rpartition(' ')[0]}: not the file that the run in {folder} began with; restore it, or name "
+        "another --output_dir"
+        for name, checksum in checksums_of(settings).items()
+        if sums.get(name, checksum) != checksum
+    ]
+
+
+def checksums_of(settings: TrainSettings) -> dict[str, str]:
+    """Returns the SHA-256 of files that a run reads once, when it begins: given routes and vectors."""
+    return given_checksums(settings.task_routes, taskvecs=settings.taskvecs)
 
 
 def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:

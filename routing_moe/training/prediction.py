@@ -77,6 +77,7 @@ def run_prediction(
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
             written = ScoresFile(part, section, name, prefix)
+            (run / written.settings_path).unlink(missing_ok=True)  # until the scores of both parts are there
             write_predictions(run / name / "predictions", prefix, files, *predicted)
             measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
             means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())

@@ -23,7 +23,7 @@ from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
 from routing_moe.io.trackers import start_trackers
 from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.training.checks import Inputs, is_trained
+from routing_moe.training.checks import Inputs, checksums_of, is_trained
 from routing_moe.training.cost import equal_steps
 from routing_moe.training.prediction import keep_text_vectors, run_prediction, task_files
 from routing_moe.training.trainer import Training, check_epochs
@@ -122,6 +122,7 @@ def write_start(
 ) -> None:
     """Writes run.json, contested rows, table of clusters. resumed: the model is that of an earlier call."""
     folder, description = Path(settings.output_dir), describe_run(settings.to_dict(), command)
+    description["files"] = checksums_of(settings)
     if resumed:
         description["hub"] = hub_commits(folder)
     write_text(folder / "run.json", json.dumps(description, indent=1))

@@ -69,6 +69,7 @@ class Training:
             "history": [],
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
+            "dev_data": [file.encoded.fingerprint() for file in dev_files],
         }
         self.total_steps = last_step(settings, len(train_examples))
         self.stop_requested = False
@@ -218,12 +219,13 @@ class Training:
 
     def load_state(self, checkpoint: Path) -> None:
         """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
-        state = load_training_state(checkpoint)
-        if state.get("data") != self.state["data"]:
-            raise InputError(
-                f"--train_dir {self.settings.train_dir}: the training data is not what the run in "
-                f"{self.folder} was trained on; restore the old files, or name another --output_dir"
-            )
+        state = {"dev_data": self.state["dev_data"]} | load_training_state(checkpoint)
+        for key, files in {"data": "train files", "dev_data": "dev files"}.items():
+            if state.get(key) != self.state[key]:
+                raise InputError(
+                    f"--train_dir {self.settings.train_dir}: the {files} are not those of the run in "
+                    f"{self.folder}; restore the old files, or name another --output_dir"
+                )
         try:
             self.stepper.load_optimizer(state.pop("optimizer"))
             if self.accelerator.scaler is not None:
