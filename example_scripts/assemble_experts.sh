@@ -4,17 +4,18 @@
 #   bash example_scripts/assemble_experts.sh "boolq piqa" library --train_dir data/gym
 #   bash example_scripts/assemble_experts.sh --small "swap-food-command inflection-travel-qa" library
 # Writes models/library: the grids of fine-tuning, assembled/ and its scores/. Further flags: `routing-moe finetune`.
-# Variables: DATA_DIR, OUTPUT_DIR (--train_dir, models/library).
+# Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 2 ] || fail "give TASKS, in one word, and a NAME; the head of this script has examples"
-TASKS=$1 NAME=$2 OUT=${OUTPUT_DIR:-models/$2} WORDS=("${@:3}") && take_data
+WORDS=("${@:3}") && take_data
+take --output_dir OUT "${OUTPUT_DIR:-models/$2}"
 take --model BART "${SMALL_MODEL[1]:-facebook/bart-base}"
 
-OUTPUT_DIR=$OUT bash example_scripts/finetune_a_list_of_tasks.sh $SMALL $DRY_RUN "$TASKS" None "$NAME" "${DATA[@]}" \
+OUTPUT_DIR=$OUT bash example_scripts/finetune_a_list_of_tasks.sh $SMALL $DRY_RUN "$1" None "$2" "${DATA[@]}" \
     --model "$BART" --samples first --freeze_embeds --save_best "${WORDS[@]}"
 
 experts=() names=""
-for task in $TASKS; do
+for task in $(routing-moe list-tasks --split "${SPLIT:-$DATA_DIR/split.json}" --gym "$DATA_DIR" $1); do
     experts+=("$task=$(compgen -G "$OUT/singletask-$task/models/*_best" || echo "$OUT/singletask-$task/models/BEST")")
     names+="${names:+, }\"$task\""
 done

@@ -7,7 +7,7 @@
 # first of VARIANTS is the baseline. Variables: OUTPUT_DIR, SEEDS, VARIANTS, JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
-OUT=${OUTPUT_DIR:-models/compare_routings} SEEDS=${SEEDS:-42 43 44}
+take_runs models/compare_routings "42 43 44"
 
 declare -A FLAGS=( # without noise on the experts (--init_eps), and without dropout, they would hardly diverge
     [multitask]="train_multitask_bart.sh"

@@ -6,7 +6,7 @@
 # Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
-OUT=${OUTPUT_DIR:-models/compare_task_vectors} SEEDS=${SEEDS:-42 43 44} DIM=${DIM:-$(or_small 64 16)}
+take_runs models/compare_task_vectors "42 43 44" && DIM=${DIM:-$(or_small 64 16)}
 KINDS=${KINDS:-trained random text finetuned-text fisher descriptions}
 
 for kind in ${KINDS/trained/}; do # no dev or test file is read

@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 WORDS=("$@") && take_data
 take --model MODEL "${SMALL_MODEL[1]:-}"
 [ -n "$MODEL" ] || fail "give --model, such as facebook/bart-base"
-OUT=${OUTPUT_DIR:-models/real_gym} SEEDS=${SEEDS:-42 43 44 45 46} STEPS=${STEPS:-480} RATE=${RATE:-2.5e-4}
+take_runs models/real_gym "42 43 44 45 46" && STEPS=${STEPS:-480} RATE=${RATE:-2.5e-4}
 QUARTER=$((STEPS / 4)) GROUPS_OF="--taskvecs $OUT/vectors/@SEED --task_routes"
 declare -A FLAGS=(
     [multitask]="--num_experts 1"

@@ -66,6 +66,11 @@ take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a fl
     printf -v "$name" %s "$value"
 }
 
+take_runs() { # FOLDER SEEDS: sets OUT and SEEDS, with these defaults, from --output_dir and --seed, or from variables
+    take --output_dir OUT "${OUTPUT_DIR:-$1}"
+    take --seed SEEDS "${SEEDS:-$2}"
+}
+
 take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_tasks_splits in WORDS, or from variables
     take --train_dir DATA_DIR "${DATA_DIR:-}"
     take --custom_tasks_splits SPLIT "${SPLIT:-}"

@@ -13,15 +13,11 @@ case ${1:-} in
     lowest | newest) wanted=("$1") && shift ;;
     *) wanted=(lowest newest) ;;
 esac
-if [ -z "${OUTPUT_DIR:-}" ]; then
-    OUTPUT_DIR=$(mktemp -d)
-    trap 'rm -rf "$OUTPUT_DIR"' EXIT
-fi
-mkdir -p "$OUTPUT_DIR"
-OUTPUT_DIR=$(cd "$OUTPUT_DIR" && pwd)
+[ -n "${OUTPUT_DIR:-}" ] || { OUTPUT_DIR=$(mktemp -d) && trap 'rm -rf "$OUTPUT_DIR"' EXIT; }
+mkdir -p "$OUTPUT_DIR" && OUTPUT_DIR=$(cd "$OUTPUT_DIR" && pwd)
 
 source example_scripts/setup.sh
-"$(find_python)" -m venv "$OUTPUT_DIR/uv"
+find_python && "$python" -m venv "$OUTPUT_DIR/uv"
 "$OUTPUT_DIR/uv/bin/python" -m pip install --quiet --disable-pip-version-check "uv>=0.8"
 uv() { "$OUTPUT_DIR/uv/bin/uv" --quiet "$@"; }
 
@@ -30,10 +26,7 @@ tests_of() {
     local copy=$OUTPUT_DIR/$1 python resolution
     case $1 in
         lowest) python=3.11 resolution=lowest-direct ;;
-        newest)
-            python=$(command -v python3.14 || env -u PYTHON bash -c 'source example_scripts/setup.sh && find_python')
-            resolution=highest
-            ;;
+        newest) unset PYTHON && find_python && python=$(command -v python3.14 || echo "$python") resolution=highest ;;
     esac
     mkdir -p "$copy"
     git ls-files --cached --others --exclude-standard -z | while IFS= read -r -d '' file; do

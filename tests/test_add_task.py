@@ -190,17 +190,6 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
     assert [name for name in before if before[name] != after[name]] == ["reviews/source.json"]
 
 
-def test_an_ontology_of_the_user_keeps_its_order(add):
-    Path("gym").mkdir()
-    mine = {"z": {"z": ["zebra"], "none": []}, "classification": {"a": ["yak", "ant"]}}
-    Path("gym/ontology.json").write_text(json.dumps(mine))
-    assert add() == 0
-    assert Path("gym/ontology.json").read_text() == json.dumps(mine)
-    assert add(name="glue-rte__mine") == 0
-    mine["classification"]["nli"] = ["glue-rte__mine"]
-    assert json.dumps(json.loads(Path("gym/ontology.json").read_text())) == json.dumps(mine)
-
-
 # ---------------------------------------------------------------------------- use
 
 

@@ -136,6 +136,16 @@ def test_a_given_first_stage_is_merged_but_never_trained(copy):
     assert second[second.index("--checkpoint_name") + 1] == "init"
 
 
+STUDIES = [name for name in SCRIPTS if "take_runs" in (ROOT / "example_scripts" / name).read_text()]
+
+
+@pytest.mark.parametrize("script", [*STUDIES, "assemble_experts.sh"])
+def test_flags_of_a_script_of_many_runs_win_over_its_variables(script, copy):
+    line, given = with_words(script).replace(".sh", ".sh --dry_run", 1), dict(OUTPUT_DIR="new", SEEDS="5")
+    seed = "--seed 5" if script in STUDIES else ""
+    assert call(copy, f"{line} --output_dir new {seed}", SEEDS="3").stdout == call(copy, line, **given).stdout
+
+
 RECORDER = """#!/bin/bash
 cd "$(dirname "$0")"
 n=$(ls | wc -l)

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forks import killed
-from small_mirror import OWN, capitals, files_of, fruits, report, write_lines, write_parquet
+from small_mirror import OWN, all_recipes, capitals, files_of, fruits, report, write_lines, write_parquet
 
 from dataloader import Gym, load_split
 from dataloader.building import task_folder
 from dataloader.building.downloads import Mirror
+from dataloader.building.gym_files import GymFiles
 from dataloader.building.raw_file import json_lines
 from dataloader.building.recipe import Raw
 from dataloader.building.task_folder import NotBuilt, build_task
+from dataloader.task_splits import Split
 from routing_moe.cli.build_gym import main
 
 
@@ -94,6 +96,16 @@ def test_what_the_user_has_changed_in_the_gyms_files_remains_also_a_task_taken_o
     split.unlink()
     build()
     assert load_split(split).test == ("capitals", "colours", "fruits")
+
+
+def test_an_ontology_of_the_user_keeps_its_order(tmp_path):
+    mine = {"z": {"z": ["zebra"], "none": []}, "classification": {"a": ["yak", "ant"]}}
+    file, recipes = tmp_path / "ontology.json", all_recipes()
+    file.write_text(json.dumps(mine))
+    for task, added in (("fruits", {}), ("glue-rte", {"nli": ["glue-rte"]})):
+        GymFiles.read(tmp_path).add([recipes[task]], Split(tmp_path, ()), moves=False)
+        mine["classification"] |= added
+        assert json.dumps(json.loads(file.read_text())) == json.dumps(mine)
 
 
 def test_a_build_writes_the_published_splits_of_the_gyms_tasks_and_keeps_one_that_was_changed(build, capsys):
