@@ -1,6 +1,8 @@
 """The mean of the weights of several models, and of the experts of a mixture, as one BART."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -78,9 +80,15 @@ def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, wor
 
 def test_models_that_have_no_mean_are_an_error(world, tmp_path, capsys):
     bart, wide = world.bart, write_bart(tmp_path / "wide", encoder_ffn_dim=48)
+    other = Path(shutil.copytree(bart, tmp_path / "other"))
+    tokens = json.loads((other / "tokenizer.json").read_text())
+    words = tokens["model"]["vocab"]
+    words |= dict(zip(words, [*words.values()][::-1], strict=True))
+    (other / "tokenizer.json").write_text(json.dumps(tokens))
     for changed, problem in (
         (dict(runs=[bart, wide]), f"--runs {wide} has encoder_ffn_dim 48; {bart} has "),
-        (dict(runs=[bart, bart]), "--runs names a model twice"),
+        (dict(runs=[bart, other]), f"--runs {other} has another vocabulary than {bart}"),
+        (dict(runs=[bart, f"{bart}/"]), "--runs names a model twice"),
         (dict(runs=[bart, "nowhere/none/x"]), "--runs nowhere/none/x: not found"),
         (dict(output_dir=bart), f"--output_dir {bart} exists already"),
     ):

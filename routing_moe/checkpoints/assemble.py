@@ -9,6 +9,7 @@ its experts' parameters, as in MHR-mu (Caccia et al. 2022).
 
 import functools
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,12 +45,17 @@ def check_flags(settings: Command, new: bool = True) -> None:
         raise InputError(problems)
 
 
-def check_size(model: Model, reference: Model) -> None:
+def check_alike(model: Model, reference: Model) -> None:
+    """Raises InputError for another size or vocabulary. Runs of the published code keep no tokenizer."""
     plain, known = (getattr(saved.config, "backbone", saved.config) for saved in (model, reference))
     for size in SIZES:
         value, wanted = getattr(plain, size, None), getattr(known, size, None)
         if value != wanted:
             raise InputError(f"{model.place} has {size} {value!r}; {reference.place} has {wanted!r}")
+    read = [m for m in (model, reference) if not (isinstance(m, SavedMixture) and m.is_published)]
+    vocabularies = [load_tokenizer(m.place, m.config.vocab_size).get_vocab() for m in read]
+    if vocabularies[1:] and vocabularies[0] != vocabularies[1]:
+        raise InputError(f"{model.place} has another vocabulary than {reference.place}")
 
 
 def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
@@ -76,7 +82,7 @@ def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
             with problem_context(f"--experts {name}: "):
                 experts[name] = find_plain(place, settings.base, f"experts {name}={place}/NAME")
                 check_one_expert(experts[name], "give one with 1 expert, as export writes")
-                check_size(experts[name], base)
+                check_alike(experts[name], base)
     return {"base": base} | {f"experts/{name}": expert for name, expert in experts.items()}
 
 
@@ -148,12 +154,12 @@ def routed_by_name(plain, names: list[str], **fields):
 def average(settings: AverageSettings):
     """Returns (model of one expert with the mean of the models' weights, {place: model}, notes)."""
     check_flags(settings)
-    if len(set(settings.runs)) < len(settings.runs):
-        raise InputError(f"--runs names a model twice: {' '.join(settings.runs)}")
     with problem_context("--runs "):
         models = {place: find_model(place, settings.checkpoint_name) for place in settings.runs}
+        if len({os.path.abspath(model.place) for model in models.values()}) < len(settings.runs):
+            raise InputError(f"names a model twice: {' '.join(settings.runs)}")
         for model in models.values():
-            check_size(model, models[settings.runs[0]])
+            check_alike(model, models[settings.runs[0]])
     import torch  # takes seconds
 
     from routing_moe.model.mixtures import mixture_of
