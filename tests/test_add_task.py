@@ -33,6 +33,12 @@ def test_equal_tables_in_any_format_give_equal_gyms(add):
     assert first.keys() == written | {"metrics.json", "split.json"}
 
 
+def test_the_line_after_the_names_of_columns_decides_between_delimiters(add):
+    lines = [f'"film {i}";{1900 + i};{"bad" if i % 3 else "good"};0' for i in range(100)]
+    Path("mixed.csv").write_text("\n".join(["text;year;verdict;a,b,c,d", *lines]))
+    assert add(**{"from": "mixed.csv"}) == 0
+
+
 def test_quotation_marks_in_a_tsv_file_are_text_unless_they_fit_around_cells(add):
     lines = [f'"Good" is {i}\t{i}\tgood\n' for i in range(10)] + [f'"no {i}\t{i}\tbad\n' for i in range(10)]
     for name in ("glue.tsv", "tabs.csv"):
@@ -127,6 +133,7 @@ def one_error(capsys) -> str:
         (dict(input="{tekst}"), "reviews.csv has no column 'tekst'; did you mean 'text'?"),
         (dict(input="{text"), "--input '{text': write {column}"),
         (dict(name="my task"), "--name 'my task': expected letters"),
+        (dict(name="train"), "--name train: a section of the split has this name"),
         (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit"),
         ({"from": "reviws.csv"}, "--from reviws.csv: No such file"),
         ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),

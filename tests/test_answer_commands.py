@@ -157,7 +157,7 @@ def test_only_one_command_and_one_process_write_a_file_of_answers(finished, tmp_
 
 def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     rows = [json.dumps({"input": "grass", "options": ["green", "red"]}), json.dumps({"input": "snow"})]
-    assert commanded(typed(tmp_path, finished, rows, "new.jsonl", task="colour")) == 0
+    assert commanded(typed(tmp_path, finished, rows, "new.JSONL", task="colour")) == 0
     ranked, generated = answered(tmp_path)[1]
     assert set(ranked["option_scores"]) == {"green", "red"}
     assert generated["option_scores"] is None
@@ -209,5 +209,8 @@ def test_the_export_command_takes_the_largest_weights_only_if_it_is_asked_to(sof
     words = tiny_runs.typed(dict(checkpoint=soft_run, task="count", output_dir=tmp_path / "bart"))
     assert commanded(words, export) == 2
     assert "error: count: the route mixes" in capfd.readouterr().err
+    of_all = tiny_runs.typed(dict(checkpoint=soft_run, adapters=True, argmax=True, output_dir=tmp_path / "x"))
+    assert commanded(of_all, export) == 2
+    assert "--argmax is for a plain model" in capfd.readouterr().err
     assert commanded([*words, "--argmax"], export) == 0
     assert "of the expert of largest weight in each layer" in (tmp_path / "bart/README.md").read_text()

@@ -159,6 +159,7 @@ ONE, TWO = "<here>/one", "<here>/two"
         (correlate_routes, f"{ONE} --feature_file <here>/no.csv", "<here>/no.csv: no such file"),
         (report, f"{ONE} {TWO}", "--output_file: must be given for 2 runs"),
         (report, f"{ONE} --output_file <here>/one", "--output_file <here>/one is a folder"),
+        (report, f"{ONE} --output_file {ONE}/run.json", "one/run.json: the page is HTML"),
     ],
 )
 def test_mistakes_are_reported(place, capsys, command, words, message):

@@ -191,13 +191,12 @@ def test_a_damaged_file_is_reported(quick_grid, capsys, content):
 
 
 def test_other_settings_are_refused_unless_they_change_no_result(quick_grid, capsys):
-    output = refusal(
-        quick_grid, capsys, total_steps=3, weight_decay=0.5, freeze_embeds=True, train_dir=quick_grid[0]
-    )
+    changed = dict(total_steps=3, weight_decay=0.5, freeze_embeds=True, vector_steps=7)
+    output = refusal(quick_grid, capsys, **changed)
     for problem in (
         "--total_steps is 3, but in the grid in {out} it was 2",
         "--weight_decay is 0.5, but in the grid in {out} it was 0.01",
-        f"--train_dir is {quick_grid[0]}, but in the grid in {{out}} it was not given",
+        "--vector_steps is 7, but in the grid in {out} it was 100",
         "--freeze_embeds is given, but in the grid in {out} it was not given",
     ):
         assert problem.format(out=quick_grid[2]) in output

@@ -75,8 +75,11 @@ def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing
         scores: f"echo first; hello; mkdir -p runs/bad/best; ls > {scores}; exit 3",
         "lazy": "true",
         "good": "pwd >> good",
+        "tables/a": "mkdir -p tables; sleep 0.2; touch tables/a",
+        "tables/b": "touch tables/b",  # with the same log, so after a
     }
-    code, _, errors = ended(started(tmp_path, jobs))
+    code, _, errors = ended(started(tmp_path, jobs, "--jobs", "5"))
+    assert "failed: tables" not in errors
     assert code == 1
     assert f"failed: {scores}: exit code 3; the end of runs/bad.log:\n    first\n    hello\n" in errors
     assert "failed: lazy: no error" in errors

@@ -118,6 +118,8 @@ MISTAKES = [
     (dict(custom_tasks_splits="<here>/other.json"), "--taskvecs <here>/raw: no task other"),
     (dict(taskvecs="<here>/same"), "--taskvecs <here>/same: ... the vectors of 6 tasks span 0"),
     (dict(output_dir="<here>/raw"), "--output_dir <here>/raw is not empty and has no reduction.npz"),
+    (dict(output_dir="<here>/reduced", fit_on=["all"]), "--fit_on is all, but in <here>/reduced it was not"),
+    (LIKE | dict(transform="log"), "--transform is for fitting a reduction; that of --like is fitted"),
     (dict(taskvecs="<here>/reduced", output_dir="<here>/reduced"), "is the folder of --taskvecs or --like"),
     (LIKE | dict(taskvecs="<here>/same"), "the reduction needs vectors of 9 dimensions, these have 2"),
     (LIKE | dict(taskvecs="<here>/text"), "another method than that of the vectors that --like"),

@@ -106,6 +106,8 @@ def test_scores_per_data_set_are_shown_below_the_same_table_by_category(ranked, 
     assert capsys.readouterr().out.splitlines()[-1].startswith("| all ")  # without templates, that alone
     out = tmp_path / "table.csv"
     assert show_scores.main([str(ranked.out), "--predict_split", "test", "--output", str(out)]) == 0
+    scores = ranked.out / "best/eval-test-performance.csv"
+    assert show_scores.main([str(ranked.out), "--output", str(scores)]) == 2
     printed = capsys.readouterr().out
     files = {part: ranked.out / f"best/eval-test_tasks-{part}-performance.csv" for part in ("dev", "test")}
     scores = {part: read_scores(path) for part, path in files.items()}

@@ -47,6 +47,7 @@ GRIDS = [
     ({}, "plural_12_100_train.tsv: 1", written("gym/plural/plural_12_100_train.tsv", "a\tb\nmouse\n")),
     (dict(checkpoint="<here>/weights.pt"), "--checkpoint <here>/weights.pt: not found; name a file of"),
     (dict(moe_init=True), "--moe_init starts from a mixture; name its run or checkpoint with --init_dir"),
+    (dict(init_checkpoint_name="last"), "--init_checkpoint_name is for the start from a mixture: give"),
     (dict(moe_avg_route=True), "--moe_avg_route is for the start from a mixture: give --moe_init"),
     (MIX | dict(checkpoint="<bart>"), "--moe_init --init_dir and --checkpoint both name a start; give one"),
     (MIX | dict(init_checkpoint_name="7-steps"), "--init_dir <run> has no checkpoint '7-steps'; choose one"),

@@ -101,9 +101,10 @@ def _json_lines(path: Path) -> Numbered:
 
 
 def _delimited(path: Path, delimiter: str | None) -> tuple[list[str], Numbered]:
-    """delimiter: None: the one that the line of column names has most often."""
+    """delimiter: None: the one that the line of column names has most often, then the line after it."""
     text = _text(path)
-    delimiter = delimiter or max(",;\t", key=text.partition("\n")[0].count)
+    first = text.split("\n", 2)[:2]
+    delimiter = delimiter or max(",;\t", key=lambda mark: [line.count(mark) for line in first])
     records = _records(path, text, delimiter)
     header = next(records, (1, []))[1]
     if not header:

@@ -84,11 +84,12 @@ class RoutedTask:
 
 def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
     """Yields the texts of a file, or of standard input. options: for texts that have none of their own."""
+    kind = Path(source).suffix.lower()
     try:
         with nullcontext(sys.stdin.buffer) if source == STDIN else open(source, "rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield _query_of(line.decode("utf-8-sig").rstrip("\r\n"), Path(source).suffix, options)
+                    yield _query_of(line.decode("utf-8-sig").rstrip("\r\n"), kind, options)
                 except UnicodeDecodeError as error:
                     problem = f"byte {error.start + 1} of the line is not UTF-8; give a text file"
                     raise InputError(f"{source}:{number}: {problem}") from None

@@ -28,6 +28,7 @@ from dataloader.building.tables import Template, Templates, column_of, examples_
 from dataloader.errors import InputError, counted, problem_context
 from dataloader.metrics import METRICS
 from dataloader.task_files import malformed_lines
+from dataloader.task_splits import SECTIONS
 from dataloader.templates import dataset_of
 from routing_moe.config.add_task import AddTaskSettings
 from routing_moe.config.console import run_command
@@ -68,6 +69,8 @@ def check_flags(settings: AddTaskSettings) -> None:
     problems = flag_problems(settings)
     if not TASK_NAME.fullmatch(settings.name):
         problems.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
+    if settings.name in SECTIONS:
+        problems.append(f"--name {settings.name}: a section of the split has this name; choose another")
     if (published := dataset_of(settings.name)) in METRICS:
         problems.append(f"--name {settings.name}: {published} is a task of CrossFit; choose another name")
     if reason := unwritable(settings.gym):

@@ -32,8 +32,8 @@ def collect(settings: CollectSettings) -> int:
     problems, output, tasks = flag_problems(settings), settings.output_file, settings.tasks
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
-    if output.is_dir():
-        problems.append(f"--output_file {output} is a folder; name a CSV file")
+    if output.is_dir() or output.suffix.lower() != ".csv":
+        problems.append(f"--output_file {output}: the table is a CSV file; name a file *.csv")
     elif output.name in few_shot.RESULT_FILES and output.exists():
         problems.append(f"--output_file {output}: would replace the results of a task; name another file")
     if settings.custom_tasks_splits and tasks is not None:

@@ -27,6 +27,8 @@ def run(settings: ReportSettings) -> None:
     path = output_place(settings, "output_file", "report.html")
     if path.is_dir():
         raise InputError(f"--output_file {path} is a folder; name a file, such as {path / 'report.html'}")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output_file {path}: the page is HTML; name a file *.html")
     with ExitStack() as locks:
         for folder in run_folders(settings.runs):
             locks.enter_context(folder_lock(folder, "RUN"))

@@ -42,6 +42,8 @@ def show(settings: ShowSettings) -> None:
         if not path.is_file():
             raise InputError(f"{path}: not found; write it with --do_predict --predict_split {section}")
         scores[part] = read_scores(path)
+        if settings.output and settings.output.resolve() == path.resolve():
+            raise InputError(f"--output {path} has the scores that are shown; name another file")
     table = category_table(scores, ontology)
     print(markdown_table(table))
     if has_templates(scores["test"]["task_prefix"]):

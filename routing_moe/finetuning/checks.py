@@ -25,6 +25,8 @@ from routing_moe.task_choice.choice import GivenVectors, VectorTable, rows_read
 from routing_moe.task_choice.given_routes import check_routes_differ, check_scored_spec, file_matrices
 from routing_moe.task_choice.texts import TextSource
 
+OF_MIXTURE = ("init_dir", "init_checkpoint_name", "route_training", "taskvecs", "text_vectors", "train_dir")
+
 
 def check_finetuning(
     settings: FinetuneSettings, given_flags: Collection[str]
@@ -64,7 +66,7 @@ def check_flags(settings: FinetuneSettings) -> None:
         problems.append("--moe_init starts from a mixture; name its run or checkpoint with --init_dir")
     if settings.moe_init and settings.checkpoint:
         problems.append("--moe_init --init_dir and --checkpoint both name a start; give one of them")
-    of_mixture = sources + [f"--{flag}" for flag in ("init_dir", "route_training") if getattr(settings, flag)]
+    of_mixture = sources + [f"--{flag}" for flag in OF_MIXTURE if getattr(settings, flag)]
     if of_mixture and not settings.moe_init:
         problems.append(f"{of_mixture[0]} is for the start from a mixture: give --moe_init")
     if settings.taskvecs and settings.task_vector != "auto":

@@ -74,8 +74,9 @@ def run_jobs(
     waiting, running, free = list(jobs), {}, environments(min(at_once, len(jobs)))
     try:
         while waiting or running:
-            while waiting and free:
-                job, environment = waiting.pop(0), free.pop(0)
+            while free and (job := next((j for j in waiting if j.log not in {r.log for r in running}), None)):
+                waiting.remove(job)
+                environment = free.pop(0)
                 if process := job.start(environment):
                     running[job] = process, environment, time.monotonic()
                     say(f"started: {job.result}")

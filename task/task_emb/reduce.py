@@ -21,7 +21,15 @@ import numpy as np
 from dataloader.atomic_files import write_bytes, write_text
 from dataloader.errors import InputError, problem_context
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, command_line, flag_problems, group
+from routing_moe.config.flags import (
+    AT_LEAST_1,
+    REQUIRED,
+    Command,
+    command_line,
+    differences,
+    flag_problems,
+    group,
+)
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.run_folder import describe_run
@@ -63,12 +71,18 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
     problems, folder = flag_problems(settings), Path(settings.output_dir)
     if (settings.dim is None) == (settings.like is None):
         problems.append("give the number of dimensions as --dim, or else an existing reduction as --like")
+    fitting = [name for name in ("fit_on", "custom_tasks_splits", "transform") if getattr(settings, name)]
+    if settings.like and fitting:
+        problems.append(f"--{fitting[0]} is for fitting a reduction; that of --like is fitted already")
+    saved = files.load_meta(folder).get("settings") if (folder / files.META_FILE).exists() else None
     if reason := unwritable(folder):
         problems.append(f"--output_dir {reason}")
     elif folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
         problems.append(f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another one")
     elif folder.resolve() in (Path(settings.taskvecs).resolve(), Path(settings.like or "").resolve()):
         problems.append(f"--output_dir {folder} is the folder of --taskvecs or --like; name another folder")
+    elif different := differences(settings, saved or {}, str(folder), ["output_dir"]):
+        problems.append(f"{different[0]}; name another --output_dir")
     if problems:
         raise InputError(problems)
     with problem_context("--taskvecs "):
