@@ -14,13 +14,7 @@ from dataloader.encoding import TextFormat, encode_options
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.analysis.ablation import (
-    Ablation,
-    category_drops,
-    feature_table,
-    routes_without,
-    task_table,
-)
+from routing_moe.analysis.ablation import Ablation, category_drops, feature_table, routes_without, task_table
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
 

@@ -161,11 +161,7 @@ def test_an_existing_mixture_is_kept_if_it_was_made_of_the_same_models(layers, b
     again = [f"{task}={place}" for task, place in barts.items()]
     for experts, code, words in (
         (again, 0, "exists already, made from the same sources"),
-        (
-            [*again, f"third={world.bart}"],
-            2,
-            "{} was made from other sources (experts/third)",
-        ),
+        ([*again, f"third={world.bart}"], 2, "{} was made from other sources (experts/third)"),
     ):
         flags = dict(experts=experts, base=world.bart, output_dir=layers, keep_existing=True)
         assert main(typed(flags)) == code

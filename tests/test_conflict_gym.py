@@ -261,8 +261,7 @@ def opaque(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("names", "example"),
-    [("opaque", "[ t001 ] {}"), ("telling", "[ e{} - d{} - t001 ] {}")],
+    ("names", "example"), [("opaque", "[ t001 ] {}"), ("telling", "[ e{} - d{} - t001 ] {}")]
 )
 def test_texts_are_whole_words_and_answers_decode_to_themselves(tmp_path, names, example):
     folder, bart = made(tmp_path, names=names)

@@ -78,8 +78,7 @@ def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, on_cpu, expected, 
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "expected"),
-    [("cuda", "no", ["high"]), ("cuda", "bf16", []), ("cpu", "no", [])],
+    ("device", "precision", "expected"), [("cuda", "no", ["high"]), ("cuda", "bf16", []), ("cpu", "no", [])]
 )
 def test_float32_on_cuda_is_multiplied_in_tf32(device, precision, expected, monkeypatch):
     fake = SimpleNamespace(device=torch.device(device), mixed_precision=precision, num_processes=1)

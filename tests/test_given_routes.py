@@ -8,12 +8,7 @@ import pytest
 from dataloader.errors import InputError
 from routing_moe.analysis.saved_routes import encoder_part, layer_place
 from routing_moe.model.given_routes import GivenRoutes, layer_names, read_routes
-from routing_moe.model.route_clusters import (
-    best_clusters,
-    centred_cosine,
-    nearest_cluster,
-    possible_counts,
-)
+from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
 from routing_moe.task_choice.given_routes import permuted
 
 

@@ -8,14 +8,7 @@ import requests
 from small_mirror import make_mirror, read_from_mirror, write_parquet
 
 from dataloader.building import downloads
-from dataloader.building.downloads import (
-    Downloads,
-    Mirror,
-    Unavailable,
-    path_of,
-    refuse,
-    select_parquet,
-)
+from dataloader.building.downloads import Downloads, Mirror, Unavailable, path_of, refuse, select_parquet
 from dataloader.building.recipe import Hub
 
 CONTENT = bytes(range(256)) * 400
@@ -52,8 +45,7 @@ def test_a_file_is_downloaded_once(server, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "message"),
-    [(404, "", "status 404"), (200, "text/html; charset=utf-8", "a web page")],
+    ("status", "kind", "message"), [(404, "", "status 404"), (200, "text/html; charset=utf-8", "a web page")]
 )
 def test_an_answer_that_would_be_the_same_again_is_refused(status, kind, message):
     response = SimpleNamespace(status_code=status, headers={"content-type": kind})

@@ -74,10 +74,7 @@ def in_original_form(row: dict[str, str], content: bytes) -> tuple[str, bytes]:
         posts = {}
         for identifier, post in zip(RawFile(divisions).json()["val"], file.records(), strict=True):
             labels = [{"label": names[label]} for label in ast.literal_eval(post["annotators"])["label"]]
-            posts[identifier] = {
-                "post_tokens": ast.literal_eval(post["post_tokens"]),
-                "annotators": labels,
-            }
+            posts[identifier] = {"post_tokens": ast.literal_eval(post["post_tokens"]), "annotators": labels}
         return member, json.dumps(posts).encode()
     if row["task"] == "openbookqa":  # a table with the choices in one column: "(A) sand (B) water ..."
         lines = []

@@ -64,10 +64,7 @@ def test_the_results_are_those_of_the_plain_model(family, kind, tmp_path):
     assert all(torch.equal(tensor, first.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
     assert any(not torch.equal(tensor, second.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
     plain = HFLM(
-        first,
-        "seq2seq" if lm.config.is_encoder_decoder else "causal",
-        tokenizer=lm.tokenizer,
-        max_length=64,
+        first, "seq2seq" if lm.config.is_encoder_decoder else "causal", tokenizer=lm.tokenizer, max_length=64
     )
     found, expected = (evaluated(one, kind) for one in (lm, plain))
     for one, other in zip(found["samples"]["tiny"], expected["samples"]["tiny"], strict=True):

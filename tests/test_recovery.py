@@ -10,12 +10,7 @@ from scipy.stats import binom
 from sklearn.metrics import adjusted_mutual_info_score
 
 from routing_moe.analysis import route_metrics
-from routing_moe.analysis.recovery import (
-    clusters,
-    mantel_test,
-    mutual_information_test,
-    recovery_table,
-)
+from routing_moe.analysis.recovery import clusters, mantel_test, mutual_information_test, recovery_table
 
 
 def test_route_metrics_computed_by_hand():

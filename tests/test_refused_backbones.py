@@ -5,15 +5,7 @@ import shutil
 
 import pytest
 import torch
-from tiny_backbones import (
-    CAUSAL,
-    batch_of,
-    make_differ,
-    make_plain,
-    padded_left,
-    plain_models,
-    routes_of,
-)
+from tiny_backbones import CAUSAL, batch_of, make_differ, make_plain, padded_left, plain_models, routes_of
 from tiny_runs import contents, run
 from transformers import (
     AutoModelForCausalLM,

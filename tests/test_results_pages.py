@@ -130,14 +130,12 @@ MEASURED = {
         ("conflict.csv", "setting == 'full/dense'", ["test"], 100),
     ],
     "80 real tasks": [
-        ("real_tasks.csv", "contrast == 'learned routes minus one BART'", ["difference", "low", "high"], 1),
+        ("real_tasks.csv", "contrast == 'learned routes minus one BART'", ["difference", "low", "high"], 1)
     ],
     "Does a low-rank update": [
-        ("real_tasks.csv", "contrast.str.startswith('open answers: an update')", ["difference"], -1),
+        ("real_tasks.csv", "contrast.str.startswith('open answers: an update')", ["difference"], -1)
     ],
-    "Unseen real tasks": [
-        ("real_routes_unseen.csv", GAIN, ["arg_percent", "arg_low", "arg_high"], 1),
-    ],
+    "Unseen real tasks": [("real_routes_unseen.csv", GAIN, ["arg_percent", "arg_low", "arg_high"], 1)],
 }
 OTHERS = {
     "All rows": [15, 20],

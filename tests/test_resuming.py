@@ -6,15 +6,7 @@ from pathlib import Path
 
 import pytest
 from forks import forked, killed
-from tiny_runs import (
-    assert_equal,
-    assert_same_run,
-    contents,
-    fail_in_step,
-    reopen,
-    run,
-    weights,
-)
+from tiny_runs import assert_equal, assert_same_run, contents, fail_in_step, reopen, run, weights
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.loading import load_routing_bart

@@ -85,10 +85,7 @@ def test_equal_values_have_an_interval_of_width_zero():
 
 def covered(size: tuple[int, int, int], design: str, effects: str, seed_std: float, draw) -> float:
     """Returns the share of intervals that cover the truth of a design. size: simulations, seeds, tasks."""
-    drawn = {
-        "normal": draw.normal,
-        "skewed": lambda size: draw.exponential(size=size) - 1,
-    }[effects]
+    drawn = {"normal": draw.normal, "skewed": lambda size: draw.exponential(size=size) - 1}[effects]
     n, seeds, tasks = size
     of_tasks, of_seeds = drawn(size=(n, 1, tasks)), seed_std * draw.normal(size=(n, seeds, 1))
     mean_N, error_N, df_N = t_of_mean(of_tasks + of_seeds + draw.normal(0.0, 0.7, size), design)

@@ -11,16 +11,7 @@ import torch
 from forks import FORK, killed
 from slow_fisher import diagonal_fisher_one_by_one
 from tiny_runs import ROWS, TRAIN_TASKS, typed, write_gym
-from tiny_vectors import (
-    METHODS,
-    SENTENCES,
-    WITH_A_BART,
-    loaded,
-    meta,
-    same_vectors,
-    settings_of,
-    vectors,
-)
+from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, loaded, meta, same_vectors, settings_of, vectors
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration

@@ -38,13 +38,7 @@ def write_table(path: Path, rows: list[dict]) -> Path:
 
 def add_task(**changed) -> int:
     """Returns the exit code of the command; None omits a flag."""
-    given = {
-        "gym": "gym",
-        "name": "reviews",
-        "from": "reviews.csv",
-        "input": INPUT,
-        "output": "{verdict}",
-    }
+    given = {"gym": "gym", "name": "reviews", "from": "reviews.csv", "input": INPUT, "output": "{verdict}"}
     given |= {"metric": "ACC", "k": 4, "samples": 2} | changed
     return main(typed(given))
 
