@@ -16,13 +16,7 @@ from dataloader.ontology import Ontology
 from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
-from routing_moe.model.given_routes import (
-    ROUTE_TASKS_FILE,
-    GivenRoutes,
-    Route,
-    read_routes,
-    same_expert,
-)
+from routing_moe.model.given_routes import ROUTE_TASKS_FILE, GivenRoutes, Route, read_routes, same_expert
 from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.task_choice.choice import GivenVectors
