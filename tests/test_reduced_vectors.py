@@ -104,7 +104,9 @@ def test_a_saved_reduction_is_applied_to_new_tasks(place):
     found = vectors(place.out)
     np.testing.assert_allclose(found["newcomer"], before["unseen1"], atol=1e-6)
     np.testing.assert_allclose(found["train2"], before["train2"], atol=1e-6)
-    saved = meta(place.out)
+    saved, stamp = meta(place.out), (place.out / "meta.json").stat().st_mtime_ns
+    assert run(place, **LIKE, taskvecs="<here>/new") == 0  # the same again changes nothing
+    assert (place.out / "meta.json").stat().st_mtime_ns == stamp
     assert (saved["fitted_on"], saved["seen"]) == (TRAIN, "nothing")
     assert saved["fitted_on_seen"] == "labelled rows of one sample"
 

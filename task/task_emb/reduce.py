@@ -101,6 +101,10 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
     from routing_moe.io.logs import start_logging  # imports transformers
 
     start_logging()
+    if saved:  # written by the same flags; another machine rounds otherwise, and runs began with these files
+        kept, kept_Nd = files.load_task_vectors(folder)
+        if kept == names and np.allclose(kept_Nd, reduced_Nd, atol=1e-4):
+            return log.info("%s has these vectors already", folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / REDUCTION_FILE, npz_bytes(**reduction))
     files.save_task_vectors(folder, names, reduced_Nd)
