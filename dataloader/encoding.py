@@ -331,7 +331,7 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
             raise InputError("the tokenizer has no end token (eos_token), with which answers end")
         return [], "", [tokenizer.eos_token_id]
     if text_format.prompt_format == "chat":
-        return _around_message(tokenizer)
+        return around_message(tokenizer)
     asked = dict(split_special_tokens=True, return_special_tokens_mask=True)
     sample = tokenizer(max(texts, key=len, default="")[:80], **asked)
     tokens, own = sample["input_ids"], np.flatnonzero(np.array(sample["special_tokens_mask"]) == 0)
@@ -358,7 +358,7 @@ def rendered(tokenizer, message: str) -> str:
     )
 
 
-def _around_message(tokenizer) -> tuple[list, str, list]:
+def around_message(tokenizer) -> tuple[list, str, list]:
     """Returns `_around` of a message of the user in a chat template.
 
     What follows the template's last special token is tokenized with the message: a tokenizer of SentencePiece

@@ -253,6 +253,8 @@ def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
         ([folder, "--design", "tasks", "--gym_per_seed"], "--design tasks: with --gym_per_seed each seed"),
     ):
         assert problem in refusal(capsys, *words)
+    write_run(folder, "c", 1, None)
+    assert "--baseline c: no run of it is finished" in refusal(capsys, folder, "--baseline", "c")
     (folder / "a/seed1/run.json").write_text("{")
     assert "run.json is not valid JSON" in refusal(capsys, folder)
 

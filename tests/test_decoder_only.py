@@ -1,5 +1,7 @@
 """Decoder-only models: batches, scores and answers against one example at a time; the commands with them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -235,7 +237,10 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
             message = [{"role": "user", "content": f"[colour] {text}"}]
             shown = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             inputs = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
-            assert f"`{shown.replace(text, 'TEXT')}`" in (tmp_path / "plain" / "README.md").read_text()
+            readme = (tmp_path / "plain" / "README.md").read_text()
+            how = re.search(rf"`{re.escape(shown.replace(text, 'TEXT'))}`, tokenized with `(.*?)`", readme)[1]
+            as_written = eval(how, dict(tokenizer=tokenizer, MESSAGE=f"[colour] {text}"))
+            assert as_written == inputs["input_ids"][0].tolist()
         else:
             inputs = tokenizer(f" [colour] {text}", return_tensors="pt")
         prompt = inputs["input_ids"][0].tolist()

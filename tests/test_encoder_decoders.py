@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dataloader.encoding import TextFormat, encode
+from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.export import export_adapter
@@ -362,8 +363,11 @@ def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
     assert routed.texts["max_input_length"] == 40
     with pytest.raises(Exception, match="'total_step' is no setting of training; did you mean 'total_steps'"):
         Routed.train(model, tokenizer, world.gym, tmp_path / "other", total_step=3)
-    with pytest.raises(Exception, match="append_another_bos: the model has no token <s>"):
-        Routed.train(model, tokenizer, world.gym, tmp_path / "other", append_another_bos=True)
+    wrong = dict(append_another_bos=True, total_steps=0)
+    with pytest.raises(InputError) as raised:
+        Routed.train(model, AutoTokenizer.from_pretrained(world.bart), world.gym, tmp_path / "other", **wrong)
+    messages = "total_steps is 0; it", "append_another_bos: the model has no token <s>", "the tokenizer"
+    assert all(map(str.startswith, raised.value.problems, messages))
 
 
 def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):

@@ -80,38 +80,21 @@ def fisher(place: Place) -> int:
 
 
 OTHERS = "; with other results a smaller --num_experts or --num_beams, or --mixed_precision bf16; "
-COMMANDS = {
-    # name: (command, what fails, its parser, another part of the message)
-    "train": (
-        train,
-        (Stepper, "_backward"),
-        build_parser(TrainSettings),
-        f"give a smaller --max_tokens_per_micro_batch or --predict_batch_size{OTHERS}no checkpoint had been",
-    ),
-    "ablate": (
-        lambda place: ablate.main([str(place.out)]),
-        (Ablation, "scores"),
-        None,
-        "--predict_batch_size; with other results",
-    ),
+OF_STEPS = "give a smaller --max_tokens_per_micro_batch"
+OF_SCORES = "--predict_batch_size; with other results"
+OF_GRIDS = "--predict_batch_size or --num_workers; with other results a smaller --num_beams, or"
+FIRST = f"{OF_STEPS} or --predict_batch_size{OTHERS}no checkpoint had been"
+COMMANDS = {  # name: (command, what fails, its parser, another part of the message)
+    "train": (train, (Stepper, "_backward"), build_parser(TrainSettings), FIRST),
+    "ablate": (lambda place: ablate.main([str(place.out)]), (Ablation, "scores"), None, OF_SCORES),
     "merge": (
         merged,
         (merge, "merge"),
         build_parser(MergeSettings),
         "no flag of this command reduces memory",
     ),
-    "finetune": (
-        tune,
-        (TrialRunner, "run"),
-        build_parser(FinetuneSettings),
-        "--predict_batch_size or --num_workers; with other results a smaller --num_beams, or",
-    ),
-    "fisher": (
-        fisher,
-        (Stepper, "_backward"),
-        build_parser(FisherSettings),
-        "give a smaller --max_tokens_per_micro_batch",
-    ),
+    "finetune": (tune, (TrialRunner, "run"), build_parser(FinetuneSettings), OF_GRIDS),
+    "fisher": (fisher, (Stepper, "_backward"), build_parser(FisherSettings), OF_STEPS),
 }
 
 

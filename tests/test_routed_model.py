@@ -108,6 +108,8 @@ def test_a_bart_whose_projection_is_not_its_embeddings_is_refused(make_model):
     bart.lm_head.weight = torch.nn.Parameter(bart.lm_head.weight + 1)
     with pytest.raises(InputError, match=r"lm_head\.weight of the BART differs from its embeddings"):
         RoutingBartForConditionalGeneration.from_bart(bart, 2)
+    with pytest.raises(InputError, match="router_mod is no field of a mixture"):
+        RoutingBartForConditionalGeneration.from_bart(bart, 2, router_mod="softmax")
 
 
 def test_soft_beams_with_and_without_cache_are_equal(make_model, batch):

@@ -18,20 +18,10 @@ from routing_moe.analysis.saved_routes import best_step
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.train import main as train
 
-STAGE_2 = dict(
-    initialize_from_vanilla=None,
-    model=None,
-    init_eps=None,
-    num_experts=None,
-    taskvecs_dim=None,
-    router_hidden_dim=None,
-    checkpoint_name="init",
-    router_mode="softmax",
-    router_lr=0,
-    task_model_lr=0,
-    initial_tau=300,
-    minimum_tau=1,
-)
+OF_A_NEW_MODEL = ("initialize_from_vanilla", "model", "init_eps")
+OF_ITS_SIZE = ("num_experts", "taskvecs_dim", "router_hidden_dim")
+STAGE_2 = dict.fromkeys(OF_A_NEW_MODEL + OF_ITS_SIZE) | dict(checkpoint_name="init", router_mode="softmax")
+STAGE_2 |= dict(router_lr=0, task_model_lr=0, initial_tau=300, minimum_tau=1)
 
 
 # ---- training

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from dataloader.atomic_files import write_text
-from dataloader.encoding import rendered
+from dataloader.encoding import around_message, rendered
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
@@ -99,10 +99,14 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     routed.tokenizer.save_pretrained(folder)
     text_format = routed.text_format
     limits = generation_limits(routed.model.config, routed.decoding, routed.tokenizer)
-    options = f"`max_length={text_format.max_input_length}, truncation=True, split_special_tokens=True`"
+    how, length = "truncation=True, split_special_tokens=True", text_format.max_input_length
+    options = f"`max_length={length}, {how}`"
     source = text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT"
     if text_format.prompt_format == "chat":  # as the template renders it on one day, without thoughts
-        source, options = rendered(routed.tokenizer, source), "`add_special_tokens=False`"
+        before, lead, after = around_message(routed.tokenizer)
+        how += f", add_special_tokens=False, max_length={length - len(before) - len(after)}"
+        options = f"`{before} + tokenizer(MESSAGE, {how})['input_ids'] + {after}`, MESSAGE: `{lead}{source}`"
+        source = rendered(routed.tokenizer, source)
     notes = "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:
         notes += "A second `<s>` begins the tokens, and counts. "

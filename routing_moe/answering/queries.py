@@ -30,6 +30,8 @@ class Query:
         """Raises ValueError for empty texts, and for a single option."""
         if not self.input.strip():
             raise ValueError("the text is empty")
+        if isinstance(self.options, str):
+            raise ValueError(f"options must be a list of texts, not the text {self.options!r}")
         if not all(option.strip() for option in self.options):
             raise ValueError("an option is empty")
         if len(set(self.options)) == 1:

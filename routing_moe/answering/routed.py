@@ -26,6 +26,7 @@ from routing_moe.answering.queries import CHUNK, Answer, Query, RoutedTask
 from routing_moe.answering.training import train
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
+from routing_moe.config.flags import flags_of, value_problems
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags, text_problems
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
@@ -59,9 +60,12 @@ class Routed:
         names = {field.name for field in dataclasses.fields(Decoding)}.intersection(texts)
         # As in training, with scores.
         self.decoding = Decoding(**{name: texts[name] for name in names}, likelihoods=True)
-        problems = text_problems(SimpleNamespace(**texts), model.config, start.place)
-        if texts["num_beams"] < 1:
-            problems.append(f"num_beams is {texts['num_beams']}; it must be at least 1")
+        self._check(texts)
+
+    def _check(self, texts: Mapping) -> None:
+        """Raises InputError for values of text settings that are out of range or do not fit the model."""
+        problems = value_problems({name: texts[name] for name in TEXT_SETTINGS}, flags_of(TextFlags))
+        problems += text_problems(SimpleNamespace(**texts), self.model.config, self.place)
         if problems:
             raise InputError(problem.replace("--", "") for problem in problems)
 
@@ -131,12 +135,19 @@ class Routed:
         chosen = [way for way, value in ways.items() if value is not None]
         if len(chosen) > 1:
             raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
-        if config.num_experts == 1:
+        if steps < 1 or (rate is not None and rate <= 0):
+            raise InputError(f"steps is {steps} and rate {rate}; nothing is learned unless both are above 0")
+        if inputs is not None and (isinstance(inputs, str) or not all(text.strip() for text in inputs)):
+            raise InputError("inputs must be a list of texts, none empty")
+        if config.num_experts == 1 and vectors is None and route is None:
             route_LE = torch.ones(config.num_layers, 1)
             return RoutedTask(name, route_LE, "none: one expert", NOTHING, config.encoder_rows)
         if examples is not None:
             choice = self._learned(name, list(examples), steps=steps, rate=rate, seed=seed)
-        elif inputs is not None and config.routes_by_task:
+        elif inputs is not None:
+            if not config.routes_by_task:
+                how = f"{self.place} has {config.route_source} routes, which no texts determine"
+                raise InputError(f"{how}; leave --like and inputs= out")
             choice = self._nearest(name, list(inputs), gym)
         elif vectors is not None:
             choice = self._by_vector(name, vectors)
@@ -197,7 +208,8 @@ class Routed:
         return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
     def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
-        if not examples or not all(part.strip() for pair in examples for part in pair):
+        are_pairs = all(not isinstance(pair, str) and len(pair) == 2 for pair in examples)
+        if not examples or not are_pairs or not all(part.strip() for pair in examples for part in pair):
             raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
@@ -220,6 +232,7 @@ class Routed:
     def answers(self, task: RoutedTask | str, queries: Iterable[Query], **decoding) -> Iterator[Answer]:
         """Yields the answer to each text in order, with its score; reads CHUNK texts ahead."""
         task = self.task(task) if isinstance(task, str) else task
+        self._check(self.texts | decoding)
         decoding, queries = dataclasses.replace(self.decoding, **decoding), iter(queries)
         while chunk := list(islice(queries, CHUNK)):
             yield from self._answered(task, chunk, decoding)

@@ -15,7 +15,9 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
+from routing_moe.config.flags import flags_of, value_problems
 from routing_moe.config.shared import Recipe, TextFlags, text_problems, text_settings
+from routing_moe.config.train import TrainSettings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import new_folder_problems
 from routing_moe.optim.step import Stepper
@@ -46,7 +48,11 @@ def train(
     texts = TextFlags(**{name: value for name, value in settings.items() if name not in names})
     tasks = list(tasks or model.config.task_names)
     problems = new_folder_problems("folder", Path(folder)) + Gym(gym).lacking(tasks, "the model")
+    flags = flags_of(TrainSettings)
+    problems += value_problems({name: settings[name] for name in settings if name in flags}, flags)
     problems += text_problems(texts, model.config, "the model")
+    if len(tokenizer) > (size := model.config.vocab_size):
+        problems.append(f"the tokenizer has {len(tokenizer)} tokens, more than the {size} of the model")
     problems += [] if tasks else ["the model has no task_names, the tasks to train on"]
     if problems:
         raise InputError(problem.replace("--", "") for problem in problems)

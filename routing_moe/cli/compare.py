@@ -139,9 +139,9 @@ def write_categories(settings: CompareSettings) -> list[str]:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
         raise InputError([*notes, f"no run is finished; {hint}"])
     check_comparable(runs, settings.gym_per_seed, settings.measures)
-    check_variants("--baseline", [settings.baseline] if settings.baseline else [], finished)
+    check_variants("--baseline", [settings.baseline] if settings.baseline else [], runs, scored=True)
     for text in settings.contrasts:
-        check_variants("--contrasts", parsed_contrast(text), finished)
+        check_variants("--contrasts", parsed_contrast(text), runs, scored=True)
     if different := differing_settings(finished, settings.gym_per_seed):
         notes.append(f"warning: runs differ in {', '.join(different)}")
     ontology = ontology_of(finished[0].folder, finished[0].settings, settings.task_ontology)

@@ -177,9 +177,15 @@ def shown(value: Any) -> str:
 
 def flag_problems(settings: Command) -> list[str]:
     """Returns problems of values out of range and of unknown choices."""
+    flags = flags_of(settings)
+    return value_problems({name: getattr(settings, name) for name in flags}, flags)
+
+
+def value_problems(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> list[str]:
+    """Returns the problems of the values, {name: value}, of some of the flags."""
     problems = []
-    for name, flag in flags_of(settings).items():
-        value = getattr(settings, name)
+    for name, value in values.items():
+        flag = flags[name]
         several = isinstance(value, list | tuple)
         reasons = [_reason(flag, part) for part in (value if several else [value]) if part is not None]
         problems += [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -10,7 +10,7 @@ from typing import Self
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
 
-from dataloader.errors import InputError, counted, in_brief
+from dataloader.errors import InputError, counted, did_you_mean, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import (
     EXPERT_KINDS,
@@ -370,3 +370,10 @@ class RoutingConfig(Mixture, PreTrainedConfig):
 
 
 MIXTURE_FIELDS = frozenset(field.name for field in fields(Mixture))
+
+
+def check_fields(names: Iterable[str], config: type[Mixture] = Mixture) -> None:
+    """Raises InputError for a name that is no field of a configuration."""
+    known = {field.name for field in fields(config)}
+    if unknown := sorted(set(names) - known):
+        raise InputError(f"{unknown[0]} is no field of a mixture of experts{did_you_mean(unknown[0], known)}")

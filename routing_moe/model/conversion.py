@@ -10,7 +10,7 @@ from transformers import initialization as init
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.model.base import is_of_base, refer_to_base
-from routing_moe.model.configuration import RoutingBartConfig
+from routing_moe.model.configuration import RoutingBartConfig, check_fields
 from routing_moe.model.injection import merged_weights
 from routing_moe.model.loading import TIED_NAMES, bart_fields, load_bart, unfilled_model
 from routing_moe.model.lora import is_of_expert
@@ -37,6 +37,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     1.
     """
     place = None
+    check_fields(config_fields, RoutingBartConfig)
     if not isinstance(bart, nn.Module):
         place, bart = bart, load_bart(bart)
     config_fields |= {"base_model": None, "base_sha256": None}  # those of another model

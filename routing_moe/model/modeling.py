@@ -256,7 +256,11 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             model_kwargs[CACHE_ARGUMENT] = SourceCache()
 
     def to_bart(self, routes_LE: Tensor | None = None) -> BartForConditionalGeneration:
-        """Returns the equivalent plain BART of a route (L, E); None: of a model with one expert."""
+        """Returns the plain BART of a route (L, E); None: of a model with one expert.
+
+        Its answers are those of the mixture only if `has_plain_equivalent(route)`: of a route that mixes the
+        outputs of experts, it has the expert of largest weight in each layer.
+        """
         from routing_moe.model.conversion import assemble_bart
 
         if routes_LE is None:

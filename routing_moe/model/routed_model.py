@@ -33,7 +33,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import ModelOutput
 
-from dataloader.errors import InputError, did_you_mean, in_short
+from dataloader.errors import InputError, in_short
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import (
     check_base,
@@ -45,7 +45,7 @@ from routing_moe.model.base import (
     sums,
     train_base,
 )
-from routing_moe.model.configuration import MIXTURE_FIELDS, RoutingConfig
+from routing_moe.model.configuration import RoutingConfig, check_fields
 from routing_moe.model.injection import inject, plain_copy
 from routing_moe.model.loading import (
     auto_class,
@@ -97,9 +97,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         Its weights are frozen; `base.train_base` changes that. config_fields: fields of `RoutingConfig`. The
         labels of a decoder-only model are not smoothed unless a field says so. Raises InputError.
         """
-        if unknown := sorted(set(config_fields) - MIXTURE_FIELDS):
-            hint = did_you_mean(unknown[0], MIXTURE_FIELDS)
-            raise InputError(f"{unknown[0]} is no field of a mixture of experts{hint}")
+        check_fields(config_fields)
         place = None
         if not isinstance(backbone, nn.Module):
             place, backbone = backbone, load_backbone(backbone)

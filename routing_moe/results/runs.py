@@ -128,10 +128,13 @@ def _read_run(run: RunFolder, file: ScoresFile) -> Run:
     return Run(**vars(run), settings=settings, scores=scores, scored_with=scored.get("settings", {}))
 
 
-def check_variants(flag: str, names: Sequence[str], runs: Sequence[Run]) -> None:
-    """Raises InputError if there is no run of a variant that the flag names."""
+def check_variants(flag: str, names: Sequence[str], runs: Sequence[Run], scored: bool = False) -> None:
+    """Raises InputError if there is no run, or with `scored` no finished one, of a variant that is named."""
     known = sorted({run.variant for run in runs})
+    finished = {run.variant for run in runs if run.scores is not None}
     for name in names:
+        if scored and name in known and name not in finished:
+            raise InputError(f"{flag} {name}: no run of it is finished")
         if name not in known:
             hint = f"{did_you_mean(name, known)} (there are {', '.join(known)})"
             raise InputError(f"{flag} {name}: no such variant{hint}")

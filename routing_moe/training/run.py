@@ -51,6 +51,8 @@ def train_and_predict(
     if trained:
         run = shlex.quote(settings.output_dir)
         of_routes = f"; bash example_scripts/understand.sh {run}" if inputs.config.num_experts > 1 else ""
+        if of_routes and settings.plugin:
+            of_routes += f" --plugin {shlex.quote(settings.plugin)}"
         scores = "show-scores" if settings.do_predict else "train --do_predict --output_dir"
         log.info("next: routing-moe %s %s%s", scores, run, of_routes)
 
