@@ -137,7 +137,8 @@ class Routed:
             raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
         if steps < 1 or (rate is not None and rate <= 0):
             raise InputError(f"steps is {steps} and rate {rate}; nothing is learned unless both are above 0")
-        if inputs is not None and (isinstance(inputs, str) or not all(text.strip() for text in inputs)):
+        texts = list(inputs or ())
+        if isinstance(inputs, str) or not all(text.strip() for text in texts):
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
             route_LE = torch.ones(config.num_layers, 1)
@@ -148,7 +149,7 @@ class Routed:
             if not config.routes_by_task:
                 how = f"{self.place} has {config.route_source} routes, which no texts determine"
                 raise InputError(f"{how}; leave --like and inputs= out")
-            choice = self._nearest(name, list(inputs), gym)
+            choice = self._nearest(name, texts, gym)
         elif vectors is not None:
             choice = self._by_vector(name, vectors)
         elif route is not None:
