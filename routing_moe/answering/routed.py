@@ -137,7 +137,7 @@ class Routed:
             raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
         if steps < 1 or (rate is not None and rate <= 0):
             raise InputError(f"steps is {steps} and rate {rate}; nothing is learned unless both are above 0")
-        texts = list(inputs or ())
+        texts = [] if inputs is None else list(inputs)
         if isinstance(inputs, str) or not all(text.strip() for text in texts):
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
