@@ -51,6 +51,8 @@ FLAGS = [
     (dict(router_nn_type="table", taskvecs="<here>"), "--taskvecs: the task vectors of --router_nn_type"),
     (dict(lr=0.1), "unrecognized arguments: --lr 0.1; did you mean --learning_rate?"),
     # ---- of the model, whose configuration is read
+    (dict(task_level_random_n=2), "--task_level_random_n needs --task_level_random_routing"),
+    (dict(base_lr=0.1), "--base_lr is for what experts share: give --shared_base, or --expert_kind lora"),
     (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3; there are 2"),
     (dict(router_mode="top_k", router_top_k=1), "--router_top_k is 1: the weight is"),
     (dict(random_routing=True, expert_mixing="parameters"), "--expert_mixing is 'parameters' with random"),

@@ -41,6 +41,10 @@ def foreign_state(place):
     torch.save(state | {"optimizer": {"state": {}, "param_groups": []}}, path)
 
 
+def scored(place):
+    (place.out / "best/eval-settings.json").write_text('{"settings": {"custom_tasks_splits": "other.json"}}')
+
+
 def without_plural(place):
     """Removes the task of the split's test section from the checkpoint."""
     config = json.loads((place.out / "best/config.json").read_text())
@@ -57,6 +61,7 @@ RUNS = [
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
+    (PREDICT | dict(custom_tasks_splits="<gym>/split.json"), "--custom_tasks_splits other.json", scored),
     (PREDICT | dict(predict_split="test", task_vector="stored"), "<out>/best has no task", without_plural),
 ]
 

@@ -45,8 +45,8 @@ def recovery_table(
     Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
     the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels (see
     `clusters` for ties). Distances of features are Jaccard's, of a number the absolute difference. NaN if all
-    tasks have the same label, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by Benjamini
-    and Yekutieli over all p of the table.
+    tasks have the same label or route, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by
+    Benjamini and Yekutieli over all p of the table.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -63,7 +63,7 @@ def recovery_table(
         if is_binary:
             labels = ["".join(str(int(value)) for value in row_F) for row_F in values_NF]
             row["labels"] = count = len(set(labels))
-            if 1 < count < len(labels):
+            if 1 < count < len(labels) and not routes.are_equal:
                 clusters_N = clusters(apart_NN, count)
                 row["clusters"] = len(set(clusters_N))
                 row["ami"], row["ami_p"] = mutual_information_test(labels, clusters_N, permutations, seed)
@@ -136,7 +136,8 @@ def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> s
         rows[kind] = {"tasks": int(first["tasks"]), "labels": whole(first["labels"])}
         for title, column, test in (("AMI", "ami", "ami"), ("Mantel r", "mantel_r", "mantel")):
             if len(names) > 1:
-                rows[kind][f"{title}, mean"] = mean_and_std(of_kind[column].mean(), of_kind[column].std())
+                mean = of_kind[column].mean(skipna=False)
+                rows[kind][f"{title}, mean"] = mean_and_std(mean, of_kind[column].std())
             tested = zip(of_kind[column], of_kind[f"{test}_p"], of_kind[f"{test}_q_by"], strict=True)
             rows[kind][f"{title} (p; q)"] = ", ".join(
                 "-" if np.isnan(value) else f"{value:.3f} ({p:.2g}; {q:.2g})" for value, p, q in tested
@@ -174,8 +175,6 @@ def recovery_of_runs(
         if Mixture.load(run.folder / "best").routes_by_task:
             (explained,) = read_runs([run.folder], step, task_ontology=task_ontology)
             found = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
-            if explained.routes.are_equal:
-                found[["ami", "mantel_r"]] = np.nan
             table = table.merge(found, how="left", on="kind")
         tables.append(table.assign(variant=run.variant, run=run.name, seed=run.seed))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS_OF_RUNS)
@@ -201,11 +200,12 @@ def mean_recovery_markdown(table: pd.DataFrame) -> str:
         rows[variant] = {"n": str(runs.groupby("kind").size().max())}
         for kind, values in runs.groupby("kind", sort=False):
             for measure, shown in MEASURES.items():
-                cell = mean_and_std(values[measure].mean(), values[measure].std())
+                cell = mean_and_std(values[measure].mean(skipna=False), values[measure].std())
                 rows[variant][f"{kind}: {shown}"] = cell
     text = (
         "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual\n"
         "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of\n"
-        "routes with those of features. Both are 0 by chance, 1 if they agree; -: all routes are equal."
+        "routes with those of features. Both are 0 by chance, 1 if they agree; -: in a run, all routes, or\n"
+        "all their distances, are equal."
     )
     return f"{text}\n\n{markdown_table(rows, 'variant')}"

@@ -115,7 +115,8 @@ def made_of(settings: MergeSettings, routes: SavedMixture) -> dict:
     if settings.vanilla_checkpoint:
         sources["vanilla_checkpoint"] = find_vanilla(settings.vanilla_checkpoint).files()
     hashed = {name: {file.name: sha256(file) for file in files} for name, files in sources.items()}
-    return hashed | {"init_eps": settings.init_eps, "seed": settings.seed}
+    noise = {} if routes.config.has_lora else {"init_eps": settings.init_eps}
+    return hashed | noise | {"seed": settings.seed}
 
 
 def check_made_of(file: Path, now: dict) -> None:
@@ -142,9 +143,9 @@ def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer
     if not config.has_router:
         kept = f"fixed routes ({config.given_routes or 'drawn at random'})"
     start, layers = settings.vanilla_checkpoint or settings.model, len(config.routed_layers)
-    noise = f"noise {settings.init_eps:g} (seed {settings.seed})"
+    noise = "" if config.has_lora else f", noise {settings.init_eps:g} (seed {settings.seed})"
     print(f"{kept} of {len(config.task_names)} tasks: from {routes.checkpoint}")
-    print(f"{config.experts_described} in {layers} layers: from {start}, {noise}")
+    print(f"{config.experts_described} in {layers} layers: from {start}{noise}")
     print(f"written to {settings.target}")
     if (Path(settings.output_dir) / "run.json").is_file():
         other = f"train stage 2 in another folder, with --checkpoint {settings.target}"

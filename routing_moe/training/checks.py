@@ -121,6 +121,11 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append(f"{' and '.join(given)} each name a start; give one of them")
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
+    if settings.task_level_random_n != 1 and not settings.task_level_random_routing:
+        problems.append("--task_level_random_n needs --task_level_random_routing")
+    has_base = settings.shared_base or settings.expert_kind == "lora"
+    if settings.do_train and settings.is_new and settings.base_lr and not has_base:
+        problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
     if settings.flops_factor != 1 and not settings.equal_flops:
         problems.append(f"--flops_factor is {settings.flops_factor:g}: of which run? give --equal_flops")
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
@@ -178,8 +183,10 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
     saved: the settings of the run in the folder, None if it holds no run.
     """
     folder, place = Path(settings.output_dir), settings.checkpoint
-    if not place or settings.prefix:
+    if settings.prefix:
         return []
+    if not place:
+        return scores_of_other_tasks(settings)
     name = "best" if is_on_hub(place) else Path(place).name  # as `run_prediction` names the folder of scores
     if Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
         return []
@@ -191,6 +198,18 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
         other = scored if Path(scored).resolve() != Path(place).resolve() else None
     what = f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}"
     return [f"{what}, or give --prefix"] if other else []
+
+
+def scores_of_other_tasks(settings: TrainSettings) -> list[str]:
+    """Returns the problem of scores of another gym or split that those of this prediction would replace."""
+    scores = ScoresFile(section=settings.predict_split, checkpoint_name=settings.checkpoint_name)
+    file = Path(settings.output_dir, scores.settings_path)
+    saved = load_json_object(file, "the settings of scores").get("settings") if file.is_file() else None
+    for name in ("predict_dir", "custom_tasks_splits") if saved else ():
+        own, other = getattr(settings, name), saved.get(name)
+        if own and other and Path(own).resolve() != Path(other).resolve():
+            return [f"{file.parent} has scores of --{name} {other}; to keep them, give --prefix"]
+    return []
 
 
 def finished(settings: TrainSettings) -> str | None:

@@ -30,7 +30,7 @@ from routing_moe.config.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_problems, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
-from routing_moe.results.markdown import markdown_table
+from routing_moe.results.markdown import markdown_table, shown_p
 from task.task_emb.settings import chosen_tasks, split_of
 
 MIN_TASKS = 3
@@ -92,7 +92,8 @@ def run(settings: Settings) -> None:
             results.append(dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling) | result)
     table = pd.DataFrame(results)
     left_out = sorted({task for rows in vectors.values() for task in rows} - set(tasks))
-    text = f"{EXPLANATION}\n\n{markdown_table(table.set_index('vectors'))}\n"
+    shown = table.assign(p=table["p"].map(shown_p)).set_index("vectors")
+    text = f"{EXPLANATION}\n\n{markdown_table(shown)}\n"
     text += f"\n{len(tasks)} tasks" + (f", without {', '.join(left_out)}" if left_out else "") + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))

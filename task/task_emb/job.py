@@ -122,7 +122,7 @@ def earlier_run(settings, by_task: JobFolder, data: dict, model_files: dict) -> 
         problems.append(f"--output_dir {folder}: the files of its model differ from those of the given one")
     known = saved["data"] | data
     changed = [name for name in finished if saved["data"].get(name) != known.get(name, "unknown")]
-    problems += [f"{by_task.path(name)}: the data of {name} has changed since" for name in changed]
+    problems = problems or [f"{by_task.path(name)}: the data of {name} has changed since" for name in changed]
     if problems:
         raise InputError(f"{problem}; name another --output_dir" for problem in problems)
     return saved
