@@ -30,7 +30,7 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
     elif settings.adapters and (settings.task or settings.ways):
         problems.append("--adapters writes all experts; leave the flags of one route out")
     elif settings.argmax and (settings.adapters or settings.as_ == "adapter"):
-        problems.append("--argmax is for a plain model; not for --as adapter or --adapters")
+        problems.append("--argmax is for a plain model; --as adapter writes any route, --adapters all")
     files = filter(None, (getattr(settings, "inputs", None), settings.like))
     if settings.input is not None and not any(map(is_table, files)):
         problems.append(f"--input {settings.input!r} is for a table ({', '.join(FORMATS)}) of texts")

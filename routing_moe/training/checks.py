@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 # Flags that scores depend on besides those that a prediction inherits or a comparison of runs reports.
 OF_SCORES = ("measures", "predict_samples", "text_vectors", "debug")
 
+# Flags of a new model that need a value of another: (flag, value, flags that need it).
+OF_UPDATES = ("lora_rank", "lora_alpha", "lora_targets", "lora_mixing", "lora_splits", "lora_dropout")
+NEEDED = (("expert_kind", "lora", OF_UPDATES), ("router_mode", "top_k", ["router_top_k"]))
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -121,10 +125,14 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append(f"{' and '.join(given)} each name a start; give one of them")
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
+    is_new = settings.do_train and settings.is_new
+    for flag, value, others in NEEDED if is_new else ():
+        given = [other for other in others if getattr(settings, other) and getattr(settings, flag) != value]
+        problems += [f"--{other} needs --{flag} {value}" for other in given]
     if settings.task_level_random_n != 1 and not settings.task_level_random_routing:
         problems.append("--task_level_random_n needs --task_level_random_routing")
     has_base = settings.shared_base or settings.expert_kind == "lora"
-    if settings.do_train and settings.is_new and settings.base_lr and not has_base:
+    if is_new and settings.base_lr and not has_base:
         problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
     if settings.flops_factor != 1 and not settings.equal_flops:
         problems.append(f"--flops_factor is {settings.flops_factor:g}: of which run? give --equal_flops")
