@@ -52,7 +52,7 @@ FLAGS = [
     (dict(lr=0.1), "unrecognized arguments: --lr 0.1; did you mean --learning_rate?"),
     # ---- of the model, whose configuration is read
     (dict(task_level_random_n=2), "--task_level_random_n needs --task_level_random_routing"),
-    (dict(lora_rank=2, router_top_k=2), "--lora_rank needs --expert_kind lora"),
+    (dict(lora_rank=2), "--lora_rank needs --expert_kind lora"),
     (dict(base_lr=0.1), "--base_lr is for what experts share: give --shared_base, or --expert_kind lora"),
     (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3; there are 2"),
     (dict(router_mode="top_k", router_top_k=1), "--router_top_k is 1: the weight is"),

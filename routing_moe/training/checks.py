@@ -42,9 +42,7 @@ if TYPE_CHECKING:
 # Flags that scores depend on besides those that a prediction inherits or a comparison of runs reports.
 OF_SCORES = ("measures", "predict_samples", "text_vectors", "debug")
 
-# Flags of a new model that need a value of another: (flag, value, flags that need it).
 OF_UPDATES = ("lora_rank", "lora_alpha", "lora_targets", "lora_mixing", "lora_splits", "lora_dropout")
-NEEDED = (("expert_kind", "lora", OF_UPDATES), ("router_mode", "top_k", ["router_top_k"]))
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,9 @@ def contradictions(settings: TrainSettings) -> list[str]:
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
     is_new = settings.do_train and settings.is_new
-    for flag, value, others in NEEDED if is_new else ():
-        given = [other for other in others if getattr(settings, other) and getattr(settings, flag) != value]
-        problems += [f"--{other} needs --{flag} {value}" for other in given]
+    if is_new and settings.expert_kind != "lora":
+        given = [name for name in OF_UPDATES if getattr(settings, name)]
+        problems += [f"--{name} needs --expert_kind lora" for name in given]
     if settings.task_level_random_n != 1 and not settings.task_level_random_routing:
         problems.append("--task_level_random_n needs --task_level_random_routing")
     has_base = settings.shared_base or settings.expert_kind == "lora"
