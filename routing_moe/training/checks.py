@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 # Flags that scores depend on besides those that a prediction inherits or a comparison of runs reports.
 OF_SCORES = ("measures", "predict_samples", "text_vectors", "debug")
-
 OF_UPDATES = ("lora_rank", "lora_alpha", "lora_targets", "lora_mixing", "lora_splits", "lora_dropout")
 
 
@@ -123,6 +122,23 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append(f"{' and '.join(given)} each name a start; give one of them")
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
+    problems += ignored_flags(settings)
+    if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
+        problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
+    learns = settings.do_train and settings.chosen_source in (None, "learned")
+    if learns and settings.router_mode == "top_k" and settings.router_top_k == 1 and settings.trains_router:
+        problems.append("--router_top_k is 1: the weight is always 1, without a gradient; give 2 or more")
+    if learns and settings.is_new and settings.router_nn_type == "table":
+        if settings.taskvecs:
+            problems.append("--taskvecs: the task vectors of --router_nn_type table are its logits")
+        if not settings.trains_task_vectors:
+            problems.append("--router_nn_type table learns task vectors only; train them (--task_model_lr)")
+    return problems
+
+
+def ignored_flags(settings: TrainSettings) -> list[str]:
+    """Returns errors of flags that would do nothing, because they need another one."""
+    problems = []
     is_new = settings.do_train and settings.is_new
     if is_new and settings.expert_kind != "lora":
         given = [name for name in OF_UPDATES if getattr(settings, name)]
@@ -134,16 +150,6 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
     if settings.flops_factor != 1 and not settings.equal_flops:
         problems.append(f"--flops_factor is {settings.flops_factor:g}: of which run? give --equal_flops")
-    if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
-        problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
-    learns = settings.do_train and settings.chosen_source in (None, "learned")
-    if learns and settings.router_mode == "top_k" and settings.router_top_k == 1 and settings.trains_router:
-        problems.append("--router_top_k is 1: the weight is always 1, without a gradient; give 2 or more")
-    if learns and settings.is_new and settings.router_nn_type == "table":
-        if settings.taskvecs:
-            problems.append("--taskvecs: the task vectors of --router_nn_type table are its logits")
-        if not settings.trains_task_vectors:
-            problems.append("--router_nn_type table learns task vectors only; train them (--task_model_lr)")
     return problems
 
 
