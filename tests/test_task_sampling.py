@@ -26,9 +26,10 @@ SHARES = {  # of the tasks 2, 4, 5, 9, by hand
     "cap:1": [1 / 4, 1 / 4, 1 / 4, 1 / 4],
 }
 STEPS = 51 * 4  # of 5 examples: 20 epochs
+ALL_STEPS = range(STEPS)
 
 
-def stream(sampling: str, seed: int = 3, steps=range(STEPS)) -> np.ndarray:
+def stream(sampling: str, seed: int = 3, steps=ALL_STEPS) -> np.ndarray:
     """The examples of the steps, one after the other."""
     order = TaskMixture(TASKS_N, sampling).epoch_order
     return np.concatenate([step_examples(51, 5, seed, step, order) for step in steps])
