@@ -64,7 +64,7 @@ class Routed:
 
     def _check(self, texts: Mapping) -> None:
         """Raises InputError for values of text settings that are out of range or do not fit the model."""
-        problems = value_problems({name: texts[name] for name in TEXT_SETTINGS}, flags_of(TextFlags))
+        problems = value_problems(texts, flags_of(TextFlags))
         problems += text_problems(SimpleNamespace(**texts), self.model.config, self.place)
         if problems:
             raise InputError(problem.replace("--", "") for problem in problems)

@@ -48,8 +48,7 @@ def train(
     texts = TextFlags(**{name: value for name, value in settings.items() if name not in names})
     tasks = list(tasks or model.config.task_names)
     problems = new_folder_problems("folder", Path(folder)) + Gym(gym).lacking(tasks, "the model")
-    flags = flags_of(TrainSettings)
-    problems += value_problems({name: settings[name] for name in settings if name in flags}, flags)
+    problems += value_problems(settings, flags_of(TrainSettings))
     problems += text_problems(texts, model.config, "the model")
     if len(tokenizer) > (size := model.config.vocab_size):
         problems.append(f"the tokenizer has {len(tokenizer)} tokens, more than the {size} of the model")

@@ -158,8 +158,9 @@ def average(settings: AverageSettings):
         models = {place: find_model(place, settings.checkpoint_name) for place in settings.runs}
         if len({os.path.abspath(model.place) for model in models.values()}) < len(settings.runs):
             raise InputError(f"names a model twice: {' '.join(settings.runs)}")
-        for model in models.values():
-            check_alike(model, models[settings.runs[0]])
+        first, *others = models.values()
+        for model in others:
+            check_alike(model, first)
     import torch  # takes seconds
 
     from routing_moe.model.mixtures import mixture_of

@@ -182,10 +182,12 @@ def flag_problems(settings: Command) -> list[str]:
 
 
 def value_problems(values: Mapping[str, Any], flags: Mapping[str, Flag]) -> list[str]:
-    """Returns the problems of the values, {name: value}, of some of the flags."""
+    """Returns problems of the values, {name: value}, of the flags; other names are not looked at."""
     problems = []
-    for name, value in values.items():
-        flag = flags[name]
+    for name, flag in flags.items():
+        if name not in values:
+            continue
+        value = values[name]
         several = isinstance(value, list | tuple)
         reasons = [_reason(flag, part) for part in (value if several else [value]) if part is not None]
         problems += [f"--{name} {'holds' if several else 'is'} {reason}" for reason in reasons if reason]

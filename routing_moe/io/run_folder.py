@@ -34,10 +34,10 @@ def describe_run(settings: dict, command: list[str] | None = None) -> dict:
     }
 
 
-def hub_commits(run: str | Path) -> dict[str, str]:
-    """Returns {hub name: commit} of the `run.json` of a run, {} if it has none."""
+def described_part(run: str | Path, name: str) -> dict[str, str]:
+    """Returns "hub" (commits) or "files" (checksums) of the `run.json` of a run, {} if it has none."""
     path = Path(run) / "run.json"
-    return load_json_object(path, "the description of a run").get("hub", {}) if path.is_file() else {}
+    return load_json_object(path, "the description of a run").get(name, {}) if path.is_file() else {}
 
 
 def git_commit() -> str | None:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,11 @@ class Job:
         return f"exit code {code}" if code else "no error, but its command did not write this file"
 
 
+def first_without(jobs: Sequence[Job], logs: Set[Path]) -> Job | None:
+    """Returns the first job whose log is none of these, which are being written."""
+    return next((job for job in jobs if job.log not in logs), None)
+
+
 def run_jobs(
     jobs: Sequence[Job], at_once: int, say: Callable[[str], None]
 ) -> Iterator[tuple[Job, str, float]]:
@@ -74,7 +79,7 @@ def run_jobs(
     waiting, running, free = list(jobs), {}, environments(min(at_once, len(jobs)))
     try:
         while waiting or running:
-            while free and (job := next((j for j in waiting if j.log not in {r.log for r in running}), None)):
+            while free and (job := first_without(waiting, {job.log for job in running})):
                 waiting.remove(job)
                 environment = free.pop(0)
                 if process := job.start(environment):

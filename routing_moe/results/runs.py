@@ -133,11 +133,11 @@ def check_variants(flag: str, names: Sequence[str], runs: Sequence[Run], scored:
     known = sorted({run.variant for run in runs})
     finished = {run.variant for run in runs if run.scores is not None}
     for name in names:
-        if scored and name in known and name not in finished:
-            raise InputError(f"{flag} {name}: no run of it is finished")
         if name not in known:
             hint = f"{did_you_mean(name, known)} (there are {', '.join(known)})"
             raise InputError(f"{flag} {name}: no such variant{hint}")
+        if scored and name not in finished:
+            raise InputError(f"{flag} {name}: no run of it is finished")
 
 
 def scores_per_sample(runs: Sequence[Run]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.precision import precision_problems
-from routing_moe.io.run_folder import CURVES_FILE, foreign_problems, load_run_settings
+from routing_moe.io.run_folder import CURVES_FILE, described_part, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
 from routing_moe.results.scores import ScoresFile
@@ -139,15 +139,13 @@ def contradictions(settings: TrainSettings) -> list[str]:
 def ignored_flags(settings: TrainSettings) -> list[str]:
     """Returns errors of flags that would do nothing, because they need another one."""
     problems = []
-    is_new = settings.do_train and settings.is_new
-    if is_new and settings.expert_kind != "lora":
+    if settings.do_train and settings.is_new and settings.expert_kind != "lora":
         given = [name for name in OF_UPDATES if getattr(settings, name)]
         problems += [f"--{name} needs --expert_kind lora" for name in given]
+        if settings.base_lr and not settings.shared_base:
+            problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
     if settings.task_level_random_n != 1 and not settings.task_level_random_routing:
         problems.append("--task_level_random_n needs --task_level_random_routing")
-    has_base = settings.shared_base or settings.expert_kind == "lora"
-    if is_new and settings.base_lr and not has_base:
-        problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
     if settings.flops_factor != 1 and not settings.equal_flops:
         problems.append(f"--flops_factor is {settings.flops_factor:g}: of which run? give --equal_flops")
     return problems
@@ -175,7 +173,7 @@ def run_folder_problems(settings: TrainSettings) -> list[str]:
             f"--output_dir {folder} already holds a run; give --resume to continue it, --do_predict to score "
             "it, or name another folder"
         ]
-    sums = load_json_object(folder / "run.json", "the description of a run").get("files", {})
+    sums = described_part(folder, "files")
     return differences(settings, saved, "the run to resume") + [
         f"{name.rpartition(' ')[0]}: not the file that the run in {folder} began with; restore it, or name "
         "another --output_dir"
@@ -202,10 +200,8 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
     name = "best" if is_on_hub(place) else Path(place).name  # as `run_prediction` names the folder of scores
     if Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
         return []
-    file = folder / ScoresFile(section=settings.predict_split, checkpoint_name=name).settings_path
     other = None if saved is None else f"the run {folder}"
-    if other is None and file.is_file():
-        scored = load_json_object(file, "the settings of scores").get("settings") or {}
+    if other is None and (scored := scored_before(settings, name)) is not None:
         scored = scored.get("checkpoint") or str(folder / name)
         other = scored if Path(scored).resolve() != Path(place).resolve() else None
     what = f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}"
@@ -214,14 +210,22 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
 
 def scores_of_other_tasks(settings: TrainSettings) -> list[str]:
     """Returns the problem of scores of another gym or split that those of this prediction would replace."""
-    scores = ScoresFile(section=settings.predict_split, checkpoint_name=settings.checkpoint_name)
-    file = Path(settings.output_dir, scores.settings_path)
-    saved = load_json_object(file, "the settings of scores").get("settings") if file.is_file() else None
-    for name in ("predict_dir", "custom_tasks_splits") if saved else ():
-        own, other = getattr(settings, name), saved.get(name)
+    scored = scored_before(settings, settings.checkpoint_name) or {}
+    for name in ("predict_dir", "custom_tasks_splits"):
+        own, other = getattr(settings, name), scored.get(name)
         if own and other and Path(own).resolve() != Path(other).resolve():
-            return [f"{file.parent} has scores of --{name} {other}; to keep them, give --prefix"]
+            folder = Path(settings.output_dir, settings.checkpoint_name)
+            return [f"{folder} has scores of --{name} {other}; to keep them, give --prefix"]
     return []
+
+
+def scored_before(settings: TrainSettings, checkpoint_name: str) -> dict | None:
+    """Returns the settings of the scores that a prediction would replace, None if there are none."""
+    scores = ScoresFile(section=settings.predict_split, checkpoint_name=checkpoint_name)
+    file = Path(settings.output_dir, scores.settings_path)
+    if not file.is_file():
+        return None
+    return load_json_object(file, "the settings of scores").get("settings") or {}
 
 
 def finished(settings: TrainSettings) -> str | None:

@@ -19,7 +19,7 @@ from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.route_losses import losses_of_tasks
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.memory import naming_memory_flags
-from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, hub_commits
+from routing_moe.io.run_folder import CLUSTERS_FILE, describe_run, described_part
 from routing_moe.io.trackers import start_trackers
 from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
@@ -126,7 +126,7 @@ def write_start(
     folder, description = Path(settings.output_dir), describe_run(settings.to_dict(), command)
     description["files"] = checksums_of(settings)
     if resumed:
-        description["hub"] = hub_commits(folder)
+        description["hub"] = described_part(folder, "hub")
     write_text(folder / "run.json", json.dumps(description, indent=1))
     if contested:
         contested.write(folder)

@@ -67,14 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     return run_command(run_here, ReduceSettings, argv, __doc__)
 
 
-def run(settings: ReduceSettings, command: list[str]) -> None:
+def checked(settings: ReduceSettings) -> dict | None:
+    """Returns the settings of the reduction in the output folder, if there is one. Raises InputError."""
     problems, folder = flag_problems(settings), Path(settings.output_dir)
     if (settings.dim is None) == (settings.like is None):
         problems.append("give the number of dimensions as --dim, or else an existing reduction as --like")
     fitting = [name for name in ("fit_on", "custom_tasks_splits", "transform") if getattr(settings, name)]
     if settings.like and fitting:
         problems.append(f"--{fitting[0]} is for fitting a reduction; that of --like is fitted already")
-    saved = files.load_meta(folder).get("settings") if (folder / files.META_FILE).exists() else None
+    saved = files.load_meta(folder).get("settings")
     if reason := unwritable(folder):
         problems.append(f"--output_dir {reason}")
     elif folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
@@ -85,6 +86,11 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
         problems.append(f"{different[0]}; name another --output_dir")
     if problems:
         raise InputError(problems)
+    return saved
+
+
+def run(settings: ReduceSettings, command: list[str]) -> None:
+    saved, folder = checked(settings), Path(settings.output_dir)
     with problem_context("--taskvecs "):
         names, vectors_ND = files.load_task_vectors(settings.taskvecs)
         source = files.load_meta(settings.taskvecs)
