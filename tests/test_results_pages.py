@@ -138,7 +138,7 @@ MEASURED = {
     "Unseen real tasks": [("real_routes_unseen.csv", GAIN, ["arg_percent", "arg_low", "arg_high"], 1)],
 }
 OTHERS = {
-    "All rows": [15, 20],
+    "All rows": [20],
     "80 real tasks": [95],
     "Unseen real tasks": [95, 2.6],
 }  # gyms, confidence, the paper
