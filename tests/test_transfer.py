@@ -290,7 +290,7 @@ def test_a_run_without_an_expert_for_each_task_is_refused(originals, tmp_path, c
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("job.json", b'{"checkpoint": 1}', "holds results with checkpoint"),
+        ("job.json", b'{"checkpoint": 1}', "holds results of another checkpoint"),
         ("losses/hue.npy", npy_bytes(np.zeros(3)), "delete it to compute it again"),
         ("run.json", b"{}", "holds run.json of something else; name another folder"),
         ("transfer.json", None, "holds groups.json of something else"),

@@ -132,6 +132,7 @@ class TransferJob:
     def _begin(self) -> None:
         described = {
             "checkpoint": mixture_to_score(self.settings.prediction.start).checksums(),
+            "rows": len(self.rows),
             "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
             "mixed_precision": self.settings.prediction.mixed_precision,
