@@ -65,9 +65,6 @@ def test_routes_without_a_router_are_renormalised_or_become_uniform(make_model):
     assert routes_without(model, ["a"], ((0, 1),))[0, 0].tolist() == [1.0, 0.0, 0.0]
 
 
-# ---------------------------------------------------------------------------- a planted expert
-
-
 @pytest.fixture(scope="module")
 def tokenizer(originals):
     return AutoTokenizer.from_pretrained(originals.bart)

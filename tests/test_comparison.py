@@ -249,6 +249,7 @@ def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
         ([tmp_path / "gym"], "holds no runs; expected run.json in it"),
         ([folder, "--order", "aa", "c"], "--order aa: no such variant; did you mean 'a'? (there are a, b)"),
         ([folder, "--contrasts", "a", "b:b"], "--contrasts a: expected A:B"),
+        ([folder, "--baseline", "b", "--contrasts", "b:a"], "--contrasts b:a: a:b is the same test; give"),
         ([folder, "--primary", "answer_loss"], "--primary answer_loss: not one of --measures performance"),
         ([folder, "--design", "tasks", "--gym_per_seed"], "--design tasks: with --gym_per_seed each seed"),
     ):

@@ -29,9 +29,6 @@ def test_answers_are_drawn_uniformly_and_reproducibly():
         assert shares == pytest.approx(np.full(count, 1 / count), abs=0.05)
 
 
-# ---------------------------------------------------------------------------- micro-batches
-
-
 def cost(sources, targets, group, overhead):
     return len(group) * (sources[group].max() + targets[group].max()) + overhead
 

@@ -160,9 +160,8 @@ def test_a_resumed_run_keeps_its_start_and_its_rate(tmp_path):
 
 
 def test_fine_tuning_has_the_published_grid_and_trains_and_predicts():
-    settings = finetune_settings(
-        {"task_dir": "gym/t", "output_dir": "out", "checkpoint": "None"}
-    ).with_lists()
+    given = {"task_dir": "gym/t", "output_dir": "out", "checkpoint": "None"}
+    settings = finetune_settings(given).with_lists()
     assert (settings.do_train, settings.do_predict) == (True, True)
     assert settings.start.described == "facebook/bart-base"
     assert (settings.learning_rate_list, settings.bsz_list) == ([1e-5, 2e-5, 5e-5], [2, 4, 8])

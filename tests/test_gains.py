@@ -172,12 +172,16 @@ def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(file
         ("ours", ("--names", "a", "a"), "expected 2 different names"),
         ("ours", ("--output_file", "base.csv/x"), "the name must end in .csv"),
         ("ours", ("--output_file", "ours.csv"), "is one of the summaries; name another file"),
+        ("ours", ("--output_file", "folder.csv"), "folder.csv is a folder; name a file"),
+        ("ours", ("--output_file", "notes.csv"), "notes.csv would replace notes.md"),
     ],
 )
 def test_summaries_that_cannot_be_compared_are_reported(files, capsys, monkeypatch, systems, flags, words):
     monkeypatch.chdir(files)
     write_summary(files / "else.csv", {"new": 0.6})
     (files / "bad.csv").write_text("a,b\n1,2\n")
+    (files / "folder.csv").mkdir()
+    (files / "notes.md").write_text("mine")
     assert words in refusal(capsys, files, *systems.split(), flags=flags)
     assert not (files / "out").exists()
 
@@ -281,7 +285,8 @@ def test_summaries_of_seeds_are_read_by_their_paths(by_seed, capsys):
     assert written["baseline"]["boolq"] == pytest.approx(0.6)
     assert written["difference_seed2"]["boolq"] == pytest.approx(0.15)
     assert written["relative_gain"]["boolq"] == pytest.approx(0.25)
-    assert "| seeds |" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert ("| seeds |" in printed.out, printed.err) == (True, "b: no summary of seed 1\n")
     assert compute_arg.main([*words, "--seeds", "1"]) == 2
     assert "b: no such file with any of --seeds 1" in capsys.readouterr().err
     assert compute_arg.main([word.replace("{seed}", "2") for word in [*words, "--seeds", "1"]]) == 2
@@ -300,12 +305,12 @@ def test_systems_are_found_in_a_folder_or_named_as_runs(by_seed):
 
 
 def test_runs_without_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_path):
-    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]  # a task may be called "NA"
     for name, of_unseen in (("a", 0.5), ("b", 0.75), ("c", None)):
         (tmp_path / name / "best").mkdir(parents=True)
         for section, score in (("", 0.1), ("test_tasks-", of_unseen)):
             path = tmp_path / name / f"best/eval-{section}test-performance.csv"
-            table = pd.DataFrame([("boolq", "boolq_16_100", "ACC", score, 8, 0.0)], columns=columns)
+            table = pd.DataFrame([("NA", "NA_16_100", "ACC", score, 8, 0.0)], columns=columns)
             table[table["performance"].notna()].to_csv(path)
     (tmp_path / "c/best/eval-test_tasks-test-performance.csv").unlink()
     for names, difference in (("ab", 0.25), ("ac", 0.0)):  # c has no scores of unseen tasks

@@ -146,13 +146,16 @@ def test_routes_of_a_source_are_those_of_training_answers_and_grids(mine, tmp_pa
     )
     made = []
     monkeypatch.setattr(TrialRunner, "__init__", lambda self, settings: made.append(settings) or 1 / 0)
-    flags = dict(task_dir=mine.gym / "plural", learning_rate_list=[0.01], moe_init=True, num_beams=None)
+    flags = dict(task_dir=mine.gym / "count", learning_rate_list=[0.01], moe_init=True, num_beams=None)
     flags |= dict(init_dir=mine.source, plugin=mine.plugin)
     assert finetune.main(grid_flags(mine.gym, mine.bart, tmp_path / "grid", **QUICK | flags)) == 1
     monkeypatch.undo()
     forget()  # as in a process of its own
-    model, words, _ = TrialRunner(*made).starts.model_for("plural_12_100", None)
+    runner = TrialRunner(*made)
+    model, words, _ = runner.starts.model_for("count_12_100", None)
     assert (model.config.route_source, words) == ("alternating", "alternating")
+    numbers = torch.from_numpy(runner.file("count_12_100", "dev").encoded.task_ids_N)
+    assert (model.draw_routes(numbers).numpy() == expected[tasks.index("count")]).all()
     flags["route_training"] = "plain"
     assert finetune.main(grid_flags(mine.gym, mine.bart, tmp_path / "g", **flags)) == 2
     assert "--route_training is plain, but the routes come from 'alternating'" in capsys.readouterr().err

@@ -78,9 +78,7 @@ def test_equal_values_have_an_interval_of_width_zero():
     assert mean_interval(np.zeros((3, 7))).p == 1.0
 
 
-# ---------------------------------------------------------------------------- coverage
-#
-# Of normal and skewed effects, in the design for the number of seeds: the nominal 95% less 2 points.
+# Coverage of normal and skewed effects, in the design for the number of seeds: the nominal 95% less 2 points.
 
 
 def covered(size: tuple[int, int, int], design: str, effects: str, seed_std: float, draw) -> float:

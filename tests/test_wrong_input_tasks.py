@@ -54,6 +54,8 @@ GRIDS = [
     (MIX | dict(moe_avg_route=True, moe_random2_route=True), "--moe_avg_route and --moe_random2_route each"),
     (MIX | dict(taskvecs="<gym>", task_vector="learned"), "--taskvecs and --task_vector learned both choose"),
     ({}, "--output_dir <out> holds results.csv, but no run.json; name", written("out/results.csv", "x")),
+    ({}, "--output_dir <out> holds models, but no run.json; name", written("out/models/13_best/x", "x")),
+    (dict(warmup_steps=6), "--warmup_steps 6: the learning rate would rise until the last of --total_steps 6"),
     ({}, "<out>/run.json has no settings of a run", written("out/run.json", {"settings": 3})),
     # ---- of the start, whose configuration is read
     (MIX | dict(max_output_length=33), "--max_output_length is 33, but <run>/best has 32 positions"),
@@ -93,7 +95,7 @@ def test_the_folder_of_a_grid_is_not_trained_into(fresh, capsys):
 
 
 def test_a_broken_outcome_is_an_error(fresh, capsys):
-    quick = dict(task_dir=fresh.gym / "plural", samples="first", total_steps=1, do_predict=None)
+    quick = dict(task_dir=fresh.gym / "plural", samples="first", total_steps=2, do_predict=None)
     assert finetune(fresh.gym, fresh.bart, fresh.out, **quick) == 0
     damage = written("out/configurations/plural_12_100_lr0.03_bsz6.json", "{")
     message = "plural_12_100_lr0.03_bsz6.json is not valid JSON"
@@ -135,6 +137,7 @@ VECTORS = [
     ("text", dict(max_input_length=64), "--max_input_length is 64, but <bart> has 32 positions"),
     ("text", {}, "--output_dir <out> holds a run of another command", written("out/run.json", OTHER)),
     ("text", {}, "--output_dir <out> holds id2task.json, but no", written("out/id2task.json", {"0": "a"})),
+    ("text", {}, "--output_dir <out> holds meta.json, but no run.json", written("out/meta.json", "mine")),
     ("fisher", {}, "holds a 'bert' model, not a", written("bart/config.json", {"model_type": "bert"})),
     ("fisher", dict(model="<run>"), "<run> is a mixture of 2 experts; fisher vectors need a plain model"),
     ("gradient", dict(task_names=True, hide_task_names=True), "--task_names and --hide_task_names: gi"),

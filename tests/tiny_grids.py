@@ -23,9 +23,8 @@ TASK, SAMPLES = "naming", ["naming_12_100", "naming_12_13"]  # in the order of t
 LEARNING_RATES = [0.03, 0.1]
 NO_ROUTER = dict(taskvecs_dim=None, router_hidden_dim=None, router_lr=None, task_model_lr=None)
 ONE_EXPERT = NO_LEARNING | NO_ROUTER | dict(num_experts=1, init_eps=None)
-QUICK = dict(
-    total_steps=2, warmup_steps=0, samples="first", num_beams=1
-)  # for tests in which scores do not matter
+# For tests in which scores do not matter.
+QUICK = dict(total_steps=2, warmup_steps=0, samples="first", num_beams=1)
 
 
 def write_few_shot_gym(folder: Path, gym: Path) -> Path:

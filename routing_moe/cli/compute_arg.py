@@ -15,6 +15,7 @@ of the tables); with 2 if no table can be written.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
@@ -36,15 +37,8 @@ def run(settings: GainSettings) -> int:
     """Writes and prints the tables, which do not depend on time or place. Returns 1 if tasks are missing."""
     systems = gains.systems_of(settings)
     baseline, output = next(iter(systems)), settings.output_file or Path(f"{summary_path(systems)}.csv")
-    stem, problems = output.with_suffix(""), flag_problems(settings)
-    if reason := unwritable(output.parent):
-        problems.append(f"--output_file {reason}")
-    if output.suffix != ".csv":
-        problems.append(f"--output_file {output}: the name must end in .csv")
-    inputs = {file.resolve() for files in systems.values() for file in files.values()}
-    if inputs & {output.resolve(), Path(f"{stem}_summary.csv").resolve()}:
-        problems.append(f"--output_file {output} is one of the summaries; name another file")
-    if problems:
+    stem, files = output.with_suffix(""), [path for by_seed in systems.values() for path in by_seed.values()]
+    if problems := flag_problems(settings) + output_problems(output, files):
         raise InputError(problems)
     summaries = {
         name: {seed: read_summary(file, settings.metric) for seed, file in files.items()}
@@ -65,7 +59,7 @@ def run(settings: GainSettings) -> int:
     per_system = gains.gains_per_system(per_task, settings.design, lower_is_better)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
-    notes = [*missing, *gains.uneven_samples(per_task)]
+    notes = [*missing, *gains.missing_seeds(systems, settings.seeds), *gains.uneven_samples(per_task)]
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, per_task.to_csv(index=False))
@@ -79,6 +73,23 @@ def run(settings: GainSettings) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     return 1 if missing else 0
+
+
+def output_problems(output: Path, inputs: Sequence[Path]) -> list[str]:
+    """Returns why the tables cannot be written, or would replace a summary or files of something else."""
+    stem, problems = output.with_suffix(""), []
+    if reason := unwritable(output.parent):
+        problems.append(f"--output_file {reason}")
+    if output.suffix != ".csv":
+        problems.append(f"--output_file {output}: the name must end in .csv")
+    elif output.is_dir():
+        problems.append(f"--output_file {output} is a folder; name a file")
+    elif not output.exists():
+        others = (Path(f"{stem}{ending}") for ending in ("_summary.csv", ".md", ".png", ".pdf"))
+        problems += [f"--output_file {output} would replace {path}" for path in others if path.exists()]
+    if {path.resolve() for path in inputs} & {output.resolve(), Path(f"{stem}_summary.csv").resolve()}:
+        problems.append(f"--output_file {output} is one of the summaries; name another file")
+    return problems
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ class FinetuneSettings(RunFlags):
     gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1)
     total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1)
     num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE)
-    warmup_steps: int = OPTIMISATION(100, "steps over which the learning rate rises", range=NOT_NEGATIVE)
+    warmup_steps: int | None = OPTIMISATION(None, "steps over which the learning rate rises (default: a tenth of --total_steps)", range=NOT_NEGATIVE)
     seed: int = OPTIMISATION(42, "seed of batches, dropout and drawn routes, the same for every configuration", range=SEED)
 
     output_dir: str = RUNNING(REQUIRED, "folder of the grid; configurations that are finished there are not run again", on_resume=True)
@@ -137,6 +137,8 @@ class FinetuneSettings(RunFlags):
     def with_lists(self) -> "FinetuneSettings":
         """Returns the settings with the given lists, else lists of the given value, else the published grid."""
         lists, usual = {}, PUBLISHED_GRID
+        if self.warmup_steps is None:
+            lists["warmup_steps"] = self.total_steps // 10
         if self.route_training == "logits":
             usual = PUBLISHED_GRID | {"learning_rate_list": LOGIT_RATES}
         for name, single in SINGLE.items():

@@ -25,6 +25,8 @@ from routing_moe.task_choice.choice import GivenVectors, VectorTable, rows_read
 from routing_moe.task_choice.given_routes import check_routes_differ, check_scored_spec, file_matrices
 from routing_moe.task_choice.texts import TextSource
 
+# Of the output folder; without run.json they are something else's.
+FILES = ("config.json", "best", "last", "results.csv", "configurations", "models", "predictions")
 OF_MIXTURE = ("init_dir", "init_checkpoint_name", "route_training", "taskvecs", "text_vectors", "train_dir")
 
 
@@ -71,6 +73,9 @@ def check_flags(settings: FinetuneSettings) -> None:
         problems.append(f"{of_mixture[0]} is for the start from a mixture: give --moe_init")
     if settings.taskvecs and settings.task_vector != "auto":
         problems.append(f"--taskvecs and --task_vector {settings.task_vector} both choose a vector; give one")
+    if (settings.warmup_steps or 0) >= settings.total_steps:
+        problem = f"the learning rate would rise until the last of --total_steps {settings.total_steps}"
+        problems.append(f"--warmup_steps {settings.warmup_steps}: {problem}; give fewer")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         problems.append("a configuration runs in one process: give --num_workers, not accelerate launch")
     if problems:
@@ -123,7 +128,7 @@ def check_output_dir(settings: FinetuneSettings) -> None:
         raise InputError(f"--output_dir {reason}")
     saved = load_run_settings(folder)
     if saved is None:
-        if problems := foreign_problems(folder, ("config.json", "best", "last", "results.csv")):
+        if problems := foreign_problems(folder, FILES):
             raise InputError(problems)
     elif "task_dir" not in saved:
         raise InputError(f"--output_dir {folder} holds a run of another command; name another folder")

@@ -40,6 +40,7 @@ PLAIN = {"plain": "plain model", "merged": "merged plain model"}
 TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
 TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
+BUILT_IN = ("learned", "fixed", *WITHOUT_VECTOR)
 # The kinds of routes (`route_kind`) that a `Chooser` finds.
 CHOSEN = ("given vector", "stored vector", "nearest vector", "given", "cluster", "own", "unknown")
 
@@ -55,6 +56,8 @@ class Starts:
         self.config = config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         self._kind = route_kind(settings, config) if config.num_experts > 1 else None
+        # The task's number in the tasks of the model, for the sources that read it.
+        self.row = 0 if self._kind is None else kept_tasks(settings, config).index(settings.task)
         self._trained = vector_table(settings.task, config).trained
         self._sample = self._model = None
         self._choices = self._chosen(start) if self._kind in CHOSEN else {}
@@ -68,7 +71,8 @@ class Starts:
         """
         if self._model is None or (not self._shared and sample != self._sample):
             settings, (model, route, seen) = self.settings, self._adapted(sample, examples)
-            model.to(self.device).config.task_names = [settings.task]
+            if model.to(self.device).config.route_source in BUILT_IN:
+                model.config.task_names = [settings.task]
             model.config.text_settings = text_settings(settings)
             model.config.input_templates = Gym(settings.gym_dir).templates([settings.task])
             if settings.label_smoothing is not None:
@@ -117,6 +121,13 @@ class Starts:
         return copy.deepcopy(self.loaded, shared)
 
 
+def kept_tasks(settings: FinetuneSettings, config) -> list[str]:
+    """Returns the tasks of the fine-tuned mixture: a source of the user's reads their numbers, so all."""
+    if (settings.chosen_source or config.route_source) in BUILT_IN:
+        return [settings.task]
+    return list(dict.fromkeys([*config.task_names, settings.task]))
+
+
 def are_equal(choices: Collection[TaskChoice]) -> bool:
     """Returns whether all choices are the same, with the same words."""
     texts = {(choice.words, choice.seen) for choice in choices}
@@ -158,7 +169,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
         if training == "merged" and not config.has_lora:
             config.expert_mixing = "parameters"
         return plain_of(mixture, route_LE), f"{words}; {PLAIN[training]}"
-    config.task_names = [task]
+    config.task_names = kept_tasks(settings, config)
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
     elif source not in ("learned", "fixed"):

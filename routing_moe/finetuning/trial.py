@@ -88,7 +88,7 @@ class TrialRunner:
                 sample,
                 self.starts.tokenizer,
                 TextFormat.of(settings, self.starts.config),
-                {settings.task: 0},
+                {settings.task: self.starts.row},
                 limit=min(filter(None, most), default=None),
                 with_options=settings.reads_options and part != "train",
             )

@@ -87,7 +87,11 @@ def parsed_contrast(text: str) -> tuple[str, str]:
 def contrast_pairs(settings: CompareSettings, variants: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the contrasts with the baseline, then those of --contrasts."""
     with_baseline = [(name, settings.baseline) for name in variants if settings.baseline not in (None, name)]
-    return list(dict.fromkeys([*with_baseline, *map(parsed_contrast, settings.contrasts)]))
+    pairs = dict.fromkeys([*with_baseline, *map(parsed_contrast, settings.contrasts)])
+    for first, second in map(parsed_contrast, settings.contrasts):
+        if (second, first) in pairs:  # would count twice in the correction of p
+            raise InputError(f"--contrasts {first}:{second}: {second}:{first} is the same test; give one")
+    return list(pairs)
 
 
 def paired_by_seed(scores: pd.DataFrame, contrast: tuple[str, str], measure: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ baseline is near zero, or negative as a correlation can be. Systems are paired w
 """
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,13 @@ def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[
     lacking = {name: means.index[means[name].isna()] for name in means}
     lines = [f"{name}: no {metric} of {', '.join(tasks)}" for name, tasks in lacking.items() if len(tasks)]
     return list(means.dropna().index), lines
+
+
+def missing_seeds(systems: Systems, seeds: Sequence[int]) -> list[str]:
+    """Returns a line for each system without a summary of one of these seeds, or of another system's."""
+    every = dict.fromkeys([*seeds, *(seed for files in systems.values() for seed in files)])
+    lacking = {name: [str(seed) for seed in every if seed not in files] for name, files in systems.items()}
+    return [f"{name}: no summary of seed {', '.join(missed)}" for name, missed in lacking.items() if missed]
 
 
 def uneven_samples(per_task: pd.DataFrame) -> list[str]:
