@@ -150,17 +150,9 @@ def test_mixed_factors_are_those_of_pefts_poly(batch, splits):
     sizes = dict(r=4, n_tasks=tasks, n_skills=E, n_splits=splits, task_type="SEQ_2_SEQ_LM")
     poly_config = PolyConfig(**sizes, target_modules=["q_proj", "v_proj", "fc1"])
     poly = get_peft_model(plain_bart(), poly_config).double().eval()
-    model = RoutingBartForConditionalGeneration.from_bart(
-        plain_bart(),
-        E,
-        expert_kind="lora",
-        lora_rank=4,
-        lora_alpha=1,
-        lora_mixing="factors",
-        lora_splits=splits,
-        task_names=["a"],
-    )
-    model = model.double().eval()
+    of_lora = dict(lora_rank=4, lora_alpha=1, lora_mixing="factors", lora_splits=splits)
+    fields = dict(expert_kind="lora", task_names=["a"]) | of_lora
+    model = RoutingBartForConditionalGeneration.from_bart(plain_bart(), E, **fields).double().eval()
     logits_NLE = torch.randn(tasks, 4 * splits, E, dtype=torch.float64)
     routes_NLE = noise_free_routes(logits_NLE, "bernoulli", temperature=1.0)
     with torch.no_grad():

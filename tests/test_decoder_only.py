@@ -19,10 +19,13 @@ from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.queries import Query
+from routing_moe.cli.assemble import main as assemble
 from routing_moe.cli.average import main as average
+from routing_moe.cli.export import main as export
 from routing_moe.config.choices import DECODER_ONLY as KINDS
 from routing_moe.evaluation.option_ranking import log_likelihoods, option_scores
 from routing_moe.evaluation.scored_files import batch_of, prompts_of
+from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.model.base import is_of_base
 from routing_moe.model.counted_flops import rows_flops
@@ -271,13 +274,28 @@ def test_samples_with_other_routes_share_a_base_that_is_not_trained(base_lr, run
 def test_runs_of_unequal_precision_are_averaged_and_sizes_refused(run_of, plain, tmp_path, capsys):
     runs = [run_of("qwen2", base_dtype="bfloat16"), run_of("qwen2")]
     assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
-    plains = [Routed.load(run).model.to_plain(torch.full((3, 2), 0.5)).state_dict() for run in runs]
+    route_LE = torch.full((3, 2), 0.5)
+    plains = [Routed.load(run).model.float().to_plain(route_LE).state_dict() for run in runs]
+    for place, merged in zip(runs, plains, strict=True):  # no update is rounded to bfloat16
+        start = plain_of(Routed.load(place).model, route_LE).backbone.state_dict()
+        assert all(torch.equal(tensor, merged[name]) for name, tensor in start.items())
     for name, tensor in Routed.load(tmp_path / "mean").model.backbone.state_dict().items():
         torch.testing.assert_close(tensor, torch.stack([own[name].float() for own in plains]).mean(dim=0))
-    wide = Qwen2Config(**DECODER_ONLY["qwen2"]().to_dict() | dict(intermediate_size=80))
-    AutoModelForCausalLM.from_config(wide).save_pretrained(tmp_path / "wide")
-    assert average(typed(dict(runs=[plain("qwen2"), tmp_path / "wide"], output_dir=tmp_path / "no"))) == 2
-    assert "has intermediate_size 80; " in capsys.readouterr().err
+    for field, value in (("intermediate_size", 80), ("rms_norm_eps", 0.01)):
+        other = Qwen2Config(**DECODER_ONLY["qwen2"]().to_dict() | {field: value})
+        AutoModelForCausalLM.from_config(other).save_pretrained(tmp_path / field)
+        assert average(typed(dict(runs=[plain("qwen2"), tmp_path / field], output_dir=tmp_path / "no"))) == 2
+        assert f"has {field} {value}; " in capsys.readouterr().err
+
+
+def test_adapters_are_assembled_on_the_weights_of_a_run(run_of, tmp_path):
+    plain = run_of("qwen2", num_experts=1, expert_kind="layer", lora_rank=None, router_mode=None)
+    assert export(typed(dict(checkpoint=run_of("qwen2"), adapters=True, output_dir=tmp_path / "out"))) == 0
+    experts = [f"{name}={tmp_path / 'out' / name}" for name in ("expert0", "expert1")]
+    assert assemble(typed(dict(base=plain, experts=experts, output_dir=tmp_path / "mixture"))) == 0
+    backbone = Routed.load(tmp_path / "mixture").model.backbone.state_dict()
+    own = Routed.load(plain).model.to_plain().state_dict()
+    assert all(torch.equal(tensor, backbone[name]) for name, tensor in own.items())
 
 
 def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):

@@ -192,15 +192,8 @@ def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finis
 def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     bart = write_bart(world / "no_dropout", dropout=0.0)
     # The step's sensitivity to rounding is bounded by epsilon: some gradients are zero except for rounding.
-    changed = dict(
-        bart=bart,
-        adam_epsilon=1e-3,
-        total_steps=2,
-        eval_period=2,
-        expert_regularization=0.01,
-        load_balance=0.1,
-        do_predict=True,
-    )
+    changed = dict(bart=bart, adam_epsilon=1e-3, total_steps=2, eval_period=2, do_predict=True)
+    changed |= dict(expert_regularization=0.01, load_balance=0.1)
     one = world.run("one_process", **changed)
     two = world / "two_processes"
     codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, output_dir=two, **changed))

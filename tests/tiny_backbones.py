@@ -27,14 +27,8 @@ from transformers import (
 from routing_moe import RoutedModel
 
 T5 = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=0)
-CAUSAL = dict(
-    hidden_size=32,
-    intermediate_size=64,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    eos_token_id=1,
-)
+CAUSAL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, eos_token_id=1)
+CAUSAL |= dict(num_attention_heads=4, num_key_value_heads=2)
 GATED = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 BART = dict(d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0) | {
     f"{side}_{what}": number

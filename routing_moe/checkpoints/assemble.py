@@ -26,12 +26,14 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
 AVERAGED_FILE = "averaged.json"
-SIZES = (  # fields of a plain model that must be equal, so that weights of one can be those of another
+FIELDS = (  # of a plain model, that must be equal so that weights of one can be those of another
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
     *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff", "feed_forward_proj"),  # of a T5
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),  # without an encoder
     *("num_key_value_heads", "head_dim", "tie_word_embeddings"),
+    *("activation_function", "hidden_act", "scale_embedding"),
+    *("rope_parameters", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "sliding_window"),
 )
 Model = SavedPlain | SavedMixture
 
@@ -46,12 +48,12 @@ def check_flags(settings: Command, new: bool = True) -> None:
 
 
 def check_alike(model: Model, reference: Model) -> None:
-    """Raises InputError for another size or vocabulary. Runs of the published code keep no tokenizer."""
+    """Raises InputError for another model or vocabulary. Runs of the published code keep no tokenizer."""
     plain, known = (getattr(saved.config, "backbone", saved.config) for saved in (model, reference))
-    for size in SIZES:
-        value, wanted = getattr(plain, size, None), getattr(known, size, None)
+    for field in FIELDS:
+        value, wanted = getattr(plain, field, None), getattr(known, field, None)
         if value != wanted:
-            raise InputError(f"{model.place} has {size} {value!r}; {reference.place} has {wanted!r}")
+            raise InputError(f"{model.place} has {field} {value!r}; {reference.place} has {wanted!r}")
     read = [m for m in (model, reference) if not (isinstance(m, SavedMixture) and m.is_published)]
     vocabularies = [load_tokenizer(m.place, m.config.vocab_size).get_vocab() for m in read]
     if vocabularies[1:] and vocabularies[0] != vocabularies[1]:
@@ -106,7 +108,8 @@ def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mappin
     model = routed_by_name(plain, list(folders), **lora_fields(updates.values()))
     for expert, adapter in enumerate(updates.values()):
         fill_expert(model, expert, adapter)
-    refer_to_base(model, settings.base if is_on_hub(settings.base) else base.place)
+    if isinstance(base, SavedPlain) or base.config.model_type == ROUTING_BART:  # else the base is saved, too
+        refer_to_base(model, settings.base if is_on_hub(settings.base) else base.place)
     return model
 
 
@@ -170,7 +173,9 @@ def average(settings: AverageSettings):
         with problem_context(f"--runs {place}: "):
             model = saved.load()
         config = model.config
-        if not config.has_lora:  # whose parameters are mixed anyway
+        if config.has_lora:
+            model.float()  # the rounding of bfloat16 would lose most of a small update
+        else:
             config.expert_mixing = "parameters"
         plain = model.to_plain(torch.full((config.num_layers, config.num_experts), 1 / config.num_experts))
         state = {name: tensor.float() for name, tensor in plain.state_dict().items()}

@@ -251,7 +251,10 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
             check_one_expert(
                 vanilla, "give a plain model, a run with one expert, or one with low-rank experts"
             )
-            content = vanilla.load().to_plain().state_dict()
+            plain = vanilla.load()
+            if plain.config.has_lora:
+                plain.float()  # merging in bfloat16 would round small updates away
+            content = plain.to_plain().state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_base_weights(model, content, init_eps)
 

@@ -182,7 +182,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 def plain_of(mixture, route_LE: Tensor | None = None):
     """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
-    plain = copied_plain(mixture, route_LE).float()  # a step would be lost in the rounding of bfloat16
+    # In float32: the rounding of bfloat16 would lose most of a small update, and of a step.
+    plain = copied_plain(mixture.float() if mixture.config.has_lora else mixture, route_LE).float()
     return mixture_of(plain, label_smoothing=mixture.config.label_smoothing)
 
 
