@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares methods of computing task vectors: both stages with each and several seeds; scores of train and unseen tasks.
 #   bash example_scripts/compare_task_vectors.sh --train_dir data/gym            (--small: on the embedded gym)
-# Vectors but trained ones are frozen. The column vector_seen of the scores says what a vector has read of its task.
+# Vectors are frozen, except trained ones. The column vector_seen of the scores says what a vector has read of its task.
 # Writes OUTPUT_DIR/vectors, runs/<kind>/seed<seed>/, tables in train/ and test/. Further flags: `routing-moe train`.
 # Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -45,7 +45,7 @@ def run_command(
 def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandResult]:
     """Reports errors that a user can correct, and Ctrl-C, and sets the result's exit code.
 
-    InputError: prints its problems; its own exit code. Ctrl-C: 130. Full disk, unwritable file, out of
+    InputError: prints its problems; its own exit code. Ctrl-C: 130. A reader that is gone: 141. Full disk, unwritable file, out of
     memory: 1 if `kept` is given, which returns what is kept of the work done so far, else 2. Other exceptions
     pass.
     """
@@ -62,6 +62,10 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
     except Exception as error:
         if not isinstance(error, OSError | SafetensorError | OutOfMemory):
             raise
+        if isinstance(error, BrokenPipeError) and not kept:  # of `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+            result.exit_code = 141
+            return
         reason = str(error) if isinstance(error, OutOfMemory) else in_brief(error)
         if kept:
             log.error("stopped: %s; %s", reason, kept())
