@@ -22,7 +22,7 @@ for task in $tasks; do
     [ -n "$DRY_RUN" ] || echo "Task: $task, checkpoint: $CHECKPOINT, results: $OUT"
     routing-moe finetune "${START[@]}" --task_dir "$DATA_DIR/$task" --output_dir "$OUT/singletask-$task" \
         --learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --gradient_accumulation_steps 1 \
-        --total_steps 1000 --eval_period 100 --warmup_steps 100 --max_grad_norm 0.1 --weight_decay 0.01 \
+        --total_steps 1000 --eval_period 100 --max_grad_norm 0.1 --weight_decay 0.01 \
         "${SMALL_FINETUNE[@]}" "${WORDS[@]}" || { [ $? -lt 128 ] || exit 130; failed+=" $task"; }
 done
 routing-moe collect-results --logs_dir "$OUT" --output_file "$OUT/summary.csv"

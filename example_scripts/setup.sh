@@ -44,7 +44,7 @@ if [ -n "$SMALL" ]; then
     SMALL_TRAIN=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1 --total_steps 1000
         --eval_period 500 --learning_rate 1e-3 --router_lr 1e-2 --anneal_rate 0.003 --minimum_tau 0.3)
     SMALL_FINETUNE=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1
-        --learning_rate_list 3e-4 1e-3 --bsz_list 4 8 --total_steps 100 --eval_period 25 --warmup_steps 10)
+        --learning_rate_list 3e-4 1e-3 --bsz_list 4 8 --total_steps 100 --eval_period 25)
 fi
 or_small() { if [ -n "$SMALL" ]; then echo "$2"; else echo "$1"; fi; }
 

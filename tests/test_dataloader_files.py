@@ -1,6 +1,8 @@
 """Splits, lists of tasks, ontology, task files and gym folders: reading them, and errors for wrong files."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from mistakes import UNUSUAL_JSON
@@ -94,12 +96,8 @@ def test_sections_and_names_select_tasks_once_and_in_order(world, tmp_path):
     other = tmp_path / "other.json"
     other.write_text('{"train": ["a"], "dev": ["b", "colour"]}')
     assert tasks_named(["test"], split) == ["plural"]
-    assert tasks_named(["count", "test", "count", f"{other}:dev"], split) == [
-        "count",
-        "plural",
-        "b",
-        "colour",
-    ]
+    listed = tasks_named(["count", "test", "count", f"{other}:dev"], split)
+    assert listed == ["count", "plural", "b", "colour"]
     assert tasks_named(["all"], split) == ["colour", "count", "opposite", "plural"]
     assert tasks_named(["count", "unheard_of"], "no split is read") == ["count", "unheard_of"]
 
@@ -129,6 +127,14 @@ def test_the_command_prints_one_line_per_task_or_an_error(world, capsys):
     with pytest.raises(SystemExit, match="2"):
         list_tasks(["--split", split, "--gmy", "gym", "test"])
     assert "unrecognized arguments: --gmy; did you mean '--gym'?" in capsys.readouterr().err
+
+
+def test_a_reader_that_is_gone_ends_a_command_without_a_message(world, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    listed = f"{sys.executable} -m routing_moe.cli.list_tasks --split {world.gym / 'split.json'} train"
+    words = ["bash", "-c", f"{listed} | true; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 # ---------------------------------------------------------------------------- ontology

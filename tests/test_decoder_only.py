@@ -277,8 +277,10 @@ def test_runs_of_unequal_precision_are_averaged_and_sizes_refused(run_of, plain,
     route_LE = torch.full((3, 2), 0.5)
     plains = [Routed.load(run).model.float().to_plain(route_LE).state_dict() for run in runs]
     for place, merged in zip(runs, plains, strict=True):  # no update is rounded to bfloat16
-        start = plain_of(Routed.load(place).model, route_LE).backbone.state_dict()
+        mixture = Routed.load(place).model
+        dtype, start = mixture.dtype, plain_of(mixture, route_LE).backbone.state_dict()
         assert all(torch.equal(tensor, merged[name]) for name, tensor in start.items())
+        assert mixture.dtype == dtype  # which samples may share
     for name, tensor in Routed.load(tmp_path / "mean").model.backbone.state_dict().items():
         torch.testing.assert_close(tensor, torch.stack([own[name].float() for own in plains]).mean(dim=0))
     for field, value in (("intermediate_size", 80), ("rms_norm_eps", 0.01)):

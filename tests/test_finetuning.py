@@ -165,7 +165,7 @@ def test_prediction_without_training_scores_the_initial_model(grids):
     assert table["prefix"].tolist() == [sample, f"{sample}_best"]
     assert table[["lr", "bsz"]].isna().all(axis=None)
     assert table["best_step"].tolist() == [0, 0]
-    start = TrialRunner(grids.settings("unused", learning_rate_list=[0.0], total_steps=1))
+    start = TrialRunner(grids.settings("unused", learning_rate_list=[0.0], total_steps=1, warmup_steps=0))
     unmoved = start.run(Configuration(sample, 0.0, 6))
     assert outcomes(folder)[sample]["test_performance"] == unmoved["test_performance"]
     assert predictions(folder)[f"{sample}_best_test.jsonl"] == unmoved["predictions"]["test"]

@@ -27,13 +27,8 @@ from routing_moe.results.scores import read_scores
 from task.skill_gym import TINY_BART
 
 OPTIONS = [("x", "y", "z"), ("y", "w"), ("z", "x"), ("w", "x", "y", "z"), ("v", "x"), ("y", "z")]
-TOKENS = {
-    "x": [0, 7, 2],
-    "y": [0, 9, 11, 30, 2],
-    "z": [0, 12, 2],
-    "w": [0, 13, 14, 2],
-    "v": [0, *range(20, 31), 2],
-}
+TOKENS = {"x": [0, 7, 2], "y": [0, 9, 11, 30, 2], "z": [0, 12, 2]}
+TOKENS |= {"w": [0, 13, 14, 2], "v": [0, *range(20, 31), 2]}
 ALL = ("performance", "answer_loss", "rank_accuracy")
 DECODING = Decoding(num_beams=1, max_output_length=5, batch_size=4, random_draws=2, measures=ALL)
 COLUMNS = ["answer_loss", "loss_per_answer", "rank_accuracy"]

@@ -199,11 +199,7 @@ def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     codes, _ = in_two_processes(tmp_path, lambda: run(world.gym, output_dir=two, **changed))
     assert codes == [0, 0]
     assert_close(weights(two / "last"), weights(one / "last"))
-    for name in (
-        "losses.csv",
-        "2-steps/dev_results.csv",
-        "best/eval-dev-performance.csv",
-        "best/eval-test-performance.csv",
-    ):
+    scores = (f"best/eval-{part}-performance.csv" for part in ("dev", "test"))
+    for name in ("losses.csv", "2-steps/dev_results.csv", *scores):
         pd.testing.assert_frame_equal(*(pd.read_csv(f / name) for f in (two, one)), rtol=1e-5)
     assert "2 process(es)" in (two / "log.txt").read_text()

@@ -55,10 +55,8 @@ GRIDS = [
     (MIX | dict(taskvecs="<gym>", task_vector="learned"), "--taskvecs and --task_vector learned both choose"),
     ({}, "--output_dir <out> holds results.csv, but no run.json; name", written("out/results.csv", "x")),
     ({}, "--output_dir <out> holds models, but no run.json; name", written("out/models/13_best/x", "x")),
-    (
-        dict(warmup_steps=6),
-        "--warmup_steps 6: the learning rate would rise until the last of --total_steps 6",
-    ),
+    (dict(num_train_epochs=0.1), "--num_train_epochs 0.1 ends the training on plural_12_100 at step 1, but"),
+    (dict(warmup_steps=6), "--warmup_steps 6: the learning rate would rise until the last of --total_"),
     ({}, "<out>/run.json has no settings of a run", written("out/run.json", {"settings": 3})),
     # ---- of the start, whose configuration is read
     (MIX | dict(max_output_length=33), "--max_output_length is 33, but <run>/best has 32 positions"),

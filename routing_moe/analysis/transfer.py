@@ -132,7 +132,6 @@ class TransferJob:
     def _begin(self) -> None:
         described = {
             "checkpoint": mixture_to_score(self.settings.prediction.start).checksums(),
-            "rows": len(self.rows),
             "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
             "mixed_precision": self.settings.prediction.mixed_precision,

@@ -100,8 +100,12 @@ def assemble(settings: AssembleSettings, sources: Mapping[str, Model | Path]):
 def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mapping[str, Path]):
     from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
     from routing_moe.model.base import refer_to_base
+    from routing_moe.model.mixtures import exact_plain
 
-    plain, updates = base.load().to_plain(), {}
+    one_expert, updates = base.load(), {}
+    plain = exact_plain(one_expert)
+    if one_expert.config.has_lora:
+        plain.float()
     for name, folder in folders.items():
         with problem_context(f"--experts {name}: "):
             updates[name] = read_adapter(plain, folder)
@@ -166,21 +170,21 @@ def average(settings: AverageSettings):
             check_alike(model, first)
     import torch  # takes seconds
 
-    from routing_moe.model.mixtures import mixture_of
+    from routing_moe.model.mixtures import exact_plain, mixture_of
 
     mean, dtypes, trained = {}, set(), set()
     for i, (place, saved) in enumerate(models.items()):  # one model at a time is in memory
         with problem_context(f"--runs {place}: "):
             model = saved.load()
         config = model.config
-        if config.has_lora:
-            model.float()  # the rounding of bfloat16 would lose most of a small update
-        else:
+        if not config.has_lora:  # whose parameters are mixed anyway
             config.expert_mixing = "parameters"
-        plain = model.to_plain(torch.full((config.num_layers, config.num_experts), 1 / config.num_experts))
+        plain = exact_plain(
+            model, torch.full((config.num_layers, config.num_experts), 1 / config.num_experts)
+        )
         state = {name: tensor.float() for name, tensor in plain.state_dict().items()}
         mean = {name: mean.get(name, tensor).lerp(tensor, 1 / (i + 1)) for name, tensor in state.items()}
-        dtypes.add(plain.dtype)
+        dtypes.add(torch.float32 if config.has_lora else plain.dtype)
         trained |= set(config.trained_tasks)
     plain.to(functools.reduce(torch.promote_types, dtypes)).load_state_dict(mean)
     fields = dict(label_smoothing=config.label_smoothing, task_names=sorted(trained))

@@ -30,6 +30,7 @@ from routing_moe.model.configuration import Mixture
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.loading import with_fields
 from routing_moe.model.mixtures import (
+    exact_plain,
     load_base_weights,
     load_mixture,
     load_plain,
@@ -251,10 +252,7 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
             check_one_expert(
                 vanilla, "give a plain model, a run with one expert, or one with low-rank experts"
             )
-            plain = vanilla.load()
-            if plain.config.has_lora:
-                plain.float()  # merging in bfloat16 would round small updates away
-            content = plain.to_plain().state_dict()
+            content = exact_plain(vanilla.load()).state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_base_weights(model, content, init_eps)
 

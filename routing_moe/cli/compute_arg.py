@@ -23,6 +23,7 @@ from dataloader.errors import InputError
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
+from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import unwritable
 from routing_moe.results import gains
 from routing_moe.results.few_shot import check_metrics, read_summary
@@ -86,7 +87,10 @@ def output_problems(output: Path, inputs: Sequence[Path]) -> list[str]:
         problems.append(f"--output_file {output} is a folder; name a file")
     elif not output.exists():
         others = (Path(f"{stem}{ending}") for ending in ("_summary.csv", ".md", ".png", ".pdf"))
-        problems += [f"--output_file {output} would replace {path}" for path in others if path.exists()]
+        there = [f"--output_file {output} would replace {path}" for path in others if path.exists()]
+        problems += [f"{problem}; delete it, or name another file" for problem in there]
+    elif "relative_gain" not in read_table(output, nrows=0):
+        problems.append(f"--output_file {output} holds another table; name another file")
     if {path.resolve() for path in inputs} & {output.resolve(), Path(f"{stem}_summary.csv").resolve()}:
         problems.append(f"--output_file {output} is one of the summaries; name another file")
     return problems

@@ -45,14 +45,15 @@ def run_command(
 def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandResult]:
     """Reports errors that a user can correct, and Ctrl-C, and sets the result's exit code.
 
-    InputError: prints its problems; its own exit code. Ctrl-C: 130. A reader that is gone: 141. Full disk, unwritable file, out of
-    memory: 1 if `kept` is given, which returns what is kept of the work done so far, else 2. Other exceptions
-    pass.
+    InputError: prints its problems; its own exit code. Ctrl-C: 130. A reader of the output that is gone: 141,
+    unless `kept` is given. Full disk, unwritable file, out of memory: 1 if `kept` is given, which returns
+    what is kept of the work done so far, else 2. Other exceptions pass.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is imported
     result = CommandResult()
     try:
         yield result
+        sys.stdout.flush()
     except InputError as error:
         report_problems(error)
         result.exit_code = error.exit_code

@@ -4,6 +4,7 @@ Each file is opened by its one reader, which raises InputError. No weights are l
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -73,7 +74,7 @@ def check_flags(settings: FinetuneSettings) -> None:
         problems.append(f"{of_mixture[0]} is for the start from a mixture: give --moe_init")
     if settings.taskvecs and settings.task_vector != "auto":
         problems.append(f"--taskvecs and --task_vector {settings.task_vector} both choose a vector; give one")
-    if (settings.warmup_steps or 0) >= settings.total_steps:
+    if settings.do_train and (settings.warmup_steps or 0) >= settings.total_steps:
         problem = f"the learning rate would rise until the last of --total_steps {settings.total_steps}"
         problems.append(f"--warmup_steps {settings.warmup_steps}: {problem}; give fewer")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -117,8 +118,21 @@ def check_files(settings: FinetuneSettings, gym: Gym) -> None:
     for sample in settings.samples:
         for part in parts:
             gym.examples(task, part, sample)
+        check_epochs(settings, sample, len(gym.examples(task, "train", sample)))
     if settings.scoring == "rank" and find_options(task, metric, [gym]).name is None:
         raise InputError(f"--scoring is rank, but {task} has no answer options; give --scoring generate")
+
+
+def check_epochs(settings: FinetuneSettings, sample: str, n_examples: int) -> None:
+    """Raises InputError if --num_train_epochs ends a configuration while the learning rate still rises."""
+    step_size = max(settings.bsz_list) * settings.gradient_accumulation_steps
+    step = math.ceil(settings.num_train_epochs * n_examples / step_size)
+    if settings.do_train and step <= settings.warmup_steps:
+        raise InputError(
+            f"--num_train_epochs {settings.num_train_epochs:g} ends the training on {sample} at step {step}, "
+            f"but the learning rate rises until step {settings.warmup_steps}; leave the flag out, or give "
+            "fewer --warmup_steps"
+        )
 
 
 def check_output_dir(settings: FinetuneSettings) -> None:

@@ -182,9 +182,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 def plain_of(mixture, route_LE: Tensor | None = None):
     """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
-    # In float32: the rounding of bfloat16 would lose most of a small update, and of a step.
-    plain = copied_plain(mixture.float() if mixture.config.has_lora else mixture, route_LE).float()
-    return mixture_of(plain, label_smoothing=mixture.config.label_smoothing)
+    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=mixture.config.label_smoothing)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:

@@ -18,7 +18,9 @@ from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 
 JOB_FILE = "job.json"  # what the pieces are of
-CHECKSUMS = ("checkpoint", "data", "options", "routes")  # in it, whose values tell a user nothing
+# What a change of a checksum in it means.
+CHECKSUMS = {"checkpoint": "another checkpoint", "data": "other rows", "routes": "other routes"}
+CHECKSUMS["options"] = "other answer options"
 
 log = logging.getLogger("routing_moe")
 
@@ -101,7 +103,7 @@ def keep_same_job(folder: Path, described: dict, pieces: JobFolder) -> None:
         for name, value in described.items():
             if saved.get(name) != value:
                 was, now = (shorten(json.dumps(setting), 80) for setting in (saved.get(name), value))
-                what = f"of another {name}" if name in CHECKSUMS else f"with {name} {was}, not {now}"
+                what = f"of {CHECKSUMS[name]}" if name in CHECKSUMS else f"with {name} {was}, not {now}"
                 raise InputError(
                     f"--output_dir {folder} holds results {what}; name another folder, or delete that one"
                 )

@@ -88,28 +88,39 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
 
 
 @torch.no_grad()
-def merged_weights(layers: list[LoraLayer], routes_LE: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Yields (name, weight) of all linear maps with experts in the equivalent plain model of a route."""
+def merged_weights(
+    layers: list[LoraLayer], routes_LE: Tensor, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields (name, weight) of all linear maps with experts in the equivalent plain model of a route.
+
+    dtype: of the weights, None: that of the base.
+    """
     known_LE = routes_LE.cpu()  # a GPU is waited for once
     for layer in layers:
         used_K = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
         weights_HE = routes_LE[layer.rows]
-        merged = layer.merged(weights_HE, sent(used_K, weights_HE.device))
+        merged = layer.merged(weights_HE, sent(used_K, weights_HE.device), dtype)
         yield from ((f"{layer.name}.{name}", weight) for name, weight in merged.items())
 
 
-def plain_copy(model: nn.Module, layers: list[LoraLayer], routes_LE: Tensor, device=None) -> nn.Module:
+def plain_copy(
+    model: nn.Module,
+    layers: list[LoraLayer],
+    routes_LE: Tensor,
+    device=None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module:
     """Returns the equivalent plain model of a route, which shares all tensors without experts.
 
     device: of the plain model, None: the same. A copy elsewhere takes no memory beside the model, and is
-    never there twice.
+    never there twice. dtype: of the merged weights, None: that of the base.
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     if device is not None:
         merged = {id(linear.weight) for layer in layers for linear in layer.linear_maps.values()}
         shared |= {key: moved(tensor, device) for key, tensor in shared.items() if key not in merged}
     plain = copy.deepcopy(model, shared)
-    for name, weight in merged_weights(layers, routes_LE):
+    for name, weight in merged_weights(layers, routes_LE, dtype):
         weight = weight if device is None else weight.to(device)
         plain.get_submodule(name.removesuffix(".weight")).remove_updates(weight)
     return plain

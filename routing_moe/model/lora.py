@@ -181,10 +181,11 @@ class LoraLinear:
             return A, B
         return (A[used_K] * weights_HE[0, used_K, None, None]).flatten(0, 1), B[used_K].flatten(0, 1)
 
-    def merged(self, weights_HE: Tensor, used_K: Tensor) -> Tensor:
-        """Returns the weight (D_out, D_in) of the equal plain linear map, in the type of its own weight."""
+    def merged(self, weights_HE: Tensor, used_K: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns the weight (D_out, D_in) of the equal plain linear map. dtype: None: of its own weight."""
         A, B = self.factors_along(weights_HE, used_K)
-        return torch.addmm(self.weight.to(A.dtype), B.T, A, alpha=self.scale).to(self.weight.dtype)
+        merged = torch.addmm(self.weight.to(A.dtype), B.T, A, alpha=self.scale)
+        return merged.to(dtype or self.weight.dtype)
 
     def inner_products(self) -> Tensor:
         """Returns the inner products (E, E) of the experts' updates s * B_e A_e, as matrices."""
@@ -213,11 +214,9 @@ class LoraLayer:
     linear_maps: dict[str, LoraLinear]
     mix: Mix | None = None
 
-    def merged(self, weights_HE: Tensor, used_K: Tensor) -> dict[str, Tensor]:
-        """Returns {name in the layer: weight} of the linear maps of the equivalent plain layer."""
-        return {
-            f"{name}.weight": linear.merged(weights_HE, used_K) for name, linear in self.linear_maps.items()
-        }
+    def merged(self, *route) -> dict[str, Tensor]:
+        """Returns {name in the layer: weight} of the plain layer. route: as in `LoraLinear.merged`."""
+        return {f"{name}.weight": linear.merged(*route) for name, linear in self.linear_maps.items()}
 
     def expert_distance(self) -> Tensor:
         """Returns the mean over pairs of experts of the sum over linear maps of |s (B_p A_p - B_q A_q)|."""

@@ -67,13 +67,22 @@ def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0
     return RoutedModel.from_backbone(plain, num_experts, **fields)
 
 
+def exact_plain(mixture, routes_LE=None) -> PreTrainedModel:
+    """Returns `to_plain`, with merged linear maps in float32: bfloat16 would round small updates away."""
+    is_bart = mixture.config.model_type == ROUTING_BART  # whose weights are in float32
+    return mixture.to_plain(routes_LE, **({} if is_bart else {"dtype": torch.float32}))
+
+
 def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
-    """Returns the equivalent plain model of a route (L, E), None: of one expert, without shared tensors."""
-    plain = mixture.to_plain(routes_LE)
+    """Returns the equivalent plain model of a route (L, E), None: of one expert; no tensor is shared.
+
+    In float32, in which neither a small update nor a training step is lost in rounding.
+    """
+    plain = exact_plain(mixture, routes_LE)
     if isinstance(plain, BartForConditionalGeneration):
         return plain
     shared = set(map(id, mixture.parameters()))
-    return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared})
+    return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared}).float()
 
 
 def plain_on_cpu(mixture, routes_LE) -> PreTrainedModel:

@@ -220,18 +220,22 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
     @torch.no_grad()
     def to_plain(
-        self, routes_LE: Tensor | None = None, device: str | torch.device | None = None
+        self,
+        routes_LE: Tensor | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
     ) -> PreTrainedModel:
         """Returns the equivalent plain model of a route (L, E): merged linear maps, the rest shared.
 
         None: of a model with one expert. device: where the plain model is, None: where this one is.
+        dtype: of the merged linear maps, None: that of the base.
         """
         if not self.lora_layers:
             return self.backbone
         if routes_LE is None:
             (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
         routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
-        return plain_copy(self.backbone, self.lora_layers, routes_LE, device)
+        return plain_copy(self.backbone, self.lora_layers, routes_LE, device, dtype)
 
     # ---- saving, loading
 
