@@ -193,7 +193,7 @@ def test_a_given_vector_replaces_all_others(start_of, tmp_path):
 
 
 def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids, mixture_of):
-    how = dict(task_vector="learned", vector_steps=3, task_model_lr=0.3, total_steps=1, num_beams=1)
+    how = dict(task_vector="learned", vector_steps=3, task_model_lr=0.3, total_steps=2, num_beams=1)
     settings = grids.settings("learned", moe_init=True, init_dir=mixture_of("soft"), **how)
     first, second = (Configuration(sample, 0.03, 6) for sample in SAMPLES)
     runner = TrialRunner(settings)
