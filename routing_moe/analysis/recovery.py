@@ -184,10 +184,9 @@ def of_kinds(features: Features, kinds: Sequence[str]) -> Features:
     """Returns the features of these kinds. Raises InputError for an unknown kind."""
     known = features.kinds
     if unknown := [kind for kind in kinds if kind not in known]:
-        guess = did_you_mean(unknown[0], known)
-        raise InputError(
-            f"--recovery {unknown[0]}: no such kind of features{guess} (have {', '.join(known)})"
-        )
+        have = f"{did_you_mean(unknown[0], known)} (have {', '.join(known)})"
+        lost = "; the gym of a run is not found from this folder, or has no kinds of tasks"
+        raise InputError(f"--recovery {unknown[0]}: no such kind of features{have if known else lost}")
     columns = [column for kind in kinds for column in known[kind]]
     names = tuple(features.names[column] for column in columns)
     return Features(features.tasks, names, features.values_NF[:, columns], features.described)
