@@ -7,8 +7,8 @@ import pytest
 from mistakes import assert_problem
 from tiny_runs import run
 
+from routing_moe.config.shared import last_step
 from routing_moe.config.train import TrainSettings
-from routing_moe.training.trainer import last_step
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -20,7 +20,8 @@ def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):
 
 def test_a_small_gym_is_trained_for_the_steps_that_were_asked_for():
     settings = TrainSettings(output_dir="run")
-    assert last_step(replace(settings, total_steps=30_000), n_examples=96) == 30_000  # 10,000 passes
+    most = replace(settings, total_steps=30_000)  # 10,000 passes
+    assert last_step(most, 96, most.step_size) == 30_000
 
 
 def test_epochs_do_not_end_a_run_in_its_warm_up(world, capsys):

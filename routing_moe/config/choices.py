@@ -3,7 +3,8 @@
 # {name: implementation}, to which users add. The implementations are put in where model/selection.py,
 # route_sources.py and routers.py are imported; the names are here, since early errors do without torch.
 ROUTER_MODES = dict.fromkeys(("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli"))
-ROUTE_SOURCES = dict.fromkeys(("learned", "average", "random", "fixed"))
+BUILT_IN_SOURCES = ("learned", "average", "random", "fixed")
+ROUTE_SOURCES = dict.fromkeys(BUILT_IN_SOURCES)
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")
 ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json

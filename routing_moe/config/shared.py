@@ -1,5 +1,6 @@
 """Flags that several commands share, and the recipe of an optimizer step."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -206,6 +207,13 @@ class Recipe:
     def step_size(self) -> int:
         """Examples in one optimizer step."""
         return self.train_batch_size * self.gradient_accumulation_steps
+
+
+def last_step(settings, n_examples: int, step_size: int) -> int:
+    """Returns the step after which a training ends: --total_steps, or that of --num_train_epochs if before."""
+    if settings.num_train_epochs is None:
+        return settings.total_steps
+    return min(settings.total_steps, math.ceil(settings.num_train_epochs * n_examples / step_size))
 
 
 def recipe_of(settings, **others) -> Recipe:

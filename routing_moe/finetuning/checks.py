@@ -4,7 +4,6 @@ Each file is opened by its one reader, which raises InputError. No weights are l
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -15,9 +14,10 @@ from dataloader.gym import Gym
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
+from routing_moe.config.choices import BUILT_IN_SOURCES
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
-from routing_moe.config.shared import text_problems, trained_texts
+from routing_moe.config.shared import last_step, text_problems, trained_texts
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
@@ -116,17 +116,15 @@ def check_files(settings: FinetuneSettings, gym: Gym) -> None:
     task, parts = settings.task, ["train", "dev", *(["test"] if settings.do_predict else [])]
     metric = gym.metric(task)
     for sample in settings.samples:
-        for part in parts:
-            gym.examples(task, part, sample)
-        check_epochs(settings, sample, len(gym.examples(task, "train", sample)))
+        rows = {part: len(gym.examples(task, part, sample)) for part in parts}
+        check_epochs(settings, sample, rows["train"])
     if settings.scoring == "rank" and find_options(task, metric, [gym]).name is None:
         raise InputError(f"--scoring is rank, but {task} has no answer options; give --scoring generate")
 
 
 def check_epochs(settings: FinetuneSettings, sample: str, n_examples: int) -> None:
     """Raises InputError if --num_train_epochs ends a configuration while the learning rate still rises."""
-    step_size = max(settings.bsz_list) * settings.gradient_accumulation_steps
-    step = math.ceil(settings.num_train_epochs * n_examples / step_size)
+    step = last_step(settings, n_examples, max(settings.bsz_list) * settings.gradient_accumulation_steps)
     if settings.do_train and step <= settings.warmup_steps:
         raise InputError(
             f"--num_train_epochs {settings.num_train_epochs:g} ends the training on {sample} at step {step}, "
@@ -175,7 +173,7 @@ def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> Non
     problem = None
     if training in ("vector", "router") and source != "learned":
         problem = f"{source} routes use no router; give plain or fixed, or leave it out"
-    elif training and source not in ("learned", "fixed", "average", "random"):
+    elif training and source not in BUILT_IN_SOURCES:
         problem = f"the routes come from {source!r} in every step; leave it out"
     elif training in ("plain", "fixed") and source == "random":
         problem = "random routes differ between examples and steps; give merged or logits, or leave it out"

@@ -19,6 +19,7 @@ from dataloader.errors import problem_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
+from routing_moe.config.choices import BUILT_IN_SOURCES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
 from routing_moe.finetuning.checks import route_kind, text_source, vector_table
@@ -40,7 +41,6 @@ PLAIN = {"plain": "plain model", "merged": "merged plain model"}
 TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
 TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
-BUILT_IN = ("learned", "fixed", *WITHOUT_VECTOR)
 # The kinds of routes (`route_kind`) that a `Chooser` finds.
 CHOSEN = ("given vector", "stored vector", "nearest vector", "given", "cluster", "own", "unknown")
 
@@ -56,8 +56,7 @@ class Starts:
         self.config = config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         self._kind = route_kind(settings, config) if config.num_experts > 1 else None
-        # The task's number in the tasks of the model, for the sources that read it.
-        self.row = 0 if self._kind is None else kept_tasks(settings, config).index(settings.task)
+        self.tasks = [settings.task] if self._kind is None else kept_tasks(settings, config)  # of each model
         self._trained = vector_table(settings.task, config).trained
         self._sample = self._model = None
         self._choices = self._chosen(start) if self._kind in CHOSEN else {}
@@ -71,8 +70,7 @@ class Starts:
         """
         if self._model is None or (not self._shared and sample != self._sample):
             settings, (model, route, seen) = self.settings, self._adapted(sample, examples)
-            if model.to(self.device).config.route_source in BUILT_IN:
-                model.config.task_names = [settings.task]
+            model.to(self.device).config.task_names = self.tasks
             model.config.text_settings = text_settings(settings)
             model.config.input_templates = Gym(settings.gym_dir).templates([settings.task])
             if settings.label_smoothing is not None:
@@ -123,7 +121,7 @@ class Starts:
 
 def kept_tasks(settings: FinetuneSettings, config) -> list[str]:
     """Returns the tasks of the fine-tuned mixture: a source of the user's reads their numbers, so all."""
-    if (settings.chosen_source or config.route_source) in BUILT_IN:
+    if (settings.chosen_source or config.route_source) in BUILT_IN_SOURCES:
         return [settings.task]
     return list(dict.fromkeys([*config.task_names, settings.task]))
 

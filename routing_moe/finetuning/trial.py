@@ -4,7 +4,6 @@ The result of a configuration is a function of its settings: weights are restore
 and score follows from the seed. It depends neither on the process that runs it nor on what ran before.
 """
 
-import math
 import time
 
 import torch
@@ -15,6 +14,7 @@ from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.plugins import load_plugin
+from routing_moe.config.shared import last_step
 from routing_moe.evaluation.predictions import prediction_lines
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
 from routing_moe.evaluation.scoring import predict
@@ -88,7 +88,7 @@ class TrialRunner:
                 sample,
                 self.starts.tokenizer,
                 TextFormat.of(settings, self.starts.config),
-                {settings.task: self.starts.row},
+                {settings.task: self.starts.tasks.index(settings.task)},
                 limit=min(filter(None, most), default=None),
                 with_options=settings.reads_options and part != "train",
             )
@@ -161,8 +161,7 @@ class Trial:
         examples = self.runner.file(configuration.prefix, "train").encoded
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
-        epochs = math.ceil(settings.num_train_epochs * len(examples) / recipe.step_size)
-        self._take_steps(stepper, min(settings.total_steps, epochs))
+        self._take_steps(stepper, last_step(settings, len(examples), recipe.step_size))
         if self.steps_done:
             cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
             self.cost = {name: cost[name] for name in TRAINING_COST}

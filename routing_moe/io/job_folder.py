@@ -19,8 +19,12 @@ from dataloader.progress import ProgressBar
 
 JOB_FILE = "job.json"  # what the pieces are of
 # What a change of a checksum in it means.
-CHECKSUMS = {"checkpoint": "another checkpoint", "data": "other rows", "routes": "other routes"}
-CHECKSUMS["options"] = "other answer options"
+CHECKSUMS = {
+    "checkpoint": "another checkpoint",
+    "data": "other rows",
+    "options": "other answer options",
+    "routes": "other routes",
+}
 
 log = logging.getLogger("routing_moe")
 

@@ -87,8 +87,9 @@ def parsed_contrast(text: str) -> tuple[str, str]:
 def contrast_pairs(settings: CompareSettings, variants: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the contrasts with the baseline, then those of --contrasts."""
     with_baseline = [(name, settings.baseline) for name in variants if settings.baseline not in (None, name)]
-    pairs = dict.fromkeys([*with_baseline, *map(parsed_contrast, settings.contrasts)])
-    for first, second in map(parsed_contrast, settings.contrasts):
+    own = list(map(parsed_contrast, settings.contrasts))
+    pairs = dict.fromkeys([*with_baseline, *own])
+    for first, second in own:
         if (second, first) in pairs:  # would count twice in the correction of p
             raise InputError(f"--contrasts {first}:{second}: {second}:{first} is the same test; give one")
     return list(pairs)

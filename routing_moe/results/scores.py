@@ -70,10 +70,8 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
 
     Raises InputError that names the file if it is missing, broken, or lacks a column or a score.
     """
-    header, texts = read_table(path, index_col=0, nrows=0), ("task_prefix", "sample", "metric")
-    missing = {name: ["", "nan"] for name in header if name != "task_prefix"}  # a task may be called "NA"
-    types = dict.fromkeys(texts, str)
-    scores = read_table(path, index_col=0, dtype=types, keep_default_na=False, na_values=missing)
+    types = dict.fromkeys(("task_prefix", "sample", "metric"), str)  # a task may be called "NA" or "nan"
+    scores = read_table(path, index_col=0, dtype=types, keep_default_na=False, na_values=[""])
     if lacking := ", ".join(name for name in columns if name not in scores):
         raise InputError(f"{path}: was not written by --do_predict or during training (no column {lacking})")
     numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]

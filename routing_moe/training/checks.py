@@ -20,7 +20,7 @@ from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
 from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.config.choices import TRACKERS
+from routing_moe.config.choices import BUILT_IN_SOURCES, TRACKERS
 from routing_moe.config.flags import changed, differences, flag_problems, flags_of
 from routing_moe.config.shared import text_problems
 from routing_moe.config.train import TrainSettings
@@ -102,7 +102,7 @@ def refuse(problems: list[str]) -> None:
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
     problems = []
-    if settings.route_source in ("learned", *settings.source_flags.values()):
+    if settings.route_source in BUILT_IN_SOURCES:
         problems.append(f"--route_source is {settings.route_source!r}, no source of --plugin; leave it out")
     selecting = settings.selecting_flags + (["route_source"] if settings.route_source else [])
     if len(selecting) > 1:

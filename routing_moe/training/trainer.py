@@ -18,6 +18,7 @@ from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
+from routing_moe.config.shared import last_step
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of
 from routing_moe.evaluation.scoring import dev_scores, mean_score
@@ -71,13 +72,13 @@ class Training:
             "data": train_examples.fingerprint(),
             "dev_data": [file.encoded.fingerprint() for file in dev_files],
         }
-        self.total_steps = last_step(settings, len(train_examples))
+        self.total_steps = last_step(settings, len(train_examples), settings.step_size)
         self.stop_requested = False
 
     def set_total_steps(self, steps: int) -> None:
         self.settings = dataclasses.replace(self.settings, total_steps=steps)
         self.stepper.settings = self.settings.recipe
-        self.total_steps = last_step(self.settings, len(self.stepper.examples))
+        self.total_steps = last_step(self.settings, len(self.stepper.examples), self.settings.step_size)
 
     # ---- the loop
 
@@ -301,17 +302,9 @@ class FinishStepOnInterrupt:
         log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
 
 
-def last_step(settings: TrainSettings, n_examples: int) -> int:
-    """Returns the step after which a run on this many examples ends."""
-    if settings.num_train_epochs is None:
-        return settings.total_steps
-    epochs = math.ceil(settings.num_train_epochs * n_examples / settings.step_size)
-    return min(settings.total_steps, epochs)
-
-
 def check_epochs(settings: TrainSettings, n_examples: int) -> None:
     """Raises InputError if --num_train_epochs ends a run while the learning rate still rises."""
-    step = last_step(settings, n_examples)
+    step = last_step(settings, n_examples, settings.step_size)
     if step < settings.total_steps and step <= settings.warmup_steps:
         raise InputError(
             f"--num_train_epochs {settings.num_train_epochs:g} ends the run of {n_examples} examples at step "

@@ -104,9 +104,8 @@ def earlier_run(settings, by_task: JobFolder, data: dict, model_files: dict) -> 
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
     if not path.is_file():
-        if problems := foreign_problems(
-            folder, (NAMES_FILE, VECTORS_FILE, META_FILE, "config.json", "results.csv")
-        ):
+        files = (NAMES_FILE, VECTORS_FILE, META_FILE, "config.json", "results.csv")
+        if problems := foreign_problems(folder, files):
             raise InputError(problems)
         return {}
     saved = load_json_object(path, "the description of a folder of task vectors")
