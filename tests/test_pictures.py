@@ -18,7 +18,7 @@ from scipy.cluster.hierarchy import leaves_list
 from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.pictures import dots, heat_maps, lines
-from routing_moe.pictures.style import STYLE, finished, save
+from routing_moe.pictures.style import STYLE, finished, save, series
 
 
 def texts_of(labels) -> list[str]:
@@ -149,13 +149,19 @@ def test_rows_are_in_cluster_order_and_branches_of_one_category_have_its_colour(
     assert tree.get_position().intervaly.tolist() == heat.get_position().intervaly.tolist()
 
 
-def test_gains_of_transfer_are_in_the_order_of_their_affinity_and_may_lack_values():
-    gains_NN = np.array([[np.nan, 0.1, 0.3], [0.2, np.nan, 0.4], [0.5, 0.6, np.nan]])
+def test_transfer_shows_help_and_harm_on_a_scale_around_0_in_the_order_of_the_affinity():
+    losses_NN = np.array([[0.1, 1.0, 3.0], [2.0, 0.1, 4.0], [5.0, 6.0, 0.1]])
     affinity_NN, tasks = np.eye(3), ["boolq", "glue-rte", "anli"]
-    _, heat, beside = heat_maps.plot_transfer(gains_NN, affinity_NN, tasks, ONTOLOGY).axes[:3]
+    _, heat, beside = heat_maps.plot_transfer(losses_NN, affinity_NN, tasks, ONTOLOGY).axes[:3]
     rows = [tasks.index(name) for name in texts_of(beside.get_yticklabels())]
     drawn = heat.images[0].get_array().filled(np.nan)
-    assert np.array_equal(drawn, gains_NN[np.ix_(rows, rows)], equal_nan=True)
+    saved_NN = np.array([[np.nan, 0, -2], [0, np.nan, -2], [0, -1, np.nan]])  # of the median of the row
+    assert np.array_equal(drawn, saved_NN[np.ix_(rows, rows)], equal_nan=True)
+    low, high = heat.images[0].get_clim()
+    assert low == -high
+    lost, none = heat.images[0].cmap((-2 - low) / (high - low)), heat.images[0].cmap(0.5)
+    assert lost[0] > lost[2]  # red
+    assert min(none[:3]) > 0.95  # white
 
 
 def test_similarities_are_in_the_given_order_and_named_left_of_each_row_of_maps():
@@ -283,6 +289,19 @@ def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
 
 
 # ---- curves, loads
+
+
+def test_a_variant_has_one_colour_in_all_pictures_and_others_share_none_of_these():
+    names = ["dense", "dense_flops", "learned", "cross_loss", "oracle", "mine", "yours"]
+    colours = [style["color"] for style in series(names)]
+    assert colours[0] == colours[1]
+    assert len(set(colours)) == 6
+    for start in range(1, len(names)):
+        assert [style["color"] for style in series(names[start:5])] == colours[start:5]
+    table = pd.DataFrame({"variant": ["mine", "oracle"] * 2, "run": list("abcd"), "step": 1, "flops": 1.0})
+    steps, _ = lines.plot_curves(table.assign(dev_score=0.5)).axes
+    drawn = {line.get_label(): line.get_color() for line in steps.lines}
+    assert drawn["oracle"] == colours[4]
 
 
 def test_curves_are_thin_lines_of_runs_and_one_of_their_mean_against_steps_and_flops():

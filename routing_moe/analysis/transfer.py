@@ -35,7 +35,7 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
-from routing_moe.task_choice.transfer import gains, grouped, mates, means_by_task
+from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
 from routing_moe.training.checks import Inputs
 
 
@@ -86,8 +86,8 @@ class TransferJob:
                 "has been trained on both; give a run with --task_routes tasks"
             )
 
-    def run(self, all_tasks: list[str]) -> tuple[list[str], np.ndarray, dict]:
-        """Computes what is missing, and the groups; returns (the M tasks, gains (M, M), the summary).
+    def run(self, all_tasks: list[str]) -> tuple[list[str], np.ndarray, np.ndarray, dict]:
+        """Computes what is missing, and the groups. Returns (M tasks, (M, M) losses and affinity, summary).
 
         All processes must call it; the main one writes the files. Tasks without rows join the largest group.
         """
@@ -107,14 +107,14 @@ class TransferJob:
             "total_flops": (len(columns_M) + 2) * rows_flops(self.model, self.rows),
         }
         columns = [self.tasks[n] for n in columns_M]
+        losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
         if self.accelerator.is_main_process:
             groups = dict.fromkeys(all_tasks, int(np.bincount(labels_N).argmax()))
             groups |= dict(zip(self.tasks, labels_N.tolist(), strict=True))
             write_groups(self.settings.output_dir, groups, summary)
-            losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
             table = pd.DataFrame(losses_NM, index=self.tasks, columns=columns).rename_axis("task")
             write_text(self.settings.output_dir / TABLE_FILE, table.round(4).to_csv())
-        return columns, gains_NM[columns_M], summary
+        return columns, losses_NM[columns_M], affinity(gains_NM[columns_M]), summary
 
     def _losses(self) -> np.ndarray:
         """Returns the losses (R, M) of all rows along the compared experts."""

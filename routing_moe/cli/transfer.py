@@ -81,7 +81,6 @@ def compare(
     from routing_moe.io.main_process import main_process_lock
     from routing_moe.pictures.heat_maps import plot_transfer
     from routing_moe.pictures.style import save
-    from routing_moe.task_choice.transfer import affinity
 
     accelerator = make_accelerator(settings.prediction.mixed_precision)
     with ExitStack() as at_exit:
@@ -90,10 +89,10 @@ def compare(
         job = TransferJob(settings, inputs, contested, accelerator)
         at_exit.enter_context(main_process_lock(accelerator, settings.output_dir))
         started.append(settings.output_dir)
-        columns, gains_MM, summary = job.run(list(inputs.split.train))
+        columns, losses_MM, affinity_MM, summary = job.run(list(inputs.split.train))
         if accelerator.is_main_process:
             if len(columns) > 2:
-                figure = plot_transfer(gains_MM, affinity(gains_MM), columns, inputs.ontology)
+                figure = plot_transfer(losses_MM, affinity_MM, columns, inputs.ontology)
                 save(figure, settings.output_dir / "transfer.png", "Rows gain along columns")
             log.info(
                 "%(tasks)d tasks, %(groups)d groups (clusters %(clusters)d, silhouette %(silhouette).3f, "

@@ -81,6 +81,7 @@ def plot_comparison(per_run: pd.DataFrame, table: pd.DataFrame, measure: str = "
         dots = per_run[per_run["category"] == category].sort_values("seed").groupby("variant")["mean"]
         bars = rows.loc[n_runs.notna(), ["mean", "std"]].fillna(0.0)
         means = per_run.loc[per_run["category"] == category, "mean"]
+        styles = dict(zip(rows.index, series(rows.index), strict=True))
         set_scale(axes, np.concatenate([means, bars["mean"] - bars["std"], bars["mean"] + bars["std"]]))
         for place, (variant, mean, std) in enumerate(rows[["mean", "std"]].itertuples()):
             if pd.isna(n_runs[variant]):
@@ -91,7 +92,7 @@ def plot_comparison(per_run: pd.DataFrame, table: pd.DataFrame, measure: str = "
             values = dots.get_group(variant)
             # Equal values stay visible.
             heights = place + (np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else np.zeros(1))
-            dot = dict(linestyle="", markersize=3, clip_on=False, zorder=3) | series(place)
+            dot = dict(linestyle="", markersize=3, clip_on=False, zorder=3) | styles[variant]
             axes.plot(values, heights, label=f"one run ({n})", **dot)
     add_legend(figure, f"{measure} (number of tasks in brackets)")
     return figure

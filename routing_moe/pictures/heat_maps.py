@@ -199,7 +199,7 @@ def plot_clustered(
 ) -> Figure:
     """Draws similarities, or other values, in the order of a clustering by similarity, beside its tree.
 
-    A branch has a category's colour if all of its tasks are of that category. NaN stays white.
+    A branch has a category's colour if all of its tasks are of that category. NaN is grey.
     """
     tree, colour_of = cluster_tasks(similarity_NN, tasks, ontology), kind_colours(ontology)
     covered = [{ontology.category(task)[0]} for task in tasks]  # by each leaf, then by each branch
@@ -222,17 +222,24 @@ def plot_clustered(
     beside.locator_params(axis="x", nbins=3)
     drawn_NN = np.asarray(similarity_NN if values_NN is None else values_NN)[np.ix_(leaves, leaves)]
     heat = draw_cells(figure, (0, 0, side, side), drawn_NN, scale)
+    heat.set_facecolor("0.8")
     in_order = [tasks[leaf] for leaf in leaves]
     name_rows(add_kinds(heat, in_order, ontology, square=True)[0], in_order)
     add_key(heat, scale, ontology.order(tasks), ontology, away=GAP + TREE + 0.25)
     return figure
 
 
-def plot_transfer(gains_NN, affinity_NN, tasks: Sequence[str], ontology: Ontology) -> Figure:
-    """Draws what each task (row) gains along the expert of each task (column), clustered by affinity."""
-    end = float(np.nanpercentile(gains_NN, 98)) or 1.0  # one pair must not hide the others
-    scale = Scale("nats saved per row", "Blues", 0.0, end)
-    return plot_clustered(affinity_NN, tasks, ontology, scale, gains_NN)
+def plot_transfer(losses_NN, affinity_NN, tasks: Sequence[str], ontology: Ontology) -> Figure:
+    """Draws what the rows of each task save along the expert of each other task, in nats; red: they lose.
+
+    losses_NN: mean losses of a task (row) along an expert (column), compared with the median of the row.
+    Colours end at what 98% of the savings are below: one pair must not hide the others.
+    """
+    saved_NN = np.median(losses_NN, axis=1, keepdims=True) - losses_NN
+    np.fill_diagonal(saved_NN, np.nan)  # an expert has read the rows of its own task
+    end = float(np.nanpercentile(np.maximum(saved_NN, 0), 98)) or 1.0
+    scale = Scale("nats saved per row (red: lost)", "RdBu", -end, end)
+    return plot_clustered(affinity_NN, tasks, ontology, scale, saved_NN)
 
 
 @styled

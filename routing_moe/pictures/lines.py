@@ -40,8 +40,8 @@ def plot_curves(curves: pd.DataFrame) -> Figure:
     variants = curves["variant"].unique()
     for axes, x in zip(panels, ("step", "flops"), strict=True):
         axes.set_xlabel({"step": "training steps", "flops": "training FLOPs"}[x])
-        for number, variant in enumerate(variants):
-            rows, style = curves[curves["variant"] == variant], series(number)
+        for variant, style in zip(variants, series(variants), strict=True):
+            rows = curves[curves["variant"] == variant]
             for _, run in rows.groupby("run"):
                 axes.plot(run[x], run[measure], color=style["color"], linewidth=0.4, alpha=0.6, zorder=1)
             means = rows.groupby("step", as_index=False)[["flops", measure]].mean()
@@ -97,8 +97,9 @@ def plot_load(runs: Sequence[Routes]) -> Figure:
         axes.axvline(encoder_part(layers) - 0.5, color=DARK, linewidth=1, zorder=1)
         for number in range(1, len(layers), 2):
             axes.axvspan(number - 0.5, number + 0.5, color=BAND, linewidth=0, zorder=0)
-    for number, routes in enumerate(runs):
-        table, style = layer_table(routes), series(number)
+    styles = series([routes.titled for routes in runs])
+    for number, (routes, style) in enumerate(zip(runs, styles, strict=True)):
+        table = layer_table(routes)
         aside = (number - (len(runs) - 1) / 2) * min(0.2, 0.7 / len(runs))
         x = np.array([layers.index(name) for name in routes.layers]) + aside
         marks = dict(linestyle="", markersize=3.2, clip_on=False, zorder=3) | style

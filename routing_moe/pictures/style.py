@@ -7,6 +7,8 @@ A function that draws returns a figure; `save` also writes what lies outside of 
 
 import io
 import textwrap
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from matplotlib.transforms import Bbox
 from dataloader.atomic_files import write_bytes
 from dataloader.ontology import UNCATEGORISED, Ontology
 
-# Seaborn's "colorblind" palette. 10 colours and 7 markers: the first 70 pairs differ.
+# Seaborn's "colorblind" palette.
 COLOURS = (
     "#0173b2", "#de8f05", "#029e73", "#cc78bc", "#d55e00",
     "#56b4e9", "#ece133", "#ca9161", "#fbafe4", "#949494",
@@ -26,6 +28,14 @@ COLOURS = (
 MARKERS = "os^DvPX"
 BLUE, RED, GREY = COLOURS[0], COLOURS[4], COLOURS[-1]
 DARK, BAND = "0.15", "0.955"  # of lines; of every second row
+# A variant has one colour in all pictures: {beginning of its name: colour}. Others share what is left.
+VARIANTS = {
+    **dict.fromkeys(("dense", "multitask", "one_"), RED),
+    **dict.fromkeys(("oracle", "true_"), DARK),
+    **dict.fromkeys(("learned", "straight_through"), COLOURS[3]),
+    **dict.fromkeys(("random", "task_random"), GREY),
+    "cross_loss": BLUE,
+}
 WIDTH = 6.75  # inches: the text of a paper
 MARGIN = 0.1  # inches
 LONGEST_NAME = 60  # characters
@@ -42,10 +52,15 @@ STYLE = {
 styled = rc_context(STYLE)  # a decorator
 
 
-def series(number: int) -> dict:
-    """Returns colour and marker of the run or variant with this number."""
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-    return dict(color=colour, marker=marker, markeredgecolor="0.35", markeredgewidth=0.3)
+def series(names: Sequence[str]) -> list[dict]:
+    """Returns colour and marker of each run or variant."""
+    free = cycle(colour for colour in COLOURS if colour not in VARIANTS.values())
+    edge = dict(markeredgecolor="0.35", markeredgewidth=0.3)
+    own = [next((VARIANTS[start] for start in VARIANTS if name.startswith(start)), None) for name in names]
+    return [
+        dict(color=colour or next(free), marker=marker, **edge)
+        for colour, marker in zip(own, cycle(MARKERS), strict=False)
+    ]
 
 
 def short(name: str) -> str:
