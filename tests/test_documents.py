@@ -185,7 +185,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_readme_is_short_and_lists_all_folders():
     text = TEXTS[README]
-    assert len(text.encode()) <= 8192
+    assert len(text.encode()) <= 9 * 1024
     folders = {folder for folder in TOP_FOLDERS.split("|") if folder != "task"}
     assert sorted(folder for folder in folders if f"| `{folder}/` |" not in text) == []
 
