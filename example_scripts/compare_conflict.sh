@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Routings and one BART on tasks that contradict each other, at the learning rates of docs/results/protocols/conflict.md.
-#   bash example_scripts/compare_conflict.sh --small            one gym, 5 variants, 5 minutes on 2 cores
+#   bash example_scripts/compare_conflict.sh --small            one gym, 5 variants, 6 minutes on 2 cores
 #   JOBS=4 CONFLICT=0.5 bash example_scripts/compare_conflict.sh        skills disagree on half of the rows; ten gyms
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and runs. Further flags: `routing-moe train`. A variant is a line in FLAGS.
 # Variables: CONFLICT (0, 0.25, 0.5 or 1), SEEDS, VARIANTS (first: baseline), STEPS, OUTPUT_DIR, JOBS (2).
