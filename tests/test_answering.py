@@ -245,8 +245,8 @@ def test_a_soft_route_is_exported_only_as_its_largest_weights(soft_run, world, t
     assert load(tmp_path / "bart").answer("count", TEXTS) == expected
 
 
-def test_wrong_arguments_in_python_are_one_clear_error(finished):
-    model = load(finished)
+def test_wrong_arguments_in_python_are_one_clear_error(finished, tmp_path):
+    model, other = load(finished), load(shutil.copytree(finished, tmp_path / "other"))
     for call, message in (
         (lambda: load(finished, num_beam=7), "'num_beam' is no text setting; did you mean 'num_beams'"),
         (lambda: load(finished, max_input_length=5000), "max_input_length is 5000, but "),
@@ -267,3 +267,12 @@ def test_wrong_arguments_in_python_are_one_clear_error(finished):
     ):
         with pytest.raises(InputError, match=message):
             call()
+        (lambda: model.answer("colour", ["grass", None]), "text 2: None is no text"),
+        (lambda: model.answer("colour", ["grass"], options=[1, 2]), "text 1: 1 is no text"),
+        (lambda: model.task("a", inputs=["b", None]), "inputs must be a list of texts"),
+        (lambda: model.task("a", examples=[("b", 1)]), "the examples of a must be pairs of"),
+        (
+            lambda: model.answer(other.task("colour"), TEXTS),
+            f"colour is a task of {tmp_path}/other/best; make",
+        ),
+        (lambda: model.export(other.task("colour"), tmp_path / "bart"), "colour is a task of "),
