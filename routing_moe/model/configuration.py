@@ -82,7 +82,7 @@ class Mixture:
     trained_tasks: list[str] | None = None  # of all training so far, if known
     given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
     has_route_vectors: bool = False  # vectors beside given routes, by which other tasks are routed
-    vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
+    vectors_seen: str | None = None  # what loaded vectors, or fine-tuning, are based on: `task_vectors.SEEN`
     # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
     text_settings: dict[str, int | bool | str | None] | None = None
     input_templates: dict[str, str] | None = None  # of trained tasks that `add-task` has made from a table
