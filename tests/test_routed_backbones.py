@@ -121,6 +121,15 @@ def test_no_change_of_the_base_is_lost(tmp_path):
             if number == 0:
                 model.backbone.model.norm.weight[3] += 1
             elif number == 1:
+def test_arguments_of_loading_without_an_effect_are_refused(tmp_path):
+    RoutedModel.from_backbone(make_plain("t5"), **FIELDS).save_pretrained(tmp_path)
+    for cls in (RoutedModel, AutoModelForSeq2SeqLM):
+        assert cls.from_pretrained(tmp_path, token=None, trust_remote_code=False).config.num_experts == 3
+        for argument in (dict(device_map="cpu"), dict(quantization_config={"load_in_8bit": True})):
+            with pytest.raises(InputError, match=f"{next(iter(argument))}: RoutedModel loads without it"):
+                cls.from_pretrained(tmp_path, **argument)
+
+
                 model.backbone.resize_token_embeddings(100)
         if number < 2:
             with pytest.raises(InputError, match="the base was trained"):
