@@ -157,7 +157,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
         batch_size = len(kwargs["encoder_outputs"][0] if input_ids is None else input_ids)
-        routes = self._resolve_routes(routes, task_ids, batch_size)
+        trusted = self.training or routes_on_cpu is not None
+        routes = self._resolve_routes(routes, task_ids, batch_size, trusted)
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:
@@ -235,9 +236,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """
         if not self.lora_layers:
             return self.backbone
-        if routes_LE is None:
-            (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
-        routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
+        routes_LE = self._one_route(routes_LE).to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE, device, dtype)
 
     # ---- saving, loading
@@ -274,8 +273,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         loading = dict(dtype=saved_type)
         loading["attn_implementation"] = attn_implementation or config._attn_implementation
         if config.base_model is not None:
-            local_folder(config.base_model, token=token)
             need_base(config.base_model)
+            local_folder(config.base_model, token=token)
             backbone = load_backbone(config.base_model, config.backbone, **loading)
         else:
             with no_init_weights():
