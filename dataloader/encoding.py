@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
+from jinja2 import TemplateError  # which torch needs, too
 
-from dataloader.errors import InputError, did_you_mean
+from dataloader.errors import InputError, did_you_mean, in_brief
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
 
@@ -349,13 +350,17 @@ def rendered(tokenizer, message: str) -> str:
     """Returns a message of the user in the tokenizer's chat template, up to where the answer begins."""
     if not tokenizer.chat_template:
         raise InputError("--prompt_format chat: the tokenizer has no chat template; give crossfit")
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}],
-        chat_template=SAME_DAY + tokenizer.get_chat_template(),
-        tokenize=False,
-        add_generation_prompt=True,
-        enable_thinking=False,  # Qwen3 and SmolLM3: the answer begins without thoughts
-    )
+    try:
+        return tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}],
+            chat_template=SAME_DAY + tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # Qwen3 and SmolLM3: the answer begins without thoughts
+        )
+    except TemplateError as error:  # which a template may also raise itself
+        problem = f"template of {tokenizer.name_or_path}: {in_brief(error)}"
+        raise InputError(f"--prompt_format chat: {problem}; give crossfit") from None
 
 
 def around_message(tokenizer) -> tuple[list, str, list]:

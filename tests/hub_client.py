@@ -25,6 +25,7 @@ class HubClient:
         self.cached: dict[tuple[str, str], Path] = {}
         self.folders: dict[str, Path] = {}  # by commit
         self.requests: list[str] = []
+        self.tokens: dict[str, str | None] = {}
         self.private: dict[str, bool] = {}
 
     def publish(self, repository: str, folder: Path, revision: str = "main") -> str:
@@ -35,7 +36,13 @@ class HubClient:
         return commit
 
     def snapshot_download(
-        self, repository, revision=None, local_files_only=False, allow_patterns="*", ignore_patterns=()
+        self,
+        repository,
+        revision=None,
+        local_files_only=False,
+        allow_patterns="*",
+        ignore_patterns=(),
+        token=None,
     ) -> str:
         key = repository, revision or "main"
         if local_files_only:
@@ -43,6 +50,7 @@ class HubClient:
                 raise LocalEntryNotFoundError("not cached")
             return str(self.cached[key])
         self.requests.append(repository)
+        self.tokens[repository] = token
         if self.is_offline or key not in self.revisions:
             raise OSError("no answer")
         commit = self.revisions[key]

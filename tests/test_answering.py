@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_unseen_tasks import ONLY, SCORES
 from tiny_answers import PLURALS, TEXTS, gym_inputs, load
+from tiny_grids import ONE_EXPERT
 from tiny_runs import ROWS, TRAIN_TASKS, run
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -106,9 +107,34 @@ def test_a_route_is_learned_where_there_is_no_router(given_run):
 def test_average_routes_know_every_task(world, finished):
     absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
     average = load(world.run("answering_average", **absent, total_steps=1, avg_routing=True))
-    assert average.task("anything").words == "average"
+    assert (average.task("anything").words, average.task("anything").seen) == ("average", "nothing")
+    assert average.task("colour").seen == "labelled rows of all samples"
     assert len(average.answer("anything", TEXTS)) == len(TEXTS)
     assert not (world / "answering_average/best" / TEXTS_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "task", "other"),
+    [("all samples", "colour", "nothing"), ("one sample: naming_12_100", "naming", "unknown")],
+)
+def test_one_expert_has_seen_what_it_was_trained_on(trained_on, task, other, world, request, tmp_path):
+    if task == "colour":
+        place = world.run("answering_dense", **ONE_EXPERT)
+    else:
+        place = request.getfixturevalue("finished_grid") / "models/naming_12_100_best"
+    model = load(place)
+    assert model.task(task).seen == f"labelled rows of {trained_on}"
+    assert model.task("anything").seen == other
+    model.export(task, tmp_path / "bart")
+    assert (
+        f"it has seen of the task: labelled rows of {trained_on}."
+        in (tmp_path / "bart/README.md").read_text()
+    )
+    assert load(tmp_path / "bart").task(task).seen == f"labelled rows of {trained_on}"
+
+
+def test_the_texts_that_find_a_route_are_not_all_that_a_trained_task_has_shown(finished):
+    assert load(finished).task("colour", inputs=PLURALS).seen == "labelled rows of all samples"
 
 
 # ---- answers
@@ -245,8 +271,8 @@ def test_a_soft_route_is_exported_only_as_its_largest_weights(soft_run, world, t
     assert load(tmp_path / "bart").answer("count", TEXTS) == expected
 
 
-def test_wrong_arguments_in_python_are_one_clear_error(finished):
-    model = load(finished)
+def test_wrong_arguments_in_python_are_one_clear_error(finished, tmp_path):
+    model, other = load(finished), load(shutil.copytree(finished, tmp_path / "other"))
     for call, message in (
         (lambda: load(finished, num_beam=7), "'num_beam' is no text setting; did you mean 'num_beams'"),
         (lambda: load(finished, max_input_length=5000), "max_input_length is 5000, but "),
@@ -264,6 +290,15 @@ def test_wrong_arguments_in_python_are_one_clear_error(finished):
         (lambda: model.task("a", examples=[("", "b")]), "the examples of a must be pairs of"),
         (lambda: model.answer("colour", "grass"), "must be lists of texts"),
         (lambda: model.answer("colour", ["grass", " "]), "text 2: the text is empty"),
+        (lambda: model.answer("colour", ["grass", None]), "text 2: None is no text"),
+        (lambda: model.answer("colour", ["grass"], options=[1, 2]), "text 1: 1 is no text"),
+        (lambda: model.task("a", inputs=["b", None]), "inputs must be a list of texts"),
+        (lambda: model.task("a", examples=[("b", 1)]), "the examples of a must be pairs of"),
+        (
+            lambda: model.answer(other.task("colour"), TEXTS),
+            f"colour is a task of {tmp_path}/other/best; make",
+        ),
+        (lambda: model.export(other.task("colour"), tmp_path / "bart"), "colour is a task of "),
     ):
         with pytest.raises(InputError, match=message):
             call()

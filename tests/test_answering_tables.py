@@ -87,12 +87,23 @@ def test_a_row_with_a_list_of_options_is_ranked(own, tmp_path, capsys):
         assert (set(ranked["option_scores"]), set(typed["option_scores"])) == ({"good", "bad"}, {"yes", "no"})
 
 
+def test_a_column_of_options_may_be_a_part_of_the_texts(own, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("text,options\na,b or c\n")
+    assert inputs(own.own, capsys, inputs=tmp_path / "new.csv", input="{text}: {options}") == ["a: b or c"]
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
         ("film,stars\na,1\n", {}, "--input of add-task 'review: {text} of {year}': {} has no column 'text'"),
         ("text,year\na,1\n", dict(input="{txt}"), "--input '{txt}': {} has no column 'txt'; did you mean"),
-        ("text,year\na,1\n", dict(input=""), "--input '' names no column; write {column}"),
+        ("text,year\na,1\n", dict(input=""), "--input is empty; give a value, or leave it out"),
+        ("text,year\na,1\n", dict(task=" "), "--task is empty; give a value, or leave it out"),
+        (
+            "text,year,options\na,1,\nb,2,a|b\n",
+            {},
+            "--inputs {}:3: options is 'a|b'; give a list (.jsonl,",
+        ),
         ("text,year\na,1\n", dict(input="text"), "--input 'text' names no column; write {column}"),
         ("text,year\na,1\n,2\n", {}, "--inputs {}:3: column 'text' is empty"),
         ("text,year\na,1\nb\n", {}, "--inputs {}:3: 1 cells, the header has 2"),

@@ -231,6 +231,17 @@ def test_runs_are_found_by_any_of_their_folders(folder, tmp_path):
     ]  # fmt: skip
 
 
+def test_folders_of_other_commands_are_left_out(folder, capsys):
+    for name, settings in (("vectors", {"train_dir": "gym"}), ("grid", {"seed": 1, "task_dir": "gym/a"})):
+        (folder / name).mkdir()
+        (folder / name / "run.json").write_text(json.dumps({"settings": settings}))
+    for columns in (["test"], ["categories"], ["test", "categories"]):
+        assert compare.main([str(folder), "--columns", *columns]) == 0
+        notes = [f"note: {folder}/{name} is no run of train; it is left out" for name in ("grid", "vectors")]
+        assert capsys.readouterr().err.splitlines() == notes
+    assert refusal(capsys, folder / "grid") == f"error: {folder}/grid is no run of train"
+
+
 def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path, "moe", 1, SCORES["a", 1], name=".", train_dir=str(tmp_path / "gym"))

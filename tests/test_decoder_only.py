@@ -125,9 +125,11 @@ def test_a_chat_template_gives_the_tokens_of_the_rendered_message():
     message = [{"role": "user", "content": "[colour] sky"}]
     rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     assert tokens.tolist() == tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    tokenizer.name_or_path = "a/model"
     for template, problem in (
         (None, "has no chat template"),
         ("{{ messages[0].content[:4] }}", "has the message 0 times"),
+        ("{{ raise_exception('no user') }}", "template of a/model: no user"),
     ):
         tokenizer.chat_template = template
         with pytest.raises(InputError, match=problem):

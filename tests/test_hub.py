@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
+from tiny_backbones import decoder_only_tokenizer, make_plain
 from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run, write_bart, write_gym
 
 from dataloader.errors import InputError
+from routing_moe import RoutedModel
 from routing_moe.checkpoints.find import SavedPlain
 from routing_moe.io import hub
 
@@ -35,6 +37,19 @@ def test_an_incomplete_copy_is_completed(file, hub_client, commit):
     hub._folders.clear()
     assert (hub.local_folder(NAME) / file).is_file()
     assert hub_client.requests == [NAME, NAME]
+
+
+def test_a_mixture_and_its_base_are_downloaded_with_the_given_token(hub_client, tmp_path):
+    make_plain("qwen2").save_pretrained(tmp_path / "base")
+    decoder_only_tokenizer(["a"], has_start=False).save_pretrained(tmp_path / "base")
+    hub_client.publish("me/base", tmp_path / "base")
+    RoutedModel.from_backbone("me/base", num_experts=2, task_names=["a"]).save_pretrained(tmp_path / "saved")
+    hub_client.publish("me/moe", tmp_path / "saved")
+    hub._folders.clear()
+    hub_client.cached.clear()
+    hub_client.tokens.clear()
+    RoutedModel.from_pretrained("me/moe", token="mine")
+    assert hub_client.tokens == {"me/moe": "mine", "me/base": "mine"}
 
 
 def test_without_a_network_a_copy_without_tokenizer_is_used(hub_client, commit):

@@ -49,6 +49,29 @@ def test_untrained_experts_leave_the_plain_model_as_it_is(family):
     assert not any(map(is_of_base, trained))
 
 
+@pytest.mark.parametrize("family", ["t5", "qwen2", *BARTS])
+def test_wrong_routes_tasks_and_batches_are_errors(family, make_model, tmp_path):
+    is_bart = family in BARTS
+    model = (make_model(3, **BARTS[family]) if is_bart else make_routed(family)).eval()
+    batch, routes = batch_of(model, vocabulary=40), routes_of("soft", model)
+    inputs, three, negative = batch["input_ids"], 3 * routes, torch.zeros_like(routes)
+    negative[..., 0], negative[..., 1] = 2, -1
+    calls = [
+        lambda: model(**batch, routes=three),
+        lambda: model(**batch, routes=negative),
+        lambda: model.generate(inputs, routes=three, max_new_tokens=2),
+        lambda: model.to_plain(three[0]),
+    ]
+    calls += [lambda: model.to_adapter(three[0], tmp_path / "adapter")] if model.config.has_lora else []
+    for call in calls:
+        with pytest.raises(ValueError, match="must have weights that sum to 1"):
+            call()
+    with pytest.raises(ValueError, match="the batch has no examples"):
+        model.generate(inputs[:0], routes=routes[:0], max_new_tokens=2)
+    with pytest.raises(Exception, match="task_names names a more than once"):
+        model.config.__class__(**model.config.to_dict() | {"task_names": ["a", "b", "a"]})
+
+
 def test_the_steps_of_a_generation_use_one_plan(make_model, monkeypatch):
     planned, of = [], LoraPlan.of
     monkeypatch.setattr(LoraPlan, "of", lambda *values: planned.append(values) or of(*values))
@@ -96,6 +119,15 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
     shutil.rmtree(tmp_path / "moved/base")
     with pytest.raises(InputError, match=f"{tmp_path}/moved/base: not found; it has the model that"):
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
+
+
+def test_arguments_of_loading_without_an_effect_are_refused(tmp_path):
+    RoutedModel.from_backbone(make_plain("t5"), **FIELDS).save_pretrained(tmp_path)
+    for cls in (RoutedModel, AutoModelForSeq2SeqLM):
+        assert cls.from_pretrained(tmp_path, token=None, trust_remote_code=False).config.num_experts == 3
+        for argument in (dict(device_map="cpu"), dict(quantization_config={"load_in_8bit": True})):
+            with pytest.raises(InputError, match=f"{next(iter(argument))}: RoutedModel loads without it"):
+                cls.from_pretrained(tmp_path, **argument)
 
 
 @pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4)])

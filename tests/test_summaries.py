@@ -119,6 +119,17 @@ def test_missing_samples_and_scores_are_listed_and_means_are_of_the_samples_with
     assert cells(table, "emo", "c_2")[0] == 0.9
 
 
+def test_a_task_of_two_folders_does_not_count_twice(logs, capsys):
+    other = write_results(logs / "boolq-high-rate", {"boolq_16_7": (0.5, 0.4)})
+    assert call(logs) == (2, None)
+    both = (
+        f"{logs}/singletask-boolq/results.csv and {other} both hold results of boolq; keep only one of them"
+    )
+    assert capsys.readouterr().err.startswith(f"error: {both}")
+    code, table = call(logs, "--tasks", "boolq-high-rate", "sick")
+    assert (code, table["task"].unique().tolist()) == (1, ["boolq-high-rate", "sick"])
+
+
 def test_tasks_without_results_are_listed_of_all_or_of_those_that_flags_name(logs, capsys, tmp_path):
     (logs / "singletask-copa").mkdir()
     assert call(logs)[0] == 1
@@ -232,11 +243,12 @@ def test_costs_of_models_are_in_the_summary_if_results_have_them(logs):
     _, table = call(logs)
     assert "flops_per_example" not in table
     costs = dict(active_parameters=1000, total_parameters=3000)
-    write_results(logs / "copa", BOOLQ, flops_per_example=[5, 6, 6, 5, 6, 6, 5, 6, 9], **costs)
+    of_samples = {sample.replace("boolq", "copa"): scores for sample, scores in BOOLQ.items()}
+    write_results(logs / "copa", of_samples, flops_per_example=[5, 6, 6, 5, 6, 6, 5, 6, 9], **costs)
     code, table = call(logs)
     assert code == 0
     of_copa = table[table["task"] == "copa"].set_index("entry")
-    assert of_copa.loc["boolq_16_21", "flops_per_example"] == 9  # of the best row
+    assert of_copa.loc["copa_16_21", "flops_per_example"] == 9  # of the best row
     columns = ["active_parameters", "total_parameters", "flops_per_example"]
     assert of_copa.loc["mean", columns].tolist() == [1000, 3000, 7]
     assert table[table["task"] == "sick"]["flops_per_example"].isna().all()

@@ -315,6 +315,17 @@ def test_a_run_without_a_checkpoint_is_refused(place, tmp_path, capsys):
     assert_problem(refusal(tmp_path, capsys, tmp_path), f"{tmp_path} is not a run folder")
 
 
+def test_a_gym_of_other_tasks_is_refused(place, tmp_path, capsys):
+    gym = shutil.copytree(place.gym, tmp_path / "gym")
+    (gym / "colour").rename(gym / "shade")
+    for file in (gym / "shade").iterdir():
+        file.rename(file.with_name(file.name.replace("colour", "shade")))
+    (gym / "metrics.json").write_text(json.dumps(METRICS | {"shade": METRICS["colour"]}))
+    (gym / "split.json").write_text(json.dumps({"train": ["count", "shade"], "dev": [], "test": []}))
+    lines = refusal(tmp_path, capsys, place / "deltas", "--train_dir", gym, "--output_dir", tmp_path / "new")
+    assert_problem(lines, f"--train_dir {gym}: {place / 'deltas'} was not trained on shade; give the gym of")
+
+
 def test_rows_of_another_gym_are_not_taken_for_the_contested_ones(place, tmp_path, capsys):
     on_rows(place, tmp_path / "run", {"plural": list(range(24))})
     saved_rows = Contested.load(tmp_path / "run")

@@ -26,7 +26,6 @@ from routing_moe.model.loading import auto_class
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
 from routing_moe.model.route_sources import average
 from routing_moe.model.routed_model import RoutedModel  # noqa: F401
-from routing_moe.task_choice.choice import VectorTable
 
 
 class RoutedLM(HFLM):
@@ -46,7 +45,7 @@ class RoutedLM(HFLM):
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        known = VectorTable(config.task_names, config.random_vectors, ()).known
+        known = set(config.task_names).difference(config.random_vectors)
         if config.route_source == "average" or config.num_experts == 1:
             route_1LE = average(model, torch.zeros(1))
         elif config.route_source != "random" and task in known:

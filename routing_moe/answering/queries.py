@@ -27,11 +27,13 @@ class Query:
     options: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raises ValueError for empty texts, and for a single option."""
-        if not self.input.strip():
-            raise ValueError("the text is empty")
+        """Raises ValueError for empty texts and what is no text, and for a single option."""
         if isinstance(self.options, str):
             raise ValueError(f"options must be a list of texts, not the text {self.options!r}")
+        if others := [text for text in (self.input, *self.options) if not isinstance(text, str)]:
+            raise ValueError(f"{others[0]!r} is no text")
+        if not self.input.strip():
+            raise ValueError("the text is empty")
         if not all(option.strip() for option in self.options):
             raise ValueError("an option is empty")
         if len(set(self.options)) == 1:
@@ -57,7 +59,7 @@ class Answer:
 class RoutedTask:
     """A task with its route, a tensor (L, E), where it comes from, and what that has seen of the task.
 
-    encoder_rows: the first rows of the route, which are those of the encoder.
+    encoder_rows: the first rows of the route, which are those of the encoder. model: the place of the model.
     """
 
     name: str
@@ -65,6 +67,7 @@ class RoutedTask:
     words: str
     seen: str
     encoder_rows: int
+    model: str
 
     @property
     def experts(self) -> dict[str, list]:

@@ -10,6 +10,7 @@ model.export(task, "out/bart")                   # a plain model, which needs tr
 
 import dataclasses
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -33,8 +34,7 @@ from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.selection import noise_free_routes
-from routing_moe.model.task_vectors import NOTHING
-from routing_moe.task_choice.choice import GivenVectors, TaskChoice
+from routing_moe.task_choice.choice import GivenVectors, TaskChoice, seen_when_stored
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.learned import learn_route, learn_vector
 from routing_moe.task_choice.texts import (
@@ -138,12 +138,12 @@ class Routed:
         if steps < 1 or (rate is not None and rate <= 0):
             raise InputError(f"steps is {steps} and rate {rate}; nothing is learned unless both are above 0")
         texts = [] if inputs is None else list(inputs)
-        if isinstance(inputs, str) or not all(text.strip() for text in texts):
+        if isinstance(inputs, str) or not all(isinstance(t, str) and t.strip() for t in texts):
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
-            route_LE = torch.ones(config.num_layers, 1)
-            return RoutedTask(name, route_LE, "none: one expert", NOTHING, config.encoder_rows)
-        if examples is not None:
+            route_LE, seen = np.ones((config.num_layers, 1), np.float32), seen_when_stored(config, name)
+            choice = TaskChoice(name, "own", "none: one expert", seen, route_LE=route_LE)
+        elif examples is not None:
             choice = self._learned(name, list(examples), steps=steps, rate=rate, seed=seed)
         elif inputs is not None:
             if not config.routes_by_task:
@@ -167,7 +167,16 @@ class Routed:
             vector_1D = torch.from_numpy(choice.vector_D).to(model.device, model.routing_dtype)[None]
             how = config.router_mode, config.router_temperature, config.router_top_k
             route_LE = noise_free_routes(model.router(vector_1D), *how)[0].detach()
-        return RoutedTask(name, route_LE, choice.words, choice.seen, config.encoder_rows)
+        # Experts that were trained on the task have seen more than what its route is based on.
+        seen = seen_when_stored(config, name) if name in config.trained_tasks else choice.seen
+        return RoutedTask(name, route_LE, choice.words, seen, config.encoder_rows, str(self.place))
+
+    def _own(self, task: RoutedTask | str) -> RoutedTask:
+        """Returns a task or that of a name. Raises InputError for a task of another model."""
+        task = self.task(task) if isinstance(task, str) else task
+        if os.path.realpath(task.model) != os.path.realpath(self.place):
+            raise InputError(f"{task.name} is a task of {task.model}; make it with task() of {self.place}")
+        return task
 
     def _check_known(self, name: str) -> None:
         """Raises InputError if the model has no route of its own for a task."""
@@ -210,7 +219,8 @@ class Routed:
 
     def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
         are_pairs = all(not isinstance(pair, str) and len(pair) == 2 for pair in examples)
-        if not examples or not are_pairs or not all(part.strip() for pair in examples for part in pair):
+        parts = [part for pair in examples for part in pair] if are_pairs else []
+        if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
             raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
         encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
@@ -232,7 +242,7 @@ class Routed:
 
     def answers(self, task: RoutedTask | str, queries: Iterable[Query], **decoding) -> Iterator[Answer]:
         """Yields the answer to each text in order, with its score; reads CHUNK texts ahead."""
-        task = self.task(task) if isinstance(task, str) else task
+        task = self._own(task)
         self._check(self.texts | decoding)
         decoding, queries = dataclasses.replace(self.decoding, **decoding), iter(queries)
         while chunk := list(islice(queries, CHUNK)):
@@ -257,7 +267,7 @@ class Routed:
 
     def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:
         """Writes the plain model of a task's route to a new folder; see `export.export`."""
-        export(self, self.task(task) if isinstance(task, str) else task, Path(folder), argmax)
+        export(self, self._own(task), Path(folder), argmax)
 
     def task_file(self, name: str, queries: list[Query]) -> TaskFile:
         """Returns the queries as a file of the task. Raises InputError for empty texts and wrong options."""

@@ -102,6 +102,7 @@ def with_flags(config: Mixture, fields: dict) -> Mixture:
 def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> dict:
     """Returns the fields of a new mixture, with the tasks of the split, or of --taskvecs if it reads them."""
     fields = settings.architecture() | {"task_names": sorted(split.all)}
+    fields |= {"trained_tasks": [], "vectors_seen": None}  # a fine-tuned plain model has its own
     if routes is not None and settings.num_experts is None:
         fields["num_experts"] = routes.num_experts
     if settings.taskvecs and fields["route_source"] == "learned" and fields["num_experts"] > 1:

@@ -45,6 +45,7 @@ def collect(settings: CollectSettings) -> int:
             tasks = load_split(settings.custom_tasks_splits).section(settings.section)
     files = few_shot.find_results(settings.logs_dir, tasks)
     results = [few_shot.read_results(task, path, settings.postfix) for task, path in files.items() if path]
+    few_shot.check_distinct(files, results)
     missing, table = few_shot.missing_results(files, results), few_shot.summary_table(results)
     if table.empty:
         hint = f"no row of a finished sample (<sample>{settings.postfix})"

@@ -104,9 +104,9 @@ def write_means(settings: CompareSettings) -> list[str]:
     runs, notes = {}, []
     for name, file in overview.SCORED.items():
         if name == "test" or name in settings.columns:
-            runs[name] = find_runs(settings.folders, file, settings.order)
+            runs[name], others = find_runs(settings.folders, file, settings.order)
             check_comparable(runs[name], settings.gym_per_seed)
-            notes += unfinished(runs[name], file) if file.section == "train" else []
+            notes += others + (unfinished(runs[name], file) if file.section == "train" else [])
     names = {str(run) for run in runs["test"] if run.scores is not None}
     if not names:
         raise InputError("no run has scores of train tasks; they are written with --do_predict")
@@ -133,8 +133,8 @@ def write_categories(settings: CompareSettings) -> list[str]:
     The contents of files do not depend on time or machine.
     """
     file = ScoresFile(settings.part, settings.predict_split, settings.checkpoint_name, settings.prefix)
-    runs = find_runs(settings.folders, file, settings.order)
-    finished, notes = [run for run in runs if run.scores is not None], unfinished(runs, file)
+    runs, notes = find_runs(settings.folders, file, settings.order)
+    finished, notes = [run for run in runs if run.scores is not None], notes + unfinished(runs, file)
     if not finished:
         hint = f"scores are written with --do_predict --predict_split {settings.predict_split}"
         raise InputError([*notes, f"no run is finished; {hint}"])

@@ -15,7 +15,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import mixture_to_score
 from routing_moe.config.console import reporting_errors
@@ -44,7 +44,11 @@ def run(settings: TransferSettings, started: list[Path]) -> None:
     is_divided = contested is None or not contested.are_few
     if is_divided:
         mixture_to_score(settings.prediction.start)
-        compare(settings, check_inputs(settings.prediction, writes=False), contested, started)
+        inputs = check_inputs(settings.prediction, writes=False)
+        if unknown := sorted(set(inputs.split.train).difference(inputs.config.task_names)):
+            problem = f"{settings.run} was not trained on {in_short(unknown)}; give the gym of its training"
+            raise InputError(f"--train_dir {settings.prediction.train_dir}: {problem}")
+        compare(settings, inputs, contested, started)
     elif os.environ.get("LOCAL_RANK", "0") == "0":
         from routing_moe.analysis.transfer import summary_of, write_groups
 

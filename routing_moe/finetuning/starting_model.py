@@ -30,7 +30,7 @@ from routing_moe.model.mixtures import copied_plain, mixture_of
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
-from routing_moe.model.task_vectors import of_sample
+from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
 from routing_moe.task_choice.choice import GivenVectors, TaskChoice
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.given_routes import file_matrices
@@ -79,6 +79,8 @@ class Starts:
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
                 self.loaded = None
+        if self.settings.do_train:
+            self._model.config.vectors_seen = of_sample(ROWS_OF_ONE, sample)
         return self._model, self._route, self._seen
 
     def _chosen(self, start: SavedMixture) -> dict[str, TaskChoice]:
@@ -180,7 +182,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 def plain_of(mixture, route_LE: Tensor | None = None):
     """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
-    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=mixture.config.label_smoothing)
+    smoothing, trained = mixture.config.label_smoothing, mixture.config.trained_tasks
+    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=smoothing, trained_tasks=trained)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:

@@ -22,6 +22,7 @@ from routing_moe.finetuning.starting_model import Starts
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.conversion import with_shared_parameters
+from routing_moe.model.mixtures import OF_THIS_PROJECT
 from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.few_shot import of_part
 from routing_moe.results.run_cost import TRAINING_COST
@@ -129,8 +130,7 @@ class TrialRunner:
         model, config = self._model, self._model.config
         if model.config.num_experts == 1:
             model = model.to_plain()
-            model.config.text_settings = config.text_settings
-            model.config.input_templates = config.input_templates
+            model.config.update({name: getattr(config, name) for name in OF_THIS_PROJECT})
         elif self.settings.route_training == "logits":
             routes_1LE = model.routes_for([self.settings.task]).detach()
             model = with_shared_parameters(model)

@@ -49,10 +49,10 @@ def is_on_hub(place: str | Path) -> bool:
 # ---- the folder of a model
 
 
-def local_folder(source: str | Path, kinds: Sequence[str] = WEIGHTS) -> Path:
+def local_folder(source: str | Path, kinds: Sequence[str] = WEIGHTS, token: str | None = None) -> Path:
     """Returns a folder itself, or that of a hub name, downloaded if the cache has no complete copy.
 
-    kinds: patterns of weights, the first of which is preferred. Raises InputError that names the source.
+    kinds: patterns of weights, the first is preferred. token: of the hub. Raises InputError with the source.
     """
     name = str(source)
     if Path(source).is_dir():
@@ -62,7 +62,7 @@ def local_folder(source: str | Path, kinds: Sequence[str] = WEIGHTS) -> Path:
     if name in _folders and any(has_weights(_folders[name], kind) for kind in kinds):
         return _folders[name]
     for kind in kinds:
-        folder = _snapshot(name, kind)
+        folder = _snapshot(name, kind, token)
         if has_weights(folder, kind):
             _folders[name] = folder
             return folder
@@ -77,7 +77,7 @@ def has_weights(folder: Path, kind: str) -> bool:
     return bool(names) if not shards else f"-of-{len(shards):05d}." in shards[0]
 
 
-def _snapshot(name: str, kind: str) -> Path:
+def _snapshot(name: str, kind: str, token: str | None) -> Path:
     """Returns the folder of a hub name in the cache, with weights of this kind if the hub has them."""
     repository, _, revision = name.partition("@")
     files = {"allow_patterns": [*SMALL_FILES, kind, f"*/{kind}"], "ignore_patterns": OTHER_LIBRARIES}
@@ -86,7 +86,7 @@ def _snapshot(name: str, kind: str) -> Path:
     if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in tokenizers):
         return cached
     try:
-        return Path(snapshot_download(repository, revision=revision or None, **files))
+        return Path(snapshot_download(repository, revision=revision or None, token=token, **files))
     except Exception as error:  # the client and the network raise many types of errors
         if cached and has_weights(cached, kind):
             return cached

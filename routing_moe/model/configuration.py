@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Self
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
 
-from dataloader.errors import InputError, counted, did_you_mean, in_brief
+from dataloader.errors import InputError, counted, did_you_mean, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import (
     EXPERT_KINDS,
@@ -82,7 +83,7 @@ class Mixture:
     trained_tasks: list[str] | None = None  # of all training so far, if known
     given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
     has_route_vectors: bool = False  # vectors beside given routes, by which other tasks are routed
-    vectors_seen: str | None = None  # the data that loaded vectors are based on, one of `task_vectors.SEEN`
+    vectors_seen: str | None = None  # what loaded vectors, or fine-tuning, are based on: `task_vectors.SEEN`
     # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
     text_settings: dict[str, int | bool | str | None] | None = None
     input_templates: dict[str, str] | None = None  # of trained tasks that `add-task` has made from a table
@@ -161,6 +162,8 @@ class Mixture:
             if outside := [i for i in getattr(self, f"{side}_vanilla_layers") if not 0 <= i < depth]:
                 known = f"the {side} has layers 0 to {depth - 1}" if depth else f"the model has no {side}"
                 wrong.append(f"{side}_vanilla_layers names {outside}; {known}")
+        if twice := [name for name, times in Counter(self.task_names).items() if times > 1]:
+            wrong.append(f"task_names names {in_short(twice)} more than once")
         if wrong := wrong or self._contradictions():
             raise ValueError("\n".join(wrong))
 

@@ -33,7 +33,8 @@ FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
 
 def bart_fields(config: BartConfig) -> dict:
     """Returns the fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
-    return {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures")}
+    own = ("model_type", "architectures", "trained_tasks", "vectors_seen")
+    return {name: value for name, value in config.to_dict().items() if name not in own}
 
 
 def available_folder(source: str | Path) -> Path:

@@ -30,7 +30,8 @@ WHY_REFUSED = {  # what users may ask for
     "gemma2": "its states after padding may be NaN; RoutedModel takes it, in Python",
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), IN_ONE_TENSOR),
 }
-OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates")  # of plain models of `export` and grids
+# In the configurations of plain models of `export` and grids.
+OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "vectors_seen")
 
 
 def plain_config(source: str | Path) -> Mixture:

@@ -129,7 +129,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         if routes is None and task_ids is None and is_planned:
             running = nullcontext({})
         else:
-            routes = self._resolve_routes(routes, task_ids, batch_size)
+            trusted = self.training or use_cache or routes_on_cpu is not None
+            routes = self._resolve_routes(routes, task_ids, batch_size, trusted)
             plan = self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
             running = self.along(plan)
         inputs = dict(
@@ -263,9 +264,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         """
         from routing_moe.model.conversion import assemble_bart
 
-        if routes_LE is None:
-            (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
-        return assemble_bart(self, routes_LE)
+        return assemble_bart(self, self._one_route(routes_LE))
 
     to_plain = to_bart
 
@@ -288,7 +287,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             return super().from_pretrained(source, *args, config=config, **kwargs)
         folder = Path(source)
         if not folder.is_dir():
-            folder = local_folder(f"{source}@{revision}" if revision else source)
+            folder = local_folder(f"{source}@{revision}" if revision else source, token=kwargs.get("token"))
         state = complete_state(cls, folder, config)
         loaded = super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded

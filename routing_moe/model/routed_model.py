@@ -59,6 +59,9 @@ from routing_moe.model.lora import LoraPlan, along
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.task_routing import RoutingModel
 
+# What Auto classes always pass, without an effect here; other arguments are refused.
+OF_AUTO = ("_from_auto", "_commit_hash", "adapter_kwargs", "trust_remote_code")
+
 
 class RoutedModel(RoutingModel, PreTrainedModel):
     """A model with low-rank experts and the router that mixes them.
@@ -154,7 +157,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
         batch_size = len(kwargs["encoder_outputs"][0] if input_ids is None else input_ids)
-        routes = self._resolve_routes(routes, task_ids, batch_size)
+        trusted = self.training or routes_on_cpu is not None
+        routes = self._resolve_routes(routes, task_ids, batch_size, trusted)
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:
@@ -232,9 +236,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """
         if not self.lora_layers:
             return self.backbone
-        if routes_LE is None:
-            (routes_LE,) = self._resolve_routes(None, None, batch_size=1)
-        routes_LE = self._resolve_routes(routes_LE[None], None, 1)[0].to(self.device)
+        routes_LE = self._one_route(routes_LE).to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE, device, dtype)
 
     # ---- saving, loading
@@ -254,11 +256,14 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         dtype: torch.dtype | str | None = None,
         revision: str | None = None,
         attn_implementation: str | None = None,
-        **of_auto,
+        token: str | None = None,
+        **others,
     ) -> Self:
-        """Returns a saved model. dtype: of the backbone; None: as saved. of_auto: of Auto classes, unused."""
+        """Returns a saved model. dtype: of the backbone; None: as saved. others: those of OF_AUTO."""
         source = pretrained_model_name_or_path
-        folder = local_folder(f"{source}@{revision}" if revision else source)
+        if refused := [name for name, value in others.items() if value and name not in OF_AUTO]:
+            raise InputError(f"{refused[0]}: RoutedModel loads without it, on the CPU; then use .to(device)")
+        folder = local_folder(f"{source}@{revision}" if revision else source, token=token)
         if (kind := saved_kind(folder)) != RoutingConfig.model_type:
             raise InputError(f"{folder} holds a {kind!r} model, not one that RoutedModel saved")
         saved = RoutingConfig.from_pretrained(folder)
@@ -269,6 +274,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         loading["attn_implementation"] = attn_implementation or config._attn_implementation
         if config.base_model is not None:
             need_base(config.base_model)
+            local_folder(config.base_model, token=token)
             backbone = load_backbone(config.base_model, config.backbone, **loading)
         else:
             with no_init_weights():

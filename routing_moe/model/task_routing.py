@@ -74,9 +74,7 @@ class RoutingModel:
 
         If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
         """
-        source = ROUTE_SOURCES[self.config.route_source]
-        if self.config.num_experts == 1:
-            source = ROUTE_SOURCES["average"]
+        source = ROUTE_SOURCES["average" if self.config.num_experts == 1 else self.config.route_source]
         if self.config.expert_mixing == "outputs":
             return source(self, sent(task_ids_B, self.device))
         tasks_N, which_B = task_ids_B.unique(return_inverse=True)
@@ -168,7 +166,11 @@ class RoutingModel:
         one_hot = self.config.router_mode == "gumbel_softmax_st"
         return self.routes_for(task_names, "gumbel_softmax" if one_hot else None, temperature)
 
-    def _resolve_routes(self, routes: Tensor | None, task_ids: Tensor | None, batch_size: int) -> Tensor:
+    def _resolve_routes(self, routes, task_ids, batch_size: int, trusted: bool = False) -> Tensor:
+        """Returns routes (B, L, E). trusted: no check of their weights: a step would wait for the GPU."""
+        if batch_size == 0:
+            raise ValueError("the batch has no examples")
+        is_given = routes is not None
         if routes is None and task_ids is not None:
             routes = self.draw_routes(task_ids)
         if routes is None and self.config.num_experts == 1:
@@ -178,7 +180,16 @@ class RoutingModel:
         expected = (batch_size, self.config.num_layers, self.config.num_experts)
         if tuple(routes.shape) != expected:
             raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
+        if is_given and not trusted:
+            used = routes.detach()[:, self.config.routed_rows]
+            # Less than 1: experts are switched off. bf16 rounds sums. NaN passes: a model may have diverged.
+            if (used < 0).any() or (used.sum(dim=-1, dtype=torch.float32) > 1.01).any():
+                raise ValueError("each row of routes (B, L, E) must have weights that sum to 1")
         return routes
+
+    def _one_route(self, routes_LE: Tensor | None) -> Tensor:
+        """Returns a checked route (L, E). None: of a model with one expert."""
+        return self._resolve_routes(None if routes_LE is None else routes_LE[None], None, 1)[0]
 
     def is_one_hot(self, routes_BLE: Tensor) -> bool:
         """Returns whether all rows that a layer uses consist of zeros and ones."""
@@ -271,5 +282,5 @@ class RoutingModel:
 
     def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
         """Writes the equivalent adapter of peft of a route to a folder. base: its plain model."""
-        routes_LE, folder = self._resolve_routes(routes_LE[None], None, 1)[0], Path(folder)
+        routes_LE, folder = self._one_route(routes_LE), Path(folder)
         write_adapter(self, routes_LE, folder, base or name_of_base(self, folder))

@@ -106,6 +106,16 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
     return TaskResults(task, best, known, selected)
 
 
+def check_distinct(files: dict[str, Path | None], results: Sequence[TaskResults]) -> None:
+    """Raises InputError for two folders with samples of one task, which would count twice in the mean."""
+    folder_of: dict[str, str] = {}
+    for folder in results:
+        for task in (re.sub(r"_\d+_\d+$", "", sample) for sample in folder.samples):
+            if (first := folder_of.setdefault(task, folder.task)) != folder.task:
+                both = f"{files[first]} and {files[folder.task]} both hold results of {task}"
+                raise InputError(f"{both}; keep only one of them there, or choose with --tasks")
+
+
 def missing_results(files: dict[str, Path | None], results: Sequence[TaskResults]) -> list[str]:
     """Returns a line for each task without a file, or with missing samples or scores."""
     lines = [

@@ -16,7 +16,6 @@ from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import distinct_paths, distinct_tails, folder_problem
-from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import NAMES, UNITS, ScoresFile, read_scores
 
 OF_A_SEED = re.compile(r"seed\d+")  # of the variant that the folder above is named after
@@ -109,20 +108,26 @@ class Run(RunFolder):
         return int(self.scores["draws"].max()) if "draws" in self.scores else 1
 
 
-def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = ()) -> list[Run]:
-    """Returns the runs of the folders, finished or not: variants in the given order, then the others."""
-    runs = [_read_run(run, file) for run in find_run_folders(folders, "run.json")]
+def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = ()) -> tuple[list, list]:
+    """Returns (runs, finished or not: variants in the given order, then the others; notes of others)."""
+    read = {run.folder: _read_run(run, file) for run in find_run_folders(folders, "run.json")}
+    others = [f"{folder} is no run of train" for folder, run in read.items() if run is None]
+    runs = [run for run in read.values() if run]
+    if not runs:
+        raise InputError(others)
     if not {run.variant for run in runs}.intersection(order):  # else those of some variants have not begun
         check_variants("--order", order, runs)
     variants = list(dict.fromkeys([*order, *(run.variant for run in runs)]))
-    return sorted(runs, key=lambda run: variants.index(run.variant))
+    notes = [f"note: {other}; it is left out" for other in others]
+    return sorted(runs, key=lambda run: variants.index(run.variant)), notes
 
 
-def _read_run(run: RunFolder, file: ScoresFile) -> Run:
-    settings = load_run_settings(run.folder)
+def _read_run(run: RunFolder, file: ScoresFile) -> Run | None:
+    """Returns a run of `train`; None for another run.json, such as that of vectors or of a grid."""
+    settings = load_json_object(run.folder / "run.json", "the description of a run").get("settings")
     path, described = run.folder / file.path, run.folder / file.settings_path
-    if settings.get("seed") is None:
-        raise InputError(f"{run.folder / 'run.json'} has no seed")
+    if not isinstance(settings, dict) or not settings.keys() >= {"seed", "predict_dir"}:
+        return None
     scores = read_scores(path) if path.is_file() else None
     scored = load_json_object(described, "settings") if described.is_file() else {}
     return Run(**vars(run), settings=settings, scores=scores, scored_with=scored.get("settings", {}))

@@ -66,12 +66,13 @@ class VectorTable:
 
 
 def seen_when_stored(config, task: str) -> str:
-    """Returns the data that a checkpoint's vector of a task is based on. config: a RoutingBartConfig."""
+    """Returns the data of a task that a checkpoint, its experts and its vector, is based on."""
     if task in config.trained_tasks:  # in training all samples are pooled
         return ROWS_OF_ALL
-    if task in config.random_vectors:
-        return NOTHING
-    return config.vectors_seen or UNKNOWN
+    is_random = task in config.random_vectors
+    if task in config.task_names and not is_random and (config.routes_by_task or config.vectors_seen):
+        return config.vectors_seen or UNKNOWN
+    return NOTHING if is_random or config.trained_tasks else UNKNOWN
 
 
 def rows_read(config, task: str) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 
 from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster
 from routing_moe.model.task_routing import TaskVectors
-from routing_moe.model.task_vectors import NOTHING, UNKNOWN, of_sample, row_of
+from routing_moe.model.task_vectors import UNKNOWN, of_sample, row_of
 from routing_moe.task_choice.choice import GivenVectors, TaskChoice, VectorTable, rows_read, seen_when_stored
 from routing_moe.task_choice.texts import TextsOfModel, nearest_task
 
@@ -139,7 +139,8 @@ class RouteClusters:
         L, E = self.config.num_layers, self.config.num_experts
         why = "" if self.config.route_source == "average" else ": no vector" if self.vectors else ": no route"
         route_LE = np.full((L, E), 1 / E, dtype=np.float32)
-        return TaskChoice(task, "average", f"average{why}", NOTHING, route_LE=route_LE)
+        seen = seen_when_stored(self.config, task)
+        return TaskChoice(task, "average", f"average{why}", seen, route_LE=route_LE)
 
 
 def single_experts(routes_NLE: np.ndarray) -> np.ndarray | None:
