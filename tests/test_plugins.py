@@ -10,6 +10,7 @@ from tiny_grids import QUICK, grid_flags
 from tiny_runs import METRICS, World, assert_equal, fail_in_step, run, weights
 
 import dataloader
+from dataloader import Gym
 from dataloader.errors import InputError
 from routing_moe import Routed, RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import routes_without
@@ -17,6 +18,8 @@ from routing_moe.cli import answer, finetune, train
 from routing_moe.config import choices
 from routing_moe.config.plugins import load_plugin
 from routing_moe.config.train import train_settings
+from routing_moe.evaluation.predictions import baseline_scores
+from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.results.overview import cost_markdown, costs_of_runs, means_of_variants
 from routing_moe.results.run_cost import read_cost, reference_cost
@@ -183,6 +186,27 @@ def test_a_metric_of_the_plugin_is_accepted_for_a_new_task(mine, add, capsys):
     assert add(metric="one") == 2
     assert "--metric is 'one'; choose from EM" in capsys.readouterr().err
     assert add(metric="one", plugin=mine.plugin) == 0
+
+
+def test_a_score_that_is_not_a_number_ends_a_command_that_names_the_task(mine, tmp_path, monkeypatch, capsys):
+    load_plugin(mine.plugin)
+    monkeypatch.setitem(dataloader.METRIC_FUNCTIONS, "one", lambda *_: float("nan"))
+    error = "error: task opposite: the metric one returned nan; it must return one finite number\n"
+    assert run(mine.gym, mine.bart, tmp_path / "run", plugin=mine.plugin, total_steps=1) == 2
+    assert capsys.readouterr().err.endswith(error)
+    assert train.main(["--do_predict", "--prefix", "nan_", "--output_dir", str(mine.learned)]) == 2
+    assert capsys.readouterr().err.endswith(error)
+    flags = dict(task_dir=mine.gym / "opposite", learning_rate_list=[0.01], num_beams=None)
+    assert finetune.main(grid_flags(mine.gym, mine.bart, tmp_path / "grid", **QUICK | flags)) == 2
+    assert capsys.readouterr().err.endswith(error)
+
+
+def test_a_baseline_that_is_not_a_number_is_named(mine, monkeypatch):
+    monkeypatch.setitem(dataloader.METRIC_FUNCTIONS, "EM", lambda *_: float("nan"))
+    examples = Gym(mine.gym).examples("opposite", "dev", "13")
+    file = TaskFile("opposite", "opposite_12_13", "dev", "EM", examples, None)
+    with pytest.raises(InputError, match="task opposite: the metric EM returned nan"):
+        baseline_scores([file], Gym(mine.gym))
 
 
 @pytest.mark.parametrize(
