@@ -71,15 +71,18 @@ def test_a_wrong_use_of_a_run_is_an_error(changed, message, damage, with_run, ca
     check(with_run, capsys, "train", changed, message, damage)
 
 
-@pytest.mark.parametrize("part", ["train", "dev"])
-def test_changed_training_data_is_not_resumed(part, with_run, capsys, originals, tmp_path):
+@pytest.mark.parametrize("what", ["train files", "dev files", "metrics of tasks"])
+def test_changed_training_data_is_not_resumed(what, with_run, capsys, originals, tmp_path):
     gym = Path(shutil.copytree(originals.gym, tmp_path / "changed"))
-    file = gym / f"colour/colour_12_100_{part}.tsv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    if what == "metrics of tasks":
+        with_run.change("changed/metrics.json", colour="Rouge-L")
+    else:
+        file = gym / f"colour/colour_12_100_{what.split()[0]}.tsv"
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
     settings = json.loads((with_run.out / "run.json").read_text())["settings"]
     reopen(with_run.out)
     with_run.change("out/run.json", settings=settings | {"train_dir": str(gym), "predict_dir": str(gym)})
-    message = f"--train_dir {gym}: the {part} files are not those of the run in <out>"
+    message = f"--train_dir {gym}: the {what} are not those of the run in <out>"
     check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
 
 
