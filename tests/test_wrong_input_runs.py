@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -41,6 +42,11 @@ def foreign_state(place):
     torch.save(state | {"optimizer": {"state": {}, "param_groups": []}}, path)
 
 
+def cut_weights(place):
+    reopen(place.out)
+    os.truncate(place.out / "last/model.safetensors", 3000)
+
+
 def scored(place):
     (place.out / "best/eval-settings.json").write_text('{"settings": {"custom_tasks_splits": "other.json"}}')
 
@@ -58,6 +64,7 @@ RUNS = [
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
     (STEP | dict(resume=True, equal_flops="<out>"), "--equal_flops is <out>, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
+    (STEP | dict(resume=True), "<out>/last/model.safetensors: not a valid checkpoint", cut_weights),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),

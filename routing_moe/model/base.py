@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from routing_moe.config.choices import ROUTING_BART
 from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.loading import (
     TIED_NAMES,
+    damaged,
     load_bart,
     load_routing_bart,
     load_vanilla_checkpoint,
@@ -150,8 +152,11 @@ def check_base(config, found: str) -> None:
 
 
 def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    """Returns the tensors of the weight files in a folder."""
+    """Returns the tensors of the weight files in a folder. Raises InputError for a damaged one."""
     state = {}
     for file in sorted(folder.glob("model*.safetensors")):
-        state |= load_file(file)
+        try:
+            state |= load_file(file)
+        except SafetensorError as error:
+            raise damaged(file, error) from None
     return state
