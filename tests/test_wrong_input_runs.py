@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
 # ---- the same run again, and predictions with it
 
 STEP = dict(total_steps=1)
+START = dict(initialize_from_vanilla=None, output_dir="<here>/further")
 PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 
 
@@ -45,6 +46,10 @@ def foreign_state(place):
 def cut_weights(place):
     reopen(place.out)
     os.truncate(place.out / "last/model.safetensors", 3000)
+
+
+def link(place):
+    (place.folder / "link").symlink_to(place.folder / "nowhere")
 
 
 def scored(place):
@@ -64,8 +69,14 @@ RUNS = [
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
     (STEP | dict(resume=True, equal_flops="<out>"), "--equal_flops is <out>, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
-    (STEP | dict(resume=True), "<out>/last/model.safetensors: not a valid checkpoint", cut_weights),
+    (STEP | dict(resume=True), "<out>/last/model.safetensors is damaged (", cut_weights),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
+    (START | dict(checkpoint="<out>"), "<out>: no checkpoint there ... inside: <out>/best, <out>/last"),
+    (
+        START | dict(output_dir="<here>/link/run"),
+        "<here>/link/run: the link <here>/link leads to nothing",
+        link,
+    ),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
     (PREDICT | dict(custom_tasks_splits="<gym>/split.json"), "--custom_tasks_splits other.json", scored),
