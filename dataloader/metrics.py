@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
@@ -48,7 +49,13 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
         raise InputError(f"nothing to evaluate: {metric} of 0 predictions is not defined")
     if any(isinstance(accepted, str) for accepted in answers):
         raise InputError("the answers of an example are a string, expected a list of strings")
-    return float(METRIC_FUNCTIONS[metric](predictions, answers))
+    value = METRIC_FUNCTIONS[metric](predictions, answers)
+    if getattr(value, "ndim", None) == 0:  # of numpy or torch
+        value = value.item()
+    if type(value) not in (int, float) or not math.isfinite(value):
+        shown = shorten(repr(value), 80)
+        raise InputError(f"the metric {metric} returned {shown}; it must return one finite number")
+    return float(value)
 
 
 def answer_problem(answer: str, metric: str | None) -> str | None:

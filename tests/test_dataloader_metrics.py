@@ -5,7 +5,9 @@ import math
 import random
 import warnings
 
+import numpy as np
 import pytest
+import torch
 
 from dataloader import METRIC_FUNCTIONS, evaluate
 from dataloader.metrics import normalize_answer, rouge_l
@@ -95,6 +97,20 @@ def test_rouge_scores_texts_of_thousands_of_words():
 def test_unusable_answers_and_metric_names_have_clear_errors(predictions, answers, metric, message):
     with pytest.raises(ValueError, match=message):
         evaluate(predictions, answers, metric)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5], None, True, "0.5", np.array([0.5]), np.nan])
+def test_a_metric_that_returns_no_finite_number_is_named(value, monkeypatch):
+    monkeypatch.setitem(METRIC_FUNCTIONS, "mine", lambda *_: value)
+    with pytest.raises(ValueError, match=r"the metric mine returned .*; it must return one"):
+        evaluate(["a"], [["a"]], "mine")
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), torch.tensor(0.5)])
+def test_a_metric_may_return_any_number(value, monkeypatch):
+    monkeypatch.setitem(METRIC_FUNCTIONS, "mine", lambda *_: value)
+    assert (score := evaluate(["a"], [["a"]], "mine")) == value
+    assert type(score) is float
 
 
 # ---------------------------------------------------------------------------- the published code's numbers

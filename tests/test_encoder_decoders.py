@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -12,7 +13,7 @@ from accelerate.state import AcceleratorState
 from forks import in_two_processes
 from tiny_backbones import WITH_ENCODER, make_differ, plain_models
 from tiny_grids import QUICK, Grids, results
-from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, run, typed, weights
+from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, reopen, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
@@ -79,6 +80,17 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers(family, run_
     pytest.importorskip("peft", reason="the extra [peft] is not installed")
     export_adapter(routed, task, tmp_path / "adapter")  # compares it with peft
     assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
+def test_damaged_weights_of_a_run_to_resume_are_named_with_the_way_out(run_of, world, plain, capsys):
+    folder = world.copy(run_of(), "encoder_decoders/damaged")
+    reopen(folder)
+    os.truncate(folder / "last/model.safetensors", 3000)
+    flags = SOFT | dict(do_predict=True, measures=MEASURES, resume=True)
+    assert run(world.gym, plain("t5"), folder, **flags) == 2
+    error = capsys.readouterr().err
+    assert f" {folder}/last/model.safetensors is damaged (" in error
+    assert error.endswith("; without the folder last, --resume starts again\n")
 
 
 @pytest.mark.parametrize("family", WITH_ENCODER)

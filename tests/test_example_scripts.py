@@ -45,6 +45,13 @@ GIVEN = {  # paths that no command of a script writes
 parse = test_documents.parse  # the fixture
 
 
+def test_scripts_that_people_run_are_executable():
+    files = [*ROOT.glob("example_scripts/*.*"), *ROOT.glob("tests/*.sh")]
+    run = {path.name for path in files if path.read_bytes().startswith(b"#!")}
+    assert run >= {*SCRIPTS, "collect_results.py", "run_tests.sh"}
+    assert run == {path.name for path in files if os.access(path, os.X_OK)}
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory, python_in_forks):
     """A copy of the scripts with a small gym and BART; its Python runs commands in forks."""

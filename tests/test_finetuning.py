@@ -204,6 +204,18 @@ def test_a_configuration_that_diverges_is_reported_and_is_not_the_best(grids):
     assert (outcome["steps"], outcome["test_performance"]) == (1, None)
 
 
+def test_a_dev_loss_that_is_not_a_number_ends_a_configuration_as_diverged(grids, monkeypatch):
+    coming = iter([1.5, None])
+    monkeypatch.setattr(
+        "routing_moe.finetuning.trial.Trial.score", lambda *_: ({"answer_loss": next(coming)}, "")
+    )
+    by_loss = dict(measures=["answer_loss"], select_by="answer_loss", do_predict=None)
+    folder = grids.run("nan_loss", **ONE, **by_loss)
+    outcome = outcomes(folder)[name_of(SAMPLES[0], 0.1)]
+    assert (outcome["best_step"], outcome["dev_answer_loss"], outcome["steps"]) == (1, 1.5, 2)
+    assert "the dev answer_loss after step 2 is not a number" in log_of(folder)
+
+
 def test_without_any_score_there_is_no_best(grids):
     flags = dict(samples="first", warmup_steps=0, learning_rate_list=[1e38], save_best=True)
     folder = grids.run("all_diverged", code=1, **flags)

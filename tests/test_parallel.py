@@ -76,15 +76,20 @@ def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing
         "lazy": "true",
         "good": "pwd >> good",
         "tables/a": "mkdir -p tables; sleep 0.2; touch tables/a",
-        "tables/b": "touch tables/b",  # with the same log, so after a
+        "tables/b": "echo of b; touch tables/b",  # with the same log, so after a
+        "tables/c": "echo of c; false",
     }
     code, _, errors = ended(started(tmp_path, jobs, "--jobs", "5"))
-    assert "failed: tables" not in errors
+    assert "failed: tables/b" not in errors
     assert code == 1
     assert f"failed: {scores}: exit code 3; the end of runs/bad.log:\n    first\n    hello\n" in errors
+    assert "failed: tables/c: exit code 1; the end of tables.log:\n    of c\n" in errors
+    assert (
+        tmp_path / "tables.log"
+    ).read_text() == "---- tables/a\n---- tables/b\nof b\n---- tables/c\nof c\n"
     assert "failed: lazy: no error" in errors
     assert (tmp_path / "runs/bad/best/incomplete-scores.csv").is_file()  # it is not taken for finished
-    jobs |= {scores: f"echo > {scores}", "lazy": "echo > lazy"}
+    jobs |= {scores: f"echo > {scores}", "lazy": "echo > lazy", "tables/c": "touch tables/c"}
     assert ended(started(tmp_path, jobs))[0] == 0
     assert (tmp_path / "good").read_text() == f"{tmp_path}\n"  # once
 

@@ -10,14 +10,18 @@ from tiny_grids import QUICK, grid_flags
 from tiny_runs import METRICS, World, assert_equal, fail_in_step, run, weights
 
 import dataloader
+from dataloader import Gym
 from dataloader.errors import InputError
 from routing_moe import Routed, RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import routes_without
 from routing_moe.cli import answer, finetune, train
 from routing_moe.config import choices
-from routing_moe.config.plugins import load_plugin
+from routing_moe.config.plugins import REGISTRIES, load_plugin
 from routing_moe.config.train import train_settings
+from routing_moe.evaluation.predictions import baseline_scores
+from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.finetuning.trial import TrialRunner
+from routing_moe.io.logs import early_notes
 from routing_moe.results.overview import cost_markdown, costs_of_runs, means_of_variants
 from routing_moe.results.run_cost import read_cost, reference_cost
 from routing_moe.results.runs import Run
@@ -54,6 +58,7 @@ MINE = dict(router_nn_type="cosine", router_mode="squared", router_hidden_dim=No
 
 def forget() -> None:
     """Makes this process as one without the plugin."""
+    early_notes.clear()
     for name in [name for name in sys.modules if name.startswith("plugin:")]:
         del sys.modules[name]
     for added in (choices.ROUTERS, choices.ROUTER_MODES, choices.ROUTE_SOURCES, dataloader.METRIC_FUNCTIONS):
@@ -185,11 +190,61 @@ def test_a_metric_of_the_plugin_is_accepted_for_a_new_task(mine, add, capsys):
     assert add(metric="one", plugin=mine.plugin) == 0
 
 
+REPLACING = """
+import dataloader, functools, routing_moe
+from routing_moe.model import routers, selection
+
+routing_moe.ROUTERS["table"] = routers.TableRouter  # as an import of the package does
+routing_moe.ROUTER_MODES["gumbel_softmax_st"] = functools.partial(selection.gumbel, hard=True)
+routing_moe.ROUTERS["linear"] = type("Mine", (routers.LinearRouter,), {})
+routing_moe.ROUTER_MODES["softmax"] = functools.partial(lambda logits, *_, **__: logits.softmax(-1))
+dataloader.METRIC_FUNCTIONS["ACC"] = lambda predictions, answers: 0.5
+dataloader.METRIC_FUNCTIONS["one"] = dataloader.METRIC_FUNCTIONS["EM"]
+"""
+
+
+def test_logs_have_a_note_of_each_entry_that_a_plugin_replaces(mine, tmp_path, monkeypatch, capsys):
+    for entries in REGISTRIES.values():
+        for name, value in entries.items():
+            monkeypatch.setitem(entries, name, value)  # for the end of the test
+    for name, entries in {"table": choices.ROUTERS, "gumbel_softmax_st": choices.ROUTER_MODES}.items():
+        entries[name] = None  # of modules that are not imported yet
+    choices.ROUTERS["linear"] = None
+    (tmp_path / "my.py").write_text(REPLACING)
+    assert run(mine.gym, mine.bart, tmp_path / "run", plugin=tmp_path / "my.py", total_steps=1) == 0
+    replaced = ("ROUTERS['linear']", "ROUTER_MODES['softmax']", "METRIC_FUNCTIONS['ACC']")
+    for text in (capsys.readouterr().err, (tmp_path / "run/log.txt").read_text()):
+        notes = [line[line.index("note: ") :] for line in text.splitlines() if "replaces" in line]
+        assert notes == [f"note: --plugin {tmp_path}/my.py replaces {entry}" for entry in replaced]
+
+
+def test_a_score_that_is_not_a_number_ends_a_command_that_names_the_task(mine, tmp_path, monkeypatch, capsys):
+    load_plugin(mine.plugin)
+    monkeypatch.setitem(dataloader.METRIC_FUNCTIONS, "one", lambda *_: float("nan"))
+    error = "error: task opposite: the metric one returned nan; it must return one finite number\n"
+    assert run(mine.gym, mine.bart, tmp_path / "run", plugin=mine.plugin, total_steps=1) == 2
+    assert capsys.readouterr().err.endswith(error)
+    assert train.main(["--do_predict", "--prefix", "nan_", "--output_dir", str(mine.learned)]) == 2
+    assert capsys.readouterr().err.endswith(error)
+    flags = dict(task_dir=mine.gym / "opposite", learning_rate_list=[0.01], num_beams=None)
+    assert finetune.main(grid_flags(mine.gym, mine.bart, tmp_path / "grid", **QUICK | flags)) == 2
+    assert capsys.readouterr().err.endswith(error)
+
+
+def test_a_baseline_that_is_not_a_number_is_named(mine, monkeypatch):
+    monkeypatch.setitem(dataloader.METRIC_FUNCTIONS, "EM", lambda *_: float("nan"))
+    examples = Gym(mine.gym).examples("opposite", "dev", "13")
+    file = TaskFile("opposite", "opposite_12_13", "dev", "EM", examples, None)
+    with pytest.raises(InputError, match="task opposite: the metric EM returned nan"):
+        baseline_scores([file], Gym(mine.gym))
+
+
 @pytest.mark.parametrize(
     ("content", "flags", "problem"),
     [
         (None, {}, "--plugin {}: no such file *.py (without the flag, it is that of run.json)"),
         ("import torch\n\n1 / 0\n", {}, "--plugin {}:3: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(3)\n", {}, "--plugin {}:2: SystemExit: 3"),
         ("x = 1\nx = = 2\n", {}, "--plugin {}:2: SyntaxError: invalid syntax"),
         (PLUGIN, dict(route_source="alternatin"), "--route_source is 'alternatin'; choose from learned, "),
         (PLUGIN, dict(route_source="average"), "--route_source is 'average', no source of --plugin; leave"),

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
-from routing_moe.model.base import is_of_base
+from routing_moe.model.base import checksum_of_first_map, is_of_base
 from routing_moe.model.lora import LoraPlan
 from routing_moe.optim.step import Stepper
 
@@ -144,8 +145,34 @@ def test_another_base_is_refused(changed, tmp_path):
         RoutedModel.from_pretrained(tmp_path / "saved")
 
 
+FIRST, *OTHERS = [
+    *("model.layers.0.self_attn.q_proj.weight", "model.layers.2.self_attn.q_proj.bias"),
+    *("model.layers.1.mlp.down_proj.weight", "model.norm.weight", "model.embed_tokens.weight"),
+]
+
+
+@pytest.mark.parametrize("part", [FIRST, *OTHERS])
+def test_a_base_with_another_part_is_refused_of_earlier_checkpoints_the_first_map(part, tmp_path):
+    plain = make_plain("qwen2")
+    plain.save_pretrained(tmp_path / "base")
+    model = RoutedModel.from_backbone(tmp_path / "base", **FIELDS)
+    model.save_pretrained(tmp_path / "saved")
+    config = Path(shutil.copytree(tmp_path / "saved", tmp_path / "earlier"), "config.json")
+    fields = json.loads(config.read_text()) | {"base_sha256": checksum_of_first_map(model)}
+    config.write_text(json.dumps(fields))
+    tensor = plain.get_parameter(part).data
+    tensor.copy_(tensor.roll(1, 0) if tensor.ndim == 2 else tensor + 0.1)  # also rows in another order
+    plain.save_pretrained(tmp_path / "base")
+    for name in ("saved", "earlier") if part == FIRST else ("saved",):
+        with pytest.raises(InputError, match=f"{tmp_path}/base: not the model that the experts were"):
+            RoutedModel.from_pretrained(tmp_path / name)
+    if part != FIRST:
+        RoutedModel.from_pretrained(tmp_path / "earlier").save_pretrained(tmp_path / "earlier")
+        RoutedModel.from_pretrained(tmp_path / "earlier")  # has the checksum of the base as it is now
+
+
 def test_no_change_of_the_base_is_lost(tmp_path):
-    """Also of a base that is frozen again, and of one weight that the checksum does not read."""
+    """Also of a base that is frozen again, and of one weight."""
     make_plain("qwen2").save_pretrained(tmp_path / "base")
     for number in range(3):
         model = RoutedModel.from_backbone(tmp_path / "base", **FIELDS)

@@ -140,6 +140,20 @@ def test_stage_2_counts_stage_1_with_its_start(stages):
     assert plain == OWN | dict(start=None, steps_with_start=5, total_flops_with_start=100, start_unknown=None)
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_stage_2_counts_a_trained_plain_model_once(stages, together):
+    stage_1, run = stages
+    write_cost(dense := run.parent / "dense", steps=2, total_flops=200)
+    if together:  # stage 1 started from it, too
+        totals = dict(steps_with_start=8, total_flops_with_start=1200)
+        write_cost(stage_1, steps=6, total_flops=1000, **totals, start=str(dense))
+    merged = {"settings": {"routes_from": str(stage_1), "vanilla_checkpoint": str(dense / "best")}}
+    (run / "init" / MERGE_FILE).write_text(json.dumps(merged))
+    cost = cost_of(run, checkpoint_name="init", initialize_from_vanilla=False)
+    assert (cost["steps_with_start"], cost["total_flops_with_start"]) == (13, 1300)
+    assert cost["start"] == str(stage_1)
+
+
 def test_groups_count_the_run_that_they_were_found_with_and_the_matrix(stages):
     stage_1, run = stages
     found = Path(shutil.copytree(stage_1, run.parent / "deltas")) / "transfer"

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
 # ---- the same run again, and predictions with it
 
 STEP = dict(total_steps=1)
+START = dict(initialize_from_vanilla=None, output_dir="<here>/further")
 PREDICT = dict(do_train=None, initialize_from_vanilla=None, do_predict=True)
 
 
@@ -39,6 +41,15 @@ def foreign_state(place):
     path = place.out / "last/training_state.pt"
     state = torch.load(path, weights_only=True)
     torch.save(state | {"optimizer": {"state": {}, "param_groups": []}}, path)
+
+
+def cut_weights(place):
+    reopen(place.out)
+    os.truncate(place.out / "last/model.safetensors", 3000)
+
+
+def link(place):
+    (place.folder / "link").symlink_to(place.folder / "nowhere")
 
 
 def scored(place):
@@ -58,7 +69,14 @@ RUNS = [
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
     (STEP | dict(resume=True, equal_flops="<out>"), "--equal_flops is <out>, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
+    (STEP | dict(resume=True), "<out>/last/model.safetensors is damaged (", cut_weights),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
+    (START | dict(checkpoint="<out>"), "<out>: no checkpoint there ... inside: <out>/best, <out>/last"),
+    (
+        START | dict(output_dir="<here>/link/run"),
+        "<here>/link/run: the link <here>/link leads to nothing",
+        link,
+    ),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
     (PREDICT | dict(custom_tasks_splits="<gym>/split.json"), "--custom_tasks_splits other.json", scored),
@@ -71,15 +89,18 @@ def test_a_wrong_use_of_a_run_is_an_error(changed, message, damage, with_run, ca
     check(with_run, capsys, "train", changed, message, damage)
 
 
-@pytest.mark.parametrize("part", ["train", "dev"])
-def test_changed_training_data_is_not_resumed(part, with_run, capsys, originals, tmp_path):
+@pytest.mark.parametrize("what", ["train files", "dev files", "metrics of tasks"])
+def test_changed_training_data_is_not_resumed(what, with_run, capsys, originals, tmp_path):
     gym = Path(shutil.copytree(originals.gym, tmp_path / "changed"))
-    file = gym / f"colour/colour_12_100_{part}.tsv"
-    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    if what == "metrics of tasks":
+        with_run.change("changed/metrics.json", colour="Rouge-L")
+    else:
+        file = gym / f"colour/colour_12_100_{what.split()[0]}.tsv"
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
     settings = json.loads((with_run.out / "run.json").read_text())["settings"]
     reopen(with_run.out)
     with_run.change("out/run.json", settings=settings | {"train_dir": str(gym), "predict_dir": str(gym)})
-    message = f"--train_dir {gym}: the {part} files are not those of the run in <out>"
+    message = f"--train_dir {gym}: the {what} are not those of the run in <out>"
     check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from traceback import extract_tb
 
 from dataloader.errors import InputError, in_brief
+from dataloader.metrics import METRIC_FUNCTIONS
+from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, ROUTERS
 from routing_moe.config.flags import Command, group
+from routing_moe.io.logs import early_notes
+
+REGISTRIES = dict(ROUTERS=ROUTERS, ROUTER_MODES=ROUTER_MODES, ROUTE_SOURCES=ROUTE_SOURCES)
+REGISTRIES |= dict(METRIC_FUNCTIONS=METRIC_FUNCTIONS)
 
 
 # fmt: off
@@ -29,11 +35,19 @@ def load_plugin(file: str | None) -> str | None:
         raise InputError(f"--plugin {file}: no such file *.py (without the flag, it is that of run.json)")
     spec = spec_from_file_location(name, path)
     sys.modules[name] = module = module_from_spec(spec)  # as an import does: dataclasses look there
+    before = {registry: dict(entries) for registry, entries in REGISTRIES.items()}
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]  # of a SyntaxError, or of the last call
         raise InputError(f"--plugin {file}:{line}: {type(error).__name__}: {in_brief(error)}") from None
+    for registry, entries in before.items():
+        for name, old in entries.items():
+            new = REGISTRIES[registry].get(name)
+            origin = getattr(getattr(new, "func", new), "__module__", None)  # func: of a partial
+            # None was an entry of a module of the package that was not imported before.
+            if new is not old and (old is not None or not str(origin).startswith("routing_moe.")):
+                early_notes.append(f"note: --plugin {path} replaces {registry}[{name!r}]")
     return str(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.atomic_files import write_text
-from dataloader.errors import InputError
+from dataloader.errors import InputError, problem_context
 from dataloader.gym import Example, Gym
 from dataloader.metrics import evaluate
 from dataloader.options import chance, find_options, option_source
@@ -58,9 +58,10 @@ def baseline_scores(files: list[TaskFile], *gyms: Gym) -> pd.DataFrame:
             )
         shown = train[file.task]
         inputs, answers = [e.input for e in examples], [list(e.outputs) for e in examples]
-        constant = evaluate([constant_answer(shown)] * len(examples), answers, metric) if shown else None
         random = chance(options[file.task], examples, metric)
-        rows.append((constant, random, evaluate(inputs, answers, metric)))
+        with problem_context(f"task {file.task}: "):
+            constant = evaluate([constant_answer(shown)] * len(examples), answers, metric) if shown else None
+            rows.append((constant, random, evaluate(inputs, answers, metric)))
     return pd.DataFrame(rows, columns=BASELINES)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from dataloader.encoding import IGNORED_LABEL
+from dataloader.errors import problem_context
 from dataloader.metrics import evaluate
 from dataloader.options import option_metric
 from dataloader.progress import ProgressBar
@@ -280,7 +281,8 @@ def rank_accuracies(
         for draw in draws:
             rows = [i for i, scores in enumerate(draw.option_scores) if scores]
             accepted = [list(file.examples[i].outputs) for i in rows]
-            of_draws.append(evaluate([draw.texts[i] for i in rows], accepted, option_metric(file.metric)))
+            with problem_context(f"task {file.task}: "):
+                of_draws.append(evaluate([draw.texts[i] for i in rows], accepted, option_metric(file.metric)))
         accuracies[place] = float(np.mean(of_draws))
     return accuracies
 
@@ -327,4 +329,5 @@ def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) ->
     answers = [list(example.outputs) for example in file.examples]
     if do_lowercase:
         answers = [[answer.lower() for answer in accepted] for accepted in answers]
-    return evaluate(predictions, answers, file.metric)
+    with problem_context(f"task {file.task}: "):
+        return evaluate(predictions, answers, file.metric)

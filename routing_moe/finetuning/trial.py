@@ -161,7 +161,10 @@ class Trial:
         examples = self.runner.file(configuration.prefix, "train").encoded
         recipe = settings.recipe(configuration, self.model.config.router_temperature)
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
-        self._take_steps(stepper, last_step(settings, len(examples), recipe.step_size))
+        try:
+            self._take_steps(stepper, last_step(settings, len(examples), recipe.step_size))
+        except TrainingDiverged as error:
+            self.diverged = str(error)
         if self.steps_done:
             cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
             self.cost = {name: cost[name] for name in TRAINING_COST}
@@ -170,11 +173,7 @@ class Trial:
         settings, loss, tokens, name = self.settings, 0.0, 0, str(self.configuration)
         with ProgressBar(total=total_steps, desc=name, unit="step", disable=settings.quiet) as bar:
             while self.steps_done < total_steps:
-                try:
-                    report = stepper.step(self.steps_done)
-                except TrainingDiverged as error:
-                    self.diverged = str(error)
-                    return
+                report = stepper.step(self.steps_done)
                 self.steps_done += 1
                 bar.update()
                 loss, tokens = loss + report["loss"], tokens + report["tokens"]
@@ -189,6 +188,8 @@ class Trial:
         scores, _ = self.score(self.runner.file(self.configuration.prefix, "dev"))
         self.curve.append([step, train_loss, *scores.values()])
         by = self.settings.select_by
+        if scores[by] is None:  # was NaN
+            raise TrainingDiverged(f"the dev {by} after step {step} is not a number")
         if self.best is None or goodness(scores[by], by) > goodness(self.best[by], by):
             self.best, self.best_step = scores, step
             self.runner.best.take()

@@ -104,7 +104,9 @@ def folder_problem(path: str | Path) -> str | None:
 def unwritable(folder: str | Path) -> str | None:
     """Returns why files cannot be written into a folder, which may not exist yet; None if they can."""
     folder = Path(folder)
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not there.exists():
+        return f"{folder}: the link {there} leads to nothing; remove it, or make what it leads to"
     if not there.is_dir():
         return f"{folder}: {there} is a file; name a folder"
     if not os.access(there, os.W_OK | os.X_OK):

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from dataloader.progress import ProgressBar
-from routing_moe.io.hub import commits
 
 log = logging.getLogger("routing_moe")
+early_notes: list[str] = []  # from before the log begins
 
 
 class AboveProgressBars(logging.StreamHandler):
@@ -36,13 +36,17 @@ def start_logging(is_main_process: bool = True) -> None:
         handler.close()
         log.removeHandler(handler)
     _add_handler(AboveProgressBars(), logging.INFO)
+    for note in early_notes:
+        log.info(note)
 
 
 def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> None:
     """Logs messages and details to a file of the run folder, which is created if necessary; at most one file.
 
-    Its first lines name the commits of models that were found on the hub or in its cache before.
+    Its first lines are the commits of models that were found on the hub or in its cache, and early notes.
     """
+    from routing_moe.io.hub import commits  # takes a third of a second
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     has_file = any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
@@ -50,6 +54,8 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
         _add_handler(logging.FileHandler(folder / name, encoding="utf-8"))
         for name, commit in commits().items():
             log.debug("model: %s, commit %s", name, commit)
+        for note in early_notes:  # which the terminal has
+            log.debug(note)
 
 
 def _add_handler(handler: logging.Handler, level: int = logging.DEBUG) -> None:

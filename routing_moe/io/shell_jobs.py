@@ -13,6 +13,7 @@ from pathlib import Path
 from routing_moe.io.executor import environments
 
 LAST_LINES, LAST_BYTES = 5, 4000  # shown of a log
+HEADING = "---- {}\n"  # before the output of each command in a log, which results of a run folder share
 PAUSE = 0.1  # seconds between two looks at the running commands
 
 
@@ -30,12 +31,13 @@ class Job:
         return Path(f"{self.result if folder == Path() else folder}.log")
 
     def end_of_log(self) -> list[str]:
-        """Returns the last lines of the log, [] if there is none."""
+        """Returns the last lines of the command in the log, [] if there is none."""
         if not self.log.is_file():
             return []
         with self.log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
-            return file.read().decode(errors="replace").splitlines()[-LAST_LINES:]
+            own = file.read().decode(errors="replace").rpartition(HEADING.format(self.result))[2]
+        return own.splitlines()[-LAST_LINES:]
 
     def start(self, environment: dict[str, str]) -> subprocess.Popen | None:
         """Starts the command; returns None if the log is that of a running one, also of a killed caller."""
@@ -45,6 +47,8 @@ class Job:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the command has closed it, too
             except BlockingIOError:
                 return None
+            log.write(os.fsencode(HEADING.format(self.result)))
+            log.flush()
             return subprocess.Popen(
                 ["bash", "-c", self.command],
                 stdin=subprocess.DEVNULL,

@@ -3,7 +3,8 @@
 A configuration names the base (`base_model`: a folder, a file or a hub name) and has a checksum of its
 weights (`base_sha256`). Loading reads the base and compares the checksum, so that experts never run on
 another model than the one they were trained on. Of a BART the checksum is of all weights; of another model,
-which may be large, of the first one with experts; names and shapes of all are compared, too.
+which may be large, of all vectors, such as norms and biases, and of the sum of each row of all matrices.
+Names and shapes are compared, too. Earlier checkpoints have the checksum of the first map with experts.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from routing_moe.config.choices import ROUTING_BART
 from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.loading import (
     TIED_NAMES,
+    damaged,
     load_bart,
     load_routing_bart,
     load_vanilla_checkpoint,
@@ -50,18 +53,34 @@ def train_base(model, trained: bool) -> None:
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
-    """Returns the SHA-256 of tensors: of their names in sorted order, each with its values in float32."""
+    """Returns the SHA-256 of tensors: of their names in sorted order, each with its values (in float32)."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().float().cpu().contiguous().numpy().data)
+        values = tensors[name].detach()
+        values = values.float() if values.is_floating_point() else values
+        digest.update(values.cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def row_sums(tensor: Tensor) -> Tensor:
+    """Returns a vector as it is, of a matrix the sum of the bits of each row: far faster than a checksum."""
+    if tensor.ndim < 2:
+        return tensor
+    bytes_ = tensor.detach().contiguous().flatten(1).view(torch.uint8)
+    return (bytes_ if bytes_.shape[1] % 8 else bytes_.view(torch.int64)).sum(1)
 
 
 def fingerprint(model) -> str:
     """Returns the checksum of the base of a model that says whether it is another one."""
-    if model.config.model_type == ROUTING_BART:
-        return checksum(base_tensors(model))
+    tensors = base_tensors(model)
+    if model.config.model_type != ROUTING_BART:
+        tensors = {name: row_sums(tensor) for name, tensor in tensors.items()}
+    return checksum(tensors)
+
+
+def checksum_of_first_map(model) -> str:
+    """Returns what earlier checkpoints have as the fingerprint of a base that is no BART."""
     layer = model.lora_layers[0]
     name, linear = next(iter(layer.linear_maps.items()))
     return checksum({f"{layer.name}.{name}.weight": linear.weight})
@@ -71,25 +90,11 @@ def refer_to_base(model, place: str | Path) -> None:
     """Notes in the configuration that the weights of the base come from `place`, and their checksum."""
     model.config.base_model = str(Path(place).absolute()) if Path(place).exists() else str(place)
     model.config.base_sha256 = fingerprint(model)
-    if model.config.model_type != ROUTING_BART:  # whose checksum is of all weights
-        model.base_sums = sums(model)
-
-
-def sums(model) -> dict[str, tuple]:
-    """Returns {name: (shape, sum of its bits)} of the base: a tenth of the time of a checksum."""
-    found = {}
-    for name, tensor in base_tensors(model).items():
-        bytes_ = tensor.detach().contiguous().flatten().view(torch.uint8)
-        end = len(bytes_) // 8 * 8
-        found[name] = tensor.shape, int(bytes_[:end].view(torch.int64).sum() + bytes_[end:].sum())
-    return found
 
 
 def is_unchanged(model) -> bool:
     """Returns whether the base is still the one that the configuration refers to."""
-    if model.config.model_type == ROUTING_BART:
-        return fingerprint(model) == model.config.base_sha256
-    return sums(model) == model.base_sums
+    return fingerprint(model) == model.config.base_sha256
 
 
 def place_from(folder: str | Path, base: str | None) -> str | None:
@@ -147,8 +152,11 @@ def check_base(config, found: str) -> None:
 
 
 def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    """Returns the tensors of the weight files in a folder."""
+    """Returns the tensors of the weight files in a folder. Raises InputError for a damaged one."""
     state = {}
     for file in sorted(folder.glob("model*.safetensors")):
-        state |= load_file(file)
+        try:
+            state |= load_file(file)
+        except SafetensorError as error:
+            raise damaged(file, error) from None
     return state

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
@@ -64,6 +65,8 @@ def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) ->
         model, report = load()
     except InputError as error:  # in the BART that low-rank experts share
         raise InputError(f"{source}: {error}") from None
+    except SafetensorError as error:
+        raise damaged(source, error) from None
     except Exception as error:  # transformers raises many types of errors
         raise InputError(f"{source}: {problem} ({in_brief(error)})") from None
     if missing := sorted(report["missing_keys"]):  # which the library fills with random numbers
@@ -74,6 +77,13 @@ def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) ->
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
     return model, report
+
+
+def damaged(source: str | Path, error: SafetensorError) -> InputError:
+    """Returns the error of a damaged file of weights, which is the source or in it."""
+    files = sorted(Path(source).glob("*.safetensors"))
+    advice = "restore it, or name another checkpoint; without the folder last, --resume starts again"
+    return InputError(f"{files[0] if len(files) == 1 else source} is damaged ({in_brief(error)}); {advice}")
 
 
 def load_bart(source: str | Path) -> BartForConditionalGeneration:

@@ -37,12 +37,12 @@ from dataloader.errors import InputError, in_short
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import (
     check_base,
+    checksum_of_first_map,
     fingerprint,
     is_of_base,
     need_base,
     refer_to_base,
     saved_tensors,
-    sums,
     train_base,
 )
 from routing_moe.model.configuration import RoutingConfig, check_fields
@@ -283,8 +283,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         refers = config.base_model is not None
         fill(model, saved_tensors(folder), folder, lambda name: not (refers and is_of_base(name)))
         if config.base_model is not None:
-            check_base(config, fingerprint(model))
-            model.base_sums = sums(model)
+            if (found := fingerprint(model)) != config.base_sha256:
+                check_base(config, checksum_of_first_map(model))
+            config.base_sha256 = found
         if dtype not in (None, "auto", saved_type):
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
             for name, tensor in own_tensors(model).items():

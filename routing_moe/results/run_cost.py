@@ -91,33 +91,42 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     routes, transfer = Path(without_permutation(start.routes or "")[0]), {}
     if routes.name == GROUPS_FILE and (routes.parent / TRANSFER_FILE).is_file():
         transfer = load_json_object(routes.parent / TRANSFER_FILE, "how tasks were grouped")
-    place = transfer.get("run")
-    if _run_folder(place, run) is None:
-        place = _place_of_weights(start)
+    places = [transfer.get("run")]
+    if _run_folder(places[0], run) is None:
+        places = _places_of_weights(start, run)
     unknown, steps, flops = None, cost["steps"], cost["total_flops"]  # None: not counted
     flops = flops and flops + transfer.get("total_flops", 0)
-    if folder := _run_folder(place, run):
-        earlier = read_cost(folder)
-        if not (unknown := earlier["start_unknown"]):
+    for place in places:
+        folder, lacking = _run_folder(place, run), f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
+        earlier = read_cost(folder) if folder else {"start_unknown": lacking}
+        unknown = unknown or earlier["start_unknown"]
+        if not unknown:
             steps += earlier["steps_with_start"]
             before = earlier["total_flops_with_start"]
             flops = flops and before and flops + before
-    elif place:
-        unknown = f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
     if unknown:
         steps = flops = None
     totals = {"steps_with_start": steps, "total_flops_with_start": flops, "start_unknown": unknown}
-    return cost | {"start": place} | totals
+    return cost | {"start": next(iter(places), None)} | totals
 
 
-def _place_of_weights(start: Start) -> str | None:
-    """Returns the checkpoint of a start, of a merged one the run of its routes; None for a plain model."""
+def _places_of_weights(start: Start, run: str | Path) -> list[str]:
+    """Returns the checkpoint of a start, of a merged one that of its routes and --vanilla_checkpoint."""
     place = start.described if start.checkpoint else start.vanilla
     merged = known_folder(place or "") / MERGE_FILE
     if place is None or not merged.is_file():
-        return place
+        return [place] if place else []
     settings = load_json_object(merged, "what a checkpoint was made of").get("settings", {})
-    return settings.get("routes_from", place)
+    routes, vanilla = settings.get("routes_from", place), settings.get("vanilla_checkpoint")
+    # The run of the routes may have started from the same weights, which count once.
+    counted = vanilla is None or _run_folder(vanilla, run) in _runs_to(routes, run)
+    return [routes] if counted else [routes, vanilla]
+
+
+def _runs_to(place: str | None, run: str | Path) -> list[Path]:
+    """Returns the run of a place, and the runs before it from which it started."""
+    folder = _run_folder(place, run)
+    return [folder, *_runs_to(read_cost(folder).get("start"), folder)] if folder else []
 
 
 def _run_folder(place: str | None, run: str | Path) -> Path | None:

@@ -73,7 +73,9 @@ def check_inputs(settings: TrainSettings, writes: bool = True) -> Inputs:
         reference_cost(settings.equal_flops)
     # the model to start from
     if checkpoint is None and not settings.is_new:
-        raise InputError(f"{settings.start.described}: no checkpoint there (a folder with a config.json)")
+        place = settings.start.described
+        inside = ", ".join(str(path.parent) for path in sorted(Path(place).glob("*/config.json"))) or "none"
+        raise InputError(f"{place}: no checkpoint there (a folder with a config.json); inside: {inside}")
     if settings.do_train and settings.task_routes and resumed is None:
         routes = training_routes(settings.start, split, ontology)
     from routing_moe.checkpoints.start import start_config

@@ -56,7 +56,7 @@ def run_prediction(
     if settings.predict_temperature is not None and model.config.has_router:
         model.config.router_temperature = selected["temperature"] = settings.predict_temperature
     if selected:
-        log.debug("%s: %s", checkpoint, ", ".join(f"{k} {v:.4g}" for k, v in selected.items()))
+        log.debug("%s: %s", checkpoint, ", ".join(f"{k} {round(v, 6)}" for k, v in selected.items()))
     if keep_texts and accelerator.is_main_process:
         keep_text_vectors(inputs, checkpoint, model.device, (model, tokenizer))
     choices = route_tasks(settings, inputs, tasks, model, tokenizer, accelerator)

@@ -71,6 +71,7 @@ class Training:
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
             "dev_data": [file.encoded.fingerprint() for file in dev_files],
+            "metrics": [file.metric for file in dev_files],
         }
         self.total_steps = last_step(settings, len(train_examples), settings.step_size)
         self.stop_requested = False
@@ -220,11 +221,12 @@ class Training:
 
     def load_state(self, checkpoint: Path) -> None:
         """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
-        state = {"dev_data": self.state["dev_data"]} | load_training_state(checkpoint)
-        for key, files in {"data": "train files", "dev_data": "dev files"}.items():
+        state = {key: self.state[key] for key in ("dev_data", "metrics")} | load_training_state(checkpoint)
+        whats = {"data": "train files", "dev_data": "dev files", "metrics": "metrics of tasks"}
+        for key, what in whats.items():
             if state.get(key) != self.state[key]:
                 raise InputError(
-                    f"--train_dir {self.settings.train_dir}: the {files} are not those of the run in "
+                    f"--train_dir {self.settings.train_dir}: the {what} are not those of the run in "
                     f"{self.folder}; restore the old files, or name another --output_dir"
                 )
         try:
