@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from dataloader.atomic_files import write_text
-from dataloader.encoding import EncodedExamples, encode
+from dataloader.encoding import encode
 from dataloader.errors import InputError
 from dataloader.gym import evenly_spread
 from dataloader.progress import ProgressBar
@@ -56,7 +56,9 @@ class TransferJob:
         names = self.model.config.task_names
         pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.prediction.examples_per_file)
         rows = encode(pool, tokenizer, inputs.text_format, {name: row for row, name in enumerate(names)})
-        rows = spread_rows(contested.chosen_from(rows, names) if contested else rows, settings.rows)
+        rows = contested.chosen_from(rows, names) if contested else rows
+        of_tasks = [np.flatnonzero(rows.task_ids_N == n) for n in np.unique(rows.task_ids_N)]
+        rows = rows.subset(np.concatenate([evenly_spread(own, settings.rows) for own in of_tasks]))
         used, self.tasks_R = np.unique(rows.task_ids_N, return_inverse=True)
         self.rows = dataclasses.replace(rows, task_ids_N=self.tasks_R)
         self.tasks = [names[n] for n in used]
@@ -175,10 +177,3 @@ def summary_of(run: Path, contested: Contested | None) -> dict:
     """Returns the fields of transfer.json about the run and its contested rows."""
     share = {"contested": round(contested.share, 4), "contested_above": contested.above} if contested else {}
     return {"run": str(run)} | share
-
-
-def spread_rows(examples: EncodedExamples, most: int) -> EncodedExamples:
-    """Returns at most so many examples of each task, evenly spaced."""
-    tasks = np.unique(examples.task_ids_N)
-    chosen = [evenly_spread(np.flatnonzero(examples.task_ids_N == n), most) for n in tasks]
-    return examples.subset(np.concatenate(chosen))

@@ -30,12 +30,9 @@ BLUE, RED, GREY = COLOURS[0], COLOURS[4], COLOURS[-1]
 DARK, BAND = "0.15", "0.955"  # of lines; of every second row
 # A variant has one colour in all pictures: {beginning of its name: colour}. Others share what is left.
 VARIANTS = {
-    **dict.fromkeys(("dense", "multitask", "one_"), RED),
-    **dict.fromkeys(("oracle", "true_"), DARK),
-    **dict.fromkeys(("learned", "straight_through"), COLOURS[3]),
-    **dict.fromkeys(("random", "task_random"), GREY),
-    "cross_loss": BLUE,
-}
+    "dense": RED, "multitask": RED, "one_": RED, "random": GREY, "task_random": GREY, "cross_loss": BLUE,
+    "learned": COLOURS[3], "straight_through": COLOURS[3], "oracle": DARK, "true_": DARK,
+}  # fmt: skip
 WIDTH = 6.75  # inches: the text of a paper
 MARGIN = 0.1  # inches
 LONGEST_NAME = 60  # characters
