@@ -14,7 +14,7 @@ from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.task_vectors import save_task_vectors
-from routing_moe.task_choice.choice import VectorTable
+from routing_moe.task_choice.choice import Resolver
 from routing_moe.task_choice.choose import Chooser, with_vectors
 from routing_moe.task_choice.learned import learn_vector
 from routing_moe.task_choice.texts import TextsOfModel, TextSource, nearest_task
@@ -26,13 +26,33 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
 def test_rows_decide_which_tasks_get_the_nearest_tasks_vector():
-    table = VectorTable(["a", "b", "given", "drawn"], random=["drawn"], trained=["a", "b"])
-    section = ["a", "given", "drawn", "absent"]
-    assert table.needing_nearest(section, "auto") == ["drawn", "absent"]
-    assert table.needing_nearest(section, "nearest") == ["given", "drawn", "absent"]
-    assert table.needing_nearest(section, "stored") == []
-    assert table.seen == {"a", "b"}
-    assert VectorTable(["a", "given", "drawn"], ["drawn"], trained=[]).seen == {"a", "given"}
+    def needing(rule):
+        resolver = Resolver("learned", ["a", "b", "given", "drawn"], ["drawn"], ["a", "b"], rule)
+        assert resolver.seen == {"a", "b"}
+        return [task for task in ("a", "given", "drawn", "absent") if resolver.way(task) == "nearest_task"]
+
+    assert needing("auto") == ["drawn", "absent"]
+    assert needing("nearest") == ["given", "drawn", "absent"]
+    assert needing("stored") == []
+    assert Resolver("learned", ["a", "given", "drawn"], ["drawn"]).seen == {"a", "given"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "ways"),
+    [  # of a task with a row, of a sample of it, of an unknown task
+        (dict(source="learned"), ["stored_vector", "stored_vector", "nearest_task"]),
+        (dict(source="learned", rule="learned"), ["learned"] * 3),
+        (dict(source="fixed"), ["own_route", "own_route", "average"]),
+        (dict(source="fixed", rule="nearest"), ["own_route", "own_route", "nearest_task"]),
+        (dict(source="fixed", names=(), rule="nearest"), ["average"] * 3),  # no route can be copied
+        (dict(source="fixed", routes={"new": None}), ["own_route", "own_route", "given_route"]),
+        (dict(source="fixed", by_loss=True), ["own_route", "lowest_loss", "lowest_loss"]),
+        (dict(source="average", names=()), ["average"] * 3),
+    ],
+)
+def test_one_rule_decides_for_all_commands(asked, ways):
+    resolver = Resolver(**dict(names=["a"], trained=["a"]) | asked)
+    assert [resolver.way("a"), resolver.way("a", "a_16_13"), resolver.way("new")] == ways
 
 
 def test_the_nearest_task_is_found_after_centring():
@@ -54,7 +74,8 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
     texts = TextsOfModel(TextSource((), TextFormat(), folder=str(tmp_path)), model, None, None)
 
     def chosen(tasks, rule):
-        return [Chooser(model, rule, ["a", "c"], texts=texts).choose(task) for task in tasks]
+        resolver = Resolver.of(model.config, ["a", "c"], rule=rule)
+        return [Chooser(model, resolver, texts).choose(task) for task in tasks]
 
     choices = chosen(["a", "b", "d", "x"], "auto")
     assert [c.neighbour for c in choices] == [None, None, "c", "a"]
@@ -269,6 +290,17 @@ def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world
     assert "has another vector of " in capsys.readouterr().err
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
+
+
+def test_a_task_that_a_file_of_routes_lacks_has_no_route_to_copy_from_a_router(finished, world, tmp_path):
+    (tmp_path / "routes.json").write_text('{"colour": 1}')
+    (tmp_path / "split.json").write_text('{"train": ["count"], "dev": [], "test": ["colour", "plural"]}')
+    folder = world.copy(finished, "along_a_file")
+    asked = dict(task_routes=tmp_path / "routes.json", task_vector="nearest", prefix="file-")
+    asked |= dict(custom_tasks_splits=tmp_path / "split.json")
+    assert run(world.gym, world.bart, folder, **ONLY | asked) == 0
+    scores = pd.read_csv(folder / "best/file-eval-test_tasks-test-performance.csv", index_col=0)
+    assert list(scores["route"]) == ["given route", "average: no route"]
 
 
 # ---- mistakes

@@ -24,8 +24,9 @@ from routing_moe.config.choices import ROUTING, ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
-from routing_moe.model.route_sources import average
 from routing_moe.model.routed_model import RoutedModel  # noqa: F401
+from routing_moe.task_choice.choice import Resolver
+from routing_moe.task_choice.choose import Chooser
 
 
 class RoutedLM(HFLM):
@@ -45,18 +46,16 @@ class RoutedLM(HFLM):
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        known = set(config.task_names).difference(config.random_vectors)
-        if config.route_source == "average" or config.num_experts == 1:
-            route_1LE = average(model, torch.zeros(1))
-        elif config.route_source != "random" and task in known:
-            route_1LE = model.routes_for([task])
-        else:
-            raise InputError(f"{pretrained} has no route of {task!r}{did_you_mean(task, known)}")
-        if not model.has_plain_equivalent(route_1LE):
+        resolver = Resolver.of(config, source="average" if config.num_experts == 1 else None, rule="stored")
+        if not resolver.has(task):
+            raise InputError(f"{pretrained} has no route of {task!r}{did_you_mean(task, resolver.known)}")
+        chooser = Chooser(model, resolver)
+        route_LE = chooser.route(chooser.choose(task))
+        if not model.has_plain_equivalent(route_LE[None]):
             raise InputError(f"{task}: {NO_EQUAL}")
         backend = "seq2seq" if config.is_encoder_decoder else "causal"
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        super().__init__(model.to_plain(route_1LE[0]), backend, tokenizer=tokenizer, **options)
+        super().__init__(model.to_plain(route_LE), backend, tokenizer=tokenizer, **options)
         texts = TextFormat.of(SimpleNamespace(**config.text_settings or {}), config)
         if prefix and texts.prompt_format == "chat":
             raise InputError(f"prefix: {pretrained} was trained on chats; use the harness's chat template")

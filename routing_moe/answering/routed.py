@@ -12,6 +12,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,10 +34,8 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.model.selection import noise_free_routes
-from routing_moe.task_choice.choice import GivenVectors, TaskChoice, seen_when_stored
+from routing_moe.task_choice.choice import GivenVectors, Resolver, TaskChoice, seen_when_stored
 from routing_moe.task_choice.choose import Chooser
-from routing_moe.task_choice.learned import learn_route, learn_vector
 from routing_moe.task_choice.texts import (
     INPUTS_PER_TASK,
     TEXTS_FILE,
@@ -141,35 +140,30 @@ class Routed:
         if isinstance(inputs, str) or not all(isinstance(t, str) and t.strip() for t in texts):
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
-            route_LE, seen = np.ones((config.num_layers, 1), np.float32), seen_when_stored(config, name)
-            choice = TaskChoice(name, "own", "none: one expert", seen, route_LE=route_LE)
-        elif examples is not None:
-            choice = self._learned(name, list(examples), steps=steps, rate=rate, seed=seed)
-        elif inputs is not None:
-            if not config.routes_by_task:
-                how = f"{self.place} has {config.route_source} routes, which no texts determine"
-                raise InputError(f"{how}; leave --like and inputs= out")
-            choice = self._nearest(name, texts, gym)
+            route_LE, seen = torch.ones(config.num_layers, 1), seen_when_stored(config, name)
+            return self._task(name, route_LE, "none: one expert", seen)
+        if inputs is not None and not config.routes_by_task:
+            how = f"{self.place} has {config.route_source} routes, which no texts determine"
+            raise InputError(f"{how}; leave --like and inputs= out")
+        trained, asked = config.trained_tasks or config.task_names, {"rule": "stored"}
+        if examples is not None:
+            asked = {"rule": "learned"}
         elif vectors is not None:
-            choice = self._by_vector(name, vectors)
+            asked = {"vectors": self._given_vectors(name, vectors)}
         elif route is not None:
-            size, route_LE = (config.num_layers, config.num_experts), np.asarray(route, dtype=np.float32)
-            are_weights = route_LE.shape == size and (route_LE >= 0).all()  # which NaN is not
-            if not are_weights or not np.allclose(route_LE.sum(axis=1), 1, rtol=0, atol=1e-4):
-                raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
-            choice = TaskChoice(name, "given", "given route", route_LE=route_LE)
-        else:
+            asked = {"routes": {name: checked_route(route, config.num_layers, config.num_experts)}}
+        elif inputs is None:
             self._check_known(name)
-            choice = Chooser(model, "stored", config.trained_tasks).choose(name)
-        if choice.route_LE is not None:
-            route_LE = torch.from_numpy(choice.route_LE).to(model.device, model.routing_dtype)
-        else:
-            vector_1D = torch.from_numpy(choice.vector_D).to(model.device, model.routing_dtype)[None]
-            how = config.router_mode, config.router_temperature, config.router_top_k
-            route_LE = noise_free_routes(model.router(vector_1D), *how)[0].detach()
+        rows = partial(self._labelled, examples=examples)
+        how = dict(steps=steps, rate=rate, seed=seed, accelerator=self.accelerator)
+        chooser = Chooser(model, Resolver.of(config, trained, **asked), rows=rows, **how)
+        choice = chooser.choose(name) if inputs is None else self._nearest(name, texts, gym, chooser)
         # Experts that were trained on the task have seen more than what its route is based on.
         seen = seen_when_stored(config, name) if name in config.trained_tasks else choice.seen
-        return RoutedTask(name, route_LE, choice.words, seen, config.encoder_rows, str(self.place))
+        return self._task(name, chooser.route(choice), choice.words, seen)
+
+    def _task(self, name: str, route_LE: torch.Tensor, words: str, seen: str) -> RoutedTask:
+        return RoutedTask(name, route_LE, words, seen, self.model.config.encoder_rows, str(self.place))
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:
         """Returns a task or that of a name. Raises InputError for a task of another model."""
@@ -184,14 +178,15 @@ class Routed:
         if config.route_source == "random":
             problem = "draws a route for each example; give the task's route, or examples"
             raise InputError(f"{self.place} {problem}")
-        tasks = [task for task in config.task_names if task not in config.random_vectors]
-        if config.route_source != "average" and name not in tasks:
+        resolver = Resolver.of(config)
+        if not resolver.has(name):
+            tasks = resolver.known
             hint = did_you_mean(name, tasks) or "."
             advice = "give --like or --examples, in Python inputs= or examples="
             shown = in_short(sorted(tasks))
             raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {shown}; {advice}")
 
-    def _by_vector(self, name: str, folder: str | Path) -> TaskChoice:
+    def _given_vectors(self, name: str, folder: str | Path) -> GivenVectors:
         config = self.model.config
         if not (config.has_router or config.has_route_vectors):
             raise InputError(f"{self.place} reads no task vectors: it has no router or clusters")
@@ -199,35 +194,30 @@ class Routed:
         task_vectors.check(self.place, config)
         if name not in task_vectors.names:
             raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, task_vectors.names)}")
-        return Chooser(self.model, vectors=task_vectors).choose(name)
+        return task_vectors
 
-    def _nearest(self, name: str, inputs: list[str], gym: str | Path | None) -> TaskChoice:
-        chooser = Chooser(self.model, trained=self.model.config.trained_tasks or self.model.config.task_names)
+    def _nearest(self, name: str, inputs: list[str], gym: str | Path | None, chooser: Chooser) -> TaskChoice:
         if gym is not None:
             source = TextSource((Gym(gym),), self.text_format)
             of_gym = TextsOfModel(source, self.model, self.tokenizer, self.start, keep=True)
-            texts = KeptTexts(of_gym.candidates(chooser.table.seen), self.text_format)
+            texts = KeptTexts(of_gym.candidates(chooser.resolver.seen), self.text_format)
         elif (texts := kept_texts(Path(self.place))) is None:
             advice = "give the gym that it was trained on once (--train_dir, gym=), or examples"
             raise InputError(f"{self.place} has no {TEXTS_FILE} to find the nearest train task; {advice}")
-        candidates = {task: text_D for task, text_D in texts.vectors.items() if task in chooser.table.seen}
+        candidates = {task: text_D for task, text_D in texts.vectors.items() if task in chooser.resolver.seen}
         if not candidates:
             raise InputError(f"{gym or self.place} has no texts of a task that {self.place} was trained on")
         shown, states_of = {name: evenly_spread(inputs, INPUTS_PER_TASK)}, encoder_states(self.model)
         (text_D,) = text_vectors(states_of, self.tokenizer, shown, texts.text_format, quiet=True)
         return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
-    def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
+    def _labelled(self, name: str, sample: None, examples: Sequence[tuple[str, str]]):
         are_pairs = all(not isinstance(pair, str) and len(pair) == 2 for pair in examples)
         parts = [part for pair in examples for part in pair] if are_pairs else []
         if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
             raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
         rows = [Example(name, name, text, (output,)) for text, output in examples]
-        encoded = encode(rows, self.tokenizer, self.text_format, {name: 0})
-        by_vector = self.model.config.has_router and not self.model.config.is_top_1
-        learn, rate = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
-        learning["rate"] = learning["rate"] or rate
-        return learn(self.model, name, encoded, accelerator=self.accelerator, **learning)
+        return encode(rows, self.tokenizer, self.text_format, {name: 0}), sample
 
     # ---- answers
 
@@ -283,3 +273,12 @@ class Routed:
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)
+
+
+def checked_route(route: np.ndarray, *size: int) -> np.ndarray:
+    """Returns a given route as float32. Raises InputError."""
+    route_LE = np.asarray(route, dtype=np.float32)
+    are_weights = route_LE.shape == size and (route_LE >= 0).all()  # which NaN is not
+    if not are_weights or not np.allclose(route_LE.sum(axis=1), 1, rtol=0, atol=1e-4):
+        raise InputError(f"the route must be (L, E) = {size}, rows of weights that sum to 1")
+    return route_LE

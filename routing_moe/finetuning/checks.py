@@ -22,7 +22,7 @@ from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import GivenVectors, VectorTable, rows_read
+from routing_moe.task_choice.choice import GivenVectors, Resolver, rows_read
 from routing_moe.task_choice.given_routes import check_routes_differ, check_scored_spec, file_matrices
 from routing_moe.task_choice.texts import TextSource
 
@@ -51,8 +51,7 @@ def check_finetuning(
     check_output_dir(settings)
     check_start(settings, start)
     if settings.moe_init:
-        check_route_training(settings, start)
-        check_route_source(settings, start, gym)
+        check_route_training(settings, start.config, check_route_source(settings, start, gym), start.place)
     return settings, gym, start
 
 
@@ -166,10 +165,34 @@ def check_start(settings: FinetuneSettings, start: SavedMixture | SavedPlain) ->
         raise InputError(f"--init_dir {place} has one expert, a plain model; give it as --checkpoint")
 
 
-def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> None:
-    """Raises InputError for a --route_training that the kind of route does not allow."""
-    config, training = start.config, settings.route_training
-    source, kind = settings.chosen_source or config.route_source, route_kind(settings, config)
+def check_route_source(settings: FinetuneSettings, start: SavedMixture, gym: Gym) -> str:
+    """Returns what the task's route comes from. Raises InputError unless that is there and fits."""
+    config, task = start.config, settings.task
+    if settings.task_routes:
+        with problem_context("--task_routes "):
+            check_scored_spec(settings.task_routes)
+            if settings.by_loss:
+                check_routes_differ(config)
+    if keeps_source(settings, config):
+        return settings.chosen_source or config.route_source
+    resolver = resolver_of(settings, config)
+    way = resolver.way(task, settings.samples[0])
+    if resolver.vectors:
+        check_rows(settings, resolver.vectors.names, gym, f"--taskvecs {settings.taskvecs}")
+        resolver.vectors.check(start.checkpoint, config)
+    elif way == "stored_vector":
+        check_rows(settings, rows_read(config, task), gym, str(start.checkpoint))
+    elif way == "nearest_task":
+        text_source(settings, config).check([task], resolver.seen)
+        if settings.text_vectors:
+            names = load_task_vectors(settings.text_vectors)[0]
+            check_rows(settings, names, gym, f"--text_vectors {settings.text_vectors}")
+    return way
+
+
+def check_route_training(settings: FinetuneSettings, config, way: str, place) -> None:
+    """Raises InputError for a --route_training that the kind of route does not allow. way: of the route."""
+    source, training = settings.chosen_source or config.route_source, settings.route_training
     problem = None
     if training in ("vector", "router") and source != "learned":
         problem = f"{source} routes use no router; give plain or fixed, or leave it out"
@@ -177,40 +200,16 @@ def check_route_training(settings: FinetuneSettings, start: SavedMixture) -> Non
         problem = f"the routes come from {source!r} in every step; leave it out"
     elif training in ("plain", "fixed") and source == "random":
         problem = "random routes differ between examples and steps; give merged or logits, or leave it out"
-    elif training == "plain" and kind in ("average", "unknown") and not config.has_plain_routes:
+    elif training == "plain" and way == "average" and not config.has_plain_routes:
         problem = "all experts have equal weights, whose outputs no plain model has; give fixed or merged"
     if problem:
         raise InputError(f"--route_training is {training}, but {problem}")
     learns = training in ("vector", "router") or settings.task_vector == "learned"
     if source == "learned" and config.is_top_1 and learns:
         raise InputError(
-            f"{start.checkpoint} has top-1 routes, whose weight is always 1, so a vector gets no gradient; "
+            f"{place} has top-1 routes, whose weight is always 1, so a vector gets no gradient; "
             "give --task_vector stored or nearest, and --route_training plain or fixed, or leave them out"
         )
-
-
-def check_route_source(settings: FinetuneSettings, start: SavedMixture, gym: Gym) -> None:
-    """Raises InputError unless what the route is found by is there and fits: a file, vectors, texts."""
-    config, task, kind = start.config, settings.task, route_kind(settings, start.config)
-    if settings.task_routes:
-        with problem_context("--task_routes "):
-            check_scored_spec(settings.task_routes)
-            if settings.by_loss:
-                check_routes_differ(config)
-        if not settings.by_loss:
-            file_matrices(settings.task_routes, [task], config)
-    elif settings.taskvecs and kind in ("given vector", "cluster"):
-        with problem_context("--taskvecs "):
-            vectors = GivenVectors.load(settings.taskvecs)
-        check_rows(settings, vectors.names, gym, f"--taskvecs {settings.taskvecs}")
-        vectors.check(start.checkpoint, config)
-    elif kind == "stored vector":
-        check_rows(settings, rows_read(config, task), gym, str(start.checkpoint))
-    elif kind == "nearest vector":
-        text_source(settings, config).check([task], vector_table(task, config).seen)
-        if settings.text_vectors:
-            names = load_task_vectors(settings.text_vectors)[0]
-            check_rows(settings, names, gym, f"--text_vectors {settings.text_vectors}")
 
 
 def check_rows(settings: FinetuneSettings, names: Collection[str], gym: Gym, where: str) -> None:
@@ -229,37 +228,29 @@ def check_rows(settings: FinetuneSettings, names: Collection[str], gym: Gym, whe
 # ---- what the route of the task comes from
 
 
-def route_kind(settings: FinetuneSettings, config) -> str:
-    """Returns what the task's route comes from. config: that of a mixture with several experts.
+def resolver_of(settings: FinetuneSettings, config) -> Resolver:
+    """Returns what decides the task's route. config: that of a mixture with several experts.
 
-    A vector that the router reads: "given vector" (of --taskvecs), "learned vector", "nearest vector" or
-    "stored vector". A route: "given" (by --task_routes), "lowest loss" (on the sample's train rows),
-    "cluster" (the nearest to a vector of --taskvecs), "own" (of the mixture), "unknown" (the mixture has none
-    for the task: equal weights), "drawn" (at random for the task), or another source, such as "average".
+    If the mixture's train tasks are unknown, all others than the task may be copied.
     """
+    task, source = settings.task, settings.chosen_source or config.route_source
+    trained = set(config.trained_tasks) or set(config.task_names) - {task}
+    reads_vectors = source == "learned" or (source == "fixed" and config.has_route_vectors)
+    given = dict(rule=settings.task_vector if source == "learned" else "auto", by_loss=settings.by_loss)
+    if settings.task_routes and not settings.by_loss:
+        given["routes"] = file_matrices(settings.task_routes, [task], config)
+    elif settings.taskvecs and reads_vectors and not settings.by_loss:
+        with problem_context("--taskvecs "):
+            given["vectors"] = GivenVectors.load(settings.taskvecs)
+    return Resolver.of(config, trained, source, **given)
+
+
+def keeps_source(settings: FinetuneSettings, config) -> bool:
+    """Returns whether nothing is chosen: the source has a route for each task, or one is drawn for it."""
     source = settings.chosen_source or config.route_source
-    if source == "learned":
-        if settings.taskvecs:
-            return "given vector"
-        if settings.task_vector == "learned":
-            return "learned vector"
-        needs = vector_table(settings.task, config).needing_nearest([settings.task], settings.task_vector)
-        return "nearest vector" if needs else "stored vector"
-    if source not in ("learned", "fixed"):
-        return source
-    if settings.task_routes:
-        return "lowest loss" if settings.by_loss else "given"
-    if settings.chosen_source or not config.given_routes:
-        return "drawn"
-    if settings.taskvecs and config.has_route_vectors:
-        return "cluster"
-    return "own" if settings.task in config.task_names else "unknown"
-
-
-def vector_table(task: str, config) -> VectorTable:
-    """Returns the mixture's tasks. If its train tasks are unknown, all others than `task` may be copied."""
-    neighbours = set(config.trained_tasks) or set(config.task_names) - {task}
-    return VectorTable(config.task_names, config.random_vectors, neighbours)
+    if source == "fixed":
+        return not settings.task_routes and bool(settings.chosen_source or not config.given_routes)
+    return source != "learned"
 
 
 def text_source(settings: FinetuneSettings, config) -> TextSource:

@@ -6,7 +6,6 @@ logits are trained (MHR-z there, and LoraHub: Huang et al. 2023, arXiv 2307.1326
 """
 
 import copy
-import dataclasses
 import zlib
 from collections.abc import Callable, Collection
 
@@ -22,7 +21,7 @@ from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.choices import BUILT_IN_SOURCES
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
-from routing_moe.finetuning.checks import route_kind, text_source, vector_table
+from routing_moe.finetuning.checks import keeps_source, resolver_of, text_source
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.base import is_of_base, train_base
 from routing_moe.model.injection import stacks
@@ -31,18 +30,14 @@ from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
-from routing_moe.task_choice.choice import GivenVectors, TaskChoice
+from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser
-from routing_moe.task_choice.given_routes import file_matrices
-from routing_moe.task_choice.learned import LowestLoss, learn_vector
 from routing_moe.task_choice.texts import TextsOfModel
 
 PLAIN = {"plain": "plain model", "merged": "merged plain model"}
 TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
 TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
-# The kinds of routes (`route_kind`) that a `Chooser` finds.
-CHOSEN = ("given vector", "stored vector", "nearest vector", "given", "cluster", "own", "unknown")
 
 
 class Starts:
@@ -55,12 +50,14 @@ class Starts:
             self.loaded = start.load()
         self.config = config = self.loaded.config
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
-        self._kind = route_kind(settings, config) if config.num_experts > 1 else None
-        self.tasks = [settings.task] if self._kind is None else kept_tasks(settings, config)  # of each model
-        self._trained = vector_table(settings.task, config).trained
-        self._sample = self._model = None
-        self._choices = self._chosen(start) if self._kind in CHOSEN else {}
-        differ = self._kind in ("learned vector", "lowest loss") or not are_equal(self._choices.values())
+        is_mixture, self._sample, self._model, self._resolver = config.num_experts > 1, None, None, None
+        self.tasks = kept_tasks(settings, config) if is_mixture else [settings.task]  # of each model
+        if is_mixture and not keeps_source(settings, config):
+            self._resolver = resolver_of(settings, config)
+        ways = {self._resolver.way(settings.task, sample) for sample in settings.samples if self._resolver}
+        self._needs_rows = not ways.isdisjoint(("learned", "lowest_loss"))
+        self._choices = self._chosen(start, ways) if ways and not self._needs_rows else {}
+        differ = self._needs_rows or not are_equal(self._choices.values())
         self._shared = len(settings.samples) == 1 or not differ
 
     def model_for(self, sample: str, examples: Callable[[], EncodedExamples]):
@@ -83,35 +80,29 @@ class Starts:
             self._model.config.vectors_seen = of_sample(ROWS_OF_ONE, sample)
         return self._model, self._route, self._seen
 
-    def _chosen(self, start: SavedMixture) -> dict[str, TaskChoice]:
+    def _chosen(self, start: SavedMixture, ways: Collection[str]) -> dict[str, TaskChoice]:
         """Returns {sample: its vector or route}, those that need no training and no losses."""
-        settings, mixture, vectors, texts, routes = self.settings, self.loaded, None, None, {}
-        if self._kind in ("given vector", "cluster"):
-            vectors = GivenVectors.load(settings.taskvecs)
-        elif self._kind == "given":
-            routes = file_matrices(settings.task_routes, [settings.task], mixture.config)
-        elif self._kind == "nearest vector":
+        settings, mixture, texts = self.settings, self.loaded, None
+        if "nearest_task" in ways:
             source = text_source(settings, mixture.config)
             texts = TextsOfModel(source, mixture.to(self.device), self.tokenizer, start, settings.quiet, True)
-        chooser = Chooser(mixture, settings.task_vector, self._trained, vectors, routes, texts)
+        chooser = Chooser(mixture, self._resolver, texts)
         choices = {sample: chooser.choose(settings.task, sample) for sample in settings.samples}
         mixture.cpu()  # the copies that are trained need the memory of a GPU
         return choices
 
     def _adapted(self, sample: str, examples: Callable[[], EncodedExamples]):
-        settings, task = self.settings, self.settings.task
-        if self._kind is None:
+        settings = self.settings
+        if self.config.num_experts == 1:
             return (plain_of(self.loaded) if self.loaded.config.has_lora else self.loaded), "none", None
         choice = self._choices.get(sample)
         mixture = self.loaded if self._shared else self._copied().to(self.device)
         accelerator = make_accelerator(settings.mixed_precision)  # a process has a single precision
-        if self._kind == "lowest loss":
-            source = LowestLoss(mixture.to(accelerator.device), self._trained, accelerator)
-            choice = source.choose({task: (examples(), sample)})[task]
-        elif self._kind == "learned vector":
-            how = settings.vector_steps, settings.task_model_lr, settings.seed
-            choice = learn_vector(mixture.to(accelerator.device), task, examples(), *how, accelerator)
-            choice = dataclasses.replace(choice, seen=of_sample(choice.seen, sample))
+        if self._needs_rows:
+            how = dict(steps=settings.vector_steps, rate=settings.task_model_lr, seed=settings.seed)
+            rows, mixture = (lambda task, sample: (examples(), sample)), mixture.to(accelerator.device)
+            chooser = Chooser(mixture, self._resolver, rows=rows, accelerator=accelerator, **how)
+            choice = chooser.choose(settings.task, sample)
         return *along_route(mixture, settings, choice), choice and choice.seen
 
     def _copied(self):

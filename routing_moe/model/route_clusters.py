@@ -102,3 +102,10 @@ def _renumbered(labels_N: np.ndarray) -> np.ndarray:
     """Returns the labels numbered 0, 1, ... in the order in which they appear."""
     number = {label: i for i, label in enumerate(dict.fromkeys(labels_N.tolist()))}
     return np.array([number[label] for label in labels_N.tolist()], dtype=np.int64)
+
+
+def single_experts(routes_NLE: np.ndarray) -> np.ndarray | None:
+    """Returns the experts (N,) of routes that each have the same expert in all layers, else None."""
+    experts_NL = routes_NLE.argmax(axis=2)
+    are_single = (routes_NLE.max(axis=2) == 1).all() and (experts_NL == experts_NL[:, :1]).all()
+    return experts_NL[:, 0] if are_single else None

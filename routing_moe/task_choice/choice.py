@@ -1,10 +1,20 @@
-"""The vector or the route of a task, where it comes from, what it has seen of the task; given vectors.
+"""What the route of a task comes from (`Resolver`), what is found (`TaskChoice`), and given vectors.
+
+A mixture with a router reads a vector of the task: a given one, else by the rule of --task_vector:
+
+    auto     the task's row of the checkpoint unless it is random, else nearest
+    stored   the task's row of the checkpoint
+    nearest  that of the train task with the most similar texts (`texts.py`), for all but train tasks
+    learned  one that is trained on labelled rows, with all else frozen
+
+A mixture with given routes has no router: a task's route is a given one, else of the cluster nearest to its
+given vector, else its own, else by the rule nearest of that train task, else equal weights.
 
 Does not import torch.
 """
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,19 +45,36 @@ class TaskChoice:
     task: str
     source: str
     words: str
-    seen: str = UNKNOWN
+    seen: str | None = UNKNOWN
     vector_D: np.ndarray | None = None
     route_LE: np.ndarray | None = None
     neighbour: str | None = None
 
 
-@dataclass(frozen=True)
-class VectorTable:
-    """The tasks in a checkpoint: all with a row, those whose row is random, the split's train tasks."""
+@dataclass(frozen=True, eq=False)
+class Resolver:
+    """Decides what each task's route comes from, for checks before a model is loaded as for all commands.
 
+    source: of the mixture's routes, a key of ROUTE_SOURCES. names: tasks with a row in the mixture, a vector
+    or a route; random: those whose vector is untrained; trained: those whose row may be copied. rule: as
+    --task_vector. routes, vectors: given ones. by_loss: whether others get the route of lowest loss.
+    """
+
+    source: str
     names: Collection[str]
-    random: Collection[str]
-    trained: Collection[str]
+    random: Collection[str] = ()
+    trained: Collection[str] = ()
+    rule: str = "auto"
+    routes: Mapping[str, np.ndarray] = field(default_factory=dict)
+    vectors: "GivenVectors | None" = None
+    by_loss: bool = False
+
+    @classmethod
+    def of(cls, config, trained: Collection[str] = (), source: str | None = None, **asked) -> "Resolver":
+        """Returns that of a mixture. source: of the routes, if it is not the mixture's."""
+        source = source or config.route_source
+        has_rows = source == config.route_source and source not in ("average", "random")
+        return cls(source, config.task_names if has_rows else (), config.random_vectors, trained, **asked)
 
     @property
     def known(self) -> frozenset[str]:
@@ -56,13 +83,30 @@ class VectorTable:
 
     @property
     def seen(self) -> frozenset[str]:
-        """Tasks whose vectors may be copied: the known train tasks, or all known tasks if there are none."""
+        """Tasks whose rows may be copied: the known train tasks, or all known tasks if there are none."""
         return self.known.intersection(self.trained) or self.known
 
-    def needing_nearest(self, tasks: Iterable[str], rule: str) -> list[str]:
-        """Returns the tasks that get the vector of their nearest neighbour. rule: as --task_vector."""
-        have = {"stored": set(tasks), "auto": self.known, "nearest": self.seen}[rule]
-        return [task for task in tasks if task not in have]
+    def has(self, task: str) -> bool:
+        """Returns whether the mixture itself has a route for the task; not if it draws one per example."""
+        return self.source == "average" or (self.source != "random" and task in self.known)
+
+    def way(self, task: str, sample: str | None = None) -> str:
+        """Returns what the route of a task, or of one of its samples, comes from: a method of `Chooser`."""
+        if task in self.routes:
+            return "given_route"
+        if self.by_loss:
+            return "own_route" if task in self.trained and sample is None else "lowest_loss"
+        if self.rule == "learned":
+            return "learned"
+        reads_vectors = self.source == "learned"
+        if self.vectors and row_of(self.vectors.names, task, sample) in self.vectors.names:
+            return "given_vector" if reads_vectors else "nearest_cluster"
+        if reads_vectors:
+            has_own = self.rule == "stored" or task in (self.known if self.rule == "auto" else self.seen)
+            return "stored_vector" if has_own else "nearest_task"
+        if task in self.names:
+            return "own_route"
+        return "nearest_task" if self.rule == "nearest" and self.names else "average"
 
 
 def seen_when_stored(config, task: str) -> str:

@@ -1,96 +1,117 @@
-"""Chooses what the route of a task comes from: the first source that has something for the task.
+"""Finds the vector or the route of a task in the way that a `choice.Resolver` decides."""
 
-A mixture with a router reads a vector of the task. By the rule of --task_vector:
-
-    auto     a given vector, else the task's row of the checkpoint unless it is random, else nearest
-    stored   a given vector, else the task's row of the checkpoint
-    nearest  a given vector, else that of the train task with the most similar texts (`texts.py`)
-
-A mixture with given routes has no router: a task's route is a given one, else of the cluster nearest to its
-given vector, else its own, else by the rule nearest of that train task, else equal weights.
-"""
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from torch import Tensor
 
-from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster
+from dataloader.encoding import EncodedExamples
+from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster, single_experts
+from routing_moe.model.selection import noise_free_routes
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, row_of
-from routing_moe.task_choice.choice import GivenVectors, TaskChoice, VectorTable, rows_read, seen_when_stored
+from routing_moe.task_choice.choice import Resolver, TaskChoice, rows_read, seen_when_stored
+from routing_moe.task_choice.learned import LowestLoss, learn
 from routing_moe.task_choice.texts import TextsOfModel, nearest_task
+
+Rows = Callable[[str, str | None], tuple[EncodedExamples, str]]  # of a task or sample: (rows, sample)
 
 
 class Chooser:
-    """Chooses the vector or route of tasks of one model, which it does not change.
+    """Finds the vector or route of tasks of one model, which it does not change.
 
-    trained: the tasks whose vectors and routes may be copied. vectors, routes: given ones, {task: (L, E)}.
-    texts: for the nearest task. by_vector: whether the router reads vectors; None: if there is a router.
+    texts: for the nearest task. rows: labelled ones, for the lowest loss, or to learn a vector or route from;
+    learning: steps, rate and seed.
     """
 
     def __init__(
         self,
         model,
-        rule: str = "auto",
-        trained: Iterable[str] = (),
-        vectors: GivenVectors | None = None,
-        routes: Mapping[str, np.ndarray] | None = None,
+        resolver: Resolver,
         texts: TextsOfModel | None = None,
-        by_vector: bool | None = None,
+        rows: Rows | None = None,
+        accelerator: Accelerator | None = None,
+        **learning,
     ):
-        self.model, self.config, self.rule = model, model.config, rule
-        self.table = VectorTable(self.config.task_names, self.config.random_vectors, trained)
-        self.vectors, self.routes, self.texts = vectors, routes or {}, texts
-        by_vector = self.config.has_router if by_vector is None else by_vector
-        self.clusters = None if by_vector else RouteClusters(model)
-
-    @cached_property
-    def candidates(self) -> Mapping[str, np.ndarray]:
-        """{task: text vector (D,)} of the tasks that may be the nearest."""
-        return self.texts.candidates(self.table.seen)
+        self.model, self.config, self.resolver = model, model.config, resolver
+        self.texts, self.rows, self.accelerator, self.learning = texts, rows, accelerator, learning
+        self.clusters = None if resolver.source == "learned" else RouteClusters(model)
 
     def choose(self, task: str, sample: str | None = None) -> TaskChoice:
         """Returns the choice for a task, or for one of its samples."""
-        if task in self.routes:
-            return TaskChoice(task, "given", "given route", route_LE=self.routes[task])
-        if self.vectors and (given := self.vectors.vector_of(task, sample)):
-            vector_D, seen = given
-            if self.clusters:
-                return self.clusters.nearest(task, vector_D, seen)
-            return TaskChoice(task, "given", "given vector", seen, vector_D)
-        if self.clusters:
-            if route := self.clusters.stored(task):
-                return route
-            if self.rule == "nearest" and self.texts:
-                return self.nearest(task, *self.texts.text_of(task, sample))
-            return self.clusters.average(task)
-        if self.table.needing_nearest([task], self.rule):
-            return self.nearest(task, *self.texts.text_of(task, sample))
-        return self.stored(task, row_of(rows_read(self.config, task), task, sample))
+        return getattr(self, self.resolver.way(task, sample))(task, sample)
 
-    def stored(self, task: str, row: str) -> TaskChoice:
-        """Returns the checkpoint's vector of a row, which is the task or one of its samples."""
+    def choose_all(self, tasks: Iterable[str]) -> dict[str, TaskChoice]:
+        """Returns {task: choice}; the rows of all tasks that need the lowest loss are batched together."""
+        by_loss = [task for task in tasks if self.resolver.way(task) == "lowest_loss"]
+        found = self.losses.choose({task: self.rows(task, None) for task in by_loss}) if by_loss else {}
+        return {task: found[task] if task in found else self.choose(task) for task in tasks}
+
+    def route(self, choice: TaskChoice) -> Tensor:
+        """Returns the noise-free route (L, E) of a choice."""
+        value = choice.vector_D if choice.route_LE is None else choice.route_LE
+        value = torch.from_numpy(value).to(self.model.device, self.model.routing_dtype)
+        if choice.route_LE is not None:
+            return value
+        selection = self.config.router_mode, self.config.router_temperature, self.config.router_top_k
+        return noise_free_routes(self.model.router(value[None]), *selection)[0].detach()
+
+    # ---- the ways of a resolver
+
+    def given_route(self, task: str, sample: str | None) -> TaskChoice:
+        return TaskChoice(task, "given", "given route", route_LE=self.resolver.routes[task])
+
+    def given_vector(self, task: str, sample: str | None) -> TaskChoice:
+        vector_D, seen = self.resolver.vectors.vector_of(task, sample)
+        return TaskChoice(task, "given", "given vector", seen, vector_D)
+
+    def nearest_cluster(self, task: str, sample: str | None) -> TaskChoice:
+        return self.clusters.nearest(task, *self.resolver.vectors.vector_of(task, sample))
+
+    def own_route(self, task: str, sample: str | None) -> TaskChoice:
+        return self.losses.stored(task) if self.resolver.by_loss else self.clusters.stored(task)
+
+    def average(self, task: str, sample: str | None) -> TaskChoice:
+        return self.clusters.average(task)
+
+    def learned(self, task: str, sample: str | None) -> TaskChoice:
+        rows, sample = self.rows(task, sample)
+        return learn(self.model, task, rows, sample=sample, accelerator=self.accelerator, **self.learning)
+
+    def lowest_loss(self, task: str, sample: str | None) -> TaskChoice:
+        return self.losses.choose({task: self.rows(task, sample)})[task]
+
+    def stored_vector(self, task: str, sample: str | None) -> TaskChoice:
+        """Returns the checkpoint's vector of the task or of one of its samples."""
+        row = row_of(rows_read(self.config, task), task, sample)
         source = "random" if row in self.config.random_vectors else "stored"
         seen = seen_when_stored(self.config, row)
         seen = seen if row == task else of_sample(seen, row)
         vector_D = self.model.task_vectors.weight.detach()[int(self.model.task_rows([row])[0])]
         return TaskChoice(task, source, f"{source} vector", seen, vector_D.float().cpu().numpy().copy())
 
-    def nearest(
-        self,
-        task: str,
-        text_D: np.ndarray,
-        seen: str = UNKNOWN,
-        candidates: Mapping[str, np.ndarray] | None = None,
-    ) -> TaskChoice:
+    def nearest_task(self, task: str, sample: str | None) -> TaskChoice:
         """Returns the vector or the route of the train task with the most similar text vector."""
+        return self.nearest(task, *self.texts.text_of(task, sample))
+
+    def nearest(self, task: str, text_D: np.ndarray, seen: str = UNKNOWN, candidates: Mapping | None = None):
+        """Returns `nearest_task` of a text vector. candidates: {task: text vector (D,)}; None: all."""
         neighbour, cosine = nearest_task(text_D, self.candidates if candidates is None else candidates)
         what = "route" if self.clusters else "vector"
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
-        copied = self.clusters.stored(neighbour) if self.clusters else self.stored(neighbour, neighbour)
-        return TaskChoice(task, "nearest", words, seen, copied.vector_D, copied.route_LE, neighbour)
+        own = self.clusters.stored(neighbour) if self.clusters else self.stored_vector(neighbour, None)
+        return TaskChoice(task, "nearest", words, seen, own.vector_D, own.route_LE, neighbour)
+
+    @cached_property
+    def candidates(self) -> Mapping[str, np.ndarray]:
+        return self.texts.candidates(self.resolver.seen)
+
+    @cached_property
+    def losses(self) -> LowestLoss:
+        return LowestLoss(self.model, self.resolver.trained, self.accelerator)
 
 
 class RouteClusters:
@@ -141,13 +162,6 @@ class RouteClusters:
         route_LE = np.full((L, E), 1 / E, dtype=np.float32)
         seen = seen_when_stored(self.config, task)
         return TaskChoice(task, "average", f"average{why}", seen, route_LE=route_LE)
-
-
-def single_experts(routes_NLE: np.ndarray) -> np.ndarray | None:
-    """Returns the experts (N,) of routes that each have the same expert in all layers, else None."""
-    experts_NL = routes_NLE.argmax(axis=2)
-    are_single = (routes_NLE.max(axis=2) == 1).all() and (experts_NL == experts_NL[:, :1]).all()
-    return experts_NL[:, 0] if are_single else None
 
 
 # ---- choices in a model

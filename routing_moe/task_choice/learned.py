@@ -5,9 +5,9 @@ A vector needs a router, a route does not: each layer has weights that sum to 1,
 each of the K distinct routes of the trained tasks, as in IFCA (Ghosh et al. 2020, arXiv 2006.04088).
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,13 +18,12 @@ from dataloader.errors import counted
 from routing_moe.config.shared import Recipe
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.model.conversion import with_shared_parameters
-from routing_moe.model.route_clusters import groups_of_equal_rows
+from routing_moe.model.route_clusters import groups_of_equal_rows, single_experts
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
 from routing_moe.optim.step import Stepper
-from routing_moe.task_choice.choice import TaskChoice, VectorTable, seen_when_stored
-from routing_moe.task_choice.choose import single_experts
+from routing_moe.task_choice.choice import Resolver, TaskChoice, seen_when_stored
 from routing_moe.task_choice.texts import TextSource, train_examples
 
 BATCH_SIZE = 32
@@ -42,7 +41,7 @@ def learn_vector(
     tau = model.config.router_temperature
     rates = dict(learning_rate=0.0, task_model_lr=rate, weight_decay=0.0, initial_tau=tau, minimum_tau=tau)
     recipe = Recipe(**rates, train_batch_size=BATCH_SIZE, total_steps=steps, seed=seed)
-    examples = dataclasses.replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
+    examples = replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
     with _only_the_vector(model, task) as vector_1D:
         stepper = Stepper(model, examples, recipe, accelerator)
         for step in range(steps):
@@ -66,6 +65,16 @@ def learn_route(
     route_LE = torch.from_numpy(logits_D).view(size).softmax(dim=-1).numpy()
     words = f"route learned from {counted(len(examples), 'example')}"
     return TaskChoice(task, "learned", words, ROWS_OF_ONE, route_LE=route_LE)
+
+
+def learn(
+    model, task: str, examples: EncodedExamples, steps: int, rate: float | None, sample=None, **how
+) -> TaskChoice:
+    """Returns a learned vector, or a route where no vector has a gradient. rate: None: 0.01, or 0.1."""
+    by_vector = model.config.has_router and not model.config.is_top_1
+    learning, usual = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
+    choice = learning(model, task, examples, steps, usual if rate is None else rate, **how)
+    return replace(choice, seen=of_sample(choice.seen, sample)) if sample else choice
 
 
 @contextmanager
@@ -101,8 +110,8 @@ class LowestLoss:
     @torch.no_grad()
     def __init__(self, model, trained: Collection[str], accelerator: Accelerator):
         self.model, self.accelerator = model, accelerator
-        table = VectorTable(model.config.task_names, model.config.random_vectors, trained)
-        tasks = [task for task in model.config.task_names if task in table.seen]
+        seen = Resolver.of(model.config, trained).seen
+        tasks = [task for task in model.config.task_names if task in seen]
         routes_NLE = model.eval().routes_for(tasks)
         self.routes = dict(zip(tasks, routes_NLE.float().cpu().numpy(), strict=True))
         routed_NRE = routes_NLE[:, model.config.routed_rows].float().cpu().numpy()
@@ -131,9 +140,11 @@ class LowestLoss:
         return choices
 
 
-def labelled_rows(source: TextSource, task: str, tokenizer) -> tuple[EncodedExamples, str]:
-    """Returns the train rows of the task's first sample, of the first gym that has some, and the sample."""
+def labelled_rows(
+    source: TextSource, task: str, sample: str | None, tokenizer
+) -> tuple[EncodedExamples, str]:
+    """Returns train rows of a sample, None: the first, of the first gym that has some, and the sample."""
     gym = source.gym_of(task)
-    sample = gym.samples(task)[0]
+    sample = sample or gym.samples(task)[0]
     rows = train_examples(gym, task, sample, most=source.limit)
     return encode(rows, tokenizer, source.text_format, {task: 0}), sample

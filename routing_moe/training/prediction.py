@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,13 +26,12 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, dataset_scores
-from routing_moe.task_choice.choice import GivenVectors, TaskChoice
+from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
-from routing_moe.task_choice.given_routes import file_matrices, names_file
-from routing_moe.task_choice.learned import LowestLoss, labelled_rows
+from routing_moe.task_choice.learned import labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs
-from routing_moe.training.task_checks import trained_on
+from routing_moe.training.task_checks import resolver_of, trained_on
 
 log = logging.getLogger(__name__)
 
@@ -120,31 +120,15 @@ def route_tasks(
     settings: TrainSettings, inputs: Inputs, tasks: list[str], model, tokenizer, accelerator
 ) -> dict[str, TaskChoice]:
     """Gives every task its route or vector; returns {task: choice}, {} if all are just those of training."""
-    start, by_loss = settings.start, settings.by_loss
-    config, split, is_main = model.config, inputs.split, accelerator.is_main_process
-    by_vector = config.has_router and not start.routes and not by_loss
-    if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
+    start, config = settings.start, model.config
+    trained, is_main = trained_on(config, inputs.split), accelerator.is_main_process
+    resolver = resolver_of(settings, config, inputs.split)
+    if resolver is None:
         return {}
-    trained = trained_on(config, split)
-    if by_loss:  # a task that was not trained on gets the route of lowest loss on its rows
-        source = LowestLoss(model, trained, accelerator)
-        rows = {task: labelled_rows(inputs.texts, task, tokenizer) for task in tasks if task not in trained}
-        chosen = source.choose(rows) if rows else {}
-        choices = {task: source.stored(task) if task in trained else chosen[task] for task in tasks}
-    else:
-        mixture, untrained, vectors = mixture_to_score(start), set(tasks) - trained, None
-        if start.vectors and untrained:
-            vectors = GivenVectors.load(start.vectors).only(untrained)
-        chooser = Chooser(
-            model,
-            settings.task_vector,
-            split.train,
-            vectors,
-            file_matrices(start.routes, tasks, config) if names_file(start.routes or "") else {},
-            TextsOfModel(inputs.texts, model, tokenizer, mixture, quiet=not is_main),
-            by_vector,
-        )
-        choices = {task: chooser.choose(task) for task in tasks}
+    by_vector = resolver.source == "learned" and not resolver.by_loss
+    texts = TextsOfModel(inputs.texts, model, tokenizer, mixture_to_score(start), quiet=not is_main)
+    rows = partial(labelled_rows, inputs.texts, tokenizer=tokenizer)
+    choices = Chooser(model, resolver, texts, rows, accelerator).choose_all(tasks)
     # Not just what a trained task has in the checkpoint.
     kept = ("own", "stored", "random")
     notable = [c for c in choices.values() if c.task not in trained or c.source not in kept]

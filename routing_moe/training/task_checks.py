@@ -1,6 +1,7 @@
 """Whether each task of a run can have a vector or route, and whether its scores would replace other ones."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import GivenVectors, VectorTable
+from routing_moe.task_choice.choice import GivenVectors, Resolver
 from routing_moe.task_choice.given_routes import (
     check_routes_differ,
     check_scored_spec,
@@ -48,27 +49,41 @@ def check_tasks(
         check_known_tasks(settings, split, config, checkpoint)
     if not settings.do_predict:
         return
-    vectors = {}
     if checkpoint and not settings.do_train:
-        routes = given_routes(settings, split, config)
-        vectors = given_vectors(settings, split, config, checkpoint)
-        check_prefix(settings, checkpoint, routes, vectors)
-    scored = split.section(settings.predict_split)
-    if config.has_router and not settings.by_loss:
+        check_given(settings, config, checkpoint)
+        scored = SavedMixture(checkpoint).config if settings.start.routes else config  # keeps its router
+        resolver = resolver_of(settings, scored, split)
+        if resolver and resolver.vectors:
+            resolver.vectors.check(checkpoint, config)
+        check_prefix(settings, checkpoint, resolver)
+    elif resolver := resolver_of(settings, config, split):  # as it is after the training
         is_new = checkpoint is None and not settings.taskvecs
-        random = set(config.task_names if is_new else config.random_vectors).difference(vectors)
-        random -= set(split.train if settings.do_train else ())
-        table = VectorTable({*config.task_names, *vectors}, random, split.train)
-        needing = table.needing_nearest(scored, settings.task_vector)
-    elif settings.task_vector == "nearest" and (
-        new_routes or (config.given_routes and not settings.task_routes)
-    ):
-        table = VectorTable(new_routes or config.task_names, (), split.train)
-        needing = sorted(set(scored) - table.known - set(vectors))
-    else:
-        return
-    if needing:
-        texts.check(needing, table.seen)
+        random = set(config.task_names if is_new else config.random_vectors).difference(split.train)
+        resolver = replace(resolver, names=new_routes or config.task_names, random=random)
+    ways = {task: resolver.way(task) for task in split.section(settings.predict_split)} if resolver else {}
+    if needing := [task for task, way in ways.items() if way == "nearest_task"]:
+        texts.check(needing, resolver.seen)
+
+
+def resolver_of(settings: TrainSettings, config, split: Split) -> Resolver | None:
+    """Returns what decides the routes of scored tasks; None if they are those of the mixture's source.
+
+    config: of the mixture that scores. Given routes and vectors are read, unless they are for the training.
+    """
+    start, by_loss, tasks = settings.start, settings.by_loss, split.section(settings.predict_split)
+    trained, given = trained_on(config, split), {}
+    if not settings.do_train and names_file(start.routes or ""):
+        given["routes"] = file_matrices(start.routes, tasks, config)
+    by_vector = config.has_router and not start.routes and not by_loss
+    if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
+        return None
+    reads_vectors = by_vector or config.has_route_vectors
+    if not settings.do_train and start.vectors and reads_vectors and (untrained := set(tasks) - trained):
+        with problem_context("--taskvecs "):
+            given["vectors"] = GivenVectors.load(start.vectors).only(untrained)
+    source = "fixed" if config.has_router and start.routes else None
+    whose = trained if by_loss else split.train
+    return Resolver.of(config, whose, source, rule=settings.task_vector, by_loss=by_loss, **given)
 
 
 def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint: Path | None) -> None:
@@ -92,38 +107,25 @@ def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint:
 # ---- predictions along other routes than those of the checkpoint
 
 
-def given_routes(settings: TrainSettings, split: Split, config) -> dict[str, np.ndarray]:
-    """Returns {scored task: route (L, E)} of a file of --task_routes, {} without one. Raises InputError."""
-    if settings.task_routes and names_file(settings.task_routes):
-        return file_matrices(settings.task_routes, split.section(settings.predict_split), config)
+def check_given(settings: TrainSettings, config, checkpoint: Path) -> None:
+    """Raises InputError for --task_routes that need training, and for vectors that nothing reads."""
     with problem_context("--task_routes "):
         if settings.by_loss:
             check_routes_differ(config)
         elif settings.task_routes and described(settings.start) != config.given_routes:
             check_scored_spec(settings.task_routes)
-    return {}
-
-
-def given_vectors(settings: TrainSettings, split: Split, config, checkpoint: Path) -> dict[str, np.ndarray]:
-    """Returns {scored task: vector (D,)} of --taskvecs of tasks that were not trained on."""
-    untrained = set(split.section(settings.predict_split)) - trained_on(config, split)
-    if not (settings.taskvecs and untrained and config.routes_by_task):
-        return {}
-    if not (config.has_router or config.has_route_vectors):
+    if settings.taskvecs and config.routes_by_task and not (config.has_router or config.has_route_vectors):
         flag = f"--taskvecs {settings.taskvecs}"
         raise InputError(f"{flag}: the routes of {checkpoint} do not depend on vectors; leave it out")
-    with problem_context("--taskvecs "):
-        vectors = GivenVectors.load(settings.taskvecs)
-    vectors.check(checkpoint, config)
-    return vectors.only(untrained).by_name
 
 
-def check_prefix(settings: TrainSettings, checkpoint: Path, routes: dict, vectors: dict) -> None:
+def check_prefix(settings: TrainSettings, checkpoint: Path, resolver: Resolver | None) -> None:
     """Raises InputError if scores along other routes would overwrite those of the checkpoint.
 
-    routes, vectors: those that are given, {task: array}; what the checkpoint has for the task must be equal.
+    What the checkpoint has for a task must be equal to a given route or vector.
     """
-    config = SavedMixture(checkpoint).config
+    config, routes = SavedMixture(checkpoint).config, resolver.routes if resolver else {}
+    vectors = resolver.vectors.by_name if resolver and resolver.vectors else {}
     changed = [
         f"--{flag}" for flag in ROUTING_FLAGS if getattr(settings, flag) not in (None, getattr(config, flag))
     ]
