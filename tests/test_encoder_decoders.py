@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -22,15 +23,18 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
 from dataloader.gym import Example
-from routing_moe import Routed, RoutedModel
+from routing_moe import Routed, RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.answering.export import export_adapter
 from routing_moe.answering.queries import Query
 from routing_moe.cli.assemble import main as assemble
 from routing_moe.cli.average import main as average
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.transfer import main as transfer
+from routing_moe.config.train import train_settings
 from routing_moe.evaluation.option_ranking import log_likelihoods
 from routing_moe.evaluation.scoring import generation_limits
+from routing_moe.model.selection import temperature_at
+from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 plain = pytest.fixture(scope="module")(plain_models)
@@ -380,6 +384,25 @@ def test_a_mixture_is_trained_in_a_few_lines(world, plain, tmp_path):
         Routed.train(model, AutoTokenizer.from_pretrained(world.bart), world.gym, tmp_path / "other", **wrong)
     messages = "total_steps is 0; it", "append_another_bos: the model has no token <s>", "the tokenizer"
     assert all(map(str.startswith, raised.value.problems, messages))
+
+
+@pytest.mark.parametrize("kind", ["layer", "lora"])
+def test_a_training_in_python_has_the_rates_and_temperatures_of_the_command(kind, world, tmp_path):
+    fields = dict(num_experts=2, task_names=TRAIN_TASKS, router_mode="softmax", expert_kind=kind, lora_rank=2)
+    model = RoutingBartForConditionalGeneration.from_bart(world.bart, **fields)
+    how = dict(total_steps=3, train_batch_size=4, max_input_length=24, max_output_length=6)
+    tokenizer = AutoTokenizer.from_pretrained(world.bart)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with patch("routing_moe.answering.training.Stepper", wraps=Stepper) as stepper:
+        routed = Routed.train(model, tokenizer, world.gym, tmp_path / "model", **how)
+    of_command = train_settings(dict(train_dir=world.gym, output_dir="new", expert_kind=kind))
+    recipe = stepper.call_args.args[2]
+    for name in ("learning_rate", "router_lr", "task_model_lr", "initial_tau", "minimum_tau", "anneal_rate"):
+        assert getattr(recipe, name) == getattr(of_command, name)
+    taus = recipe.initial_tau, recipe.minimum_tau, recipe.anneal_rate
+    assert routed.model.config.router_temperature == temperature_at(
+        3, *taus
+    )  # as of the command
 
 
 def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):

@@ -13,16 +13,16 @@ from pathlib import Path
 from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
-from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.flags import flags_of, value_problems
 from routing_moe.config.shared import Recipe, TextFlags, text_problems, text_settings
-from routing_moe.config.train import TrainSettings
+from routing_moe.config.train import TrainSettings, learning_rate_of
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import new_folder_problems
 from routing_moe.optim.step import Stepper
 
-RATES = dict(learning_rate=1e-3, router_lr=1e-3, task_model_lr=1e-2)  # of low-rank experts
+# Defaults of `routing-moe train`, beside that of the learning rate.
+OF_COMMAND = ("router_lr", "task_model_lr", "initial_tau", "minimum_tau", "anneal_rate")
 
 
 def train(
@@ -38,13 +38,16 @@ def train(
 
     tasks: those of the model (None), or some of them; vectors of others then count as random, unless
     `config.vectors_seen` says what they are based on. settings: fields of `Recipe` (total_steps,
-    learning_rate, ...) and flags of texts (max_input_length, ...). Raises InputError.
+    learning_rate, ...) and flags of texts (max_input_length, ...). Rates and temperature are by default those
+    of `routing-moe train`. Raises InputError.
     """
     known = {field.name for cls in (Recipe, TextFlags) for field in dataclasses.fields(cls)}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"{unknown[0]!r} is no setting of training{did_you_mean(unknown[0], known)}")
     names = {field.name for field in dataclasses.fields(Recipe)}
-    recipe = Recipe(**RATES | {name: value for name, value in settings.items() if name in names})
+    usual = {name: getattr(TrainSettings, name) for name in OF_COMMAND}
+    usual["learning_rate"] = learning_rate_of(model.config.expert_kind)
+    recipe = Recipe(**usual | {name: value for name, value in settings.items() if name in names})
     texts = TextFlags(**{name: value for name, value in settings.items() if name not in names})
     tasks = list(tasks or model.config.task_names)
     problems = new_folder_problems("folder", Path(folder)) + Gym(gym).lacking(tasks, "the model")
@@ -63,11 +66,8 @@ def train(
     )
     accelerator = make_accelerator(mixed_precision)
     stepper = Stepper(model.to(accelerator.device), examples, recipe, accelerator)
-    with ProgressBar(total=recipe.total_steps, desc="training", unit="step") as progress:
-        for step in range(recipe.total_steps):
-            report = stepper.step(step)
-            progress.set_postfix(loss=f"{report['loss'] / report['tokens']:.3f}", refresh=False)
-            progress.update()
+    for _ in stepper.run(recipe.total_steps, quiet=False):
+        pass
     config = model.eval().config
     config.text_settings = text_settings(texts)
     config.input_templates = (config.input_templates or {}) | Gym(gym).templates(tasks)

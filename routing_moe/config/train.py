@@ -252,6 +252,11 @@ ARCHITECTURE_FLAGS = {
 }
 
 
+def learning_rate_of(expert_kind: str | None) -> float:
+    """Returns the default learning rate of experts, None: of complete layers."""
+    return 1e-3 if expert_kind == "lora" else 1e-5
+
+
 def train_settings(given: Mapping) -> TrainSettings:
     """Returns the settings of the given flags, {name: value}. Raises InputError for a damaged run.json.
 
@@ -297,7 +302,7 @@ def train_settings(given: Mapping) -> TrainSettings:
         if kind is None and not settings.initialize_from_vanilla:  # a damaged file is reported later
             config = Problems().of(load_json_object, start / "config.json", "a model's configuration")
             kind = config and config.get("expert_kind")
-        settings = replace(settings, learning_rate=1e-3 if kind == "lora" else 1e-5)
+        settings = replace(settings, learning_rate=learning_rate_of(kind))
     if settings.shared_base and "base_lr" not in given:
         settings = replace(settings, base_lr=settings.learning_rate)
     plugin = load_plugin(settings.plugin)

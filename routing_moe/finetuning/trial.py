@@ -10,7 +10,6 @@ import torch
 
 from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
-from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.plugins import load_plugin
@@ -171,17 +170,13 @@ class Trial:
 
     def _take_steps(self, stepper: Stepper, total_steps: int) -> None:
         settings, loss, tokens, name = self.settings, 0.0, 0, str(self.configuration)
-        with ProgressBar(total=total_steps, desc=name, unit="step", disable=settings.quiet) as bar:
-            while self.steps_done < total_steps:
-                report = stepper.step(self.steps_done)
-                self.steps_done += 1
-                bar.update()
-                loss, tokens = loss + report["loss"], tokens + report["tokens"]
-                if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
-                    self.evaluate(self.steps_done, loss / tokens)
-                    loss, tokens = 0.0, 0
-                    if sum(step > self.best_step for step, *_ in self.curve) >= settings.wait_step:
-                        return
+        for self.steps_done, report in stepper.run(total_steps, desc=name, quiet=settings.quiet):
+            loss, tokens = loss + report["loss"], tokens + report["tokens"]
+            if self.steps_done % settings.eval_period == 0 or self.steps_done == total_steps:
+                self.evaluate(self.steps_done, loss / tokens)
+                loss, tokens = 0.0, 0
+                if sum(step > self.best_step for step, *_ in self.curve) >= settings.wait_step:
+                    return
 
     def evaluate(self, step: int, train_loss: float | None = None) -> None:
         """Scores the dev file; keeps the weights if they are the best so far."""

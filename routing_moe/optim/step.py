@@ -11,6 +11,7 @@ the micro-batches and gradients are summed: the step is the same for any number 
 
 import logging
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 
 from dataloader.batching import answer_choices, assign_to_ranks, step_examples
 from dataloader.encoding import EncodedExamples
+from dataloader.progress import ProgressBar
 from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import Recipe
 from routing_moe.io.memory import is_out_of_memory
@@ -122,6 +124,19 @@ class Stepper:
         return temperature_at(
             step, self.settings.initial_tau, self.settings.minimum_tau, self.settings.anneal_rate
         )
+
+    def run(self, last: int, first: int = 0, desc="training", quiet=True) -> Iterator[tuple[int, dict]]:
+        """Yields (number of steps taken, report) after each step from `first` on, with a progress bar.
+
+        The model then has the temperature of the next step, which an evaluation or a checkpoint has.
+        """
+        with ProgressBar(total=last, initial=first, desc=desc, unit="step", disable=quiet) as bar:
+            for step in range(first, last):
+                report = self.step(step)
+                self.model.config.router_temperature = self.temperature(step + 1)
+                bar.set_postfix(loss=f"{report['loss'] / report['tokens']:.3f}", refresh=False)
+                bar.update()
+                yield step + 1, report
 
     def step(self, step: int) -> dict:
         """Runs one optimizer step (counted from 0).

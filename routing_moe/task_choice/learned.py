@@ -44,8 +44,8 @@ def learn_vector(
     examples = replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
     with _only_the_vector(model, task) as vector_1D:
         stepper = Stepper(model, examples, recipe, accelerator)
-        for step in range(steps):
-            stepper.step(step)
+        for _ in stepper.run(steps):
+            pass
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
     words = f"vector learned from {counted(len(examples), 'example')}"
     return TaskChoice(task, "learned", words, ROWS_OF_ONE, learned_D)

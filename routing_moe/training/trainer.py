@@ -16,7 +16,6 @@ from dataloader.atomic_files import flush, write_bytes, write_text
 from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief
 from dataloader.ontology import Ontology
-from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.shared import last_step
 from routing_moe.config.train import TrainSettings
@@ -89,33 +88,25 @@ class Training:
         started, first = time.perf_counter(), self.state["step"]
         spent_evaluating = 0.0
         quiet = not self.accelerator.is_local_main_process
-        bar = ProgressBar(total=self.total_steps, initial=first, desc="training", unit="step", disable=quiet)
-        with FinishStepOnInterrupt(self), bar:
-            while self.state["step"] < self.total_steps:
-                self._step(bar)
+        with FinishStepOnInterrupt(self):
+            for step, report in self.stepper.run(self.total_steps, first, quiet=quiet):
+                self._note(step, report)
                 began = time.perf_counter()
                 self._evaluate_and_save()
                 spent_evaluating += time.perf_counter() - began
                 if self.stop_requested:
                     self._save_last()
-                    step = self.state["step"]
                     raise SystemExit(f"stopped after step {step}; --resume continues from there")
         self._summarise(time.perf_counter() - started - spent_evaluating, self.state["step"] - first)
 
-    def _step(self, bar: ProgressBar) -> None:
-        report = self.stepper.step(self.state["step"])
-        self.state["step"] += 1
-        step = self.state["step"]
-        self.model.config.router_temperature = self.stepper.temperature(step)
+    def _note(self, step: int, report: dict) -> None:
+        self.state["step"] = step
         self.state["since_eval"][0] += report["loss"]
         self.state["since_eval"][1] += report["tokens"]
-        loss = report["loss"] / report["tokens"]
-        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-        bar.update()
         if step % LOG_EVERY == 0 or step == self.total_steps:
             has_router = self.model.config.has_router  # without one there is no temperature
             curves = {
-                "train_loss": loss,
+                "train_loss": report["loss"] / report["tokens"],
                 "learning_rate": self.settings.learning_rate * report["lr_factor"],
                 **({"temperature": self.model.config.router_temperature} if has_router else {}),
                 "grad_norm": report["grad_norm"],

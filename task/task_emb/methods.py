@@ -114,8 +114,8 @@ class TrainingMethod(BartMethod):
         # A new accelerator per task, because it keeps its loss scaler and its optimizers.
         accelerator = make_accelerator(self.settings.mixed_precision)
         stepper = Stepper(self.model, examples, recipe, accelerator)
-        for step in range(steps):
-            stepper.step(step)
+        for _ in stepper.run(steps):
+            pass
         self.model.eval()
 
 
