@@ -33,7 +33,7 @@ from routing_moe.config.choices import BASE_DTYPES
 from routing_moe.config.flags import AT_LEAST_1
 from routing_moe.config.shared import Recipe
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.model.routed_model import projected_at, with_targets
+from routing_moe.model.loss import projected_at, with_targets
 from routing_moe.optim.layers import checkpoint_layers
 from routing_moe.optim.step import Stepper
 

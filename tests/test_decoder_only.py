@@ -23,7 +23,7 @@ from routing_moe.cli.assemble import main as assemble
 from routing_moe.cli.average import main as average
 from routing_moe.cli.export import main as export
 from routing_moe.config.choices import DECODER_ONLY as KINDS
-from routing_moe.evaluation.option_ranking import log_likelihoods, option_scores
+from routing_moe.evaluation.option_ranking import losses_of, option_scores
 from routing_moe.evaluation.scored_files import batch_of, prompts_of
 from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import TrialRunner
@@ -173,16 +173,16 @@ def test_losses_are_those_of_each_example_alone(scored):
     model, _, encoded, routes_BLE = scored
     batch = batch_of(encoded, np.arange(3), model)
     labels = batch.pop("labels")
-    label_B, vocabulary_B = log_likelihoods(model, batch, labels, routes_BLE)
+    label_B, smoothed_B = losses_of(model, batch, labels, routes_BLE, (0.0, 0.1))
     loss = model(**batch, labels=labels, routes=routes_BLE, loss_only=True).loss
-    smoothed = 0.9 * label_B + 0.1 * vocabulary_B
-    torch.testing.assert_close(loss, -smoothed.sum(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(loss, smoothed_B.sum(), rtol=1e-9, atol=1e-9)
     for i in range(3):
         answer = encoded.outputs[encoded.first_output[i]].tolist()
         log_p_TV = log_p_of(model.to_plain(routes_BLE[i], "cpu"), encoded.sources[i], answer)
         expected = log_p_TV[range(len(answer)), answer].sum()
-        torch.testing.assert_close(label_B[i], expected, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(vocabulary_B[i], log_p_TV.mean(dim=1).sum(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(-label_B[i], expected, rtol=1e-9, atol=1e-9)
+        smoothed = 0.9 * expected + 0.1 * log_p_TV.mean(dim=1).sum()
+        torch.testing.assert_close(-smoothed_B[i], smoothed, rtol=1e-9, atol=1e-9)
 
 
 def test_options_share_the_cache_of_their_input(scored, monkeypatch):

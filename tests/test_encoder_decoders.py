@@ -31,7 +31,7 @@ from routing_moe.cli.average import main as average
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.transfer import main as transfer
 from routing_moe.config.train import train_settings
-from routing_moe.evaluation.option_ranking import log_likelihoods
+from routing_moe.evaluation.option_ranking import losses_of
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.step import Stepper
@@ -127,15 +127,15 @@ def test_losses_and_log_likelihoods_are_those_of_logits(family, plain):
     labels[1, 2:] = -100
     routes = torch.rand(2, model.config.num_layers, 3, dtype=torch.float64).softmax(-1)
     loss = model(**batch, labels=labels, routes=routes, loss_only=True).loss
-    label_2, vocabulary_2 = log_likelihoods(model, batch, labels, routes)
+    plain_2, uniform_2 = losses_of(model, batch, labels, routes, smoothings=(0.0, 1.0))
     losses = []
     for i, route in enumerate(routes):  # a slow reference: one example at a time, with its plain model
         row = {name: tensor[i, None] for name, tensor in batch.items()}
         own = labels[i, None][labels[i, None] != -100][None]
         log_p = model.to_plain(route)(**row, labels=own).logits.log_softmax(-1)
         (chosen,) = log_p.gather(2, own[..., None]).sum(dim=(1, 2))
-        torch.testing.assert_close(label_2[i], chosen, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(vocabulary_2[i], log_p.mean(dim=-1).sum(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(plain_2[i], -chosen, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(uniform_2[i], -log_p.mean(dim=-1).sum(), rtol=1e-9, atol=1e-9)
         losses.append(-0.9 * chosen - 0.1 * log_p.mean(dim=-1).sum())
     torch.testing.assert_close(loss, sum(losses), rtol=1e-9, atol=1e-9)
 
@@ -400,9 +400,7 @@ def test_a_training_in_python_has_the_rates_and_temperatures_of_the_command(kind
     for name in ("learning_rate", "router_lr", "task_model_lr", "initial_tau", "minimum_tau", "anneal_rate"):
         assert getattr(recipe, name) == getattr(of_command, name)
     taus = recipe.initial_tau, recipe.minimum_tau, recipe.anneal_rate
-    assert routed.model.config.router_temperature == temperature_at(
-        3, *taus
-    )  # as of the command
+    assert routed.model.config.router_temperature == temperature_at(3, *taus)  # as of the command
 
 
 def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):

@@ -20,7 +20,7 @@ from transformers import (
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
-from routing_moe.model.routed_model import with_targets
+from routing_moe.model.loss import with_targets
 
 plain = pytest.fixture(scope="module")(plain_models)
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])

@@ -29,6 +29,7 @@ from routing_moe.model.base import base_tensors, refer_to_base, train_base
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.loading import with_fields
+from routing_moe.model.loss import with_targets
 from routing_moe.model.mixtures import (
     exact_plain,
     load_base_weights,
@@ -39,7 +40,6 @@ from routing_moe.model.mixtures import (
     read_plain_weights,
 )
 from routing_moe.model.route_sources import random_task_routes
-from routing_moe.model.routed_model import with_targets
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, seen_by
 
 log = logging.getLogger("routing_moe")

@@ -18,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, StoppingCriteria
-from transformers.modeling_outputs import BaseModelOutput
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
+from routing_moe.model.loss import example_losses, with_targets
 from routing_moe.model.modeling import CACHE_ARGUMENT
-from routing_moe.model.routed_model import projected_at, with_targets
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and among
 # them labels, which are projected to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).
@@ -62,8 +61,9 @@ def option_scores(
         labels_PT = torch.from_numpy(tokens.padded(pairs[piece, 1], IGNORED_LABEL)).to(mask_BS.device)
         routes_PLE = None if routes_BLE is None else routes_BLE[examples]
         with autocast():
-            sums_2P = _log_likelihoods(bart, read.followed_by(labels_PT, examples), labels_PT, routes_PLE)
-            scores_P[piece] = per_token(sums_2P, labels_PT).to("cpu", torch.float64)
+            inputs = read.followed_by(labels_PT, examples)
+            (losses_P,) = example_losses(bart, inputs, labels_PT, routes_BLE=routes_PLE)
+            scores_P[piece] = per_token(losses_P, labels_PT).to("cpu", torch.float64)
     scores = scores_P.tolist()
     return [[scores[place[b, row]] for row in of_example.tolist()] for b, of_example in enumerate(rows)]
 
@@ -132,46 +132,29 @@ def _along(bart, routes_BLE: Tensor | None) -> AbstractContextManager[dict]:
 # ---- log-likelihoods
 
 
-def per_token(sums_2P: Tensor, labels_PT: Tensor) -> Tensor:
-    """Returns the mean log-probability (P,) of each row's label tokens, of `log_likelihoods`."""
-    return sums_2P[0] / (labels_PT != IGNORED_LABEL).sum(dim=1)
+def per_token(losses_P: Tensor, labels_PT: Tensor) -> Tensor:
+    """Returns the mean log-probability (P,) of each row's label tokens, of `losses_of`."""
+    return -losses_P / (labels_PT != IGNORED_LABEL).sum(dim=1)
 
 
-def log_likelihoods(
-    bart, inputs: dict[str, Tensor], labels_PT: Tensor, routes_PLE: Tensor | None = None, cache=None
+def losses_of(
+    bart, inputs: dict[str, Tensor], labels_PT: Tensor, routes_PLE=None, smoothings=(0.0,), cache=None
 ) -> Tensor:
-    """Returns two sums (2, P) over each row's labels, in float32 or better.
+    """Returns `example_losses` (len(smoothings), P), of as many rows at once as memory allows.
 
-    Of the label's log-probability, and of the mean log-probability of the vocabulary, which a label-smoothed
-    loss adds. inputs: those of the model, with `decoder_input_ids` unless they are those of training; of a
-    decoder-only model with answers. cache: of the cross-attention.
+    inputs: those of the model, with `decoder_input_ids` unless they are those of training; of a decoder-only
+    model with answers. cache: of the cross-attention.
     """
-    inputs, labels_PT = with_targets(bart, inputs, labels_PT)
+    inputs, targets_PT = with_targets(bart, inputs, labels_PT)
     if cache is not None:
-        return _log_likelihoods(bart, inputs | {CACHE_ARGUMENT: cache}, labels_PT, routes_PLE)
-    most = int((labels_PT != IGNORED_LABEL).sum(dim=1).max())
-    at_once, sums = max(1, MOST_PROJECTED // most), []
-    for rows in torch.arange(len(labels_PT), device=labels_PT.device).split(at_once):
+        return example_losses(bart, inputs | {CACHE_ARGUMENT: cache}, targets_PT, smoothings, routes_PLE)
+    most = int((targets_PT != IGNORED_LABEL).sum(dim=1).max())
+    at_once, losses = max(1, MOST_PROJECTED // most), []
+    for rows in torch.arange(len(targets_PT), device=targets_PT.device).split(at_once):
         piece = {name: tensor[rows] for name, tensor in inputs.items()}
         routes = None if routes_PLE is None else routes_PLE[rows]
-        sums.append(_log_likelihoods(bart, piece, labels_PT[rows], routes))
-    return torch.cat(sums, dim=1)
-
-
-def _log_likelihoods(bart, inputs: dict, predicted_PT: Tensor, routes_PLE: Tensor | None) -> Tensor:
-    """Returns `log_likelihoods` of complete inputs; the state at a position predicts its token, or -100."""
-    known = {"use_cache": False} | inputs | ({} if routes_PLE is None else {"routes": routes_PLE})
-    if "encoder_outputs" in known:
-        known["encoder_outputs"] = BaseModelOutput(known["encoder_outputs"])
-    is_real_PT = predicted_PT != IGNORED_LABEL
-    with projected_at(bart, is_real_PT.flatten().nonzero()[:, 0]):
-        logits_KV = bart(**known).logits
-    logits_KV = logits_KV.to(torch.promote_types(logits_KV.dtype, torch.float32))
-    chosen_K = logits_KV.gather(1, predicted_PT[is_real_PT][:, None])[:, 0]
-    log_p_2K = torch.stack([chosen_K, logits_KV.mean(dim=1)]) - logits_KV.logsumexp(dim=1)
-    # index_add would add in varying order on a GPU.
-    zeros_PT = log_p_2K.new_zeros(predicted_PT.shape)
-    return torch.stack([zeros_PT.masked_scatter(is_real_PT, log_p_K).sum(dim=1) for log_p_K in log_p_2K])
+        losses.append(example_losses(bart, piece, targets_PT[rows], smoothings, routes))
+    return torch.cat(losses, dim=1)
 
 
 # ---- scores of generated answers

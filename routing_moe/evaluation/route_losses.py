@@ -13,7 +13,7 @@ from torch import Tensor
 from dataloader.encoding import EncodedExamples
 from dataloader.progress import ProgressBar
 from routing_moe.evaluation.batches import Routes, batch_size, draws_of, loss_batches, own_share, run_batches
-from routing_moe.evaluation.option_ranking import log_likelihoods
+from routing_moe.evaluation.option_ranking import losses_of
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 
 
@@ -71,14 +71,12 @@ def _losses(
         inputs = batch_of(examples, indices, model)
         labels_bT = inputs.pop("labels")
         with accelerator.autocast():
-            sums_2b = log_likelihoods(bart, inputs, labels_bT, routes_bLE)
-        return list(sums_2b.cpu().double().T)
+            losses_2b = losses_of(bart, inputs, labels_bT, routes_bLE, (0.0, smoothing))
+        return list(losses_2b.cpu().double().T)
 
     running = run_batches(model, share, draws, sums_of)
-    for batch, sums in ProgressBar(running, desc, len(share), unit="batch", disable=quiet):
-        label_b, vocabulary_b = torch.stack(sums).T
-        smoothed_b = (1 - smoothing) * label_b + smoothing * vocabulary_b
-        losses_2KR[:, batch.draw, torch.from_numpy(batch.indices)] = -torch.stack([label_b, smoothed_b])
+    for batch, losses in ProgressBar(running, desc, len(share), unit="batch", disable=quiet):
+        losses_2KR[:, batch.draw, torch.from_numpy(batch.indices)] = torch.stack(losses).T
     if accelerator.num_processes > 1:
         losses_2KR = accelerator.reduce(losses_2KR.to(accelerator.device), reduction="sum").cpu()
     return losses_2KR

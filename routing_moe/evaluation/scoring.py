@@ -34,7 +34,7 @@ from routing_moe.evaluation.option_ranking import (
     GreedyScores,
     before_end,
     encoded,
-    log_likelihoods,
+    losses_of,
     option_scores,
     per_token,
     positions,
@@ -192,7 +192,8 @@ def _scored_beams(
             batch["decoder_input_ids"] = sequences[:, :-1]
         else:
             batch, labels = continued(batch, labels)
-        return sequences, per_token(log_likelihoods(bart, batch, labels, routes, **cached), labels).tolist()
+        (losses,) = losses_of(bart, batch, labels, routes, **cached)
+        return sequences, per_token(losses, labels).tolist()
 
 
 def continued(prompts: dict[str, Tensor], labels_BT: Tensor) -> tuple[dict[str, Tensor], Tensor]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from routing_moe.model.routed_model import RoutedModel, with_targets
+from routing_moe.model.loss import with_targets
+from routing_moe.model.routed_model import RoutedModel
 from routing_moe.model.selection import explore, random_one_hot, select_routes
 
 PRIMES = (100_003, 100_019, 100_043)  # S, T and K; they divide no other dimension of a model

@@ -143,12 +143,9 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             **kwargs,
         )
         with running as known:
-            if labels is not None and (self.training if loss_only is None else loss_only):
-                return self._loss_output(inputs | known, labels, label_positions)
-            outputs = super().forward(**inputs, **known)
-        if labels is not None:
-            outputs.loss = self._smoothed_loss(outputs.logits[labels != -100], labels[labels != -100])
-        return outputs
+            if labels is None:
+                return super().forward(**inputs, **known)
+            return self.with_loss(super().forward, inputs | known, labels, label_positions, loss_only)
 
     @contextmanager
     def along(self, plan: RoutePlan | LoraPlan | None) -> Iterator[dict]:
@@ -182,16 +179,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         if sparse and not use_cache:
             return RoutePlan.sparse(routes_BLE, constant_zeros, routes_on_cpu)
         return RoutePlan(routes_BLE)
-
-    def _loss_output(self, inputs: dict, labels_BT: Tensor, positions_K: Tensor | None) -> Seq2SeqLMOutput:
-        """Returns the loss only: the vocabulary projection, the largest product, skips padded positions."""
-        outputs = self.model(**inputs)
-        if positions_K is None:
-            positions_K = (labels_BT != -100).flatten().nonzero()[:, 0]
-        hidden_KD = outputs[0].flatten(0, 1).index_select(0, positions_K)
-        logits_KV = self.lm_head(hidden_KD) + self.final_logits_bias
-        loss = self._smoothed_loss(logits_KV, labels_BT.flatten().index_select(0, positions_K))
-        return Seq2SeqLMOutput(loss=loss, encoder_last_hidden_state=outputs.encoder_last_hidden_state)
 
     # ---- generation
 

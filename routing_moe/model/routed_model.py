@@ -20,7 +20,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -56,6 +55,7 @@ from routing_moe.model.loading import (
     unfilled_model,
 )
 from routing_moe.model.lora import LoraPlan, along
+from routing_moe.model.loss import with_targets
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.task_routing import RoutingModel
 
@@ -163,18 +163,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:
                 return self.backbone(**inputs)
-            inputs, predicted = with_targets(self.backbone, inputs, labels)
-            is_real = predicted != -100
-            if self.training if loss_only is None else loss_only:
-                if label_positions is None:
-                    label_positions = is_real.flatten().nonzero()[:, 0]
-                with projected_at(self.backbone, label_positions):
-                    logits_KV = self.backbone(**inputs, use_cache=False).logits
-                targets_K = predicted.flatten().index_select(0, label_positions)
-                return ModelOutput(loss=self._smoothed_loss(logits_KV, targets_K))
-            outputs = self.backbone(**inputs, use_cache=False)
-            outputs["loss"] = self._smoothed_loss(outputs.logits[is_real], predicted[is_real])
-            return outputs
+            inputs, targets_BT = with_targets(self.backbone, inputs, labels)
+            inputs["use_cache"] = False
+            return self.with_loss(self.backbone, inputs, targets_BT, label_positions, loss_only)
 
     def plan_routes(self, routes_BLE: Tensor, *sparseness) -> LoraPlan | None:
         """Returns how the layers run with these routes, or None with one expert."""
@@ -327,45 +318,6 @@ def untie_head(model: nn.Module, state: dict[str, Tensor]) -> None:
             for name in list(part.all_tied_weights_keys):
                 if part.get_parameter(name) is head.weight:
                     del part.all_tied_weights_keys[name]
-
-
-# ---- batches
-
-
-def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[dict, Tensor]:
-    """Returns the inputs of a model, and the token to predict at each position (-100: none).
-
-    `decoder_input_ids` stay if there are some.
-    """
-    model = getattr(model, "backbone", model)
-    if "decoder_input_ids" in inputs:
-        return inputs, labels
-    if not model.config.is_encoder_decoder:  # the state at a position predicts the next token
-        return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
-    filled = labels.masked_fill(labels == -100, model.config.pad_token_id)
-    if hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        shifted = model.prepare_decoder_input_ids_from_labels(filled)
-    else:
-        shifted = F.pad(filled[:, :-1], (1, 0), value=model.config.decoder_start_token_id)
-    return inputs | {"decoder_input_ids": shifted}, labels
-
-
-@contextmanager
-def projected_at(model: PreTrainedModel, positions_K: Tensor) -> Iterator[None]:
-    """Projects in the block only these positions of all (B * T) to the vocabulary: the logits are (K, V).
-
-    The model's own forward pass runs, with what it does before and after the projection: T5 scales states,
-    BART adds a bias, Gemma-2 caps logits.
-    """
-
-    def chosen(head, args):
-        return (args[0].flatten(0, 1).index_select(0, positions_K), *args[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(chosen)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class RefusesNaN(LogitsProcessor):

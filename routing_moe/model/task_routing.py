@@ -4,22 +4,25 @@ import dataclasses
 import functools
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import initialization as init
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from dataloader.atomic_files import final_path
+from dataloader.encoding import IGNORED_LABEL
 from dataloader.errors import InputError, in_short
 from routing_moe.io.transfer import sent
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.lora import LoraLayer, LoraPlan, recomputed
+from routing_moe.model.loss import projected_at, token_losses
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.model.routers import ROUTERS
@@ -231,13 +234,23 @@ class RoutingModel:
             for parameter in module.parameters():
                 init.uniform_(parameter, -bound, bound)
 
-    def _smoothed_loss(self, logits_KV: Tensor, targets_K: Tensor) -> Tensor:
-        """Returns label-smoothed cross-entropy in nats, summed over K target tokens, in float32 or better."""
-        if logits_KV.dtype in (torch.float16, torch.bfloat16):
-            logits_KV = logits_KV.float()
-        return F.cross_entropy(
-            logits_KV, targets_K, reduction="sum", label_smoothing=self.config.label_smoothing
-        )
+    def with_loss(self, run: Callable, inputs: dict, targets_BT: Tensor, positions_K, loss_only):
+        """Returns the output of run(**inputs) with the summed loss of the targets, else -100.
+
+        loss_only: whether to project just the targets, at positions_K (None: they are found), and to return
+        no logits; None: in training mode.
+        """
+        smoothing, is_real_BT = self.config.label_smoothing, targets_BT != IGNORED_LABEL
+        if self.training if loss_only is None else loss_only:
+            if positions_K is None:
+                positions_K = is_real_BT.flatten().nonzero()[:, 0]
+            with projected_at(self, positions_K):
+                logits_KV = run(**inputs).logits
+            targets_K = targets_BT.flatten().index_select(0, positions_K)
+            return Seq2SeqLMOutput(loss=token_losses(logits_KV, targets_K, smoothing, "sum"))
+        outputs = run(**inputs)
+        outputs["loss"] = token_losses(outputs.logits[is_real_BT], targets_BT[is_real_BT], smoothing, "sum")
+        return outputs
 
     def generation_plan(self, routes_BLE: Tensor, options: dict) -> RoutePlan | LoraPlan | None:
         """Returns `plan_routes` for a call of `generate` with these options, which may repeat examples."""

@@ -19,8 +19,8 @@ from routing_moe.io.precision import chosen_precision
 from routing_moe.model.base import is_of_base
 from routing_moe.model.injection import stacks
 from routing_moe.model.lora import EXPERT_NAMES, is_of_expert
+from routing_moe.model.loss import with_targets
 from routing_moe.model.route_sources import average
-from routing_moe.model.routed_model import with_targets
 from task.task_emb.methods import BartMethod, TrainingMethod
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
