@@ -85,7 +85,7 @@ def test_a_prefix_is_the_task_name_as_in_training(tmp_path):
         [one["resps"] for one in evaluated(one, CHOICE)["samples"]["tiny"]] for one in (lm, without)
     )
     assert found != plain
-    with pytest.raises(InputError, match="has no route of 'zzz'"):
+    with pytest.raises(InputError, match="has no route for zzz, only for"):
         RoutedLM(folder, "zzz")
     config = json.loads(Path(folder, "config.json").read_text())
     for texts, prefix in ({"hide_task_names": True}, " [task] "), ({"prompt_format": "chat"}, None):

@@ -109,7 +109,7 @@ FILES = [
 ]
 VECTORS = dict(taskvecs="<here>/vectors")
 VECTOR_FILES = [
-    (VECTORS, "--taskvecs <here>/vectors has no task vector for", lambda p: p.vectors(["colour", "count"])),
+    (VECTORS, "--taskvecs <here>/vectors has no vector for", lambda p: p.vectors(["colour", "count"])),
     (VECTORS, "<here>/vectors/task_", lambda place: place.vectors(vectors_ND=np.array([[Trap()] * 8] * 4))),
     (VECTORS | dict(taskvecs_dim=9), "--taskvecs_dim is 9, but the", lambda place: place.vectors()),
 ]

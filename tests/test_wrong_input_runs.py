@@ -80,7 +80,11 @@ RUNS = [
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
     (PREDICT | dict(custom_tasks_splits="<gym>/split.json"), "--custom_tasks_splits other.json", scored),
-    (PREDICT | dict(predict_split="test", task_vector="stored"), "<out>/best has no task", without_plural),
+    (
+        PREDICT | dict(predict_split="test", task_vector="stored"),
+        "<out>/best has no vector for plural, only for",
+        without_plural,
+    ),
 ]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from dataloader.encoding import TextFormat, encode, encode_options
-from dataloader.errors import InputError, counted, did_you_mean, in_short
+from dataloader.errors import InputError, counted, did_you_mean
 from dataloader.gym import Example, Gym, evenly_spread
 from routing_moe.answering.export import export
 from routing_moe.answering.queries import CHUNK, Answer, Query, RoutedTask
@@ -34,7 +34,7 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.task_choice.choice import GivenVectors, Resolver, TaskChoice, seen_when_stored
+from routing_moe.task_choice.choice import GivenVectors, Resolver, TaskChoice, lacking, seen_when_stored
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.texts import (
     INPUTS_PER_TASK,
@@ -180,11 +180,8 @@ class Routed:
             raise InputError(f"{self.place} {problem}")
         resolver = Resolver.of(config)
         if not resolver.has(name):
-            tasks = resolver.known
-            hint = did_you_mean(name, tasks) or "."
             advice = "give --like or --examples, in Python inputs= or examples="
-            shown = in_short(sorted(tasks))
-            raise InputError(f"{self.place} was not trained on {name!r}{hint} Its tasks: {shown}; {advice}")
+            raise lacking(self.place, "route", [name], resolver.known, advice)
 
     def _given_vectors(self, name: str, folder: str | Path) -> GivenVectors:
         config = self.model.config
@@ -193,7 +190,7 @@ class Routed:
         task_vectors = GivenVectors.load(folder)
         task_vectors.check(self.place, config)
         if name not in task_vectors.names:
-            raise InputError(f"{folder} has no vector for {name}{did_you_mean(name, task_vectors.names)}")
+            raise lacking(folder, "vector", [name], task_vectors.names, "compute one for it")
         return task_vectors
 
     def _nearest(self, name: str, inputs: list[str], gym: str | Path | None, chooser: Chooser) -> TaskChoice:

@@ -31,7 +31,7 @@ from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
 from routing_moe.task_choice.choice import TaskChoice
-from routing_moe.task_choice.choose import Chooser
+from routing_moe.task_choice.choose import Chooser, vector_of
 from routing_moe.task_choice.texts import TextsOfModel
 
 PLAIN = {"plain": "plain model", "merged": "merged plain model"}
@@ -123,7 +123,8 @@ def are_equal(choices: Collection[TaskChoice]) -> bool:
     """Returns whether all choices are the same, with the same words."""
     texts = {(choice.words, choice.seen) for choice in choices}
     values = [choice.route_LE if choice.vector_D is None else choice.vector_D for choice in choices]
-    return len(texts) <= 1 and all(np.array_equal(value, values[0]) for value in values)
+    same_rows = len({choice.row for choice in choices}) <= 1
+    return len(texts) <= 1 and same_rows and all(np.array_equal(value, values[0]) for value in values)
 
 
 def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
@@ -148,9 +149,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     elif source == "fixed":
         route_LE, words = task_route(mixture, task, settings.seed)
     else:  # the mixture is reduced to one task with this vector
-        mixture.task_vectors = TaskVectors(1, config.router_input_dim).to(mixture.device)
-        with torch.no_grad():
-            mixture.task_vectors.weight.copy_(torch.as_tensor(choice.vector_D))
+        vector_1D = vector_of(mixture, choice).detach()[None].clone()
+        mixture.task_vectors = TaskVectors.from_pretrained(vector_1D, freeze=False)
         config.task_names, config.random_vectors, config.vectors_seen = [task], [], choice.seen
         route_LE, words = mixture.routes_for([task])[0].detach(), choice.words
     if training is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, did_you_mean, in_short
 from routing_moe.model.task_vectors import (
     NOTHING,
     ROWS_OF_ALL,
@@ -34,7 +34,7 @@ from routing_moe.model.task_vectors import (
 
 @dataclass(frozen=True, eq=False)
 class TaskChoice:
-    """What a task's route comes from: a vector (D,) float32 that the router reads, or a route (L, E).
+    """What a task's route comes from: a row of the model's task vectors, another vector, or a route (L, E).
 
     source of a vector: "given", "stored", "random" (stored but untrained), "nearest" or "learned"; of a
     route: "given", "own" (of the mixture), "cluster", "nearest", "lowest_loss", "learned" or "average".
@@ -46,6 +46,7 @@ class TaskChoice:
     source: str
     words: str
     seen: str | None = UNKNOWN
+    row: int | None = None
     vector_D: np.ndarray | None = None
     route_LE: np.ndarray | None = None
     neighbour: str | None = None
@@ -107,6 +108,13 @@ class Resolver:
         if task in self.names:
             return "own_route"
         return "nearest_task" if self.rule == "nearest" and self.names else "average"
+
+
+def lacking(place, kind: str, names: Collection[str], known: Collection[str], advice: str) -> InputError:
+    """Returns the error of tasks without a vector or route (kind) in a place, which has those of others."""
+    names = sorted(names)
+    those = f"{in_short(names)}, only for {in_short(sorted(known))}{did_you_mean(names[0], known)}"
+    return InputError(f"{place} has no {kind} for {those}; {advice}")
 
 
 def seen_when_stored(config, task: str) -> str:

@@ -52,12 +52,11 @@ class Chooser:
 
     def route(self, choice: TaskChoice) -> Tensor:
         """Returns the noise-free route (L, E) of a choice."""
-        value = choice.vector_D if choice.route_LE is None else choice.route_LE
-        value = torch.from_numpy(value).to(self.model.device, self.model.routing_dtype)
         if choice.route_LE is not None:
-            return value
+            return torch.from_numpy(choice.route_LE).to(self.model.device, self.model.routing_dtype)
         selection = self.config.router_mode, self.config.router_temperature, self.config.router_top_k
-        return noise_free_routes(self.model.router(value[None]), *selection)[0].detach()
+        vector_1D = vector_of(self.model, choice)[None]
+        return noise_free_routes(self.model.router(vector_1D), *selection)[0].detach()
 
     # ---- the ways of a resolver
 
@@ -66,7 +65,7 @@ class Chooser:
 
     def given_vector(self, task: str, sample: str | None) -> TaskChoice:
         vector_D, seen = self.resolver.vectors.vector_of(task, sample)
-        return TaskChoice(task, "given", "given vector", seen, vector_D)
+        return TaskChoice(task, "given", "given vector", seen, vector_D=vector_D)
 
     def nearest_cluster(self, task: str, sample: str | None) -> TaskChoice:
         return self.clusters.nearest(task, *self.resolver.vectors.vector_of(task, sample))
@@ -90,8 +89,7 @@ class Chooser:
         source = "random" if row in self.config.random_vectors else "stored"
         seen = seen_when_stored(self.config, row)
         seen = seen if row == task else of_sample(seen, row)
-        vector_D = self.model.task_vectors.weight.detach()[int(self.model.task_rows([row])[0])]
-        return TaskChoice(task, source, f"{source} vector", seen, vector_D.float().cpu().numpy().copy())
+        return TaskChoice(task, source, f"{source} vector", seen, int(self.model.task_rows([row])))
 
     def nearest_task(self, task: str, sample: str | None) -> TaskChoice:
         """Returns the vector or the route of the train task with the most similar text vector."""
@@ -103,7 +101,7 @@ class Chooser:
         what = "route" if self.clusters else "vector"
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
         own = self.clusters.stored(neighbour) if self.clusters else self.stored_vector(neighbour, None)
-        return TaskChoice(task, "nearest", words, seen, own.vector_D, own.route_LE, neighbour)
+        return TaskChoice(task, "nearest", words, seen, own.row, None, own.route_LE, neighbour)
 
     @cached_property
     def candidates(self) -> Mapping[str, np.ndarray]:
@@ -167,11 +165,19 @@ class RouteClusters:
 # ---- choices in a model
 
 
-def with_vectors(model, vectors: Mapping[str, np.ndarray]):
+def vector_of(model, choice: TaskChoice) -> Tensor:
+    """Returns the vector (D,) of a choice that is no route."""
+    if choice.row is not None:
+        return model.task_vectors.weight[choice.row]
+    return torch.from_numpy(choice.vector_D).to(model.device, model.routing_dtype)
+
+
+@torch.no_grad()
+def with_vectors(model, vectors: Mapping[str, Tensor]):
     """Returns the same model with these vectors (D,) as the rows of the named tasks, new ones at the end."""
     table = model.task_vectors.weight
     rows = dict(zip(model.config.task_names, table.detach(), strict=True))
-    rows |= {task: torch.as_tensor(vector_D).to(table) for task, vector_D in vectors.items()}
+    rows |= {task: vector_D.to(table) for task, vector_D in vectors.items()}
     weight_ND = torch.stack(list(rows.values()))
     model.task_vectors = TaskVectors.from_pretrained(weight_ND, freeze=not table.requires_grad)
     model.config.task_names = list(rows)

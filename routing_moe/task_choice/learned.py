@@ -48,7 +48,7 @@ def learn_vector(
             pass
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
     words = f"vector learned from {counted(len(examples), 'example')}"
-    return TaskChoice(task, "learned", words, ROWS_OF_ONE, learned_D)
+    return TaskChoice(task, "learned", words, ROWS_OF_ONE, vector_D=learned_D)
 
 
 def learn_route(

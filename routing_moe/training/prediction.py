@@ -27,7 +27,7 @@ from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
 from routing_moe.results.scores import ScoresFile, dataset_scores
 from routing_moe.task_choice.choice import TaskChoice
-from routing_moe.task_choice.choose import Chooser, with_routes, with_vectors
+from routing_moe.task_choice.choose import Chooser, vector_of, with_routes, with_vectors
 from routing_moe.task_choice.learned import labelled_rows
 from routing_moe.task_choice.texts import TEXTS_FILE, TextsOfModel
 from routing_moe.training.checks import Inputs
@@ -142,9 +142,9 @@ def route_tasks(
             log.info(note, in_short(of_source))
     if not by_vector and notable:
         with_routes(model, choices.values())
-    vectors = {task: c.vector_D for task, c in choices.items() if c.source in ("given", "nearest")}
-    if by_vector and vectors:
-        with_vectors(model, vectors)
+    elif by_vector:
+        chosen = [choice for choice in choices.values() if choice.source in ("given", "nearest")]
+        with_vectors(model, {choice.task: vector_of(model, choice) for choice in chosen})
     return choices if notable else {}
 
 

@@ -13,7 +13,7 @@ from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import GivenVectors, Resolver
+from routing_moe.task_choice.choice import GivenVectors, Resolver, lacking
 from routing_moe.task_choice.given_routes import (
     check_routes_differ,
     check_scored_spec,
@@ -96,12 +96,11 @@ def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint:
         needed |= scored
     if settings.by_loss:  # other tasks get the route of one of these
         needed = trained_on(config, split) & scored
-    if missing := in_short(sorted(needed - set(config.task_names))):
-        kind = "task vector" if config.has_router else "route"
+    if missing := needed - set(config.task_names):
+        kind = "vector" if config.has_router else "route"
         place = checkpoint or f"--taskvecs {settings.taskvecs}"
-        raise InputError(
-            f"{place} has no {kind} for {missing}; it has those of the tasks that it was made for"
-        )
+        advice = "give them, or a gym or split whose tasks have some"
+        raise lacking(place, kind, missing, config.task_names, advice)
 
 
 # ---- predictions along other routes than those of the checkpoint

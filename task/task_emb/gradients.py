@@ -20,7 +20,8 @@ from routing_moe.model.base import is_of_base
 from routing_moe.model.injection import stacks
 from routing_moe.model.lora import EXPERT_NAMES, is_of_expert
 from routing_moe.model.loss import with_targets
-from routing_moe.model.route_sources import average
+from routing_moe.task_choice.choice import Resolver
+from routing_moe.task_choice.choose import Chooser
 from task.task_emb.methods import BartMethod, TrainingMethod
 
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
@@ -273,7 +274,7 @@ class Gradient(BartMethod):
 def route_of(model, task: str) -> Tensor:
     """Returns the task's route (1, L, E) if the model was trained on it, else the average route."""
     # Another route may come from a vector that has seen rows outside the sample at hand.
-    config = model.config
-    if config.routes_by_task and task in config.trained_tasks and task in config.task_names:
-        return model.routes_for([task])
-    return average(model, torch.zeros(1))
+    config, own = model.config, Resolver.of(model.config, model.config.trained_tasks, rule="stored")
+    has_own = config.num_experts > 1 and task in config.trained_tasks and own.has(task)
+    chooser = Chooser(model, own if has_own else Resolver("average", ()))
+    return chooser.route(chooser.choose(task))[None]
