@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from routing_moe.answering.routed import Routed
     from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-    from routing_moe.model.route_sources import ROUTE_SOURCES
+    from routing_moe.model.route_sources import ROUTE_SOURCES, RouteSource
     from routing_moe.model.routed_model import RoutedModel
     from routing_moe.model.routers import ROUTERS
     from routing_moe.model.selection import ROUTER_MODES, select_routes
@@ -25,6 +25,7 @@ __all__ = [
     "ROUTERS",
     "ROUTER_MODES",
     "ROUTE_SOURCES",
+    "RouteSource",
     "Routed",
     "RoutedModel",
     "RoutingBartConfig",
@@ -36,6 +37,7 @@ HOMES = {
     "ROUTERS": "routing_moe.model.routers",
     "ROUTER_MODES": "routing_moe.model.selection",
     "ROUTE_SOURCES": "routing_moe.model.route_sources",
+    "RouteSource": "routing_moe.model.route_sources",
     "Routed": "routing_moe.answering.routed",
     "RoutedModel": "routing_moe.model.routed_model",
     "RoutingBartConfig": "routing_moe.model.modeling",

@@ -104,9 +104,8 @@ class Ablation:
         described: dict,
     ):
         config = model.config
-        if config.num_experts == 1 or config.route_source == "random":
-            reason = "one expert per layer" if config.num_experts == 1 else "routes drawn for each example"
-            raise NothingToAblate(f"a model with {reason} has no experts that can be ablated for a task")
+        if config.num_experts == 1:
+            raise NothingToAblate("a model with one expert per layer has none that can be ablated for a task")
         self.model, self.config, self.tokenizer, self.files = model.eval(), config, tokenizer, list(files)
         self.decoding, self.accelerator, self.described = decoding, accelerator, described
         self.tasks = list(dict.fromkeys(file.task for file in files))
@@ -145,7 +144,8 @@ class Ablation:
     def scores(self, experts: ExpertSet = BASE, tasks: Sequence[str] | None = None) -> dict[str, float]:
         """Returns {sample: score} of the files of the tasks (None: all) without these experts."""
         files = [file for file in self.files if tasks is None or file.task in tasks]
-        routes = dict(zip(self.tasks, routes_without(self.model, self.tasks, experts), strict=True))
+        routes_NLE = routes_without(self.model, self.tasks, experts)
+        routes = {task: route_LE[None] for task, route_LE in zip(self.tasks, routes_NLE, strict=True)}
         answers = answer(self.model, self.tokenizer, files, self.decoding, self.accelerator, routes)
         return {
             file.sample: score(file, answered.texts, self.decoding.do_lowercase)

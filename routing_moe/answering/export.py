@@ -42,7 +42,7 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     """
     if folder.exists():
         raise InputError(f"{folder} exists already; name another folder")
-    model, route_LE = routed.model, task.route_LE.to(routed.model.device)
+    model, route_LE = routed.model, routed.route_of(task).to(routed.model.device)
     has_equal = model.has_plain_equivalent(route_LE[None])
     if not has_equal and not argmax:
         raise InputError(f"{task.name}: {NO_EQUAL}")
@@ -61,9 +61,10 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
 
 def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
     """Writes the adapter of a route to a new folder, with its tokenizer and a README."""
+    route_LE = routed.route_of(task)
     with replacing_directory(folder) as new:
-        write_adapter(routed.model, task.route_LE, new, write_base(routed, new))
-        check_with_peft(routed.model, task.route_LE, new)
+        write_adapter(routed.model, route_LE, new, write_base(routed, new))
+        check_with_peft(routed.model, route_LE, new)
         write_tokenizer(routed, task, new, "An adapter of peft")
 
 

@@ -59,7 +59,8 @@ class Answer:
 class RoutedTask:
     """A task with its route, a tensor (L, E), where it comes from, and what that has seen of the task.
 
-    encoder_rows: the first rows of the route, which are those of the encoder. model: the place of the model.
+    The route is None if each text has its own. encoder_rows: the first rows of a route, which are those of
+    the encoder. model: the place of the model.
     """
 
     name: str
@@ -73,8 +74,10 @@ class RoutedTask:
     def experts(self) -> dict[str, list]:
         """{"encoder": [...], "decoder": [...]}: the expert of each layer, or the weights of all experts.
 
-        {"layers": [...]} without an encoder.
+        {"layers": [...]} without an encoder; {} if each text has a route of its own.
         """
+        if self.route_LE is None:
+            return {}
         is_one_hot = bool(((self.route_LE == 0) | (self.route_LE == 1)).all())
         rows = self.route_LE.argmax(dim=1) if is_one_hot else self.route_LE.cpu().double().round(decimals=4)
         encoder, decoder = rows[: self.encoder_rows], rows[self.encoder_rows :]
@@ -84,7 +87,8 @@ class RoutedTask:
 
     def __str__(self) -> str:
         experts = "; ".join(f"{side} {' '.join(map(str, rows))}" for side, rows in self.experts.items())
-        return f"{self.name}: {self.words}; has seen of the task: {self.seen}\n  experts: {experts}"
+        found = f"{self.name}: {self.words}; has seen of the task: {self.seen}"
+        return f"{found}\n  experts: {experts}" if experts else found
 
 
 def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:

@@ -30,6 +30,7 @@ from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flags_of, value_problems
 from routing_moe.config.shared import TEXT_SETTINGS, TextFlags, text_problems
+from routing_moe.evaluation.batches import routes_of_examples
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
@@ -142,6 +143,9 @@ class Routed:
         if config.num_experts == 1 and vectors is None and route is None:
             route_LE, seen = torch.ones(config.num_layers, 1), seen_when_stored(config, name)
             return self._task(name, route_LE, "none: one expert", seen)
+        if self.model.source.reads_inputs and vectors is None and route is None and examples is None:
+            words = f"{config.route_source} routes, of each text"
+            return self._task(name, None, words, seen_when_stored(config, name))
         if inputs is not None and not config.routes_by_task:
             how = f"{self.place} has {config.route_source} routes, which no texts determine"
             raise InputError(f"{how}; leave --like and inputs= out")
@@ -162,7 +166,7 @@ class Routed:
         seen = seen_when_stored(config, name) if name in config.trained_tasks else choice.seen
         return self._task(name, chooser.route(choice), choice.words, seen)
 
-    def _task(self, name: str, route_LE: torch.Tensor, words: str, seen: str) -> RoutedTask:
+    def _task(self, name: str, route_LE: torch.Tensor | None, words: str, seen: str) -> RoutedTask:
         return RoutedTask(name, route_LE, words, seen, self.model.config.encoder_rows, str(self.place))
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:
@@ -175,7 +179,7 @@ class Routed:
     def _check_known(self, name: str) -> None:
         """Raises InputError if the model has no route of its own for a task."""
         config = self.model.config
-        if config.route_source == "random":
+        if config.source_kind.is_drawn:
             problem = "draws a route for each example; give the task's route, or examples"
             raise InputError(f"{self.place} {problem}")
         resolver = Resolver.of(config)
@@ -238,7 +242,9 @@ class Routed:
     def _answered(self, task: RoutedTask, queries: list[Query], decoding: Decoding) -> Iterator[Answer]:
         file = self.task_file(task.name, queries)
         decoding = dataclasses.replace(decoding, scoring="rank" if any(file.options) else "generate")
-        routes = {task.name: task.route_LE.to(self.model.device)}
+        by_text = task.route_LE is None
+        routes_KLE = routes_of_examples(self.model, file.encoded) if by_text else task.route_LE[None]
+        routes = {task.name: routes_KLE.to(self.model.device)}
         ((answers,),) = answer(self.model, self.tokenizer, [file], decoding, self.accelerator, routes)
         limit = self.text_format.max_input_length
         for i, query in enumerate(queries):
@@ -251,6 +257,10 @@ class Routed:
                 again = encode([file.examples[i]], self.tokenizer, longer, {file.task: 0})
                 was_cut = bool(again.source_lengths_N[0] > limit)
             yield Answer(query.input, text, answers.scores[i], scores, was_cut)
+
+    def route_of(self, task: RoutedTask) -> torch.Tensor:
+        """Returns the route (L, E) of a task. Raises InputError if each text has its own."""
+        return self.model.routes_for([task.name])[0] if task.route_LE is None else task.route_LE
 
     def export(self, task: RoutedTask | str, folder: str | Path, argmax: bool = False) -> None:
         """Writes the plain model of a task's route to a new folder; see `export.export`."""

@@ -16,7 +16,7 @@ from routing_moe.checkpoints.find import (
     find_vanilla,
 )
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.choices import ROUTING_BART
+from routing_moe.config.choices import ROUTING_BART, kind_of
 from routing_moe.config.shared import Start
 from routing_moe.config.train import (
     ARCHITECTURE_FLAGS,
@@ -105,7 +105,8 @@ def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None
     fields |= {"trained_tasks": [], "vectors_seen": None}  # a fine-tuned plain model has its own
     if routes is not None and settings.num_experts is None:
         fields["num_experts"] = routes.num_experts
-    if settings.taskvecs and fields["route_source"] == "learned" and fields["num_experts"] > 1:
+    reads_vectors = kind_of(fields["route_source"]).reads_vectors and fields["num_experts"] > 1
+    if settings.taskvecs and reads_vectors:
         with problem_context("--taskvecs "):
             fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
         check_width(settings, vectors_ND)
@@ -129,13 +130,13 @@ def changed_by_flags(settings: TrainSettings) -> dict:
 
 def changed_fields(settings: TrainSettings, config: Mixture) -> dict:
     """Returns the fields of a checkpoint's configuration that the flags change."""
-    fields, source = changed_by_flags(settings), settings.chosen_source
-    if source not in (None, "learned"):
-        fields["route_source"] = source
-        if source == "random" and settings.expert_mixing is None:  # one-hot routes do not mix experts
+    fields, kind = changed_by_flags(settings), settings.source_kind
+    if not kind.reads_vectors:
+        fields["route_source"] = settings.source
+        if not kind.mixes and settings.expert_mixing is None:
             fields["expert_mixing"] = "outputs"
         redraws = settings.task_level_random_routing and not config.routes_are_drawn
-        if source != "fixed" or redraws:
+        if not kind.is_stored or redraws:
             fields |= {"given_routes": None, "has_route_vectors": False}
     return fields
 
@@ -216,7 +217,7 @@ def new_model(
         model.config.vectors_seen = seen_by(load_meta(start.vectors))
     elif model.config.has_router:
         model.config.random_vectors = list(config.task_names)  # `load_start` removes those that are trained
-    elif routes is not None and config.route_source == "fixed":
+    elif routes is not None and config.source_kind.is_stored:
         model.use_given_routes(routes)
     return model
 
@@ -272,8 +273,8 @@ def load_checkpoint(checkpoint: Path, settings: TrainSettings):
     draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
     if draws and not is_drawn:
         model.use_routes("fixed", drawn_routes(settings, model.config))
-    elif settings.chosen_source not in (None, "fixed"):
-        model.use_routes(settings.chosen_source)
+    elif not (settings.source_kind.reads_vectors or settings.source_kind.is_stored):
+        model.use_routes(settings.source)
     elif draws:  # routes are drawn once, so those of the checkpoint are kept
         counts = (model.task_routes > 0).sum(-1).unique().tolist()
         if counts != [settings.task_level_random_n]:

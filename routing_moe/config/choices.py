@@ -1,10 +1,39 @@
 """The values that flags accept. A test compares them with the implementations, in the modules named here."""
 
+
+class SourceKind:
+    """What flags and files of a source of routes depend on; model/route_sources.py has the routes."""
+
+    per_task = True  # whether the examples of a task have one route
+    reads_inputs = False  # whether a route depends on the tokens of an input
+    is_drawn = False  # whether routes are drawn at each call
+    mixes = True  # whether a route may have several experts
+    reads_vectors = False  # whether a router reads a vector of the task
+    is_stored = False  # whether a mixture has a fixed route of each task
+    is_equal = False  # whether all experts have equal weights, for any task
+
+
+class LearnedKind(SourceKind):
+    reads_vectors = True
+
+
+class AverageKind(SourceKind):
+    is_equal = True
+
+
+class RandomKind(SourceKind):
+    per_task, is_drawn, mixes = False, True, False
+
+
+class FixedKind(SourceKind):
+    is_stored = True
+
+
 # {name: implementation}, to which users add. The implementations are put in where model/selection.py,
 # route_sources.py and routers.py are imported; the names are here, since early errors do without torch.
 ROUTER_MODES = dict.fromkeys(("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli"))
-BUILT_IN_SOURCES = ("learned", "average", "random", "fixed")
-ROUTE_SOURCES = dict.fromkeys(BUILT_IN_SOURCES)
+ROUTE_SOURCES = {"learned": LearnedKind, "average": AverageKind, "random": RandomKind, "fixed": FixedKind}
+BUILT_IN_SOURCES = tuple(ROUTE_SOURCES)
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")
 ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
@@ -34,3 +63,14 @@ TRACKERS = (
     *("aim", "comet_ml", "clearml", "swanlab", "dvclive"),
 )  # curves.csv alone; accelerate's, which have the names of their packages
 DESIGNS = ("auto", "seeds", "seeds_and_tasks", "tasks")  # results/statistics.py
+
+
+def kind_of(source: str) -> type[SourceKind]:
+    """Returns the class of a source of routes; a function of the user gives each task a route."""
+    entry = ROUTE_SOURCES.get(source)  # an unknown one is reported where flags and files are checked
+    return entry if isinstance(entry, type) else SourceKind
+
+
+def has_parameters(source: str) -> bool:
+    """Returns whether a source of routes is a class of the user whose instances are trained."""
+    return hasattr(kind_of(source), "parameters")

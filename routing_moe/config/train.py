@@ -170,6 +170,15 @@ class TrainSettings(RunFlags):
         return super().chosen_source or self.route_source
 
     @property
+    def source(self) -> str:
+        """The source of the routes of a new model."""
+        return self.chosen_source or "learned"
+
+    @property
+    def source_kind(self) -> type[choices.SourceKind]:
+        return choices.kind_of(self.source)
+
+    @property
     def is_new(self) -> bool:
         """Whether a new model is trained, which starts from a plain model."""
         return self.do_train and self.initialize_from_vanilla
@@ -177,7 +186,7 @@ class TrainSettings(RunFlags):
     @property
     def start(self) -> Start:
         """Where the model comes from."""
-        has_routes = self.do_train or self.chosen_source == "fixed"  # else they are those of the training
+        has_routes = self.do_train or self.source_kind.is_stored  # else they are those of the training
         routes = self.task_routes if has_routes else None
         if routes and without_permutation(routes)[1] == "":
             routes = f"{routes}:{self.seed}"
@@ -220,7 +229,7 @@ class TrainSettings(RunFlags):
         """
         if self.select_best is not None:
             return self.select_best == "final_temperature"
-        return self.chosen_source in (None, "learned") and not self.trains_router
+        return self.source_kind.reads_vectors and not self.trains_router
 
     @property
     def step_size(self) -> int:
@@ -241,7 +250,7 @@ class TrainSettings(RunFlags):
         }
         chosen["router_input_dim"] = chosen.pop("taskvecs_dim")
         own = {name: getattr(self, name) for name in OF_EVERY_TRAINING if getattr(self, name) is not None}
-        return chosen | own | {"route_source": self.chosen_source or "learned"}
+        return chosen | own | {"route_source": self.source}
 
 
 # The flags whose values a checkpoint fixes, and the fields of its config.json.

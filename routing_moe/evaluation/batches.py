@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dataloader.batching import assign_to_ranks, micro_batches, overhead_on
 from dataloader.encoding import EncodedExamples
-from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
+from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
 from routing_moe.io.main_process import on_main
 from routing_moe.model.selection import random_one_hot
 
@@ -65,10 +65,13 @@ def draws_of(model, pool: Pool, decoding: Decoding, accelerator: Accelerator) ->
 
 
 def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor]:
-    """Yields the routes for a file: its task's route (1, L, E), or draws of random routes (n, L, E)."""
-    config = model.config
-    if config.route_source != "random" or config.num_experts == 1:
+    """Yields the routes for a file: its task's (1, L, E), or (n, L, E), those of its examples or draws."""
+    config, source = model.config, model.source
+    if source.per_task:
         yield model.routes_for([file.task], noise=decoding.sampled_routes)
+        return
+    if not source.is_drawn:
+        yield routes_of_examples(model, file.encoded)
         return
     size = (len(file.examples), config.num_layers)
     seed = decoding.seed + zlib.crc32(f"{file.sample} {file.part}".encode())
@@ -76,6 +79,19 @@ def routes_of_file(model, file: TaskFile, decoding: Decoding) -> Iterator[Tensor
     for _ in range(decoding.random_draws):
         routes_nLE = random_one_hot(size, config.num_experts, generator=generator)
         yield routes_nLE.to(model.device, model.routing_dtype)
+
+
+ROUTED_AT_ONCE = 256  # examples whose embeddings are in memory
+
+
+@torch.no_grad()
+def routes_of_examples(model, examples: EncodedExamples) -> Tensor:
+    """Returns the route (n, L, E) of each example's input."""
+    parts = []
+    for rows in np.array_split(np.arange(len(examples)), math.ceil(len(examples) / ROUTED_AT_ONCE)):
+        prompts, task_ids = prompts_of(examples, rows, model), torch.from_numpy(examples.task_ids_N[rows])
+        parts.append(model.draw_routes(task_ids, prompts["input_ids"], prompts["attention_mask"]))
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True, eq=False)

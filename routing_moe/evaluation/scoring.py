@@ -98,7 +98,8 @@ def answer(
 ) -> list[list[Answers]]:
     """Returns the answers to each file for each draw of routes (usually one).
 
-    routes: {task: route (L, E)}, used instead of the model's own; files are then not divided among processes.
+    routes: {task: its route (1, L, E), or of its file's examples (n, L, E)}, used instead of the model's own;
+    files are then not divided among processes.
     """
     alone = routes is not None
     if not files:
@@ -108,7 +109,7 @@ def answer(
     model.eval()
     pool = Pool(files)
     if alone:
-        draws = [Routes.of_files([routes[file.task][None] for file in files], pool.sizes)]
+        draws = [Routes.of_files([routes[file.task] for file in files], pool.sizes)]
     else:
         draws = draws_of(model, pool, decoding, accelerator)
     batches = answering_batches(model, pool, draws, decoding, batch_size(model, decoding))
@@ -249,7 +250,7 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
     for file, draws in zip(files, answers, strict=True):
         values = pd.Series([score(file, draw.texts, decoding.do_lowercase) for draw in draws])
         row = described_file(file) | {"performance": values.mean(), "n": len(file.examples)}
-        if model.config.route_source == "random":
+        if model.source.is_drawn:
             row |= {"performance_std": values.std(), "draws": len(draws)}
             row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
         if decoding.scoring == "rank":

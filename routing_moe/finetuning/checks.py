@@ -14,7 +14,7 @@ from dataloader.gym import Gym
 from dataloader.options import find_options
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
-from routing_moe.config.choices import BUILT_IN_SOURCES
+from routing_moe.config.choices import BUILT_IN_SOURCES, kind_of
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
 from routing_moe.config.shared import last_step, text_problems, trained_texts
@@ -193,19 +193,19 @@ def check_route_source(settings: FinetuneSettings, start: SavedMixture, gym: Gym
 def check_route_training(settings: FinetuneSettings, config, way: str, place) -> None:
     """Raises InputError for a --route_training that the kind of route does not allow. way: of the route."""
     source, training = settings.chosen_source or config.route_source, settings.route_training
-    problem = None
-    if training in ("vector", "router") and source != "learned":
+    kind, problem = kind_of(source), None
+    if training in ("vector", "router") and not kind.reads_vectors:
         problem = f"{source} routes use no router; give plain or fixed, or leave it out"
     elif training and source not in BUILT_IN_SOURCES:
         problem = f"the routes come from {source!r} in every step; leave it out"
-    elif training in ("plain", "fixed") and source == "random":
+    elif training in ("plain", "fixed") and kind.is_drawn:
         problem = "random routes differ between examples and steps; give merged or logits, or leave it out"
     elif training == "plain" and way == "average" and not config.has_plain_routes:
         problem = "all experts have equal weights, whose outputs no plain model has; give fixed or merged"
     if problem:
         raise InputError(f"--route_training is {training}, but {problem}")
     learns = training in ("vector", "router") or settings.task_vector == "learned"
-    if source == "learned" and config.is_top_1 and learns:
+    if kind.reads_vectors and config.is_top_1 and learns:
         raise InputError(
             f"{place} has top-1 routes, whose weight is always 1, so a vector gets no gradient; "
             "give --task_vector stored or nearest, and --route_training plain or fixed, or leave them out"
@@ -235,8 +235,9 @@ def resolver_of(settings: FinetuneSettings, config) -> Resolver:
     """
     task, source = settings.task, settings.chosen_source or config.route_source
     trained = set(config.trained_tasks) or set(config.task_names) - {task}
-    reads_vectors = source == "learned" or (source == "fixed" and config.has_route_vectors)
-    given = dict(rule=settings.task_vector if source == "learned" else "auto", by_loss=settings.by_loss)
+    kind = kind_of(source)
+    reads_vectors = kind.reads_vectors or (kind.is_stored and config.has_route_vectors)
+    given = dict(rule=settings.task_vector if kind.reads_vectors else "auto", by_loss=settings.by_loss)
     if settings.task_routes and not settings.by_loss:
         given["routes"] = file_matrices(settings.task_routes, [task], config)
     elif settings.taskvecs and reads_vectors and not settings.by_loss:
@@ -247,10 +248,10 @@ def resolver_of(settings: FinetuneSettings, config) -> Resolver:
 
 def keeps_source(settings: FinetuneSettings, config) -> bool:
     """Returns whether nothing is chosen: the source has a route for each task, or one is drawn for it."""
-    source = settings.chosen_source or config.route_source
-    if source == "fixed":
+    kind = kind_of(settings.chosen_source or config.route_source)
+    if kind.is_stored:
         return not settings.task_routes and bool(settings.chosen_source or not config.given_routes)
-    return source != "learned"
+    return not kind.reads_vectors
 
 
 def text_source(settings: FinetuneSettings, config) -> TextSource:

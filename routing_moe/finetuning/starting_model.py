@@ -18,7 +18,7 @@ from dataloader.errors import problem_context
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
-from routing_moe.config.choices import BUILT_IN_SOURCES
+from routing_moe.config.choices import BUILT_IN_SOURCES, kind_of
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.shared import text_settings
 from routing_moe.finetuning.checks import keeps_source, resolver_of, text_source
@@ -134,19 +134,20 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     """
     config, task, training = mixture.config, settings.task, settings.route_training
     source = settings.chosen_source or config.route_source
-    if source == "random" and training:  # merged or logits
+    if kind_of(source).is_drawn and training:  # merged or logits
         source = "average"  # the expectation of a route that is drawn for each example
+    kind = kind_of(source)
     config.exploration_epsilon = 0.0  # exploration is for training on many tasks
-    route_LE = None
-    if source not in ("learned", "fixed"):
+    route_LE, keeps_source = None, not (kind.reads_vectors or kind.is_stored)
+    if keeps_source:
         words = WITHOUT_VECTOR.get(source, source)
-        if source == "average":
+        if kind.is_equal:
             size = config.num_layers, config.num_experts
             route_LE = torch.full(size, 1 / config.num_experts, device=mixture.device)
     elif choice is not None and choice.route_LE is not None:
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.routing_dtype)
         words = choice.words
-    elif source == "fixed":
+    elif kind.is_stored:
         route_LE, words = task_route(mixture, task, settings.seed)
     else:  # the mixture is reduced to one task with this vector
         vector_1D = vector_of(mixture, choice).detach()[None].clone()
@@ -163,7 +164,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     config.task_names = kept_tasks(settings, config)
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
-    elif source not in ("learned", "fixed"):
+    elif keeps_source:
         mixture.use_routes(source)
         return mixture, words
     elif training == "fixed":

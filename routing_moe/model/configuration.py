@@ -23,6 +23,8 @@ from routing_moe.config.choices import (
     ROUTERS,
     ROUTING,
     ROUTING_BART,
+    SourceKind,
+    kind_of,
 )
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY
 from routing_moe.io.hub import is_hub_name
@@ -175,7 +177,7 @@ class Mixture:
             )
         elif any(width % self.lora_splits for width in self.widths):
             wrong.append(f"lora_splits is {self.lora_splits}; it must divide the widths {self.widths}")
-        if self.expert_mixing == "parameters" and (self.has_lora or self.route_source == "random"):
+        if self.expert_mixing == "parameters" and (self.has_lora or not self.source_kind.mixes):
             what = "low-rank experts" if self.has_lora else "random routes, which do not mix experts"
             wrong.append(f"expert_mixing is 'parameters' with {what}; it must be 'outputs'")
         if self.num_experts > 1 and not self.routed_layers:
@@ -229,9 +231,14 @@ class Mixture:
         return self.has_lora or self.expert_mixing == "parameters"
 
     @property
+    def source_kind(self) -> type[SourceKind]:
+        """What is known of the source of routes."""
+        return kind_of(self.route_source)
+
+    @property
     def has_router(self) -> bool:
         """Whether routes are learned, by several experts."""
-        return self.route_source == "learned" and self.num_experts > 1
+        return self.source_kind.reads_vectors and self.num_experts > 1
 
     @property
     def has_table(self) -> bool:
@@ -246,12 +253,12 @@ class Mixture:
     @property
     def routes_by_task(self) -> bool:
         """Whether only tasks in `task_names` have routes; False for average and random routes."""
-        return self.num_experts > 1 and self.route_source in ("learned", "fixed")
+        return self.has_router or (self.source_kind.is_stored and self.num_experts > 1)
 
     @property
     def routes_are_drawn(self) -> bool:
         """Whether each task has a fixed route that was drawn at random, not given."""
-        return self.route_source == "fixed" and self.given_routes is None
+        return self.source_kind.is_stored and self.given_routes is None
 
     @property
     def routed_layers(self) -> list[int]:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from routing_moe.model.loss import with_targets
+from routing_moe.model.route_sources import RouteBatch
 from routing_moe.model.routed_model import RoutedModel
 from routing_moe.model.selection import explore, random_one_hot, select_routes
 
@@ -68,15 +69,21 @@ def example_flops(model, lengths_3N: np.ndarray, routes_BLE: Tensor | None = Non
 
 
 def router_flops(model) -> float:
-    """Returns the FLOPs of a task's route, with the backward pass; 0 without a router, NaN if unknown."""
-    if not model.config.has_router:
+    """Returns the FLOPs of a route, with the backward pass; 0 without parameters of it, NaN if unknown.
+
+    Of a source that reads inputs, those of an input of one token.
+    """
+    if model.router is None:
         return 0
     try:
-        vectors, router = on_meta(model.task_vectors), on_meta(model.router)
+        one, meta = torch.zeros(1, dtype=torch.long, device="meta"), on_meta(model)
         with Products() as products:
-            logits_NLE = router(vectors(torch.zeros(1, dtype=torch.long, device="meta")))
-            if logits_NLE.requires_grad:
-                logits_NLE.sum().backward()
+            if model.config.has_router:
+                routes_NLE = meta.router(meta.task_vectors(one))
+            else:
+                routes_NLE = meta.router.routes(meta, RouteBatch(one, one[None]))
+            if routes_NLE.requires_grad:
+                routes_NLE.sum().backward()
     except Exception:  # of any code, where it reads a value of a tensor on the meta device
         return np.nan
     return products.terms.total()
@@ -123,9 +130,12 @@ def training_routes(model, task_ids_B: Tensor) -> Tensor:
     One of them if all have equally many.
     """
     config, size = model.config, (len(task_ids_B), model.config.num_layers, model.config.num_experts)
-    if config.num_experts == 1 or config.route_source not in ("learned", "random"):
+    if model.source.reads_inputs:  # which are not at hand: counted as if all experts ran
+        return torch.full((1, *size[1:]), 1 / size[2], requires_grad=has_gradient(model))
+    if not config.has_router and not model.source.is_drawn:
         routes_BLE = model.draw_routes(task_ids_B).detach().float().cpu()
-    elif config.route_source == "random":
+        routes_BLE.requires_grad_(has_gradient(model))
+    elif model.source.is_drawn:
         generator = torch.Generator().manual_seed(0)
         routes_BLE = random_one_hot(size[:2], size[2], generator=generator).float()
     else:
@@ -138,6 +148,11 @@ def training_routes(model, task_ids_B: Tensor) -> Tensor:
     used_BL = (routes_BLE != 0).sum(dim=-1)
     alike = config.expert_mixing == "parameters" or bool((used_BL == used_BL[0]).all())
     return routes_BLE[:1].detach().requires_grad_(routes_BLE.requires_grad) if alike else routes_BLE
+
+
+def has_gradient(model) -> bool:
+    """Returns whether routes have a gradient: of the parameters of their source."""
+    return model.router is not None and any(p.requires_grad for p in model.router.parameters())
 
 
 def on_meta(module: nn.Module) -> nn.Module:

@@ -124,13 +124,15 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         inputs = (input_ids, kwargs.get("inputs_embeds"), decoder_input_ids, states)
         batch_size = next(len(tensor) for tensor in inputs if tensor is not None)
         if routes is None and task_ids is not None:
-            route_groups, constant_zeros = task_ids, self.config.router_mode == "top_k"
+            route_groups = task_ids if self.source.per_task else None
+            constant_zeros = self.config.router_mode == "top_k"
         is_planned = any(layer.mix is not None for layer in self.lora_layers)  # a step of a generation
         if routes is None and task_ids is None and is_planned:
             running = nullcontext({})
         else:
             trusted = self.training or use_cache or routes_on_cpu is not None
-            routes = self._resolve_routes(routes, task_ids, batch_size, trusted)
+            read = input_ids, attention_mask
+            routes = self._resolve_routes(routes, task_ids, batch_size, trusted, read)
             plan = self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
             running = self.along(plan)
         inputs = dict(
@@ -192,7 +194,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
-        routes = self._resolve_routes(routes, task_ids, batch_size)
+        read = inputs, kwargs.get("attention_mask")
+        routes = self._resolve_routes(routes, task_ids, batch_size, inputs=read)
         if self.has_plain_equivalent(routes):
             rows = self.config.routed_rows or [0]
             which_B = routes[:, rows].flatten(1).unique(dim=0, return_inverse=True)[1]

@@ -1,48 +1,171 @@
 """Route sources: the learned routes of the method and its baselines, which differ only in their routes.
 
-A source is a function (model, task_ids_B) -> routes (B, L, E) with rows that sum to 1. In training mode it
-returns the routes of a step, otherwise those of evaluation. Shapes: B examples, N tasks, L layers (encoder,
-then decoder), E experts. The baselines are those of Ye, Zha, Ren 2022 (arXiv 2205.12701), section 5.2.
+A source is a class; a user's function (model, task_ids_B) -> routes is made one. A source that is an
+`nn.Module` is trained, and saved as the model's router. Shapes: B examples, N tasks, L layers (encoder, then
+decoder), E experts. The baselines are those of Ye, Zha, Ren 2022 (arXiv 2205.12701), section 5.2.
 """
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from routing_moe.config.choices import ROUTE_SOURCES
+import torch
+from torch import Tensor, nn
+
+from dataloader.errors import InputError
+from routing_moe.config.choices import (
+    ROUTE_SOURCES,
+    ROUTER_MODES,
+    AverageKind,
+    FixedKind,
+    LearnedKind,
+    RandomKind,
+    SourceKind,
+    kind_of,
+)
 from routing_moe.model.selection import explore, noise_free_routes, random_one_hot, select_routes
 
-
-def learned(model, task_ids_B: Tensor) -> Tensor:
-    """Returns the router's routes: sampled and explored in training, otherwise noise-free."""
-    config, logits_BLE = model.config, model.router_logits(task_ids_B)
-    mode, temperature, top_k = config.router_mode, config.router_temperature, config.router_top_k
-    if not model.training:
-        return noise_free_routes(logits_BLE, mode, temperature, top_k)
-    routes_BLE = select_routes(logits_BLE, mode, temperature, config.encoder_rows, top_k)
-    if config.exploration_epsilon > 0:
-        routes_BLE = explore(routes_BLE, config.exploration_epsilon)
-    return routes_BLE
+TOLERANCE = 1e-3  # of the sums of weights
 
 
-def average(model, task_ids_B: Tensor) -> Tensor:
-    """Returns routes with all weights 1/E."""
-    E = model.config.num_experts
-    size = (len(task_ids_B), model.config.num_layers, E)
-    return torch.full(size, 1 / E, device=model.device, dtype=model.routing_dtype)
+@dataclass(frozen=True, eq=False)
+class RouteBatch:
+    """What a source may read of B examples: rows of `config.task_names`, and the tokens of their inputs."""
+
+    task_ids_B: Tensor
+    input_ids_BS: Tensor | None = None
+    mask_BS: Tensor | None = None
+
+    @torch.no_grad()
+    def pooled(self, model) -> Tensor:
+        """Returns the mean embeddings (B, D) of the inputs, a constant for the gradient."""
+        embedded_BSD = model.get_input_embeddings()(self.input_ids_BS.to(model.device))
+        embedded_BSD = embedded_BSD.to(model.routing_dtype)
+        if self.mask_BS is None:
+            return embedded_BSD.mean(dim=1)
+        weight_BS1 = self.mask_BS.to(embedded_BSD)[..., None]
+        return (embedded_BSD * weight_BS1).sum(dim=1) / weight_BS1.sum(dim=1)
 
 
-def random(model, task_ids_B: Tensor) -> Tensor:
-    """Returns a one-hot for every example and layer, drawn again at each call, also in evaluation."""
-    size = (len(task_ids_B), model.config.num_layers)
-    return random_one_hot(size, model.config.num_experts, model.device).to(model.routing_dtype)
+class RouteSource(SourceKind):
+    """Where the routes of a model come from. Its attributes are those of `SourceKind`."""
+
+    def routes(self, model, batch: RouteBatch) -> Tensor:
+        """Returns routes (B, L, E), rows that sum to 1: of a step in training mode, else of evaluation."""
+        raise NotImplementedError
+
+    def of_tasks(self, model, task_names: Sequence[str], mode=None, temperature=None, noise=False) -> Tensor:
+        """Returns the routes (N, L, E) of tasks. mode, temperature, noise: of a selection, if any.
+
+        Raises InputError if the examples of a task have routes of their own.
+        """
+        if not self.per_task:
+            name = model.config.route_source
+            raise InputError(f"{name} routes differ among the examples of a task; this needs one of the task")
+        return self.routes(model, RouteBatch(model.task_rows(task_names)))
+
+    def expected(self, model, task_names: Sequence[str], temperature: float) -> Tensor:
+        """Returns the expected routes (N, L, E) of tasks: of drawn ones equal weights. Raises InputError."""
+        source = Average() if self.is_drawn else self
+        return source.of_tasks(model, task_names, temperature=temperature)
 
 
-def fixed(model, task_ids_B: Tensor) -> Tensor:
-    """Returns the stored matrix of each task, `model.task_routes` (N, L, E), which is never trained."""
-    return model.task_routes[task_ids_B]
+class Learned(RouteSource, LearnedKind):
+    def routes(self, model, batch):
+        """Returns the router's routes: sampled and explored in training, otherwise noise-free."""
+        config, logits_BLE = model.config, model.router_logits(batch.task_ids_B)
+        mode, temperature, top_k = config.router_mode, config.router_temperature, config.router_top_k
+        if not model.training:
+            return noise_free_routes(logits_BLE, mode, temperature, top_k)
+        routes_BLE = select_routes(logits_BLE, mode, temperature, config.encoder_rows, top_k)
+        if config.exploration_epsilon > 0:
+            routes_BLE = explore(routes_BLE, config.exploration_epsilon)
+        return routes_BLE
+
+    def of_tasks(self, model, task_names, mode=None, temperature=None, noise=False):
+        config, logits_NLE = model.config, model.router_logits(model.task_rows(task_names))
+        mode, top_k = mode or config.router_mode, config.router_top_k
+        temperature = config.router_temperature if temperature is None else temperature
+        if noise:
+            return select_routes(logits_NLE, mode, temperature, config.encoder_rows, top_k)
+        return noise_free_routes(logits_NLE, mode, temperature, top_k)
+
+    def expected(self, model, task_names, temperature):
+        """Returns about the expectation for sampled modes: the routes without noise."""
+        is_one_hot = model.config.router_mode == "gumbel_softmax_st"
+        return self.of_tasks(model, task_names, "gumbel_softmax" if is_one_hot else None, temperature)
 
 
-ROUTE_SOURCES |= {"learned": learned, "average": average, "random": random, "fixed": fixed}
+class Average(RouteSource, AverageKind):
+    def routes(self, model, batch):
+        """Returns routes with all weights 1/E."""
+        return average(model, batch.task_ids_B)
+
+
+class Random(RouteSource, RandomKind):
+    def routes(self, model, batch):
+        """Returns a one-hot for every example and layer, drawn at each call, also in evaluation."""
+        size = (len(batch.task_ids_B), model.config.num_layers)
+        return random_one_hot(size, model.config.num_experts, model.device).to(model.routing_dtype)
+
+
+class Fixed(RouteSource, FixedKind):
+    def routes(self, model, batch):
+        """Returns the stored matrix of each task, `model.task_routes` (N, L, E), which is never trained."""
+        return model.task_routes[batch.task_ids_B]
+
+
+class OfFunction(RouteSource):
+    """The source of a function (model, task_ids_B) -> routes."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def routes(self, model, batch):
+        return self.function(model, batch.task_ids_B)
+
+
+ROUTE_SOURCES |= {"learned": Learned, "average": Average, "random": Random, "fixed": Fixed}
+
+
+def average(model, examples_B: Tensor) -> Tensor:
+    """Returns routes (B, L, E) with all weights 1/E for as many examples."""
+    size = len(examples_B), model.config.num_layers, model.config.num_experts
+    return torch.full(size, 1 / size[2], device=model.device, dtype=model.routing_dtype)
+
+
+def source_of(name: str, config=None) -> RouteSource:
+    """Returns a new source. config: of the model, for a source with parameters."""
+    entry = ROUTE_SOURCES[name]
+    if not isinstance(entry, type):
+        return OfFunction(entry)
+    return entry(config) if issubclass(entry, nn.Module) else entry()
+
+
+def checked(config, routes, B: int) -> Tensor:
+    """Returns the routes (B, L, E) of a source. Raises InputError if code of the user returned others.
+
+    That of this package is not checked: a step would wait for the GPU. NaN passes: a model may have diverged.
+    """
+    entries = {f"ROUTE_SOURCES[{config.route_source!r}]": ROUTE_SOURCES[config.route_source]}
+    if kind_of(config.route_source).reads_vectors:
+        entries[f"ROUTER_MODES[{config.router_mode!r}]"] = ROUTER_MODES[config.router_mode]
+    homes = {name: getattr(entry, "func", entry).__module__ for name, entry in entries.items()}
+    names = [name for name, home in homes.items() if not home.startswith("routing_moe.")]
+    if not names:
+        return routes
+    size, problem = (B, config.num_layers, config.num_experts), None
+    if not isinstance(routes, Tensor):
+        problem = f"a {type(routes).__name__}"
+    elif tuple(routes.shape) != size or not routes.is_floating_point():
+        problem = f"{str(routes.dtype).removeprefix('torch.')} numbers of shape {tuple(routes.shape)}"
+    elif (routes < 0).any():
+        problem = f"the weight {routes.min():.4g}"
+    elif ((sums := routes.detach().sum(dim=-1)) - 1).abs().max() > TOLERANCE:
+        problem = f"rows that sum to {sums.min():.4g} to {sums.max():.4g}"
+    if problem:
+        right = f"floats of shape (B, L, E) = {size}, none below 0, in rows that sum to 1"
+        raise InputError(f"{names[0]} returned {problem}; it must return {right}")
+    return routes
 
 
 def random_task_routes(num_tasks: int, num_layers: int, num_experts: int, n: int, seed: int) -> Tensor:

@@ -158,7 +158,10 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             constant_zeros = self.config.router_mode == "top_k"
         batch_size = len(kwargs["encoder_outputs"][0] if input_ids is None else input_ids)
         trusted = self.training or routes_on_cpu is not None
-        routes = self._resolve_routes(routes, task_ids, batch_size, trusted)
+        mask = attention_mask
+        if labels is not None and not self.config.is_encoder_decoder:  # the answer is no part of the input
+            mask = (labels == -100) if mask is None else mask * (labels == -100)
+        routes = self._resolve_routes(routes, task_ids, batch_size, trusted, (input_ids, mask))
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:
@@ -197,10 +200,10 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
         Returns the answers' tokens only, also of decoder-only models, whose inputs are padded at the left.
         """
-        routes = self._resolve_routes(routes, task_ids, len(input_ids))
+        mask = kwargs.get("attention_mask")
+        routes = self._resolve_routes(routes, task_ids, len(input_ids), inputs=(input_ids, mask))
         if (routes == routes[:1]).all():
             routes = routes[:1]  # all examples in one product of matrices
-        mask = kwargs.get("attention_mask")
         if not self.config.is_encoder_decoder and mask is not None and not mask[:, 0].all():
             known = kwargs.pop("logits_processor", None) or []
             kwargs["logits_processor"] = LogitsProcessorList([*known, RefusesNaN()])

@@ -17,16 +17,16 @@ from transformers.modeling_outputs import Seq2SeqLMOutput
 from dataloader.atomic_files import final_path
 from dataloader.encoding import IGNORED_LABEL
 from dataloader.errors import InputError, in_short
+from routing_moe.config.choices import has_parameters, kind_of
 from routing_moe.io.transfer import sent
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.lora import LoraLayer, LoraPlan, recomputed
 from routing_moe.model.loss import projected_at, token_losses
-from routing_moe.model.route_sources import ROUTE_SOURCES
+from routing_moe.model.route_sources import RouteBatch, RouteSource, checked, source_of
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.model.routers import ROUTERS
-from routing_moe.model.selection import noise_free_routes, select_routes
 from routing_moe.model.task_vectors import save_task_vectors
 
 OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
@@ -52,11 +52,24 @@ class RoutingModel:
         if config.has_router:
             self.router = ROUTERS[config.router_nn_type](config)
             self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
-        if config.route_source == "fixed":
+        self.router = self.router or self._trained_source()
+        if config.source_kind.is_stored:
             size = (len(config.task_names), config.num_layers, config.num_experts)
             self.register_buffer("task_routes", torch.full(size, 1 / config.num_experts))
             if config.has_route_vectors:
                 self.register_buffer("route_vectors", torch.zeros(size[0], config.router_input_dim))
+
+    def _trained_source(self) -> RouteSource | None:
+        """Returns a new source of the configuration, if it has parameters, else None."""
+        has_some = self.config.num_experts > 1 and has_parameters(self.config.route_source)
+        return source_of(self.config.route_source, self.config) if has_some else None
+
+    @property
+    def source(self) -> RouteSource:
+        """The source of the routes."""
+        if isinstance(self.router, RouteSource):
+            return self.router
+        return source_of("average" if self.config.num_experts == 1 else self.config.route_source)
 
     @property
     def routing_dtype(self) -> torch.dtype:
@@ -72,31 +85,43 @@ class RoutingModel:
             raise InputError(f"router {name}: it returned {shape}, but (N, L, E) is {expected}")
         return logits_NLE
 
-    def draw_routes(self, task_ids_B: Tensor) -> Tensor:
-        """Returns routes (B, L, E) of the route source, in training mode sampled; ids are on any device.
+    def draw_routes(self, task_ids_B: Tensor, input_ids_BS=None, mask_BS=None) -> Tensor:
+        """Returns routes (B, L, E) of the source, in training mode sampled; tensors are on any device.
 
         If parameters are mixed, routes are drawn once per task, so a batch merges once per different task.
+        Raises InputError if code of the user returns no routes.
         """
-        source = ROUTE_SOURCES["average" if self.config.num_experts == 1 else self.config.route_source]
-        if self.config.expert_mixing == "outputs":
-            return source(self, sent(task_ids_B, self.device))
+        source = self.source
+        if source.reads_inputs and input_ids_BS is None:
+            raise InputError(f"{self.config.route_source} routes depend on inputs: give them, or routes")
+        if self.config.expert_mixing == "outputs" or not source.per_task:
+            batch = RouteBatch(sent(task_ids_B, self.device), input_ids_BS, mask_BS)
+            return checked(self.config, source.routes(self, batch), len(task_ids_B))
         tasks_N, which_B = task_ids_B.unique(return_inverse=True)
-        return source(self, sent(tasks_N, self.device))[sent(which_B, self.device)]
+        routes_NLE = source.routes(self, RouteBatch(sent(tasks_N, self.device)))
+        return checked(self.config, routes_NLE, len(tasks_N))[sent(which_B, self.device)]
 
     def use_routes(self, source: str, task_routes_NLE: Tensor | None = None) -> None:
-        """Changes the source to one without a router; "fixed": to routes in the order of task names."""
+        """Changes the source to one that reads no vectors; "fixed": to routes in the order of task names.
+
+        A source with parameters keeps those that the model has.
+        """
         size = (len(self.config.task_names), self.config.num_layers, self.config.num_experts)
-        if (source == "fixed") != (task_routes_NLE is not None and task_routes_NLE.shape == size):
+        kind, is_same = kind_of(source), source == self.config.route_source
+        if kind.is_stored != (task_routes_NLE is not None and task_routes_NLE.shape == size):
             raise ValueError(f"only fixed routes take task_routes, of shape (N, L, E) = {size}")
+        kept = self.router if is_same and self.task_vectors is None else None
         self.config.route_source = source
         self.config.given_routes, self.config.has_route_vectors = None, False
-        if source == "random":  # one-hot routes do not mix experts
+        if not kind.mixes:
             self.config.expert_mixing = "outputs"
-        self.router = self.task_vectors = None
+        self.task_vectors, self.router = None, kept or self._trained_source()
+        if self.router is not None:
+            self.router.to(self.device, self.routing_dtype)
         for name in ("task_routes", "route_vectors"):
             if hasattr(self, name):
                 delattr(self, name)
-        if source == "fixed":
+        if kind.is_stored:
             self.register_buffer("task_routes", task_routes_NLE.to(self.device, self.routing_dtype))
 
     def use_table(self, logits_NLE: Tensor) -> None:
@@ -152,30 +177,23 @@ class RoutingModel:
         self, task_names: list[str], mode: str | None = None, temperature: float | None = None, noise=False
     ) -> Tensor:
         """Returns the routes (N, L, E) of named tasks. mode, temperature: None: of the configuration."""
-        task_ids_N = self.task_rows(task_names)
-        if not self.config.has_router:
-            return self.draw_routes(task_ids_N)
-        mode, top_k = mode or self.config.router_mode, self.config.router_top_k
-        temperature = self.config.router_temperature if temperature is None else temperature
-        logits_NLE = self.router_logits(task_ids_N)
-        if noise:
-            return select_routes(logits_NLE, mode, temperature, self.config.encoder_rows, top_k)
-        return noise_free_routes(logits_NLE, mode, temperature, top_k)
+        routes_NLE = self.source.of_tasks(self, task_names, mode, temperature, noise)
+        return checked(self.config, routes_NLE, len(task_names))
 
     def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
         """Returns the expected routes (N, L, E): for sampled modes about those without noise."""
-        if self.config.route_source == "random":
-            return ROUTE_SOURCES["average"](self, self.task_rows(task_names))
-        one_hot = self.config.router_mode == "gumbel_softmax_st"
-        return self.routes_for(task_names, "gumbel_softmax" if one_hot else None, temperature)
+        return self.source.expected(self, task_names, temperature)
 
-    def _resolve_routes(self, routes, task_ids, batch_size: int, trusted: bool = False) -> Tensor:
-        """Returns routes (B, L, E). trusted: no check of their weights: a step would wait for the GPU."""
+    def _resolve_routes(self, routes, task_ids, batch_size: int, trusted=False, inputs=()) -> Tensor:
+        """Returns routes (B, L, E). inputs: their tokens and mask, which routes may depend on.
+
+        trusted: no check of the weights of given routes: a step would wait for the GPU.
+        """
         if batch_size == 0:
             raise ValueError("the batch has no examples")
         is_given = routes is not None
         if routes is None and task_ids is not None:
-            routes = self.draw_routes(task_ids)
+            routes = self.draw_routes(task_ids, *inputs)
         if routes is None and self.config.num_experts == 1:
             routes = torch.ones(batch_size, self.config.num_layers, 1, device=self.device)
         if routes is None:

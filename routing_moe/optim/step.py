@@ -150,7 +150,7 @@ class Stepper:
             self.model.train()
         self.model.config.router_temperature = self.temperature(step)
         seed_draws(self.model.device, self.settings.seed, step)  # the same routes on every process
-        routes_BLE = self.model.draw_routes(torch.from_numpy(self.examples.task_ids_N[indices]))
+        routes_BLE = self.model.draw_routes(*self._read_by_routes(indices))
         # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
@@ -168,6 +168,14 @@ class Stepper:
         tokens = int(self.examples.target_lengths(indices, choices).sum())
         numbers = {"loss": loss, "tokens": tokens, "grad_norm": norm}
         return numbers | {"lr_factor": factor, "route_entropy": entropy}
+
+    def _read_by_routes(self, indices: np.ndarray) -> tuple[Tensor, ...]:
+        """Returns what the source of routes reads of a step's examples: their tasks, or also their inputs."""
+        task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices])
+        if not self.model.source.reads_inputs:
+            return (task_ids_B,)
+        prompts = self.examples.prompts(indices, pad_token_id=self.model.config.pad_token_id)
+        return task_ids_B, prompts["input_ids"], prompts["attention_mask"]
 
     def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
         """Returns the routes of the main process, in every process."""
@@ -250,7 +258,7 @@ class Stepper:
                     routes=leaf_BLE[batch.pop("rows")],
                     routes_on_cpu=known_BLE[groups[g]],
                     # If routes are drawn per task, the examples of a task share a route and its gradient.
-                    route_groups=task_ids_B[groups[g]],
+                    route_groups=task_ids_B[groups[g]] if self.model.source.per_task else None,
                     constant_zeros=config.router_mode == "top_k",
                     **batch,
                 ).loss

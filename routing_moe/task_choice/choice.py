@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.errors import InputError, did_you_mean, in_short
+from routing_moe.config.choices import SourceKind, kind_of
 from routing_moe.model.task_vectors import (
     NOTHING,
     ROWS_OF_ALL,
@@ -74,8 +75,13 @@ class Resolver:
     def of(cls, config, trained: Collection[str] = (), source: str | None = None, **asked) -> "Resolver":
         """Returns that of a mixture. source: of the routes, if it is not the mixture's."""
         source = source or config.route_source
-        has_rows = source == config.route_source and source not in ("average", "random")
+        kind = kind_of(source)
+        has_rows = source == config.route_source and kind.per_task and not kind.is_equal
         return cls(source, config.task_names if has_rows else (), config.random_vectors, trained, **asked)
+
+    @property
+    def kind(self) -> type[SourceKind]:
+        return kind_of(self.source)
 
     @property
     def known(self) -> frozenset[str]:
@@ -89,7 +95,7 @@ class Resolver:
 
     def has(self, task: str) -> bool:
         """Returns whether the mixture itself has a route for the task; not if it draws one per example."""
-        return self.source == "average" or (self.source != "random" and task in self.known)
+        return self.kind.is_equal or (self.kind.per_task and task in self.known)
 
     def way(self, task: str, sample: str | None = None) -> str:
         """Returns what the route of a task, or of one of its samples, comes from: a method of `Chooser`."""
@@ -99,10 +105,9 @@ class Resolver:
             return "own_route" if task in self.trained and sample is None else "lowest_loss"
         if self.rule == "learned":
             return "learned"
-        reads_vectors = self.source == "learned"
         if self.vectors and row_of(self.vectors.names, task, sample) in self.vectors.names:
-            return "given_vector" if reads_vectors else "nearest_cluster"
-        if reads_vectors:
+            return "given_vector" if self.kind.reads_vectors else "nearest_cluster"
+        if self.kind.reads_vectors:
             has_own = self.rule == "stored" or task in (self.known if self.rule == "auto" else self.seen)
             return "stored_vector" if has_own else "nearest_task"
         if task in self.names:

@@ -38,7 +38,7 @@ class Chooser:
     ):
         self.model, self.config, self.resolver = model, model.config, resolver
         self.texts, self.rows, self.accelerator, self.learning = texts, rows, accelerator, learning
-        self.clusters = None if resolver.source == "learned" else RouteClusters(model)
+        self.clusters = None if resolver.kind.reads_vectors else RouteClusters(model)
 
     def choose(self, task: str, sample: str | None = None) -> TaskChoice:
         """Returns the choice for a task, or for one of its samples."""
@@ -121,7 +121,8 @@ class RouteClusters:
     def __init__(self, model):
         config = self.config = model.config
         self.routes, self.vectors = {}, {}
-        if config.route_source not in ("learned", "average", "random"):
+        kind = config.source_kind
+        if kind.per_task and not kind.reads_vectors and not kind.is_equal:
             routes_NLE = model.routes_for(config.task_names).float().cpu().numpy()
             self.routes = dict(zip(config.task_names, routes_NLE, strict=True))
         if config.has_route_vectors:
@@ -147,7 +148,7 @@ class RouteClusters:
             return None
         seen, route_LE = seen_when_stored(self.config, task), self.routes[task]
         words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
-        words = words if self.config.route_source == "fixed" else f"route of {self.config.route_source}"
+        words = words if self.config.source_kind.is_stored else f"route of {self.config.route_source}"
         if task in self.vectors and task not in self.config.trained_tasks:
             nearest = self.nearest(task, self.vectors[task], seen)
             words = nearest.words if np.array_equal(nearest.route_LE, route_LE) else words
@@ -156,7 +157,7 @@ class RouteClusters:
     def average(self, task: str) -> TaskChoice:
         """Returns equal weights of all experts."""
         L, E = self.config.num_layers, self.config.num_experts
-        why = "" if self.config.route_source == "average" else ": no vector" if self.vectors else ": no route"
+        why = "" if self.config.source_kind.is_equal else ": no vector" if self.vectors else ": no route"
         route_LE = np.full((L, E), 1 / E, dtype=np.float32)
         seen = seen_when_stored(self.config, task)
         return TaskChoice(task, "average", f"average{why}", seen, route_LE=route_LE)

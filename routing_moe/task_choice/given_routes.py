@@ -143,8 +143,8 @@ def check_scored_spec(spec: str) -> None:
 
 def check_routes_differ(config) -> None:
     """Raises InputError if a mixture has no routes of tasks for lowest_loss. config: the mixture's."""
-    if config.route_source != "fixed" and not (config.routes_by_task and config.num_experts > 1):
-        drawn = "random routes for each example" if config.route_source == "random" else "average routes"
+    if not config.source_kind.is_stored and not config.routes_by_task:
+        drawn = f"{config.route_source} routes" + ("" if config.source_kind.per_task else " for each example")
         has = "one expert" if config.num_experts == 1 else f"{drawn}, the same for all tasks"
         raise InputError(f"is {LOWEST_LOSS}, but the model has {has}, so there is no choice")
 

@@ -127,7 +127,7 @@ def contradictions(settings: TrainSettings) -> list[str]:
     problems += ignored_flags(settings)
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
-    learns = settings.do_train and settings.chosen_source in (None, "learned")
+    learns = settings.do_train and settings.source_kind.reads_vectors
     if learns and settings.router_mode == "top_k" and settings.router_top_k == 1 and settings.trains_router:
         problems.append("--router_top_k is 1: the weight is always 1, without a gradient; give 2 or more")
     if learns and settings.is_new and settings.router_nn_type == "table":

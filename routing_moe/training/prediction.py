@@ -125,7 +125,7 @@ def route_tasks(
     resolver = resolver_of(settings, config, inputs.split)
     if resolver is None:
         return {}
-    by_vector = resolver.source == "learned" and not resolver.by_loss
+    by_vector = resolver.kind.reads_vectors and not resolver.by_loss
     texts = TextsOfModel(inputs.texts, model, tokenizer, mixture_to_score(start), quiet=not is_main)
     rows = partial(labelled_rows, inputs.texts, tokenizer=tokenizer)
     choices = Chooser(model, resolver, texts, rows, accelerator).choose_all(tasks)

@@ -91,7 +91,7 @@ def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint:
     needed, scored = set(split.train if settings.do_train else ()), set(split.section(settings.predict_split))
     # Other tasks get the vector of their nearest task or, among given routes, equal weights.
     stored_only = settings.task_vector == "stored" if config.has_router else not config.given_routes
-    has_own = config.route_source == "fixed" and settings.task_routes
+    has_own = config.source_kind.is_stored and settings.task_routes
     if settings.do_predict and stored_only and not has_own:
         needed |= scored
     if settings.by_loss:  # other tasks get the route of one of these
@@ -133,7 +133,7 @@ def check_prefix(settings: TrainSettings, checkpoint: Path, resolver: Resolver |
     if settings.chosen_source not in (None, config.route_source) or redrawn or chosen:
         changed.append("source of routes")
     stored = {}
-    if routes and config.route_source == "fixed":
+    if routes and config.source_kind.is_stored:
         with safe_open(checkpoint / "model.safetensors", "np") as weights:
             stored = dict(zip(config.task_names, weights.get_tensor("task_routes"), strict=True))
     changed += [

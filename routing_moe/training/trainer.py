@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from dataloader.atomic_files import flush, write_bytes, write_text
 from dataloader.encoding import EncodedExamples
@@ -19,6 +20,7 @@ from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.shared import last_step
 from routing_moe.config.train import TrainSettings
+from routing_moe.evaluation.batches import routes_of_examples
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of
 from routing_moe.evaluation.scoring import dev_scores, mean_score
 from routing_moe.io.files import npy_bytes
@@ -184,12 +186,20 @@ class Training:
         if not config.has_router:
             temperatures = {"route": None}
         for name, tau in temperatures.items():
-            routes_NLE = self.model.expected_routes(tasks, tau).float().cpu().numpy()
+            routes_NLE = self._routes_of(tasks, tau).float().cpu().numpy()
             write_bytes(folder / f"{name}.npy", npy_bytes(routes_NLE))
             layers = layer_names(config.depths[0], range(config.num_layers), config.lora_splits)
             title = f"Routes at step {self.state['step']}" + (f", temperature {tau:.3g}" if tau else "")
             self.draw_routes(folder / f"{name}.png", title, routes_NLE, tasks, layers, self.ontology)
         return folder
+
+    def _routes_of(self, tasks: list[str], temperature: float | None) -> Tensor:
+        """Returns the expected routes (N, L, E) of tasks; means over dev examples where each has its own."""
+        if not self.model.source.reads_inputs:
+            return self.model.expected_routes(tasks, temperature)
+        files = {task: [file for file in self.dev_files if file.task == task] for task in tasks}
+        examples = [EncodedExamples.joined([file.encoded for file in own]) for own in files.values()]
+        return torch.stack([routes_of_examples(self.model, own).mean(dim=0) for own in examples])
 
     # ---- checkpoints
 
