@@ -13,27 +13,16 @@ class SourceKind:
     is_equal = False  # whether all experts have equal weights, for any task
 
 
-class LearnedKind(SourceKind):
-    reads_vectors = True
-
-
-class AverageKind(SourceKind):
-    is_equal = True
-
-
-class RandomKind(SourceKind):
-    per_task, is_drawn, mixes = False, True, False
-
-
-class FixedKind(SourceKind):
-    is_stored = True
-
-
 # {name: implementation}, to which users add. The implementations are put in where model/selection.py,
 # route_sources.py and routers.py are imported; the names are here, since early errors do without torch.
 ROUTER_MODES = dict.fromkeys(("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli"))
-ROUTE_SOURCES = {"learned": LearnedKind, "average": AverageKind, "random": RandomKind, "fixed": FixedKind}
-BUILT_IN_SOURCES = tuple(ROUTE_SOURCES)
+BUILT_IN_SOURCES = {
+    "learned": {"reads_vectors": True},
+    "average": {"is_equal": True},
+    "random": {"per_task": False, "is_drawn": True, "mixes": False},
+    "fixed": {"is_stored": True},
+}
+ROUTE_SOURCES = {name: type(name, (SourceKind,), known) for name, known in BUILT_IN_SOURCES.items()}
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")
 ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json

@@ -12,16 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dataloader.errors import InputError
-from routing_moe.config.choices import (
-    ROUTE_SOURCES,
-    ROUTER_MODES,
-    AverageKind,
-    FixedKind,
-    LearnedKind,
-    RandomKind,
-    SourceKind,
-    kind_of,
-)
+from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, SourceKind, kind_of
 from routing_moe.model.selection import explore, noise_free_routes, random_one_hot, select_routes
 
 TOLERANCE = 1e-3  # of the sums of weights
@@ -69,7 +60,7 @@ class RouteSource(SourceKind):
         return source.of_tasks(model, task_names, temperature=temperature)
 
 
-class Learned(RouteSource, LearnedKind):
+class Learned(RouteSource, ROUTE_SOURCES["learned"]):
     def routes(self, model, batch):
         """Returns the router's routes: sampled and explored in training, otherwise noise-free."""
         config, logits_BLE = model.config, model.router_logits(batch.task_ids_B)
@@ -95,20 +86,20 @@ class Learned(RouteSource, LearnedKind):
         return self.of_tasks(model, task_names, "gumbel_softmax" if is_one_hot else None, temperature)
 
 
-class Average(RouteSource, AverageKind):
+class Average(RouteSource, ROUTE_SOURCES["average"]):
     def routes(self, model, batch):
         """Returns routes with all weights 1/E."""
         return average(model, batch.task_ids_B)
 
 
-class Random(RouteSource, RandomKind):
+class Random(RouteSource, ROUTE_SOURCES["random"]):
     def routes(self, model, batch):
         """Returns a one-hot for every example and layer, drawn at each call, also in evaluation."""
         size = (len(batch.task_ids_B), model.config.num_layers)
         return random_one_hot(size, model.config.num_experts, model.device).to(model.routing_dtype)
 
 
-class Fixed(RouteSource, FixedKind):
+class Fixed(RouteSource, ROUTE_SOURCES["fixed"]):
     def routes(self, model, batch):
         """Returns the stored matrix of each task, `model.task_routes` (N, L, E), which is never trained."""
         return model.task_routes[batch.task_ids_B]
