@@ -212,6 +212,16 @@ def test_a_single_pass_keeps_no_factors(scored):
         assert not any(layer.mix.kept for layer in model.lora_layers)
 
 
+def test_a_training_from_a_checkpoint_goes_on_with_chats(world, run_of):
+    start = run_of("qwen2", prompt_format="chat") / "best"
+    new = dict.fromkeys(("initialize_from_vanilla", "model", "init_eps", "num_experts", "taskvecs_dim"))
+    again = NO_LEARNING | new | dict(router_hidden_dim=None, checkpoint=start, no_text_vectors=True)
+    folder = world.run("decoder_only/more_chats", **again)
+    saved = [json.loads((folder / name).read_text()) for name in ("run.json", "best/config.json")]
+    assert saved[0]["settings"]["prompt_format"] == saved[1]["text_settings"]["prompt_format"] == "chat"
+    assert run(world.gym, world.bart, world / "decoder_only/no_chats", **again, prompt_format="crossfit") == 2
+
+
 def test_flops_of_rows_count_joint_sequences_and_merge_no_weights(scored, monkeypatch):
     model, _, encoded, _ = scored
     monkeypatch.setattr(RoutedModel, "to_plain", None)
