@@ -1,5 +1,6 @@
 """Decoder-only models: batches, scores and answers against one example at a time; the commands with them."""
 
+import json
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
 from tiny_grids import SAMPLES, Grids
-from tiny_runs import ROWS, run, typed, weights
+from tiny_runs import NO_LEARNING, ROWS, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
