@@ -139,7 +139,7 @@ def without_permutation(spec: str) -> tuple[str, str | None]:
 
 
 def text_problems(settings, config, where, lengths: Collection[str] = LENGTHS) -> list[str]:
-    """Returns errors of flags that do not fit the model `where`, or how it was trained. config: a `Mixture`."""
+    """Returns errors of flags that do not fit the model `where` or its training. config: a `Mixture`."""
     positions = config.max_position_embeddings
     problems = [
         f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
@@ -157,7 +157,7 @@ def text_problems(settings, config, where, lengths: Collection[str] = LENGTHS) -
         problems.append(f"{names} are {both} together, but {where} has {positions} positions")
     if config.is_encoder_decoder and getattr(settings, "prompt_format", "crossfit") != "crossfit":
         problems.append(f"--prompt_format {settings.prompt_format} is for decoder-only models; give crossfit")
-    if not getattr(settings, "change_texts", False):
+    if not problems and not getattr(settings, "change_texts", False):  # one message about a flag is enough
         formats = {name: getattr(settings, name) for name in FORMAT_FLAGS if hasattr(settings, name)}
         wrong = changed(formats, config.text_settings or {}, f"the training of {where}")
         advice = ", or add --change_texts" if hasattr(settings, "change_texts") else ""
