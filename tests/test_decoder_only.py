@@ -1,5 +1,6 @@
 """Decoder-only models: batches, scores and answers against one example at a time; the commands with them."""
 
+import json
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
 from tiny_grids import SAMPLES, Grids
-from tiny_runs import ROWS, run, typed, weights
+from tiny_runs import NO_LEARNING, ROWS, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
@@ -210,6 +211,16 @@ def test_a_single_pass_keeps_no_factors(scored):
     with torch.no_grad(), model.along(model.plan_routes(routes_BLE)):
         model.backbone(**prompts_of(encoded, np.arange(3), model))
         assert not any(layer.mix.kept for layer in model.lora_layers)
+
+
+def test_a_training_from_a_checkpoint_goes_on_with_chats(world, run_of):
+    start = run_of("qwen2", prompt_format="chat") / "best"
+    new = dict.fromkeys(("initialize_from_vanilla", "model", "init_eps", "num_experts", "taskvecs_dim"))
+    again = NO_LEARNING | new | dict(router_hidden_dim=None, checkpoint=start, no_text_vectors=True)
+    folder = world.run("decoder_only/more_chats", **again)
+    saved = [json.loads((folder / name).read_text()) for name in ("run.json", "best/config.json")]
+    assert saved[0]["settings"]["prompt_format"] == saved[1]["text_settings"]["prompt_format"] == "chat"
+    assert run(world.gym, world.bart, world / "decoder_only/no_chats", **again, prompt_format="crossfit") == 2
 
 
 def test_flops_of_rows_count_joint_sequences_and_merge_no_weights(scored, monkeypatch):

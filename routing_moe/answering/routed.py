@@ -29,7 +29,7 @@ from routing_moe.answering.training import train
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.flags import flags_of, value_problems
-from routing_moe.config.shared import TEXT_SETTINGS, TextFlags, text_problems
+from routing_moe.config.shared import TEXT_SETTINGS, TextFlags, text_problems, trained_texts
 from routing_moe.evaluation.batches import routes_of_examples
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
@@ -80,7 +80,7 @@ class Routed:
         """Returns the model of a run, a checkpoint, a plain model or a hub name, on the GPU if there is one.
 
         checkpoint_name: which checkpoint of a run; None: best. texts: values of TEXT_SETTINGS that replace
-        those of the training, such as num_beams=1. Raises InputError.
+        those of the training, such as num_beams=1, but of FORMAT_FLAGS. Raises InputError.
         """
         if unknown := sorted(set(texts) - set(TEXT_SETTINGS)):
             raise InputError(f"{unknown[0]!r} is no text setting{did_you_mean(unknown[0], TEXT_SETTINGS)}")
@@ -96,7 +96,7 @@ class Routed:
             defaults[name] = min(defaults[name], positions)
         if not model.config.text_settings:
             log.info("note: %s does not say how it was trained to read texts: defaults apply", start.place)
-        texts = defaults | (model.config.text_settings or {}) | texts
+        texts = defaults | trained_texts(model.config.text_settings, texts) | texts
         return cls(model, tokenizer, start, {name: texts[name] for name in TEXT_SETTINGS}, accelerator)
 
     @classmethod

@@ -15,7 +15,7 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.flags import flags_of, value_problems
-from routing_moe.config.shared import Recipe, TextFlags, text_problems, text_settings
+from routing_moe.config.shared import Recipe, TextFlags, text_problems, text_settings, trained_texts
 from routing_moe.config.train import TrainSettings, learning_rate_of
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import new_folder_problems
@@ -48,7 +48,8 @@ def train(
     usual = {name: getattr(TrainSettings, name) for name in OF_COMMAND}
     usual["learning_rate"] = learning_rate_of(model.config.expert_kind)
     recipe = Recipe(**usual | {name: value for name, value in settings.items() if name in names})
-    texts = TextFlags(**{name: value for name, value in settings.items() if name not in names})
+    given = {name: value for name, value in settings.items() if name not in names}
+    texts = TextFlags(**trained_texts(model.config.text_settings, given) | given)
     tasks = list(tasks or model.config.task_names)
     problems = new_folder_problems("folder", Path(folder)) + Gym(gym).lacking(tasks, "the model")
     problems += value_problems(settings, flags_of(TrainSettings))

@@ -78,10 +78,12 @@ class SavedPlain:
 
     @cached_property
     def config(self) -> "Mixture":
-        """That of a mixture with one expert."""
+        """That of a mixture with one expert; how weights of a file were trained is unknown."""
         from routing_moe.model.mixtures import plain_config
 
-        return plain_config(self.source)
+        config = plain_config(self.source)
+        config.text_settings = None if self.weights else config.text_settings
+        return config
 
     def load(self):
         """Returns the model as a mixture with one expert."""
@@ -167,9 +169,9 @@ def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedM
     return find_model(source, name_flag=name_flag)
 
 
-def find_vanilla(source: str) -> SavedMixture | SavedPlain:
-    """Returns the plain model of --vanilla_checkpoint, as `find_plain`."""
-    return find_plain(source, source, f"vanilla_checkpoint {source}/NAME")
+def find_vanilla(source: str, model: str | None = None) -> SavedMixture | SavedPlain:
+    """Returns the plain model of --vanilla_checkpoint, as `find_plain`. model: None: `source`."""
+    return find_plain(source, model or source, f"vanilla_checkpoint {source}/NAME")
 
 
 def find_plain_model(source: str) -> SavedPlain:

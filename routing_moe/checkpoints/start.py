@@ -58,6 +58,10 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     if checkpoint is None:
         with problem_context("--model "):
             config = plain_config(settings.model)
+        if settings.vanilla_checkpoint:
+            with problem_context("--vanilla_checkpoint "):
+                vanilla = find_vanilla(settings.vanilla_checkpoint, settings.model)
+                config.text_settings = vanilla.config.text_settings
         config = with_flags(config, new_fields(settings, split, routes))
         config.dtype = settings.base_dtype
         check_base_type(settings, config)

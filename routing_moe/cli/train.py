@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
             if os.environ.get("LOCAL_RANK", "0") == "0":
                 print(done)
             return 0
-        inputs = check_inputs(settings)
-        result.exit_code = run(settings, inputs, command_line(TrainSettings, argv))
+        inputs = check_inputs(settings, values)
+        result.exit_code = run(inputs.settings, inputs, command_line(TrainSettings, argv))
     return result.exit_code
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,9 +15,11 @@ from routing_moe.config.flags import (
     POSITIVE_OR_INFINITE,
     PROBABILITY,
     Command,
+    changed,
     group,
 )
 from routing_moe.config.plugins import PluginFlags
+from routing_moe.io.logs import early_notes
 
 TEXTS = group("texts and decoding")
 OPTIMISATION = group("optimisation")
@@ -34,24 +36,23 @@ class TextFlags(Command):
 
     max_input_length: int = TEXTS(512, "maximum tokens of an input, including special tokens", inherited=True, compared_as="scoring")
     max_output_length: int = TEXTS(64, "maximum tokens of an output, including special tokens", inherited=True, compared_as="scoring")
-    do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", inherited=True, compared_as="scoring")
-    append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", inherited=True, compared_as="scoring")
-    hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", inherited=True)
+    do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", negatable=True, inherited=True, compared_as="scoring")
+    append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", negatable=True, inherited=True, compared_as="scoring")
+    hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", negatable=True, inherited=True)
     prompt_format: str = MORE_TEXTS("crossfit", "how a decoder-only model reads an input. crossfit: \" [task] input\"; chat: as the user's message in the tokenizer's chat template", choices=PROMPT_FORMATS, inherited=True, compared_as="scoring")
     scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
     measures: tuple[str, ...] = MORE_TEXTS(MEASURES[:1], "what scores have beside performance, the task's metric. answer_loss: the loss of the first accepted answer in nats per token, and per answer, for one forward pass; rank_accuracy: share of examples whose likeliest option is accepted, for the cost of --scoring rank if answers are generated", choices=MEASURES)
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
     no_repeat_ngram_size: int | None = MORE_TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
-    generate_from_bos: bool = MORE_TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", inherited=True, compared_as="scoring")
+    generate_from_bos: bool = MORE_TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", negatable=True, inherited=True, compared_as="scoring")
     eval_sampled_routes: bool = MORE_TEXTS(False, "score with routes sampled with Gumbel noise, as the published code does; scores are then random", compared_as="scoring")
+    change_texts: bool = MORE_TEXTS(False, "accept flags by which texts look different from those that the start was trained on", on_resume=True)
 
 
-FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names")  # how inputs look
+LENGTHS = ("max_input_length", "max_output_length")
+FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names", "prompt_format")  # how texts look
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
-TEXT_SETTINGS = (
-    *("max_input_length", "max_output_length", *FORMAT_FLAGS, "prompt_format"),
-    *("num_beams", "no_repeat_ngram_size", "generate_from_bos"),
-)
+TEXT_SETTINGS = (*LENGTHS, *FORMAT_FLAGS, "num_beams", "no_repeat_ngram_size", "generate_from_bos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +112,20 @@ def text_settings(settings: TextFlags) -> dict[str, int | bool | str | None]:
     return {name: getattr(settings, name) for name in TEXT_SETTINGS}
 
 
-def trained_texts(
-    text_settings: Mapping | None, given: Collection[str]
-) -> dict[str, int | bool | str | None]:
+def trained_texts(saved: Mapping | None, given: Collection[str]) -> dict[str, int | bool | str | None]:
     """Returns {name: value} of a configuration's `text_settings`, without the flags that are `given`."""
-    saved = text_settings or {}
-    return {name: saved[name] for name in TEXT_SETTINGS if name in saved and name not in given}
+    return {name: saved[name] for name in TEXT_SETTINGS if name in (saved or {}) and name not in given}
+
+
+def with_texts_of(settings, config, where, given: Collection[str]):
+    """Returns the settings with the texts of the start `where` but for the `given` flags; notes both."""
+    texts = trained_texts(config.text_settings, given)
+    words = [f"{name} {value}" for name, value in texts.items() if value != getattr(TextFlags, name)]
+    settings, of_start = replace(settings, **texts), f"the training of {where}"
+    if words:
+        early_notes.append(f"texts are those of {of_start}: {', '.join(words)}")
+    early_notes.extend(changed(text_settings(settings), config.text_settings or {}, of_start))
+    return settings
 
 
 # random:SPEC or random:SPEC:SEED; the number after clusters: is a part of SPEC.
@@ -129,10 +138,8 @@ def without_permutation(spec: str) -> tuple[str, str | None]:
     return (match[1], match[2] or "") if match else (spec, None)
 
 
-def text_problems(
-    settings: TextFlags, config, where, lengths=("max_input_length", "max_output_length")
-) -> list[str]:
-    """Returns errors of flags of texts that do not fit the model `where`. config: a `Mixture`."""
+def text_problems(settings, config, where, lengths: Collection[str] = LENGTHS) -> list[str]:
+    """Returns errors of flags that do not fit the model `where` or its training. config: a `Mixture`."""
     positions = config.max_position_embeddings
     problems = [
         f"--{name} is {getattr(settings, name)}, but {where} has {positions} positions"
@@ -144,14 +151,17 @@ def text_problems(
         problems += [f"--{flag}: {where} has no token <s>; leave it out" for flag in given]
     elif not config.is_encoder_decoder:
         problems += [f"--{flag} is for models with an encoder; leave it out" for flag in given]
-    if (
-        not config.is_encoder_decoder
-        and (both := sum(getattr(settings, name) for name in lengths)) > positions
-    ):
+    both = sum(getattr(settings, name) for name in lengths)
+    if not config.is_encoder_decoder and both > positions:
         names = " and ".join(f"--{name}" for name in lengths)
         problems.append(f"{names} are {both} together, but {where} has {positions} positions")
     if config.is_encoder_decoder and getattr(settings, "prompt_format", "crossfit") != "crossfit":
         problems.append(f"--prompt_format {settings.prompt_format} is for decoder-only models; give crossfit")
+    if not problems and not getattr(settings, "change_texts", False):  # one message about a flag is enough
+        formats = {name: getattr(settings, name) for name in FORMAT_FLAGS if hasattr(settings, name)}
+        wrong = changed(formats, config.text_settings or {}, f"the training of {where}")
+        advice = ", or add --change_texts" if hasattr(settings, "change_texts") else ""
+        problems += [f"{line}; leave the flag out{advice}" for line in wrong]
     return problems
 
 

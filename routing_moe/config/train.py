@@ -28,6 +28,7 @@ from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import (
     BART_BASE,
     OPTIMISATION,
+    TEXT_SETTINGS,
     Recipe,
     RunFlags,
     Start,
@@ -279,37 +280,33 @@ def train_settings(given: Mapping) -> TrainSettings:
     if given.get("checkpoint"):
         with problem_context("--checkpoint "):
             checkpoint = folder_of_run(given["checkpoint"])
+    file = (checkpoint or run / given.get("checkpoint_name", "best")) / "config.json"
     if given.get("do_train"):
-        is_new = checkpoint is None and "checkpoint_name" not in given
-        defaults = {"initialize_from_vanilla": is_new}
+        defaults = {"initialize_from_vanilla": checkpoint is None and "checkpoint_name" not in given}
         if given.get("resume"):
             saved = load_run_settings(run) or {}
-            defaults |= inherited(TrainSettings, saved, run / "run.json", OF_RESUMED)
+            defaults |= inherited(TrainSettings, saved, run / "run.json", (*OF_RESUMED, *TEXT_SETTINGS))
             if given.get("equal_flops"):  # instead of --total_steps, also where that is given
                 given = {**given, **inherited(TrainSettings, saved, run / "run.json", ["total_steps"])}
     else:
         if checkpoint:  # a shared run has run.json with its weights
             run = checkpoint if (checkpoint / "run.json").is_file() else checkpoint.parent
         saved = load_run_settings(run) or {}
-        has_run = bool(saved)
-        if checkpoint and is_on_hub(given["checkpoint"]):  # which must not choose a file to run
-            saved = saved | {"plugin": None}
-        if not has_run and "train_dir" not in given:
+        if not saved and "train_dir" not in given:
             flag = "checkpoint" if checkpoint else "output_dir"
             raise InputError(f"--{flag} {run} is not a run: it has no run.json; else give --train_dir, too")
-        texts, file = {}, (checkpoint or run / given.get("checkpoint_name", "best")) / "config.json"
-        if not has_run and file.is_file():  # such as an assembled or a merged model
-            config = load_json_object(file, "a model's configuration")
-            texts = trained_texts(config.get("text_settings"), given)
+        if checkpoint and is_on_hub(given["checkpoint"]):  # which must not choose a file to run
+            saved = saved | {"plugin": None}
+        config = load_json_object(file, "a model's configuration") if file.is_file() else {}
+        texts = trained_texts(config.get("text_settings"), given)
         if given.get("train_dir", saved.get("train_dir")) != saved.get("train_dir"):
             saved = saved | {"predict_dir": None}  # another gym is given, with its own dev and test files
-        defaults = texts | inherited(TrainSettings, saved, run / "run.json")
+        defaults = inherited(TrainSettings, saved, run / "run.json") | texts
     settings = TrainSettings(**{**defaults, **given})
     if settings.learning_rate is None:
-        start = checkpoint or run / settings.checkpoint_name
         kind = settings.expert_kind
         if kind is None and not settings.initialize_from_vanilla:  # a damaged file is reported later
-            config = Problems().of(load_json_object, start / "config.json", "a model's configuration")
+            config = Problems().of(load_json_object, file, "a model's configuration")
             kind = config and config.get("expert_kind")
         settings = replace(settings, learning_rate=learning_rate_of(kind))
     if settings.shared_base and "base_lr" not in given:

@@ -17,7 +17,7 @@ from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.choices import BUILT_IN_SOURCES, kind_of
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
-from routing_moe.config.shared import last_step, text_problems, trained_texts
+from routing_moe.config.shared import last_step, text_problems, with_texts_of
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
@@ -45,8 +45,7 @@ def check_finetuning(
     settings = dataclasses.replace(settings, samples=tuple(chosen_samples(settings, gym)))
     check_files(settings, gym)
     start = find_start(settings.start, settings.moe_init)
-    if not isinstance(start, SavedPlain) or start.weights is None:  # of a file, the training is unknown
-        settings = dataclasses.replace(settings, **trained_texts(start.config.text_settings, given_flags))
+    settings = with_texts_of(settings, start.config, start.place, given_flags)
     TextFormat.of(settings)  # which raises for lengths that hold no token
     check_output_dir(settings)
     check_start(settings, start)

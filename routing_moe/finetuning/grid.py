@@ -29,7 +29,6 @@ from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain
 from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.config.shared import FORMAT_FLAGS
 from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY, of_measure
@@ -183,8 +182,7 @@ def run_grid(settings: FinetuneSettings, grid: Grid) -> dict[str, Exception]:
     missing, failed = grid.missing, {}
     total, done = len(grid.wanted), len(grid.wanted) - len(missing)
     log.info("%d configurations of %s, %d of them finished already", total, settings.task, done)
-    shown = [f"--{name}" for name in FORMAT_FLAGS if getattr(settings, name)]
-    log.info("start: %s%s", settings.start.described, f"; inputs: {' '.join(shown)}" if shown else "")
+    log.info("start: %s", settings.start.described)
 
     def keep(configuration: Configuration, outcome: dict) -> None:
         grid.keep(configuration, outcome)

@@ -56,6 +56,7 @@ def log_to_file(folder: str | Path, name: str, is_main_process: bool = True) -> 
             log.debug("model: %s, commit %s", name, commit)
         for note in early_notes:  # which the terminal has
             log.debug(note)
+        early_notes.clear()
 
 
 def _add_handler(handler: logging.Handler, level: int = logging.DEBUG) -> None:

@@ -7,6 +7,7 @@ do. Torch, which takes seconds to import, is needed only for the configuration o
 """
 
 import importlib.util
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_sta
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.choices import BUILT_IN_SOURCES, TRACKERS
 from routing_moe.config.flags import changed, differences, flag_problems, flags_of
-from routing_moe.config.shared import text_problems
+from routing_moe.config.shared import text_problems, with_texts_of
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
@@ -48,6 +49,7 @@ OF_UPDATES = ("lora_rank", "lora_alpha", "lora_targets", "lora_mixing", "lora_sp
 class Inputs:
     """The checked inputs of a run."""
 
+    settings: TrainSettings  # with the texts of the start
     train_gym: Gym
     predict_gym: Gym
     split: Split
@@ -58,10 +60,10 @@ class Inputs:
     routes: GivenRoutes | None = None  # of --task_routes, for training
 
 
-def check_inputs(settings: TrainSettings, writes: bool = True) -> Inputs:
+def check_inputs(settings: TrainSettings, given: Collection[str] = (), writes: bool = True) -> Inputs:
     """Opens and checks everything that the settings name. Raises InputError.
 
-    writes: whether something is written into the run's folder, which else may be read-only.
+    given: names of flags. writes: whether the run's folder is written to, which else may be read-only.
     """
     refuse(flag_problems(settings) + precision_problems(settings) + contradictions(settings))
     if writes:
@@ -71,9 +73,9 @@ def check_inputs(settings: TrainSettings, writes: bool = True) -> Inputs:
     checkpoint, resumed, routes = checkpoint_to_start_from(settings), checkpoint_to_resume(settings), None
     if settings.do_train and settings.equal_flops and resumed is None:
         reference_cost(settings.equal_flops)
+    place = checkpoint or settings.start.described
     # the model to start from
     if checkpoint is None and not settings.is_new:
-        place = settings.start.described
         inside = ", ".join(str(path.parent) for path in sorted(Path(place).glob("*/config.json"))) or "none"
         raise InputError(f"{place}: no checkpoint there (a folder with a config.json); inside: {inside}")
     if settings.do_train and settings.task_routes and resumed is None:
@@ -81,7 +83,9 @@ def check_inputs(settings: TrainSettings, writes: bool = True) -> Inputs:
     from routing_moe.checkpoints.start import start_config
 
     config = start_config(settings, split, routes)
-    refuse(text_problems(settings, config, checkpoint or settings.model))
+    if settings.do_train and resumed is None:
+        settings = with_texts_of(settings, config, place, given)
+    refuse(text_problems(settings, config, place))
     if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
         n = settings.task_level_random_n
         raise InputError(f"--task_level_random_n is {n}; there are {config.num_experts} experts")
@@ -92,7 +96,7 @@ def check_inputs(settings: TrainSettings, writes: bool = True) -> Inputs:
     text_format, limit = TextFormat.of(settings, config), settings.examples_per_file
     texts = TextSource((train_gym, predict_gym), text_format, settings.text_vectors, limit)
     check_tasks(settings, split, config, checkpoint, texts, new_routes=routes and routes.tasks)
-    return Inputs(train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
+    return Inputs(settings, train_gym, predict_gym, split, ontology, text_format, texts, config, routes)
 
 
 def refuse(problems: list[str]) -> None:

@@ -205,8 +205,6 @@ class BartSettings(VectorSettings, PluginFlags):
         with problem_context("--model "):
             config = find_model(chosen.get("model", BART_BASE), name_flag="model").config
         texts = trained_texts(config.text_settings, chosen)
-        if "task_names" in chosen:
-            texts.pop("hide_task_names", None)
         return {name: texts[name] for name in texts.keys() & flags_of(cls).keys()}
 
     @property
