@@ -12,6 +12,7 @@ from tiny_files import Words, accelerator
 from tiny_grids import SAMPLES, TASK, outcomes, results
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
 from tiny_steps import encoded, ragged
+from torch.nn import functional as F
 from transformers import AutoTokenizer
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
@@ -21,6 +22,7 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.cli import collect_results
 from routing_moe.evaluation import option_ranking as ranking
 from routing_moe.evaluation.batches import routes_of_file
+from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.results.scores import read_scores
@@ -97,6 +99,23 @@ def test_ranking_equals_brute_force_for_every_kind_of_routes(make_model, file, k
             assert list(drawn.option_scores[i].values()) == pytest.approx(expected[i], abs=1e-10)
             assert drawn.texts[i] == own[int(np.argmax(expected[i]))]
     assert len({text for drawn in draws for text in drawn.texts}) > 1
+
+
+def test_another_loss_reaches_training_dev_losses_and_ranking(make_model, file, examples, monkeypatch):
+    model, one_loss = make_model(**ROUTES["soft"]), F.cross_entropy
+    batch, decoding = examples.collate([0, 1], pad_token_id=1), Decoding(scoring="rank")
+
+    def numbers():
+        with torch.no_grad():
+            ((answers,),) = answer(model, Words(), [file], decoding, accelerator())
+            ranked = [value for own in answers.option_scores for value in own.values()]
+            losses = losses_of_files(model, [file], decoding, accelerator())
+            trained = model.train()(**batch).loss.item()
+        return np.array([trained, *losses["loss"], *losses["smoothed_loss"], *ranked])
+
+    before = numbers()
+    monkeypatch.setattr("routing_moe.model.loss.F.cross_entropy", lambda *a, **k: 3 * one_loss(*a, **k))
+    np.testing.assert_allclose(numbers(), 3 * before, rtol=1e-12)
 
 
 def test_batches_and_groups_do_not_change_scores(make_model, file, monkeypatch):
