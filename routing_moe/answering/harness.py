@@ -25,7 +25,7 @@ from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
 from routing_moe.model.routed_model import RoutedModel  # noqa: F401
-from routing_moe.task_choice.choice import Resolver, lacking
+from routing_moe.task_choice.choice import Resolver, missing_row_error
 from routing_moe.task_choice.choose import Chooser
 
 
@@ -48,7 +48,7 @@ class RoutedLM(HFLM):
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolver = Resolver.of(config, source="average" if config.num_experts == 1 else None, rule="stored")
         if not resolver.has(task):
-            raise lacking(pretrained, "route", [task], resolver.known, "give one of these as task=")
+            raise missing_row_error(pretrained, "route", [task], resolver.known, "give one of these as task=")
         chooser = Chooser(model, resolver)
         route_LE = chooser.route(chooser.choose(task))
         if not model.has_plain_equivalent(route_LE[None]):

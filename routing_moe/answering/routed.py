@@ -35,7 +35,13 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.task_choice.choice import GivenVectors, Resolver, TaskChoice, lacking, seen_when_stored
+from routing_moe.task_choice.choice import (
+    GivenVectors,
+    Resolver,
+    TaskChoice,
+    missing_row_error,
+    seen_when_stored,
+)
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.texts import (
     INPUTS_PER_TASK,
@@ -185,7 +191,7 @@ class Routed:
         resolver = Resolver.of(config)
         if not resolver.has(name):
             advice = "give --like or --examples, in Python inputs= or examples="
-            raise lacking(self.place, "route", [name], resolver.known, advice)
+            raise missing_row_error(self.place, "route", [name], resolver.known, advice)
 
     def _given_vectors(self, name: str, folder: str | Path) -> GivenVectors:
         config = self.model.config
@@ -194,7 +200,7 @@ class Routed:
         task_vectors = GivenVectors.load(folder)
         task_vectors.check(self.place, config)
         if name not in task_vectors.names:
-            raise lacking(folder, "vector", [name], task_vectors.names, "compute one for it")
+            raise missing_row_error(folder, "vector", [name], task_vectors.names, "compute one for it")
         return task_vectors
 
     def _nearest(self, name: str, inputs: list[str], gym: str | Path | None, chooser: Chooser) -> TaskChoice:

@@ -139,7 +139,7 @@ def changed_fields(settings: TrainSettings, config: Mixture) -> dict:
         fields["route_source"] = settings.source
         if not kind.mixes and settings.expert_mixing is None:
             fields["expert_mixing"] = "outputs"
-        redraws = settings.task_level_random_routing and not config.routes_are_drawn
+        redraws = settings.task_level_random_routing and not config.has_random_fixed_routes
         if not kind.is_stored or redraws:
             fields |= {"given_routes": None, "has_route_vectors": False}
     return fields
@@ -274,7 +274,7 @@ def load_checkpoint(checkpoint: Path, settings: TrainSettings):
     model = load_mixture(checkpoint)
     for field, value in changed_by_flags(settings).items():
         setattr(model.config, field, value)
-    draws, is_drawn = settings.task_level_random_routing, model.config.routes_are_drawn
+    draws, is_drawn = settings.task_level_random_routing, model.config.has_random_fixed_routes
     if draws and not is_drawn:
         model.use_routes("fixed", drawn_routes(settings, model.config))
     elif not (settings.source_kind.reads_vectors or settings.source_kind.is_stored):

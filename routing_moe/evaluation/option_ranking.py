@@ -160,7 +160,7 @@ def losses_of(
 # ---- scores of generated answers
 
 
-def before_end(tokens_BT: Tensor, end: int) -> Tensor:
+def is_answer_token(tokens_BT: Tensor, end: int) -> Tensor:
     """Returns which tokens of generated answers are real: all up to the first end token, and that."""
     is_end_BT = (tokens_BT == end).long()
     return is_end_BT.cumsum(dim=1) - is_end_BT == 0

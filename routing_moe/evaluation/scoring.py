@@ -32,8 +32,8 @@ from routing_moe.evaluation.batches import (
 )
 from routing_moe.evaluation.option_ranking import (
     GreedyScores,
-    before_end,
     encoded,
+    is_answer_token,
     losses_of,
     option_scores,
     per_token,
@@ -156,14 +156,14 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
         scores = (greedy.sums_B / greedy.lengths_B).tolist()
     else:
         sequences, scores = _scored_beams(bart, generate, batch, routes, end, accelerator.autocast)
-    answers_BT = sequences[:, before_answers(bart) :]
-    rows = zip(answers_BT, before_end(answers_BT, end), strict=True)
+    answers_BT = sequences[:, num_start_tokens(bart) :]
+    rows = zip(answers_BT, is_answer_token(answers_BT, end), strict=True)
     tokens = [row[is_real].tolist() for row, is_real in rows]
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return [(text.strip(), None, score) for text, score in zip(texts, scores, strict=True)]
 
 
-def before_answers(bart) -> int:
+def num_start_tokens(bart) -> int:
     """Returns the number of tokens that begin what a model generates: that from which a decoder starts."""
     return int(bart.config.is_encoder_decoder)
 
@@ -187,8 +187,8 @@ def _scored_beams(
             cached = {"cache": EncoderDecoderCache(DynamicCache(), cross)}
         if shared:
             batch = {"encoder_outputs": states, "attention_mask": batch["attention_mask"]}
-        answers_BT = sequences[:, before_answers(bart) :]
-        labels = answers_BT.masked_fill(~before_end(answers_BT, end), IGNORED_LABEL)
+        answers_BT = sequences[:, num_start_tokens(bart) :]
+        labels = answers_BT.masked_fill(~is_answer_token(answers_BT, end), IGNORED_LABEL)
         if bart.config.is_encoder_decoder:
             batch["decoder_input_ids"] = sequences[:, :-1]
         else:
@@ -249,7 +249,7 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
     rows = []
     for file, draws in zip(files, answers, strict=True):
         values = pd.Series([score(file, draw.texts, decoding.do_lowercase) for draw in draws])
-        row = described_file(file) | {"performance": values.mean(), "n": len(file.examples)}
+        row = file_columns(file) | {"performance": values.mean(), "n": len(file.examples)}
         if model.source.is_drawn:
             row |= {"performance_std": values.std(), "draws": len(draws)}
             row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
@@ -260,7 +260,7 @@ def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], dec
     return pd.DataFrame(rows)
 
 
-def described_file(file: TaskFile) -> dict[str, str]:
+def file_columns(file: TaskFile) -> dict[str, str]:
     return {"task_prefix": file.task, "sample": file.sample, "metric": file.metric}
 
 
@@ -303,7 +303,7 @@ def dev_scores(
 
 def scores_of_losses(files: list[TaskFile], losses: pd.DataFrame) -> pd.DataFrame:
     """Returns a table as `scores_table` that has answer losses (`losses_of_files`) instead of performance."""
-    rows = [described_file(file) | {"n": len(file.examples)} for file in files]
+    rows = [file_columns(file) | {"n": len(file.examples)} for file in files]
     return pd.DataFrame(rows).assign(**answer_losses(losses))
 
 

@@ -22,7 +22,7 @@ from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import GivenVectors, Resolver, lacking, rows_read
+from routing_moe.task_choice.choice import GivenVectors, Resolver, missing_row_error, rows_read
 from routing_moe.task_choice.given_routes import check_routes_differ, check_scored_spec, file_matrices
 from routing_moe.task_choice.texts import TextSource
 
@@ -221,7 +221,7 @@ def check_rows(settings: FinetuneSettings, names: Collection[str], gym: Gym, whe
         )
     if missing and task not in names:
         advice = "give one by --taskvecs, or another --task_vector: nearest, learned"
-        raise lacking(where, "vector", [task], names, advice)
+        raise missing_row_error(where, "vector", [task], names, advice)
 
 
 # ---- what the route of the task comes from

@@ -181,7 +181,7 @@ def plain_of(mixture, route_LE: Tensor | None = None):
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
     """Returns the route (L, E) drawn for the task, in the run if that drew some, and its description."""
     config = mixture.config
-    if config.routes_are_drawn and task in config.task_names:
+    if config.has_random_fixed_routes and task in config.task_names:
         return mixture.task_routes[config.task_names.index(task)], "random for the task, drawn in the run"
     seed += zlib.crc32(task.encode())
     drawn = random_task_routes(1, config.num_layers, config.num_experts, n=1, seed=seed)[0]

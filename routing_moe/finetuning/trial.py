@@ -99,14 +99,14 @@ class TrialRunner:
         sample, unknown = configuration.prefix, dict.fromkeys(self.settings.measures)
         model, route, seen = self.starts.model_for(sample, lambda: self.file(sample, "train").encoded)
         if model is not self._model:
-            self._model, self._at_start, self.best = model, Weights(model), Weights(model)
+            self._model, self._at_start, self.best_weights = model, Weights(model), Weights(model)
         self._at_start.put_back()
         model.zero_grad(set_to_none=True)  # left by a failed configuration
         trial = Trial(self, configuration, model)
         trial.train() if self.settings.do_train else trial.evaluate(0)
         test, lines = unknown, {}
         if trial.best is not None:
-            self.best.put_back()
+            self.best_weights.put_back()
             if self.settings.do_predict:
                 test, lines["test"] = trial.score(self.file(sample, "test"))
         return {
@@ -187,7 +187,7 @@ class Trial:
             raise TrainingDiverged(f"the dev {by} after step {step} is not a number")
         if self.best is None or goodness(scores[by], by) > goodness(self.best[by], by):
             self.best, self.best_step = scores, step
-            self.runner.best.take()
+            self.runner.best_weights.take()
 
     def score(self, file: TaskFile) -> tuple[dict[str, float | None], str]:
         """Returns ({measure: the file's value}, the lines of its predictions file)."""

@@ -256,7 +256,7 @@ class Mixture:
         return self.has_router or (self.source_kind.is_stored and self.num_experts > 1)
 
     @property
-    def routes_are_drawn(self) -> bool:
+    def has_random_fixed_routes(self) -> bool:
         """Whether each task has a fixed route that was drawn at random, not given."""
         return self.source_kind.is_stored and self.given_routes is None
 

@@ -65,13 +65,13 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         for i, stock in enumerate(self.model.encoder.layers):
             if i not in config.encoder_vanilla_layers:
                 experts = [stock] + [BartEncoderLayer(config, layer_idx=i) for _ in range(E - 1)]
-                self.model.encoder.layers[i] = RoutedLayer(config, experts, row=i, keeps_cache=False)
+                self.model.encoder.layers[i] = RoutedLayer(config, experts, row=i, is_decoder=False)
         for i in range(config.decoder_layers):
             # Expert e of layer i has cache slot i * E + e; a vanilla layer uses the first of its E slots.
             copies = [BartDecoderLayer(config, layer_idx=i * E + e) for e in range(E)]
             is_vanilla = i in config.decoder_vanilla_layers
             row = config.encoder_layers + i
-            layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, keeps_cache=True)
+            layer = copies[0] if is_vanilla else RoutedLayer(config, copies, row, is_decoder=True)
             self.model.decoder.layers[i] = layer
 
     # ---- forward
@@ -130,9 +130,9 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         if routes is None and task_ids is None and is_planned:
             running = nullcontext({})
         else:
-            trusted = self.training or use_cache or routes_on_cpu is not None
+            skip_weight_check = self.training or use_cache or routes_on_cpu is not None
             read = input_ids, attention_mask
-            routes = self._resolve_routes(routes, task_ids, batch_size, trusted, read)
+            routes = self._resolve_routes(routes, task_ids, batch_size, skip_weight_check, read)
             plan = self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
             running = self.along(plan)
         inputs = dict(

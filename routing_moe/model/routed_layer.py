@@ -109,15 +109,15 @@ class RoutePlan:
 class RoutedLayer(GradientCheckpointingLayer):
     """E BART layers with the interface of one.
 
-    config: that of the model. row: the row of the route for this layer (encoder first). keeps_cache: whether
+    config: that of the model. row: the row of the route for this layer (encoder first). is_decoder: whether
     the layer may decode token by token, for which every expert must process every token. All other arguments
     (masks, encoder states, the cache under any name) are passed on to the experts.
     """
 
-    def __init__(self, config, experts: list[nn.Module], row: int, keeps_cache: bool):
+    def __init__(self, config, experts: list[nn.Module], row: int, is_decoder: bool):
         super().__init__()
         self.experts = nn.ModuleList(experts)
-        self.config, self.row, self.keeps_cache = config, row, keeps_cache
+        self.config, self.row, self.is_decoder = config, row, is_decoder
 
     def forward(self, hidden_BSD: Tensor, *args, routes=None, route_plan=None, **kwargs) -> Tensor:
         """Returns mixed hidden states (B, S, D). When transformers decodes, `routes` come without a plan."""
@@ -127,7 +127,7 @@ class RoutedLayer(GradientCheckpointingLayer):
         if plan is None and self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes)
         elif plan is None:
-            plan = RoutePlan(routes) if self.keeps_cache else RoutePlan.sparse(routes)
+            plan = RoutePlan(routes) if self.is_decoder else RoutePlan.sparse(routes)
         mix = self._mix_outputs if plan.merged is None else self._mix_parameters
         return mix(plan, hidden_BSD, args, kwargs)
 

@@ -157,11 +157,11 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
         batch_size = len(kwargs["encoder_outputs"][0] if input_ids is None else input_ids)
-        trusted = self.training or routes_on_cpu is not None
+        skip_weight_check = self.training or routes_on_cpu is not None
         mask = attention_mask
         if labels is not None and not self.config.is_encoder_decoder:  # the answer is no part of the input
             mask = (labels == -100) if mask is None else mask * (labels == -100)
-        routes = self._resolve_routes(routes, task_ids, batch_size, trusted, (input_ids, mask))
+        routes = self._resolve_routes(routes, task_ids, batch_size, skip_weight_check, (input_ids, mask))
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:

@@ -184,10 +184,12 @@ class RoutingModel:
         """Returns the expected routes (N, L, E): for sampled modes about those without noise."""
         return self.source.expected(self, task_names, temperature)
 
-    def _resolve_routes(self, routes, task_ids, batch_size: int, trusted=False, inputs=()) -> Tensor:
+    def _resolve_routes(
+        self, routes, task_ids, batch_size: int, skip_weight_check=False, inputs=()
+    ) -> Tensor:
         """Returns routes (B, L, E). inputs: their tokens and mask, which routes may depend on.
 
-        trusted: no check of the weights of given routes: a step would wait for the GPU.
+        skip_weight_check: no check of the weights of given routes: a step would wait for the GPU.
         """
         if batch_size == 0:
             raise ValueError("the batch has no examples")
@@ -201,7 +203,7 @@ class RoutingModel:
         expected = (batch_size, self.config.num_layers, self.config.num_experts)
         if tuple(routes.shape) != expected:
             raise ValueError(f"routes have shape {tuple(routes.shape)}, expected (B, L, E) = {expected}")
-        if is_given and not trusted:
+        if is_given and not skip_weight_check:
             used = routes.detach()[:, self.config.routed_rows]
             # Less than 1: experts are switched off. bf16 rounds sums. NaN passes: a model may have diverged.
             if (used < 0).any() or (used.sum(dim=-1, dtype=torch.float32) > 1.01).any():

@@ -115,7 +115,9 @@ class Resolver:
         return "nearest_task" if self.rule == "nearest" and self.names else "average"
 
 
-def lacking(place, kind: str, names: Collection[str], known: Collection[str], advice: str) -> InputError:
+def missing_row_error(
+    place, kind: str, names: Collection[str], known: Collection[str], advice: str
+) -> InputError:
     """Returns the error of tasks without a vector or route (kind) in a place, which has those of others."""
     names = sorted(names)
     those = f"{in_short(names)}, only for {in_short(sorted(known))}{did_you_mean(names[0], known)}"

@@ -38,7 +38,7 @@ class Chooser:
     ):
         self.model, self.config, self.resolver = model, model.config, resolver
         self.texts, self.rows, self.accelerator, self.learning = texts, rows, accelerator, learning
-        self.clusters = None if resolver.kind.reads_vectors else RouteClusters(model)
+        self.stored_routes = None if resolver.kind.reads_vectors else StoredRoutes(model)
 
     def choose(self, task: str, sample: str | None = None) -> TaskChoice:
         """Returns the choice for a task, or for one of its samples."""
@@ -47,7 +47,11 @@ class Chooser:
     def choose_all(self, tasks: Iterable[str]) -> dict[str, TaskChoice]:
         """Returns {task: choice}; the rows of all tasks that need the lowest loss are batched together."""
         by_loss = [task for task in tasks if self.resolver.way(task) == "lowest_loss"]
-        found = self.losses.choose({task: self.rows(task, None) for task in by_loss}) if by_loss else {}
+        found = (
+            self.lowest_loss_chooser.choose({task: self.rows(task, None) for task in by_loss})
+            if by_loss
+            else {}
+        )
         return {task: found[task] if task in found else self.choose(task) for task in tasks}
 
     def route(self, choice: TaskChoice) -> Tensor:
@@ -68,20 +72,24 @@ class Chooser:
         return TaskChoice(task, "given", "given vector", seen, vector_D=vector_D)
 
     def nearest_cluster(self, task: str, sample: str | None) -> TaskChoice:
-        return self.clusters.nearest(task, *self.resolver.vectors.vector_of(task, sample))
+        return self.stored_routes.nearest(task, *self.resolver.vectors.vector_of(task, sample))
 
     def own_route(self, task: str, sample: str | None) -> TaskChoice:
-        return self.losses.stored(task) if self.resolver.by_loss else self.clusters.stored(task)
+        return (
+            self.lowest_loss_chooser.stored(task)
+            if self.resolver.by_loss
+            else self.stored_routes.stored(task)
+        )
 
     def average(self, task: str, sample: str | None) -> TaskChoice:
-        return self.clusters.average(task)
+        return self.stored_routes.average(task)
 
     def learned(self, task: str, sample: str | None) -> TaskChoice:
         rows, sample = self.rows(task, sample)
         return learn(self.model, task, rows, sample=sample, accelerator=self.accelerator, **self.learning)
 
     def lowest_loss(self, task: str, sample: str | None) -> TaskChoice:
-        return self.losses.choose({task: self.rows(task, sample)})[task]
+        return self.lowest_loss_chooser.choose({task: self.rows(task, sample)})[task]
 
     def stored_vector(self, task: str, sample: str | None) -> TaskChoice:
         """Returns the checkpoint's vector of the task or of one of its samples."""
@@ -93,14 +101,18 @@ class Chooser:
 
     def nearest_task(self, task: str, sample: str | None) -> TaskChoice:
         """Returns the vector or the route of the train task with the most similar text vector."""
-        return self.nearest(task, *self.texts.text_of(task, sample))
+        return self.nearest(task, *self.texts.text_vector_of(task, sample))
 
     def nearest(self, task: str, text_D: np.ndarray, seen: str = UNKNOWN, candidates: Mapping | None = None):
         """Returns `nearest_task` of a text vector. candidates: {task: text vector (D,)}; None: all."""
         neighbour, cosine = nearest_task(text_D, self.candidates if candidates is None else candidates)
-        what = "route" if self.clusters else "vector"
+        what = "route" if self.stored_routes else "vector"
         words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
-        own = self.clusters.stored(neighbour) if self.clusters else self.stored_vector(neighbour, None)
+        own = (
+            self.stored_routes.stored(neighbour)
+            if self.stored_routes
+            else self.stored_vector(neighbour, None)
+        )
         return TaskChoice(task, "nearest", words, seen, own.row, None, own.route_LE, neighbour)
 
     @cached_property
@@ -108,11 +120,11 @@ class Chooser:
         return self.texts.candidates(self.resolver.seen)
 
     @cached_property
-    def losses(self) -> LowestLoss:
+    def lowest_loss_chooser(self) -> LowestLoss:
         return LowestLoss(self.model, self.resolver.trained, self.accelerator)
 
 
-class RouteClusters:
+class StoredRoutes:
     """The clusters of a mixture with given routes: trained tasks with equal routes.
 
     routes: {task: route (L, E)}; vectors: {task: vector (D,)}, {} for a mixture without them.

@@ -25,7 +25,7 @@ TASKS, CLUSTERS = "tasks", "clusters:"
 SPECS = "a file (.json or .npy), tasks, clusters:K, clusters:auto, or random: and one of all these"
 
 
-def names_file(spec: str) -> bool:
+def is_route_file(spec: str) -> bool:
     """Returns whether a value of `--task_routes` names a file whose routes are not permuted."""
     return Path(spec).suffix in (".json", ".npy") and without_permutation(spec)[1] is None
 
@@ -38,7 +38,7 @@ def given_checksums(routes: str | None, **folders: str | None) -> dict[str, str]
         for name in (NAMES_FILE, VECTORS_FILE)
         if folder
     }
-    if routes and names_file(spec := without_permutation(routes)[0]):
+    if routes and is_route_file(spec := without_permutation(routes)[0]):
         files |= {"--task_routes 0": Path(spec), "--task_routes 1": Path(spec).with_name(ROUTE_TASKS_FILE)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}
 
@@ -58,7 +58,7 @@ def training_routes(start: Start, split: Split, ontology: Ontology) -> GivenRout
     spec, seed = without_permutation(start.routes)
     notes, clusters = [], None
     with problem_context("--task_routes "):
-        if names_file(spec):
+        if is_route_file(spec):
             routes = routes_of_file(spec, split)
         elif spec == TASKS:
             routes = {task: same_expert(number) for number, task in enumerate(ontology.order(split.train))}
@@ -136,7 +136,7 @@ def routes_of_clusters(
 
 def check_scored_spec(spec: str) -> None:
     """Raises InputError for a value of `--task_routes` that needs training: no file and not lowest_loss."""
-    if spec != LOWEST_LOSS and not names_file(spec):
+    if spec != LOWEST_LOSS and not is_route_file(spec):
         allowed = f"a file (.json or .npy) with the routes of the scored tasks, or {LOWEST_LOSS}"
         raise InputError(f"is {spec}; without training give {allowed}{did_you_mean(spec, [LOWEST_LOSS])}")
 

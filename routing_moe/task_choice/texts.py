@@ -120,7 +120,7 @@ class TextsOfModel:
         """The vectors of the source's folder."""
         return GivenVectors.load(self.source.folder)
 
-    def text_of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str]:
+    def text_vector_of(self, task: str, sample: str | None = None) -> tuple[np.ndarray, str]:
         """Returns (text vector (D,), what it has seen) of a task or of one of its samples."""
         if self.source.folder:
             if (found := self.given.vector_of(task, sample)) is None:

@@ -7,18 +7,9 @@
 No expert has read a row of another task, so nothing is held out. N tasks, R rows, M tasks with a column.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-from routing_moe.model.route_clusters import best_clusters
-
-
-class Groups(NamedTuple):
-    """labels_N: a group 0 to K-1 of each task. silhouette: the mean over the tasks with a column, -1 to 1."""
-
-    labels_N: np.ndarray
-    silhouette: float
+from routing_moe.model.route_clusters import Clusters, best_clusters
 
 
 def means_by_task(values_RM: np.ndarray, tasks_R: np.ndarray, N: int) -> np.ndarray:
@@ -56,7 +47,7 @@ def affinity(gains_NN: np.ndarray) -> np.ndarray:
     return similarity_NN
 
 
-def grouped(gains_NM: np.ndarray, columns_M: np.ndarray) -> Groups:
+def grouped(gains_NM: np.ndarray, columns_M: np.ndarray) -> Clusters:
     """Returns the groups of all tasks: clusters of those with a column, by average linkage.
 
     The number of clusters has the largest mean silhouette of 2 to M - 1. A task without a column joins the
@@ -64,12 +55,12 @@ def grouped(gains_NM: np.ndarray, columns_M: np.ndarray) -> Groups:
     """
     N, M = gains_NM.shape
     if M < 3:
-        return Groups(np.zeros(N, dtype=np.int64), 0.0)
+        return Clusters(np.zeros(N, dtype=np.int64), 0.0)
     clusters = best_clusters(affinity(gains_NM[columns_M]), range(2, M))
     members_MK = np.eye(clusters.labels_N.max() + 1)[clusters.labels_N]
     labels_N = (np.nan_to_num(gains_NM) @ (members_MK / members_MK.sum(axis=0))).argmax(axis=1)
     labels_N[columns_M] = clusters.labels_N
-    return Groups(labels_N, clusters.silhouette)
+    return Clusters(labels_N, clusters.silhouette)
 
 
 def mates(labels_N: np.ndarray, columns_M: np.ndarray) -> np.ndarray:

@@ -13,13 +13,13 @@ from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.task_vectors import load_task_vectors
-from routing_moe.task_choice.choice import GivenVectors, Resolver, lacking
+from routing_moe.task_choice.choice import GivenVectors, Resolver, missing_row_error
 from routing_moe.task_choice.given_routes import (
     check_routes_differ,
     check_scored_spec,
     described,
     file_matrices,
-    names_file,
+    is_route_file,
 )
 from routing_moe.task_choice.texts import TextSource
 
@@ -72,7 +72,7 @@ def resolver_of(settings: TrainSettings, config, split: Split) -> Resolver | Non
     """
     start, by_loss, tasks = settings.start, settings.by_loss, split.section(settings.predict_split)
     trained, given = trained_on(config, split), {}
-    if not settings.do_train and names_file(start.routes or ""):
+    if not settings.do_train and is_route_file(start.routes or ""):
         given["routes"] = file_matrices(start.routes, tasks, config)
     by_vector = config.has_router and not start.routes and not by_loss
     if config.num_experts == 1 or not (by_vector or by_loss or start.routes or config.given_routes):
@@ -100,7 +100,7 @@ def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint:
         kind = "vector" if config.has_router else "route"
         place = checkpoint or f"--taskvecs {settings.taskvecs}"
         advice = "give them, or a gym or split whose tasks have some"
-        raise lacking(place, kind, missing, config.task_names, advice)
+        raise missing_row_error(place, kind, missing, config.task_names, advice)
 
 
 # ---- predictions along other routes than those of the checkpoint
