@@ -10,13 +10,14 @@ import pytest
 import torch
 from test_unseen_tasks import ONLY, SCORES
 from tiny_answers import PLURALS, TEXTS, gym_inputs, load
-from tiny_grids import ONE_EXPERT
-from tiny_runs import ROWS, TRAIN_TASKS, run
+from tiny_grids import ONE_EXPERT, Grids
+from tiny_runs import ROWS, TRAIN_TASKS, run, typed
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.answering import routed as routed_module
+from routing_moe.cli.average import main as average
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.task_choice.texts import TEXTS_FILE
 
@@ -131,6 +132,29 @@ def test_one_expert_has_seen_what_it_was_trained_on(trained_on, task, other, wor
         in (tmp_path / "bart/README.md").read_text()
     )
     assert load(tmp_path / "bart").task(task).seen == f"labelled rows of {trained_on}"
+
+
+def test_what_models_have_seen_is_kept_by_everything_that_is_made_of_them(finished_grid, world, tmp_path):
+    tuned = [finished_grid / f"models/naming_{sample}_best" for sample in ("12_100", "12_13")]
+    one = "labelled rows of one sample: naming_12_100"
+    for place, seen in zip(tuned, (one, one.replace("100", "13")), strict=True):
+        assert load(place).task("naming").seen == seen
+    dense = world.run("seen_dense", **ONE_EXPERT)
+    load(tuned[0]).export("anything", tmp_path / "exported")
+    for name, start in dict(seen_model=tuned[0], seen_export=tmp_path / "exported").items():
+        trained = world.run(name, bart=start, total_steps=1)
+        assert load(trained).task("colour").seen == "labelled rows of all samples"
+        assert load(trained).model.config.weights_seen["naming"] == one
+        assert load(trained).task("naming", inputs=PLURALS).seen == one
+        assert load(trained).task("new", inputs=PLURALS).seen == "6 unlabelled texts"
+    for places, seen in ((tuned[:1], one), (tuned, "labelled rows of all samples")):
+        folder = tmp_path / f"mean{len(places)}"
+        assert average(typed(dict(runs=[*places, dense], output_dir=folder))) == 0
+        assert load(folder).task("naming").seen == seen
+        assert load(folder).task("new").seen == "nothing"
+    twice = Grids(world, "seen").run("twice", bart=tuned[0], save_best=True) / "models"
+    assert load(twice / "naming_12_100_best").task("naming").seen == one
+    assert load(twice / "naming_12_13_best").task("naming").seen == "labelled rows of all samples"
 
 
 def test_the_texts_that_find_a_route_are_not_all_that_a_trained_task_has_shown(finished):

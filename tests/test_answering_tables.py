@@ -10,7 +10,7 @@ from tiny_runs import World
 from tiny_tables import INPUT, add_task, examples, reviews, write_table
 
 from routing_moe import Routed
-from routing_moe.checkpoints.assemble import keep_text_settings
+from routing_moe.checkpoints.assemble import keep_what_is_known
 from routing_moe.checkpoints.find import find_model
 from routing_moe.cli.answer import main as answer
 from routing_moe.cli.finetune import main as finetune
@@ -131,7 +131,7 @@ def test_models_made_of_a_run_keep_the_templates_of_their_tasks(own, tmp_path, c
     assert inputs(best, capsys, inputs=table, task="further") == [f'the "plot", scene {i}' for i in range(4)]
     merged, others = make_model(), {"a": find_model(own.own), "b": find_model(own.own)}
     others["b"].config.input_templates = {"further": "{text}"}
-    keep_text_settings(merged, others)
+    keep_what_is_known(merged, others)
     assert merged.config.input_templates == {"reviews": INPUT, "further": "{text}"}
     sources = own.gym / "reviews/source.json"
     sources.write_text(json.dumps({"100": "reviews.csv"}))  # as of an earlier version

@@ -34,6 +34,7 @@ from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.selection import noise_free_routes
+from routing_moe.model.task_vectors import NOTHING, seen_together
 from routing_moe.task_choice.choice import GivenVectors, TaskChoice, seen_when_stored
 from routing_moe.task_choice.choose import Chooser
 from routing_moe.task_choice.learned import learn_route, learn_vector
@@ -168,7 +169,7 @@ class Routed:
             how = config.router_mode, config.router_temperature, config.router_top_k
             route_LE = noise_free_routes(model.router(vector_1D), *how)[0].detach()
         # Experts that were trained on the task have seen more than what its route is based on.
-        seen = seen_when_stored(config, name) if name in config.trained_tasks else choice.seen
+        seen = seen_together(choice.seen, config.weights_seen.get(name, NOTHING))
         return RoutedTask(name, route_LE, choice.words, seen, config.encoder_rows, str(self.place))
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:

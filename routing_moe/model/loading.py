@@ -34,7 +34,7 @@ FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
 
 def bart_fields(config: BartConfig) -> dict:
     """Returns the fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
-    own = ("model_type", "architectures", "trained_tasks", "vectors_seen")
+    own = ("model_type", "architectures", "trained_tasks", "weights_seen")
     return {name: value for name, value in config.to_dict().items() if name not in own}
 
 

@@ -31,7 +31,7 @@ WHY_REFUSED = {  # what users may ask for
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), IN_ONE_TENSOR),
 }
 # In the configurations of plain models of `export` and grids.
-OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "vectors_seen")
+OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "weights_seen")
 
 
 def plain_config(source: str | Path) -> Mixture:
