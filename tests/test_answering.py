@@ -157,6 +157,11 @@ def test_what_models_have_seen_is_kept_by_everything_that_is_made_of_them(finish
     assert load(twice / "naming_12_13_best").task("naming").seen == "labelled rows of all samples"
 
 
+def test_no_options_are_none(finished):
+    model = load(finished)
+    assert model.answer("colour", TEXTS[:1], options=None) == model.answer("colour", TEXTS[:1])
+
+
 def test_the_texts_that_find_a_route_are_not_all_that_a_trained_task_has_shown(finished):
     assert load(finished).task("colour", inputs=PLURALS).seen == "labelled rows of all samples"
 
@@ -305,17 +310,21 @@ def test_wrong_arguments_in_python_are_one_clear_error(finished, tmp_path):
         (lambda: model.task("a", inputs=["b"], examples=[("c", "d")]), "inputs and examples each determine"),
         (lambda: model.task("a", route=np.full((3, 2), np.nan)), "rows of weights that sum to 1"),
         (lambda: model.task("a", inputs=[]), "task 'a' has no inputs"),
-        (lambda: model.task("a", inputs="grass"), "inputs must be a list of texts, none empty"),
+        (lambda: model.task("a", inputs="grass"), "inputs must be a list, not 'grass'"),
         (lambda: model.task("a", examples=["ab"]), "the examples of a must be pairs of"),
         (lambda: model.task("a", examples=[("b", "c")], steps=0), "steps is 0 and rate None; nothing is"),
         (lambda: model.answer("colour", ["grass"], num_beams=0), "num_beams is 0; it must be at least 1"),
         (lambda: load(finished, prompt_format="chaat"), "prompt_format is 'chaat'; choose from"),
         (lambda: [*model.answers("colour", [routed_module.Query("a", "bc")])], "must be a list of texts"),
         (lambda: model.task("a", examples=[("", "b")]), "the examples of a must be pairs of"),
-        (lambda: model.answer("colour", "grass"), "must be lists of texts"),
+        (lambda: model.answer("colour", "grass"), "texts must be a list, not 'grass'"),
+        (lambda: model.answer("colour", None), "texts must be a list, not None"),
+        (lambda: model.answer("colour", ["a"], options="ab"), "options must be a list, not 'ab'"),
+        (lambda: model.task("a", inputs=5), "inputs must be a list, not 5"),
+        (lambda: model.task("a", examples=[None]), "the examples of a must be pairs of"),
         (lambda: model.answer("colour", ["grass", " "]), "text 2: the text is empty"),
-        (lambda: model.answer("colour", ["grass", None]), "text 2: None is no text"),
-        (lambda: model.answer("colour", ["grass"], options=[1, 2]), "text 1: 1 is no text"),
+        (lambda: model.answer("colour", ["grass", None]), "text 2: None is not a text"),
+        (lambda: model.answer("colour", ["grass"], options=[1, 2]), "text 1: 1 is not a text"),
         (lambda: model.task("a", inputs=["b", None]), "inputs must be a list of texts"),
         (lambda: model.task("a", examples=[("b", 1)]), "the examples of a must be pairs of"),
         (

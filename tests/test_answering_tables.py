@@ -120,6 +120,12 @@ def test_a_mistake_in_a_table_is_one_clear_line(content, flags, message, own, tm
     assert error.count("error:") == 1
 
 
+def test_a_text_column_named_options_is_left_out_where_options_are_given(own, tmp_path, capsys):
+    (table := tmp_path / "new.csv").write_text("text,year,options\na,1,x\nb,2,a|b\n")
+    given = answered(own.own, capsys, inputs=table, options=["red", "blue"])
+    assert [set(line["option_scores"]) for line in given] == [{"red", "blue"}] * 2
+
+
 def test_models_made_of_a_run_keep_the_templates_of_their_tasks(own, tmp_path, capsys, make_model):
     table = write_table(tmp_path / "new.csv", reviews(4))
     Routed.load(own.own).export("reviews", tmp_path / "bart", argmax=True)

@@ -11,7 +11,7 @@ model.export(task, "out/bart")                   # a plain model, which needs tr
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +48,13 @@ from routing_moe.task_choice.texts import (
 )
 
 log = logging.getLogger("routing_moe")
+
+
+def listed(name: str, values: Iterable, kind: Callable = list) -> Iterable:
+    """Returns the values as a list, or of another kind. Raises InputError for a text or what is no list."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list, not {values!r}")
+    return kind(values)
 
 
 class Routed:
@@ -138,14 +145,14 @@ class Routed:
             raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
         if steps < 1 or (rate is not None and rate <= 0):
             raise InputError(f"steps is {steps} and rate {rate}; nothing is learned unless both are above 0")
-        texts = [] if inputs is None else list(inputs)
-        if isinstance(inputs, str) or not all(isinstance(t, str) and t.strip() for t in texts):
+        texts = [] if inputs is None else listed("inputs", inputs)
+        if not all(isinstance(t, str) and t.strip() for t in texts):
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
             route_LE, seen = np.ones((config.num_layers, 1), np.float32), seen_when_stored(config, name)
             choice = TaskChoice(name, "own", "none: one expert", seen, route_LE=route_LE)
         elif examples is not None:
-            choice = self._learned(name, list(examples), steps=steps, rate=rate, seed=seed)
+            choice = self._learned(name, listed("examples", examples), steps=steps, rate=rate, seed=seed)
         elif inputs is not None:
             if not config.routes_by_task:
                 how = f"{self.place} has {config.route_source} routes, which no texts determine"
@@ -173,7 +180,7 @@ class Routed:
         return RoutedTask(name, route_LE, choice.words, seen, config.encoder_rows, str(self.place))
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:
-        """Returns a task or that of a name. Raises InputError for a task of another model."""
+        """Returns the task, looked up if a name is given. Raises InputError for a task of another model."""
         task = self.task(task) if isinstance(task, str) else task
         if os.path.realpath(task.model) != os.path.realpath(self.place):
             raise InputError(f"{task.name} is a task of {task.model}; make it with task() of {self.place}")
@@ -219,7 +226,7 @@ class Routed:
         return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
     def _learned(self, name: str, examples: list[tuple[str, str]], **learning) -> TaskChoice:
-        are_pairs = all(not isinstance(pair, str) and len(pair) == 2 for pair in examples)
+        are_pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in examples)
         parts = [part for pair in examples for part in pair] if are_pairs else []
         if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
             raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
@@ -236,9 +243,8 @@ class Routed:
         self, task: RoutedTask | str, texts: Iterable[str], options: Sequence[str] = (), **decoding
     ) -> list[str]:
         """Returns the answer to each text: the most likely of the options, or generated without options."""
-        if isinstance(texts, str) or isinstance(options, str):
-            raise InputError("texts and options must be lists of texts, not a text")
-        queries = (Query(text, tuple(options)) for text in texts)
+        options = tuple(listed("options", options or ()))
+        queries = (Query(text, options) for text in listed("texts", texts, iter))
         return [reply.answer for reply in self.answers(task, queries, **decoding)]
 
     def answers(self, task: RoutedTask | str, queries: Iterable[Query], **decoding) -> Iterator[Answer]:

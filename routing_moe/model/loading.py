@@ -82,7 +82,9 @@ def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) ->
 def damaged(source: str | Path, error: SafetensorError) -> InputError:
     """Returns the error of a damaged file of weights, which is the source or in it."""
     files = sorted(Path(source).glob("*.safetensors"))
-    advice = "restore it, or name another checkpoint; without the folder last, --resume starts again"
+    advice = "restore it, or name another"
+    if "last" in (Path(source).name, Path(source).parent.name):  # of a run that may be resumed
+        advice += " checkpoint; without the folder last, --resume starts again"
     return InputError(f"{files[0] if len(files) == 1 else source} is damaged ({in_brief(error)}); {advice}")
 
 
