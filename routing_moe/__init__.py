@@ -22,15 +22,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "ROUTERS",
-    "ROUTER_MODES",
-    "ROUTE_SOURCES",
-    "Routed",
-    "RoutedModel",
-    "RoutingBartConfig",
-    "RoutingBartForConditionalGeneration",
-    "select_routes",
-]
+    "ROUTERS", "ROUTER_MODES", "ROUTE_SOURCES", "Routed", "RoutedModel", "RoutingBartConfig",
+    "RoutingBartForConditionalGeneration", "select_routes",
+]  # fmt: skip
 
 HOMES = {
     "ROUTERS": "routing_moe.model.routers",

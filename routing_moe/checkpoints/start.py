@@ -18,12 +18,7 @@ from routing_moe.checkpoints.find import (
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import Start
-from routing_moe.config.train import (
-    ARCHITECTURE_FLAGS,
-    OF_EVERY_TRAINING,
-    ROUTING_FLAGS,
-    TrainSettings,
-)
+from routing_moe.config.train import ARCHITECTURE_FLAGS, OF_EVERY_TRAINING, ROUTING_FLAGS, TrainSettings
 from routing_moe.io.hub import is_on_hub
 from routing_moe.model.base import base_tensors, refer_to_base, train_base
 from routing_moe.model.configuration import Mixture

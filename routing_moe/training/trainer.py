@@ -223,10 +223,8 @@ class Training:
         """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
         state = {key: self.state[key] for key in ("dev_data", "metrics")} | load_training_state(checkpoint)
         was, now = state["metrics"], self.state["metrics"]
-        other = in_short(
-            [f"{name}: {was.get(name)}, now {now[name]}" for name in now if was.get(name) != now[name]]
-        )
-        metrics = f"metrics of dev files ({other})"
+        other = [f"{name}: {was.get(name)}, now {now[name]}" for name in now if was.get(name) != now[name]]
+        metrics = f"metrics of dev files ({in_short(other)})"
         for key, what in {"data": "train files", "dev_data": "dev files", "metrics": metrics}.items():
             if state.get(key) != self.state[key]:
                 raise InputError(
@@ -268,11 +266,9 @@ class Training:
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
-    def _write_cost(self) -> dict:
-        return write_cost(self.stepper, self.total_steps, self.settings, self.scoring_flops)
-
     def _summarise(self, seconds: float, steps: int) -> None:
-        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
+        what = self.stepper, self.total_steps, self.settings, self.scoring_flops
+        log.debug(described_cost(on_main(self.accelerator, lambda: write_cost(*what))))
         if steps:
             by, per_step = self.settings.select_by, seconds / steps
             log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
