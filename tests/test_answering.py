@@ -18,6 +18,7 @@ from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.answering import routed as routed_module
 from routing_moe.cli.average import main as average
+from routing_moe.cli.merge import main as merge
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.task_choice.texts import TEXTS_FILE
 
@@ -141,12 +142,17 @@ def test_what_models_have_seen_is_kept_by_everything_that_is_made_of_them(finish
         assert load(place).task("naming").seen == seen
     dense = world.run("seen_dense", **ONE_EXPERT)
     load(tuned[0]).export("anything", tmp_path / "exported")
-    for name, start in dict(seen_model=tuned[0], seen_export=tmp_path / "exported").items():
-        trained = world.run(name, bart=start, total_steps=1)
+    starts = [dict(bart=tuned[0]), dict(bart=tmp_path / "exported"), dict(vanilla_checkpoint=tuned[0])]
+    for number, start in enumerate(starts):
+        trained = world.run(f"seen{number}", **start, total_steps=1)
         assert load(trained).task("colour").seen == "labelled rows of all samples"
         assert load(trained).model.config.weights_seen["naming"] == one
         assert load(trained).task("naming", inputs=PLURALS).seen == one
         assert load(trained).task("new", inputs=PLURALS).seen == "6 unlabelled texts"
+    flags = dict(routes_from=trained, model=tuned[1], output_dir=tmp_path / "merged")
+    assert merge(typed(flags)) == 0
+    together = "labelled rows of all samples"  # of two
+    assert load(tmp_path / "merged/init").model.config.weights_seen["naming"] == together
     for places, seen in ((tuned[:1], one), (tuned, "labelled rows of all samples")):
         folder = tmp_path / f"mean{len(places)}"
         assert average(typed(dict(runs=[*places, dense], output_dir=folder))) == 0
