@@ -11,12 +11,7 @@ atomic_files.py   atomic writes, locks of folders              checksums.py    S
 building/         builds CrossFit's gym and a user's tasks     recipes/        its 160 tasks and their prompts
 """
 
-from dataloader.batching import (
-    answer_choices,
-    assign_to_ranks,
-    micro_batches,
-    step_examples,
-)
+from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, step_examples
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example, Gym

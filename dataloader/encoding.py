@@ -358,7 +358,7 @@ def rendered(tokenizer, message: str) -> str:
             add_generation_prompt=True,
             enable_thinking=False,  # Qwen3 and SmolLM3: the answer begins without thoughts
         )
-    except TemplateError as error:  # which a template may also raise itself
+    except (TemplateError, TypeError, ValueError) as error:  # of jinja, or of what a template calls
         problem = f"template of {tokenizer.name_or_path}: {in_brief(error)}"
         raise InputError(f"--prompt_format chat: {problem}; give crossfit") from None
 

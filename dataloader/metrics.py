@@ -12,6 +12,7 @@ import string
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from numbers import Number
 from pathlib import Path
 from textwrap import shorten
 
@@ -52,10 +53,14 @@ def evaluate(predictions: Sequence[str], answers: Answers, metric: str) -> float
     value = METRIC_FUNCTIONS[metric](predictions, answers)
     if getattr(value, "ndim", None) == 0:  # of numpy or torch
         value = value.item()
-    if type(value) not in (int, float) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, Number) and not isinstance(value, bool) else math.nan
+    except (OverflowError, TypeError, ValueError):  # of 10**400, of a complex number
+        number = math.nan
+    if not math.isfinite(number):
         shown = shorten(repr(value), 80)
         raise InputError(f"the metric {metric} returned {shown}; it must return one finite number")
-    return float(value)
+    return number
 
 
 def answer_problem(answer: str, metric: str | None) -> str | None:

@@ -86,7 +86,8 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(routed_module, "CHUNK", 2)
     words = typed(tmp_path, finished, task="colour")
     assert commanded(words) == 0
-    path = tmp_path / "answers.jsonl"
+    path, meta = tmp_path / "answers.jsonl", tmp_path / "answers.meta.json"
+    meta.write_text(meta.read_text().replace("labelled rows of all samples", "what an earlier version said"))
     whole = path.read_text()
     lines = whole.splitlines(keepends=True)
     path.unlink()

@@ -10,7 +10,7 @@ from tiny_runs import World
 from tiny_tables import INPUT, add_task, examples, reviews, write_table
 
 from routing_moe import Routed
-from routing_moe.checkpoints.assemble import keep_text_settings
+from routing_moe.checkpoints.assemble import keep_what_is_known
 from routing_moe.checkpoints.find import find_model
 from routing_moe.cli.answer import main as answer
 from routing_moe.cli.finetune import main as finetune
@@ -120,6 +120,12 @@ def test_a_mistake_in_a_table_is_one_clear_line(content, flags, message, own, tm
     assert error.count("error:") == 1
 
 
+def test_a_text_column_named_options_is_left_out_where_options_are_given(own, tmp_path, capsys):
+    (table := tmp_path / "new.csv").write_text("text,year,options\na,1,x\nb,2,a|b\n")
+    given = answered(own.own, capsys, inputs=table, options=["red", "blue"])
+    assert [set(line["option_scores"]) for line in given] == [{"red", "blue"}] * 2
+
+
 def test_models_made_of_a_run_keep_the_templates_of_their_tasks(own, tmp_path, capsys, make_model):
     table = write_table(tmp_path / "new.csv", reviews(4))
     Routed.load(own.own).export("reviews", tmp_path / "bart", argmax=True)
@@ -131,7 +137,7 @@ def test_models_made_of_a_run_keep_the_templates_of_their_tasks(own, tmp_path, c
     assert inputs(best, capsys, inputs=table, task="further") == [f'the "plot", scene {i}' for i in range(4)]
     merged, others = make_model(), {"a": find_model(own.own), "b": find_model(own.own)}
     others["b"].config.input_templates = {"further": "{text}"}
-    keep_text_settings(merged, others)
+    keep_what_is_known(merged, others)
     assert merged.config.input_templates == {"reviews": INPUT, "further": "{text}"}
     sources = own.gym / "reviews/source.json"
     sources.write_text(json.dumps({"100": "reviews.csv"}))  # as of an earlier version

@@ -237,9 +237,11 @@ def test_folders_of_other_commands_are_left_out(folder, capsys):
         (folder / name / "run.json").write_text(json.dumps({"settings": settings}))
     for columns in (["test"], ["categories"], ["test", "categories"]):
         assert compare.main([str(folder), "--columns", *columns]) == 0
-        notes = [f"note: {folder}/{name} is no run of train; it is left out" for name in ("grid", "vectors")]
+        notes = [
+            f"note: {folder}/{name} is not a run of `train`; it is left out" for name in ("grid", "vectors")
+        ]
         assert capsys.readouterr().err.splitlines() == notes
-    assert refusal(capsys, folder / "grid") == f"error: {folder}/grid is no run of train"
+    assert refusal(capsys, folder / "grid") == f"error: {folder}/grid is not a run of `train`"
 
 
 def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_path, monkeypatch):

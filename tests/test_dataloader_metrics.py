@@ -4,6 +4,8 @@ import json
 import math
 import random
 import warnings
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -99,14 +101,16 @@ def test_unusable_answers_and_metric_names_have_clear_errors(predictions, answer
         evaluate(predictions, answers, metric)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, [0.5], None, True, "0.5", np.array([0.5]), np.nan])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, [0.5], None, True, "0.5", np.array([0.5]), 10**400, 1j]
+)
 def test_a_metric_that_returns_no_finite_number_is_named(value, monkeypatch):
     monkeypatch.setitem(METRIC_FUNCTIONS, "mine", lambda *_: value)
     with pytest.raises(ValueError, match=r"the metric mine returned .*; it must return one"):
         evaluate(["a"], [["a"]], "mine")
 
 
-@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), torch.tensor(0.5)])
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), torch.tensor(0.5), Fraction(1, 2), Decimal(1)])
 def test_a_metric_may_return_any_number(value, monkeypatch):
     monkeypatch.setitem(METRIC_FUNCTIONS, "mine", lambda *_: value)
     assert (score := evaluate(["a"], [["a"]], "mine")) == value

@@ -131,6 +131,7 @@ def test_a_chat_template_gives_the_tokens_of_the_rendered_message():
         (None, "has no chat template"),
         ("{{ messages[0].content[:4] }}", "has the message 0 times"),
         ("{{ raise_exception('no user') }}", "template of a/model: no user"),
+        ("{{ messages[0].content + 1 }}", "template of a/model: can only concatenate str"),
     ):
         tokenizer.chat_template = template
         with pytest.raises(InputError, match=problem):

@@ -26,6 +26,7 @@ from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.answering.export import export_adapter
 from routing_moe.answering.queries import Query
+from routing_moe.checkpoints.find import find_model
 from routing_moe.cli.assemble import main as assemble
 from routing_moe.cli.average import main as average
 from routing_moe.cli.merge import main as merge
@@ -95,6 +96,11 @@ def test_damaged_weights_of_a_run_to_resume_are_named_with_the_way_out(run_of, w
     error = capsys.readouterr().err
     assert f" {folder}/last/model.safetensors is damaged (" in error
     assert error.endswith("; without the folder last, --resume starts again\n")
+    os.truncate(folder / "best/model.safetensors", 3000)
+    with pytest.raises(
+        InputError, match=r"best/model.safetensors is damaged .*; restore it, or name another$"
+    ):
+        find_model(folder).load()
 
 
 @pytest.mark.parametrize("family", WITH_ENCODER)

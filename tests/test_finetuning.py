@@ -214,6 +214,10 @@ def test_a_dev_loss_that_is_not_a_number_ends_a_configuration_as_diverged(grids,
     outcome = outcomes(folder)[name_of(SAMPLES[0], 0.1)]
     assert (outcome["best_step"], outcome["dev_answer_loss"], outcome["steps"]) == (1, 1.5, 2)
     assert "the dev answer_loss after step 2 is not a number" in log_of(folder)
+    coming = iter([None])
+    untrained = dict(do_train=None, task_dir=grids.gym / TASK, samples="first", do_predict=True)
+    (outcome,) = outcomes(grids.run("nan_untrained", code=1, **by_loss | untrained)).values()
+    assert outcome["diverged"] == "the dev answer_loss after step 0 is not a number"
 
 
 def test_without_any_score_there_is_no_best(grids):

@@ -9,7 +9,7 @@ from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run, write_bart, write_gym
 
 from dataloader.errors import InputError
-from routing_moe import RoutedModel
+from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.find import SavedPlain
 from routing_moe.io import hub
 
@@ -50,6 +50,14 @@ def test_a_mixture_and_its_base_are_downloaded_with_the_given_token(hub_client, 
     hub_client.tokens.clear()
     RoutedModel.from_pretrained("me/moe", token="mine")
     assert hub_client.tokens == {"me/moe": "mine", "me/base": "mine"}
+    fields = dict(num_experts=2, task_names=["a"], expert_kind="lora")
+    hub_client.publish("me/bart", write_bart(tmp_path / "bart"))
+    bart = RoutingBartForConditionalGeneration.from_bart("me/bart", **fields)
+    bart.save_pretrained(tmp_path / "lora")
+    hub._folders.clear()
+    hub_client.cached.clear()
+    RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "lora", token="mine")
+    assert hub_client.tokens["me/bart"] == "mine"
 
 
 def test_without_a_network_a_copy_without_tokenizer_is_used(hub_client, commit):

@@ -292,7 +292,7 @@ def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
 
 
 def test_a_variant_has_one_colour_in_all_pictures_and_others_share_none_of_these():
-    names = ["dense", "dense_flops", "learned", "cross_loss", "oracle", "mine", "yours"]
+    names = ["dense", "dense_flops", "learned", "cross_loss", "oracle", "mine", "one_shot"]
     colours = [style["color"] for style in series(names)]
     assert colours[0] == colours[1]
     assert len(set(colours)) == 6

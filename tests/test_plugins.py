@@ -192,12 +192,11 @@ def test_a_metric_of_the_plugin_is_accepted_for_a_new_task(mine, add, capsys):
 
 REPLACING = """
 import dataloader, functools, routing_moe
-from routing_moe.model import routers, selection
+from routing_moe.model import routers
 
-routing_moe.ROUTERS["table"] = routers.TableRouter  # as an import of the package does
-routing_moe.ROUTER_MODES["gumbel_softmax_st"] = functools.partial(selection.gumbel, hard=True)
 routing_moe.ROUTERS["linear"] = type("Mine", (routers.LinearRouter,), {})
 routing_moe.ROUTER_MODES["softmax"] = functools.partial(lambda logits, *_, **__: logits.softmax(-1))
+routing_moe.ROUTER_MODES["gumbel_softmax"] = routing_moe.ROUTER_MODES["gumbel_softmax_st"]
 dataloader.METRIC_FUNCTIONS["ACC"] = lambda predictions, answers: 0.5
 dataloader.METRIC_FUNCTIONS["one"] = dataloader.METRIC_FUNCTIONS["EM"]
 """
@@ -207,12 +206,10 @@ def test_logs_have_a_note_of_each_entry_that_a_plugin_replaces(mine, tmp_path, m
     for entries in REGISTRIES.values():
         for name, value in entries.items():
             monkeypatch.setitem(entries, name, value)  # for the end of the test
-    for name, entries in {"table": choices.ROUTERS, "gumbel_softmax_st": choices.ROUTER_MODES}.items():
-        entries[name] = None  # of modules that are not imported yet
-    choices.ROUTERS["linear"] = None
     (tmp_path / "my.py").write_text(REPLACING)
     assert run(mine.gym, mine.bart, tmp_path / "run", plugin=tmp_path / "my.py", total_steps=1) == 0
-    replaced = ("ROUTERS['linear']", "ROUTER_MODES['softmax']", "METRIC_FUNCTIONS['ACC']")
+    replaced = [f"ROUTER_MODES['{name}']" for name in ("softmax", "gumbel_softmax")]
+    replaced = ["ROUTERS['linear']", *replaced, "METRIC_FUNCTIONS['ACC']"]
     for text in (capsys.readouterr().err, (tmp_path / "run/log.txt").read_text()):
         notes = [line[line.index("note: ") :] for line in text.splitlines() if "replaces" in line]
         assert notes == [f"note: --plugin {tmp_path}/my.py replaces {entry}" for entry in replaced]

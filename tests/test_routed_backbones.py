@@ -126,9 +126,14 @@ def test_arguments_of_loading_without_an_effect_are_refused(tmp_path):
     RoutedModel.from_backbone(make_plain("t5"), **FIELDS).save_pretrained(tmp_path)
     for cls in (RoutedModel, AutoModelForSeq2SeqLM):
         assert cls.from_pretrained(tmp_path, token=None, trust_remote_code=False).config.num_experts == 3
-        for argument in (dict(device_map="cpu"), dict(quantization_config={"load_in_8bit": True})):
-            with pytest.raises(InputError, match=f"{next(iter(argument))}: RoutedModel loads without it"):
-                cls.from_pretrained(tmp_path, **argument)
+        for name, value, advice in (
+            ("device_map", 0, r"then use \.to"),
+            ("quantization_config", torch.ones(2), "it takes config, dtype, revision"),
+        ):
+            with pytest.raises(InputError, match=f"{name}: RoutedModel loads without it; {advice}"):
+                cls.from_pretrained(tmp_path, **{name: value})
+    with pytest.raises(InputError, match="torch_dtype: RoutedModel loads without it; give dtype"):
+        RoutedModel.from_pretrained(tmp_path, torch_dtype=torch.float16)
 
 
 @pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4)])
@@ -145,10 +150,11 @@ def test_another_base_is_refused(changed, tmp_path):
         RoutedModel.from_pretrained(tmp_path / "saved")
 
 
-FIRST, *OTHERS = [
-    *("model.layers.0.self_attn.q_proj.weight", "model.layers.2.self_attn.q_proj.bias"),
-    *("model.layers.1.mlp.down_proj.weight", "model.norm.weight", "model.embed_tokens.weight"),
-]
+FIRST = "model.layers.0.self_attn.q_proj.weight"  # of which earlier checkpoints have the checksum
+OTHERS = (
+    *("model.layers.2.self_attn.q_proj.bias", "model.layers.1.mlp.down_proj.weight"),
+    *("model.norm.weight", "model.embed_tokens.weight"),
+)
 
 
 @pytest.mark.parametrize("part", [FIRST, *OTHERS])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_runs import write_bart
 from tiny_steps import settings_with
 
 from dataloader.errors import InputError
@@ -127,7 +128,7 @@ def test_stage_2_counts_stage_1_with_its_start(stages):
     cost = cost_of(run, **merged)
     assert cost == OWN | dict(
         start=str(stage_1), steps_with_start=11, total_flops_with_start=1100, start_unknown=None
-    )
+    ) | dict(starts=[str(stage_1)])
     write_cost(stage_1, steps=6, total_flops=1000, steps_with_start=9, total_flops_with_start=1500)
     for place in (stage_1, stage_1 / "best"):
         cost = cost_of(run, vanilla_checkpoint=str(place), initialize_from_vanilla=True)
@@ -137,21 +138,35 @@ def test_stage_2_counts_stage_1_with_its_start(stages):
     assert cost["total_flops_with_start"] is cost["steps_with_start"] is None
     assert f"no cost.json with {stage_1}" in cost["start_unknown"]
     plain = cost_of(run, initialize_from_vanilla=True)
-    assert plain == OWN | dict(start=None, steps_with_start=5, total_flops_with_start=100, start_unknown=None)
+    own = dict(steps_with_start=5, total_flops_with_start=100, start_unknown=None)
+    assert plain == OWN | own | dict(start=None, starts=[])
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_stage_2_counts_a_trained_plain_model_once(stages, together):
+@pytest.mark.parametrize("stage_1_has", [dict(start="{}"), dict(start=None, starts=["other", "{}"]), {}])
+def test_stage_2_counts_a_trained_plain_model_once(stages, stage_1_has):
     stage_1, run = stages
     write_cost(dense := run.parent / "dense", steps=2, total_flops=200)
-    if together:  # stage 1 started from it, too
+    if stage_1_has:  # stage 1 started from it, too
         totals = dict(steps_with_start=8, total_flops_with_start=1200)
-        write_cost(stage_1, steps=6, total_flops=1000, **totals, start=str(dense))
+        before = json.loads(json.dumps(stage_1_has).replace("{}", str(dense)))
+        write_cost(stage_1, steps=6, total_flops=1000, **totals, **before)
     merged = {"settings": {"routes_from": str(stage_1), "vanilla_checkpoint": str(dense / "best")}}
     (run / "init" / MERGE_FILE).write_text(json.dumps(merged))
     cost = cost_of(run, checkpoint_name="init", initialize_from_vanilla=False)
     assert (cost["steps_with_start"], cost["total_flops_with_start"]) == (13, 1300)
-    assert cost["start"] == str(stage_1)
+    assert (cost["start"], cost["starts"][0]) == (str(stage_1), str(stage_1))
+
+
+def test_a_plain_model_that_no_run_has_trained_costs_nothing(stages):
+    stage_1, run = stages
+    plain = write_bart(run.parent / "plain")
+    merged = {"settings": {"routes_from": str(stage_1), "vanilla_checkpoint": str(plain)}}
+    (run / "init" / MERGE_FILE).write_text(json.dumps(merged))
+    flags = dict(checkpoint_name="init", initialize_from_vanilla=False)
+    assert cost_of(run, **flags)["total_flops_with_start"] == 1100
+    config = json.loads((plain / "config.json").read_text())
+    (plain / "config.json").write_text(json.dumps(config | {"weights_seen": {"a": "labelled rows"}}))
+    assert f"no cost.json with {plain}" in cost_of(run, **flags)["start_unknown"]
 
 
 def test_groups_count_the_run_that_they_were_found_with_and_the_matrix(stages):

@@ -72,9 +72,10 @@ RUNS = [
     (STEP | dict(resume=True), "<out>/last/model.safetensors is damaged (", cut_weights),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (START | dict(checkpoint="<out>"), "<out>: no checkpoint there ... inside: <out>/best, <out>/last"),
+    (START | dict(checkpoint="nowhere"), "nowhere: no such folder"),
     (
         START | dict(output_dir="<here>/link/run"),
-        "<here>/link/run: the link <here>/link leads to nothing",
+        "<here>/link/run: <here>/link is a dangling link; remove it, or create its target",
         link,
     ),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
@@ -93,10 +94,10 @@ def test_a_wrong_use_of_a_run_is_an_error(changed, message, damage, with_run, ca
     check(with_run, capsys, "train", changed, message, damage)
 
 
-@pytest.mark.parametrize("what", ["train files", "dev files", "metrics of tasks"])
+@pytest.mark.parametrize("what", ["train files", "dev files", "metrics"])
 def test_changed_training_data_is_not_resumed(what, with_run, capsys, originals, tmp_path):
     gym = Path(shutil.copytree(originals.gym, tmp_path / "changed"))
-    if what == "metrics of tasks":
+    if what == "metrics":
         with_run.change("changed/metrics.json", colour="Rouge-L")
     else:
         file = gym / f"colour/colour_12_100_{what.split()[0]}.tsv"
@@ -104,6 +105,7 @@ def test_changed_training_data_is_not_resumed(what, with_run, capsys, originals,
     settings = json.loads((with_run.out / "run.json").read_text())["settings"]
     reopen(with_run.out)
     with_run.change("out/run.json", settings=settings | {"train_dir": str(gym), "predict_dir": str(gym)})
+    what += " of dev files (colour_12_100: metric ACC, now metric Rouge-L)" if what == "metrics" else ""
     message = f"--train_dir {gym}: the {what} are not those of the run in <out>"
     check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
 

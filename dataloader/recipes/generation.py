@@ -116,12 +116,7 @@ def read_aeslc(split: str, archive: RawFile) -> Iterator[Row]:
 
 
 def summaries(
-    task: str,
-    *sources: Source,
-    document: str,
-    summary: str,
-    one_line: Callable[[str], str] = clean,
-    **fields,
+    task: str, *sources: Source, document: str, summary: str, one_line: Callable[[str], str] = clean, **fields
 ) -> Recipe:
     """Returns a recipe for summaries; document, summary: the columns, which `one_line` puts on one line."""
     return text_to_text(

@@ -32,11 +32,6 @@ def read_codah(_: str, file: RawFile) -> Iterator[Row]:
         yield {"question_propmt": prompt, "candidate_answers": answers, "correct_answer_idx": int(index)}
 
 
-def aqua_answer(row: Row) -> str:
-    """Returns the text of the last option that starts with the right letter; "A)21" is an option."""
-    return [option for option in row["options"] if option[:1] == row["correct"]][-1][2:]
-
-
 def math_options(row: Row) -> list[str]:
     """Returns the five options of "a ) 38 , b ) 27 , ..."; as published, a comma in one shifts the others."""
     parts = row["options"].split(",")
@@ -79,7 +74,8 @@ RECIPES = [
         input=lambda row: (
             no_line_feeds(row["question"]) + "".join(f" ({text[:2]} {text[2:]}" for text in row["options"])
         ),
-        output=aqua_answer,
+        # The last option that starts with the right letter; "A)21" is an option.
+        output=lambda row: [text for text in row["options"] if text[:1] == row["correct"]][-1][2:],
     ),
     text_to_text(
         "codah",

@@ -67,16 +67,10 @@ def two_alignment_labels(row: Row) -> Row:
 BLIMP = "https://raw.githubusercontent.com/alexwarstadt/blimp/master/data/"
 CROWS = "https://raw.githubusercontent.com/nyu-mll/crows-pairs/master/data/crows_pairs_anonymized.csv"
 PARADIGMS = (
-    "anaphor_gender_agreement",
-    "anaphor_number_agreement",
-    "determiner_noun_agreement_with_adj_irregular_1",
-    "ellipsis_n_bar_1",
-    "ellipsis_n_bar_2",
-    "existential_there_quantifiers_1",
-    "irregular_past_participle_adjectives",
-    "sentential_negation_npi_licensor_present",
-    "sentential_negation_npi_scope",
-    "wh_questions_object_gap",
+    *("anaphor_gender_agreement", "anaphor_number_agreement"),
+    *("determiner_noun_agreement_with_adj_irregular_1", "ellipsis_n_bar_1", "ellipsis_n_bar_2"),
+    *("existential_there_quantifiers_1", "irregular_past_participle_adjectives"),
+    *("sentential_negation_npi_licensor_present", "sentential_negation_npi_scope", "wh_questions_object_gap"),
 )
 
 

@@ -122,12 +122,7 @@ RECIPES = [
         input=lambda row: no_line_feeds(row["text"]).removeprefix("Intermediate  "),
         output=word("label", "elementary", "intermediate", "advance"),
     ),
-    classification(
-        "scicite",
-        Hub("allenai/scicite"),
-        input=citation,
-        output=word("label", *INTENTS),
-    ),
+    classification("scicite", Hub("allenai/scicite"), input=citation, output=word("label", *INTENTS)),
     classification(
         "sms_spam",
         Raw(read_sms, train=SMS),

@@ -115,5 +115,6 @@ def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: str 
         return write_text(meta, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     with problem_context("", f"; {another}"):
         saved = load_json_object(meta, "what the answers beside it depend on")
-    if changed := [name for name, value in parse_json(json.dumps(about)).items() if saved.get(name) != value]:
+    now = parse_json(json.dumps(about)) | {"seen": saved.get("seen")}  # follows from the model
+    if changed := [name for name, value in now.items() if saved.get(name) != value]:
         raise InputError(f"{meta} differs from this call in {', '.join(changed)}; {another}")

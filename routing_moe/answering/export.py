@@ -50,7 +50,8 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     bart.config, bart.generation_config = copy.deepcopy((bart.config, bart.generation_config))
     bart.generation_config.update(**generation_limits(model.config, routed.decoding, routed.tokenizer))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
-    bart.config.trained_tasks, bart.config.vectors_seen = model.config.trained_tasks, task.seen
+    bart.config.trained_tasks = model.config.trained_tasks
+    bart.config.weights_seen = model.config.weights_seen | {task.name: task.seen}
     kept = model.config.input_templates or {}
     bart.config.input_templates = {name: text for name, text in kept.items() if name == task.name}
     with replacing_directory(folder) as new:

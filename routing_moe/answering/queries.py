@@ -27,11 +27,11 @@ class Query:
     options: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Raises ValueError for empty texts and what is no text, and for a single option."""
+        """Raises ValueError for empty texts and what is not a text, and for a single option."""
         if isinstance(self.options, str):
             raise ValueError(f"options must be a list of texts, not the text {self.options!r}")
         if others := [text for text in (self.input, *self.options) if not isinstance(text, str)]:
-            raise ValueError(f"{others[0]!r} is no text")
+            raise ValueError(f"{others[0]!r} is not a text")
         if not self.input.strip():
             raise ValueError("the text is empty")
         if not all(option.strip() for option in self.options):

@@ -11,7 +11,7 @@ model.export(task, "out/bart")                   # a plain model, which needs tr
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.model.task_vectors import NOTHING, seen_together
 from routing_moe.task_choice.choice import (
     GivenVectors,
     Resolver,
@@ -53,6 +54,13 @@ from routing_moe.task_choice.texts import (
 )
 
 log = logging.getLogger("routing_moe")
+
+
+def listed(name: str, values: Iterable, kind: Callable = list) -> Iterable:
+    """Returns the values as a list, or of another kind. Raises InputError for a text or what is no list."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(f"{name} must be a list, not {values!r}")
+    return kind(values)
 
 
 class Routed:
@@ -143,8 +151,8 @@ class Routed:
             raise InputError(f"{' and '.join(chosen)} each determine the route; give one of them")
         if steps < 1 or (rate is not None and rate <= 0):
             raise InputError(f"steps is {steps} and rate {rate}; nothing is learned unless both are above 0")
-        texts = [] if inputs is None else list(inputs)
-        if isinstance(inputs, str) or not all(isinstance(t, str) and t.strip() for t in texts):
+        texts = [] if inputs is None else listed("inputs", inputs)
+        if not all(isinstance(t, str) and t.strip() for t in texts):
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
             route_LE, seen = torch.ones(config.num_layers, 1), seen_when_stored(config, name)
@@ -157,7 +165,7 @@ class Routed:
             raise InputError(f"{how}; leave --like and inputs= out")
         trained, asked = config.trained_tasks or config.task_names, {"rule": "stored"}
         if examples is not None:
-            asked = {"rule": "learned"}
+            examples, asked = listed("examples", examples), {"rule": "learned"}
         elif vectors is not None:
             asked = {"vectors": self._given_vectors(name, vectors)}
         elif route is not None:
@@ -169,14 +177,14 @@ class Routed:
         chooser = Chooser(model, Resolver.of(config, trained, **asked), rows=rows, **how)
         choice = chooser.choose(name) if inputs is None else self._nearest(name, texts, gym, chooser)
         # Experts that were trained on the task have seen more than what its route is based on.
-        seen = seen_when_stored(config, name) if name in config.trained_tasks else choice.seen
+        seen = seen_together(choice.seen, config.weights_seen.get(name, NOTHING))
         return self._task(name, chooser.route(choice), choice.words, seen)
 
     def _task(self, name: str, route_LE: torch.Tensor | None, words: str, seen: str) -> RoutedTask:
         return RoutedTask(name, route_LE, words, seen, self.model.config.encoder_rows, str(self.place))
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:
-        """Returns a task or that of a name. Raises InputError for a task of another model."""
+        """Returns the task, looked up if a name is given. Raises InputError for a task of another model."""
         task = self.task(task) if isinstance(task, str) else task
         if os.path.realpath(task.model) != os.path.realpath(self.place):
             raise InputError(f"{task.name} is a task of {task.model}; make it with task() of {self.place}")
@@ -219,7 +227,7 @@ class Routed:
         return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
     def _labelled(self, name: str, sample: None, examples: Sequence[tuple[str, str]]):
-        are_pairs = all(not isinstance(pair, str) and len(pair) == 2 for pair in examples)
+        are_pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in examples)
         parts = [part for pair in examples for part in pair] if are_pairs else []
         if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
             raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
@@ -232,9 +240,8 @@ class Routed:
         self, task: RoutedTask | str, texts: Iterable[str], options: Sequence[str] = (), **decoding
     ) -> list[str]:
         """Returns the answer to each text: the most likely of the options, or generated without options."""
-        if isinstance(texts, str) or isinstance(options, str):
-            raise InputError("texts and options must be lists of texts, not a text")
-        queries = (Query(text, tuple(options)) for text in texts)
+        options = tuple(listed("options", options or ()))
+        queries = (Query(text, options) for text in listed("texts", texts, iter))
         return [reply.answer for reply in self.answers(task, queries, **decoding)]
 
     def answers(self, task: RoutedTask | str, queries: Iterable[Query], **decoding) -> Iterator[Answer]:

@@ -55,7 +55,7 @@ def table_queries(table: Table, template: Template, options: tuple[str, ...]) ->
                 raise ValueError(row)
             own = row.get(OPTIONS_COLUMN)
             is_list, is_input = isinstance(own, list), OPTIONS_COLUMN in map(column_of, template.fields)
-            if not (is_list or is_input or own in (None, "")):
+            if not (is_list or is_input or options or own in (None, "")):
                 raise ValueError(f"{OPTIONS_COLUMN} is {own!r}; give a list (.jsonl, .parquet), or --options")
             offered = tuple(map(str, own)) if is_list else options
             query = Query(template.single_text(row), offered)

@@ -109,7 +109,8 @@ def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mappin
     for name, folder in folders.items():
         with problem_context(f"--experts {name}: "):
             updates[name] = read_adapter(plain, folder)
-    model = routed_by_name(plain, list(folders), **lora_fields(updates.values()))
+    fields = lora_fields(updates.values()) | dict(weights_seen=base.config.weights_seen)
+    model = routed_by_name(plain, list(folders), **fields)
     for expert, adapter in enumerate(updates.values()):
         fill_expert(model, expert, adapter)
     if isinstance(base, SavedPlain) or base.config.model_type == ROUTING_BART:  # else the base is saved, too
@@ -122,7 +123,7 @@ def mixture_of_barts(base: Model, barts: Mapping[str, Model]):
     import torch  # takes seconds
 
     plain, trained = base.load().to_plain(), []
-    model = routed_by_name(plain, list(barts))
+    model = routed_by_name(plain, list(barts), weights_seen=base.config.weights_seen)
     sides = {"model.encoder.layers": model.model.encoder, "model.decoder.layers": model.model.decoder}
     layers = {f"{name}.{i}.": layer for name, side in sides.items() for i, layer in enumerate(side.layers)}
     outside = {key: tensor for key, tensor in plain.state_dict().items() if ".layers." not in key}
@@ -134,7 +135,7 @@ def mixture_of_barts(base: Model, barts: Mapping[str, Model]):
             layer.experts[expert].load_state_dict(of_layer)
         if not all(torch.equal(tensor, state[key]) for key, tensor in outside.items()):
             trained.append(name)
-    notes = keep_text_settings(model, barts)
+    notes = keep_what_is_known(model, barts)
     if trained:
         notes.append(
             f"note: the embeddings of {in_short(trained)} are not those of the base, which all share: "
@@ -190,11 +191,12 @@ def average(settings: AverageSettings):
     fields = dict(label_smoothing=config.label_smoothing, task_names=sorted(trained))
     fields["trained_tasks"] = sorted(trained)
     averaged = mixture_of(plain, **fields)
-    return averaged, models, keep_text_settings(averaged, models)
+    return averaged, models, keep_what_is_known(averaged, models)
 
 
-def keep_text_settings(model, models: Mapping[str, Model]) -> list[str]:
-    """Keeps how texts are read and answered, if all models that say so agree; returns notes."""
+def keep_what_is_known(model, models: Mapping[str, Model]) -> list[str]:
+    """Keeps what models have seen, and how texts are read and answered if all agree; returns notes."""
+    model.config.note_seen(*(saved.config.weights_seen for saved in models.values()))
     known = {name: saved.config.text_settings for name, saved in models.items() if saved.config.text_settings}
     first, templates = next(iter(known.values()), None), [m.config.input_templates for m in models.values()]
     model.config.input_templates = {task: text for kept in templates for task, text in (kept or {}).items()}

@@ -18,12 +18,7 @@ from routing_moe.checkpoints.find import (
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import ROUTING_BART, kind_of
 from routing_moe.config.shared import Start
-from routing_moe.config.train import (
-    ARCHITECTURE_FLAGS,
-    OF_EVERY_TRAINING,
-    ROUTING_FLAGS,
-    TrainSettings,
-)
+from routing_moe.config.train import ARCHITECTURE_FLAGS, OF_EVERY_TRAINING, ROUTING_FLAGS, TrainSettings
 from routing_moe.io.hub import is_on_hub
 from routing_moe.model.base import base_tensors, refer_to_base, train_base
 from routing_moe.model.configuration import Mixture
@@ -106,7 +101,7 @@ def with_flags(config: Mixture, fields: dict) -> Mixture:
 def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> dict:
     """Returns the fields of a new mixture, with the tasks of the split, or of --taskvecs if it reads them."""
     fields = settings.architecture() | {"task_names": sorted(split.all)}
-    fields |= {"trained_tasks": [], "vectors_seen": None}  # a fine-tuned plain model has its own
+    fields["trained_tasks"] = []  # an exported plain model has its own
     if routes is not None and settings.num_experts is None:
         fields["num_experts"] = routes.num_experts
     reads_vectors = kind_of(fields["route_source"]).reads_vectors and fields["num_experts"] > 1
@@ -261,6 +256,10 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
             content = exact_plain(vanilla.load()).state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_base_weights(model, content, init_eps)
+    if Path(source).is_file():  # of weights alone
+        return
+    is_shared = vanilla.config.num_experts > 1 and vanilla.config.base_model  # by experts, and as it was
+    model.config.note_seen(None if is_shared else vanilla.config.weights_seen)
 
 
 def drawn_routes(settings: TrainSettings, config: Mixture) -> torch.Tensor:

@@ -55,7 +55,8 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
         yield result
         sys.stdout.flush()
     except InputError as error:
-        report_problems(error)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # all processes find the same
+            print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         result.exit_code = error.exit_code
     except KeyboardInterrupt:
         print(f"interrupted; {kept()}" if kept else "interrupted", file=sys.stderr)
@@ -73,9 +74,3 @@ def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandR
         else:
             print(f"error: {reason}", file=sys.stderr)
         result.exit_code = 1 if kept else 2
-
-
-def report_problems(error: InputError) -> None:
-    """Prints the problems, in the first process only: all processes find the same."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)

@@ -167,9 +167,7 @@ def shown(value: Any) -> str:
         return "never"
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-").replace("e+0", "e")
-    if isinstance(value, list | tuple):
-        return " ".join(map(shown, value))
-    return str(value)
+    return " ".join(map(shown, value)) if isinstance(value, list | tuple) else str(value)
 
 
 # ---- checks that follow from the fields

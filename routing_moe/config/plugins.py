@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from traceback import extract_tb
@@ -35,6 +36,8 @@ def load_plugin(file: str | None) -> str | None:
         raise InputError(f"--plugin {file}: no such file *.py (without the flag, it is that of run.json)")
     spec = spec_from_file_location(name, path)
     sys.modules[name] = module = module_from_spec(spec)  # as an import does: dataclasses look there
+    for of_package in ("routers", "selection", "route_sources"):  # fill the registries; they import torch
+        import_module(f"routing_moe.model.{of_package}")
     before = {registry: dict(entries) for registry, entries in REGISTRIES.items()}
     try:
         spec.loader.exec_module(module)
@@ -44,10 +47,6 @@ def load_plugin(file: str | None) -> str | None:
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]  # of a SyntaxError, or of the last call
         raise InputError(f"--plugin {file}:{line}: {type(error).__name__}: {in_brief(error)}") from None
     for registry, entries in before.items():
-        for name, old in entries.items():
-            new = REGISTRIES[registry].get(name)
-            origin = getattr(getattr(new, "func", new), "__module__", None)  # func: of a partial
-            # None was an entry of a module of the package that was not imported before.
-            if new is not old and (old is not None or not str(origin).startswith("routing_moe.")):
-                early_notes.append(f"note: --plugin {path} replaces {registry}[{name!r}]")
+        for name in [name for name, old in entries.items() if REGISTRIES[registry].get(name) is not old]:
+            early_notes.append(f"note: --plugin {path} replaces {registry}[{name!r}]")
     return str(path)

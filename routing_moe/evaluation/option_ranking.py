@@ -12,7 +12,7 @@ pairs of a batch are scored together in groups of similar length.
 
 import copy
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -121,12 +121,9 @@ def positions(mask_BS: Tensor) -> Tensor:
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
     """Returns the encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
-    with torch.no_grad(), autocast(), _along(bart, routes_BLE) as plan:
+    along = nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
+    with torch.no_grad(), autocast(), along as plan:
         return bart.get_encoder()(**batch, **plan)[0]
-
-
-def _along(bart, routes_BLE: Tensor | None) -> AbstractContextManager[dict]:
-    return nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
 
 
 # ---- log-likelihoods

@@ -295,16 +295,11 @@ def dev_scores(
     """Returns scores of dev files with answer losses, and the label-smoothed loss of all their tokens."""
     losses = losses_of_files(model, files, decoding, accelerator)
     if select_by == "answer_loss":
-        scores = scores_of_losses(files, losses)
+        rows = [file_columns(file) | {"n": len(file.examples)} for file in files]
+        scores = pd.DataFrame(rows).assign(**answer_losses(losses))
     else:
         scores, *_ = predict(model, tokenizer, files, decoding, accelerator, losses)
     return scores, float(losses["smoothed_loss"].sum() / losses["tokens"].sum())
-
-
-def scores_of_losses(files: list[TaskFile], losses: pd.DataFrame) -> pd.DataFrame:
-    """Returns a table as `scores_table` that has answer losses (`losses_of_files`) instead of performance."""
-    rows = [file_columns(file) | {"n": len(file.examples)} for file in files]
-    return pd.DataFrame(rows).assign(**answer_losses(losses))
 
 
 def answer_losses(losses: pd.DataFrame) -> dict[str, pd.Series]:

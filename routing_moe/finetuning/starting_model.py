@@ -29,7 +29,7 @@ from routing_moe.model.mixtures import copied_plain, mixture_of
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
-from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
+from routing_moe.model.task_vectors import NOTHING, ROWS_OF_ONE, of_sample
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, vector_of
 from routing_moe.task_choice.texts import TextsOfModel
@@ -49,6 +49,7 @@ class Starts:
         with problem_context(f"--{start_flag(settings.start, settings.moe_init)} "):
             self.loaded = start.load()
         self.config = config = self.loaded.config
+        self._seen_at_start = dict(config.weights_seen)
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
         is_mixture, self._sample, self._model, self._resolver = config.num_experts > 1, None, None, None
         self.tasks = kept_tasks(settings, config) if is_mixture else [settings.task]  # of each model
@@ -76,8 +77,10 @@ class Starts:
             self._model, self._route, self._seen, self._sample = model, route, seen, sample
             if self._shared:  # else the next sample needs the unchanged mixture
                 self.loaded = None
-        if self.settings.do_train:
-            self._model.config.vectors_seen = of_sample(ROWS_OF_ONE, sample)
+        config, rows = self._model.config, self.settings.do_train and of_sample(ROWS_OF_ONE, sample)
+        config.vectors_seen, config.weights_seen = self._seen or NOTHING, dict(self._seen_at_start)
+        for seen in filter(None, (self._seen, rows)):
+            config.note_seen({self.settings.task: seen})
         return self._model, self._route, self._seen
 
     def _chosen(self, start: SavedMixture, ways: Collection[str]) -> dict[str, TaskChoice]:
@@ -152,7 +155,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     else:  # the mixture is reduced to one task with this vector
         vector_1D = vector_of(mixture, choice).detach()[None].clone()
         mixture.task_vectors = TaskVectors.from_pretrained(vector_1D, freeze=False)
-        config.task_names, config.random_vectors, config.vectors_seen = [task], [], choice.seen
+        config.task_names, config.random_vectors = [task], []
         route_LE, words = mixture.routes_for([task])[0].detach(), choice.words
     if training is None:
         has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])

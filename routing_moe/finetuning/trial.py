@@ -103,7 +103,10 @@ class TrialRunner:
         self._at_start.put_back()
         model.zero_grad(set_to_none=True)  # left by a failed configuration
         trial = Trial(self, configuration, model)
-        trial.train() if self.settings.do_train else trial.evaluate(0)
+        try:
+            trial.train() if self.settings.do_train else trial.evaluate(0)
+        except TrainingDiverged as error:  # also where nothing is trained
+            trial.diverged = str(error)
         test, lines = unknown, {}
         if trial.best is not None:
             self.best_weights.put_back()
@@ -162,11 +165,10 @@ class Trial:
         stepper = Stepper(self.model, examples, recipe, self.accelerator)
         try:
             self._take_steps(stepper, last_step(settings, len(examples), recipe.step_size))
-        except TrainingDiverged as error:
-            self.diverged = str(error)
-        if self.steps_done:
-            cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
-            self.cost = {name: cost[name] for name in TRAINING_COST}
+        finally:
+            if self.steps_done:
+                cost = training_cost(stepper, self.steps_done, most=COST_STEPS)
+                self.cost = {name: cost[name] for name in TRAINING_COST}
 
     def _take_steps(self, stepper: Stepper, total_steps: int) -> None:
         settings, loss, tokens, name = self.settings, 0.0, 0, str(self.configuration)

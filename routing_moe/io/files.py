@@ -106,12 +106,11 @@ def unwritable(folder: str | Path) -> str | None:
     folder = Path(folder)
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     if not there.exists():
-        return f"{folder}: the link {there} leads to nothing; remove it, or make what it leads to"
+        return f"{folder}: {there} is a dangling link; remove it, or create its target"
     if not there.is_dir():
         return f"{folder}: {there} is a file; name a folder"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return f"{folder}: {there} cannot be written to"
-    return None
+    is_writable = os.access(there, os.W_OK | os.X_OK)
+    return None if is_writable else f"{folder}: {there} cannot be written to"
 
 
 def new_folder_problems(flag: str, folder: Path) -> list[str]:

@@ -1,10 +1,10 @@
 """The model that low-rank experts share: if it is not trained, a saved mixture refers to it, without a copy.
 
 A configuration names the base (`base_model`: a folder, a file or a hub name) and has a checksum of its
-weights (`base_sha256`). Loading reads the base and compares the checksum, so that experts never run on
-another model than the one they were trained on. Of a BART the checksum is of all weights; of another model,
-which may be large, of all vectors, such as norms and biases, and of the sum of each row of all matrices.
-Names and shapes are compared, too. Earlier checkpoints have the checksum of the first map with experts.
+weights (`base_sha256`). Loading reads the base and compares the checksum, to find a base that is not
+the one that the experts were trained on. Of a BART the checksum is of all weights; of another model, which
+may be large, of all vectors, such as norms and biases, and of the sum of each row of all matrices, which a
+permutation inside a row does not change. Earlier checkpoints have the checksum of the first map with experts.
 """
 
 import hashlib
@@ -64,15 +64,15 @@ def checksum(tensors: dict[str, Tensor]) -> str:
 
 
 def row_sums(tensor: Tensor) -> Tensor:
-    """Returns a vector as it is, of a matrix the sum of the bits of each row: far faster than a checksum."""
-    if tensor.ndim < 2:
+    """Returns a vector as it is; of a matrix, the sums of its rows, their bytes read as integers."""
+    if tensor.ndim < 2 or not tensor.numel():
         return tensor
     bytes_ = tensor.detach().contiguous().flatten(1).view(torch.uint8)
     return (bytes_ if bytes_.shape[1] % 8 else bytes_.view(torch.int64)).sum(1)
 
 
 def fingerprint(model) -> str:
-    """Returns the checksum of the base of a model that says whether it is another one."""
+    """Returns the checksum of a model's base, by which another base is recognised."""
     tensors = base_tensors(model)
     if model.config.model_type != ROUTING_BART:
         tensors = {name: row_sums(tensor) for name, tensor in tensors.items()}
@@ -113,14 +113,14 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
     return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
 
 
-def complete_state(cls, folder: Path, config) -> dict[str, Tensor]:
+def complete_state(cls, folder: Path, config, token: str | None = None) -> dict[str, Tensor]:
     """Returns all weights of the model in a folder that refers to its base.
 
     The base is a folder, a file or a hub name of a plain BART, or a run of one expert.
     """
     place, path = config.base_model, Path(config.base_model)
     need_base(place)
-    source = path if path.exists() else local_folder(place)
+    source = path if path.exists() else local_folder(place, token=token)
     if source.is_dir() and saved_kind(source) == ROUTING_BART:
         state = load_routing_bart(cls, source).to_bart().state_dict()
     else:

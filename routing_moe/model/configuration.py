@@ -29,7 +29,7 @@ from routing_moe.config.choices import (
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, PROBABILITY
 from routing_moe.io.hub import is_hub_name
 from routing_moe.model.given_routes import layer_names
-from routing_moe.model.task_vectors import NAMES_FILE, read_names
+from routing_moe.model.task_vectors import NAMES_FILE, NOTHING, ROWS_OF_ALL, read_names, seen_together
 
 TRANSFORMER_HEADS = 4  # attention heads of transformer routers
 CHOICES = {
@@ -85,7 +85,8 @@ class Mixture:
     trained_tasks: list[str] | None = None  # of all training so far, if known
     given_routes: str | None = None  # the source of given routes, in words; None: they were drawn at random
     has_route_vectors: bool = False  # vectors beside given routes, by which other tasks are routed
-    vectors_seen: str | None = None  # what loaded vectors, or fine-tuning, are based on: `task_vectors.SEEN`
+    vectors_seen: str | None = None  # what loaded vectors are based on: one of `task_vectors.SEEN`
+    weights_seen: dict[str, str] | None = None  # {task: what all other weights have seen of it}
     # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
     text_settings: dict[str, int | bool | str | None] | None = None
     input_templates: dict[str, str] | None = None  # of trained tasks that `add-task` has made from a table
@@ -102,6 +103,7 @@ class Mixture:
         self.task_names = list(self.task_names or [])
         self.random_vectors = list(self.random_vectors or [])
         self.trained_tasks = list(self.trained_tasks or [])
+        self.weights_seen = (self.weights_seen or {}) | dict.fromkeys(self.trained_tasks, ROWS_OF_ALL)
         self.set_table_width()
         super().__post_init__(**kwargs)
         self.check()
@@ -115,6 +117,12 @@ class Mixture:
         """Notes that the model was trained on these tasks, so that their vectors are no longer random."""
         self.random_vectors = sorted(set(self.random_vectors) - set(tasks))
         self.trained_tasks = sorted(set(self.trained_tasks) | set(tasks))
+        self.note_seen(dict.fromkeys(tasks, ROWS_OF_ALL))
+
+    def note_seen(self, *sources: dict[str, str] | None) -> None:
+        """Adds what sources of the weights have seen, {task: words}, to what these have seen already."""
+        for task, words in (item for seen in sources for item in (seen or {}).items()):
+            self.weights_seen[task] = seen_together(self.weights_seen.get(task, NOTHING), words)
 
     # ---- reading
 
@@ -335,6 +343,7 @@ class RoutingConfig(Mixture, PreTrainedConfig):
             pad = end[0] if isinstance(end, list) else end or 0
         self.pad_token_id = pad
         super().__post_init__(**kwargs)
+        self.note_seen(getattr(own, "weights_seen", None))  # of a plain model of `export`
 
     def check(self) -> None:
         """Raises ValueError as for every mixture, and for experts that are complete layers."""

@@ -42,6 +42,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
         place, bart = bart, load_bart(bart)
     config_fields |= {"base_model": None, "base_sha256": None}  # those of another model
     config = RoutingBartConfig(**{**bart_fields(bart.config), "num_experts": num_experts, **config_fields})
+    config.note_seen(getattr(bart.config, "weights_seen", None))
     model = unfilled_model(cls, config)
     model.generation_config = bart.generation_config
     load_plain_weights(model, bart.state_dict(), init_eps)

@@ -34,7 +34,7 @@ FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
 
 def bart_fields(config: BartConfig) -> dict:
     """Returns the fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
-    own = ("model_type", "architectures", "trained_tasks", "vectors_seen")
+    own = ("model_type", "architectures", "trained_tasks", "weights_seen")
     return {name: value for name, value in config.to_dict().items() if name not in own}
 
 
@@ -82,7 +82,9 @@ def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) ->
 def damaged(source: str | Path, error: SafetensorError) -> InputError:
     """Returns the error of a damaged file of weights, which is the source or in it."""
     files = sorted(Path(source).glob("*.safetensors"))
-    advice = "restore it, or name another checkpoint; without the folder last, --resume starts again"
+    advice = "restore it, or name another"
+    if "last" in (Path(source).name, Path(source).parent.name):  # of a run that may be resumed
+        advice += " checkpoint; without the folder last, --resume starts again"
     return InputError(f"{files[0] if len(files) == 1 else source} is damaged ({in_brief(error)}); {advice}")
 
 

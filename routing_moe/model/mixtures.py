@@ -31,7 +31,7 @@ WHY_REFUSED = {  # what users may ask for
     **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), IN_ONE_TENSOR),
 }
 # In the configurations of plain models of `export` and grids.
-OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "vectors_seen")
+OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "weights_seen")
 
 
 def plain_config(source: str | Path) -> Mixture:
@@ -125,7 +125,5 @@ def with_fresh_experts(model, plain: PreTrainedModel, init_eps: float):
 
 def read_plain_weights(source: str | Path) -> dict[str, torch.Tensor]:
     """Returns the state dict of a plain model's folder or hub name, or of a file of a BART's weights."""
-    path = Path(source)
-    if path.is_file():
-        return load_vanilla_checkpoint(path)
-    return load_plain(local_folder(source)).state_dict()
+    is_file = Path(source).is_file()
+    return load_vanilla_checkpoint(source) if is_file else load_plain(local_folder(source)).state_dict()

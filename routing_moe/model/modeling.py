@@ -278,7 +278,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         folder = Path(source)
         if not folder.is_dir():
             folder = local_folder(f"{source}@{revision}" if revision else source, token=kwargs.get("token"))
-        state = complete_state(cls, folder, config)
+        state = complete_state(cls, folder, config, kwargs.get("token"))
         loaded = super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -81,7 +81,8 @@ def published_fields(published: dict, task_names: list[str], vector_dim: int) ->
         layers = fields.get(side) or ""  # written as text, separated by commas
         fields[side] = [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
     sizes = {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
-    return fields | sizes | {"task_names": task_names, "vectors_seen": UNKNOWN}
+    seen = dict.fromkeys(task_names, UNKNOWN)
+    return fields | sizes | {"task_names": task_names, "weights_seen": seen}
 
 
 def upstream_name(name: str) -> str:

@@ -61,6 +61,7 @@ from routing_moe.model.task_routing import RoutingModel
 
 # What Auto classes always pass, without an effect here; other arguments are refused.
 OF_AUTO = ("_from_auto", "_commit_hash", "adapter_kwargs", "trust_remote_code")
+INSTEAD = {"torch_dtype": "give dtype", "device_map": "then use .to(device)"}
 
 
 class RoutedModel(RoutingModel, PreTrainedModel):
@@ -253,10 +254,15 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         token: str | None = None,
         **others,
     ) -> Self:
-        """Returns a saved model. dtype: of the backbone; None: as saved. others: those of OF_AUTO."""
+        """Returns a saved model, on the CPU. Raises InputError.
+
+        dtype: of the backbone; None: as saved. token: of the hub, for the base too. others: those of OF_AUTO.
+        """
         source = pretrained_model_name_or_path
-        if refused := [name for name, value in others.items() if value and name not in OF_AUTO]:
-            raise InputError(f"{refused[0]}: RoutedModel loads without it, on the CPU; then use .to(device)")
+        given = (name for name, value in others.items() if value is not None and value is not False)
+        if refused := next((name for name in given if name not in OF_AUTO), None):
+            known = "it takes config, dtype, revision, attn_implementation and token"
+            raise InputError(f"{refused}: RoutedModel loads without it; {INSTEAD.get(refused, known)}")
         folder = local_folder(f"{source}@{revision}" if revision else source, token=token)
         if (kind := saved_kind(folder)) != RoutingConfig.model_type:
             raise InputError(f"{folder} holds a {kind!r} model, not one that RoutedModel saved")

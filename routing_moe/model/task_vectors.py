@@ -29,7 +29,7 @@ INPUTS_OF_ALL = "unlabelled inputs of all samples"
 ROWS_OF_ONE = "labelled rows of one sample"
 ROWS_OF_ALL = "labelled rows of all samples"
 UNKNOWN = "unknown"
-SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, ROWS_OF_ALL, UNKNOWN)
+SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, UNKNOWN, ROWS_OF_ALL)  # from less to more
 
 
 def what_is_seen(samples: str, answers: bool) -> str:
@@ -41,6 +41,15 @@ def what_is_seen(samples: str, answers: bool) -> str:
 def of_sample(seen: str, sample: str) -> str:
     """Returns `seen` with the name of the sample: "labelled rows of one sample: boolq_16_100"."""
     return f"{seen}: {sample}" if seen in (INPUTS_OF_ONE, ROWS_OF_ONE) else seen
+
+
+def seen_together(first: str, second: str) -> str:
+    """Returns what two parts of a model have seen of a task: the larger of both; of two samples, all."""
+    kinds = [seen.split(":")[0] for seen in (first, second)]  # of Python's inputs=, too, which is not in SEEN
+    if first != second and kinds[0] == kinds[1]:
+        return kinds[0].replace("one sample", "all samples")
+    sizes = [SEEN.index(kind if kind in SEEN else INPUTS_OF_ONE) for kind in kinds]
+    return first if sizes[0] >= sizes[1] else second
 
 
 def load_task_vectors(folder: str | Path) -> tuple[list[str], np.ndarray]:

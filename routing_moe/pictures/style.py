@@ -30,8 +30,9 @@ BLUE, RED, GREY = COLOURS[0], COLOURS[4], COLOURS[-1]
 DARK, BAND = "0.15", "0.955"  # of lines; of every second row
 # A variant has one colour in all pictures: {beginning of its name: colour}. Others share what is left.
 VARIANTS = {
-    "dense": RED, "multitask": RED, "one_": RED, "random": GREY, "task_random": GREY, "cross_loss": BLUE,
-    "learned": COLOURS[3], "straight_through": COLOURS[3], "oracle": DARK, "true_": DARK,
+    **dict.fromkeys(("dense", "multitask", "one_bart", "one_expert", "one_wide"), RED),
+    "random": GREY, "task_random": GREY, "cross_loss": BLUE,
+    "learned": COLOURS[3], "straight_through": COLOURS[3], "oracle": DARK, "true_groups": DARK,
 }  # fmt: skip
 WIDTH = 6.75  # inches: the text of a paper
 MARGIN = 0.1  # inches

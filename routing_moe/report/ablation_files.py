@@ -5,14 +5,7 @@ import pandas as pd
 
 from dataloader.atomic_files import write_text
 from dataloader.ontology import Ontology
-from routing_moe.analysis.ablation import (
-    USED,
-    Ablation,
-    category_drops,
-    feature_table,
-    set_of,
-    task_table,
-)
+from routing_moe.analysis.ablation import USED, Ablation, category_drops, feature_table, set_of, task_table
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings

@@ -161,9 +161,7 @@ def read_of_unseen(run: Run) -> str:
 
 def mean_over_tasks(scores: pd.DataFrame | None, measure: str = "performance") -> float:
     """Returns the mean over tasks of the mean over a task's samples; NaN without scores."""
-    if scores is None:
-        return math.nan
-    return scores.groupby("task_prefix")[measure].mean().mean()
+    return math.nan if scores is None else scores.groupby("task_prefix")[measure].mean().mean()
 
 
 def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:

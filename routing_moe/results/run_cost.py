@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
+from routing_moe.checkpoints.find import is_routing, saved_fields
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.io.hub import known_folder
@@ -98,6 +99,9 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     flops = flops and flops + transfer.get("total_flops", 0)
     for place in places:
         folder, lacking = _run_folder(place, run), f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
+        saved = {} if folder else saved_fields(known_folder(place))
+        if saved and not is_routing(saved) and not saved.get("weights_seen"):
+            continue  # a plain model that no run has trained
         earlier = read_cost(folder) if folder else {"start_unknown": lacking}
         unknown = unknown or earlier["start_unknown"]
         if not unknown:
@@ -107,11 +111,11 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     if unknown:
         steps = flops = None
     totals = {"steps_with_start": steps, "total_flops_with_start": flops, "start_unknown": unknown}
-    return cost | {"start": next(iter(places), None)} | totals
+    return cost | {"start": next(iter(places), None), "starts": places} | totals
 
 
 def _places_of_weights(start: Start, run: str | Path) -> list[str]:
-    """Returns the checkpoint of a start, of a merged one that of its routes and --vanilla_checkpoint."""
+    """Returns the checkpoint of a start; of a merged one, that of its routes, and --vanilla_checkpoint."""
     place = start.described if start.checkpoint else start.vanilla
     merged = known_folder(place or "") / MERGE_FILE
     if place is None or not merged.is_file():
@@ -124,9 +128,12 @@ def _places_of_weights(start: Start, run: str | Path) -> list[str]:
 
 
 def _runs_to(place: str | None, run: str | Path) -> list[Path]:
-    """Returns the run of a place, and the runs before it from which it started."""
-    folder = _run_folder(place, run)
-    return [folder, *_runs_to(read_cost(folder).get("start"), folder)] if folder else []
+    """Returns the run of a place, and all runs before it from which it started."""
+    if (folder := _run_folder(place, run)) is None:
+        return []
+    cost = read_cost(folder)
+    before = cost.get("starts", [cost.get("start")])  # earlier files have the first only
+    return [folder, *(run for place in before for run in _runs_to(place, folder))]
 
 
 def _run_folder(place: str | None, run: str | Path) -> Path | None:

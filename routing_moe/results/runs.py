@@ -108,10 +108,10 @@ class Run(RunFolder):
         return int(self.scores["draws"].max()) if "draws" in self.scores else 1
 
 
-def find_runs(folders: Sequence[Path], file: ScoresFile, order: Sequence[str] = ()) -> tuple[list, list]:
+def find_runs(folders: list[Path], file: ScoresFile, order: Sequence = ()) -> tuple[list[Run], list[str]]:
     """Returns (runs, finished or not: variants in the given order, then the others; notes of others)."""
     read = {run.folder: _read_run(run, file) for run in find_run_folders(folders, "run.json")}
-    others = [f"{folder} is no run of train" for folder, run in read.items() if run is None]
+    others = [f"{folder} is not a run of `train`" for folder, run in read.items() if run is None]
     runs = [run for run in read.values() if run]
     if not runs:
         raise InputError(others)

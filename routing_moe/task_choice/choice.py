@@ -30,6 +30,7 @@ from routing_moe.model.task_vectors import (
     of_sample,
     row_of,
     seen_by,
+    seen_together,
 )
 
 
@@ -126,12 +127,12 @@ def missing_row_error(
 
 def seen_when_stored(config, task: str) -> str:
     """Returns the data of a task that a checkpoint, its experts and its vector, is based on."""
+    of_weights, is_random = config.weights_seen.get(task), task in config.random_vectors
     if task in config.trained_tasks:  # in training all samples are pooled
         return ROWS_OF_ALL
-    is_random = task in config.random_vectors
-    if task in config.task_names and not is_random and (config.routes_by_task or config.vectors_seen):
-        return config.vectors_seen or UNKNOWN
-    return NOTHING if is_random or config.trained_tasks else UNKNOWN
+    if task in config.task_names and config.routes_by_task and not is_random:
+        return seen_together(config.vectors_seen or UNKNOWN, of_weights or NOTHING)
+    return of_weights or (NOTHING if is_random or config.trained_tasks else UNKNOWN)
 
 
 def rows_read(config, task: str) -> list[str]:

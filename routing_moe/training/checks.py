@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataloader.encoding import TextFormat
-from dataloader.errors import InputError, problem_context
+from dataloader.errors import InputError, in_short, problem_context
 from dataloader.gym import Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology, ontology_path
@@ -76,8 +76,10 @@ def check_inputs(settings: TrainSettings, given: Collection[str] = (), writes: b
     place = checkpoint or settings.start.described
     # the model to start from
     if checkpoint is None and not settings.is_new:
-        inside = ", ".join(str(path.parent) for path in sorted(Path(place).glob("*/config.json"))) or "none"
-        raise InputError(f"{place}: no checkpoint there (a folder with a config.json); inside: {inside}")
+        inside = [str(path.parent) for path in sorted(Path(place).glob("*/config.json"))]
+        what = "no checkpoint there (a folder with a config.json)"
+        what = what if Path(place).is_dir() else "no such folder"
+        raise InputError(f"{place}: {what}{'; inside: ' if inside else ''}{in_short(inside)}")
     if settings.do_train and settings.task_routes and resumed is None:
         routes = training_routes(settings.start, split, ontology)
     from routing_moe.checkpoints.start import start_config

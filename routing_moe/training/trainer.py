@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataloader.atomic_files import flush, write_bytes, write_text
 from dataloader.encoding import EncodedExamples
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, in_brief, in_short
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
 from routing_moe.config.shared import last_step
@@ -72,7 +72,7 @@ class Training:
             "since_eval": [0.0, 0],
             "data": train_examples.fingerprint(),
             "dev_data": [file.encoded.fingerprint() for file in dev_files],
-            "metrics": [file.metric for file in dev_files],
+            "metrics": {file.sample: f"metric {file.metric}" for file in dev_files},
         }
         self.total_steps = last_step(settings, len(train_examples), settings.step_size)
         self.stop_requested = False
@@ -223,8 +223,10 @@ class Training:
     def load_state(self, checkpoint: Path) -> None:
         """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
         state = {key: self.state[key] for key in ("dev_data", "metrics")} | load_training_state(checkpoint)
-        whats = {"data": "train files", "dev_data": "dev files", "metrics": "metrics of tasks"}
-        for key, what in whats.items():
+        was, now = state["metrics"], self.state["metrics"]
+        other = [f"{name}: {was.get(name)}, now {now[name]}" for name in now if was.get(name) != now[name]]
+        metrics = f"metrics of dev files ({in_short(other)})"
+        for key, what in {"data": "train files", "dev_data": "dev files", "metrics": metrics}.items():
             if state.get(key) != self.state[key]:
                 raise InputError(
                     f"--train_dir {self.settings.train_dir}: the {what} are not those of the run in "
@@ -265,11 +267,9 @@ class Training:
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
-    def _write_cost(self) -> dict:
-        return write_cost(self.stepper, self.total_steps, self.settings, self.scoring_flops)
-
     def _summarise(self, seconds: float, steps: int) -> None:
-        log.debug(described_cost(on_main(self.accelerator, self._write_cost)))
+        what = self.stepper, self.total_steps, self.settings, self.scoring_flops
+        log.debug(described_cost(on_main(self.accelerator, lambda: write_cost(*what))))
         if steps:
             by, per_step = self.settings.select_by, seconds / steps
             log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())

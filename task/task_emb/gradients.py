@@ -73,10 +73,7 @@ def fisher_batches(examples: EncodedExamples, model, max_tokens: int, n_paramete
         tensors, labels = with_targets(model, {"input_ids": batch["input_ids"]}, batch["labels"])
         if examples.decoder_only:  # only positions from the first answer on are projected to the vocabulary
             labels = labels[:, (labels != IGNORED_LABEL).any(dim=0).nonzero()[0, 0] :]
-        tensors |= {
-            "source_mask": blocked(batch["attention_mask"] == 0)[:, None, None],
-            "labels": labels,
-        }
+        tensors |= {"source_mask": blocked(batch["attention_mask"] == 0)[:, None, None], "labels": labels}
         yield {name: tensor.to(model.device) for name, tensor in tensors.items()}
 
 
