@@ -9,10 +9,10 @@ ROUNDING = 1e-9  # tolerance for equally large values
 
 
 class PermutationTest(NamedTuple):
-    """Arrays of one shape, that of the statistic; p and chance are NaN without permutations.
+    """Arrays of the statistic's shape; p and chance (the mean of permuted ones) are NaN without permutations.
 
     p: (1 + permutations with as large a value) / (1 + permutations), see Phipson & Smyth (2010); NaN where
-    the statistic is. chance: the mean over the permutations.
+    the statistic is.
     """
 
     observed: np.ndarray
@@ -21,11 +21,7 @@ class PermutationTest(NamedTuple):
 
 
 def permutation_test(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    n_tasks: int,
-    permutations: int,
-    seed: int = 0,
-    at_once: int = 1000,
+    statistic: Callable, n_tasks: int, permutations: int, seed: int = 0, at_once: int = 1000
 ) -> PermutationTest:
     """Returns the test of a statistic: a function of orders of tasks (P, N) that returns values (P, ...).
 
