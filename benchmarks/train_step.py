@@ -44,6 +44,7 @@ ROUTED = {
     "merged_softmax": dict(router_mode="softmax", expert_mixing="parameters"),
     "merged_softmax_one_task": dict(router_mode="softmax", expert_mixing="parameters"),
 }
+TASKS = {"one_hot": N_TASKS, "merged_softmax_one_task": 1}  # in a batch, regardless of --tasks_per_batch
 # "lora_": the same routes with low-rank experts (`--lora_rank`) of a frozen BART; "_trained": of a trained.
 LOW_RANK = ("lora_softmax", "lora_straight_through", "lora_one_hot", "lora_softmax_trained")
 DEFAULT_VARIANTS = (*ROUTED, "one_expert", "plain")
@@ -71,11 +72,7 @@ class Settings(measuring.RandomModelSettings):
 
     def task_ids(self, variant: str, round: int) -> Tensor:
         """Returns task ids (B,) of a variant's examples, in turns; every round has other tasks."""
-        B, tasks = self.batch_size, self.tasks_per_batch
-        if route_of(variant) == "one_hot":
-            tasks = N_TASKS
-        if variant.endswith("_one_task"):
-            tasks = 1
+        B, tasks = self.batch_size, TASKS.get(route_of(variant), self.tasks_per_batch)
         return (torch.arange(B, device=self.device) % tasks + round * B) % N_TASKS
 
 

@@ -7,7 +7,7 @@ from planted_routes import features_of_columns, one_hot, random_routes, routes_o
 from dataloader.errors import InputError
 from dataloader.labels import read_labels
 from dataloader.ontology import Ontology
-from routing_moe.analysis.correlation import correlate, pearson, permutation_p, top_experts, worth_testing
+from routing_moe.analysis.correlation import correlate, correlation_test, top_experts, worth_testing
 from routing_moe.analysis.features import SHIPPED_FEATURES, features_of
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats"]}, "numbers": {"all": ["one"]}}
@@ -86,19 +86,15 @@ def test_all_crossfit_tasks_have_features():
 
 def test_r_and_p_computed_by_hand():
     weights_NC = np.array([[1.0, 0.2], [0.5, 0.2], [0.5, 0.2], [0.0, 0.2]])
-    feature_NF = np.array([[1.0, 1.0], [1.0, 2.0], [0.0, 3.0], [0.0, 5.0]])
     # Deviations: weights (.5, 0, 0, -.5); the feature (.5, .5, -.5, -.5); lengths sqrt(.5) and 1.
-    r_CF = pearson(weights_NC, feature_NF)
-    assert r_CF[0, 0] == pytest.approx(0.5 / np.sqrt(0.5))
-    # Numbers: deviations (-1.75, -.75, .25, 2.25), length sqrt(8.75).
-    assert r_CF[0, 1] == pytest.approx((-0.875 - 1.125) / np.sqrt(0.5 * 8.75))
-    assert np.isnan(r_CF[1]).all()
+    r_C, p_C = correlation_test(weights_NC, np.array([1.0, 1.0, 0.0, 0.0]), 20_000)
+    assert r_C[0] == pytest.approx(0.5 / np.sqrt(0.5))
     # In 8 of the 12 permutations .5 and -.5 are in different groups, so that |r| is as large.
-    p_CF = permutation_p(weights_NC, feature_NF, 20_000, seed=0)
-    assert p_CF[0, 0] == pytest.approx(8 / 12, abs=0.012)
-    assert np.isnan(p_CF[1]).all()
-    p_C1 = permutation_p(weights_NC, feature_NF[:, :1], 20_000, seed=0)  # permutes the feature instead
-    assert p_C1[0, 0] == pytest.approx(8 / 12, abs=0.012)
+    assert p_C[0] == pytest.approx(8 / 12, abs=0.012)
+    assert np.isnan([r_C[1], p_C[1]]).all()
+    # Numbers: deviations (-1.75, -.75, .25, 2.25), length sqrt(8.75).
+    r_C, _ = correlation_test(weights_NC, np.array([1.0, 2.0, 3.0, 5.0]), 0)
+    assert r_C[0] == pytest.approx((-0.875 - 1.125) / np.sqrt(0.5 * 8.75))
 
 
 def planted(seed: int, noise: float = 0.3):

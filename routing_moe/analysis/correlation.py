@@ -6,7 +6,7 @@
 r: Pearson's correlation of an expert's weight with a feature (point-biserial for a 0/1 feature).
 p: two-sided, by permuting the tasks. q_by: Benjamini and Yekutieli (2001) over all rows, which is valid under
 any dependence, such as that of weights which sum to 1 in a layer. N tasks, C columns (the experts, layer by
-layer), F features, P permutations.
+layer), P permutations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
 FEWEST = 3  # tasks that must have a 0/1 feature, and that must lack it
-AT_ONCE = 8_000_000  # numbers of permuted routes in memory
+AT_ONCE = 250_000  # numbers of permuted features in memory
 SIGNIFICANT = 0.05  # false discovery rate
 MOST_FEATURES = 30
 COLUMNS = ["layer", "expert", "feature", "r", "p", "q_by", "tasks", "with_feature"]
@@ -43,20 +43,14 @@ def correlate(
     values_NC = routes.values_NLE.reshape(len(routes.tasks), -1)
     layers = pd.CategoricalIndex(routes.layers, list(routes.layers), ordered=True)  # sorts as in the model
     experts = pd.MultiIndex.from_product([layers, range(routes.experts)], names=["layer", "expert"])
-    together: dict[bytes, list[str]] = {}  # features whose values are known for the same tasks
+    tables = []
     for name in features.names:
         if worth_testing(features, name):
-            together.setdefault(np.isfinite(features.column(name)).tobytes(), []).append(name)
-    tables = []
-    for names in together.values():
-        features_NF = np.stack([features.column(name) for name in names], axis=1)
-        rows = np.isfinite(features_NF[:, 0])
-        features_NF = features_NF[rows]
-        r_CF = pearson(values_NC[rows], features_NF)
-        p_CF = permutation_p(values_NC[rows], features_NF, permutations, seed)
-        for at, name in enumerate(names):
-            with_feature = int(features_NF[:, at].sum()) if features.is_binary(name) else pd.NA
-            numbers = dict(r=r_CF[:, at], p=p_CF[:, at], tasks=len(features_NF), with_feature=with_feature)
+            feature_N = features.column(name)
+            known_N = np.isfinite(feature_N)
+            r_C, p_C = correlation_test(values_NC[known_N], feature_N[known_N], permutations, seed)
+            with_feature = int(feature_N[known_N].sum()) if features.is_binary(name) else pd.NA
+            numbers = dict(r=r_C, p=p_C, tasks=known_N.sum(), with_feature=with_feature)
             tables.append(experts.to_frame(index=False).assign(feature=name, **numbers))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
@@ -82,26 +76,18 @@ def top_experts(table: pd.DataFrame, count: int) -> pd.DataFrame:
     return ranked.groupby("feature").head(count).reset_index(drop=True)
 
 
-def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
-    """Returns r of each pair of columns (C, F); NaN if one of them is constant."""
-    return standardised(values_NC).T @ standardised(features_NF)
-
-
-def permutation_p(
-    values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
-) -> np.ndarray:
-    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is."""
-    if features_NF.shape[1] < values_NC.shape[1]:  # permuting the other side is equivalent, and faster
-        return permutation_p(features_NF, values_NC, permutations, seed).T
-    values_NC, features_NF = standardised(values_NC), standardised(features_NF)
-    (N, C), F = values_NC.shape, features_NF.shape[1]
+def correlation_test(
+    values_NC: np.ndarray, feature_N: np.ndarray, permutations: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (r, two-sided p) of each column with a feature, which is permuted; NaN if one is constant."""
+    values_NC, feature_N = standardised(values_NC), standardised(feature_N)
 
     def strength(orders_PN: np.ndarray) -> np.ndarray:
-        permuted_PCN = values_NC[orders_PN].transpose(0, 2, 1)
-        return np.abs(permuted_PCN.reshape(-1, N) @ features_NF).reshape(-1, C, F)
+        return np.abs(feature_N[orders_PN] @ values_NC)
 
-    at_once = max(1, AT_ONCE // max(1, N * C, C * F))
-    return permutation_test(strength, N, permutations, seed, at_once).p
+    at_once = max(1, AT_ONCE // max(values_NC.shape))
+    test = permutation_test(strength, len(feature_N), permutations, seed, at_once)
+    return feature_N @ values_NC, test.p
 
 
 def standardised(values_NX: np.ndarray) -> np.ndarray:
