@@ -96,10 +96,9 @@ def measured(variant: str, settings: Settings) -> dict[str, float]:
 
 def random_examples(settings: Settings, vocab_size: int) -> EncodedExamples:
     B, T = settings.batch_size, settings.answer_length
-    tokens = np.random.default_rng(settings.seed).integers(
-        3, vocab_size, (B, settings.length), dtype=np.int32
-    )
-    parts = tokens[:, : settings.length - T], tokens[:, settings.length - T :]
+    draw = np.random.default_rng(settings.seed)
+    tokens_BS = draw.integers(3, vocab_size, (B, settings.length), dtype=np.int32)
+    parts = np.split(tokens_BS, [settings.length - T], axis=1)
     rows = [Ragged(part.ravel(), np.arange(B + 1) * part.shape[1]) for part in parts]
     return EncodedExamples(*rows, np.arange(B + 1), np.arange(B), decoder_only=True)
 

@@ -1,5 +1,7 @@
 """Features of tasks as numbers, and correlations of routes with them: by hand, planted, and random."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from planted_routes import features_of_columns, one_hot, random_routes, routes_of
@@ -7,7 +9,13 @@ from planted_routes import features_of_columns, one_hot, random_routes, routes_o
 from dataloader.errors import InputError
 from dataloader.labels import read_labels
 from dataloader.ontology import Ontology
-from routing_moe.analysis.correlation import correlate, correlation_test, top_experts, worth_testing
+from routing_moe.analysis.correlation import (
+    correlate,
+    correlation_test,
+    features_markdown,
+    top_experts,
+    worth_testing,
+)
 from routing_moe.analysis.features import SHIPPED_FEATURES, features_of
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats"]}, "numbers": {"all": ["one"]}}
@@ -179,6 +187,12 @@ def test_rare_features_and_constant_experts_are_left_out():
     assert set(table["layer"]) == {"enc 0"}
     assert set(table["feature"]) == {"length", "f:some"}
     assert table[table["feature"] == "length"]["with_feature"].isna().all()
+    run = SimpleNamespace(name="run", routes=routes)
+    rows = features_markdown(run, table, top_experts(table, 1)).splitlines()[-2:]
+    assert {row.split("|")[1].strip(): row.split("|")[2].strip() for row in rows} == {
+        "length": "-",
+        "f:some": "5",
+    }
 
 
 def test_without_testable_features_the_table_is_empty():

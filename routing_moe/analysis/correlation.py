@@ -34,7 +34,7 @@ def correlate(
 ) -> pd.DataFrame:
     """Returns a row for each (layer, expert) and feature, sorted by p.
 
-    tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
+    tasks: number of tasks with a known value; with_feature: how many of them have a 1 (NaN for numbers).
     permutations: 0 computes r alone; p and q_by are then NaN. Left out: features that fewer than FEWEST tasks
     have or lack, constant numbers, and experts with the same weight for all tasks.
     """
@@ -49,12 +49,12 @@ def correlate(
             feature_N = features.column(name)
             known_N = np.isfinite(feature_N)
             r_C, p_C = correlation_test(values_NC[known_N], feature_N[known_N], permutations, seed)
-            with_feature = int(feature_N[known_N].sum()) if features.is_binary(name) else pd.NA
+            with_feature = feature_N[known_N].sum() if features.is_binary(name) else np.nan
             numbers = dict(r=r_C, p=p_C, tasks=known_N.sum(), with_feature=with_feature)
             tables.append(experts.to_frame(index=False).assign(feature=name, **numbers))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.concat(tables).astype({"with_feature": "Int64"}).dropna(subset=["r"])
+    table = pd.concat(tables).dropna(subset=["r"])
     table = table.assign(q_by=benjamini_yekutieli(table["p"]), order=-table["r"].abs())
     table = table.sort_values(["p", "order", "feature", "layer", "expert"])
     return table[COLUMNS].reset_index(drop=True)
@@ -86,8 +86,8 @@ def correlation_test(
         return np.abs(feature_N[orders_PN] @ values_NC)
 
     at_once = max(1, AT_ONCE // max(values_NC.shape))
-    test = permutation_test(strength, len(feature_N), permutations, seed, at_once)
-    return feature_N @ values_NC, test.p
+    _, p_C, _ = permutation_test(strength, len(feature_N), permutations, seed, at_once)
+    return feature_N @ values_NC, p_C
 
 
 def standardised(values_NX: np.ndarray) -> np.ndarray:

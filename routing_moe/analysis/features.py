@@ -20,7 +20,7 @@ import pandas as pd
 
 import dataloader
 from dataloader.errors import InputError, did_you_mean, problem_context
-from dataloader.labels import ontology_labels, read_task_table
+from dataloader.labels import kinds_of, ontology_labels, read_task_table
 from dataloader.ontology import Ontology
 
 SHIPPED_FEATURES = Path(dataloader.__file__).parent / "task_features.csv"
@@ -39,10 +39,7 @@ class Features:
     @property
     def kinds(self) -> dict[str, list[int]]:
         """{kind: its columns}; the kind of `skill:negation` is `skill`, that of `length` is `length`."""
-        kinds: dict[str, list[int]] = {}
-        for column, name in enumerate(self.names):
-            kinds.setdefault(name.partition(":")[0], []).append(column)
-        return kinds
+        return {kind: list(columns.values()) for kind, columns in kinds_of(self.names).items()}
 
     def column(self, name: str) -> np.ndarray:
         return self.values_NF[:, self.names.index(name)]

@@ -34,6 +34,7 @@ FEWEST_TASKS = 4  # three have six orders in all
 AT_ONCE = 4_000_000  # numbers of permuted distances in memory
 ROUNDED_DIGITS = 9
 COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", "ami", "mantel_r")
+SHOWN = {"labels": "labels", "ami": "AMI", "mantel_r": "Mantel r", "mantel_p": "p", "mantel_q_by": "q"}
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "mantel_r", "mantel_p"]
 
 
@@ -88,8 +89,8 @@ def mantel_test(
         return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ other_X
 
     at_once = max(1, AT_ONCE // len(rows))
-    test = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
-    return float(test.observed), float(test.p)
+    r, p, _ = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
+    return float(r), float(p)
 
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
@@ -104,33 +105,17 @@ def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
     return fcluster(tree, max(heights[left >= count], default=0.0), "distance")
 
 
-def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
-    """Returns a row per kind of features, with the numbers of each run."""
-    joint = pd.concat(tables)
-    if joint.empty:
+def recovery_markdown(table: pd.DataFrame) -> str:
+    """Returns the rows of `recovery_table`, with a column run, as Markdown, with an explanation."""
+    if table.empty:
         return "No kind of features is known for enough tasks to compare it with routes."
-    rows = {}
-    for kind, runs in joint.groupby("kind", sort=False):
-        tested = [
-            "-"
-            if np.isnan(run.mantel_r)
-            else f"{run.mantel_r:.3f} ({run.mantel_p:.2g}; {run.mantel_q_by:.2g})"
-            for run in runs.itertuples()
-        ]
-        rows[kind] = {
-            "tasks": int(runs["tasks"].iloc[0]),
-            "labels": whole(runs["labels"].iloc[0]),
-            "AMI": ", ".join(runs["ami"].map("{:.3f}".format).replace("nan", "-")),
-            "Mantel r (p; q)": ", ".join(tested),
-        }
-    text = (
+    table = table.assign(labels=table["labels"].map(whole)).set_index("kind")[["run", "tasks", *SHOWN]]
+    return (
         "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
         "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features. "
         "q: by Benjamini and Yekutieli over all p of a run, valid under any dependence."
+        f"\n\n{markdown_table(table.rename(columns=SHOWN))}"
     )
-    if len(names) > 1:
-        text += f" Runs: {', '.join(names)}."
-    return f"{text}\n\n{markdown_table(rows, 'kind')}"
 
 
 def recovery_of_runs(
