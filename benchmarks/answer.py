@@ -9,7 +9,6 @@ it.
 
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from transformers import AutoModelForSeq2SeqLM
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.measuring import MEASURED, ratio
+from benchmarks.measuring import MEASURED
 from routing_moe import Routed
 from routing_moe.answering.queries import Query, read_queries
 from routing_moe.answering.routed import CHUNK
@@ -54,23 +53,21 @@ def run(settings: Settings) -> dict:
     queries = list(islice(cycle(read_queries(settings.inputs)), settings.lines))
     answers: dict[str, list[str]] = {}
 
-    def timed(name: str, answer: Callable[[], list[str]]) -> Callable[[], dict[str, float]]:
-        def call() -> dict[str, float]:
-            start = measuring.now(routed.model.device.type)
-            answers[name] = answer()
-            seconds = measuring.now(routed.model.device.type) - start
-            return {"s": seconds, "texts_per_second": settings.lines / seconds}
+    def by_routed() -> None:
+        answers["routed"] = [reply.answer for reply in routed.answers(task, queries)]
 
-        return call
+    def by_transformers() -> None:
+        answers["transformers"] = generated(routed, task, plain, queries)
 
-    calls = {
-        "routed": timed("routed", lambda: [reply.answer for reply in routed.answers(task, queries)]),
-        "transformers": timed("transformers", lambda: generated(routed, task, plain, queries)),
-    }
-    variants = measuring.measure(calls, settings.rounds)
+    device = routed.model.device.type
+    calls = {"routed": by_routed, "transformers": by_transformers}
+    timed = {name: measuring.timed(call, device) for name, call in calls.items()}
+    variants = measuring.measure(timed, settings.rounds)
+    for times in variants.values():
+        times["texts_per_second"] = settings.lines / times["median_s"]
     return {
         "variants": variants,
-        "ratios": {"transformers_over_routed": ratio(variants, "transformers", "routed")},
+        "ratios": measuring.ratios(variants, [("transformers", "routed")], {"": "median_s"}),
         "equal_answers": sum(map(str.__eq__, *answers.values())),
     }
 

@@ -11,12 +11,11 @@ peak above the loaded model: of the resident set, or allocated on a GPU. Prints 
 """
 
 import multiprocessing
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,14 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.measuring import MEASURED, ratio
+from benchmarks.measuring import MEASURED
 from dataloader.encoding import EncodedExamples, Ragged
 from routing_moe import RoutedModel
 from routing_moe.config.choices import BASE_DTYPES
 from routing_moe.config.flags import AT_LEAST_1
 from routing_moe.config.shared import Recipe
 from routing_moe.io.accelerator import make_accelerator
+from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.loss import projected_at, with_targets
 from routing_moe.optim.layers import checkpoint_layers
 from routing_moe.optim.step import Stepper
@@ -68,14 +68,13 @@ def run(settings: Settings) -> dict:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as processes:  # raises if one is killed
         variants = {name: processes.submit(measured, name, settings).result() for name in VARIANTS}
-    others = VARIANTS[1:]
-    ratios = {f"experts_over_{other}_{field}": ratio(variants, "experts", other, field)
-              for other in others for field in ("median_s", "memory_gb")}  # fmt: skip
-    return {"variants": variants, "ratios": ratios}
+    pairs = [("experts", "peft"), ("experts", "peft_projected")]
+    fields = {"_median_s": "median_s", "_memory_gb": "memory_gb"}
+    return {"variants": variants, "ratios": measuring.ratios(variants, pairs, fields)}
 
 
 def measured(variant: str, settings: Settings) -> dict[str, float]:
-    """Returns the seconds of a step, of the process or on a GPU, and the memory of training in GB."""
+    """Returns the seconds of a step, and the memory of training in GB."""
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     torch.manual_seed(settings.seed)
     config = Qwen2Config(**SIZES[settings.model_size], tie_word_embeddings=True)
@@ -83,26 +82,23 @@ def measured(variant: str, settings: Settings) -> dict[str, float]:
     config.layer_types = config.layer_types[: config.num_hidden_layers]
     model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, settings.dtype)).to(settings.device)
     examples = random_examples(settings, config.vocab_size)
-    loaded = start_of_memory(settings.device)
+    if settings.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident set to its current size
+    loaded = peak_memory_gb()
     step = (step_of_experts if variant == "experts" else step_of_peft)(model, examples, settings, variant)
-    seconds = []
-    for number in range(1 + settings.steps):
-        start = now(settings.device)
-        step(number)
-        seconds.append(now(settings.device) - start)
-    return {
-        "median_s": statistics.median(seconds[1:]),
-        "min_s": min(seconds[1:]),
-        "memory_gb": (memory(settings.device, "VmHWM") - loaded) / 1e9,
-    }
+    numbers = count()
+    timed = measuring.timed(lambda: step(next(numbers)), settings.device)
+    times = measuring.measure({variant: timed}, settings.steps)[variant]
+    return times | {"memory_gb": peak_memory_gb() - loaded}
 
 
 def random_examples(settings: Settings, vocab_size: int) -> EncodedExamples:
     B, T = settings.batch_size, settings.answer_length
-    tokens = np.random.default_rng(settings.seed).integers(
-        3, vocab_size, (B, settings.length), dtype=np.int32
-    )
-    parts = tokens[:, : settings.length - T], tokens[:, settings.length - T :]
+    draw = np.random.default_rng(settings.seed)
+    tokens_BS = draw.integers(3, vocab_size, (B, settings.length), dtype=np.int32)
+    parts = np.split(tokens_BS, [settings.length - T], axis=1)
     rows = [Ragged(part.ravel(), np.arange(B + 1) * part.shape[1]) for part in parts]
     return EncodedExamples(*rows, np.arange(B + 1), np.arange(B), decoder_only=True)
 
@@ -146,33 +142,6 @@ def step_of_peft(model, examples: EncodedExamples, settings: Settings, variant: 
         optimizer.zero_grad(set_to_none=True)
 
     return step
-
-
-# ---- time and memory
-
-
-def now(device: str) -> float:
-    """Returns seconds of the process, which other programs do not change; on a GPU of the clock."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def start_of_memory(device: str) -> float:
-    """Returns the bytes in use, from which on the peak counts."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident set to its current size
-    return memory(device, "VmRSS")
-
-
-def memory(device: str, of_process: str) -> float:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(of_process))
 
 
 if __name__ == "__main__":

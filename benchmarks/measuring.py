@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import platform
-import re
 import statistics
 import time
 from collections.abc import Callable
@@ -16,8 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import BartForConditionalGeneration
-from transformers import initialization as init
 from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError
@@ -28,8 +25,6 @@ from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, fl
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import describe_run
-from routing_moe.model.base import is_of_base, train_base
-from routing_moe.model.conversion import share_tensors
 from routing_moe.model.selection import random_one_hot
 
 # "base" and "large" are the sizes of facebook/bart-base and facebook/bart-large. "half": 16 experts train in
@@ -69,6 +64,7 @@ class RandomModelSettings(Settings):
     num_experts: int = MEASURED(3, "experts per layer", range=AT_LEAST_1)
     batch_size: int = MEASURED(4, "examples in a batch", range=AT_LEAST_1)
     source_length: int = MEASURED(128, "source tokens", range=AT_LEAST_1)
+    lora_rank: int = MEASURED(16, "rank of the experts of lora_*", range=AT_LEAST_1)
     steps: int = MEASURED(7, "rounds; each runs every variant", range=AT_LEAST_1)
     threads: int = MEASURED(0, "CPU threads; 0: torch's choice", range=NOT_NEGATIVE)
     device: str = MEASURED("cpu", "device", choices=("cpu", "cuda"))
@@ -105,9 +101,10 @@ def run_benchmark(
             "threads": torch.get_num_threads(),
             "load_average_before": load,
             "peak_memory_gb": peak_memory_gb(),
-            **rounded(lines),
+            **lines,
         }
-        print(json.dumps(report))
+        line = json.loads(json.dumps(report), parse_float=lambda text: float(f"{float(text):.4g}"))
+        print(json.dumps(line))
 
     return run_command(run, command, argv, description)
 
@@ -115,12 +112,12 @@ def run_benchmark(
 # ---- models and inputs
 
 
-def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConfig:
-    """Returns the configuration of a routing BART. fields: of the mixture."""
-    size = SIZES[model_size]
+def random_model(settings, num_experts: int, **fields) -> RoutingBartForConditionalGeneration:
+    """Returns a routing BART with random weights, on the device. fields: of its configuration."""
+    size = SIZES[settings.model_size]
     of_side = dict(layers=size["layers"], ffn_dim=size["ffn"], attention_heads=size["heads"])
     fields |= {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in of_side.items()}
-    return RoutingBartConfig(
+    config = RoutingBartConfig(
         vocab_size=size["vocab"],
         d_model=size["d_model"],
         max_position_embeddings=size["positions"],
@@ -131,77 +128,9 @@ def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConf
         task_names=[f"task{i}" for i in range(N_TASKS)],
         **fields,
     )
-
-
-def uninitialised_model(
-    model_size: str, num_experts: int, device: str, **fields
-) -> RoutingBartForConditionalGeneration:
-    """Returns a routing BART with uninitialised parameters, which take no memory on the device "meta".
-
-    fields: of the mixture.
-    """
-    with torch.device(device), init.no_init_weights():
-        model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts, **fields))
-    model.tie_weights()  # the library skips this if it skips the initialisation
-    return model
-
-
-@torch.no_grad()
-def build_routing_model(settings, num_experts: int) -> RoutingBartForConditionalGeneration:
-    """Returns a routing BART with random weights; the experts of a layer are copies of its first one.
-
-    Times do not depend on the values of weights, and copying is several times faster than drawing.
-    """
     torch.manual_seed(settings.seed)
-    model = uninitialised_model(settings.model_size, num_experts, settings.device)
-    drawn: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        first = drawn.setdefault(re.sub(r"\.experts\.\d+\.", ".experts.0.", name), parameter)
-        if first is not parameter:
-            parameter.copy_(first)
-        elif parameter.ndim > 1:
-            parameter.normal_(0, 0.02)
-        else:
-            parameter.fill_(1.0 if name.endswith(".weight") else 0.0)  # of layer norms; biases
-    return model
-
-
-def build_plain_model(settings) -> BartForConditionalGeneration:
-    """Returns a stock BART of the same size with random weights, on the device."""
-    torch.manual_seed(settings.seed)
-    config = model_config(settings.model_size, 1).to_bart_config()
-    return BartForConditionalGeneration(config).to(settings.device)
-
-
-def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
-    """Returns a routing BART with one expert that shares all tensors of a plain BART of that size."""
-    model = uninitialised_model(model_size, 1, "meta")
-    tensors = plain.state_dict(keep_vars=True).items()
-    state = {re.sub(r"(\.layers\.\d+)\.", r"\1.experts.0.", name): tensor for name, tensor in tensors}
-    share_tensors(model, state)
-    return model.train(plain.training)
-
-
-def with_low_rank_experts(plain: BartForConditionalGeneration, settings, trains_base: bool):
-    """Returns a routing BART with random low-rank experts whose BART has the tensors of a plain one.
-
-    settings: have num_experts and lora_rank. Without `trains_base`, its parameters are others, which are
-    frozen, with the same memory.
-    """
-    lora = dict(expert_kind="lora", lora_rank=settings.lora_rank)
-    model = uninitialised_model(settings.model_size, settings.num_experts, "meta", **lora)
-    torch.manual_seed(settings.seed)
-    of_experts = {
-        name: torch.nn.Parameter(torch.randn(t.shape).mul_(0.02).to(settings.device))
-        for name, t in model.state_dict().items()
-        if not is_of_base(name)
-    }
-    base = plain.state_dict(keep_vars=True)
-    share_tensors(
-        model, of_experts | (base if trains_base else {name: t.detach() for name, t in base.items()})
-    )
-    train_base(model, trains_base)
-    return model
+    with torch.device(settings.device):
+        return RoutingBartForConditionalGeneration(config)
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:
@@ -234,43 +163,40 @@ def autocast(settings: RandomModelSettings) -> AbstractContextManager:
     return torch.autocast(settings.device, dtype, enabled=dtype is not None)
 
 
+def timed(call: Callable[[], object], device: str) -> Callable[[], dict[str, float]]:
+    """Returns a function that calls this one and returns its seconds {"s": seconds}."""
+
+    def run() -> dict[str, float]:
+        start = now(device)
+        call()
+        return {"s": now(device) - start}
+
+    return run
+
+
 def measure(runs: dict[str, Callable[[], dict[str, float]]], rounds: int) -> dict[str, dict[str, float]]:
     """Returns {name: median_s and min_s of the field "s", medians of the others}.
 
     Variants run once per round, in turns, so that changes in the machine's speed affect all of them equally.
     A first round is not counted.
     """
-    measured: dict[str, dict[str, list[float]]] = {name: {} for name in runs}
-    with ProgressBar(total=(rounds + 1) * len(runs)) as progress:
-        for i in range(rounds + 1):
-            for name, run in runs.items():
-                progress.set_description(name)
-                for field, value in run().items():
-                    if i:
-                        measured[name].setdefault(field, []).append(value)
-                progress.update()
+    measured = {name: [] for name in runs}
+    for _ in ProgressBar(range(rounds + 1), "measuring", unit="round"):
+        for name, run in runs.items():
+            measured[name].append(run())
+    return {name: medians(times[1:]) for name, times in measured.items()}
+
+
+def medians(times: list[dict[str, float]]) -> dict[str, float]:
+    median = {field: statistics.median(time[field] for time in times) for field in times[0]}
+    return {"median_s": median.pop("s"), "min_s": min(time["s"] for time in times)} | median
+
+
+def ratios(variants: dict, pairs: list[tuple[str, str]], fields: dict[str, str]) -> dict[str, float]:
+    """Returns {"A_over_B" + end: A / B} for pairs of variants that both ran. fields: {end: field}."""
     return {
-        name: {
-            "median_s": statistics.median(fields["s"]),
-            "min_s": min(fields["s"]),
-            **{field: statistics.median(values) for field, values in fields.items() if field != "s"},
-        }
-        for name, fields in measured.items()
-    }
-
-
-def ratio(variants: dict, over: str, under: str, field: str = "median_s") -> float | None:
-    """Returns variants[over][field] / variants[under][field], or None if one was not run."""
-    if over not in variants or under not in variants:
-        return None
-    return variants[over][field] / variants[under][field]
-
-
-def rounded(values: dict) -> dict:
-    """Returns nested dictionaries with floats of four digits, without values of None (not measured)."""
-    nested = {name: rounded(value) if isinstance(value, dict) else value for name, value in values.items()}
-    return {
-        name: float(f"{value:.4g}") if isinstance(value, float) else value
-        for name, value in nested.items()
-        if value is not None
+        f"{over}_over_{under}{end}": variants[over][field] / variants[under][field]
+        for over, under in pairs
+        if {over, under} <= variants.keys()
+        for end, field in fields.items()
     }

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.measuring import MEASURED, ratio
+from benchmarks.measuring import MEASURED
 from routing_moe.config.flags import AT_LEAST_1
 from routing_moe.model.modeling import generate_plain
 
@@ -26,6 +27,9 @@ from routing_moe.model.modeling import generate_plain
 # lora_soft: all examples of one task, with low-rank experts, merging included; plain_shared: plain BART whose
 # beams share encoder states, as those of all variants except plain.
 VARIANTS = ("one_hot", "one_hot_mixed", "soft", "soft_no_cache", "lora_soft", "plain_shared", "plain")
+OF_ONE_TASK = ("one_hot", "lora_soft")
+PAIRS = [(name, "plain") for name in ("one_hot", "one_hot_mixed", "soft", "lora_soft")]
+PAIRS += [("soft_no_cache", "soft"), ("lora_soft", "plain_shared")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,6 @@ class Settings(measuring.RandomModelSettings):
     program = "python -m benchmarks.predict"
     variants: tuple[str, ...] = MEASURED(VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT")
     new_tokens: int = MEASURED(16, "exact number of new tokens", range=AT_LEAST_1)
-    lora_rank: int = MEASURED(16, "rank of the experts of lora_soft", range=AT_LEAST_1)
     num_beams: int = MEASURED(4, "beams per example", range=AT_LEAST_1)
 
 
@@ -42,55 +45,44 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> dict:
-    model = measuring.build_routing_model(settings, settings.num_experts).eval()
+    model = measuring.random_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
-    models = {"lora_soft": low_rank_model(plain, settings)} if "lora_soft" in settings.variants else {}
-    calls = {name: make_call(name, models.get(name, model), plain, settings) for name in settings.variants}
+    lora = dict(expert_kind="lora", lora_rank=settings.lora_rank)
+    models = dict.fromkeys(settings.variants, model)
+    if "lora_soft" in models:
+        models["lora_soft"] = measuring.random_model(settings, settings.num_experts, **lora).eval()
+    calls = {name: make_call(name, models[name], plain, settings) for name in models}
+    calls = {name: measuring.timed(call, settings.device) for name, call in calls.items()}
     variants = measuring.measure(calls, settings.steps)
-    pairs = [("one_hot", "plain"), ("one_hot_mixed", "plain"), ("soft", "plain"), ("soft_no_cache", "soft")]
-    pairs += [("lora_soft", "plain"), ("lora_soft", "plain_shared")]
-    ratios = {f"{over}_over_{under}": ratio(variants, over, under) for over, under in pairs}
-    return {"variants": variants, "ratios": ratios}
+    return {"variants": variants, "ratios": measuring.ratios(variants, PAIRS, {"": "median_s"})}
 
 
-def low_rank_model(plain, settings: Settings):
-    """Returns a mixture of low-rank experts that shares the tensors of a plain BART."""
-    return measuring.with_low_rank_experts(plain, settings, trains_base=False).eval()
+def make_call(name: str, model, plain, settings: Settings) -> Callable[[], None]:
+    """Returns a function that generates once, on inputs that are drawn here."""
+    B, tokens = settings.batch_size, settings.new_tokens
+    inputs = measuring.random_source(B, settings.source_length, model.config.vocab_size, settings.device)
+    inputs |= {"num_beams": settings.num_beams, "min_new_tokens": tokens, "max_new_tokens": tokens}
+    inputs["use_cache"] = name != "soft_no_cache"
+    if not name.startswith("plain"):
+        routes = measuring.one_hot_routes if name.startswith("one_hot") else soft_routes
+        inputs["routes"] = routes(model, 1 if name in OF_ONE_TASK else B).expand(B, -1, -1)
+    ways = {"plain": plain.generate, "plain_shared": partial(generate_plain, plain)}
+    generate = ways.get(name, model.generate)
 
-
-def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:
-    """Returns a function that generates once, on inputs that are drawn here, and returns its seconds."""
-    B, device = settings.batch_size, settings.device
-    inputs = measuring.random_source(B, settings.source_length, model.config.vocab_size, device)
-    inputs |= {"num_beams": settings.num_beams, "min_new_tokens": settings.new_tokens}
-    inputs |= {"max_new_tokens": settings.new_tokens, "use_cache": name != "soft_no_cache"}
-    if name == "one_hot":
-        inputs["routes"] = measuring.one_hot_routes(model, 1).expand(B, -1, -1)
-    elif name == "one_hot_mixed":
-        inputs["routes"] = measuring.one_hot_routes(model, B)
-    elif name == "lora_soft":
-        size = (model.config.num_layers, model.config.num_experts)
-        inputs["routes"] = torch.randn(size, device=device).softmax(-1).expand(B, -1, -1)
-    elif not name.startswith("plain"):
-        size = (B, model.config.num_layers, model.config.num_experts)
-        inputs["routes"] = torch.randn(size, device=device).softmax(-1)
-    generate = plain.generate if name == "plain" else model.generate
-    if name == "plain_shared":
-        generate = partial(generate_plain, plain)
-
-    def call() -> dict[str, float]:
-        start = measuring.now(device)
+    def call() -> None:
         with measuring.autocast(settings):
             sequences = generate(**inputs)
-        end = measuring.now(device)
-        if sequences.shape != (B, 1 + settings.new_tokens):
-            raise RuntimeError(
-                f"{name}: sequences of shape {tuple(sequences.shape)}, expected "
-                f"{(B, 1 + settings.new_tokens)}; times cannot be compared"
-            )
-        return {"s": end - start}
+        size, expected = tuple(sequences.shape), (B, 1 + tokens)
+        if size != expected:
+            raise RuntimeError(f"{name}: answers of size {size}, not {expected}; times cannot be compared")
 
     return call
+
+
+def soft_routes(model, batch_size: int) -> Tensor:
+    """Returns random soft routes (B, L, E)."""
+    size = (batch_size, model.config.num_layers, model.config.num_experts)
+    return torch.randn(size, device=model.device).softmax(-1)
 
 
 if __name__ == "__main__":

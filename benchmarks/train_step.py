@@ -23,8 +23,9 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
-from benchmarks.measuring import MEASURED, N_TASKS, ratio
+from benchmarks.measuring import MEASURED, N_TASKS
 from routing_moe.config.flags import AT_LEAST_1, Range
+from routing_moe.model.base import train_base
 from routing_moe.model.route_sources import random_task_routes
 
 # Fields of the model's configuration for each type of routes, in addition to LEARNED, as in training.
@@ -43,15 +44,16 @@ ROUTED = {
     "merged_softmax": dict(router_mode="softmax", expert_mixing="parameters"),
     "merged_softmax_one_task": dict(router_mode="softmax", expert_mixing="parameters"),
 }
+TASKS = {"one_hot": N_TASKS, "merged_softmax_one_task": 1}  # in a batch, regardless of --tasks_per_batch
 # "lora_": the same routes with low-rank experts (`--lora_rank`) of a frozen BART; "_trained": of a trained.
 LOW_RANK = ("lora_softmax", "lora_straight_through", "lora_one_hot", "lora_softmax_trained")
-# "_slow": the same routes with every expert run on every example (sparse=False).
 DEFAULT_VARIANTS = (*ROUTED, "one_expert", "plain")
-VARIANTS = (
-    *DEFAULT_VARIANTS,
-    *(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot")),
-    *LOW_RANK,
-)
+# The same routes with every expert run on every example (sparse=False).
+SLOW = tuple(f"{route}_slow" for route in ("average", "softmax", "straight_through", "one_hot"))
+VARIANTS = (*DEFAULT_VARIANTS, *SLOW, *LOW_RANK)
+# Ratios beside those over plain BART: merged over mixed, slow over fast.
+PAIRS = [("merged_average", "average"), ("merged_softmax", "softmax"), ("merged_softmax_one_task", "softmax")]
+PAIRS += [("straight_through_slow", "straight_through")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,6 @@ class Settings(measuring.RandomModelSettings):
         DEFAULT_VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT"
     )
     num_experts: int = MEASURED(3, "experts per layer", range=Range(lambda value: value >= 2, "at least 2"))
-    lora_rank: int = MEASURED(16, "rank of the experts of lora_*", range=AT_LEAST_1)
     target_length: int = MEASURED(16, "target tokens", range=AT_LEAST_1)
     tasks_per_batch: int = MEASURED(
         N_TASKS,
@@ -71,11 +72,7 @@ class Settings(measuring.RandomModelSettings):
 
     def task_ids(self, variant: str, round: int) -> Tensor:
         """Returns task ids (B,) of a variant's examples, in turns; every round has other tasks."""
-        B, tasks = self.batch_size, self.tasks_per_batch
-        if route_of(variant) == "one_hot":
-            tasks = N_TASKS
-        if variant.endswith("_one_task"):
-            tasks = 1
+        B, tasks = self.batch_size, TASKS.get(route_of(variant), self.tasks_per_batch)
         return (torch.arange(B, device=self.device) % tasks + round * B) % N_TASKS
 
 
@@ -84,23 +81,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: Settings) -> dict:
-    # Variants without low-rank experts share one set of weights and one optimizer. It skips parameters
-    # without a gradient, so that a plain step only updates the parameters of the plain model.
-    if any(route_of(name) in ROUTED for name in settings.variants if name not in LOW_RANK):
-        routed = build_routed(settings)
-        plain = routed.to_bart(measuring.one_hot_routes(routed, 1)[0])
-    else:
-        routed = plain = measuring.build_plain_model(settings).train()
-    models = {"plain": plain, "one_expert": measuring.with_one_expert(plain, settings.model_size)}
-    optimizer, steps = build_optimizer(routed), {}
+    models, steps = {}, {}
     for name in settings.variants:
-        if name in LOW_RANK:
-            model = low_rank_model(plain, settings, name)
-            steps[name] = make_step(name, model, build_optimizer(model), settings)
-        else:
-            steps[name] = make_step(name, models.get(route_of(name), routed), optimizer, settings)
+        kind = name if name in LOW_RANK else "experts" if route_of(name) in ROUTED else "one_expert"
+        if kind not in models:
+            model = build_model(kind, settings)
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            models[kind] = model, torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+        steps[name] = make_step(name, *models[kind], settings)
     variants = measuring.measure(steps, settings.steps)
-    return {"variants": variants, "ratios": ratios_of(variants)}
+    pairs = [(name, "plain") for name in variants if name != "plain"] + PAIRS
+    fields = {"_forward_backward": "forward_backward_s", "_step": "median_s"}
+    return {"variants": variants, "ratios": measuring.ratios(variants, pairs, fields)}
 
 
 # ---- a step of one variant
@@ -111,30 +103,26 @@ def route_of(variant: str) -> str:
     return variant.removeprefix("lora_").removesuffix("_trained").removesuffix("_slow")
 
 
-def build_routed(settings: Settings):
+def build_model(kind: str, settings: Settings):
+    """Returns the model of experts that are complete layers, of one expert, or of a low-rank variant."""
+    if kind == "experts":
+        return build_routed(settings)
+    if kind == "one_expert":  # plain BART is made of it
+        return measuring.random_model(settings, 1).train()
+    model = build_routed(settings, expert_kind="lora", lora_rank=settings.lora_rank)
+    train_base(model, kind.endswith("_trained"))
+    return model
+
+
+def build_routed(settings: Settings, **fields):
     """Returns a routing model with both a router and fixed routes; each variant uses one of them.
 
     (`model.use_routes`, which sets fixed routes in training, would remove the router.)
     """
-    model = measuring.build_routing_model(settings, settings.num_experts).train()
-    return with_fixed_routes(model, settings)
-
-
-def low_rank_model(plain, settings: Settings, variant: str):
-    """Returns a mixture of low-rank experts of a plain BART, with a router and fixed routes."""
-    model = measuring.with_low_rank_experts(plain, settings, variant.endswith("_trained"))
-    return with_fixed_routes(model, settings).train()
-
-
-def with_fixed_routes(model, settings: Settings):
-    """Returns the model, which now also has a random one-hot route of each task."""
+    model = measuring.random_model(settings, settings.num_experts, **fields).train()
     size = (N_TASKS, model.config.num_layers, settings.num_experts)
     model.register_buffer("task_routes", random_task_routes(*size, n=1, seed=settings.seed).to(model.device))
     return model
-
-
-def build_optimizer(model) -> torch.optim.AdamW:
-    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
 
 
 def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
@@ -147,9 +135,10 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
     vocab_size, device = model.config.vocab_size, settings.device
     inputs = measuring.random_source(B, S, vocab_size, device)
     inputs["labels"] = torch.randint(4, vocab_size, (B, T), device=device)
-    forward = plain_forward if route_of(variant) == "plain" else routed_forward
-    if forward is routed_forward:
-        inputs["sparse"] = not variant.endswith("_slow")
+    if variant == "plain":
+        model, forward = model.to_bart(), plain_forward
+    else:
+        forward, inputs["sparse"] = routed_forward, not variant.endswith("_slow")
     rounds = itertools.count()
 
     def step() -> dict[str, float]:
@@ -215,22 +204,6 @@ def plain_forward(bart, inputs: dict, task_ids_B: Tensor) -> tuple[Tensor, Calla
     logits_BTV = bart(**source, decoder_input_ids=decoder_input_ids, use_cache=False).logits
     loss = F.cross_entropy(logits_BTV.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=0.1)
     return loss, lambda: None
-
-
-# ---- ratios
-
-
-def ratios_of(variants: dict[str, dict[str, float]]) -> dict[str, float | None]:
-    """Returns ratios of seconds: all over plain BART, merged over mixed, slow over fast."""
-    pairs = [(name, "plain") for name in variants if name != "plain"]
-    pairs += [("merged_average", "average"), ("merged_softmax", "softmax")]
-    pairs += [("merged_softmax_one_task", "softmax"), ("straight_through_slow", "straight_through")]
-    fields = {"forward_backward": "forward_backward_s", "step": "median_s"}
-    return {
-        f"{over}_over_{under}_{name}": ratio(variants, over, under, field)
-        for over, under in pairs
-        for name, field in fields.items()
-    }
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
 from planted_routes import NAMES, one_hot, write_place, write_run
@@ -195,35 +194,6 @@ def test_a_run_that_both_tables_lack_is_reported_once(folder, capsys):
     line = "not finished: dense/seed2 (no best/eval-test-performance.csv)"
     assert capsys.readouterr().err.splitlines().count(line) == 1
     assert line in (folder / "comparison.md").read_text()
-
-
-def test_a_comparison_has_recovery_beside_its_scores(folder, capsys):
-    assert by_category([str(folder), "--recovery", "skill", "category"]) == 0
-    printed = capsys.readouterr().out
-    (found,) = [line for line in printed.splitlines() if line.startswith("| found ") and "1.000 ±" in line]
-    assert [cell.strip() for cell in found.split("|")[2:5]] == ["2", "1.000 ± 0.000", "1.000 ± 0.000"]
-    assert "_cost.csv, _recovery.csv" in printed
-    table = pd.read_csv(folder / "comparison_recovery.csv")
-    assert len(table) == 2 * 6
-    own = table[table["variant"] == "found"].set_index(["seed", "kind"])
-    assert own.loc[(1, "category"), ["labels", "clusters"]].tolist() == [2, 2]
-    assert 0 < own.loc[(1, "category"), "ami"] < 1
-
-
-def test_recovery_is_of_the_checkpoint_that_is_compared(folder, capsys):
-    run = folder / "found/seed1"
-    (run / "last").mkdir()
-    (run / "best/eval-test-performance.csv").rename(run / "last/eval-test-performance.csv")
-    np.save(run / "20-steps/route.npy", one_hot([[expert] * 3 for expert in (0, 1, 0, 1, 0, 1)]))
-    (run / "losses.csv").write_text(",steps,train_loss,dev_loss,dev_performance\n0,10,1,1,1\n1,20,1,1,0\n")
-    found = folder / "found"
-    flags = ["--recovery", "skill"]
-    assert by_category([str(found), *flags, "--checkpoint_name", "last"]) == 1  # seed 2 has no scores of last
-    table = pd.read_csv(found / "comparison_recovery.csv")
-    assert table["run"].tolist() == ["seed1"]
-    assert table["ami"][0] < 0.5
-    assert by_category([str(found), *flags]) == 1  # seed 1 has none of best
-    assert pd.read_csv(found / "comparison_recovery.csv")["ami"].tolist() == [1]
 
 
 def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):

@@ -10,7 +10,7 @@ from scipy.stats import binom
 from sklearn.metrics import adjusted_mutual_info_score
 
 from routing_moe.analysis import route_metrics
-from routing_moe.analysis.recovery import clusters, mantel_test, mutual_information_test, recovery_table
+from routing_moe.analysis.recovery import clusters, mantel_test, recovery_table
 
 
 def test_route_metrics_computed_by_hand():
@@ -39,14 +39,6 @@ def test_mantel_by_hand_and_by_all_permutations():
     ]
     assert p == pytest.approx(np.mean(exact), abs=0.02)
     assert np.isnan(mantel_test(np.ones((4, 4)) - np.eye(4), other_NN, 10)).all()
-
-
-def test_adjusted_mutual_information_is_one_for_equal_groups_and_zero_by_chance():
-    labels = ["a"] * 5 + ["b"] * 5 + ["c"] * 5
-    assert mutual_information_test(labels, [2] * 5 + [0] * 5 + [7] * 5, 999) == pytest.approx((1, 1 / 1000))
-    draw = np.random.default_rng(0)
-    amis = [mutual_information_test(labels, draw.integers(0, 3, 15), 0)[0] for _ in range(80)]
-    assert abs(np.mean(amis)) < 0.05
 
 
 def test_ties_give_more_clusters_and_equal_routes_are_never_divided():
@@ -80,10 +72,8 @@ def test_planted_kinds_are_recovered_and_others_are_not():
     kind = table.loc["kind"]
     assert (kind.ami, kind.labels, kind.clusters, kind.tasks) == (pytest.approx(1.0), 3, 3, 12)
     assert kind.mantel_r > 0.9
-    assert (kind.ami_p, kind.mantel_p) == (0.001, 0.001)
-    # Five tests, the two smallest p equal: BH's 0.001 * 5 / 2, times 1 + 1/2 + 1/3 + 1/4 + 1/5
-    assert (kind.ami_q_by, kind.mantel_q_by) == pytest.approx((0.0025 * 137 / 60,) * 2)
-    assert np.isnan(table.loc["length", "ami_q_by"])
+    assert kind.mantel_p == 0.001
+    assert kind.mantel_q_by == pytest.approx(0.001 * 3 * 11 / 6)  # of three tests: 1 + 1/2 + 1/3
     assert table.loc["other", "ami"] < 0.05
     assert table.loc[["other", "length"], "mantel_p"].gt(0.05).all()
     assert np.isnan(table.loc["length", "ami"])
@@ -99,10 +89,10 @@ def test_random_kinds_are_rarely_significant():
     draw = np.random.default_rng(3)
     times = pd.Series({"p": 0, "q": 0})
     for seed in range(40):
-        columns = {f"kind{kind}:{n}": draw.permutation(12) < 5 for kind in range(3) for n in range(2)}
+        columns = {f"kind{kind}:{n}": draw.permutation(12) < 5 for kind in range(6) for n in range(2)}
         table = recovery_table(routes, features_of_columns(columns), permutations=299, seed=seed)
-        times["p"] += (table[["ami_p", "mantel_p"]] < 0.05).any(axis=None)
-        times["q"] += (table[["ami_q_by", "mantel_q_by"]] < 0.05).any(axis=None)
+        times["p"] += (table["mantel_p"] < 0.05).any()
+        times["q"] += (table["mantel_q_by"] < 0.05).any()
     assert times["q"] <= binom.ppf(0.999, 40, 0.05) < times["p"]
 
 

@@ -4,8 +4,9 @@
     top_experts(table, 3)
 
 r: Pearson's correlation of an expert's weight with a feature (point-biserial for a 0/1 feature).
-p: two-sided, by permuting the tasks. q: Benjamini and Hochberg (1995) over all rows; q_by: Benjamini and
-Yekutieli (2001). N tasks, C columns (the experts, layer by layer), F features, P permutations.
+p: two-sided, by permuting the tasks. q_by: Benjamini and Yekutieli (2001) over all rows, which is valid under
+any dependence, such as that of weights which sum to 1 in a layer. N tasks, C columns (the experts, layer by
+layer), P permutations.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.runs import ExplainedRun
 from routing_moe.analysis.saved_routes import Routes, expert_name
-from routing_moe.results.markdown import markdown_table
+from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.statistics import benjamini_yekutieli
 
 PERMUTATIONS = 100_000  # so that the smallest p passes among thousands of tests
 FEWEST = 3  # tasks that must have a 0/1 feature, and that must lack it
-AT_ONCE = 8_000_000  # numbers of permuted routes in memory
+AT_ONCE = 250_000  # numbers of permuted features in memory
 SIGNIFICANT = 0.05  # false discovery rate
 MOST_FEATURES = 30
-COLUMNS = ["layer", "expert", "feature", "r", "p", "q", "tasks", "with_feature", "q_by"]
+COLUMNS = ["layer", "expert", "feature", "r", "p", "q_by", "tasks", "with_feature"]
 
 
 def correlate(
@@ -33,40 +34,28 @@ def correlate(
 ) -> pd.DataFrame:
     """Returns a row for each (layer, expert) and feature, sorted by p.
 
-    tasks: number of tasks with a known value; with_feature: how many of them have a 1 (empty for numbers).
-    permutations: 0 computes r alone; p, q and q_by are then NaN. Left out: features that fewer than FEWEST
-    tasks have or lack, constant numbers, and experts with the same weight for all tasks. q is valid under
-    positive dependence, but the weights of a layer sum to 1; q_by is larger and valid under any dependence.
+    tasks: number of tasks with a known value; with_feature: how many of them have a 1 (NaN for numbers).
+    permutations: 0 computes r alone; p and q_by are then NaN. Left out: features that fewer than FEWEST tasks
+    have or lack, constant numbers, and experts with the same weight for all tasks.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
     values_NC = routes.values_NLE.reshape(len(routes.tasks), -1)
-    testable = [f for f, name in enumerate(features.names) if worth_testing(features, name)]
-    layers = np.repeat(np.array(routes.layers), routes.experts)
-    layers = pd.Categorical(layers, categories=list(routes.layers), ordered=True)  # sorts as in the model
-    experts, tables = np.tile(np.arange(routes.experts), len(routes.layers)), []
-    together: dict[bytes, list[int]] = {}  # features whose values are known for the same tasks
-    for column in testable:
-        together.setdefault(np.isfinite(features.values_NF[:, column]).tobytes(), []).append(column)
-    for columns in together.values():
-        rows = np.flatnonzero(np.isfinite(features.values_NF[:, columns[0]]))
-        features_NF = features.values_NF[np.ix_(rows, columns)]
-        r_CF = pearson(values_NC[rows], features_NF)
-        p_CF = permutation_p(values_NC[rows], features_NF, permutations, seed)
-        for at, column in enumerate(columns):
-            name = features.names[column]
-            with_feature = int(features_NF[:, at].sum()) if features.is_binary(name) else None
-            numbers = dict(r=r_CF[:, at], p=p_CF[:, at], tasks=len(rows))
-            numbers["with_feature"] = pd.array([with_feature] * len(layers), dtype="Int64")
-            tables.append(pd.DataFrame(dict(layer=layers, expert=experts, feature=name) | numbers))
+    layers = pd.CategoricalIndex(routes.layers, list(routes.layers), ordered=True)  # sorts as in the model
+    experts = pd.MultiIndex.from_product([layers, range(routes.experts)], names=["layer", "expert"])
+    tables = []
+    for name in features.names:
+        if worth_testing(features, name):
+            feature_N = features.column(name)
+            known_N = np.isfinite(feature_N)
+            r_C, p_C = correlation_test(values_NC[known_N], feature_N[known_N], permutations, seed)
+            with_feature = feature_N[known_N].sum() if features.is_binary(name) else np.nan
+            numbers = dict(r=r_C, p=p_C, tasks=known_N.sum(), with_feature=with_feature)
+            tables.append(experts.to_frame(index=False).assign(feature=name, **numbers))
     if not tables:
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.concat(tables, ignore_index=True).dropna(subset=["r"])
-    from scipy.stats import false_discovery_control  # takes most of a second to import
-
-    table["q"] = false_discovery_control(table["p"]) if permutations and len(table) else np.nan
-    table["q_by"] = benjamini_yekutieli(table["p"])
-    table["order"] = -table["r"].abs()
+    table = pd.concat(tables).dropna(subset=["r"])
+    table = table.assign(q_by=benjamini_yekutieli(table["p"]), order=-table["r"].abs())
     table = table.sort_values(["p", "order", "feature", "layer", "expert"])
     return table[COLUMNS].reset_index(drop=True)
 
@@ -80,35 +69,25 @@ def worth_testing(features: Features, name: str) -> bool:
     return len(known) >= 2 * FEWEST and len(np.unique(known)) > 1
 
 
-def top_experts(table: pd.DataFrame, count: int, either_sign: bool = False) -> pd.DataFrame:
-    """Returns the `count` experts with the largest r > 0 of each feature, in order; either_sign: by |r|."""
-    strength = table["r"].abs() if either_sign else table["r"]
-    ranked = table.assign(order=-strength.round(9))[strength > 0]
-    # Ties are broken by the order in the model, so that the choice is deterministic.
+def top_experts(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Returns the `count` experts with the largest r > 0 of each feature; ties are in the model's order."""
+    ranked = table.assign(order=-table["r"].round(9))[table["r"] > 0]
     ranked = ranked.sort_values(["feature", "order", "layer", "expert"]).drop(columns="order")
     return ranked.groupby("feature").head(count).reset_index(drop=True)
 
 
-def pearson(values_NC: np.ndarray, features_NF: np.ndarray) -> np.ndarray:
-    """Returns r of each pair of columns (C, F); NaN if one of them is constant."""
-    return standardised(values_NC).T @ standardised(features_NF)
-
-
-def permutation_p(
-    values_NC: np.ndarray, features_NF: np.ndarray, permutations: int, seed: int = 0
-) -> np.ndarray:
-    """Returns the two-sided p of each r (C, F), by permuting the rows of one side; NaN where r is."""
-    if features_NF.shape[1] < values_NC.shape[1]:  # permuting the other side is equivalent, and faster
-        return permutation_p(features_NF, values_NC, permutations, seed).T
-    values_NC, features_NF = standardised(values_NC), standardised(features_NF)
-    (N, C), F = values_NC.shape, features_NF.shape[1]
+def correlation_test(
+    values_NC: np.ndarray, feature_N: np.ndarray, permutations: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (r, two-sided p) of each column with a feature, which is permuted; NaN if one is constant."""
+    values_NC, feature_N = standardised(values_NC), standardised(feature_N)
 
     def strength(orders_PN: np.ndarray) -> np.ndarray:
-        permuted_PCN = values_NC[orders_PN].transpose(0, 2, 1)
-        return np.abs(permuted_PCN.reshape(-1, N) @ features_NF).reshape(-1, C, F)
+        return np.abs(feature_N[orders_PN] @ values_NC)
 
-    at_once = max(1, AT_ONCE // max(1, N * C, C * F))
-    return permutation_test(strength, N, permutations, seed, at_once).p
+    at_once = max(1, AT_ONCE // max(values_NC.shape))
+    _, p_C, _ = permutation_test(strength, len(feature_N), permutations, seed, at_once)
+    return feature_N @ values_NC, p_C
 
 
 def standardised(values_NX: np.ndarray) -> np.ndarray:
@@ -124,26 +103,20 @@ def features_markdown(run: ExplainedRun, table: pd.DataFrame, top: pd.DataFrame)
     """Returns the number of significant correlations, and the top experts of the features of smallest p."""
     if table.empty:
         return f"{run.name}: no feature has enough tasks with and without it, or all routes are the same."
-    significant, strictly = table[table["q"] < SIGNIFICANT], int((table["q_by"] < SIGNIFICANT).sum())
+    significant = table[table["q_by"] < SIGNIFICANT]
     text = (
         f"{run.routes.titled}: {len(significant)} of {len(table)} correlations of {len(run.routes.layers)} "
-        f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have "
-        f"q < {SIGNIFICANT} ({significant['feature'].nunique()} features), {strictly} of them also q (BY) < "
-        f"{SIGNIFICANT}, which is valid under any dependence. Listed: at most {MOST_FEATURES} features, by p."
+        f"layers x {run.routes.experts} experts with {table['feature'].nunique()} features have q (Benjamini "
+        f"and Yekutieli) < {SIGNIFICANT} ({significant['feature'].nunique()} features). Listed: at most "
+        f"{MOST_FEATURES} features, by p."
     )
     rows = {}
-    # By their smallest p, then their largest |r|.
-    for feature in table["feature"].unique()[:MOST_FEATURES]:
+    for feature in table["feature"].unique()[:MOST_FEATURES]:  # by their smallest p, then their largest |r|
         experts = top[top["feature"] == feature]
         if len(experts):
-            counts = experts["with_feature"]
-            rows[feature] = {
-                "tasks": int(counts.iloc[0]) if counts.notna().all() else "-",
-                "top experts: r (q), * q, ** q (BY) < 0.05": ", ".join(map(_expert, experts.itertuples())),
-            }
+            shown = [
+                f"{expert_name(e.layer, e.expert)} {e.r:.2f} ({e.q_by:.2g})" for e in experts.itertuples()
+            ]
+            tasks = whole(experts["with_feature"].iloc[0])
+            rows[feature] = {"tasks": tasks, "top experts: r (q)": ", ".join(shown)}
     return f"{text}\n\n{markdown_table(rows, 'feature')}"
-
-
-def _expert(row) -> str:
-    star = "**" if row.q_by < SIGNIFICANT else "*" if row.q < SIGNIFICANT else ""
-    return f"{expert_name(row.layer, row.expert)} {row.r:.2f} ({row.q:.2g}){star}"

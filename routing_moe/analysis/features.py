@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import dataloader
 from dataloader.errors import InputError, did_you_mean, problem_context
@@ -38,10 +39,7 @@ class Features:
     @property
     def kinds(self) -> dict[str, list[int]]:
         """{kind: its columns}; the kind of `skill:negation` is `skill`, that of `length` is `length`."""
-        kinds: dict[str, list[int]] = {}
-        for column, name in enumerate(self.names):
-            kinds.setdefault(name.partition(":")[0], []).append(column)
-        return kinds
+        return {kind: list(columns.values()) for kind, columns in kinds_of(self.names).items()}
 
     def column(self, name: str) -> np.ndarray:
         return self.values_NF[:, self.names.index(name)]
@@ -64,7 +62,7 @@ def features_of(
     """
     columns = {}
     for kind, labels in ontology_labels(tasks, ontology).items():
-        columns |= _one_hot(kind, [labels.get(task) for task in tasks])  # NaN for tasks that it does not know
+        columns |= _one_hot(kind, pd.Series(labels, list(tasks), dtype=object))
     of_gym = Path(train_dir) / OWN_FEATURES if train_dir else SHIPPED_FEATURES
     path = Path(file) if file else of_gym if of_gym.is_file() else SHIPPED_FEATURES
     header, rows = read_task_table(path)
@@ -74,45 +72,36 @@ def features_of(
     elif path is not SHIPPED_FEATURES:
         guess = did_you_mean(tasks[0], rows)
         raise InputError(f"{path} has features of none of the tasks, such as {tasks[0]}{guess}")
-    values_NF = np.array(list(columns.values())).T.reshape(len(tasks), len(columns))
+    values_NF = pd.DataFrame(columns, index=list(tasks), dtype=float).to_numpy()
     return Features(tuple(tasks), tuple(columns), values_NF, frozenset(set(tasks) & set(rows)))
 
 
 def file_columns(
     tasks: Sequence[str], header: Sequence[str], rows: Mapping[str, Sequence[str]]
-) -> dict[str, list[float]]:
+) -> dict[str, pd.Series]:
     """Returns the columns of a table of tasks {task: cells}, as numbers.
 
     Raises InputError for a few texts among numbers, a mistake.
     """
-    columns: dict[str, list[float]] = {}
-    for kind, columns_of_kind in kinds_of(header).items():
-        for value, column in columns_of_kind.items():
-            cells = [rows[task][column] if task in rows else "" for task in tasks]
-            filled = {task: row[column] for task, row in rows.items() if row[column]}
-            texts = [task for task, cell in filled.items() if not np.isfinite(_number(cell))]
-            if value:
-                columns[f"{kind}:{value}"] = [_number(cell) for cell in cells]
-            elif 0 < 2 * len(texts) < len(filled):
-                where = f"column {kind}: '{filled[texts[0]]}' (task {texts[0]})"
-                raise InputError(f"{where} among numbers; empty the cell if it is unknown")
-            elif texts:
-                columns |= _one_hot(kind, [cell or None for cell in cells])
-            elif any(cells):
-                columns[kind] = [_number(cell) for cell in cells]
+    columns: dict[str, pd.Series] = {}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=header).drop(columns="task")
+    for name in table:
+        filled = table[name][table[name] != ""]
+        numbers = pd.to_numeric(filled, errors="coerce").replace([np.inf, -np.inf], np.nan)
+        texts = filled[numbers.isna()]
+        if 0 < 2 * len(texts) < len(filled):
+            where = f"column {name}: '{texts.iloc[0]}' (task {texts.index[0]})"
+            raise InputError(f"{where} among numbers; empty the cell if it is unknown")
+        if texts.empty:
+            columns[name] = numbers.reindex(tasks)
+        else:
+            columns |= _one_hot(name, filled.reindex(tasks))
     return columns
 
 
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return np.nan
-
-
-def _one_hot(kind: str, labels: Sequence[str | None]) -> dict[str, list[float]]:
-    known = dict.fromkeys(label for label in labels if label is not None)
+def _one_hot(kind: str, labels: pd.Series) -> dict[str, pd.Series]:
+    """Returns {kind:label: 1 where it is the label, 0 where it is another, NaN where it is unknown}."""
     return {
-        f"{kind}:{value}": [np.nan if label is None else float(label == value) for label in labels]
-        for value in known
+        f"{kind}:{label}": (labels == label).astype(float).where(labels.notna())
+        for label in labels.dropna().unique()
     }

@@ -1,39 +1,25 @@
 """One-sided permutation tests: how often is a statistic as large when the tasks of one side are permuted?"""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 ROUNDING = 1e-9  # tolerance for equally large values
 
 
-class PermutationTest(NamedTuple):
-    """Arrays of one shape, that of the statistic; p and chance are NaN without permutations.
-
-    p: (1 + permutations with as large a value) / (1 + permutations), see Phipson & Smyth (2010); NaN where
-    the statistic is. chance: the mean over the permutations.
-    """
-
-    observed: np.ndarray
-    p: np.ndarray
-    chance: np.ndarray
-
-
 def permutation_test(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    n_tasks: int,
-    permutations: int,
-    seed: int = 0,
-    at_once: int = 1000,
-) -> PermutationTest:
-    """Returns the test of a statistic: a function of orders of tasks (P, N) that returns values (P, ...).
+    statistic: Callable, n_tasks: int, permutations: int, seed: int = 0, at_once: int = 1000
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (observed value, p, mean over permutations) of a statistic, arrays of its shape.
 
-    at_once: P of one call, which bounds the memory; results do not depend on it.
+    statistic: a function of orders of tasks (P, N) that returns values (P, ...). p: (1 + permutations with as
+    large a value) / (1 + permutations), see Phipson & Smyth (2010); NaN where the statistic is. Without
+    permutations, p and the mean are NaN. at_once: P of one call, which bounds the memory; results do not
+    depend on it.
     """
     observed = np.asarray(statistic(np.arange(n_tasks)[None])[0])
     if not permutations:
-        return PermutationTest(observed, np.full(observed.shape, np.nan), np.full(observed.shape, np.nan))
+        return observed, np.full(observed.shape, np.nan), np.full(observed.shape, np.nan)
     count, total = np.zeros(observed.shape), np.zeros(observed.shape)
     generator = np.random.default_rng(seed)
     for start in range(0, permutations, at_once):
@@ -42,4 +28,4 @@ def permutation_test(
         count += (values >= observed - ROUNDING).sum(axis=0)
         total += values.sum(axis=0)
     p = np.where(np.isnan(observed), np.nan, (1 + count) / (1 + permutations))
-    return PermutationTest(observed, p, total / permutations)
+    return observed, p, total / permutations

@@ -25,7 +25,7 @@ from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import Routes
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.route_clusters import average_linkage
-from routing_moe.results.markdown import markdown_table, mean_and_std, whole
+from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.runs import Run
 from routing_moe.results.statistics import benjamini_yekutieli
 
@@ -33,20 +33,21 @@ PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all
 AT_ONCE = 4_000_000  # numbers of permuted distances in memory
 ROUNDED_DIGITS = 9
-COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "ami_p", "mantel_r", "mantel_p"]
-CORRECTED = {"ami_p": "ami_q_by", "mantel_p": "mantel_q_by"}
+COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", "ami", "mantel_r")
+SHOWN = {"labels": "labels", "ami": "AMI", "mantel_r": "Mantel r", "mantel_p": "p", "mantel_q_by": "q"}
+COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "mantel_r", "mantel_p"]
 
 
 def recovery_table(
     routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> pd.DataFrame:
-    """A row for each kind of features: labels, adjusted mutual information (ami), Mantel's r, p of both.
+    """Returns a row for each kind of features: labels, adjusted mutual information, Mantel's r with p and q.
 
     Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
     the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels (see
     `clusters` for ties). Distances of features are Jaccard's, of a number the absolute difference. NaN if all
-    tasks have the same label or route, and for ami also if all labels differ. ami_q_by, mantel_q_by: q by
-    Benjamini and Yekutieli over all p of the table.
+    tasks have the same label or route, and for ami also if all labels differ. ami: Vinh et al. (2010), 0 by
+    chance, 1 if clusters and labels agree. mantel_q_by: q by Benjamini and Yekutieli over all p of the table.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -66,11 +67,10 @@ def recovery_table(
             if 1 < count < len(labels) and not routes.are_equal:
                 clusters_N = clusters(apart_NN, count)
                 row["clusters"] = len(set(clusters_N))
-                row["ami"], row["ami_p"] = mutual_information_test(labels, clusters_N, permutations, seed)
+                row["ami"] = adjusted_mutual_info_score(labels, clusters_N)
         rows.append(row)
     table = pd.DataFrame(rows, columns=COLUMNS)
-    q_by = benjamini_yekutieli(table[list(CORRECTED)].to_numpy(dtype=float).ravel())
-    return table.assign(**dict(zip(CORRECTED.values(), q_by.reshape(-1, len(CORRECTED)).T, strict=True)))
+    return table.assign(mantel_q_by=benjamini_yekutieli(table["mantel_p"]))
 
 
 def mantel_test(
@@ -89,8 +89,8 @@ def mantel_test(
         return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ other_X
 
     at_once = max(1, AT_ONCE // len(rows))
-    test = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
-    return float(test.observed), float(test.p)
+    r, p, _ = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
+    return float(r), float(p)
 
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
@@ -105,106 +105,45 @@ def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
     return fcluster(tree, max(heights[left >= count], default=0.0), "distance")
 
 
-def mutual_information_test(
-    labels: Sequence, clusters_N: Sequence, permutations: int, seed: int = 0
-) -> tuple[float, float]:
-    """Returns the adjusted mutual information (Vinh et al. 2010), 0 by chance, 1 if they agree, and its p.
-
-    p: one-sided, by permuting the labels, which gives the plain and the adjusted information the same p: all
-    permutations have the same expected information and the same entropies.
-    """
-    codes_N, groups_N = (np.unique(np.asarray(x), return_inverse=True)[1] for x in (labels, clusters_N))
-
-    def information(orders_PN: np.ndarray) -> np.ndarray:
-        """Sums of n log n over the cells of the tables: the mutual information up to constants."""
-        cells_PN = codes_N[orders_PN] * len(codes_N) + groups_N
-        counts = [np.unique(cells_N, return_counts=True)[1] for cells_N in cells_PN]
-        return np.array([n @ np.log(n) for n in counts])
-
-    p = permutation_test(information, len(codes_N), permutations, seed).p
-    return float(adjusted_mutual_info_score(labels, clusters_N)), float(p)
-
-
-def recovery_markdown(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> str:
-    """Returns a row per kind of features; of several runs also mean ± sample std over them."""
-    joint = pd.concat([t.assign(run=n) for n, t in zip(names, tables, strict=True)], ignore_index=True)
-    if joint.empty:
+def recovery_markdown(table: pd.DataFrame) -> str:
+    """Returns the rows of `recovery_table`, with a column run, as Markdown, with an explanation."""
+    if table.empty:
         return "No kind of features is known for enough tasks to compare it with routes."
-    rows = {}
-    for kind, of_kind in joint.groupby("kind", sort=False):
-        first = of_kind.iloc[0]
-        rows[kind] = {"tasks": int(first["tasks"]), "labels": whole(first["labels"])}
-        for title, column, test in (("AMI", "ami", "ami"), ("Mantel r", "mantel_r", "mantel")):
-            if len(names) > 1:
-                mean = of_kind[column].mean(skipna=False)
-                rows[kind][f"{title}, mean"] = mean_and_std(mean, of_kind[column].std())
-            tested = zip(of_kind[column], of_kind[f"{test}_p"], of_kind[f"{test}_q_by"], strict=True)
-            rows[kind][f"{title} (p; q)"] = ", ".join(
-                "-" if np.isnan(value) else f"{value:.3f} ({p:.2g}; {q:.2g})" for value, p, q in tested
-            )
-    text = (
+    table = table.assign(labels=table["labels"].map(whole)).set_index("kind")[["run", "tasks", *SHOWN]]
+    return (
         "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
         "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features. "
         "q: by Benjamini and Yekutieli over all p of a run, valid under any dependence."
+        f"\n\n{markdown_table(table.rename(columns=SHOWN))}"
     )
-    if len(names) > 1:
-        text += f" Mean ± sample std over {len(names)} runs, then each: {', '.join(names)}."
-    return f"{text}\n\n{markdown_table(rows, 'kind')}"
-
-
-# ---- compared runs
-
-
-MEASURES = {"ami": "AMI", "mantel_r": "Mantel r"}
-COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", *MEASURES)
 
 
 def recovery_of_runs(
-    runs: Sequence[Run], kinds: Sequence[str], step: str, task_ontology: Path | None = None
+    runs: Sequence[Run], kinds: Sequence[str], task_ontology: Path | None = None
 ) -> pd.DataFrame:
-    """Returns a row per run and kind (COLUMNS_OF_RUNS): `recovery_table` of the routes of its train tasks.
+    """Returns a row per run and kind (COLUMNS_OF_RUNS): `recovery_table` of the best routes of train tasks.
 
     kinds: the kinds of features to compare with, such as "skill" for the columns "skill:..." of the gym's
-    skills.csv. step: of the routes, or "best" or "last". task_ontology: default: that of each run. NaN where
-    all tasks have the same route: one expert, average or random routes, and for a kind that is known for too
-    few tasks. Raises InputError for a kind that a run's gym does not have.
+    skills.csv. task_ontology: default: that of each run. NaN where all tasks have the same route: one expert,
+    average or random routes, and for a kind that is known for too few tasks. Raises InputError for a kind
+    that a run's gym does not have.
     """
     kinds, tables = list(dict.fromkeys(kinds)), []
     for run in runs:
         table = pd.DataFrame({"kind": kinds})
         if Mixture.load(run.folder / "best").routes_by_task:
-            (explained,) = read_runs([run.folder], step, task_ontology=task_ontology)
-            found = recovery_table(explained.routes, of_kinds(explained.features, kinds), permutations=0)
+            (explained,) = read_runs([run.folder], task_ontology=task_ontology)
+            check_kinds(kinds, explained.features)
+            found = recovery_table(explained.routes, explained.features, permutations=0)
             table = table.merge(found, how="left", on="kind")
         tables.append(table.assign(variant=run.variant, run=run.name, seed=run.seed))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS_OF_RUNS)
 
 
-def of_kinds(features: Features, kinds: Sequence[str]) -> Features:
-    """Returns the features of these kinds. Raises InputError for an unknown kind."""
+def check_kinds(kinds: Sequence[str], features: Features) -> None:
+    """Raises InputError for a kind that the features do not have."""
     known = features.kinds
     if unknown := [kind for kind in kinds if kind not in known]:
         have = f"{did_you_mean(unknown[0], known)} (have {', '.join(known)})"
         lost = "; the gym of a run is not found from this folder, or has no kinds of tasks"
         raise InputError(f"--recovery {unknown[0]}: no such kind of features{have if known else lost}")
-    columns = [column for kind in kinds for column in known[kind]]
-    names = tuple(features.names[column] for column in columns)
-    return Features(features.tasks, names, features.values_NF[:, columns], features.described)
-
-
-def mean_recovery_markdown(table: pd.DataFrame) -> str:
-    """Returns means of `recovery_of_runs` over the runs of each variant as Markdown, with an explanation."""
-    rows = {}
-    for variant, runs in table.groupby("variant", sort=False):
-        rows[variant] = {"n": str(runs.groupby("kind").size().max())}
-        for kind, values in runs.groupby("kind", sort=False):
-            for measure, shown in MEASURES.items():
-                cell = mean_and_std(values[measure].mean(skipna=False), values[measure].std())
-                rows[variant][f"{kind}: {shown}"] = cell
-    text = (
-        "Agreement of routes with kinds of train tasks: mean ± sample std over n runs. AMI: adjusted mutual\n"
-        "information of the kinds and as many clusters of routes. Mantel r: correlation of the distances of\n"
-        "routes with those of features. Both are 0 by chance, 1 if they agree; -: in a run, all routes, or\n"
-        "all their distances, are equal."
-    )
-    return f"{text}\n\n{markdown_table(rows, 'variant')}"

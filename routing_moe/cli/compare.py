@@ -20,8 +20,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, Problems
 from dataloader.ontology import UNCATEGORISED
@@ -74,17 +72,6 @@ def unfinished(runs: Sequence[Run], file: ScoresFile) -> list[str]:
     return [f"{UNFINISHED}: {run} (no {file.path})" for run in runs if run.scores is None]
 
 
-def recovery_of(settings: CompareSettings, runs: Sequence[Run], checkpoint: str) -> pd.DataFrame | None:
-    """Returns the agreement of the routes of each run's checkpoint with kinds of tasks, if asked for."""
-    if not settings.recovery:
-        return None
-    from routing_moe.analysis.recovery import recovery_of_runs  # imports scipy, which takes a second
-
-    return recovery_of_runs(
-        runs, settings.recovery, checkpoint.removesuffix("-steps"), settings.task_ontology
-    )
-
-
 def write(settings: CompareSettings, texts: dict[str, str]) -> Path:
     """Writes {name: text} into the output folder, and returns it."""
     folder = settings.output_dir or settings.folders[0]
@@ -111,7 +98,11 @@ def write_means(settings: CompareSettings) -> list[str]:
     if not names:
         raise InputError("no run has scores of train tasks; they are written with --do_predict")
     runs = {column: [run for run in scored if str(run) in names] for column, scored in runs.items()}
-    recovery = recovery_of(settings, runs["test"], "best")
+    recovery = None
+    if settings.recovery:
+        from routing_moe.analysis.recovery import recovery_of_runs  # imports scipy, which takes a second
+
+        recovery = recovery_of_runs(runs["test"], settings.recovery, settings.task_ontology)
     few_shot = overview.few_shot_scores(settings.few_shot, runs["test"]) if settings.few_shot else None
     costs = overview.costs_of_runs(runs["test"])
     shown = {name: scored for name, scored in runs.items() if name in settings.columns}
@@ -151,20 +142,12 @@ def write_categories(settings: CompareSettings) -> list[str]:
     costs_of_finished = costs.loc[[str(run) for run in finished]]
     cost_means = overview.means_of_variants(costs_of_finished[["variant", *overview.COST_COLUMNS]])
     comparison = compared(settings, finished, ontology)
-    recovery = recovery_of(settings, finished, settings.checkpoint_name)
     tables = comparison.csv_tables(settings)
-    tables |= {"_cost": cost_means.reset_index(), "_recovery": recovery}
-    tables |= {"_curves": overview.curves(runs, costs)}
+    tables |= {"_cost": cost_means.reset_index(), "_curves": overview.curves(runs, costs)}
     tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     draws = {run.variant: run.draws for run in finished if run.draws > 1}
-    parts = [
-        *comparison.markdown(settings, draws),
-        overview.cost_markdown(tables["_cost"], costs_of_finished),
-    ]
-    if recovery is not None:
-        from routing_moe.analysis.recovery import mean_recovery_markdown
-
-        parts.append(mean_recovery_markdown(recovery))
+    cost = overview.cost_markdown(tables["_cost"], costs_of_finished)
+    parts = [*comparison.markdown(settings, draws), cost]
     markdown = "\n\n".join(parts) + "\n"
     texts = {f"comparison{end}.csv": rows.to_csv(index=False) for end, rows in tables.items()}
     texts["comparison.md"] = "\n".join([markdown, *(f"- {note}\n" for note in notes)])

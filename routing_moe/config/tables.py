@@ -42,7 +42,7 @@ class CompareSettings(PluginFlags):
     few_shot: Path | None = SCORES(None, "also mean scores after few-shot fine-tuning: holds <variant>/<run>/summary.csv of the runs of the same names", metavar="FOLDER")
     order: tuple[str, ...] = VARIANTS((), "variants that come first, as far as they have runs; others follow in the order of the folders, in a folder by name", metavar="VARIANT")
     gym_per_seed: bool = VARIANTS(False, "each seed has a gym of its own with tasks of the same names, such as conflict gyms: only runs of a seed must have the same gym, and scores are not divided by category")
-    recovery: tuple[str, ...] = VARIANTS((), "also how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
+    recovery: tuple[str, ...] = VARIANTS((), "beside mean scores, and in recovery.csv, how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
     baseline: str | None = OF_CATEGORIES(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
     contrasts: tuple[str, ...] = OF_CATEGORIES((), "also the differences A minus B of these variants, in one family with those of --baseline", metavar="A:B")
     measures: tuple[str, ...] = OF_CATEGORIES(MEASURES[:1], "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; scores have the last two with --measures of the prediction", choices=MEASURES)

@@ -244,20 +244,19 @@ def plot_transfer(losses_NN, affinity_NN, tasks: Sequence[str], ontology: Ontolo
 
 @styled
 def plot_correlations(table: pd.DataFrame, routes: Routes, features: Features) -> Figure:
-    """Draws r of `correlate`'s table; a dot where q is small, a larger one where q (BY) is, too."""
+    """Draws r of `correlate`'s table; a dot where q (BY) is small."""
     names = [name for name in features.names if name in set(table["feature"])]
     row = table["feature"].map({name: number for number, name in enumerate(names)}).astype(int)
     layer = table["layer"].map({name: number for number, name in enumerate(routes.layers)}).astype(int)
     column = layer * routes.experts + table["expert"].astype(int)
     r_RC = np.full((max(1, len(names)), len(routes.layers) * routes.experts), np.nan)
     r_RC[row, column] = table["r"]
-    scale = Scale(f"correlation r; dots: q < {SIGNIFICANT},\nlarge: q (BY), too")
+    scale = Scale(f"correlation r; dots: q (BY) < {SIGNIFICANT}")
     axes = draw_by_expert(r_RC, routes.layers, 0.155, scale)
     axes.set_facecolor("0.85")
-    for size, q in ((2.5, "q"), (5.0, "q_by")):
-        small = table[q] < SIGNIFICANT
-        shades = np.where(table["r"][small].abs() > 0.6, "white", "black")  # visible on any colour
-        axes.scatter(column[small] + 0.5, row[small] + 0.5, s=(size / 2) ** 2, c=shades)
+    small = table["q_by"] < SIGNIFICANT
+    shades = np.where(table["r"][small].abs() > 0.6, "white", "black")  # visible on any colour
+    axes.scatter(column[small] + 0.5, row[small] + 0.5, s=4, c=shades)
     draw_borders(axes.axhline, [(name.partition(":")[0],) for name in names])
     name_rows(axes, names or [""])
     add_key(axes, scale)

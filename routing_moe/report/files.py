@@ -45,26 +45,24 @@ def write_route_files(settings: InspectSettings, runs: list[ExplainedRun], outpu
 
 def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun], output_dir: Path) -> str:
     """Writes the tables and pictures; returns a summary as Markdown."""
-    names, permutations, seed = [run.name for run in runs], settings.permutations, settings.seed
+    permutations, seed = settings.permutations, settings.seed
     tables: dict[str, list[pd.DataFrame]] = {"correlations": [], "top_experts": [], "recovery": []}
+    sections = [f"- {note}" for note in notes_of(runs)]
+    output_dir.mkdir(parents=True, exist_ok=True)
     for run in ProgressBar(runs, "correlating", unit="run"):
         table = correlate(run.routes, run.features, permutations or PERMUTATIONS, seed)
-        tables["correlations"].append(table)
-        tables["top_experts"].append(top_experts(table, settings.top))
+        top = top_experts(table, settings.top)
         kinds = (run.routes, run.features, permutations or recovery.PERMUTATIONS, seed)
-        tables["recovery"].append(recovery.recovery_table(*kinds))
-    output_dir.mkdir(parents=True, exist_ok=True)
-    for file, of_runs in tables.items():
-        joint = pd.concat([t.assign(run=n) for n, t in zip(names, of_runs, strict=True)], ignore_index=True)
-        columns = ["run", *(column for column in joint if column != "run")]
-        write_table(joint[columns], output_dir / f"{file}.csv")
-    sections = [f"- {note}" for note in notes_of(runs)]
-    for run, table, top in zip(runs, tables["correlations"], tables["top_experts"], strict=True):
+        for file, of_run in zip(tables, (table, top, recovery.recovery_table(*kinds)), strict=True):
+            tables[file].append(of_run.assign(run=run.name))
         sections.append(features_markdown(run, table, top))
         file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
         title = settings.title or f"{run.name}: correlation of routes and features"
         save(heat_maps.plot_correlations(table, run.routes, run.features), output_dir / file, title)
-    sections.append(recovery.recovery_markdown(names, tables["recovery"]))
+    for file, of_runs in tables.items():
+        joint = pd.concat(of_runs, ignore_index=True)
+        write_table(joint[["run", *joint.columns.drop("run")]], output_dir / f"{file}.csv")
+    sections.append(recovery.recovery_markdown(pd.concat(tables["recovery"])))
     text = "\n\n".join(sections) + "\n"
     write_text(output_dir / "features.md", text)
     return text

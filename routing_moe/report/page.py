@@ -22,7 +22,7 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import SECTIONS
-from routing_moe.analysis.correlation import SIGNIFICANT, correlate, top_experts
+from routing_moe.analysis.correlation import SIGNIFICANT, correlate
 from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, expert_name, load_history, steps_with_routes
@@ -301,16 +301,15 @@ def curves(runs: Sequence[ExplainedRun]) -> alt.ConcatChart | None:
 
 def correlation_map(name: str, table: pd.DataFrame) -> alt.LayerChart:
     """Returns features by experts: the significant correlations, and the strongest of each feature."""
-    strong = top_experts(table, STRONGEST, either_sign=True)
-    rows = pd.concat([strong, table[table["q"] < SIGNIFICANT]])
-    rows = rows.drop_duplicates(["layer", "expert", "feature"]).sort_values(["layer", "expert"])
+    is_strong = table.groupby("feature").cumcount() < STRONGEST  # the table is in order of p and |r|
+    rows = table[is_strong | (table["q_by"] < SIGNIFICANT)].sort_values(["layer", "expert"])
     rows["expert"] = [expert_name(row.layer, row.expert) for row in rows.itertuples()]
-    rows = rows[["feature", "expert", "r", "p", "q", "q_by"]]
-    title = f"{name}: correlations of weights with features; dots: q < {SIGNIFICANT}"
-    numbers = [alt.Tooltip(f"{field}:Q", format=".3g") for field in ("r", "p", "q", "q_by")]
+    rows = rows[["feature", "expert", "r", "p", "q_by"]]
+    title = f"{name}: correlations of weights with features; dots: q (BY) < {SIGNIFICANT}"
+    numbers = [alt.Tooltip(f"{field}:Q", format=".3g") for field in ("r", "p", "q_by")]
     y = alt.Y("feature:N", title=None, axis=NAMES)
     cells = expert_map(rows, title, y, "r", "feature:N", *numbers)
-    dots = cells.transform_filter(f"datum.q < {SIGNIFICANT}").mark_circle(size=12)
+    dots = cells.transform_filter(f"datum.q_by < {SIGNIFICANT}").mark_circle(size=12)
     return cells + dots.encode(color=alt.value("black"))
 
 

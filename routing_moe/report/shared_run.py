@@ -40,14 +40,14 @@ from routing_moe.results.scores import ScoresFile, read_scores, with_values
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
+# All that is sent: files of the checkpoint and of the run in the folder itself, scores, routes of a step.
 CHECKPOINT_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
     *TOKENS, *OTHER_TOKENIZERS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", NAMES_FILE,
     VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE, AVERAGED_FILE,
 )  # fmt: skip
-RUN_FILES = (
-    "run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, ONTOLOGY_FILE, OWN_FEATURES,
-)  # fmt: skip
+RUN_FILES = ("run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, ONTOLOGY_FILE, OWN_FEATURES)
+ROUTE_FILES = ("route.npy", "route_t1.npy", "route_tasks.txt")
 SHARED = (*CHECKPOINT_FILES, *RUN_FILES, "best/*", "*-steps/*")
 # Of a URL: user and password before the host, and the query.
 SECRETS = re.compile(r"(?<=://)(?:[^/\s]*@)?([^?#\s]*)\S*")
@@ -121,14 +121,13 @@ def write_shared_run(mixture: SavedMixture, name: str, license: str | None, fold
 
 def files_to_share(checkpoint: Path, run: Path) -> dict[str, Path]:
     """Returns {place in the shared folder: file}. Raises InputError for a link, which may lead anywhere."""
-    files = {file.name: file for pattern in CHECKPOINT_FILES for file in checkpoint.glob(pattern)}
-    files |= {name: run / name for name in RUN_FILES}
-    scores = run / "best" if run == checkpoint else checkpoint
-    files |= {f"best/{file.name}": file for file in scores.glob("eval-*.csv")}
-    routes = f"{load_progress(checkpoint).get('step')}-steps"
-    for name in ("route.npy", "route_t1.npy", "route_tasks.txt"):
-        files[f"{routes}/{name}"] = run / routes / name
-    files = {place: file for place, file in files.items() if file.is_file()}
+    steps = f"{load_progress(checkpoint).get('step')}-steps"
+    parts = [(".", checkpoint, CHECKPOINT_FILES), (".", run, RUN_FILES), (steps, run / steps, ROUTE_FILES)]
+    parts.append(("best", run / "best" if run == checkpoint else checkpoint, ["eval-*.csv"]))
+    files = {}
+    for place, folder, patterns in parts:
+        found = [file for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
+        files |= {str(Path(place, file.name)): file for file in found}
     for file in files.values():
         if file.resolve() != run.resolve() / file.relative_to(run):
             raise InputError(f"{file} is a link to {file.resolve()}; put the file itself there")

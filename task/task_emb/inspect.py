@@ -205,8 +205,8 @@ def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: i
         return (is_correct_PN & is_scored[label_ids_PN]).sum(axis=1) / scored
 
     at_once = max(1, AT_ONCE // (nearest_NK.size * k))
-    test = permutation_test(accuracies, len(rows), permutations, seed, at_once)
-    result |= dict(accuracy=float(test.observed), chance=float(test.chance), p=float(test.p))
+    accuracy, p, chance = permutation_test(accuracies, len(rows), permutations, seed, at_once)
+    result |= dict(accuracy=float(accuracy), chance=float(chance), p=float(p))
     if is_scored.sum() > 1:
         from sklearn.metrics import silhouette_score
 
