@@ -119,7 +119,7 @@ VANILLA = [
 ]
 NO_START = dict(initialize_from_vanilla=None, model=None)
 STARTS = [
-    (NO_START | dict(checkpoint_name="init"), "<out>/init: no checkpoint there"),
+    (NO_START | dict(checkpoint_name="init"), "<out>/init: no such folder"),
     (dict(do_train=None, do_predict=True, train_dir=None), "--output_dir <out> is not a run: it has no"),
     ({}, "--output_dir <out> holds the merged checkpoint init: to", written("out/init/merge.json", {})),
 ]
