@@ -3,6 +3,7 @@
 Shapes: B examples, S source and T target tokens, L layers (encoder, then decoder), E experts.
 """
 
+import copy
 import dataclasses
 import json
 import os
@@ -22,7 +23,7 @@ from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError
 from dataloader.progress import ProgressBar
-from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
+from routing_moe import RoutedModel, RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
 from routing_moe.io.accelerator import prepare_gpu
@@ -115,11 +116,11 @@ def run_benchmark(
 # ---- models and inputs
 
 
-def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConfig:
-    """Returns the configuration of a routing BART. fields: of the mixture."""
+def model_config(model_size: str, num_experts: int) -> RoutingBartConfig:
+    """Returns the configuration of a routing BART."""
     size = SIZES[model_size]
     of_side = dict(layers=size["layers"], ffn_dim=size["ffn"], attention_heads=size["heads"])
-    fields |= {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in of_side.items()}
+    fields = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in of_side.items()}
     return RoutingBartConfig(
         vocab_size=size["vocab"],
         d_model=size["d_model"],
@@ -134,14 +135,11 @@ def model_config(model_size: str, num_experts: int, **fields) -> RoutingBartConf
 
 
 def uninitialised_model(
-    model_size: str, num_experts: int, device: str, **fields
+    model_size: str, num_experts: int, device: str
 ) -> RoutingBartForConditionalGeneration:
-    """Returns a routing BART with uninitialised parameters, which take no memory on the device "meta".
-
-    fields: of the mixture.
-    """
+    """Returns a routing BART with uninitialised parameters, which take no memory on the device "meta"."""
     with torch.device(device), init.no_init_weights():
-        model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts, **fields))
+        model = RoutingBartForConditionalGeneration(model_config(model_size, num_experts))
     model.tie_weights()  # the library skips this if it skips the initialisation
     return model
 
@@ -183,24 +181,20 @@ def with_one_expert(plain: BartForConditionalGeneration, model_size: str):
 
 
 def with_low_rank_experts(plain: BartForConditionalGeneration, settings, trains_base: bool):
-    """Returns a routing BART with random low-rank experts whose BART has the tensors of a plain one.
+    """Returns a mixture of random low-rank experts whose BART has the tensors of a plain one.
 
     settings: have num_experts and lora_rank. Without `trains_base`, its parameters are others, which are
     frozen, with the same memory.
     """
-    lora = dict(expert_kind="lora", lora_rank=settings.lora_rank)
-    model = uninitialised_model(settings.model_size, settings.num_experts, "meta", **lora)
-    torch.manual_seed(settings.seed)
-    of_experts = {
-        name: torch.nn.Parameter(torch.randn(t.shape).mul_(0.02).to(settings.device))
-        for name, t in model.state_dict().items()
-        if not is_of_base(name)
-    }
-    base = plain.state_dict(keep_vars=True)
-    share_tensors(
-        model, of_experts | (base if trains_base else {name: t.detach() for name, t in base.items()})
-    )
+    tensors = {id(p): p if trains_base else torch.nn.Parameter(p.detach()) for p in plain.parameters()}
+    experts = dict(num_experts=settings.num_experts, lora_rank=settings.lora_rank, lora_targets="all")
+    tasks = [f"task{i}" for i in range(N_TASKS)]
+    model = RoutedModel.from_backbone(copy.deepcopy(plain, tensors), **experts, task_names=tasks)
     train_base(model, trains_base)
+    torch.manual_seed(settings.seed)
+    for name, parameter in model.named_parameters():
+        if not is_of_base(name):
+            parameter.data.normal_(0, 0.02)
     return model
 
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED, ratio
 from routing_moe.config.flags import AT_LEAST_1
-from routing_moe.model.modeling import generate_plain
+from routing_moe.model.beams import generate_plain
 
 # one_hot: all examples of one task; one_hot_mixed: each of a different task; soft: one cache per expert;
 # lora_soft: all examples of one task, with low-rank experts, merging included; plain_shared: plain BART whose
@@ -44,18 +44,15 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: Settings) -> dict:
     model = measuring.build_routing_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
-    models = {"lora_soft": low_rank_model(plain, settings)} if "lora_soft" in settings.variants else {}
+    models = {}
+    if "lora_soft" in settings.variants:
+        models["lora_soft"] = measuring.with_low_rank_experts(plain, settings, trains_base=False).eval()
     calls = {name: make_call(name, models.get(name, model), plain, settings) for name in settings.variants}
     variants = measuring.measure(calls, settings.steps)
     pairs = [("one_hot", "plain"), ("one_hot_mixed", "plain"), ("soft", "plain"), ("soft_no_cache", "soft")]
     pairs += [("lora_soft", "plain"), ("lora_soft", "plain_shared")]
     ratios = {f"{over}_over_{under}": ratio(variants, over, under) for over, under in pairs}
     return {"variants": variants, "ratios": ratios}
-
-
-def low_rank_model(plain, settings: Settings):
-    """Returns a mixture of low-rank experts that shares the tensors of a plain BART."""
-    return measuring.with_low_rank_experts(plain, settings, trains_base=False).eval()
 
 
 def make_call(name: str, model, plain, settings: Settings) -> Callable[[], dict[str, float]]:

@@ -37,7 +37,7 @@ HOMES = {
     "ROUTER_MODES": "routing_moe.model.selection",
     "ROUTE_SOURCES": "routing_moe.model.route_sources",
     "Routed": "routing_moe.answering.routed",
-    "RoutedModel": "routing_moe.model.routed_model",
+    "RoutedModel": "routing_moe.model.modeling",  # which registers all
     "RoutingBartConfig": "routing_moe.model.modeling",
     "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
     "select_routes": "routing_moe.model.selection",

@@ -20,12 +20,11 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example
 from routing_moe.answering.export import NO_EQUAL
-from routing_moe.config.choices import ROUTING, ROUTING_BART
+from routing_moe.config.choices import MIXTURES
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers all)
 from routing_moe.model.route_sources import average
-from routing_moe.model.routed_model import RoutedModel  # noqa: F401
 
 
 class RoutedLM(HFLM):
@@ -40,7 +39,7 @@ class RoutedLM(HFLM):
         folder = local_folder(pretrained)
         folder = folder / "best" if (folder / "best").is_dir() else folder
         config = AutoConfig.from_pretrained(folder)
-        if config.model_type not in (ROUTING, ROUTING_BART):
+        if config.model_type not in MIXTURES:
             raise InputError(f"{folder} holds a {config.model_type!r} model, which has no routes")
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")

@@ -21,7 +21,7 @@ from transformers import DynamicCache, StoppingCriteria
 from transformers.modeling_outputs import BaseModelOutput
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
-from routing_moe.model.modeling import CACHE_ARGUMENT
+from routing_moe.model.beams import CACHE_ARGUMENT
 from routing_moe.model.routed_model import projected_at, with_targets
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and among
